@@ -1,0 +1,87 @@
+# Everything a person or CI runs here. Needs make and Python 3.11 to 3.13; the first target that needs an
+# environment makes it in .venv from requirements.lock, and makes it again when the lock changes.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The interpreter to build .venv with; empty: the first suitable one of python3, python3.13, 3.12, 3.11.
+PYTHON ?=
+# Where `make ui` listens, on 127.0.0.1.
+PORT ?= 3000
+
+BIN := .venv/bin
+READY := .venv/.installed
+# Dagster's records: a folder of the clone that links to dagster.yaml.
+DAGSTER_HOME := $(CURDIR)/.home
+OPENED := .home/.opened
+
+# A developer's own settings must not decide whether the tests pass.
+CLEAN_ENV := env -u DAGSTER_HOME -u DAGSTER_POSTGRES_URL -u BACKFILL_ENV
+
+.PHONY: help demo ui test lint bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(OPENED) ## one day from ticks to tables, without any account; then a table of what came of it
+	@DAGSTER_HOME="$(DAGSTER_HOME)" $(BIN)/backfill-assets demo
+
+ui: $(OPENED) ## the Dagster UI with its daemon on 127.0.0.1:3000 (PORT=… for another), over the same data
+	@DAGSTER_HOME="$(DAGSTER_HOME)" $(BIN)/backfill-assets standins -- $(BIN)/dagster dev -h 127.0.0.1 -p $(PORT)
+
+test: lint ## style, types and the whole test suite, as CI runs it
+	@$(CLEAN_ENV) $(BIN)/python -m pytest --cov --cov-report=term
+
+lint: $(READY) ## style and types only
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(READY) ## the side-by-side comparisons of benchmarks/
+	@for file in benchmarks/[a-z]*.py; do \
+	    grep -q '__main__' "$$file" || continue; \
+	    echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
+	done
+
+# setuptools builds the package itself, without isolation, so it is pinned like everything else.
+# `make lock UPGRADE=--upgrade` takes newer versions; without it only what setup.cfg demands changes.
+lock: $(READY) ## write requirements.lock anew from setup.cfg
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv
+	@echo 'setuptools>=77' | $(BIN)/uv pip compile pyproject.toml - --extra test --universal \
+	    --python-version 3.11 --no-emit-index-url --no-header --no-annotate --quiet $(UPGRADE) -o requirements.lock
+	@echo "requirements.lock holds $$(grep -c == requirements.lock) pins; the next make installs what changed."
+
+clean: ## remove .venv, Dagster's records and caches; data/ is kept
+	@rm -rf .venv .home build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Opened once by a process of its own: services that open a fresh database together may trip over each other.
+$(OPENED): dagster.yaml $(READY)
+	@mkdir -p .home
+	@ln -sf ../dagster.yaml .home/dagster.yaml
+	@DAGSTER_HOME="$(DAGSTER_HOME)" $(BIN)/python -c 'import dagster; dagster.DagsterInstance.get().dispose()'
+	@touch $(OPENED)
+
+$(READY): requirements.lock setup.cfg pyproject.toml
+	@suits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; \
+	if ! $(BIN)/python -c "$$suits" 2>/dev/null; then \
+	    found=; bare=; \
+	    for name in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+	        "$$name" -c "$$suits" 2>/dev/null || continue; \
+	        if "$$name" -c 'import ensurepip, venv' 2>/dev/null; then found=$$name; break; fi; \
+	        bare=$$name; \
+	    done; \
+	    if [ -z "$$found" ] && [ -n "$$bare" ]; then \
+	        echo "make: $$bare cannot make environments: install its venv module (Debian, Ubuntu: apt install python3-venv) and run make again" >&2; exit 1; \
+	    elif [ -z "$$found" ]; then \
+	        echo "make: no Python 3.11, 3.12 or 3.13 $(if $(PYTHON),at $(PYTHON),in PATH): install one, or name it with make PYTHON=/path/to/python3.11" >&2; exit 1; \
+	    fi; \
+	    echo "Making .venv with $$("$$found" --version) ..."; \
+	    "$$found" -m venv --clear .venv || exit 1; \
+	fi
+	@echo "Installing what requirements.lock pins into .venv (a few minutes, only the first time) ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+	@echo "Installed."

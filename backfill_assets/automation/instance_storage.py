@@ -1,0 +1,107 @@
+"""Where Dagster keeps its own records: SQLite in a folder, or Postgres when ``DAGSTER_POSTGRES_URL`` is set.
+
+``dagster.yaml`` names ``InstanceStorage`` as its custom storage, so one file serves a laptop and a
+deployment. The class only chooses; what it returns is Dagster's own storage, unchanged. It is loaded by
+every Dagster process before any of our code, and therefore imports little, and Postgres only when asked.
+
+Separate from the settings files because Dagster opens its instance before it knows a code location. The
+base classes are Dagster's documented extension point for storages but live in private modules; the pinned
+minor version and the tests keep watch over them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import dagster as dg
+from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from backfill_assets.failures import SettingsError
+from backfill_assets.settings import ProcessEnvironment
+
+if TYPE_CHECKING:
+    from dagster._config import UserConfigSchema
+
+DRIVER: Final = "postgresql+psycopg2"
+#: ``postgresql`` means psycopg 3 from SQLAlchemy 2.1 on, while dagster-postgres brings psycopg2;
+#: ``postgres`` is what several hosting platforms hand out.
+_SAME_DRIVER: Final = ("postgresql", "postgres", DRIVER)
+
+
+def postgres_url(given: str) -> str:
+    """Rewrite the address of Dagster's database to the driver that is installed.
+
+    Raises
+    ------
+    SettingsError
+        Not an address of a Postgres database. The message never quotes the address: it holds a password.
+    """
+    remedy = "write postgresql://USER:PASSWORD@HOST:5432/DATABASE, or unset it for SQLite"
+    try:
+        url = make_url(given.strip())
+    except (ArgumentError, ValueError) as error:
+        msg = f"DAGSTER_POSTGRES_URL cannot be read as a database address: {remedy}"
+        raise SettingsError(msg) from error
+    if url.drivername not in _SAME_DRIVER:
+        msg = f"DAGSTER_POSTGRES_URL starts with '{url.drivername}://', which is not supported: {remedy}"
+        raise SettingsError(msg)
+    if not url.database:
+        msg = f"DAGSTER_POSTGRES_URL names no database: {remedy}"
+        raise SettingsError(msg)
+    return url.set(drivername=DRIVER).render_as_string(hide_password=False)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let one process at a time open the folder.
+
+    Dagster creates its SQLite tables without a lock of its own: two services that open a fresh folder
+    together leave two schema heads behind, and the next start fails.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".opening").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class InstanceStorage(DagsterStorage, ConfigurableClass):
+    """Named in ``dagster.yaml``; never instantiated, it hands out one of Dagster's own storages.
+
+    The one setting, ``base_dir``, is the folder of the SQLite files where ``DAGSTER_HOME`` is not set;
+    a relative one starts at the working directory, where Dagster then also looks for ``dagster.yaml``.
+    """
+
+    @classmethod
+    def config_type(cls) -> UserConfigSchema:
+        """Describe what ``storage.custom.config`` in ``dagster.yaml`` may hold."""
+        return {"base_dir": str}
+
+    @classmethod
+    def from_config_value(  # type: ignore[override]  # a choice between two classes, neither of them this one
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> DagsterStorage:
+        """Open Postgres where its address is set, else SQLite.
+
+        Raises
+        ------
+        SettingsError
+            ``DAGSTER_POSTGRES_URL`` is set to something else than the address of a Postgres database.
+        """
+        address = ProcessEnvironment().dagster_postgres_url
+        if address:
+            from dagster_postgres import DagsterPostgresStorage
+
+            return DagsterPostgresStorage(postgres_url(address), inst_data=inst_data)
+        # Dagster's own variable, looked up the way Dagster does.
+        home = dg.EnvVar("DAGSTER_HOME").get_value() or config_value["base_dir"]
+        folder = Path(home).expanduser().absolute()
+        with _alone_in(folder):
+            return DagsterSqliteStorage.from_local(str(folder), inst_data=inst_data)

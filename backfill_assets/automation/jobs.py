@@ -1,0 +1,48 @@
+"""The jobs: one day of everything, and a range of days as a backfill."""
+
+from typing import Final
+
+import dagster as dg
+
+from backfill_assets.automation.backfills import launch_backfill
+from backfill_assets.orchestration import failures_as_dagster
+from backfill_assets.partitions import daily
+
+#: No run of a day takes longer; dagster.yaml's monitoring ends what does.
+MAX_RUNTIME_SECONDS: Final = 6 * 3600
+
+day_job = dg.define_asset_job(
+    "day",
+    selection=dg.AssetSelection.all(),
+    partitions_def=daily,
+    tags={"dagster/max_runtime": str(MAX_RUNTIME_SECONDS)},
+    description="One UTC day: instruments, ticks, candles, checks, publication.",
+)
+
+
+class RangeConfig(dg.Config):
+    """First and last day, both included, as YYYY-MM-DD."""
+
+    start: str
+    end: str
+
+
+@dg.op(description="Asks Dagster for a backfill of the days, one run per day.")
+def request_days(context: dg.OpExecutionContext, config: RangeConfig) -> str:
+    """The id of the backfill, which is shown under Runs, Backfills."""
+    with failures_as_dagster():
+        backfill_id = launch_backfill(
+            context.instance, context.repository_def.asset_graph, config.start, config.end
+        )
+    context.log.info("backfill %s: %s to %s", backfill_id, config.start, config.end)
+    context.add_output_metadata({"backfill_id": backfill_id})
+    return backfill_id
+
+
+@dg.job(name="range", description="A range of days as a Dagster backfill: one run per day.", executor_def=dg.in_process_executor)
+def range_job() -> None:
+    """Launches the backfill and ends; its runs are Dagster's."""
+    request_days()
+
+
+JOBS: Final = (day_job, range_job)

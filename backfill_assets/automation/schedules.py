@@ -1,0 +1,77 @@
+"""When days are asked for: 09:00 UTC for all that is due, and every half hour for what was not exported.
+
+Dagster does not make up for ticks that were missed while it was down, so each tick looks back over the last
+days and asks for every one that is not published and may have something new.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import dagster as dg
+
+from backfill_assets.automation.due import awaiting_export, due_days
+from backfill_assets.automation.jobs import day_job
+from backfill_assets.lake.resource import LakeResource
+
+#: Runs that will publish the day or fail; asking again meanwhile would do the work twice.
+_IN_PROGRESS: Final = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+)
+
+
+@dg.schedule(
+    name="daily_0900_utc",
+    job=day_job,
+    cron_schedule="0 9 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Yesterday, and each of the last days that is not published and may have something new.",
+)
+def daily_0900_utc(
+    context: dg.ScheduleEvaluationContext, lake: LakeResource
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Run requests for the days that are due."""
+    settings = lake.settings()
+    now = context.scheduled_execution_time
+    yield from _requests(context, due_days(lake.store(), now.date(), settings))
+
+
+@dg.schedule(
+    name="ask_again_for_exports",
+    job=day_job,
+    cron_schedule=["30 9 * * *", "0,30 10-23 * * *"],
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Each of the last days that the vendor had not exported when it was last asked for.",
+)
+def ask_again_for_exports(
+    context: dg.ScheduleEvaluationContext, lake: LakeResource
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Run requests for the days that wait for their export."""
+    settings = lake.settings()
+    now = context.scheduled_execution_time
+    yield from _requests(context, awaiting_export(lake.store(), now.date(), settings))
+
+
+def _requests(
+    context: dg.ScheduleEvaluationContext, days: list[str]
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    idle = [day for day in days if not _in_progress(context.instance, day)]
+    if not idle:
+        yield dg.SkipReason("nothing is due" if not days else f"already running: {', '.join(days)}")
+    for day in idle:
+        yield dg.RunRequest(
+            run_key=f"{day}@{context.scheduled_execution_time.isoformat()}", partition_key=day
+        )
+
+
+def _in_progress(instance: dg.DagsterInstance, day: str) -> bool:
+    filters = dg.RunsFilter(statuses=list(_IN_PROGRESS), tags={"dagster/partition": day})
+    return instance.get_runs_count(filters) > 0
+
+
+SCHEDULES: Final = (daily_0900_utc, ask_again_for_exports)
+

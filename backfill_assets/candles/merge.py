@@ -1,0 +1,137 @@
+"""Partials of several files into a day of candles, and base candles into every larger timeframe.
+
+Pure functions of Arrow tables. Partials of the same bucket are folded in the order of the files' days, base
+candles into larger ones in the order of time; nothing depends on the order in which days were run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow as pa
+
+from backfill_assets.candles.partials import BASE_TIMEFRAME
+from backfill_assets.candles.schemas import CANDLE_SCHEMA
+from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us
+from backfill_assets.settings import TIMEFRAMES
+
+if TYPE_CHECKING:
+    from backfill_assets.candles.kernels import Floats, Ints
+
+_INTEGERS: Final = ("trade_count", "first_trade_time", "last_trade_time", "open_id", "close_id")
+_FLOATS: Final = (
+    "open",
+    "high",
+    "low",
+    "close",
+    *(n for q in ("volume", "quote_volume", "buy_volume", "sell_volume") for n in (q, f"{q}_error")),
+)
+
+
+def day_of_candles(day: str, partials: Sequence[pa.Table], timeframes: Sequence[str]) -> pa.Table:
+    """All candles whose ``open_time`` lies in the day.
+
+    Parameters
+    ----------
+    partials
+        Tables of ``PARTIAL_SCHEMA``, in the order of their files' days (and of the feeds within a day).
+    timeframes
+        Names from ``settings.TIMEFRAMES``; all divide a day.
+
+    Returns
+    -------
+    pyarrow.Table
+        ``CANDLE_SCHEMA``, sorted by exchange, symbol, timeframe (short to long) and open_time.
+    """
+    merged = pa.concat_tables(partials) if partials else None
+    if merged is None or merged.num_rows == 0:
+        return CANDLE_SCHEMA.empty_table()
+    open_time = merged["open_time"].cast(pa.int64()).to_numpy()
+    inside = (open_time >= start_us(day)) & (open_time < end_us(day))
+    merged, open_time = merged.filter(pa.array(inside)), open_time[inside]
+    if merged.num_rows == 0:
+        return CANDLE_SCHEMA.empty_table()
+    markets, market = _markets(merged)
+    integers = np.column_stack([merged[c].cast(pa.int64()).to_numpy() for c in _INTEGERS])
+    floats = np.column_stack([merged[c].to_numpy() for c in _FLOATS])
+    # lexsort is stable: rows of one bucket stay in the order of the files.
+    order = np.lexsort((open_time, market))
+    base = _fold(market[order], open_time[order], integers[order], floats[order])
+    tables = []
+    for name in sorted(timeframes, key=lambda t: TIMEFRAMES[t]):
+        step_us = TIMEFRAMES[name] * MICROSECONDS_PER_SECOND
+        rolled = base if name == BASE_TIMEFRAME else _fold(base[0], base[1] // step_us * step_us, *base[2:])
+        tables.append(_candles(day, name, markets, *rolled))
+    candles = pa.concat_tables(tables)
+    length = np.concatenate([np.full(t.num_rows, i) for i, t in enumerate(tables)])
+    rank = {pair: i for i, pair in enumerate(markets)}
+    pairs = zip(candles["exchange"].to_pylist(), candles["symbol"].to_pylist(), strict=True)
+    by_market = np.array([rank[pair] for pair in pairs])
+    order = np.lexsort((candles["open_time"].cast(pa.int64()).to_numpy(), length, by_market))
+    return candles.take(pa.array(order)).combine_chunks()
+
+
+def _markets(table: pa.Table) -> tuple[list[tuple[str, str]], Ints]:
+    """The (exchange, symbol) pairs in alphabetical order, and each row's index into them."""
+    pairs = list(zip(table["exchange"].to_pylist(), table["symbol"].to_pylist(), strict=True))
+    markets = sorted(set(pairs))
+    rank = {pair: i for i, pair in enumerate(markets)}
+    return markets, np.array([rank[pair] for pair in pairs], np.int64)
+
+
+def _fold(market: Ints, open_time: Ints, integers: Ints, floats: Floats) -> tuple[Ints, Ints, Ints, Floats]:
+    """Merge neighbouring rows of the same market and bucket, in their order."""
+    from backfill_assets.candles import kernels
+
+    new = np.ones(len(market), np.bool_)
+    new[1:] = (market[1:] != market[:-1]) | (open_time[1:] != open_time[:-1])
+    starts = np.flatnonzero(new)
+    group = np.cumsum(new) - 1
+    out_integers = np.zeros((len(starts), kernels.INTEGER_COLUMNS), np.int64)
+    out_floats = np.zeros((len(starts), kernels.FLOAT_COLUMNS))
+    kernels.fold(
+        group, np.ascontiguousarray(integers), np.ascontiguousarray(floats), out_integers, out_floats
+    )
+    return market[starts], open_time[starts], out_integers, out_floats
+
+
+def _candles(
+    day: str,
+    timeframe: str,
+    markets: list[tuple[str, str]],
+    market: Ints,
+    open_time: Ints,
+    integers: Ints,
+    floats: Floats,
+) -> pa.Table:
+    from backfill_assets.candles import kernels
+
+    rows = len(market)
+    times = pa.timestamp("us", tz="UTC")
+
+    def total(column: int) -> Floats:
+        return np.asarray(floats[:, column] + floats[:, column + 1])
+
+    volume, quote_volume = total(kernels.VOLUME), total(kernels.QUOTE)
+    columns = {
+        "date": pa.array(np.full(rows, np.datetime64(day, "D")), pa.date32()),
+        "exchange": pa.array([markets[m][0] for m in market], pa.string()),
+        "symbol": pa.array([markets[m][1] for m in market], pa.string()),
+        "timeframe": pa.array([timeframe] * rows, pa.string()),
+        "open_time": pa.array(open_time, times),
+        "open": pa.array(floats[:, kernels.OPEN]),
+        "high": pa.array(floats[:, kernels.HIGH]),
+        "low": pa.array(floats[:, kernels.LOW]),
+        "close": pa.array(floats[:, kernels.CLOSE]),
+        "volume": pa.array(volume),
+        "quote_volume": pa.array(quote_volume),
+        "vwap": pa.array(quote_volume / volume),
+        "trade_count": pa.array(integers[:, kernels.COUNT]),
+        "buy_volume": pa.array(total(kernels.BUY)),
+        "sell_volume": pa.array(total(kernels.SELL)),
+        "first_trade_time": pa.array(integers[:, kernels.FIRST], times),
+        "last_trade_time": pa.array(integers[:, kernels.LAST], times),
+    }
+    return pa.table([columns[name] for name in CANDLE_SCHEMA.names], schema=CANDLE_SCHEMA)

@@ -1,0 +1,132 @@
+"""Columns of the partials (lake only) and of the candle table, and what must hold for every candle.
+
+Units: prices in the quote currency, volumes in base units, times in UTC with microseconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from backfill_assets.columns import Column, arrow_schema
+from backfill_assets.days import MICROSECONDS_PER_SECOND
+from backfill_assets.settings import TIMEFRAMES
+
+if TYPE_CHECKING:
+    import pandera.polars as pa_polars
+    import polars as pl
+
+#: Float sums of the same trades in another order differ by less than this, relatively (measured: 1e-11).
+SUM_TOLERANCE: Final = 1e-9
+
+_PRICES: Final = (
+    Column("open", "FLOAT64", "Price of the first trade by (timestamp, id, row).", required=True),
+    Column("high", "FLOAT64", "Highest price.", required=True),
+    Column("low", "FLOAT64", "Lowest price.", required=True),
+    Column("close", "FLOAT64", "Price of the last trade by (timestamp, id, row).", required=True),
+)
+_TIMES: Final = (
+    Column("first_trade_time", "TIMESTAMP", "Exchange time of the first trade.", required=True),
+    Column("last_trade_time", "TIMESTAMP", "Exchange time of the last trade.", required=True),
+)
+
+CANDLE_COLUMNS: Final = (
+    Column("date", "DATE", "UTC day of open_time.", required=True),
+    Column("exchange", "STRING", "Exchange id of the vendor.", required=True),
+    Column("symbol", "STRING", "Canonical symbol, e.g. BTC-USDT.", required=True),
+    Column("timeframe", "STRING", "Length of the bucket: 1m, 5m, 15m, 1h, 4h, 1d, ...", required=True),
+    Column("open_time", "TIMESTAMP", "Start of the bucket, inclusive, aligned to UTC.", required=True),
+    *_PRICES,
+    Column("volume", "FLOAT64", "Sum of amounts, in base units.", required=True),
+    Column("quote_volume", "FLOAT64", "Sum of price times amount, in quote units.", required=True),
+    Column("vwap", "FLOAT64", "quote_volume / volume.", required=True),
+    Column(
+        "trade_count", "INT64", "Trades, or aggregate trades where the venue reports those.", required=True
+    ),
+    Column("buy_volume", "FLOAT64", "Volume of trades whose taker bought.", required=True),
+    Column("sell_volume", "FLOAT64", "Volume of trades whose taker sold.", required=True),
+    *_TIMES,
+)
+
+#: A partial candle: the candle's parts before division, ids for ties, and the error terms of the sums.
+PARTIAL_COLUMNS: Final = (
+    Column("exchange", "STRING", "Exchange id of the vendor.", required=True),
+    Column("symbol", "STRING", "Canonical symbol.", required=True),
+    Column("open_time", "TIMESTAMP", "Start of the base bucket.", required=True),
+    *_PRICES,
+    *(
+        Column(name, "FLOAT64", "Sum, or its error term.", required=True)
+        for quantity in ("volume", "quote_volume", "buy_volume", "sell_volume")
+        for name in (quantity, f"{quantity}_error")
+    ),
+    Column("trade_count", "INT64", "Trades.", required=True),
+    *_TIMES,
+    Column("open_id", "INT64", "Numeric id of the first trade, or -1.", required=True),
+    Column("close_id", "INT64", "Numeric id of the last trade, or -1.", required=True),
+)
+
+CANDLE_SCHEMA: Final = arrow_schema(CANDLE_COLUMNS)
+PARTIAL_SCHEMA: Final = arrow_schema(PARTIAL_COLUMNS)
+
+
+def candle_schema() -> pa_polars.DataFrameSchema:
+    """Names, types and nulls of the candle table, its key, and that buckets are aligned."""
+    import pandera.polars as pa
+    import polars as pl
+
+    def aligned(data: pa.PolarsData) -> pl.LazyFrame:
+        length = pl.col("timeframe").replace_strict(TIMEFRAMES, default=None, return_dtype=pl.Int64)
+        second = pl.col("open_time").dt.epoch("us") // MICROSECONDS_PER_SECOND
+        whole = pl.col("open_time").dt.epoch("us") % MICROSECONDS_PER_SECOND == 0
+        return data.lazyframe.select(((second % length == 0) & whole).fill_null(value=False))
+
+    def of_the_day(data: pa.PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col("open_time").dt.date() == pl.col("date"))
+
+    types: dict[str, pl.DataType | type[pl.DataType]] = {
+        "STRING": pl.String,
+        "DATE": pl.Date,
+        "TIMESTAMP": pl.Datetime("us", "UTC"),
+        "INT64": pl.Int64,
+        "FLOAT64": pl.Float64,
+    }
+    return pa.DataFrameSchema(
+        {c.name: pa.Column(types[c.type], nullable=not c.required) for c in CANDLE_COLUMNS},
+        strict=True,
+        unique=["exchange", "symbol", "timeframe", "open_time"],
+        checks=[
+            pa.Check(aligned, name="open_time_is_aligned_to_the_timeframe"),
+            pa.Check(of_the_day, name="date_is_the_day_of_open_time"),
+        ],
+    )
+
+
+def ohlc_schema() -> pa_polars.DataFrameSchema:
+    """What prices and volumes of one candle must satisfy among themselves."""
+    import pandera.polars as pa
+    import polars as pl
+
+    column = pl.col
+    slack = 1 + SUM_TOLERANCE
+    rules = {
+        "low_is_lowest": (column("low") <= column("open")) & (column("low") <= column("close")),
+        "high_is_highest": (column("high") >= column("open")) & (column("high") >= column("close")),
+        "low_is_positive": column("low") > 0,
+        "vwap_within_low_and_high": (column("vwap") * slack >= column("low"))
+        & (column("vwap") <= column("high") * slack),
+        "volume_is_not_negative": (column("volume") >= 0)
+        & (column("buy_volume") >= 0)
+        & (column("sell_volume") >= 0),
+        "buys_and_sells_within_volume": column("buy_volume") + column("sell_volume")
+        <= column("volume") * slack,
+        "has_trades": column("trade_count") > 0,
+        "trades_inside_their_order": column("first_trade_time") <= column("last_trade_time"),
+        "first_trade_not_before_open_time": column("first_trade_time") >= column("open_time"),
+        "values_are_finite": pl.all_horizontal(
+            column(name).is_finite() for name in ("open", "high", "low", "close", "volume", "quote_volume")
+        ),
+    }
+
+    def check(name: str, rule: pl.Expr) -> pa.Check:
+        return pa.Check(lambda data: data.lazyframe.select(rule.alias("holds")), name=name)
+
+    return pa.DataFrameSchema(checks=[check(name, rule) for name, rule in rules.items()])

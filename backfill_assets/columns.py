@@ -1,0 +1,41 @@
+"""How a stored column is described, once, for Parquet, BigQuery, DuckDB and the documentation.
+
+Stages list their columns as ``Column`` tuples (in their ``schemas.py`` and in ``tardis/columns.py``); this
+file turns such a list into an Arrow schema. Types are BigQuery's names, the narrowest system they go to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import pyarrow as pa
+
+ColumnType = Literal["STRING", "DATE", "TIMESTAMP", "INT64", "FLOAT64", "BOOL"]
+
+ARROW_TYPES: Final[dict[str, pa.DataType]] = {
+    "STRING": pa.string(),
+    "DATE": pa.date32(),
+    "TIMESTAMP": pa.timestamp("us", tz="UTC"),
+    "INT64": pa.int64(),
+    "FLOAT64": pa.float64(),
+    "BOOL": pa.bool_(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One stored column: name, BigQuery type, whether it is never null, and what it means (with unit)."""
+
+    name: str
+    type: ColumnType
+    description: str
+    required: bool = False
+
+
+def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
+    """Arrow schema of a table with these columns: TIMESTAMP is microseconds UTC, DATE is ``date32``."""
+    return pa.schema(
+        [pa.field(c.name, ARROW_TYPES[c.type], nullable=not c.required) for c in columns],
+    )

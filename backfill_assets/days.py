@@ -1,0 +1,70 @@
+"""Days: the only date arithmetic of the package.
+
+Separate from ``partitions`` so that the logic and the command line can count days without importing
+Dagster. A day is a UTC calendar day written ``YYYY-MM-DD``. Times are integer microseconds since the epoch, as the
+vendor writes them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from backfill_assets.failures import PermanentFailure
+
+MICROSECONDS_PER_SECOND: Final = 1_000_000
+MICROSECONDS_PER_MINUTE: Final = 60 * MICROSECONDS_PER_SECOND
+MICROSECONDS_PER_DAY: Final = 86_400 * MICROSECONDS_PER_SECOND
+
+#: The vendor's oldest data sets begin on this day (vendor documentation).
+FIRST_DAY: Final = "2019-03-30"
+
+
+def parse_day(text: str) -> date:
+    """Read ``YYYY-MM-DD``; anything else is a ``PermanentFailure`` that shows the right form."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = None
+    if day is None or day.isoformat() != text:
+        msg = f"'{text}' is not a day: write it as YYYY-MM-DD, for example 2024-01-01"
+        raise PermanentFailure(msg)
+    return day
+
+
+def shift(day: str, days: int) -> str:
+    """The day ``days`` later (negative: earlier)."""
+    return (date.fromisoformat(day) + timedelta(days=days)).isoformat()
+
+
+def day_range(first: str, last: str) -> list[str]:
+    """All days from ``first`` to ``last``, both included; empty if ``last`` is before ``first``."""
+    start, count = date.fromisoformat(first), (date.fromisoformat(last) - date.fromisoformat(first)).days
+    return [(start + timedelta(days=i)).isoformat() for i in range(count + 1)]
+
+
+def start_us(day: str) -> int:
+    """First microsecond of the day."""
+    midnight = datetime.fromisoformat(day).replace(tzinfo=UTC)
+    return int(midnight.timestamp()) * MICROSECONDS_PER_SECOND
+
+
+def end_us(day: str) -> int:
+    """First microsecond after the day."""
+    return start_us(day) + MICROSECONDS_PER_DAY
+
+
+def day_of(time_us: int) -> str:
+    """The day that holds the microsecond."""
+    return datetime.fromtimestamp(time_us // MICROSECONDS_PER_SECOND, tz=UTC).date().isoformat()
+
+
+def utc_now() -> datetime:
+    """The current time; the one place that reads the clock for dates."""
+    return datetime.now(tz=UTC)
+
+
+def iso_time(time_us: int) -> str:
+    """``2024-01-01T00:00:00.000001Z`` for messages and reports."""
+    moment = datetime.fromtimestamp(0, tz=UTC) + timedelta(microseconds=time_us)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

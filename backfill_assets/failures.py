@@ -1,0 +1,48 @@
+"""What went wrong, classified by what a rerun can change.
+
+Every failure the package raises on purpose is one of these. The message is one line: what was wrong,
+where, and what to do about it. How a failure maps to retries is decided in ``automation``; nothing here
+knows about Dagster or HTTP.
+"""
+
+from __future__ import annotations
+
+
+class BackfillError(Exception):
+    """Base of all deliberate failures; its text is a one-line message for a person."""
+
+
+class TransientFailure(BackfillError):
+    """A later rerun can succeed without anybody changing anything (time-outs, 429, 5xx, truncation)."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class NotExportedYet(TransientFailure):
+    """The vendor has not exported the day yet; the schedule asks again later."""
+
+
+class Superseded(TransientFailure):
+    """A newer writer has taken over; the work must be looked at afresh, never forced through."""
+
+
+class PermanentFailure(BackfillError):
+    """A rerun gives the same result until somebody changes a setting, a permission or the code."""
+
+
+class SettingsError(PermanentFailure):
+    """The settings are wrong; the message names file, key and remedy."""
+
+
+class FeedAbsent(PermanentFailure):
+    """The vendor does not have this feed on this day; permanent for the feed, not for the day."""
+
+
+class CorruptFeed(PermanentFailure):
+    """A file cannot be read as what it claims to be; the message names file, line and column."""
+
+
+class DayHeld(PermanentFailure):
+    """The day's verdict forbids publishing; nothing was written to the warehouse."""

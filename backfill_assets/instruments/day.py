@@ -1,0 +1,96 @@
+"""What a day is expected to have: the vendor's instruments as of that day, and the universe resolved.
+
+Written once per day and then only added to: taking a symbol out of the universe concerns days to come, and
+putting one in lets past days gain it by a rerun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backfill_assets.days import utc_now
+from backfill_assets.failures import NotExportedYet
+from backfill_assets.instruments.rows import instrument_rows
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.gather import gather
+from backfill_assets.lake.listing import InstrumentsManifest, store_instruments
+from backfill_assets.lake.manifests import DayRecord, ExpectedSymbols
+from backfill_assets.lake.store import Store
+from backfill_assets.settings import UniverseEntry
+from backfill_assets.tardis.client import TardisClient
+from backfill_assets.tardis.metadata import ready
+from backfill_assets.tardis.symbols import DayUniverse, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedDay:
+    """The day's record as stored, and each exchange's instruments."""
+
+    record: DayRecord
+    manifests: tuple[InstrumentsManifest, ...]
+
+
+def record_day(
+    store: Store, client: TardisClient, day: str, universe: Sequence[UniverseEntry]
+) -> RecordedDay:
+    """Store the instruments of every configured exchange and what the day must have.
+
+    Raises
+    ------
+    NotExportedYet
+        The vendor has not finished the day for some exchange; the record says for which.
+    PermanentFailure
+        The universe names an exchange or a symbol that does not exist.
+    """
+    exchanges = sorted({exchange for entry in universe for exchange in entry.exchanges})
+    details = dict(zip(exchanges, gather(client.exchange_details, exchanges), strict=True))
+    waiting = tuple(exchange for exchange in exchanges if not ready(details[exchange], day))
+    if waiting:
+        _update_record(store, day, DayUniverse((), ()), waiting)
+        msg = (
+            f"{day} is not exported yet for {', '.join(waiting)}: run it again later, usually after 06:00 UTC"
+        )
+        raise NotExportedYet(msg)
+    instruments = dict(zip(exchanges, gather(client.instruments, exchanges), strict=True))
+    resolved = resolve(universe, day, details, instruments)
+    manifests = [
+        store_instruments(
+            store,
+            exchange,
+            day,
+            instrument_rows(exchange, day, instruments[exchange], resolved.expected),
+            instruments[exchange].source,
+        )
+        for exchange in exchanges
+    ]
+    return RecordedDay(_update_record(store, day, resolved, ()), tuple(manifests))
+
+
+def _update_record(store: Store, day: str, resolved: DayUniverse, waiting: tuple[str, ...]) -> DayRecord:
+    found = {str(e.feed): dict(e.symbols) for e in resolved.expected}
+    absent = [f"{n.exchange}/{n.data_type}/{n.symbol}" for n in resolved.not_listed]
+    now = utc_now()
+
+    def change(old: DayRecord | None) -> DayRecord:
+        expected = {e.feed: dict(e.symbols) for e in old.expected} if old else {}
+        for feed, symbols in found.items():
+            expected[feed] = {**expected.get(feed, {}), **symbols}
+        record = DayRecord(
+            day=day,
+            expected=tuple(
+                ExpectedSymbols(feed=feed, symbols=tuple(sorted(symbols.items())))
+                for feed, symbols in sorted(expected.items())
+            ),
+            not_listed=tuple(sorted({*(old.not_listed if old else ()), *absent})),
+            awaiting_export=waiting,
+            recorded_at=now,
+        )
+        unchanged = old is not None and old == record.model_copy(update={"recorded_at": old.recorded_at})
+        return old if old is not None and unchanged else record
+
+    stored = documents.update(store, paths.day_record(day), DayRecord, change)
+    if stored is None:  # update returns what change returned, which is never None
+        msg = f"the record of {day} was not stored"
+        raise RuntimeError(msg)
+    return stored

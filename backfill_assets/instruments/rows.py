@@ -1,0 +1,62 @@
+"""The rows of the instruments table: what was listed on a day, with the values valid on that day.
+
+A pure function of the vendor's answer and the day's universe; fetching, storing and judging are elsewhere.
+Made twice from the same answer, the table is the same, in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from backfill_assets.columns import arrow_schema
+from backfill_assets.days import parse_day
+from backfill_assets.feeds import ExpectedFeed
+from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
+from backfill_assets.tardis.metadata import Instrument, InstrumentList, day_bounds, listed_on
+
+
+def instrument_rows(
+    exchange: str, day: str, instruments: InstrumentList, expected: Sequence[ExpectedFeed]
+) -> pa.Table:
+    """Make one row per instrument listed on the day, ordered by data set symbol and id.
+
+    Values are those valid at the day's start (or at the start of the vendor's data, if that is later):
+    the vendor's ``changes`` are undone back to then. ``active`` is told by the day, not by the vendor's flag,
+    which is about the day of the request.
+
+    Parameters
+    ----------
+    expected
+        The day's feeds, of this and other exchanges; they fill the column ``expected``.
+    """
+    names = {
+        name
+        for feed in expected
+        if feed.feed.exchange == exchange
+        for name in (feed.feed.dataset_symbol, *(value for value, _ in feed.symbols))
+    }
+    listed = [i for i in instruments.instruments if listed_on(i.available_since, i.available_to, day)]
+    listed.sort(key=lambda i: (i.dataset_symbol, i.id))
+    rows = [_row(exchange, day, instrument, instruments.source, names) for instrument in listed]
+    return pa.Table.from_pylist(rows, schema=arrow_schema(INSTRUMENT_COLUMNS))
+
+
+def _row(exchange: str, day: str, instrument: Instrument, source: str, names: set[str]) -> dict[str, Any]:
+    start, end = day_bounds(day)
+    valid = instrument.as_of(max(start, instrument.available_since))
+    stored = {column.name for column in INSTRUMENT_COLUMNS}
+    ended = [moment for moment in (valid.available_to, valid.expiry) if moment is not None]
+    return {
+        **{name: value for name, value in valid if name in stored},
+        "date": parse_day(day),
+        "exchange": exchange,
+        "symbol": valid.canonical,
+        "dataset_symbol": valid.dataset_symbol,
+        "instrument_id": valid.id,
+        "active": all(moment >= end for moment in ended),
+        "expected": valid.dataset_symbol in names or valid.id.upper() in names,
+        "source": source,
+    }

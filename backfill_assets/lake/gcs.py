@@ -1,0 +1,262 @@
+"""A lake in a Google Cloud Storage bucket, reached through the official client.
+
+Compare-and-swap is the service's own ``if_generation_match``. An upload whose answer was lost is sent again
+by the client and then meets its own object, which looks like a conflict; each write therefore carries a
+token, by which a writer recognises what it wrote itself. Like the client, this honours
+``STORAGE_EMULATOR_HOST``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+from google.api_core.exceptions import GoogleAPICallError, NotFound, PreconditionFailed, RetryError
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+from google.cloud import storage
+from google.cloud.storage.exceptions import DataCorruption
+from google.cloud.storage.retry import DEFAULT_RETRY
+from requests.adapters import HTTPAdapter
+
+from backfill_assets.failures import BackfillError, PermanentFailure, Superseded, TransientFailure
+from backfill_assets.lake.store import GCS_SCHEME, Stored, checked, gone
+
+#: Without a byte from the server.
+TIMEOUT_SECONDS: Final = 60.0
+#: All attempts at one request; after that the step asks Dagster for a later retry.
+RETRY_SECONDS: Final = 120.0
+_TOKEN: Final = "backfill-write"
+#: The client's ten are fewer than the threads of a run; a connection over the number is made anew each time.
+_CONNECTIONS: Final = 64
+
+#: Characters of Google's own words in a message; the account and the permission come within them.
+_LONGEST_REASON: Final = 400
+_HTTP_UNAUTHORIZED: Final = 401
+_HTTP_FORBIDDEN: Final = 403
+_HTTP_SERVER_ERROR: Final = 500
+#: Time-out and too many requests, which a later attempt may not meet.
+_HTTP_LATER: Final = (408, 429)
+
+_LOG_IN: Final = (
+    "run 'gcloud auth application-default login', set GOOGLE_APPLICATION_CREDENTIALS to a key file, "
+    "or give the machine a service account"
+)
+
+
+@contextmanager
+def credentials_explained(uri: str) -> Iterator[None]:
+    """Say what to do where a Google client cannot be made for want of credentials."""
+    try:
+        yield
+    except DefaultCredentialsError as error:
+        msg = f"{uri}: no Google credentials: {_LOG_IN}"
+        raise PermanentFailure(msg) from error
+
+
+class GcsStore:
+    """Objects below ``gs://bucket/prefix``; a generation is the object's."""
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        client: storage.Client | None = None,
+        scratch: Path | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        bucket, _, prefix = uri.removeprefix(GCS_SCHEME).strip("/").partition("/")
+        if not bucket:
+            msg = f"lake.uri is '{uri}': it names no bucket; write gs://bucket/prefix"
+            raise PermanentFailure(msg)
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._scratch = scratch
+        self._bucket_found = False
+        self._call: dict[str, Any] = {
+            "timeout": timeout_seconds,
+            "retry": DEFAULT_RETRY.with_timeout(retry_seconds),
+        }
+        if client is None:
+            with credentials_explained(uri):
+                # Objects need no project; without the None the client fails where the credentials name none.
+                client = storage.Client(project=None)
+        self._client = client
+        # The client has no public setting for this; its documentation names this way.
+        for scheme in ("http://", "https://"):
+            self._client._http.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))
+        self._bucket = self._client.bucket(bucket)
+
+    @property
+    def uri(self) -> str:
+        """``gs://bucket/prefix``."""
+        return f"{GCS_SCHEME}{self._bucket.name}/{self._prefix}".rstrip("/")
+
+    def uri_of(self, path: str) -> str:
+        """``gs://bucket/prefix/path``."""
+        return f"{GCS_SCHEME}{self._bucket.name}/{self._name(path)}"
+
+    def read(self, path: str) -> Stored | None:
+        """See ``Store.read``."""
+        blob = self._blob(path)
+        with self._explained(path):
+            try:
+                data = blob.download_as_bytes(**self._call)
+            except NotFound:
+                self._require_bucket()
+                return None
+        # Of the very response that brought the bytes, so the pair cannot be torn.
+        return Stored(data, str(blob.generation))
+
+    def replace(self, path: str, data: bytes, expected: str | None) -> str:
+        """See ``Store.replace``."""
+        blob = self._blob(path)
+        token = uuid.uuid4().hex
+        blob.metadata = {_TOKEN: token}
+        with self._explained(path):
+            try:
+                blob.upload_from_string(
+                    data,
+                    content_type="application/json",
+                    if_generation_match=int(expected or 0),
+                    **self._call,
+                )
+            except PreconditionFailed as error:
+                present = self._found(path)
+                if present is not None and (present.metadata or {}).get(_TOKEN) == token:
+                    return str(present.generation)
+                msg = f"{self.uri_of(path)}: another writer was faster; look at it afresh"
+                raise Superseded(msg) from error
+        return str(blob.generation)
+
+    def put_file(self, local: Path, path: str) -> None:
+        """See ``Store.put_file``; an object of another size was damaged from outside and is replaced."""
+        size = local.stat().st_size
+        with self._explained(path):
+            present = self._found(path)
+            if present is not None and present.size == size:
+                return
+            try:
+                self._blob(path).upload_from_filename(
+                    str(local),
+                    # Else the client guesses from the name, and a .gz might be served decompressed.
+                    content_type="application/octet-stream",
+                    if_generation_match=0 if present is None else present.generation,
+                    **self._call,
+                )
+            except PreconditionFailed as error:
+                if self.size(path) != size:
+                    msg = f"{self.uri_of(path)}: another writer changed it meanwhile; look at it afresh"
+                    raise Superseded(msg) from error
+
+    @contextmanager
+    def local_copy(self, path: str) -> Iterator[Path]:
+        """See ``Store.local_copy``; it is downloaded into the scratch folder and removed at the end."""
+        if self._scratch is not None:
+            self._scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="backfill-", dir=self._scratch) as folder:
+            file = Path(folder) / path.rpartition("/")[2]
+            with self._explained(path):
+                try:
+                    self._blob(path).download_to_filename(str(file), **self._call)
+                except NotFound as error:
+                    self._require_bucket()
+                    raise gone(self, path) from error
+            yield file
+
+    def exists(self, path: str) -> bool:
+        """See ``Store.exists``."""
+        return self.size(path) is not None
+
+    def size(self, path: str) -> int | None:
+        """See ``Store.size``."""
+        with self._explained(path):
+            present = self._found(path)
+        return None if present is None else int(present.size)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """See ``Store.list``."""
+        with self._explained(prefix):
+            pages = self._client.list_blobs(
+                self._bucket,
+                prefix=f"{self._prefix}{prefix}",
+                fields="items(name),nextPageToken",
+                **self._call,
+            )
+            names = [str(blob.name).removeprefix(self._prefix) for blob in pages]
+        yield from names
+
+    def delete(self, path: str) -> None:
+        """See ``Store.delete``."""
+        with self._explained(path):
+            try:
+                self._blob(path).delete(**self._call)
+            except NotFound:
+                self._require_bucket()
+
+    def _name(self, path: str) -> str:
+        return f"{self._prefix}{checked(path)}"
+
+    def _blob(self, path: str) -> Any:
+        return self._bucket.blob(self._name(path))
+
+    def _found(self, path: str) -> Any:
+        """Return the object's metadata, or None."""
+        blob = self._bucket.get_blob(self._name(path), **self._call)
+        if blob is None:
+            self._require_bucket()
+        return blob
+
+    def _require_bucket(self) -> None:
+        """Tell a missing object from a missing bucket, once.
+
+        By listing, which the role for objects permits; asking for the bucket itself it does not.
+        """
+        if not self._bucket_found:
+            for _ in self._client.list_blobs(self._bucket, max_results=1, **self._call):
+                pass
+            self._bucket_found = True
+
+    @contextmanager
+    def _explained(self, path: str) -> Iterator[None]:
+        """Turn the client's errors into this package's, by what a rerun can change."""
+        try:
+            yield
+        except GoogleAuthError as error:
+            if error.retryable or isinstance(error, TransportError):
+                raise self._transient(path, error) from error
+            msg = f"{self.uri}: the Google credentials are refused ({_line(error)}): {_LOG_IN}"
+            raise PermanentFailure(msg) from error
+        except GoogleAPICallError as error:
+            raise self._of_answer(path, error) from error
+        except (RetryError, DataCorruption, requests.RequestException) as error:
+            raise self._transient(path, error) from error
+
+    def _of_answer(self, path: str, error: GoogleAPICallError) -> BackfillError:
+        code = int(error.code or 0)
+        if code in _HTTP_LATER or code >= _HTTP_SERVER_ERROR:
+            return self._transient(path, error)
+        bucket = f"{GCS_SCHEME}{self._bucket.name}"
+        if isinstance(error, NotFound):
+            return PermanentFailure(f"{bucket}: there is no such bucket: create it or correct lake.uri")
+        if code in (_HTTP_UNAUTHORIZED, _HTTP_FORBIDDEN):
+            return PermanentFailure(
+                f"{bucket}: access is refused ({code}, {_line(error)}): "
+                "grant this account roles/storage.objectUser on the bucket"
+            )
+        return PermanentFailure(
+            f"{self.uri}/{path}: the request is refused ({code}, {_line(error)}): correct lake.uri"
+        )
+
+    def _transient(self, path: str, error: Exception) -> TransientFailure:
+        return TransientFailure(f"{self.uri}/{path}: Google Cloud Storage does not answer: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    """Return the error's own words, in one line of bearable length."""
+    text = error.message if isinstance(error, GoogleAPICallError) else str(error)
+    return " ".join(str(text).split())[:_LONGEST_REASON]

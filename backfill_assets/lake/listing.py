@@ -1,0 +1,72 @@
+"""The instruments of an exchange on a day, as they lie in the lake: one Parquet file, one manifest.
+
+Which columns the file has and how its rows are made is the business of ``instruments``; this file lets
+stages before and after it find the table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class InstrumentsManifest(BaseModel):
+    """Names the file that counts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    exchange: str
+    day: str
+    content: str
+    rows: int
+    bytes: int
+    #: ``instruments`` or ``exchange_details``, whichever endpoint the key covers.
+    source: str
+
+
+def store_instruments(
+    store: Store, exchange: str, day: str, table: pa.Table, source: str
+) -> InstrumentsManifest:
+    """Put the table in place of what the manifest named before; the same rows are the same bytes."""
+    with tempfile.TemporaryDirectory(prefix="backfill-") as folder:
+        file = Path(folder) / "instruments.parquet"
+        pq.write_table(table, file, compression="zstd")
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        manifest = InstrumentsManifest(
+            exchange=exchange,
+            day=day,
+            content=content,
+            rows=table.num_rows,
+            bytes=file.stat().st_size,
+            source=source,
+        )
+        store.put_file(file, paths.instruments_data(exchange, day, content))
+    documents.update(
+        store, paths.instruments_manifest(exchange, day), InstrumentsManifest, lambda _: manifest
+    )
+    return manifest
+
+
+def load_instruments(store: Store, exchange: str, day: str) -> InstrumentsManifest | None:
+    """Return the manifest; None if the day's instruments were never stored."""
+    return documents.load(store, paths.instruments_manifest(exchange, day), InstrumentsManifest)[0]
+
+
+def read_instruments(store: Store, exchange: str, day: str) -> pa.Table | None:
+    """Return the table; None if the day's instruments were never stored."""
+    manifest = load_instruments(store, exchange, day)
+    if manifest is None:
+        return None
+    with store.local_copy(paths.instruments_data(exchange, day, manifest.content)) as file:
+        return pq.read_table(file)

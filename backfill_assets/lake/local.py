@@ -1,0 +1,227 @@
+"""A lake in a directory, for one machine: any number of threads and processes, killed whenever.
+
+Compare-and-swap is a lock, a temporary file and ``os.replace``: the lock keeps writers of one document apart
+and is let go by the kernel when its holder dies; readers need none, for a rename is all or nothing. Locks and
+temporary files live in two folders at the root, which keeps the tree free of them and lets any path component
+begin with a dot, as some symbols do.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from backfill_assets.failures import PermanentFailure, Superseded
+from backfill_assets.lake.store import Stored, checked, gone
+
+LOCKS: Final = ".locks"
+UNFINISHED: Final = ".unfinished"
+
+#: A lock file per document would double the number of files; documents that share one only wait for each
+#: other's rename.
+_LOCK_FILES: Final = 256
+#: Nobody writes one file for this long; what is older was left by a writer that died.
+ABANDONED_SECONDS: Final = 24 * 3600
+
+_REMEDIES: Final = {
+    errno.EACCES: "give this user permission to read and write there, or set lake.uri to another folder",
+    errno.EPERM: "give this user permission to read and write there, or set lake.uri to another folder",
+    errno.EROFS: "it is read-only; set lake.uri to a folder that can be written",
+    errno.ENOSPC: "free space or set lake.uri to a larger disk",
+    errno.EDQUOT: "raise the quota or set lake.uri to another disk",
+    errno.ENOTDIR: "a file is where a folder should be; remove it or set lake.uri to another folder",
+    errno.EEXIST: "a file is where a folder should be; remove it or set lake.uri to another folder",
+    errno.ENAMETOOLONG: "set lake.uri to a folder with a shorter path",
+}
+
+
+class LocalStore:
+    """Objects as files below ``root``; a generation is the sha256 of the content."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = Path(os.path.abspath(root.expanduser()))  # noqa: PTH100 - resolve() would follow links
+        self._tidied = False
+        self._tidying = threading.Lock()
+
+    @property
+    def uri(self) -> str:
+        """The absolute directory."""
+        return str(self._root)
+
+    def uri_of(self, path: str) -> str:
+        """Return the absolute path of the file."""
+        return str(self._file(path))
+
+    def read(self, path: str) -> Stored | None:
+        """See ``Store.read``."""
+        file = self._file(path)
+        with _explained(file):
+            data = _bytes_of(file)
+        return None if data is None else Stored(data, _generation(data))
+
+    def replace(self, path: str, data: bytes, expected: str | None) -> str:
+        """See ``Store.replace``."""
+        file = self._file(path)
+        with _explained(file), self._locked(path):
+            present = _bytes_of(file)
+            found = None if present is None else _generation(present)
+            if found != expected:
+                msg = f"{file}: another writer was faster; look at it afresh"
+                raise Superseded(msg)
+            with self._unfinished() as unfinished:
+                unfinished.write_bytes(data)
+                _put_in_place(unfinished, file)
+        return _generation(data)
+
+    def put_file(self, local: Path, path: str) -> None:
+        """See ``Store.put_file``; a file of another size was damaged from outside and is replaced."""
+        file = self._file(path)
+        with _explained(file):
+            if _size_of(file) == local.stat().st_size:
+                return
+            with self._unfinished() as unfinished:
+                shutil.copyfile(local, unfinished)
+                _put_in_place(unfinished, file)
+
+    @contextmanager
+    def local_copy(self, path: str) -> Iterator[Path]:
+        """See ``Store.local_copy``; it is the file itself, nothing is copied."""
+        if self.size(path) is None:
+            raise gone(self, path)
+        yield self._file(path)
+
+    def exists(self, path: str) -> bool:
+        """See ``Store.exists``."""
+        return self.size(path) is not None
+
+    def size(self, path: str) -> int | None:
+        """See ``Store.size``."""
+        file = self._file(path)
+        with _explained(file):
+            return _size_of(file)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """See ``Store.list``."""
+        folder, _, _ = prefix.rpartition("/")
+        top = self._file(folder) if folder else self._root
+        found = []
+        with _explained(top):
+            for where, folders, names in os.walk(top, onerror=_unless_missing):
+                inside = Path(where).relative_to(self._root)
+                if inside == Path():
+                    folders[:] = [f for f in folders if f not in (LOCKS, UNFINISHED)]
+                found += [(inside / name).as_posix() for name in names]
+        yield from sorted(path for path in found if path.startswith(prefix))
+
+    def delete(self, path: str) -> None:
+        """See ``Store.delete``; folders stay, for a writer may be about to use them."""
+        file = self._file(path)
+        with _explained(file), self._locked(path):
+            try:
+                file.unlink()
+            except FileNotFoundError:
+                return
+            _sync_folder(file.parent)
+
+    def _file(self, path: str) -> Path:
+        return self._root / checked(path)
+
+    @contextmanager
+    def _locked(self, path: str) -> Iterator[None]:
+        """Keep other writers of this document out; each holder opens the file anew, so threads count too."""
+        number = int.from_bytes(hashlib.sha256(path.encode()).digest()[:4]) % _LOCK_FILES
+        locks = self._root / LOCKS
+        locks.mkdir(parents=True, exist_ok=True)
+        with (locks / f"{number:02x}").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def _unfinished(self) -> Iterator[Path]:
+        """Name a file that nobody sees yet, on the lake's own file system; remove it if it is still there."""
+        folder = self._root / UNFINISHED
+        folder.mkdir(parents=True, exist_ok=True)
+        self._remove_abandoned(folder)
+        file = folder / uuid.uuid4().hex
+        try:
+            yield file
+        finally:
+            file.unlink(missing_ok=True)
+
+    def _remove_abandoned(self, folder: Path) -> None:
+        with self._tidying:
+            if self._tidied:
+                return
+            self._tidied = True
+        oldest = time.time() - ABANDONED_SECONDS
+        for file in folder.iterdir():
+            try:
+                if file.stat().st_mtime < oldest:
+                    file.unlink()
+            except FileNotFoundError:
+                continue  # its writer, or another that tidies, was faster
+
+
+def _generation(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _bytes_of(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _size_of(file: Path) -> int | None:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _put_in_place(unfinished: Path, file: Path) -> None:
+    """Make the bytes durable, then visible, then the name durable: a power cut shows old or new, whole."""
+    with unfinished.open("rb") as handle:
+        os.fsync(handle.fileno())
+    missing = [folder for folder in (file.parent, *file.parent.parents) if not folder.exists()]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.replace(file)
+    for folder in (file.parent, *(folder.parent for folder in missing)):
+        _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """Say what to do about what the operating system refuses."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None:
+            raise
+        msg = f"{error.filename or file}: {error.strerror}: {remedy}"
+        raise PermanentFailure(msg) from error

@@ -1,0 +1,107 @@
+"""Every path of the lake, in one place; nothing else joins path components.
+
+Paths are relative to the lake's root, with ``/``. Components come from outside (exchanges, symbols), so each
+is checked: none can climb, hide or mean a wildcard to a program that takes URIs.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from backfill_assets.days import parse_day
+from backfill_assets.failures import PermanentFailure
+from backfill_assets.feeds import Feed
+
+#: Separators, wildcards of ``gs://`` URIs and of globs, and what shells and browsers cut a path at.
+_FORBIDDEN: Final = frozenset("/\\*?[]#%:\"'<>|")
+#: File systems allow 255 bytes; a temporary name needs some of them.
+_LONGEST_BYTES: Final = 200
+
+MANIFEST: Final = "manifest.json"
+
+
+def ticks_prefix(feed: Feed, day: str) -> str:
+    """Of everything that belongs to a feed's ticks of a day, with a slash at the end."""
+    return f"ticks/{_feed(feed)}/{_day(day)}/"
+
+
+def ticks_data(feed: Feed, day: str, content: str) -> str:
+    """Return a Parquet file of ticks; ``content`` is its sha256."""
+    return f"{ticks_prefix(feed, day)}{_component(content)}.parquet"
+
+
+def ticks_manifest(feed: Feed, day: str) -> str:
+    """Return the ``FeedManifest``."""
+    return f"{ticks_prefix(feed, day)}{MANIFEST}"
+
+
+def candles_prefix(feed: Feed, day: str) -> str:
+    """Of everything that belongs to a feed's partial candles of a day, with a slash at the end."""
+    return f"candles/{_feed(feed)}/{_day(day)}/"
+
+
+def candles_data(feed: Feed, day: str, content: str) -> str:
+    """Return a Parquet file of partial candles; ``content`` is its sha256."""
+    return f"{candles_prefix(feed, day)}{_component(content)}.parquet"
+
+
+def candles_manifest(feed: Feed, day: str) -> str:
+    """Return the ``PartialManifest``."""
+    return f"{candles_prefix(feed, day)}{MANIFEST}"
+
+
+def instruments_prefix(exchange: str, day: str) -> str:
+    """Of everything that belongs to an exchange's instruments of a day, with a slash at the end."""
+    return f"instruments/{_component(exchange)}/{_day(day)}/"
+
+
+def instruments_data(exchange: str, day: str, content: str) -> str:
+    """Return a Parquet file of instruments; ``content`` is its sha256."""
+    return f"{instruments_prefix(exchange, day)}{_component(content)}.parquet"
+
+
+def instruments_manifest(exchange: str, day: str) -> str:
+    """Return the document that names the instruments of the day."""
+    return f"{instruments_prefix(exchange, day)}{MANIFEST}"
+
+
+def day_record(day: str) -> str:
+    """Return the ``DayRecord``: what the day was expected to have."""
+    return f"days/{_day(day)}.json"
+
+
+def verdict(feed: Feed, day: str) -> str:
+    """Return the verdict on a feed's day, with its context."""
+    return f"verdicts/{_feed(feed)}/{_day(day)}.json"
+
+
+def publication(table: str, day: str) -> str:
+    """Return the ledger entry of a table's partition."""
+    return f"publications/{_component(table)}/{_day(day)}.json"
+
+
+def rejected(feed: Feed, day: str, raw_sha256: str) -> str:
+    """Return a raw file that could not be decoded, kept for inspection."""
+    return f"rejected/{_feed(feed)}/{_day(day)}/{_component(raw_sha256)}.csv.gz"
+
+
+def _feed(feed: Feed) -> str:
+    return "/".join(_component(part) for part in (feed.exchange, feed.data_type, feed.dataset_symbol))
+
+
+def _day(day: str) -> str:
+    return parse_day(day).isoformat()
+
+
+def _component(text: str) -> str:
+    bad = (
+        text in ("", ".", "..")
+        or len(text.encode()) > _LONGEST_BYTES
+        or any(c in _FORBIDDEN or c.isspace() or not c.isprintable() for c in text)
+    )
+    if bad:
+        msg = (
+            f"{text!r} cannot be a name in the lake: correct the exchange, symbol or table that it comes from"
+        )
+        raise PermanentFailure(msg)
+    return text

@@ -1,0 +1,24 @@
+"""The lake as a Dagster resource.
+
+The only module of this folder that knows Dagster. For a bucket the client comes from dagster-gcp's
+``GCSResource``, so credentials are found as in every other Dagster deployment on Google Cloud.
+"""
+
+from __future__ import annotations
+
+from backfill_assets.lake.store import GCS_SCHEME, Store, open_store
+from backfill_assets.orchestration import EnvironmentResource
+from backfill_assets.settings import resolve
+
+
+class LakeResource(EnvironmentResource):
+    """Opens the store that the settings name; nothing is touched before ``store`` is called."""
+
+    def store(self) -> Store:
+        """Open the lake; failures are ``BackfillError`` with the remedy."""
+        lake = self.settings().lake
+        if resolve(lake.uri).startswith(GCS_SCHEME):
+            from dagster_gcp import GCSResource
+
+            return open_store(lake, client=GCSResource().get_client())
+        return open_store(lake)

@@ -1,0 +1,150 @@
+"""What a lake's store promises, whether it is a directory or a bucket.
+
+Two kinds of object live in it. *Documents* are small and change: they are read with a generation and
+replaced by compare-and-swap, so that of two writers who saw the same state one learns that it lost. *Data
+files* are named by their content and never change, so writing one twice is the same as writing it once. An
+object is visible whole or not at all, whenever the writer dies.
+
+Paths are relative, with ``/``; ``paths`` makes them. A first component that starts with a dot is the store's
+own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from backfill_assets.failures import PermanentFailure
+from backfill_assets.settings import LakeSettings, resolve
+
+if TYPE_CHECKING:
+    from google.cloud import storage
+
+GCS_SCHEME: Final = "gs://"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The bytes of an object and the generation that ``Store.replace`` expects back."""
+
+    data: bytes
+    generation: str
+
+
+class Store(Protocol):
+    """A lake's objects by relative path; safe to share among threads, and among processes and machines.
+
+    Every method raises ``TransientFailure`` where waiting may help, and ``PermanentFailure`` with the remedy
+    where a setting or a permission is wrong.
+    """
+
+    @property
+    def uri(self) -> str:
+        """The root: an absolute directory or ``gs://bucket/prefix``, without a slash at the end."""
+        ...
+
+    def uri_of(self, path: str) -> str:
+        """Where other programs find the object: an absolute file path or ``gs://…``."""
+        ...
+
+    def read(self, path: str) -> Stored | None:
+        """Return the object, or None if there is none."""
+        ...
+
+    def replace(self, path: str, data: bytes, expected: str | None) -> str:
+        """Write ``data`` if the object still has generation ``expected`` (None: if there is none).
+
+        Returns
+        -------
+        str
+            The new generation.
+
+        Raises
+        ------
+        Superseded
+            Somebody else has changed, made or deleted the object; nothing was written.
+        """
+        ...
+
+    def put_file(self, local: Path, path: str) -> None:
+        """Store a file under a path that names its content; nothing happens if it is there in full size."""
+        ...
+
+    def local_copy(self, path: str) -> AbstractContextManager[Path]:
+        """Lend a local file with the object's bytes for the ``with`` block; never write to it.
+
+        Raises
+        ------
+        PermanentFailure
+            The object is gone, though a manifest names it.
+        """
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such an object."""
+        ...
+
+    def size(self, path: str) -> int | None:
+        """Bytes of the object, or None if there is none."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Paths of all objects that begin with ``prefix``, in order; the store's own files are left out."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove the object; nothing happens if there is none."""
+        ...
+
+
+def checked(path: str) -> str:
+    """Return the path itself, if no store could take it for something else than an object of the lake.
+
+    Raises
+    ------
+    ValueError
+        The path is absolute, climbs, has empty components or is reserved: a mistake in the caller.
+    """
+    components = path.split("/")
+    if path.startswith(".") or any(c in ("", ".", "..") for c in components) or "\0" in path:
+        msg = f"{path!r} is no path inside the lake"
+        raise ValueError(msg)
+    return path
+
+
+def gone(store: Store, path: str) -> PermanentFailure:
+    """Return the failure for a data file that a manifest names and that is not there."""
+    folder, _, name = path.rpartition("/")
+    return PermanentFailure(
+        f"manifest {store.uri_of(folder)}/manifest.json names {name}, which is gone: refresh the feed"
+    )
+
+
+def open_store(lake: LakeSettings, *, client: storage.Client | None = None) -> Store:
+    """Open the store that the settings name; ``${NAME}`` is resolved here.
+
+    Parameters
+    ----------
+    client
+        For a bucket; by default one that finds its credentials as Google's clients do.
+
+    Raises
+    ------
+    PermanentFailure
+        A variable is missing, the URI has another scheme or no bucket, or there are no Google credentials.
+    """
+    uri = resolve(lake.uri)
+    scratch = resolve(lake.scratch)
+    if uri.startswith(GCS_SCHEME):
+        from backfill_assets.lake.gcs import GcsStore
+
+        return GcsStore(uri, client=client, scratch=Path(scratch).expanduser() if scratch else None)
+    if "://" in uri:
+        msg = f"lake.uri is '{uri}': write a directory or gs://bucket/prefix"
+        raise PermanentFailure(msg)
+    from backfill_assets.lake.local import LocalStore
+
+    return LocalStore(Path(uri))

@@ -1,0 +1,115 @@
+"""The seam to Dagster: our failures as Dagster's, partitioned checks, tables in metadata, settings.
+
+Partitioned asset checks are a preview API and failures are mapped to retries in one way only; both pass
+through here, so that a Dagster upgrade touches one file. Assets and checks of every stage use it; the logic
+of the stages does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import dagster as dg
+
+from backfill_assets.columns import Column
+from backfill_assets.failures import NotExportedYet, PermanentFailure, TransientFailure
+from backfill_assets.partitions import daily
+from backfill_assets.settings import Settings, current_settings, load_settings, settings_file
+
+OWNERS: Final = ["team:market-data"]
+#: A transient failure has used up the client's own retry budget already; Dagster adds a few late tries.
+STEP_RETRIES: Final = 2
+STEP_RETRY_SECONDS: Final = 30.0
+#: Rows shown in a metadata table; the counts beside it are over all rows.
+TABLE_ROWS: Final = 50
+
+
+class EnvironmentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """A resource that works from the settings; ``environment`` overrides ``BACKFILL_ENV`` where given."""
+
+    environment: str = ""
+
+    def settings(self) -> Settings:
+        """Settings of the environment, read when asked for."""
+        return load_settings(settings_file(self.environment)) if self.environment else current_settings()
+
+
+@contextmanager
+def failures_as_dagster() -> Iterator[None]:
+    """Let a rerun happen only where it can change something.
+
+    Transient failures ask Dagster to run the step again later; permanent ones, and a day that the vendor has
+    not exported (the schedule asks for it again), forbid it. Anything else is a bug and passes through.
+    """
+    try:
+        yield
+    except NotExportedYet as failure:
+        raise dg.Failure(description=str(failure), allow_retries=False) from failure
+    except TransientFailure as failure:
+        raise dg.RetryRequested(
+            max_retries=STEP_RETRIES, seconds_to_wait=failure.retry_after_seconds or STEP_RETRY_SECONDS
+        ) from failure
+    except PermanentFailure as failure:
+        raise dg.Failure(description=str(failure), allow_retries=False) from failure
+
+
+def daily_checks(
+    asset: str | Sequence[str],
+    checks: Mapping[str, str],
+    *,
+    blocking: Iterable[str] = (),
+) -> Callable[[Callable[..., Iterator[dg.AssetCheckResult]]], dg.AssetChecksDefinition]:
+    """Decorate a generator that yields one result per check of one asset, each stored with its day.
+
+    Parameters
+    ----------
+    asset
+        Key of the asset.
+    checks
+        Name of each check and what it promises.
+    blocking
+        Names of those that stop the run when they fail with ERROR.
+    """
+    key = dg.AssetKey([asset] if isinstance(asset, str) else list(asset))
+    stopping = set(blocking)
+    specs = [
+        dg.AssetCheckSpec(
+            name=name, asset=key, description=promise, blocking=name in stopping, partitions_def=daily
+        )
+        for name, promise in checks.items()
+    ]
+
+    def decorate(function: Callable[..., Iterator[dg.AssetCheckResult]]) -> dg.AssetChecksDefinition:
+        return dg.multi_asset_check(specs=specs, name=f"{'_'.join(key.path)}_checks")(function)
+
+    return decorate
+
+
+def table_metadata(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """The first rows as a metadata table; every row has the keys of the first."""
+    columns = list(rows[0]) if rows else ["(no rows)"]
+    records = [dg.TableRecord({name: _cell(row.get(name)) for name in columns}) for row in rows[:TABLE_ROWS]]
+    return dg.MetadataValue.table(
+        records, schema=dg.TableSchema(columns=[dg.TableColumn(name=name) for name in columns])
+    )
+
+
+def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
+    """Columns of a table as Dagster shows them."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=column.name,
+                type=column.type,
+                description=column.description,
+                constraints=dg.TableColumnConstraints(nullable=not column.required),
+            )
+            for column in columns
+        ]
+    )
+
+
+def _cell(value: object) -> str | int | float | bool | None:
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)

@@ -1,0 +1,124 @@
+"""What the streaming pass counts about one feed on one day: the evidence every verdict rests on.
+
+Only the shape of the evidence is here. ``ticks.profile`` fills it in the one pass that decodes a file;
+``quality`` reads it and never looks at rows again. Times are microseconds since the epoch, UTC; lists are
+bounded, their counts are not.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Hole(_Frozen):
+    """A run of ids that no row carries, and the time in which they must have been traded."""
+
+    first_missing: int
+    last_missing: int
+    after_us: int
+    before_us: int
+
+
+class Gap(_Frozen):
+    """A silence between two consecutive rows (by ``local_timestamp``), and the silence that is usual there.
+
+    ``usual_us`` is the mean of up to 200 gaps on each side, the gap itself left out; 0 if there is no other
+    gap.
+    """
+
+    start_us: int
+    end_us: int
+    usual_us: float
+
+
+class SymbolProfile(_Frozen):
+    """Trades of one symbol in the file (an ordinary feed has one, a grouped file many)."""
+
+    dataset_symbol: str
+    symbol: str | None
+    rows: int
+    #: Rows that enter candles: price and amount above zero, both present.
+    valid_rows: int
+    #: Earliest and latest ``timestamp`` of the valid rows.
+    first_trade_us: int | None
+    last_trade_us: int | None
+    #: Σ price·amount of the valid rows, correctly rounded but for the last bits.
+    notional: float
+    #: Rows of all kinds by side; an empty side is unknown.
+    buy_rows: int
+    sell_rows: int
+    unknown_side_rows: int
+
+    #: Rows whose id is an integer (of at most 18 digits, without leading zeros); ids are only evidence when
+    #: this equals ``rows``.
+    numeric_ids: int
+    empty_ids: int
+    #: First and last in the order of rows, lowest and highest.
+    id_first: int | None
+    id_last: int | None
+    id_min: int | None
+    id_max: int | None
+    #: Distinct ids; null when they are too scattered for a bitmap.
+    unique_ids: int | None
+    #: Ids inside [id_min, id_max] that no row carries; null without ids, or when they are too scattered for a
+    #: bitmap.
+    missing_ids: int | None
+    #: Runs of missing ids, first 1,000, in order of id; times are of the rows that carry the ids around.
+    holes: tuple[Hole, ...]
+    hole_count: int | None
+    longest_hole: int | None
+    #: Missing ids in runs of at most 5, which venues with legitimate holes leave.
+    missing_in_short_holes: int | None
+    #: Rows that repeat an id with the same, and with another, side, price, amount and timestamp than its
+    #: first row.
+    duplicate_rows: int
+    conflicting_rows: int
+
+    #: Silences of 5 s and more, longest 1,000, in order of time, the day's edges left out.
+    gaps: tuple[Gap, ...]
+    gap_count: int
+    #: Valid rows per minute of the file's day by exchange time, 1,440 counts; rows outside are in
+    #: ``seam_rows``.
+    minute_rows: tuple[int, ...]
+    #: Valid rows stamped outside the file's day but within the seam window.
+    seam_rows: int
+
+
+class FeedProfile(_Frozen):
+    """Counts over all rows of the file; the trades' own evidence is in ``symbols``."""
+
+    rows: int
+    #: False when the file, inflated, is empty.
+    has_header: bool
+    #: Earliest and latest, wherever they stand in the file.
+    first_timestamp_us: int | None
+    last_timestamp_us: int | None
+    first_local_timestamp_us: int | None
+    last_local_timestamp_us: int | None
+    #: ``local_timestamp`` before the day's start, and at or after its end.
+    local_before_day: int
+    local_after_day: int
+    #: ``local_timestamp`` smaller than that of the row before.
+    local_decreases: int
+    #: Values of both times that cannot be microseconds since the epoch (before 2009, in 2100 or later).
+    implausible_times: int
+    wrong_exchange_rows: int
+    unknown_symbol_rows: int
+    #: Exchange time further than the seam window outside the file's day.
+    misplaced_rows: int
+    #: ``timestamp`` later than ``local_timestamp``; the 99th percentile (nearest rank) of the signed
+    #: difference over all rows, in whole milliseconds rounded down, within ±60 s.
+    ahead_rows: int
+    clock_offset_p99_us: int | None
+    #: Trades, liquidations: null or not above zero. Null elsewhere is legitimate.
+    invalid_price_rows: int
+    invalid_amount_rows: int
+    #: Quotes and books: best bid at or above best ask.
+    crossed_rows: int
+    #: Trades only.
+    #: In order of ``dataset_symbol``.
+    symbols: tuple[SymbolProfile, ...]

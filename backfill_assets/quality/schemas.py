@@ -1,0 +1,80 @@
+"""Columns of the quality table: one row per expected feed and day, and how a judged day becomes rows."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Final
+
+import pyarrow as pa
+
+from backfill_assets.columns import Column, arrow_schema
+from backfill_assets.quality.day import JudgedDay, JudgedFeed
+
+QUALITY_COLUMNS: Final = (
+    Column("date", "DATE", "UTC day of the feed's file.", required=True),
+    Column("exchange", "STRING", "Exchange id of the vendor.", required=True),
+    Column("symbol", "STRING", "Canonical symbol; the data set symbol for grouped files.", required=True),
+    Column("data_type", "STRING", "Data type of the feed.", required=True),
+    Column("dataset_symbol", "STRING", "Symbol in the vendor's URL.", required=True),
+    Column("verdict", "STRING", "publish, quarantine, no_evidence or missing.", required=True),
+    Column("published", "BOOL", "Whether the feed's rows are in the tables of this day.", required=True),
+    Column("sealed", "BOOL", "Whether the files of both neighbouring days are final.", required=True),
+    Column("pending", "BOOL", "Whether a version waits that is not accepted.", required=True),
+    Column("completeness", "FLOAT64", "Score in [0, 1]; null without evidence."),
+    Column(
+        "completeness_state",
+        "STRING",
+        "proven, head_proven, inner_proven, degraded, estimated, missing or no_evidence.",
+        required=True,
+    ),
+    Column("evidence_class", "STRING", "A contiguous ids, B ids with the venue's own holes, C silences only."),
+    Column("quality", "FLOAT64", "Score in [0, 1]; null without rows."),
+    Column("rows", "INT64", "Rows of the file.", required=True),
+    Column("valid_rows", "INT64", "Rows that enter candles.", required=True),
+    Column("missing_ids", "INT64", "Ids that no row carries; null without ids."),
+    Column("longest_hole", "INT64", "Longest run of missing ids; null without ids."),
+    Column("reasons", "STRING", "Why the feed is not published, separated by semicolons."),
+    Column("warnings", "STRING", "What is odd but does not gate, separated by semicolons."),
+    Column("content", "STRING", "sha256 of the judged Parquet file; null when there is none."),
+    Column("rules", "STRING", "Hash of the thresholds and rules of the verdict.", required=True),
+    Column("day_state", "STRING", "published, degraded or held.", required=True),
+    Column("day_completeness", "FLOAT64", "The day's score; null when a feed has no evidence."),
+    Column("day_quality", "FLOAT64", "The day's score over accepted feeds; null when there is none."),
+)
+QUALITY_SCHEMA: Final = arrow_schema(QUALITY_COLUMNS)
+
+
+def quality_rows(judged: JudgedDay) -> pa.Table:
+    """One row of ``QUALITY_SCHEMA`` per expected feed, ordered by feed."""
+    return pa.Table.from_pylist([_row(judged, feed) for feed in judged.feeds], schema=QUALITY_SCHEMA)
+
+
+def _row(judged: JudgedDay, feed: JudgedFeed) -> dict[str, object]:
+    verdict, scores = feed.verdict, judged.scores
+    canonical = sorted({name for _, name in feed.symbols})
+    return {
+        "date": date.fromisoformat(judged.day),
+        "exchange": feed.feed.exchange,
+        "symbol": canonical[0] if len(canonical) == 1 else feed.feed.dataset_symbol,
+        "data_type": feed.feed.data_type,
+        "dataset_symbol": feed.feed.dataset_symbol,
+        "verdict": verdict.outcome,
+        "published": feed.accepted is not None and scores.state != "held",
+        "sealed": judged.sealed,
+        "pending": feed.manifest.candidate is not None,
+        "completeness": verdict.completeness,
+        "completeness_state": verdict.completeness_state,
+        "evidence_class": verdict.evidence_class,
+        "quality": verdict.quality,
+        "rows": verdict.rows,
+        "valid_rows": verdict.valid_rows,
+        "missing_ids": verdict.missing_ids,
+        "longest_hole": verdict.longest_hole,
+        "reasons": "; ".join(verdict.reasons) or None,
+        "warnings": "; ".join(verdict.warnings) or None,
+        "content": verdict.content,
+        "rules": verdict.rules,
+        "day_state": scores.state,
+        "day_completeness": scores.completeness,
+        "day_quality": scores.quality,
+    }

@@ -1,0 +1,285 @@
+"""Settings: one YAML file per environment, and the only module that reads process environment variables.
+
+``BACKFILL_ENV`` names a file in ``environments/`` or gives a path. Values may hold ``${NAME}``,
+``${NAME:-default}`` and ``${NAME:?what to do}``; they are replaced when a value is *used* (``resolve``), so
+importing the code location needs no secret, and a missing one fails the run by its name. Unknown keys and
+bad values are refused when the file is loaded, with file, key and remedy.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from backfill_assets.failures import SettingsError
+from backfill_assets.feeds import DATA_TYPES
+
+ENVIRONMENTS: Final = Path(__file__).parent / "environments"
+
+#: Timeframes in seconds; the base timeframe of the stored partials is one minute.
+TIMEFRAMES: Final = {
+    "1m": 60,
+    "3m": 180,
+    "5m": 300,
+    "15m": 900,
+    "30m": 1_800,
+    "1h": 3_600,
+    "2h": 7_200,
+    "4h": 14_400,
+    "6h": 21_600,
+    "8h": 28_800,
+    "12h": 43_200,
+    "1d": 86_400,
+}
+
+_REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}")
+
+
+class ProcessEnvironment(BaseSettings):
+    """The variables that are read by the package itself; all others are named in settings files."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    backfill_env: str = "local"
+    dagster_postgres_url: str | None = None
+
+
+def resolve(value: str) -> str:
+    """Replace ``${NAME}``, ``${NAME:-default}`` and ``${NAME:?message}`` by the process environment.
+
+    Raises
+    ------
+    SettingsError
+        A variable without default is not set or empty; the message names it.
+    """
+
+    def replacement(match: re.Match[str]) -> str:
+        name, kind, rest = match["name"], match["kind"], match["rest"]
+        found = os.environ.get(name, "")
+        if found:
+            return found
+        if kind == "-":
+            return rest
+        remedy = rest if kind == "?" else f"set {name} in the environment"
+        msg = f"environment variable {name} is not set: {remedy}"
+        raise SettingsError(msg)
+
+    return _REFERENCE.sub(replacement, value)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _known_data_type(value: str) -> str:
+    if value not in DATA_TYPES:
+        msg = f"'{value}' is no data type; choose from {', '.join(DATA_TYPES)}"
+        raise ValueError(msg)
+    return value
+
+
+def _canonical_symbol(value: str) -> str:
+    if not re.fullmatch(r"[A-Z0-9]+(-[A-Z0-9]+)?", value):
+        msg = f"'{value}' is no canonical symbol; write BASE-QUOTE such as BTC-USDT, or a group such as SPOT"
+        raise ValueError(msg)
+    return value
+
+
+def _known_timeframe(value: str) -> str:
+    if value not in TIMEFRAMES:
+        msg = f"'{value}' is no timeframe; choose from {', '.join(TIMEFRAMES)}"
+        raise ValueError(msg)
+    return value
+
+
+DataType = Annotated[str, AfterValidator(_known_data_type)]
+CanonicalSymbol = Annotated[str, AfterValidator(_canonical_symbol)]
+Timeframe = Annotated[str, AfterValidator(_known_timeframe)]
+Score = Annotated[float, Field(ge=0, le=1)]
+
+
+class TardisSettings(_Strict):
+    """Where ticks come from, and how hard the source may be asked."""
+
+    #: The official clients' defaults are used where these are empty.
+    datasets_endpoint: str = ""
+    api_endpoint: str = ""
+    #: Empty: only the first day of each month is served.
+    api_key: str = "${TARDIS_API_KEY:-}"
+    concurrency: int = Field(default=20, ge=1, le=200)
+    requests_per_minute: int = Field(default=1000, ge=1)
+    #: One attempt at one file; a 2 GB file over 100 Mbit/s takes 160 s.
+    timeout_seconds: float = Field(default=600, gt=0)
+    #: All attempts and waits for one file; then the step asks Dagster for a later retry.
+    retry_budget_seconds: float = Field(default=900, ge=0)
+
+
+class UniverseEntry(_Strict):
+    """Every combination of these is an expected feed of each day."""
+
+    exchanges: tuple[str, ...] = Field(min_length=1)
+    symbols: tuple[CanonicalSymbol, ...] = Field(min_length=1)
+    data_types: tuple[DataType, ...] = ("trades",)
+    #: Where a pair is listed in several kinds, the first of these that is listed on the day is taken.
+    instrument_types: tuple[Literal["spot", "perpetual", "future"], ...] = ("spot", "perpetual")
+
+
+class LakeSettings(_Strict):
+    """Where Parquet files and manifests live."""
+
+    #: A directory, or ``gs://bucket/prefix``.
+    uri: str = Field(min_length=1)
+    #: Downloads and unfinished files; empty means the system's temporary directory.
+    scratch: str = ""
+
+
+class DuckDBWarehouse(_Strict):
+    """The embedded warehouse: a folder of Parquet partitions under a DuckDB file of views."""
+
+    kind: Literal["duckdb"]
+    folder: str = Field(min_length=1)
+
+
+class BigQueryWarehouse(_Strict):
+    """BigQuery, reached through the official client."""
+
+    kind: Literal["bigquery"]
+    project: str = Field(min_length=1)
+    dataset: str = Field(min_length=1)
+    location: str = "US"
+    #: Empty: Google's own; otherwise a stand-in on loopback, reached without credentials.
+    endpoint: str = ""
+    job_timeout_seconds: float = Field(default=3600, gt=0)
+    #: Google's limit is 1,500 per table and day, failures included; the rest is left for manual work.
+    load_jobs_per_table_and_day: int = Field(default=1400, ge=1)
+
+
+class CandleSettings(_Strict):
+    """What candles are made."""
+
+    timeframes: tuple[Timeframe, ...] = ("1m", "5m", "15m", "1h", "4h", "1d")
+
+    @model_validator(mode="after")
+    def _has_base(self) -> CandleSettings:
+        if "1m" not in self.timeframes:
+            msg = "timeframes must contain the base timeframe 1m"
+            raise ValueError(msg)
+        return self
+
+
+class ThresholdSettings(_Strict):
+    """What makes a feed or a day good enough; reasons are in docs/scores.md."""
+
+    day_completeness: Score = 0.95
+    day_quality: Score = 0.90
+    day_consistency: Score = 0.95
+    #: A day is held when the accepted share of its feeds or of its notional is below this.
+    hold_below: Score = 0.5
+    #: Hold the day when any day score is under its threshold.
+    strict: bool = False
+    #: Trades stamped up to this long outside their file's day still count for the neighbour's candles.
+    seam_window_seconds: int = Field(default=300, ge=0, le=3600)
+    #: Class A and B: a feed is quarantined above max(this, missing_ids_rate × span) missing ids.
+    missing_ids: int = Field(default=10, ge=0)
+    missing_ids_rate: float = Field(default=1e-4, ge=0, le=1)
+    #: Class A and B: a feed is quarantined when one run of missing ids is longer than this.
+    longest_hole: int = Field(default=100, ge=0)
+    #: Class B: runs of missing ids up to this length are the venue's own.
+    legitimate_hole: int = Field(default=5, ge=0, le=5)
+    #: Class C: silences are excused up to max(this, silence_factor × the usual gap there).
+    silence_seconds: float = Field(default=5, ge=5)
+    silence_factor: float = Field(default=40, gt=0)
+    #: Ids that an accepted neighbour has too; more quarantine the feed, fewer count once.
+    repeated_ids: int = Field(default=100, ge=0)
+
+
+class ScheduleSettings(_Strict):
+    """When days are asked for."""
+
+    look_back_days: int = Field(default=7, ge=1, le=31)
+
+
+class Settings(_Strict):
+    """Everything an environment says."""
+
+    name: str = Field(min_length=1)
+    tardis: TardisSettings = TardisSettings()
+    universe: tuple[UniverseEntry, ...] = Field(min_length=1)
+    lake: LakeSettings
+    warehouse: DuckDBWarehouse | BigQueryWarehouse = Field(discriminator="kind")
+    candles: CandleSettings = CandleSettings()
+    thresholds: ThresholdSettings = ThresholdSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    #: How many feeds are decoded at once; 0 means one per processor.
+    decode_threads: int = Field(default=0, ge=0)
+
+
+def settings_file(environment: str) -> Path:
+    """The file that ``BACKFILL_ENV`` means: a path if it has a separator or ends in .yaml, else a name."""
+    if environment.endswith((".yaml", ".yml")) or "/" in environment:
+        path = Path(environment).expanduser()
+        if not path.is_file():
+            msg = f"BACKFILL_ENV={environment}: there is no such file"
+            raise SettingsError(msg)
+        return path
+    path = ENVIRONMENTS / f"{environment}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in ENVIRONMENTS.glob("*.yaml")))
+        msg = f"BACKFILL_ENV={environment}: unknown environment; choose from {known}, or give a path to a .yaml file"
+        raise SettingsError(msg)
+    return path
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and validate one settings file.
+
+    Raises
+    ------
+    SettingsError
+        Unreadable YAML, an unknown key or a bad value: one line with file, key and remedy.
+    """
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError) as error:
+        reason = " ".join(str(error).split())
+        msg = f"{path}: cannot be read as YAML: {reason}"
+        raise SettingsError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"{path}: must hold a mapping of settings; see environments/local.yaml for an example"
+        raise SettingsError(msg)
+    try:
+        return Settings.model_validate({"name": path.stem, **content})
+    except ValidationError as error:
+        raise SettingsError(_first_error(path, error)) from error
+
+
+def _first_error(path: Path, error: ValidationError) -> str:
+    first, *others = error.errors()
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        what = "unknown key; remove it or correct its spelling (README, table of settings)"
+    elif first["type"] == "missing":
+        what = "is missing; add it (README, table of settings)"
+    else:
+        what = f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r})"
+    more = f"; and {len(others)} more" if others else ""
+    return f"{path}: {key}: {what}{more}"
+
+
+@lru_cache(maxsize=8)
+def _load_cached(path: Path, changed_ns: int) -> Settings:
+    del changed_ns
+    return load_settings(path)
+
+
+def current_settings() -> Settings:
+    """The settings of ``BACKFILL_ENV``, read again when the file changes."""
+    path = settings_file(ProcessEnvironment().backfill_env)
+    return _load_cached(path, path.stat().st_mtime_ns)

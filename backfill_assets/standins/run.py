@@ -1,0 +1,109 @@
+"""Running a command with the stand-in behind it, or the stand-in alone.
+
+The command learns of the server by ``BACKFILL_STANDIN_URL`` in its environment; beside ``settings`` this is
+the one place that handles environment variables, and it only adds one for a child.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from backfill_assets.failures import PermanentFailure
+from backfill_assets.standins.tardis import TardisStandin
+
+URL_VARIABLE: Final = "BACKFILL_STANDIN_URL"
+_FORWARDED: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_with_standins(command: Sequence[str], *, datasets_dir: Path | None = None, port: int = 0) -> int:
+    """Run the command with the stand-in up; return its exit code (128 + n if signal n ended it).
+
+    SIGINT and SIGTERM are handed on to the command, whose end is awaited.
+
+    Raises
+    ------
+    PermanentFailure
+        The command cannot be started, the port cannot be had, or the directory holds no data sets.
+    """
+    if not command:
+        msg = "there is no command to run: write it behind --, as in 'backfill-assets standins -- COMMAND'"
+        raise PermanentFailure(msg)
+    child: subprocess.Popen[bytes] | None = None
+    pending: list[int] = []
+
+    def hand_on(number: int) -> None:
+        if number == signal.SIGINT and _terminal_signals_us():
+            return  # Ctrl-C reaches the command from the terminal; twice would mean "stop the hard way".
+        if child is None:
+            pending.append(number)
+        else:
+            child.send_signal(number)
+
+    with TardisStandin(datasets_dir=datasets_dir, port=port) as standin, _signals(hand_on):
+        try:
+            child = subprocess.Popen(list(command), env={**os.environ, URL_VARIABLE: standin.url})
+        except OSError as error:
+            msg = f"cannot run '{command[0]}': {error.strerror}; check its spelling and PATH"
+            raise PermanentFailure(msg) from error
+        for number in pending:
+            child.send_signal(number)
+        code = child.wait()
+    return code if code >= 0 else 128 - code
+
+
+def serve_standins(port: int = 0, datasets_dir: Path | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; prints the URL and how to point the pipeline at it."""
+    stopped: list[int] = []
+    with TardisStandin(datasets_dir=datasets_dir, port=port) as standin, _signals(stopped.append):
+        exchanges = ", ".join(standin.source.exchanges)
+        sys.stdout.write(
+            f"Tardis stand-in on {standin.url} ({exchanges}); Ctrl-C stops it\n"
+            f"export {URL_VARIABLE}={standin.url}\n"
+        )
+        sys.stdout.flush()
+        # An Event set from a signal handler can deadlock with its own wait.
+        while not stopped:
+            time.sleep(0.1)
+
+
+@contextmanager
+def _signals(handle: Callable[[int], None]) -> Iterator[None]:
+    """Have the forwarded signals handled; outside the main thread Python allows no handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        del frame
+        handle(number)
+
+    before = {number: signal.signal(number, handler) for number in _FORWARDED}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _terminal_signals_us() -> bool:
+    """Whether this process is in the foreground of a terminal, which then signals the command as well."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

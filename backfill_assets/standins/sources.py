@@ -1,0 +1,57 @@
+"""What the stand-in server asks of a source of data sets, and how a source says no."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from backfill_assets.feeds import Feed
+from backfill_assets.standins.listings import Listing
+
+#: The vendor's codes in bodies of status 400.
+INVALID_SYMBOL: Final = 300
+NOT_ON_THAT_DAY: Final = 140
+
+
+class NoDatasetError(LookupError):
+    """The source has no such file; the server answers 400 with this code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetGroup:
+    """A grouped symbol: its name, the kind of symbol in it, its data types, and its first day."""
+
+    name: str
+    type: str
+    data_types: tuple[str, ...]
+    since: str
+
+
+class Source(Protocol):
+    """Data sets and what is listed."""
+
+    @property
+    def exchanges(self) -> tuple[str, ...]:
+        """Ids of all exchanges."""
+        ...
+
+    def listings(self, exchange: str) -> tuple[Listing, ...]:
+        """Everything listed at the exchange, at any time."""
+        ...
+
+    def groups(self, exchange: str) -> tuple[DatasetGroup, ...]:
+        """Return the grouped symbols of the exchange."""
+        ...
+
+    def last_day(self, exchange: str) -> str | None:
+        """Last day that can be exported; ``None`` if only the clock limits it."""
+        ...
+
+    def dataset(self, feed: Feed, day: str) -> bytes | Path:
+        """Return the csv.gz file, or raise ``NoDatasetError``."""
+        ...

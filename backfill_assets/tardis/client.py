@@ -1,0 +1,234 @@
+"""The Tardis client: many feeds at once, metadata, and the patience to get them.
+
+How often, how fast and how long to ask is decided here; one request and the meaning of its failure is
+``attempts``. The official client downloads a day's files one after the other, so it is called once per feed,
+many at a time, on an event loop in a thread of its own: the assets stay plain synchronous code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import random
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from backfill_assets.days import parse_day
+from backfill_assets.failures import BackfillError, PermanentFailure, TransientFailure
+from backfill_assets.feeds import Feed
+from backfill_assets.settings import TardisSettings, resolve
+from backfill_assets.tardis.attempts import (
+    RunRefused,
+    dataset_url,
+    details_once,
+    download_once,
+    instruments_once,
+)
+from backfill_assets.tardis.fallback import instruments_from_details
+from backfill_assets.tardis.metadata import ExchangeDetails, Instrument, InstrumentList
+from backfill_assets.tardis.pacing import shared_pace
+
+T = TypeVar("T")
+
+#: Waits double from the first to the longest; each is shortened at random by up to half.
+FIRST_WAIT_SECONDS: Final = 1.0
+LONGEST_WAIT_SECONDS: Final = 60.0
+
+_log = logging.getLogger(__name__)
+_instruments = TypeAdapter(tuple[Instrument, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A fetched file; whoever receives it owns it and its directory."""
+
+    path: Path
+    url: str
+    bytes: int
+
+
+class TardisClient:
+    """Fetches files and metadata as the settings say; secrets are read when something is fetched."""
+
+    def __init__(self, settings: TardisSettings) -> None:
+        self._settings = settings
+
+    def fetch(
+        self, feeds: Sequence[Feed], day: str, directory: Path
+    ) -> Generator[tuple[Feed, Download | BackfillError], None, None]:
+        """Fetch the files of a day, and yield each feed with its file or its failure as it is done.
+
+        Feeds start in the order given, at most ``concurrency`` at once. Each file lies in a fresh directory
+        of its own below ``directory``, so that no earlier file can be mistaken for it. Closing the iterator
+        early cancels what still runs and removes what was not handed over; when it has ended, no thread of
+        it is left.
+
+        Yields
+        ------
+        tuple[Feed, Download | BackfillError]
+            ``FeedAbsent`` where the vendor has no such file, ``TransientFailure`` where the retry budget is
+            spent, another ``PermanentFailure`` where the request was refused for good.
+
+        Raises
+        ------
+        RunRefused
+            The key or the disk permits no download: at once, the other feeds are cancelled.
+        SettingsError
+            A variable that the settings name is not set.
+        """
+        parse_day(day)
+        endpoint, key = resolve(self._settings.datasets_endpoint), resolve(self._settings.api_key)
+        directory.mkdir(parents=True, exist_ok=True)
+        results: queue.SimpleQueue[tuple[Feed, Download | BackfillError] | None] = queue.SimpleQueue()
+        unclaimed: set[Path] = set()
+
+        async def one(feed: Feed, slots: asyncio.Semaphore) -> None:
+            async with slots:
+                folder = Path(tempfile.mkdtemp(prefix=f"{str(feed).replace('/', '-')}-", dir=directory))
+                unclaimed.add(folder)
+                result: Download | BackfillError
+                try:
+                    path = await self._patiently(
+                        lambda limit: download_once(endpoint, key, feed, day, folder, limit_seconds=limit)
+                    )
+                    result = Download(path, dataset_url(endpoint, feed, day), path.stat().st_size)
+                except RunRefused:
+                    raise
+                except BackfillError as failure:
+                    result = failure
+            results.put((feed, result))
+
+        async def all_of_them() -> None:
+            slots = asyncio.Semaphore(self._settings.concurrency)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for feed in feeds:
+                        group.create_task(one(feed, slots))
+            except ExceptionGroup as failures:
+                # The first is as good as the others: a refused key is refused for each of them.
+                raise failures.exceptions[0] from None
+            finally:
+                results.put(None)
+
+        try:
+            with _in_background(all_of_them()) as done:
+                while (item := results.get()) is not None:
+                    if isinstance(item[1], Download):
+                        unclaimed.discard(item[1].path.parent)
+                    yield item
+                done.result()
+        finally:
+            for folder in unclaimed:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def exchange_details(self, exchange: str) -> ExchangeDetails:
+        """Say what the vendor has of an exchange; needs no key.
+
+        Raises
+        ------
+        PermanentFailure
+            The vendor knows no such exchange, or answers in a form that is not known.
+        TransientFailure
+            The retry budget is spent.
+        """
+        endpoint = resolve(self._settings.api_endpoint)
+        answer = _wait_for(
+            self._patiently(lambda limit: details_once(endpoint, exchange, limit_seconds=limit))
+        )
+        with _known_form(f"details of {exchange}"):
+            return ExchangeDetails.model_validate(answer)
+
+    def instruments(self, exchange: str) -> InstrumentList:
+        """List an exchange's instruments; guessed from its details where the key does not cover them."""
+        endpoint, key = resolve(self._settings.api_endpoint), resolve(self._settings.api_key)
+        try:
+            answer = _wait_for(
+                self._patiently(lambda limit: instruments_once(endpoint, key, exchange, limit_seconds=limit))
+            )
+        except RunRefused as refused:
+            _log.info("instruments of %s come from the exchange details: %s", exchange, refused)
+            return instruments_from_details(self.exchange_details(exchange))
+        with _known_form(f"instruments of {exchange}"):
+            return InstrumentList(source="instruments", instruments=_instruments.validate_python(answer))
+
+    async def _patiently(self, attempt: Callable[[float], Awaitable[T]]) -> T:
+        """Repeat an attempt while its failure is transient and the retry budget lasts.
+
+        The budget covers attempts and the waits between them, not what the rate limit adds; a budget of 0
+        means one attempt. An attempt is given the seconds that it may take.
+        """
+        budget, clock = self._settings.retry_budget_seconds, asyncio.get_running_loop().time
+        deadline = clock() + (budget or self._settings.timeout_seconds)
+        tries = 0
+        while True:
+            tries += 1
+            pause = shared_pace(self._settings.requests_per_minute).reserve()
+            await asyncio.sleep(pause)
+            deadline += pause
+            try:
+                return await attempt(min(self._settings.timeout_seconds, deadline - clock()))
+            except TransientFailure as failure:
+                wait = max(_backoff(tries), failure.retry_after_seconds or 0)
+                if budget == 0 or clock() + wait >= deadline:
+                    msg = (
+                        f"{failure}; gave up after {'1 attempt' if tries == 1 else f'{tries} attempts'}, as "
+                        f"another {wait:.0f} s would exceed tardis.retry_budget_seconds ({budget:g})"
+                    )
+                    raise TransientFailure(msg, retry_after_seconds=wait) from failure
+                _log.warning("%s; trying again in %.1f s", failure, wait)
+                await asyncio.sleep(wait)
+
+
+def _backoff(tries: int) -> float:
+    longest = min(FIRST_WAIT_SECONDS * 2 ** (tries - 1), LONGEST_WAIT_SECONDS)
+    return random.uniform(longest / 2, longest)
+
+
+def _wait_for(work: Coroutine[Any, Any, T]) -> T:
+    with _in_background(work) as done:
+        return done.result()
+
+
+@contextmanager
+def _in_background(work: Coroutine[Any, Any, T]) -> Iterator[Future[T]]:
+    """Run a coroutine on an event loop in its own thread, also where the caller has a loop already.
+
+    Leaving the block cancels what still runs and waits for the thread's end.
+    """
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
+
+    async def main() -> T:
+        started.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await work
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tardis") as pool:
+        done = pool.submit(asyncio.run, main())
+        try:
+            yield done
+        finally:
+            loop, task = started.result()
+            if task is not None:
+                with suppress(RuntimeError):  # The loop has ended and is closed.
+                    loop.call_soon_threadsafe(task.cancel)
+
+
+@contextmanager
+def _known_form(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        msg = (
+            f"Tardis answered the {what} in an unknown form: {where}: {first['msg']}: update backfill_assets"
+        )
+        raise PermanentFailure(msg) from error

@@ -1,0 +1,100 @@
+"""Instruments out of exchange details, for keys that do not cover the instruments endpoint.
+
+The details name symbols, kinds and availability but neither currencies nor increments, so base and quote are
+guessed from the symbol and everything else stays null. Separate from ``metadata`` because guessing is no
+description of what the vendor said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from backfill_assets.tardis.metadata import (
+    DatasetSymbol,
+    ExchangeDetails,
+    Instrument,
+    InstrumentList,
+    dataset_symbol,
+)
+
+#: Quote currencies that venues append without a separator.
+QUOTE_CURRENCIES: Final = frozenset({
+    "USDT", "USDC", "BUSD", "TUSD", "FDUSD", "USDP", "DAI", "USD",
+    "EUR", "GBP", "TRY", "BRL", "JPY", "AUD", "KRW", "RUB", "UAH",
+    "BTC", "XBT", "ETH", "BNB", "TRX", "XRP",
+})  # fmt: skip
+
+#: Data set symbols that stand for many symbols are no instruments.
+_GROUPS: Final = frozenset({"SPOT", "FUTURES", "PERPETUALS", "OPTIONS"})
+
+#: Contract families that CryptoFacilities writes in front: ``PF_XBTUSD``.
+_FAMILIES: Final = frozenset({"PF", "PI", "PV", "FI", "FF", "FV"})
+
+
+def instruments_from_details(details: ExchangeDetails) -> InstrumentList:
+    """One instrument per data set symbol, in the vendor's order."""
+    own_ids = {dataset_symbol(symbol.id): symbol.id for symbol in details.available_symbols}
+    symbols = [s for s in details.datasets.symbols if dataset_symbol(s.id) not in _GROUPS]
+    named = [(symbol, own_ids.get(dataset_symbol(symbol.id), symbol.id)) for symbol in symbols]
+    known_bases = _certain_bases(own_id for _, own_id in named)
+    return InstrumentList(
+        source="exchange_details",
+        instruments=tuple(_instrument(details.id, symbol, own_id, known_bases) for symbol, own_id in named),
+    )
+
+
+def guess_currencies(symbol: str, known_bases: frozenset[str] = frozenset()) -> tuple[str, str] | None:
+    """Guess base and quote of ``XBT/USD``, ``BTC-USDT-SWAP`` or ``ETHUSDT``; None if unclear.
+
+    Without a separator several readings are possible (``DOTUSD``: DOT-USD or DO-TUSD); one whose base is
+    among ``known_bases`` or a usual quote itself wins, then the one with the longest quote.
+    """
+    parts = re.split(r"[-/_:]", symbol.upper())
+    if parts[0] in _FAMILIES:
+        parts = parts[1:]
+    if len(parts) > 1 and parts[0] and (parts[1] in QUOTE_CURRENCIES or _is_pair(parts)):
+        return parts[0], parts[1]
+    readings = _readings(parts[0])
+    if not readings:
+        return None
+    known = known_bases | QUOTE_CURRENCIES
+    return max(readings, key=lambda reading: (reading[0] in known, len(reading[1])))
+
+
+def _is_pair(parts: list[str]) -> bool:
+    """Two short words, the second neither a date nor a kind (``BTC-14FEB25``, ``BTC-PERPETUAL``)."""
+    return len(parts) == 2 and parts[1].isalpha() and len(parts[1]) <= 5 and parts[1] not in {"SWAP", "PERP"}
+
+
+def _readings(text: str) -> list[tuple[str, str]]:
+    return [
+        (text[: -len(quote)], quote)
+        for quote in QUOTE_CURRENCIES
+        if text.endswith(quote) and len(text) > len(quote)
+    ]
+
+
+def _certain_bases(symbols: Iterable[str]) -> frozenset[str]:
+    readings = (_readings(symbol.upper()) for symbol in symbols)
+    return frozenset(found[0][0] for found in readings if len(found) == 1)
+
+
+def _instrument(
+    exchange: str,
+    symbol: DatasetSymbol,
+    own_id: str,
+    known_bases: frozenset[str],
+) -> Instrument:
+    base, quote = guess_currencies(own_id, known_bases) or (None, None)
+    return Instrument(
+        id=own_id,
+        exchange=exchange,
+        type=symbol.type,
+        available_since=symbol.available_since,
+        available_to=symbol.available_to,
+        dataset_id=symbol.id,
+        base_currency=base,
+        quote_currency=quote,
+    )

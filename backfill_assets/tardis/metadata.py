@@ -1,0 +1,187 @@
+"""What the vendor says about exchanges and instruments, as typed values.
+
+Only shapes, and questions that the answers settle by themselves (what was valid when, is a day exported).
+Asking is the client's business, choosing feeds that of ``symbols``. Unknown fields are ignored, because the
+vendor adds some; field names follow the wire in snake case; times are aware datetimes in UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from backfill_assets.days import parse_day
+
+#: Tickers that a venue keeps for what everybody else calls otherwise (Kraken, BitMEX).
+CURRENCY_ALIASES: Final = {"XBT": "BTC", "XDG": "DOGE"}
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """UTC, also where the vendor leaves the zone out."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+UtcTime = Annotated[datetime, AfterValidator(_in_utc)]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class Incident(_Wire):
+    """A known outage of the vendor's capture; its data may be incomplete between the two times."""
+
+    start: UtcTime = Field(alias="from")
+    end: UtcTime = Field(alias="to")
+    status: str | None = None
+    details: str | None = None
+
+
+class AvailableSymbol(_Wire):
+    """A symbol in the venue's own spelling."""
+
+    id: str
+    type: str
+    available_since: UtcTime
+    available_to: UtcTime | None = None
+
+
+class DatasetSymbol(AvailableSymbol):
+    """A symbol of the CSV data sets; ``data_types`` is empty where the vendor does not list them."""
+
+    data_types: tuple[str, ...] = ()
+
+
+class Datasets(_Wire):
+    """What can be downloaded as CSV."""
+
+    exported_from: UtcTime | None = None
+    exported_until: UtcTime | None = None
+    symbols: tuple[DatasetSymbol, ...] = ()
+
+
+class ExchangeDetails(_Wire):
+    """One exchange: its symbols, data sets and incidents."""
+
+    id: str
+    name: str = ""
+    enabled: bool = True
+    available_since: UtcTime | None = None
+    available_to: UtcTime | None = None
+    available_symbols: tuple[AvailableSymbol, ...] = ()
+    incident_reports: tuple[Incident, ...] = ()
+    datasets: Datasets = Datasets()
+
+
+class InstrumentValues(_Wire):
+    """What may change in the life of an instrument."""
+
+    base_currency: str | None = None
+    quote_currency: str | None = None
+    type: str | None = None
+    price_increment: float | None = None
+    amount_increment: float | None = None
+    min_trade_amount: float | None = None
+    maker_fee: float | None = None
+    taker_fee: float | None = None
+    inverse: bool | None = None
+    contract_type: str | None = None
+    contract_multiplier: float | None = None
+    settlement_currency: str | None = None
+    underlying_index: str | None = None
+    quanto: bool | None = None
+
+
+class InstrumentChange(InstrumentValues):
+    """Values that were valid before ``until``; only the fields on the wire are set."""
+
+    until: UtcTime
+
+
+class Instrument(InstrumentValues):
+    """One instrument with its values of today and, in ``changes``, those of before.
+
+    Increments, fees and currencies are null where only the exchange details are at hand.
+    """
+
+    id: str
+    exchange: str
+    type: str
+    available_since: UtcTime
+    available_to: UtcTime | None = None
+    dataset_id: str | None = None
+    active: bool | None = None
+    listing: UtcTime | None = None
+    expiry: UtcTime | None = None
+    strike_price: float | None = None
+    option_type: str | None = None
+    changes: tuple[InstrumentChange, ...] = ()
+
+    @property
+    def dataset_symbol(self) -> str:
+        """The symbol in the data set's URL."""
+        return dataset_symbol(self.dataset_id or self.id)
+
+    @property
+    def canonical(self) -> str | None:
+        """``BASE-QUOTE`` with the usual tickers; None where the currencies are unknown."""
+        if not self.base_currency or not self.quote_currency:
+            return None
+        return f"{_usual_ticker(self.base_currency)}-{_usual_ticker(self.quote_currency)}"
+
+    def as_of(self, moment: datetime) -> Instrument:
+        """Give the instrument the values that were valid at ``moment``.
+
+        A value is the one of the earliest change whose ``until`` is still ahead, else the value of today.
+        """
+        past: dict[str, Any] = {}
+        for change in sorted(self.changes, key=lambda c: c.until, reverse=True):
+            if change.until > moment:
+                names = change.model_fields_set - {"until"}
+                past.update({name: getattr(change, name) for name in names})
+        return self.model_copy(update=past) if past else self
+
+
+class InstrumentList(BaseModel):
+    """All instruments of an exchange, and which of the vendor's answers they come from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: Literal["instruments", "exchange_details"]
+    instruments: tuple[Instrument, ...]
+
+
+def dataset_symbol(symbol: str) -> str:
+    """Write a venue's symbol as the data sets' URLs do: upper case, ``-`` for ``/`` and ``:``."""
+    return symbol.replace(":", "-").replace("/", "-").upper()
+
+
+def day_bounds(day: str) -> tuple[datetime, datetime]:
+    """First moment of the day and of the day after."""
+    date = parse_day(day)
+    start = datetime(date.year, date.month, date.day, tzinfo=UTC)
+    return start, start + timedelta(days=1)
+
+
+def listed_on(since: datetime, to: datetime | None, day: str) -> bool:
+    """Whether something available from ``since`` to before ``to`` was so at any time of the day."""
+    start, end = day_bounds(day)
+    return since < end and (to is None or to > start)
+
+
+def exported_until(details: ExchangeDetails) -> datetime:
+    """Give the time before which all CSV data sets of the exchange are complete; the epoch if none is."""
+    return details.datasets.exported_until or datetime.fromtimestamp(0, tz=UTC)
+
+
+def ready(details: ExchangeDetails, day: str) -> bool:
+    """Whether the whole day is exported."""
+    return exported_until(details) >= day_bounds(day)[1]
+
+
+def _usual_ticker(currency: str) -> str:
+    ticker = currency.upper()
+    return CURRENCY_ALIASES.get(ticker, ticker)

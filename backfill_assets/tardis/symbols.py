@@ -1,0 +1,263 @@
+"""Which feeds a day must have: the universe of the settings, resolved as of the day.
+
+Pure functions of settings and the vendor's metadata. A canonical symbol names a pair for ever; the data set
+symbol behind it changes (Kraken's ``XBT/USDT`` became ``BTC/USDT`` on 2026-07-10), so the pair is looked up
+by base and quote currency among what was listed on that day. Fetching and storing know feeds only.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import combinations, product
+from typing import Final, TypeVar
+
+from backfill_assets.failures import PermanentFailure
+from backfill_assets.feeds import GROUPED_SYMBOLS, ExpectedFeed, Feed
+from backfill_assets.settings import UniverseEntry
+from backfill_assets.tardis.metadata import (
+    DatasetSymbol,
+    ExchangeDetails,
+    Instrument,
+    InstrumentList,
+    dataset_symbol,
+    day_bounds,
+    listed_on,
+)
+
+T = TypeVar("T")
+
+GROUP_KINDS: Final = {"SPOT": "spot", "FUTURES": "future", "PERPETUALS": "perpetual", "OPTIONS": "option"}
+
+#: Kinds of which many contracts share one pair: in a grouped file the pair does not tell them apart.
+_DATED_KINDS: Final = frozenset({"future", "option", "combo", "prediction"})
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class NotListed:
+    """A configured combination that the vendor does not have on this day, though it has on others."""
+
+    exchange: str
+    data_type: str
+    symbol: str
+    reason: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DayUniverse:
+    """The feeds that the day must have, and the configured ones that it cannot have; both sorted."""
+
+    expected: tuple[ExpectedFeed, ...]
+    not_listed: tuple[NotListed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """One data set symbol in one stretch of time, with the instrument behind it as of the day."""
+
+    instrument: Instrument
+    dataset: DatasetSymbol
+    #: Every canonical symbol it ever had.
+    canonicals: frozenset[str]
+
+    @property
+    def symbol(self) -> str:
+        return dataset_symbol(self.dataset.id)
+
+    @property
+    def column_values(self) -> frozenset[str]:
+        """What the file's ``symbol`` column may hold: the venue's own name, in either spelling."""
+        ids = (self.instrument.id, self.instrument.dataset_id, self.dataset.id)
+        return frozenset(name.upper() for name in ids if name)
+
+    def has(self, data_type: str) -> bool:
+        return not self.dataset.data_types or data_type in self.dataset.data_types
+
+    def means(self, symbol: str) -> bool:
+        """Whether the symbol stands for this listing as of the day."""
+        return symbol in GROUPED_SYMBOLS or self.instrument.canonical == symbol
+
+    def listed(self, day: str) -> bool:
+        return listed_on(self.dataset.available_since, self.dataset.available_to, day)
+
+    def overlaps(self, other: _Listing) -> bool:
+        ours, theirs = self.dataset, other.dataset
+        return (ours.available_to is None or theirs.available_since < ours.available_to) and (
+            theirs.available_to is None or ours.available_since < theirs.available_to
+        )
+
+
+def resolve(
+    universe: Sequence[UniverseEntry],
+    day: str,
+    details: Mapping[str, ExchangeDetails],
+    instruments: Mapping[str, InstrumentList],
+) -> DayUniverse:
+    """Resolve the universe as of a day.
+
+    A symbol that is listed at another time is ``not_listed``; where a rename falls within the day, both files
+    are expected.
+
+    Raises
+    ------
+    PermanentFailure
+        An exchange without metadata; a symbol that the exchange never had (with the nearest names); a pair
+        that stands for several contracts at the same time.
+    """
+    listings = {
+        exchange: _listings(_known(details, exchange), _known(instruments, exchange), day)
+        for exchange in sorted({exchange for entry in universe for exchange in entry.exchanges})
+    }
+    expected: dict[Feed, set[tuple[str, str]]] = {}
+    not_listed: set[NotListed] = set()
+    for entry in universe:
+        for exchange, symbol in product(entry.exchanges, entry.symbols):
+            candidates = _candidates(symbol, entry, exchange, listings[exchange])
+            for data_type in entry.data_types:
+                found = [c for c in candidates if c.has(data_type) and c.listed(day) and c.means(symbol)]
+                if symbol in GROUPED_SYMBOLS and not _serves_group(details[exchange], symbol, data_type, day):
+                    found = []
+                if not found:
+                    not_listed.add(NotListed(exchange, data_type, symbol, _why_not(candidates, data_type)))
+                elif symbol in GROUPED_SYMBOLS:
+                    feed = Feed(exchange, data_type, symbol)
+                    expected.setdefault(feed, set()).update(_grouped_symbols(found))
+                else:
+                    for listing in _preferred(found, entry, exchange, symbol):
+                        feed = Feed(exchange, data_type, listing.symbol)
+                        pairs = {(value, symbol) for value in listing.column_values}
+                        expected.setdefault(feed, set()).update(pairs)
+    return DayUniverse(
+        expected=tuple(ExpectedFeed(feed, tuple(sorted(pairs))) for feed, pairs in sorted(expected.items())),
+        not_listed=tuple(sorted(not_listed)),
+    )
+
+
+def _known(metadata: Mapping[str, T], exchange: str) -> T:
+    if exchange not in metadata:
+        close = difflib.get_close_matches(exchange, metadata)
+        hint = (
+            f"did you mean {' or '.join(close)}?" if close else "correct universe.exchanges in the settings"
+        )
+        msg = f"unknown exchange '{exchange}': {hint}"
+        raise PermanentFailure(msg)
+    return metadata[exchange]
+
+
+def _listings(details: ExchangeDetails, instruments: InstrumentList, day: str) -> list[_Listing]:
+    """Instruments that have data sets, each with every stretch of time in which it has them."""
+    stretches: dict[str, list[DatasetSymbol]] = {}
+    for dataset in details.datasets.symbols:
+        stretches.setdefault(dataset_symbol(dataset.id), []).append(dataset)
+    start, _ = day_bounds(day)
+    return [
+        _Listing(
+            instrument=instrument.as_of(max(start, instrument.available_since)),
+            dataset=dataset,
+            canonicals=_canonicals(instrument),
+        )
+        for instrument in instruments.instruments
+        for dataset in stretches.get(instrument.dataset_symbol, ())
+    ]
+
+
+def _canonicals(instrument: Instrument) -> frozenset[str]:
+    moments = [change.until - timedelta(microseconds=1) for change in instrument.changes]
+    versions = [instrument, *(instrument.as_of(moment) for moment in moments)]
+    return frozenset(version.canonical for version in versions if version.canonical)
+
+
+def _candidates(
+    symbol: str, entry: UniverseEntry, exchange: str, listings: Sequence[_Listing]
+) -> list[_Listing]:
+    """Find what the symbol has meant on this exchange at any time; never empty."""
+    if symbol in GROUPED_SYMBOLS:
+        members = [x for x in listings if x.instrument.type == GROUP_KINDS[symbol]]
+        if not members:
+            msg = (
+                f"{exchange} has no {GROUP_KINDS[symbol]} data sets: remove {symbol} from its universe entry"
+            )
+            raise PermanentFailure(msg)
+        return members
+    same_pair = [x for x in listings if symbol in x.canonicals]
+    if not same_pair:
+        raise PermanentFailure(_unknown_symbol(symbol, exchange, listings))
+    wanted = [x for x in same_pair if x.instrument.type in entry.instrument_types]
+    if not wanted:
+        kinds = " and ".join(sorted({x.instrument.type for x in same_pair}))
+        msg = (
+            f"{exchange} has {symbol} as {kinds} only, not as {' or '.join(entry.instrument_types)}: "
+            f"change instrument_types of the universe entry, or remove the symbol"
+        )
+        raise PermanentFailure(msg)
+    return wanted
+
+
+def _unknown_symbol(symbol: str, exchange: str, listings: Sequence[_Listing]) -> str:
+    known = sorted({canonical for listing in listings for canonical in listing.canonicals})
+    by_spelling = {name.replace("-", ""): name for name in known}
+    if symbol in by_spelling:
+        hint = f"did you mean {by_spelling[symbol]}?"
+    elif close := difflib.get_close_matches(symbol, known, n=3, cutoff=0.7):
+        hint = f"did you mean {' or '.join(close)}?"
+    elif known:
+        hint = f"remove it from the universe; the exchange has for example {', '.join(known[:3])}"
+    else:
+        hint = "remove it from the universe; the exchange has no data sets"
+    return f"unknown symbol '{symbol}' on {exchange}: {hint}"
+
+
+def _preferred(found: Sequence[_Listing], entry: UniverseEntry, exchange: str, symbol: str) -> list[_Listing]:
+    """Take the listings of the first kind in the entry's order; several only where one follows the other."""
+    kind = next(k for k in entry.instrument_types if any(x.instrument.type == k for x in found))
+    chosen = [x for x in found if x.instrument.type == kind]
+    if any(a.symbol != b.symbol and a.overlaps(b) for a, b in combinations(chosen, 2)):
+        names = ", ".join(sorted({x.symbol for x in chosen}))
+        group = next(group for group, of_kind in GROUP_KINDS.items() if of_kind == kind)
+        msg = (
+            f"{symbol} on {exchange} stands for several {kind} instruments ({names}): "
+            f"leave {kind} out of instrument_types, or take them all with the group symbol {group}"
+        )
+        raise PermanentFailure(msg)
+    return chosen
+
+
+def _serves_group(details: ExchangeDetails, group: str, data_type: str, day: str) -> bool:
+    """Whether the group has a file; where the vendor does not list the group itself, its members decide."""
+    own = [s for s in details.datasets.symbols if s.id.upper() == group]
+    return not own or any(
+        listed_on(s.available_since, s.available_to, day) and (not s.data_types or data_type in s.data_types)
+        for s in own
+    )
+
+
+def _grouped_symbols(found: Sequence[_Listing]) -> set[tuple[str, str]]:
+    """Column value to canonical symbol; where a pair does not name one contract, to the data set symbol.
+
+    Otherwise the trades of different contracts would end in one candle.
+    """
+    holders: dict[str, list[_Listing]] = {}
+    for listing in found:
+        holders.setdefault(listing.instrument.canonical or "", []).append(listing)
+    pairs: set[tuple[str, str]] = set()
+    for pair, sharing in holders.items():
+        for listing in sharing:
+            names_one = pair and listing.instrument.type not in _DATED_KINDS
+            alone = names_one and not any(x.symbol != listing.symbol and x.overlaps(listing) for x in sharing)
+            pairs.update((value, pair if alone else listing.symbol) for value in listing.column_values)
+    return pairs
+
+
+def _why_not(candidates: Sequence[_Listing], data_type: str) -> str:
+    stretches = {(c.dataset.available_since, c.dataset.available_to) for c in candidates if c.has(data_type)}
+    if not stretches:
+        return f"no {data_type} data sets"
+    if len(stretches) > 3:
+        return "not on this day"
+    return "listed " + " and ".join(sorted(_stretch(since, to) for since, to in stretches))
+
+
+def _stretch(since: datetime, to: datetime | None) -> str:
+    return f"from {since:%Y-%m-%d}" + (f" to {to:%Y-%m-%d}" if to else "")

@@ -1,0 +1,237 @@
+"""Decoding: one vendor file becomes one Parquet file and its profile, in one pass and bounded memory.
+
+The calling thread inflates, parses and counts; one more thread encodes and writes the row group before. The
+heavy calls release the interpreter lock, so several files decode side by side in threads of one process.
+Where files come from and what is done with the result is not known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from backfill_assets.days import MICROSECONDS_PER_DAY, parse_day, start_us
+from backfill_assets.feeds import Feed
+from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.tardis.columns import csv_fields, csv_header
+from backfill_assets.ticks.blocks import BLOCK_BYTES, Block, HashingFile, read_blocks
+from backfill_assets.ticks.careful import Reader
+from backfill_assets.ticks.profile import Name, ProfileParameters, Profiler
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from backfill_assets.ticks.rowgroups import RowGroup
+
+#: One group is filled while one is written.
+_GROUPS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What became of a file.
+
+    Attributes
+    ----------
+    rows, bytes, content
+        Rows, size and sha256 (hex) of the Parquet file.
+    raw_bytes, raw_sha256
+        Size and sha256 (hex) of the compressed file, of the very bytes that were decoded.
+    profile
+        The evidence counted on the way.
+    """
+
+    rows: int
+    bytes: int
+    content: str
+    raw_bytes: int
+    raw_sha256: str
+    profile: FeedProfile
+
+
+def decode(
+    source: Path,
+    target: Path,
+    *,
+    feed: Feed,
+    day: str,
+    symbols: Mapping[str, str],
+    parameters: ProfileParameters,
+    row_group_rows: int | None = None,
+    block_bytes: int = BLOCK_BYTES,
+    fast: bool = True,
+) -> Decoded:
+    """Turn a vendor's ``.csv.gz`` into Parquet with ``tick_columns(feed.data_type)``, every row, in order.
+
+    The same source gives the same bytes, whatever ``block_bytes`` is and whether ``fast`` or not. The target
+    is there whole or not at all: it is written beside itself under another name, synced and renamed.
+
+    Parameters
+    ----------
+    source, target
+        Files; the target's folder is made if need be.
+    feed, day
+        What the file is said to hold.
+    symbols
+        Canonical symbol for each text of the file's symbol column; others are stored as null and counted.
+    parameters
+        What the profile depends on.
+    row_group_rows, block_bytes, fast
+        For tests and measurements: rows of a group, inflated bytes read at once, whether to use compiled
+        code.
+
+    Raises
+    ------
+    TransientFailure
+        The compressed body is damaged; a new download can mend it.
+    CorruptFeed
+        A line is not what the data type holds; names file, line (1 is the header) and column.
+    """
+    day_number = start_us(parse_day(day).isoformat()) // MICROSECONDS_PER_DAY
+    name = f"{feed} {day} ({source.name})"
+    reader = Reader(name, csv_fields(feed.data_type))
+    profiler = Profiler(feed.exchange, day, parameters, trades=feed.data_type == "trades")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.{uuid4().hex}.unfinished")
+    try:
+        with HashingFile(source) as raw:
+            has_header = _transcode(
+                raw,
+                unfinished,
+                reader,
+                profiler,
+                feed=feed,
+                day_number=day_number,
+                symbols=symbols,
+                sizes=(row_group_rows, block_bytes),
+                fast=fast,
+            )
+            raw_bytes, raw_sha256 = raw.bytes_read, raw.sha256
+        with unfinished.open("r+b") as written:
+            content = hashlib.file_digest(written, "sha256").hexdigest()
+            size = written.tell()
+            os.fsync(written.fileno())
+        unfinished.replace(target)
+        _sync_folder(target.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    profile = profiler.finish(has_header=has_header)
+    return Decoded(profile.rows, size, content, raw_bytes, raw_sha256, profile)
+
+
+class _GroupWriter:
+    """Encodes and writes row groups in one thread while the caller fills the next."""
+
+    def __init__(
+        self, writer: pq.ParquetWriter, groups: list[RowGroup], schema: pa.Schema, day_number: int
+    ) -> None:
+        self._writer, self._schema, self._day_number = writer, schema, day_number
+        self._free = groups
+        self._busy: deque[tuple[RowGroup, Future[None]]] = deque()
+        self._thread = ThreadPoolExecutor(1, "parquet")
+
+    def write(self, group: RowGroup, names: tuple[Name, ...]) -> None:
+        """Queue a group; its memory is the writer's until ``empty_group`` gives it back."""
+        self._busy.append((group, self._thread.submit(self._encode, group, names)))
+
+    def _encode(self, group: RowGroup, names: tuple[Name, ...]) -> None:
+        from backfill_assets.ticks.rowgroups import arrow_table
+
+        table = arrow_table(group, names, self._day_number, self._schema)
+        self._writer.write_table(table, row_group_size=group.rows)
+
+    def empty_group(self, first_row: int) -> RowGroup:
+        """A group to fill, once one is free; a failure to write comes out here."""
+        if not self._free:
+            self._wait_for_one()
+        group = self._free.pop()
+        group.restart(first_row)
+        return group
+
+    def _wait_for_one(self) -> None:
+        group, written = self._busy.popleft()
+        written.result()
+        self._free.append(group)
+
+    def finish(self) -> None:
+        """Wait until everything is written."""
+        while self._busy:
+            self._wait_for_one()
+
+    def close(self) -> None:
+        """End the thread, after a failure too."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _transcode(
+    raw: HashingFile,
+    unfinished: Path,
+    reader: Reader,
+    profiler: Profiler,
+    *,
+    feed: Feed,
+    day_number: int,
+    symbols: Mapping[str, str],
+    sizes: tuple[int | None, int],
+    fast: bool,
+) -> bool:
+    """Write all rows; returns whether there was a header. ``sizes`` is rows of groups, bytes of blocks."""
+    from backfill_assets.ticks.parser import LineParser
+    from backfill_assets.ticks.rowgroups import Layout, RowGroup, parquet_writer, writer_schema
+
+    layout = Layout.of(feed.data_type)
+    row_group_rows, block_bytes = sizes[0] or layout.row_group_rows, sizes[1]
+    parser = LineParser(reader, symbols, profiler.register, fast=fast)
+    schema = writer_schema(feed.data_type)
+    has_header = False
+    with parquet_writer(unfinished, feed.data_type, schema) as parquet:
+        groups = _GroupWriter(
+            parquet, [RowGroup(layout, row_group_rows) for _ in range(_GROUPS)], schema, day_number
+        )
+        with closing(groups):
+            group = groups.empty_group(0)
+            for block in read_blocks(raw, reader.file, block_bytes):
+                position = 0
+                if not has_header:
+                    position, has_header = _skip_header(block, reader, csv_header(feed.data_type)), True
+                while position < block.end:
+                    start = group.rows
+                    position = parser.parse(block, position, group)
+                    profiler.add(group.counted(), start, group.rows)
+                    if group.full:
+                        groups.write(group, tuple(parser.names))
+                        group = groups.empty_group(group.first_row + group.rows)
+            if group.rows:
+                groups.write(group, tuple(parser.names))
+            groups.finish()
+    return has_header
+
+
+def _skip_header(block: Block, reader: Reader, header: str) -> int:
+    """Position after the first line, which must be the data type's header."""
+    end = block.buffer.index(b"\n")
+    found = bytes(block.buffer[:end]).removesuffix(b"\r").decode(errors="replace")
+    if found != header:
+        names, wanted = found.split(","), header.split(",")
+        column = next((w for w, f in zip(wanted, names, strict=False) if w != f), wanted[-1])
+        shown = found if len(found) <= 200 else f"{found[:200]}…"
+        reader.fail(1, column, f"the header is '{shown}', expected '{header}'")
+    return end + 1
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

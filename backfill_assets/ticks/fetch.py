@@ -1,0 +1,259 @@
+"""Filling the lake with a day's ticks: what is missing is fetched, decoded as it lands, and recorded.
+
+A feed is done when its manifest names its file, so whatever stops this leaves every finished feed finished
+and a rerun does the rest. One feed's failure never hides or blocks another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from backfill_assets.days import MICROSECONDS_PER_SECOND, utc_now
+from backfill_assets.failures import (
+    BackfillError,
+    CorruptFeed,
+    PermanentFailure,
+    TransientFailure,
+)
+from backfill_assets.feeds import Feed
+from backfill_assets.lake import paths
+from backfill_assets.lake.gather import gather
+from backfill_assets.lake.manifests import (
+    Absence,
+    FeedManifest,
+    Source,
+    Version,
+    load_day_record,
+    load_manifest,
+    update_manifest,
+    valid,
+)
+from backfill_assets.lake.store import Store
+from backfill_assets.settings import Settings, resolve
+from backfill_assets.tardis.client import Download, TardisClient
+from backfill_assets.ticks.decode import decode
+from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_hash
+
+#: Raised when the stored columns or their meaning change; older versions are fetched again.
+SCHEMA_VERSION: Final = 1
+#: Downloads of one file that arrives damaged, before the step itself is retried.
+DOWNLOAD_ROUNDS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FeedOutcome:
+    """How one feed ended: ``fetched``, ``kept`` (was there already), ``absent``, ``rejected`` or ``failed``."""
+
+    feed: Feed
+    state: str
+    rows: int = 0
+    raw_bytes: int = 0
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class FetchReport:
+    """All outcomes of a day, in the order in which the feeds were done."""
+
+    outcomes: list[FeedOutcome] = field(default_factory=list)
+
+    def of(self, state: str) -> list[FeedOutcome]:
+        """The outcomes with this state."""
+        return [o for o in self.outcomes if o.state == state]
+
+
+Progress = Callable[[FeedOutcome, int, int], None]
+
+
+def expected_feeds(store: Store, day: str) -> dict[Feed, dict[str, str]]:
+    """The day's feeds with the canonical name of each symbol that their rows may carry.
+
+    Raises
+    ------
+    PermanentFailure
+        The day was never recorded.
+    """
+    record = load_day_record(store, day)
+    if record is None or record.awaiting_export:
+        msg = f"nothing is recorded of {day}: materialize its instruments first"
+        raise PermanentFailure(msg)
+    return {Feed.parse(e.feed): dict(e.symbols) for e in record.expected}
+
+
+def fetch_day(
+    store: Store,
+    client: TardisClient,
+    day: str,
+    settings: Settings,
+    *,
+    refresh: Iterable[Feed] = (),
+    progress: Progress | None = None,
+) -> FetchReport:
+    """Fetch every expected feed of the day that the lake does not have, and those to be refreshed.
+
+    Parameters
+    ----------
+    refresh
+        Feeds to fetch again although the lake has them; new bytes become a candidate.
+    progress
+        Called with each outcome, the number of feeds done and their total.
+
+    Raises
+    ------
+    PermanentFailure
+        What would fail every feed alike: no key, no permission, a disk that is full.
+    """
+    expected = expected_feeds(store, day)
+    parameters = ProfileParameters(
+        seam_window_us=settings.thresholds.seam_window_seconds * MICROSECONDS_PER_SECOND
+    )
+    again = set(refresh)
+    report = FetchReport()
+
+    def done(outcome: FeedOutcome) -> None:
+        report.outcomes.append(outcome)
+        if progress is not None:
+            progress(outcome, len(report.outcomes), len(expected))
+
+    kept = gather(lambda feed: None if feed in again else _kept(store, feed, day, parameters), expected)
+    for outcome in kept:
+        if outcome is not None:
+            done(outcome)
+    wanted = [feed for feed, outcome in zip(expected, kept, strict=True) if outcome is None]
+    worker = _Worker(store, day, expected, parameters)
+    with tempfile.TemporaryDirectory(prefix="backfill-", dir=_scratch(settings)) as folder:
+        for attempt in range(DOWNLOAD_ROUNDS):
+            damaged: list[Feed] = []
+            for outcome in _fetch_round(client, wanted, day, Path(folder), worker, _threads(settings)):
+                if outcome.state == "damaged" and attempt + 1 < DOWNLOAD_ROUNDS:
+                    damaged.append(outcome.feed)
+                    continue
+                done(outcome if outcome.state != "damaged" else _failed(outcome.feed, outcome.reason))
+            wanted = damaged
+            if not wanted:
+                break
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """Turns one download into a version in the lake; runs in a thread."""
+
+    store: Store
+    day: str
+    symbols: dict[Feed, dict[str, str]]
+    parameters: ProfileParameters
+
+    def __call__(self, feed: Feed, download: Download) -> FeedOutcome:
+        target = download.path.with_suffix(".parquet")
+        try:
+            decoded = decode(
+                download.path,
+                target,
+                feed=feed,
+                day=self.day,
+                symbols=self.symbols[feed],
+                parameters=self.parameters,
+            )
+        except CorruptFeed as failure:
+            return self._reject(feed, download, str(failure))
+        except TransientFailure as failure:
+            return FeedOutcome(feed, "damaged", reason=str(failure))
+        version = Version(
+            content=decoded.content,
+            rows=decoded.rows,
+            bytes=decoded.bytes,
+            source=Source(url=download.url, raw_bytes=decoded.raw_bytes, raw_sha256=decoded.raw_sha256),
+            profile=decoded.profile.model_dump(mode="json"),
+            schema_version=SCHEMA_VERSION,
+            profile_parameters=profile_parameters_hash(self.parameters),
+            fetched_at=utc_now(),
+        )
+        self.store.put_file(target, paths.ticks_data(feed, self.day, version.content))
+        update_manifest(self.store, feed, self.day, lambda manifest: manifest.with_candidate(version))
+        target.unlink()
+        download.path.unlink()
+        return FeedOutcome(feed, "fetched", rows=decoded.rows, raw_bytes=decoded.raw_bytes)
+
+    def _reject(self, feed: Feed, download: Download, reason: str) -> FeedOutcome:
+        """Keep a file that is not what it claims to be, for whoever looks into it."""
+        with download.path.open("rb") as file:
+            raw_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self.store.put_file(download.path, paths.rejected(feed, self.day, raw_sha256))
+        self._record_absence(feed, reason)
+        return FeedOutcome(feed, "rejected", raw_bytes=download.bytes, reason=reason)
+
+    def absent(self, feed: Feed, reason: str) -> FeedOutcome:
+        """Record that the vendor has no such file."""
+        self._record_absence(feed, reason)
+        return FeedOutcome(feed, "absent", reason=reason)
+
+    def _record_absence(self, feed: Feed, reason: str) -> None:
+        absence = Absence(reason=reason, seen_at=utc_now())
+        update_manifest(self.store, feed, self.day, lambda manifest: manifest.with_absence(absence))
+
+
+def _fetch_round(
+    client: TardisClient, feeds: Sequence[Feed], day: str, folder: Path, worker: _Worker, threads: int
+) -> Iterable[FeedOutcome]:
+    """Outcomes of one download of each feed; decoding runs while other files still come in."""
+    if not feeds:
+        return
+    outcomes: list[FeedOutcome] = []
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        running: set[Future[FeedOutcome]] = set()
+        for feed, result in client.fetch(feeds, day, folder):
+            if isinstance(result, Download):
+                running.add(pool.submit(worker, feed, result))
+            else:
+                outcomes.append(_not_downloaded(worker, feed, result))
+            finished = {future for future in running if future.done()}
+            running -= finished
+            outcomes += [future.result() for future in finished]
+            yield from outcomes
+            outcomes.clear()
+        for future in as_completed(running):
+            yield future.result()
+
+
+def _not_downloaded(worker: _Worker, feed: Feed, failure: BackfillError) -> FeedOutcome:
+    if isinstance(failure, PermanentFailure):
+        return worker.absent(feed, str(failure))
+    return _failed(feed, str(failure))
+
+
+def _failed(feed: Feed, reason: str) -> FeedOutcome:
+    return FeedOutcome(feed, "failed", reason=reason)
+
+
+def _kept(store: Store, feed: Feed, day: str, parameters: ProfileParameters) -> FeedOutcome | None:
+    """The outcome of a feed that needs no fetching; None if its file is missing or of another making."""
+    manifest: FeedManifest = load_manifest(store, feed, day)
+    version = manifest.current
+    if (
+        version is None
+        or version.schema_version != SCHEMA_VERSION
+        or version.profile_parameters != profile_parameters_hash(parameters)
+        or not valid(store, feed, day, version)
+    ):
+        return None
+    return FeedOutcome(feed, "kept", rows=version.rows, raw_bytes=version.source.raw_bytes)
+
+
+def _threads(settings: Settings) -> int:
+    return settings.decode_threads or os.cpu_count() or 1
+
+
+def _scratch(settings: Settings) -> str | None:
+    scratch = resolve(settings.lake.scratch)
+    if not scratch:
+        return None
+    Path(scratch).mkdir(parents=True, exist_ok=True)
+    return scratch

@@ -1,0 +1,343 @@
+"""The profile: what a pass over a file's rows counts for the checks and scores, in bounded memory.
+
+``quality.profiles`` says what each number means; here is how they are had without keeping rows:
+
+- Ids are marked in a bitmap of 4 kB pages (2**15 ids each), taken as they are touched: 2.5 MB for 20 million
+  contiguous ids. At most 256 MB per file are used; a symbol whose ids need more (they are scattered, as
+  hashes are) has null for everything that rests on the bitmap.
+- The times around a hole come from the rows at which consecutive rows' ids are not consecutive. They are
+  exact in whatever order ids come, the first row counting where an id is repeated, as long as fewer than a
+  million such rows lie beside holes at once; beyond that, those of the lowest ids are kept, and a hole whose
+  rows were dropped has the time range of the whole file.
+- A repeated id is compared with the first row of that id if that is among the last 2**20 ids (direct-mapped
+  by id, so exactly those for ids that run up); otherwise it counts as a duplicate, not as a conflict.
+- The clock offset's percentile is of a histogram of whole milliseconds, rounded down, between -60 s and 60 s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from backfill_assets.days import end_us, start_us
+from backfill_assets.quality.profiles import FeedProfile, Gap, Hole, SymbolProfile
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+
+#: Changes whenever the same rows give another profile.
+PROFILE_VERSION: Final = 1
+
+#: Shortest silence that is written down; settings may excuse longer ones, never ask for shorter ones.
+SILENCE_US: Final = 5_000_000
+#: Longest run of missing ids that a venue with legitimate holes leaves.
+SHORT_HOLE: Final = 5
+LISTED_HOLES: Final = 1_000
+LISTED_GAPS: Final = 1_000
+#: 2009-01-01, before the first block of Bitcoin, and 2100-01-01.
+PLAUSIBLE_US: Final = (1_230_768_000_000_000, 4_102_444_800_000_000)
+BITMAP_PAGES: Final = 1 << 16
+WINDOW_IDS: Final = 1 << 20
+_EDGES: Final = 1 << 18
+_MOST_EDGES: Final = 1 << 21
+_GAPS: Final = 1 << 13
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileParameters:
+    """What a profile depends on besides the file.
+
+    Attributes
+    ----------
+    seam_window_us
+        Rows stamped up to this long outside the file's day belong to a neighbour's candles; others are
+        misplaced.
+    """
+
+    seam_window_us: int = 300_000_000
+
+
+def profile_parameters_hash(parameters: ProfileParameters) -> str:
+    """Short hash of parameters and profile version; it differs where profiles cannot be compared."""
+    text = json.dumps({"version": PROFILE_VERSION, **asdict(parameters)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Columns of a row group as the parser left them; NaN is null. What a data type has not is None.
+
+    ``best_bid`` and ``best_ask`` are those of quotes and books, ``ids`` the trades' (see
+    ``careful.numeric_id``).
+    """
+
+    times: Ints
+    locals: Ints
+    codes: NDArray[np.int32]
+    price: Floats | None = None
+    amount: Floats | None = None
+    side: NDArray[np.uint8] | None = None
+    ids: Ints | None = None
+    best_bid: Floats | None = None
+    best_ask: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What the number in ``Rows.codes`` stands for: the first two cells of a line."""
+
+    exchange: str
+    dataset_symbol: str
+    symbol: str | None
+
+
+class Profiler:
+    """Counts rows as they are read; fed from one thread, in file order."""
+
+    def __init__(self, exchange: str, day: str, parameters: ProfileParameters, *, trades: bool) -> None:
+        import numpy as np
+
+        from backfill_assets.ticks import profile_kernels
+
+        self._np: Any = np
+        self._k: Any = profile_kernels
+        self._exchange = exchange
+        self._trades = trades
+        self._bounds = np.array(
+            [start_us(day), end_us(day), parameters.seam_window_us, *PLAUSIBLE_US], dtype=np.int64
+        )
+        self._names: list[Name] = []
+        self._symbols: dict[str, int] = {}
+        self._feed = np.zeros(self._k.F_SIZE, np.int64)
+        self._clock = np.zeros(self._k.CLOCK_BINS, np.int64)
+        self._code_rows = np.zeros(1, np.int64)
+        self._symbol_of = np.zeros(1, np.int32)
+        self._silences: dict[int, tuple[int, Ints]] = {}
+        if trades:
+            self._counts = np.zeros((1, self._k.S_SIZE), np.int64)
+            self._notional = np.zeros((1, 2))
+            self._ring = np.zeros((1, self._k.RING), np.int64)
+            self._minutes = np.zeros((1, self._k.MINUTES), np.int32)
+            # Zeroed memory is only taken from the system when it is touched.
+            self._shared = np.zeros(self._k.N_SIZE, np.int64)
+            self._page_table = np.zeros((2 * BITMAP_PAGES, 2), np.int64)
+            self._pages = np.zeros(BITMAP_PAGES * self._k.PAGE_WORDS, np.uint64)
+            self._window = np.zeros((WINDOW_IDS, 2), np.uint64)
+            self._edges = np.zeros((_EDGES, 3), np.int64)
+            self._gaps = np.zeros((_GAPS, 5), np.int64)
+
+    def register(self, name: Name) -> None:
+        """Give the next code to a name."""
+        code = len(self._names)
+        self._names.append(name)
+        slot = self._symbols.setdefault(name.dataset_symbol, len(self._symbols))
+        if code >= len(self._code_rows):
+            self._code_rows = self._doubled(self._code_rows)
+            self._symbol_of = self._doubled(self._symbol_of)
+        self._symbol_of[code] = slot
+        if self._trades and slot >= len(self._counts):
+            self._counts = self._doubled(self._counts)
+            self._notional = self._doubled(self._notional)
+            self._ring = self._doubled(self._ring)
+            self._minutes = self._doubled(self._minutes)
+
+    def _doubled(self, array: Any) -> Any:
+        return self._np.concatenate([array, self._np.zeros_like(array)])
+
+    def add(self, rows: Rows, start: int, stop: int) -> None:
+        """Count the rows from ``start`` to before ``stop``."""
+        k = self._k
+        k.count_feed(
+            rows.times,
+            rows.locals,
+            rows.codes,
+            start,
+            stop,
+            self._bounds,
+            self._feed,
+            self._clock,
+            self._code_rows,
+        )
+        if rows.price is not None and rows.amount is not None:
+            k.count_invalid(rows.price, rows.amount, start, stop, self._feed)
+        if rows.best_bid is not None and rows.best_ask is not None:
+            k.count_crossed(rows.best_bid, rows.best_ask, start, stop, self._feed)
+        if self._trades:
+            self._add_trades(rows, start, stop)
+
+    def _add_trades(self, rows: Rows, start: int, stop: int) -> None:
+        k = self._k
+        if rows.price is None or rows.amount is None:
+            msg = "trades have a price and an amount"
+            raise TypeError(msg)
+        bits = rows.price.view(self._np.int64), rows.amount.view(self._np.int64)
+        while True:
+            start = k.count_trades(
+                rows.times, rows.locals, rows.price, rows.amount, *bits, rows.side, rows.ids, rows.codes,
+                self._symbol_of, start, stop, self._bounds, SILENCE_US, self._counts, self._notional,
+                self._ring, self._minutes, self._shared, self._page_table, self._pages, self._window,
+                self._edges, self._gaps,
+            )  # fmt: skip
+            if start == stop:
+                return
+            if self._shared[k.N_EDGES] + 2 > len(self._edges):
+                self._make_room_for_edges()
+            if self._shared[k.N_GAPS] + 1 > len(self._gaps):
+                self._keep_gaps()
+
+    def _make_room_for_edges(self) -> None:
+        np, k = self._np, self._k
+        size = k.prune_edges(self._edges, int(self._shared[k.N_EDGES]), self._page_table, self._pages)
+        capacity = len(self._edges)
+        if size > capacity // 2 and capacity < _MOST_EDGES:
+            self._edges = self._doubled(self._edges)
+        elif size > capacity // 2:
+            kept = self._edges[:size]
+            kept = kept[np.lexsort((kept[:, 1], kept[:, 0]))]
+            rank = np.arange(size) - np.searchsorted(kept[:, 0], kept[:, 0])
+            per_symbol = np.bincount(kept[:, 0])[kept[:, 0]]
+            kept = kept[rank < (per_symbol + 1) // 2]
+            size = min(len(kept), capacity // 2)
+            self._edges[:size] = kept[:size]
+        self._shared[k.N_EDGES] = size
+
+    def _keep_gaps(self) -> None:
+        """Move the silences found so far to their symbols, and of each symbol keep the longest."""
+        np, k = self._np, self._k
+        found = self._gaps[: int(self._shared[k.N_GAPS])]
+        for slot in np.unique(found[:, 0]).tolist():
+            count, kept = self._silences.get(slot, (0, found[:0]))
+            new = found[found[:, 0] == slot]
+            every = np.concatenate([kept, new])
+            order = np.lexsort((np.arange(len(every)), every[:, 1] - every[:, 2]))[:LISTED_GAPS]
+            self._silences[slot] = (count + len(new), every[np.sort(order)])
+        self._shared[k.N_GAPS] = 0
+
+    def finish(self, *, has_header: bool) -> FeedProfile:
+        """The profile of all rows added."""
+        k, feed = self._k, self._feed.tolist()
+        rows = feed[k.F_ROWS]
+        by_code = self._code_rows.tolist()
+        names = list(zip(self._names, by_code, strict=False))
+        return FeedProfile(
+            rows=rows,
+            has_header=has_header,
+            first_timestamp_us=feed[k.F_FIRST] if rows else None,
+            last_timestamp_us=feed[k.F_LAST] if rows else None,
+            first_local_timestamp_us=feed[k.F_LOCAL_FIRST] if rows else None,
+            last_local_timestamp_us=feed[k.F_LOCAL_LAST] if rows else None,
+            local_before_day=feed[k.F_LOCAL_BEFORE],
+            local_after_day=feed[k.F_LOCAL_AFTER],
+            local_decreases=feed[k.F_DECREASES],
+            implausible_times=feed[k.F_IMPLAUSIBLE],
+            wrong_exchange_rows=sum(n for name, n in names if name.exchange != self._exchange),
+            unknown_symbol_rows=sum(n for name, n in names if name.symbol is None),
+            misplaced_rows=feed[k.F_MISPLACED],
+            ahead_rows=feed[k.F_AHEAD],
+            clock_offset_p99_us=self._clock_offset(rows),
+            invalid_price_rows=feed[k.F_BAD_PRICE],
+            invalid_amount_rows=feed[k.F_BAD_AMOUNT],
+            crossed_rows=feed[k.F_CROSSED],
+            symbols=self._symbol_profiles() if self._trades else (),
+        )
+
+    def _clock_offset(self, rows: int) -> int | None:
+        if not rows:
+            return None
+        rank = math.ceil(0.99 * rows)
+        bin_number = int(self._np.searchsorted(self._np.cumsum(self._clock), rank))
+        return (bin_number - int(self._k.CLOCK_ZERO)) * 1000
+
+    def _symbol_profiles(self) -> tuple[SymbolProfile, ...]:
+        np, k = self._np, self._k
+        tail = np.zeros((k.USUAL + 1, 5), np.int64)
+        self._keep_gaps()
+        for slot in range(len(self._symbols)):
+            size = k.last_gaps(slot, self._counts, self._ring, SILENCE_US, tail, 0)
+            self._gaps[:size] = tail[:size]
+            self._shared[k.N_GAPS] = size
+            self._keep_gaps()
+        edges = self._edges[: int(self._shared[k.N_EDGES])]
+        table = self._page_table[self._page_table[:, 1] != 0]
+        canonical = {name.dataset_symbol: name.symbol for name in self._names}
+        return tuple(
+            self._symbol_profile(text, canonical[text], slot, edges, table)
+            for text, slot in sorted(self._symbols.items())
+            if self._counts[slot, k.S_ROWS]
+        )
+
+    def _symbol_profile(
+        self, text: str, symbol: str | None, slot: int, edges: Ints, table: Ints
+    ) -> SymbolProfile:
+        k, c = self._k, self._counts[slot].tolist()
+        valid, numeric = c[k.S_VALID] > 0, c[k.S_NUMERIC] > 0
+        mapped = not c[k.S_UNMAPPED]
+        holes: tuple[Hole, ...] = ()
+        totals = [0, 0, 0]
+        if numeric and mapped:
+            holes, totals = self._holes(slot, edges, table)
+        gap_count, gaps = self._silences.get(slot, (0, self._gaps[:0]))
+        return SymbolProfile(
+            dataset_symbol=text,
+            symbol=symbol,
+            rows=c[k.S_ROWS],
+            valid_rows=c[k.S_VALID],
+            first_trade_us=c[k.S_FIRST] if valid else None,
+            last_trade_us=c[k.S_LAST] if valid else None,
+            notional=float(self._notional[slot].sum()),
+            buy_rows=c[k.S_BUY],
+            sell_rows=c[k.S_SELL],
+            unknown_side_rows=c[k.S_SIDELESS],
+            numeric_ids=c[k.S_NUMERIC],
+            empty_ids=c[k.S_EMPTY],
+            id_first=c[k.S_ID_FIRST] if numeric else None,
+            id_last=c[k.S_ID_LAST] if numeric else None,
+            id_min=c[k.S_ID_MIN] if numeric else None,
+            id_max=c[k.S_ID_MAX] if numeric else None,
+            unique_ids=c[k.S_UNIQUE] if mapped else None,
+            missing_ids=c[k.S_ID_MAX] - c[k.S_ID_MIN] + 1 - c[k.S_UNIQUE] if numeric and mapped else None,
+            holes=holes,
+            hole_count=totals[0] if numeric and mapped else None,
+            longest_hole=totals[1] if numeric and mapped else None,
+            missing_in_short_holes=totals[2] if numeric and mapped else None,
+            duplicate_rows=c[k.S_DUPLICATES],
+            conflicting_rows=c[k.S_CONFLICTS],
+            gaps=tuple(
+                Gap(start_us=start, end_us=end, usual_us=total / number if number else 0.0)
+                for _, start, end, total, number in sorted(gaps.tolist(), key=lambda gap: gap[1:3])
+            ),
+            gap_count=gap_count,
+            minute_rows=tuple(self._minutes[slot].tolist()),
+            seam_rows=c[k.S_SEAM],
+        )
+
+    def _holes(self, slot: int, edges: Ints, table: Ints) -> tuple[tuple[Hole, ...], list[int]]:
+        np, k = self._np, self._k
+        own = table[table[:, 0] >> 45 == slot]
+        pages = np.column_stack([own[:, 0] & ((1 << 45) - 1), own[:, 1] - 1])
+        pages = np.ascontiguousarray(pages[np.argsort(pages[:, 0])])
+        found, totals = np.zeros((LISTED_HOLES, 2), np.int64), np.zeros(3, np.int64)
+        k.find_holes(pages, self._pages, int(self._counts[slot, k.S_ID_MIN]), SHORT_HOLE, found, totals)
+        found = found[: min(int(totals[0]), LISTED_HOLES)]
+        last = self._counts[slot, [k.S_ID_LAST, k.S_ID_LAST_TIME]]
+        beside = np.vstack([edges[edges[:, 0] == slot, 1:], last])
+        beside = beside[np.argsort(beside[:, 0], kind="stable")]
+
+        def times(ids: Ints, otherwise: int) -> list[int]:
+            at = np.minimum(np.searchsorted(beside[:, 0], ids), len(beside) - 1)
+            return list(np.where(beside[at, 0] == ids, beside[at, 1], otherwise).tolist())
+
+        after = times(found[:, 0] - 1, int(self._feed[k.F_FIRST]))
+        before = times(found[:, 1] + 1, int(self._feed[k.F_LAST]))
+        holes = tuple(
+            Hole(first_missing=first, last_missing=end, after_us=a, before_us=b)
+            for (first, end), a, b in zip(found.tolist(), after, before, strict=True)
+        )
+        return holes, totals.tolist()

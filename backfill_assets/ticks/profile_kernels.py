@@ -1,0 +1,358 @@
+# mypy: disable-error-code="no-untyped-def"
+"""The counting loops of the profile, compiled; ``profile`` owns the state and says what the counts mean.
+
+Every loop is sequential over the rows of the file and keeps its whole state in the caller's arrays, so where
+a file is cut into batches makes no difference to any result, not even to the last bit of a sum.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numba as nb
+import numpy as np
+
+from backfill_assets.ticks.jit import kernel
+
+# Columns of the feed's counts.
+(
+    F_ROWS, F_FIRST, F_LAST, F_LOCAL_FIRST, F_LOCAL_LAST, F_LOCAL_BEFORE, F_LOCAL_AFTER, F_DECREASES,
+    F_PREVIOUS_LOCAL, F_IMPLAUSIBLE, F_MISPLACED, F_AHEAD, F_BAD_PRICE, F_BAD_AMOUNT, F_CROSSED, F_SIZE,
+) = range(16)  # fmt: skip
+
+# Columns of a symbol's counts.
+(
+    S_ROWS, S_VALID, S_FIRST, S_LAST, S_BUY, S_SELL, S_SIDELESS, S_NUMERIC, S_EMPTY, S_ID_FIRST, S_ID_LAST,
+    S_ID_LAST_TIME, S_ID_MIN, S_ID_MAX, S_UNIQUE, S_DUPLICATES, S_CONFLICTS, S_UNMAPPED, S_SEAM, S_PAGE_KEY,
+    S_PAGE, S_SIZE,
+) = range(22)  # fmt: skip
+
+# Entries of the shared counters.
+N_PAGES, N_EDGES, N_GAPS, N_EDGES_DROPPED, N_SIZE = range(5)
+
+#: One page of the bitmap: 2**15 ids in 4 kB, one page of the operating system.
+PAGE_BITS: Final = 15
+PAGE_WORDS: Final = 1 << (PAGE_BITS - 6)
+#: Rows on each side over which the usual gap is taken; the ring must hold twice that and two more.
+USUAL: Final = 200
+RING: Final = 512
+MINUTES: Final = 1440
+MINUTE_US: Final = 60_000_000
+#: The clock offset's histogram: 1 ms bins over ±60 s.
+CLOCK_BINS: Final = 120_001
+CLOCK_ZERO: Final = 60_000
+
+_I64, _F64, _I32 = nb.int64[::1], nb.float64[::1], nb.int32[::1]
+_I64_2, _I32_2, _F64_2 = nb.int64[:, ::1], nb.int32[:, ::1], nb.float64[:, ::1]
+_U = np.uint64
+
+
+@kernel(nb.void(_I64, _I64, _I32, nb.int64, nb.int64, _I64, _I64, _I64, _I64))
+def count_feed(times, locals_, codes, start, stop, bounds, counts, clock, code_rows):
+    """Counts over all rows of any data type.
+
+    ``bounds`` is day start, day end, seam window, first and last plausible microsecond.
+    """
+    day_start, day_end, seam, plausible_from, plausible_to = (
+        bounds[0],
+        bounds[1],
+        bounds[2],
+        bounds[3],
+        bounds[4],
+    )
+    for i in range(start, stop):
+        t = times[i]
+        arrived = locals_[i]
+        if counts[F_ROWS] == 0:
+            counts[F_FIRST] = t
+            counts[F_LAST] = t
+            counts[F_LOCAL_FIRST] = arrived
+            counts[F_LOCAL_LAST] = arrived
+            counts[F_PREVIOUS_LOCAL] = arrived
+        counts[F_ROWS] += 1
+        code_rows[codes[i]] += 1
+        counts[F_FIRST] = min(counts[F_FIRST], t)
+        counts[F_LAST] = max(counts[F_LAST], t)
+        counts[F_LOCAL_FIRST] = min(counts[F_LOCAL_FIRST], arrived)
+        counts[F_LOCAL_LAST] = max(counts[F_LOCAL_LAST], arrived)
+        counts[F_LOCAL_BEFORE] += arrived < day_start
+        counts[F_LOCAL_AFTER] += arrived >= day_end
+        counts[F_DECREASES] += arrived < counts[F_PREVIOUS_LOCAL]
+        counts[F_PREVIOUS_LOCAL] = arrived
+        counts[F_IMPLAUSIBLE] += t < plausible_from or t >= plausible_to
+        counts[F_IMPLAUSIBLE] += arrived < plausible_from or arrived >= plausible_to
+        counts[F_MISPLACED] += t < day_start - seam or t >= day_end + seam
+        counts[F_AHEAD] += t > arrived
+        milliseconds = (t - arrived) // 1000
+        clock[min(max(milliseconds, -CLOCK_ZERO), CLOCK_ZERO) + CLOCK_ZERO] += 1
+
+
+@kernel(nb.void(_F64, _F64, nb.int64, nb.int64, _I64))
+def count_invalid(price, amount, start, stop, counts):
+    """Prices and amounts that are null (NaN) or not above zero."""
+    for i in range(start, stop):
+        counts[F_BAD_PRICE] += not price[i] > 0.0
+        counts[F_BAD_AMOUNT] += not amount[i] > 0.0
+
+
+@kernel(nb.void(_F64, _F64, nb.int64, nb.int64, _I64))
+def count_crossed(bid, ask, start, stop, counts):
+    """Best bids at or above the best ask; a null (NaN) on either side is none."""
+    for i in range(start, stop):
+        counts[F_CROSSED] += bid[i] >= ask[i]
+
+
+@nb.njit(inline="always")
+def _has_id(symbol, wanted, page_table, pages):
+    """Whether the bitmap holds the id."""
+    found = False
+    if wanted >= 0:
+        key = (symbol << 45) | (wanted >> PAGE_BITS)
+        mask = page_table.shape[0] - 1
+        slot = (key * 0x9E3779B97F4A7C1) >> 20 & mask
+        while page_table[slot, 1] != 0:
+            if page_table[slot, 0] == key:
+                word = pages[(page_table[slot, 1] - 1) * PAGE_WORDS + ((wanted >> 6) & (PAGE_WORDS - 1))]
+                found = (word >> _U(wanted & 63)) & _U(1) != _U(0)
+                break
+            slot = (slot + 1) & mask
+    return found
+
+
+@kernel(
+    nb.int64(
+        _I64, _I64, _F64, _F64, _I64, _I64, nb.uint8[::1], _I64, _I32, _I32,  # rows
+        nb.int64, nb.int64, _I64, nb.int64,  # start, stop, bounds, shortest silence
+        _I64_2, _F64_2, _I64_2, _I32_2,  # state of symbols
+        _I64, _I64_2, nb.uint64[::1], nb.uint64[:, ::1], _I64_2, _I64_2,  # shared state
+    )
+)  # fmt: skip
+def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, ids, codes, symbol_of,
+                 start, stop, bounds, silence, counts, notional, ring, minutes,
+                 shared, page_table, pages, window, edges, gaps):  # fmt: skip
+    """Trades by symbol; returns the row at which ``edges`` or ``gaps`` were full, else ``stop``.
+
+    Parameters
+    ----------
+    symbol_of
+        Number of the symbol for each code.
+    ring
+        Per symbol the ``local_timestamp`` of its last 512 rows.
+    page_table, pages
+        Hash table from (symbol, page of ids) to 1 + page number, and the bitmaps. A symbol that finds no free
+        page is marked as unmapped and no longer counted in the bitmap.
+    window
+        For the ids seen lately (symbol and id + 1, payload), direct-mapped by id.
+    edges
+        (symbol, id, time) of every row whose predecessor or successor, in the order of rows, is not the next
+        id. Whatever the order, the two rows beside a hole are among them: no row can carry the id next to
+        theirs.
+    gaps
+        (symbol, start, end, sum and number of the gaps around) of each silence, known 200 rows later.
+    """
+    day_start = bounds[0]
+    seam_from = bounds[0] - bounds[2]
+    seam_to = bounds[1] + bounds[2]
+    minute_from = np.int64(0)
+    minute_to = np.int64(0)
+    minute = np.int64(-1)
+    page_mask = page_table.shape[0] - 1
+    page_capacity = pages.shape[0] // PAGE_WORDS
+    window_mask = window.shape[0] - 1
+    for i in range(start, stop):
+        if shared[N_EDGES] + 2 > edges.shape[0] or shared[N_GAPS] + 1 > gaps.shape[0]:
+            return i
+        s = np.int64(symbol_of[codes[i]])
+        t = times[i]
+        arrived = locals_[i]
+        p = price[i]
+        a = amount[i]
+        row = counts[s, S_ROWS]
+        counts[s, S_ROWS] = row + 1
+        if side[i] == 0:
+            counts[s, S_BUY] += 1
+        elif side[i] == 1:
+            counts[s, S_SELL] += 1
+        else:
+            counts[s, S_SIDELESS] += 1
+        if p > 0.0 and a > 0.0:
+            if counts[s, S_VALID] == 0:
+                counts[s, S_FIRST] = t
+                counts[s, S_LAST] = t
+            counts[s, S_VALID] += 1
+            counts[s, S_FIRST] = min(counts[s, S_FIRST], t)
+            counts[s, S_LAST] = max(counts[s, S_LAST], t)
+            # Two-sum (Knuth): the rounding error of the sum is kept beside it.
+            x = p * a
+            y = notional[s, 0]
+            z = y + x
+            back = z - y
+            notional[s, 1] += (y - (z - back)) + (x - back)
+            notional[s, 0] = z
+            if t < minute_from or t >= minute_to:
+                minute = (t - day_start) // MINUTE_US
+                minute_from = day_start + minute * MINUTE_US
+                minute_to = minute_from + MINUTE_US
+            if 0 <= minute < MINUTES:
+                minutes[s, minute] += 1
+            elif seam_from <= t < seam_to:
+                counts[s, S_SEAM] += 1
+        ring[s, row & (RING - 1)] = arrived
+        j = row - USUAL
+        if j >= 1:
+            before = ring[s, (j - 1) & (RING - 1)]
+            after = ring[s, j & (RING - 1)]
+            if after - before >= silence:
+                back_rows = min(np.int64(USUAL), j - 1)
+                n = shared[N_GAPS]
+                gaps[n, 0] = s
+                gaps[n, 1] = before
+                gaps[n, 2] = after
+                gaps[n, 3] = (before - ring[s, (j - 1 - back_rows) & (RING - 1)]) + (arrived - after)
+                gaps[n, 4] = back_rows + USUAL
+                shared[N_GAPS] = n + 1
+        v = ids[i]
+        if v == -2:
+            counts[s, S_EMPTY] += 1
+        if v < 0:
+            continue
+        if counts[s, S_NUMERIC] == 0:
+            counts[s, S_ID_FIRST] = v
+            counts[s, S_ID_MIN] = v
+            counts[s, S_ID_MAX] = v
+            counts[s, S_PAGE_KEY] = -1
+            n = shared[N_EDGES]
+            edges[n, 0] = s
+            edges[n, 1] = v
+            edges[n, 2] = t
+            shared[N_EDGES] = n + 1
+        elif v != counts[s, S_ID_LAST] + 1:
+            n = shared[N_EDGES]
+            edges[n, 0] = s
+            edges[n, 1] = counts[s, S_ID_LAST]
+            edges[n, 2] = counts[s, S_ID_LAST_TIME]
+            edges[n + 1, 0] = s
+            edges[n + 1, 1] = v
+            edges[n + 1, 2] = t
+            shared[N_EDGES] = n + 2
+        counts[s, S_NUMERIC] += 1
+        counts[s, S_ID_LAST] = v
+        counts[s, S_ID_LAST_TIME] = t
+        counts[s, S_ID_MIN] = min(counts[s, S_ID_MIN], v)
+        counts[s, S_ID_MAX] = max(counts[s, S_ID_MAX], v)
+        # The bitmap: the symbol's last page is nearly always the one.
+        key = (s << 45) | (v >> PAGE_BITS)
+        known = False
+        mapped = counts[s, S_UNMAPPED] == 0
+        if mapped:
+            page = counts[s, S_PAGE]
+            if counts[s, S_PAGE_KEY] != key:
+                slot = (key * 0x9E3779B97F4A7C1) >> 20 & page_mask
+                while page_table[slot, 1] != 0 and page_table[slot, 0] != key:
+                    slot = (slot + 1) & page_mask
+                if page_table[slot, 1] == 0:
+                    if shared[N_PAGES] >= page_capacity:
+                        counts[s, S_UNMAPPED] = 1
+                        mapped = False
+                    else:
+                        shared[N_PAGES] += 1
+                        page_table[slot, 0] = key
+                        page_table[slot, 1] = shared[N_PAGES]
+                if mapped:
+                    page = page_table[slot, 1] - 1
+                    counts[s, S_PAGE_KEY] = key
+                    counts[s, S_PAGE] = page
+        if mapped:
+            k = page * PAGE_WORDS + ((v >> 6) & (PAGE_WORDS - 1))
+            bit = _U(1) << _U(v & 63)
+            known = (pages[k] & bit) != _U(0)
+            pages[k] |= bit
+        # Payload: 64 mixed bits; two different ones are taken for the same once in 10**19.
+        payload = _U(t) * _U(0x9E3779B97F4A7C15)
+        payload = (payload ^ (payload >> _U(29)) ^ _U(price_bits[i])) * _U(0xBF58476D1CE4E5B9)
+        payload = (payload ^ (payload >> _U(32)) ^ _U(amount_bits[i])) * _U(0x94D049BB133111EB)
+        payload = (payload ^ (payload >> _U(30)) ^ _U(side[i])) * _U(0xBF58476D1CE4E5B9)
+        w = (v + s * 0x9E3779B1) & window_mask
+        mark = (_U(s) * _U(0x9E3779B97F4A7C15)) ^ _U(v + 1)
+        seen_lately = window[w, 0] == mark
+        if known or (not mapped and seen_lately):
+            if seen_lately and window[w, 1] != payload:
+                counts[s, S_CONFLICTS] += 1
+            else:
+                counts[s, S_DUPLICATES] += 1
+        else:
+            counts[s, S_UNIQUE] += 1
+            window[w, 0] = mark
+            window[w, 1] = payload
+    return stop
+
+
+@kernel(nb.int64(_I64_2, nb.int64, _I64_2, nb.uint64[::1]))
+def prune_edges(edges, size, page_table, pages):
+    """Drop, in place, the edges that can no longer lie beside a hole: both neighbours are there by now."""
+    kept = 0
+    for i in range(size):
+        s = edges[i, 0]
+        v = edges[i, 1]
+        if _has_id(s, v - 1, page_table, pages) and _has_id(s, v + 1, page_table, pages):
+            continue
+        edges[kept, 0] = s
+        edges[kept, 1] = v
+        edges[kept, 2] = edges[i, 2]
+        kept += 1
+    return kept
+
+
+@kernel(nb.int64(nb.int64, _I64_2, _I64_2, nb.int64, _I64_2, nb.int64))
+def last_gaps(s, counts, ring, silence, gaps, size):
+    """Append to ``gaps`` the silences within the symbol's last 200 rows; returns the new size."""
+    rows = counts[s, S_ROWS]
+    last = ring[s, (rows - 1) & (RING - 1)]
+    for j in range(max(np.int64(1), rows - USUAL), rows):
+        before = ring[s, (j - 1) & (RING - 1)]
+        after = ring[s, j & (RING - 1)]
+        if after - before >= silence:
+            back_rows = min(np.int64(USUAL), j - 1)
+            gaps[size, 0] = s
+            gaps[size, 1] = before
+            gaps[size, 2] = after
+            gaps[size, 3] = (before - ring[s, (j - 1 - back_rows) & (RING - 1)]) + (last - after)
+            gaps[size, 4] = back_rows + (rows - 1 - j)
+            size += 1
+    return size
+
+
+@kernel(nb.void(_I64_2, nb.uint64[::1], nb.int64, nb.int64, _I64_2, _I64))
+def find_holes(ordered_pages, pages, first_id, short, holes, totals):
+    """Runs of unset bits between the symbol's lowest and highest id.
+
+    ``ordered_pages`` is (page of ids, page number), ascending. Fills ``holes`` (first, last missing) as far
+    as it reaches, and ``totals``: runs, longest, and the ids in runs of at most ``short``.
+    """
+    expected = first_id
+    full = ~_U(0)
+    for n in range(ordered_pages.shape[0]):
+        base = ordered_pages[n, 0] << PAGE_BITS
+        offset = ordered_pages[n, 1] * PAGE_WORDS
+        for k in range(PAGE_WORDS):
+            word = pages[offset + k]
+            if word == _U(0):
+                continue
+            word_base = base + (k << 6)
+            if word == full and expected == word_base:
+                expected = word_base + 64
+                continue
+            for b in range(64):
+                if (word >> _U(b)) & _U(1) == _U(0):
+                    continue
+                v = word_base + b
+                length = v - expected
+                if length > 0:
+                    if totals[0] < holes.shape[0]:
+                        holes[totals[0], 0] = expected
+                        holes[totals[0], 1] = v - 1
+                    totals[0] += 1
+                    totals[1] = max(totals[1], length)
+                    if length <= short:
+                        totals[2] += length
+                expected = v + 1

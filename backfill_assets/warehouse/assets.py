@@ -1,0 +1,90 @@
+"""The nodes that publish: one day partition of each table, exactly what the lake's accepted versions hold.
+
+A held day fails here, after its quality rows are written. The keys say ``bigquery`` in every environment; the
+embedded warehouse has the same tables.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import dagster as dg
+
+from backfill_assets.lake.resource import LakeResource
+from backfill_assets.orchestration import OWNERS, column_schema, failures_as_dagster, table_metadata
+from backfill_assets.partitions import daily
+from backfill_assets.warehouse.catalog import CANDLES, INSTRUMENTS, QUALITY
+from backfill_assets.warehouse.day import DayOutcome, Publisher, open_publisher
+from backfill_assets.warehouse.resource import WarehouseResource
+from backfill_assets.warehouse.tables import Table
+
+PREFIX = "bigquery"
+
+
+@contextmanager
+def publisher(lake: LakeResource, warehouse: WarehouseResource) -> Iterator[Publisher]:
+    """A publisher from the run's lake into its warehouse."""
+    with (
+        warehouse.open() as opened,
+        open_publisher(lake.store(), opened, lake.settings()) as found,
+    ):
+        yield found
+
+
+def _publishing_asset(
+    name: str, description: str, upstream: Sequence[str], table: Table | None
+) -> dg.AssetsDefinition:
+    """An asset that publishes ``table``, or without one every tick table of the day."""
+
+    @dg.asset(
+        key=[PREFIX, name],
+        deps=list(upstream),
+        partitions_def=daily,
+        group_name="warehouse",
+        owners=OWNERS,
+        kinds={"bigquery", "table"},
+        pool="warehouse",
+        description=description,
+        metadata={"dagster/column_schema": column_schema(table.columns)} if table else None,
+    )
+    def published(
+        context: dg.AssetExecutionContext, lake: LakeResource, warehouse: WarehouseResource
+    ) -> dg.MaterializeResult[None]:
+        day = context.partition_key
+        with failures_as_dagster(), publisher(lake, warehouse) as opened:
+            tables = [table] if table else opened.tick_tables(day)
+            outcomes = [outcome for wanted in tables for outcome in opened.publish(wanted, day)]
+        for done in outcomes:
+            context.log.info("%s %s %s: %d rows", done.table, done.day, done.outcome.state, done.outcome.rows)
+        return dg.MaterializeResult(metadata=_metadata(day, outcomes))
+
+    return published
+
+
+def _metadata(day: str, outcomes: Sequence[DayOutcome]) -> dict[str, dg.MetadataValue | int]:
+    return {
+        "dagster/row_count": sum(done.outcome.rows for done in outcomes if done.day == day),
+        "loads": sum(done.outcome.state == "published" for done in outcomes),
+        "skipped": sum(done.outcome.state == "skipped" for done in outcomes),
+        "partitions": table_metadata(
+            [
+                {
+                    "table": done.table,
+                    "day": done.day,
+                    "state": done.outcome.state,
+                    "rows": done.outcome.rows,
+                    "job": done.outcome.job,
+                }
+                for done in outcomes
+            ]
+        ),
+    }
+
+
+bigquery_instruments = _publishing_asset("instruments", INSTRUMENTS.description, ["ticks"], INSTRUMENTS)
+bigquery_ticks = _publishing_asset(
+    "ticks", "One table per data type: the rows of the accepted files of the day.", ["ticks"], None
+)
+bigquery_candles = _publishing_asset("candles", CANDLES.description, ["candles"], CANDLES)
+bigquery_quality = _publishing_asset("quality", QUALITY.description, ["ticks"], QUALITY)
+
+ASSETS = (bigquery_instruments, bigquery_ticks, bigquery_candles, bigquery_quality)

@@ -1,0 +1,341 @@
+"""BigQuery through the official client: one load job per partition, and job ids that say who may still load.
+
+A partition is replaced by a load job with ``WRITE_TRUNCATE`` into ``table$YYYYMMDD``, which BigQuery applies
+as one atomic update when the job completes; a job that fails leaves the partition as it was. The job id holds
+table, day and generation. A claim is settled by looking at its id: a running load is cancelled and waited
+for, and an id that nobody used is used up by a query that reads nothing, so that a client which comes late
+gets 409.
+
+The emulator that the tests use accepts a load without rows. Whether the service then empties the partition is
+documented nowhere; ``backfill_assets_tests/live`` holds the test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Final
+
+from google.api_core import exceptions as api
+from google.api_core.client_options import ClientOptions
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+
+from backfill_assets.columns import Column
+from backfill_assets.days import parse_day
+from backfill_assets.failures import PermanentFailure, Superseded, TransientFailure
+from backfill_assets.settings import BigQueryWarehouse as BigQuerySettings
+from backfill_assets.settings import resolve
+from backfill_assets.warehouse.bigquery_failures import failed_job, translated
+from backfill_assets.warehouse.parquet import concatenate
+from backfill_assets.warehouse.protocol import LoadFile
+from backfill_assets.warehouse.tables import Table, missing_columns
+from backfill_assets.warehouse.totals import GroupTotals, totals_from_rows
+
+#: Limit of a load job (vendor documentation).
+MAX_URIS: Final = 10_000
+
+_REQUEST_SECONDS: Final = 60.0
+#: One chunk of an upload; the client sends 10 MB at a time.
+_UPLOAD_SECONDS: Final = 300.0
+_FIRST_WAIT_SECONDS: Final = 0.1
+_LONGEST_WAIT_SECONDS: Final = 5.0
+#: The label that tells a load of this very call from another one with the same id.
+_CLAIM: Final = "backfill-claim"
+#: The service's older names of types.
+_TYPES: Final = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
+
+
+class BigQueryWarehouse:
+    """``Warehouse`` in one data set, shared by any number of processes and machines.
+
+    Parameters
+    ----------
+    client
+        Ready to use; ``close`` closes it.
+    dataset
+        ``project.dataset``, which exists.
+    daily_loads
+        Load jobs that a table may get per UTC day.
+    retry_seconds
+        How long one request is repeated while the service does not answer or says to try again.
+    """
+
+    def __init__(
+        self,
+        client: bigquery.Client,
+        dataset: str,
+        *,
+        location: str = "US",
+        job_timeout_seconds: float = 3600,
+        daily_loads: int | None = 1400,
+        retry_seconds: float = 120,
+        scratch: Path | None = None,
+    ) -> None:
+        self._client = client
+        self._dataset = dataset
+        self._location = location
+        self._job_timeout_seconds = job_timeout_seconds
+        self._daily_loads = daily_loads
+        self._scratch = scratch
+        self._retry = bigquery.DEFAULT_RETRY.with_timeout(retry_seconds)
+
+    @property
+    def daily_loads(self) -> int | None:
+        """See ``Warehouse``; the service refuses more than 1,500 per table and day, failures included."""
+        return self._daily_loads
+
+    def ensure_table(self, table: Table) -> None:
+        """See ``Warehouse``."""
+        name = self._name(table)
+        with translated(name):
+            for _ in range(5):
+                try:
+                    there = self._client.get_table(name, retry=self._retry, timeout=_REQUEST_SECONDS)
+                except api.NotFound:
+                    there = self._client.create_table(
+                        _definition(table, name), exists_ok=True, retry=self._retry, timeout=_REQUEST_SECONDS
+                    )
+                _check_partitioning(table, there, name)
+                missing = missing_columns(table, [_column(field) for field in there.schema], name)
+                if not missing:
+                    return
+                there.schema = [*there.schema, *(_field(column) for column in missing)]
+                try:
+                    self._client.update_table(there, ["schema"], retry=self._retry, timeout=_REQUEST_SECONDS)
+                except api.PreconditionFailed:
+                    continue  # Somebody else changed the table since; look again.
+                return
+        msg = f"{name}: others kept changing the table: run again"
+        raise TransientFailure(msg)
+
+    def replace_partition(self, table: Table, day: str, files: Sequence[LoadFile], generation: int) -> str:
+        """See ``Warehouse``; files in ``gs://`` are read by the service, local ones are uploaded as one."""
+        partition = parse_day(day)
+        name = f"{self._name(table)}${partition:%Y%m%d}"
+        files = [file for file in files if file.rows]
+        job_id, claim = self.job_id(table, day, generation), token_hex(8)
+        with translated(name):
+            try:
+                if files and all(file.uri for file in files):
+                    self._submit_uris(table, name, files, job_id, claim)
+                else:
+                    self._submit_upload(table, day, name, files, job_id, claim)
+            except api.Conflict:
+                # Also after a lost answer, when the client submits its own job twice: the claim tells.
+                pass
+            job = self._find(job_id)
+            if job is None or job.job_type != "load" or job.labels.get(_CLAIM) != claim:
+                msg = f"{name}: job id {job_id} was taken by another publisher"
+                raise Superseded(msg)
+            self._settle(job)
+        if job.error_result:
+            raise failed_job(name, job_id, job.error_result)
+        return f"{self._client.project}:{self._location}.{job_id}"
+
+    def fence(self, table: Table, day: str, generations: Sequence[int]) -> None:
+        """See ``Warehouse``."""
+        with translated(f"{self._name(table)} {day}"):
+            for generation in generations:
+                job_id = self.job_id(table, day, generation)
+                job = self._find(job_id)
+                if job is None and not self._occupy(job_id):
+                    job = self._find(job_id)
+                if job is not None and job.job_type == "load" and job.state != "DONE":
+                    job.cancel(retry=self._retry, timeout=_REQUEST_SECONDS)
+                    self._settle(job)
+
+    def totals(self, table: Table, day: str) -> tuple[GroupTotals, ...]:
+        """See ``Warehouse``; computed by the service, never from its cache."""
+        config = bigquery.QueryJobConfig(
+            query_parameters=[bigquery.ScalarQueryParameter("day", "DATE", parse_day(day))],
+            use_query_cache=False,
+        )
+        with translated(f"{self._name(table)} {day}"):
+            job = self._client.query(
+                _totals_query(table, self._name(table)),
+                job_config=config,
+                location=self._location,
+                retry=self._retry,
+                timeout=_REQUEST_SECONDS,
+            )
+            rows = job.result(retry=self._retry, timeout=self._job_timeout_seconds)
+            return totals_from_rows(table, (row.values() for row in rows))
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        self._client.close()  # type: ignore[no-untyped-call]
+
+    def job_id(self, table: Table, day: str, generation: int) -> str:
+        """The id of the one job that a claim may submit; the hash stands for project, data set and table."""
+        target = hashlib.sha256(self._name(table).encode()).hexdigest()[:12]
+        return f"backfill-{table.name}-{parse_day(day):%Y%m%d}-{generation}-{target}"
+
+    def _name(self, table: Table) -> str:
+        return f"{self._dataset}.{table.name}"
+
+    def _submit_uris(
+        self, table: Table, name: str, files: Sequence[LoadFile], job_id: str, claim: str
+    ) -> None:
+        if len(files) > MAX_URIS:
+            msg = f"{name}: {len(files)} files, a load job takes {MAX_URIS}: group the feeds into fewer files"
+            raise PermanentFailure(msg)
+        self._client.load_table_from_uri(
+            [file.name for file in files],
+            name,
+            job_id=job_id,
+            location=self._location,
+            job_config=self._load_config(table, claim),
+            retry=self._retry,
+            timeout=_REQUEST_SECONDS,
+        )
+
+    def _submit_upload(
+        self, table: Table, day: str, name: str, files: Sequence[LoadFile], job_id: str, claim: str
+    ) -> None:
+        with tempfile.TemporaryDirectory(prefix="backfill-upload-", dir=self._scratch) as folder:
+            path = Path(folder) / "partition.parquet"
+            concatenate(table, day, files, path)
+            with path.open("rb") as source:
+                self._client.load_table_from_file(
+                    source,
+                    name,
+                    size=path.stat().st_size,
+                    num_retries=6,
+                    job_id=job_id,
+                    location=self._location,
+                    job_config=self._load_config(table, claim),
+                    timeout=_UPLOAD_SECONDS,
+                )
+
+    def _load_config(self, table: Table, claim: str) -> bigquery.LoadJobConfig:
+        config = bigquery.LoadJobConfig(
+            source_format=bigquery.SourceFormat.PARQUET,
+            write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
+            create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+            schema=[_field(column) for column in table.columns],
+            labels={_CLAIM: claim},
+        )
+        config.job_timeout_ms = int(self._job_timeout_seconds * 1000)
+        return config
+
+    def _find(self, job_id: str) -> Any | None:
+        try:
+            return self._client.get_job(
+                job_id, location=self._location, retry=self._retry, timeout=_REQUEST_SECONDS
+            )
+        except api.NotFound:
+            return None
+
+    def _occupy(self, job_id: str) -> bool:
+        """Use up the id with a query over nothing, which is free; False if somebody was faster."""
+        try:
+            self._client.query(
+                "SELECT 'this generation was overtaken' AS reason",
+                job_id=job_id,
+                location=self._location,
+                job_retry=None,
+                retry=self._retry,
+                timeout=_REQUEST_SECONDS,
+            )
+        except api.Conflict:
+            return False
+        return True
+
+    def _settle(self, job: Any) -> None:
+        """Wait until the job is done, well or badly; one that takes too long is cancelled."""
+        deadline = time.monotonic() + self._job_timeout_seconds
+        wait = _FIRST_WAIT_SECONDS
+        while job.state != "DONE":
+            if time.monotonic() > deadline:
+                job.cancel(retry=self._retry, timeout=_REQUEST_SECONDS)
+                msg = (
+                    f"job {job.job_id} was not done after {self._job_timeout_seconds:g} s and was cancelled: "
+                    "run again, or raise warehouse.job_timeout_seconds"
+                )
+                raise TransientFailure(msg)
+            time.sleep(wait)
+            wait = min(_LONGEST_WAIT_SECONDS, wait * 1.5)
+            job.reload(retry=self._retry, timeout=_REQUEST_SECONDS)
+
+
+def open_client(project: str, location: str, endpoint: str) -> bigquery.Client:
+    """A client for the service, or without credentials for a stand-in at ``endpoint``.
+
+    Raises
+    ------
+    PermanentFailure
+        There are no Google credentials.
+    """
+    with translated(f"BigQuery project {project}"):
+        if endpoint:
+            return bigquery.Client(
+                project=project,
+                location=location,
+                credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+                client_options=ClientOptions(api_endpoint=endpoint),
+            )
+        return bigquery.Client(project=project, location=location)
+
+
+def open_bigquery(settings: BigQuerySettings) -> BigQueryWarehouse:
+    """The warehouse of the settings."""
+    project, dataset, location = (
+        resolve(settings.project),
+        resolve(settings.dataset),
+        resolve(settings.location),
+    )
+    return BigQueryWarehouse(
+        open_client(project, location, resolve(settings.endpoint)),
+        f"{project}.{dataset}",
+        location=location,
+        job_timeout_seconds=settings.job_timeout_seconds,
+        daily_loads=settings.load_jobs_per_table_and_day,
+    )
+
+
+def _definition(table: Table, name: str) -> bigquery.Table:
+    definition = bigquery.Table(name, schema=[_field(column) for column in table.columns])
+    definition.description = table.description
+    definition.time_partitioning = bigquery.TimePartitioning(
+        type_=bigquery.TimePartitioningType.DAY, field=table.partition_column
+    )
+    if table.clustering:
+        definition.clustering_fields = list(table.clustering)
+    return definition
+
+
+def _field(column: Column) -> bigquery.SchemaField:
+    mode = "REQUIRED" if column.required else "NULLABLE"
+    return bigquery.SchemaField(column.name, column.type, mode=mode, description=column.description)
+
+
+def _column(field: bigquery.SchemaField) -> Column:
+    kind: Any = _TYPES.get(field.field_type, field.field_type)
+    return Column(field.name, kind, field.description or "", required=field.mode == "REQUIRED")
+
+
+def _check_partitioning(table: Table, there: bigquery.Table, name: str) -> None:
+    partitioning = there.time_partitioning
+    if partitioning is None or (partitioning.type_, partitioning.field) != ("DAY", table.partition_column):
+        msg = f"{name}: exists but is not partitioned by day on {table.partition_column}: rename or drop it"
+        raise PermanentFailure(msg)
+
+
+def _totals_query(table: Table, name: str) -> str:
+    groups = [f"`{column}`" for column in table.group_by]
+    time_us = f"UNIX_MICROS(`{table.time_column}`)" if table.time_column else "CAST(NULL AS INT64)"
+    # NUMERIC, since a day of microsecond timestamps or large ids overflows a sum of INT64.
+    exact = [
+        f"SUM(CAST({f'UNIX_MICROS(`{c}`)' if table.column(c).type == 'TIMESTAMP' else f'`{c}`'} AS NUMERIC))"
+        for c in table.exact_sums
+    ]
+    values = [*groups, "COUNT(*)", f"MIN({time_us})", f"MAX({time_us})", *exact]
+    values += [f"SUM(`{column}`)" for column in table.float_sums]
+    columns = ", ".join(f"{value} AS v{i}" for i, value in enumerate(values))
+    last = f"GROUP BY {', '.join(groups)}" if groups else "HAVING COUNT(*) > 0"
+    return f"SELECT {columns} FROM `{name}` WHERE `{table.partition_column}` = @day {last}"

@@ -1,0 +1,60 @@
+"""The tables of the warehouse: which there are, what their rows are, and what proves a partition of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from backfill_assets.candles.schemas import CANDLE_COLUMNS
+from backfill_assets.feeds import DATA_TYPES
+from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
+from backfill_assets.quality.schemas import QUALITY_COLUMNS
+from backfill_assets.tardis.columns import tick_columns
+from backfill_assets.warehouse.tables import Table
+
+#: Columns of tick tables whose values do not cancel in a sum, where the table has them.
+_SUMMED: Final = ("price", "amount", "ask_price", "bid_price", "mark_price", "asks_0_price", "bids_0_price")
+
+INSTRUMENTS: Final = Table(
+    name="instruments",
+    description="Instruments per exchange as listed on the day, with the values valid on the day.",
+    columns=INSTRUMENT_COLUMNS,
+    group_by=("exchange",),
+    float_sums=("price_increment", "amount_increment"),
+)
+
+
+def _ticks_table(data_type: str) -> Table:
+    columns = tick_columns(data_type)
+    names = [column.name for column in columns]
+    return Table(
+        name=data_type,
+        description=f"Rows of the vendor's {data_type} files; date is the day of the file, by arrival in UTC.",
+        columns=columns,
+        group_by=("exchange", "dataset_symbol"),
+        time_column="timestamp",
+        exact_sums=("row", "local_timestamp"),
+        float_sums=tuple(name for name in _SUMMED if name in names),
+    )
+
+
+TICKS: Final = {data_type: _ticks_table(data_type) for data_type in DATA_TYPES}
+
+CANDLES: Final = Table(
+    name="candles",
+    description="Candles of every timeframe; date is the day of open_time. Empty buckets have no row.",
+    columns=CANDLE_COLUMNS,
+    group_by=("exchange", "symbol", "timeframe"),
+    time_column="open_time",
+    exact_sums=("trade_count", "first_trade_time", "last_trade_time"),
+    float_sums=("open", "high", "low", "close", "volume", "quote_volume"),
+)
+
+QUALITY: Final = Table(
+    name="quality",
+    description="One row per expected feed: verdict, scores and their evidence. Written for held days too.",
+    columns=QUALITY_COLUMNS,
+    group_by=("exchange", "data_type", "dataset_symbol"),
+    exact_sums=("rows", "valid_rows"),
+)
+
+TABLES: Final = (INSTRUMENTS, *TICKS.values(), CANDLES, QUALITY)

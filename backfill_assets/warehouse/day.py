@@ -1,0 +1,198 @@
+"""Which rows of the lake a day of each table consists of, and publishing it with what depends on it.
+
+The gate is here: what is published is the accepted versions of a day whose verdict is not ``held``, whoever
+asks. The quality table alone is written for held days too. A day that is published again brings along its
+published neighbours, whose candles or verdicts it may have changed; a partition that is as it should be is
+not touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+
+from backfill_assets.candles.day import merged_candles
+from backfill_assets.days import shift
+from backfill_assets.failures import DayHeld, PermanentFailure
+from backfill_assets.lake import paths
+from backfill_assets.lake.listing import load_instruments
+from backfill_assets.lake.store import GCS_SCHEME, Store
+from backfill_assets.quality.day import JudgedDay, judge
+from backfill_assets.quality.schemas import quality_rows
+from backfill_assets.settings import Settings
+from backfill_assets.warehouse import ledger
+from backfill_assets.warehouse.catalog import CANDLES, INSTRUMENTS, QUALITY, TICKS
+from backfill_assets.warehouse.protocol import LoadFile, Warehouse
+from backfill_assets.warehouse.publish import Outcome, Plan, publish
+from backfill_assets.warehouse.tables import Table
+from backfill_assets.warehouse.totals import GroupTotals, compare_totals, file_totals
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The files of one day of one table; equal fingerprints mean equal rows."""
+
+    fingerprint: str
+    files: tuple[LoadFile, ...]
+    #: The same files where this process can read them.
+    local: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DayOutcome:
+    """What publishing did to one partition."""
+
+    table: str
+    day: str
+    outcome: Outcome
+
+
+@dataclass(slots=True)
+class Publisher:
+    """Publishes days from one lake into one warehouse; made by ``open_publisher``."""
+
+    store: Store
+    warehouse: Warehouse
+    settings: Settings
+    folder: Path
+    stack: ExitStack
+    _totals: dict[tuple[str, str], tuple[GroupTotals, ...]] = field(default_factory=dict)
+
+    def tick_tables(self, day: str) -> list[Table]:
+        """The tables of the data types that the day is expected to have."""
+        expected = {feed.feed.data_type for feed in self._judge(day).feeds}
+        return [table for data_type, table in TICKS.items() if data_type in expected]
+
+    def publish(self, table: Table, day: str) -> list[DayOutcome]:
+        """Publish the day, then its neighbours where they are out and no longer what the lake says.
+
+        Raises
+        ------
+        DayHeld
+            The day's verdict forbids it; nothing was written.
+        """
+        outcomes = [DayOutcome(table.name, day, self._publish_one(table, day))]
+        for neighbour in (shift(day, -1), shift(day, 1)):
+            entry = ledger.entry(self.store, table.name, neighbour)
+            if entry is None:
+                continue
+            try:
+                current = self.partition(table, neighbour).fingerprint
+                if entry.state != "done" or entry.fingerprint != current:
+                    outcomes.append(DayOutcome(table.name, neighbour, self._publish_one(table, neighbour)))
+            except DayHeld:
+                # What the neighbour published stays as it is until its own run decides.
+                continue
+        return outcomes
+
+    def differences(self, table: Table, day: str) -> list[str]:
+        """How the warehouse differs from what was last published, one line each; empty if it does not.
+
+        That is the lake as it is now, unless a neighbour's run has changed it since: then the neighbour
+        publishes this day again, and until it has, the totals of the last publication are what must be there.
+        """
+        partition = self.partition(table, day)
+        entry = ledger.entry(self.store, table.name, day)
+        published = entry.published if entry is not None else None
+        if published is not None and published.fingerprint != partition.fingerprint:
+            expected = published.totals
+        else:
+            expected = self._partition_totals(table, partition)
+        return compare_totals(expected, self.warehouse.totals(table, day), table=table)
+
+    def partition(self, table: Table, day: str) -> Partition:
+        """What the lake says that the day of the table holds now."""
+        judged = self._judge(day)
+        if judged.record is None:
+            msg = f"nothing is recorded of {day}: materialize its instruments and ticks first"
+            raise PermanentFailure(msg)
+        if table is QUALITY:
+            return self._made(table, day, quality_rows(judged))
+        if judged.scores.state == "held":
+            msg = f"{day} is held, nothing is published: {'; '.join(judged.scores.reasons)}"
+            raise DayHeld(msg)
+        if table is CANDLES:
+            return self._made(table, day, merged_candles(self.store, day, self.settings))
+        if table is INSTRUMENTS:
+            return self._instruments(judged)
+        return self._ticks(table, judged)
+
+    def _publish_one(self, table: Table, day: str) -> Outcome:
+        def plan() -> Plan:
+            partition = self.partition(table, day)
+            return Plan(partition.fingerprint, partition.files, self._partition_totals(table, partition))
+
+        return publish(self.store, self.warehouse, table, day, plan)
+
+    def _judge(self, day: str) -> JudgedDay:
+        return judge(self.store, day, self.settings.thresholds)
+
+    def _partition_totals(self, table: Table, partition: Partition) -> tuple[GroupTotals, ...]:
+        key = (table.name, partition.fingerprint)
+        if key not in self._totals:
+            self._totals[key] = file_totals(table, partition.local)
+        return self._totals[key]
+
+    def _ticks(self, table: Table, judged: JudgedDay) -> Partition:
+        accepted = judged.accepted_feeds(table.name)
+        stored = [
+            (paths.ticks_data(feed.feed, judged.day, version.content), version.content, version.rows)
+            for feed, version in accepted
+        ]
+        return self._stored(table, stored)
+
+    def _instruments(self, judged: JudgedDay) -> Partition:
+        exchanges = {feed.feed.exchange for feed in judged.feeds}
+        exchanges |= {name.split("/")[0] for name in (judged.record.not_listed if judged.record else ())}
+        stored = []
+        for exchange in sorted(exchanges):
+            manifest = load_instruments(self.store, exchange, judged.day)
+            if manifest is not None:
+                path = paths.instruments_data(exchange, judged.day, manifest.content)
+                stored.append((path, manifest.content, manifest.rows))
+        return self._stored(INSTRUMENTS, stored)
+
+    def _stored(self, table: Table, stored: Sequence[tuple[str, str, int]]) -> Partition:
+        """A partition of files that lie in the lake: (path, content, rows) each."""
+        files, local = [], []
+        for path, _, rows in stored:
+            uri = self.store.uri_of(path)
+            copy = self.stack.enter_context(self.store.local_copy(path))
+            files.append(LoadFile(uri=uri if uri.startswith(GCS_SCHEME) else None, path=copy, rows=rows))
+            local.append(copy)
+        return Partition(_fingerprint(table, [content for _, content, _ in stored]), tuple(files), tuple(local))
+
+    def _made(self, table: Table, day: str, rows: pa.Table) -> Partition:
+        """A partition that is computed from the lake; the same rows are the same bytes."""
+        unfinished = self.folder / f"{table.name}-{day}.unfinished"
+        pq.write_table(rows, unfinished, compression="zstd")
+        content = hashlib.sha256(unfinished.read_bytes()).hexdigest()
+        path = unfinished.rename(self.folder / f"{table.name}-{day}-{content}.parquet")
+        return Partition(
+            _fingerprint(table, [content]),
+            (LoadFile(uri=None, path=path, rows=rows.num_rows),),
+            (path,),
+        )
+
+
+def _fingerprint(table: Table, contents: Sequence[str]) -> str:
+    columns = [(c.name, c.type, c.required) for c in table.columns]
+    return hashlib.sha256(f"{columns}:{list(contents)}".encode()).hexdigest()
+
+
+@contextmanager
+def open_publisher(store: Store, warehouse: Warehouse, settings: Settings) -> Iterator[Publisher]:
+    """A publisher whose temporary files live as long as the block."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="backfill-")))
+        yield Publisher(store, warehouse, settings, folder, stack)

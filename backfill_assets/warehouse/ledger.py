@@ -1,0 +1,231 @@
+"""The ledger of publications: a document per table and day that says who may publish, and what is out.
+
+A publisher *claims* the partition by compare-and-swap before it submits anything, and says *done* only if the
+claim still is its own. Claims whose end nobody recorded stay listed until they are settled. The count of
+submissions keeps a table below the warehouse's daily limit. What is done with a claim is ``publish``'s
+business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from backfill_assets.days import utc_now
+from backfill_assets.failures import Superseded, TransientFailure
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.store import Store
+from backfill_assets.warehouse.totals import GroupTotals, total_rows
+
+#: Loads of the last hours may still count at the service, whose day is not UTC's, so the wait goes a little
+#: on.
+_AFTER_MIDNIGHT: Final = timedelta(minutes=5)
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Published(_Document):
+    """A publication that was completed and proven.
+
+    Attributes
+    ----------
+    generation
+        The claim under which it was loaded.
+    fingerprint
+        Of the lake's content that it holds.
+    job
+        What ``Warehouse.replace_partition`` returned.
+    totals
+        As read back from the warehouse.
+    """
+
+    generation: int
+    fingerprint: str
+    job: str
+    rows: int
+    totals: tuple[GroupTotals, ...]
+    published_at: AwareDatetime
+
+
+class Entry(_Document):
+    """State of one table's partition.
+
+    Attributes
+    ----------
+    generation
+        Number of the latest claim.
+    state
+        ``intent`` from the claim until it is proven, else ``done``.
+    fingerprint
+        What the latest claim is about to load, or has loaded.
+    open
+        Earlier claims whose end was not recorded: whoever claims next settles them first.
+    loading
+        Names of the files of an open load, which must not be deleted.
+    claimed_at
+        When the latest claim was made.
+    published
+        The last publication that was completed; while the state is ``intent`` the partition may already hold
+        something newer.
+    """
+
+    generation: int
+    state: Literal["intent", "done"]
+    fingerprint: str
+    open: tuple[int, ...] = ()
+    loading: tuple[str, ...] = ()
+    claimed_at: AwareDatetime
+    published: Published | None = None
+
+
+def entry(store: Store, table: str, day: str) -> Entry | None:
+    """The ledger's entry, or None if the partition was never claimed."""
+    return documents.load(store, paths.publication(table, day), Entry)[0]
+
+
+def claim(
+    store: Store, table: str, day: str, fingerprint: str, now: Callable[[], datetime] = utc_now
+) -> Entry:
+    """Take the partition over; the entry's ``open`` claims are to be settled before anything is submitted."""
+
+    def change(current: Entry | None) -> Entry:
+        moment = now()
+        # Seconds since the epoch, so that a ledger that was lost, or another lake's, begins above every
+        # generation that the warehouse has seen.
+        number = int(moment.timestamp())
+        unsettled: tuple[int, ...] = ()
+        if current is not None:
+            number = max(number, current.generation + 1)
+            unsettled = current.open + ((current.generation,) if current.state == "intent" else ())
+        return Entry(
+            generation=number,
+            state="intent",
+            fingerprint=fingerprint,
+            open=unsettled,
+            claimed_at=moment,
+            published=current.published if current else None,
+        )
+
+    return _changed(store, table, day, change)
+
+
+def announce(store: Store, table: str, day: str, mine: Entry, fingerprint: str, files: Sequence[str]) -> None:
+    """Record what the claim is about to load.
+
+    Raises
+    ------
+    Superseded
+        The claim is no longer the latest.
+    """
+
+    def change(current: Entry | None) -> Entry:
+        held = _held(current, table, day, mine.generation)
+        return held.model_copy(update={"fingerprint": fingerprint, "loading": tuple(files)})
+
+    _changed(store, table, day, change)
+
+
+def complete(
+    store: Store,
+    table: str,
+    day: str,
+    mine: Entry,
+    *,
+    fingerprint: str,
+    job: str,
+    totals: tuple[GroupTotals, ...],
+    now: Callable[[], datetime] = utc_now,
+) -> Published:
+    """Record that the claim's load is there and proven.
+
+    Raises
+    ------
+    Superseded
+        The claim is no longer the latest.
+    """
+    published = Published(
+        generation=mine.generation,
+        fingerprint=fingerprint,
+        job=job,
+        rows=total_rows(totals),
+        totals=totals,
+        published_at=now(),
+    )
+
+    def change(current: Entry | None) -> Entry:
+        held = _held(current, table, day, mine.generation)
+        update = {
+            "state": "done",
+            "fingerprint": fingerprint,
+            "open": (),
+            "loading": (),
+            "published": published,
+        }
+        return held.model_copy(update=update)
+
+    _changed(store, table, day, change)
+    return published
+
+
+def is_latest(store: Store, table: str, day: str, mine: Entry) -> bool:
+    """Whether nobody has claimed the partition since."""
+    current = entry(store, table, day)
+    return current is not None and current.generation == mine.generation
+
+
+def count_submission(
+    store: Store,
+    table: str,
+    day: str,
+    generation: int,
+    limit: int,
+    now: Callable[[], datetime] = utc_now,
+) -> None:
+    """Count one load of the table, before it is submitted.
+
+    Each load is an object of its own rather than a number in a document: a bucket allows one write to an
+    object per second, and a backfill has many publishers of one table. Publishers at the very limit may pass
+    it by as many as they are; the settings leave the service's limit some room.
+
+    Raises
+    ------
+    TransientFailure
+        The table has had its loads of this UTC day; it names the next one.
+    """
+    moment = now()
+    today = f"submissions/{table}/{moment.date().isoformat()}/"
+    used = sum(1 for _ in store.list(today))
+    if used >= limit:
+        tomorrow = moment.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        wait = tomorrow + _AFTER_MIDNIGHT - moment
+        msg = (
+            f"{table} {day}: {used} loads of this table today, the limit is {limit}: "
+            f"waits for {tomorrow.date().isoformat()}, or raise warehouse.load_jobs_per_table_and_day"
+        )
+        raise TransientFailure(msg, retry_after_seconds=wait.total_seconds())
+    store.replace(f"{today}{day}-{generation}", b"\n", None)
+    if used == 0:
+        for path in list(store.list(f"submissions/{table}/")):
+            if path < today:
+                store.delete(path)
+
+
+def _held(current: Entry | None, table: str, day: str, generation: int) -> Entry:
+    if current is None or current.generation != generation:
+        latest = "nobody" if current is None else str(current.generation)
+        msg = f"{table} {day}: claim {generation} was overtaken by {latest}"
+        raise Superseded(msg)
+    return current
+
+
+def _changed(store: Store, table: str, day: str, change: Callable[[Entry | None], Entry]) -> Entry:
+    stored = documents.update(store, paths.publication(table, day), Entry, change)
+    if stored is None:  # only if change returned None
+        msg = f"{table} {day}: the ledger entry vanished"
+        raise Superseded(msg)
+    return stored

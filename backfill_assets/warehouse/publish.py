@@ -1,0 +1,184 @@
+"""Publishing one day of one table: exactly what the lake says, proven by reading it back.
+
+Any number of publishers may be at work on the same partition, on any machines, and any of them may die at any
+moment. The order is what keeps that safe: claim in the ledger, settle all earlier claims, only then read the
+lake, load, read back, and say done if the claim still is the latest. Whoever claims last therefore publishes
+the lake as it was after everybody else's chance was gone. Whether a day may be published at all is decided by
+the verdicts, inside the plan.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from backfill_assets.failures import PermanentFailure, Superseded, TransientFailure
+from backfill_assets.lake.store import Store
+from backfill_assets.warehouse import ledger
+from backfill_assets.warehouse.protocol import LoadFile, Warehouse
+from backfill_assets.warehouse.tables import Table
+from backfill_assets.warehouse.totals import GroupTotals, compare_totals, total_rows
+
+#: Times that a publisher takes a partition over before it leaves it to the others.
+ATTEMPTS: Final = 6
+#: How long a publisher that was overtaken waits for the other one before it takes the partition over again.
+PATIENCE_SECONDS: Final = 120.0
+
+_DIFFERENCES_SHOWN: Final = 5
+_LONGEST_WAIT_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the lake says that a partition must hold.
+
+    Attributes
+    ----------
+    fingerprint
+        Equal for equal content, and different for different content: a hash of the files' content hashes.
+    files
+        In a fixed order; none for an empty day.
+    totals
+        Control totals of these files.
+    """
+
+    fingerprint: str
+    files: Sequence[LoadFile]
+    totals: tuple[GroupTotals, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What publishing did.
+
+    ``skipped`` means that the warehouse already held exactly this, proven by its totals.
+    """
+
+    state: Literal["published", "skipped"]
+    generation: int
+    fingerprint: str
+    rows: int
+    totals: tuple[GroupTotals, ...]
+    job: str
+
+
+def publish(
+    store: Store,
+    warehouse: Warehouse,
+    table: Table,
+    day: str,
+    plan: Callable[[], Plan],
+    *,
+    attempts: int = ATTEMPTS,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> Outcome:
+    """Make the partition what the lake says, or find that it is.
+
+    Parameters
+    ----------
+    plan
+        Reads the lake as it is now; called several times. What it raises (a held day, say) ends the
+        publishing.
+
+    Raises
+    ------
+    PermanentFailure
+        The rows read back are not those of the lake, or the load was refused; the ledger then stays at
+        ``intent``, so the next publisher loads again.
+    TransientFailure
+        The service failed, the day's loads are used up, or other publishers were faster every time.
+    """
+    warehouse.ensure_table(table)
+    for _ in range(attempts):
+        proposal = plan()
+        outcome = _already_there(store, warehouse, table, day, proposal)
+        if outcome is not None:
+            return outcome
+        mine = ledger.claim(store, table.name, day, proposal.fingerprint)
+        try:
+            return _take_over(store, warehouse, table, day, mine, plan)
+        except Superseded:
+            _wait_for_others(store, table, day, mine, patience_seconds)
+    msg = f"{table.name} {day}: other publishers were faster {attempts} times: run again when they have ended"
+    raise TransientFailure(msg)
+
+
+def _already_there(
+    store: Store, warehouse: Warehouse, table: Table, day: str, proposal: Plan
+) -> Outcome | None:
+    entry = ledger.entry(store, table.name, day)
+    if entry is None or entry.state != "done" or entry.published is None:
+        return None
+    if entry.published.fingerprint != proposal.fingerprint:
+        return None
+    try:
+        found = warehouse.totals(table, day)
+    except PermanentFailure:
+        # A partition that cannot be read is mended by loading it, or the load says better what is wrong.
+        return None
+    if compare_totals(proposal.totals, found):
+        return None
+    return Outcome(
+        state="skipped",
+        generation=entry.published.generation,
+        fingerprint=proposal.fingerprint,
+        rows=total_rows(found),
+        totals=found,
+        job=entry.published.job,
+    )
+
+
+def _take_over(
+    store: Store, warehouse: Warehouse, table: Table, day: str, mine: ledger.Entry, plan: Callable[[], Plan]
+) -> Outcome:
+    warehouse.fence(table, day, mine.open)
+    # Read again: the lake may have changed since the proposal, and whoever changed it may have published
+    # already.
+    final = plan()
+    ledger.announce(store, table.name, day, mine, final.fingerprint, [file.name for file in final.files])
+    if warehouse.daily_loads is not None:
+        ledger.count_submission(store, table.name, day, mine.generation, warehouse.daily_loads)
+    job = warehouse.replace_partition(table, day, final.files, mine.generation)
+    found = warehouse.totals(table, day)
+    differences = compare_totals(final.totals, found, table=table)
+    if differences:
+        if not ledger.is_latest(store, table.name, day, mine):
+            msg = f"{table.name} {day}: overtaken between loading and reading back"
+            raise Superseded(msg)
+        shown = "; ".join(differences[:_DIFFERENCES_SHOWN])
+        more = (
+            f"; and {len(differences) - _DIFFERENCES_SHOWN} more" if differences[_DIFFERENCES_SHOWN:] else ""
+        )
+        msg = (
+            f"{table.name} {day}: the warehouse does not hold what the lake says after {job}: {shown}{more}: "
+            "look for another writer of this table, then publish again"
+        )
+        raise PermanentFailure(msg)
+    published = ledger.complete(
+        store, table.name, day, mine, fingerprint=final.fingerprint, job=job, totals=found
+    )
+    return Outcome(
+        state="published",
+        generation=published.generation,
+        fingerprint=published.fingerprint,
+        rows=published.rows,
+        totals=found,
+        job=job,
+    )
+
+
+def _wait_for_others(
+    store: Store, table: Table, day: str, mine: ledger.Entry, patience_seconds: float
+) -> None:
+    """Until the newer claim is done; without waiting, two publishers would overtake each other for ever."""
+    deadline = time.monotonic() + patience_seconds
+    wait = 0.05
+    while time.monotonic() < deadline:
+        entry = ledger.entry(store, table.name, day)
+        if entry is None or entry.state == "done" or entry.generation == mine.generation:
+            return
+        time.sleep(random.uniform(0.5, 1.0) * wait)
+        wait = min(_LONGEST_WAIT_SECONDS, wait * 1.5)

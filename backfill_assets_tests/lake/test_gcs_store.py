@@ -1,0 +1,305 @@
+"""What only a bucket can do: lose answers, be missing, refuse, be busy, hang."""
+
+import http.client
+import http.server
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from google.cloud import storage
+
+from backfill_assets.failures import BackfillError, PermanentFailure, Superseded, TransientFailure
+from backfill_assets.lake.gcs import GcsStore
+from backfill_assets.lake.store import open_store
+from backfill_assets.settings import LakeSettings
+
+Handle = Callable[[http.server.BaseHTTPRequestHandler], None]
+CALLS: dict[str, Callable[[GcsStore], object]] = {
+    "read": lambda s: s.read("a.json"),
+    "replace": lambda s: s.replace("a.json", b"{}", None),
+    "put_file": lambda s: s.put_file(Path(__file__), "a.parquet"),
+    "local_copy": lambda s: s.local_copy("a.parquet").__enter__(),
+    "size": lambda s: s.size("a.json"),
+    "list": lambda s: list(s.list("")),
+    "delete": lambda s: s.delete("a.json"),
+}
+
+
+@contextmanager
+def a_server(handle: Handle) -> Iterator[str]:
+    """Serve every request with ``handle``."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            handle(self)
+
+        do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - names of the base class
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def always(status: int) -> AbstractContextManager[str]:
+    """A server that answers everything with this status."""
+
+    def handle(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        content = {"error": {"code": status, "message": f"the reason of {status}"}}
+        body = json.dumps(content, indent=1).encode()
+        request.send_response(status)
+        request.send_header("Content-Type", "application/json")
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    return a_server(handle)
+
+
+def forwarding(url: str, lose: Callable[[str, str], bool]) -> AbstractContextManager[str]:
+    """A proxy before ``url`` that hangs up instead of answering where ``lose(method, path)`` says so."""
+    target = urlsplit(url).netloc
+
+    def handle(request: http.server.BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        there = http.client.HTTPConnection(target, timeout=30)
+        headers = {k: v for k, v in request.headers.items() if k.lower() != "accept-encoding"}
+        there.request(request.command, request.path, body, headers)
+        answer = there.getresponse()
+        content = answer.read()
+        there.close()
+        request.close_connection = True
+        if lose(request.command, request.path):
+            return
+        request.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                request.send_header(name, value)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content)
+
+    return a_server(handle)
+
+
+def first_upload() -> Callable[[str, str], bool]:
+    uploads: list[str] = []
+
+    def lose(method: str, path: str) -> bool:
+        if method == "POST" and path.startswith("/upload/"):
+            uploads.append(path)
+        return len(uploads) == 1 and method == "POST"
+
+    return lose
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], GcsStore]:
+    """Opens a store at another server that gives up within a second."""
+
+    def store(url: str) -> GcsStore:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+        return GcsStore("gs://some-bucket/lake", timeout_seconds=0.5, retry_seconds=0.5)
+
+    return store
+
+
+def test_a_write_whose_answer_was_lost_is_recognised_as_its_own(
+    gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with forwarding(gcs_url, first_upload()) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy)
+        store = open_store(gcs_lake)
+        generation = store.replace("a.json", b"1", None)
+        assert store.replace("a.json", b"2", generation) != generation
+
+
+def test_the_same_bytes_by_another_writer_are_not_mistaken_for_ones_own(
+    gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(gcs_lake).replace("a.json", b"1", None)
+    with forwarding(gcs_url, first_upload()) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy)
+        store = open_store(gcs_lake)
+        with pytest.raises(Superseded):
+            store.replace("a.json", b"1", None)
+
+
+def test_a_data_file_whose_answer_was_lost_is_stored(
+    gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with forwarding(gcs_url, first_upload()) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy)
+        store = open_store(gcs_lake)
+        store.put_file(Path(__file__), "a.parquet")
+        assert store.size("a.parquet") == Path(__file__).stat().st_size
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_a_busy_service_is_a_transient_failure(
+    fast: Callable[[str], GcsStore], call: str, status: int
+) -> None:
+    with always(status) as url, pytest.raises(TransientFailure, match="does not answer") as e:
+        CALLS[call](fast(url))
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_refused_permission_is_permanent_and_names_the_role(
+    fast: Callable[[str], GcsStore], call: str
+) -> None:
+    with always(403) as url, pytest.raises(PermanentFailure, match=r"gs://some-bucket.*objectUser") as e:
+        CALLS[call](fast(url))
+    assert "the reason of 403" in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_account_that_is_not_known_is_permanent_and_says_how_to_log_in(
+    fast: Callable[[str], GcsStore], call: str
+) -> None:
+    with always(401) as url, pytest.raises(PermanentFailure, match=r"gs://some-bucket.*gcloud auth"):
+        CALLS[call](fast(url))
+
+
+def test_another_refusal_is_permanent(fast: Callable[[str], GcsStore]) -> None:
+    with always(400) as url, pytest.raises(PermanentFailure, match=r"refused \(400.*correct lake.uri"):
+        fast(url).size("a.json")
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_missing_bucket_is_permanent_and_says_what_to_do(gcs_lake: LakeSettings, call: str) -> None:
+    store = GcsStore("gs://no-such-bucket/lake")
+    with pytest.raises(PermanentFailure, match="gs://no-such-bucket: there is no such bucket: create it"):
+        CALLS[call](store)
+
+
+def test_a_server_that_never_answers_is_given_up(fast: Callable[[str], GcsStore]) -> None:
+    end = threading.Event()
+
+    def hang(_: http.server.BaseHTTPRequestHandler) -> None:
+        end.wait(60)
+
+    with a_server(hang) as url:
+        with pytest.raises(TransientFailure, match="does not answer"):
+            fast(url).read("a.json")
+        end.set()
+
+
+def test_a_server_that_is_not_there_is_a_transient_failure(fast: Callable[[str], GcsStore]) -> None:
+    with always(200) as url:
+        pass
+    with pytest.raises(TransientFailure, match="does not answer"):
+        fast(url).read("a.json")
+
+
+def test_a_uri_without_a_bucket_is_refused(gcs_lake: LakeSettings) -> None:
+    with pytest.raises(PermanentFailure, match="names no bucket"):
+        open_store(LakeSettings(uri="gs://"))
+
+
+@pytest.mark.parametrize("uri", ["gs://lake-bucket", "gs://lake-bucket/"])
+def test_a_lake_may_be_a_whole_bucket(gcs_lake: LakeSettings, uri: str) -> None:
+    store = open_store(LakeSettings(uri=uri))
+    store.replace("whole/a.json", b"{}", None)
+    assert store.uri == "gs://lake-bucket"
+    assert store.uri_of("whole/a.json") == "gs://lake-bucket/whole/a.json"
+    assert list(store.list("whole/")) == ["whole/a.json"]
+    store.delete("whole/a.json")
+
+
+def test_two_lakes_in_one_bucket_do_not_see_each_other(gcs_lake: LakeSettings) -> None:
+    open_store(gcs_lake).replace("a.json", b"{}", None)
+    longer = LakeSettings(uri=f"{gcs_lake.uri}-2")
+    open_store(longer).replace("b.json", b"{}", None)
+    assert list(open_store(gcs_lake).list("")) == ["a.json"]
+    assert list(open_store(longer).list("")) == ["b.json"]
+
+
+def test_a_download_lies_in_the_scratch_folder_and_is_removed(gcs_lake: LakeSettings, tmp_path: Path) -> None:
+    store = open_store(LakeSettings(uri=gcs_lake.uri, scratch=str(tmp_path / "scratch")))
+    store.replace("a.parquet", b"rows", None)
+    with store.local_copy("a.parquet") as file:
+        assert file.is_relative_to(tmp_path / "scratch")
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_the_connections_of_many_threads_are_kept(
+    gcs_lake: LakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(gcs_lake)
+    together = threading.Barrier(32)
+
+    def read(_: int) -> None:
+        together.wait()
+        store.read("a.json")
+
+    with caplog.at_level(logging.WARNING), ThreadPoolExecutor(32) as pool:
+        list(pool.map(read, range(64)))
+    assert "pool is full" not in caplog.text
+
+
+def test_a_client_made_elsewhere_is_used(gcs_lake: LakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = storage.Client(project=None)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
+    open_store(gcs_lake, client=client).replace("a.json", b"{}", None)
+
+
+def test_missing_credentials_are_named_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    with pytest.raises(PermanentFailure, match="no Google credentials: run 'gcloud auth"):
+        open_store(LakeSettings(uri="gs://some-bucket/lake"))
+
+
+@pytest.mark.parametrize(("status", "failure"), [(400, PermanentFailure), (503, TransientFailure)])
+def test_refused_credentials_are_permanent_and_a_busy_login_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, failure: type[BackfillError]
+) -> None:
+    with always(status) as url:
+        monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+        key_file = tmp_path / "key.json"
+        key_file.write_text(json.dumps(_service_account(f"{url}/token")))
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
+        store = GcsStore("gs://some-bucket/lake", timeout_seconds=1, retry_seconds=1)
+        with pytest.raises(failure):
+            store.read("a.json")
+
+
+def _service_account(token_uri: str) -> dict[str, str]:
+    """A key that was never anybody's, for a login server on loopback."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return {
+        "type": "service_account",
+        "project_id": "some-project",
+        "private_key_id": "1",
+        "private_key": key.decode(),
+        "client_email": "nobody@some-project.iam.gserviceaccount.com",
+        "client_id": "1",
+        "token_uri": token_uri,
+    }

@@ -1,0 +1,154 @@
+"""What only a directory promises: durable renames, locks that die with their holder, tidying up."""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from backfill_assets.failures import PermanentFailure, SettingsError
+from backfill_assets.lake.local import ABANDONED_SECONDS, UNFINISHED, LocalStore, _explained
+from backfill_assets.lake.store import open_store
+from backfill_assets.settings import LakeSettings
+
+
+def test_the_lake_is_the_directory_that_the_settings_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_FOLDER", str(tmp_path))
+    store = open_store(LakeSettings(uri="${SOME_FOLDER}/./lake/"))
+    store.replace("days/a.json", b"{}", None)
+    assert store.uri == str(tmp_path / "lake")
+    assert Path(store.uri_of("days/a.json")).read_bytes() == b"{}"
+
+
+def test_a_relative_directory_is_that_of_where_the_lake_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store(LakeSettings(uri="./data/lake"))
+    monkeypatch.chdir("/")
+    assert store.uri == str(tmp_path / "data" / "lake")
+
+
+def test_a_missing_variable_in_the_uri_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_FOLDER", raising=False)
+    with pytest.raises(SettingsError, match="NO_SUCH_FOLDER"):
+        open_store(LakeSettings(uri="${NO_SUCH_FOLDER}/lake"))
+
+
+def test_another_scheme_is_refused_with_the_right_forms() -> None:
+    with pytest.raises(PermanentFailure, match=r"s3://b/lake.*gs://bucket/prefix"):
+        open_store(LakeSettings(uri="s3://b/lake"))
+
+
+def test_opening_a_lake_writes_nothing(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "lake")
+    store.read("a.json")
+    list(store.list(""))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_copied_for_a_reader(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.replace("a.parquet", b"rows", None)
+    with store.local_copy("a.parquet") as file:
+        assert file == tmp_path / "a.parquet"
+    assert file.exists()
+
+
+def test_files_are_readable_by_whoever_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        source = tmp_path / "source"
+        source.write_bytes(b"rows")
+        source.chmod(0o600)
+        store = LocalStore(tmp_path / "lake")
+        store.replace("a.json", b"{}", None)
+        store.put_file(source, "a.parquet")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "lake/a.json").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "lake/a.parquet").stat().st_mode & 0o777 == 0o644
+
+
+def test_what_a_dead_writer_left_is_not_listed_and_goes_when_it_is_old(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.replace("a.json", b"{}", None)
+    old, young = tmp_path / UNFINISHED / "old", tmp_path / UNFINISHED / "young"
+    for file, age in ((old, ABANDONED_SECONDS + 60), (young, ABANDONED_SECONDS - 60)):
+        file.write_bytes(b"half")
+        os.utime(file, (time.time() - age,) * 2)
+    assert list(store.list("")) == ["a.json"]
+    LocalStore(tmp_path).replace("b.json", b"{}", None)
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_a_finished_write_leaves_no_temporary_file(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.replace("a.json", b"{}", None)
+    store.put_file(tmp_path / "a.json", "a.parquet")
+    assert list((tmp_path / UNFINISHED).iterdir()) == []
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    (tmp_path / "a.parquet").mkdir()
+    (tmp_path / "source").write_bytes(b"rows")
+    with pytest.raises(IsADirectoryError):
+        store.put_file(tmp_path / "source", "a.parquet")
+    assert list((tmp_path / UNFINISHED).iterdir()) == []
+
+
+def test_the_lock_of_a_killed_writer_is_free(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.replace("a.json", b"1", None)
+    hold_every_lock = (
+        "import fcntl, pathlib, sys, time\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "held = [(folder / f'{n:02x}').open('ab') for n in range(256)]\n"
+        "[fcntl.flock(h, fcntl.LOCK_EX) for h in held]\n"
+        "print('held', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", hold_every_lock, str(tmp_path / ".locks")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        waiting = [sys.executable, "-c", _REPLACE, str(tmp_path)]
+        with subprocess.Popen(waiting) as writer:
+            with pytest.raises(subprocess.TimeoutExpired):
+                writer.wait(1.5)
+            assert (tmp_path / "a.json").read_bytes() == b"1"
+            holder.kill()
+            assert writer.wait(20) == 0
+    assert (tmp_path / "a.json").read_bytes() == b"2"
+
+
+_REPLACE = (
+    "import sys, pathlib\n"
+    "from backfill_assets.lake.local import LocalStore\n"
+    "store = LocalStore(pathlib.Path(sys.argv[1]))\n"
+    "store.replace('a.json', b'2', store.read('a.json').generation)\n"
+)
+
+
+def test_a_file_where_a_folder_should_be_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "days").write_bytes(b"")
+    store = LocalStore(tmp_path)
+    with pytest.raises(PermanentFailure, match=r"days.*a file is where a folder should be; remove it"):
+        store.replace("days/a.json", b"{}", None)
+
+
+def test_a_full_disk_is_named_with_the_remedy() -> None:
+    with pytest.raises(PermanentFailure, match="free space"), _explained(Path("lake/a.json")):
+        os.write(os.open("/dev/full", os.O_WRONLY), b"rows")
+
+
+def test_an_error_that_has_no_known_remedy_is_left_as_it_is() -> None:
+    with pytest.raises(OSError, match="Input/output") as e, _explained(Path("lake/a.json")):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    assert not isinstance(e.value, PermanentFailure)

@@ -1,0 +1,254 @@
+"""What every store promises, on a directory and on a bucket."""
+
+import hashlib
+import multiprocessing
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from backfill_assets.failures import PermanentFailure, Superseded
+from backfill_assets.lake.store import Store, open_store
+from backfill_assets.settings import LakeSettings
+
+PATH = "ticks/binance/trades/BTCUSDT/2024-01-01/manifest.json"
+
+fork = multiprocessing.get_context("fork")
+
+
+def a_file(folder: Path, data: bytes) -> Path:
+    file = folder / hashlib.sha256(data).hexdigest()
+    file.write_bytes(data)
+    return file
+
+
+def test_nothing_is_read_where_nothing_was_written(store: Store) -> None:
+    assert store.read(PATH) is None
+    assert store.size(PATH) is None
+    assert not store.exists(PATH)
+    assert list(store.list("")) == []
+
+
+def test_what_was_written_is_read_with_the_generation_that_writing_returned(store: Store) -> None:
+    generation = store.replace(PATH, b"one", None)
+    stored = store.read(PATH)
+    assert stored is not None
+    assert (stored.data, stored.generation) == (b"one", generation)
+    assert store.size(PATH) == 3
+    assert store.exists(PATH)
+
+
+def test_a_replacement_of_the_known_generation_succeeds(store: Store) -> None:
+    first = store.replace(PATH, b"one", None)
+    second = store.replace(PATH, b"two", first)
+    stored = store.read(PATH)
+    assert stored is not None
+    assert (stored.data, stored.generation) == (b"two", second)
+    assert first != second
+
+
+@pytest.mark.parametrize("data", [b"one", b"three"])
+def test_a_replacement_of_an_old_generation_is_refused_and_writes_nothing(store: Store, data: bytes) -> None:
+    first = store.replace(PATH, b"one", None)
+    store.replace(PATH, b"two", first)
+    with pytest.raises(Superseded, match="another writer was faster"):
+        store.replace(PATH, data, first)
+    stored = store.read(PATH)
+    assert stored is not None
+    assert stored.data == b"two"
+
+
+def test_what_exists_is_not_made_a_second_time_even_with_the_same_bytes(store: Store) -> None:
+    store.replace(PATH, b"one", None)
+    with pytest.raises(Superseded):
+        store.replace(PATH, b"one", None)
+
+
+def test_what_was_deleted_meanwhile_is_not_replaced(store: Store) -> None:
+    generation = store.replace(PATH, b"one", None)
+    store.delete(PATH)
+    with pytest.raises(Superseded):
+        store.replace(PATH, b"two", generation)
+    assert store.read(PATH) is None
+    store.replace(PATH, b"two", None)
+
+
+def test_deleting_what_is_not_there_is_no_error(store: Store) -> None:
+    store.delete(PATH)
+
+
+def test_a_data_file_is_stored_and_lent_with_the_same_bytes(store: Store, tmp_path: Path) -> None:
+    file = a_file(tmp_path, b"rows" * 1000)
+    store.put_file(file, "ticks/a/b.parquet")
+    assert store.size("ticks/a/b.parquet") == 4000
+    with store.local_copy("ticks/a/b.parquet") as copy:
+        assert copy.read_bytes() == file.read_bytes()
+        assert copy.suffix == ".parquet"
+
+
+def test_a_data_file_too_large_for_one_request_is_stored_whole(store: Store, tmp_path: Path) -> None:
+    file = a_file(tmp_path, random.Random(1).randbytes(9 << 20))
+    store.put_file(file, "big.parquet")
+    with store.local_copy("big.parquet") as copy:
+        assert hashlib.sha256(copy.read_bytes()).hexdigest() == file.name
+
+
+def test_a_data_file_that_is_there_is_not_written_again(store: Store, tmp_path: Path) -> None:
+    store.put_file(a_file(tmp_path, b"rows"), "a.parquet")
+    # Other bytes of the same size: if they were written, they would show.
+    store.put_file(a_file(tmp_path, b"ROWS"), "a.parquet")
+    with store.local_copy("a.parquet") as copy:
+        assert copy.read_bytes() == b"rows"
+
+
+def test_a_data_file_that_was_cut_short_from_outside_is_written_again(store: Store, tmp_path: Path) -> None:
+    store.put_file(a_file(tmp_path, b"ro"), "a.parquet")
+    store.put_file(a_file(tmp_path, b"rows"), "a.parquet")
+    with store.local_copy("a.parquet") as copy:
+        assert copy.read_bytes() == b"rows"
+
+
+def test_a_data_file_that_is_gone_says_which_manifest_names_it_and_what_to_do(store: Store) -> None:
+    path = PATH.replace("manifest.json", "abc.parquet")
+    with (
+        pytest.raises(
+            PermanentFailure, match=r"manifest .*/2024-01-01/manifest\.json names abc\.parquet"
+        ) as e,
+        store.local_copy(path),
+    ):
+        pytest.fail("lent a file that is not there")
+    assert "refresh the feed" in str(e.value)
+    assert store.uri in str(e.value)
+
+
+def test_an_error_of_the_borrower_passes_through_unchanged(store: Store, tmp_path: Path) -> None:
+    store.put_file(a_file(tmp_path, b"rows"), "a.parquet")
+    with pytest.raises(PermissionError, match="mine"), store.local_copy("a.parquet"):
+        raise PermissionError(13, "mine")
+
+
+def test_listing_gives_all_that_begins_with_the_prefix_in_order_and_no_more(store: Store) -> None:
+    paths = ["days/b.json", "days/a.json", "days-off/x.json", "days/a/deep/er.json", "other/.BXBT/m.json"]
+    for path in paths:
+        store.replace(path, b"{}", None)
+    assert list(store.list("")) == sorted(paths)
+    assert list(store.list("days/")) == ["days/a.json", "days/a/deep/er.json", "days/b.json"]
+    assert list(store.list("days/a")) == ["days/a.json", "days/a/deep/er.json"]
+    assert list(store.list("days")) == sorted(paths)[:4]
+    assert list(store.list("nowhere/")) == []
+
+
+@pytest.mark.parametrize("path", ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", ".locks/00", "a\0"])
+def test_a_path_that_leaves_the_lake_or_means_the_stores_own_files_is_refused(
+    store: Store, path: str
+) -> None:
+    for call in (store.read, store.size, store.delete, lambda p: store.replace(p, b"", None)):
+        with pytest.raises(ValueError, match="no path inside the lake"):
+            call(path)
+
+
+def test_uris_begin_with_the_lakes_own(store: Store) -> None:
+    assert store.uri_of("days/2024-01-01.json") == f"{store.uri}/days/2024-01-01.json"
+
+
+def test_a_lake_opened_anew_holds_what_was_written(store: Store, lake: LakeSettings) -> None:
+    store.replace(PATH, b"one", None)
+    stored = open_store(lake).read(PATH)
+    assert stored is not None
+    assert stored.data == b"one"
+
+
+def test_of_many_threads_that_saw_the_same_exactly_one_wins(store: Store) -> None:
+    generation = store.replace(PATH, b"start", None)
+
+    def attempt(number: int) -> bool:
+        try:
+            store.replace(PATH, str(number).encode(), generation)
+        except Superseded:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(attempt, range(16)))
+    stored = store.read(PATH)
+    assert won.count(True) == 1
+    assert stored is not None
+    assert stored.data == str(won.index(True)).encode()
+
+
+def test_threads_that_store_the_same_data_file_at_once_all_succeed(store: Store, tmp_path: Path) -> None:
+    file = a_file(tmp_path, b"rows" * 100_000)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: store.put_file(file, "a.parquet"), range(8)))
+    with store.local_copy("a.parquet") as copy:
+        assert copy.read_bytes() == file.read_bytes()
+    assert list(store.list("")) == ["a.parquet"]
+
+
+def _write_for_ever(lake: LakeSettings, big: Path) -> None:
+    store = open_store(lake)
+    while True:
+        stored = store.read(PATH)
+        number = 0 if stored is None else stored.data[0] + 1
+        store.replace(PATH, bytes([number % 250]) * 300_000, None if stored is None else stored.generation)
+        store.delete("data/big.parquet")
+        store.put_file(big, "data/big.parquet")
+
+
+def test_a_writer_killed_at_any_moment_leaves_nothing_half_and_nothing_locked(
+    store: Store, lake: LakeSettings, tmp_path: Path
+) -> None:
+    big = a_file(tmp_path, random.Random(2).randbytes(3 << 20))
+    moments, killed_inside = random.Random(3), 0
+    for _ in range(12):
+        writer = fork.Process(target=_write_for_ever, args=(lake, big))
+        writer.start()
+        end = time.monotonic() + 0.1 + moments.uniform(0, 0.2)
+        while time.monotonic() < end:
+            _assert_whole(store, big)
+        writer.kill()
+        writer.join()
+        _assert_whole(store, big)
+        killed_inside += int(store.exists(PATH))
+        stored = store.read(PATH)
+        store.replace(PATH, b"\0" * 300_000, None if stored is None else stored.generation)
+    assert killed_inside > 0
+    assert set(store.list("")) <= {PATH, "data/big.parquet"}
+
+
+def _assert_whole(store: Store, big: Path) -> None:
+    stored = store.read(PATH)
+    if stored is not None:
+        assert stored.data == stored.data[:1] * 300_000
+    assert store.size("data/big.parquet") in (None, big.stat().st_size)
+
+
+def _count(lake: LakeSettings, times: int, start: Callable[[], object]) -> None:
+    store = open_store(lake)
+    start()
+    for _ in range(times):
+        while True:
+            stored = store.read(PATH)
+            value = 0 if stored is None else int(stored.data)
+            try:
+                store.replace(PATH, str(value + 1).encode(), None if stored is None else stored.generation)
+            except Superseded:
+                time.sleep(random.uniform(0, 0.02))
+            else:
+                break
+
+
+def test_processes_that_count_together_lose_no_count(store: Store, lake: LakeSettings) -> None:
+    together = fork.Barrier(4)
+    counters = [fork.Process(target=_count, args=(lake, 25, together.wait)) for _ in range(4)]
+    for counter in counters:
+        counter.start()
+    for counter in counters:
+        counter.join()
+    stored = store.read(PATH)
+    assert [counter.exitcode for counter in counters] == [0] * 4
+    assert stored is not None
+    assert int(stored.data) == 100

@@ -1,0 +1,98 @@
+"""What decoding costs a process: imports, memory, threads, and compiled code where nothing may be written."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import backfill_assets
+from backfill_assets.tardis.columns import csv_header
+
+PACKAGE = Path(backfill_assets.__path__[0])
+
+DECODE = """
+import sys
+from pathlib import Path
+from backfill_assets.feeds import Feed
+from backfill_assets.ticks.decode import decode
+from backfill_assets.ticks.profile import ProfileParameters
+decoded = decode(Path(sys.argv[1]), Path(sys.argv[2]), feed=Feed("binance", "trades", "BTCUSDT"),
+                 day="2024-01-01", symbols={"BTCUSDT": "BTC-USDT"}, parameters=ProfileParameters())
+status = Path("/proc/self/status")  # getrusage would begin with the parent's peak
+print(decoded.rows, *(line.split()[1] for line in status.open() if line.startswith("VmHWM")))
+"""
+
+
+def run(code: str, *arguments: str, **environment: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.split()
+
+
+def trades(count: int, first: int = 1) -> str:
+    return "".join(
+        f"binance,BTCUSDT,{1704067200000000 + n},{1704067200000007 + n},{first + n},buy,{n % 500}.25,0.5\n"
+        for n in range(count)
+    )
+
+
+def _tiny(folder: Path) -> tuple[str, str]:
+    source = folder / "tiny.csv.gz"
+    source.write_bytes(gzip.compress((csv_header("trades") + "\n" + trades(10)).encode()))
+    return str(source), str(folder / "tiny.parquet")
+
+
+def test_importing_decode_does_not_import_numba_or_polars_or_pandas() -> None:
+    code = "import sys, backfill_assets.ticks.decode, backfill_assets.ticks.profile; print(*sys.modules)"
+    assert not {"numba", "polars", "pandas", "dagster"} & set(run(code))
+
+
+def test_decoding_works_where_no_cache_can_be_written(tmp_path: Path) -> None:
+    copy = tmp_path / "backfill_assets"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "ticks" / "__pycache__").write_text("a file here makes the folder impossible, for root too")
+    (tmp_path / "home").write_text("so does this")
+    home = str(tmp_path / "home")
+    rows, *_ = run(
+        DECODE, *_tiny(tmp_path),
+        PYTHONPATH=str(tmp_path), HOME=home, XDG_CACHE_HOME=home, PYTHONDONTWRITEBYTECODE="1",
+    )  # fmt: skip
+    assert rows == "10"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    body = trades(100_000)
+    peaks = []
+    run(DECODE, *_tiny(tmp_path))  # so that no measured run compiles
+    for copies in (8, 40):
+        source = tmp_path / f"{copies}.csv.gz"
+        with gzip.open(source, "wb", 1) as file:
+            file.write((csv_header("trades") + "\n").encode())
+            for _ in range(copies):
+                file.write(body.encode())
+        rows, peak = run(DECODE, str(source), str(tmp_path / "out.parquet"))
+        assert int(rows) == copies * 100_000
+        peaks.append(int(peak) // 1024)
+    assert peaks[1] < peaks[0] + 60, peaks
+    assert peaks[1] < 500, peaks
+
+
+def test_feeds_decode_side_by_side_with_the_result_of_one_after_the_other(decode_body: Any) -> None:
+    bodies = [trades(20_000, first=n) for n in range(6)]
+    alone = [decode_body("trades", body)[0] for body in bodies]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda body: decode_body("trades", body)[0], bodies))
+    assert together == alone
+    assert len({decoded.content for decoded in alone}) == 6

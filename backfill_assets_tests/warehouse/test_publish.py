@@ -1,0 +1,358 @@
+"""Publishing: what ends up in the warehouse whoever publishes, in whatever order, and whoever dies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from warehouse_samples import DAY, NEXT_DAY, TRADES, plan, rows, set_lake, write
+
+from backfill_assets.failures import DayHeld, PermanentFailure, Superseded, TransientFailure
+from backfill_assets.lake import paths
+from backfill_assets.warehouse import ledger
+from backfill_assets.warehouse.publish import Outcome, Plan, publish
+
+pytestmark = pytest.mark.timeout(90)
+
+PUBLISHER = Path(__file__).with_name("warehouse_publisher.py")
+
+
+def _version(lake: Path, price: float, count: int = 3) -> list[dict[str, Any]]:
+    """Make this the lake's content and return it."""
+    content = rows(price=price, count=count)
+    set_lake(lake, write(lake / "data" / f"{price}-{count}.parquet", content))
+    return content
+
+
+def _publish(bench: Any, store: Any, lake: Path, **more: Any) -> Outcome:
+    return publish(store, bench.warehouse, TRADES, DAY, lambda: plan(lake), **more)
+
+
+@contextmanager
+def _publisher(bench: Any, lake: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A publisher in a process of its own, past its imports."""
+    settings = json.dumps(bench.settings.model_dump())
+    process = subprocess.Popen(
+        [sys.executable, str(PUBLISHER), settings, str(lake), *arguments], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(timeout=10)
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_the_first_publication_makes_the_table_and_its_rows(publishing: Any, store: Any, lake: Path) -> None:
+    content = _version(lake, 1.5)
+    outcome = _publish(publishing, store, lake)
+    assert (outcome.state, outcome.rows) == ("published", 3)
+    assert publishing.read() == content
+    entry = ledger.entry(store, "trades", DAY)
+    assert entry is not None
+    assert (entry.state, entry.open, entry.loading) == ("done", (), ())
+    assert entry.published is not None
+    assert (entry.published.job, entry.published.totals) == (outcome.job, outcome.totals)
+
+
+def test_publishing_the_same_again_loads_nothing(publishing: Any, store: Any, lake: Path) -> None:
+    _version(lake, 1.5)
+    first = _publish(publishing, store, lake)
+    before = ledger.entry(store, "trades", DAY)
+    second = _publish(publishing, store, lake)
+    assert second == replace(first, state="skipped")
+    assert ledger.entry(store, "trades", DAY) == before
+
+
+def test_going_back_to_an_old_version_ends_with_it(publishing: Any, store: Any, lake: Path) -> None:
+    for price in (1.5, 2.5, 1.5):
+        content = _version(lake, price)
+        assert _publish(publishing, store, lake).state == "published"
+    assert publishing.read() == content
+
+
+def test_an_empty_plan_takes_the_rows_away(publishing: Any, store: Any, lake: Path) -> None:
+    _version(lake, 1.5)
+    _publish(publishing, store, lake)
+    set_lake(lake)
+    assert _publish(publishing, store, lake).rows == 0
+    assert publishing.read() == []
+    assert _publish(publishing, store, lake).state == "skipped"
+
+
+def test_rows_removed_behind_our_back_are_loaded_again(publishing: Any, store: Any, lake: Path) -> None:
+    content = _version(lake, 1.5)
+    _publish(publishing, store, lake)
+    publishing.tamper()
+    assert len(publishing.read()) == 2
+    assert _publish(publishing, store, lake).state == "published"
+    assert publishing.read() == content
+
+
+def test_a_damaged_partition_is_loaded_again(duckdb_bench: Any, store: Any, lake: Path) -> None:
+    content = _version(lake, 1.5)
+    _publish(duckdb_bench, store, lake)
+    (duckdb_bench.warehouse.folder / "trades" / f"{DAY}.parquet").write_bytes(b"not Parquet")
+    assert _publish(duckdb_bench, store, lake).state == "published"
+    assert duckdb_bench.read() == content
+
+
+def test_rows_that_differ_from_the_lake_fail_with_the_difference_and_stay_open(
+    publishing: Any, store: Any, lake: Path
+) -> None:
+    _version(lake, 1.5)
+    honest = plan(lake)
+    wrong = replace(honest, totals=(replace(honest.totals[0], exact=(5, honest.totals[0].exact[1])),))
+    with pytest.raises(PermanentFailure, match="sum of id is 5 in the lake"):
+        publish(store, publishing.warehouse, TRADES, DAY, lambda: wrong)
+    entry = ledger.entry(store, "trades", DAY)
+    assert entry is not None
+    assert (entry.state, entry.published) == ("intent", None)
+    assert _publish(publishing, store, lake).state == "published"
+
+
+def test_a_float_sum_within_the_tolerance_is_no_difference(publishing: Any, store: Any, lake: Path) -> None:
+    _version(lake, 1.5)
+    honest = plan(lake)
+    near = replace(
+        honest, totals=(replace(honest.totals[0], floats=(honest.totals[0].floats[0] * (1 + 5e-10),)),)
+    )
+    assert publish(store, publishing.warehouse, TRADES, DAY, lambda: near).state == "published"
+    far = replace(
+        honest,
+        fingerprint="far",
+        totals=(replace(honest.totals[0], floats=(honest.totals[0].floats[0] * (1 + 5e-9),)),),
+    )
+    with pytest.raises(PermanentFailure, match="sum of price"):
+        publish(store, publishing.warehouse, TRADES, DAY, lambda: far)
+
+
+def test_what_the_lake_says_after_the_claim_is_published(publishing: Any, store: Any, lake: Path) -> None:
+    _version(lake, 1.5)
+    calls: list[Plan] = []
+
+    def changing() -> Plan:
+        calls.append(plan(lake))
+        if len(calls) == 1:
+            _version(lake, 2.5)
+        return calls[-1]
+
+    outcome = publish(store, publishing.warehouse, TRADES, DAY, changing)
+    assert publishing.read() == rows(price=2.5)
+    assert outcome.fingerprint == plan(lake).fingerprint != calls[0].fingerprint
+
+
+def test_a_held_day_is_not_claimed(publishing: Any, store: Any) -> None:
+    def held() -> Plan:
+        raise DayHeld("2024-01-01 is held")
+
+    with pytest.raises(DayHeld):
+        publish(store, publishing.warehouse, TRADES, DAY, held)
+    assert ledger.entry(store, "trades", DAY) is None
+
+
+def test_a_failed_load_leaves_the_previous_rows_and_the_next_publisher_heals(
+    publishing: Any, store: Any, lake: Path
+) -> None:
+    content = _version(lake, 1.5)
+    _publish(publishing, store, lake)
+    bad = write(lake / "data" / "bad.parquet", [*rows(price=2.5), *rows(count=1, day=NEXT_DAY)])
+    set_lake(lake, bad)
+    with pytest.raises(PermanentFailure, match=NEXT_DAY):
+        _publish(publishing, store, lake)
+    assert publishing.read() == content
+    content = _version(lake, 3.5)
+    _publish(publishing, store, lake)
+    assert publishing.read() == content
+
+
+def test_a_publisher_killed_between_claim_and_load_can_load_no_more(
+    publishing: Any, store: Any, lake: Path
+) -> None:
+    _version(lake, 1.5)
+    with _publisher(publishing, lake, "PAUSE") as process:
+        assert [_line(process), _line(process)] == ["ready", "claimed"]
+    dead = ledger.entry(store, "trades", DAY)
+    assert dead is not None
+    assert dead.state == "intent"
+    content = _version(lake, 2.5)
+    assert _publish(publishing, store, lake).state == "published"
+    with pytest.raises(Superseded):
+        publishing.warehouse.replace_partition(TRADES, DAY, plan(lake).files, dead.generation)
+    assert publishing.read() == content
+
+
+def test_a_publisher_that_wakes_up_late_finds_the_newer_rows(publishing: Any, store: Any, lake: Path) -> None:
+    _version(lake, 1.5)
+    with _publisher(publishing, lake, "PAUSE") as process:
+        assert [_line(process), _line(process)] == ["ready", "claimed"]
+        content = _version(lake, 2.5)
+        assert _publish(publishing, store, lake).state == "published"
+        (lake / "go").touch()
+        assert _line(process) == "skipped"
+    assert publishing.read() == content
+
+
+def test_a_job_whose_client_was_killed_cannot_overwrite_a_newer_publication(
+    bigquery_bench: Any, store: Any, lake: Path
+) -> None:
+    bigquery_bench.warehouse.ensure_table(TRADES)
+    _version(lake, 1.5)
+    bigquery_bench.emulator.arm(load_delay_seconds=3)
+    with _publisher(bigquery_bench, lake) as process:
+        assert _line(process) == "ready"
+        job = _running_load(bigquery_bench, store)
+    bigquery_bench.emulator.arm()
+    content = _version(lake, 2.5)
+    assert _publish(bigquery_bench, store, lake).state == "published"
+    job.reload(timeout=10)
+    assert (job.state, job.error_result["reason"]) == ("DONE", "stopped")
+    assert bigquery_bench.read() == content
+
+
+def test_a_job_whose_client_was_killed_takes_effect_if_nobody_publishes_after_it(
+    bigquery_bench: Any, store: Any, lake: Path
+) -> None:
+    bigquery_bench.warehouse.ensure_table(TRADES)
+    content = _version(lake, 1.5)
+    bigquery_bench.emulator.arm(load_delay_seconds=1)
+    with _publisher(bigquery_bench, lake) as process:
+        assert _line(process) == "ready"
+        _running_load(bigquery_bench, store)
+    time.sleep(1.2)
+    assert bigquery_bench.read() == content
+    bigquery_bench.emulator.arm()
+    assert _publish(bigquery_bench, store, lake).state == "published"
+
+
+def _running_load(bench: Any, store: Any) -> Any:
+    from google.api_core.exceptions import NotFound
+
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        entry = ledger.entry(store, "trades", DAY)
+        if entry is not None:
+            try:
+                job = bench.client.get_job(bench.warehouse.job_id(TRADES, DAY, entry.generation), timeout=10)
+            except NotFound:
+                pass
+            else:
+                assert job.state == "RUNNING"
+                return job
+        time.sleep(0.02)
+    raise AssertionError("the publisher submitted nothing")
+
+
+def test_three_threads_that_publish_one_day_converge(publishing: Any, store: Any, lake: Path) -> None:
+    content = _version(lake, 1.5, count=50)
+    with ThreadPoolExecutor(3) as pool:
+        outcomes = list(pool.map(lambda _: _publish(publishing, store, lake), range(3)))
+    assert "published" in {outcome.state for outcome in outcomes}
+    assert {outcome.rows for outcome in outcomes} == {50}
+    assert publishing.read() == content
+    assert _publish(publishing, store, lake).state == "skipped"
+
+
+def test_three_processes_that_publish_a_changing_day_end_with_its_last_version(
+    publishing: Any, store: Any, lake: Path
+) -> None:
+    _version(lake, 1.5)
+    with (
+        _publisher(publishing, lake) as first,
+        _publisher(publishing, lake) as second,
+        _publisher(publishing, lake) as third,
+    ):
+        processes = (first, second, third)
+        assert [_line(process) for process in processes] == ["ready"] * 3
+        content = _version(lake, 2.5)
+        # Whoever changes the lake publishes afterwards.
+        _publish(publishing, store, lake)
+        assert all(_line(process) in ("published", "skipped") for process in processes)
+    assert publishing.read() == content
+    assert _publish(publishing, store, lake).state == "skipped"
+
+
+def test_a_lost_ledger_does_not_stop_publishing(publishing: Any, store: Any, lake: Path) -> None:
+    _version(lake, 1.5)
+    _publish(publishing, store, lake)
+    store.delete(paths.publication("trades", DAY))
+    content = _version(lake, 2.5)
+    assert _publish(publishing, store, lake).state == "published"
+    assert publishing.read() == content
+
+
+def test_a_publisher_that_is_overtaken_every_time_gives_up_and_says_so(
+    publishing: Any, store: Any, lake: Path
+) -> None:
+    _version(lake, 1.5)
+    publishing.warehouse.ensure_table(TRADES)
+
+    def overtaken() -> Plan:
+        # Somebody else claims whenever this publisher has.
+        ledger.claim(store, "trades", DAY, "another")
+        return plan(lake)
+
+    with pytest.raises(TransientFailure, match="other publishers were faster 2 times"):
+        publish(store, publishing.warehouse, TRADES, DAY, overtaken, attempts=2, patience_seconds=0.1)
+    assert publishing.read() == []
+    assert _publish(publishing, store, lake).state == "published"
+
+
+def test_an_overtaken_publisher_waits_for_the_newer_one_instead_of_overtaking_it(
+    publishing: Any, store: Any, lake: Path
+) -> None:
+    _version(lake, 1.5)
+    overtakers: list[threading.Thread] = []
+    outcomes: list[Outcome] = []
+
+    def slow() -> Plan:
+        result = plan(lake)
+        time.sleep(0.5)
+        return result
+
+    def other() -> None:
+        outcomes.append(publish(store, publishing.warehouse, TRADES, DAY, slow))
+
+    calls: list[int] = []
+
+    def overtaken_once() -> Plan:
+        calls.append(1)
+        if len(calls) == 2:
+            overtakers.append(threading.Thread(target=other))
+            overtakers[0].start()
+            time.sleep(1.0)  # by now the other one has claimed
+        return plan(lake)
+
+    outcome = publish(store, publishing.warehouse, TRADES, DAY, overtaken_once)
+    overtakers[0].join(timeout=30)
+    assert (outcome.state, outcomes[0].state) == ("skipped", "published")
+
+
+def test_loads_beyond_the_daily_limit_wait_for_the_next_day(
+    bigquery_bench: Any, store: Any, lake: Path
+) -> None:
+    bigquery_bench.warehouse._daily_loads = 2
+    for price in (1.5, 2.5):
+        _version(lake, price)
+        _publish(bigquery_bench, store, lake)
+    _version(lake, 3.5)
+    with pytest.raises(TransientFailure, match="2 loads of this table today, the limit is 2: waits for"):
+        _publish(bigquery_bench, store, lake)
+    assert bigquery_bench.read() == rows(price=2.5)
+    _version(lake, 2.5)
+    bigquery_bench.warehouse._daily_loads = 3
+    assert _publish(bigquery_bench, store, lake).state == "published"

@@ -1,0 +1,42 @@
+"""Publish the sample partition in a process of its own.
+
+Usage: ``warehouse_publisher.py WAREHOUSE_JSON LAKE [PAUSE]``.
+
+With ``PAUSE`` it stops for good where it has claimed the partition and read the lake, before it loads. Each
+state is a line of output.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from backfill_assets.lake.store import open_store
+from backfill_assets.settings import BigQueryWarehouse, DuckDBWarehouse, LakeSettings
+from backfill_assets.warehouse.protocol import open_warehouse
+from backfill_assets.warehouse.publish import Plan, publish
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    from warehouse_samples import DAY, TRADES, plan
+
+    settings = TypeAdapter(BigQueryWarehouse | DuckDBWarehouse).validate_json(sys.argv[1])
+    lake = Path(sys.argv[2])
+    calls = 0
+
+    def read_lake() -> Plan:
+        global calls
+        calls += 1
+        result = plan(lake)
+        if sys.argv[3:] == ["PAUSE"] and calls == 2:
+            print("claimed", flush=True)
+            while not (lake / "go").exists():
+                time.sleep(0.02)
+        return result
+
+    store = open_store(LakeSettings(uri=str(lake)))
+    print("ready", flush=True)
+    print(publish(store, open_warehouse(settings), TRADES, DAY, read_lake).state, flush=True)

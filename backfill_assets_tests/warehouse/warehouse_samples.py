@@ -1,0 +1,88 @@
+"""A small table, rows for it, and a lake of one partition: what the tests and their processes publish."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from backfill_assets.columns import Column
+from backfill_assets.warehouse.protocol import LoadFile
+from backfill_assets.warehouse.publish import Plan
+from backfill_assets.warehouse.tables import Table
+from backfill_assets.warehouse.totals import file_totals
+
+DAY, NEXT_DAY = "2024-01-01", "2024-01-02"
+
+TRADES = Table(
+    name="trades",
+    description="Trades of the tests; it's a sample",
+    columns=(
+        Column("date", "DATE", "Day of the file", required=True),
+        Column("exchange", "STRING", "Venue", required=True),
+        Column("symbol", "STRING", "Canonical symbol, the customer's", required=False),
+        Column("timestamp", "TIMESTAMP", "Time at the venue", required=True),
+        Column("id", "INT64", "Trade id"),
+        Column("price", "FLOAT64", "Price in quote units"),
+        Column("is_maker", "BOOL", "Whether the buyer was the maker"),
+    ),
+    time_column="timestamp",
+    exact_sums=("id", "timestamp"),
+    float_sums=("price",),
+)
+
+
+def rows(
+    symbol: str | None = "BTC-USDT", count: int = 3, day: str = DAY, price: float = 10.1
+) -> list[dict[str, Any]]:
+    """As many trades of one symbol, a second apart; ids are larger than a float can hold."""
+    midnight = datetime.fromisoformat(day).replace(tzinfo=UTC)
+    return [
+        {
+            "date": date.fromisoformat(day),
+            "exchange": "binance",
+            "symbol": symbol,
+            "timestamp": midnight + timedelta(seconds=i, microseconds=1),
+            "id": 2**62 + i,
+            "price": price + i,
+            "is_maker": None if i % 2 else True,
+        }
+        for i in range(count)
+    ]
+
+
+def write(path: Path, content: Sequence[dict[str, Any]], schema: pa.Schema = TRADES.schema) -> Path:
+    """Write rows as one Parquet file, replacing it atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    pq.write_table(pa.Table.from_pylist(list(content), schema), temporary)
+    return temporary.replace(path)
+
+
+def load_file(path: Path, count: int | None = None) -> LoadFile:
+    """A local file with as many rows as it has, or as the lake is to say."""
+    return LoadFile(uri=None, path=path, rows=pq.read_metadata(path).num_rows if count is None else count)
+
+
+def set_lake(folder: Path, *files: Path) -> None:
+    """Say what the partition must hold from now on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "current.tmp"
+    temporary.write_text("\n".join(str(file) for file in files))
+    temporary.replace(folder / "current")
+
+
+def plan(folder: Path) -> Plan:
+    """Read what ``set_lake`` said last."""
+    text = (folder / "current").read_text()
+    paths = [Path(line) for line in text.splitlines()]
+    return Plan(
+        fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+        files=[load_file(path) for path in paths],
+        totals=file_totals(TRADES, paths),
+    )
