@@ -1,8 +1,8 @@
 """Days: the only date arithmetic of the package.
 
 Separate from ``partitions`` so that the logic and the command line can count days without importing
-Dagster. A day is a UTC calendar day written ``YYYY-MM-DD``. Times are integer microseconds since the epoch, as the
-vendor writes them.
+Dagster. A day is a UTC calendar day written ``YYYY-MM-DD``. Times are integer microseconds since the
+epoch, as the vendor writes them.
 """
 
 from __future__ import annotations

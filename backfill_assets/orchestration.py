@@ -7,6 +7,7 @@ of the stages does not.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -74,12 +75,15 @@ def daily_checks(
     """
     key = dg.AssetKey([asset] if isinstance(asset, str) else list(asset))
     stopping = set(blocking)
-    specs = [
-        dg.AssetCheckSpec(
-            name=name, asset=key, description=promise, blocking=name in stopping, partitions_def=daily
-        )
-        for name, promise in checks.items()
-    ]
+    with warnings.catch_warnings():
+        # Every user of the command line would be told of the preview at every start.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        specs = [
+            dg.AssetCheckSpec(
+                name=name, asset=key, description=promise, blocking=name in stopping, partitions_def=daily
+            )
+            for name, promise in checks.items()
+        ]
 
     def decorate(function: Callable[..., Iterator[dg.AssetCheckResult]]) -> dg.AssetChecksDefinition:
         return dg.multi_asset_check(specs=specs, name=f"{'_'.join(key.path)}_checks")(function)

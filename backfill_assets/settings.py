@@ -48,6 +48,8 @@ class ProcessEnvironment(BaseSettings):
     model_config = SettingsConfigDict(extra="ignore")
 
     backfill_env: str = "local"
+    backfill_standin_url: str | None = None
+    dagster_home: str | None = None
     dagster_postgres_url: str | None = None
 
 
@@ -232,7 +234,8 @@ def settings_file(environment: str) -> Path:
     path = ENVIRONMENTS / f"{environment}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in ENVIRONMENTS.glob("*.yaml")))
-        msg = f"BACKFILL_ENV={environment}: unknown environment; choose from {known}, or give a path to a .yaml file"
+        choice = f"choose from {known}, or give a path to a .yaml file"
+        msg = f"BACKFILL_ENV={environment}: unknown environment; {choice}"
         raise SettingsError(msg)
     return path
 

@@ -7,7 +7,7 @@ minor version of Dagster is pinned.
 from __future__ import annotations
 
 from dagster import DagsterInstance
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.utils import make_new_backfill_id
 
@@ -31,9 +31,7 @@ def checked_days(start: str, end: str) -> list[str]:
     return days
 
 
-def launch_backfill(
-    instance: DagsterInstance, asset_graph: BaseAssetGraph, start: str, end: str
-) -> str:
+def launch_backfill(instance: DagsterInstance, asset_graph: AssetGraph, start: str, end: str) -> str:
     """Ask for one run per day of the range, of all assets; returns the backfill's id."""
     days = checked_days(start, end)
     backfill = PartitionBackfill.from_asset_partitions(

@@ -39,7 +39,11 @@ def request_days(context: dg.OpExecutionContext, config: RangeConfig) -> str:
     return backfill_id
 
 
-@dg.job(name="range", description="A range of days as a Dagster backfill: one run per day.", executor_def=dg.in_process_executor)
+@dg.job(
+    name="range",
+    description="A range of days as a Dagster backfill: one run per day.",
+    executor_def=dg.in_process_executor,
+)
 def range_job() -> None:
     """Launches the backfill and ends; its runs are Dagster's."""
     request_days()

@@ -74,4 +74,3 @@ def _in_progress(instance: dg.DagsterInstance, day: str) -> bool:
 
 
 SCHEDULES: Final = (daily_0900_utc, ask_again_for_exports)
-

@@ -35,13 +35,17 @@ def candles(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Materia
             feed = Feed.parse(expected.feed)
             manifest = load_manifest(store, feed, day)
             made = [
-                ensure_partials(store, file_of_trades(store, feed, day, version, dict(expected.symbols), settings))
+                ensure_partials(
+                    store, file_of_trades(store, feed, day, version, dict(expected.symbols), settings)
+                )
                 for version in (manifest.candidate, manifest.accepted)
                 if version is not None and feed.data_type == "trades"
             ]
             return made[-1] if made else None
 
-        partials = [p for p in gather(partials_of, record.expected if record else (), WORKERS) if p is not None]
+        partials = [
+            p for p in gather(partials_of, record.expected if record else (), WORKERS) if p is not None
+        ]
         merged = merged_candles(store, day, settings)
     counts = merged.group_by(["exchange", "symbol", "timeframe"]).aggregate([([], "count_all")])
     return dg.MaterializeResult(

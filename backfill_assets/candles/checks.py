@@ -34,9 +34,7 @@ def candles_checks(
     yield frame_check(KEY, "schema", candle_schema(), frame)
     yield frame_check(KEY, "ohlc", ohlc_schema(), frame)
     files = accepted_files(store, day, settings)
-    differing = [
-        {"feed": str(file.feed), **row} for file in files for row in mismatches(store, file)
-    ]
+    differing = [{"feed": str(file.feed), **row} for file in files for row in mismatches(store, file)]
     yield _equality("match_ticks", differing, f"{len(files)} files")
     between = mismatches_between_timeframes(frame, settings.candles.timeframes)
     yield _equality("timeframes", between, f"{len(settings.candles.timeframes)} timeframes")

@@ -132,9 +132,18 @@ def read_partials(store: Store, file: FileOfTrades) -> pa.Table:
 
 
 def merged_candles(
-    store: Store, day: str, settings: Settings, timeframes: Sequence[str] | None = None
+    store: Store,
+    day: str,
+    settings: Settings,
+    timeframes: Sequence[str] | None = None,
+    exchange: str | None = None,
 ) -> pa.Table:
-    """The day's candles of every market and timeframe, from the accepted files of three days.
+    """The day's candles of every timeframe (or of those given), from the accepted files of three days.
+
+    Parameters
+    ----------
+    exchange
+        Only this one's; by default every market.
 
     Returns
     -------
@@ -145,6 +154,7 @@ def merged_candles(
         file
         for file_day in (shift(day, -1), day, shift(day, 1))
         for file in accepted_files(store, file_day, settings)
+        if exchange in (None, file.feed.exchange)
     ]
     partials = gather(lambda file: read_partials(store, file), files, workers=WORKERS)
     return day_of_candles(day, partials, timeframes or settings.candles.timeframes)

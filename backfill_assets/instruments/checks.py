@@ -20,7 +20,7 @@ KEY = dg.AssetKey("instruments")
 @daily_checks(
     "instruments",
     {
-        "schema": "Columns, types and keys are right, increments positive, and every row was listed on the day.",
+        "schema": "Columns, types and keys are right, increments positive, every row was listed on the day.",
         "expected_symbols": "Every feed that the day must have is backed by exactly one instrument.",
     },
     blocking=("schema",),
@@ -36,7 +36,11 @@ def instruments_checks(
     feeds = [Feed.parse(e.feed) for e in record.expected] if record else []
     exchanges = sorted({feed.exchange for feed in feeds})
     tables = [table for e in exchanges if (table := read_instruments(store, e, day)) is not None]
-    frame = pl.concat([pl.DataFrame(table) for table in tables]) if tables else pl.DataFrame(arrow_schema(INSTRUMENT_COLUMNS).empty_table())
+    frame = (
+        pl.concat([pl.DataFrame(table) for table in tables])
+        if tables
+        else pl.DataFrame(arrow_schema(INSTRUMENT_COLUMNS).empty_table())
+    )
     yield frame_check(KEY, "schema", instrument_schema(), frame)
 
     listed = Counter(zip(frame["exchange"], frame["dataset_symbol"], strict=True))

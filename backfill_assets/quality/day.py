@@ -47,7 +47,7 @@ _LISTING: Final = ["dataset_symbol", "available_since", "listing", "available_to
 
 
 class FeedVerdicts(BaseModel):
-    """What is stored beside a feed's manifest: the verdict on the version that counts, and on a pending one."""
+    """Stored beside a feed's manifest: the verdict on the version that counts, and on a pending one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -27,7 +27,9 @@ QUALITY_COLUMNS: Final = (
         "proven, head_proven, inner_proven, degraded, estimated, missing or no_evidence.",
         required=True,
     ),
-    Column("evidence_class", "STRING", "A contiguous ids, B ids with the venue's own holes, C silences only."),
+    Column(
+        "evidence_class", "STRING", "A contiguous ids, B ids with the venue's own holes, C silences only."
+    ),
     Column("quality", "FLOAT64", "Score in [0, 1]; null without rows."),
     Column("rows", "INT64", "Rows of the file.", required=True),
     Column("valid_rows", "INT64", "Rows that enter candles.", required=True),

@@ -172,7 +172,8 @@ def judge_day(
         if score is None or score <= limit
     ]
     if share < thresholds.hold_below:
-        reason = f"only {sum(accepted)} of {len(accepted)} feeds are accepted (hold_below {thresholds.hold_below:g})"
+        limit = f"hold_below {thresholds.hold_below:g}"
+        reason = f"only {sum(accepted)} of {len(accepted)} feeds are accepted ({limit})"
         state: DayState = "held"
         low = [reason, *low]
     elif thresholds.strict and low:

@@ -1,6 +1,7 @@
 """The node ``ticks``: every expected feed of the day as one Parquet file with its profile and its verdict."""
 
 import dagster as dg
+from pydantic import Field
 
 from backfill_assets.failures import PermanentFailure, TransientFailure
 from backfill_assets.feeds import Feed
@@ -18,7 +19,7 @@ class TicksConfig(dg.Config):
     #: Fetch again every feed, or only those named in ``feeds``.
     refresh: bool = False
     #: ``exchange/data_type/SYMBOL`` each; empty means all expected feeds.
-    feeds: list[str] = []
+    feeds: list[str] = Field(default_factory=list)
 
 
 @dg.asset(
@@ -70,7 +71,8 @@ def _insist(report: FetchReport, day: str, *, last_try: bool) -> None:
     """
     failed = report.of("failed")
     if failed and not (last_try and len(failed) < len(report.outcomes)):
-        msg = f"{len(failed)} of {len(report.outcomes)} feeds of {day} were not fetched; {failed[0].feed}: {failed[0].reason}"
+        count = f"{len(failed)} of {len(report.outcomes)} feeds"
+        msg = f"{count} of {day} were not fetched; {failed[0].feed}: {failed[0].reason}"
         raise TransientFailure(msg)
 
 

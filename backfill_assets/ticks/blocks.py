@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.failures import CorruptFeed, TransientFailure
 
@@ -79,7 +79,8 @@ def read_blocks(source: HashingFile, name: str, block_bytes: int = BLOCK_BYTES) 
     """
     from isal import igzip, igzip_lib
 
-    damage: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error, igzip_lib.IsalError)
+    # igzip_lib's stub gives the exception class no type.
+    damage: tuple[Any, ...] = (EOFError, gzip.BadGzipFile, zlib.error, igzip_lib.IsalError)
     capacity, have = 2 * block_bytes, 0
     buffer = bytearray(capacity + SLACK)
     # A generous buffer of compressed bytes: with the default 8 kB the file system is asked 500 times more.

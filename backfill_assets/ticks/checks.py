@@ -1,10 +1,11 @@
 """What the ticks of a day promise: files that are what their manifests say, complete and sound.
 
-``schema`` stops the run, because it fails only by a bug of ours. The scores gate inside publishing, which asks
-the verdicts; here they are shown, with ERROR where a day score is not above its threshold.
+``schema`` stops the run, because it fails only by a bug of ours. The scores gate inside publishing, which
+asks the verdicts; here they are shown, with ERROR where a day score is not above its threshold.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
@@ -22,7 +23,7 @@ KEY = dg.AssetKey("ticks")
 @daily_checks(
     "ticks",
     {
-        "schema": "Every file has the columns of its data type and the rows that its manifest and profile count.",
+        "schema": "Files have their data type's columns and the rows that manifest and profile count.",
         "completeness": "The day's completeness is above its threshold and no feed is missing or incomplete.",
         "quality": "The day's quality is above its threshold and no feed breaks a rule.",
     },
@@ -35,9 +36,9 @@ def ticks_checks(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> 
     settings, store, day = lake.settings(), lake.store(), context.partition_key
     judged = judge(store, day, settings.thresholds)
 
-    def row(feed: JudgedFeed) -> dict[str, object] | None:
+    def row(feed: JudgedFeed) -> dict[str, Any] | None:
         version = feed.manifest.current
-        return version and profile_row(store, feed.feed, day, feed.manifest, version)
+        return None if version is None else profile_row(store, feed.feed, day, feed.manifest, version)
 
     rows = [found for found in gather(row, judged.feeds) if found is not None]
     frame = pl.DataFrame(rows, schema=profile_frame_schema())
@@ -60,7 +61,10 @@ def _score(judged: JudgedDay, name: str, score: float | None, threshold: float) 
         check_name=name,
         passed=enough and not cases,
         severity=dg.AssetCheckSeverity.WARN if enough else dg.AssetCheckSeverity.ERROR,
-        description=f"{name} of the day: {shown} (threshold {threshold:g}); {len(rows)} of {frame.height} feeds fall short",
+        description=(
+            f"{name} of the day: {shown} (threshold {threshold:g}); "
+            f"{len(rows)} of {frame.height} feeds fall short"
+        ),
         metadata={
             "score": dg.MetadataValue.float(score) if score is not None else dg.MetadataValue.null(),
             "threshold": threshold,

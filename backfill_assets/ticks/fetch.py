@@ -19,6 +19,7 @@ from backfill_assets.days import MICROSECONDS_PER_SECOND, utc_now
 from backfill_assets.failures import (
     BackfillError,
     CorruptFeed,
+    FeedAbsent,
     PermanentFailure,
     TransientFailure,
 )
@@ -49,7 +50,7 @@ DOWNLOAD_ROUNDS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class FeedOutcome:
-    """How one feed ended: ``fetched``, ``kept`` (was there already), ``absent``, ``rejected`` or ``failed``."""
+    """How one feed ended: ``fetched``, ``kept`` (it was there), ``absent``, ``rejected`` or ``failed``."""
 
     feed: Feed
     state: str
@@ -224,7 +225,7 @@ def _fetch_round(
 
 
 def _not_downloaded(worker: _Worker, feed: Feed, failure: BackfillError) -> FeedOutcome:
-    if isinstance(failure, PermanentFailure):
+    if isinstance(failure, FeedAbsent):
         return worker.absent(feed, str(failure))
     return _failed(feed, str(failure))
 

@@ -46,6 +46,8 @@ _FIRST_WAIT_SECONDS: Final = 0.1
 _LONGEST_WAIT_SECONDS: Final = 5.0
 #: The label that tells a load of this very call from another one with the same id.
 _CLAIM: Final = "backfill-claim"
+#: A day of microsecond timestamps or large ids overflows a sum of INT64, so halves of the values are summed.
+_HALF: Final = 2**32
 #: The service's older names of types.
 _TYPES: Final = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
 
@@ -164,7 +166,7 @@ class BigQueryWarehouse:
                 timeout=_REQUEST_SECONDS,
             )
             rows = job.result(retry=self._retry, timeout=self._job_timeout_seconds)
-            return totals_from_rows(table, (row.values() for row in rows))
+            return totals_from_rows(table, (_whole_sums(table, row.values()) for row in rows))
 
     def close(self) -> None:
         """Close the client's connections."""
@@ -329,13 +331,23 @@ def _check_partitioning(table: Table, there: bigquery.Table, name: str) -> None:
 def _totals_query(table: Table, name: str) -> str:
     groups = [f"`{column}`" for column in table.group_by]
     time_us = f"UNIX_MICROS(`{table.time_column}`)" if table.time_column else "CAST(NULL AS INT64)"
-    # NUMERIC, since a day of microsecond timestamps or large ids overflows a sum of INT64.
     exact = [
-        f"SUM(CAST({f'UNIX_MICROS(`{c}`)' if table.column(c).type == 'TIMESTAMP' else f'`{c}`'} AS NUMERIC))"
+        half
         for c in table.exact_sums
+        for value in [f"UNIX_MICROS(`{c}`)" if table.column(c).type == "TIMESTAMP" else f"`{c}`"]
+        for half in (f"SUM(DIV({value}, {_HALF}))", f"SUM(MOD({value}, {_HALF}))")
     ]
     values = [*groups, "COUNT(*)", f"MIN({time_us})", f"MAX({time_us})", *exact]
     values += [f"SUM(`{column}`)" for column in table.float_sums]
     columns = ", ".join(f"{value} AS v{i}" for i, value in enumerate(values))
     last = f"GROUP BY {', '.join(groups)}" if groups else "HAVING COUNT(*) > 0"
     return f"SELECT {columns} FROM `{name}` WHERE `{table.partition_column}` = @day {last}"
+
+
+def _whole_sums(table: Table, row: Sequence[Any]) -> list[Any]:
+    """A row of the totals query with its halves put together."""
+    start = len(table.group_by) + 3
+    end = start + 2 * len(table.exact_sums)
+    halves = [int(value or 0) for value in row[start:end]]
+    whole = [high * _HALF + low for high, low in zip(halves[::2], halves[1::2], strict=True)]
+    return [*row[:start], *whole, *row[end:]]

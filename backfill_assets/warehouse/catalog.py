@@ -28,7 +28,7 @@ def _ticks_table(data_type: str) -> Table:
     names = [column.name for column in columns]
     return Table(
         name=data_type,
-        description=f"Rows of the vendor's {data_type} files; date is the day of the file, by arrival in UTC.",
+        description=f"Rows of the vendor's {data_type} files; date is the file's day, by arrival in UTC.",
         columns=columns,
         group_by=("exchange", "dataset_symbol"),
         time_column="timestamp",

@@ -1,4 +1,4 @@
-"""What a published day promises: the warehouse holds what the lake says, row for row as far as totals tell."""
+"""What a published day promises: the warehouse holds what the lake says, as far as totals can tell."""
 
 from collections.abc import Iterator
 

@@ -170,7 +170,9 @@ class Publisher:
             copy = self.stack.enter_context(self.store.local_copy(path))
             files.append(LoadFile(uri=uri if uri.startswith(GCS_SCHEME) else None, path=copy, rows=rows))
             local.append(copy)
-        return Partition(_fingerprint(table, [content for _, content, _ in stored]), tuple(files), tuple(local))
+        return Partition(
+            _fingerprint(table, [content for _, content, _ in stored]), tuple(files), tuple(local)
+        )
 
     def _made(self, table: Table, day: str, rows: pa.Table) -> Partition:
         """A partition that is computed from the lake; the same rows are the same bytes."""

@@ -69,6 +69,8 @@ class Entry(_Document):
         Names of the files of an open load, which must not be deleted.
     claimed_at
         When the latest claim was made.
+    failure
+        Why the latest claim came to nothing, if its publisher lived to say so; nobody waits for it then.
     published
         The last publication that was completed; while the state is ``intent`` the partition may already hold
         something newer.
@@ -80,6 +82,7 @@ class Entry(_Document):
     open: tuple[int, ...] = ()
     loading: tuple[str, ...] = ()
     claimed_at: AwareDatetime
+    failure: str | None = None
     published: Published | None = None
 
 
@@ -170,6 +173,21 @@ def complete(
 
     _changed(store, table, day, change)
     return published
+
+
+def give_up(store: Store, table: str, day: str, mine: Entry, failure: str) -> None:
+    """Record that the claim failed; it stays open, since its load may still be running.
+
+    Raises
+    ------
+    Superseded
+        The claim is no longer the latest.
+    """
+
+    def change(current: Entry | None) -> Entry:
+        return _held(current, table, day, mine.generation).model_copy(update={"failure": failure})
+
+    _changed(store, table, day, change)
 
 
 def is_latest(store: Store, table: str, day: str, mine: Entry) -> bool:

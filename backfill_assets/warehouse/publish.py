@@ -12,10 +12,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from backfill_assets.failures import PermanentFailure, Superseded, TransientFailure
+from backfill_assets.failures import BackfillError, PermanentFailure, Superseded, TransientFailure
 from backfill_assets.lake.store import Store
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.protocol import LoadFile, Warehouse
@@ -25,7 +26,7 @@ from backfill_assets.warehouse.totals import GroupTotals, compare_totals, total_
 #: Times that a publisher takes a partition over before it leaves it to the others.
 ATTEMPTS: Final = 6
 #: How long a publisher that was overtaken waits for the other one before it takes the partition over again.
-PATIENCE_SECONDS: Final = 120.0
+PATIENCE_SECONDS: Final = 300.0
 
 _DIFFERENCES_SHOWN: Final = 5
 _LONGEST_WAIT_SECONDS: Final = 2.0
@@ -102,6 +103,10 @@ def publish(
             return _take_over(store, warehouse, table, day, mine, plan)
         except Superseded:
             _wait_for_others(store, table, day, mine, patience_seconds)
+        except BackfillError as error:
+            with suppress(BackfillError):  # the failure itself says more than a ledger out of reach
+                ledger.give_up(store, table.name, day, mine, str(error))
+            raise
     msg = f"{table.name} {day}: other publishers were faster {attempts} times: run again when they have ended"
     raise TransientFailure(msg)
 
@@ -178,7 +183,9 @@ def _wait_for_others(
     wait = 0.05
     while time.monotonic() < deadline:
         entry = ledger.entry(store, table.name, day)
-        if entry is None or entry.state == "done" or entry.generation == mine.generation:
+        if entry is None or entry.generation == mine.generation:
+            return
+        if entry.state == "done" or entry.failure is not None:
             return
         time.sleep(random.uniform(0.5, 1.0) * wait)
         wait = min(_LONGEST_WAIT_SECONDS, wait * 1.5)

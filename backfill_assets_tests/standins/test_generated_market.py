@@ -130,7 +130,7 @@ def test_real_days_quirks_are_there(market: Market) -> None:
     assert {SIDES[code] for code in set(kraken.side)} == {"buy", "sell", "unknown"}
     assert (kraken.id == NO_ID).all()
     minutes = np.unique((kraken.timestamp_us - start_us(DAY)) // 60_000_000)
-    assert 172 <= 1440 - len(minutes) < 500, "an illiquid pair is quiet for 12 % of the minutes and more"
+    assert 350 < 1440 - len(minutes) < 500, "more minutes are quiet than chance alone leaves (about 310)"
     traded = np.unique((binance.timestamp_us - start_us(DAY)) // 60_000_000)
     assert 3 <= 1440 - len(traded[traded >= 0]) <= 5, "a busy pair is quiet for a few minutes"
     assert {SIDES[code] for code in set(binance.side)} == {"buy", "sell"}

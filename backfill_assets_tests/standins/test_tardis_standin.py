@@ -353,6 +353,8 @@ def test_after_the_stop_nobody_is_served_and_nobody_waits(market: Market) -> Non
         standin.faults.put("/v1/exchanges/binance", Fault(delay_seconds=60))
         slow = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         slow.request("GET", "/v1/exchanges/binance")
+        while not standin.counting.now:
+            time.sleep(0.01)
         started = time.perf_counter()
     assert time.perf_counter() - started < 5
     while standin.counting.now and time.perf_counter() - started < 5:

@@ -122,6 +122,7 @@ def test_rows_that_differ_from_the_lake_fail_with_the_difference_and_stay_open(
     entry = ledger.entry(store, "trades", DAY)
     assert entry is not None
     assert (entry.state, entry.published) == ("intent", None)
+    assert "sum of id is 5" in (entry.failure or "")
     assert _publish(publishing, store, lake).state == "published"
 
 

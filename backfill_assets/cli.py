@@ -1,0 +1,120 @@
+"""The command line: parses, calls, prints. What a command does is in the module that it calls.
+
+Everything heavy is imported by the command that needs it, so that ``--help`` and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from backfill_assets.days import parse_day
+from backfill_assets.failures import BackfillError
+
+
+class _OneLineErrors(click.Group):
+    """Deliberate failures are told in one line, with exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BackfillError as failure:
+            raise click.ClickException(str(failure)) from failure
+
+
+class _Day(click.ParamType[str]):
+    name = "YYYY-MM-DD"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return parse_day(value).isoformat()
+        except BackfillError as failure:
+            self.fail(str(failure), param, ctx)
+
+
+DAY = _Day()
+
+
+@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="backfill-assets")
+def main() -> None:
+    """Daily crypto market data: Tardis ticks to candles to BigQuery, proven day by day."""
+
+
+@main.command()
+@click.option("--date", "day", type=DAY, default="2024-01-01", show_default=True, help="The day to run.")
+def demo(day: str) -> None:
+    """Run one day of the local universe, from a stand-in for Tardis to the embedded warehouse."""
+    from backfill_assets.settings import ProcessEnvironment
+
+    if ProcessEnvironment().backfill_standin_url is None:
+        from backfill_assets.standins.run import run_with_standins
+
+        sys.exit(run_with_standins([sys.executable, "-m", "backfill_assets.cli", "demo", "--date", day]))
+    from backfill_assets.demo import run_demo
+
+    sys.exit(run_demo(day))
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.")
+@click.option(
+    "--datasets",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Serve the files below this directory, laid out like the URL path, instead of a generated market.",
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def standins(port: int, datasets: Path | None, command: tuple[str, ...]) -> None:
+    """Serve a stand-in for Tardis on loopback; with a COMMAND behind --, for as long as it runs."""
+    from backfill_assets.standins.run import run_with_standins, serve_standins
+
+    if command:
+        sys.exit(run_with_standins(command, datasets_dir=datasets, port=port))
+    serve_standins(port, datasets)
+
+
+@main.command()
+@click.option("--date", "day", type=DAY, required=True, help="Day of open_time, in UTC.")
+@click.option("--exchange", required=True, help="The vendor's exchange id, e.g. binance.")
+@click.option("--symbol", required=True, help="Canonical symbol, e.g. BTC-USDT.")
+@click.option("--timeframe", default="1m", show_default=True, help="1m, 5m, 15m, 1h, 4h, 1d, ...")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "parquet"]),
+    default="table",
+    show_default=True,
+    help="Where to: a table to read, or CSV or Parquet to standard output.",
+)
+def candles(day: str, exchange: str, symbol: str, timeframe: str, form: str) -> None:
+    """Print the candles of one market and day from the lake's accepted data."""
+    from backfill_assets.candles.query import market_candles, write_candles
+    from backfill_assets.lake.store import open_store
+    from backfill_assets.settings import current_settings
+
+    settings = current_settings()
+    found = market_candles(open_store(settings.lake), settings, day, exchange, symbol, timeframe)
+    write_candles(found, form, sys.stdout.buffer)
+
+
+@main.command()
+def doctor() -> None:
+    """Check settings, reachability and permissions, and say what to mend."""
+    from backfill_assets.doctor import examine
+
+    findings = 0
+    for finding in examine():
+        mark = click.style("ok  ", fg="green") if finding.ok else click.style("FAIL", fg="red")
+        click.echo(f"{mark}  {finding.what}: {finding.text}")
+        findings += not finding.ok
+    if findings:
+        plural = "s" if findings > 1 else ""
+        msg = f"{findings} thing{plural} to mend"
+        raise click.ClickException(msg)
+
+
+if __name__ == "__main__":
+    main(prog_name="backfill-assets")

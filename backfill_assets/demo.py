@@ -1,0 +1,202 @@
+"""The quickstart: one day through Dagster, shown while it works, with a table of what came of it.
+
+Runs the same job as the schedule does, on the instance of ``DAGSTER_HOME`` where there is one. Nothing is
+simulated but the vendor.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table as RichTable
+
+from backfill_assets.lake.store import open_store
+from backfill_assets.quality.day import JudgedDay, judge
+from backfill_assets.settings import ProcessEnvironment, Settings, current_settings, resolve
+from backfill_assets.warehouse.catalog import CANDLES, TICKS
+from backfill_assets.warehouse.protocol import open_warehouse
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+POLL_SECONDS: Final = 0.2
+_QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the run did, from the metadata of its materializations."""
+
+    fetched: int
+    kept: int
+    loads: int
+    skipped: int
+
+
+def run_demo(day: str) -> int:
+    """Run the day, print the table; exit code 0 if the run succeeded, else 1."""
+    console = Console()
+    started = time.monotonic()
+    console.print(f"[bold]{day}[/] through Dagster: Tardis stand-in → lake → candles → warehouse")
+    succeeded, work = _run(day, console)
+    settings = current_settings()
+    store = open_store(settings.lake)
+    judged = judge(store, day, settings.thresholds)
+    if judged.feeds:
+        console.print(_table(judged, settings, day))
+    _say_work(console, work, time.monotonic() - started)
+    if not succeeded:
+        console.print(
+            f"[red]The run failed; the day is {judged.scores.state}.[/] See above, or run `make ui`."
+        )
+        return 1
+    _say_next(console, settings, day)
+    return 0
+
+
+def _run(day: str, console: Console) -> tuple[bool, Work]:
+    """Run the job in a thread and show its event log while it grows."""
+    import dagster as dg
+
+    from backfill_assets.definitions import defs
+
+    job = defs.resolve_job_def("day")
+    home = ProcessEnvironment().dagster_home
+    instance = dg.DagsterInstance.get() if home else dg.DagsterInstance.ephemeral()
+    run_id = str(uuid.uuid4())
+    outcome: list[dg.ExecuteInProcessResult] = []
+
+    def execute() -> None:
+        outcome.append(
+            job.execute_in_process(
+                partition_key=day, instance=instance, run_id=run_id, run_config=_QUIET, raise_on_error=False
+            )
+        )
+
+    with instance:
+        thread = threading.Thread(target=execute, name="dagster-run")
+        thread.start()
+        _follow(instance, run_id, thread, console, len(job.nodes))
+        thread.join()
+    if not outcome:
+        return False, Work(0, 0, 0, 0)
+    return outcome[0].success, _work(outcome[0])
+
+
+def _follow(
+    instance: dg.DagsterInstance, run_id: str, thread: threading.Thread, console: Console, steps: int
+) -> None:
+    columns = (
+        SpinnerColumn(),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed}/{task.total} steps"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting", total=steps)
+        while thread.is_alive():
+            _show(instance, run_id, progress, task)
+            time.sleep(POLL_SECONDS)
+        _show(instance, run_id, progress, task)
+    for text in _failures(instance, run_id):
+        console.print(f"[red]{text}[/]")
+
+
+def _show(instance: dg.DagsterInstance, run_id: str, progress: Progress, task: Any) -> None:
+    if not instance.has_run(run_id):
+        return
+    events = instance.all_logs(run_id)
+    done = sum(1 for e in events if e.dagster_event is not None and e.dagster_event.is_step_success)
+    latest = next((e.user_message for e in reversed(events) if not e.is_dagster_event and e.user_message), "")
+    progress.update(task, completed=done, description=latest.strip()[:70])
+
+
+def _failures(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    found = []
+    for entry in instance.all_logs(run_id):
+        event = entry.dagster_event
+        if event is not None and event.is_step_failure:
+            data = event.step_failure_data
+            reason = data.user_failure_data.description if data.user_failure_data else None
+            error = data.error.message.strip() if data.error else "failed"
+            found.append(f"{event.step_key}: {reason or error}")
+        check = event.asset_check_evaluation_data if event is not None and _is_check(event) else None
+        if check is not None and not check.passed:
+            found.append(f"check {check.asset_key.to_user_string()} {check.check_name}: {check.description}")
+    return found
+
+
+def _is_check(event: dg.DagsterEvent) -> bool:
+    return event.event_type_value == "ASSET_CHECK_EVALUATION"
+
+
+def _work(result: dg.ExecuteInProcessResult) -> Work:
+    counts: Counter[str] = Counter()
+    for event in result.get_asset_materialization_events():
+        for name, value in event.materialization.metadata.items():
+            if name in ("feeds_fetched", "feeds_kept", "loads", "skipped"):
+                counts[name] += int(str(value.value))
+    return Work(counts["feeds_fetched"], counts["feeds_kept"], counts["loads"], counts["skipped"])
+
+
+def _table(judged: JudgedDay, settings: Settings, day: str) -> RichTable:
+    warehouse = open_warehouse(settings.warehouse)
+    rows = {t.group: t.rows for t in warehouse.totals(TICKS["trades"], day)}
+    candles: Counter[tuple[str | None, str | None]] = Counter()
+    for total in warehouse.totals(CANDLES, day):
+        candles[total.group[0], total.group[1]] += total.rows
+    warehouse.close()
+    title = f"{day}: {judged.scores.state}"
+    table = RichTable(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    table.add_column("feed", no_wrap=True)
+    for name in ("rows", "candles", "completeness"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    table.add_column("published")
+    for feed in judged.feeds:
+        verdict = feed.verdict
+        published = sum(rows.get((feed.feed.exchange, name), 0) for name, _ in feed.symbols)
+        canonical = {name for _, name in feed.symbols}
+        made = sum(candles[feed.feed.exchange, name] for name in canonical)
+        score = "–" if verdict.completeness is None else f"{verdict.completeness:.4f}"
+        style = {"publish": "green", "quarantine": "red", "missing": "red"}.get(verdict.outcome, "yellow")
+        table.add_row(
+            str(feed.feed),
+            f"{verdict.rows:,}",
+            f"{made:,}",
+            f"{score} {verdict.completeness_state}",
+            f"[{style}]{verdict.outcome}[/]",
+            "yes" if published == verdict.rows else "[red]no[/]",
+        )
+    return table
+
+
+def _say_work(console: Console, work: Work, seconds: float) -> None:
+    did = f"{work.fetched} feeds fetched, {work.loads} partitions loaded in {seconds:.1f} s."
+    if work.fetched == 0 and work.loads == 0 and work.kept:
+        did = (
+            f"Nothing was done twice: {work.kept} feeds were in the lake already, "
+            f"{work.skipped} partitions held what the lake says ({seconds:.1f} s)."
+        )
+    console.print(did, soft_wrap=True)
+
+
+def _say_next(console: Console, settings: Settings, day: str) -> None:
+    lines = [
+        f"  backfill-assets candles --date {day} --exchange binance --symbol BTC-USDT --timeframe 1h",
+        "  make ui          # the graph, its checks and a backfill of January 2024 with the mouse",
+    ]
+    if settings.warehouse.kind == "duckdb":
+        folder = resolve(settings.warehouse.folder)
+        query = "select * from quality"
+        database = f"duckdb.connect('{folder}/warehouse.duckdb')"
+        lines.append(f"  python -c \"import duckdb; print({database}.sql('{query}'))\"")
+    console.print("Look at next:", *lines, sep="\n", highlight=False, soft_wrap=True)

@@ -1,0 +1,240 @@
+"""What only the embedded warehouse promises: readers never wait or block, and nothing is left by the dead."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from warehouse_samples import DAY, NEXT_DAY, TRADES, load_file, rows, write
+
+from backfill_assets.columns import Column
+from backfill_assets.failures import PermanentFailure, TransientFailure
+from backfill_assets.warehouse.duckdb import DuckDBWarehouse
+from backfill_assets.warehouse.parquet import ROW_GROUP_ROWS, concatenate
+from backfill_assets.warehouse.tables import Table
+
+pytestmark = pytest.mark.timeout(60)
+
+READER = """
+import duckdb, sys
+connection = duckdb.connect(sys.argv[1], read_only=True)
+for line in sys.stdin:
+    print(connection.sql("SELECT count(*) FROM trades").fetchone()[0], flush=True)
+"""
+
+WRITER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from warehouse_samples import DAY, TRADES, load_file
+from backfill_assets.warehouse.duckdb import DuckDBWarehouse
+warehouse = DuckDBWarehouse(Path(sys.argv[2]))
+files = [load_file(Path(sys.argv[3]))] * 40
+generation = 1
+print("ready", flush=True)
+while True:
+    generation += 1
+    warehouse.replace_partition(TRADES, DAY, files, generation)
+"""
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> DuckDBWarehouse:
+    made = DuckDBWarehouse(tmp_path / "warehouse")
+    made.ensure_table(TRADES)
+    return made
+
+
+def test_a_reader_in_another_process_neither_blocks_a_writer_nor_misses_its_rows(
+    warehouse: DuckDBWarehouse, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "1.parquet", rows())
+    command = [sys.executable, "-c", READER, str(warehouse.database)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"
+    ) as reader:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        try:
+            for generation, expected in ((None, "0"), (1, "3"), (2, "6")):
+                if generation:
+                    warehouse.replace_partition(TRADES, DAY, [load_file(path)] * generation, generation)
+                reader.stdin.write("\n")
+                reader.stdin.flush()
+                assert reader.stdout.readline().strip() == expected
+            # Nor does it keep the views from changing.
+            warehouse.ensure_table(Table("more", "", TRADES.columns))
+        finally:
+            reader.kill()
+    with duckdb.connect(str(warehouse.database), read_only=True) as connection:
+        assert connection.sql("SELECT count(*) FROM more").fetchone() == (0,)
+
+
+def test_views_carry_the_descriptions(warehouse: DuckDBWarehouse) -> None:
+    with duckdb.connect(str(warehouse.database), read_only=True) as connection:
+        comments = connection.sql(
+            "SELECT comment FROM duckdb_views() WHERE view_name = 'trades' UNION ALL "
+            "SELECT comment FROM duckdb_columns() WHERE table_name = 'trades' AND column_name = 'symbol'"
+        ).fetchall()
+    assert comments == [(TRADES.description,), (TRADES.column("symbol").description,)]
+
+
+def test_a_folder_that_was_moved_is_put_right_when_it_is_used(
+    warehouse: DuckDBWarehouse, tmp_path: Path
+) -> None:
+    warehouse.replace_partition(TRADES, DAY, [load_file(write(tmp_path / "1.parquet", rows()))], 1)
+    moved = DuckDBWarehouse(warehouse.folder.rename(tmp_path / "mo'ved"))
+    moved.ensure_table(TRADES)
+    with duckdb.connect(str(moved.database), read_only=True) as connection:
+        assert connection.sql("SELECT count(*) FROM trades").fetchone() == (3,)
+
+
+def test_the_database_file_is_left_alone_while_its_views_stay_the_same(warehouse: DuckDBWarehouse) -> None:
+    before = warehouse.database.stat().st_ino
+    warehouse.ensure_table(TRADES)
+    assert warehouse.database.stat().st_ino == before
+    warehouse.ensure_table(Table("trades", "another text", TRADES.columns))
+    assert warehouse.database.stat().st_ino != before
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_partition_and_no_litter(
+    warehouse: DuckDBWarehouse, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "1.parquet", rows(count=500))
+    warehouse.replace_partition(TRADES, DAY, [load_file(path)], 1)
+    command = [sys.executable, "-c", WRITER, str(Path(__file__).parent), str(warehouse.folder), str(path)]
+    for wait in (0.0, 0.013, 0.029, 0.041):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "ready\n"
+            time.sleep(wait)
+            writer.send_signal(signal.SIGKILL)
+        partition = warehouse.folder / "trades" / f"{DAY}.parquet"
+        assert pq.read_table(partition).num_rows in (500, 20_000)
+    (partition.parent / f".{DAY}.parquet.0.tmp").write_text("left by the dead")
+    warehouse.replace_partition(TRADES, DAY, [load_file(path)], 10**6)
+    assert sorted(p.name for p in partition.parent.iterdir()) == [f"{DAY}.parquet", "schema.parquet"]
+
+
+def test_a_load_that_fails_leaves_no_litter(warehouse: DuckDBWarehouse, tmp_path: Path) -> None:
+    bad = write(tmp_path / "bad.parquet", rows(day=NEXT_DAY))
+    with pytest.raises(PermanentFailure, match=f"has rows of {NEXT_DAY}"):
+        warehouse.replace_partition(TRADES, DAY, [load_file(bad)], 1)
+    assert [p.name for p in (warehouse.folder / "trades").iterdir()] == ["schema.parquet"]
+
+
+def test_a_lock_that_is_never_released_is_named(warehouse: DuckDBWarehouse, tmp_path: Path) -> None:
+    impatient = DuckDBWarehouse(warehouse.folder, lock_timeout_seconds=0.1)
+    impatient.fence(TRADES, DAY, [1])
+    lock = warehouse.folder / ".state" / "trades" / f"{DAY}.lock"
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(TransientFailure, match=str(lock)):
+            impatient.fence(TRADES, DAY, [2])
+        impatient.fence(TRADES, NEXT_DAY, [2])
+    impatient.fence(TRADES, DAY, [2])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermanentFailure, match="mend its permissions"):
+        DuckDBWarehouse(tmp_path / "warehouse").ensure_table(TRADES)
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "warehouse").write_text("")
+    with pytest.raises(PermanentFailure, match="cannot be written"):
+        DuckDBWarehouse(tmp_path / "warehouse").ensure_table(TRADES)
+
+
+def test_a_file_in_a_bucket_is_refused_with_the_remedy(warehouse: DuckDBWarehouse, tmp_path: Path) -> None:
+    from backfill_assets.warehouse.protocol import LoadFile
+
+    with pytest.raises(PermanentFailure, match="use a lake in a directory"):
+        warehouse.replace_partition(TRADES, DAY, [LoadFile("gs://b/x.parquet", None, 1)], 1)
+
+
+def test_a_file_with_other_rows_than_the_lake_says_is_refused(
+    warehouse: DuckDBWarehouse, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "1.parquet", rows())
+    with pytest.raises(PermanentFailure, match="holds 3 rows, the lake says 4"):
+        warehouse.replace_partition(TRADES, DAY, [load_file(path, 4)], 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "accepted"),
+    [
+        ("exchange", pa.dictionary(pa.int32(), pa.string()), True),
+        ("exchange", pa.large_string(), True),
+        ("timestamp", pa.timestamp("us", "+00:00"), True),
+        ("timestamp", pa.timestamp("ms", "UTC"), False),
+        ("id", pa.int32(), False),
+        ("price", pa.float32(), False),
+    ],
+)
+def test_another_form_of_the_same_type_is_accepted_and_another_type_is_not(
+    warehouse: DuckDBWarehouse, tmp_path: Path, name: str, kind: pa.DataType, accepted: bool
+) -> None:
+    index = TRADES.schema.get_field_index(name)
+    schema = TRADES.schema.set(index, pa.field(name, kind, nullable=TRADES.schema.field(name).nullable))
+    content = [{**row, "id": row["id"] - 2**62} for row in rows()]
+    content = [{**row, "timestamp": row["timestamp"].replace(microsecond=0)} for row in content]
+    path = write(tmp_path / "1.parquet", content, schema)
+    if accepted:
+        warehouse.replace_partition(TRADES, DAY, [load_file(path)], 1)
+        assert pq.read_table(warehouse.folder / "trades" / f"{DAY}.parquet").to_pylist() == content
+    else:
+        with pytest.raises(PermanentFailure, match=f"column {name} is {kind}"):
+            warehouse.replace_partition(TRADES, DAY, [load_file(path)], 1)
+
+
+def test_equal_rows_give_equal_bytes_however_they_were_cut(tmp_path: Path) -> None:
+    content = pa.Table.from_pylist(rows(count=1000), TRADES.schema)
+    whole, first, second = tmp_path / "whole.parquet", tmp_path / "first.parquet", tmp_path / "second.parquet"
+    pq.write_table(content, whole)
+    pq.write_table(content.slice(0, 333), first, row_group_size=10)
+    pq.write_table(content.slice(333), second, compression="gzip")
+    concatenate(TRADES, DAY, [load_file(whole)], tmp_path / "a.parquet")
+    concatenate(TRADES, DAY, [load_file(first), load_file(second)], tmp_path / "b.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    concatenate(TRADES, DAY, [load_file(second), load_file(first)], tmp_path / "c.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() != (tmp_path / "c.parquet").read_bytes()
+
+
+def test_many_files_are_brought_together_in_bounded_memory(tmp_path: Path) -> None:
+    slim = Table(
+        "slim", "", (Column("date", "DATE", "", required=True), Column("id", "INT64", "")), (), group_by=()
+    )
+    content = pa.table({"date": pa.array([rows()[0]["date"]] * 500_000), "id": range(500_000)}, slim.schema)
+    path = tmp_path / "1.parquet"
+    pq.write_table(content, path)
+    del content
+    concatenate(slim, DAY, [load_file(path)], tmp_path / "warm-up.parquet")
+    before = psutil.Process().memory_info().rss
+    assert concatenate(slim, DAY, [load_file(path)] * 20, tmp_path / "all.parquet") == 10_000_000
+    # 10 million rows are 120 MB in memory.
+    assert psutil.Process().memory_info().rss - before < 60_000_000
+    metadata = pq.read_metadata(tmp_path / "all.parquet")
+    assert metadata.row_group(0).num_rows == ROW_GROUP_ROWS
+    assert metadata.num_rows == 10_000_000
+
+
+def test_a_damaged_state_is_named_with_the_remedy(warehouse: DuckDBWarehouse) -> None:
+    warehouse.fence(TRADES, DAY, [1])
+    state: Any = warehouse.folder / ".state" / "trades" / f"{DAY}.json"
+    state.write_text("{")
+    with pytest.raises(PermanentFailure, match="is damaged: delete it"):
+        warehouse.fence(TRADES, DAY, [2])
