@@ -28,11 +28,9 @@ class _OneLineErrors(click.Group):
 class _Day(click.ParamType[str]):
     name = "YYYY-MM-DD"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return parse_day(value).isoformat()
-        except BackfillError as failure:
-            self.fail(str(failure), param, ctx)
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        # A BackfillError, told in one line, rather than click's own error with the usage before it.
+        return parse_day(value).isoformat()
 
 
 DAY = _Day()

@@ -10,16 +10,21 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
+from backfill_assets.automation.backfills import checked_days
 from backfill_assets.lake.store import open_store
+from backfill_assets.orchestration import open_instance
 from backfill_assets.quality.day import JudgedDay, judge
-from backfill_assets.settings import ProcessEnvironment, Settings, current_settings, resolve
+from backfill_assets.settings import Settings, current_settings, resolve
 from backfill_assets.warehouse.catalog import CANDLES, TICKS
 from backfill_assets.warehouse.protocol import open_warehouse
 
@@ -43,10 +48,11 @@ class Work:
 def run_demo(day: str) -> int:
     """Run the day, print the table; exit code 0 if the run succeeded, else 1."""
     console = Console()
+    settings = current_settings()
+    checked_days(day, day)
     started = time.monotonic()
     console.print(f"[bold]{day}[/] through Dagster: Tardis stand-in → lake → candles → warehouse")
     succeeded, work = _run(day, console)
-    settings = current_settings()
     store = open_store(settings.lake)
     judged = judge(store, day, settings.thresholds)
     if judged.feeds:
@@ -62,37 +68,33 @@ def run_demo(day: str) -> int:
 
 
 def _run(day: str, console: Console) -> tuple[bool, Work]:
-    """Run the job in a thread and show its event log while it grows."""
+    """Run the job in this thread, where an interrupt ends it, and show its event log while it grows."""
     import dagster as dg
 
     from backfill_assets.definitions import defs
 
     job = defs.resolve_job_def("day")
-    home = ProcessEnvironment().dagster_home
-    instance = dg.DagsterInstance.get() if home else dg.DagsterInstance.ephemeral()
     run_id = str(uuid.uuid4())
-    outcome: list[dg.ExecuteInProcessResult] = []
-
-    def execute() -> None:
-        outcome.append(
-            job.execute_in_process(
-                partition_key=day, instance=instance, run_id=run_id, run_config=_QUIET, raise_on_error=False
-            )
-        )
-
-    with instance:
-        thread = threading.Thread(target=execute, name="dagster-run")
-        thread.start()
-        _follow(instance, run_id, thread, console, len(job.nodes))
-        thread.join()
-    if not outcome:
-        return False, Work(0, 0, 0, 0)
-    return outcome[0].success, _work(outcome[0])
+    with open_instance() as instance:
+        try:
+            with _following(instance, run_id, console, len(job.nodes)):
+                result = job.execute_in_process(
+                    partition_key=day,
+                    instance=instance,
+                    run_id=run_id,
+                    run_config=_QUIET,
+                    raise_on_error=False,
+                )
+        except dg.DagsterExecutionInterruptedError as interrupt:
+            raise KeyboardInterrupt from interrupt
+        for text in _failures(instance, run_id):
+            console.print(f"[red]{escape(text)}[/]", soft_wrap=True)
+        return result.success, _work(result)
 
 
-def _follow(
-    instance: dg.DagsterInstance, run_id: str, thread: threading.Thread, console: Console, steps: int
-) -> None:
+@contextmanager
+def _following(instance: dg.DagsterInstance, run_id: str, console: Console, steps: int) -> Iterator[None]:
+    """Show the run's progress from a thread of its own until the block ends."""
     columns = (
         SpinnerColumn(),
         BarColumn(bar_width=30),
@@ -100,14 +102,21 @@ def _follow(
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
     )
+    ended = threading.Event()
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting", total=steps)
-        while thread.is_alive():
-            _show(instance, run_id, progress, task)
-            time.sleep(POLL_SECONDS)
-        _show(instance, run_id, progress, task)
-    for text in _failures(instance, run_id):
-        console.print(f"[red]{text}[/]")
+
+        def follow() -> None:
+            while not ended.wait(POLL_SECONDS):
+                _show(instance, run_id, progress, task)
+
+        thread = threading.Thread(target=follow, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 def _show(instance: dg.DagsterInstance, run_id: str, progress: Progress, task: Any) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from backfill_assets.days import shift, utc_now
-from backfill_assets.failures import BackfillError
+from backfill_assets.failures import BackfillError, TransientFailure
 from backfill_assets.lake.store import open_store
 from backfill_assets.settings import ProcessEnvironment, Settings, current_settings, resolve
 from backfill_assets.tardis.client import TardisClient
@@ -61,8 +61,12 @@ def _key(settings: Settings) -> str:
 
 def _exchange(settings: Settings, exchange: str) -> str:
     client = TardisClient(settings.tardis.model_copy(update={"retry_budget_seconds": 0}))
-    exported = exported_until(client.exchange_details(exchange))
-    source = client.instruments(exchange).source
+    try:
+        exported = exported_until(client.exchange_details(exchange))
+        source = client.instruments(exchange).source
+    except TransientFailure as failure:
+        msg = f"{failure}: check the network and tardis.api_endpoint in the settings, then try again"
+        raise TransientFailure(msg) from failure
     plan = (
         "covered by the key" if source == "instruments" else "not covered by the key, taken from the details"
     )
@@ -98,8 +102,8 @@ def _warehouse(settings: Settings) -> str:
 def _dagster() -> str:
     if ProcessEnvironment().dagster_home is None:
         return "DAGSTER_HOME is not set: runs are forgotten when the process ends"
-    import dagster as dg
+    from backfill_assets.orchestration import open_instance
 
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         runs = instance.get_runs_count()
     return f"{runs} runs in {'Postgres' if ProcessEnvironment().dagster_postgres_url else 'SQLite'}"

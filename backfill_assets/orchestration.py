@@ -17,7 +17,13 @@ import dagster as dg
 from backfill_assets.columns import Column
 from backfill_assets.failures import NotExportedYet, PermanentFailure, TransientFailure
 from backfill_assets.partitions import daily
-from backfill_assets.settings import Settings, current_settings, load_settings, settings_file
+from backfill_assets.settings import (
+    ProcessEnvironment,
+    Settings,
+    current_settings,
+    load_settings,
+    settings_file,
+)
 
 OWNERS: Final = ["team:market-data"]
 #: A transient failure has used up the client's own retry budget already; Dagster adds a few late tries.
@@ -35,6 +41,32 @@ class EnvironmentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def settings(self) -> Settings:
         """Settings of the environment, read when asked for."""
         return load_settings(settings_file(self.environment)) if self.environment else current_settings()
+
+
+def open_instance() -> dg.DagsterInstance:
+    """Dagster's instance in ``DAGSTER_HOME``; without one, an instance that is forgotten with the process.
+
+    Raises
+    ------
+    PermanentFailure
+        The folder, its ``dagster.yaml`` or the database that it names cannot be used.
+    """
+    home = ProcessEnvironment().dagster_home
+    if home is None:
+        return dg.DagsterInstance.ephemeral()
+    from dagster_postgres.utils import DagsterPostgresException
+    from sqlalchemy.exc import SQLAlchemyError
+    from yaml import YAMLError
+
+    try:
+        instance = dg.DagsterInstance.get()
+        instance.get_runs_count()
+    except (dg.DagsterError, DagsterPostgresException, SQLAlchemyError, YAMLError, OSError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        remedy = "correct DAGSTER_HOME or DAGSTER_POSTGRES_URL, or unset them"
+        msg = f"Dagster's storage cannot be opened (DAGSTER_HOME={home}): {reason}: {remedy}"
+        raise PermanentFailure(msg) from error
+    return instance
 
 
 @contextmanager

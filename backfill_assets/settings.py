@@ -250,7 +250,7 @@ def load_settings(path: Path) -> Settings:
     """
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         reason = " ".join(str(error).split())
         msg = f"{path}: cannot be read as YAML: {reason}"
         raise SettingsError(msg) from error

@@ -128,14 +128,14 @@ def main() -> None:
         for case, runs in found.items()
     }
     unit = middle[cases[0]]
-    print(
-        f"{options.rows:,} rows, {source.stat().st_size / 1e6:.0f} MB; medians of {options.repeats}; x: {cases[0]}"
-    )
-    print("| case | CPU s | x CPU | wall s | x wall | peak MB | Parquet MB |\n|---|---|---|---|---|---|---|")
+    size = source.stat().st_size / 1e6
+    print(f"{options.rows:,} rows, {size:.0f} MB; medians of {options.repeats}; ratios to {cases[0]}")
+    print("| case | CPU s | ratio | wall s | ratio | peak MB | Parquet MB |\n|---|---|---|---|---|---|---|")
     for case, m in middle.items():
         peak = max(one["memory"] for one in found[case])
-        ratios = f"{m['cpu']:.2f} | {m['cpu'] / unit['cpu']:.1f} | {m['wall']:.2f} | {m['wall'] / unit['wall']:.1f}"
-        print(f"| {case} | {ratios} | {peak:.0f} | {m['size']:.0f} |")
+        cpu, wall = m["cpu"] / unit["cpu"], m["wall"] / unit["wall"]
+        cells = f"{m['cpu']:.2f} | {cpu:.1f} | {m['wall']:.2f} | {wall:.1f} | {peak:.0f} | {m['size']:.0f}"
+        print(f"| {case} | {cells} |")
 
 
 if __name__ == "__main__":

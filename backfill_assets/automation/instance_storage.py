@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import dagster as dg
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import NullPool
 
 from backfill_assets.failures import SettingsError
 from backfill_assets.settings import ProcessEnvironment
@@ -34,6 +35,8 @@ DRIVER: Final = "postgresql+psycopg2"
 #: ``postgresql`` means psycopg 3 from SQLAlchemy 2.1 on, while dagster-postgres brings psycopg2;
 #: ``postgres`` is what several hosting platforms hand out.
 _SAME_DRIVER: Final = ("postgresql", "postgres", DRIVER)
+#: Any number that nobody else locks in Dagster's database.
+_OPENING: Final = 2_024_010_109
 
 
 def postgres_url(given: str) -> str:
@@ -72,6 +75,21 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _alone_at(url: str) -> Iterator[None]:
+    """Let one process at a time open the database.
+
+    Dagster does retry when two create the tables together, but gives up after a second, which a loaded
+    machine exceeds. The lock is the transaction's, so it holds behind a connection pooler and ends with a
+    killed client.
+    """
+    from dagster_postgres.utils import create_pg_connection, create_pg_engine
+
+    with create_pg_connection(create_pg_engine(url, poolclass=NullPool)) as connection, connection.begin():
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _OPENING})
+        yield
+
+
 class InstanceStorage(DagsterStorage, ConfigurableClass):
     """Named in ``dagster.yaml``; never instantiated, it hands out one of Dagster's own storages.
 
@@ -95,13 +113,14 @@ class InstanceStorage(DagsterStorage, ConfigurableClass):
         SettingsError
             ``DAGSTER_POSTGRES_URL`` is set to something else than the address of a Postgres database.
         """
-        address = ProcessEnvironment().dagster_postgres_url
+        environment = ProcessEnvironment()
+        address = environment.dagster_postgres_url
         if address:
             from dagster_postgres import DagsterPostgresStorage
 
-            return DagsterPostgresStorage(postgres_url(address), inst_data=inst_data)
-        # Dagster's own variable, looked up the way Dagster does.
-        home = dg.EnvVar("DAGSTER_HOME").get_value() or config_value["base_dir"]
-        folder = Path(home).expanduser().absolute()
+            url = postgres_url(address)
+            with _alone_at(url):
+                return DagsterPostgresStorage(url, inst_data=inst_data)
+        folder = Path(environment.dagster_home or config_value["base_dir"]).expanduser().absolute()
         with _alone_in(folder):
             return DagsterSqliteStorage.from_local(str(folder), inst_data=inst_data)

@@ -6,7 +6,6 @@ import dagster as dg
 
 from backfill_assets.automation.backfills import launch_backfill
 from backfill_assets.orchestration import failures_as_dagster
-from backfill_assets.partitions import daily
 
 #: No run of a day takes longer; dagster.yaml's monitoring ends what does.
 MAX_RUNTIME_SECONDS: Final = 6 * 3600
@@ -14,7 +13,6 @@ MAX_RUNTIME_SECONDS: Final = 6 * 3600
 day_job = dg.define_asset_job(
     "day",
     selection=dg.AssetSelection.all(),
-    partitions_def=daily,
     tags={"dagster/max_runtime": str(MAX_RUNTIME_SECONDS)},
     description="One UTC day: instruments, ticks, candles, checks, publication.",
 )

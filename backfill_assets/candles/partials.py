@@ -119,7 +119,7 @@ def partial_candles(
     used = used[np.lexsort((used % buckets, rank[used // buckets]))] if len(used) else used
     return _table(
         exchange,
-        names[used // buckets] if len(used) else names,
+        names[used // buckets],
         first_us + (used % buckets) * BASE_US,
         integers[used],
         floats[used],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from backfill_assets.candles.day import merged_candles
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: What fits a terminal; the other formats have every column.
 TABLE_COLUMNS: Final = ("open_time", "open", "high", "low", "close", "volume", "vwap", "trade_count")
+#: Columns times the longest number that is written.
+TABLE_WIDTH: Final = 160
 
 
 def market_candles(
@@ -57,21 +60,30 @@ def write_candles(candles: pa.Table, form: str, out: BinaryIO) -> None:
     import polars as pl
 
     frame = pl.DataFrame(candles)
+    # Written at once: an engine that finds its reader gone in the middle raises errors of its own kind.
+    whole = io.BytesIO()
     if form == "parquet":
-        frame.write_parquet(out)
+        frame.write_parquet(whole)
     elif form == "csv":
-        frame.write_csv(out, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
+        frame.write_csv(whole, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
     else:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(*(("time (UTC)" if c == "open_time" else c) for c in TABLE_COLUMNS), box=None)
+        table = Table(box=None)
+        for name in TABLE_COLUMNS:
+            first = name == "open_time"
+            table.add_column(
+                "time (UTC)" if first else name, no_wrap=True, justify="left" if first else "right"
+            )
         for row in frame.select(TABLE_COLUMNS).iter_rows():
-            table.add_row(row[0].strftime("%Y-%m-%d %H:%M"), *(f"{value:g}" for value in row[1:]))
-        console = Console()
+            table.add_row(row[0].strftime("%Y-%m-%d %H:%M"), *(f"{value:.10g}" for value in row[1:]))
+        # Wide enough for any row: a narrow terminal breaks lines, cut digits would be wrong ones.
+        console = Console(width=TABLE_WIDTH)
         with console.capture() as text:
             console.print(table)
-        out.write(text.get().encode())
+        whole.write("".join(f"{line.rstrip()}\n" for line in text.get().splitlines()).encode())
+    out.write(whole.getvalue())
 
 
 def _insist(kind: str, value: str, known: list[str], day: str) -> None:

@@ -54,7 +54,8 @@ def update(
     """Replace the document by ``change(document)``, again on what is stored if another writer was faster.
 
     ``change`` gets None where there is no document. It writes nothing by returning None or a document equal
-    to the stored one, and may be called several times: it must do nothing but compute.
+    to the stored one, and may be called several times: it must do nothing but compute. It is also applied
+    twice where the answer to a write was lost and another writer replaced it before it could be recognised.
 
     Returns
     -------

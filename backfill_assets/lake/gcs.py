@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import requests
 from google.api_core.exceptions import GoogleAPICallError, NotFound, PreconditionFailed, RetryError
@@ -26,6 +26,8 @@ from requests.adapters import HTTPAdapter
 from backfill_assets.failures import BackfillError, PermanentFailure, Superseded, TransientFailure
 from backfill_assets.lake.store import GCS_SCHEME, Stored, checked, gone
 
+Downloaded = TypeVar("Downloaded")
+
 #: Without a byte from the server.
 TIMEOUT_SECONDS: Final = 60.0
 #: All attempts at one request; after that the step asks Dagster for a later retry.
@@ -34,13 +36,13 @@ _TOKEN: Final = "backfill-write"
 #: The client's ten are fewer than the threads of a run; a connection over the number is made anew each time.
 _CONNECTIONS: Final = 64
 
+#: A damaged download is chance; this many in a row are not.
+_DOWNLOADS: Final = 5
 #: Characters of Google's own words in a message; the account and the permission come within them.
 _LONGEST_REASON: Final = 400
 _HTTP_UNAUTHORIZED: Final = 401
 _HTTP_FORBIDDEN: Final = 403
 _HTTP_SERVER_ERROR: Final = 500
-#: Time-out and too many requests, which a later attempt may not meet.
-_HTTP_LATER: Final = (408, 429)
 
 _LOG_IN: Final = (
     "run 'gcloud auth application-default login', set GOOGLE_APPLICATION_CREDENTIALS to a key file, "
@@ -102,15 +104,18 @@ class GcsStore:
 
     def read(self, path: str) -> Stored | None:
         """See ``Store.read``."""
-        blob = self._blob(path)
+
+        def download(blob: Any) -> Stored:
+            data = blob.download_as_bytes(**self._call)
+            # Generation and checksum are of the very response that brought the bytes, so no pair is torn.
+            return Stored(data, str(blob.generation))
+
         with self._explained(path):
             try:
-                data = blob.download_as_bytes(**self._call)
+                return self._undamaged(path, download)
             except NotFound:
                 self._require_bucket()
                 return None
-        # Of the very response that brought the bytes, so the pair cannot be torn.
-        return Stored(data, str(blob.generation))
 
     def replace(self, path: str, data: bytes, expected: str | None) -> str:
         """See ``Store.replace``."""
@@ -162,7 +167,7 @@ class GcsStore:
             file = Path(folder) / path.rpartition("/")[2]
             with self._explained(path):
                 try:
-                    self._blob(path).download_to_filename(str(file), **self._call)
+                    self._undamaged(path, lambda blob: blob.download_to_filename(str(file), **self._call))
                 except NotFound as error:
                     self._require_bucket()
                     raise gone(self, path) from error
@@ -204,6 +209,15 @@ class GcsStore:
     def _blob(self, path: str) -> Any:
         return self._bucket.blob(self._name(path))
 
+    def _undamaged(self, path: str, download: Callable[[Any], Downloaded]) -> Downloaded:
+        """Download again where the bytes do not have the checksum; the client does not retry this."""
+        for _ in range(_DOWNLOADS):
+            # A blob that was downloaded remembers the generation and asks for no other: so a new one each time.
+            with suppress(DataCorruption):
+                return download(self._blob(path))
+        msg = f"{self.uri}/{path}: was damaged on its way {_DOWNLOADS} times; look at the network in between"
+        raise TransientFailure(msg)
+
     def _found(self, path: str) -> Any:
         """Return the object's metadata, or None."""
         blob = self._bucket.get_blob(self._name(path), **self._call)
@@ -234,11 +248,12 @@ class GcsStore:
         except GoogleAPICallError as error:
             raise self._of_answer(path, error) from error
         except (RetryError, DataCorruption, requests.RequestException) as error:
+            # RetryError is also how the client reports 408 and 429, which it retries itself.
             raise self._transient(path, error) from error
 
     def _of_answer(self, path: str, error: GoogleAPICallError) -> BackfillError:
         code = int(error.code or 0)
-        if code in _HTTP_LATER or code >= _HTTP_SERVER_ERROR:
+        if code >= _HTTP_SERVER_ERROR:
             return self._transient(path, error)
         bucket = f"{GCS_SCHEME}{self._bucket.name}"
         if isinstance(error, NotFound):

@@ -30,6 +30,9 @@ CONTIGUOUS_IDS: Final[dict[str, str]] = {"binance": "", "coinbase": "", "kraken"
 #: Venues that drop prints (insurance fund, liquidations) and leave short holes.
 IDS_WITH_HOLES: Final = frozenset({"binance-futures"})
 
+#: Runs up to this length are counted by the profile, however many there are.
+COUNTED_SHORT_HOLE: Final = 5
+
 #: A score from silences alone cannot see thinned-out data, so it never reaches 1 by itself.
 UNCALIBRATED_CAP: Final = 0.99
 
@@ -141,7 +144,7 @@ def _by_ids(
     if id_min is None or id_max is None:  # excluded by evidence_class: all ids are numeric and rows > 0
         return Completeness(score=None, evidence_class=kind, state="no_evidence")
     allowed = thresholds.legitimate_hole if kind == "B" else 0
-    missing = (profile.missing_ids or 0) - ((profile.missing_in_short_holes or 0) if kind == "B" else 0)
+    missing = (profile.missing_ids or 0) - _excused_ids(profile, allowed)
     longest = profile.longest_hole or 0
     longest = longest if longest > allowed else 0
     lost = [h for h in profile.holes if h.last_missing - h.first_missing + 1 > allowed]
@@ -177,6 +180,14 @@ def _by_ids(
         silence_us=silence_us,
         repeated_ids=max(0, previous.id - id_min + 1) if previous else 0,
     )
+
+
+def _excused_ids(profile: SymbolProfile, allowed: int) -> int:
+    """Missing ids in runs of at most ``allowed``; the profile counts those of up to 5, lists 1,000."""
+    if allowed == COUNTED_SHORT_HOLE:
+        return profile.missing_in_short_holes or 0
+    lengths = (h.last_missing - h.first_missing + 1 for h in profile.holes)
+    return sum(length for length in lengths if length <= allowed)
 
 
 def _state_by_ids(missing: int, joins: tuple[bool, bool]) -> CompletenessState:

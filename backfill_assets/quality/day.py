@@ -65,6 +65,8 @@ class JudgedFeed:
     manifest: FeedManifest
     #: On the accepted version; without one, on the candidate or on the absence.
     verdict: Verdict
+    #: Whether this judgement changed which version is accepted.
+    moved: bool = False
 
     @property
     def accepted(self) -> Version | None:
@@ -109,10 +111,17 @@ def judge(store: Store, day: str, thresholds: ThresholdSettings) -> JudgedDay:
 
 
 def judge_with_neighbours(store: Store, day: str, thresholds: ThresholdSettings) -> JudgedDay:
-    """Judge a day that has changed, then the days whose verdicts its ids bear on, then the day once more."""
+    """Judge a day that has changed, then the days whose verdicts its ids bear on, then the day once more.
+
+    Where that moves a neighbour's versions, its own neighbours are next. It ends: of two days that meet, only
+    one is ever blamed for their border, so a day is not judged by what its own verdict has caused.
+    """
     judge(store, day, thresholds)
-    for neighbour in (shift(day, -1), shift(day, 1)):
-        judge(store, neighbour, thresholds)
+    waiting = [shift(day, -1), shift(day, 1)]
+    while waiting:
+        neighbour = waiting.pop(0)
+        if any(feed.moved for feed in judge(store, neighbour, thresholds).feeds):
+            waiting += [d for d in (shift(neighbour, -1), shift(neighbour, 1)) if d not in waiting]
     return judge(store, day, thresholds)
 
 
@@ -128,7 +137,7 @@ def _judge_feed(
     window: tuple[int, int],
     thresholds: ThresholdSettings,
 ) -> JudgedFeed:
-    manifest = load_manifest(store, feed, day)
+    found = manifest = load_manifest(store, feed, day)
     before, after = (load_manifest(store, feed, shift(day, days)).accepted for days in (-1, 1))
     context = Context(
         window_start_us=window[0],
@@ -144,7 +153,7 @@ def _judge_feed(
         return judge_feed(feed, day, version.content, profile, context, thresholds)
 
     on_accepted, on_candidate = verdict_on(manifest.accepted), verdict_on(manifest.candidate)
-    if on_accepted is not None and on_accepted.outcome == "quarantine":
+    if on_accepted is not None and on_accepted.outcome != "publish":
         manifest = update_manifest(store, feed, day, partial(_demote, on_accepted.content))
         on_candidate, on_accepted = on_candidate or on_accepted, None
     if on_candidate is not None and on_candidate.outcome == "publish":
@@ -158,7 +167,7 @@ def _judge_feed(
         on_candidate = verdict
     stored = FeedVerdicts(accepted=on_accepted, candidate=on_candidate)
     documents.update(store, paths.verdict(feed, day), FeedVerdicts, lambda _: stored)
-    return JudgedFeed(feed, symbols, manifest, verdict)
+    return JudgedFeed(feed, symbols, manifest, verdict, moved=manifest.accepted != found.accepted)
 
 
 def _demote(content: str | None, found: FeedManifest) -> FeedManifest:

@@ -51,10 +51,11 @@ def verdict_schema(score: str) -> pa_polars.DataFrameSchema:
     import pandera.polars as pa
     import polars as pl
 
-    return pa.DataFrameSchema(
-        {
-            "feed": pa.Column(pl.String, unique=True),
-            "outcome": pa.Column(pl.String, pa.Check.eq("publish", name="verdict_is_publish")),
-            score: pa.Column(pl.Float64, pa.Check.in_range(_FULL[score], 1, name="score_is_full")),
-        }
-    )
+    columns = {
+        "feed": pa.Column(pl.String, unique=True),
+        "outcome": pa.Column(pl.String, pa.Check.eq("publish", error="verdict_is_publish")),
+        score: pa.Column(pl.Float64, pa.Check.in_range(_FULL[score], 1, error="score_is_full")),
+    }
+    if score == "completeness":
+        columns["completeness_state"] = pa.Column(pl.String, pa.Check.ne("degraded", error="no_id_is_missing"))
+    return pa.DataFrameSchema(columns)

@@ -61,6 +61,8 @@ class _Listing:
     dataset: DatasetSymbol
     #: Every canonical symbol it ever had.
     canonicals: frozenset[str]
+    #: It has no file of its own: its rows are in the file of its kind only, as Deribit's options are.
+    only_in_group: bool = False
 
     @property
     def symbol(self) -> str:
@@ -151,16 +153,28 @@ def _listings(details: ExchangeDetails, instruments: InstrumentList, day: str) -
     stretches: dict[str, list[DatasetSymbol]] = {}
     for dataset in details.datasets.symbols:
         stretches.setdefault(dataset_symbol(dataset.id), []).append(dataset)
+    groups = {GROUP_KINDS[d.id]: d for d in details.datasets.symbols if d.id in GROUP_KINDS}
     start, _ = day_bounds(day)
-    return [
-        _Listing(
-            instrument=instrument.as_of(max(start, instrument.available_since)),
-            dataset=dataset,
-            canonicals=_canonicals(instrument),
-        )
-        for instrument in instruments.instruments
-        for dataset in stretches.get(instrument.dataset_symbol, ())
-    ]
+    listings = []
+    for instrument in instruments.instruments:
+        own = stretches.get(instrument.dataset_symbol)
+        group = groups.get(instrument.type)
+        for dataset in own or ([_member(group, instrument)] if group else ()):
+            # What is listed during the day has its first values before the midnight that ends it.
+            as_of_day = instrument.as_of(max(start, instrument.available_since))
+            listings.append(_Listing(as_of_day, dataset, _canonicals(instrument), only_in_group=own is None))
+    return listings
+
+
+def _member(group: DatasetSymbol, instrument: Instrument) -> DatasetSymbol:
+    """What the file of a kind has of one instrument: the group's data types while the instrument is listed."""
+    return group.model_copy(
+        update={
+            "id": instrument.dataset_symbol,
+            "available_since": max(group.available_since, instrument.available_since),
+            "available_to": instrument.available_to,
+        }
+    )
 
 
 def _canonicals(instrument: Instrument) -> frozenset[str]:
@@ -181,7 +195,7 @@ def _candidates(
             )
             raise PermanentFailure(msg)
         return members
-    same_pair = [x for x in listings if symbol in x.canonicals]
+    same_pair = [x for x in listings if symbol in x.canonicals and not x.only_in_group]
     if not same_pair:
         raise PermanentFailure(_unknown_symbol(symbol, exchange, listings))
     wanted = [x for x in same_pair if x.instrument.type in entry.instrument_types]

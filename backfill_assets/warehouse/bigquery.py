@@ -6,8 +6,8 @@ table, day and generation. A claim is settled by looking at its id: a running lo
 for, and an id that nobody used is used up by a query that reads nothing, so that a client which comes late
 gets 409.
 
-The emulator that the tests use accepts a load without rows. Whether the service then empties the partition is
-documented nowhere; ``backfill_assets_tests/live`` holds the test.
+An empty day is a load of a file without rows. Google's documentation does not say that this empties the
+partition: unverified against the real service, where the totals that ``publish`` reads back would show it.
 """
 
 from __future__ import annotations

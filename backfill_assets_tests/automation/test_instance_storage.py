@@ -236,6 +236,8 @@ def _open_together() -> None:
     for service in services:
         _, errors = service.communicate(timeout=120)
         assert service.returncode == 0, errors
+        # Dagster's own answer to the race: a few attempts within a second, too few on a loaded machine.
+        assert "Retrying failed database creation" not in errors
 
 
 def test_dagster_yaml_means_what_it_says(home: Path) -> None:

@@ -92,12 +92,12 @@ def _first_line(process: subprocess.Popen[str]) -> str:
 
 @dataclass
 class Faults:
-    """What is to go wrong, and which running loads were cancelled."""
+    """What is to go wrong, and for each load whether it was cancelled."""
 
     load_delay_seconds: float = 0
     lost_answers: int = 0
     load_errors: list[dict[str, str]] = field(default_factory=list)
-    cancelled: set[tuple[str, str]] = field(default_factory=set)
+    cancelled: dict[tuple[str, str], asyncio.Event] = field(default_factory=dict)
     running: set[asyncio.Task[None]] = field(default_factory=set)
 
 
@@ -219,13 +219,15 @@ def install(faults: Faults) -> None:
             raise AlreadyExistsError(f"Already Exists: Job {project}:US.{job_id}")
 
     async def finish(running: Any, ctx: Any, delay: float) -> Any:
-        await asyncio.sleep(delay)
+        cancelled = faults.cancelled[running.project_id, running.job_id]
+        if delay:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(cancelled.wait(), delay)
         more: dict[str, Any] = {"statistics": {"load": {"outputRows": "0"}}}
-        key = (running.project_id, running.job_id)
         # Nothing below awaits except for the lock, so one load is one step of the event loop.
         async with ctx.engine.write_lock():
             try:
-                if key in faults.cancelled:
+                if cancelled.is_set():
                     raise LoadError("stopped", "Job execution was cancelled: User requested cancellation")
                 load = running.configuration["load"]
                 more = {"statistics": {"load": _execute(load, running.project_id, ctx, faults)}}
@@ -241,6 +243,7 @@ def install(faults: Faults) -> None:
         project: str, job_id: str, config: dict[str, Any], ctx: Any, media: Path | None
     ) -> Any:
         refuse_used_id(project, job_id, ctx)
+        faults.cancelled[project, job_id] = asyncio.Event()
         running = job(project, job_id, "LOAD", config, ctx)
         ctx.catalog.upsert_job(running)
         if not faults.load_delay_seconds:
@@ -316,18 +319,25 @@ def install(faults: Faults) -> None:
 
         async def cancel(request: Any) -> Any:
             project, job_id = request.path_params["project"], request.path_params["job"]
-            faults.cancelled.add((project, job_id))
+            if (project, job_id) in faults.cancelled:
+                faults.cancelled[project, job_id].set()
             return JSONResponse({"job": jobs.get_job(project, job_id, ctx)})
 
         @app.middleware("http")
-        async def lose_answer(request: Any, proceed: Any) -> Any:
-            answer = await proceed(request)
+        async def answer(request: Any, proceed: Any) -> Any:
+            parts = request.url.path.split("/")
+            makes_table = request.method == "POST" and parts[-3:-2] == ["datasets"] and parts[-1] == "tables"
+            if makes_table and ctx.catalog.get_dataset(parts[-4], parts[-2]) is None:
+                error = {"reason": "notFound", "message": f"Not found: Dataset {parts[-4]}:{parts[-2]}"}
+                body = {"error": {"code": 404, "message": error["message"], "errors": [error]}}
+                return JSONResponse(body, status_code=404)
+            response = await proceed(request)
             if faults.lost_answers and request.method == "POST" and request.url.path.endswith("/jobs"):
                 faults.lost_answers -= 1
                 return JSONResponse(
                     {"error": {"code": 503, "message": "lost", "errors": []}}, status_code=503
                 )
-            return answer
+            return response
 
         from starlette.responses import JSONResponse
         from starlette.routing import Route

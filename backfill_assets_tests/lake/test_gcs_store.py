@@ -76,8 +76,13 @@ def always(status: int) -> AbstractContextManager[str]:
     return a_server(handle)
 
 
-def forwarding(url: str, lose: Callable[[str, str], bool]) -> AbstractContextManager[str]:
-    """A proxy before ``url`` that hangs up instead of answering where ``lose(method, path)`` says so."""
+def forwarding(
+    url: str,
+    *,
+    lose: Callable[[str, str], bool] = lambda _method, _path: False,
+    damage: Callable[[str, bytes], bytes] = lambda _path, content: content,
+) -> AbstractContextManager[str]:
+    """A proxy before ``url`` that hangs up instead of answering, or changes what it passes on."""
     target = urlsplit(url).netloc
 
     def handle(request: http.server.BaseHTTPRequestHandler) -> None:
@@ -86,7 +91,7 @@ def forwarding(url: str, lose: Callable[[str, str], bool]) -> AbstractContextMan
         headers = {k: v for k, v in request.headers.items() if k.lower() != "accept-encoding"}
         there.request(request.command, request.path, body, headers)
         answer = there.getresponse()
-        content = answer.read()
+        content = damage(request.path, answer.read())
         there.close()
         request.close_connection = True
         if lose(request.command, request.path):
@@ -113,13 +118,25 @@ def first_upload() -> Callable[[str, str], bool]:
     return lose
 
 
+def first_downloads(times: int) -> Callable[[str, bytes], bytes]:
+    downloads: list[str] = []
+
+    def damage(path: str, content: bytes) -> bytes:
+        if not path.startswith("/download/"):
+            return content
+        downloads.append(path)
+        return b"?" * len(content) if len(downloads) <= times else content
+
+    return damage
+
+
 @pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], GcsStore]:
+def fast(monkeypatch: pytest.MonkeyPatch) -> Callable[..., GcsStore]:
     """Opens a store at another server that gives up within a second."""
 
-    def store(url: str) -> GcsStore:
+    def store(url: str, timeout_seconds: float = 0.5) -> GcsStore:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        return GcsStore("gs://some-bucket/lake", timeout_seconds=0.5, retry_seconds=0.5)
+        return GcsStore("gs://some-bucket/lake", timeout_seconds=timeout_seconds, retry_seconds=0.5)
 
     return store
 
@@ -127,7 +144,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], GcsStore]:
 def test_a_write_whose_answer_was_lost_is_recognised_as_its_own(
     gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with forwarding(gcs_url, first_upload()) as proxy:
+    with forwarding(gcs_url, lose=first_upload()) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy)
         store = open_store(gcs_lake)
         generation = store.replace("a.json", b"1", None)
@@ -138,7 +155,7 @@ def test_the_same_bytes_by_another_writer_are_not_mistaken_for_ones_own(
     gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_store(gcs_lake).replace("a.json", b"1", None)
-    with forwarding(gcs_url, first_upload()) as proxy:
+    with forwarding(gcs_url, lose=first_upload()) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy)
         store = open_store(gcs_lake)
         with pytest.raises(Superseded):
@@ -148,18 +165,45 @@ def test_the_same_bytes_by_another_writer_are_not_mistaken_for_ones_own(
 def test_a_data_file_whose_answer_was_lost_is_stored(
     gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with forwarding(gcs_url, first_upload()) as proxy:
+    with forwarding(gcs_url, lose=first_upload()) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy)
         store = open_store(gcs_lake)
         store.put_file(Path(__file__), "a.parquet")
         assert store.size("a.parquet") == Path(__file__).stat().st_size
 
 
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("status", [408, 429, 500, 503])
-def test_a_busy_service_is_a_transient_failure(
-    fast: Callable[[str], GcsStore], call: str, status: int
+@pytest.mark.parametrize("times", [1, 4])
+def test_a_download_damaged_on_its_way_is_asked_for_again(
+    gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
+    open_store(gcs_lake).replace("a.parquet", b"rows", None)
+    with forwarding(gcs_url, damage=first_downloads(times)) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy)
+        stored = open_store(gcs_lake).read("a.parquet")
+    assert stored is not None
+    assert stored.data == b"rows"
+    with forwarding(gcs_url, damage=first_downloads(times)) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy)
+        with open_store(gcs_lake).local_copy("a.parquet") as file:
+            assert file.read_bytes() == b"rows"
+
+
+def test_a_download_that_is_damaged_every_time_is_a_transient_failure_and_never_lent(
+    gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(gcs_lake).replace("a.parquet", b"rows", None)
+    with forwarding(gcs_url, damage=first_downloads(1000)) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy)
+        store = open_store(gcs_lake)
+        with pytest.raises(TransientFailure, match=r"a\.parquet: was damaged on its way 5 times"):
+            store.read("a.parquet")
+        with pytest.raises(TransientFailure, match="was damaged"), store.local_copy("a.parquet"):
+            pytest.fail("lent a damaged file")
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("status", [408, 429, 500, 503, 507])
+def test_a_busy_service_is_a_transient_failure(fast: Callable[..., GcsStore], call: str, status: int) -> None:
     with always(status) as url, pytest.raises(TransientFailure, match="does not answer") as e:
         CALLS[call](fast(url))
     assert "\n" not in str(e.value)
@@ -167,7 +211,7 @@ def test_a_busy_service_is_a_transient_failure(
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_refused_permission_is_permanent_and_names_the_role(
-    fast: Callable[[str], GcsStore], call: str
+    fast: Callable[..., GcsStore], call: str
 ) -> None:
     with always(403) as url, pytest.raises(PermanentFailure, match=r"gs://some-bucket.*objectUser") as e:
         CALLS[call](fast(url))
@@ -177,13 +221,13 @@ def test_a_refused_permission_is_permanent_and_names_the_role(
 
 @pytest.mark.parametrize("call", CALLS)
 def test_an_account_that_is_not_known_is_permanent_and_says_how_to_log_in(
-    fast: Callable[[str], GcsStore], call: str
+    fast: Callable[..., GcsStore], call: str
 ) -> None:
     with always(401) as url, pytest.raises(PermanentFailure, match=r"gs://some-bucket.*gcloud auth"):
         CALLS[call](fast(url))
 
 
-def test_another_refusal_is_permanent(fast: Callable[[str], GcsStore]) -> None:
+def test_another_refusal_is_permanent(fast: Callable[..., GcsStore]) -> None:
     with always(400) as url, pytest.raises(PermanentFailure, match=r"refused \(400.*correct lake.uri"):
         fast(url).size("a.json")
 
@@ -195,7 +239,7 @@ def test_a_missing_bucket_is_permanent_and_says_what_to_do(gcs_lake: LakeSetting
         CALLS[call](store)
 
 
-def test_a_server_that_never_answers_is_given_up(fast: Callable[[str], GcsStore]) -> None:
+def test_a_server_that_never_answers_is_given_up(fast: Callable[..., GcsStore]) -> None:
     end = threading.Event()
 
     def hang(_: http.server.BaseHTTPRequestHandler) -> None:
@@ -207,7 +251,7 @@ def test_a_server_that_never_answers_is_given_up(fast: Callable[[str], GcsStore]
         end.set()
 
 
-def test_a_server_that_is_not_there_is_a_transient_failure(fast: Callable[[str], GcsStore]) -> None:
+def test_a_server_that_is_not_there_is_a_transient_failure(fast: Callable[..., GcsStore]) -> None:
     with always(200) as url:
         pass
     with pytest.raises(TransientFailure, match="does not answer"):
@@ -246,17 +290,21 @@ def test_a_download_lies_in_the_scratch_folder_and_is_removed(gcs_lake: LakeSett
 
 
 def test_the_connections_of_many_threads_are_kept(
-    gcs_lake: LakeSettings, caplog: pytest.LogCaptureFixture
+    fast: Callable[..., GcsStore], caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = open_store(gcs_lake)
     together = threading.Barrier(32)
 
-    def read(_: int) -> None:
-        together.wait()
-        store.read("a.json")
+    def answer_when_all_have_asked(request: http.server.BaseHTTPRequestHandler) -> None:
+        together.wait(20)
+        request.send_response(200)
+        request.send_header("Content-Length", "2")
+        request.end_headers()
+        request.wfile.write(b"{}")
 
-    with caplog.at_level(logging.WARNING), ThreadPoolExecutor(32) as pool:
-        list(pool.map(read, range(64)))
+    with a_server(answer_when_all_have_asked) as url, caplog.at_level(logging.WARNING):
+        store = fast(url, timeout_seconds=20)
+        with ThreadPoolExecutor(32) as pool:
+            list(pool.map(store.read, ["a.json"] * 32))
     assert "pool is full" not in caplog.text
 
 

@@ -99,7 +99,7 @@ def stored(table: pa.Table, data_type: str) -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize("data_type", DATA_TYPES)
 def test_fast_careful_and_plain_python_agree_on_every_value(data_type: str, decode_body: Any) -> None:
-    @settings(max_examples=8 if "25" in data_type else 80, deadline=None, database=None, derandomize=True,
+    @settings(max_examples=8 if "25" in data_type else 40, deadline=None, database=None, derandomize=True,
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(body=bodies(data_type), block=st.integers(1, 400), group=st.integers(1, 8))
     def agree(body: str, block: int, group: int) -> None:

@@ -322,7 +322,17 @@ def test_times_in_another_unit_are_implausible(time: int, count: int, decode_bod
 
 
 @pytest.mark.parametrize(
-    ("offset", "misplaced", "seam"), [(-SEAM, 0, 1), (-SEAM - 1, 1, 0), (0, 0, 0), (-1, 0, 1)]
+    ("offset", "misplaced", "seam"),
+    [
+        (-SEAM - 1, 1, 0),
+        (-SEAM, 0, 1),
+        (-1, 0, 1),
+        (0, 0, 0),
+        (END - START - 1, 0, 0),
+        (END - START, 0, 1),
+        (END - START + SEAM - 1, 0, 1),
+        (END - START + SEAM, 1, 0),
+    ],
 )
 def test_the_seam_window_ends_where_it_says(offset: int, misplaced: int, seam: int, decode_body: Any) -> None:
     profile = decode_body("trades", body([("BTCUSDT", START + offset, START, "1", "buy", "1", "1")]))[
@@ -366,3 +376,9 @@ def test_the_hash_of_parameters_tells_profiles_apart(monkeypatch: pytest.MonkeyP
 def test_a_profile_survives_json(decode_body: Any) -> None:
     profile = decode_body("trades", body(random_day(1, 500)))[0].profile
     assert FeedProfile.model_validate_json(profile.model_dump_json()) == profile
+
+
+def test_arrivals_belong_to_the_day_from_its_first_to_its_last_microsecond(decode_body: Any) -> None:
+    rows = [("BTCUSDT", START, at, "", "buy", "1", "1") for at in (START - 1, START, END - 1, END)]
+    profile = decode_body("trades", body(rows))[0].profile
+    assert (profile.local_before_day, profile.local_after_day, profile.local_decreases) == (1, 1, 0)

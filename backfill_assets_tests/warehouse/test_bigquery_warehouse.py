@@ -67,7 +67,7 @@ def test_the_job_id_says_table_day_and_generation_and_differs_between_data_sets(
 
 def test_a_fence_stops_a_load_that_is_running(bigquery: Any, tmp_path: Path) -> None:
     _load(bigquery, tmp_path, 1.5, 1)
-    bigquery.emulator.arm(load_delay_seconds=1.5)
+    bigquery.emulator.arm(load_delay_seconds=20)
     with ThreadPoolExecutor(1) as pool:
         loading = pool.submit(_load, bigquery, tmp_path, 2.5, 2)
         while bigquery.warehouse._find(bigquery.warehouse.job_id(TRADES, DAY, 2)) is None:
@@ -85,7 +85,7 @@ def test_a_load_that_nobody_stops_takes_its_time_and_succeeds(bigquery: Any, tmp
 
 
 def test_a_load_that_takes_too_long_is_cancelled(bigquery: Any, tmp_path: Path) -> None:
-    bigquery.emulator.arm(load_delay_seconds=2)
+    bigquery.emulator.arm(load_delay_seconds=20)
     bigquery.warehouse._job_timeout_seconds = 0.3
     with pytest.raises(TransientFailure, match="was not done after"):
         _load(bigquery, tmp_path, 1.5, 1)

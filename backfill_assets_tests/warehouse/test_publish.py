@@ -213,7 +213,7 @@ def test_a_job_whose_client_was_killed_cannot_overwrite_a_newer_publication(
 ) -> None:
     bigquery_bench.warehouse.ensure_table(TRADES)
     _version(lake, 1.5)
-    bigquery_bench.emulator.arm(load_delay_seconds=3)
+    bigquery_bench.emulator.arm(load_delay_seconds=20)
     with _publisher(bigquery_bench, lake) as process:
         assert _line(process) == "ready"
         job = _running_load(bigquery_bench, store)
@@ -234,8 +234,10 @@ def test_a_job_whose_client_was_killed_takes_effect_if_nobody_publishes_after_it
     with _publisher(bigquery_bench, lake) as process:
         assert _line(process) == "ready"
         _running_load(bigquery_bench, store)
-    time.sleep(1.2)
-    assert bigquery_bench.read() == content
+    deadline = time.monotonic() + 20
+    while bigquery_bench.read() != content:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     bigquery_bench.emulator.arm()
     assert _publish(bigquery_bench, store, lake).state == "published"
 
@@ -341,6 +343,23 @@ def test_an_overtaken_publisher_waits_for_the_newer_one_instead_of_overtaking_it
     outcome = publish(store, publishing.warehouse, TRADES, DAY, overtaken_once)
     overtakers[0].join(timeout=30)
     assert (outcome.state, outcomes[0].state) == ("skipped", "published")
+
+
+def test_nobody_waits_for_a_publisher_that_failed(publishing: Any, store: Any, lake: Path) -> None:
+    content = _version(lake, 1.5)
+    calls: list[int] = []
+
+    def overtaken_once() -> Plan:
+        calls.append(1)
+        if len(calls) == 2:
+            newer = ledger.claim(store, "trades", DAY, "another")
+            ledger.give_up(store, "trades", DAY, newer, "failed")
+        return plan(lake)
+
+    start = time.monotonic()
+    assert publish(store, publishing.warehouse, TRADES, DAY, overtaken_once).state == "published"
+    assert time.monotonic() - start < 30
+    assert publishing.read() == content
 
 
 def test_loads_beyond_the_daily_limit_wait_for_the_next_day(

@@ -1,0 +1,208 @@
+"""Candles held against their ticks and against each other: every column that lies is found, rounding is not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from backfill_assets.candles.consistency import (
+    LIMIT,
+    mismatches_between_timeframes,
+    mismatches_with_ticks,
+)
+from backfill_assets.candles.merge import day_of_candles
+from backfill_assets.candles.partials import Contract
+from backfill_assets_tests.candles.candle_samples import (
+    DAY,
+    END,
+    MINUTE,
+    START,
+    Trade,
+    numbered,
+    partials_of,
+)
+
+TIMEFRAMES = ("1m", "5m", "1h", "1d")
+EXACT = ("open", "high", "low", "close", "trade_count", "first_trade_time", "last_trade_time")
+SUMS = ("volume", "quote_volume", "buy_volume", "sell_volume")
+
+
+def trades(count: int = 400, **changes: Any) -> list[Trade]:
+    """Trades over four hours with ties, all sides, and rows that are no trades."""
+    chance = random.Random(5)
+    found = [
+        Trade(
+            START + chance.randrange(240) * MINUTE + chance.choice([0, 0, 1, 59_999_999]),
+            chance.choice([0.0, None]) if chance.random() < 0.05 else chance.uniform(90, 110),
+            chance.expovariate(1),
+            side=chance.choice(["buy", "sell", "unknown", None]),
+            symbol=chance.choice(["BTC-USDT", "ETH-USDT", None]),
+        )
+        for _ in range(count)
+    ]
+    # Every symbol has trades of both sides in its first minute, so that each sum can be changed there.
+    sides = [Trade(START, 100.0, 2.0, side=s, symbol=m) for m in ("BTC-USDT", "ETH-USDT") for s in ("buy", "sell")]
+    return [Trade(**{**vars(t), **changes}) for t in [*sides, *found, Trade(END, 5.0), Trade(START - 1, 7.0)]]
+
+
+def edited(table: pa.Table, column: str, change: Callable[[Any], Any], row: int = 1) -> pa.Table:
+    """The table with one value changed."""
+    values = table[column].to_pylist()
+    values[row] = change(values[row])
+    index = table.column_names.index(column)
+    return table.set_column(index, table.schema.field(column), pa.array(values, table.schema.field(column).type))
+
+
+def nudged(value: Any) -> Any:
+    """The same value, a little off: one in a billion is too small to be seen, this is not."""
+    from datetime import timedelta
+
+    if isinstance(value, float):
+        return value * (1 + 1e-8)
+    return value + (timedelta(microseconds=1) if not isinstance(value, int) else 1)
+
+
+class TestTicks:
+    """K1: partials of one file against another engine's."""
+
+    @staticmethod
+    def compare(folder: Path, rows: list[Trade], found: pa.Table, **options: Any) -> list[dict[str, Any]]:
+        numeric = all(t.id is not None for t in rows)
+        return mismatches_with_ticks(
+            folder / "ticks.parquet",
+            found,
+            **{"day": DAY, "seam_window_seconds": 300, "numeric_ids": numeric, **options},
+        )
+
+    @pytest.mark.parametrize("ids", [False, True])
+    def test_two_engines_agree(self, ids: bool, tmp_path: Path) -> None:
+        rows = numbered(trades()) if ids else trades()
+        if ids:
+            random.Random(1).shuffle(rows)
+        found = partials_of(tmp_path, rows)
+        assert found.num_rows > 100
+        assert self.compare(tmp_path, rows, found) == []
+
+    @pytest.mark.parametrize("column", [*EXACT, *SUMS])
+    def test_a_column_that_is_wrong_in_one_bucket_is_named(self, column: str, tmp_path: Path) -> None:
+        rows = trades()
+        found = partials_of(tmp_path, rows)
+        bucket = found.slice(1, 1).to_pylist()[0]
+        assert self.compare(tmp_path, rows, edited(found, column, nudged)) == [
+            {"symbol": bucket["symbol"], "open_time": bucket["open_time"], "differs": column}
+        ]
+
+    @pytest.mark.parametrize("column", SUMS)
+    def test_rounding_of_a_sum_is_no_mismatch(self, column: str, tmp_path: Path) -> None:
+        rows = trades()
+        found = partials_of(tmp_path, rows)
+        for apart in (1 + 1e-12, 1 - 1e-12, 1 + 9e-10):
+            assert self.compare(tmp_path, rows, edited(found, column, lambda v, a=apart: v * a)) == []
+        assert self.compare(tmp_path, rows, edited(found, column, lambda v: v * (1 + 1.1e-9)))
+
+    @pytest.mark.parametrize("column", ["open", "high", "low", "close"])
+    def test_prices_have_no_tolerance(self, column: str, tmp_path: Path) -> None:
+        rows = trades()
+        found = partials_of(tmp_path, rows)
+        assert self.compare(tmp_path, rows, edited(found, column, lambda v: v * (1 + 1e-12)))
+
+    def test_a_missing_and_an_extra_bucket_are_found(self, tmp_path: Path) -> None:
+        rows = trades()
+        found = partials_of(tmp_path, rows)
+        shorter = pa.concat_tables([found.slice(0, 1), found.slice(2)])
+        assert len(self.compare(tmp_path, rows, shorter)) == 1
+        fewer = [t for t in rows if t.us // MINUTE != START // MINUTE or t.symbol != "ETH-USDT"]
+        partials_of(tmp_path, fewer)
+        differing = self.compare(tmp_path, fewer, found)
+        assert [(d["symbol"], d["differs"].split()) for d in differing] == [("ETH-USDT", [*EXACT, *SUMS])]
+
+    def test_no_more_are_listed_than_help(self, tmp_path: Path) -> None:
+        rows = trades()
+        found = partials_of(tmp_path, rows)
+        assert found.num_rows > LIMIT
+        assert len(self.compare(tmp_path, rows, found.slice(0, 0))) == LIMIT
+
+    @pytest.mark.parametrize("contract", [Contract(0.01), Contract(100.0, inverse=True)])
+    def test_contracts_are_computed_twice_too(self, contract: Contract, tmp_path: Path) -> None:
+        rows, contracts = trades(), {"ETH-USDT": contract}
+        found = partials_of(tmp_path, rows, contracts=contracts)
+        assert self.compare(tmp_path, rows, found, contracts=contracts) == []
+        differing = self.compare(tmp_path, rows, found)
+        assert {d["symbol"] for d in differing} == {"ETH-USDT"}
+
+    def test_ids_left_out_are_left_out_twice(self, tmp_path: Path) -> None:
+        rows = numbered(trades())
+        leave = frozenset({1, 5, 17})
+        found = partials_of(tmp_path, rows, exclude_ids=leave)
+        assert self.compare(tmp_path, rows, found, exclude_ids=leave) == []
+        assert self.compare(tmp_path, rows, found)
+
+    @pytest.mark.parametrize("seam", [0, 90, 300])
+    def test_both_cut_the_seam_at_the_same_place(self, seam: int, tmp_path: Path) -> None:
+        rows = [Trade(edge + n * MINUTE // 2) for edge in (START, END) for n in range(-14, 14)]
+        found = partials_of(tmp_path, rows, seam=seam)
+        assert self.compare(tmp_path, rows, found, seam_window_seconds=seam) == []
+
+    def test_a_file_without_trades_agrees_with_no_partials(self, tmp_path: Path) -> None:
+        for rows in ([], [Trade(START, price=None)]):
+            assert self.compare(tmp_path, rows, partials_of(tmp_path, rows), numeric_ids=False) == []
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_values_that_are_no_numbers_are_no_trades_for_either(self, value: float, tmp_path: Path) -> None:
+        rows = [Trade(START), Trade(START, price=value), Trade(START + MINUTE, amount=value)]
+        assert self.compare(tmp_path, rows, partials_of(tmp_path, rows)) == []
+
+
+class TestTimeframes:
+    """K2: larger timeframes against the base candles."""
+
+    @pytest.fixture(scope="class")
+    def candles(self, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+        partials = partials_of(tmp_path_factory.mktemp("ticks"), trades())
+        return day_of_candles(DAY, [partials], TIMEFRAMES)
+
+    def row_of(self, candles: pa.Table, timeframe: str) -> int:
+        return int(pc.index(candles["timeframe"], timeframe).as_py())
+
+    def test_a_roll_up_agrees(self, candles: pa.Table) -> None:
+        assert mismatches_between_timeframes(pl.DataFrame(candles), TIMEFRAMES) == []
+
+    @pytest.mark.parametrize("timeframe", ["5m", "1h", "1d"])
+    @pytest.mark.parametrize("column", [*EXACT, *SUMS])
+    def test_a_column_that_is_wrong_in_one_candle_is_named(
+        self, column: str, timeframe: str, candles: pa.Table
+    ) -> None:
+        wrong = edited(candles, column, nudged, self.row_of(candles, timeframe))
+        found = mismatches_between_timeframes(pl.DataFrame(wrong), TIMEFRAMES)
+        assert [(d["timeframe"], d["symbol"], d["differs"]) for d in found] == [
+            (timeframe, "BTC-USDT", column)
+        ]
+
+    @pytest.mark.parametrize("column", SUMS)
+    def test_rounding_of_a_sum_is_no_mismatch(self, column: str, candles: pa.Table) -> None:
+        near = edited(candles, column, lambda v: v * (1 + 1e-12), self.row_of(candles, "1h"))
+        assert mismatches_between_timeframes(pl.DataFrame(near), TIMEFRAMES) == []
+
+    def test_a_base_candle_that_is_wrong_shows_in_every_larger_one(self, candles: pa.Table) -> None:
+        wrong = edited(candles, "trade_count", nudged, self.row_of(candles, "1m"))
+        found = mismatches_between_timeframes(pl.DataFrame(wrong), TIMEFRAMES)
+        assert [d["timeframe"] for d in found] == ["5m", "1h", "1d"]
+
+    def test_a_missing_candle_is_found(self, candles: pa.Table) -> None:
+        row = self.row_of(candles, "1d")
+        shorter = pa.concat_tables([candles.slice(0, row), candles.slice(row + 1)])
+        found = mismatches_between_timeframes(pl.DataFrame(shorter), TIMEFRAMES)
+        assert [(d["timeframe"], d["symbol"]) for d in found] == [("1d", "BTC-USDT")]
+
+    def test_a_day_without_candles_agrees(self, candles: pa.Table) -> None:
+        assert mismatches_between_timeframes(pl.DataFrame(candles.slice(0, 0)), TIMEFRAMES) == []
+
+    def test_the_base_timeframe_alone_has_nothing_to_compare(self, candles: pa.Table) -> None:
+        assert mismatches_between_timeframes(pl.DataFrame(candles), ("1m",)) == []

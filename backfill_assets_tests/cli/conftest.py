@@ -1,0 +1,144 @@
+"""The command as a user starts it: a process of its own, in an empty folder, with nothing of ours in its environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from backfill_assets.standins.market import Market
+from backfill_assets.standins.tardis import TardisStandin
+
+REPOSITORY = Path(__file__).parents[2]
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+#: Variables with these beginnings would change what a command does.
+OURS = ("BACKFILL_", "DAGSTER_", "TARDIS_", "GOOGLE_", "STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST")
+EXCHANGES = ("binance", "coinbase", "kraken")
+SYMBOLS = ("BTC-USDT", "ETH-USDT", "ADA-USDT")
+
+
+def clean_environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    # Real paths and long messages: nothing in between may break lines.
+    return {**kept, "COLUMNS": "200", "NO_COLOR": "1"}
+
+
+@dataclass
+class Answer:
+    """What a command left: its exit code, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line of a refusal; anything else on standard error is a mistake."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("Error: ")
+        return lines[0].removeprefix("Error: ")
+
+
+@dataclass
+class Desk:
+    """An empty folder in which commands are run."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=clean_environment)
+
+    def set(self, **variables: str) -> Desk:
+        self.environment.update(variables)
+        return self
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(SCRIPTS / "backfill-assets"), *arguments]
+
+    def run(self, *arguments: str, cwd: Path | None = None, program: str = "backfill-assets") -> Answer:
+        done = subprocess.run(
+            [str(SCRIPTS / program), *arguments],
+            cwd=cwd or self.folder,
+            env=self.environment,
+            capture_output=True,
+            timeout=240,
+            check=False,
+        )
+        answer = Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode())
+        if program == "backfill-assets":
+            assert "Traceback" not in answer.out + answer.err
+        return answer
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command in a session of its own, so that a signal to it reaches nobody else."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    @property
+    def left(self) -> list[str]:
+        """Names in the folder: what a command that was refused must leave empty."""
+        return sorted(path.name for path in self.folder.iterdir())
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    folder = tmp_path / "desk"
+    folder.mkdir()
+    return Desk(folder)
+
+
+@pytest.fixture(scope="session")
+def market() -> Market:
+    """A market of small days."""
+    return Market(rows={(exchange, symbol): 2_000 for exchange in EXCHANGES for symbol in SYMBOLS})
+
+
+@pytest.fixture
+def standin(market: Market) -> Iterator[TardisStandin]:
+    """Answers as on 2024-02-10 at noon."""
+    with TardisStandin(market, clock=lambda: datetime(2024, 2, 10, 12, tzinfo=UTC)) as running:
+        yield running
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a settings file for a stand-in; keyword arguments replace its sections."""
+
+    def write(url: str, **changes: Any) -> Path:
+        content = {
+            "tardis": {
+                "datasets_endpoint": f"{url}/v1/datasets",
+                "api_endpoint": f"{url}/v1",
+                "api_key": "${TARDIS_API_KEY:-}",
+                "retry_budget_seconds": 0,
+            },
+            "universe": [{"exchanges": ["binance"], "symbols": ["BTC-USDT"]}],
+            "lake": {"uri": str(tmp_path / "desk" / "lake")},
+            "warehouse": {"kind": "duckdb", "folder": str(tmp_path / "desk" / "warehouse")},
+            **changes,
+        }
+        file = tmp_path / "settings.yaml"
+        file.write_text(yaml.safe_dump(content))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def python() -> str:
+    return sys.executable

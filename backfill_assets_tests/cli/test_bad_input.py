@@ -1,0 +1,131 @@
+"""Bad input: one line that says what, where and how to mend it; a non-zero exit; nothing half done."""
+
+from __future__ import annotations
+
+import re
+import socket
+
+import pytest
+
+CANDLES = ("candles", "--exchange", "binance", "--symbol", "BTC-USDT", "--date")
+
+
+@pytest.mark.parametrize("command", [("demo",), (*CANDLES, "2024-01-01")], ids=["demo", "candles"])
+def test_an_unknown_environment_names_the_known_ones(desk, command):
+    answer = desk.set(BACKFILL_ENV="prodution").run(*command)
+    assert answer.code == 1
+    assert answer.error == (
+        "BACKFILL_ENV=prodution: unknown environment; choose from local, production, staging, "
+        "or give a path to a .yaml file"
+    )
+    assert answer.out == ""
+    assert desk.left == []
+
+
+def test_a_settings_file_that_is_not_there_is_named(desk):
+    answer = desk.set(BACKFILL_ENV="./mine.yaml").run(*CANDLES, "2024-01-01")
+    assert (answer.code, answer.error) == (1, "BACKFILL_ENV=./mine.yaml: there is no such file")
+
+
+def test_an_unknown_key_of_the_settings_is_named_with_its_file_before_anything_is_done(
+    desk, settings_file, standin
+):
+    file = settings_file(standin.url, warehouse={"kind": "duckdb", "folder": "./w", "fodler": "./w"})
+    answer = desk.set(BACKFILL_ENV=str(file), BACKFILL_STANDIN_URL=standin.url).run("demo")
+    assert answer.code == 1
+    assert answer.error.startswith(f"{file}: warehouse.duckdb.fodler: unknown key; remove it or correct")
+    assert desk.left == []
+    assert standin.requests == []
+
+
+@pytest.mark.parametrize("day", ["2024-1-1", "2024-02-30", "01.01.2024", "20240101", "today", ""])
+def test_a_malformed_day_is_shown_the_right_form(desk, day):
+    from click.testing import CliRunner
+
+    from backfill_assets.cli import main
+
+    result = CliRunner().invoke(main, [*CANDLES, day])
+    assert result.exit_code == 1
+    message = f"Error: '{day}' is not a day: write it as YYYY-MM-DD, for example 2024-01-01\n"
+    assert result.stderr == message
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["demo", "candles"])
+def test_a_malformed_day_ends_the_real_command_at_once(desk, command):
+    more = CANDLES[1:-1] if command == "candles" else ()
+    answer = desk.run(command, *more, "--date", "2024-13-01")
+    assert answer.code == 1
+    assert "'2024-13-01' is not a day: write it as YYYY-MM-DD" in answer.error
+    assert desk.left == []
+
+
+@pytest.mark.parametrize("day", ["2019-03-29", "2999-01-01"])
+def test_a_day_that_no_run_can_have_is_refused_before_anything_is_done(desk, standin, day):
+    answer = desk.set(BACKFILL_STANDIN_URL=standin.url).run("demo", "--date", day)
+    assert answer.code == 1
+    assert answer.error.startswith(f"{day} cannot be run: days go from 2019-03-30 to ")
+    assert desk.left == []
+    assert standin.requests == []
+
+
+def test_a_dagster_home_that_is_not_there_is_one_line(desk, standin):
+    missing = str(desk.folder / "missing")
+    answer = desk.set(BACKFILL_STANDIN_URL=standin.url, DAGSTER_HOME=missing).run("demo")
+    assert answer.code == 1
+    assert answer.error.startswith(f"Dagster's storage cannot be opened (DAGSTER_HOME={missing}): ")
+    assert answer.error.endswith("correct DAGSTER_HOME or DAGSTER_POSTGRES_URL, or unset them")
+    assert standin.requests == []
+
+
+def test_a_taken_port_is_named_with_the_option_that_changes_it(desk):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for command in ((), ("--", "touch", "ran")):
+            answer = desk.run("standins", "--port", str(port), *command)
+            assert answer.code == 1
+            assert answer.error == (
+                f"port {port} is in use on 127.0.0.1: choose another with --port, or 0 for a free one"
+            )
+    assert desk.left == []
+
+
+def test_a_directory_without_data_sets_is_named(desk):
+    answer = desk.run("standins", "--datasets", "nowhere", "--", "touch", "ran")
+    assert answer.code == 1
+    assert "nowhere" in answer.error
+    assert desk.left == []
+
+
+def test_a_command_that_is_not_there_is_named(desk):
+    answer = desk.run("standins", "--", "no-such-command")
+    assert (answer.code, answer.error) == (
+        1,
+        "cannot run 'no-such-command': No such file or directory; check its spelling and PATH",
+    )
+
+
+def test_an_unknown_subcommand_or_option_is_a_usage_error(desk):
+    from click.testing import CliRunner
+
+    from backfill_assets.cli import main
+
+    for arguments in (["candels"], ["demo", "--day", "2024-01-01"], ["candles"]):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 2
+        assert re.search(
+            r"^Error: (No such command|No such option|Missing option)", result.stderr, re.MULTILINE
+        )
+
+
+def test_a_mistake_of_ours_is_not_dressed_up_as_the_users(monkeypatch):
+    from click.testing import CliRunner
+
+    from backfill_assets import cli, settings
+
+    def broken() -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(settings, "current_settings", broken)
+    result = CliRunner().invoke(cli.main, [*CANDLES, "2024-01-01"])
+    assert isinstance(result.exception, RuntimeError)

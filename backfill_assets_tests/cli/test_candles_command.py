@@ -1,0 +1,149 @@
+"""``backfill-assets candles``: three formats of the same candles, and what is said where there are none."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+
+import polars as pl
+import pytest
+
+from backfill_assets.candles.query import TABLE_COLUMNS, market_candles, write_candles
+from backfill_assets.definitions import build_definitions
+from backfill_assets.lake.store import open_store
+from backfill_assets.settings import load_settings
+
+DAY = "2024-01-01"
+
+
+@pytest.fixture
+def filled(desk, settings_file, standin):
+    """A desk with one day of one market in its lake."""
+    file = settings_file(standin.url)
+    job = build_definitions(str(file)).resolve_job_def("day")
+    quiet = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+    assert job.execute_in_process(partition_key=DAY, run_config=quiet).success
+    return desk.set(BACKFILL_ENV=str(file)), load_settings(file)
+
+
+def arguments(timeframe: str = "1h", form: str = "table", **changes: str) -> list[str]:
+    options = {
+        "date": DAY,
+        "exchange": "binance",
+        "symbol": "BTC-USDT",
+        "timeframe": timeframe,
+        "format": form,
+    }
+    return ["candles", *(word for k, v in {**options, **changes}.items() for word in (f"--{k}", v))]
+
+
+def invoke(environment, words):
+    from click.testing import CliRunner
+
+    from backfill_assets.cli import main
+
+    return CliRunner(env=environment).invoke(main, words)
+
+
+def test_the_three_formats_hold_the_same_candles(filled, tmp_path):
+    desk, settings = filled
+    stored = pl.DataFrame(
+        market_candles(open_store(settings.lake), settings, DAY, "binance", "BTC-USDT", "1h")
+    )
+    assert stored.height == 24
+
+    with (tmp_path / "c.parquet").open("wb") as file:
+        command = desk.command(*arguments(form="parquet"))
+        subprocess.run(command, cwd=desk.folder, env=desk.environment, stdout=file, check=True, timeout=120)
+    assert pl.read_parquet(tmp_path / "c.parquet").equals(stored)
+
+    text = desk.run(*arguments(form="csv")).out
+    schema = {
+        name: pl.String if isinstance(dtype, pl.Datetime) else dtype for name, dtype in stored.schema.items()
+    }
+    parsed = pl.read_csv(io.StringIO(text), schema=schema).with_columns(
+        pl.col(name).str.to_datetime("%Y-%m-%dT%H:%M:%S%.6fZ", time_unit="us", time_zone="UTC")
+        for name, dtype in stored.schema.items()
+        if isinstance(dtype, pl.Datetime)
+    )
+    assert parsed.equals(stored), "CSV keeps every digit and every microsecond"
+
+    lines = desk.run(*arguments()).out.splitlines()
+    assert lines[0].split() == ["time", "(UTC)", *TABLE_COLUMNS[1:]]
+    assert len(lines) == 1 + stored.height
+    for line, row in zip(lines[1:], stored.select(TABLE_COLUMNS).iter_rows(), strict=True):
+        time, *numbers = line.rsplit(maxsplit=len(TABLE_COLUMNS) - 1)
+        assert time.strip() == row[0].strftime("%Y-%m-%d %H:%M")
+        assert [float(number) for number in numbers] == pytest.approx(row[1:], rel=1e-9)
+
+
+def test_a_timeframe_that_is_not_stored_is_rolled_up(filled):
+    desk, _ = filled
+    result = invoke(desk.environment, arguments("2h", "csv"))
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 1 + 12
+
+
+def test_prices_of_any_size_keep_their_digits_in_the_table(filled):
+    _, settings = filled
+    candles = market_candles(open_store(settings.lake), settings, DAY, "binance", "BTC-USDT", "1d")
+    odd = pl.DataFrame(candles).with_columns(
+        open=pl.lit(104_283.58), low=pl.lit(0.00001234), volume=pl.lit(123_456_789.125)
+    )
+    out = io.BytesIO()
+    write_candles(odd.to_arrow(), "table", out)
+    text = out.getvalue().decode()
+    assert "104283.58" in text
+    assert "1.234e-05" in text
+    assert "123456789.1" in text
+    assert "…" not in text
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(filled):
+    desk, _ = filled
+    for form in ("csv", "parquet", "table"):
+        process = subprocess.Popen(
+            desk.command(*arguments("1m", form)),
+            cwd=desk.folder,
+            env=desk.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b"", form
+        process.wait(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"symbol": "BTC-USD"}, "unknown symbol 'BTC-USD' on 2024-01-01: did you mean BTC-USDT?"),
+        ({"symbol": "XYZ"}, "unknown symbol 'XYZ' on 2024-01-01: it has BTC-USDT"),
+        ({"exchange": "binanc"}, "unknown exchange 'binanc' on 2024-01-01: did you mean binance?"),
+        (
+            {"timeframe": "7m"},
+            "'7m' is no timeframe: choose from 1m, 3m, 5m, 15m, 30m, 1h, 2h, 4h, 6h, 8h, 12h, 1d",
+        ),
+    ],
+)
+def test_what_the_day_does_not_have_is_named_with_what_it_has(filled, changes, message):
+    desk, _ = filled
+    result = invoke(desk.environment, arguments(**changes))
+    assert (result.exit_code, result.stderr, result.stdout) == (1, f"Error: {message}\n", "")
+
+
+def test_a_day_that_was_not_run_is_no_empty_table(filled):
+    desk, _ = filled
+    lake = desk.folder / "lake"
+    answer = desk.run(*arguments(date="2024-01-03"))
+    assert answer.code == 1
+    assert answer.error == f"the lake {lake} has nothing of 2024-01-03: run the day first"
+
+
+def test_looking_makes_no_lake(desk):
+    assert (
+        invoke({**desk.environment, "BACKFILL_DATA": str(desk.folder / "data")}, arguments()).exit_code == 1
+    )
+    assert desk.left == []

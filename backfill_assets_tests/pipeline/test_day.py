@@ -1,0 +1,255 @@
+"""One day through Dagster: what is published, what is left out, and what a rerun does about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from backfill_assets.standins import faults
+from backfill_assets.standins.faults import Fault
+
+DAY = "2024-01-02"
+BTC = "binance/trades/BTCUSDT"
+
+
+def test_a_good_day_is_published_and_every_check_is_green(pipeline, checks_of):
+    result = pipeline.run(DAY)
+    assert result.success
+    checks = checks_of(result)
+    assert len(checks) == 13
+    assert [name for name, check in checks.items() if not check.passed] == []
+    judged = pipeline.judge(DAY)
+    assert judged.scores.state == "published"
+    assert pipeline.table("trades", DAY).height == sum(f.verdict.rows for f in judged.feeds) > 20_000
+    assert pipeline.table("quality", DAY).height == 9
+    assert pipeline.table("instruments", DAY).filter("expected").height == 9
+    candles = pipeline.table("candles", DAY)
+    assert set(candles["timeframe"]) == {"1m", "5m", "15m", "1h", "4h", "1d"}
+    assert candles.filter(timeframe="1d").height == 9
+
+
+def test_a_rerun_downloads_nothing_and_loads_nothing(pipeline):
+    pipeline.run(DAY)
+    before = {name: pipeline.partition_bytes(name) for name in ("trades", "candles", "quality")}
+    pipeline.standin.forget_requests()
+    result = pipeline.run(DAY)
+    assert result.success
+    assert pipeline.downloads == []
+    metadata = [e.materialization.metadata for e in result.get_asset_materialization_events()]
+    assert sum(m["loads"].value for m in metadata if "loads" in m) == 0
+    assert sum(m["skipped"].value for m in metadata if "skipped" in m) == 4
+    assert {name: pipeline.partition_bytes(name) for name in before} == before
+
+
+def test_a_missing_feed_degrades_the_day_and_a_later_rerun_heals_it(pipeline, checks_of):
+    pipeline.with_fault(BTC, DAY, Fault(always=faults.not_found()))
+    result = pipeline.run(DAY)
+    assert result.success, "one bad feed must not stop the rest"
+    check = checks_of(result)["ticks:completeness"]
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.ERROR
+    assert "8/9" not in check.description
+    assert pipeline.judge(DAY).scores.state == "degraded"
+    assert "BTCUSDT" not in set(pipeline.table("trades", DAY).filter(exchange="binance")["dataset_symbol"])
+    quality = pipeline.table("quality", DAY).filter(exchange="binance", symbol="BTC-USDT")
+    assert quality["verdict"].to_list() == ["missing"]
+    assert quality["published"].to_list() == [False]
+
+    pipeline.heal()
+    pipeline.standin.forget_requests()
+    assert pipeline.run(DAY).success
+    assert len(pipeline.downloads) == 1, "only the missing feed is fetched"
+    assert pipeline.judge(DAY).scores.state == "published"
+    assert "BTCUSDT" in set(pipeline.table("trades", DAY)["dataset_symbol"])
+
+
+def test_a_held_day_fails_publishes_nothing_and_still_gets_its_quality_rows(pipeline):
+    feeds = [f"{e}/trades/{s}" for e, s in (("binance", "BTCUSDT"), ("binance", "ETHUSDT"), ("binance", "ADAUSDT"))]
+    for feed in [*feeds, "coinbase/trades/BTC-USDT", "coinbase/trades/ETH-USDT"]:
+        pipeline.with_fault(feed, DAY, Fault(always=faults.not_found()))
+    result = pipeline.run(DAY)
+    assert not result.success
+    assert pipeline.judge(DAY).scores.state == "held"
+    assert pipeline.table("trades", DAY).is_empty()
+    assert pipeline.table("candles", DAY).is_empty()
+    assert pipeline.table("instruments", DAY).is_empty()
+    assert set(pipeline.table("quality", DAY)["day_state"]) == {"held"}
+    assert sum(pipeline.table("quality", DAY)["verdict"] == "missing") == 5
+
+
+def test_four_missing_feeds_of_nine_do_not_hold_the_day(pipeline):
+    for feed in ("binance/trades/BTCUSDT", "binance/trades/ETHUSDT", "kraken/trades/XBT-USDT", "kraken/trades/ETH-USDT"):
+        pipeline.with_fault(feed, DAY, Fault(always=faults.not_found()))
+    assert pipeline.run(DAY).success
+    assert pipeline.judge(DAY).scores.state == "degraded"
+    assert pipeline.table("trades", DAY).height > 0
+
+
+@pytest.mark.parametrize("table", ["trades", "candles", "instruments"])
+def test_a_held_day_stays_held_when_only_publishing_is_run_again(pipeline, table):
+    for symbol in ("BTC-USDT", "ETH-USDT", "ADA-USDT"):
+        pipeline.with_fault(f"coinbase/trades/{symbol}", DAY, Fault(always=faults.not_found()))
+        pipeline.with_fault(f"binance/trades/{symbol.replace('-', '')}", DAY, Fault(always=faults.not_found()))
+    assert not pipeline.run(DAY).success
+    asset = {"trades": "bigquery/ticks"}.get(table, f"bigquery/{table}")
+    again = pipeline.run(DAY, select=[asset])
+    assert not again.success
+    assert pipeline.table(table, DAY).is_empty()
+
+
+def test_a_feed_with_a_hole_is_quarantined_and_the_rest_is_published(pipeline, checks_of):
+    pipeline.serve_changed(BTC, DAY, lambda lines: lines[:800] + lines[1800:])
+    result = pipeline.run(DAY)
+    assert result.success
+    verdict = next(f.verdict for f in pipeline.judge(DAY).feeds if str(f.feed) == BTC)
+    assert verdict.outcome == "quarantine"
+    assert "1000 ids are missing" in verdict.reasons[0]
+    assert not checks_of(result)["ticks:completeness"].passed
+    assert "BTCUSDT" not in set(pipeline.table("trades", DAY)["dataset_symbol"])
+    assert pipeline.table("candles", DAY).filter(exchange="binance", symbol="BTC-USDT").is_empty()
+    assert pipeline.table("candles", DAY).filter(exchange="binance", symbol="ETH-USDT").height > 0
+
+
+def test_a_missing_id_within_a_burst_is_published_and_named(pipeline, checks_of):
+    def without_one_of_a_burst(lines):
+        times = [int(line.split(",")[2]) for line in lines]
+        within = min(range(1, len(lines) - 1), key=lambda i: times[i + 1] - times[i - 1])
+        return lines[:within] + lines[within + 1 :]
+
+    pipeline.serve_changed(BTC, DAY, without_one_of_a_burst)
+    result = pipeline.run(DAY)
+    assert result.success
+    verdict = next(f.verdict for f in pipeline.judge(DAY).feeds if str(f.feed) == BTC)
+    assert (verdict.outcome, verdict.completeness_state, verdict.missing_ids) == ("publish", "degraded", 1)
+    check = checks_of(result)["ticks:completeness"]
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.WARN
+    assert "BTCUSDT" in set(pipeline.table("trades", DAY)["dataset_symbol"])
+
+
+def test_a_refresh_with_worse_data_leaves_what_is_published(pipeline):
+    pipeline.run(DAY)
+    before = pipeline.partition_bytes("trades"), pipeline.partition_bytes("candles")
+    pipeline.serve_changed(BTC, DAY, lambda lines: lines[:500] + lines[2500:])
+    assert pipeline.run(DAY, refresh=True, feeds=[BTC]).success
+    feed = next(f for f in pipeline.judge(DAY).feeds if str(f.feed) == BTC)
+    assert feed.manifest.candidate is not None
+    assert feed.verdict.outcome == "publish", "the verdict shown is that of what counts"
+    assert (pipeline.partition_bytes("trades"), pipeline.partition_bytes("candles")) == before
+    assert pipeline.table("quality", DAY).filter("pending")["dataset_symbol"].to_list() == ["BTCUSDT"]
+
+
+def test_a_refresh_with_other_good_data_replaces_what_is_published(pipeline):
+    pipeline.run(DAY)
+    before = pipeline.table("candles", DAY).filter(exchange="binance", symbol="BTC-USDT", timeframe="1d")
+
+    def dearer(lines):
+        cells = lines[1500].split(",")
+        cells[6] = str(float(cells[6]) * 1.001)
+        return [*lines[:1500], ",".join(cells), *lines[1501:]]
+
+    pipeline.serve_changed(BTC, DAY, dearer)
+    assert pipeline.run(DAY, refresh=True, feeds=[BTC]).success
+    after = pipeline.table("candles", DAY).filter(exchange="binance", symbol="BTC-USDT", timeframe="1d")
+    assert after["quote_volume"].item() > before["quote_volume"].item()
+    assert after["trade_count"].item() == before["trade_count"].item()
+
+
+def test_a_file_that_cannot_be_read_is_kept_for_inspection(pipeline):
+    def broken(lines):
+        cells = lines[41].split(",")
+        cells[6] = "12,3"
+        return [*lines[:41], ",".join(cells), *lines[42:]]
+
+    pipeline.serve_changed(BTC, DAY, broken)
+    assert pipeline.run(DAY).success
+    verdict = next(f.verdict for f in pipeline.judge(DAY).feeds if str(f.feed) == BTC)
+    assert verdict.outcome == "missing"
+    assert "line 43" in verdict.reasons[0]
+    kept = list((pipeline.folder / "lake" / "rejected").rglob("*.csv.gz"))
+    assert len(kept) == 1
+
+
+def test_an_unknown_feed_to_refresh_is_refused_before_anything_is_fetched(pipeline):
+    pipeline.run(DAY)
+    pipeline.standin.forget_requests()
+    assert not pipeline.run(DAY, refresh=True, feeds=["binance/trades/BTCUSD"]).success
+    assert pipeline.downloads == []
+
+
+def test_a_day_that_is_not_exported_yet_fails_without_a_retry_and_is_remembered(pipeline):
+    result = pipeline.run("2024-02-10")
+    assert not result.success
+    record = pipeline.judge("2024-02-10").record
+    assert record is not None
+    assert record.awaiting_export == ("binance", "coinbase", "kraken")
+    assert pipeline.downloads == []
+
+
+def test_a_silent_feed_between_joining_ids_is_proven_empty_once_both_neighbours_are_there(make_pipeline, standin):
+    quiet = make_pipeline(
+        standin, universe=[{"exchanges": ["coinbase"], "symbols": ["SOL-USDT", "BTC-USDT"]}]
+    )
+    quiet.run("2024-01-05")
+    sol = next(f for f in quiet.judge("2024-01-05").feeds if f.feed.dataset_symbol == "SOL-USDT")
+    assert (sol.verdict.outcome, sol.accepted) == ("no_evidence", None)
+    quiet.run("2024-01-04")
+    quiet.run("2024-01-06")
+    judged = quiet.judge("2024-01-05")
+    sol = next(f for f in judged.feeds if f.feed.dataset_symbol == "SOL-USDT")
+    assert (sol.verdict.outcome, sol.verdict.completeness) == ("publish", 1.0)
+    assert judged.sealed
+
+
+def test_every_data_type_goes_the_whole_way(make_pipeline, standin):
+    types = ["trades", "quotes", "book_ticker", "book_snapshot_5", "book_snapshot_25", "incremental_book_L2"]
+    both = make_pipeline(
+        standin,
+        universe=[
+            {
+                "exchanges": ["binance-futures"],
+                "symbols": ["BTC-USDT"],
+                "data_types": [*types, "derivative_ticker", "liquidations"],
+                "instrument_types": ["perpetual"],
+            },
+            {"exchanges": ["deribit"], "symbols": ["OPTIONS"], "data_types": ["options_chain"]},
+        ],
+    )
+    result = both.run(DAY)
+    assert result.success
+    for name in (*types, "derivative_ticker", "liquidations", "options_chain"):
+        table = both.table(name, DAY)
+        assert table.height > 0, name
+        assert table["row"].to_list() == list(range(table.height))
+        assert table["exchange"].n_unique() == 1
+
+
+def test_a_grouped_file_becomes_candles_of_each_symbol(make_pipeline, standin):
+    grouped = make_pipeline(standin, universe=[{"exchanges": ["binance"], "symbols": ["SPOT"]}])
+    single = make_pipeline(standin, name="single", universe=[{"exchanges": ["binance"], "symbols": ["BTC-USDT"]}])
+    assert grouped.run(DAY).success
+    assert single.run(DAY).success
+    of_group = grouped.table("candles", DAY).filter(symbol="BTC-USDT")
+    assert of_group.height > 0
+    assert of_group.equals(single.table("candles", DAY))
+    assert grouped.table("candles", DAY)["symbol"].n_unique() == 4
+
+
+def test_the_embedded_warehouse_can_be_read_from_anywhere(pipeline, tmp_path: Path, monkeypatch):
+    import duckdb
+
+    pipeline.run(DAY)
+    monkeypatch.chdir(tmp_path)
+    with duckdb.connect(str(pipeline.folder / "warehouse" / "warehouse.duckdb"), read_only=True) as database:
+        rows = database.sql("select count(*) from candles where date = '2024-01-02'").fetchall()
+    assert rows == [(pipeline.table("candles", DAY).height,)]
+
+
+def test_rows_of_a_feed_carry_both_names(pipeline):
+    pipeline.run(DAY)
+    pairs = pipeline.table("trades", DAY).filter(exchange="kraken").select("symbol", "dataset_symbol").unique()
+    assert set(pairs.rows()) == {("BTC-USDT", "XBT/USDT"), ("ETH-USDT", "ETH/USDT"), ("ADA-USDT", "ADA/USDT")}
+    assert isinstance(pairs, pl.DataFrame)

@@ -1,0 +1,96 @@
+"""Lakes with hand-made manifests: what was expected of a day, and what came."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+from backfill_assets.days import MICROSECONDS_PER_DAY, start_us
+from backfill_assets.feeds import ExpectedFeed, Feed
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.manifests import (
+    Absence,
+    DayRecord,
+    FeedManifest,
+    Source,
+    Version,
+    expected_symbols,
+    load_manifest,
+    update_manifest,
+)
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets_tests.quality.quality_samples import FEED, SECOND, profile, symbol
+
+NOW: Final = datetime(2024, 1, 10, tzinfo=UTC)
+
+
+def expect(store: Store, day: str, *feeds: Feed) -> None:
+    """Record what the day must have; ``BTCUSDT`` means BTC-USDT."""
+    expected = [ExpectedFeed(f, ((f.dataset_symbol, f"{f.dataset_symbol[:-4]}-USDT"),)) for f in feeds or (FEED,)]
+    record = DayRecord(day=day, expected=expected_symbols(expected), recorded_at=NOW)
+    documents.update(store, paths.day_record(day), DayRecord, lambda _: record)
+
+
+def ids(
+    day: str, first: int, last: int, *, head_us: int = SECOND, tail_us: int = SECOND, **changes: object
+) -> FeedProfile:
+    """A file of the day with these ids in a row, silent for so long at its ends."""
+    edges = (start_us(day) + head_us, start_us(day) + MICROSECONDS_PER_DAY - tail_us)
+    times = {
+        "first_timestamp_us": edges[0],
+        "last_timestamp_us": edges[1],
+        "first_local_timestamp_us": edges[0],
+        "last_local_timestamp_us": edges[1],
+    }
+    trades = symbol(first, last, first_trade_us=edges[0], last_trade_us=edges[1], **changes)
+    return profile(trades, **times)
+
+
+def version(found: FeedProfile) -> Version:
+    """A version with this profile; other counts are another content."""
+    text = found.model_dump_json()
+    content = hashlib.sha256(text.encode()).hexdigest()
+    return Version(
+        content=content,
+        rows=found.rows,
+        bytes=1,
+        source=Source(url="http://127.0.0.1/file.csv.gz", raw_bytes=1, raw_sha256=content),
+        profile=found.model_dump(mode="json"),
+        schema_version=1,
+        profile_parameters="p",
+        fetched_at=NOW,
+    )
+
+
+def fetch(store: Store, day: str, found: FeedProfile, feed: Feed = FEED) -> str:
+    """Bring a file with these counts as a candidate; returns its content."""
+    brought = version(found)
+    update_manifest(store, feed, day, lambda manifest: manifest.with_candidate(brought))
+    return brought.content
+
+
+def absent(store: Store, day: str, feed: Feed = FEED) -> None:
+    """The vendor said for good that it has no such file."""
+    update_manifest(store, feed, day, lambda m: m.with_absence(Absence(reason="no such data set", seen_at=NOW)))
+
+
+def contents(store: Store, day: str, feed: Feed = FEED) -> tuple[str | None, str | None]:
+    """Content of the accepted version and of the candidate."""
+    manifest: FeedManifest = load_manifest(store, feed, day)
+    return (
+        manifest.accepted.content if manifest.accepted else None,
+        manifest.candidate.content if manifest.candidate else None,
+    )
+
+
+def everything(store: Store, days: Iterable[str], feed: Feed = FEED) -> dict[str, bytes]:
+    """Bytes of every manifest and verdict of the days."""
+    found = {
+        path: store.read(path)
+        for day in days
+        for path in (paths.ticks_manifest(feed, day), paths.verdict(feed, day))
+    }
+    return {path: stored.data for path, stored in found.items() if stored is not None}

@@ -1,0 +1,352 @@
+"""Verdicts in a real lake: they decide which versions count, and in any order they come to the same."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from backfill_assets.columns import arrow_schema
+from backfill_assets.days import shift, start_us
+from backfill_assets.feeds import Feed
+from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.listing import store_instruments
+from backfill_assets.lake.local import LocalStore
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.day import FeedVerdicts, JudgedDay, judge, judge_with_neighbours
+from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.settings import ThresholdSettings
+from backfill_assets_tests.quality.judged_lake import (
+    absent,
+    contents,
+    everything,
+    expect,
+    fetch,
+    ids,
+)
+from backfill_assets_tests.quality.quality_samples import (
+    DAY,
+    FEED,
+    SECOND,
+    THRESHOLDS,
+    empty_profile,
+    holes,
+    quotes,
+)
+
+BEFORE, AFTER = shift(DAY, -1), shift(DAY, 1)
+HOUR = 3600 * SECOND
+ETH = Feed("binance", "trades", "ETHUSDT")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return LocalStore(tmp_path / "lake")
+
+
+def run(store: Store, day: str, found: FeedProfile, **thresholds: Any) -> JudgedDay:
+    """What a run of the day does after fetching its one feed."""
+    expect(store, day)
+    fetch(store, day, found)
+    return judge_with_neighbours(store, day, ThresholdSettings(**thresholds))
+
+
+def stored(store: Store, day: str, feed: Feed = FEED) -> FeedVerdicts:
+    found, _ = documents.load(store, paths.verdict(feed, day), FeedVerdicts)
+    assert found is not None
+    return found
+
+
+def test_a_good_candidate_becomes_accepted_with_its_verdict_beside_it(store: Store) -> None:
+    judged = run(store, DAY, ids(DAY, 1, 9000))
+    content = judged.feeds[0].verdict.content
+    assert contents(store, DAY) == (content, None)
+    assert judged.scores.state == "published"
+    assert [f.content for _, f in judged.accepted_feeds("trades")] == [content]
+    assert judged.accepted_feeds("quotes") == []
+    verdicts = stored(store, DAY)
+    assert (verdicts.accepted, verdicts.candidate) == (judged.feeds[0].verdict, None)
+
+
+def test_a_bad_candidate_stays_one_and_the_day_says_why(store: Store) -> None:
+    judged = run(store, DAY, ids(DAY, 1, 9000, **holes((100, 110))))
+    content = judged.feeds[0].verdict.content
+    assert contents(store, DAY) == (None, content)
+    assert (judged.scores.state, judged.accepted_feeds("trades")) == ("held", [])
+    assert judged.feeds[0].verdict.reasons == ("11 ids are missing (at most 10 are excused)",)
+    assert stored(store, DAY) == FeedVerdicts(candidate=judged.feeds[0].verdict)
+
+
+def test_judging_again_changes_no_byte(store: Store) -> None:
+    run(store, DAY, ids(DAY, 1, 9000))
+    before = everything(store, [DAY])
+    assert judge(store, DAY, THRESHOLDS) == judge(store, DAY, THRESHOLDS)
+    assert everything(store, [DAY]) == before
+
+
+def test_a_bad_refresh_waits_beside_the_good_data_that_still_counts(store: Store) -> None:
+    good = run(store, DAY, ids(DAY, 1, 9000)).feeds[0].verdict
+    judged = run(store, DAY, ids(DAY, 1, 9000, **holes((100, 110))))
+    accepted, candidate = contents(store, DAY)
+    assert accepted == good.content
+    assert candidate not in (None, accepted)
+    assert judged.feeds[0].verdict == good
+    assert judged.scores.state == "published"
+    verdicts = stored(store, DAY)
+    assert verdicts.accepted == good
+    assert verdicts.candidate is not None
+    assert verdicts.candidate.outcome == "quarantine"
+
+
+def test_a_good_refresh_takes_the_place_of_the_old_data(store: Store) -> None:
+    old = run(store, DAY, ids(DAY, 1, 9000, **holes((100, 105)))).feeds[0].verdict
+    new = run(store, DAY, ids(DAY, 1, 9000)).feeds[0].verdict
+    assert (old.completeness_state, new.completeness_state) == ("degraded", "inner_proven")
+    assert contents(store, DAY) == (new.content, None)
+
+
+def test_a_neighbour_that_shows_a_loss_takes_the_day_back(store: Store) -> None:
+    """Our day begins 11 ids late after an hour of silence, which nobody can know before yesterday is here."""
+    run(store, DAY, ids(DAY, 1012, 10_000, head_us=HOUR))
+    assert contents(store, DAY)[0] is not None
+    run(store, BEFORE, ids(BEFORE, 1, 1000))
+    accepted, candidate = contents(store, DAY)
+    assert accepted is None
+    assert candidate is not None
+    assert stored(store, DAY).accepted is None
+    assert contents(store, BEFORE)[0] is not None
+
+
+def test_a_loss_just_within_the_limit_leaves_the_day_where_it_is(store: Store) -> None:
+    run(store, DAY, ids(DAY, 1011, 10_000, head_us=HOUR))
+    run(store, BEFORE, ids(BEFORE, 1, 1000))
+    assert contents(store, DAY)[0] is not None
+    found = stored(store, DAY).accepted
+    assert found is not None
+    assert (found.completeness_state, found.missing_ids) == ("degraded", 10)
+
+
+def test_the_day_comes_back_when_the_neighbour_brings_what_was_lost(store: Store) -> None:
+    run(store, BEFORE, ids(BEFORE, 1, 1000))
+    run(store, DAY, ids(DAY, 1012, 10_000, head_us=HOUR))
+    assert contents(store, DAY)[0] is None
+    run(store, BEFORE, ids(BEFORE, 1, 1011))
+    assert contents(store, DAY)[0] is not None
+    assert judge(store, DAY, THRESHOLDS).feeds[0].verdict.completeness_state == "head_proven"
+
+
+def test_neighbours_that_arrive_later_complete_the_proof(store: Store) -> None:
+    run(store, DAY, ids(DAY, 1001, 2000))
+    states = [stored(store, DAY).accepted.completeness_state]  # type: ignore[union-attr]
+    run(store, BEFORE, ids(BEFORE, 1, 1000))
+    states.append(stored(store, DAY).accepted.completeness_state)  # type: ignore[union-attr]
+    run(store, AFTER, ids(AFTER, 2001, 3000))
+    states.append(stored(store, DAY).accepted.completeness_state)  # type: ignore[union-attr]
+    assert states == ["inner_proven", "head_proven", "proven"]
+
+
+def test_only_accepted_neighbours_bear_witness(store: Store) -> None:
+    run(store, BEFORE, ids(BEFORE, 1, 1000, **holes((500, 520))))
+    judged = run(store, DAY, ids(DAY, 1012, 10_000, head_us=HOUR))
+    assert judged.feeds[0].verdict.context.previous == {}
+    assert contents(store, DAY)[0] is not None
+
+
+def test_an_empty_day_is_accepted_when_the_ids_around_it_join_and_taken_back_when_not(store: Store) -> None:
+    run(store, DAY, empty_profile())
+    assert judge(store, DAY, THRESHOLDS).feeds[0].verdict.outcome == "no_evidence"
+    run(store, BEFORE, ids(BEFORE, 1, 1000))
+    assert contents(store, DAY)[0] is None
+    run(store, AFTER, ids(AFTER, 1001, 2000))
+    assert contents(store, DAY)[0] is not None
+    assert judge(store, DAY, THRESHOLDS).scores.completeness == 1.0
+    run(store, AFTER, ids(AFTER, 1002, 2000))
+    assert contents(store, DAY)[0] is None
+
+
+def test_a_change_is_followed_as_far_as_it_reaches(store: Store) -> None:
+    """The last day repeats ids of the middle one, which counts only as long as the first one is not here."""
+    run(store, AFTER, ids(AFTER, 9_001, 20_000))
+    run(store, DAY, ids(DAY, 1012, 10_000, head_us=HOUR))
+    assert (contents(store, DAY)[0] is None, contents(store, AFTER)[0] is None) == (False, True)
+    run(store, BEFORE, ids(BEFORE, 1, 1000))
+    assert (contents(store, DAY)[0] is None, contents(store, AFTER)[0] is None) == (True, False)
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> list[FeedProfile]:
+    """Files of three days whose ids join, leave holes or overlap at midnight, some with losses of their own."""
+    found: list[FeedProfile] = []
+    last = 10_000
+    for day in (BEFORE, DAY, AFTER):
+        first = last + draw(st.sampled_from([1, 1, 2, 11, 12, 0, -99, -100, -5000]))
+        last = first + draw(st.sampled_from([0, 9_000]))
+        lost = draw(st.sampled_from([0, 0, 0, 11])) if last > first else 0
+        runs = holes((first + 50, first + 49 + lost)) if lost else {}
+        ends = {
+            side: draw(st.sampled_from([SECOND, 2 * SECOND, HOUR])) for side in ("head_us", "tail_us")
+        }
+        is_empty = draw(st.sampled_from([False] * 6 + [True]))
+        found.append(empty_profile() if is_empty else ids(day, first, last, **ends, **runs))
+        last = found[-1].symbols[0].id_max or last if found[-1].symbols else first - 1
+    return found
+
+
+@settings(max_examples=6, deadline=None, derandomize=True, database=None,
+          suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
+@example(chain=[ids(BEFORE, 1, 1000), ids(DAY, 1012, 10_000, head_us=HOUR), ids(AFTER, 9_001, 20_000)])
+@example(chain=[ids(BEFORE, 1, 1000), empty_profile(), ids(AFTER, 1001, 2000)])
+@given(chain=chains())
+def test_days_judged_in_any_order_end_the_same(chain: list[FeedProfile]) -> None:
+    days = (BEFORE, DAY, AFTER)
+    ends = []
+    for order in itertools.permutations(days):
+        with tempfile.TemporaryDirectory() as folder:
+            store = LocalStore(Path(folder))
+            for day in order:
+                run(store, day, chain[days.index(day)])
+            ends.append(everything(store, days))
+    assert all(end == ends[0] for end in ends)
+    assert len(ends[0]) == 6
+
+
+def test_one_bad_feed_neither_hides_nor_blocks_another(store: Store) -> None:
+    expect(store, DAY, FEED, ETH)
+    fetch(store, DAY, ids(DAY, 1, 9000))
+    fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **holes((100, 300))), ETH)
+    judged = judge(store, DAY, THRESHOLDS)
+    assert [(f.feed, f.verdict.outcome) for f in judged.feeds] == [(FEED, "publish"), (ETH, "quarantine")]
+    assert (judged.scores.state, judged.scores.accepted_share) == ("degraded", 0.5)
+    assert [f.feed for f, _ in judged.accepted_feeds("trades")] == [FEED]
+
+
+def test_feeds_that_are_not_there_say_why(store: Store) -> None:
+    expect(store, DAY, FEED, ETH)
+    absent(store, DAY, ETH)
+    judged = judge(store, DAY, THRESHOLDS)
+    assert [(f.verdict.outcome, f.verdict.reasons) for f in judged.feeds] == [
+        ("missing", ("not fetched yet",)),
+        ("missing", ("no such data set",)),
+    ]
+    assert judged.scores.state == "held"
+
+
+def test_a_day_that_was_never_run_is_missing_and_leaves_no_trace(store: Store, tmp_path: Path) -> None:
+    judged = judge(store, DAY, THRESHOLDS)
+    assert (judged.record, judged.feeds, judged.scores.state, judged.sealed) == (None, (), "missing", False)
+    assert not (tmp_path / "lake" / "verdicts").exists()
+
+
+class TestSealed:
+    def sealed(self, store: Store) -> bool:
+        return judge(store, DAY, THRESHOLDS).sealed
+
+    def test_a_day_is_sealed_when_both_neighbours_are_accepted(self, store: Store) -> None:
+        run(store, DAY, ids(DAY, 1001, 2000))
+        assert not self.sealed(store)
+        run(store, BEFORE, ids(BEFORE, 1, 1000))
+        assert not self.sealed(store)
+        run(store, AFTER, ids(AFTER, 2001, 3000))
+        assert self.sealed(store)
+
+    @pytest.mark.parametrize("state", ["absent", "not listed", "empty and proven"])
+    def test_what_will_never_come_does_not_keep_it_open(self, state: str, store: Store) -> None:
+        run(store, BEFORE, ids(BEFORE, 1, 1000))
+        run(store, DAY, ids(DAY, 1001, 2000))
+        expect(store, AFTER, ETH if state == "not listed" else FEED)
+        if state == "absent":
+            absent(store, AFTER)
+        elif state == "empty and proven":
+            run(store, AFTER, empty_profile())
+            run(store, shift(AFTER, 1), ids(shift(AFTER, 1), 2001, 3000))
+        assert self.sealed(store)
+
+    @pytest.mark.parametrize("state", ["not fetched", "quarantined", "no record"])
+    def test_what_may_still_come_keeps_it_open(self, state: str, store: Store) -> None:
+        run(store, BEFORE, ids(BEFORE, 1, 1000))
+        run(store, DAY, ids(DAY, 1001, 2000))
+        if state == "not fetched":
+            expect(store, AFTER)
+        elif state == "quarantined":
+            run(store, AFTER, ids(AFTER, 2001, 3000, **holes((2100, 2200))))
+        assert not self.sealed(store)
+
+
+class TestWindow:
+    @staticmethod
+    def list_from(store: Store, hour: float | None, to: float | None, column: str, end: str) -> None:
+        """Instruments that list BTCUSDT from and to these hours of the day, and ETHUSDT for years."""
+
+        def moment(hours: float) -> datetime:
+            return datetime.fromtimestamp(start_us(DAY) / 1e6 + hours * 3600, tz=UTC)
+
+        since = moment(-24 * 365)
+        rows = [
+            {"dataset_symbol": "ETHUSDT", "available_since": since},
+            {"dataset_symbol": "BTCUSDT", "available_since": since}
+            | ({column: moment(hour)} if hour is not None else {})
+            | ({end: moment(to)} if to is not None else {}),
+        ]
+        schema = pa.schema([field.with_nullable(True) for field in arrow_schema(INSTRUMENT_COLUMNS)])
+        store_instruments(store, "binance", DAY, pa.Table.from_pylist(rows, schema=schema), "instruments")
+
+    def window_hours(self, store: Store) -> tuple[float, float]:
+        context = judge(store, DAY, THRESHOLDS).feeds[0].verdict.context
+        return tuple(  # type: ignore[return-value]
+            (edge - start_us(DAY)) / HOUR for edge in (context.window_start_us, context.window_end_us)
+        )
+
+    @pytest.mark.parametrize("column", ["available_since", "listing"])
+    @pytest.mark.parametrize("end", ["available_to", "expiry"])
+    @pytest.mark.parametrize(
+        ("hour", "to", "expected"),
+        [
+            (None, None, (0, 24)),
+            (-5, 48, (0, 24)),
+            (0, 24, (0, 24)),
+            (6, None, (6, 24)),
+            (None, 8.5, (0, 8.5)),
+            (6, 18, (6, 18)),
+        ],
+    )
+    def test_the_day_is_clipped_to_listing_and_expiry(
+        self, column: str, end: str, hour: float, to: float, expected: tuple[float, float], store: Store
+    ) -> None:
+        expect(store, DAY)
+        self.list_from(store, hour, to, column, end)
+        assert self.window_hours(store) == expected
+
+    def test_a_feed_listed_at_noon_is_not_blamed_for_the_morning(self, store: Store) -> None:
+        expect(store, DAY, FEED)
+        fetch(store, DAY, ids(DAY, 1, 900_000, head_us=12 * HOUR + SECOND))
+        assert judge(store, DAY, THRESHOLDS).scores.completeness == pytest.approx(0.5, abs=1e-3)
+        self.list_from(store, 12, None, "listing", "expiry")
+        assert judge(store, DAY, THRESHOLDS).scores.completeness == 1.0
+
+    def test_without_instruments_the_whole_day_counts(self, store: Store) -> None:
+        expect(store, DAY)
+        assert self.window_hours(store) == (0, 24)
+
+
+def test_quotes_beside_trades_are_judged_on_their_own(store: Store) -> None:
+    feed = Feed("binance", "quotes", "BTCUSDT")
+    expect(store, DAY, feed, FEED)
+    fetch(store, DAY, quotes(), feed)
+    fetch(store, DAY, ids(DAY, 1, 9000))
+    judged = judge(store, DAY, THRESHOLDS)
+    assert [f.verdict.completeness for f in judged.feeds] == [0.99, 1.0]
+    assert len(judged.accepted_feeds("quotes")) == len(judged.accepted_feeds("trades")) == 1
+
+
+def test_thresholds_reach_the_verdict(store: Store) -> None:
+    lossy = ids(DAY, 1, 9000, **holes((100, 110)))
+    assert run(store, DAY, lossy, missing_ids=11).feeds[0].accepted is not None
+    assert run(store, DAY, lossy).feeds[0].accepted is None

@@ -1,0 +1,231 @@
+"""A judged day as rows of the quality table, as a frame for pandera, and as the result of an asset check."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandera.polars as pa
+import polars as pl
+import pytest
+
+from backfill_assets.feeds import Feed
+from backfill_assets.lake.local import LocalStore
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.day import judge
+from backfill_assets.quality.pandera_checks import failure_cases, frame_check
+from backfill_assets.quality.schemas import QUALITY_COLUMNS, QUALITY_SCHEMA, quality_rows
+from backfill_assets.quality.verdict_schema import verdict_frame, verdict_schema
+from backfill_assets.settings import ThresholdSettings
+from backfill_assets_tests.quality.judged_lake import absent, expect, fetch, ids
+from backfill_assets_tests.quality.quality_samples import (
+    DAY,
+    FEED,
+    THRESHOLDS,
+    empty_profile,
+    holes,
+    profile,
+    symbol,
+    without_ids,
+)
+
+ETH, XRP = Feed("binance", "trades", "ETHUSDT"), Feed("binance", "trades", "XRPUSDT")
+GOOD = {
+    "feed": "binance/trades/BTCUSDT",
+    "outcome": "publish",
+    "completeness": 1.0,
+    "completeness_state": "proven",
+    "quality": 1.0,
+    "reasons": "",
+}
+
+
+def frame(*rows: dict[str, Any]) -> pl.DataFrame:
+    """A verdict frame; each row like ``GOOD`` but for what is given."""
+    types = {"completeness": pl.Float64, "quality": pl.Float64}
+    return pl.DataFrame([{**GOOD, **row} for row in rows], schema_overrides=types)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return LocalStore(tmp_path / "lake")
+
+
+class TestVerdictSchema:
+    @pytest.mark.parametrize("score", ["completeness", "quality"])
+    @pytest.mark.parametrize(
+        "row",
+        [
+            {"outcome": "quarantine"},
+            {"outcome": "missing"},
+            {"outcome": "no_evidence"},
+        ],
+    )
+    def test_what_is_not_published_falls_short(self, score: str, row: dict[str, Any]) -> None:
+        cases = failure_cases(verdict_schema(score), frame({}, {"feed": "x", **row}))
+        assert [(case["check"], case["index"]) for case in cases] == [("verdict_is_publish", 1)]
+
+    @pytest.mark.parametrize(
+        ("score", "row", "falls_short"),
+        [
+            ("completeness", {"completeness": 1.0}, False),
+            ("completeness", {"completeness": 0.99, "completeness_state": "estimated"}, False),
+            ("completeness", {"completeness": 0.989999, "completeness_state": "estimated"}, True),
+            ("completeness", {"completeness": 0.9999, "completeness_state": "degraded"}, True),
+            ("completeness", {"completeness": None}, True),
+            ("completeness", {"quality": 0.2}, False),
+            ("quality", {"quality": 1.0}, False),
+            ("quality", {"quality": 0.999999}, True),
+            ("quality", {"quality": None}, True),
+            ("quality", {"completeness": 0.2, "completeness_state": "degraded"}, False),
+        ],
+    )
+    def test_a_score_that_is_not_full_falls_short_in_its_own_check(
+        self, score: str, row: dict[str, Any], falls_short: bool
+    ) -> None:
+        assert bool(failure_cases(verdict_schema(score), frame(row))) is falls_short
+
+    def test_a_feed_occurs_once(self) -> None:
+        assert failure_cases(verdict_schema("quality"), frame({}, {}))
+        assert not failure_cases(verdict_schema("quality"), frame({}, {"feed": "other"}))
+
+    def test_a_judged_day_becomes_a_row_per_feed(self, store: Store) -> None:
+        expect(store, DAY, FEED, ETH)
+        fetch(store, DAY, ids(DAY, 1, 9000))
+        fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **holes((10, 30))), ETH)
+        found = verdict_frame(judge(store, DAY, THRESHOLDS))
+        assert found["feed"].to_list() == [str(FEED), str(ETH)]
+        assert found["outcome"].to_list() == ["publish", "quarantine"]
+        assert found["reasons"].to_list() == ["", "21 ids are missing (at most 10 are excused)"]
+        indices = {case["index"] for case in failure_cases(verdict_schema("completeness"), found)}
+        assert indices == {1}
+
+    def test_a_day_without_feeds_is_a_frame_without_rows(self, store: Store) -> None:
+        found = verdict_frame(judge(store, DAY, THRESHOLDS))
+        assert (found.height, found.columns) == (0, list(GOOD))
+        assert not failure_cases(verdict_schema("completeness"), found)
+
+
+class TestFrameCheck:
+    KEY = dg.AssetKey("ticks")
+    SCHEMA = pa.DataFrameSchema({"n": pa.Column(pl.Int64, pa.Check.ge(0, error="not_negative"))})
+
+    def test_a_frame_that_holds_passes_and_counts_its_rows(self) -> None:
+        result = frame_check(self.KEY, "schema", self.SCHEMA, pl.DataFrame({"n": [0, 1]}))
+        assert (result.passed, result.description) == (True, "2 rows hold")
+        assert result.metadata["rows"].value == 2
+        assert result.metadata["failures"].value == 0
+        assert "failure_cases" not in result.metadata
+
+    def test_a_frame_that_breaks_fails_with_its_cases(self) -> None:
+        result = frame_check(self.KEY, "schema", self.SCHEMA, pl.DataFrame({"n": [0, -1, 5, -2]}))
+        assert not result.passed
+        assert result.severity == dg.AssetCheckSeverity.ERROR
+        assert result.description == "2 failing cases; first: not_negative on n"
+        records = result.metadata["failure_cases"].records
+        assert [(r.data["failure_case"], r.data["index"]) for r in records] == [("-1", 1), ("-2", 3)]
+
+    @pytest.mark.parametrize(
+        "broken", [pl.DataFrame({"m": [1]}), pl.DataFrame({"n": [1.5]}), pl.DataFrame({"n": [None, 1]})]
+    )
+    def test_columns_types_and_nulls_are_cases_too(self, broken: pl.DataFrame) -> None:
+        assert failure_cases(self.SCHEMA, broken)
+
+    def test_every_broken_column_is_told_at_once(self) -> None:
+        schema = pa.DataFrameSchema({name: pa.Column(pl.Int64, pa.Check.ge(0)) for name in "ab"})
+        cases = failure_cases(schema, pl.DataFrame({"a": [-1], "b": [-1]}))
+        assert {case["column"] for case in cases} == {"a", "b"}
+
+    def test_a_frame_without_rows_holds(self) -> None:
+        result = frame_check(self.KEY, "schema", self.SCHEMA, pl.DataFrame(schema={"n": pl.Int64}))
+        assert (result.passed, result.description) == (True, "0 rows hold")
+
+
+class TestQualityRows:
+    def test_every_expected_feed_has_a_row_of_the_documented_columns(self, store: Store) -> None:
+        expect(store, DAY, FEED, ETH, XRP)
+        fetch(store, DAY, ids(DAY, 1, 9000))
+        fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **holes((10, 30))), ETH)
+        absent(store, DAY, XRP)
+        judged = judge(store, DAY, THRESHOLDS)
+        table = quality_rows(judged)
+        assert table.schema.equals(QUALITY_SCHEMA)
+        assert table.column_names == [column.name for column in QUALITY_COLUMNS]
+        published, quarantined, missing = table.to_pylist()
+        assert (judged.scores.state, judged.scores.accepted_share) == ("held", pytest.approx(1 / 3))
+        assert {
+            "date": date(2024, 1, 2),
+            "exchange": "binance",
+            "symbol": "BTC-USDT",
+            "data_type": "trades",
+            "dataset_symbol": "BTCUSDT",
+            "verdict": "publish",
+            "published": False,
+            "sealed": False,
+            "pending": False,
+            "completeness": 1.0,
+            "completeness_state": "inner_proven",
+            "evidence_class": "A",
+            "rows": 9000,
+            "missing_ids": 0,
+            "reasons": None,
+            "warnings": None,
+            "day_state": "held",
+        }.items() <= published.items()
+        assert (quarantined["verdict"], quarantined["pending"], quarantined["missing_ids"]) == (
+            "quarantine",
+            True,
+            21,
+        )
+        assert quarantined["reasons"] == "21 ids are missing (at most 10 are excused)"
+        assert (missing["verdict"], missing["content"], missing["quality"]) == ("missing", None, None)
+        assert (missing["completeness"], missing["reasons"]) == (0.0, "no such data set")
+
+    @pytest.mark.parametrize(("hold_below", "published"), [(0.5, True), (0.51, False)])
+    def test_an_accepted_feed_is_published_unless_the_day_is_held(
+        self, hold_below: float, published: bool, store: Store
+    ) -> None:
+        expect(store, DAY, FEED, ETH)
+        fetch(store, DAY, ids(DAY, 1, 9000))
+        judged = judge(store, DAY, ThresholdSettings(hold_below=hold_below))
+        rows = quality_rows(judged).to_pylist()
+        assert [row["published"] for row in rows] == [published, False]
+        assert {row["day_state"] for row in rows} == {"degraded" if published else "held"}
+
+    def test_what_has_no_evidence_stays_null(self, store: Store) -> None:
+        expect(store, DAY, FEED)
+        fetch(store, DAY, empty_profile())
+        row = quality_rows(judge(store, DAY, THRESHOLDS)).to_pylist()[0]
+        nulls = {name for name, value in row.items() if value is None}
+        assert nulls == {"completeness", "evidence_class", "quality", "missing_ids", "longest_hole", "warnings",
+                         "day_completeness", "day_quality"}  # fmt: skip
+        assert (row["pending"], row["completeness_state"]) == (True, "no_evidence")
+
+    def test_warnings_are_told_beside_a_published_feed(self, store: Store) -> None:
+        expect(store, DAY, FEED)
+        fetch(store, DAY, profile(without_ids(), clock_offset_p99_us=1_300_000))
+        row = quality_rows(judge(store, DAY, THRESHOLDS)).to_pylist()[0]
+        assert row["warnings"].startswith("capture clock 1.30 s behind the exchange; uncalibrated: ")
+
+    def test_a_grouped_file_goes_by_the_name_of_its_group(self, store: Store) -> None:
+        from backfill_assets.feeds import ExpectedFeed
+        from backfill_assets.lake import documents, paths
+        from backfill_assets.lake.manifests import DayRecord, expected_symbols
+        from backfill_assets_tests.quality.judged_lake import NOW
+
+        group = Feed("binance", "trades", "SPOT")
+        symbols = (("BTCUSDT", "BTC-USDT"), ("ETHUSDT", "ETH-USDT"))
+        record = DayRecord(
+            day=DAY, expected=expected_symbols([ExpectedFeed(group, symbols)]), recorded_at=NOW
+        )
+        documents.update(store, paths.day_record(DAY), DayRecord, lambda _: record)
+        two = [symbol(1, 900, dataset_symbol=name) for name, _ in symbols]
+        fetch(store, DAY, profile(*two), group)
+        row = quality_rows(judge(store, DAY, THRESHOLDS)).to_pylist()[0]
+        assert (row["symbol"], row["dataset_symbol"], row["rows"]) == ("SPOT", "SPOT", 1800)
+
+    def test_a_day_that_was_never_run_has_no_rows(self, store: Store) -> None:
+        table = quality_rows(judge(store, DAY, THRESHOLDS))
+        assert (table.num_rows, table.schema) == (0, QUALITY_SCHEMA)

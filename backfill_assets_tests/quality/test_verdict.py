@@ -1,0 +1,319 @@
+"""What a feed's counts come to, and what its feeds' verdicts come to for a day."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backfill_assets.feeds import Feed
+from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.verdict import (
+    RULES_VERSION,
+    Context,
+    DayScores,
+    Verdict,
+    judge_day,
+    judge_feed,
+    missing_verdict,
+    rules_hash,
+)
+from backfill_assets.settings import ThresholdSettings
+from backfill_assets_tests.quality.quality_samples import (
+    DAY,
+    FEED,
+    JOINED,
+    SECOND,
+    START,
+    THRESHOLDS,
+    context,
+    empty_profile,
+    gap,
+    holes,
+    profile,
+    quotes,
+    symbol,
+    without_ids,
+)
+
+
+def judged(
+    found: FeedProfile, around: Context = JOINED, feed: Feed = FEED, **thresholds: Any
+) -> Verdict:
+    limits = ThresholdSettings(**thresholds) if thresholds else THRESHOLDS
+    return judge_feed(feed, DAY, "sha", found, around, limits)
+
+
+class TestFeed:
+    def test_a_sound_feed_is_published_and_its_verdict_says_what_it_rests_on(self) -> None:
+        verdict = judged(profile())
+        assert (verdict.outcome, verdict.reasons, verdict.warnings) == ("publish", (), ())
+        assert (verdict.completeness, verdict.completeness_state, verdict.evidence_class) == (
+            1.0,
+            "proven",
+            "A",
+        )
+        assert (verdict.quality, verdict.rows, verdict.valid_rows) == (1.0, 9000, 9000)
+        assert (verdict.missing_ids, verdict.longest_hole, verdict.content) == (0, 0, "sha")
+        assert verdict.context == JOINED
+        assert verdict.rules == rules_hash(THRESHOLDS)
+
+    def test_it_can_be_computed_again_from_what_is_stored(self) -> None:
+        first = judged(profile(symbol(**holes((2000, 2003)))))
+        again = judge_feed(
+            FEED, first.day, first.content or "", profile(symbol(**holes((2000, 2003)))), first.context, THRESHOLDS
+        )  # fmt: skip
+        assert Verdict.model_validate_json(first.model_dump_json()) == again
+
+    @pytest.mark.parametrize(
+        ("missing", "outcome"), [(1, "publish"), (10, "publish"), (11, "quarantine"), (101, "quarantine")]
+    )
+    def test_a_small_feed_may_lose_ten_ids_and_no_more(self, missing: int, outcome: str) -> None:
+        verdict = judged(profile(symbol(**holes((5000, 4999 + missing)))))
+        assert (verdict.outcome, verdict.completeness_state) == (outcome, "degraded")
+        assert verdict.missing_ids == verdict.longest_hole == missing
+        expected = () if outcome == "publish" else (f"{missing} ids are missing (at most 10 are excused)",)
+        assert verdict.reasons == expected
+
+    @pytest.mark.parametrize(
+        ("runs", "outcome", "reason"),
+        [
+            (((5000, 5099),), "publish", None),
+            (((5000, 5100),), "quarantine", "101 ids in a row are missing (at most 100)"),
+            (tuple((n * 1000, n * 1000 + 98) for n in range(2, 4)), "publish", None),
+            (
+                tuple((n * 1000, n * 1000 + 99) for n in range(2, 5)),
+                "quarantine",
+                "300 ids are missing (at most 200 are excused)",
+            ),
+        ],
+    )
+    def test_a_large_feed_may_lose_one_id_in_ten_thousand_but_not_many_in_a_row(
+        self, runs: tuple[tuple[int, int], ...], outcome: str, reason: str | None
+    ) -> None:
+        big = symbol(1001, 2_001_000, **holes(*runs))
+        verdict = judged(profile(big), context((1000, 0), (2_001_001, 0)))
+        assert verdict.outcome == outcome
+        assert verdict.reasons == ((reason,) if reason else ())
+
+    @pytest.mark.parametrize(("seconds", "outcome"), [(10, "publish"), (10.000001, "quarantine")])
+    def test_few_ids_over_a_long_time_are_too_much(self, seconds: float, outcome: str) -> None:
+        assert judged(profile(symbol(**holes((5000, 5001), seconds=seconds)))).outcome == outcome
+
+    def test_limits_are_settings(self) -> None:
+        lossy = profile(symbol(**holes((5000, 5011))))
+        assert judged(lossy).outcome == "quarantine"
+        assert judged(lossy, missing_ids=12).outcome == "publish"
+        assert judged(lossy, missing_ids_rate=0.01).outcome == "publish"
+        assert judged(lossy, missing_ids=12, longest_hole=11).outcome == "quarantine"
+
+    @pytest.mark.parametrize(("repeated", "outcome"), [(100, "publish"), (101, "quarantine")])
+    def test_ids_of_the_day_before_are_excused_up_to_a_hundred(self, repeated: int, outcome: str) -> None:
+        verdict = judged(profile(), context((1000 + repeated, 0), (10_001, 0)))
+        assert verdict.outcome == outcome
+        assert verdict.reasons == (
+            () if outcome == "publish" else ("101 ids are the day before's too (at most 100)",)
+        )
+
+    def test_a_hole_at_midnight_quarantines_like_any_other(self) -> None:
+        assert judged(profile(), context((990, 0), (10_001, 0))).outcome == "publish"
+        assert judged(profile(), context((989, 0), (10_001, 0))).outcome == "quarantine"
+        assert judged(profile(), context((989, 5 * SECOND), (10_001, 0))).outcome == "publish"
+        assert judged(profile(), context((1000, 0), (10_012, 0))).outcome == "quarantine"
+        assert judged(profile(), context((1000, 0), (10_012, 5 * SECOND))).outcome == "publish"
+
+    def test_silences_alone_never_quarantine(self) -> None:
+        quiet = without_ids(gaps=(gap(40_000),), gap_count=1)
+        verdict = judged(profile(quiet))
+        assert verdict.outcome == "publish"
+        assert verdict.completeness == pytest.approx(1 - 39_995 / 86_400)
+        assert verdict.missing_ids is None
+        assert [w.split(":")[0] for w in verdict.warnings] == [
+            "uncalibrated",
+            "39995 s of silence beyond 5 s or 40 usual gaps",
+        ]
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"local_decreases": 1}, "1 rows that arrived before the row above them"),
+            ({"misplaced_rows": 2}, "2 rows stamped further outside the day than the seam window"),
+            ({"invalid_amount_rows": 10}, "quality is 0: 10 rows break invalid_price_or_amount"),
+        ],
+    )
+    def test_broken_rows_quarantine_with_the_rule_in_words(
+        self, changes: dict[str, int], reason: str
+    ) -> None:
+        verdict = judged(profile(**changes))
+        assert (verdict.outcome, verdict.reasons) == ("quarantine", (reason,))
+
+    def test_a_low_quality_above_zero_does_not_quarantine(self) -> None:
+        verdict = judged(profile(invalid_amount_rows=9))
+        assert verdict.outcome == "publish"
+        assert verdict.quality == pytest.approx(0.1)
+
+    def test_all_reasons_are_named_together(self) -> None:
+        verdict = judged(profile(symbol(**holes((5000, 5010))), wrong_exchange_rows=1))
+        assert verdict.reasons == (
+            "1 rows of another exchange",
+            "11 ids are missing (at most 10 are excused)",
+        )
+
+    @pytest.mark.parametrize(
+        ("around", "outcome"),
+        [
+            (context((1000, 0), (1001, 0)), "publish"),
+            (context((1000, 0), (1002, 0)), "no_evidence"),
+            (context((1000, 0), None), "no_evidence"),
+            (context(None, (1001, 0)), "no_evidence"),
+            (context(), "no_evidence"),
+        ],
+    )
+    def test_an_empty_file_is_complete_only_if_the_ids_around_it_join(
+        self, around: Context, outcome: str
+    ) -> None:
+        verdict = judged(empty_profile(), around)
+        assert verdict.outcome == outcome
+        assert (verdict.rows, verdict.valid_rows, verdict.quality) == (0, 0, None)
+        if outcome == "publish":
+            assert (verdict.completeness, verdict.completeness_state, verdict.reasons) == (1.0, "proven", ())
+        else:
+            assert (verdict.completeness, verdict.completeness_state) == (None, "no_evidence")
+            assert verdict.reasons == (
+                "the file is empty and no ids of the neighbours show that the day was",
+            )
+
+    def test_every_symbol_that_both_neighbours_know_must_join_over_an_empty_file(self) -> None:
+        group = Feed("binance", "trades", "SPOT")
+
+        def around(last: int) -> Context:
+            return Context(
+                window_start_us=JOINED.window_start_us,
+                window_end_us=JOINED.window_end_us,
+                previous={"A": (10, 0), "B": (20, 0), "OLD": (5, 0)},
+                following={"A": (11, 0), "B": (last, 0), "NEW": (7, 0)},
+            )
+
+        assert judged(empty_profile(), around(21), group).outcome == "publish"
+        assert judged(empty_profile(), around(22), group).outcome == "no_evidence"
+
+    def test_a_grouped_file_is_as_complete_as_its_worst_symbol(self) -> None:
+        group = Feed("binance", "trades", "SPOT")
+        good, bad = (
+            symbol(dataset_symbol="A"),
+            symbol(dataset_symbol="B", **holes((2000, 2004), (3000, 3002))),
+        )
+        verdict = judged(profile(good, bad), context(), group)
+        assert verdict.completeness == pytest.approx((9000 - 8) / 9000)
+        assert (verdict.completeness_state, verdict.missing_ids, verdict.longest_hole) == ("degraded", 8, 5)
+        assert verdict.outcome == "publish"
+        worse = symbol(dataset_symbol="B", **holes((2000, 2010)))
+        assert judged(profile(good, worse), context(), group).outcome == "quarantine"
+
+    def test_quotes_are_judged_by_the_silence_at_their_ends(self) -> None:
+        feed = Feed("binance", "quotes", "BTCUSDT")
+        verdict = judged(quotes(), context(), feed)
+        assert (verdict.completeness, verdict.completeness_state, verdict.outcome) == (
+            0.99,
+            "estimated",
+            "publish",
+        )
+        assert (verdict.valid_rows, verdict.missing_ids) == (9000, None)
+        late = judged(
+            quotes(rows=900_000, first_local_timestamp_us=START + 12 * 3600 * SECOND), context(), feed
+        )
+        assert late.completeness == pytest.approx(0.5, abs=1e-3)
+        assert judged(empty_profile(), context(), feed).outcome == "no_evidence"
+
+
+def test_a_missing_feed_scores_zero_and_says_why() -> None:
+    verdict = missing_verdict(FEED, DAY, "the vendor has no such file", JOINED, "rules")
+    assert (verdict.outcome, verdict.completeness, verdict.quality) == ("missing", 0.0, None)
+    assert (verdict.content, verdict.reasons) == (None, ("the vendor has no such file",))
+
+
+def test_the_hash_of_the_rules_changes_with_every_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = [
+        THRESHOLDS.model_copy(update={name: True if value is False else type(value)(value / 2)})
+        for name, value in THRESHOLDS.model_dump().items()
+    ]
+    hashes = {rules_hash(thresholds) for thresholds in (THRESHOLDS, *changed)}
+    assert len(hashes) == len(ThresholdSettings.model_fields) + 1
+    assert rules_hash(ThresholdSettings()) == rules_hash(THRESHOLDS)
+    monkeypatch.setattr("backfill_assets.quality.verdict.RULES_VERSION", RULES_VERSION + 1)
+    assert rules_hash(THRESHOLDS) not in hashes
+
+
+class TestDay:
+    @staticmethod
+    def day(*feeds: tuple[float | None, float | None, bool], **thresholds: Any) -> DayScores:
+        """A day of feeds (completeness, quality, accepted)."""
+        verdicts = [
+            judged(profile()).model_copy(update={"completeness": completeness, "quality": quality})
+            for completeness, quality, _ in feeds
+        ]
+        return judge_day(verdicts, [accepted for *_, accepted in feeds], ThresholdSettings(**thresholds))
+
+    def test_a_day_of_good_feeds_is_published(self) -> None:
+        scores = self.day((1.0, 1.0, True), (0.99, 1.0, True))
+        assert (scores.state, scores.reasons, scores.accepted_share) == ("published", (), 1.0)
+        assert (scores.completeness, scores.quality) == (pytest.approx(0.995), 1.0)
+
+    def test_completeness_is_over_expected_and_quality_over_accepted_feeds(self) -> None:
+        scores = self.day((1.0, 0.96, True), (1.0, 1.0, True), (0.0, 0.0, False))
+        assert scores.completeness == pytest.approx(2 / 3)
+        assert scores.quality == pytest.approx(0.98)
+        assert scores.accepted_share == pytest.approx(2 / 3)
+        assert scores.state == "degraded"
+        assert scores.reasons == ("completeness 0.6667 (threshold 0.95)",)
+
+    @pytest.mark.parametrize(
+        ("completeness", "quality", "state"),
+        [
+            (0.95, 1.0, "degraded"),
+            (0.950001, 1.0, "published"),
+            (1.0, 0.9, "degraded"),
+            (1.0, 0.900001, "published"),
+        ],
+    )
+    def test_a_score_must_be_above_its_threshold(
+        self, completeness: float, quality: float, state: str
+    ) -> None:
+        scores = self.day((completeness, quality, True))
+        assert scores.state == state
+        assert len(scores.reasons) == (state == "degraded")
+        strict = self.day((completeness, quality, True), strict=True)
+        assert strict.state == ("published" if state == "published" else "held")
+
+    @pytest.mark.parametrize(
+        ("accepted", "of", "state"), [(4, 4, "published"), (3, 4, "degraded"), (2, 4, "degraded"), (1, 4, "held"), (0, 4, "held")]
+    )  # fmt: skip
+    def test_a_day_is_held_when_too_few_feeds_are_accepted(self, accepted: int, of: int, state: str) -> None:
+        scores = self.day(*[(1.0, 1.0, n < accepted) for n in range(of)])
+        assert scores.state == state
+        held = scores.reasons[0].startswith(f"only {accepted} of {of} feeds") if scores.reasons else False
+        assert held is (state == "held")
+
+    def test_how_few_is_a_setting(self) -> None:
+        feeds = [(1.0, 1.0, n < 2) for n in range(4)]
+        assert self.day(*feeds, hold_below=0.51).state == "held"
+        assert self.day(*[(1.0, 1.0, False)] * 2, hold_below=0).state == "degraded"
+
+    def test_a_strict_day_with_all_scores_high_is_not_held_for_one_missing_feed(self) -> None:
+        feeds = [(1.0, 1.0, True)] * 30 + [(0.0, None, False)]
+        assert self.day(*feeds, strict=True).state == "degraded"
+
+    def test_a_score_without_evidence_stays_null_and_is_never_averaged_away(self) -> None:
+        scores = self.day((1.0, 1.0, True), (None, None, False))
+        assert (scores.completeness, scores.quality, scores.state) == (None, 1.0, "degraded")
+        assert scores.reasons == ("completeness has no evidence (threshold 0.95)",)
+        assert self.day((1.0, 1.0, True), (None, None, False), strict=True).state == "held"
+
+    def test_a_day_without_any_quality_says_so(self) -> None:
+        scores = self.day((1.0, None, True))
+        assert (scores.quality, scores.state) == (None, "degraded")
+        assert scores.reasons == ("quality has no evidence (threshold 0.9)",)
+
+    def test_a_day_that_was_never_run_is_missing(self) -> None:
+        scores = judge_day((), (), THRESHOLDS)
+        assert (scores.state, scores.completeness, scores.quality) == ("missing", None, None)

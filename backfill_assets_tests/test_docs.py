@@ -1,0 +1,344 @@
+"""The documentation is true: every setting, variable, command, check, table and constant is on its page, none
+that does not exist, and what the README shows is what its commands print.
+
+Pages mark what is compared by a comment above it: ``<!-- table: NAME -->`` above a table, ``<!-- run -->``
+above a block of commands with their output.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import pytest
+from pydantic import BaseModel
+
+from backfill_assets.cli import main
+from backfill_assets.quality.rules import RULES
+from backfill_assets.settings import (
+    ENVIRONMENTS,
+    ProcessEnvironment,
+    Settings,
+    ThresholdSettings,
+    load_settings,
+)
+from backfill_assets.warehouse.catalog import TABLES
+from backfill_assets.warehouse.tables import Table
+
+REPOSITORY: Final = Path(__file__).parents[1]
+README: Final = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PAGES: Final = {
+    path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
+    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+}
+EVERYTHING: Final = "\n".join(PAGES.values())
+
+
+def table(page: str, name: str) -> list[list[str]]:
+    """Cells of the rows of the one table with that mark, without the code marks around them."""
+    [marked] = re.findall(rf"<!-- table: {name} -->\n((?:\|.*\n?)+)", PAGES[page])
+    rows = [line.strip().strip("|").split("|") for line in marked.splitlines()[2:]]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def bare(cell: str) -> str:
+    return cell.strip("`")
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(value) if isinstance(value, int) else f"{value:g}"
+    return ", ".join(value) if isinstance(value, tuple) else value or "empty"
+
+
+# --- settings and variables ------------------------------------------------------------------------------
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in models_in(part)]
+
+
+def settings_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every key with dots, and its default."""
+    for name, field in model.model_fields.items():
+        many = "[]" if typing.get_origin(field.annotation) is tuple else ""
+        inner = models_in(field.annotation)
+        for nested in inner:
+            yield from settings_keys(nested, f"{prefix}{name}{many}.")
+        if not inner:
+            yield f"{prefix}{name}", "required" if field.is_required() else shown(field.default)
+
+
+def test_the_table_of_settings_has_every_key_with_its_default_and_no_other() -> None:
+    expected = {**dict(settings_keys(Settings)), "name": "the file's name"}
+    documented = {bare(key): bare(default) for key, default, _ in table("README.md", "settings")}
+    assert documented == expected
+
+
+def test_the_table_of_variables_has_every_variable_that_the_package_and_its_settings_files_read() -> None:
+    own = {name.upper() for name in ProcessEnvironment.model_fields}
+    files = "".join(path.read_text(encoding="utf-8") for path in ENVIRONMENTS.glob("*.yaml"))
+    named = set(re.findall(r"\$\{(\w+)", files)) | set(re.findall(r"\$\{(\w+)", str(settings_defaults())))
+    assert {bare(row[0]) for row in table("README.md", "variables")} == own | named
+
+
+def settings_defaults() -> list[str]:
+    return [default for _, default in settings_keys(Settings)]
+
+
+def test_no_page_names_a_variable_of_ours_that_nothing_reads() -> None:
+    sources = [
+        *(REPOSITORY / "backfill_assets").rglob("*.py"),
+        *(REPOSITORY / "backfill_assets" / "environments").glob("*.yaml"),
+        *(p for p in (REPOSITORY / "backfill_assets_tests").rglob("*.py") if p != Path(__file__)),
+        REPOSITORY / ".ci" / "run",
+    ]
+    # ``ProcessEnvironment`` names its variables in lower case.
+    read = "\n".join(path.read_text(encoding="utf-8") for path in sources).upper()
+    named = set(re.findall(r"\b(?:BACKFILL|DAGSTER|TARDIS)_[A-Z_]+\b", EVERYTHING))
+    assert {name for name in named if name not in read} == set()
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", EVERYTHING, re.DOTALL))
+def test_settings_files_that_the_pages_show_are_accepted(block: str, tmp_path: Path) -> None:
+    file = tmp_path / "shown.yaml"
+    file.write_text(block, encoding="utf-8")
+    assert load_settings(file).name == "shown"
+
+
+# --- commands ----------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_commands_has_every_command_with_every_option_and_no_other() -> None:
+    expected = {
+        name: {o for p in command.params if isinstance(p, click.Option) for o in p.opts}
+        for name, command in main.commands.items()
+    }
+    documented = {
+        bare(command): set(re.findall(r"--[a-z-]+", options))
+        for command, options, _ in table("README.md", "commands")
+    }
+    assert documented == expected
+
+
+def test_make_targets_on_the_pages_exist_and_the_readme_has_all_of_them() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):.*##", makefile, re.MULTILINE))
+    code = re.findall(r"```.*?```|`[^`\n]+`", EVERYTHING, re.DOTALL)
+    used = {target for text in code for target in re.findall(r"\bmake ([a-z]+)", text)}
+    assert used - targets == set()
+    in_readme = re.findall(r"\bmake ([a-z]+)", README)
+    assert targets - set(in_readme) == set()
+
+
+def documented_runs() -> list[tuple[str, list[str]]]:
+    """Commands of the README's marked blocks with the lines that they are said to print."""
+    runs: list[tuple[str, list[str]]] = []
+    for block in re.findall(r"<!-- run -->\n```[a-z]*\n(.*?)```", README, re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                runs.append((line[2:], []))
+            elif line.strip() and not line.startswith("…"):
+                runs[-1][1].append(line)
+    return runs
+
+
+def comparable(line: str) -> str:
+    """A line without what differs from run to run: seconds, days before today, runs so far, spaces."""
+    line = re.sub(r"\d+\.\d s", "N s", line)
+    line = re.sub(r"20[2-9]\d-\d\d-\d\d(?: 00:00 UTC)?(?=;|$)", "DAY", line)
+    line = re.sub(r"\b\d+ runs\b", "N runs", re.sub(r"/\S+/data/", "…/data/", line))
+    return " ".join(line.split())
+
+
+def test_the_commands_of_the_readme_print_what_it_shows(tmp_path: Path) -> None:
+    home = tmp_path / ".home"
+    home.mkdir()
+    (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
+    ours = ("BACKFILL_", "DAGSTER_", "TARDIS_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment["DAGSTER_HOME"] = str(home)
+    runs = documented_runs()
+    assert len(runs) == 4
+    for command, lines in runs:
+        # What make adds is the environment, which is there; CI runs the target itself.
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command.replace("make demo", "backfill-assets demo")],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        printed = iter([comparable(line) for line in done.stdout.splitlines()])
+        missing = [line for line in lines if comparable(line) not in printed]
+        assert missing == [], f"{command} prints\n{done.stdout}"
+
+
+# --- the graph ---------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_checks_has_every_asset_check_with_its_promise_and_no_other() -> None:
+    from backfill_assets.definitions import defs
+
+    expected = {
+        (spec.asset_key.to_user_string(), spec.name, "yes" if spec.blocking else "no", spec.description)
+        for checks in defs.asset_checks or ()
+        for spec in checks.check_specs  # type: ignore[union-attr]
+    }
+    documented = {
+        (bare(asset), bare(name), blocking, promise)
+        for asset, name, blocking, promise in table("README.md", "checks")
+    }
+    assert documented == expected
+
+
+def test_the_tables_of_assets_and_automation_have_every_one_and_no_other() -> None:
+    from backfill_assets.definitions import defs
+
+    repository = defs.get_repository_def()
+    assets = {key.to_user_string() for key in repository.asset_graph.materializable_asset_keys}
+    assert {bare(row[0]) for row in table("docs/architecture.md", "assets")} == assets
+    names = {s.name for s in defs.schedules or ()} | {j.name for j in defs.jobs or ()}
+    assert {bare(row[0]) for row in table("README.md", "automation")} == names
+
+
+# --- tables ------------------------------------------------------------------------------------------------
+
+
+def column_lines(described: Table) -> list[str]:
+    """The lines of a table's columns; the levels of a book are one line for all."""
+    lines = []
+    levels = {int(n[1]) for c in described.columns if (n := re.match(r"asks_(\d+)_price", c.name))}
+    for column in described.columns:
+        level = re.match(r"(asks|bids)_(\d+)_(price|amount)$", column.name)
+        name, text = column.name, column.description
+        if level:
+            if level[2] != "0":
+                continue
+            name = f"{level[1]}_N_{level[3]}"
+            text = (
+                f"N = 0 … {max(levels)}: {text.replace('level 0 (0 is the best)', 'level N (0 is the best)')}"
+            )
+        lines.append(f"| `{name}` | {column.type}{'' if column.required else ', nullable'} | {text} |")
+    return lines
+
+
+@pytest.mark.parametrize("described", TABLES, ids=lambda t: t.name)
+def test_the_page_of_data_has_the_columns_of_every_table(described: Table) -> None:
+    section = re.search(
+        rf"^### `{described.name}`\n\n(?P<text>.*?)(?=^##|\Z)",
+        PAGES["docs/data.md"],
+        re.DOTALL | re.MULTILINE,
+    )
+    assert section is not None
+    lines = section["text"].splitlines()
+    assert lines[0] == described.description
+    assert [line for line in lines if line.startswith("| `")] == column_lines(described)
+
+
+def test_the_page_of_data_has_no_table_that_does_not_exist() -> None:
+    assert set(re.findall(r"^### `(\w+)`$", PAGES["docs/data.md"], re.MULTILINE)) == {t.name for t in TABLES}
+
+
+@pytest.fixture(scope="module")
+def empty_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from backfill_assets.warehouse.duckdb import DuckDBWarehouse
+
+    warehouse = DuckDBWarehouse(tmp_path_factory.mktemp("warehouse"))
+    for described in TABLES:
+        warehouse.ensure_table(described)
+    return warehouse.database
+
+
+@pytest.mark.parametrize("block", re.findall(r"```sql duckdb\n(.*?)```", EVERYTHING, re.DOTALL))
+def test_the_example_queries_run_in_the_embedded_warehouse(block: str, empty_tables: Path) -> None:
+    import duckdb
+
+    with duckdb.connect(str(empty_tables), read_only=True) as connection:
+        connection.execute(block)
+
+
+# --- scores ------------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_scores_has_every_threshold_rule_and_constant_with_its_value() -> None:
+    thresholds = dict(settings_keys(ThresholdSettings))
+    page = "docs/scores.md"
+    assert {bare(key): value for key, value, _ in table(page, "thresholds")} == thresholds
+    rules = {(rule.name, shown(rule.excused), shown(rule.limit)) for rule in RULES}
+    assert {(bare(name), excused, limit) for name, excused, limit, _ in table(page, "rules")} == rules
+    for name, value, _ in table(page, "constants"):
+        module, _, constant = bare(name).rpartition(".")
+        assert value.replace(",", "") == shown(
+            getattr(importlib.import_module(f"backfill_assets.{module}"), constant)
+        ), name
+
+
+def test_the_page_of_scores_has_every_number_of_the_judging_modules() -> None:
+    documented = {bare(name) for name, *_ in table("docs/scores.md", "constants")}
+    for name in ("quality.completeness", "quality.rules", "quality.verdict"):
+        module = importlib.import_module(f"backfill_assets.{name}")
+        source = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+        for node in source.body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                value = getattr(module, node.target.id, None)
+                if isinstance(value, int | float) and node.target.id != "RULES_VERSION":
+                    assert f"{name}.{node.target.id}" in documented
+
+
+# --- words -------------------------------------------------------------------------------------------------
+
+
+def test_messages_that_the_readme_explains_are_messages_of_the_package() -> None:
+    package = REPOSITORY / "backfill_assets"
+    texts = [path.read_text(encoding="utf-8") for path in ENVIRONMENTS.glob("*.yaml")]
+    for path in package.rglob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        texts += [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    fragments = [bare(part) for row in table("README.md", "messages") for part in row[0].split(" … ")]
+    assert len(fragments) >= 10
+    assert [f for f in fragments if not any(f in text for text in texts)] == []
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def test_links_between_files_lead_somewhere() -> None:
+    broken = []
+    for page, text in PAGES.items():
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if target.startswith(("http://", "https://")):
+                continue
+            file, _, anchor = target.partition("#")
+            path = (REPOSITORY / page).parent / file if file else REPOSITORY / page
+            if not path.exists():
+                broken.append(f"{page}: {target}")
+            elif anchor and path.suffix == ".md":
+                headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+                if anchor not in {slug(heading) for heading in headings}:
+                    broken.append(f"{page}: {target}")
+    assert broken == []
+
+
+def test_paths_of_the_package_that_pages_name_exist() -> None:
+    named = set(re.findall(r"`(backfill_assets(?:_tests)?/[\w/.-]+)`", EVERYTHING))
+    assert {path for path in named if not (REPOSITORY / path).exists()} == set()
