@@ -21,8 +21,6 @@ from backfill_assets.settings import (
     ProcessEnvironment,
     Settings,
     current_settings,
-    load_settings,
-    settings_file,
 )
 
 OWNERS: Final = ["team:market-data"]
@@ -40,7 +38,7 @@ class EnvironmentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def settings(self) -> Settings:
         """Settings of the environment, read when asked for."""
-        return load_settings(settings_file(self.environment)) if self.environment else current_settings()
+        return current_settings(self.environment)
 
 
 def open_instance() -> dg.DagsterInstance:

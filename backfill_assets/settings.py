@@ -282,7 +282,7 @@ def _load_cached(path: Path, changed_ns: int) -> Settings:
     return load_settings(path)
 
 
-def current_settings() -> Settings:
-    """The settings of ``BACKFILL_ENV``, read again when the file changes."""
-    path = settings_file(ProcessEnvironment().backfill_env)
+def current_settings(environment: str = "") -> Settings:
+    """The settings of ``environment`` (a name or a file), or of ``BACKFILL_ENV``; read again when changed."""
+    path = settings_file(environment or ProcessEnvironment().backfill_env)
     return _load_cached(path, path.stat().st_mtime_ns)

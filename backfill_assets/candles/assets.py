@@ -2,15 +2,13 @@
 
 import dagster as dg
 
-from backfill_assets.candles.day import ensure_partials, file_of_trades, merged_candles
+from backfill_assets.candles.day import WORKERS, ensure_partials, file_of_trades, merged_candles
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.gather import gather
 from backfill_assets.lake.manifests import ExpectedSymbols, Partial, load_day_record, load_manifest
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.orchestration import OWNERS, failures_as_dagster, table_metadata
 from backfill_assets.partitions import daily
-
-WORKERS = 2
 
 
 @dg.asset(

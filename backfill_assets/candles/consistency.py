@@ -51,8 +51,8 @@ def mismatches_with_ticks(
         pl.scan_parquet(ticks)
         .filter(
             pl.col("symbol").is_not_null(),
-            pl.col("price") > 0,
-            pl.col("amount") > 0,
+            pl.col("price", "amount") > 0,
+            pl.col("price", "amount").is_finite(),
             ~trade_id.is_in(sorted(exclude_ids)),
             pl.col("timestamp")
             .dt.epoch("us")

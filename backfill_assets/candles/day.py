@@ -77,7 +77,7 @@ def accepted_files(store: Store, day: str, settings: Settings) -> list[FileOfTra
     record = load_day_record(store, day)
     expected = {Feed.parse(e.feed): dict(e.symbols) for e in record.expected} if record else {}
     trades = [feed for feed in expected if feed.data_type == "trades"]
-    versions = gather(lambda feed: load_manifest(store, feed, day).accepted, trades)
+    versions = gather(lambda feed: load_manifest(store, feed, day).accepted, trades, store.parallel_reads)
     return [
         file_of_trades(store, feed, day, version, expected[feed], settings)
         for feed, version in zip(trades, versions, strict=True)

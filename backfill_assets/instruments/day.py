@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from backfill_assets.days import utc_now
 from backfill_assets.failures import NotExportedYet
@@ -21,6 +22,8 @@ from backfill_assets.settings import UniverseEntry
 from backfill_assets.tardis.client import TardisClient
 from backfill_assets.tardis.metadata import ready
 from backfill_assets.tardis.symbols import DayUniverse, resolve
+
+REQUESTS_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def record_day(
         The universe names an exchange or a symbol that does not exist.
     """
     exchanges = sorted({exchange for entry in universe for exchange in entry.exchanges})
-    details = dict(zip(exchanges, gather(client.exchange_details, exchanges), strict=True))
+    details = dict(zip(exchanges, gather(client.exchange_details, exchanges, REQUESTS_AT_ONCE), strict=True))
     waiting = tuple(exchange for exchange in exchanges if not ready(details[exchange], day))
     if waiting:
         _update_record(store, day, DayUniverse((), ()), waiting)
@@ -52,7 +55,7 @@ def record_day(
             f"{day} is not exported yet for {', '.join(waiting)}: run it again later, usually after 06:00 UTC"
         )
         raise NotExportedYet(msg)
-    instruments = dict(zip(exchanges, gather(client.instruments, exchanges), strict=True))
+    instruments = dict(zip(exchanges, gather(client.instruments, exchanges, REQUESTS_AT_ONCE), strict=True))
     resolved = resolve(universe, day, details, instruments)
     manifests = [
         store_instruments(

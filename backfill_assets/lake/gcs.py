@@ -35,6 +35,7 @@ RETRY_SECONDS: Final = 120.0
 _TOKEN: Final = "backfill-write"
 #: The client's ten are fewer than the threads of a run; a connection over the number is made anew each time.
 _CONNECTIONS: Final = 64
+_PARALLEL_READS: Final = 16
 
 #: A damaged download is chance; this many in a row are not.
 _DOWNLOADS: Final = 5
@@ -92,6 +93,11 @@ class GcsStore:
         for scheme in ("http://", "https://"):
             self._client._http.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))
         self._bucket = self._client.bucket(bucket)
+
+    @property
+    def parallel_reads(self) -> int:
+        """A read waits tens of milliseconds for the network."""
+        return _PARALLEL_READS
 
     @property
     def uri(self) -> str:
@@ -212,7 +218,7 @@ class GcsStore:
     def _undamaged(self, path: str, download: Callable[[Any], Downloaded]) -> Downloaded:
         """Download again where the bytes do not have the checksum; the client does not retry this."""
         for _ in range(_DOWNLOADS):
-            # A blob that was downloaded remembers the generation and asks for no other: so a new one each time.
+            # A new blob each time: one that was downloaded asks for that generation and no other.
             with suppress(DataCorruption):
                 return download(self._blob(path))
         msg = f"{self.uri}/{path}: was damaged on its way {_DOWNLOADS} times; look at the network in between"

@@ -58,6 +58,11 @@ class LocalStore:
         """The absolute directory."""
         return str(self._root)
 
+    @property
+    def parallel_reads(self) -> int:
+        """One: a thread costs more than a read."""
+        return 1
+
     def uri_of(self, path: str) -> str:
         """Return the absolute path of the file."""
         return str(self._file(path))

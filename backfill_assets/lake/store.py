@@ -46,6 +46,11 @@ class Store(Protocol):
         """The root: an absolute directory or ``gs://bucket/prefix``, without a slash at the end."""
         ...
 
+    @property
+    def parallel_reads(self) -> int:
+        """How many reads at once are worth while: one where a read does not wait for a network."""
+        ...
+
     def uri_of(self, path: str) -> str:
         """Where other programs find the object: an absolute file path or ``gs://…``."""
         ...

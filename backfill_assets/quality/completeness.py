@@ -115,19 +115,19 @@ def completeness(
     if profile.rows == 0:
         return Completeness(score=None, evidence_class=None, state="no_evidence")
     kind = evidence_class(exchange, day, profile)
-    silences = _silences(profile, window, edges, thresholds)
+    edge_silences = _edge_silences(profile, window, edges, thresholds)
     if kind == "C":
-        score = _silence_score(sum(silences), window)
+        inner = (_unexcused(g.end_us - g.start_us, g.usual_us, thresholds) for g in profile.gaps)
+        silence_us = sum(inner) + sum(edge_silences)
+        score = _silence_score(silence_us, window)
         return Completeness(
             score=min(score, UNCALIBRATED_CAP),
             evidence_class="C",
             state="estimated",
-            silence_us=sum(silences),
+            silence_us=silence_us,
             uncalibrated=True,
         )
-    return _by_ids(
-        kind, profile, window, previous, following, thresholds, edges, (silences[-2], silences[-1])
-    )
+    return _by_ids(kind, profile, window, previous, following, thresholds, edges, edge_silences)
 
 
 def _by_ids(
@@ -203,25 +203,23 @@ def _seam_hole(earlier_id: int, later_id: int, allowed: int) -> int:
     return 0 if hole <= allowed else hole
 
 
-def _silences(
+def _edge_silences(
     profile: SymbolProfile,
     window: Window,
     edges: tuple[int, int],
     thresholds: ThresholdSettings,
-) -> list[int]:
-    """Unexcused microseconds of each silence: the inner ones, then the head's, then the tail's."""
-    floor_us = thresholds.silence_seconds * MICROSECONDS_PER_SECOND
+) -> tuple[int, int]:
+    """Unexcused microseconds before the first and after the last row, by the day's mean gap."""
     usual_us = (edges[1] - edges[0]) / max(1, profile.rows - 1)
+    return (
+        _unexcused(edges[0] - window.start_us, usual_us, thresholds),
+        _unexcused(window.end_us - edges[1], usual_us, thresholds),
+    )
 
-    def unexcused(length_us: float, usual: float) -> int:
-        return max(0, round(length_us - max(floor_us, thresholds.silence_factor * usual)))
 
-    inner = [unexcused(g.end_us - g.start_us, g.usual_us) for g in profile.gaps]
-    return [
-        *inner,
-        unexcused(edges[0] - window.start_us, usual_us),
-        unexcused(window.end_us - edges[1], usual_us),
-    ]
+def _unexcused(length_us: int, usual_us: float, thresholds: ThresholdSettings) -> int:
+    excused = max(thresholds.silence_seconds * MICROSECONDS_PER_SECOND, thresholds.silence_factor * usual_us)
+    return max(0, round(length_us - excused))
 
 
 def _silence_score(silence_us: int, window: Window) -> float:

@@ -105,7 +105,7 @@ def judge(store: Store, day: str, thresholds: ThresholdSettings) -> JudgedDay:
         feed, symbols = expected
         return _judge_feed(store, feed, symbols, day, windows[feed], thresholds)
 
-    feeds = tuple(gather(judge_one, _expected(record)))
+    feeds = tuple(gather(judge_one, _expected(record), store.parallel_reads))
     scores = judge_day([f.verdict for f in feeds], [f.accepted is not None for f in feeds], thresholds)
     return JudgedDay(day, record, feeds, scores, sealed=_sealed(store, day, [f.feed for f in feeds]))
 
@@ -204,7 +204,7 @@ def _windows(store: Store, record: DayRecord) -> dict[Feed, tuple[int, int]]:
     start, end = start_us(record.day), end_us(record.day)
     feeds = [feed for feed, _ in _expected(record)]
     exchanges = sorted({feed.exchange for feed in feeds})
-    tables = gather(lambda exchange: read_instruments(store, exchange, record.day), exchanges)
+    tables = gather(lambda e: read_instruments(store, e, record.day), exchanges, store.parallel_reads)
     windows = dict.fromkeys(feeds, (start, end))
     for exchange, table in zip(exchanges, tables, strict=True):
         for row in table.select(_LISTING).to_pylist() if table is not None else ():
@@ -229,7 +229,8 @@ def _sealed(store: Store, day: str, feeds: Sequence[Feed]) -> bool:
         if record is None:
             return False
         listed = {feed for feed, _ in _expected(record)}
-        manifests = gather(partial(_manifest_of, store, neighbour), [f for f in feeds if f in listed])
+        expected = [feed for feed in feeds if feed in listed]
+        manifests = gather(partial(_manifest_of, store, neighbour), expected, store.parallel_reads)
         if not all(m.accepted is not None or m.is_missing for m in manifests):
             return False
     return True

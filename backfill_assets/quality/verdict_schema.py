@@ -57,5 +57,7 @@ def verdict_schema(score: str) -> pa_polars.DataFrameSchema:
         score: pa.Column(pl.Float64, pa.Check.in_range(_FULL[score], 1, error="score_is_full")),
     }
     if score == "completeness":
-        columns["completeness_state"] = pa.Column(pl.String, pa.Check.ne("degraded", error="no_id_is_missing"))
+        columns["completeness_state"] = pa.Column(
+            pl.String, pa.Check.ne("degraded", error="no_id_is_missing")
+        )
     return pa.DataFrameSchema(columns)

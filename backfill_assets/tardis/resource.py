@@ -6,22 +6,13 @@ that contains it loads without either.
 
 from __future__ import annotations
 
-import dagster as dg
-from pydantic import Field
-
-from backfill_assets.settings import current_settings, load_settings, settings_file
+from backfill_assets.orchestration import EnvironmentResource
 from backfill_assets.tardis.client import TardisClient
 
 
-class TardisResource(dg.ConfigurableResource[TardisClient]):
+class TardisResource(EnvironmentResource):
     """Gives assets a Tardis client with the settings of an environment."""
-
-    environment: str = Field(
-        default="",
-        description="Name or file of the environment whose Tardis settings apply; empty means BACKFILL_ENV.",
-    )
 
     def client(self) -> TardisClient:
         """Make a client with the settings as they are now."""
-        settings = load_settings(settings_file(self.environment)) if self.environment else current_settings()
-        return TardisClient(settings.tardis)
+        return TardisClient(self.settings().tardis)

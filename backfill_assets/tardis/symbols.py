@@ -167,7 +167,7 @@ def _listings(details: ExchangeDetails, instruments: InstrumentList, day: str) -
 
 
 def _member(group: DatasetSymbol, instrument: Instrument) -> DatasetSymbol:
-    """What the file of a kind has of one instrument: the group's data types while the instrument is listed."""
+    """What the file of a kind has of one instrument: the group's data types while it is listed."""
     return group.model_copy(
         update={
             "id": instrument.dataset_symbol,

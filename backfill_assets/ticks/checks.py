@@ -40,7 +40,7 @@ def ticks_checks(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> 
         version = feed.manifest.current
         return None if version is None else profile_row(store, feed.feed, day, feed.manifest, version)
 
-    rows = [found for found in gather(row, judged.feeds) if found is not None]
+    rows = [found for found in gather(row, judged.feeds, store.parallel_reads) if found is not None]
     frame = pl.DataFrame(rows, schema=profile_frame_schema())
     yield frame_check(KEY, "schema", profile_schema(), frame)
     limits = settings.thresholds

@@ -123,7 +123,11 @@ def fetch_day(
         if progress is not None:
             progress(outcome, len(report.outcomes), len(expected))
 
-    kept = gather(lambda feed: None if feed in again else _kept(store, feed, day, parameters), expected)
+    kept = gather(
+        lambda feed: None if feed in again else _kept(store, feed, day, parameters),
+        expected,
+        store.parallel_reads,
+    )
     for outcome in kept:
         if outcome is not None:
             done(outcome)

@@ -160,13 +160,15 @@ class TestTicks:
         assert self.compare(tmp_path, rows, partials_of(tmp_path, rows)) == []
 
 
+@pytest.fixture(scope="module")
+def candles(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    """A day at four timeframes."""
+    partials = partials_of(tmp_path_factory.mktemp("ticks"), trades())
+    return day_of_candles(DAY, [partials], TIMEFRAMES)
+
+
 class TestTimeframes:
     """K2: larger timeframes against the base candles."""
-
-    @pytest.fixture(scope="class")
-    def candles(self, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
-        partials = partials_of(tmp_path_factory.mktemp("ticks"), trades())
-        return day_of_candles(DAY, [partials], TIMEFRAMES)
 
     def row_of(self, candles: pa.Table, timeframe: str) -> int:
         return int(pc.index(candles["timeframe"], timeframe).as_py())

@@ -1,8 +1,9 @@
-"""The command as a user starts it: a process of its own, in an empty folder, with nothing of ours in its environment."""
+"""The command as a user starts it: a process of its own, in an empty folder and a clean environment."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -96,6 +97,15 @@ class Desk:
 
 
 @pytest.fixture
+def dagster_home(tmp_path: Path) -> Path:
+    """A fresh DAGSTER_HOME as ``make`` lays it out."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
+    return home
+
+
+@pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     folder = tmp_path / "desk"
     folder.mkdir()
@@ -113,6 +123,15 @@ def standin(market: Market) -> Iterator[TardisStandin]:
     """Answers as on 2024-02-10 at noon."""
     with TardisStandin(market, clock=lambda: datetime(2024, 2, 10, 12, tzinfo=UTC)) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def closed_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.fixture

@@ -116,16 +116,3 @@ def test_an_unknown_subcommand_or_option_is_a_usage_error(desk):
         assert re.search(
             r"^Error: (No such command|No such option|Missing option)", result.stderr, re.MULTILINE
         )
-
-
-def test_a_mistake_of_ours_is_not_dressed_up_as_the_users(monkeypatch):
-    from click.testing import CliRunner
-
-    from backfill_assets import cli, settings
-
-    def broken() -> None:
-        raise RuntimeError("ours")
-
-    monkeypatch.setattr(settings, "current_settings", broken)
-    result = CliRunner().invoke(cli.main, [*CANDLES, "2024-01-01"])
-    assert isinstance(result.exception, RuntimeError)

@@ -4,26 +4,46 @@ from __future__ import annotations
 
 import io
 import subprocess
+from datetime import UTC, datetime
 
 import polars as pl
 import pytest
+import yaml
 
 from backfill_assets.candles.query import TABLE_COLUMNS, market_candles, write_candles
 from backfill_assets.definitions import build_definitions
 from backfill_assets.lake.store import open_store
 from backfill_assets.settings import load_settings
+from backfill_assets.standins.tardis import TardisStandin
 
 DAY = "2024-01-01"
 
 
+@pytest.fixture(scope="module")
+def lake_of_one_day(tmp_path_factory, market):
+    """A settings file whose lake has one day of one market."""
+    folder = tmp_path_factory.mktemp("filled")
+    file = folder / "settings.yaml"
+    with TardisStandin(market, clock=lambda: datetime(2024, 2, 10, tzinfo=UTC)) as standin:
+        content = {
+            "tardis": {
+                "datasets_endpoint": f"{standin.url}/v1/datasets",
+                "api_endpoint": f"{standin.url}/v1",
+            },
+            "universe": [{"exchanges": ["binance"], "symbols": ["BTC-USDT"]}],
+            "lake": {"uri": str(folder / "lake")},
+            "warehouse": {"kind": "duckdb", "folder": str(folder / "warehouse")},
+        }
+        file.write_text(yaml.safe_dump(content))
+        job = build_definitions(str(file)).resolve_job_def("day")
+        quiet = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+        assert job.execute_in_process(partition_key=DAY, run_config=quiet).success
+    return file
+
+
 @pytest.fixture
-def filled(desk, settings_file, standin):
-    """A desk with one day of one market in its lake."""
-    file = settings_file(standin.url)
-    job = build_definitions(str(file)).resolve_job_def("day")
-    quiet = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
-    assert job.execute_in_process(partition_key=DAY, run_config=quiet).success
-    return desk.set(BACKFILL_ENV=str(file)), load_settings(file)
+def filled(desk, lake_of_one_day):
+    return desk.set(BACKFILL_ENV=str(lake_of_one_day)), load_settings(lake_of_one_day)
 
 
 def arguments(timeframe: str = "1h", form: str = "table", **changes: str) -> list[str]:
@@ -99,21 +119,21 @@ def test_prices_of_any_size_keep_their_digits_in_the_table(filled):
     assert "…" not in text
 
 
-def test_a_reader_who_has_seen_enough_is_no_error(filled):
+@pytest.mark.parametrize("form", ["csv", "table"])
+def test_a_reader_who_has_seen_enough_is_no_error(filled, form):
     desk, _ = filled
-    for form in ("csv", "parquet", "table"):
-        process = subprocess.Popen(
-            desk.command(*arguments("1m", form)),
-            cwd=desk.folder,
-            env=desk.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == b"", form
-        process.wait(timeout=60)
+    process = subprocess.Popen(
+        desk.command(*arguments("1m", form)),
+        cwd=desk.folder,
+        env=desk.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.wait(timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -135,11 +155,10 @@ def test_what_the_day_does_not_have_is_named_with_what_it_has(filled, changes, m
 
 
 def test_a_day_that_was_not_run_is_no_empty_table(filled):
-    desk, _ = filled
-    lake = desk.folder / "lake"
+    desk, settings = filled
     answer = desk.run(*arguments(date="2024-01-03"))
     assert answer.code == 1
-    assert answer.error == f"the lake {lake} has nothing of 2024-01-03: run the day first"
+    assert answer.error == f"the lake {settings.lake.uri} has nothing of 2024-01-03: run the day first"
 
 
 def test_looking_makes_no_lake(desk):

@@ -159,10 +159,10 @@ def _count(lake: LakeSettings, times: int) -> None:
 
 
 def test_twenty_processes_that_count_together_lose_nothing(store: Store, lake: LakeSettings) -> None:
-    counters = [fork.Process(target=_count, args=(lake, 10)) for _ in range(20)]
+    counters = [fork.Process(target=_count, args=(lake, 5)) for _ in range(20)]
     for counter in counters:
         counter.start()
     for counter in counters:
         counter.join()
     assert [counter.exitcode for counter in counters] == [0] * 20
-    assert documents.load(store, PATH, Counter)[0] == Counter(value=200)
+    assert documents.load(store, PATH, Counter)[0] == Counter(value=100)

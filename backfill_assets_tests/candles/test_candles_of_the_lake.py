@@ -1,0 +1,440 @@
+"""Candles from a real lake: partials kept and made again, ids repeated over midnight, and looking at them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from backfill_assets.candles.day import (
+    accepted_files,
+    ensure_partials,
+    merged_candles,
+    mismatches,
+    read_partials,
+)
+from backfill_assets.candles.partials import Contract
+from backfill_assets.candles.query import market_candles, write_candles
+from backfill_assets.cli import main
+from backfill_assets.columns import arrow_schema
+from backfill_assets.days import iso_time, shift
+from backfill_assets.failures import PermanentFailure
+from backfill_assets.feeds import ExpectedFeed, Feed
+from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.listing import store_instruments
+from backfill_assets.lake.local import LocalStore
+from backfill_assets.lake.manifests import (
+    DayRecord,
+    Source,
+    Version,
+    expected_symbols,
+    load_manifest,
+    load_partials,
+    update_manifest,
+)
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.day import judge_with_neighbours
+from backfill_assets.settings import (
+    DuckDBWarehouse,
+    LakeSettings,
+    Settings,
+    ThresholdSettings,
+    UniverseEntry,
+)
+from backfill_assets.tardis.columns import csv_header
+from backfill_assets.ticks.decode import decode
+from backfill_assets.ticks.profile import ProfileParameters
+from backfill_assets_tests.candles.candle_samples import (
+    AFTER,
+    BEFORE,
+    DAY,
+    END,
+    MINUTE,
+    SECOND,
+    START,
+    Trade,
+    as_numbers,
+    assert_same,
+    numbered,
+    plain_candles,
+)
+
+FEED = Feed("binance", "trades", "BTCUSDT")
+NOW = datetime(2024, 1, 10, tzinfo=UTC)
+SETTINGS = Settings(
+    name="test",
+    universe=(UniverseEntry(exchanges=("binance",), symbols=("BTC-USDT",)),),
+    lake=LakeSettings(uri="unused"),
+    warehouse=DuckDBWarehouse(kind="duckdb", folder="unused"),
+    thresholds=ThresholdSettings(silence_factor=1e9),
+)
+DAYS = (BEFORE, DAY, AFTER)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    return tmp_path / "lake"
+
+
+@pytest.fixture
+def store(lake: Path) -> Store:
+    return LocalStore(lake)
+
+
+def bring(store: Store, day: str, trades: Sequence[tuple[int, Trade]], feed: Feed = FEED) -> None:
+    """What a run does with a vendor's file of (arrival, trade): decode, store, judge."""
+    symbol = feed.dataset_symbol
+    lines = [csv_header("trades")] + [
+        f"{feed.exchange},{symbol},{t.us},{arrived},{t.id or ''},{t.side},{t.price!r},{t.amount!r}"
+        for arrived, t in trades
+    ]
+    canonical = {symbol: f"{symbol.replace('-', '')[:-4]}-USDT"}
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, f"{symbol}.csv.gz"), Path(folder, "ticks.parquet")
+        source.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), 1, mtime=0))
+        decoded = decode(
+            source, target, feed=feed, day=day, symbols=canonical, parameters=ProfileParameters()
+        )
+        store.put_file(target, paths.ticks_data(feed, day, decoded.content))
+    version = Version(
+        content=decoded.content,
+        rows=decoded.rows,
+        bytes=decoded.bytes,
+        source=Source(url="http://127.0.0.1/x", raw_bytes=1, raw_sha256=decoded.raw_sha256),
+        profile=decoded.profile.model_dump(mode="json"),
+        schema_version=1,
+        profile_parameters="p",
+        fetched_at=NOW,
+    )
+    update_manifest(store, feed, day, lambda manifest: manifest.with_candidate(version))
+    expected = expected_symbols([ExpectedFeed(feed, tuple(canonical.items()))])
+
+    def record(found: DayRecord | None) -> DayRecord:
+        others = [e for e in found.expected if e.feed != str(feed)] if found else []
+        feeds = tuple(sorted([*others, *expected], key=lambda e: e.feed))
+        return DayRecord(day=day, expected=feeds, recorded_at=NOW)
+
+    documents.update(store, paths.day_record(day), DayRecord, record)
+    judge_with_neighbours(store, day, SETTINGS.thresholds)
+
+
+def is_accepted(store: Store, day: str, feed: Feed = FEED) -> bool:
+    return load_manifest(store, feed, day).accepted is not None
+
+
+def straddling(count: int = 240) -> dict[str, list[tuple[int, Trade]]]:
+    """Three days of trades with ids in a row that arrive a second late, so some in the next day's file."""
+    first, last = START - 86_400 * SECOND, END + 86_400 * SECOND
+    step = (last - first - MINUTE) // count
+    near = [edge - 2 * SECOND + n * SECOND // 2 for edge in (START, END) for n in range(8)]
+    times = sorted([first + n * step + 1 for n in range(count)] + near)
+    trades = [
+        Trade(us, 100 + (n * 37 % 41) / 8, (n % 7 + 1) / 3, side=("buy", "sell")[n % 2])
+        for n, us in enumerate(times)
+    ]
+    arrived = [(trade.us + SECOND, trade) for trade in numbered(trades)]
+    edges = {BEFORE: (first, START), DAY: (START, END), AFTER: (END, last)}
+    return {day: [a for a in arrived if low <= a[0] < high] for day, (low, high) in edges.items()}
+
+
+def at_once(first: int, last: int, start_us: int, arrived_us: int | None = None) -> list[tuple[int, Trade]]:
+    """Trades with these ids, a millisecond apart; they arrive as they happen, or later but in order."""
+    trades = numbered(
+        [Trade(start_us + n * 1000, 100.0 + n % 5, 0.5) for n in range(last - first + 1)], first
+    )
+    return [(trade.us if arrived_us is None else arrived_us + n, trade) for n, trade in enumerate(trades)]
+
+
+def test_trades_that_arrive_after_midnight_are_in_the_day_on_which_they_were_made(store: Store) -> None:
+    files = straddling()
+    assert any(t.us < START for _, t in files[DAY]), "some of the day before arrive in our file"
+    assert any(t.us < END for _, t in files[AFTER]), "some of ours arrive in the next"
+    for day in DAYS:
+        bring(store, day, files[day])
+    trades = [t for day in DAYS for _, t in files[day]]
+    frames = ("1m", "5m", "1h", "1d")
+    for day in DAYS:
+        assert_same(as_numbers(merged_candles(store, day, SETTINGS, frames)), plain_candles(trades, day, frames))
+
+
+def test_days_run_in_any_order_end_in_the_same_bits(tmp_path: Path) -> None:
+    files = straddling(60)
+    found = []
+    for n, order in enumerate(itertools.permutations(DAYS)):
+        store = LocalStore(tmp_path / str(n))
+        for day in order:
+            bring(store, day, files[day])
+            merged_candles(store, day, SETTINGS)
+        found.append([merged_candles(store, day, SETTINGS) for day in DAYS])
+    assert all(day.equals(first) for days in found for day, first in zip(days, found[0], strict=True))
+    assert [table.num_rows > 0 for table in found[0]] == [True] * 3
+
+
+def test_what_is_not_accepted_is_in_no_candle(store: Store) -> None:
+    bring(store, DAY, at_once(1, 50, START))
+    whole = merged_candles(store, DAY, SETTINGS)
+    lossy = [a for a in at_once(1, 50, START) if not 20 <= int(a[1].id or 0) < 40]
+    bring(store, DAY, lossy)
+    manifest = load_manifest(store, FEED, DAY)
+    assert (manifest.candidate is not None, manifest.accepted is not None) == (True, True)
+    assert merged_candles(store, DAY, SETTINGS).equals(whole)
+
+
+def test_candles_can_be_asked_for_by_exchange_and_timeframe(store: Store) -> None:
+    kraken = Feed("coinbase", "trades", "BTC-USDT")
+    bring(store, DAY, at_once(1, 5, START))
+    bring(store, DAY, at_once(1, 7, START), kraken)
+    both = merged_candles(store, DAY, SETTINGS, ["1m"])
+    assert both["trade_count"].to_pylist() == [5, 7]
+    assert merged_candles(store, DAY, SETTINGS, ["1m"], "coinbase").equals(both.slice(1, 1).combine_chunks())
+    assert merged_candles(store, DAY, SETTINGS, ["1m"], "bybit").num_rows == 0
+    assert set(merged_candles(store, DAY, SETTINGS)["timeframe"].to_pylist()) == set(SETTINGS.candles.timeframes)
+
+
+def test_other_data_types_make_no_candles(store: Store) -> None:
+    bring(store, DAY, at_once(1, 5, START))
+    quotes = Feed("binance", "quotes", "BTCUSDT")
+    record, _ = documents.load(store, paths.day_record(DAY), DayRecord)
+    assert record is not None
+    more = (*record.expected, *expected_symbols([ExpectedFeed(quotes, (("BTCUSDT", "BTC-USDT"),))]))
+    grown = record.model_copy(update={"expected": more})
+    documents.update(store, paths.day_record(DAY), DayRecord, lambda _: grown)
+    accepted = load_manifest(store, FEED, DAY).accepted
+    assert accepted is not None
+    update_manifest(store, quotes, DAY, lambda m: m.model_copy(update={"accepted": accepted}))
+    assert [file.feed for file in accepted_files(store, DAY, SETTINGS)] == [FEED]
+
+
+class TestPartials:
+    def test_they_are_made_once(self, store: Store, lake: Path) -> None:
+        bring(store, DAY, at_once(1, 5, START))
+        (file,) = accepted_files(store, DAY, SETTINGS)
+        partial = ensure_partials(store, file)
+        # With the ticks gone they could not be made again.
+        Path(store.uri_of(paths.ticks_data(FEED, DAY, file.version.content))).unlink()
+        assert ensure_partials(store, file) == partial
+        assert load_partials(store, FEED, DAY).partials == {file.key: partial}
+
+    def test_those_that_are_lost_or_cut_short_are_made_again_in_the_same_bytes(self, store: Store) -> None:
+        bring(store, DAY, at_once(1, 5, START))
+        (file,) = accepted_files(store, DAY, SETTINGS)
+        partial = ensure_partials(store, file)
+        data = Path(store.uri_of(paths.candles_data(FEED, DAY, partial.content)))
+        whole = data.read_bytes()
+        for damage in (data.unlink, lambda: data.write_bytes(whole[:-1])):
+            damage()
+            assert read_partials(store, file).num_rows == 1
+            assert data.read_bytes() == whole
+
+    def test_another_way_of_making_them_is_kept_beside(self, store: Store) -> None:
+        bring(store, DAY, [*at_once(1, 5, START - 2 * MINUTE, START), *at_once(6, 9, START + MINUTE)])
+        (wide,) = accepted_files(store, DAY, SETTINGS)
+        narrow_settings = SETTINGS.model_copy(update={"thresholds": ThresholdSettings(seam_window_seconds=60)})
+        (narrow,) = accepted_files(store, DAY, narrow_settings)
+        assert (read_partials(store, wide).num_rows, read_partials(store, narrow).num_rows) == (2, 1)
+        assert set(load_partials(store, FEED, DAY).partials) == {wide.key, narrow.key}
+
+    def test_they_agree_with_their_ticks_and_a_lie_is_found(self, store: Store) -> None:
+        bring(store, DAY, at_once(1, 5, START))
+        (file,) = accepted_files(store, DAY, SETTINGS)
+        assert mismatches(store, file) == []
+        data = Path(store.uri_of(paths.candles_data(FEED, DAY, ensure_partials(store, file).content)))
+        table = pq.read_table(data)
+        field = table.schema.field("high")
+        pq.write_table(table.set_column(4, field, pa.array([99.0])), data, compression="zstd")
+        size = data.stat().st_size
+        manifest = load_partials(store, FEED, DAY)
+        lying = manifest.partials[file.key].model_copy(update={"bytes": size})
+        changed = manifest.with_partial(file.key, lying)
+        documents.update(store, paths.candles_manifest(FEED, DAY), type(manifest), lambda _: changed)
+        assert [row["differs"] for row in mismatches(store, file)] == ["high"]
+
+    @pytest.mark.parametrize(
+        ("multiplier", "inverse", "expected"),
+        [
+            (None, False, {}),
+            (1.0, None, {}),
+            (0.001, False, {"BTC-USDT": Contract(0.001)}),
+            (100.0, True, {"BTC-USDT": Contract(100.0, inverse=True)}),
+            (None, True, {"BTC-USDT": Contract(1.0, inverse=True)}),
+        ],
+    )
+    def test_contracts_come_from_the_instruments_of_the_day(
+        self, multiplier: float, inverse: bool, expected: dict[str, Contract], store: Store
+    ) -> None:
+        bring(store, DAY, at_once(1, 5, START))
+        row = {"instrument_id": "btcusdt", "dataset_symbol": "BTCUSDT", "contract_multiplier": multiplier}
+        other = {"instrument_id": "x", "dataset_symbol": "X", "contract_multiplier": 7.0, "inverse": False}
+        schema = pa.schema([field.with_nullable(True) for field in arrow_schema(INSTRUMENT_COLUMNS)])
+        table = pa.Table.from_pylist([{**row, "inverse": inverse}, other], schema=schema)
+        store_instruments(store, "binance", DAY, table, "instruments")
+        (file,) = accepted_files(store, DAY, SETTINGS)
+        assert file.contracts == expected
+        assert mismatches(store, file) == []
+        contract = expected.get("BTC-USDT", Contract())
+        volume = merged_candles(store, DAY, SETTINGS, ["1d"])["volume"][0].as_py()
+        prices = [t.price or 0 for _, t in at_once(1, 5, START)]
+        base = [0.5 * contract.multiplier / (p if contract.inverse else 1) for p in prices]
+        assert volume == pytest.approx(sum(base), rel=1e-12)
+
+
+class TestIdsRepeatedOverMidnight:
+    """The file of the next day begins with trades that the file of the day before ends with."""
+
+    @staticmethod
+    def files(repeated: int) -> dict[str, list[tuple[int, Trade]]]:
+        last = START - SECOND
+        before = at_once(1, 500, last)
+        again = [(START + n, trade) for n, (_, trade) in enumerate(before[len(before) - repeated :])]
+        return {BEFORE: before, DAY: [*again, *at_once(501, 600, START + SECOND)]}
+
+    @pytest.mark.parametrize("repeated", [0, 1, 100])
+    @pytest.mark.parametrize("order", [(BEFORE, DAY), (DAY, BEFORE)])
+    def test_a_few_count_once(self, repeated: int, order: tuple[str, str], store: Store) -> None:
+        files = self.files(repeated)
+        for day in order:
+            bring(store, day, files[day])
+            merged_candles(store, DAY, SETTINGS)
+        trades = [t for _, t in files[BEFORE]] + [t for _, t in at_once(501, 600, START + SECOND)]
+        for day in (BEFORE, DAY):
+            assert is_accepted(store, day)
+            ours = merged_candles(store, day, SETTINGS, ["1m", "1d"])
+            assert_same(as_numbers(ours), plain_candles(trades, day, ["1m", "1d"]))
+        (file,) = accepted_files(store, DAY, SETTINGS)
+        assert len(file.repeated) == repeated
+        assert mismatches(store, file) == []
+
+    @pytest.mark.parametrize("order", [(BEFORE, DAY), (DAY, BEFORE)])
+    def test_more_than_the_limit_quarantine_the_later_file(self, order: tuple[str, str], store: Store) -> None:
+        files = self.files(101)
+        for day in order:
+            bring(store, day, files[day])
+        assert (is_accepted(store, BEFORE), is_accepted(store, DAY)) == (True, False)
+        assert merged_candles(store, BEFORE, SETTINGS, ["1d"])["trade_count"].to_pylist() == [500]
+        assert merged_candles(store, DAY, SETTINGS).num_rows == 0
+
+    def test_without_the_day_before_they_are_all_there_is(self, store: Store) -> None:
+        bring(store, DAY, self.files(30)[DAY])
+        assert merged_candles(store, BEFORE, SETTINGS, ["1d"])["trade_count"].to_pylist() == [30]
+        (file,) = accepted_files(store, DAY, SETTINGS)
+        assert (file.repeated, read_partials(store, file)["trade_count"].to_pylist()) == (frozenset(), [30, 100])
+
+    def test_ranges_that_overlap_without_a_common_id_repeat_nothing(self, store: Store) -> None:
+        """Id 495 came after midnight, 496 to 500 before: all count, in the files where they are."""
+        trades = at_once(1, 500, START - SECOND)
+        late = trades.pop(494)
+        bring(store, BEFORE, trades)
+        bring(store, DAY, [(START, late[1]), *at_once(501, 600, START + SECOND)])
+        (file,) = accepted_files(store, DAY, SETTINGS)
+        assert file.repeated == frozenset()
+        assert merged_candles(store, BEFORE, SETTINGS, ["1d"])["trade_count"].to_pylist() == [500]
+
+    def test_rows_without_ids_are_never_taken_for_the_same(self, store: Store) -> None:
+        coinbase = Feed("coinbase", "trades", "BTC-USDT")
+        for day, arrivals in self.files(30).items():
+            bring(store, day, [(a, Trade(**{**vars(t), "id": None})) for a, t in arrivals], coinbase)
+        assert merged_candles(store, BEFORE, SETTINGS, ["1d"])["trade_count"].to_pylist() == [530]
+
+
+class TestLooking:
+    @pytest.fixture
+    def environment(self, lake: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A settings file whose lake has one day of binance and coinbase."""
+        content = {
+            "universe": [{"exchanges": ["binance"], "symbols": ["BTC-USDT"]}],
+            "lake": {"uri": str(lake)},
+            "warehouse": {"kind": "duckdb", "folder": str(tmp_path / "warehouse")},
+        }
+        file = tmp_path / "mine.yaml"
+        file.write_text(yaml.safe_dump(content), encoding="utf-8")
+        monkeypatch.setenv("BACKFILL_ENV", str(file))
+        trades = [Trade(START + n * MINUTE, 42_283.58 + n, 0.1 + n) for n in range(3)]
+        bring(store, DAY, [(t.us, t) for t in numbered(trades)])
+        bring(store, DAY, at_once(1, 7, START), Feed("coinbase", "trades", "ETH-USDT"))
+
+    @staticmethod
+    def run(*options: str) -> Result:
+        given = {"--date": DAY, "--exchange": "binance", "--symbol": "BTC-USDT"}
+        given.update(zip(options[::2], options[1::2], strict=True))
+        return CliRunner().invoke(main, ["candles", *(part for pair in given.items() for part in pair)])
+
+    @pytest.mark.usefixtures("environment")
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--exchange", "binanse"), "unknown exchange 'binanse' on 2024-01-02: did you mean binance or coinbase?"),
+            (("--exchange", "zzz"), "unknown exchange 'zzz' on 2024-01-02: it has binance, coinbase"),
+            (("--symbol", "BTC-USD"), "unknown symbol 'BTC-USD' on 2024-01-02: did you mean BTC-USDT?"),
+            (("--symbol", "ETH-USDT", "--exchange", "coinbase"), None),
+            (("--symbol", "XRP-EUR"), "unknown symbol 'XRP-EUR' on 2024-01-02: it has BTC-USDT"),
+            (("--timeframe", "7m"), "'7m' is no timeframe: choose from 1m, 3m, 5m"),
+            (("--date", AFTER), f"has nothing of {AFTER}: run the day first"),
+            (("--date", "2024-1-2"), "'2024-1-2' is not a day: write it as YYYY-MM-DD"),
+            (("--format", "xml"), "'xml' is not one of 'table', 'csv', 'parquet'"),
+        ],
+    )
+    def test_what_is_not_there_is_an_error_with_what_there_is(
+        self, options: tuple[str, ...], message: str | None
+    ) -> None:
+        result = self.run(*options)
+        assert (result.exit_code == 0) is (message is None)
+        assert "Traceback" not in result.output
+        if message:
+            assert message in result.output
+            assert len([line for line in result.output.splitlines() if line.startswith("Error: ")]) == 1
+
+    @pytest.mark.usefixtures("environment")
+    def test_csv_has_every_column_and_every_digit(self) -> None:
+        result = self.run("--format", "csv")
+        rows = list(csv.DictReader(io.StringIO(result.output)))
+        assert [row["open_time"] for row in rows] == [iso_time(START + n * MINUTE) for n in range(3)]
+        assert [float(row["open"]) for row in rows] == [42_283.58, 42_284.58, 42_285.58]
+        assert [float(row["volume"]) for row in rows] == [0.1, 1.1, 2.1]
+        assert rows[0]["date"] == "2024-01-02"
+
+    @pytest.mark.usefixtures("environment")
+    def test_parquet_is_the_table_itself(self, store: Store) -> None:
+        result = self.run("--format", "parquet", "--timeframe", "5m")
+        frame = pl.read_parquet(result.stdout_bytes)
+        expected = market_candles(store, SETTINGS, DAY, "binance", "BTC-USDT", "5m")
+        assert frame.equals(pl.DataFrame(expected))
+        assert frame["trade_count"].to_list() == [3]
+
+    @pytest.mark.usefixtures("environment")
+    def test_the_table_has_a_line_per_candle_that_fits_a_terminal(self) -> None:
+        lines = self.run().output.splitlines()
+        assert len(lines) == 4
+        assert "time (UTC)" in lines[0]
+        assert lines[1].split()[:3] == ["2024-01-02", "00:00", "42283.58"]
+        assert max(len(line) for line in lines) <= 120
+
+    @pytest.mark.usefixtures("environment")
+    def test_a_market_without_trades_that_day_is_an_empty_answer_and_no_error(self, store: Store) -> None:
+        bring(store, shift(DAY, 5), [])
+        result = self.run("--date", shift(DAY, 5), "--format", "csv")
+        assert (result.exit_code, len(result.output.splitlines())) == (0, 1)
+
+    def test_each_form_is_written_for_no_candles_too(self, store: Store) -> None:
+        bring(store, DAY, [])
+        candles = market_candles(store, SETTINGS, DAY, "binance", "BTC-USDT", "1m")
+        for form in ("table", "csv", "parquet"):
+            out = io.BytesIO()
+            write_candles(candles, form, out)
+            assert out.getvalue()
+
+    def test_an_empty_lake_says_to_run_the_day(self, store: Store) -> None:
+        with pytest.raises(PermanentFailure, match="has nothing of 2024-01-02: run the day first"):
+            market_candles(store, SETTINGS, DAY, "binance", "BTC-USDT", "1m")

@@ -1,0 +1,163 @@
+"""Real captures: the candles of three real days are those that the exchange's users know.
+
+The reference was made from the same capture by somebody else's code (1m and 5m of binance XRP-ETH).
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from backfill_assets.candles.consistency import mismatches_between_timeframes, mismatches_with_ticks
+from backfill_assets.candles.merge import day_of_candles
+from backfill_assets.candles.partials import partial_candles
+from backfill_assets.candles.schemas import candle_schema, ohlc_schema
+from backfill_assets.days import end_us, shift, start_us
+from backfill_assets.feeds import Feed
+from backfill_assets.quality.completeness import Completeness, Seam, Window, completeness
+from backfill_assets.quality.pandera_checks import failure_cases
+from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.rules import quality
+from backfill_assets.settings import ThresholdSettings
+from backfill_assets.ticks.decode import decode
+from backfill_assets.ticks.profile import ProfileParameters
+
+DAYS = ("2019-10-11", "2019-10-12", "2019-10-13")
+CANONICAL = {"XRPETH": "XRP-ETH", "BTC-USD": "BTC-USD", "ETHUSDT": "ETH-USDT"}
+TIMEFRAMES = ("1m", "5m", "15m", "1h", "4h", "1d")
+SEAM = 300
+
+
+@dataclass(frozen=True)
+class RealFile:
+    """A decoded capture with its partial candles."""
+
+    feed: Feed
+    day: str
+    ticks: Path
+    profile: FeedProfile
+    partials: pa.Table
+
+    @property
+    def numeric_ids(self) -> bool:
+        return all(s.numeric_ids == s.rows for s in self.profile.symbols)
+
+
+@pytest.fixture(scope="module")
+def real_data() -> Path:
+    folder = os.environ.get("BACKFILL_REAL_DATA")
+    if not folder:
+        pytest.skip("BACKFILL_REAL_DATA is not set")
+    return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def files(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RealFile]:
+    """Every real file of trades, decoded."""
+    root = real_data / "tardis" / "datasets" / "v1"
+    work, found = tmp_path_factory.mktemp("real"), []
+    for n, source in enumerate(sorted(root.rglob("*.csv.gz"))):
+        exchange, data_type, year, month, number, name = source.relative_to(root).parts
+        feed, day = Feed(exchange, data_type, name.removesuffix(".csv.gz")), f"{year}-{month}-{number}"
+        ticks = work / f"{n}.parquet"
+        column = {feed.dataset_symbol: CANONICAL[feed.dataset_symbol]}
+        decoded = decode(source, ticks, feed=feed, day=day, symbols=column, parameters=ProfileParameters())
+        numeric = all(s.numeric_ids == s.rows for s in decoded.profile.symbols)
+        partials = partial_candles(
+            ticks, exchange=exchange, day=day, seam_window_seconds=SEAM, numeric_ids=numeric
+        )
+        found.append(RealFile(feed, day, ticks, decoded.profile, partials))
+    return found
+
+
+@pytest.fixture(scope="module")
+def xrpeth(files: list[RealFile]) -> list[RealFile]:
+    """The three consecutive days."""
+    found = [f for f in files if f.feed == Feed("binance", "trades", "XRPETH")]
+    assert [f.day for f in found] == list(DAYS)
+    return found
+
+
+@pytest.mark.parametrize(("timeframe", "rows"), [("1m", 2469), ("5m", 706)])
+def test_candles_of_real_days_are_those_of_the_reference(
+    timeframe: str, rows: int, xrpeth: list[RealFile], real_data: Path
+) -> None:
+    days = [day_of_candles(day, [f.partials for f in xrpeth], TIMEFRAMES) for day in DAYS]
+    ours = [row for row in pa.concat_tables(days).to_pylist() if row["timeframe"] == timeframe]
+    path = real_data / "reference" / f"binance_XRPETH_{timeframe}_2019-10-11_2019-10-13.csv"
+    with path.open(newline="") as text:
+        theirs = list(csv.DictReader(text))
+    assert len(ours) == len(theirs) == rows
+    for mine, reference in zip(ours, theirs, strict=True):
+        assert mine["open_time"] == datetime.fromisoformat(reference["date"]).astimezone(UTC)
+        prices = ("open", "high", "low", "close")
+        assert [mine[c] for c in prices] == [float(reference[c]) for c in prices]
+        assert mine["volume"] == pytest.approx(float(reference["volume"]), rel=1e-9)
+
+
+def test_every_real_file_gives_the_same_candles_twice(files: list[RealFile]) -> None:
+    assert len(files) == 5
+    for file in files:
+        differing = mismatches_with_ticks(
+            file.ticks, file.partials, day=file.day, seam_window_seconds=SEAM, numeric_ids=file.numeric_ids
+        )
+        assert differing == [], str(file.feed)
+        assert file.partials.num_rows > 0
+
+
+def test_every_real_day_satisfies_the_schemas_at_every_timeframe(files: list[RealFile]) -> None:
+    for file in files:
+        frame = pl.DataFrame(day_of_candles(file.day, [file.partials], TIMEFRAMES))
+        assert frame.height > 0
+        assert mismatches_between_timeframes(frame, TIMEFRAMES) == []
+        assert failure_cases(candle_schema(), frame) == []
+        assert failure_cases(ohlc_schema(), frame) == []
+
+
+def judged(files: list[RealFile], n: int) -> Completeness:
+    """Completeness of one of the days, with those around it."""
+
+    def seam(other: int) -> Seam | None:
+        if not 0 <= other < len(files):
+            return None
+        symbol = files[other].profile.symbols[0]
+        assert symbol.id_min is not None
+        assert symbol.id_max is not None
+        return Seam(symbol.id_max if other < n else symbol.id_min, 0)
+
+    file = files[n]
+    first, last = file.profile.first_local_timestamp_us, file.profile.last_local_timestamp_us
+    assert first is not None
+    assert last is not None
+    window = Window(start_us(file.day), end_us(file.day))
+    return completeness(
+        "binance", file.day, file.profile.symbols[0], window, seam(n - 1), seam(n + 1), ThresholdSettings(),
+        (first, last),
+    )  # fmt: skip
+
+
+def test_three_real_days_lack_no_id_and_join_at_midnight(xrpeth: list[RealFile]) -> None:
+    found = [judged(xrpeth, n) for n in range(3)]
+    assert [c.state for c in found] == ["inner_proven", "proven", "head_proven"]
+    assert [(c.missing_ids, c.repeated_ids, c.evidence_class) for c in found] == [(0, 0, "A")] * 3
+    assert found[1].score == 1.0
+    assert sum(c.span or 0 for c in found) == sum(f.profile.rows for f in xrpeth)
+    assert [shift(f.day, 1) for f in xrpeth[:-1]] == [f.day for f in xrpeth[1:]]
+
+
+def test_real_rows_are_sound_and_a_slow_clock_only_warns(files: list[RealFile]) -> None:
+    found = {str(f.feed): quality(f.profile) for f in files}
+    assert {name: (q.score, q.violations) for name, q in found.items()} == {
+        "binance/trades/XRPETH": (1.0, ()),
+        "coinbase/trades/BTC-USD": (1.0, ()),
+        "binance-futures/trades/ETHUSDT": (1.0, ()),
+    }
+    assert found["binance/trades/XRPETH"].warnings == ()
+    assert found["binance-futures/trades/ETHUSDT"].warnings == ("capture clock 1.27 s behind the exchange",)

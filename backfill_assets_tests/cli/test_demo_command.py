@@ -1,0 +1,110 @@
+"""``backfill-assets demo``: a day through real Dagster, told in a table; the second time nothing is done twice."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+
+import dagster as dg
+import psutil
+import pytest
+
+from backfill_assets.feeds import Feed
+from backfill_assets.standins import faults
+from backfill_assets.standins.faults import Fault
+
+DAY = "2024-01-01"
+FEEDS = [
+    *(f"binance/trades/{symbol}" for symbol in ("ADAUSDT", "BTCUSDT", "ETHUSDT")),
+    *(f"coinbase/trades/{symbol}-USDT" for symbol in ("ADA", "BTC", "ETH")),
+    *(f"kraken/trades/{symbol}-USDT" for symbol in ("ADA", "ETH", "XBT")),
+]
+
+
+def downloads(standin) -> int:
+    return sum("/datasets/" in request.path for request in standin.requests)
+
+
+def test_a_day_is_run_and_told_and_the_second_time_nothing_is_done_twice(desk, standin):
+    desk.set(BACKFILL_STANDIN_URL=standin.url)
+    first = desk.run("demo")
+    assert (first.code, first.err) == (0, "")
+    assert f"{DAY}: published" in first.out
+    rows = re.findall(
+        r"^(\S+/trades/\S+) +([\d,]+) +([\d,]+) +([\d.]+) \S+ +(\w+) +(\w+)", first.out, re.MULTILINE
+    )
+    assert [row[0] for row in rows] == FEEDS
+    assert {row[4:] for row in rows} == {("publish", "yes")}
+    assert all(int(row[1].replace(",", "")) > 1000 for row in rows)
+    assert re.search(r"9 feeds fetched, 4 partitions loaded in [\d.]+ s\.", first.out)
+    assert first.out.count("\n  ", first.out.index("Look at next:")) == 3
+    assert desk.left == ["data"]
+    assert downloads(standin) == 9
+
+    second = desk.run("demo")
+    assert (second.code, second.err) == (0, "")
+    assert "Nothing was done twice: 9 feeds were in the lake already, 4 partitions held" in second.out
+    assert [line for line in second.out.splitlines() if "/trades/" in line] == [
+        line for line in first.out.splitlines() if "/trades/" in line
+    ]
+    assert downloads(standin) == 9
+
+
+def test_what_the_demo_says_to_look_at_next_works(desk, standin, python):
+    answer = desk.set(BACKFILL_STANDIN_URL=standin.url).run("demo")
+    lines = [line.strip() for line in answer.out[answer.out.index("Look at next:") :].splitlines()[1:]]
+    candles = next(line for line in lines if line.startswith("backfill-assets"))
+    assert len(desk.run(*candles.split()[1:]).out.splitlines()) == 25
+    query = next(line for line in lines if line.startswith("python -c"))
+    desk.environment["PATH"] = f"{desk.command()[0].rpartition('/')[0]}:{desk.environment['PATH']}"
+    shown = desk.run("-c", query, program="/bin/sh")
+    assert shown.code == 0
+    assert "completeness" in shown.out
+
+
+def test_a_held_day_is_told_with_its_reason_and_exit_code_1(desk, standin):
+    for feed in FEEDS[:5]:
+        standin.faults.put_dataset(Feed.parse(feed), DAY, Fault(always=faults.not_found()))
+    answer = desk.set(BACKFILL_STANDIN_URL=standin.url).run("demo")
+    assert answer.code == 1
+    assert f"{DAY}: held" in answer.out
+    assert "held, nothing is published" in answer.out
+    assert "The run failed; the day is held." in answer.out
+
+
+def test_an_interrupt_ends_a_running_demo_and_its_run(desk, standin, dagster_home, monkeypatch):
+    desk.set(BACKFILL_STANDIN_URL=standin.url, DAGSTER_HOME=str(dagster_home))
+    for feed in FEEDS:
+        standin.faults.put_dataset(Feed.parse(feed), DAY, Fault(delay_seconds=120))
+    process = desk.start("demo")
+    deadline = time.monotonic() + 90
+    while standin.counting.now < len(FEEDS) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert standin.counting.now == len(FEEDS), "the demo is waiting for its files"
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in out
+    assert "Aborted!" in out
+    monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
+    with dg.DagsterInstance.get() as instance:
+        [run] = instance.get_runs()
+    assert run.status in (dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_of_a_demo_with_a_stand_in_of_its_own_leaves_no_process(desk, number):
+    process = desk.start("demo")
+    deadline = time.monotonic() + 60
+    children: list[psutil.Process] = []
+    while not children and time.monotonic() < deadline:
+        time.sleep(0.05)
+        children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    time.sleep(1)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in out
+    assert not any(child.is_running() for child in children)

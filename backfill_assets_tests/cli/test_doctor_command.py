@@ -1,0 +1,146 @@
+"""``backfill-assets doctor``: everything that works is said to, everything that does not has a remedy."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from backfill_assets.cli import main
+from backfill_assets.lake.store import open_store
+from backfill_assets.settings import LakeSettings
+from backfill_assets_tests.emulators.gcs import binary, gcs_server
+
+
+@pytest.fixture
+def doctor(desk, settings_file, standin, dagster_home):
+    """Asks the doctor about a settings file with these changes; gives (exit code, findings by name)."""
+
+    def ask(url: str = standin.url, **changes):
+        variables = {"BACKFILL_ENV": str(settings_file(url, **changes)), "DAGSTER_HOME": str(dagster_home)}
+        unset = {"BACKFILL_STANDIN_URL": None, "DAGSTER_POSTGRES_URL": None, "TARDIS_API_KEY": None}
+        result = CliRunner(env={**unset, **variables, **desk.environment}).invoke(main, ["doctor"])
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        findings = {}
+        for line in result.stdout.splitlines():
+            what, _, text = line[6:].partition(": ")
+            findings[what] = (line[:4], text)
+        ill = sum(mark == "FAIL" for mark, _ in findings.values())
+        assert result.exit_code == (1 if ill else 0)
+        plural = "s" if ill > 1 else ""
+        assert result.stderr == (f"Error: {ill} thing{plural} to mend\n" if ill else "")
+        return findings
+
+    return ask
+
+
+def ill(findings) -> dict[str, str]:
+    return {what: text for what, (mark, text) in findings.items() if mark == "FAIL"}
+
+
+def test_behind_stand_ins_everything_is_well(desk, dagster_home):
+    desk.set(DAGSTER_HOME=str(dagster_home))
+    answer = desk.run("standins", "--", *desk.command("doctor"))
+    assert (answer.code, answer.err) == (0, "")
+    lines = answer.out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        *("ok    settings", "ok    Tardis key", "ok    Tardis binance", "ok    Tardis coinbase"),
+        *("ok    Tardis kraken", "ok    lake", "ok    warehouse", "ok    Dagster storage"),
+    ]
+    assert lines[-1] == "ok    Dagster storage: 0 runs in SQLite"
+
+
+def test_the_lake_is_left_as_it_was(doctor, desk):
+    assert ill(doctor()) == {}
+    assert list(open_store(LakeSettings(uri=str(desk.folder / "lake"))).list("")) == []
+
+
+def test_without_a_key_it_says_what_that_means(doctor):
+    mark, text = doctor()["Tardis key"]
+    assert (mark, text) == (
+        "ok  ",
+        "none; only the first day of each month is served: set TARDIS_API_KEY for others",
+    )
+
+
+def test_a_tardis_that_cannot_be_reached(doctor, closed_port):
+    found = ill(doctor(f"http://127.0.0.1:{closed_port}"))
+    assert set(found) == {"Tardis binance"}
+    assert f"cannot reach http://127.0.0.1:{closed_port}/v1/exchanges/binance" in found["Tardis binance"]
+    assert found["Tardis binance"].endswith(
+        "check the network and tardis.api_endpoint in the settings, then try again"
+    )
+
+
+def test_an_exchange_that_tardis_does_not_have(doctor):
+    universe = [{"exchanges": ["binance", "binanse"], "symbols": ["BTC-USDT"]}]
+    found = ill(doctor(universe=universe))
+    assert set(found) == {"Tardis binanse"}
+    assert "correct universe.exchanges in the settings" in found["Tardis binanse"]
+
+
+def test_bad_settings_are_the_only_finding(doctor):
+    findings = doctor(lake={"uri": "x", "bucket": "y"})
+    assert list(findings) == ["settings"]
+    assert "lake.bucket: unknown key; remove it or correct its spelling" in ill(findings)["settings"]
+
+
+def test_a_lake_and_a_warehouse_that_cannot_be_written(doctor, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    found = ill(
+        doctor(
+            lake={"uri": str(tmp_path / "file" / "lake")},
+            warehouse={"kind": "duckdb", "folder": str(tmp_path / "file" / "warehouse")},
+        )
+    )
+    assert set(found) == {"lake", "warehouse"}
+    assert found["lake"].endswith(
+        "a file is where a folder should be; remove it or set lake.uri to another folder"
+    )
+    assert "warehouse.folder" in found["warehouse"]
+
+
+def test_a_variable_that_is_not_set_is_named(doctor, monkeypatch):
+    monkeypatch.delenv("BACKFILL_BUCKET", raising=False)
+    found = ill(doctor(lake={"uri": "gs://${BACKFILL_BUCKET}/lake"}))
+    assert found == {
+        "lake": "environment variable BACKFILL_BUCKET is not set: set BACKFILL_BUCKET in the environment"
+    }
+
+
+def test_a_bigquery_that_cannot_be_reached(doctor, closed_port):
+    warehouse = {
+        "kind": "bigquery",
+        "project": "p",
+        "dataset": "d",
+        "endpoint": f"http://127.0.0.1:{closed_port}",
+        "job_timeout_seconds": 5,
+    }
+    found = ill(doctor(warehouse=warehouse))
+    assert set(found) == {"warehouse"}
+    assert "BigQuery does not answer" in found["warehouse"]
+    assert "run again when it can be reached" in found["warehouse"]
+
+
+@pytest.mark.skipif(binary() is None, reason="fake-gcs-server has no binary for this machine")
+def test_a_bucket_that_is_not_there_and_one_that_is(doctor, desk):
+    with gcs_server("there") as url:
+        desk.set(STORAGE_EMULATOR_HOST=url)
+        found = ill(doctor(lake={"uri": "gs://not-there/lake"}))
+        assert found == {"lake": "gs://not-there: there is no such bucket: create it or correct lake.uri"}
+        assert ill(doctor(lake={"uri": "gs://there/lake"})) == {}
+
+
+def test_a_dagster_home_that_cannot_be_used(doctor, dagster_home):
+    (dagster_home / "dagster.yaml").unlink()
+    (dagster_home / "dagster.yaml").write_text("storage: [")
+    found = ill(doctor())
+    assert set(found) == {"Dagster storage"}
+    assert "correct DAGSTER_HOME or DAGSTER_POSTGRES_URL" in found["Dagster storage"]
+
+
+def test_a_dagster_database_that_cannot_be_reached_is_told_without_its_password(doctor, desk, closed_port):
+    desk.set(DAGSTER_POSTGRES_URL=f"postgresql://me:hunter2@127.0.0.1:{closed_port}/dagster")
+    found = ill(doctor())
+    assert set(found) == {"Dagster storage"}
+    assert "hunter2" not in found["Dagster storage"]
+    assert str(closed_port) in found["Dagster storage"]
