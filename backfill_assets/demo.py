@@ -87,6 +87,8 @@ def _run(day: str, console: Console) -> tuple[bool, Work]:
                 )
         except dg.DagsterExecutionInterruptedError as interrupt:
             raise KeyboardInterrupt from interrupt
+        if any(_was_interrupted(event) for event in result.all_events):
+            raise KeyboardInterrupt
         for text in _failures(instance, run_id):
             console.print(f"[red]{escape(text)}[/]", soft_wrap=True)
         return result.success, _work(result)
@@ -145,6 +147,12 @@ def _failures(instance: dg.DagsterInstance, run_id: str) -> list[str]:
 
 def _is_check(event: dg.DagsterEvent) -> bool:
     return event.event_type_value == "ASSET_CHECK_EVALUATION"
+
+
+def _was_interrupted(event: dg.DagsterEvent) -> bool:
+    """Whether the step's failure is an interrupt, which Dagster records like any other."""
+    error = event.step_failure_data.error if event.is_step_failure else None
+    return error is not None and error.cls_name == "DagsterExecutionInterruptedError"
 
 
 def _work(result: dg.ExecuteInProcessResult) -> Work:

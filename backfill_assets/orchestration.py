@@ -27,6 +27,9 @@ OWNERS: Final = ["team:market-data"]
 #: A transient failure has used up the client's own retry budget already; Dagster adds a few late tries.
 STEP_RETRIES: Final = 2
 STEP_RETRY_SECONDS: Final = 30.0
+#: A step that waits keeps its run's place in the queue; what takes longer (a used-up daily quota) is left to
+#: whoever asks for the day again.
+LONGEST_STEP_WAIT_SECONDS: Final = 1_800.0
 #: Rows shown in a metadata table; the counts beside it are over all rows.
 TABLE_ROWS: Final = 50
 
@@ -71,17 +74,18 @@ def open_instance() -> dg.DagsterInstance:
 def failures_as_dagster() -> Iterator[None]:
     """Let a rerun happen only where it can change something.
 
-    Transient failures ask Dagster to run the step again later; permanent ones, and a day that the vendor has
-    not exported (the schedule asks for it again), forbid it. Anything else is a bug and passes through.
+    Transient failures ask Dagster to run the step again soon; permanent ones, a day that the vendor has not
+    exported and a quota that is used up (the schedule asks for the day again) forbid it. Anything else is a bug and passes through.
     """
     try:
         yield
     except NotExportedYet as failure:
         raise dg.Failure(description=str(failure), allow_retries=False) from failure
     except TransientFailure as failure:
-        raise dg.RetryRequested(
-            max_retries=STEP_RETRIES, seconds_to_wait=failure.retry_after_seconds or STEP_RETRY_SECONDS
-        ) from failure
+        wait = failure.retry_after_seconds or STEP_RETRY_SECONDS
+        if wait > LONGEST_STEP_WAIT_SECONDS:
+            raise dg.Failure(description=str(failure), allow_retries=False) from failure
+        raise dg.RetryRequested(max_retries=STEP_RETRIES, seconds_to_wait=wait) from failure
     except PermanentFailure as failure:
         raise dg.Failure(description=str(failure), allow_retries=False) from failure
 

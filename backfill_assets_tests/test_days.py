@@ -18,9 +18,20 @@ DAYS = st.dates(datetime(2009, 1, 1, tzinfo=UTC).date(), datetime(2099, 12, 30, 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "today", "2024-1-1", "20240101", "2024-W01-1", "2024-02-30", "2023-02-29", "2024-01-01T00:00", " 2024-01-01",
-     "2024-01-01\n", "01.01.2024"],
-)  # fmt: skip
+    [
+        "",
+        "today",
+        "2024-1-1",
+        "20240101",
+        "2024-W01-1",
+        "2024-02-30",
+        "2023-02-29",
+        "2024-01-01T00:00",
+        " 2024-01-01",
+        "2024-01-01\n",
+        "01.01.2024",
+    ],
+)
 def test_what_is_not_written_as_a_day_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(PermanentFailure, match="write it as YYYY-MM-DD, for example 2024-01-01"):
         days.parse_day(text)

@@ -200,7 +200,7 @@ def test_the_table_of_checks_has_every_asset_check_with_its_promise_and_no_other
     expected = {
         (spec.asset_key.to_user_string(), spec.name, "yes" if spec.blocking else "no", spec.description)
         for checks in defs.asset_checks or ()
-        for spec in checks.check_specs  # type: ignore[union-attr]
+        for spec in checks.check_specs
     }
     documented = {
         (bare(asset), bare(name), blocking, promise)

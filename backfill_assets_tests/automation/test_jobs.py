@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from backfill_assets.days import shift, utc_now
 from backfill_assets.definitions import defs
@@ -25,14 +26,15 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
         yield opened
 
 
-def request_range(instance: dg.DagsterInstance, start: str, end: str) -> dg.ExecuteInProcessResult:
+def request_range(instance: dg.DagsterInstance, start: str, end: str) -> dg.JobExecutionResult:
+    """Run the job as a launched run does: out of the code location, which it asks for its assets."""
     config = {
         "ops": {"request_days": {"config": {"start": start, "end": end}}},
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
     }
-    return defs.resolve_job_def("range").execute_in_process(
-        run_config=config, instance=instance, raise_on_error=False
-    )
+    location = ReconstructableRepository.for_module("backfill_assets.definitions", "defs")
+    job = location.get_reconstructable_job("range")
+    return dg.execute_job(job, instance=instance, run_config=config, raise_on_error=False)
 
 
 def test_the_day_job_has_every_asset_and_every_check():
@@ -47,7 +49,8 @@ def test_a_range_is_one_backfill_of_all_assets_with_every_day_of_it(instance):
     result = request_range(instance, "2024-01-30", "2024-02-02")
     assert result.success
     [backfill] = instance.get_backfills()
-    assert result.output_for_node("request_days") == backfill.backfill_id
+    [output] = [event for event in result.all_node_events if event.is_successful_output]
+    assert output.step_output_data.metadata["backfill_id"].value == backfill.backfill_id
     assert backfill.title == "2024-01-30 to 2024-02-02"
     assert backfill.tags["backfill_assets/range"] == "2024-01-30..2024-02-02"
     assert backfill.asset_backfill_data is not None

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import dagster as dg
 import pytest
 import yaml
+from dagster._utils.schedules import schedule_execution_time_iterator
 
 from backfill_assets import orchestration
 from backfill_assets.automation.schedules import ask_again_for_exports, daily_0900_utc
@@ -31,9 +33,11 @@ BTC, ETH, ADA = (Feed("binance", "trades", symbol) for symbol in ("BTCUSDT", "ET
 class Plant:
     """A lake, a warehouse and a stand-in that answers as on 2024-01-09 at 09:00."""
 
-    def __init__(self, folder: Path, standin: TardisStandin, **changes: object) -> None:
+    def __init__(
+        self, folder: Path, standin: TardisStandin, instance: dg.DagsterInstance, **changes: object
+    ) -> None:
         self.standin = standin
-        self.instance = dg.DagsterInstance.ephemeral()
+        self.instance = instance
         self.file = folder / "settings.yaml"
         content = {
             "tardis": {
@@ -59,7 +63,10 @@ class Plant:
     def tick(self, schedule: dg.ScheduleDefinition, at: datetime) -> dg.ScheduleExecutionData:  # type: ignore[name-defined]
         resources = {"lake": LakeResource(environment=str(self.file))}
         with dg.build_schedule_context(
-            instance=self.instance, scheduled_execution_time=at, resources=resources
+            instance=self.instance,
+            repository_def=defs.get_repository_def(),
+            scheduled_execution_time=at,
+            resources=resources,
         ) as context:
             return schedule.evaluate_tick(context)
 
@@ -87,7 +94,11 @@ def make_plant(
     tmp_path: Path, running: TardisStandin, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Plant]]:
     monkeypatch.setattr(orchestration, "STEP_RETRY_SECONDS", 0.01)
-    yield lambda **changes: Plant(tmp_path, running, **changes)
+    # A schedule opens the instance by its reference, which one in memory does not have.
+    (tmp_path / "home").mkdir()
+    quiet: Any = {"telemetry": {"enabled": False}}
+    with dg.DagsterInstance.local_temp(str(tmp_path / "home"), overrides=quiet) as instance:
+        yield lambda **changes: Plant(tmp_path, running, instance, **changes)
     running.faults.clear()
 
 
@@ -196,7 +207,9 @@ def test_requests_name_the_day_and_differ_between_ticks(plant):
 
 def _times(schedule: dg.ScheduleDefinition, count: int) -> list[str]:
     midnight = datetime(2024, 1, 9, tzinfo=UTC).timestamp()
-    ticks = islice(schedule.execution_time_iterator(midnight), count)
+    ticks = islice(
+        schedule_execution_time_iterator(midnight, schedule.cron_schedule, schedule.execution_timezone), count
+    )
     return [f"{tick.astimezone(UTC):%d %H:%M}" for tick in ticks]
 
 

@@ -72,9 +72,11 @@ def write_ticks(path: Path, trades: Sequence[Trade], day: str = DAY, row_group_r
         "row": list(range(len(trades))),
     }
     arrays = [
-        pa.array(columns[f.name], pa.int32()).cast(f.type) if f.name == "date" else pa.array(columns[f.name], f.type)
+        pa.array(columns[f.name], pa.int32()).cast(f.type)
+        if f.name == "date"
+        else pa.array(columns[f.name], f.type)
         for f in TICKS
-    ]  # fmt: skip
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(arrays, schema=TICKS), path, row_group_size=row_group_rows)
     return path

@@ -139,7 +139,12 @@ class TestTable:
 
     @pytest.mark.parametrize(
         "other",
-        [{"exchange": "kraken"}, {"symbol": "ETH-USDT"}, {"timeframe": "1m"}, {"open_time": NOON + 300 * SECOND}],
+        [
+            {"exchange": "kraken"},
+            {"symbol": "ETH-USDT"},
+            {"timeframe": "1m"},
+            {"open_time": NOON + 300 * SECOND},
+        ],
     )
     def test_a_key_occurs_once(self, other: dict[str, Any]) -> None:
         assert checks(candle_schema(), frame({}, other)) == set()

@@ -167,7 +167,9 @@ def test_trades_that_arrive_after_midnight_are_in_the_day_on_which_they_were_mad
     trades = [t for day in DAYS for _, t in files[day]]
     frames = ("1m", "5m", "1h", "1d")
     for day in DAYS:
-        assert_same(as_numbers(merged_candles(store, day, SETTINGS, frames)), plain_candles(trades, day, frames))
+        assert_same(
+            as_numbers(merged_candles(store, day, SETTINGS, frames)), plain_candles(trades, day, frames)
+        )
 
 
 def test_days_run_in_any_order_end_in_the_same_bits(tmp_path: Path) -> None:
@@ -201,7 +203,9 @@ def test_candles_can_be_asked_for_by_exchange_and_timeframe(store: Store) -> Non
     assert both["trade_count"].to_pylist() == [5, 7]
     assert merged_candles(store, DAY, SETTINGS, ["1m"], "coinbase").equals(both.slice(1, 1).combine_chunks())
     assert merged_candles(store, DAY, SETTINGS, ["1m"], "bybit").num_rows == 0
-    assert set(merged_candles(store, DAY, SETTINGS)["timeframe"].to_pylist()) == set(SETTINGS.candles.timeframes)
+    assert set(merged_candles(store, DAY, SETTINGS)["timeframe"].to_pylist()) == set(
+        SETTINGS.candles.timeframes
+    )
 
 
 def test_other_data_types_make_no_candles(store: Store) -> None:
@@ -219,7 +223,7 @@ def test_other_data_types_make_no_candles(store: Store) -> None:
 
 
 class TestPartials:
-    def test_they_are_made_once(self, store: Store, lake: Path) -> None:
+    def test_they_are_made_once(self, store: Store) -> None:
         bring(store, DAY, at_once(1, 5, START))
         (file,) = accepted_files(store, DAY, SETTINGS)
         partial = ensure_partials(store, file)
@@ -242,7 +246,9 @@ class TestPartials:
     def test_another_way_of_making_them_is_kept_beside(self, store: Store) -> None:
         bring(store, DAY, [*at_once(1, 5, START - 2 * MINUTE, START), *at_once(6, 9, START + MINUTE)])
         (wide,) = accepted_files(store, DAY, SETTINGS)
-        narrow_settings = SETTINGS.model_copy(update={"thresholds": ThresholdSettings(seam_window_seconds=60)})
+        narrow_settings = SETTINGS.model_copy(
+            update={"thresholds": ThresholdSettings(seam_window_seconds=60)}
+        )
         (narrow,) = accepted_files(store, DAY, narrow_settings)
         assert (read_partials(store, wide).num_rows, read_partials(store, narrow).num_rows) == (2, 1)
         assert set(load_partials(store, FEED, DAY).partials) == {wide.key, narrow.key}
@@ -318,7 +324,9 @@ class TestIdsRepeatedOverMidnight:
         assert mismatches(store, file) == []
 
     @pytest.mark.parametrize("order", [(BEFORE, DAY), (DAY, BEFORE)])
-    def test_more_than_the_limit_quarantine_the_later_file(self, order: tuple[str, str], store: Store) -> None:
+    def test_more_than_the_limit_quarantine_the_later_file(
+        self, order: tuple[str, str], store: Store
+    ) -> None:
         files = self.files(101)
         for day in order:
             bring(store, day, files[day])
@@ -330,7 +338,10 @@ class TestIdsRepeatedOverMidnight:
         bring(store, DAY, self.files(30)[DAY])
         assert merged_candles(store, BEFORE, SETTINGS, ["1d"])["trade_count"].to_pylist() == [30]
         (file,) = accepted_files(store, DAY, SETTINGS)
-        assert (file.repeated, read_partials(store, file)["trade_count"].to_pylist()) == (frozenset(), [30, 100])
+        assert (file.repeated, read_partials(store, file)["trade_count"].to_pylist()) == (
+            frozenset(),
+            [30, 100],
+        )
 
     def test_ranges_that_overlap_without_a_common_id_repeat_nothing(self, store: Store) -> None:
         """Id 495 came after midnight, 496 to 500 before: all count, in the files where they are."""
@@ -375,7 +386,10 @@ class TestLooking:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (("--exchange", "binanse"), "unknown exchange 'binanse' on 2024-01-02: did you mean binance or coinbase?"),
+            (
+                ("--exchange", "binanse"),
+                "unknown exchange 'binanse' on 2024-01-02: did you mean binance or coinbase?",
+            ),
             (("--exchange", "zzz"), "unknown exchange 'zzz' on 2024-01-02: it has binance, coinbase"),
             (("--symbol", "BTC-USD"), "unknown symbol 'BTC-USD' on 2024-01-02: did you mean BTC-USDT?"),
             (("--symbol", "ETH-USDT", "--exchange", "coinbase"), None),

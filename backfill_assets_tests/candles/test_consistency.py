@@ -1,9 +1,10 @@
-"""Candles held against their ticks and against each other: every column that lies is found, rounding is not."""
+"""Candles held against their ticks and each other: every column that lies is found, rounding is not."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ def trades(count: int = 400, **changes: Any) -> list[Trade]:
         for _ in range(count)
     ]
     # Every symbol has trades of both sides in its first minute, so that each sum can be changed there.
-    sides = [Trade(START, 100.0, 2.0, side=s, symbol=m) for m in ("BTC-USDT", "ETH-USDT") for s in ("buy", "sell")]
+    sides = [
+        Trade(START, 100.0, 2.0, side=s, symbol=m) for m in ("BTC-USDT", "ETH-USDT") for s in ("buy", "sell")
+    ]
     return [Trade(**{**vars(t), **changes}) for t in [*sides, *found, Trade(END, 5.0), Trade(START - 1, 7.0)]]
 
 
@@ -57,13 +60,13 @@ def edited(table: pa.Table, column: str, change: Callable[[Any], Any], row: int 
     values = table[column].to_pylist()
     values[row] = change(values[row])
     index = table.column_names.index(column)
-    return table.set_column(index, table.schema.field(column), pa.array(values, table.schema.field(column).type))
+    return table.set_column(
+        index, table.schema.field(column), pa.array(values, table.schema.field(column).type)
+    )
 
 
 def nudged(value: Any) -> Any:
     """The same value, a little off: one in a billion is too small to be seen, this is not."""
-    from datetime import timedelta
-
     if isinstance(value, float):
         return value * (1 + 1e-8)
     return value + (timedelta(microseconds=1) if not isinstance(value, int) else 1)
@@ -104,8 +107,9 @@ class TestTicks:
         rows = trades()
         found = partials_of(tmp_path, rows)
         for apart in (1 + 1e-12, 1 - 1e-12, 1 + 9e-10):
-            assert self.compare(tmp_path, rows, edited(found, column, lambda v, a=apart: v * a)) == []
-        assert self.compare(tmp_path, rows, edited(found, column, lambda v: v * (1 + 1.1e-9)))
+            near = edited(found, column, apart.__mul__)
+            assert self.compare(tmp_path, rows, near) == []
+        assert self.compare(tmp_path, rows, edited(found, column, (1 + 1.1e-9).__mul__))
 
     @pytest.mark.parametrize("column", ["open", "high", "low", "close"])
     def test_prices_have_no_tolerance(self, column: str, tmp_path: Path) -> None:

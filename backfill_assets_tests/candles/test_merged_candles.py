@@ -106,7 +106,9 @@ def test_a_day_without_files_is_a_table_without_rows() -> None:
 
 
 def test_a_minute_split_over_three_files_is_one_candle(tmp_path: Path) -> None:
-    late = numbered([Trade(START + 5 * SECOND, 90.0, 1.0), Trade(START + 9 * SECOND, 105.0, 2.0, side="sell")], 50)
+    late = numbered(
+        [Trade(START + 5 * SECOND, 90.0, 1.0), Trade(START + 9 * SECOND, 105.0, 2.0, side="sell")], 50
+    )
     before = numbered([Trade(START, 100.0, 4.0)], 20)
     after = numbered([Trade(START + 7 * SECOND, 120.0, 8.0), Trade(START + 10 * SECOND, 95.0, 16.0)], 90)
     # The files of the days around may hold minutes of this day; the day after never so early, but it may.
@@ -205,10 +207,13 @@ def arrivals(draw: st.DrawFn) -> list[tuple[int, Trade]]:
     return sorted(found, key=lambda arrival: arrival[0])
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None,
-          suppress_health_check=list(HealthCheck))  # fmt: skip
+@settings(
+    max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 @given(found=arrivals())
-@example(found=[(START - 1, Trade(START - 1, 2.0)), (START, Trade(START - 1, 3.0)), (END, Trade(END - 1, 4.0))])
+@example(
+    found=[(START - 1, Trade(START - 1, 2.0)), (START, Trade(START - 1, 3.0)), (END, Trade(END - 1, 4.0))]
+)
 def test_files_split_by_arrival_give_the_candles_of_one_file_with_all_trades(
     found: list[tuple[int, Trade]],
 ) -> None:

@@ -138,9 +138,15 @@ def judged(files: list[RealFile], n: int) -> Completeness:
     assert last is not None
     window = Window(start_us(file.day), end_us(file.day))
     return completeness(
-        "binance", file.day, file.profile.symbols[0], window, seam(n - 1), seam(n + 1), ThresholdSettings(),
+        "binance",
+        file.day,
+        file.profile.symbols[0],
+        window,
+        seam(n - 1),
+        seam(n + 1),
+        ThresholdSettings(),
         (first, last),
-    )  # fmt: skip
+    )
 
 
 def test_three_real_days_lack_no_id_and_join_at_midnight(xrpeth: list[RealFile]) -> None:

@@ -72,7 +72,10 @@ def test_without_a_stand_in_it_exits_1_and_says_how_to_have_one(materialize, des
 def test_a_paid_day_without_a_key_exits_1_and_says_what_to_set(materialize, standin, settings_file):
     answer = materialize("2024-01-02", BACKFILL_ENV=str(settings_file(standin.url)))
     assert answer.code == 1
-    reason = "Tardis refuses 2024-01-02 without an API key: set TARDIS_API_KEY (only the first day of each month is free)"
+    reason = (
+        "Tardis refuses 2024-01-02 without an API key: set TARDIS_API_KEY "
+        "(only the first day of each month is free)"
+    )
     assert any(line.endswith(reason) for line in (answer.out + answer.err).splitlines())
     assert sum("/datasets/" in request.path for request in standin.requests) == 1
 

@@ -1,9 +1,10 @@
 """Run days in forks of one process that has imported everything, so that many of them can be killed cheaply.
 
-A line of input is ``SETTINGS DAY RENAME``: a fork in a process group of its own runs the day. With RENAME
-above 0 it kills itself with SIGKILL in place of that rename of a file, counted from 1. Two lines answer: the
-fork's process id when it has started, and at its end its exit code (minus the signal that ended it) and how
-many files it renamed.
+A line of input is ``SETTINGS DAY WRITE``: a fork in a process group of its own runs the day. With WRITE above
+0 it ends itself with SIGKILL at that step of writing, counted from 1, where a step is a file beside the
+settings that is renamed or opened for writing: before the rename, and when the opened file is still empty. Two
+lines answer: the fork's process id when it has started, and at its end its exit code (minus the signal that
+ended it) and how many steps it took.
 """
 
 from __future__ import annotations
@@ -34,24 +35,33 @@ def run_day(settings: str, day: str) -> bool:
     with dg.DagsterInstance.ephemeral() as instance:
         result = job.execute_in_process(
             partition_key=day,
-            run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             instance=instance,
             raise_on_error=False,
         )
     return result.success
 
 
-def die_at(rename: int, renames: mmap.mmap) -> None:
-    """Count this process's renames where its parent can read them, and end at the one asked for."""
-
+def die_at(write: int, folder: str, steps: mmap.mmap) -> None:
+    """Count the steps of writing below ``folder`` where the parent can read them, and end at the one given."""
     numbers = itertools.count(1)
 
-    def hook(event: str, _: tuple[Any, ...]) -> None:
-        if event == "os.rename":
-            count = next(numbers)
-            renames[:4] = count.to_bytes(4)
-            if count == rename:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def end(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def end_at_next_call(frame: object, event: str, call: object) -> None:
+        if event == "c_call":
+            end()
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        opened = event == "open" and arguments[1] in ("w", "wb")
+        if not (opened or event == "os.rename") or not str(arguments[0]).startswith(folder):
+            return
+        number = next(numbers)
+        steps[:4] = number.to_bytes(4)
+        if number == write:
+            # An open is announced before it is done; what is called next would fill the file.
+            sys.setprofile(end_at_next_call) if opened else end()
 
     sys.addaudithook(hook)
 
@@ -59,21 +69,21 @@ def die_at(rename: int, renames: mmap.mmap) -> None:
 def main() -> None:
     """Serve until the input ends."""
     for line in sys.stdin:
-        settings, day, rename = line.split()
-        renames = mmap.mmap(-1, 4)
+        settings, day, write = line.split()
+        steps = mmap.mmap(-1, 4)
         pid = os.fork()
         if pid == 0:
             os.setpgid(0, 0)
             code = 3
             try:
-                die_at(int(rename), renames)
-                code = 0 if run_day(str(Path(settings)), day) else 1
+                die_at(int(write), str(Path(settings).parent), steps)
+                code = 0 if run_day(settings, day) else 1
             finally:
                 os._exit(code)
         os.setpgid(pid, pid)
         print(pid, flush=True)
         _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), int.from_bytes(renames[:4]), flush=True)
+        print(os.waitstatus_to_exitcode(status), int.from_bytes(steps[:4]), flush=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ NOW: Final = datetime(2024, 1, 10, tzinfo=UTC)
 
 def expect(store: Store, day: str, *feeds: Feed) -> None:
     """Record what the day must have; ``BTCUSDT`` means BTC-USDT."""
-    expected = [ExpectedFeed(f, ((f.dataset_symbol, f"{f.dataset_symbol[:-4]}-USDT"),)) for f in feeds or (FEED,)]
+    expected = [
+        ExpectedFeed(f, ((f.dataset_symbol, f"{f.dataset_symbol[:-4]}-USDT"),)) for f in feeds or (FEED,)
+    ]
     record = DayRecord(day=day, expected=expected_symbols(expected), recorded_at=NOW)
     documents.update(store, paths.day_record(day), DayRecord, lambda _: record)
 
@@ -74,7 +76,9 @@ def fetch(store: Store, day: str, found: FeedProfile, feed: Feed = FEED) -> str:
 
 def absent(store: Store, day: str, feed: Feed = FEED) -> None:
     """The vendor said for good that it has no such file."""
-    update_manifest(store, feed, day, lambda m: m.with_absence(Absence(reason="no such data set", seen_at=NOW)))
+    update_manifest(
+        store, feed, day, lambda m: m.with_absence(Absence(reason="no such data set", seen_at=NOW))
+    )
 
 
 def contents(store: Store, day: str, feed: Feed = FEED) -> tuple[str | None, str | None]:

@@ -25,7 +25,7 @@ EDGES: Final = (START + SECOND, END - SECOND)
 
 
 def holes(*runs: tuple[int, int], seconds: float = 1) -> dict[str, Any]:
-    """The part of a symbol's profile that tells of runs of missing ids (first, last), each so long in time."""
+    """The part of a symbol's profile that tells of runs of missing ids (first, last), each so long."""
     lengths = [last - first + 1 for first, last in runs]
     after = START + 3600 * SECOND
     listed = [
@@ -81,9 +81,17 @@ def symbol(first_id: int = 1001, last_id: int = 10_000, **changes: Any) -> Symbo
 def without_ids(rows: int = 9_000, **changes: Any) -> SymbolProfile:
     """Trades of a venue that gives no ids."""
     nothing = dict.fromkeys(
-        ("id_first", "id_last", "id_min", "id_max", "missing_ids", "hole_count", "longest_hole",
-         "missing_in_short_holes")
-    )  # fmt: skip
+        (
+            "id_first",
+            "id_last",
+            "id_min",
+            "id_max",
+            "missing_ids",
+            "hole_count",
+            "longest_hole",
+            "missing_in_short_holes",
+        )
+    )
     return symbol(rows=rows, numeric_ids=0, empty_ids=rows, unique_ids=0, **{**nothing, **changes})
 
 

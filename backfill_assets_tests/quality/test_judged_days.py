@@ -183,7 +183,7 @@ def test_a_change_is_followed_as_far_as_it_reaches(store: Store) -> None:
 
 @st.composite
 def chains(draw: st.DrawFn) -> list[FeedProfile]:
-    """Files of three days whose ids join, leave holes or overlap at midnight, some with losses of their own."""
+    """Files of three days whose ids join, leave holes or overlap at midnight, some with own losses."""
     found: list[FeedProfile] = []
     last = 10_000
     for day in (BEFORE, DAY, AFTER):
@@ -191,17 +191,20 @@ def chains(draw: st.DrawFn) -> list[FeedProfile]:
         last = first + draw(st.sampled_from([0, 9_000]))
         lost = draw(st.sampled_from([0, 0, 0, 11])) if last > first else 0
         runs = holes((first + 50, first + 49 + lost)) if lost else {}
-        ends = {
-            side: draw(st.sampled_from([SECOND, 2 * SECOND, HOUR])) for side in ("head_us", "tail_us")
-        }
+        ends = {side: draw(st.sampled_from([SECOND, 2 * SECOND, HOUR])) for side in ("head_us", "tail_us")}
         is_empty = draw(st.sampled_from([False] * 6 + [True]))
         found.append(empty_profile() if is_empty else ids(day, first, last, **ends, **runs))
         last = found[-1].symbols[0].id_max or last if found[-1].symbols else first - 1
     return found
 
 
-@settings(max_examples=6, deadline=None, derandomize=True, database=None,
-          suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
+@settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @example(chain=[ids(BEFORE, 1, 1000), ids(DAY, 1012, 10_000, head_us=HOUR), ids(AFTER, 9_001, 20_000)])
 @example(chain=[ids(BEFORE, 1, 1000), empty_profile(), ids(AFTER, 1001, 2000)])
 @given(chain=chains())

@@ -124,8 +124,9 @@ class TestFrameCheck:
         assert not result.passed
         assert result.severity == dg.AssetCheckSeverity.ERROR
         assert result.description == "2 failing cases; first: not_negative on n"
-        records = result.metadata["failure_cases"].records
-        assert [(r.data["failure_case"], r.data["index"]) for r in records] == [("-1", 1), ("-2", 3)]
+        table = result.metadata["failure_cases"]
+        assert isinstance(table, dg.TableMetadataValue)
+        assert [(r.data["failure_case"], r.data["index"]) for r in table.records] == [("-1", 1), ("-2", 3)]
 
     @pytest.mark.parametrize(
         "broken", [pl.DataFrame({"m": [1]}), pl.DataFrame({"n": [1.5]}), pl.DataFrame({"n": [None, 1]})]
@@ -154,7 +155,8 @@ class TestQualityRows:
         assert table.schema.equals(QUALITY_SCHEMA)
         assert table.column_names == [column.name for column in QUALITY_COLUMNS]
         published, quarantined, missing = table.to_pylist()
-        assert (judged.scores.state, judged.scores.accepted_share) == ("held", pytest.approx(1 / 3))
+        assert judged.scores.state == "held"
+        assert judged.scores.accepted_share == pytest.approx(1 / 3)
         assert {
             "date": date(2024, 1, 2),
             "exchange": "binance",
@@ -199,8 +201,16 @@ class TestQualityRows:
         fetch(store, DAY, empty_profile())
         row = quality_rows(judge(store, DAY, THRESHOLDS)).to_pylist()[0]
         nulls = {name for name, value in row.items() if value is None}
-        assert nulls == {"completeness", "evidence_class", "quality", "missing_ids", "longest_hole", "warnings",
-                         "day_completeness", "day_quality"}  # fmt: skip
+        assert nulls == {
+            "completeness",
+            "evidence_class",
+            "quality",
+            "missing_ids",
+            "longest_hole",
+            "warnings",
+            "day_completeness",
+            "day_quality",
+        }
         assert (row["pending"], row["completeness_state"]) == (True, "no_evidence")
 
     def test_warnings_are_told_beside_a_published_feed(self, store: Store) -> None:

@@ -61,9 +61,7 @@ def test_a_sound_file_scores_one_and_says_nothing() -> None:
         ({"crossed_rows": 3}, 1.0, ("crossed_quotes", 3)),
     ],
 )
-def test_the_lowest_score_is_the_feeds(
-    changes: dict[str, int], score: float, count: tuple[str, int]
-) -> None:
+def test_the_lowest_score_is_the_feeds(changes: dict[str, int], score: float, count: tuple[str, int]) -> None:
     found = quality(profile(**changes))
     assert found.score == pytest.approx(score, abs=1e-12)
     assert found.counts[count[0]] == count[1]

@@ -37,9 +37,7 @@ from backfill_assets_tests.quality.quality_samples import (
 )
 
 
-def judged(
-    found: FeedProfile, around: Context = JOINED, feed: Feed = FEED, **thresholds: Any
-) -> Verdict:
+def judged(found: FeedProfile, around: Context = JOINED, feed: Feed = FEED, **thresholds: Any) -> Verdict:
     limits = ThresholdSettings(**thresholds) if thresholds else THRESHOLDS
     return judge_feed(feed, DAY, "sha", found, around, limits)
 
@@ -61,8 +59,13 @@ class TestFeed:
     def test_it_can_be_computed_again_from_what_is_stored(self) -> None:
         first = judged(profile(symbol(**holes((2000, 2003)))))
         again = judge_feed(
-            FEED, first.day, first.content or "", profile(symbol(**holes((2000, 2003)))), first.context, THRESHOLDS
-        )  # fmt: skip
+            FEED,
+            first.day,
+            first.content or "",
+            profile(symbol(**holes((2000, 2003)))),
+            first.context,
+            THRESHOLDS,
+        )
         assert Verdict.model_validate_json(first.model_dump_json()) == again
 
     @pytest.mark.parametrize(
@@ -257,7 +260,8 @@ class TestDay:
     def test_a_day_of_good_feeds_is_published(self) -> None:
         scores = self.day((1.0, 1.0, True), (0.99, 1.0, True))
         assert (scores.state, scores.reasons, scores.accepted_share) == ("published", (), 1.0)
-        assert (scores.completeness, scores.quality) == (pytest.approx(0.995), 1.0)
+        assert scores.completeness == pytest.approx(0.995)
+        assert scores.quality == 1.0
 
     def test_completeness_is_over_expected_and_quality_over_accepted_feeds(self) -> None:
         scores = self.day((1.0, 0.96, True), (1.0, 1.0, True), (0.0, 0.0, False))
@@ -286,8 +290,9 @@ class TestDay:
         assert strict.state == ("published" if state == "published" else "held")
 
     @pytest.mark.parametrize(
-        ("accepted", "of", "state"), [(4, 4, "published"), (3, 4, "degraded"), (2, 4, "degraded"), (1, 4, "held"), (0, 4, "held")]
-    )  # fmt: skip
+        ("accepted", "of", "state"),
+        [(4, 4, "published"), (3, 4, "degraded"), (2, 4, "degraded"), (1, 4, "held"), (0, 4, "held")],
+    )
     def test_a_day_is_held_when_too_few_feeds_are_accepted(self, accepted: int, of: int, state: str) -> None:
         scores = self.day(*[(1.0, 1.0, n < accepted) for n in range(of)])
         assert scores.state == state

@@ -1,0 +1,121 @@
+"""A reader that looks at a lake and an embedded warehouse again and again, and is never shown anything half."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+import pyarrow.parquet as pq
+
+#: Numbers of rows that a partition (table, day) may be seen with.
+Rows = Mapping[tuple[str, str], Collection[int]]
+
+
+def rows_of(warehouse: Path) -> dict[tuple[str, str], int]:
+    """Rows of every published partition."""
+    return {(f.parent.name, f.stem): pq.read_metadata(f).num_rows for f in partitions(warehouse)}
+
+
+def partitions(warehouse: Path) -> Iterator[Path]:
+    yield from warehouse.glob("[!.]*/20*.parquet")
+
+
+class RestlessReader:
+    """Looks in a thread of its own while it is entered; what it found wrong is in ``wrong``."""
+
+    def __init__(self, folder: Path, rows: Rows) -> None:
+        self.lake, self.warehouse, self.rows = folder / "lake", folder / "warehouse", rows
+        self.wrong: list[str] = []
+        self.looks = 0
+        self.seen: set[tuple[str, str]] = set()
+        self._known: set[tuple[Path, int, int]] = set()
+        self._looking = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="restless-reader")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.02):
+            self.look()
+
+    def look(self) -> None:
+        """Read everything that is there once."""
+        with self._looking:
+            for check in (self._documents, self._data_files, self._partitions, self._views):
+                try:
+                    self.wrong += check()
+                except Exception as error:  # noqa: BLE001 - whatever a reader stumbles over is what is sought
+                    self.wrong.append(f"{check.__name__}: {type(error).__name__}: {error}")
+            self.looks += 1
+
+    def _documents(self) -> Iterator[str]:
+        for file in self._of_lake("*.json"):
+            document = json.loads(file.read_bytes())
+            if file.name != "manifest.json":
+                continue
+            for content, size in named(document):
+                data = file.with_name(f"{content}.parquet")
+                if data.stat().st_size != size:
+                    yield f"{file} names {data.name} of {size} bytes, it has {data.stat().st_size}"
+
+    def _data_files(self) -> Iterator[str]:
+        for file in self._of_lake("*.parquet"):
+            if self._is_new(file) and hashlib.sha256(file.read_bytes()).hexdigest() != file.stem:
+                yield f"{file} is not what its name says"
+
+    def _partitions(self) -> Iterator[str]:
+        for file in partitions(self.warehouse):
+            if self._is_new(file):
+                yield from self._judge(file.parent.name, file.stem, pq.read_table(file).num_rows)
+
+    def _views(self) -> Iterator[str]:
+        database = self.warehouse / "warehouse.duckdb"
+        if not database.exists():
+            return
+        with duckdb.connect(str(database), read_only=True) as connection:
+            for (table,) in connection.sql("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall():
+                # Sums of hashes make DuckDB read every column, which a count does not.
+                query = f'SELECT date::VARCHAR, count(*), sum(hash(t)) FROM "{table}" t GROUP BY date'
+                for day, rows, _ in connection.sql(query).fetchall():
+                    yield from self._judge(table, day, rows)
+
+    def _judge(self, table: str, day: str, rows: int) -> Iterator[str]:
+        self.seen.add((table, day))
+        if rows not in self.rows.get((table, day), ()):
+            yield f"{table} {day}: {rows} rows, it has {self.rows.get((table, day), 'none')} when whole"
+
+    def _of_lake(self, pattern: str) -> Iterator[Path]:
+        for folder in self.lake.glob("[!.]*"):
+            yield from folder.rglob(pattern)
+
+    def _is_new(self, file: Path) -> bool:
+        """Whether the file as it is now was not read yet."""
+        found = file.stat()
+        version = (file, found.st_ino, found.st_mtime_ns)
+        if version in self._known:
+            return False
+        self._known.add(version)
+        return True
+
+
+def named(manifest: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Content and size of the data files that a manifest of ticks, candles or instruments names."""
+    versions = [manifest.get("accepted"), manifest.get("candidate"), *manifest.get("partials", {}).values()]
+    if "content" in manifest:
+        versions.append(manifest)
+    yield from ((version["content"], version["bytes"]) for version in versions if version)

@@ -1,0 +1,180 @@
+"""A day is killed again and again: nobody ever sees anything half, and the next run ends as if nothing was."""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backfill_assets_tests.pipeline.restless_reader import RestlessReader, rows_of
+
+ROOT = Path(__file__).parents[2]
+DAY_BEFORE, DAY = "2024-01-01", "2024-01-02"
+TABLES = ("trades", "candles", "quality", "instruments")
+TIMED_KILLS = 5
+KILLS_AT_WRITES = 12
+SECONDS = 120
+
+
+class DayForks:
+    """The process that runs days in forks."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("day_forks.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        self._answers: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers.put(line)
+
+    def run(self, pipeline, day: str, *, kill_after: float | None = None, kill_at_write: int = 0):
+        """Run the day, killed after so many seconds or at that step of writing: exit code, seconds, steps."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{pipeline.file} {day} {kill_at_write}\n")
+        self._process.stdin.flush()
+        pid = int(self._answers.get(timeout=SECONDS))
+        started = time.monotonic()
+        try:
+            end = self._answers.get(timeout=SECONDS if kill_after is None else kill_after)
+        except queue.Empty:
+            os.killpg(pid, signal.SIGKILL)
+            end = self._answers.get(timeout=SECONDS)
+        code, steps = end.split()
+        return int(code), time.monotonic() - started, int(steps)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[DayForks]:
+    running = DayForks()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """Filled by the first test: what two days end as that nobody killed, and what the second one took."""
+    return {}
+
+
+@pytest.fixture
+def killed(make_pipeline, standin, forks, undisturbed):
+    """A pipeline that has one day already, so that a killed one also republishes its neighbour."""
+    if not undisturbed:
+        whole = make_pipeline(standin, name="undisturbed")
+        code, _, _ = forks.run(whole, DAY_BEFORE)
+        assert code == 0
+        before = rows_of(whole.folder / "warehouse")
+        code, undisturbed["seconds"], undisturbed["steps"] = forks.run(whole, DAY)
+        assert code == 0
+        after = rows_of(whole.folder / "warehouse")
+        assert set(after) == {(table, day) for table in TABLES for day in (DAY_BEFORE, DAY)}
+        undisturbed["rows"] = {key: {rows, before.get(key, rows)} for key, rows in after.items()}
+        undisturbed["tables"] = bytes_of(whole)
+    pipeline = make_pipeline(standin, name="killed")
+    assert forks.run(pipeline, DAY_BEFORE)[0] == 0
+    return pipeline
+
+
+def bytes_of(pipeline):
+    return {table: pipeline.partition_bytes(table) for table in TABLES}
+
+
+def strata(count: int, seed: int) -> list[float]:
+    """Random moments of [0, 1), one in each of ``count`` equal parts, in order."""
+    dice = random.Random(seed)
+    return [(i + dice.random()) / count for i in range(count)]
+
+
+def ends_as_if_nothing_was(forks, pipeline, reader, undisturbed):
+    assert forks.run(pipeline, DAY)[0] == 0
+    reader.look()
+    assert reader.wrong == []
+    assert reader.seen == set(undisturbed["rows"])
+    assert bytes_of(pipeline) == undisturbed["tables"]
+    code, _, steps = forks.run(pipeline, DAY)
+    assert code == 0
+    assert steps < undisturbed["steps"] / 4, "a day that is whole is left alone"
+    assert bytes_of(pipeline) == undisturbed["tables"]
+
+
+def test_a_day_killed_at_random_moments_ends_as_if_nothing_was(killed, forks, undisturbed):
+    whole = undisturbed["seconds"]
+    moments = strata(TIMED_KILLS, seed=1)
+    random.Random(2).shuffle(moments)
+    attempts = 0
+    with RestlessReader(killed.folder, undisturbed["rows"]) as reader:
+        while moments:
+            attempts += 1
+            assert attempts < 6 * TIMED_KILLS, "the runs end before they can be killed"
+            code, seconds, _ = forks.run(killed, DAY, kill_after=moments[0] * whole)
+            reader.look()
+            assert reader.wrong == []
+            if code == -signal.SIGKILL:
+                moments.pop(0)
+            else:
+                # There was less left to do, or the machine is faster now: the moments move closer.
+                assert code == 0
+                whole = seconds
+        ends_as_if_nothing_was(forks, killed, reader, undisturbed)
+
+
+def test_a_day_killed_in_the_middle_of_writing_ends_as_if_nothing_was(killed, forks, undisturbed):
+    moments = [int(moment * undisturbed["steps"]) for moment in strata(KILLS_AT_WRITES, seed=3)]
+    with RestlessReader(killed.folder, undisturbed["rows"]) as reader:
+        done = 0
+        for moment in moments:
+            code, _, steps = forks.run(killed, DAY, kill_at_write=max(1, moment - done))
+            assert code == -signal.SIGKILL, f"ended before its step {moment - done}, after {steps}"
+            done = moment
+            reader.look()
+            assert reader.wrong == []
+        ends_as_if_nothing_was(forks, killed, reader, undisturbed)
+
+
+def test_the_reader_would_notice(killed, undisturbed):
+    """Near misses: what it calls whole is whole, and each kind of damage is named."""
+    reader = RestlessReader(killed.folder, undisturbed["rows"])
+    reader.look()
+    assert reader.wrong == []
+    data = sorted((killed.folder / "lake" / "ticks").rglob("*.parquet"))
+    partition = killed.folder / "warehouse" / "trades" / f"{DAY_BEFORE}.parquet"
+    manifest = data[1].with_name("manifest.json")
+    for file, change, complaint in (
+        (data[0], lambda b: b[:-1], "names"),
+        (data[0], lambda b: bytes(len(b)), "is not what its name says"),
+        (partition, lambda b: b[: len(b) // 2], "_partitions"),
+        (manifest, lambda b: b[:-10], "JSONDecodeError"),
+    ):
+        whole = file.read_bytes()
+        file.write_bytes(change(whole))
+        reader.look()
+        assert any(complaint in line for line in reader.wrong), reader.wrong
+        file.write_bytes(whole)
+        reader.wrong.clear()
+        reader.look()
+        assert reader.wrong == []

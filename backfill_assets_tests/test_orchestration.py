@@ -1,0 +1,45 @@
+"""How failures become Dagster's: a rerun happens where it can change something, and nowhere else."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from backfill_assets.failures import FeedAbsent, NotExportedYet, PermanentFailure, TransientFailure
+from backfill_assets.orchestration import TABLE_ROWS, failures_as_dagster, table_metadata
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        PermanentFailure("no"),
+        FeedAbsent("gone"),
+        NotExportedYet("later"),
+        TransientFailure("quota is used up", retry_after_seconds=1_801),
+    ],
+)
+def test_what_a_rerun_soon_cannot_change_forbids_retries(failure):
+    with pytest.raises(dg.Failure) as raised, failures_as_dagster():
+        raise failure
+    assert raised.value.allow_retries is False
+    assert raised.value.description == str(failure)
+
+
+@pytest.mark.parametrize(("asked", "waits"), [(None, 30), (5, 5), (1_800, 1_800)])
+def test_a_passing_failure_asks_for_the_step_again_after_the_wait_that_was_asked_for(asked, waits):
+    with pytest.raises(dg.RetryRequested) as raised, failures_as_dagster():
+        raise TransientFailure("busy", retry_after_seconds=asked)
+    assert (raised.value.max_retries, raised.value.seconds_to_wait) == (2, waits)
+
+
+def test_a_bug_passes_through_unchanged():
+    with pytest.raises(KeyError), failures_as_dagster():
+        raise KeyError("bug")
+
+
+def test_a_metadata_table_shows_the_first_rows_and_every_kind_of_cell():
+    rows = [{"n": i, "what": ("a", i), "none": None} for i in range(TABLE_ROWS + 1)]
+    shown = table_metadata(rows)
+    assert len(shown.records) == TABLE_ROWS
+    assert shown.records[3].data == {"n": 3, "what": "('a', 3)", "none": None}
+    assert table_metadata([]).records == []
