@@ -9,15 +9,26 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from backfill_assets.days import shift, utc_now
 from backfill_assets.failures import BackfillError, TransientFailure
 from backfill_assets.lake.store import open_store
-from backfill_assets.settings import ProcessEnvironment, Settings, current_settings, resolve
+from backfill_assets.settings import (
+    BigQueryWarehouse,
+    DuckDBWarehouse,
+    ProcessEnvironment,
+    Settings,
+    current_settings,
+    resolve,
+)
 from backfill_assets.tardis.client import TardisClient
 from backfill_assets.tardis.metadata import exported_until
 from backfill_assets.warehouse.catalog import QUALITY
-from backfill_assets.warehouse.protocol import open_warehouse
+from backfill_assets.warehouse.protocol import Warehouse, open_warehouse
+
+#: Somebody is waiting for the answer; the pipeline itself asks for minutes.
+PATIENCE_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +99,26 @@ def _lake(settings: Settings) -> str:
     )
 
 
+def _opened(settings: DuckDBWarehouse | BigQueryWarehouse) -> Warehouse:
+    """The warehouse as publishing opens it, but with little patience."""
+    if isinstance(settings, DuckDBWarehouse):
+        return open_warehouse(settings)
+    from backfill_assets.warehouse import bigquery
+
+    project, dataset, location, endpoint = (
+        resolve(value) for value in (settings.project, settings.dataset, settings.location, settings.endpoint)
+    )
+    return bigquery.BigQueryWarehouse(
+        bigquery.open_client(project, location, endpoint),
+        f"{project}.{dataset}",
+        location=location,
+        job_timeout_seconds=PATIENCE_SECONDS,
+        retry_seconds=PATIENCE_SECONDS,
+    )
+
+
 def _warehouse(settings: Settings) -> str:
-    warehouse = open_warehouse(settings.warehouse)
+    warehouse = _opened(settings.warehouse)
     try:
         warehouse.ensure_table(QUALITY)
         yesterday = shift(utc_now().date().isoformat(), -1)

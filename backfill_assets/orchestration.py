@@ -75,7 +75,8 @@ def failures_as_dagster() -> Iterator[None]:
     """Let a rerun happen only where it can change something.
 
     Transient failures ask Dagster to run the step again soon; permanent ones, a day that the vendor has not
-    exported and a quota that is used up (the schedule asks for the day again) forbid it. Anything else is a bug and passes through.
+    exported and a quota that is used up (the schedule asks for the day again) forbid it. Anything else is a
+    bug and passes through.
     """
     try:
         yield

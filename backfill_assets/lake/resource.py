@@ -17,8 +17,13 @@ class LakeResource(EnvironmentResource):
     def store(self) -> Store:
         """Open the lake; failures are ``BackfillError`` with the remedy."""
         lake = self.settings().lake
-        if resolve(lake.uri).startswith(GCS_SCHEME):
-            from dagster_gcp import GCSResource
+        uri = resolve(lake.uri)
+        if not uri.startswith(GCS_SCHEME):
+            return open_store(lake)
+        from dagster_gcp import GCSResource
 
-            return open_store(lake, client=GCSResource().get_client())
-        return open_store(lake)
+        from backfill_assets.lake.gcs import credentials_explained
+
+        with credentials_explained(uri):
+            client = GCSResource().get_client()
+        return open_store(lake, client=client)

@@ -12,6 +12,12 @@ from uuid import uuid4
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._utils.schedules import schedule_execution_time_iterator
 
 from backfill_assets import orchestration
@@ -28,6 +34,13 @@ NINE = datetime(2024, 1, 9, 9, tzinfo=UTC)
 HALF_PAST_NINE = datetime(2024, 1, 9, 9, 30, tzinfo=UTC)
 WEEK = [f"2024-01-0{day}" for day in range(2, 9)]
 BTC, ETH, ADA = (Feed("binance", "trades", symbol) for symbol in ("BTCUSDT", "ETHUSDT", "ADAUSDT"))
+#: Where a queued run says that it came from.
+ORIGIN = RemoteJobOrigin(
+    RemoteRepositoryOrigin(
+        ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="anything")), "repository"
+    ),
+    "day",
+)
 
 
 class Plant:
@@ -160,7 +173,11 @@ def test_a_degraded_day_is_asked_for_again_only_if_its_feed_may_come_yet(plant):
 def test_a_day_that_is_being_run_is_not_doubled(plant, status, asked):
     plant.instance.add_run(
         dg.DagsterRun(
-            job_name="day", run_id=str(uuid4()), status=status, tags={"dagster/partition": "2024-01-08"}
+            job_name="day",
+            run_id=str(uuid4()),
+            status=status,
+            tags={"dagster/partition": "2024-01-08"},
+            remote_job_origin=ORIGIN,
         )
     )
     assert ("2024-01-08" in plant.asked_at_nine()) is asked

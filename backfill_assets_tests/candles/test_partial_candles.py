@@ -11,9 +11,11 @@ import pyarrow as pa
 import pytest
 
 from backfill_assets.candles import partials
+from backfill_assets.candles.merge import day_of_candles
 from backfill_assets.candles.partials import SPOT, Contract
 from backfill_assets.candles.schemas import PARTIAL_SCHEMA
 from backfill_assets_tests.candles.candle_samples import (
+    DAY,
     END,
     MINUTE,
     SECOND,
@@ -182,12 +184,14 @@ def test_the_size_of_batches_changes_no_bit(
     assert whole.num_rows == 10
 
 
-def test_sums_keep_what_plain_addition_loses(tmp_path: Path) -> None:
-    trades = [Trade(START, 1.0, amount) for amount in (1e16, 1.0, 1.0, 1.0, 1.0)]
+@pytest.mark.parametrize("amounts", [(1e16, 1.0, 1.0, 1.0, 1.0), (1.0, 1e16, 1.0, 1.0, 1.0)])
+def test_sums_keep_what_plain_addition_loses(amounts: tuple[float, ...], tmp_path: Path) -> None:
+    trades = [Trade(START, 1.0, amount) for amount in amounts]
     row = one(partials_of(tmp_path, trades))
-    assert 1e16 + 1.0 == 1e16, "plain floats lose each of the ones"
-    assert total(row, "volume") == 1e16 + 4
-    assert row["volume_error"] == 4.0
+    assert sum(amounts[:2]) == 1e16, "plain floats lose each of the ones"
+    assert (row["volume"], row["volume_error"]) == (1e16, 4.0)
+    candles = day_of_candles(DAY, [partials_of(tmp_path, trades)] * 2, ("1m", "1d"))
+    assert candles["volume"].to_pylist() == [2e16 + 8] * 2
 
 
 class TestContracts:

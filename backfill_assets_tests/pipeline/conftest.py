@@ -1,4 +1,4 @@
-"""The whole pipeline on loopback: a stand-in for the vendor, a lake and a warehouse in a folder, real Dagster."""
+"""The whole pipeline on loopback: a stand-in for the vendor, lake and warehouse in a folder, Dagster."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ class Pipeline:
 
     def partition_bytes(self, name: str) -> dict[str, bytes]:
         """Every published partition of a table, byte for byte."""
-        return {file.stem: file.read_bytes() for file in (self.folder / "warehouse" / name).glob("20*.parquet")}
+        folder = self.folder / "warehouse" / name
+        return {file.stem: file.read_bytes() for file in folder.glob("20*.parquet")}
 
     def with_fault(self, feed: str, day: str, fault: Fault) -> None:
         assert self.standin is not None
@@ -93,7 +94,8 @@ class Pipeline:
     def serve_changed(self, feed: str, day: str, change: Callable[[list[str]], list[str]]) -> None:
         """Serve the day's file with its lines (the header left out) changed."""
         assert self.standin is not None
-        lines = gzip.decompress(self.standin.source.dataset(Feed.parse(feed), day)).decode().splitlines()
+        body = self.standin.source.dataset(Feed.parse(feed), day)
+        lines = gzip.decompress(body).decode().splitlines()
         changed = "\n".join([lines[0], *change(lines[1:]), ""])
         self.with_fault(feed, day, Fault(body=gzip.compress(changed.encode(), mtime=0)))
 

@@ -2,9 +2,9 @@
 
 A line of input is ``SETTINGS DAY WRITE``: a fork in a process group of its own runs the day. With WRITE above
 0 it ends itself with SIGKILL at that step of writing, counted from 1, where a step is a file beside the
-settings that is renamed or opened for writing: before the rename, and when the opened file is still empty. Two
-lines answer: the fork's process id when it has started, and at its end its exit code (minus the signal that
-ended it) and how many steps it took.
+settings that is renamed or opened for writing: before the rename, and when the opened file is still empty.
+Two lines answer: the fork's process id when it has started, and at its end its exit code (minus the signal
+that ended it) and how many steps it took.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ import duckdb  # noqa: F401 - imported once, for all forks
 
 import backfill_assets
 from backfill_assets.definitions import build_definitions
+from backfill_assets.instruments.schemas import instrument_schema
 
 for module in pkgutil.walk_packages(backfill_assets.__path__, "backfill_assets."):
     importlib.import_module(module.name)
+instrument_schema()  # pandera imports half of itself at its first use
 
 
 def run_day(settings: str, day: str) -> bool:
@@ -43,7 +45,7 @@ def run_day(settings: str, day: str) -> bool:
 
 
 def die_at(write: int, folder: str, steps: mmap.mmap) -> None:
-    """Count the steps of writing below ``folder`` where the parent can read them, and end at the one given."""
+    """Count the steps of writing below ``folder`` where the parent reads them, and end at the one given."""
     numbers = itertools.count(1)
 
     def end(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""A reader that looks at a lake and an embedded warehouse again and again, and is never shown anything half."""
+"""A reader that looks at a lake and an embedded warehouse all the time, for anything that is half there."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RestlessReader:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(0.02):
+        while not self._stop.wait(0.05):
             self.look()
 
     def look(self) -> None:
@@ -88,7 +88,9 @@ class RestlessReader:
         if not database.exists():
             return
         with duckdb.connect(str(database), read_only=True) as connection:
-            for (table,) in connection.sql("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall():
+            for (table,) in connection.sql(
+                "SELECT view_name FROM duckdb_views() WHERE NOT internal"
+            ).fetchall():
                 # Sums of hashes make DuckDB read every column, which a count does not.
                 query = f'SELECT date::VARCHAR, count(*), sum(hash(t)) FROM "{table}" t GROUP BY date'
                 for day, rows, _ in connection.sql(query).fetchall():

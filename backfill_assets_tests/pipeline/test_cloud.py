@@ -1,0 +1,279 @@
+"""The same days with the lake in a bucket and the tables in BigQuery, both spoken to over real HTTP."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import polars as pl
+import pytest
+
+from backfill_assets.standins import faults
+from backfill_assets.standins.faults import Fault
+from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets.warehouse import ledger
+from backfill_assets.warehouse.catalog import TABLES as CATALOG
+from backfill_assets_tests.emulators.bigquery import PROJECT, Emulator, serve
+from backfill_assets_tests.emulators.gcs import gcs_server
+
+DAY_BEFORE, DAY = "2024-01-01", "2024-01-02"
+TABLES = ("trades", "candles", "quality", "instruments")
+BUCKET = "lake-bucket"
+BTC = "binance/trades/BTCUSDT"
+#: For tests whose runs are their own.
+SMALL = [{"exchanges": ["binance"], "symbols": ["BTC-USDT", "ETH-USDT", "ADA-USDT"]}]
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A bucket and a BigQuery that reads it, both on loopback."""
+
+    bigquery: Emulator
+    client: Any
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    pytest.importorskip("bqemulator", reason="bqemulator is not installed (a dependency of the tests)")
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import bigquery
+
+    with pytest.MonkeyPatch.context() as patch:
+        # The server's folder of objects is where gs:// leads the other emulator.
+        home = tmp_path_factory.mktemp("cloud")
+        patch.setattr(tempfile, "tempdir", str(home))
+        with gcs_server(BUCKET) as gcs_url:
+            patch.setattr(tempfile, "tempdir", None)
+            patch.setenv("STORAGE_EMULATOR_HOST", gcs_url)
+            (objects,) = home.glob("backfill-gcs-*/objects")
+            with serve(objects) as emulator:
+                client = bigquery.Client(
+                    project=PROJECT,
+                    credentials=AnonymousCredentials(),
+                    client_options={"api_endpoint": emulator.url},
+                )
+                yield Cloud(emulator, client)
+                client.close()
+
+
+@pytest.fixture(scope="module")
+def standin(market):
+    """One for all tests here, since they share pipelines."""
+    with TardisStandin(market, clock=lambda: datetime(2024, 2, 10, 12, tzinfo=UTC)) as running:
+        yield running
+
+
+@dataclass
+class InCloud:
+    """A pipeline whose lake and warehouse are in the cloud."""
+
+    pipeline: Any
+    cloud: Cloud
+    dataset: str
+
+    def rows(self, table: str, day: str) -> pl.DataFrame:
+        """The partition as another client sees it, sorted by all its columns."""
+        found = self.cloud.client.query(
+            f"SELECT * FROM `{self.dataset}.{table}` WHERE date = '{day}'", timeout=60
+        ).result(timeout=60)
+        return in_fixed_order(pl.from_arrow(found.to_arrow(create_bqstorage_client=False)))
+
+    def published(self, table: str, day: str) -> ledger.Published:
+        entry = ledger.entry(self.pipeline.store, table, day)
+        assert entry is not None
+        assert entry.published is not None
+        return entry.published
+
+    def load_job(self, table: str, day: str) -> Any:
+        """The job that made the partition what it is."""
+        job_id = self.published(table, day).job.rsplit(".", 1)[1]
+        return self.cloud.client.get_job(job_id, timeout=60)
+
+
+def in_fixed_order(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.sort(sorted(frame.columns)).rechunk()
+
+
+@pytest.fixture
+def in_cloud(make_pipeline, standin, cloud) -> Iterator[Callable[..., InCloud]]:
+    """Makes pipelines with a data set and a part of the bucket each."""
+
+    def make(name: str, **changes: Any) -> InCloud:
+        dataset = f"d_{uuid4().hex[:10]}"
+        cloud.client.create_dataset(dataset, timeout=60)
+        pipeline = make_pipeline(
+            standin,
+            name=name,
+            lake={"uri": f"gs://{BUCKET}/{dataset}"},
+            warehouse={
+                "kind": "bigquery",
+                "project": PROJECT,
+                "dataset": dataset,
+                "endpoint": cloud.bigquery.url,
+                "job_timeout_seconds": 60,
+            },
+            **changes,
+        )
+        return InCloud(pipeline, cloud, dataset)
+
+    cloud.bigquery.arm()
+    yield make
+    cloud.bigquery.arm()
+    standin.faults.clear()
+
+
+@pytest.fixture(scope="module")
+def shared() -> dict[str, Any]:
+    """Filled by the first test that needs it: pipelines that ran both days in order."""
+    return {}
+
+
+@pytest.fixture
+def both_days(shared, in_cloud) -> InCloud:
+    """In the cloud, after both days; not to be changed."""
+    if "cloud" not in shared:
+        made = in_cloud("in-order")
+        shared["results"] = [made.pipeline.run(day) for day in (DAY_BEFORE, DAY)]
+        shared["cloud"] = made
+    return shared["cloud"]
+
+
+@pytest.fixture
+def embedded(shared, make_pipeline, standin) -> Any:
+    """The same two days with a lake in a folder and the embedded warehouse."""
+    if "embedded" not in shared:
+        made = make_pipeline(standin, name="embedded")
+        assert all(made.run(day).success for day in (DAY_BEFORE, DAY))
+        shared["embedded"] = made
+    return shared["embedded"]
+
+
+def loads_of(result) -> int:
+    metadata = [event.materialization.metadata for event in result.get_asset_materialization_events()]
+    return sum(found["loads"].value for found in metadata if "loads" in found)
+
+
+def test_a_day_goes_from_the_bucket_into_bigquery_and_every_check_is_green(both_days, shared, checks_of):
+    for result in shared["results"]:
+        assert result.success
+        checks = checks_of(result)
+        assert len(checks) == 13
+        assert [name for name, check in checks.items() if not check.passed] == []
+    assert both_days.pipeline.judge(DAY).scores.state == "published"
+
+
+def test_the_tables_are_partitioned_by_date_clustered_and_described(both_days):
+    for table in TABLES:
+        wanted = next(t for t in CATALOG if t.name == table)
+        found = both_days.cloud.client.get_table(f"{both_days.dataset}.{table}", timeout=60)
+        assert (found.time_partitioning.type_, found.time_partitioning.field) == ("DAY", "date")
+        assert found.clustering_fields == list(wanted.clustering)
+        assert found.clustering_fields[0] == "exchange"
+        assert found.description == wanted.description
+        assert [(f.name, f.description) for f in found.schema] == [
+            (c.name, c.description) for c in wanted.columns
+        ]
+        assert all(f.description for f in found.schema)
+
+
+def test_ticks_and_instruments_are_loaded_from_the_bucket_and_what_is_computed_is_uploaded(both_days):
+    lake = both_days.pipeline.store.uri
+    for table, files in (("trades", 9), ("instruments", 3)):
+        uris = both_days.load_job(table, DAY).source_uris
+        assert len(uris) == files
+        assert all(uri.startswith(f"{lake}/") and uri.endswith(".parquet") for uri in uris)
+    for table in ("candles", "quality"):
+        uris = both_days.load_job(table, DAY).source_uris or []
+        assert not any(uri.startswith("gs://") for uri in uris)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_bigquery_holds_the_rows_of_the_embedded_warehouse(both_days, embedded, table):
+    for day in (DAY_BEFORE, DAY):
+        here = in_fixed_order(embedded.table(table, day))
+        there = both_days.rows(table, day)
+        assert there.columns == here.columns
+        assert there.height == here.height > 0
+        for column in here.columns:
+            assert there[column].equals(here[column]), column
+
+
+def test_a_rerun_downloads_nothing_and_loads_nothing(both_days):
+    before = {table: both_days.published(table, day) for table in TABLES for day in (DAY_BEFORE, DAY)}
+    both_days.pipeline.standin.forget_requests()
+    result = both_days.pipeline.run(DAY)
+    assert result.success
+    assert both_days.pipeline.downloads == []
+    assert loads_of(result) == 0
+    after = {table: both_days.published(table, day) for table in TABLES for day in (DAY_BEFORE, DAY)}
+    assert after == before
+
+
+def test_days_in_another_order_end_in_the_same_rows(both_days, in_cloud):
+    backwards = in_cloud("backwards")
+    for day in (DAY, DAY_BEFORE):
+        assert backwards.pipeline.run(day).success
+    for table in ("candles", "quality"):
+        for day in (DAY_BEFORE, DAY):
+            assert backwards.rows(table, day).equals(both_days.rows(table, day)), (table, day)
+
+
+def test_a_missing_feed_is_left_out_until_it_heals_and_a_failed_load_changes_nothing(in_cloud, standin):
+    """One pipeline for the whole story, for each run takes seconds."""
+    made = in_cloud("story", universe=SMALL)
+    made.pipeline.with_fault(BTC, DAY, Fault(always=faults.not_found()))
+    assert made.pipeline.run(DAY).success
+    without = {table: made.rows(table, DAY) for table in TABLES}
+    assert made.pipeline.judge(DAY).scores.state == "degraded"
+    for table in ("trades", "candles"):
+        assert set(without[table]["symbol"]) == {"ETH-USDT", "ADA-USDT"}
+    quality = without["quality"].filter(symbol="BTC-USDT")
+    assert (quality["verdict"].to_list(), quality["published"].to_list()) == (["missing"], [False])
+
+    made.pipeline.heal()
+    made.cloud.bigquery.arm(load_errors=[{"reason": "invalid", "message": "refused as armed"}] * 9)
+    failed = made.pipeline.run(DAY)
+    assert not failed.success
+    assert all(
+        "refused as armed" in event.step_failure_data.error.to_string()
+        for event in failed.all_events
+        if event.is_step_failure
+    )
+    assert made.rows("instruments", DAY).equals(without["instruments"])
+    for table in ("trades", "candles", "quality"):
+        assert made.rows(table, DAY).equals(without[table]), table
+        assert ledger.entry(made.pipeline.store, table, DAY).state == "intent"
+
+    made.cloud.bigquery.arm()
+    standin.forget_requests()
+    healed = made.pipeline.run(DAY)
+    assert healed.success
+    assert made.pipeline.downloads == [], "the failed run has fetched the feed already"
+    assert made.pipeline.judge(DAY).scores.state == "published"
+    for table in ("trades", "candles"):
+        now = made.rows(table, DAY)
+        assert set(now["symbol"]) == {"BTC-USDT", "ETH-USDT", "ADA-USDT"}
+        assert now.filter(pl.col("symbol") != "BTC-USDT").equals(without[table]), table
+    assert made.rows("instruments", DAY).equals(without["instruments"])
+
+
+def test_a_table_that_somebody_changed_fails_its_asset_alone_and_keeps_its_rows(in_cloud):
+    from google.cloud import bigquery
+
+    made = in_cloud("changed", universe=SMALL)
+    name = f"{PROJECT}.{made.dataset}.candles"
+    strange = bigquery.Table(
+        name, [bigquery.SchemaField("date", "DATE"), bigquery.SchemaField("open", "STRING")]
+    )
+    strange.time_partitioning = bigquery.TimePartitioning(type_="DAY", field="date")
+    made.cloud.client.create_table(strange, timeout=60)
+    result = made.pipeline.run(DAY)
+    assert not result.success
+    failed = {event.step_key for event in result.all_events if event.is_step_failure}
+    assert failed == {"bigquery__candles"}
+    assert made.rows("trades", DAY)["symbol"].n_unique() == 3
+    assert made.rows("quality", DAY).height == 3
