@@ -271,7 +271,8 @@ def _first_error(path: Path, error: ValidationError) -> str:
     elif first["type"] == "missing":
         what = "is missing; add it (README, table of settings)"
     else:
-        what = f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r})"
+        shown = "a secret" if key.endswith("api_key") else repr(first["input"])
+        what = f"{first['msg'].removeprefix('Value error, ')} (got {shown})"
     more = f"; and {len(others)} more" if others else ""
     return f"{path}: {key}: {what}{more}"
 

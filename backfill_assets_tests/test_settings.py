@@ -286,3 +286,9 @@ def test_settings_cannot_be_changed_after_they_were_loaded(tmp_path: Path) -> No
     settings: Settings = load_settings(write(tmp_path))
     with pytest.raises(ValidationError, match="frozen"):
         settings.decode_threads = 4  # type: ignore[misc]
+
+
+def test_a_malformed_key_is_not_shown(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path, tardis={"api_key": 12345}))
+    assert message.startswith("tardis.api_key: ")
+    assert "12345" not in message

@@ -14,6 +14,8 @@ from backfill_assets.quality.pandera_checks import frame_check
 
 KEY = dg.AssetKey("candles")
 
+ROW = ("exchange", "symbol", "timeframe", "open_time")
+
 PROMISES = {
     "schema": "Columns and types are right, no key occurs twice, every open_time is aligned and of the day.",
     "ohlc": "low ≤ open, close ≤ high; vwap within low and high; volumes add up and are not negative.",
@@ -31,8 +33,8 @@ def candles_checks(
 
     settings, store, day = lake.settings(), lake.store(), context.partition_key
     frame = pl.DataFrame(merged_candles(store, day, settings))
-    yield frame_check(KEY, "schema", candle_schema(), frame)
-    yield frame_check(KEY, "ohlc", ohlc_schema(), frame)
+    yield frame_check(KEY, "schema", candle_schema(), frame, ROW)
+    yield frame_check(KEY, "ohlc", ohlc_schema(), frame, ROW)
     files = accepted_files(store, day, settings)
     differing = [{"feed": str(file.feed), **row} for file in files for row in mismatches(store, file)]
     yield _equality("match_ticks", differing, f"{len(files)} files")

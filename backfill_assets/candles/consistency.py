@@ -133,7 +133,8 @@ def _differences(stored: pl.DataFrame, again: pl.DataFrame, key: Sequence[str]) 
     for name in _SUMS:
         apart = (pl.col(name) - pl.col(f"{name}_again")).abs()
         limit = SUM_TOLERANCE * pl.max_horizontal(pl.col(name).abs(), pl.col(f"{name}_again").abs())
-        differs[name] = (apart > limit).fill_null(value=True)
+        # NaN and infinity compare as equal to themselves, and are the sum of no trades.
+        differs[name] = ((apart > limit) | ~apart.is_finite()).fill_null(value=True)
     named = both.with_columns(
         pl.concat_str(
             [pl.when(rule).then(pl.lit(name)) for name, rule in differs.items()],

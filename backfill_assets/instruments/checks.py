@@ -34,16 +34,20 @@ def instruments_checks(
     store, day = lake.store(), context.partition_key
     record = load_day_record(store, day)
     feeds = [Feed.parse(e.feed) for e in record.expected] if record else []
-    exchanges = sorted({feed.exchange for feed in feeds})
-    tables = [table for e in exchanges if (table := read_instruments(store, e, day)) is not None]
-    frame = (
-        pl.concat([pl.DataFrame(table) for table in tables])
-        if tables
-        else pl.DataFrame(arrow_schema(INSTRUMENT_COLUMNS).empty_table())
-    )
-    yield frame_check(KEY, "schema", instrument_schema(), frame)
+    exchanges = record.exchanges if record else ()
+    tables = {e: table for e in exchanges if (table := read_instruments(store, e, day)) is not None}
+    empty = pl.DataFrame(arrow_schema(INSTRUMENT_COLUMNS).empty_table())
+    frames = [pl.DataFrame(table) for table in tables.values()]
+    # A table of other columns cannot be put under the others: it is judged, and fails, alone.
+    other = [frame for frame in frames if frame.schema != empty.schema]
+    frame = other[0] if other else pl.concat([empty, *frames])
+    yield frame_check(KEY, "schema", instrument_schema(), frame, ("exchange", "dataset_symbol"))
 
-    listed = Counter(zip(frame["exchange"], frame["dataset_symbol"], strict=True))
+    listed = Counter(
+        (exchange, symbol)
+        for exchange, table in tables.items()
+        for symbol in table["dataset_symbol"].to_pylist()
+    )
     single = [feed for feed in feeds if not feed.is_grouped]
     wrong = [
         {"feed": str(feed), "instruments": listed[feed.exchange, feed.dataset_symbol]}

@@ -189,6 +189,12 @@ class DayRecord(_Document):
         """``expected`` as the ground type."""
         return tuple(ExpectedFeed(Feed.parse(e.feed), e.symbols) for e in self.expected)
 
+    @property
+    def exchanges(self) -> tuple[str, ...]:
+        """Every exchange asked for, also one that listed none of its symbols on that day; in order."""
+        named = (*(e.feed for e in self.expected), *self.not_listed)
+        return tuple(sorted({name.split("/")[0] for name in named}))
+
 
 def expected_symbols(feeds: Iterable[ExpectedFeed]) -> tuple[ExpectedSymbols, ...]:
     """Return the record's form of expected feeds, ordered so that the same feeds make the same bytes."""

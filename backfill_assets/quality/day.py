@@ -226,7 +226,7 @@ def _sealed(store: Store, day: str, feeds: Sequence[Feed]) -> bool:
     """Whether the files of both neighbours are terminal: accepted, not listed, or absent for good."""
     for neighbour in (shift(day, -1), shift(day, 1)):
         record = load_day_record(store, neighbour)
-        if record is None:
+        if record is None or record.awaiting_export:
             return False
         listed = {feed for feed, _ in _expected(record)}
         expected = [feed for feed in feeds if feed in listed]

@@ -5,6 +5,7 @@ Frames are eager polars frames: a LazyFrame makes pandera skip the checks of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -30,10 +31,22 @@ def failure_cases(schema: pa.DataFrameSchema, frame: pl.DataFrame) -> list[dict[
 
 
 def frame_check(
-    asset_key: dg.AssetKey, name: str, schema: pa.DataFrameSchema, frame: pl.DataFrame
+    asset_key: dg.AssetKey,
+    name: str,
+    schema: pa.DataFrameSchema,
+    frame: pl.DataFrame,
+    key: Sequence[str] = (),
 ) -> dg.AssetCheckResult:
-    """Validate the frame and tell the outcome as the check ``name``, with the failing cases as a table."""
-    cases = failure_cases(schema, frame)
+    """Validate the frame and tell the outcome as the check ``name``, with the failing cases as a table.
+
+    Parameters
+    ----------
+    key
+        Columns whose values name a row to a person; pandera itself gives its number only.
+    """
+    cases = [
+        {"row": _row_name(frame, key, case.get("index")), **case} for case in failure_cases(schema, frame)
+    ]
     metadata: dict[str, Any] = {"rows": frame.height, "failures": len(cases)}
     if cases:
         metadata["failure_cases"] = table_metadata(cases)
@@ -49,4 +62,12 @@ def frame_check(
 
 def _summary(cases: list[dict[str, Any]]) -> str:
     first = cases[0]
-    return f"{len(cases)} failing cases; first: {first.get('check')} on {first.get('column')}"
+    where = f" at {first['row']}" if first["row"] else ""
+    return f"{len(cases)} failing cases; first: {first.get('check')} on {first.get('column')}{where}"
+
+
+def _row_name(frame: pl.DataFrame, key: Sequence[str], index: int | None) -> str:
+    """Values of the key in that row; of a case that is about no row, those that all rows share."""
+    rows = frame if index is None else frame[index]
+    shared = [rows[name] for name in key if name in rows.columns and rows[name].n_unique() == 1]
+    return " ".join(str(values[0]) for values in shared)

@@ -42,7 +42,7 @@ def ticks_checks(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> 
 
     rows = [found for found in gather(row, judged.feeds, store.parallel_reads) if found is not None]
     frame = pl.DataFrame(rows, schema=profile_frame_schema())
-    yield frame_check(KEY, "schema", profile_schema(), frame)
+    yield frame_check(KEY, "schema", profile_schema(), frame, ("feed",))
     limits = settings.thresholds
     yield _score(judged, "completeness", judged.scores.completeness, limits.day_completeness)
     yield _score(judged, "quality", judged.scores.quality, limits.day_quality)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backfill_assets.columns import arrow_schema
@@ -36,7 +37,8 @@ def profile_row(
     profile = FeedProfile.model_validate(version.profile)
     with store.local_copy(paths.ticks_data(feed, day, version.content)) as path:
         footer = pq.read_metadata(path)
-        stored_columns = footer.schema.to_arrow_schema().names
+        stored = footer.schema.to_arrow_schema()
+    wanted = arrow_schema(tick_columns(feed.data_type))
     symbols = profile.symbols
     return {
         "feed": manifest.feed,
@@ -48,13 +50,19 @@ def profile_row(
         "minute_rows": sum(sum(s.minute_rows) + s.seam_rows for s in symbols),
         "invalid_rows": max(profile.invalid_price_rows, profile.invalid_amount_rows),
         "misplaced_rows": profile.misplaced_rows,
-        "columns": stored_columns == arrow_schema(tick_columns(feed.data_type)).names,
+        "columns": (stored.names, _plain_types(stored)) == (wanted.names, wanted.types),
     }
+
+
+def _plain_types(stored: pa.Schema) -> list[pa.DataType]:
+    """Types of the values; how a program holds text in memory, which Arrow notes in the file, is none."""
+    values = [t.value_type if pa.types.is_dictionary(t) else t for t in stored.types]
+    return [pa.string() if pa.types.is_large_string(t) else t for t in values]
 
 
 def profile_schema() -> pa_polars.DataFrameSchema:
     """Counts are whole and not negative, and those that count the same thing are equal."""
-    import pandera.polars as pa
+    import pandera.polars as pa_polars
     import polars as pl
 
     column = pl.col
@@ -66,14 +74,16 @@ def profile_schema() -> pa_polars.DataFrameSchema:
         "minutes_add_up_to_the_valid_rows": column("minute_rows") <= column("valid_rows"),
         "columns_are_those_of_the_data_type": column("columns"),
     }
-    return pa.DataFrameSchema(
+    return pa_polars.DataFrameSchema(
         {
-            "feed": pa.Column(pl.String, unique=True),
-            **{name: pa.Column(pl.Int64, pa.Check.ge(0)) for name in (*_COUNTS, "profile_rows")},
-            "columns": pa.Column(pl.Boolean),
+            "feed": pa_polars.Column(pl.String, unique=True),
+            **{
+                name: pa_polars.Column(pl.Int64, pa_polars.Check.ge(0)) for name in (*_COUNTS, "profile_rows")
+            },
+            "columns": pa_polars.Column(pl.Boolean),
         },
         checks=[
-            pa.Check(lambda data, rule=rule: data.lazyframe.select(rule), name=name)
+            pa_polars.Check(lambda data, rule=rule: data.lazyframe.select(rule), name=name)
             for name, rule in rules.items()
         ],
         strict=True,

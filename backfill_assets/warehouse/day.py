@@ -108,7 +108,12 @@ class Publisher:
             expected = published.totals
         else:
             expected = self._partition_totals(table, partition)
-        return compare_totals(expected, self.warehouse.totals(table, day), table=table)
+        try:
+            found = self.warehouse.totals(table, day)
+        except PermanentFailure as failure:
+            # A partition that cannot be read is not what was published, and the failure says why.
+            return [str(failure)]
+        return compare_totals(expected, found, table=table)
 
     def partition(self, table: Table, day: str) -> Partition:
         """What the lake says that the day of the table holds now."""
@@ -152,10 +157,8 @@ class Publisher:
         return self._stored(table, stored)
 
     def _instruments(self, judged: JudgedDay) -> Partition:
-        exchanges = {feed.feed.exchange for feed in judged.feeds}
-        exchanges |= {name.split("/")[0] for name in (judged.record.not_listed if judged.record else ())}
         stored = []
-        for exchange in sorted(exchanges):
+        for exchange in judged.record.exchanges if judged.record else ():
             manifest = load_instruments(self.store, exchange, judged.day)
             if manifest is not None:
                 path = paths.instruments_data(exchange, judged.day, manifest.content)

@@ -20,11 +20,13 @@ from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.listing import store_instruments
 from backfill_assets.lake.local import LocalStore
+from backfill_assets.lake.manifests import DayRecord
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.day import FeedVerdicts, JudgedDay, judge, judge_with_neighbours
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets_tests.quality.judged_lake import (
+    NOW,
     absent,
     contents,
     everything,
@@ -272,7 +274,7 @@ class TestSealed:
             run(store, shift(AFTER, 1), ids(shift(AFTER, 1), 2001, 3000))
         assert self.sealed(store)
 
-    @pytest.mark.parametrize("state", ["not fetched", "quarantined", "no record"])
+    @pytest.mark.parametrize("state", ["not fetched", "quarantined", "no record", "not exported yet"])
     def test_what_may_still_come_keeps_it_open(self, state: str, store: Store) -> None:
         run(store, BEFORE, ids(BEFORE, 1, 1000))
         run(store, DAY, ids(DAY, 1001, 2000))
@@ -280,6 +282,9 @@ class TestSealed:
             expect(store, AFTER)
         elif state == "quarantined":
             run(store, AFTER, ids(AFTER, 2001, 3000, **holes((2100, 2200))))
+        elif state == "not exported yet":
+            waiting = DayRecord(day=AFTER, expected=(), awaiting_export=("binance",), recorded_at=NOW)
+            documents.update(store, paths.day_record(AFTER), DayRecord, lambda _: waiting)
         assert not self.sealed(store)
 
 
