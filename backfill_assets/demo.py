@@ -21,10 +21,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table as RichTable
 
 from backfill_assets.automation.backfills import checked_days
+from backfill_assets.failures import SettingsError
 from backfill_assets.lake.store import open_store
 from backfill_assets.orchestration import open_instance
 from backfill_assets.quality.day import JudgedDay, judge
-from backfill_assets.settings import Settings, current_settings, resolve
+from backfill_assets.settings import ProcessEnvironment, Settings, current_settings, resolve
 from backfill_assets.warehouse.catalog import CANDLES, TICKS
 from backfill_assets.warehouse.protocol import open_warehouse
 
@@ -49,6 +50,7 @@ def run_demo(day: str) -> int:
     """Run the day, print the table; exit code 0 if the run succeeded, else 1."""
     console = Console()
     settings = current_settings()
+    _insist_on_standin(settings)
     checked_days(day, day)
     started = time.monotonic()
     console.print(f"[bold]{day}[/] through Dagster: Tardis stand-in → lake → candles → warehouse")
@@ -65,6 +67,14 @@ def run_demo(day: str) -> int:
         return 1
     _say_next(console, settings, day)
     return 0
+
+
+def _insist_on_standin(settings: Settings) -> None:
+    """Refuse to play with an environment that reads the real vendor and publishes for real."""
+    standin = ProcessEnvironment().backfill_standin_url
+    if not standin or not resolve(settings.tardis.datasets_endpoint).startswith(standin):
+        msg = f"BACKFILL_ENV={settings.name} does not read the Tardis stand-in, the demo does: unset it"
+        raise SettingsError(msg)
 
 
 def _run(day: str, console: Console) -> tuple[bool, Work]:

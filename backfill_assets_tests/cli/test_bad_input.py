@@ -116,3 +116,12 @@ def test_an_unknown_subcommand_or_option_is_a_usage_error(desk):
         assert re.search(
             r"^Error: (No such command|No such option|Missing option)", result.stderr, re.MULTILINE
         )
+
+
+def test_the_demo_refuses_an_environment_that_is_for_real(desk):
+    answer = desk.set(BACKFILL_ENV="staging").run("demo")
+    assert (answer.code, answer.error) == (
+        1,
+        "BACKFILL_ENV=staging does not read the Tardis stand-in, the demo does: unset it",
+    )
+    assert desk.left == []
