@@ -31,7 +31,7 @@ ui: $(OPENED) ## the Dagster UI with its daemon on 127.0.0.1:3000 (PORT=… for 
 	@DAGSTER_HOME="$(DAGSTER_HOME)" $(BIN)/backfill-assets standins -- $(BIN)/dagster dev -h 127.0.0.1 -p $(PORT)
 
 test: lint ## style, types and the whole test suite, as CI runs it
-	@$(CLEAN_ENV) $(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term
+	@$(CLEAN_ENV) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 lint: $(READY) ## style and types only
 	@$(BIN)/ruff check .
