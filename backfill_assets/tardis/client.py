@@ -169,23 +169,33 @@ class TardisClient:
         budget, clock = self._settings.retry_budget_seconds, asyncio.get_running_loop().time
         deadline = clock() + (budget or self._settings.timeout_seconds)
         tries = 0
+        latest: TransientFailure | None = None
         while True:
-            tries += 1
             pause = shared_pace(self._settings.requests_per_minute).reserve()
             await asyncio.sleep(pause)
             deadline += pause
+            left = deadline - clock()
+            if latest is not None and left <= 0:
+                # The wait took longer than it was meant to: an attempt without time would hide the reason.
+                raise _spent(latest, tries, 0.0, budget) from latest
+            tries += 1
             try:
-                return await attempt(min(self._settings.timeout_seconds, deadline - clock()))
+                return await attempt(min(self._settings.timeout_seconds, left))
             except TransientFailure as failure:
                 wait = max(_backoff(tries), failure.retry_after_seconds or 0)
                 if budget == 0 or clock() + wait >= deadline:
-                    msg = (
-                        f"{failure}; gave up after {'1 attempt' if tries == 1 else f'{tries} attempts'}, as "
-                        f"another {wait:.0f} s would exceed tardis.retry_budget_seconds ({budget:g})"
-                    )
-                    raise TransientFailure(msg, retry_after_seconds=wait) from failure
+                    raise _spent(failure, tries, wait, budget) from failure
                 _log.warning("%s; trying again in %.1f s", failure, wait)
+                latest = failure
                 await asyncio.sleep(wait)
+
+
+def _spent(failure: TransientFailure, tries: int, wait: float, budget: float) -> TransientFailure:
+    msg = (
+        f"{failure}; gave up after {'1 attempt' if tries == 1 else f'{tries} attempts'}, as "
+        f"another {wait:.0f} s would exceed tardis.retry_budget_seconds ({budget:g})"
+    )
+    return TransientFailure(msg, retry_after_seconds=wait)
 
 
 def _backoff(tries: int) -> float:

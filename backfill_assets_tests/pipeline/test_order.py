@@ -46,7 +46,7 @@ def test_days_in_parallel_end_in_the_same_bytes(make_pipeline, standin, in_order
     expected = run_in_order(make_pipeline, standin, in_order)
     pipeline = make_pipeline(standin, name="parallel")
     with ThreadPoolExecutor(3) as pool:
-        results = list(pool.map(pipeline.run, DAYS))
+        results = list(pool.map(pipeline.run_apart, DAYS))
     assert all(result.success for result in results)
     assert bytes_of(pipeline) == expected
 
@@ -56,7 +56,7 @@ def test_a_day_run_three_times_at_once_ends_in_the_same_bytes(make_pipeline, sta
     assert alone.run(DAYS[0]).success
     crowded = make_pipeline(standin, name="crowded")
     with ThreadPoolExecutor(3) as pool:
-        results = list(pool.map(crowded.run, [DAYS[0]] * 3))
+        results = list(pool.map(crowded.run_apart, [DAYS[0]] * 3))
     assert all(result.success for result in results)
     assert bytes_of(crowded) == bytes_of(alone)
 
