@@ -49,7 +49,9 @@ def ticks(
         report = fetch_day(store, tardis.client(), day, settings, refresh=refresh, progress=progress)
         judged = judge_with_neighbours(store, day, settings.thresholds)
         _insist(report, day, last_try=context.retry_number >= STEP_RETRIES)
-    return dg.MaterializeResult(metadata=_metadata(report, judged))
+    return dg.MaterializeResult(
+        metadata={**_metadata(report, judged), "lake": dg.MetadataValue.path(store.uri)}
+    )
 
 
 def _refresh(config: TicksConfig, expected: list[Feed]) -> list[Feed]:

@@ -55,7 +55,8 @@ def _publishing_asset(
             outcomes = [outcome for wanted in tables for outcome in opened.publish(wanted, day)]
         for done in outcomes:
             context.log.info("%s %s %s: %d rows", done.table, done.day, done.outcome.state, done.outcome.rows)
-        return dg.MaterializeResult(metadata=_metadata(day, outcomes))
+        links = {f"link_{wanted.name}": warehouse.link(wanted.name) for wanted in tables}
+        return dg.MaterializeResult(metadata={**_metadata(day, outcomes), **links})
 
     return published
 

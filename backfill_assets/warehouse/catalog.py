@@ -53,8 +53,9 @@ QUALITY: Final = Table(
     name="quality",
     description="One row per expected feed: verdict, scores and their evidence. Written for held days too.",
     columns=QUALITY_COLUMNS,
-    group_by=("exchange", "data_type", "dataset_symbol"),
+    group_by=("exchange", "data_type", "dataset_symbol", "verdict", "day_state", "content"),
     exact_sums=("rows", "valid_rows"),
+    float_sums=("completeness", "quality"),
 )
 
 TABLES: Final = (INSTRUMENTS, *TICKS.values(), CANDLES, QUALITY)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dagster as dg
 from dagster_gcp import BigQueryResource
 from pydantic import Field
 
@@ -65,6 +67,14 @@ class BigQueryEndpointResource(BigQueryResource):
 
 class WarehouseResource(EnvironmentResource):
     """Opens the warehouse that the settings name; nothing is touched before ``open`` is entered."""
+
+    def link(self, table: str) -> dg.MetadataValue:
+        """Where a person finds the table: its page in Google's console, or its folder."""
+        settings = self.settings().warehouse
+        if isinstance(settings, DuckDBSettings):
+            return dg.MetadataValue.path(Path(resolve(settings.folder)).absolute() / table)
+        place = f"p={resolve(settings.project)}&d={resolve(settings.dataset)}&t={table}"
+        return dg.MetadataValue.url(f"https://console.cloud.google.com/bigquery?{place}&page=table")
 
     @contextmanager
     def open(self) -> Iterator[Warehouse]:

@@ -30,6 +30,20 @@ def test_a_good_day_is_published_and_every_check_is_green(pipeline, checks_of):
     assert candles.filter(timeframe="1d").height == 9
 
 
+def test_materializations_tell_rows_columns_and_where_to_look(pipeline):
+    result = pipeline.run(DAY)
+    found = {
+        event.asset_key.to_user_string(): event.materialization.metadata
+        for event in result.get_asset_materialization_events()
+    }
+    assert all(metadata["dagster/row_count"].value > 0 for metadata in found.values())
+    assert found["ticks"]["lake"].value == str(pipeline.folder / "lake")
+    folder = pipeline.folder / "warehouse"
+    assert found["bigquery/ticks"]["link_trades"].value == str(folder / "trades")
+    assert found["bigquery/candles"]["link_candles"].value == str(folder / "candles")
+    assert len(found["ticks"]["feeds"].records) == 9
+
+
 def test_a_rerun_downloads_nothing_and_loads_nothing(pipeline):
     pipeline.run(DAY)
     before = {name: pipeline.partition_bytes(name) for name in ("trades", "candles", "quality")}
