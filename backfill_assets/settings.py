@@ -181,7 +181,6 @@ class ThresholdSettings(_Strict):
 
     day_completeness: Score = 0.95
     day_quality: Score = 0.90
-    day_consistency: Score = 0.95
     #: A day is held when the accepted share of its feeds or of its notional is below this.
     hold_below: Score = 0.5
     #: Hold the day when any day score is under its threshold.
