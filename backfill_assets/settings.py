@@ -181,7 +181,7 @@ class ThresholdSettings(_Strict):
 
     day_completeness: Score = 0.95
     day_quality: Score = 0.90
-    #: A day is held when the accepted share of its feeds or of its notional is below this.
+    #: A day is held when the accepted share of its feeds is below this.
     hold_below: Score = 0.5
     #: Hold the day when any day score is under its threshold.
     strict: bool = False

@@ -663,6 +663,16 @@ def a_row_count_was_changed_in_the_warehouse(pipeline):
     change_partition(pipeline, "quality", first_row(rows=pl.col("rows") + 1))
 
 
+@turns_red("bigquery/quality:equals_lake", "binance/trades/ADAUSDT/quarantine", "none in the lake")
+def a_verdict_was_changed_in_the_warehouse(pipeline):
+    change_partition(pipeline, "quality", first_row(verdict=pl.lit("quarantine")))
+
+
+@turns_red("bigquery/quality:equals_lake", "sum of completeness")
+def a_score_was_changed_in_the_warehouse(pipeline):
+    change_partition(pipeline, "quality", first_row(completeness=pl.lit(0.5)))
+
+
 @stays_green(*(f"bigquery/{name}:equals_lake" for name in TABLE))
 def rows_lie_in_another_order(pipeline):
     for table in TABLE.values():
