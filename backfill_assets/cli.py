@@ -87,15 +87,79 @@ def standins(port: int, datasets: Path | None, command: tuple[str, ...]) -> None
     show_default=True,
     help="Where to: a table to read, or CSV or Parquet to standard output.",
 )
-def candles(day: str, exchange: str, symbol: str, timeframe: str, form: str) -> None:
+@click.option("--fill", is_flag=True, help="Add flat candles where it is proven that nothing was traded.")
+def candles(day: str, exchange: str, symbol: str, timeframe: str, form: str, fill: bool) -> None:
     """Print the candles of one market and day from the lake's accepted data."""
+    from backfill_assets.candles.buckets import filled_candles
     from backfill_assets.candles.query import market_candles, write_candles
     from backfill_assets.lake.store import open_store
     from backfill_assets.settings import current_settings
 
     settings = current_settings()
-    found = market_candles(open_store(settings.lake), settings, day, exchange, symbol, timeframe)
+    read = filled_candles if fill else market_candles
+    found = read(open_store(settings.lake), settings, day, exchange, symbol, timeframe)
     write_candles(found, form, sys.stdout.buffer)
+
+
+@main.command()
+@click.option("--date", "day", type=DAY, help="The day to report on.")
+@click.option("--month", help="The month to give an overview of, as YYYY-MM.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the page to this file and leave the lake's own as it is.",
+)
+def report(day: str | None, month: str | None, out: Path | None) -> None:
+    """Write the page of a day or a month as the lake is now, and say where it is."""
+    from backfill_assets.lake.store import open_store
+    from backfill_assets.report.publish import write_page
+    from backfill_assets.settings import current_settings
+
+    if (day is None) == (month is None):
+        msg = "give either --date or --month"
+        raise click.UsageError(msg)
+    settings = current_settings()
+    click.echo(write_page(open_store(settings.lake), settings, day or "", month or "", out))
+
+
+@main.command()
+@click.option("--date", "day", type=DAY, required=True, help="Day of the buckets, in UTC.")
+@click.option("--exchange", help="Only this one's markets.")
+@click.option("--symbol", help="Only this canonical symbol; one market is shown run by run.")
+@click.option("--timeframe", default="1m", show_default=True, help="1m, 5m, 15m, 1h, 4h, 1d, ...")
+def coverage(day: str, exchange: str | None, symbol: str | None, timeframe: str) -> None:
+    """Say of every bucket whether it was traded, proven to be empty, or lost."""
+    from backfill_assets.candles.buckets import buckets, write_buckets
+    from backfill_assets.lake.store import open_store
+    from backfill_assets.settings import current_settings
+
+    settings = current_settings()
+    found = buckets(open_store(settings.lake), settings, day, timeframe, exchange, symbol)
+    write_buckets(found, day, sys.stdout)
+
+
+@main.command()
+@click.option("--start", type=DAY, help="Measure this day and later ones again; default: days not in it yet.")
+@click.option("--end", type=DAY, help="The last day to measure.")
+def baseline(start: str | None, end: str | None) -> None:
+    """Measure what published days were like; feeds of later days are weighed by it when they are run."""
+    from backfill_assets.candles.notional import notional_usd
+    from backfill_assets.lake.store import open_store
+    from backfill_assets.quality.baseline import add_days, load_baseline
+    from backfill_assets.settings import current_settings
+    from backfill_assets.warehouse.catalog import CANDLES
+    from backfill_assets.warehouse.ledger import published_days
+
+    settings = current_settings()
+    store = open_store(settings.lake)
+    known = load_baseline(store).notional_usd
+    days = [
+        day
+        for day in published_days(store, CANDLES.name)
+        if (start is None or day >= start) and (end is None or day <= end) and (start or day not in known)
+    ]
+    stored = add_days(store, {day: notional_usd(store, day, settings) for day in days})
+    click.echo(f"baseline {stored.version}: {len(stored.notional_usd)} days, {len(days)} measured now")
 
 
 @main.command()

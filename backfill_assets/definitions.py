@@ -14,6 +14,7 @@ from backfill_assets.candles.checks import candles_checks
 from backfill_assets.instruments.assets import instruments
 from backfill_assets.instruments.checks import instruments_checks
 from backfill_assets.lake.resource import LakeResource
+from backfill_assets.report.assets import report
 from backfill_assets.tardis.resource import TardisResource
 from backfill_assets.ticks.assets import ticks
 from backfill_assets.ticks.checks import ticks_checks
@@ -25,7 +26,7 @@ from backfill_assets.warehouse.resource import WarehouseResource
 def build_definitions(environment: str = "") -> dg.Definitions:
     """Everything Dagster loads; ``environment`` (a name or a file) overrides ``BACKFILL_ENV``."""
     return dg.Definitions(
-        assets=[instruments, ticks, candles, *WAREHOUSE_ASSETS],
+        assets=[instruments, ticks, candles, *WAREHOUSE_ASSETS, report],
         asset_checks=[instruments_checks, ticks_checks, candles_checks, *WAREHOUSE_CHECKS],
         jobs=JOBS,
         schedules=SCHEDULES,

@@ -223,7 +223,7 @@ def _say_next(console: Console, settings: Settings, day: str) -> None:
     ]
     if settings.warehouse.kind == "duckdb":
         folder = resolve(settings.warehouse.folder)
-        query = "select * from quality"
+        query = "select exchange, symbol, verdict, completeness, quality, day_overall from quality"
         database = f"duckdb.connect('{folder}/warehouse.duckdb')"
         lines.append(f"  python -c \"import duckdb; print({database}.sql('{query}'))\"")
     console.print("Look at next:", *lines, sep="\n", highlight=False, soft_wrap=True)

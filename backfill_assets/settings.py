@@ -176,12 +176,62 @@ class CandleSettings(_Strict):
         return self
 
 
+class CountingSettings(_Strict):
+    """What the decoding pass counts as odd. After a change reruns fetch anew: rows are counted only once."""
+
+    #: A price is a spike when it is further from its neighbours than this many times their usual scatter.
+    spike_multiple: float = Field(default=10, gt=0)
+    #: Trades in each of the three medians that stand for the neighbours.
+    spike_neighbours: int = Field(default=50, ge=10, le=200)
+    #: Fewer trades than this before or after give no median on that side.
+    spike_least_neighbours: int = Field(default=10, ge=5, le=200)
+    #: Trades over which the usual scatter is taken.
+    spike_scatter_trades: int = Field(default=2_000, ge=200, le=20_000)
+    #: The scatter counts as at least this much, in 1/10,000: a pair that stands still has none.
+    spike_least_scatter_bp: float = Field(default=0.5, gt=0)
+    #: Rows further ahead of their arrival than the file's clock offset and this are residuals.
+    clock_residual_ms: int = Field(default=250, ge=1)
+    #: An id lower than the one before by more than this is a reset; late rows are off by less.
+    id_reset: int = Field(default=100_000, ge=1)
+    #: So many different rows of one arrival that repeat earlier rows in order are a block sent twice.
+    resent_rows: int = Field(default=10, ge=2)
+
+
+class RowSettings(_Strict):
+    """From which counts on rows cost quality or are worth a warning."""
+
+    #: Rates are of at least so many rows: in a small file one row means little.
+    minimum_rows: int = Field(default=100_000, ge=1)
+    #: Rates of broken rows at which a rule's score is 0.
+    invalid_limit: float = Field(default=1e-4, gt=0)
+    conflicting_limit: float = Field(default=1e-5, gt=0)
+    off_grid_limit: float = Field(default=1e-3, gt=0)
+    crossed_limit: float = Field(default=1e-3, gt=0)
+    #: Crossed quotes that are excused: busy venues have some for moments.
+    crossed_excused: int = Field(default=3, ge=0)
+    #: So large a share off the listed grid, but all on a finer one, means that the listing is out of date.
+    stale_grid_share: Score = 0.05
+    #: Offsets of the capture clock: 1.27 s was seen in real captures and is usable.
+    clock_warning_seconds: float = Field(default=0.5, ge=0)
+    clock_failure_seconds: float = Field(default=5, ge=0, lt=60)
+    #: Hours of at least ``latency_rows`` rows whose median latencies differ by more: a clock drifts.
+    latency_drift_seconds: float = Field(default=1, gt=0)
+    latency_rows: int = Field(default=100, ge=1)
+    #: One price over both so many rows in a row and so long: a stale source, or a pegged pair.
+    frozen_rows: int = Field(default=1_000, ge=2)
+    frozen_seconds: float = Field(default=3_600, gt=0)
+    #: A taker's side with at least this share of the known ones, in files of at least so many rows.
+    one_sided_share: float = Field(default=0.99, gt=0.5, le=1)
+    one_sided_rows: int = Field(default=1_000, ge=1)
+
+
 class ThresholdSettings(_Strict):
     """What makes a feed or a day good enough; reasons are in docs/scores.md."""
 
     day_completeness: Score = 0.95
     day_quality: Score = 0.90
-    #: A day is held when the accepted share of its feeds is below this.
+    day_consistency: Score = 0.95
+    #: A day is held when the accepted share of its feeds or of its notional is below this.
     hold_below: Score = 0.5
     #: Hold the day when any day score is under its threshold.
     strict: bool = False
@@ -199,6 +249,44 @@ class ThresholdSettings(_Strict):
     silence_factor: float = Field(default=40, gt=0)
     #: Ids that an accepted neighbour has too; more quarantine the feed, fewer count once.
     repeated_ids: int = Field(default=100, ge=0)
+    #: The part of a day score that weighs feeds by their median daily notional; the rest weighs all alike.
+    notional_weight: Score = 0.5
+    #: How many published days before the day give that median: four weeks, every weekday alike.
+    notional_days: int = Field(default=28, ge=1)
+    #: What is counted while decoding, and what the counts of rows come to.
+    counting: CountingSettings = CountingSettings()
+    rows: RowSettings = RowSettings()
+
+
+class ComparisonSettings(_Strict):
+    """Candles against somebody else's: warnings that never gate; reasons are in docs/scores.md."""
+
+    #: A directory of the exchanges' own candles, ``{exchange}/{symbol}/{day}.csv`` or ``.parquet``.
+    reference: str = ""
+    #: Relative difference of volumes that is still equal: exchanges round to the amounts' last digit.
+    reference_volume: float = Field(default=1e-6, ge=0)
+    #: How far a minute's vwap may be from the median of the venues, relatively: spreads, fees and quote
+    #: currencies (USD against USDT) part venues by less.
+    venue_vwap: float = Field(default=0.01, gt=0)
+    #: Share of minutes that must agree, in both comparisons.
+    agreement: Score = 0.95
+
+
+class OverallSettings(_Strict):
+    """Weights of the parts in a day's overall score; the customer's document defines them."""
+
+    ticks: Score = 0.4
+    candles: Score = 0.3
+    instruments: Score = 0.2
+    warehouse: Score = 0.1
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> OverallSettings:
+        total = self.ticks + self.candles + self.instruments + self.warehouse
+        if abs(total - 1) > 1e-9:
+            msg = f"the four weights must add up to 1, not to {total:g}"
+            raise ValueError(msg)
+        return self
 
 
 class ScheduleSettings(_Strict):
@@ -217,6 +305,8 @@ class Settings(_Strict):
     warehouse: DuckDBWarehouse | BigQueryWarehouse = Field(discriminator="kind")
     candles: CandleSettings = CandleSettings()
     thresholds: ThresholdSettings = ThresholdSettings()
+    comparison: ComparisonSettings = ComparisonSettings()
+    overall: OverallSettings = OverallSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     #: How many feeds are decoded at once; 0 means one per processor.
     decode_threads: int = Field(default=0, ge=0)

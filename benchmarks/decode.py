@@ -41,7 +41,15 @@ def backfill_assets(source: Path, target: Path) -> None:
     from backfill_assets.ticks.profile import ProfileParameters
 
     feed = Feed("binance", "trades", SYMBOL)
-    decode(source, target, feed=feed, day=DAY, symbols={SYMBOL: "BTC-USDT"}, parameters=ProfileParameters())
+    decode(
+        source,
+        target,
+        feed=feed,
+        day=DAY,
+        symbols={SYMBOL: "BTC-USDT"},
+        parameters=ProfileParameters(),
+        grids={SYMBOL: (0.01,)},
+    )
 
 
 def polars_streaming(source: Path, target: Path) -> None:

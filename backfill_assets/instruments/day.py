@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
-from backfill_assets.days import utc_now
+from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us, utc_now
 from backfill_assets.failures import NotExportedYet
 from backfill_assets.instruments.rows import instrument_rows
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.gather import gather
-from backfill_assets.lake.listing import InstrumentsManifest, store_instruments
+from backfill_assets.lake.listing import InstrumentsManifest, Outage, store_instruments
 from backfill_assets.lake.manifests import DayRecord, ExpectedSymbols
 from backfill_assets.lake.store import Store
 from backfill_assets.settings import UniverseEntry
 from backfill_assets.tardis.client import TardisClient
-from backfill_assets.tardis.metadata import ready
+from backfill_assets.tardis.metadata import ExchangeDetails, ready
 from backfill_assets.tardis.symbols import DayUniverse, resolve
 
 REQUESTS_AT_ONCE: Final = 8
@@ -64,10 +65,25 @@ def record_day(
             day,
             instrument_rows(exchange, day, instruments[exchange], resolved.expected),
             instruments[exchange].source,
+            outages_of_day(details[exchange], day),
         )
         for exchange in exchanges
     ]
     return RecordedDay(_update_record(store, day, resolved, ()), tuple(manifests))
+
+
+def outages_of_day(details: ExchangeDetails, day: str) -> tuple[Outage, ...]:
+    """The reported incidents that touch the day, in order of time."""
+    found = [
+        Outage(start_us=_us(incident.start), end_us=_us(incident.end), details=incident.details or "")
+        for incident in details.incident_reports
+    ]
+    touching = [o for o in found if o.start_us < end_us(day) and o.end_us > start_us(day)]
+    return tuple(sorted(touching, key=lambda o: (o.start_us, o.end_us)))
+
+
+def _us(moment: datetime) -> int:
+    return int(moment.timestamp()) * MICROSECONDS_PER_SECOND + moment.microsecond
 
 
 def _update_record(store: Store, day: str, resolved: DayUniverse, waiting: tuple[str, ...]) -> DayRecord:

@@ -7,6 +7,7 @@ Made twice from the same answer, the table is the same, in the same order.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -47,6 +48,7 @@ def instrument_rows(
 def _row(exchange: str, day: str, instrument: Instrument, source: str, names: set[str]) -> dict[str, Any]:
     start, end = day_bounds(day)
     valid = instrument.as_of(max(start, instrument.available_since))
+    ended_as = instrument.as_of(end - timedelta(microseconds=1)).price_increment
     stored = {column.name for column in INSTRUMENT_COLUMNS}
     ended = [moment for moment in (valid.available_to, valid.expiry) if moment is not None]
     return {
@@ -56,6 +58,7 @@ def _row(exchange: str, day: str, instrument: Instrument, source: str, names: se
         "symbol": valid.canonical,
         "dataset_symbol": valid.dataset_symbol,
         "instrument_id": valid.id,
+        "price_increment_end": ended_as if ended_as != valid.price_increment else None,
         "active": all(moment >= end for moment in ended),
         "expected": valid.dataset_symbol in names or valid.id.upper() in names,
         "source": source,

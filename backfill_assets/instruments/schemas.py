@@ -36,6 +36,7 @@ INSTRUMENT_COLUMNS: Final = (
     Column("listing", "TIMESTAMP", "When the exchange listed the instrument"),
     Column("expiry", "TIMESTAMP", "When the contract expires"),
     Column("price_increment", "FLOAT64", "Tick size, in quote units, at the start of the day"),
+    Column("price_increment_end", "FLOAT64", "Tick size at the end of the day, if it changed during it"),
     Column("amount_increment", "FLOAT64", "Step of amounts, at the start of the day"),
     Column("min_trade_amount", "FLOAT64", "Smallest amount of an order"),
     Column("maker_fee", "FLOAT64", "Fee as a share of the notional; negative is a rebate"),
@@ -56,7 +57,13 @@ INSTRUMENT_COLUMNS: Final = (
     ),
 )
 
-_POSITIVE: Final = ("price_increment", "amount_increment", "contract_multiplier", "strike_price")
+_POSITIVE: Final = (
+    "price_increment",
+    "price_increment_end",
+    "amount_increment",
+    "contract_multiplier",
+    "strike_price",
+)
 
 
 @lru_cache(maxsize=1)

@@ -132,7 +132,8 @@ class GcsStore:
             try:
                 blob.upload_from_string(
                     data,
-                    content_type="application/json",
+                    # A browser shows what says that it is HTML, and downloads the rest.
+                    content_type="text/html" if path.endswith(".html") else "application/json",
                     if_generation_match=int(expected or 0),
                     **self._call,
                 )

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+class Outage(BaseModel):
+    """A known outage of the vendor's capture, as far as it touches the day."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start_us: int
+    end_us: int
+    details: str = ""
+
+
 class InstrumentsManifest(BaseModel):
     """Names the file that counts."""
 
@@ -33,10 +43,17 @@ class InstrumentsManifest(BaseModel):
     bytes: int
     #: ``instruments`` or ``exchange_details``, whichever endpoint the key covers.
     source: str
+    #: As the vendor reported them when the instruments were stored.
+    outages: tuple[Outage, ...] = ()
 
 
 def store_instruments(
-    store: Store, exchange: str, day: str, table: pa.Table, source: str
+    store: Store,
+    exchange: str,
+    day: str,
+    table: pa.Table,
+    source: str,
+    outages: tuple[Outage, ...] = (),
 ) -> InstrumentsManifest:
     """Put the table in place of what the manifest named before; the same rows are the same bytes."""
     with tempfile.TemporaryDirectory(prefix="backfill-") as folder:
@@ -50,6 +67,7 @@ def store_instruments(
             rows=table.num_rows,
             bytes=file.stat().st_size,
             source=source,
+            outages=outages,
         )
         store.put_file(file, paths.instruments_data(exchange, day, content))
     documents.update(

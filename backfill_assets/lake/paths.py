@@ -75,9 +75,39 @@ def verdict(feed: Feed, day: str) -> str:
     return f"verdicts/{_feed(feed)}/{_day(day)}.json"
 
 
+def consistency(feed: Feed, day: str) -> str:
+    """Return how well the feed's candles agree with its ticks and with each other."""
+    return f"consistency/{_feed(feed)}/{_day(day)}.json"
+
+
+def coverage(feed: Feed, day: str) -> str:
+    """Return the states of the feed's buckets."""
+    return f"coverage/{_feed(feed)}/{_day(day)}.json"
+
+
+def baseline() -> str:
+    """Return what published days were like, by which others are weighed."""
+    return "baseline.json"
+
+
 def publication(table: str, day: str) -> str:
     """Return the ledger entry of a table's partition."""
     return f"publications/{_component(table)}/{_day(day)}.json"
+
+
+def day_report(day: str) -> str:
+    """Return the page of a day."""
+    return f"reports/{_day(day)}.html"
+
+
+def day_summary(day: str) -> str:
+    """Return the summary of a day that the page of its month is made from."""
+    return f"reports/{_day(day)}.json"
+
+
+def month_report(month: str) -> str:
+    """Return the page of a month; ``month`` is ``YYYY-MM``."""
+    return f"reports/{_day(f'{month}-01')[:-3]}.html"
 
 
 def rejected(feed: Feed, day: str, raw_sha256: str) -> str:

@@ -30,13 +30,14 @@ from backfill_assets.lake.manifests import (
     update_manifest,
 )
 from backfill_assets.lake.store import Store
+from backfill_assets.quality.baseline import notional_of_feeds
+from backfill_assets.quality.consistency import consistency_of
 from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.scores import DayScores, judge_day
 from backfill_assets.quality.verdict import (
     Context,
-    DayScores,
     Verdict,
     arrival_edges,
-    judge_day,
     judge_feed,
     missing_verdict,
     rules_hash,
@@ -106,7 +107,17 @@ def judge(store: Store, day: str, thresholds: ThresholdSettings) -> JudgedDay:
         return _judge_feed(store, feed, symbols, day, windows[feed], thresholds)
 
     feeds = tuple(gather(judge_one, _expected(record), store.parallel_reads))
-    scores = judge_day([f.verdict for f in feeds], [f.accepted is not None for f in feeds], thresholds)
+    scores = judge_day(
+        [f.verdict for f in feeds],
+        [f.accepted is not None for f in feeds],
+        thresholds,
+        consistencies=gather(
+            lambda f: consistency_of(store, f.feed, day, f.accepted), feeds, store.parallel_reads
+        ),
+        notional=notional_of_feeds(
+            store, day, [(f.feed, f.symbols) for f in feeds], thresholds.notional_days
+        ),
+    )
     return JudgedDay(day, record, feeds, scores, sealed=_sealed(store, day, [f.feed for f in feeds]))
 
 

@@ -35,6 +35,22 @@ class Gap(_Frozen):
     usual_us: float
 
 
+class Spike(_Frozen):
+    """A price far from those before, around and after it; ``time_us`` is the exchange's."""
+
+    time_us: int
+    price: float
+
+
+class Stretch(_Frozen):
+    """Valid rows in a row at one price, and the arrival of the first and the last of them."""
+
+    start_us: int
+    end_us: int
+    rows: int
+    price: float
+
+
 class SymbolProfile(_Frozen):
     """Trades of one symbol in the file (an ordinary feed has one, a grouped file many)."""
 
@@ -87,6 +103,29 @@ class SymbolProfile(_Frozen):
     #: Valid rows stamped outside the file's day but within the seam window.
     seam_rows: int
 
+    #: Valid rows whose price lies further than 10 scatters (of 2,000 trades, or of its neighbours if larger)
+    #: from the nearest of the medians of the 50 trades around, before and after; the first 100 are listed.
+    #: Null where nobody counted.
+    spike_count: int | None = None
+    spikes: tuple[Spike, ...] = ()
+    #: Rows of a symbol with so few trades that no price has neighbours.
+    unjudged_prices: int = 0
+    #: The steps of the price that are valid at some time of the day, as the instruments know them.
+    price_increments: tuple[float, ...] = ()
+    #: Valid rows whose price is a multiple of none of them, and those of them that are no multiple of a
+    #: hundredth of the finest either; null where no step is known.
+    off_grid_rows: int | None = None
+    off_finer_grid_rows: int | None = None
+    #: Of all stretches of one price that with the most rows, and the longest in time.
+    most_rows_at_one_price: Stretch | None = None
+    longest_at_one_price: Stretch | None = None
+    #: Rows whose id is lower than the row's before by more than any late row is.
+    id_resets: int = 0
+    #: Among rows without a numeric id: blocks of at least 10 different rows of one ``local_timestamp`` that
+    #: repeat earlier rows in order, and their rows.
+    resent_blocks: int = 0
+    resent_rows: int = 0
+
 
 class FeedProfile(_Frozen):
     """Counts over all rows of the file; the trades' own evidence is in ``symbols``."""
@@ -114,6 +153,12 @@ class FeedProfile(_Frozen):
     #: difference over all rows, in whole milliseconds rounded down, within ±60 s.
     ahead_rows: int
     clock_offset_p99_us: int | None
+    #: Rows further ahead than that offset (if it is one) and 250 ms.
+    clock_residual_rows: int = 0
+    #: Median (nearest rank) of ``local_timestamp`` − ``timestamp`` and rows of each hour of the file's day by
+    #: ``local_timestamp``, 24 of each; in whole milliseconds rounded up, within ±60 s, null without rows.
+    hour_latency_us: tuple[int | None, ...] = ()
+    hour_rows: tuple[int, ...] = ()
     #: Trades, liquidations: null or not above zero. Null elsewhere is legitimate.
     invalid_price_rows: int
     invalid_amount_rows: int

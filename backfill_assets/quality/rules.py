@@ -1,8 +1,10 @@
-"""How sound the rows of a feed are: hard rules, and one score per rule from its rate of broken rows.
+"""How sound a feed's rows are: hard rules, a score per rule, and warnings.
 
+A hard rule quarantines a feed by one broken row, because it means that the file is not what it is taken for.
 A score falls from 1 to 0 as the rate of broken rows rises to the rule's limit:
-``clip(1 - max(0, broken - excused) / max(rows, 100,000) / limit, 0, 1)``. The feed's quality is the lowest
-score. The floor of 100,000 rows keeps one bad row from condemning a small feed.
+``clip(1 - max(0, broken - excused) / max(rows, minimum_rows) / limit, 0, 1)``. The feed's quality is the
+lowest score. The floor of 100,000 rows keeps one bad row from condemning a small feed. What is odd and may
+still be true only warns; the sentences are in ``remarks``.
 """
 
 from __future__ import annotations
@@ -12,11 +14,8 @@ from typing import Final
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND
 from backfill_assets.quality.profiles import FeedProfile
-
-MINIMUM_ROWS: Final = 100_000
-#: A capture clock may run behind the exchange's: 1.27 s was seen in real captures.
-CLOCK_WARNING_US: Final = MICROSECONDS_PER_SECOND // 2
-CLOCK_FAILURE_US: Final = 5 * MICROSECONDS_PER_SECOND
+from backfill_assets.quality.remarks import grid_is_stale, remarks, seconds
+from backfill_assets.settings import RowSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +27,18 @@ class Rule:
     limit: float
 
 
-INVALID_VALUES: Final = Rule("invalid_price_or_amount", excused=0, limit=1e-4)
-CONFLICTING_IDS: Final = Rule("same_id_other_payload", excused=0, limit=1e-5)
-CROSSED: Final = Rule("crossed_quotes", excused=3, limit=1e-3)
-RULES: Final = (INVALID_VALUES, CONFLICTING_IDS, CROSSED)
+def row_rules(limits: RowSettings) -> tuple[Rule, ...]:
+    """The rules with the limits of the settings."""
+    return (
+        Rule("invalid_price_or_amount", excused=0, limit=limits.invalid_limit),
+        Rule("same_id_other_payload", excused=0, limit=limits.conflicting_limit),
+        Rule("off_price_grid", excused=0, limit=limits.off_grid_limit),
+        Rule("crossed_quotes", excused=limits.crossed_excused, limit=limits.crossed_limit),
+    )
+
+
+#: The rules as they are without settings of one's own.
+RULES: Final = row_rules(RowSettings())
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +49,46 @@ class Quality:
     counts: dict[str, int]
     violations: tuple[str, ...]
     warnings: tuple[str, ...]
+    #: The rule with the lowest score; null where no row breaks any.
+    worst: str | None = None
 
 
-def rule_score(rule: Rule, broken: int, rows: int) -> float:
+def rule_score(rule: Rule, broken: int, rows: int, minimum_rows: int) -> float:
     """Score of one rule in [0, 1]."""
-    rate = max(0, broken - rule.excused) / max(rows, MINIMUM_ROWS)
+    rate = max(0, broken - rule.excused) / max(rows, minimum_rows)
     return min(1.0, max(0.0, 1 - rate / rule.limit))
 
 
-def quality(profile: FeedProfile, *, grouped: bool = False) -> Quality:
+def quality(profile: FeedProfile, limits: RowSettings | None = None, *, grouped: bool = False) -> Quality:
     """Judge the rows of one feed by its profile; a grouped file may hold symbols we do not know."""
+    limits = limits or RowSettings()
     counts = {
-        INVALID_VALUES.name: max(profile.invalid_price_rows, profile.invalid_amount_rows),
-        CONFLICTING_IDS.name: sum(s.conflicting_rows for s in profile.symbols),
-        CROSSED.name: profile.crossed_rows,
+        "invalid_price_or_amount": max(profile.invalid_price_rows, profile.invalid_amount_rows),
+        "same_id_other_payload": sum(s.conflicting_rows for s in profile.symbols),
+        "off_price_grid": sum(
+            s.off_grid_rows or 0 for s in profile.symbols if not grid_is_stale(s, limits.stale_grid_share)
+        ),
+        "crossed_quotes": profile.crossed_rows,
     }
-    score = min(rule_score(rule, counts[rule.name], profile.rows) for rule in RULES) if profile.rows else None
-    return Quality(score, counts, violations(profile, grouped=grouped), _warnings(profile, grouped=grouped))
+    scores = {
+        rule.name: rule_score(rule, counts[rule.name], profile.rows, limits.minimum_rows)
+        for rule in row_rules(limits)
+    }
+    worst = min(scores, key=lambda name: scores[name])
+    return Quality(
+        score=scores[worst] if profile.rows else None,
+        counts=counts,
+        violations=violations(profile, limits, grouped=grouped),
+        warnings=remarks(profile, limits, grouped=grouped),
+        worst=worst if scores[worst] < 1 else None,
+    )
 
 
-def violations(profile: FeedProfile, *, grouped: bool = False) -> tuple[str, ...]:
+def violations(
+    profile: FeedProfile, limits: RowSettings | None = None, *, grouped: bool = False
+) -> tuple[str, ...]:
     """Broken hard rules, each as one sentence; one is enough to quarantine the feed."""
+    limits = limits or RowSettings()
     outside = profile.local_before_day + profile.local_after_day
     found = (
         (profile.implausible_times, "rows whose times are not microseconds since the epoch"),
@@ -73,23 +99,7 @@ def violations(profile: FeedProfile, *, grouped: bool = False) -> tuple[str, ...
         (profile.misplaced_rows, "rows stamped further outside the day than the seam window"),
     )
     sentences = [f"{count} {what}" for count, what in found if count]
-    if (profile.clock_offset_p99_us or 0) > CLOCK_FAILURE_US:
-        sentences.append(f"capture clock {_seconds(profile.clock_offset_p99_us)} behind the exchange")
-    return tuple(sentences)
-
-
-def _warnings(profile: FeedProfile, *, grouped: bool) -> tuple[str, ...]:
-    warnings = []
     offset = profile.clock_offset_p99_us or 0
-    if CLOCK_WARNING_US < offset <= CLOCK_FAILURE_US:
-        warnings.append(f"capture clock {_seconds(offset)} behind the exchange")
-    duplicates = sum(s.duplicate_rows for s in profile.symbols)
-    if duplicates:
-        warnings.append(f"{duplicates} rows repeat an id with the same payload")
-    if grouped and profile.unknown_symbol_rows:
-        warnings.append(f"{profile.unknown_symbol_rows} rows of symbols that the instruments do not list")
-    return tuple(warnings)
-
-
-def _seconds(microseconds: int | None) -> str:
-    return f"{(microseconds or 0) / MICROSECONDS_PER_SECOND:.2f} s"
+    if offset > limits.clock_failure_seconds * MICROSECONDS_PER_SECOND:
+        sentences.append(f"capture clock {seconds(offset)} behind the exchange")
+    return tuple(sentences)

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from backfill_assets.columns import Column, arrow_schema
 from backfill_assets.quality.day import JudgedDay, JudgedFeed
+from backfill_assets.quality.scores import Overall
 
 QUALITY_COLUMNS: Final = (
     Column("date", "DATE", "UTC day of the feed's file.", required=True),
@@ -42,16 +43,25 @@ QUALITY_COLUMNS: Final = (
     Column("day_state", "STRING", "published, degraded or held.", required=True),
     Column("day_completeness", "FLOAT64", "The day's score; null when a feed has no evidence."),
     Column("day_quality", "FLOAT64", "The day's score over accepted feeds; null when there is none."),
+    Column("consistency", "FLOAT64", "1 if the feed's candles agree with its ticks and each other, else 0."),
+    Column("weight", "FLOAT64", "The feed's share in the day's scores."),
+    Column("day_consistency", "FLOAT64", "The day's score over accepted feeds of trades."),
+    Column("day_instruments", "FLOAT64", "Share of the expected symbols with exactly one instrument."),
+    Column("day_warehouse", "FLOAT64", "1 if every table of the day is published and proven, else 0."),
+    Column("day_overall", "FLOAT64", "Product of the day's four scores, each to the power of its weight."),
+    Column("day_overall_weighted_sum", "FLOAT64", "Weighted sum of the day's four scores."),
 )
 QUALITY_SCHEMA: Final = arrow_schema(QUALITY_COLUMNS)
 
 
-def quality_rows(judged: JudgedDay) -> pa.Table:
-    """One row of ``QUALITY_SCHEMA`` per expected feed, ordered by feed."""
-    return pa.Table.from_pylist([_row(judged, feed) for feed in judged.feeds], schema=QUALITY_SCHEMA)
+def quality_rows(judged: JudgedDay, overall: Overall | None = None) -> pa.Table:
+    """One row of ``QUALITY_SCHEMA`` per expected feed, ordered by feed; ``overall`` as far as it is known."""
+    rows = [_row(judged, index, overall) for index in range(len(judged.feeds))]
+    return pa.Table.from_pylist(rows, schema=QUALITY_SCHEMA)
 
 
-def _row(judged: JudgedDay, feed: JudgedFeed) -> dict[str, object]:
+def _row(judged: JudgedDay, index: int, overall: Overall | None) -> dict[str, object]:
+    feed: JudgedFeed = judged.feeds[index]
     verdict, scores = feed.verdict, judged.scores
     canonical = sorted({name for _, name in feed.symbols})
     return {
@@ -79,4 +89,11 @@ def _row(judged: JudgedDay, feed: JudgedFeed) -> dict[str, object]:
         "day_state": scores.state,
         "day_completeness": scores.completeness,
         "day_quality": scores.quality,
+        "consistency": scores.consistencies[index],
+        "weight": scores.weights[index],
+        "day_consistency": scores.consistency,
+        "day_instruments": overall.instruments if overall else None,
+        "day_warehouse": overall.warehouse if overall else None,
+        "day_overall": overall.product if overall else None,
+        "day_overall_weighted_sum": overall.weighted_sum if overall else None,
     }

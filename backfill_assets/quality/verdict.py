@@ -1,8 +1,8 @@
-"""The verdict on a feed and on a day: pure functions of profile, context and thresholds.
+"""The verdict on a feed: a pure function of profile, context and thresholds.
 
 A verdict is stored with the context it was made from and the hash of the rules, so that it can be computed
-again and gives the same. What is published is decided here and nowhere else: every publisher asks for the
-day's verdict, whatever started it.
+again and gives the same. Which feeds count is decided here and nowhere else; what that means for the day is
+``scores``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from backfill_assets.quality.rules import Quality, quality
 from backfill_assets.settings import ThresholdSettings
 
 #: Part of every verdict's rule hash; raised when a rule's meaning changes.
-RULES_VERSION: Final = 1
+RULES_VERSION: Final = 2
 #: More time lost in holes of the ids than this quarantines a feed, however few the ids.
 LOSSY_LIMIT_US: Final = 10_000_000
 
 Outcome = Literal["publish", "quarantine", "no_evidence", "missing"]
-DayState = Literal["published", "degraded", "held", "missing"]
 
 
 class Context(BaseModel):
@@ -62,19 +61,6 @@ class Verdict(BaseModel):
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
     context: Context
-
-
-class DayScores(BaseModel):
-    """Scores and state of a day; a score without evidence is null."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    state: DayState
-    completeness: float | None
-    quality: float | None
-    #: Share of the expected feeds that are accepted.
-    accepted_share: float
-    reasons: tuple[str, ...]
 
 
 def rules_hash(thresholds: ThresholdSettings) -> str:
@@ -114,7 +100,7 @@ def judge_feed(
     thresholds: ThresholdSettings,
 ) -> Verdict:
     """Judge one version of one feed; a grouped file is as complete as its worst symbol with rows."""
-    sound = quality(profile, grouped=feed.is_grouped)
+    sound = quality(profile, thresholds.rows, grouped=feed.is_grouped)
     per_symbol = [
         _symbol_completeness(feed, day, symbol, profile, context, thresholds) for symbol in profile.symbols
     ] or [_without_ids(profile, context, thresholds)]
@@ -144,48 +130,6 @@ def judge_feed(
         reasons=reasons,
         warnings=(*sound.warnings, *_completeness_warnings(per_symbol, thresholds)),
         context=context,
-    )
-
-
-def judge_day(
-    verdicts: Sequence[Verdict], accepted: Sequence[bool], thresholds: ThresholdSettings
-) -> DayScores:
-    """Scores of a day from its feeds' verdicts; ``accepted`` says which feeds have an accepted version.
-
-    Completeness is over the expected feeds, quality over the accepted ones, all feeds weighing the same.
-    """
-    if not verdicts:
-        return DayScores(state="missing", completeness=None, quality=None, accepted_share=0.0, reasons=())
-    complete = [v.completeness for v in verdicts]
-    day_completeness = None if None in complete else sum(c or 0.0 for c in complete) / len(complete)
-    sound = [
-        v.quality for v, taken in zip(verdicts, accepted, strict=True) if taken and v.quality is not None
-    ]
-    day_quality = sum(sound) / len(sound) if sound else None
-    share = sum(accepted) / len(accepted)
-    low = [
-        f"{name} {'has no evidence' if score is None else f'{score:.4f}'} (threshold {limit:g})"
-        for name, score, limit in (
-            ("completeness", day_completeness, thresholds.day_completeness),
-            ("quality", day_quality, thresholds.day_quality),
-        )
-        if score is None or score <= limit
-    ]
-    if share < thresholds.hold_below:
-        limit = f"hold_below {thresholds.hold_below:g}"
-        reason = f"only {sum(accepted)} of {len(accepted)} feeds are accepted ({limit})"
-        state: DayState = "held"
-        low = [reason, *low]
-    elif thresholds.strict and low:
-        state = "held"
-    else:
-        state = "published" if all(accepted) and not low else "degraded"
-    return DayScores(
-        state=state,
-        completeness=day_completeness,
-        quality=day_quality,
-        accepted_share=share,
-        reasons=tuple(low),
     )
 
 
@@ -269,10 +213,9 @@ def _loss_reasons(per_symbol: Sequence[Completeness], thresholds: ThresholdSetti
 
 
 def _quality_reasons(sound: Quality) -> list[str]:
-    if sound.score is None or sound.score > 0:
+    if sound.score is None or sound.score > 0 or sound.worst is None:
         return []
-    worst = max(sound.counts, key=lambda name: sound.counts[name])
-    return [f"quality is 0: {sound.counts[worst]} rows break {worst}"]
+    return [f"quality is 0: {sound.counts[sound.worst]} rows break {sound.worst}"]
 
 
 def _completeness_warnings(per_symbol: Sequence[Completeness], thresholds: ThresholdSettings) -> list[str]:

@@ -24,6 +24,7 @@ from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.tardis.columns import csv_fields, csv_header
 from backfill_assets.ticks.blocks import BLOCK_BYTES, Block, HashingFile, read_blocks
 from backfill_assets.ticks.careful import Reader
+from backfill_assets.ticks.prices import Grids
 from backfill_assets.ticks.profile import Name, ProfileParameters, Profiler
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def decode(
     day: str,
     symbols: Mapping[str, str],
     parameters: ProfileParameters,
+    grids: Grids | None = None,
     row_group_rows: int | None = None,
     block_bytes: int = BLOCK_BYTES,
     fast: bool = True,
@@ -85,6 +87,9 @@ def decode(
         Canonical symbol for each text of the file's symbol column; others are stored as null and counted.
     parameters
         What the profile depends on.
+    grids
+        Price steps valid at some time of the day, for texts of the file's symbol column; prices of others
+        are not compared with a grid.
     row_group_rows, block_bytes, fast
         For tests and measurements: rows of a group, inflated bytes read at once, whether to use compiled
         code.
@@ -99,7 +104,7 @@ def decode(
     day_number = start_us(parse_day(day).isoformat()) // MICROSECONDS_PER_DAY
     name = f"{feed} {day} ({source.name})"
     reader = Reader(name, csv_fields(feed.data_type))
-    profiler = Profiler(feed.exchange, day, parameters, trades=feed.data_type == "trades")
+    profiler = Profiler(feed.exchange, day, parameters, trades=feed.data_type == "trades", grids=grids)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{uuid4().hex}.unfinished")
     try:

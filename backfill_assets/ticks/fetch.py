@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from backfill_assets.days import MICROSECONDS_PER_SECOND, utc_now
+from backfill_assets.days import utc_now
 from backfill_assets.failures import (
     BackfillError,
     CorruptFeed,
@@ -40,6 +40,8 @@ from backfill_assets.lake.store import Store
 from backfill_assets.settings import Settings, resolve
 from backfill_assets.tardis.client import Download, TardisClient
 from backfill_assets.ticks.decode import decode
+from backfill_assets.ticks.grids import price_grids
+from backfill_assets.ticks.prices import Grids
 from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_hash
 
 #: Raised when the stored columns or their meaning change; older versions are fetched again.
@@ -112,9 +114,7 @@ def fetch_day(
         What would fail every feed alike: no key, no permission, a disk that is full.
     """
     expected = expected_feeds(store, day)
-    parameters = ProfileParameters(
-        seam_window_us=settings.thresholds.seam_window_seconds * MICROSECONDS_PER_SECOND
-    )
+    parameters = ProfileParameters.of(settings.thresholds)
     again = set(refresh)
     report = FetchReport()
 
@@ -132,7 +132,7 @@ def fetch_day(
         if outcome is not None:
             done(outcome)
     wanted = [feed for feed, outcome in zip(expected, kept, strict=True) if outcome is None]
-    worker = _Worker(store, day, expected, parameters)
+    worker = _Worker(store, day, expected, parameters, price_grids(store, day, expected))
     with tempfile.TemporaryDirectory(prefix="backfill-", dir=_scratch(settings)) as folder:
         for attempt in range(DOWNLOAD_ROUNDS):
             damaged: list[Feed] = []
@@ -155,6 +155,7 @@ class _Worker:
     day: str
     symbols: dict[Feed, dict[str, str]]
     parameters: ProfileParameters
+    grids: dict[Feed, Grids]
 
     def __call__(self, feed: Feed, download: Download) -> FeedOutcome:
         target = download.path.with_suffix(".parquet")
@@ -166,6 +167,7 @@ class _Worker:
                 day=self.day,
                 symbols=self.symbols[feed],
                 parameters=self.parameters,
+                grids=self.grids[feed],
             )
         except CorruptFeed as failure:
             return self._reject(feed, download, str(failure))

@@ -11,7 +11,11 @@
   rows were dropped has the time range of the whole file.
 - A repeated id is compared with the first row of that id if that is among the last 2**20 ids (direct-mapped
   by id, so exactly those for ids that run up); otherwise it counts as a duplicate, not as a conflict.
-- The clock offset's percentile is of a histogram of whole milliseconds, rounded down, between -60 s and 60 s.
+- The clock offset's percentile is of a histogram of whole milliseconds, rounded down, between -60 s and 60 s;
+  there is one for each hour, of which the pages that are touched take memory.
+- A row without id is compared with the rows whose payloads are in the same window of 2**20; a block is found
+  as long as not many more rows lie between it and the first time it was sent.
+- What prices tell is counted by ``prices``.
 """
 
 from __future__ import annotations
@@ -19,11 +23,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from backfill_assets.days import end_us, start_us
+from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us
 from backfill_assets.quality.profiles import FeedProfile, Gap, Hole, SymbolProfile
+from backfill_assets.settings import CountingSettings, ThresholdSettings
+from backfill_assets.ticks.prices import Grids, Prices
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 #: Changes whenever the same rows give another profile.
-PROFILE_VERSION: Final = 1
+PROFILE_VERSION: Final = 2
 
 #: Shortest silence that is written down; settings may excuse longer ones, never ask for shorter ones.
 SILENCE_US: Final = 5_000_000
@@ -59,14 +66,26 @@ class ProfileParameters:
     seam_window_us
         Rows stamped up to this long outside the file's day belong to a neighbour's candles; others are
         misplaced.
+    counting
+        What counts as odd.
     """
 
     seam_window_us: int = 300_000_000
+    counting: CountingSettings = field(default_factory=CountingSettings)
+
+    @classmethod
+    def of(cls, thresholds: ThresholdSettings) -> ProfileParameters:
+        """The parameters that the settings ask for."""
+        return cls(
+            seam_window_us=thresholds.seam_window_seconds * MICROSECONDS_PER_SECOND,
+            counting=thresholds.counting,
+        )
 
 
 def profile_parameters_hash(parameters: ProfileParameters) -> str:
     """Short hash of parameters and profile version; it differs where profiles cannot be compared."""
-    text = json.dumps({"version": PROFILE_VERSION, **asdict(parameters)}, sort_keys=True)
+    counted = {"seam_window_us": parameters.seam_window_us, **parameters.counting.model_dump()}
+    text = json.dumps({"version": PROFILE_VERSION, **counted}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -99,15 +118,28 @@ class Name:
 
 
 class Profiler:
-    """Counts rows as they are read; fed from one thread, in file order."""
+    """Counts rows as they are read; fed from one thread, in file order.
 
-    def __init__(self, exchange: str, day: str, parameters: ProfileParameters, *, trades: bool) -> None:
+    ``grids`` are the price steps that are valid on the day, by the text of the file's symbol column.
+    """
+
+    def __init__(
+        self,
+        exchange: str,
+        day: str,
+        parameters: ProfileParameters,
+        *,
+        trades: bool,
+        grids: Grids | None = None,
+    ) -> None:
         import numpy as np
 
-        from backfill_assets.ticks import profile_kernels
+        from backfill_assets.ticks import profile_kernels, repeat_kernels
 
         self._np: Any = np
         self._k: Any = profile_kernels
+        self._r: Any = repeat_kernels
+        self._counting = parameters.counting
         self._exchange = exchange
         self._trades = trades
         self._bounds = np.array(
@@ -116,11 +148,13 @@ class Profiler:
         self._names: list[Name] = []
         self._symbols: dict[str, int] = {}
         self._feed = np.zeros(self._k.F_SIZE, np.int64)
-        self._clock = np.zeros(self._k.CLOCK_BINS, np.int64)
+        self._clock = np.zeros((self._k.HOURS, self._k.CLOCK_BINS), np.int32)
         self._code_rows = np.zeros(1, np.int64)
         self._symbol_of = np.zeros(1, np.int32)
         self._silences: dict[int, tuple[int, Ints]] = {}
         if trades:
+            self._prices = Prices(parameters.counting, grids or {})
+            self._repeats = np.zeros((1, self._r.R_SIZE), np.int64)
             self._counts = np.zeros((1, self._k.S_SIZE), np.int64)
             self._notional = np.zeros((1, 2))
             self._ring = np.zeros((1, self._k.RING), np.int64)
@@ -142,7 +176,12 @@ class Profiler:
             self._code_rows = self._doubled(self._code_rows)
             self._symbol_of = self._doubled(self._symbol_of)
         self._symbol_of[code] = slot
-        if self._trades and slot >= len(self._counts):
+        if not self._trades:
+            return
+        self._prices.make_room(slot + 1)
+        self._prices.name(slot, name.dataset_symbol)
+        if slot >= len(self._counts):
+            self._repeats = self._doubled(self._repeats)
             self._counts = self._doubled(self._counts)
             self._notional = self._doubled(self._notional)
             self._ring = self._doubled(self._ring)
@@ -178,12 +217,17 @@ class Profiler:
             msg = "trades have a price and an amount"
             raise TypeError(msg)
         bits = rows.price.view(self._np.int64), rows.amount.view(self._np.int64)
+        self._prices.add(rows, self._symbol_of, start, stop)
+        self._r.count_resent(
+            rows.times, rows.locals, *bits, rows.side, rows.ids, rows.codes, self._symbol_of, start, stop,
+            self._counting.resent_rows, self._repeats, self._window,
+        )  # fmt: skip
         while True:
             start = k.count_trades(
                 rows.times, rows.locals, rows.price, rows.amount, *bits, rows.side, rows.ids, rows.codes,
-                self._symbol_of, start, stop, self._bounds, SILENCE_US, self._counts, self._notional,
-                self._ring, self._minutes, self._shared, self._page_table, self._pages, self._window,
-                self._edges, self._gaps,
+                self._symbol_of, start, stop, self._bounds, SILENCE_US, self._counting.id_reset, self._counts,
+                self._notional, self._ring, self._minutes, self._shared, self._page_table, self._pages,
+                self._window, self._edges, self._gaps,
             )  # fmt: skip
             if start == stop:
                 return
@@ -226,6 +270,7 @@ class Profiler:
         rows = feed[k.F_ROWS]
         by_code = self._code_rows.tolist()
         names = list(zip(self._names, by_code, strict=False))
+        clock = self._read_clock(rows)
         return FeedProfile(
             rows=rows,
             has_header=has_header,
@@ -241,19 +286,30 @@ class Profiler:
             unknown_symbol_rows=sum(n for name, n in names if name.symbol is None),
             misplaced_rows=feed[k.F_MISPLACED],
             ahead_rows=feed[k.F_AHEAD],
-            clock_offset_p99_us=self._clock_offset(rows),
+            **clock,
             invalid_price_rows=feed[k.F_BAD_PRICE],
             invalid_amount_rows=feed[k.F_BAD_AMOUNT],
             crossed_rows=feed[k.F_CROSSED],
             symbols=self._symbol_profiles() if self._trades else (),
         )
 
-    def _clock_offset(self, rows: int) -> int | None:
+    def _read_clock(self, rows: int) -> Mapping[str, Any]:
+        """What the clock's histograms come to."""
+        np, k = self._np, self._k
         if not rows:
-            return None
-        rank = math.ceil(0.99 * rows)
-        bin_number = int(self._np.searchsorted(self._np.cumsum(self._clock), rank))
-        return (bin_number - int(self._k.CLOCK_ZERO)) * 1000
+            return {"clock_offset_p99_us": None}
+        whole, hours = np.zeros(k.CLOCK_BINS, np.int64), np.zeros((k.HOURS, 2), np.int64)
+        k.read_clock(self._clock, whole, hours)
+        offset = int(np.searchsorted(np.cumsum(whole), math.ceil(0.99 * rows)))
+        residual = max(offset, k.CLOCK_ZERO) + self._counting.clock_residual_ms
+        return {
+            "clock_offset_p99_us": (offset - k.CLOCK_ZERO) * 1000,
+            "clock_residual_rows": int(whole[residual + 1 :].sum()),
+            "hour_latency_us": tuple(
+                (k.CLOCK_ZERO - found) * 1000 if found >= 0 else None for found in hours[:, 1].tolist()
+            ),
+            "hour_rows": tuple(hours[:, 0].tolist()),
+        }
 
     def _symbol_profiles(self) -> tuple[SymbolProfile, ...]:
         np, k = self._np, self._k
@@ -284,6 +340,7 @@ class Profiler:
         if numeric and mapped:
             holes, totals = self._holes(slot, edges, table)
         gap_count, gaps = self._silences.get(slot, (0, self._gaps[:0]))
+        self._r.end_block(self._repeats[slot], self._counting.resent_rows)
         return SymbolProfile(
             dataset_symbol=text,
             symbol=symbol,
@@ -316,6 +373,10 @@ class Profiler:
             gap_count=gap_count,
             minute_rows=tuple(self._minutes[slot].tolist()),
             seam_rows=c[k.S_SEAM],
+            id_resets=c[k.S_RESETS],
+            resent_blocks=int(self._repeats[slot, self._r.R_BLOCKS]),
+            resent_rows=int(self._repeats[slot, self._r.R_BLOCK_ROWS]),
+            **self._prices.finish(slot),
         )
 
     def _holes(self, slot: int, edges: Ints, table: Ints) -> tuple[tuple[Hole, ...], list[int]]:

@@ -24,8 +24,8 @@ from backfill_assets.ticks.jit import kernel
 (
     S_ROWS, S_VALID, S_FIRST, S_LAST, S_BUY, S_SELL, S_SIDELESS, S_NUMERIC, S_EMPTY, S_ID_FIRST, S_ID_LAST,
     S_ID_LAST_TIME, S_ID_MIN, S_ID_MAX, S_UNIQUE, S_DUPLICATES, S_CONFLICTS, S_UNMAPPED, S_SEAM, S_PAGE_KEY,
-    S_PAGE, S_SIZE,
-) = range(22)  # fmt: skip
+    S_PAGE, S_RESETS, S_SIZE,
+) = range(23)  # fmt: skip
 
 # Entries of the shared counters.
 N_PAGES, N_EDGES, N_GAPS, N_EDGES_DROPPED, N_SIZE = range(5)
@@ -38,7 +38,9 @@ USUAL: Final = 200
 RING: Final = 512
 MINUTES: Final = 1440
 MINUTE_US: Final = 60_000_000
-#: The clock offset's histogram: 1 ms bins over ±60 s.
+HOURS: Final = 24
+HOUR_US: Final = 3_600_000_000
+#: The clock offset's histograms, one per hour of arrival: 1 ms bins over ±60 s.
 CLOCK_BINS: Final = 120_001
 CLOCK_ZERO: Final = 60_000
 
@@ -47,7 +49,7 @@ _I64_2, _I32_2, _F64_2 = nb.int64[:, ::1], nb.int32[:, ::1], nb.float64[:, ::1]
 _U = np.uint64
 
 
-@kernel(nb.void(_I64, _I64, _I32, nb.int64, nb.int64, _I64, _I64, _I64, _I64))
+@kernel(nb.void(_I64, _I64, _I32, nb.int64, nb.int64, _I64, _I64, _I32_2, _I64))
 def count_feed(times, locals_, codes, start, stop, bounds, counts, clock, code_rows):
     """Counts over all rows of any data type.
 
@@ -60,9 +62,17 @@ def count_feed(times, locals_, codes, start, stop, bounds, counts, clock, code_r
         bounds[3],
         bounds[4],
     )
+    hour = np.int64(0)
+    hour_from = np.int64(0)
+    hour_to = np.int64(0)
     for i in range(start, stop):
         t = times[i]
         arrived = locals_[i]
+        if arrived < hour_from or arrived >= hour_to:
+            hour = (arrived - day_start) // HOUR_US
+            hour_from = day_start + hour * HOUR_US
+            hour_to = hour_from + HOUR_US
+            hour = min(max(hour, 0), HOURS - 1)
         if counts[F_ROWS] == 0:
             counts[F_FIRST] = t
             counts[F_LAST] = t
@@ -84,7 +94,27 @@ def count_feed(times, locals_, codes, start, stop, bounds, counts, clock, code_r
         counts[F_MISPLACED] += t < day_start - seam or t >= day_end + seam
         counts[F_AHEAD] += t > arrived
         milliseconds = (t - arrived) // 1000
-        clock[min(max(milliseconds, -CLOCK_ZERO), CLOCK_ZERO) + CLOCK_ZERO] += 1
+        clock[hour, min(max(milliseconds, -CLOCK_ZERO), CLOCK_ZERO) + CLOCK_ZERO] += 1
+
+
+@kernel(nb.void(_I32_2, _I64, _I64_2))
+def read_clock(clock, whole, hours):
+    """Add the hours up in ``whole``; ``hours`` gets rows and the median's bin (-1 without rows)."""
+    for hour in range(HOURS):
+        rows = np.int64(0)
+        for b in range(CLOCK_BINS):
+            rows += clock[hour, b]
+            whole[b] += clock[hour, b]
+        hours[hour, 0] = rows
+        hours[hour, 1] = -1
+        # The latency is the negative of what the bins hold, so its nearest rank counts from the other end.
+        seen = np.int64(0)
+        if rows > 0:
+            for b in range(CLOCK_BINS - 1, -1, -1):
+                seen += clock[hour, b]
+                if 2 * seen >= rows:
+                    hours[hour, 1] = b
+                    break
 
 
 @kernel(nb.void(_F64, _F64, nb.int64, nb.int64, _I64))
@@ -122,13 +152,13 @@ def _has_id(symbol, wanted, page_table, pages):
 @kernel(
     nb.int64(
         _I64, _I64, _F64, _F64, _I64, _I64, nb.uint8[::1], _I64, _I32, _I32,  # rows
-        nb.int64, nb.int64, _I64, nb.int64,  # start, stop, bounds, shortest silence
+        nb.int64, nb.int64, _I64, nb.int64, nb.int64,  # start, stop, bounds, shortest silence, id reset
         _I64_2, _F64_2, _I64_2, _I32_2,  # state of symbols
         _I64, _I64_2, nb.uint64[::1], nb.uint64[:, ::1], _I64_2, _I64_2,  # shared state
     )
 )  # fmt: skip
 def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, ids, codes, symbol_of,
-                 start, stop, bounds, silence, counts, notional, ring, minutes,
+                 start, stop, bounds, silence, reset, counts, notional, ring, minutes,
                  shared, page_table, pages, window, edges, gaps):  # fmt: skip
     """Trades by symbol; returns the row at which ``edges`` or ``gaps`` were full, else ``stop``.
 
@@ -235,6 +265,7 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
             edges[n + 1, 1] = v
             edges[n + 1, 2] = t
             shared[N_EDGES] = n + 2
+            counts[s, S_RESETS] += v < counts[s, S_ID_LAST] - reset
         counts[s, S_NUMERIC] += 1
         counts[s, S_ID_LAST] = v
         counts[s, S_ID_LAST_TIME] = t

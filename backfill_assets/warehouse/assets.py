@@ -12,6 +12,7 @@ import dagster as dg
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.orchestration import OWNERS, column_schema, failures_as_dagster, table_metadata
 from backfill_assets.partitions import daily
+from backfill_assets.quality.scores import Overall
 from backfill_assets.warehouse.catalog import CANDLES, INSTRUMENTS, QUALITY
 from backfill_assets.warehouse.day import DayOutcome, Publisher, open_publisher
 from backfill_assets.warehouse.resource import WarehouseResource
@@ -43,6 +44,9 @@ def _publishing_asset(
         owners=OWNERS,
         kinds={"bigquery", "table"},
         pool="warehouse",
+        # The quality rows tell what became of the other tables, so they come last among what can run; they
+        # do not depend on them, because a held day has quality rows and nothing else.
+        op_tags={"dagster/priority": "-1"} if table is QUALITY else None,
         description=description,
         metadata={"dagster/column_schema": column_schema(table.columns)} if table else None,
     )
@@ -53,12 +57,21 @@ def _publishing_asset(
         with failures_as_dagster(), publisher(lake, warehouse) as opened:
             tables = [table] if table else opened.tick_tables(day)
             outcomes = [outcome for wanted in tables for outcome in opened.publish(wanted, day)]
+            scores = opened.overall(day) if table is QUALITY else None
         for done in outcomes:
             context.log.info("%s %s %s: %d rows", done.table, done.day, done.outcome.state, done.outcome.rows)
         links = {f"link_{wanted.name}": warehouse.link(wanted.name) for wanted in tables}
-        return dg.MaterializeResult(metadata={**_metadata(day, outcomes), **links})
+        metadata = {**_metadata(day, outcomes), **_overall_metadata(scores), **links}
+        return dg.MaterializeResult(metadata=metadata)
 
     return published
+
+
+def _overall_metadata(scores: Overall | None) -> dict[str, dg.MetadataValue]:
+    return {
+        f"overall_{name}": dg.MetadataValue.null() if value is None else dg.MetadataValue.float(value)
+        for name, value in (scores.model_dump() if scores else {}).items()
+    }
 
 
 def _metadata(day: str, outcomes: Sequence[DayOutcome]) -> dict[str, dg.MetadataValue | int]:

@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 
 from backfill_assets.candles.day import merged_candles
+from backfill_assets.candles.measures import ensure_measures
 from backfill_assets.days import shift
 from backfill_assets.failures import DayHeld, PermanentFailure
 from backfill_assets.lake import paths
-from backfill_assets.lake.listing import load_instruments
+from backfill_assets.lake.listing import load_instruments, read_instruments
 from backfill_assets.lake.store import GCS_SCHEME, Store
 from backfill_assets.quality.day import JudgedDay, judge
 from backfill_assets.quality.schemas import quality_rows
+from backfill_assets.quality.scores import Overall, instruments_share, overall
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, INSTRUMENTS, QUALITY, TICKS
@@ -70,11 +72,13 @@ class Publisher:
 
     def tick_tables(self, day: str) -> list[Table]:
         """The tables of the data types that the day is expected to have."""
-        expected = {feed.feed.data_type for feed in self._judge(day).feeds}
-        return [table for data_type, table in TICKS.items() if data_type in expected]
+        return _tick_tables(judge(self.store, day, self.settings.thresholds))
 
     def publish(self, table: Table, day: str) -> list[DayOutcome]:
         """Publish the day, then its neighbours where they are out and no longer what the lake says.
+
+        The quality rows of a day tell whether all its other tables are published, so they follow where they
+        are out already.
 
         Raises
         ------
@@ -93,7 +97,13 @@ class Publisher:
             except DayHeld:
                 # What the neighbour published stays as it is until its own run decides.
                 continue
+        if table is not QUALITY:
+            outcomes += [done for touched in list(outcomes) for done in self._follow(touched.day)]
         return outcomes
+
+    def overall(self, day: str) -> Overall:
+        """The day's overall score and its parts, as lake and ledger say now."""
+        return self._overall(self._judge(day))
 
     def differences(self, table: Table, day: str) -> list[str]:
         """How the warehouse differs from what was last published, one line each; empty if it does not.
@@ -122,7 +132,7 @@ class Publisher:
             msg = f"nothing is recorded of {day}: materialize its instruments and ticks first"
             raise PermanentFailure(msg)
         if table is QUALITY:
-            return self._made(table, day, quality_rows(judged))
+            return self._made(table, day, quality_rows(judged, self._overall(judged)))
         if judged.scores.state == "held":
             msg = f"{day} is held, nothing is published: {'; '.join(judged.scores.reasons)}"
             raise DayHeld(msg)
@@ -139,8 +149,40 @@ class Publisher:
 
         return publish(self.store, self.warehouse, table, day, plan)
 
+    def _follow(self, day: str) -> list[DayOutcome]:
+        """Publish the day's quality rows again if they are out and no longer what the lake says."""
+        entry = ledger.entry(self.store, QUALITY.name, day)
+        if entry is None or entry.fingerprint == self.partition(QUALITY, day).fingerprint:
+            return []
+        return [DayOutcome(QUALITY.name, day, self._publish_one(QUALITY, day))]
+
     def _judge(self, day: str) -> JudgedDay:
+        """Judge the day with its candles compared, whichever run did or did not do that before."""
+        ensure_measures(self.store, day, self.settings)
         return judge(self.store, day, self.settings.thresholds)
+
+    def _overall(self, judged: JudgedDay) -> Overall:
+        """A table is proven when it is published, for only totals that were read back make an entry done."""
+        tables = [INSTRUMENTS.name, *(t.name for t in _tick_tables(judged)), CANDLES.name]
+        entries = [ledger.entry(self.store, name, judged.day) for name in tables]
+        proven = judged.scores.state != "held" and all(e is not None and e.state == "done" for e in entries)
+        return overall(
+            judged.scores,
+            instruments_share([feed.feed for feed in judged.feeds], self._listed(judged)),
+            1.0 if proven else 0.0,
+            self.settings.overall,
+        )
+
+    def _listed(self, judged: JudgedDay) -> list[tuple[str, str]]:
+        """(exchange, data set symbol) of every row of the day's instruments."""
+        exchanges = sorted({feed.feed.exchange for feed in judged.feeds})
+        tables = [(e, read_instruments(self.store, e, judged.day)) for e in exchanges]
+        return [
+            (exchange, symbol)
+            for exchange, table in tables
+            if table is not None
+            for symbol in table["dataset_symbol"].to_pylist()
+        ]
 
     def _partition_totals(self, table: Table, partition: Partition) -> tuple[GroupTotals, ...]:
         key = (table.name, partition.fingerprint)
@@ -188,6 +230,11 @@ class Publisher:
             (LoadFile(uri=None, path=path, rows=rows.num_rows),),
             (path,),
         )
+
+
+def _tick_tables(judged: JudgedDay) -> list[Table]:
+    expected = {feed.feed.data_type for feed in judged.feeds}
+    return [table for data_type, table in TICKS.items() if data_type in expected]
 
 
 def _fingerprint(table: Table, contents: Sequence[str]) -> str:

@@ -95,6 +95,21 @@ def test_values_are_those_at_the_start_of_the_day():
     assert table(changed, day="2024-01-03").column("price_increment").to_pylist() == [0.1]
 
 
+@pytest.mark.parametrize(
+    ("until", "start", "end"),
+    [
+        ("2024-01-02T04:00:00.000Z", 0.5, 0.1),
+        ("2024-01-02T23:59:59.999Z", 0.5, 0.1),
+        ("2024-01-03T00:00:00.000Z", 0.5, None),
+        ("2024-01-02T00:00:00.000Z", 0.1, None),
+    ],
+)
+def test_a_tick_size_that_changes_during_the_day_is_there_with_the_one_before(until, start, end):
+    changed = table({**BTC, "changes": [{"until": until, "priceIncrement": 0.5}]}, day="2024-01-02")
+    assert changed.column("price_increment").to_pylist() == [start]
+    assert changed.column("price_increment_end").to_pylist() == [end]
+
+
 def test_active_is_told_by_the_day_and_not_by_the_vendors_flag_of_today():
     ends_that_day = {**BTC, "availableTo": "2024-01-02T12:00:00.000Z"}
     assert table(ends_that_day).column("active").to_pylist() == [False]

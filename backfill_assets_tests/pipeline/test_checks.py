@@ -20,6 +20,7 @@ import dagster as dg
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from backfill_assets.definitions import build_definitions, defs
 from backfill_assets.feeds import Feed
@@ -532,6 +533,7 @@ def a_bucket_was_lost(pipeline):
 
 
 @turns_red("candles:match_ticks", BTC, "1 buckets differ", "high")
+@turns_red("candles:consistency", BTC, "0.888889", "1 of 9")
 def a_high_is_one_tick_off(pipeline):
     change_partials(pipeline, set_where(BUCKET == 100, high=pl.col("high") + 0.01))
 
@@ -550,7 +552,7 @@ def partials_were_made_from_an_older_file(pipeline):
     change_partials(pipeline, older)
 
 
-@stays_green("candles:match_ticks", "candles:ohlc", "candles:timeframes")
+@stays_green("candles:match_ticks", "candles:ohlc", "candles:timeframes", "candles:consistency")
 def a_sum_was_added_up_in_another_order(pipeline):
     sums = ("volume", "quote_volume", "buy_volume", "sell_volume")
     change_partials(pipeline, set_where(BUCKET >= 0, **{name: pl.col(name) * (1 + 1e-12) for name in sums}))
@@ -593,6 +595,44 @@ def a_trade_lies_at_the_very_end_of_its_minute(pipeline):
 @stays_green("candles:timeframes")
 def a_feed_traded_in_one_minute_only(pipeline):
     change_partials(pipeline, lambda frame: frame.filter(BUCKET == 100))
+
+
+def times_all_prices(factor):
+    columns = ("open", "high", "low", "close", "quote_volume")
+    return set_where(BUCKET >= 0, **{name: pl.col(name) * factor for name in columns})
+
+
+@turns_red("candles:venues", "of 9 markets", "binance", "BTC-USDT", severity=WARN)
+def a_market_is_two_percent_off_the_other_venues(pipeline):
+    change_partials(pipeline, times_all_prices(1.02))
+
+
+@stays_green("candles:venues")
+def a_market_is_half_a_percent_off_the_other_venues(pipeline):
+    change_partials(pipeline, times_all_prices(1.005))
+
+
+def compare_with(pipeline, change):
+    """The exchange's own candles of BTC-USDT: the published ones, changed, where the settings look."""
+    own = pipeline.table("candles", DAY).filter(exchange="binance", symbol="BTC-USDT", timeframe="1m")
+    file = pipeline.folder / "reference" / "binance" / "BTC-USDT" / f"{DAY}.parquet"
+    file.parent.mkdir(parents=True)
+    change(own).write_parquet(file)
+    settings = yaml.safe_load(pipeline.file.read_text())
+    reference = {"reference": str(pipeline.folder / "reference")}
+    pipeline.file.write_text(yaml.safe_dump({**settings, "comparison": reference}))
+
+
+@turns_red("candles:reference", "1 of 1", "binance", "BTC-USDT", severity=WARN)
+def the_exchange_has_other_highs_in_a_tenth_of_the_minutes(pipeline):
+    compare_with(pipeline, set_where(BUCKET % 10 == 0, high=pl.col("high") + 0.01))
+
+
+@stays_green("candles:reference")
+def the_exchange_rounds_its_volumes_and_has_another_high_in_a_minute(pipeline):
+    rounded = set_where(BUCKET >= 0, volume=pl.col("volume") * (1 + 5e-7))
+    other = set_where(BUCKET == 100, high=pl.col("high") + 0.01)
+    compare_with(pipeline, lambda frame: other(rounded(frame)))
 
 
 # --- warehouse --------------------------------------------------------------------------------------------

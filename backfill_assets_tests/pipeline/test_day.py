@@ -18,7 +18,7 @@ def test_a_good_day_is_published_and_every_check_is_green(pipeline, checks_of):
     result = pipeline.run(DAY)
     assert result.success
     checks = checks_of(result)
-    assert len(checks) == 13
+    assert len(checks) == 16
     assert [name for name, check in checks.items() if not check.passed] == []
     judged = pipeline.judge(DAY)
     assert judged.scores.state == "published"
@@ -36,7 +36,9 @@ def test_materializations_tell_rows_columns_and_where_to_look(pipeline):
         event.asset_key.to_user_string(): event.materialization.metadata
         for event in result.get_asset_materialization_events()
     }
-    assert all(metadata["dagster/row_count"].value > 0 for metadata in found.values())
+    tables = {name: metadata for name, metadata in found.items() if name != "report"}
+    assert all(metadata["dagster/row_count"].value > 0 for metadata in tables.values())
+    assert found["report"]["page"].value.endswith(f"{DAY}.html")
     assert found["ticks"]["lake"].value == str(pipeline.folder / "lake")
     folder = pipeline.folder / "warehouse"
     assert found["bigquery/ticks"]["link_trades"].value == str(folder / "trades")

@@ -34,17 +34,21 @@ from backfill_assets_tests.quality.quality_samples import (
 ETH, XRP = Feed("binance", "trades", "ETHUSDT"), Feed("binance", "trades", "XRPUSDT")
 GOOD = {
     "feed": "binance/trades/BTCUSDT",
+    "data_type": "trades",
     "outcome": "publish",
     "completeness": 1.0,
     "completeness_state": "proven",
     "quality": 1.0,
+    "consistency": 1.0,
+    "weight": 0.5,
+    "accepted": True,
     "reasons": "",
 }
 
 
 def frame(*rows: dict[str, Any]) -> pl.DataFrame:
     """A verdict frame; each row like ``GOOD`` but for what is given."""
-    types = {"completeness": pl.Float64, "quality": pl.Float64}
+    types = dict.fromkeys(("completeness", "quality", "consistency"), pl.Float64)
     return pl.DataFrame([{**GOOD, **row} for row in rows], schema_overrides=types)
 
 
@@ -53,8 +57,12 @@ def store(tmp_path: Path) -> Store:
     return LocalStore(tmp_path / "lake")
 
 
+#: Columns that only publishing knows.
+OVERALL = ("day_instruments", "day_warehouse", "day_overall", "day_overall_weighted_sum")
+
+
 class TestVerdictSchema:
-    @pytest.mark.parametrize("score", ["completeness", "quality"])
+    @pytest.mark.parametrize("score", ["completeness", "quality", "consistency"])
     @pytest.mark.parametrize(
         "row",
         [
@@ -80,6 +88,9 @@ class TestVerdictSchema:
             ("quality", {"quality": 0.999999}, True),
             ("quality", {"quality": None}, True),
             ("quality", {"completeness": 0.2, "completeness_state": "degraded"}, False),
+            ("consistency", {"consistency": 1.0, "quality": 0.2}, False),
+            ("consistency", {"consistency": 0.0}, True),
+            ("consistency", {"consistency": None}, True),
         ],
     )
     def test_a_score_that_is_not_full_falls_short_in_its_own_check(
@@ -210,6 +221,9 @@ class TestQualityRows:
             "warnings",
             "day_completeness",
             "day_quality",
+            "consistency",
+            "day_consistency",
+            *OVERALL,
         }
         assert (row["pending"], row["completeness_state"]) == (True, "no_evidence")
 

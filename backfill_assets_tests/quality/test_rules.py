@@ -6,17 +6,19 @@ from typing import Any
 
 import pytest
 
-from backfill_assets.quality.rules import (
-    CONFLICTING_IDS,
-    CROSSED,
-    INVALID_VALUES,
-    RULES,
-    Rule,
-    quality,
-    rule_score,
-    violations,
+from backfill_assets.quality.profiles import Spike, Stretch, SymbolProfile
+from backfill_assets.quality.rules import RULES, Rule, quality, rule_score, violations
+from backfill_assets.settings import RowSettings
+from backfill_assets_tests.quality.quality_samples import (
+    SECOND,
+    START,
+    empty_profile,
+    profile,
+    quotes,
+    symbol,
 )
-from backfill_assets_tests.quality.quality_samples import empty_profile, profile, quotes, symbol
+
+INVALID_VALUES, CONFLICTING_IDS, OFF_GRID, CROSSED = RULES
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,9 @@ from backfill_assets_tests.quality.quality_samples import empty_profile, profile
         (INVALID_VALUES, 101, 1_000_000, 0.0),
         (CONFLICTING_IDS, 5, 1_000_000, 0.5),
         (CONFLICTING_IDS, 10, 1_000_000, 0.0),
+        (OFF_GRID, 1, 1_000_000, 0.999),
+        (OFF_GRID, 500, 1_000_000, 0.5),
+        (OFF_GRID, 1_000, 1_000_000, 0.0),
         (CROSSED, 3, 1_000_000, 1.0),
         (CROSSED, 4, 1_000_000, 0.999),
         (CROSSED, 503, 1_000_000, 0.5),
@@ -42,7 +47,7 @@ from backfill_assets_tests.quality.quality_samples import empty_profile, profile
 def test_a_score_falls_with_the_rate_of_broken_rows_to_zero_at_the_limit(
     rule: Rule, broken: int, rows: int, expected: float
 ) -> None:
-    assert rule_score(rule, broken, rows) == pytest.approx(expected, abs=1e-12)
+    assert rule_score(rule, broken, rows, 100_000) == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_sound_file_scores_one_and_says_nothing() -> None:
@@ -147,3 +152,115 @@ def test_a_grouped_file_may_hold_symbols_that_nobody_knows() -> None:
 def test_quotes_are_judged_without_symbols() -> None:
     assert quality(quotes(crossed_rows=3)).score == 1.0
     assert quality(quotes(crossed_rows=53)).score == pytest.approx(0.5, abs=1e-12)
+
+
+def test_limits_of_the_rules_are_settings() -> None:
+    broken = profile(invalid_price_rows=5)
+    assert quality(broken).score == pytest.approx(0.5)
+    assert quality(broken, RowSettings(invalid_limit=1e-3)).score == pytest.approx(0.95)
+    assert quality(broken, RowSettings(minimum_rows=1_000_000)).score == pytest.approx(0.95)
+    crossed = quotes(crossed_rows=3)
+    assert quality(crossed, RowSettings(crossed_excused=2)).score == pytest.approx(0.99)
+    slow = profile(clock_offset_p99_us=2_000_000)
+    assert (quality(slow).violations, len(quality(slow).warnings)) == ((), 1)
+    assert len(quality(slow, RowSettings(clock_failure_seconds=1.9)).violations) == 1
+    assert quality(slow, RowSettings(clock_warning_seconds=2)).warnings == ()
+
+
+def test_the_rule_with_the_lowest_score_is_named_and_not_the_one_with_the_most_rows() -> None:
+    found = quality(profile(symbol(conflicting_rows=2), invalid_price_rows=5))
+    assert (found.score, found.worst) == (0.0, "same_id_other_payload")
+    assert quality(profile()).worst is None
+
+
+def grid(off: int, finer: int = 0, rows: int = 100_000) -> SymbolProfile:
+    return symbol(1, rows, price_increments=(0.01,), off_grid_rows=off, off_finer_grid_rows=finer)
+
+
+@pytest.mark.parametrize(
+    ("found", "score", "stale"),
+    [
+        (grid(0), 1.0, False),
+        (grid(50), 0.5, False),
+        (grid(4_999), 0.0, False),
+        (grid(5_000), 1.0, True),
+        (grid(100_000), 1.0, True),
+        (grid(5_000, finer=1), 0.0, False),
+        (symbol(1, 100_000, off_grid_rows=None), 1.0, False),
+    ],
+)
+def test_prices_off_the_grid_cost_quality_unless_the_listed_grid_is_stale(
+    found: SymbolProfile, score: float, stale: bool
+) -> None:
+    judged = quality(profile(found))
+    assert judged.score == pytest.approx(score)
+    assert any("the list is out of date" in w for w in judged.warnings) == stale
+
+
+HOUR = 3600 * SECOND
+
+
+def stretch(rows: int, length_us: int) -> Stretch:
+    return Stretch(start_us=START + HOUR, end_us=START + HOUR + length_us, rows=rows, price=42.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({"spike_count": 1, "spikes": (Spike(time_us=START + 1_500_000, price=4.25),)},
+         "1 prices far from those around them, unconfirmed: 4.25 at 00:00:01.500"),
+        ({"spike_count": 0}, None),
+        ({"id_resets": 2}, "ids fall back 2 times, as if the venue had begun to count anew"),
+        ({"resent_blocks": 1, "resent_rows": 12}, "12 rows in 1 blocks repeat earlier rows in order"),
+        ({"longest_at_one_price": stretch(1_000, HOUR)},
+         "price frozen at 42.5 for 3600.00 s and 1000 rows, from 01:00:00.000"),
+        ({"most_rows_at_one_price": stretch(1_000, HOUR)},
+         "price frozen at 42.5 for 3600.00 s and 1000 rows, from 01:00:00.000"),
+        ({"longest_at_one_price": stretch(999, HOUR)}, None),
+        ({"longest_at_one_price": stretch(1_000, HOUR - 1)}, None),
+        ({"buy_rows": 0, "sell_rows": 0, "unknown_side_rows": 9000}, "no row says which side took"),
+        ({"buy_rows": 8_910, "sell_rows": 90}, "one-sided: 99.0% of the rows are buys"),
+        ({"buy_rows": 90, "sell_rows": 8_910}, "one-sided: 99.0% of the rows are sells"),
+        ({"buy_rows": 8_909, "sell_rows": 91}, None),
+        ({"buy_rows": 999, "sell_rows": 0, "unknown_side_rows": 8_001}, None),
+        ({"rows": 999, "buy_rows": 999, "sell_rows": 0}, None),
+        ({"rows": 999, "buy_rows": 0, "unknown_side_rows": 999}, None),
+    ],
+)  # fmt: skip
+def test_what_is_odd_about_a_symbol_warns_and_costs_nothing(
+    changes: dict[str, Any], warning: str | None
+) -> None:
+    found = quality(profile(symbol(**changes)))
+    assert found.warnings == ((warning,) if warning else ())
+    assert (found.score, found.violations) == (1.0, ())
+
+
+def test_rows_ahead_of_their_arrival_beyond_the_offset_warn() -> None:
+    found = quality(profile(clock_residual_rows=7))
+    assert found.warnings == ("7 rows are stamped later than they arrived, beyond the clock's offset",)
+    assert (found.score, found.violations) == (1.0, ())
+
+
+@pytest.mark.parametrize(
+    ("latencies", "rows", "drifts"),
+    [
+        ((20_000, 1_020_000), (100, 100), False),
+        ((20_000, 1_021_000), (100, 100), True),
+        ((-700_000, 400_000), (100, 100), True),
+        ((20_000, 1_021_000), (100, 99), False),
+        ((20_000, None), (100, 0), False),
+    ],
+)
+def test_a_latency_that_drifts_over_the_day_warns(
+    latencies: tuple[int | None, ...], rows: tuple[int, ...], drifts: bool
+) -> None:
+    found = quality(profile(hour_latency_us=latencies, hour_rows=rows))
+    assert any(w.startswith("latency drifts") for w in found.warnings) == drifts
+    assert found.score == 1.0
+
+
+def test_a_grouped_file_names_the_symbol_of_a_warning_and_does_not_go_on_for_ever() -> None:
+    symbols = [symbol(dataset_symbol=f"S{n}", duplicate_rows=1) for n in range(25)]
+    found = quality(profile(*symbols), grouped=True).warnings
+    assert found[0] == "S0: 1 rows repeat an id with the same payload"
+    assert (len(found), found[-1]) == (21, "5 more warnings on symbols of the file")

@@ -1,19 +1,18 @@
-"""What a feed's counts come to, and what its feeds' verdicts come to for a day."""
+"""What a feed's counts come to."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from backfill_assets.feeds import Feed
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.verdict import (
     RULES_VERSION,
     Context,
-    DayScores,
     Verdict,
-    judge_day,
     judge_feed,
     missing_verdict,
     rules_hash,
@@ -236,89 +235,34 @@ def test_a_missing_feed_scores_zero_and_says_why() -> None:
 
 
 def test_the_hash_of_the_rules_changes_with_every_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
-    changed = [
-        THRESHOLDS.model_copy(update={name: True if value is False else type(value)(value / 2)})
-        for name, value in THRESHOLDS.model_dump().items()
+    def changed(model: BaseModel) -> list[dict[str, Any]]:
+        """The model's values, in each copy another one changed."""
+        found = []
+        for name in type(model).model_fields:
+            value = getattr(model, name)
+            others = (
+                changed(value)
+                if isinstance(value, BaseModel)
+                else [True if value is False else type(value)(value / 2)]
+            )
+            found += [{name: other} for other in others]
+        return found
+
+    copies = [
+        THRESHOLDS.model_copy(
+            update={
+                name: getattr(THRESHOLDS, name).model_copy(update=value) if isinstance(value, dict) else value
+                for name, value in change.items()
+            }
+        )
+        for change in changed(THRESHOLDS)
     ]
-    hashes = {rules_hash(thresholds) for thresholds in (THRESHOLDS, *changed)}
-    assert len(hashes) == len(ThresholdSettings.model_fields) + 1
+    nested = (THRESHOLDS.counting, THRESHOLDS.rows)
+    assert len(copies) == len(ThresholdSettings.model_fields) - 2 + sum(
+        len(type(m).model_fields) for m in nested
+    )
+    hashes = {rules_hash(thresholds) for thresholds in (THRESHOLDS, *copies)}
+    assert len(hashes) == len(copies) + 1
     assert rules_hash(ThresholdSettings()) == rules_hash(THRESHOLDS)
     monkeypatch.setattr("backfill_assets.quality.verdict.RULES_VERSION", RULES_VERSION + 1)
     assert rules_hash(THRESHOLDS) not in hashes
-
-
-class TestDay:
-    @staticmethod
-    def day(*feeds: tuple[float | None, float | None, bool], **thresholds: Any) -> DayScores:
-        """A day of feeds (completeness, quality, accepted)."""
-        verdicts = [
-            judged(profile()).model_copy(update={"completeness": completeness, "quality": quality})
-            for completeness, quality, _ in feeds
-        ]
-        return judge_day(verdicts, [accepted for *_, accepted in feeds], ThresholdSettings(**thresholds))
-
-    def test_a_day_of_good_feeds_is_published(self) -> None:
-        scores = self.day((1.0, 1.0, True), (0.99, 1.0, True))
-        assert (scores.state, scores.reasons, scores.accepted_share) == ("published", (), 1.0)
-        assert scores.completeness == pytest.approx(0.995)
-        assert scores.quality == 1.0
-
-    def test_completeness_is_over_expected_and_quality_over_accepted_feeds(self) -> None:
-        scores = self.day((1.0, 0.96, True), (1.0, 1.0, True), (0.0, 0.0, False))
-        assert scores.completeness == pytest.approx(2 / 3)
-        assert scores.quality == pytest.approx(0.98)
-        assert scores.accepted_share == pytest.approx(2 / 3)
-        assert scores.state == "degraded"
-        assert scores.reasons == ("completeness 0.6667 (threshold 0.95)",)
-
-    @pytest.mark.parametrize(
-        ("completeness", "quality", "state"),
-        [
-            (0.95, 1.0, "degraded"),
-            (0.950001, 1.0, "published"),
-            (1.0, 0.9, "degraded"),
-            (1.0, 0.900001, "published"),
-        ],
-    )
-    def test_a_score_must_be_above_its_threshold(
-        self, completeness: float, quality: float, state: str
-    ) -> None:
-        scores = self.day((completeness, quality, True))
-        assert scores.state == state
-        assert len(scores.reasons) == (state == "degraded")
-        strict = self.day((completeness, quality, True), strict=True)
-        assert strict.state == ("published" if state == "published" else "held")
-
-    @pytest.mark.parametrize(
-        ("accepted", "of", "state"),
-        [(4, 4, "published"), (3, 4, "degraded"), (2, 4, "degraded"), (1, 4, "held"), (0, 4, "held")],
-    )
-    def test_a_day_is_held_when_too_few_feeds_are_accepted(self, accepted: int, of: int, state: str) -> None:
-        scores = self.day(*[(1.0, 1.0, n < accepted) for n in range(of)])
-        assert scores.state == state
-        held = scores.reasons[0].startswith(f"only {accepted} of {of} feeds") if scores.reasons else False
-        assert held is (state == "held")
-
-    def test_how_few_is_a_setting(self) -> None:
-        feeds = [(1.0, 1.0, n < 2) for n in range(4)]
-        assert self.day(*feeds, hold_below=0.51).state == "held"
-        assert self.day(*[(1.0, 1.0, False)] * 2, hold_below=0).state == "degraded"
-
-    def test_a_strict_day_with_all_scores_high_is_not_held_for_one_missing_feed(self) -> None:
-        feeds = [(1.0, 1.0, True)] * 30 + [(0.0, None, False)]
-        assert self.day(*feeds, strict=True).state == "degraded"
-
-    def test_a_score_without_evidence_stays_null_and_is_never_averaged_away(self) -> None:
-        scores = self.day((1.0, 1.0, True), (None, None, False))
-        assert (scores.completeness, scores.quality, scores.state) == (None, 1.0, "degraded")
-        assert scores.reasons == ("completeness has no evidence (threshold 0.95)",)
-        assert self.day((1.0, 1.0, True), (None, None, False), strict=True).state == "held"
-
-    def test_a_day_without_any_quality_says_so(self) -> None:
-        scores = self.day((1.0, None, True))
-        assert (scores.quality, scores.state) == (None, "degraded")
-        assert scores.reasons == ("quality has no evidence (threshold 0.9)",)
-
-    def test_a_day_that_was_never_run_is_missing(self) -> None:
-        scores = judge_day((), (), THRESHOLDS)
-        assert (scores.state, scores.completeness, scores.quality) == ("missing", None, None)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,11 +42,21 @@ def leftovers(directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file()]
 
 
-def tardis_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith(("tardis", "asyncio"))]
+@pytest.fixture
+def left_threads() -> Callable[[], list[str]]:
+    """Names of the client's threads that were not there when the test began."""
+    before = set(threading.enumerate())
+
+    def left() -> list[str]:
+        started = [t for t in threading.enumerate() if t not in before]
+        return [t.name for t in started if t.name.startswith(("tardis", "asyncio"))]
+
+    return left
 
 
-def test_each_feed_arrives_with_its_file_url_and_size(vendor, answer, tardis_settings, tmp_path):
+def test_each_feed_arrives_with_its_file_url_and_size(
+    vendor, answer, tardis_settings, tmp_path, left_threads
+):
     files = dict(TardisClient(tardis_settings()).fetch([BTC, ETH], DAY, tmp_path / "new"))
     assert set(files) == {BTC, ETH}
     download = files[BTC]
@@ -55,7 +66,7 @@ def test_each_feed_arrives_with_its_file_url_and_size(vendor, answer, tardis_set
     assert download.bytes == len(answer().body)
     assert sorted(vendor.paths) == [path_of(BTC), path_of(ETH)]
     assert set(vendor.keys) == {"Bearer a-key"}
-    assert tardis_threads() == []
+    assert left_threads() == []
 
 
 def test_a_symbol_is_percent_encoded_as_the_vendor_does(vendor, tardis_settings, tmp_path):
@@ -219,7 +230,9 @@ def test_another_refusal_is_permanent_but_does_not_pass_for_absent(
     assert not isinstance(result, FeedAbsent)
 
 
-def test_a_missing_key_fails_the_run_at_once_and_says_what_to_set(vendor, answer, tardis_settings, tmp_path):
+def test_a_missing_key_fails_the_run_at_once_and_says_what_to_set(
+    vendor, answer, tardis_settings, tmp_path, left_threads
+):
     slow = [Feed("binance", "trades", f"S{i}") for i in range(5)]
     vendor.scripts.update({path_of(feed): [answer(delay=3)] for feed in slow})
     vendor.scripts[path_of(BTC)] = [answer.error(401, 0)]
@@ -232,7 +245,7 @@ def test_a_missing_key_fails_the_run_at_once_and_says_what_to_set(vendor, answer
         "(only the first day of each month is free)"
     )
     assert leftovers(tmp_path) == []
-    assert tardis_threads() == []
+    assert left_threads() == []
 
 
 @pytest.mark.parametrize(
@@ -285,7 +298,9 @@ def test_a_file_system_that_takes_no_more_fails_the_run_and_is_named(vendor, tar
     assert leftovers(tmp_path) == []
 
 
-def test_closing_early_cancels_the_rest_and_leaves_nothing(vendor, answer, tardis_settings, tmp_path):
+def test_closing_early_cancels_the_rest_and_leaves_nothing(
+    vendor, answer, tardis_settings, tmp_path, left_threads
+):
     slow = [Feed("binance", "trades", f"S{i}") for i in range(5)]
     vendor.scripts.update({path_of(feed): [answer(delay=3, cut=True)] for feed in slow})
     began = time.monotonic()
@@ -296,7 +311,7 @@ def test_closing_early_cancels_the_rest_and_leaves_nothing(vendor, answer, tardi
     assert time.monotonic() - began < 2
     assert leftovers(tmp_path) == [kept.path]
     assert [path.name for path in tmp_path.iterdir()] == [kept.path.parent.name]
-    assert tardis_threads() == []
+    assert left_threads() == []
 
 
 def test_a_fetch_works_inside_a_running_event_loop(vendor, tardis_settings, tmp_path):

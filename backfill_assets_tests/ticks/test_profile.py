@@ -14,6 +14,7 @@ import pytest
 from backfill_assets.days import start_us
 from backfill_assets.feeds import Feed
 from backfill_assets.quality.profiles import FeedProfile, Gap, Hole
+from backfill_assets.settings import CountingSettings, ThresholdSettings
 from backfill_assets.ticks import profile as profile_module
 from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_hash
 
@@ -129,6 +130,7 @@ def expected_symbol(rows: list[Row]) -> dict[str, Any]:
         "missing_in_short_holes": sum(n for n in lengths if n <= 5) if ids else None,
         "duplicate_rows": duplicates,
         "conflicting_rows": conflicts,
+        "id_resets": sum(b < a - 100_000 for a, b in itertools.pairwise(ids)),
         "gaps": tuple(sorted((gaps[n] for n in longest), key=lambda g: (g.start_us, g.end_us))),
         "gap_count": len(gaps),
         "minute_rows": tuple(minutes),
@@ -141,9 +143,18 @@ def expected_feed(rows: list[Row]) -> dict[str, Any]:
     ahead = sorted(
         min(max((t - a) // 1000, -60_000), 60_000) * 1000 for t, a in zip(times, local, strict=True)
     )
+    offset = ahead[math.ceil(0.99 * len(rows)) - 1]
+    hours: list[list[int]] = [[] for _ in range(24)]
+    for t, a in zip(times, local, strict=True):
+        hours[min(max((a - START) // 3_600_000_000, 0), 23)].append(
+            min(max(-((t - a) // 1000), -60_000), 60_000) * 1000
+        )
     return {
         "rows": len(rows),
         "has_header": True,
+        "clock_residual_rows": sum(n > max(offset, 0) + 250_000 for n in ahead),
+        "hour_latency_us": tuple(sorted(h)[math.ceil(len(h) / 2) - 1] if h else None for h in hours),
+        "hour_rows": tuple(map(len, hours)),
         "first_timestamp_us": min(times),
         "last_timestamp_us": max(times),
         "first_local_timestamp_us": min(local),
@@ -153,7 +164,7 @@ def expected_feed(rows: list[Row]) -> dict[str, Any]:
         "local_decreases": sum(b < a for a, b in itertools.pairwise(local)),
         "misplaced_rows": sum(not START - SEAM <= t < END + SEAM for t in times),
         "ahead_rows": sum(t > a for t, a in zip(times, local, strict=True)),
-        "clock_offset_p99_us": ahead[math.ceil(0.99 * len(rows)) - 1],
+        "clock_offset_p99_us": offset,
         "invalid_price_rows": sum(not positive(r[5]) for r in rows),
         "invalid_amount_rows": sum(not positive(r[6]) for r in rows),
         "crossed_rows": 0,
@@ -369,7 +380,10 @@ def test_the_hash_of_parameters_tells_profiles_apart(monkeypatch: pytest.MonkeyP
     first = profile_parameters_hash(ProfileParameters())
     assert first == profile_parameters_hash(ProfileParameters(seam_window_us=SEAM))
     assert first != profile_parameters_hash(ProfileParameters(seam_window_us=0))
-    monkeypatch.setattr(profile_module, "PROFILE_VERSION", 2)
+    assert first != profile_parameters_hash(ProfileParameters(counting=CountingSettings(resent_rows=11)))
+    assert first == profile_parameters_hash(ProfileParameters.of(ThresholdSettings()))
+    assert first != profile_parameters_hash(ProfileParameters.of(ThresholdSettings(seam_window_seconds=1)))
+    monkeypatch.setattr(profile_module, "PROFILE_VERSION", 0)
     assert first != profile_parameters_hash(ProfileParameters())
 
 
@@ -382,3 +396,20 @@ def test_arrivals_belong_to_the_day_from_its_first_to_its_last_microsecond(decod
     rows = [("BTCUSDT", START, at, "", "buy", "1", "1") for at in (START - 1, START, END - 1, END)]
     profile = decode_body("trades", body(rows))[0].profile
     assert (profile.local_before_day, profile.local_after_day, profile.local_decreases) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("usual_ms", "ahead_ms", "residuals"),
+    [(-20, 250, 0), (-20, 251, 1), (0, 251, 1), (1_200, 1_450, 0), (1_200, 1_451, 1), (-20, 70_000, 1)],
+)
+def test_a_row_is_ahead_beyond_the_offset_from_a_quarter_of_a_second_on(
+    usual_ms: int, ahead_ms: int, residuals: int, decode_body: Any
+) -> None:
+    ahead = [usual_ms] * 300
+    ahead[150] = ahead_ms
+    rows = [
+        ("BTCUSDT", START + (10_000 * n + by) * 1_000, START + 10_000_000 * n, str(n), "buy", "1", "1")
+        for n, by in enumerate(ahead, 1)
+    ]
+    profile = decode_body("trades", body(rows))[0].profile
+    assert (profile.clock_offset_p99_us, profile.clock_residual_rows) == (usual_ms * 1_000, residuals)

@@ -1,0 +1,44 @@
+"""What was traded on a day in US dollars, by market: the baseline's content, from the day's candles."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from backfill_assets.candles.day import merged_candles
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.baseline import market
+from backfill_assets.settings import Settings
+
+#: Quote currencies that count as one dollar; their own ups and downs are far below what weights can tell.
+DOLLARS: Final = frozenset({"USD", "USDT", "USDC", "BUSD"})
+_DAY: Final = "1d"
+
+
+def notional_usd(store: Store, day: str, settings: Settings) -> dict[str, float]:
+    """Σ price·amount of the day's accepted trades, in dollars, by market.
+
+    A quote currency that is no dollar is priced by the vwap of the pairs of it against a dollar on the same
+    day, over all venues; a market whose quote currency has no such pair is left out.
+    """
+    rows = merged_candles(store, day, settings, [_DAY]).select(
+        ["exchange", "symbol", "volume", "quote_volume"]
+    )
+    days = rows.to_pylist()
+    base: dict[str, float] = {}
+    quote: dict[str, float] = {}
+    for row in days:
+        coin, currency = _pair(row["symbol"])
+        if currency in DOLLARS:
+            base[coin] = base.get(coin, 0.0) + row["volume"]
+            quote[coin] = quote.get(coin, 0.0) + row["quote_volume"]
+    prices = {coin: quote[coin] / base[coin] for coin in base if base[coin] > 0} | dict.fromkeys(DOLLARS, 1.0)
+    return {
+        market(row["exchange"], row["symbol"]): row["quote_volume"] * prices[_pair(row["symbol"])[1]]
+        for row in days
+        if _pair(row["symbol"])[1] in prices
+    }
+
+
+def _pair(symbol: str) -> tuple[str, str]:
+    coin, _, currency = symbol.partition("-")
+    return coin, currency

@@ -1,0 +1,188 @@
+"""What every bucket of a market's day shows: traded or not, and how sure that is.
+
+A candle table has no row for an empty bucket, so a reader cannot tell a quiet minute from a lost one. The
+states can. They are kept for the base timeframe, run by run; larger buckets follow from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_MINUTE, MICROSECONDS_PER_SECOND
+from backfill_assets.feeds import Feed
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.completeness import EvidenceClass
+from backfill_assets.quality.profiles import SymbolProfile
+from backfill_assets.settings import TIMEFRAMES
+
+#: In order of precedence. ``traded_partial``: trades, and ids or a file that are lost there too.
+#: ``proven_empty``: every id around it is present and none lies in it. ``outage``: no trades during a known
+#: outage. ``missing``: no trades, where ids or the whole file are lost. ``empty_unproven``: no trades, and no
+#: ids that would prove it.
+State = Literal["traded_partial", "traded", "proven_empty", "outage", "missing", "empty_unproven"]
+STATES: Final[tuple[State, ...]] = (
+    "traded_partial", "traded", "proven_empty", "outage", "missing", "empty_unproven",
+)  # fmt: skip
+
+MINUTES: Final = MICROSECONDS_PER_DAY // MICROSECONDS_PER_MINUTE
+
+Range = tuple[int, int]
+Runs = tuple[tuple[State, int], ...]
+
+
+class CoverageRecord(BaseModel):
+    """States of a feed's minutes by canonical symbol, as runs (state, minutes) that add up to a day."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    feed: str
+    day: str
+    #: Hash of everything that the states rest on.
+    inputs: str
+    symbols: dict[str, Runs]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Time ranges of a market's day in microseconds, both ends included: what is lost, proven, out."""
+
+    lost: tuple[Range, ...] = ()
+    proven: tuple[Range, ...] = ()
+    outages: tuple[Range, ...] = ()
+
+
+def evidence_of(
+    kind: EvidenceClass | None,
+    profile: SymbolProfile,
+    day: Range,
+    *,
+    previous_id: int | None,
+    following_id: int | None,
+    legitimate_hole: int,
+) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
+    """Ranges in which ids are lost, and in which the ids prove that every trade is there.
+
+    Parameters
+    ----------
+    kind
+        Class of the symbol's ids: A proves, B only shows losses, C shows nothing.
+    day
+        First and last microsecond.
+    previous_id, following_id
+        The accepted neighbours' ids nearest to the day; None where they are not here or have none.
+    legitimate_hole
+        Longest run of missing ids that venues of class B leave themselves.
+    """
+    low, high = profile.id_min, profile.id_max
+    first, last = profile.first_trade_us, profile.last_trade_us
+    if kind not in ("A", "B") or low is None or high is None or first is None or last is None:
+        return (), ()
+    allowed = legitimate_hole if kind == "B" else 0
+    lost = [
+        (h.after_us, h.before_us) for h in profile.holes if h.last_missing - h.first_missing + 1 > allowed
+    ]
+    if previous_id is not None and low - previous_id - 1 > allowed:
+        lost.append((day[0], first))
+    if following_id is not None and following_id - high - 1 > allowed:
+        lost.append((last, day[1]))
+    all_listed = (profile.hole_count or 0) <= len(profile.holes)
+    if kind == "B" or not all_listed:
+        return tuple(lost), ()
+    joined = [(first, last)]
+    if previous_id is not None and previous_id + 1 == low:
+        joined.append((day[0], first))
+    if following_id is not None and high + 1 == following_id:
+        joined.append((last, day[1]))
+    return tuple(lost), tuple(joined)
+
+
+def minute_states(traded: Iterable[int], evidence: Evidence, start_us: int) -> list[State]:
+    """States of the day's minutes.
+
+    Parameters
+    ----------
+    traded
+        Minutes of the day that have a candle.
+    start_us
+        First microsecond of the day.
+    """
+    with_trades = set(traded)
+    lost, out = (_touched(ranges, start_us) for ranges in (evidence.lost, evidence.outages))
+    proven = _inside(evidence.proven, start_us) - lost
+    states: list[State] = []
+    for minute in range(MINUTES):
+        if minute in with_trades:
+            states.append("traded_partial" if minute in lost else "traded")
+        elif minute in proven:
+            states.append("proven_empty")
+        elif minute in out:
+            states.append("outage")
+        else:
+            states.append("missing" if minute in lost else "empty_unproven")
+    return states
+
+
+def bucket_states(minutes: Sequence[State], timeframe: str) -> list[State]:
+    """States of a larger timeframe's buckets.
+
+    A bucket with trades is partial if any of its minutes is partial or missing; one without is proven empty
+    only if all of its minutes are.
+    """
+    step = TIMEFRAMES[timeframe] * MICROSECONDS_PER_SECOND // MICROSECONDS_PER_MINUTE
+    return [_together(minutes[i : i + step]) for i in range(0, len(minutes), step)]
+
+
+def encode(states: Sequence[State]) -> Runs:
+    """States as runs."""
+    return tuple((state, sum(1 for _ in run)) for state, run in groupby(states))
+
+
+def decode(runs: Runs) -> list[State]:
+    """Runs as states, one per minute."""
+    return [state for state, length in runs for _ in range(length)]
+
+
+def load_coverage(store: Store, feed: Feed, day: str) -> CoverageRecord | None:
+    """Return the feed's states; None if they were never made."""
+    return documents.load(store, paths.coverage(feed, day), CoverageRecord)[0]
+
+
+def save_coverage(store: Store, feed: Feed, record: CoverageRecord) -> None:
+    """Keep the states in place of earlier ones."""
+    documents.update(store, paths.coverage(feed, record.day), CoverageRecord, lambda _: record)
+
+
+def _together(states: Sequence[State]) -> State:
+    found = set(states)
+    if found & {"traded", "traded_partial"}:
+        return "traded_partial" if found & {"traded_partial", "missing"} else "traded"
+    if found == {"proven_empty"}:
+        return "proven_empty"
+    return next(state for state in STATES[3:] if state in found)
+
+
+def _touched(ranges: Iterable[Range], start_us: int) -> set[int]:
+    """Minutes that share a moment with a range."""
+    found: set[int] = set()
+    for first, last in ranges:
+        low = max(0, (first - start_us) // MICROSECONDS_PER_MINUTE)
+        high = min(MINUTES - 1, (last - start_us) // MICROSECONDS_PER_MINUTE)
+        found.update(range(low, high + 1))
+    return found
+
+
+def _inside(ranges: Sequence[Range], start_us: int) -> set[int]:
+    """Minutes that lie wholly in the union of ranges that meet each other's ends."""
+    if not ranges:
+        return set()
+    # The ranges are the file's own span and its joined sides, so their union is one range.
+    low, high = min(first for first, _ in ranges), max(last for _, last in ranges)
+    first = -((start_us - low) // MICROSECONDS_PER_MINUTE)
+    last = (high + 1 - start_us) // MICROSECONDS_PER_MINUTE
+    return set(range(max(0, first), min(MINUTES, last)))

@@ -1,0 +1,40 @@
+"""The node ``report``: the pages of a day and its month, written for good, degraded and held days alike.
+
+It depends on the lake alone, so a day that may not be published has its page too. Of what a run can do next
+it comes last, so that the page tells what was published.
+"""
+
+import dagster as dg
+
+from backfill_assets.lake.resource import LakeResource
+from backfill_assets.lake.store import GCS_SCHEME
+from backfill_assets.orchestration import OWNERS, failures_as_dagster
+from backfill_assets.partitions import daily
+from backfill_assets.report.publish import write_reports
+
+#: Google's address at which a person with the right to it sees an object of a bucket.
+BROWSABLE = "https://storage.cloud.google.com/"
+
+
+@dg.asset(
+    deps=["ticks", "candles"],
+    partitions_def=daily,
+    group_name="report",
+    owners=OWNERS,
+    kinds={"html"},
+    op_tags={"dagster/priority": "-1"},
+    description=(
+        "The page of the day: scores, verdicts, minutes, candles, gaps and what was published; and the "
+        "overview of its month. Written for held days too."
+    ),
+)
+def report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult[None]:
+    """One HTML file per day, in the lake."""
+    with failures_as_dagster():
+        store = lake.store()
+        uri = store.uri_of(write_reports(store, lake.settings(), context.partition_key))
+    if uri.startswith(GCS_SCHEME):
+        page: dg.MetadataValue = dg.MetadataValue.url(BROWSABLE + uri.removeprefix(GCS_SCHEME))
+    else:
+        page = dg.MetadataValue.path(uri)
+    return dg.MaterializeResult(metadata={"page": page})

@@ -1,0 +1,111 @@
+"""What the prices of trades tell as they pass: spikes, rows off the grid, and how long a price stood still.
+
+``quality.profiles`` says what each number means; here is how they are had without keeping rows. Of each
+symbol the last 2,050 prices are kept (33 kB, taken as they come). A trade is judged when its neighbours after
+it are known, by the scatter of the 2,000 trades around the end of its block of 500 (the first 2,000 are one
+block): 1.4826 × the median distance of their log prices from the median of each one's own 50. Distances from
+one median of all 2,000 would measure how far the market went, and let a wrong price in a thin pair pass. The
+distances of its own neighbours from their median count too: in a wild quarter of an hour every peak of the
+price is further from its neighbours than the rest of the day lets expect.
+Where no step of the price is known, the fifth smallest move between two of these trades stands for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from backfill_assets.quality.profiles import Spike, Stretch
+from backfill_assets.settings import CountingSettings
+
+if TYPE_CHECKING:
+    from backfill_assets.ticks.profile import Rows
+
+LISTED_SPIKES: Final = 100
+
+#: Price steps by the text of the file's symbol column: all that are valid at some time of the day.
+Grids = Mapping[str, tuple[float, ...]]
+
+
+class Prices:
+    """State of the price kernels for every symbol of a file; a symbol is known by its number."""
+
+    def __init__(self, counting: CountingSettings, grids: Grids) -> None:
+        import numpy as np
+
+        from backfill_assets.ticks import price_kernels
+
+        self._np: Any = np
+        self._k: Any = price_kernels
+        self._known_grids = grids
+        near, many = counting.spike_neighbours, counting.spike_scatter_trades
+        self._shape = np.array([near, counting.spike_least_neighbours, many], np.int64)
+        self._limits = np.array([counting.spike_multiple, counting.spike_least_scatter_bp * 1e-4])
+        self._counts = np.zeros((1, self._k.P_SIZE), np.int64)
+        self._values = np.zeros((1, self._k.V_SIZE))
+        self._grids = np.zeros((1, self._k.GRIDS))
+        # Zeroed memory is only taken from the system when it is touched.
+        self._prices = np.zeros((1, near + many))
+        self._price_times = np.zeros((1, near + many), np.int64)
+        self._spike_times = np.zeros((1, LISTED_SPIKES), np.int64)
+        self._spike_prices = np.zeros((1, LISTED_SPIKES))
+
+    def make_room(self, symbols: int) -> None:
+        """Let there be room for this many symbols."""
+        while symbols > len(self._counts):
+            for name in ("counts", "values", "grids", "prices", "price_times", "spike_times", "spike_prices"):
+                setattr(self, f"_{name}", self._doubled(getattr(self, f"_{name}")))
+
+    def _doubled(self, array: Any) -> Any:
+        larger = self._np.zeros((2 * len(array), array.shape[1]), array.dtype)
+        larger[: len(array)] = array
+        return larger
+
+    def name(self, symbol: int, text: str) -> None:
+        """Say which symbol the number stands for; its steps are not judged if unknown or too many."""
+        steps = sorted(set(self._known_grids.get(text, ())))
+        if steps and steps[0] > 0 and len(steps) <= self._k.GRIDS:
+            self._grids[symbol, : len(steps)] = steps
+
+    def add(self, rows: Rows, symbol_of: Any, start: int, stop: int) -> None:
+        """Count the rows from ``start`` to before ``stop``."""
+        self._k.count_prices(
+            rows.times, rows.locals, rows.price, rows.amount, rows.codes, symbol_of, start, stop,
+            *self._state(),
+        )  # fmt: skip
+
+    def _state(self) -> tuple[Any, ...]:
+        return (
+            self._counts, self._values, self._grids, self._prices, self._price_times, self._spike_times,
+            self._spike_prices, self._shape, self._limits,
+        )  # fmt: skip
+
+    def finish(self, symbol: int) -> dict[str, Any]:
+        """The symbol's part of ``SymbolProfile``; ends its counting."""
+        k = self._k
+        k.end_prices(symbol, *self._state())
+        c = self._counts[symbol].tolist()
+        listed = min(c[k.P_SPIKES], LISTED_SPIKES)
+        spikes = zip(
+            self._spike_times[symbol, :listed].tolist(),
+            self._spike_prices[symbol, :listed].tolist(),
+            strict=True,
+        )
+        steps = tuple(step for step in self._grids[symbol].tolist() if step)
+        most, longest = (
+            Stretch(start_us=c[at + 1], end_us=c[at + 2], rows=c[at], price=float(price)) if c[at] else None
+            for at, price in (
+                (k.P_MOST_ROWS, self._values[symbol, k.V_MOST]),
+                (k.P_LONG_ROWS, self._values[symbol, k.V_LONG]),
+            )
+        )
+        return {
+            "spike_count": c[k.P_SPIKES],
+            "spikes": tuple(Spike(time_us=time, price=price) for time, price in spikes),
+            "unjudged_prices": c[k.P_UNJUDGED],
+            "price_increments": steps,
+            "off_grid_rows": c[k.P_OFF_GRID] if steps else None,
+            "off_finer_grid_rows": c[k.P_OFF_FINER] if steps else None,
+            "most_rows_at_one_price": most,
+            "longest_at_one_price": longest,
+        }

@@ -1,0 +1,76 @@
+# mypy: disable-error-code="no-untyped-def"
+"""The loop that finds blocks of rows sent twice where no id tells, compiled.
+
+A capture that reconnects may get the last trades again. With ids each of them counts as a duplicate; without,
+equal rows are no evidence one by one (an order that is filled in equal parts has them), but many different
+rows that come at once and repeat earlier ones in their order are.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from backfill_assets.ticks.jit import kernel
+
+# Columns of a symbol's counts.
+(
+    R_ROWS, R_LOCAL, R_PREVIOUS, R_DIFFERENT, R_REPEATED, R_BLOCKS, R_BLOCK_ROWS, R_SIZE,
+) = range(8)  # fmt: skip
+
+_I64, _I32, _I64_2 = nb.int64[::1], nb.int32[::1], nb.int64[:, ::1]
+_U = np.uint64
+
+
+@nb.njit
+def end_block(counts, least):
+    """Count the repeats so far if they are a block, and start anew."""
+    if counts[R_DIFFERENT] >= least:
+        counts[R_BLOCKS] += 1
+        counts[R_BLOCK_ROWS] += counts[R_REPEATED]
+    counts[R_DIFFERENT] = 0
+    counts[R_REPEATED] = 0
+    counts[R_PREVIOUS] = -1
+
+
+@kernel(
+    nb.void(
+        _I64, _I64, _I64, _I64, nb.uint8[::1], _I64, _I32, _I32,  # rows and the symbol of each code
+        nb.int64, nb.int64, nb.int64, _I64_2, nb.uint64[:, ::1],  # start, stop, least, counts, window
+    )
+)  # fmt: skip
+def count_resent(times, locals_, price_bits, amount_bits, side, ids, codes, symbol_of, start, stop, least,
+                 counts, window):  # fmt: skip
+    """Runs of rows of one arrival, each equal to an earlier row, in the order of those.
+
+    ``window`` keeps (payload, number of its first row), direct-mapped by payload. Rows of equal payload stand
+    for the first of them, so a run may stay at a row but not go back; ``least`` counts the different ones.
+    """
+    mask = window.shape[0] - 1
+    for i in range(start, stop):
+        if ids[i] >= 0:
+            continue
+        s = np.int64(symbol_of[codes[i]])
+        row = counts[s, R_ROWS]
+        counts[s, R_ROWS] = row + 1
+        if row == 0 or locals_[i] != counts[s, R_LOCAL]:
+            end_block(counts[s], least)
+            counts[s, R_LOCAL] = locals_[i]
+        payload = (_U(times[i]) + _U(s) * _U(0xD6E8FEB86659FD93)) * _U(0x9E3779B97F4A7C15)
+        payload = (payload ^ (payload >> _U(29)) ^ _U(price_bits[i])) * _U(0xBF58476D1CE4E5B9)
+        payload = (payload ^ (payload >> _U(32)) ^ _U(amount_bits[i])) * _U(0x94D049BB133111EB)
+        payload = (payload ^ (payload >> _U(30)) ^ _U(side[i])) * _U(0xBF58476D1CE4E5B9)
+        payload ^= payload >> _U(31)
+        w = np.int64(payload & _U(mask))
+        if window[w, 0] != payload:
+            window[w, 0] = payload
+            window[w, 1] = _U(row)
+            end_block(counts[s], least)
+            continue
+        first = np.int64(window[w, 1])
+        if first < counts[s, R_PREVIOUS]:
+            end_block(counts[s], least)
+        if first > counts[s, R_PREVIOUS]:
+            counts[s, R_DIFFERENT] += 1
+            counts[s, R_PREVIOUS] = first
+        counts[s, R_REPEATED] += 1

@@ -1,0 +1,148 @@
+"""States of buckets: what trades, holes, ids, outages and a missing file make of a minute, and of an hour."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backfill_assets.quality.completeness import evidence_class
+from backfill_assets.quality.coverage import (
+    MINUTES,
+    STATES,
+    Evidence,
+    State,
+    bucket_states,
+    decode,
+    encode,
+    evidence_of,
+    minute_states,
+)
+from backfill_assets.quality.profiles import Hole
+from backfill_assets_tests.quality.quality_samples import DAY, END, SECOND, START, holes, symbol, without_ids
+
+MINUTE = 60 * SECOND
+WHOLE = (START, END - 1)
+
+
+def ranges(profile: Any, exchange: str = "binance", **around: int | None) -> Any:
+    kind = evidence_class(exchange, DAY, profile)
+    given = {"previous_id": None, "following_id": None, **around}
+    return evidence_of(kind, profile, WHOLE, legitimate_hole=5, **given)
+
+
+def states(traded: set[int], profile: Any, outages: tuple[Any, ...] = (), **around: Any) -> list[State]:
+    lost, proven = ranges(profile, **around)
+    return minute_states(traded, Evidence(lost, proven, outages), START)
+
+
+def at(minute: int, second: int = 0) -> int:
+    return START + minute * MINUTE + second * SECOND
+
+
+def hole(first: int, last: int, after: int, before: int) -> dict[str, Any]:
+    return {
+        **holes((first, last)),
+        "holes": (Hole(first_missing=first, last_missing=last, after_us=after, before_us=before),),
+    }
+
+
+def test_contiguous_ids_prove_every_silent_minute_between_the_first_and_the_last_trade() -> None:
+    found = states({10, 700}, symbol(first_trade_us=at(10, 30), last_trade_us=at(700, 10)))
+    assert found[10] == found[700] == "traded"
+    assert set(found[11:700]) == {"proven_empty"}
+    assert set(found[:10]) == set(found[701:]) == {"empty_unproven"}
+
+
+@pytest.mark.parametrize(
+    ("around", "head", "tail"),
+    [
+        ({"previous_id": 1000}, "proven_empty", "empty_unproven"),
+        ({"following_id": 10_001}, "empty_unproven", "proven_empty"),
+        ({"previous_id": 1000, "following_id": 10_001}, "proven_empty", "proven_empty"),
+        ({"previous_id": 999}, "missing", "empty_unproven"),
+        ({"following_id": 10_002}, "empty_unproven", "missing"),
+        ({"previous_id": 1001}, "empty_unproven", "empty_unproven"),
+    ],
+)
+def test_the_edges_are_proven_by_the_neighbours_ids_alone(
+    around: dict[str, int], head: str, tail: str
+) -> None:
+    found = states({10, 700}, symbol(first_trade_us=at(10, 30), last_trade_us=at(700, 10)), **around)
+    assert (set(found[:10]), set(found[701:])) == ({head}, {tail})
+    assert found[500] == "proven_empty"
+    assert found[10] == ("traded_partial" if head == "missing" else "traded")
+
+
+def test_a_hole_touches_the_minutes_of_its_time_range_and_no_other() -> None:
+    lossy = symbol(**hole(2000, 2009, at(100, 59), at(103, 0)))
+    found = states({100, 103, 104}, lossy)
+    assert found[99:105] == [
+        "proven_empty", "traded_partial", "missing", "missing", "traded_partial", "traded",
+    ]  # fmt: skip
+
+
+def test_a_hole_within_one_minute_makes_it_partial() -> None:
+    found = states({100}, symbol(**hole(2000, 2000, at(100, 10), at(100, 20))))
+    assert [m for m, s in enumerate(found) if s == "traded_partial"] == [100]
+
+
+def test_holes_that_the_profile_no_longer_lists_leave_nothing_proven() -> None:
+    whole = states({100}, symbol())
+    assert "proven_empty" in whole
+    assert "proven_empty" not in states({100}, symbol(hole_count=1001))
+
+
+@pytest.mark.parametrize(("last", "state"), [(2004, "empty_unproven"), (2005, "missing")])
+def test_ids_with_legitimate_holes_show_losses_but_prove_nothing(last: int, state: str) -> None:
+    found = states(set(), symbol(**hole(2000, last, at(100), at(110))), exchange="binance-futures")
+    assert (found[105], found[50]) == (state, "empty_unproven")
+
+
+def test_without_ids_an_empty_minute_stays_unproven() -> None:
+    assert set(states({5}, without_ids())) == {"traded", "empty_unproven"}
+
+
+def test_an_outage_explains_silence_but_not_where_the_ids_prove_that_nothing_was_lost() -> None:
+    outage = ((at(200), at(260) - 1),)
+    found = states({210}, without_ids(), outage)
+    assert found[199:212] == ["empty_unproven", *["outage"] * 10, "traded", "outage"]
+    assert (found[259], found[260]) == ("outage", "empty_unproven")
+    assert set(states({210}, symbol(), outage)[200:260]) == {"proven_empty", "traded"}
+    lossy = symbol(**hole(2000, 2100, at(200), at(300)))
+    assert (states(set(), lossy, outage)[230], states(set(), lossy, outage)[270]) == ("outage", "missing")
+
+
+def test_a_day_without_a_file_is_missing_but_for_what_the_neighbours_files_bring() -> None:
+    found = minute_states({0}, Evidence(lost=(WHOLE,)), START)
+    assert found == ["traded_partial", *["missing"] * (MINUTES - 1)]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "bucket"),
+    [
+        (["traded"] * 5, "traded"),
+        (["traded", *["proven_empty"] * 4], "traded"),
+        (["traded", *["empty_unproven"] * 4], "traded"),
+        (["traded", "outage", *["empty_unproven"] * 3], "traded"),
+        (["traded", "missing", *["proven_empty"] * 3], "traded_partial"),
+        (["traded", "traded_partial", *["proven_empty"] * 3], "traded_partial"),
+        (["proven_empty"] * 5, "proven_empty"),
+        ([*["proven_empty"] * 4, "empty_unproven"], "empty_unproven"),
+        ([*["proven_empty"] * 4, "outage"], "outage"),
+        (["missing", "outage", *["proven_empty"] * 3], "outage"),
+        (["missing", *["empty_unproven"] * 4], "missing"),
+    ],
+)
+def test_a_larger_bucket_is_as_sure_as_its_minutes_allow(minutes: list[State], bucket: str) -> None:
+    assert bucket_states(minutes, "5m") == [bucket]
+    assert bucket_states(minutes, "1m") == minutes
+
+
+def test_states_survive_being_kept_as_runs() -> None:
+    found = states({10, 11, 700}, symbol(**hole(2000, 2100, at(200), at(300))))
+    runs = encode(found)
+    assert decode(runs) == found
+    assert sum(length for _, length in runs) == MINUTES
+    assert len(runs) < 10
+    assert {state for state, _ in runs} <= set(STATES)
