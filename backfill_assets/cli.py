@@ -142,24 +142,60 @@ def coverage(day: str, exchange: str | None, symbol: str | None, timeframe: str)
 @click.option("--start", type=DAY, help="Measure this day and later ones again; default: days not in it yet.")
 @click.option("--end", type=DAY, help="The last day to measure.")
 def baseline(start: str | None, end: str | None) -> None:
-    """Measure what published days were like; feeds of later days are weighed by it when they are run."""
+    """Measure what published days were like; later days are weighed and judged by it when they are run."""
     from backfill_assets.candles.notional import notional_usd
     from backfill_assets.lake.store import open_store
-    from backfill_assets.quality.baseline import add_days, load_baseline
+    from backfill_assets.quality.baseline import accepted_rows, add_days, load_baseline
     from backfill_assets.settings import current_settings
     from backfill_assets.warehouse.catalog import CANDLES
     from backfill_assets.warehouse.ledger import published_days
 
     settings = current_settings()
     store = open_store(settings.lake)
-    known = load_baseline(store).notional_usd
+    known = load_baseline(store).days
     days = [
         day
         for day in published_days(store, CANDLES.name)
         if (start is None or day >= start) and (end is None or day <= end) and (start or day not in known)
     ]
-    stored = add_days(store, {day: notional_usd(store, day, settings) for day in days})
-    click.echo(f"baseline {stored.version}: {len(stored.notional_usd)} days, {len(days)} measured now")
+    notional = {day: notional_usd(store, day, settings) for day in days}
+    stored = add_days(store, notional, {day: accepted_rows(store, day) for day in days})
+    click.echo(f"baseline {stored.version}: {len(stored.days)} days, {len(days)} measured now")
+
+
+@main.command()
+@click.option("--date", "day", type=DAY, required=True, help="Day of the feed's file, in UTC.")
+@click.option("--feed", help="exchange/data_type/SYMBOL; default: every feed with a pending version.")
+@click.option("--reason", required=True, help="Why it shall count; shown wherever the verdict is.")
+def approve(day: str, feed: str | None, reason: str) -> None:
+    """Let a pending version count, whatever its verdict; the next run of the day publishes it."""
+    from backfill_assets.lake.store import open_store
+    from backfill_assets.quality.decisions import PUBLISH_COMMAND
+    from backfill_assets.quality.decisions import approve as approve_feeds
+    from backfill_assets.settings import current_settings
+
+    settings = current_settings()
+    decided = approve_feeds(open_store(settings.lake), day, feed, reason, settings.thresholds)
+    for one in decided:
+        click.echo("\n".join(one.lines))
+    click.echo(f"{day} is {decided[0].day_state}; publish it: {PUBLISH_COMMAND.format(day=day)}")
+
+
+@main.command()
+@click.option("--date", "day", type=DAY, required=True, help="Day of the feed's file, in UTC.")
+@click.option("--feed", required=True, help="exchange/data_type/SYMBOL")
+@click.option("--reason", required=True, help="Why it shall not count.")
+def retract(day: str, feed: str, reason: str) -> None:
+    """Withdraw the version that counts, until it is approved; the next run of the day takes it out."""
+    from backfill_assets.lake.store import open_store
+    from backfill_assets.quality.decisions import PUBLISH_COMMAND
+    from backfill_assets.quality.decisions import retract as retract_feed
+    from backfill_assets.settings import current_settings
+
+    settings = current_settings()
+    decided = retract_feed(open_store(settings.lake), day, feed, reason, settings.thresholds)
+    click.echo("\n".join(decided.lines))
+    click.echo(f"{day} is {decided.day_state}; publish that: {PUBLISH_COMMAND.format(day=day)}")
 
 
 @main.command()

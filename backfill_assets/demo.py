@@ -22,6 +22,7 @@ from rich.table import Table as RichTable
 
 from backfill_assets.automation.backfills import checked_days
 from backfill_assets.failures import SettingsError
+from backfill_assets.lake import paths
 from backfill_assets.lake.store import open_store
 from backfill_assets.orchestration import open_instance
 from backfill_assets.quality.day import JudgedDay, judge
@@ -65,7 +66,7 @@ def run_demo(day: str) -> int:
             f"[red]The run failed; the day is {judged.scores.state}.[/] See above, or run `make ui`."
         )
         return 1
-    _say_next(console, settings, day)
+    _say_next(console, settings, day, store.uri_of(paths.day_report(day)))
     return 0
 
 
@@ -216,8 +217,9 @@ def _say_work(console: Console, work: Work, seconds: float) -> None:
     console.print(did, soft_wrap=True)
 
 
-def _say_next(console: Console, settings: Settings, day: str) -> None:
+def _say_next(console: Console, settings: Settings, day: str, page: str) -> None:
     lines = [
+        f"  {page}  # the page of the day, for a browser",
         f"  backfill-assets candles --date {day} --exchange binance --symbol BTC-USDT --timeframe 1h",
         "  make ui          # the graph, its checks and a backfill of January 2024 with the mouse",
     ]

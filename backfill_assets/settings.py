@@ -209,6 +209,28 @@ class RowSettings(_Strict):
     crossed_limit: float = Field(default=1e-3, gt=0)
     #: Crossed quotes that are excused: busy venues have some for moments.
     crossed_excused: int = Field(default=3, ge=0)
+    #: Spikes that witnesses were there for and none saw: a rate at which the score is 0, and how many are
+    #: excused; one order may sweep a thin book for a moment that nobody else recorded.
+    spike_limit: float = Field(default=1e-4, gt=0)
+    spike_excused: int = Field(default=3, ge=0)
+    #: A witness is asked for what it saw up to this long before and after the spike: prices reach other
+    #: venues within seconds, and clocks are off by some.
+    spike_window_seconds: float = Field(default=60, gt=0, le=3_600)
+    #: How far beyond what the market's own quotes and candles show a price is still theirs: rounding.
+    spike_market_tolerance: float = Field(default=5e-4, ge=0)
+    #: The same for other venues, from which the basis and the quote currency part a market.
+    spike_venue_tolerance: float = Field(default=5e-3, ge=0)
+    #: Rows without a single value, where the data type has values that may be null.
+    valueless_limit: float = Field(default=1e-2, gt=0)
+    valueless_excused: int = Field(default=3, ge=0)
+    #: Quotes, books and tickers: no update for longer than both is stale.
+    stale_seconds: float = Field(default=60, gt=0)
+    stale_factor: float = Field(default=100, gt=0)
+    #: So many of a venue's feeds of trades with at least so many rows (one in 10 s), silent together for
+    #: longer, mean that the capture and not the markets stood still.
+    joint_silence_seconds: float = Field(default=60, ge=5)
+    joint_silence_feeds: int = Field(default=3, ge=2)
+    joint_silence_rows: int = Field(default=8_640, ge=1)
     #: So large a share off the listed grid, but all on a finer one, means that the listing is out of date.
     stale_grid_share: Score = 0.05
     #: Offsets of the capture clock: 1.27 s was seen in real captures and is usable.
@@ -223,6 +245,35 @@ class RowSettings(_Strict):
     #: A taker's side with at least this share of the known ones, in files of at least so many rows.
     one_sided_share: float = Field(default=0.99, gt=0.5, le=1)
     one_sided_rows: int = Field(default=1_000, ge=1)
+
+
+class HistorySettings(_Strict):
+    """What the published days of the same weekday say of a day's rows."""
+
+    #: How far back: two months, as markets grow and shrink.
+    weeks: int = Field(default=8, ge=1, le=520)
+    #: With fewer such days nothing is said: the median of two days is one of them or their mean.
+    least_days: int = Field(default=4, ge=1)
+    #: Nor where fewer rows are usual: the counts of such markets vary tenfold from day to day.
+    least_rows: int = Field(default=100, ge=1)
+    #: Less than this share of the median is thinned out: it is a rate that quiet days still have.
+    share: float = Field(default=0.3, gt=0, le=1)
+
+
+class RestatementSettings(_Strict):
+    """How much a refreshed file may change before somebody must approve it."""
+
+    #: So many rows, and as many minutes, may always change: in a thin market a few are a large share.
+    excused: int = Field(default=10, ge=0)
+    #: Share of the rows that may be others: vendors add what a lost connection cost, drop what came twice.
+    rows: Score = 0.01
+    #: Share of the one-minute candles that may differ.
+    candles: Score = 0.05
+    #: How far a price of a minute may move, relatively: less than this is within many a minute's range.
+    price: float = Field(default=0.01, ge=0)
+    #: How far a minute's volume may move, as a multiple of the larger of the minute's and the mean minute's:
+    #: what a lost connection cost is often a burst, a misplaced decimal point is more than this.
+    volume: float = Field(default=5.0, ge=0)
 
 
 class ThresholdSettings(_Strict):
@@ -242,17 +293,23 @@ class ThresholdSettings(_Strict):
     missing_ids_rate: float = Field(default=1e-4, ge=0, le=1)
     #: Class A and B: a feed is quarantined when one run of missing ids is longer than this.
     longest_hole: int = Field(default=100, ge=0)
+    #: Class A and B: a feed is quarantined when holes of the ids take longer than this, outages apart.
+    lossy_seconds: float = Field(default=10, ge=0)
     #: Class B: runs of missing ids up to this length are the venue's own.
     legitimate_hole: int = Field(default=5, ge=0, le=5)
     #: Class C: silences are excused up to max(this, silence_factor × the usual gap there).
     silence_seconds: float = Field(default=5, ge=5)
     silence_factor: float = Field(default=40, gt=0)
+    #: Highest score by silences alone, without the history that would show thinned-out data.
+    uncalibrated_cap: Score = 0.99
     #: Ids that an accepted neighbour has too; more quarantine the feed, fewer count once.
     repeated_ids: int = Field(default=100, ge=0)
     #: The part of a day score that weighs feeds by their median daily notional; the rest weighs all alike.
     notional_weight: Score = 0.5
     #: How many published days before the day give that median: four weeks, every weekday alike.
     notional_days: int = Field(default=28, ge=1)
+    history: HistorySettings = HistorySettings()
+    restatement: RestatementSettings = RestatementSettings()
     #: What is counted while decoding, and what the counts of rows come to.
     counting: CountingSettings = CountingSettings()
     rows: RowSettings = RowSettings()

@@ -31,8 +31,9 @@ from backfill_assets.settings import (
     ThresholdSettings,
     load_settings,
 )
-from backfill_assets.warehouse.catalog import TABLES
+from backfill_assets.warehouse.catalog import CANDLES, TABLES
 from backfill_assets.warehouse.tables import Table
+from backfill_assets.warehouse.views import CANDLES_WITH_STATE, DAYS, VIEWS, View
 
 REPOSITORY: Final = Path(__file__).parents[1]
 README: Final = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -173,7 +174,7 @@ def test_the_commands_of_the_readme_print_what_it_shows(tmp_path: Path) -> None:
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     environment["DAGSTER_HOME"] = str(home)
     runs = documented_runs()
-    assert len(runs) == 4
+    assert len(runs) == 8
     for command, lines in runs:
         # What make adds is the environment, which is there; CI runs the target itself.
         done = subprocess.run(
@@ -257,6 +258,24 @@ def test_the_page_of_data_has_no_table_that_does_not_exist() -> None:
     assert set(re.findall(r"^### `(\w+)`$", PAGES["docs/data.md"], re.MULTILINE)) == {t.name for t in TABLES}
 
 
+def test_the_page_of_data_has_every_view_and_no_other() -> None:
+    expected = [[v.name, v.description, ", ".join(t.name for t in v.tables)] for v in VIEWS]
+    rows = table("docs/data.md", "views")
+    assert [[bare(name), said, reads.replace("`", "")] for name, said, reads in rows] == expected
+
+
+@pytest.mark.parametrize("view", [DAYS, CANDLES_WITH_STATE], ids=lambda v: v.name)
+def test_the_page_of_data_has_the_columns_that_a_view_adds(view: View) -> None:
+    of_tables = set(CANDLES.columns) if CANDLES in view.tables else set()
+    expected = [
+        [c.name, f"{c.type}{'' if c.required else ', nullable'}", c.description]
+        for c in view.columns
+        if c not in of_tables
+    ]
+    rows = table("docs/data.md", f"columns of {view.name}")
+    assert [[bare(name), kind, said] for name, kind, said in rows] == expected
+
+
 @pytest.fixture(scope="module")
 def empty_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from backfill_assets.warehouse.duckdb import DuckDBWarehouse
@@ -293,14 +312,14 @@ def test_the_page_of_scores_has_every_threshold_rule_and_constant_with_its_value
 
 def test_the_page_of_scores_has_every_number_of_the_judging_modules() -> None:
     documented = {bare(name) for name, *_ in table("docs/scores.md", "constants")}
-    for name in ("quality.completeness", "quality.rules", "quality.verdict"):
-        module = importlib.import_module(f"backfill_assets.{name}")
+    for name in ("completeness", "estimates", "losses", "rules", "verdict"):
+        module = importlib.import_module(f"backfill_assets.quality.{name}")
         source = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
         for node in source.body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 value = getattr(module, node.target.id, None)
                 if isinstance(value, int | float) and node.target.id != "RULES_VERSION":
-                    assert f"{name}.{node.target.id}" in documented
+                    assert f"quality.{name}.{node.target.id}" in documented
 
 
 # --- words -------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Which of the last days are due: pure reading of the lake, no Dagster.
 
-A day is due while it is not published everywhere and a run could change that. A held day is not asked for
-again until something about it is new.
+A day is due while it is not published everywhere, or other versions count than are published, and a run could
+change that. A held day is not asked for again until something about it is new.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from backfill_assets.lake.store import Store
 from backfill_assets.quality.day import JudgedDay, judge
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse import ledger
-from backfill_assets.warehouse.catalog import CANDLES, INSTRUMENTS, QUALITY, TICKS
+from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
+from backfill_assets.warehouse.day import ticks_fingerprint
+from backfill_assets.warehouse.overall import tick_tables
 
 
 def look_back(today: date, settings: Settings) -> list[str]:
@@ -41,13 +43,27 @@ def is_due(store: Store, day: str, settings: Settings) -> bool:
     if any(feed.manifest.current is None and feed.manifest.absent is None for feed in judged.feeds):
         return True
     if judged.scores.state == "held":
-        return not _out(store, QUALITY.name, day)
-    return not all(_out(store, table, day) for table in _tables(judged))
+        return not _out(store, QUALITY.name, day) or _is_to_be_taken_back(store, judged)
+    return not all(_out(store, table, day) for table in _tables(judged)) or _is_outdated(store, judged)
+
+
+def _is_to_be_taken_back(store: Store, judged: JudgedDay) -> bool:
+    """Whether tables hold what somebody has retracted; other rows of a held day stay as they are."""
+    return any(feed.retraction is not None for feed in judged.feeds) and _is_outdated(store, judged)
+
+
+def _is_outdated(store: Store, judged: JudgedDay) -> bool:
+    """Whether a tick table that is out holds other versions than those that count now."""
+    found = [(table, ledger.entry(store, table.name, judged.day)) for table in tick_tables(judged)]
+    return any(
+        entry is not None and entry.fingerprint != ticks_fingerprint(table, judged) for table, entry in found
+    )
 
 
 def _tables(judged: JudgedDay) -> list[str]:
     types = {feed.feed.data_type for feed in judged.feeds}
-    return [INSTRUMENTS.name, *(TICKS[t].name for t in sorted(types)), CANDLES.name, QUALITY.name]
+    ticks = [TICKS[data_type].name for data_type in sorted(types)]
+    return [INSTRUMENTS.name, *ticks, CANDLES.name, COVERAGE.name, QUALITY.name]
 
 
 def _out(store: Store, table: str, day: str) -> bool:

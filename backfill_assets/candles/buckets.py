@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from backfill_assets.candles.day import merged_candles
 from backfill_assets.candles.measures import ensure_measures
+from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.candles.query import market_candles
 from backfill_assets.candles.schemas import CANDLE_SCHEMA
 from backfill_assets.days import MICROSECONDS_PER_SECOND, shift, start_us
 from backfill_assets.failures import PermanentFailure
+from backfill_assets.lake.gather import gather
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.coverage import STATES, State, bucket_states, decode, load_coverage
-from backfill_assets.quality.day import judge
+from backfill_assets.quality.coverage import (
+    STATES,
+    WITH_CANDLE,
+    State,
+    bucket_states,
+    decode,
+    load_coverage,
+    together,
+)
+from backfill_assets.quality.day import JudgedDay, judge
 from backfill_assets.settings import TIMEFRAMES, Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+class Run(NamedTuple):
+    """Buckets that are alike: what they show, and the positions of the first and the last."""
+
+    state: State
+    provisional: bool
+    #: Of a bucket with trades, whether an unconfirmed spike set the high or low of one of its minutes.
+    flagged: bool | None
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +54,20 @@ class MarketBuckets:
     states: tuple[State, ...]
     #: Whether the first and the last bucket may still gain trades from files of the neighbouring days.
     provisional: bool
+    #: Positions of the buckets in which a minute's high or low is the price of an unconfirmed spike.
+    flagged: frozenset[int] = frozenset()
 
-    def runs(self) -> Iterator[tuple[State, bool, int, int]]:
-        """Runs of one state: state, provisional, first bucket, last bucket."""
+    def runs(self) -> Iterator[Run]:
+        """Runs of buckets that are alike, in order of time."""
         last = len(self.states) - 1
-        marked = [(s, self.provisional and i in (0, last)) for i, s in enumerate(self.states)]
+        alike = [
+            (s, self.provisional and i in (0, last), i in self.flagged if s in WITH_CANDLE else None)
+            for i, s in enumerate(self.states)
+        ]
         position = 0
-        for (state, provisional), run in groupby(marked):
+        for (state, provisional, flagged), run in groupby(alike):
             length = sum(1 for _ in run)
-            yield state, provisional, position, position + length - 1
+            yield Run(state, provisional, flagged, position, position + length - 1)
             position += length
 
 
@@ -68,31 +94,61 @@ def buckets(
         msg = f"the lake {store.uri} has nothing of {day}: run the day first"
         raise PermanentFailure(msg)
     ensure_measures(store, day, settings)
-    found = []
-    for feed in judged.feeds:
-        record = load_coverage(store, feed.feed, day) if feed.feed.data_type == "trades" else None
-        for name, runs in (record.symbols if record else {}).items():
-            if exchange in (None, feed.feed.exchange) and symbol in (None, name):
-                states = tuple(bucket_states(decode(runs), timeframe))
-                found.append(
-                    MarketBuckets(feed.feed.exchange, name, timeframe, states, provisional=not judged.sealed)
-                )
+    found = [
+        market
+        for market in market_buckets(store, judged, [timeframe])
+        if exchange in (None, market.exchange) and symbol in (None, market.symbol)
+    ]
     if not found:
         wanted = " ".join(name for name in (exchange, symbol) if name)
         msg = f"{day} has no market {wanted}: leave --exchange and --symbol out to see all"
         raise PermanentFailure(msg)
-    return sorted(found, key=lambda b: (b.exchange, b.symbol))
+    return found
+
+
+def market_buckets(store: Store, judged: JudgedDay, timeframes: Sequence[str]) -> list[MarketBuckets]:
+    """States of every market of the judged day as they were last measured, by exchange, symbol, timeframe.
+
+    A market that is in several files (a group beside a pair, or both names of a rename) is as sure as these
+    allow together.
+    """
+    feeds = [judged_feed.feed for judged_feed in judged.feeds if judged_feed.feed.data_type == "trades"]
+    records = gather(lambda feed: load_coverage(store, feed, judged.day), feeds, store.parallel_reads)
+    minutes: dict[tuple[str, str], list[list[State]]] = {}
+    flagged: dict[tuple[str, str], set[int]] = {}
+    for feed, record in zip(feeds, records, strict=True):
+        if record is None:
+            continue
+        for symbol, runs in record.symbols.items():
+            minutes.setdefault((feed.exchange, symbol), []).append(decode(runs))
+            flagged.setdefault((feed.exchange, symbol), set()).update(record.flagged.get(symbol, ()))
+    return [
+        MarketBuckets(
+            exchange,
+            symbol,
+            timeframe,
+            tuple(bucket_states(together(minutes[exchange, symbol]), timeframe)),
+            provisional=not judged.sealed,
+            flagged=frozenset(
+                minute * TIMEFRAMES[BASE_TIMEFRAME] // TIMEFRAMES[timeframe]
+                for minute in flagged[exchange, symbol]
+            ),
+        )
+        for exchange, symbol in sorted(minutes)
+        for timeframe in timeframes
+    ]
 
 
 def write_buckets(found: list[MarketBuckets], day: str, out: TextIO) -> None:
     """One market run by run; several as counts of each state."""
     if len(found) == 1:
         step_us = TIMEFRAMES[found[0].timeframe] * MICROSECONDS_PER_SECOND
-        for state, provisional, first, last in found[0].runs():
-            times = [start_us(day) + first * step_us, start_us(day) + (last + 1) * step_us]
+        for run in found[0].runs():
+            times = [start_us(day) + run.first * step_us, start_us(day) + (run.last + 1) * step_us]
             shown = " ".join(_minute(time_us) for time_us in times)
-            mark = "  provisional" if provisional else ""
-            out.write(f"{shown}  {last - first + 1:5}  {state}{mark}\n")
+            marks = ["provisional"] * run.provisional + ["flagged"] * bool(run.flagged)
+            line = "  ".join([f"{shown}  {run.last - run.first + 1:5}", run.state, *marks])
+            out.write(f"{line}\n")
         return
     names = [f"{b.exchange}/{b.symbol}" for b in found]
     width = max(len(name) for name in names)
@@ -115,7 +171,9 @@ def filled_candles(
     real = market_candles(store, settings, day, exchange, symbol, timeframe).to_pylist()
     market = buckets(store, settings, day, timeframe, exchange, symbol)[0]
     by_time = {row["open_time"]: row for row in real}
-    close = _close_before(store, settings, day, exchange, symbol)
+    # Of the day before alone: a price from further back is no statement about this day.
+    closes = last_closes(merged_candles(store, shift(day, -1), settings, ["1d"], exchange))
+    close = closes.get((exchange, symbol))
     step, rows = TIMEFRAMES[timeframe], []
     for index, state in enumerate(market.states):
         seconds = start_us(day) // MICROSECONDS_PER_SECOND + index * step
@@ -142,11 +200,10 @@ def filled_candles(
     return pa.Table.from_pylist(rows, schema=CANDLE_SCHEMA)
 
 
-def _close_before(store: Store, settings: Settings, day: str, exchange: str, symbol: str) -> float | None:
-    """Last price of the day before; None if the lake has none."""
-    rows = merged_candles(store, shift(day, -1), settings, ["1d"], exchange).to_pylist()
-    found = [float(row["close"]) for row in rows if row["symbol"] == symbol]
-    return found[0] if found else None
+def last_closes(days: pa.Table) -> dict[tuple[str, str], float]:
+    """Closes of candles of a day's length, by exchange and symbol."""
+    columns = (days[name].to_pylist() for name in ("exchange", "symbol", "close"))
+    return {(exchange, symbol): float(close) for exchange, symbol, close in zip(*columns, strict=True)}
 
 
 def _minute(time_us: int) -> str:

@@ -5,12 +5,11 @@ What fails only by a bug of ours stops the run. ``consistency`` is the day's sco
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from backfill_assets.candles.comparison import ReferenceDirectory, across_venues, against_reference
+from backfill_assets.candles.comparison import across_venues, against_reference
 from backfill_assets.candles.day import merged_candles
 from backfill_assets.candles.measures import measure_day
 from backfill_assets.candles.schemas import candle_schema, ohlc_schema
@@ -18,8 +17,8 @@ from backfill_assets.lake.resource import LakeResource
 from backfill_assets.orchestration import daily_checks, table_metadata
 from backfill_assets.quality.day import JudgedDay, judge
 from backfill_assets.quality.pandera_checks import failure_cases, frame_check
+from backfill_assets.quality.reference import reference_of
 from backfill_assets.quality.verdict_schema import verdict_frame, verdict_schema
-from backfill_assets.settings import resolve
 
 KEY = dg.AssetKey("candles")
 
@@ -56,10 +55,8 @@ def candles_checks(
     )
     limits = settings.comparison
     yield _consistency(judge(store, day, settings.thresholds), settings.thresholds.day_consistency)
-    folder = resolve(limits.reference)
-    compared = (
-        against_reference(frame, day, ReferenceDirectory(Path(folder).expanduser()), limits) if folder else []
-    )
+    reference = reference_of(limits)
+    compared = against_reference(frame, day, reference, limits) if reference is not None else []
     yield _agreement("reference", compared, limits.agreement)
     yield _agreement("venues", across_venues(frame, limits.venue_vwap), limits.agreement)
 

@@ -1,68 +1,20 @@
 """Candles held against somebody else's: the exchange's own, and other venues' of the same pair.
 
-K4 and K5. Others may be wrong, late or of another market, so both only warn. A source of reference candles is
-anything that gives a day of minutes for a market; a vendor's candle API can be one.
+K4 and K5. Others may be wrong, late or of another market, so both only warn.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any
 
 from backfill_assets.candles.partials import BASE_TIMEFRAME
-from backfill_assets.failures import PermanentFailure
+from backfill_assets.quality.reference import PRICES, ReferenceCandles
 from backfill_assets.settings import ComparisonSettings
 
 if TYPE_CHECKING:
     import polars as pl
 
-_PRICES: Final = ("open", "high", "low", "close")
-_NEEDED: Final = ("open_time", *_PRICES, "volume")
-#: Seconds, milliseconds and microseconds since the epoch are told apart by size, up to the year 2286.
-_SECONDS_BELOW: Final = 10_000_000_000
-_MILLISECONDS_BELOW: Final = 1_000 * _SECONDS_BELOW
-
 Rows = list[dict[str, Any]]
-
-
-class ReferenceCandles(Protocol):
-    """Somebody else's one-minute candles."""
-
-    def minutes(self, exchange: str, symbol: str, day: str) -> pl.DataFrame | None:
-        """A day's candles of a market, or None if there are none to compare with.
-
-        Columns: ``open_time`` (Datetime in UTC), ``open``, ``high``, ``low``, ``close``, ``volume`` (Float64)
-        and, where it is known, ``trade_count`` (Int64). Minutes filled without trades have volume 0.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceDirectory:
-    """Files ``{exchange}/{symbol}/{day}.csv`` or ``.parquet`` below a directory.
-
-    ``open_time`` is a time in UTC or a number since the epoch in seconds, milliseconds or microseconds.
-    """
-
-    folder: Path
-
-    def minutes(self, exchange: str, symbol: str, day: str) -> pl.DataFrame | None:
-        """See ``ReferenceCandles``; a file that cannot be read as candles is a ``PermanentFailure``."""
-        import polars as pl
-
-        base = self.folder / exchange / symbol
-        for suffix, read in ((".parquet", pl.read_parquet), (".csv", _read_csv)):
-            file = base / f"{day}{suffix}"
-            if file.is_file():
-                try:
-                    return _normalized(read(file))
-                except (pl.exceptions.PolarsError, OSError) as error:
-                    reason = " ".join(str(error).split())[:200]
-                    needed = ", ".join(_NEEDED)
-                    msg = f"{file}: cannot be read as candles ({reason}): it needs the columns {needed}"
-                    raise PermanentFailure(msg) from error
-        return None
 
 
 def against_reference(
@@ -86,7 +38,7 @@ def against_reference(
             theirs.filter(pl.col("volume") > 0), on="open_time", how="full", suffix="_theirs", coalesce=True
         )
         same = pl.all_horizontal(
-            *(pl.col(name) == pl.col(f"{name}_theirs") for name in _PRICES),
+            *(pl.col(name) == pl.col(f"{name}_theirs") for name in PRICES),
             (pl.col("volume") - pl.col("volume_theirs")).abs()
             <= limits.reference_volume * pl.max_horizontal("volume", "volume_theirs"),
             *(
@@ -133,36 +85,3 @@ def _row(market: dict[str, Any], judged: pl.DataFrame) -> dict[str, Any]:
         "share": equal / judged.height if judged.height else 1.0,
         "first_difference": str(differing["open_time"][0]) if differing.height else "",
     }
-
-
-def _read_csv(file: Path) -> pl.DataFrame:
-    import polars as pl
-
-    # Types by the whole file: integers that turn to decimals later would break a guess by its first rows.
-    return pl.read_csv(file, infer_schema_length=None, try_parse_dates=True)
-
-
-def _normalized(frame: pl.DataFrame) -> pl.DataFrame:
-    import polars as pl
-
-    time = pl.col("open_time")
-    kind = frame.schema.get("open_time")
-    if kind is not None and kind.is_integer():
-        unit = (
-            pl.when(time < _SECONDS_BELOW)
-            .then(1_000_000)
-            .when(time < _MILLISECONDS_BELOW)
-            .then(1_000)
-            .otherwise(1)
-        )
-        time = (time * unit).cast(pl.Datetime("us", "UTC"))
-    elif isinstance(kind, pl.Datetime):
-        time = (
-            time.dt.replace_time_zone("UTC") if kind.time_zone is None else time.dt.convert_time_zone("UTC")
-        )
-        time = time.dt.cast_time_unit("us")
-    else:
-        time = time.str.to_datetime(time_unit="us", time_zone="UTC")
-    values = [pl.col(name).cast(pl.Float64) for name in (*_PRICES, "volume")]
-    counts = [pl.col("trade_count").cast(pl.Int64)] if "trade_count" in frame.columns else []
-    return frame.select(time.alias("open_time"), *values, *counts)

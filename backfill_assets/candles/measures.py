@@ -7,6 +7,7 @@ makes sure of them first, and nothing is computed twice for the same files.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,7 +41,8 @@ from backfill_assets.quality.coverage import (
     save_coverage,
 )
 from backfill_assets.quality.day import JudgedFeed, judge
-from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.profiles import FeedProfile, Spike
+from backfill_assets.quality.spikes import spike_evidence, unconfirmed_of
 from backfill_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 #: Raised when what is measured, or how, changes.
-MEASURES_VERSION: Final = 1
+MEASURES_VERSION: Final = 2
 
 Rows = list[dict[str, Any]]
 
@@ -110,8 +112,10 @@ def measured_inputs(store: Store, day: str, settings: Settings) -> str:
         feeds = _trades(store, file_day)
 
         def content(feed: Feed, file_day: str = file_day) -> str:
-            accepted = load_manifest(store, feed, file_day).accepted
-            return f"{file_day}:{feed}:{accepted.content if accepted else ''}"
+            manifest = load_manifest(store, feed, file_day)
+            content = manifest.accepted.content if manifest.accepted else ""
+            evidence = spike_evidence(store, feed, file_day, manifest).get(content)
+            return f"{file_day}:{feed}:{content}:{evidence.inputs if evidence else ''}"
 
         parts += gather(content, feeds, store.parallel_reads)
     parts += [f"{exchange}:{o}" for exchange, o in _outages(store, day)]
@@ -139,9 +143,11 @@ def _save_coverage(store: Store, day: str, settings: Settings, candles: pl.DataF
     start, outages = start_us(day), _outages(store, day)
     whole: Range = (start, end_us(day) - 1)
     minute = ((pl.col("open_time").dt.epoch("us") - start) // MICROSECONDS_PER_MINUTE).alias("minute")
-    base = candles.filter(pl.col("timeframe") == BASE_TIMEFRAME).select("exchange", "symbol", minute)
+    base = candles.filter(pl.col("timeframe") == BASE_TIMEFRAME).select(
+        "exchange", "symbol", minute, "low", "high"
+    )
     traded = {
-        (exchange, symbol): group["minute"].to_list()
+        (exchange, symbol): {row[0]: (row[1], row[2]) for row in group.select("minute", "low", "high").rows()}
         for (exchange, symbol), group in base.group_by(["exchange", "symbol"])
     }
     for judged in judge(store, day, settings.thresholds).feeds:
@@ -149,7 +155,8 @@ def _save_coverage(store: Store, day: str, settings: Settings, candles: pl.DataF
         if feed.data_type != "trades":
             continue
         out = tuple(times for exchange, times in outages if exchange == feed.exchange)
-        symbols = {}
+        symbols, flagged = {}, {}
+        spikes = _unconfirmed(store, feed, day)
         for symbol in sorted({name for _, name in judged.symbols}):
             lost, proven = _evidence(judged, symbol, day, whole, settings)
             lost += _neighbours_losses(store, feed, symbol, day, whole, settings)
@@ -157,7 +164,32 @@ def _save_coverage(store: Store, day: str, settings: Settings, candles: pl.DataF
                 traded.get((feed.exchange, symbol), ()), Evidence(lost, proven, out), start
             )
             symbols[symbol] = encode(states)
-        save_coverage(store, feed, CoverageRecord(feed=str(feed), day=day, inputs=inputs, symbols=symbols))
+            minutes = _set_by(spikes.get(symbol, ()), traded.get((feed.exchange, symbol), {}), start)
+            if minutes:
+                flagged[symbol] = minutes
+        save_coverage(
+            store,
+            feed,
+            CoverageRecord(feed=str(feed), day=day, inputs=inputs, symbols=symbols, flagged=flagged),
+        )
+
+
+def _unconfirmed(store: Store, feed: Feed, day: str) -> dict[str, list[Spike]]:
+    """By canonical symbol, what nobody confirmed in any of the three files that the day's candles rest on."""
+    found: dict[str, list[Spike]] = {}
+    for file_day in (shift(day, -1), day, shift(day, 1)):
+        for symbol, spike in unconfirmed_of(store, feed, file_day):
+            if symbol is not None:
+                found.setdefault(symbol, []).append(spike)
+    return found
+
+
+def _set_by(
+    spikes: Sequence[Spike], candles: Mapping[int, tuple[float, float]], start: int
+) -> tuple[int, ...]:
+    """Minutes of the day whose low or high is the price of a spike in them."""
+    of_minutes = {((spike.time_us - start) // MICROSECONDS_PER_MINUTE, spike.price) for spike in spikes}
+    return tuple(sorted({m for m, price in of_minutes if price in candles.get(m, ())}))
 
 
 def _evidence(

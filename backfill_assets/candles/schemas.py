@@ -1,4 +1,4 @@
-"""Columns of the partials (lake only) and of the candle table, and what must hold for every candle.
+"""Columns of the partials (lake only), the candle and the coverage table, and what must hold for their rows.
 
 Units: prices in the quote currency, volumes in base units, times in UTC with microseconds.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from backfill_assets.columns import Column, arrow_schema
 from backfill_assets.days import MICROSECONDS_PER_SECOND
+from backfill_assets.quality.coverage import STATES, WITH_CANDLE
 from backfill_assets.settings import TIMEFRAMES
 
 if TYPE_CHECKING:
@@ -64,8 +65,41 @@ PARTIAL_COLUMNS: Final = (
     Column("close_id", "INT64", "Numeric id of the last trade, or -1.", required=True),
 )
 
+#: A run of a market's buckets that are alike.
+COVERAGE_COLUMNS: Final = (
+    Column("date", "DATE", "UTC day of the buckets.", required=True),
+    Column("exchange", "STRING", "Exchange id of the vendor.", required=True),
+    Column("symbol", "STRING", "Canonical symbol, e.g. BTC-USDT.", required=True),
+    Column("timeframe", "STRING", "Length of the buckets: 1m, 5m, 15m, 1h, 4h, 1d, ...", required=True),
+    Column(
+        "state",
+        "STRING",
+        "traded, traded_partial, proven_empty, outage, missing or empty_unproven.",
+        required=True,
+    ),
+    Column(
+        "provisional",
+        "BOOL",
+        "Whether files of the neighbouring days may still add trades: first and last bucket until sealed.",
+        required=True,
+    ),
+    Column(
+        "flagged",
+        "BOOL",
+        "Whether a price that nobody confirmed is the high or low of a minute in it; null without trades.",
+    ),
+    Column("first_open_time", "TIMESTAMP", "Start of the run's first bucket.", required=True),
+    Column("last_open_time", "TIMESTAMP", "Start of the run's last bucket.", required=True),
+    Column("buckets", "INT64", "Buckets of the run.", required=True),
+    Column(
+        "previous_close",
+        "FLOAT64",
+        "Last price before the run, of this day or the day before; null where neither has a trade.",
+    ),
+)
 CANDLE_SCHEMA: Final = arrow_schema(CANDLE_COLUMNS)
 PARTIAL_SCHEMA: Final = arrow_schema(PARTIAL_COLUMNS)
+COVERAGE_SCHEMA: Final = arrow_schema(COVERAGE_COLUMNS)
 
 
 def candle_schema() -> pa_polars.DataFrameSchema:
@@ -82,13 +116,7 @@ def candle_schema() -> pa_polars.DataFrameSchema:
     def of_the_day(data: pa.PolarsData) -> pl.LazyFrame:
         return data.lazyframe.select(pl.col("open_time").dt.date() == pl.col("date"))
 
-    types: dict[str, pl.DataType | type[pl.DataType]] = {
-        "STRING": pl.String,
-        "DATE": pl.Date,
-        "TIMESTAMP": pl.Datetime("us", "UTC"),
-        "INT64": pl.Int64,
-        "FLOAT64": pl.Float64,
-    }
+    types = _polars_types()
     return pa.DataFrameSchema(
         {c.name: pa.Column(types[c.type], nullable=not c.required) for c in CANDLE_COLUMNS},
         strict=True,
@@ -130,3 +158,50 @@ def ohlc_schema() -> pa_polars.DataFrameSchema:
         return pa.Check(lambda data: data.lazyframe.select(rule.alias("holds")), name=name)
 
     return pa.DataFrameSchema(checks=[check(name, rule) for name, rule in rules.items()])
+
+
+def coverage_schema() -> pa_polars.DataFrameSchema:
+    """Names, types and nulls of the coverage table, its key and states, and the length of its runs."""
+    import pandera.polars as pa
+    import polars as pl
+
+    def length_is_told(data: pa.PolarsData) -> pl.LazyFrame:
+        seconds = pl.col("timeframe").replace_strict(TIMEFRAMES, default=None, return_dtype=pl.Int64)
+        span = (pl.col("last_open_time") - pl.col("first_open_time")).dt.total_microseconds()
+        told = (pl.col("buckets") - 1) * seconds * MICROSECONDS_PER_SECOND
+        return data.lazyframe.select(((span == told) & (pl.col("buckets") > 0)).fill_null(value=False))
+
+    def flags_need_trades(data: pa.PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col("flagged").is_not_null() == pl.col("state").is_in(WITH_CANDLE))
+
+    types = _polars_types()
+    checks = {
+        "state": [pa.Check.isin(STATES)],
+        "timeframe": [pa.Check.isin(list(TIMEFRAMES))],
+        "previous_close": [pa.Check.gt(0)],
+    }
+    return pa.DataFrameSchema(
+        {
+            c.name: pa.Column(types[c.type], nullable=not c.required, checks=checks.get(c.name))
+            for c in COVERAGE_COLUMNS
+        },
+        strict=True,
+        unique=["exchange", "symbol", "timeframe", "first_open_time"],
+        checks=[
+            pa.Check(length_is_told, name="first_and_last_are_as_far_apart_as_the_buckets"),
+            pa.Check(flags_need_trades, name="flagged_is_null_exactly_without_trades"),
+        ],
+    )
+
+
+def _polars_types() -> dict[str, pl.DataType | type[pl.DataType]]:
+    import polars as pl
+
+    return {
+        "STRING": pl.String,
+        "DATE": pl.Date,
+        "TIMESTAMP": pl.Datetime("us", "UTC"),
+        "INT64": pl.Int64,
+        "FLOAT64": pl.Float64,
+        "BOOL": pl.Boolean,
+    }

@@ -84,7 +84,11 @@ def load_instruments(store: Store, exchange: str, day: str) -> InstrumentsManife
 def read_instruments(store: Store, exchange: str, day: str) -> pa.Table | None:
     """Return the table; None if the day's instruments were never stored."""
     manifest = load_instruments(store, exchange, day)
-    if manifest is None:
-        return None
-    with store.local_copy(paths.instruments_data(exchange, day, manifest.content)) as file:
+    return None if manifest is None else read_table(store, manifest)
+
+
+def read_table(store: Store, manifest: InstrumentsManifest) -> pa.Table:
+    """Return the table that the manifest names."""
+    data = paths.instruments_data(manifest.exchange, manifest.day, manifest.content)
+    with store.local_copy(data) as file:
         return pq.read_table(file)

@@ -9,7 +9,7 @@ profile is carried here as plain JSON because it lies downstream.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
@@ -17,6 +17,9 @@ from backfill_assets.failures import Superseded
 from backfill_assets.feeds import ExpectedFeed, Feed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.store import Store
+
+#: Versions of a feed's day that are held besides the newest and the accepted one.
+EARLIER_VERSIONS: Final = 4
 
 
 class _Document(BaseModel):
@@ -76,18 +79,39 @@ class Absence(_Document):
 
 
 class FeedManifest(_Document):
-    """What the lake holds of one feed on one day."""
+    """What the lake holds of one feed on one day.
+
+    Attributes
+    ----------
+    candidate
+        The newest version, unless it is the accepted one.
+    accepted
+        The version that counts.
+    earlier
+        Older versions that do not count, in the order of their fetching. They are held because what counts
+        may turn out to be bad by a neighbour that comes later; the last ``EARLIER_VERSIONS`` are.
+    decided
+        Whether people have approved or retracted a version: only then judging reads their decisions.
+    """
 
     feed: str
     day: str
     candidate: Version | None = None
     accepted: Version | None = None
+    earlier: tuple[Version, ...] = ()
+    decided: bool = False
     absent: Absence | None = None
 
     @property
     def current(self) -> Version | None:
         """The newest version: the candidate, else the accepted one."""
         return self.candidate or self.accepted
+
+    @property
+    def versions(self) -> tuple[Version, ...]:
+        """Every version that is held, in the order of their fetching."""
+        held = (*self.earlier, self.accepted, self.candidate)
+        return tuple(sorted((v for v in held if v is not None), key=lambda v: v.fetched_at))
 
     @property
     def is_missing(self) -> bool:
@@ -100,29 +124,52 @@ class FeedManifest(_Document):
         Rows that are accepted already make no candidate: a pending one is dropped, for the vendor has
         returned to what counts. The accepted version stays as it is, or, counted under other parameters,
         takes over the new evidence about the same rows. A fetch that brings the pending candidate again
-        leaves it.
+        leaves it. What a new one replaces is held among the earlier versions.
         """
         if self.accepted is not None and self.accepted.content == version.content:
             accepted = self.accepted if self.accepted.is_same_evidence(version) else version
-            return self.model_copy(update={"accepted": accepted, "candidate": None, "absent": None})
-        if self.candidate is not None and self.candidate.is_same_evidence(version):
-            version = self.candidate
-        return self.model_copy(update={"candidate": version, "absent": None})
+            older = tuple(v for v in self.earlier if v.fetched_at <= self.accepted.fetched_at)
+            return self.model_copy(
+                update={"accepted": accepted, "candidate": None, "earlier": older, "absent": None}
+            )
+        if self.candidate is not None and self.candidate.content == version.content:
+            kept = self.candidate if self.candidate.is_same_evidence(version) else version
+            return self.model_copy(update={"candidate": kept, "absent": None})
+        versions = self.versions
+        if versions and version.fetched_at < versions[-1].fetched_at:
+            # The clock of another machine; this fetch ends later than those that it finds here.
+            version = version.model_copy(update={"fetched_at": versions[-1].fetched_at})
+        replaced = () if self.candidate is None else (self.candidate,)
+        earlier = tuple(v for v in (*self.earlier, *replaced) if v.content != version.content)
+        return self.model_copy(
+            update={"candidate": version, "earlier": earlier[-EARLIER_VERSIONS:], "absent": None}
+        )
 
-    def promote(self, content: str) -> Self:
-        """Accept the candidate that was judged; nothing changes if that content is accepted already.
+    def settle(self, judged: tuple[str, ...], accepted: str | None) -> Self:
+        """Let one of the versions count, or none: the newest of the others is the candidate.
+
+        Parameters
+        ----------
+        judged
+            Contents of ``versions`` when they were judged.
+        accepted
+            The content that counts.
 
         Raises
         ------
         Superseded
-            The candidate is another one than was judged, or is gone.
+            Other versions are held than were judged.
         """
-        if self.candidate is not None and self.candidate.content == content:
-            return self.model_copy(update={"accepted": self.candidate, "candidate": None})
-        if self.accepted is not None and self.accepted.content == content:
-            return self
-        msg = f"{self.feed} of {self.day}: {content} is no longer the candidate; judge the day again"
-        raise Superseded(msg)
+        versions = self.versions
+        if tuple(v.content for v in versions) != judged:
+            msg = f"{self.feed} of {self.day}: other versions are held than were judged; judge the day again"
+            raise Superseded(msg)
+        chosen = next((v for v in versions if v.content == accepted), None)
+        newest = versions[-1] if versions and versions[-1] is not chosen else None
+        others = tuple(v for v in versions if v is not chosen and v is not newest)
+        return self.model_copy(
+            update={"accepted": chosen, "candidate": newest, "earlier": others[-EARLIER_VERSIONS:]}
+        )
 
     def with_absence(self, absence: Absence) -> Self:
         """After the vendor's answer that there is no file; versions fetched before are kept.
@@ -132,10 +179,6 @@ class FeedManifest(_Document):
         if self.absent is not None and self.absent.reason == absence.reason:
             return self
         return self.model_copy(update={"absent": absence})
-
-    def retract(self) -> Self:
-        """Withdraw the accepted version; a candidate stays pending."""
-        return self.model_copy(update={"accepted": None})
 
 
 class Partial(_Document):

@@ -85,6 +85,21 @@ def coverage(feed: Feed, day: str) -> str:
     return f"coverage/{_feed(feed)}/{_day(day)}.json"
 
 
+def spikes(feed: Feed, day: str) -> str:
+    """Return what others saw of the feed's spikes."""
+    return f"spikes/{_feed(feed)}/{_day(day)}.json"
+
+
+def decisions(feed: Feed, day: str) -> str:
+    """Return what people have approved and retracted of the feed's day."""
+    return f"decisions/{_feed(feed)}/{_day(day)}.json"
+
+
+def restatement(feed: Feed, day: str) -> str:
+    """Return what the feed's newer versions change against its older ones."""
+    return f"restatements/{_feed(feed)}/{_day(day)}.json"
+
+
 def baseline() -> str:
     """Return what published days were like, by which others are weighed."""
     return "baseline.json"

@@ -1,4 +1,4 @@
-"""The baseline: what published days were like, so that another day's feeds can be weighed by it.
+"""The baseline: what published days were like, so that another day's feeds can be weighed and judged by it.
 
 Made by an explicit command only and versioned. Were it read off whatever the lake holds at the moment, the
 score of a day would depend on the order in which days are run; so a day's score changes with its baseline
@@ -7,20 +7,28 @@ when somebody makes a new one, and is the same for everybody until then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 from pydantic import BaseModel, ConfigDict
 
+from backfill_assets.days import shift
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
+from backfill_assets.lake.gather import gather
+from backfill_assets.lake.manifests import load_day_record, load_manifest
 from backfill_assets.lake.store import Store
+from backfill_assets.settings import HistorySettings
+
+#: Pairs (venue's symbol, canonical symbol).
+Symbols = Sequence[tuple[str, str]]
 
 
 class Baseline(BaseModel):
-    """Daily notional in US dollars by day and market (``exchange/SYMBOL``), of published days.
+    """What published days held: notional by day and market (``exchange/SYMBOL``), rows by day and series.
 
-    A market whose quote currency had no dollar price on a day is left out of that day.
+    Notional is in US dollars; a market whose quote currency had no dollar price on a day is left out of that
+    day. Rows are those of the accepted file of every feed, whatever its data type.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,13 +36,44 @@ class Baseline(BaseModel):
     #: Grows by one whenever the content changes.
     version: int = 0
     notional_usd: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, int]] = {}
 
-    def with_days(self, days: Mapping[str, Mapping[str, float]]) -> Baseline:
+    @property
+    def days(self) -> frozenset[str]:
+        """The days that were measured whole."""
+        return frozenset(self.notional_usd.keys() & self.rows.keys())
+
+    def with_days(
+        self,
+        notional: Mapping[str, Mapping[str, float]],
+        rows: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> Baseline:
         """After measuring these days (again)."""
-        merged = {**self.notional_usd, **{day: dict(markets) for day, markets in days.items()}}
-        if merged == self.notional_usd:
+        merged = {**self.notional_usd, **{day: dict(markets) for day, markets in notional.items()}}
+        counted = {**self.rows, **{day: dict(found) for day, found in (rows or {}).items()}}
+        if merged == self.notional_usd and counted == self.rows:
             return self
-        return Baseline(version=self.version + 1, notional_usd=dict(sorted(merged.items())))
+        return Baseline(
+            version=self.version + 1,
+            notional_usd=dict(sorted(merged.items())),
+            rows=dict(sorted(counted.items())),
+        )
+
+    def usual_rows(
+        self, day: str, feeds: Iterable[tuple[Feed, Symbols]], history: HistorySettings
+    ) -> dict[Feed, float]:
+        """By feed, the median rows of the same weekday in the weeks before the day.
+
+        Left out are feeds with fewer than ``least_days`` such days, or a median below ``least_rows``.
+        """
+        before = [earlier for n in range(history.weeks) if (earlier := shift(day, -7 * (n + 1))) in self.rows]
+        found = {}
+        for feed, symbols in feeds:
+            name = series(feed, symbols)
+            counts = [self.rows[earlier][name] for earlier in before if name in self.rows[earlier]]
+            if len(counts) >= history.least_days and median(counts) >= history.least_rows:
+                found[feed] = float(median(counts))
+        return found
 
     def median_notional(self, day: str, days: int) -> dict[str, float]:
         """By market, the median over the last ``days`` days of the baseline that lie before ``day``.
@@ -54,22 +93,45 @@ def market(exchange: str, symbol: str) -> str:
     return f"{exchange}/{symbol}"
 
 
+def series(feed: Feed, symbols: Symbols) -> str:
+    """Name of a feed in the baseline's rows: canonical, too; a grouped file has its group's."""
+    names = {name for _, name in symbols}
+    only = names.pop() if len(names) == 1 and not feed.is_grouped else feed.dataset_symbol
+    return f"{feed.exchange}/{feed.data_type}/{only}"
+
+
 def load_baseline(store: Store) -> Baseline:
     """Return the baseline; an empty one if none was made."""
     return documents.load(store, paths.baseline(), Baseline)[0] or Baseline()
 
 
-def add_days(store: Store, days: Mapping[str, Mapping[str, float]]) -> Baseline:
+def add_days(
+    store: Store,
+    notional: Mapping[str, Mapping[str, float]],
+    rows: Mapping[str, Mapping[str, int]] | None = None,
+) -> Baseline:
     """Add days to the baseline and return it as it is now stored."""
 
     def change(found: Baseline | None) -> Baseline:
-        return (found or Baseline()).with_days(days)
+        return (found or Baseline()).with_days(notional, rows)
 
     return documents.update(store, paths.baseline(), Baseline, change) or Baseline()
 
 
+def accepted_rows(store: Store, day: str) -> dict[str, int]:
+    """Rows of the day's accepted files by series; empty files are left out, as nothing is usual of them."""
+    record = load_day_record(store, day)
+    expected = [(Feed.parse(e.feed), e.symbols) for e in record.expected] if record else []
+    manifests = gather(lambda e: load_manifest(store, e[0], day), expected, store.parallel_reads)
+    return {
+        series(feed, symbols): manifest.accepted.rows
+        for (feed, symbols), manifest in zip(expected, manifests, strict=True)
+        if manifest.accepted is not None and manifest.accepted.rows
+    }
+
+
 def notional_of_feeds(
-    store: Store, day: str, feeds: Sequence[tuple[Feed, Sequence[tuple[str, str]]]], days: int
+    baseline: Baseline, day: str, feeds: Sequence[tuple[Feed, Symbols]], days: int
 ) -> list[float]:
     """Median daily notional of each feed's markets, in US dollars; 0 where the baseline knows none.
 
@@ -78,7 +140,7 @@ def notional_of_feeds(
     feeds
         With pairs (venue's symbol, canonical symbol). A feed of any data type weighs as its market does.
     """
-    known = load_baseline(store).median_notional(day, days)
+    known = baseline.median_notional(day, days)
     return [
         sum(known.get(market(feed.exchange, name), 0.0) for name in sorted({name for _, name in symbols}))
         for feed, symbols in feeds

@@ -30,6 +30,9 @@ STATES: Final[tuple[State, ...]] = (
     "traded_partial", "traded", "proven_empty", "outage", "missing", "empty_unproven",
 )  # fmt: skip
 
+#: States of a bucket that has a candle.
+WITH_CANDLE: Final[tuple[State, ...]] = ("traded", "traded_partial")
+
 MINUTES: Final = MICROSECONDS_PER_DAY // MICROSECONDS_PER_MINUTE
 
 Range = tuple[int, int]
@@ -46,6 +49,8 @@ class CoverageRecord(BaseModel):
     #: Hash of everything that the states rest on.
     inputs: str
     symbols: dict[str, Runs]
+    #: Minutes whose high or low an unconfirmed spike has set, by canonical symbol.
+    flagged: dict[str, tuple[int, ...]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +140,14 @@ def bucket_states(minutes: Sequence[State], timeframe: str) -> list[State]:
     only if all of its minutes are.
     """
     step = TIMEFRAMES[timeframe] * MICROSECONDS_PER_SECOND // MICROSECONDS_PER_MINUTE
+    if step == 1:
+        return list(minutes)
     return [_together(minutes[i : i + step]) for i in range(0, len(minutes), step)]
+
+
+def together(feeds: Sequence[Sequence[State]]) -> list[State]:
+    """States of a market's minutes that several files are of, as sure as all of them allow."""
+    return list(feeds[0]) if len(feeds) == 1 else [_together(states) for states in zip(*feeds, strict=True)]
 
 
 def encode(states: Sequence[State]) -> Runs:
@@ -160,7 +172,7 @@ def save_coverage(store: Store, feed: Feed, record: CoverageRecord) -> None:
 
 def _together(states: Sequence[State]) -> State:
     found = set(states)
-    if found & {"traded", "traded_partial"}:
+    if found.intersection(WITH_CANDLE):
         return "traded_partial" if found & {"traded_partial", "missing"} else "traded"
     if found == {"proven_empty"}:
         return "proven_empty"

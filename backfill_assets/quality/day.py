@@ -1,26 +1,24 @@
 """The verdicts of a day, made from what the lake holds, and which versions count because of them.
 
-The only module of this folder that touches the lake. Judging is repeatable: it reads manifests, writes the
-verdicts beside them, and moves versions between candidate and accepted. A day's verdict depends on its
-neighbours' accepted ids, so whoever changes a day judges both neighbours again; in whatever order days are
-run, the verdicts end up the same.
+Judging is repeatable: it reads manifests, writes the verdicts beside them, and lets the version count that
+``choice`` picks. A day's verdict depends on its neighbours' accepted ids, so whoever changes a day judges
+both neighbours again; in whatever order days are run, the verdicts end up the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, shift, start_us
+from backfill_assets.days import shift
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.gather import gather
-from backfill_assets.lake.listing import read_instruments
 from backfill_assets.lake.manifests import (
     DayRecord,
     FeedManifest,
@@ -30,21 +28,25 @@ from backfill_assets.lake.manifests import (
     update_manifest,
 )
 from backfill_assets.lake.store import Store
+from backfill_assets.quality.approvals import Approval, Decisions, Retraction, load_decisions
 from backfill_assets.quality.baseline import notional_of_feeds
+from backfill_assets.quality.choice import Choice, choose
 from backfill_assets.quality.consistency import consistency_of
+from backfill_assets.quality.context import Surroundings, context_of, surroundings
 from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.restatement import Restatement, load_restatements
 from backfill_assets.quality.scores import DayScores, judge_day
 from backfill_assets.quality.verdict import (
     Context,
     Verdict,
-    arrival_edges,
     judge_feed,
     missing_verdict,
     rules_hash,
 )
 from backfill_assets.settings import ThresholdSettings
 
-_LISTING: Final = ["dataset_symbol", "available_since", "listing", "available_to", "expiry"]
+#: How often one change makes a neighbour be judged; changes that settle need fewer.
+MOST_VISITS: Final = 8
 
 
 class FeedVerdicts(BaseModel):
@@ -68,11 +70,27 @@ class JudgedFeed:
     verdict: Verdict
     #: Whether this judgement changed which version is accepted.
     moved: bool = False
+    #: Why the accepted version counts by somebody's wish; null where its verdict decides.
+    approval: Approval | None = None
+    #: Why a version that the lake holds does not count, by somebody's wish.
+    retraction: Retraction | None = None
+    #: What the candidate changes against the accepted version, else what that changed against the one that
+    #: counted before; null where there is no other version, or the two were not compared.
+    restatement: Restatement | None = None
+    #: Why the candidate waits for an approval though its rows are good: it restates too much, or nobody knows
+    #: how much; empty where that is not so.
+    excess: str = ""
 
     @property
     def accepted(self) -> Version | None:
         """The version that is merged and published, if any."""
         return self.manifest.accepted
+
+    @property
+    def restatement_summary(self) -> str | None:
+        """What is restated, and why that waits for an approval if it does; null where nothing is."""
+        parts = [self.restatement.summary] if self.restatement else []
+        return "; ".join([*parts, *([f"pending: {self.excess}"] if self.excess else [])]) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +112,17 @@ class JudgedDay:
 def judge(store: Store, day: str, thresholds: ThresholdSettings) -> JudgedDay:
     """Judge every expected feed of the day and let the verdicts decide which versions count.
 
-    A candidate whose verdict is ``publish`` becomes accepted. An accepted version whose verdict has turned,
-    because a neighbour has changed, becomes a candidate again.
+    Of each feed's versions ``choice`` picks the one that counts. An accepted version whose verdict has
+    turned, because a neighbour has changed, counts no more, and an earlier one may count again.
     """
     record = load_day_record(store, day)
     if record is None:
         return JudgedDay(day, None, (), judge_day((), (), thresholds), sealed=False)
-    windows = _windows(store, record)
+    around = surroundings(store, _expected(record), day, thresholds)
 
     def judge_one(expected: tuple[Feed, tuple[tuple[str, str], ...]]) -> JudgedFeed:
         feed, symbols = expected
-        return _judge_feed(store, feed, symbols, day, windows[feed], thresholds)
+        return _judge_feed(store, feed, symbols, day, around, thresholds)
 
     feeds = tuple(gather(judge_one, _expected(record), store.parallel_reads))
     scores = judge_day(
@@ -115,7 +133,7 @@ def judge(store: Store, day: str, thresholds: ThresholdSettings) -> JudgedDay:
             lambda f: consistency_of(store, f.feed, day, f.accepted), feeds, store.parallel_reads
         ),
         notional=notional_of_feeds(
-            store, day, [(f.feed, f.symbols) for f in feeds], thresholds.notional_days
+            around.baseline, day, [(f.feed, f.symbols) for f in feeds], thresholds.notional_days
         ),
     )
     return JudgedDay(day, record, feeds, scores, sealed=_sealed(store, day, [f.feed for f in feeds]))
@@ -124,14 +142,18 @@ def judge(store: Store, day: str, thresholds: ThresholdSettings) -> JudgedDay:
 def judge_with_neighbours(store: Store, day: str, thresholds: ThresholdSettings) -> JudgedDay:
     """Judge a day that has changed, then the days whose verdicts its ids bear on, then the day once more.
 
-    Where that moves a neighbour's versions, its own neighbours are next. It ends: of two days that meet, only
-    one is ever blamed for their border, so a day is not judged by what its own verdict has caused.
+    Where that moves a neighbour's versions, its own neighbours are next. It ends: of two files that meet,
+    only one is ever blamed for their border, so a day is not judged by what its own verdict has caused. Of
+    two versions of a day each may drive the other out by way of a neighbour; there ``MOST_VISITS`` ends it.
     """
     judge(store, day, thresholds)
     waiting = [shift(day, -1), shift(day, 1)]
+    visits: Counter[str] = Counter()
     while waiting:
         neighbour = waiting.pop(0)
-        if any(feed.moved for feed in judge(store, neighbour, thresholds).feeds):
+        visits[neighbour] += 1
+        moved = any(feed.moved for feed in judge(store, neighbour, thresholds).feeds)
+        if moved and visits[neighbour] < MOST_VISITS:
             waiting += [d for d in (shift(neighbour, -1), shift(neighbour, 1)) if d not in waiting]
     return judge(store, day, thresholds)
 
@@ -145,92 +167,58 @@ def _judge_feed(
     feed: Feed,
     symbols: tuple[tuple[str, str], ...],
     day: str,
-    window: tuple[int, int],
+    around: Surroundings,
     thresholds: ThresholdSettings,
 ) -> JudgedFeed:
-    found = manifest = load_manifest(store, feed, day)
-    before, after = (load_manifest(store, feed, shift(day, days)).accepted for days in (-1, 1))
-    context = Context(
-        window_start_us=window[0],
-        window_end_us=window[1],
-        previous=_last_ids(before, feed, end_us(shift(day, -1))),
-        following=_first_ids(after, feed, start_us(shift(day, 1))),
-    )
+    found = manifest = around.manifests[feed]
+    context, rules = context_of(store, feed, day, around), rules_hash(thresholds)
 
-    def verdict_on(version: Version | None) -> Verdict | None:
-        if version is None:
-            return None
+    def verdict_on(version: Version, context: Context = context) -> Verdict:
         profile = FeedProfile.model_validate(version.profile)
         return judge_feed(feed, day, version.content, profile, context, thresholds)
 
-    on_accepted, on_candidate = verdict_on(manifest.accepted), verdict_on(manifest.candidate)
-    if on_accepted is not None and on_accepted.outcome != "publish":
-        manifest = update_manifest(store, feed, day, partial(_demote, on_accepted.content))
-        on_candidate, on_accepted = on_candidate or on_accepted, None
-    if on_candidate is not None and on_candidate.outcome == "publish":
-        content = on_candidate.content or ""
-        manifest = update_manifest(store, feed, day, lambda found: found.promote(content))
-        on_accepted, on_candidate = on_candidate, None
+    verdicts = {version.content: verdict_on(version) for version in found.versions}
+    chosen = _choice(store, feed, day, found, verdicts, rules, thresholds)
+    contents = tuple(verdicts)
+    if found.settle(contents, chosen.accepted) != found:
+        manifest = update_manifest(store, feed, day, lambda m: m.settle(contents, chosen.accepted))
+    on_accepted = verdicts[chosen.accepted] if chosen.accepted else None
+    on_candidate = verdicts[manifest.candidate.content] if manifest.candidate else None
+    if manifest.candidate is not None and manifest.candidate.content in chosen.held_back:
+        reasons = (chosen.held_back[manifest.candidate.content],)
+        on_candidate = verdict_on(manifest.candidate, context.model_copy(update={"held_back": reasons}))
     verdict = on_accepted or on_candidate
     if verdict is None:
         reason = manifest.absent.reason if manifest.absent else "not fetched yet"
-        verdict = missing_verdict(feed, day, reason, context, rules_hash(thresholds))
-        on_candidate = verdict
+        verdict = on_candidate = missing_verdict(feed, day, reason, context, rules)
     stored = FeedVerdicts(accepted=on_accepted, candidate=on_candidate)
     documents.update(store, paths.verdict(feed, day), FeedVerdicts, lambda _: stored)
-    return JudgedFeed(feed, symbols, manifest, verdict, moved=manifest.accepted != found.accepted)
+    return JudgedFeed(
+        feed,
+        symbols,
+        manifest,
+        verdict,
+        moved=manifest.accepted != found.accepted,
+        approval=chosen.approval,
+        retraction=chosen.retraction,
+        restatement=chosen.restatement,
+        excess=chosen.excess,
+    )
 
 
-def _demote(content: str | None, found: FeedManifest) -> FeedManifest:
-    """Take an accepted version back to candidate, unless the manifest has moved on."""
-    if found.accepted is None or found.accepted.content != content:
-        return found
-    return found.model_copy(update={"accepted": None, "candidate": found.candidate or found.accepted})
-
-
-def _last_ids(before: Version | None, feed: Feed, border_us: int) -> dict[str, tuple[int, int]]:
-    if before is None:
-        return {}
-    profile = FeedProfile.model_validate(before.profile)
-    return {
-        s.dataset_symbol: (s.id_max, border_us - arrival_edges(profile, s, grouped=feed.is_grouped)[1])
-        for s in profile.symbols
-        if s.id_max is not None and s.numeric_ids == s.rows
-    }
-
-
-def _first_ids(after: Version | None, feed: Feed, border_us: int) -> dict[str, tuple[int, int]]:
-    if after is None:
-        return {}
-    profile = FeedProfile.model_validate(after.profile)
-    return {
-        s.dataset_symbol: (s.id_min, arrival_edges(profile, s, grouped=feed.is_grouped)[0] - border_us)
-        for s in profile.symbols
-        if s.id_min is not None and s.numeric_ids == s.rows
-    }
-
-
-def _windows(store: Store, record: DayRecord) -> dict[Feed, tuple[int, int]]:
-    """The day clipped to listing and expiry, per feed; the whole day where the instruments do not say."""
-    start, end = start_us(record.day), end_us(record.day)
-    feeds = [feed for feed, _ in _expected(record)]
-    exchanges = sorted({feed.exchange for feed in feeds})
-    tables = gather(lambda e: read_instruments(store, e, record.day), exchanges, store.parallel_reads)
-    windows = dict.fromkeys(feeds, (start, end))
-    for exchange, table in zip(exchanges, tables, strict=True):
-        for row in table.select(_LISTING).to_pylist() if table is not None else ():
-            feeds_of_row = [
-                f for f in feeds if (f.exchange, f.dataset_symbol) == (exchange, row["dataset_symbol"])
-            ]
-            opened = [_us(row[c]) for c in ("available_since", "listing") if row[c] is not None]
-            closed = [_us(row[c]) for c in ("available_to", "expiry") if row[c] is not None]
-            window = (max([start, *opened]), min([end, *closed]))
-            windows.update(dict.fromkeys(feeds_of_row, window))
-    return windows
-
-
-def _us(moment: datetime) -> int:
-    return int(moment.timestamp()) * MICROSECONDS_PER_SECOND + moment.microsecond
+def _choice(
+    store: Store,
+    feed: Feed,
+    day: str,
+    manifest: FeedManifest,
+    verdicts: Mapping[str, Verdict],
+    rules: str,
+    thresholds: ThresholdSettings,
+) -> Choice:
+    """Choose with what people have decided and what was compared, read only where there is any."""
+    decisions = load_decisions(store, feed, day) if manifest.decided else Decisions(feed=str(feed), day=day)
+    compared = load_restatements(store, feed, day) if len(verdicts) > 1 else None
+    return choose(verdicts, decisions, compared, rules, thresholds.restatement)
 
 
 def _sealed(store: Store, day: str, feeds: Sequence[Feed]) -> bool:

@@ -159,11 +159,17 @@ class FeedProfile(_Frozen):
     #: ``local_timestamp``, 24 of each; in whole milliseconds rounded up, within ±60 s, null without rows.
     hour_latency_us: tuple[int | None, ...] = ()
     hour_rows: tuple[int, ...] = ()
-    #: Trades, liquidations: null or not above zero. Null elsewhere is legitimate.
+    #: Trades, liquidations: null or not above zero. Quotes and books: best bid or ask not above zero; null is
+    #: legitimate there.
     invalid_price_rows: int
     invalid_amount_rows: int
     #: Quotes and books: best bid at or above best ask.
     crossed_rows: int
+    #: Data types whose values may be null: rows in which all of them are.
+    valueless_rows: int = 0
+    #: Streams of updates (quotes, books, tickers): the longest silence between rows by ``local_timestamp``,
+    #: with the mean of all others; null for other data types, and where there are fewer than three rows.
+    longest_gap: Gap | None = None
     #: Trades only.
     #: In order of ``dataset_symbol``.
     symbols: tuple[SymbolProfile, ...]

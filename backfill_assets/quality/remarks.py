@@ -1,31 +1,34 @@
 """What is odd about a feed's rows and may still be true: sentences that warn and never gate.
 
-Each is a guess at a fault from one file alone. What could confirm it (quotes, another venue, the days before)
-is not at hand here, so none of them costs a score.
+Each is a guess at a fault that the evidence at hand does not settle, so none of them costs a score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND
-from backfill_assets.quality.profiles import FeedProfile, Stretch, SymbolProfile
+from backfill_assets.quality.profiles import FeedProfile, Spike, Stretch, SymbolProfile
+from backfill_assets.quality.silences import JointSilence
+from backfill_assets.quality.spikes import SpikeEvidence, open_spikes, refuted_rows, refuted_spikes
 from backfill_assets.settings import RowSettings
 
 #: A grouped file may hold thousands of symbols; the warnings beyond these are counted.
 _NAMED = 20
 
 
-def remarks(profile: FeedProfile, limits: RowSettings, *, grouped: bool) -> tuple[str, ...]:
+def remarks(
+    profile: FeedProfile, limits: RowSettings, *, grouped: bool, spikes: SpikeEvidence | None = None
+) -> tuple[str, ...]:
     """Every warning on the file, then those of its symbols (named where there are several)."""
-    found = [*_of_clock(profile, limits)]
+    found = [*_of_clock(profile, limits), *_of_updates(profile, limits)]
     if grouped and profile.unknown_symbol_rows:
         found.append(f"{profile.unknown_symbol_rows} rows of symbols that the instruments do not list")
     of_symbols = [
         f"{symbol.dataset_symbol}: {sentence}" if grouped else sentence
         for symbol in profile.symbols
-        for sentence in _of_symbol(symbol, limits)
+        for sentence in (*_of_symbol(symbol, limits), *_of_spikes(symbol, spikes))
     ]
     found += of_symbols[:_NAMED]
     if len(of_symbols) > _NAMED:
@@ -57,14 +60,48 @@ def _of_symbol(symbol: SymbolProfile, limits: RowSettings) -> Iterator[str]:
         yield f"{symbol.resent_rows} rows in {symbol.resent_blocks} blocks repeat earlier rows in order"
     if symbol.id_resets:
         yield f"ids fall back {symbol.id_resets} times, as if the venue had begun to count anew"
-    if symbol.spike_count:
-        worst = ", ".join(f"{spike.price:g} at {_clock_time(spike.time_us)}" for spike in symbol.spikes[:3])
-        yield f"{symbol.spike_count} prices far from those around them, unconfirmed: {worst}"
     if grid_is_stale(symbol, limits.stale_grid_share):
         share = (symbol.off_grid_rows or 0) / symbol.valid_rows
         yield f"{share:.0%} of prices lie between the listed steps, on finer ones: the list is out of date"
     yield from _of_stretches(symbol, limits)
     yield from _of_sides(symbol, limits)
+
+
+def _of_spikes(symbol: SymbolProfile, evidence: SpikeEvidence | None) -> Iterator[str]:
+    refuted = refuted_rows(symbol, evidence)
+    if refuted:
+        witnesses = ", ".join(evidence.witnesses) if evidence else ""
+        listed = _listed(refuted_spikes(symbol, evidence))
+        yield f"{refuted} prices far from those around them, seen by none of {witnesses}: {listed}"
+    unknown = open_spikes(symbol, evidence)
+    if unknown:
+        count = len(unknown) if evidence else symbol.spike_count
+        yield f"{count} prices far from those around them, unconfirmed: {_listed(unknown)}"
+
+
+def _listed(spikes: Sequence[Spike]) -> str:
+    return ", ".join(f"{spike.price:g} at {clock_time(spike.time_us)}" for spike in spikes[:3])
+
+
+def _of_updates(profile: FeedProfile, limits: RowSettings) -> Iterator[str]:
+    """Stale quotes, books and tickers; of trades the silences are what completeness is judged by."""
+    gap = profile.longest_gap
+    if gap is None:
+        return
+    length = gap.end_us - gap.start_us
+    usual = max(limits.stale_seconds * MICROSECONDS_PER_SECOND, limits.stale_factor * gap.usual_us)
+    if length > usual:
+        yield f"no update for {seconds(length)} from {clock_time(gap.start_us)}"
+
+
+def joint_warnings(silences: Sequence[JointSilence]) -> Iterator[str]:
+    """What is said of silences that a feed shares with all of its venue's."""
+    for silence in silences[:3]:
+        length = seconds(silence.end_us - silence.start_us)
+        start = clock_time(silence.start_us)
+        yield f"all {silence.feeds} busy feeds of the venue silent for {length} from {start}"
+    if len(silences) > 3:
+        yield f"{len(silences) - 3} more silences of all busy feeds of the venue"
 
 
 def _of_stretches(symbol: SymbolProfile, limits: RowSettings) -> Iterator[str]:
@@ -73,7 +110,7 @@ def _of_stretches(symbol: SymbolProfile, limits: RowSettings) -> Iterator[str]:
             length = seconds(stretch.end_us - stretch.start_us)
             yield (
                 f"price frozen at {stretch.price:g} for {length} and {stretch.rows} rows, "
-                f"from {_clock_time(stretch.start_us)}"
+                f"from {clock_time(stretch.start_us)}"
             )
             return
 
@@ -106,5 +143,6 @@ def seconds(microseconds: float) -> str:
     return f"{microseconds / MICROSECONDS_PER_SECOND:.2f} s"
 
 
-def _clock_time(time_us: int) -> str:
+def clock_time(time_us: int) -> str:
+    """A time of the day for people, in UTC."""
     return datetime.fromtimestamp(time_us / MICROSECONDS_PER_SECOND, UTC).strftime("%H:%M:%S.%f")[:-3]

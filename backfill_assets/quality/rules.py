@@ -15,6 +15,7 @@ from typing import Final
 from backfill_assets.days import MICROSECONDS_PER_SECOND
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.remarks import grid_is_stale, remarks, seconds
+from backfill_assets.quality.spikes import SpikeEvidence, refuted_rows
 from backfill_assets.settings import RowSettings
 
 
@@ -33,7 +34,9 @@ def row_rules(limits: RowSettings) -> tuple[Rule, ...]:
         Rule("invalid_price_or_amount", excused=0, limit=limits.invalid_limit),
         Rule("same_id_other_payload", excused=0, limit=limits.conflicting_limit),
         Rule("off_price_grid", excused=0, limit=limits.off_grid_limit),
+        Rule("unconfirmed_spikes", excused=limits.spike_excused, limit=limits.spike_limit),
         Rule("crossed_quotes", excused=limits.crossed_excused, limit=limits.crossed_limit),
+        Rule("rows_without_values", excused=limits.valueless_excused, limit=limits.valueless_limit),
     )
 
 
@@ -59,8 +62,22 @@ def rule_score(rule: Rule, broken: int, rows: int, minimum_rows: int) -> float:
     return min(1.0, max(0.0, 1 - rate / rule.limit))
 
 
-def quality(profile: FeedProfile, limits: RowSettings | None = None, *, grouped: bool = False) -> Quality:
-    """Judge the rows of one feed by its profile; a grouped file may hold symbols we do not know."""
+def quality(
+    profile: FeedProfile,
+    limits: RowSettings | None = None,
+    *,
+    grouped: bool = False,
+    spikes: SpikeEvidence | None = None,
+) -> Quality:
+    """Judge the rows of one feed by its profile.
+
+    Parameters
+    ----------
+    grouped
+        The file may hold symbols that we do not know.
+    spikes
+        What witnesses say of the profile's spikes; without it they cost nothing.
+    """
     limits = limits or RowSettings()
     counts = {
         "invalid_price_or_amount": max(profile.invalid_price_rows, profile.invalid_amount_rows),
@@ -68,7 +85,9 @@ def quality(profile: FeedProfile, limits: RowSettings | None = None, *, grouped:
         "off_price_grid": sum(
             s.off_grid_rows or 0 for s in profile.symbols if not grid_is_stale(s, limits.stale_grid_share)
         ),
+        "unconfirmed_spikes": sum(refuted_rows(s, spikes) for s in profile.symbols),
         "crossed_quotes": profile.crossed_rows,
+        "rows_without_values": profile.valueless_rows,
     }
     scores = {
         rule.name: rule_score(rule, counts[rule.name], profile.rows, limits.minimum_rows)
@@ -79,7 +98,7 @@ def quality(profile: FeedProfile, limits: RowSettings | None = None, *, grouped:
         score=scores[worst] if profile.rows else None,
         counts=counts,
         violations=violations(profile, limits, grouped=grouped),
-        warnings=remarks(profile, limits, grouped=grouped),
+        warnings=remarks(profile, limits, grouped=grouped, spikes=spikes),
         worst=worst if scores[worst] < 1 else None,
     )
 

@@ -8,21 +8,37 @@ again and gives the same. Which feeds count is decided here and nowhere else; wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from backfill_assets.feeds import Feed
-from backfill_assets.quality.completeness import Completeness, Seam, Window, completeness
+from backfill_assets.quality.completeness import (
+    Completeness,
+    CompletenessState,
+    Seam,
+    by_estimate,
+    completeness,
+    over_nothing,
+    without_rows,
+)
+from backfill_assets.quality.estimates import thinning_score, usual_share
+from backfill_assets.quality.losses import collapse_warnings, loss_reasons, loss_warnings
 from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
+from backfill_assets.quality.remarks import joint_warnings
 from backfill_assets.quality.rules import Quality, quality
+from backfill_assets.quality.silences import JointSilence
+from backfill_assets.quality.spikes import SpikeEvidence
+from backfill_assets.quality.window import Window, clipped
 from backfill_assets.settings import ThresholdSettings
 
 #: Part of every verdict's rule hash; raised when a rule's meaning changes.
-RULES_VERSION: Final = 2
-#: More time lost in holes of the ids than this quarantines a feed, however few the ids.
-LOSSY_LIMIT_US: Final = 10_000_000
+RULES_VERSION: Final = 3
+#: Of the same score the weakest evidence counts.
+_STATES: Final[tuple[CompletenessState, ...]] = (
+    "missing", "no_evidence", "degraded", "estimated", "inner_proven", "head_proven", "proven",
+)  # fmt: skip
 
 Outcome = Literal["publish", "quarantine", "no_evidence", "missing"]
 
@@ -34,9 +50,36 @@ class Context(BaseModel):
 
     window_start_us: int
     window_end_us: int
+    #: False where the instruments of the day do not know the symbol; the window is then the whole day.
+    is_listed: bool = True
+    #: Of grouped files: windows of the symbols that were not listed all day.
+    symbol_windows: dict[str, tuple[int, int]] = {}
+    #: Known outages of the vendor's capture inside the window, in order of time.
+    outages: tuple[tuple[int, int], ...] = ()
+    #: Median rows of published days of the same weekday; null without enough of them.
+    usual_rows: float | None = None
     #: Last ids of the accepted day before, and first ids of the accepted day after, by data set symbol.
     previous: dict[str, tuple[int, int]] = {}
     following: dict[str, tuple[int, int]] = {}
+    #: By content of the feed's versions: where the same file lies, too, and what others saw of its spikes.
+    twins: dict[str, tuple[str, ...]] = {}
+    spikes: dict[str, SpikeEvidence] = {}
+    joint_silences: tuple[JointSilence, ...] = ()
+    #: Why the version does not count though its rows are good: it was retracted, or restates too much.
+    held_back: tuple[str, ...] = ()
+
+    @property
+    def window(self) -> Window:
+        """The feed's window."""
+        return Window(self.window_start_us, self.window_end_us, self.outages, self.is_listed)
+
+    def window_of(self, symbol: SymbolProfile, *, grouped: bool) -> Window:
+        """The symbol's window."""
+        start, end = self.symbol_windows.get(
+            symbol.dataset_symbol, (self.window_start_us, self.window_end_us)
+        )
+        is_listed = symbol.symbol is not None if grouped else self.is_listed
+        return Window(start, end, clipped(self.outages, start, end), is_listed)
 
 
 class Verdict(BaseModel):
@@ -100,14 +143,20 @@ def judge_feed(
     thresholds: ThresholdSettings,
 ) -> Verdict:
     """Judge one version of one feed; a grouped file is as complete as its worst symbol with rows."""
-    sound = quality(profile, thresholds.rows, grouped=feed.is_grouped)
-    per_symbol = [
-        _symbol_completeness(feed, day, symbol, profile, context, thresholds) for symbol in profile.symbols
-    ] or [_without_ids(profile, context, thresholds)]
-    whole = min(per_symbol, key=lambda c: (c.score is not None, c.score or 0.0))
-    if profile.rows == 0 and _ids_join(context):
-        whole = Completeness(score=1.0, evidence_class="A", state="proven")
-    reasons = (*sound.violations, *_loss_reasons(per_symbol, thresholds), *_quality_reasons(sound))
+    sound = quality(profile, thresholds.rows, grouped=feed.is_grouped, spikes=context.spikes.get(content))
+    share = usual_share(profile.rows, context.usual_rows, context.window)
+    thinning = thinning_score(share, thresholds)
+    per_symbol = _per_symbol(feed, day, profile, context, thresholds, thinning)
+    whole = min(per_symbol, key=_strength)
+    twins = context.twins.get(content, ())
+    same = (f"the same file as {' and '.join(twins)}",) if twins else ()
+    reasons = (
+        *same,
+        *sound.violations,
+        *loss_reasons(per_symbol, context.outages, thresholds),
+        *_quality_reasons(sound),
+        *context.held_back,
+    )
     outcome: Outcome = "quarantine" if reasons else "no_evidence" if whole.score is None else "publish"
     if outcome == "no_evidence":
         reasons = ("the file is empty and no ids of the neighbours show that the day was",)
@@ -128,31 +177,60 @@ def judge_feed(
         missing_ids=sum(missing) if missing else None,
         longest_hole=max(longest) if longest else None,
         reasons=reasons,
-        warnings=(*sound.warnings, *_completeness_warnings(per_symbol, thresholds)),
+        warnings=(
+            *sound.warnings,
+            *joint_warnings(context.joint_silences),
+            *loss_warnings(per_symbol, context.outages, thresholds),
+            *collapse_warnings(profile.rows, context.usual_rows, context.window, share, thresholds),
+        ),
         context=context,
     )
 
 
-def _symbol_completeness(
+def _per_symbol(
     feed: Feed,
     day: str,
-    symbol: SymbolProfile,
     profile: FeedProfile,
     context: Context,
     thresholds: ThresholdSettings,
-) -> Completeness:
-    previous = context.previous.get(symbol.dataset_symbol)
-    following = context.following.get(symbol.dataset_symbol)
-    return completeness(
-        feed.exchange,
-        day,
-        symbol,
-        Window(context.window_start_us, context.window_end_us),
-        Seam(*previous) if previous else None,
-        Seam(*following) if following else None,
-        thresholds,
-        arrival_edges(profile, symbol, grouped=feed.is_grouped),
-    )
+    thinning: float | None,
+) -> list[Completeness]:
+    """Completeness of every symbol of the file, and of those that a grouped file has lost whole."""
+    previous, following = _seams(context.previous), _seams(context.following)
+    if profile.rows == 0:
+        return [over_nothing(feed.exchange, day, previous, following)]
+    if not profile.symbols:
+        edges = (profile.first_local_timestamp_us or 0, profile.last_local_timestamp_us or 0)
+        return [by_estimate(profile.rows, (), context.window, thresholds, edges, thinning)]
+    found = [
+        completeness(
+            feed.exchange,
+            day,
+            symbol,
+            context.window_of(symbol, grouped=feed.is_grouped),
+            previous.get(symbol.dataset_symbol),
+            following.get(symbol.dataset_symbol),
+            thresholds,
+            arrival_edges(profile, symbol, grouped=feed.is_grouped),
+            thinning,
+        )
+        for symbol in profile.symbols
+    ]
+    here = {symbol.dataset_symbol for symbol in profile.symbols}
+    known = previous.keys() & following.keys() if feed.is_grouped else set()
+    for name in sorted(known - here):
+        lost = without_rows(feed.exchange, day, previous[name], following[name], thresholds)
+        found += [lost] if lost else []
+    return found
+
+
+def _seams(ids: Mapping[str, tuple[int, int]]) -> dict[str, Seam]:
+    return {name: Seam(*seam) for name, seam in ids.items()}
+
+
+def _strength(found: Completeness) -> tuple[bool, float, int]:
+    """Order of what is known of symbols: the score, and of equal ones what it rests on."""
+    return (found.score is not None, found.score or 0.0, _STATES.index(found.state))
 
 
 def arrival_edges(profile: FeedProfile, symbol: SymbolProfile, *, grouped: bool) -> tuple[int, int]:
@@ -162,70 +240,7 @@ def arrival_edges(profile: FeedProfile, symbol: SymbolProfile, *, grouped: bool)
     return (profile.first_local_timestamp_us or 0, profile.last_local_timestamp_us or 0)
 
 
-def _without_ids(profile: FeedProfile, context: Context, thresholds: ThresholdSettings) -> Completeness:
-    """Data types without trades: only the silence at the day's edges is judged."""
-    if (
-        profile.rows == 0
-        or profile.first_local_timestamp_us is None
-        or profile.last_local_timestamp_us is None
-    ):
-        return Completeness(score=None, evidence_class=None, state="no_evidence")
-    window = Window(context.window_start_us, context.window_end_us)
-    usual = (profile.last_local_timestamp_us - profile.first_local_timestamp_us) / max(1, profile.rows - 1)
-    excused = max(thresholds.silence_seconds * 1e6, thresholds.silence_factor * usual)
-    edges = (
-        profile.first_local_timestamp_us - window.start_us,
-        window.end_us - profile.last_local_timestamp_us,
-    )
-    silence = sum(max(0, round(edge - excused)) for edge in edges)
-    score = max(0.0, 1 - silence / window.length_us) if window.length_us else 1.0
-    return Completeness(
-        score=min(score, 0.99),
-        evidence_class="C",
-        state="estimated",
-        silence_us=silence,
-        uncalibrated=True,
-    )
-
-
-def _ids_join(context: Context) -> bool:
-    """Whether the neighbours' ids show that nothing was traded in between, for every symbol they know."""
-    shared = context.previous.keys() & context.following.keys()
-    return bool(shared) and all(context.following[s][0] == context.previous[s][0] + 1 for s in shared)
-
-
-def _loss_reasons(per_symbol: Sequence[Completeness], thresholds: ThresholdSettings) -> list[str]:
-    reasons = []
-    for found in per_symbol:
-        missing, longest = found.missing_ids or 0, found.longest_hole or 0
-        allowed = max(thresholds.missing_ids, thresholds.missing_ids_rate * (found.span or 0))
-        if missing > allowed:
-            reasons.append(f"{missing} ids are missing (at most {allowed:.0f} are excused)")
-        elif longest > thresholds.longest_hole:
-            reasons.append(f"{longest} ids in a row are missing (at most {thresholds.longest_hole})")
-        elif found.lossy_us > LOSSY_LIMIT_US:
-            reasons.append(f"{found.lossy_us / 1e6:.0f} s lie in holes of the ids (at most 10)")
-        if found.repeated_ids > thresholds.repeated_ids:
-            reasons.append(
-                f"{found.repeated_ids} ids are the day before's too (at most {thresholds.repeated_ids})"
-            )
-    return reasons
-
-
 def _quality_reasons(sound: Quality) -> list[str]:
     if sound.score is None or sound.score > 0 or sound.worst is None:
         return []
     return [f"quality is 0: {sound.counts[sound.worst]} rows break {sound.worst}"]
-
-
-def _completeness_warnings(per_symbol: Sequence[Completeness], thresholds: ThresholdSettings) -> list[str]:
-    warnings = []
-    if any(c.uncalibrated for c in per_symbol):
-        warnings.append(
-            "uncalibrated: judged by silences, without the history that would show thinned-out data"
-        )
-    silence_us = sum(c.silence_us for c in per_symbol)
-    if silence_us:
-        excused = f"{thresholds.silence_seconds:g} s or {thresholds.silence_factor:g} usual gaps"
-        warnings.append(f"{silence_us / 1e6:.0f} s of silence beyond {excused}")
-    return warnings

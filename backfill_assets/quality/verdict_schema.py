@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from backfill_assets.quality.completeness import UNCALIBRATED_CAP
 from backfill_assets.quality.day import JudgedDay
+from backfill_assets.settings import ThresholdSettings
 
 if TYPE_CHECKING:
     import pandera.polars as pa_polars
     import polars as pl
 
-#: A feed judged by silences alone reaches at most ``UNCALIBRATED_CAP``; that is no shortfall of the feed.
-_FULL: Final = {"completeness": UNCALIBRATED_CAP, "quality": 1.0, "consistency": 1.0}
+_DEFAULTS: Final = ThresholdSettings()
 
 
 def verdict_frame(judged: JudgedDay) -> pl.DataFrame:
@@ -35,6 +34,8 @@ def verdict_frame(judged: JudgedDay) -> pl.DataFrame:
                 "consistency": consistency,
                 "weight": weight,
                 "accepted": feed.accepted is not None,
+                "approval": feed.approval.reason if feed.approval else "",
+                "pending": feed.excess,
                 "reasons": "; ".join((*feed.verdict.reasons, *feed.verdict.warnings)),
             }
             for feed, consistency, weight in zip(
@@ -51,23 +52,31 @@ def verdict_frame(judged: JudgedDay) -> pl.DataFrame:
             "consistency": pl.Float64,
             "weight": pl.Float64,
             "accepted": pl.Boolean,
+            "approval": pl.String,
+            "pending": pl.String,
             "reasons": pl.String,
         },
     )
 
 
-def verdict_schema(score: str) -> pa_polars.DataFrameSchema:
-    """Which feeds count as good: published, with a full score in the one that is named."""
+def verdict_schema(score: str, thresholds: ThresholdSettings = _DEFAULTS) -> pa_polars.DataFrameSchema:
+    """Which feeds count as good: published, with a full score in the one that is named.
+
+    A feed judged by silences alone reaches at most ``uncalibrated_cap``; that is no shortfall of the feed.
+    """
     import pandera.polars as pa
     import polars as pl
 
+    full = thresholds.uncalibrated_cap if score == "completeness" else 1.0
     columns = {
         "feed": pa.Column(pl.String, unique=True),
         "outcome": pa.Column(pl.String, pa.Check.eq("publish", error="verdict_is_publish")),
-        score: pa.Column(pl.Float64, pa.Check.in_range(_FULL[score], 1, error="score_is_full")),
+        score: pa.Column(pl.Float64, pa.Check.in_range(full, 1, error="score_is_full")),
     }
     if score == "completeness":
         columns["completeness_state"] = pa.Column(
             pl.String, pa.Check.ne("degraded", error="no_id_is_missing")
         )
+    if score == "quality":
+        columns["pending"] = pa.Column(pl.String, pa.Check.eq("", error="no_restatement_is_pending"))
     return pa.DataFrameSchema(columns)

@@ -1,11 +1,13 @@
 """What the page of a day shows of one feed: verdict, minutes, candles, silences, missing ids, rules.
 
-Everything is read from the profile that the verdict rests on; rows are not looked at again.
+Everything is read from what the verdict rests on and from the coverage of the day; rows are not looked at
+again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,34 +16,34 @@ import pyarrow as pa
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, start_us
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.manifests import Version
+from backfill_assets.quality.approvals import Approval
+from backfill_assets.quality.coverage import CoverageRecord
 from backfill_assets.quality.day import JudgedFeed
-from backfill_assets.quality.profiles import FeedProfile, Gap, Hole
+from backfill_assets.quality.profiles import FeedProfile, Hole
+from backfill_assets.quality.restatement import Restatement
 from backfill_assets.quality.rules import quality, row_rules, rule_score
 from backfill_assets.quality.verdict import Verdict
-from backfill_assets.report.minutes import MISSING, Minutes, allowed_silence_us, feed_minutes, uniform
+from backfill_assets.report.gaps import GapLine, gap_lines
+from backfill_assets.report.minutes import (
+    MISSING,
+    Mark,
+    Minutes,
+    minutes_of,
+    of_coverage,
+    of_version,
+    uniform,
+)
 from backfill_assets.settings import RowSettings, ThresholdSettings
 
 #: Charts of one minute are 60 kB a market; with more markets than this the finest chart has five minutes.
 MINUTE_CHARTS: Final = 20
 #: The last is the one that is also shown as a table.
 CHART_TIMEFRAMES: Final = ("1m", "5m", "1h")
+FINEST: Final = CHART_TIMEFRAMES[0]
 SHOWN_GAPS: Final = 5
 SHOWN_HOLES: Final = 5
 
 Market = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class GapLine:
-    """A silence: when, how long, what is usual there, what is excused, and what it means."""
-
-    start_us: int
-    end_us: int
-    usual_us: float
-    allowed_us: float
-    explanation: str
-    #: Whether it counts against the feed.
-    counts: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,15 @@ class FeedReport:
     #: ``yes``, ``not yet`` (accepted, but its table has no such day) or ``no``.
     published: str
     pending: bool
+    #: Why the accepted version counts by somebody's wish; null where its verdict decides.
+    approval: Approval | None
+    #: What the version that waits would change, else what the accepted one has changed.
+    restatement: Restatement | None
+    #: What the tables have of it; null where its data type is not counted by minute.
     minutes: Minutes | None
+    #: Without an accepted version: the file that waits, by itself.
+    waiting: Minutes | None
+    marks: tuple[Mark, ...]
     gaps: tuple[GapLine, ...]
     gap_count: int
     holes: tuple[Hole, ...]
@@ -109,6 +119,7 @@ def feed_report(
     day: str,
     thresholds: ThresholdSettings,
     candles: Mapping[Market, dict[str, tuple[Candle, ...]]],
+    coverage: CoverageRecord | None,
     published: str,
 ) -> FeedReport:
     """Everything about one feed; ``candles`` are those of the whole day."""
@@ -118,13 +129,19 @@ def feed_report(
     names = sorted({name for _, name in judged.symbols})
     symbol = names[0] if len(names) == 1 else feed.dataset_symbol
     accepted = judged.accepted is not None
-    series = candles.get((feed.exchange, symbol), {}) if accepted and feed.data_type == "trades" else {}
+    of_trades = feed.data_type == "trades"
+    series = candles.get((feed.exchange, symbol), {}) if accepted and of_trades else {}
     shown = CHART_TIMEFRAMES if len(candles) <= MINUTE_CHARTS else CHART_TIMEFRAMES[1:]
     symbols = profile.symbols if profile else ()
-    gaps = [_gap(gap, s.holes, verdict.evidence_class, thresholds) for s in symbols for gap in s.gaps]
-    gaps.sort(key=lambda g: (not g.counts, g.start_us - g.end_us, g.start_us))
+    gaps = gap_lines(judged, profile, thresholds) if profile else []
     holes = [hole for s in symbols for hole in s.holes]
     holes.sort(key=lambda h: (h.first_missing - h.last_missing, h.after_us))
+    minutes = _minutes(judged, day, candles, coverage)
+    waiting = None
+    if profile is not None and not accepted:
+        waiting = of_version(feed, day, profile, verdict.context, thresholds.legitimate_hole)
+    silences = [minutes_of(g.start_us, g.end_us, day) for g in gaps if g.counts and not g.ids_missing]
+    shown_minutes = waiting or minutes
     return FeedReport(
         feed=feed,
         symbol=symbol,
@@ -132,36 +149,33 @@ def feed_report(
         accepted=accepted,
         published=published,
         pending=judged.manifest.candidate is not None,
-        minutes=_minutes(feed, day, profile, verdict, thresholds, series.get("1m", ())),
+        approval=judged.approval,
+        restatement=judged.restatement,
+        minutes=minutes,
+        waiting=waiting,
+        marks=shown_minutes.marks(silences) if shown_minutes else (),
         gaps=tuple(gaps[:SHOWN_GAPS]),
         gap_count=sum(s.gap_count for s in symbols),
         holes=tuple(holes[:SHOWN_HOLES]),
         hole_count=sum(s.hole_count or 0 for s in symbols),
-        rules=_rules(profile, thresholds.rows, grouped=feed.is_grouped),
+        rules=_rules(profile, verdict, thresholds.rows, grouped=feed.is_grouped),
         candles={name: series[name] for name in shown if name in series},
     )
 
 
 def _minutes(
-    feed: Feed,
+    judged: JudgedFeed,
     day: str,
-    profile: FeedProfile | None,
-    verdict: Verdict,
-    thresholds: ThresholdSettings,
-    candles: Sequence[Candle],
+    candles: Mapping[Market, dict[str, tuple[Candle, ...]]],
+    coverage: CoverageRecord | None,
 ) -> Minutes | None:
-    if profile is None:
-        return uniform(MISSING)
-    midnight = start_us(day)
-    return feed_minutes(
-        feed.exchange,
-        day,
-        profile,
-        verdict.context,
-        thresholds,
-        grouped=feed.is_grouped,
-        from_neighbours={(c.time_us - midnight) // MICROSECONDS_PER_MINUTE: c.trades for c in candles},
-    )
+    if coverage is None:
+        return uniform(MISSING) if judged.verdict.content is None else None
+    midnight, trades = start_us(day), Counter[int]()
+    for symbol in coverage.symbols:
+        for candle in candles.get((judged.feed.exchange, symbol), {}).get(FINEST, ()):
+            trades[(candle.time_us - midnight) // MICROSECONDS_PER_MINUTE] += candle.trades
+    return of_coverage(coverage, trades)
 
 
 def _judged_version(feed: JudgedFeed) -> Version | None:
@@ -169,26 +183,13 @@ def _judged_version(feed: JudgedFeed) -> Version | None:
     return next((v for v in versions if v is not None and v.content == feed.verdict.content), None)
 
 
-def _gap(gap: Gap, holes: Sequence[Hole], evidence: str | None, thresholds: ThresholdSettings) -> GapLine:
-    allowed = allowed_silence_us(gap.usual_us, thresholds)
-    inside = [h for h in holes if h.after_us < gap.end_us and h.before_us > gap.start_us]
-    if inside and evidence in ("A", "B"):
-        lost = sum(h.last_missing - h.first_missing + 1 for h in inside)
-        counts, text = True, f"{lost:,} ids are missing around it"
-    elif evidence == "A":
-        counts, text = False, "the ids before and after join: nothing was traded"
-    elif gap.end_us - gap.start_us > allowed:
-        counts = evidence == "C"
-        text = "longer than is excused: counts as lost time" if counts else "no id is missing"
-    else:
-        counts, text = False, "as usual there"
-    return GapLine(gap.start_us, gap.end_us, gap.usual_us, allowed, text, counts)
-
-
-def _rules(profile: FeedProfile | None, limits: RowSettings, *, grouped: bool) -> tuple[RuleLine, ...]:
+def _rules(
+    profile: FeedProfile | None, verdict: Verdict, limits: RowSettings, *, grouped: bool
+) -> tuple[RuleLine, ...]:
     if profile is None or not profile.rows:
         return ()
-    counts = quality(profile, limits, grouped=grouped).counts
+    spikes = verdict.context.spikes.get(verdict.content or "")
+    counts = quality(profile, limits, grouped=grouped, spikes=spikes).counts
     return tuple(
         RuleLine(
             name=rule.name,

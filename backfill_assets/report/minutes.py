@@ -1,8 +1,8 @@
-"""What every minute of a feed's day was: traded, empty, or lost, as far as its evidence can tell.
+"""The minutes of a feed's day as a page shows them: what the lake's coverage says, with trades and marks.
 
-Pure functions of a profile and the context of its verdict. A minute without trades is only called empty for
-sure where the venue's ids join across it; where there are no such ids it is unproven, and where the silence
-is longer than is usual there it is called silent.
+No state is worked out here: those of accepted data are the coverage record's, and those of a version that
+waits come from the same functions. Here they get letters, signs and words, the symbols of one file are laid
+over each other, and what a reader has to be pointed at is marked.
 """
 
 from __future__ import annotations
@@ -12,13 +12,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from backfill_assets.days import MICROSECONDS_PER_MINUTE, start_us
+from backfill_assets.days import MICROSECONDS_PER_MINUTE, end_us, start_us
+from backfill_assets.feeds import Feed
 from backfill_assets.quality.completeness import evidence_class
-from backfill_assets.quality.profiles import FeedProfile, Hole, SymbolProfile
-from backfill_assets.quality.verdict import Context, arrival_edges
-from backfill_assets.settings import ThresholdSettings
+from backfill_assets.quality.coverage import (
+    MINUTES,
+    CoverageRecord,
+    Evidence,
+    State,
+    decode,
+    evidence_of,
+    minute_states,
+)
+from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.verdict import Context
 
-MINUTES: Final = 1440
+Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,34 +35,50 @@ class MinuteState:
     """One state: the letter it is stored as, the sign and the words it is shown with."""
 
     code: str
+    key: State
     name: str
     sign: str
     meaning: str
 
 
-TRADED: Final = MinuteState("t", "traded", "", "trades; the darker, the more")
-PARTIAL: Final = MinuteState("p", "traded, ids missing", "!", "trades, and ids that no row carries")
-MISSING: Final = MinuteState("m", "missing", "×", "no trades, though ids or the whole file say there were")
-SILENT: Final = MinuteState("s", "silent", "~", "no trades for longer than is usual there, and no ids")
-UNPROVEN: Final = MinuteState("u", "empty, unproven", "?", "no trades; nothing proves that there were none")
-EMPTY: Final = MinuteState("e", "proven empty", "·", "no trades: the ids before and after join")
-OUTSIDE: Final = MinuteState("o", "outside listing", "–", "the symbol was not listed")
+TRADED: Final = MinuteState("t", "traded", "traded", "", "trades; the darker, the more")
+PARTIAL: Final = MinuteState("p", "traded_partial", "traded, with a loss", "!", "trades, and some are lost")
+MISSING: Final = MinuteState(
+    "m", "missing", "missing", "×", "no trades, where ids or the whole file are lost"
+)
+OUTAGE: Final = MinuteState("g", "outage", "outage", "‖", "no trades during an incident that was reported")
+UNPROVEN: Final = MinuteState(
+    "u", "empty_unproven", "empty, unproven", "?", "no trades; nothing proves that there were none"
+)
+EMPTY: Final = MinuteState("e", "proven_empty", "proven empty", "·", "no trades: the ids around it join")
 
 #: In the order in which they are listed.
-STATES: Final = (TRADED, EMPTY, UNPROVEN, SILENT, PARTIAL, MISSING, OUTSIDE)
+STATES: Final = (TRADED, EMPTY, UNPROVEN, OUTAGE, PARTIAL, MISSING)
 BY_CODE: Final = {state.code: state for state in STATES}
-#: Which state a minute has where the symbols of one file differ.
-PRECEDENCE: Final = (PARTIAL, TRADED, MISSING, SILENT, UNPROVEN, EMPTY, OUTSIDE)
+BY_KEY: Final = {state.key: state for state in STATES}
 #: What a reader has to be pointed at, worst first.
-NOTABLE: Final = (MISSING, SILENT, PARTIAL)
+NOTABLE: Final = (MISSING, PARTIAL, OUTAGE)
+#: Where symbols of one file differ, and none of them was traded: the first of them that applies.
+_UNTRADED: Final = (MISSING, OUTAGE, UNPROVEN, EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What is put on the strip of a feed: first minute, the one after the last, sign and words."""
+
+    first: int
+    after: int
+    sign: str
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
 class Minutes:
-    """1,440 states as letters, and the trades of each minute."""
+    """1,440 states as letters, the trades of each minute, and the minutes with an unconfirmed spike."""
 
     states: str
     trades: tuple[int, ...]
+    flagged: tuple[int, ...] = ()
 
     def count(self, state: MinuteState) -> int:
         """How many minutes are in that state."""
@@ -70,43 +95,68 @@ class Minutes:
                 start = i
         return found
 
+    def marks(self, silences: Iterable[Range] = ()) -> tuple[Mark, ...]:
+        """What a reader has to be pointed at, worst first.
+
+        Parameters
+        ----------
+        silences
+            First minute and the one after the last of silences that count as lost time.
+        """
+        of_states = [Mark(a, b, s.sign, s.name) for state in NOTABLE for a, b, s in self.runs(state)]
+        silent = [Mark(first, after, "~", "longer silent than excused") for first, after in silences]
+        spikes = [Mark(m, m + 1, "▲", "unconfirmed spike is the high or low") for m in self.flagged]
+        return (*of_states, *silent, *spikes)
+
 
 def uniform(state: MinuteState) -> Minutes:
     """A day that is the same all over, such as that of a missing file."""
     return Minutes(state.code * MINUTES, (0,) * MINUTES)
 
 
-def feed_minutes(
-    exchange: str,
-    day: str,
-    profile: FeedProfile,
-    context: Context,
-    thresholds: ThresholdSettings,
-    *,
-    grouped: bool,
-    from_neighbours: Mapping[int, int] | None = None,
-) -> Minutes | None:
-    """States of a feed's minutes; None where the profile counts no trades by minute.
+def of_coverage(record: CoverageRecord, trades: Mapping[int, int]) -> Minutes:
+    """The minutes of accepted data; ``trades`` by minute are those of the merged candles."""
+    by_symbol = [[BY_KEY[state].code for state in decode(runs)] for runs in record.symbols.values()]
+    states = "".join(map(together, zip(*by_symbol, strict=True))) if by_symbol else UNPROVEN.code * MINUTES
+    flagged = sorted({minute for minutes in record.flagged.values() for minute in minutes})
+    return Minutes(states, tuple(trades.get(minute, 0) for minute in range(MINUTES)), tuple(flagged))
 
-    Parameters
-    ----------
-    from_neighbours
-        Trades by minute in the merged candles: a minute that this file is silent about may lie in another
-        day's file.
-    """
-    if not profile.symbols:
-        return uniform(UNPROVEN) if profile.rows == 0 else None
-    each = [
-        _symbol_minutes(exchange, day, s, profile, context, thresholds, grouped=grouped)
-        for s in profile.symbols
-    ]
-    trades = [sum(counts) for counts in zip(*(m.trades for m in each), strict=True)]
-    states = [_together(letters) for letters in zip(*(m.states for m in each), strict=True)]
-    for minute, count in (from_neighbours or {}).items():
-        if not trades[minute]:
-            trades[minute] = count
-            states[minute] = PARTIAL.code if states[minute] == MISSING.code else TRADED.code
-    return Minutes("".join(states), tuple(trades))
+
+def of_version(
+    feed: Feed, day: str, profile: FeedProfile, context: Context, legitimate_hole: int
+) -> Minutes | None:
+    """The minutes of one file by itself, such as one that waits; None where it counts no trades by minute."""
+    start, end = start_us(day), end_us(day) - 1
+    by_symbol, counts = [], []
+    for symbol in profile.symbols:
+        previous = context.previous.get(symbol.dataset_symbol)
+        following = context.following.get(symbol.dataset_symbol)
+        lost, proven = evidence_of(
+            evidence_class(feed.exchange, day, symbol),
+            symbol,
+            (start, end),
+            previous_id=previous[0] if previous else None,
+            following_id=following[0] if following else None,
+            legitimate_hole=legitimate_hole,
+        )
+        traded = [minute for minute, rows in enumerate(symbol.minute_rows) if rows]
+        states = minute_states(traded, Evidence(lost=lost, proven=proven), start)
+        by_symbol.append([BY_KEY[state].code for state in states])
+        counts.append(symbol.minute_rows)
+    if not by_symbol:
+        return None
+    return Minutes(
+        "".join(map(together, zip(*by_symbol, strict=True))),
+        tuple(map(sum, zip(*counts, strict=True))),
+    )
+
+
+def together(letters: Sequence[str]) -> str:
+    """One state of a minute that the symbols of one file share; a loss beside trades stays visible."""
+    found = set(letters)
+    if found & {TRADED.code, PARTIAL.code}:
+        return (PARTIAL if found & {PARTIAL.code, MISSING.code} else TRADED).code
+    return next(state.code for state in _UNTRADED if state.code in found)
 
 
 def summary(minutes: Iterable[Minutes]) -> dict[MinuteState, int]:
@@ -115,87 +165,9 @@ def summary(minutes: Iterable[Minutes]) -> dict[MinuteState, int]:
     return {state: counted[state.code] for state in STATES if counted[state.code]}
 
 
-def _together(letters: Sequence[str]) -> str:
-    """One state of a minute that several symbols share; a loss beside trades stays visible."""
-    found = set(letters)
-    if TRADED.code in found and MISSING.code in found:
-        return PARTIAL.code
-    return next(state.code for state in PRECEDENCE if state.code in found)
-
-
-def _symbol_minutes(
-    exchange: str,
-    day: str,
-    symbol: SymbolProfile,
-    profile: FeedProfile,
-    context: Context,
-    thresholds: ThresholdSettings,
-    *,
-    grouped: bool,
-) -> Minutes:
-    midnight = start_us(day)
-    states = [TRADED.code if count else UNPROVEN.code for count in symbol.minute_rows]
-
-    def mark(start: int, end: int, state: MinuteState, traded: MinuteState | None = None) -> None:
-        """Give untraded minutes that the range touches a state, and traded ones another."""
-        first = max(0, (start - midnight) // MICROSECONDS_PER_MINUTE)
-        last = min(MINUTES - 1, (end - midnight) // MICROSECONDS_PER_MINUTE)
-        for minute in range(first, last + 1):
-            if not symbol.minute_rows[minute]:
-                states[minute] = state.code
-            elif traded is not None:
-                states[minute] = traded.code
-
-    edges = arrival_edges(profile, symbol, grouped=grouped)
-    day_end = midnight + MINUTES * MICROSECONDS_PER_MINUTE - 1
-    kind = evidence_class(exchange, day, symbol)
-    if kind == "C":
-        usual = (edges[1] - edges[0]) / max(1, symbol.rows - 1)
-        silences = [(g.start_us, g.end_us, g.usual_us) for g in symbol.gaps]
-        silences += [(context.window_start_us, edges[0], usual), (edges[1], context.window_end_us, usual)]
-        for start, end, usual_us in silences:
-            if end - start > allowed_silence_us(usual_us, thresholds):
-                mark(start, end, SILENT)
-    else:
-        allowed = thresholds.legitimate_hole if kind == "B" else 0
-        joins_before, joins_after = _joins(symbol, context, allowed)
-        if kind == "A":
-            # Ids prove emptiness only as far as all holes are listed.
-            listed = len(symbol.holes) == (symbol.hole_count or 0)
-            proven_to = edges[1] if listed else max(_range(symbol.holes[-1]))
-            mark(midnight if joins_before else edges[0], proven_to, EMPTY)
-            if listed and joins_after:
-                mark(edges[1], day_end, EMPTY)
-        for hole in symbol.holes:
-            if hole.last_missing - hole.first_missing + 1 > allowed:
-                mark(*_range(hole), MISSING, PARTIAL)
-        if joins_before is False:
-            mark(midnight, edges[0] - 1, MISSING)
-        if joins_after is False:
-            mark(edges[1] + 1, day_end, MISSING)
-    if context.window_start_us > midnight:
-        mark(midnight, context.window_start_us - 1, OUTSIDE)
-    if context.window_end_us <= day_end:
-        mark(context.window_end_us, day_end, OUTSIDE)
-    return Minutes("".join(states), symbol.minute_rows)
-
-
-def allowed_silence_us(usual_us: float, thresholds: ThresholdSettings) -> float:
-    """How long a silence is excused where rows usually come ``usual_us`` apart."""
-    return max(thresholds.silence_seconds * 1e6, thresholds.silence_factor * usual_us)
-
-
-def _range(hole: Hole) -> tuple[int, int]:
-    return min(hole.after_us, hole.before_us), max(hole.after_us, hole.before_us)
-
-
-def _joins(symbol: SymbolProfile, context: Context, allowed: int) -> tuple[bool | None, bool | None]:
-    """Whether the ids join to the day before and the day after; None where these are not known."""
-    before = context.previous.get(symbol.dataset_symbol)
-    after = context.following.get(symbol.dataset_symbol)
-    joins_before = joins_after = None
-    if before is not None and symbol.id_min is not None:
-        joins_before = symbol.id_min - before[0] - 1 <= allowed
-    if after is not None and symbol.id_max is not None:
-        joins_after = after[0] - symbol.id_max - 1 <= allowed
-    return joins_before, joins_after
+def minutes_of(first_us: int, last_us: int, day: str) -> Range:
+    """First minute of the day that a time range touches, and the one after the last."""
+    start = start_us(day)
+    first = max(0, min(MINUTES - 1, (first_us - start) // MICROSECONDS_PER_MINUTE))
+    last = max(0, min(MINUTES - 1, (last_us - start) // MICROSECONDS_PER_MINUTE))
+    return first, last + 1

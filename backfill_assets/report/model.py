@@ -9,20 +9,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from backfill_assets.candles.day import merged_candles
 from backfill_assets.candles.measures import ensure_measures
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
+from backfill_assets.lake.gather import gather
 from backfill_assets.lake.store import Store
+from backfill_assets.quality.coverage import load_coverage
 from backfill_assets.quality.day import FeedVerdicts, JudgedDay, JudgedFeed, judge
+from backfill_assets.quality.restatement import Restatement
+from backfill_assets.quality.scores import Overall
 from backfill_assets.quality.verdict import Outcome
 from backfill_assets.report.evidence import CHART_TIMEFRAMES, FeedReport, candles_by_market, feed_report
-from backfill_assets.settings import Settings, ThresholdSettings
+from backfill_assets.report.others import AgreementLine, agreements_of
+from backfill_assets.report.todo import Task, tasks_of
+from backfill_assets.settings import (
+    OverallSettings,
+    RestatementSettings,
+    Settings,
+    ThresholdSettings,
+)
 from backfill_assets.warehouse import ledger
-from backfill_assets.warehouse.catalog import CANDLES, INSTRUMENTS, QUALITY, TICKS
+from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
+from backfill_assets.warehouse.overall import day_overall, tick_tables
+
+if TYPE_CHECKING:
+    pass
 
 #: Worst first.
 SEVERITY: Final[dict[Outcome, int]] = {"missing": 0, "quarantine": 1, "no_evidence": 2, "publish": 3}
@@ -63,6 +78,10 @@ class PendingLine:
     reasons: tuple[str, ...]
     #: Whether an accepted version stays published meanwhile.
     replaces: bool
+    #: What it would change against that version; null where they were not compared.
+    restatement: Restatement | None
+    #: The limits of a restatement that it exceeds.
+    beyond: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +93,16 @@ class DayReport:
     sealed: bool
     reasons: tuple[str, ...]
     scores: tuple[ScoreLine, ...]
+    overall: Overall
+    #: Of the parts of the overall score.
+    weights: OverallSettings
+    #: What is to be done, most urgent first.
+    tasks: tuple[Task, ...]
     #: Worst first, then by name.
     feeds: tuple[FeedReport, ...]
+    agreements: tuple[AgreementLine, ...]
+    #: Why candles could not be held against the reference, if they could not.
+    reference_failure: str
     publications: tuple[PublicationLine, ...]
     pending: tuple[PendingLine, ...]
     not_listed: tuple[str, ...]
@@ -102,20 +129,35 @@ def day_report(store: Store, settings: Settings, day: str) -> DayReport:
         msg = f"the lake {store.uri} has nothing of {day}: run the day first"
         raise PermanentFailure(msg)
     publications = _publications(store, judged)
-    candles = candles_by_market(merged_candles(store, day, settings, CHART_TIMEFRAMES))
+    merged = merged_candles(store, day, settings, CHART_TIMEFRAMES)
+    candles = candles_by_market(merged)
+    coverage = gather(lambda f: load_coverage(store, f.feed, day), judged.feeds, store.parallel_reads)
     feeds = [
-        feed_report(feed, day, settings.thresholds, candles, _published(feed, judged, publications))
-        for feed in judged.feeds
+        feed_report(feed, day, settings.thresholds, candles, states, _published(feed, judged, publications))
+        for feed, states in zip(judged.feeds, coverage, strict=True)
     ]
+    feeds.sort(key=lambda f: (SEVERITY[f.verdict.outcome], f.feed))
+    agreements, reference_failure = agreements_of(merged, day, settings.comparison)
+    held = judged.scores.state == "held"
+    absent = [(p.table, p.failure or "is not published") for p in publications if p.state != "done"]
     return DayReport(
         day=day,
         state=judged.scores.state,
         sealed=judged.sealed,
         reasons=judged.scores.reasons,
         scores=_scores(judged, settings.thresholds),
-        feeds=tuple(sorted(feeds, key=lambda f: (SEVERITY[f.verdict.outcome], f.feed))),
+        overall=day_overall(store, judged, settings.overall),
+        weights=settings.overall,
+        tasks=tasks_of(day, feeds, [] if held else absent),
+        feeds=tuple(feeds),
+        agreements=agreements,
+        reference_failure=reference_failure,
         publications=publications,
-        pending=tuple(line for feed in judged.feeds for line in _pending(store, feed, day)),
+        pending=tuple(
+            line
+            for feed in judged.feeds
+            for line in _pending(store, feed, day, settings.thresholds.restatement)
+        ),
         not_listed=judged.record.not_listed,
         awaiting_export=judged.record.awaiting_export,
         rules=judged.feeds[0].verdict.rules,
@@ -152,10 +194,8 @@ def _scores(judged: JudgedDay, thresholds: ThresholdSettings) -> tuple[ScoreLine
 
 
 def _publications(store: Store, judged: JudgedDay) -> tuple[PublicationLine, ...]:
-    expected = {feed.feed.data_type for feed in judged.feeds}
-    ticks = [table for data_type, table in TICKS.items() if data_type in expected]
     lines = []
-    for table in (INSTRUMENTS, *ticks, CANDLES, QUALITY):
+    for table in (INSTRUMENTS, *tick_tables(judged), CANDLES, COVERAGE, QUALITY):
         entry = ledger.entry(store, table.name, judged.day)
         done = entry.published if entry else None
         lines.append(
@@ -171,12 +211,14 @@ def _publications(store: Store, judged: JudgedDay) -> tuple[PublicationLine, ...
     return tuple(lines)
 
 
-def _pending(store: Store, feed: JudgedFeed, day: str) -> list[PendingLine]:
+def _pending(store: Store, feed: JudgedFeed, day: str, limits: RestatementSettings) -> list[PendingLine]:
     candidate = feed.manifest.candidate
     if candidate is None:
         return []
     stored, _ = documents.load(store, paths.verdict(feed.feed, day), FeedVerdicts)
     verdict = stored.candidate if stored else None
+    found = feed.restatement
+    restated = found if found is not None and found.after == candidate.content else None
     return [
         PendingLine(
             feed=feed.feed,
@@ -186,5 +228,7 @@ def _pending(store: Store, feed: JudgedFeed, day: str) -> list[PendingLine]:
             outcome=verdict.outcome if verdict else "not judged",
             reasons=verdict.reasons if verdict else (),
             replaces=feed.accepted is not None,
+            restatement=restated,
+            beyond=restated.beyond(limits) if restated else (),
         )
     ]

@@ -17,9 +17,11 @@ from backfill_assets.lake.gather import gather
 from backfill_assets.lake.manifests import load_day_record
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.day import JudgedDay
+from backfill_assets.quality.scores import Overall
 from backfill_assets.quality.verdict import Outcome
 from backfill_assets.report.model import judged_day
 from backfill_assets.settings import Settings
+from backfill_assets.warehouse.overall import day_overall
 
 
 class FeedSummary(BaseModel):
@@ -45,7 +47,15 @@ class DaySummary(BaseModel):
     sealed: bool
     completeness: float | None
     quality: float | None
+    consistency: float | None = None
+    #: The product of the parts.
+    overall: float | None = None
     feeds: tuple[FeedSummary, ...]
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The feeds that are not accepted."""
+        return tuple(feed.feed for feed in self.feeds if not feed.accepted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,7 @@ class MonthReport:
         return next((f for f in summary.feeds if f.feed == feed), None) if summary else None
 
 
-def summarize(judged: JudgedDay) -> DaySummary:
+def summarize(judged: JudgedDay, overall: Overall) -> DaySummary:
     """The judged day as its summary."""
     return DaySummary(
         day=judged.day,
@@ -74,6 +84,8 @@ def summarize(judged: JudgedDay) -> DaySummary:
         sealed=judged.sealed,
         completeness=judged.scores.completeness,
         quality=judged.scores.quality,
+        consistency=judged.scores.consistency,
+        overall=overall.product,
         feeds=tuple(
             FeedSummary(
                 feed=str(f.feed),
@@ -103,7 +115,8 @@ def month_report(store: Store, settings: Settings, month: str, *, fresh: bool = 
         stored, _ = documents.load(store, paths.day_summary(day), DaySummary)
         if (stored is not None and not fresh) or load_day_record(store, day) is None:
             return stored
-        return summarize(judged_day(store, settings, day))
+        judged = judged_day(store, settings, day)
+        return summarize(judged, day_overall(store, judged, settings.overall))
 
     found = [s for s in gather(summary_of, days, store.parallel_reads) if s is not None and s.feeds]
     pages = gather(lambda s: store.exists(paths.day_report(s.day)), found, store.parallel_reads)

@@ -14,20 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND, day_range, shift
+from backfill_assets.quality.coverage import MINUTES
 from backfill_assets.report.evidence import FeedReport
-from backfill_assets.report.minutes import MINUTES, NOTABLE, STATES, TRADED, Minutes, MinuteState, summary
+from backfill_assets.report.minutes import (
+    STATES,
+    summary,
+)
 from backfill_assets.report.model import DayReport
 from backfill_assets.report.month import MonthReport
+from backfill_assets.report.strip import LEVELS, strip, text
+from backfill_assets.report.todo import NEARLY_COMPLETE, clock_range
 
 if TYPE_CHECKING:
     import jinja2
 
 _HERE: Final = Path(__file__).parent
 LIBRARY: Final = "lightweight-charts.standalone.production.js"
-#: Shades of traded minutes.
-LEVELS: Final = 4
-#: Signs on a strip that are closer than this would cover each other.
-SIGN_MINUTES: Final = 24
 #: What a sum of scores may be off by in the last bits; 0.33 is not to be shown as 0.3299.
 _NOISE: Final = 1e-7
 
@@ -39,10 +41,10 @@ OUTCOMES: Final = {
     "missing": ("∅", "there is no file"),
 }
 DAY_STATES: Final = {
-    "published": ("✓", "Every expected feed is accepted, and every score is above its threshold."),
-    "degraded": ("!", "What is good goes into the tables; what falls short is named here and left out."),
-    "held": ("×", "Nothing of this day goes into the tables but its rows in quality."),
-    "missing": ("∅", "Nothing is recorded of this day."),
+    "published": ("✓", "every feed is in the tables, every score above its threshold"),
+    "degraded": ("!", "published without the feeds that fall short, or with a low score"),
+    "held": ("×", "nothing of it is published"),
+    "missing": ("∅", "nothing is recorded of it"),
 }
 
 
@@ -53,6 +55,7 @@ def day_page(report: DayReport, pages: frozenset[str] = frozenset()) -> str:
         report=report,
         title=f"{report.day} {report.state}",
         date=_long_date(report.day),
+        weekday=f"{date.fromisoformat(report.day):%A}",
         links={
             "before": shift(report.day, -1) if shift(report.day, -1) in pages else None,
             "after": shift(report.day, 1) if shift(report.day, 1) in pages else None,
@@ -60,8 +63,13 @@ def day_page(report: DayReport, pages: frozenset[str] = frozenset()) -> str:
         },
         # What is missing has nothing to look at.
         opened=next((f for f in report.feeds if f.verdict.content), None),
-        strips=[_strip(feed) for feed in report.feeds],
+        strips=[strip(feed) for feed in report.feeds],
+        answer=_answer(report),
+        texts=[text(feed) for feed in report.feeds],
         legend=summary(f.minutes for f in report.feeds if f.minutes is not None),
+        uncounted=sorted({f.feed.data_type for f in report.feeds if f.minutes is None}),
+        in_two=any(f.waiting for f in report.feeds),
+        marked={mark.sign for f in report.feeds for mark in f.marks},
         data=_data(report),
         library=(_HERE / "static" / LIBRARY).read_text(encoding="utf-8"),
     )
@@ -77,6 +85,7 @@ def month_page(report: MonthReport) -> str:
         report=report,
         title=report.month,
         date=f"{first:%B %Y}",
+        answer=_month_answer(report, counts),
         counts={state: counts[state] for state in DAY_STATES if state in counts},
         weekends={
             d for d in day_range(report.days[0], report.days[-1]) if date.fromisoformat(d).weekday() > 4
@@ -96,10 +105,21 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        score=score, clock=clock, seconds=seconds, moment=moment, range=minute_range, weekday=_weekday
+        score=score,
+        clock=clock,
+        seconds=seconds,
+        moment=moment,
+        weekday=_weekday,
+        percent=percent,
+        when=lambda mark: clock_range(mark.first, mark.after),
     )
     environment.globals.update(
-        OUTCOMES=OUTCOMES, DAY_STATES=DAY_STATES, STATES=STATES, MINUTES=MINUTES, LEVELS=LEVELS
+        OUTCOMES=OUTCOMES,
+        DAY_STATES=DAY_STATES,
+        STATES=STATES,
+        MINUTES=MINUTES,
+        LEVELS=LEVELS,
+        NEARLY_COMPLETE=NEARLY_COMPLETE,
     )
     return environment
 
@@ -111,6 +131,11 @@ def _template(name: str) -> jinja2.Template:
 def score(value: float | None) -> str:
     """Four digits, never rounded up: 1.0000 is said of 1 alone."""
     return "–" if value is None else f"{math.floor(value * 10_000 + _NOISE) / 10_000:.4f}"
+
+
+def percent(share: float) -> str:
+    """One digit, never rounded up."""
+    return f"{math.floor(share * 1000 + _NOISE) / 10:.1f} %"
 
 
 def clock(time_us: int) -> str:
@@ -135,90 +160,67 @@ def moment(when: datetime | None) -> str:
     return "–" if when is None else f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def minute_range(run: tuple[int, int, MinuteState]) -> str:
-    """``10:02`` or ``10:02–10:05``, both included."""
-    first, last = run[0], run[1] - 1
-    begins = f"{first // 60:02d}:{first % 60:02d}"
-    return begins if first == last else f"{begins}–{last // 60:02d}:{last % 60:02d}"
+def _answer(report: DayReport) -> str:
+    """One sentence: is the day good."""
+    total = len(report.feeds)
+    out = sum(not feed.accepted for feed in report.feeds)
+    if report.state == "held":
+        return f"Nothing is published: only {total - out} of {total} feeds are good enough."
+    if out:
+        return f"{out} of {total} feeds {'is' if out == 1 else 'are'} left out, the others are published."
+    if report.state == "degraded":
+        return f"All {total} feeds are published, but a score of the day is too low."
+    return f"The day is good: all {total} feeds are in the tables."
+
+
+def _month_answer(report: MonthReport, counts: dict[str, int]) -> str:
+    """One sentence: how much of the month is good."""
+    good, total = counts.get("published", 0), len(report.days)
+    bad = len(report.summaries) - good
+    if good == total:
+        return f"The month is good: all {total} days are published whole."
+    absent = total - len(report.summaries)
+    parts = [f"{good} of {total} days are published whole"]
+    parts += [f"{bad} {'has' if bad == 1 else 'have'} a shortfall"] if bad else []
+    parts += [f"{absent} {'was' if absent == 1 else 'were'} not run"] if absent else []
+    return ", ".join(parts) + "."
 
 
 def _long_date(day: str) -> str:
     found = date.fromisoformat(day)
-    return f"{found:%A}, {found.day} {found:%B %Y}"
+    return f"{found.day} {found:%B %Y}"
 
 
 def _weekday(day: str) -> str:
     return f"{date.fromisoformat(day):%a}"
 
 
-def _levels(minutes: Minutes) -> list[int]:
-    """Shade of each minute, 1 to ``LEVELS``, by the logarithm of its trades; 0 where there are none."""
-    most = math.log1p(max(minutes.trades, default=0)) or 1.0
-    return [min(LEVELS, 1 + int(LEVELS * math.log1p(n) / most)) if n else 0 for n in minutes.trades]
-
-
-def _strip(feed: FeedReport) -> dict[str, Any] | None:
-    """Paths, signs and words of one row of the heat map; None where the feed has no minutes."""
-    minutes = feed.minutes
-    if minutes is None:
-        return None
-    levels = _levels(minutes)
-    shapes: dict[str, list[tuple[int, int]]] = {}
-    start = 0
-    kinds = [f"t{levels[i]}" if code == TRADED.code else code for i, code in enumerate(minutes.states)]
-    for i in range(1, len(kinds) + 1):
-        if i == len(kinds) or kinds[i] != kinds[start]:
-            shapes.setdefault(kinds[start], []).append((start, i - start))
-            start = i
-    counted = {state: minutes.count(state) for state in STATES if minutes.count(state)}
-    return {
-        "paths": {
-            kind: "".join(f"M{first} 0h{length}v1h-{length}z" for first, length in runs)
-            for kind, runs in sorted(shapes.items())
-        },
-        "signs": _signs(minutes),
-        "counts": counted,
-        "words": ", ".join(f"{count:,} {state.name}" for state, count in counted.items()),
-        "notable": [run for run in minutes.runs(*NOTABLE) if run[2] in NOTABLE],
-    }
-
-
-def _signs(minutes: Minutes) -> list[tuple[float, str, str]]:
-    """Which signs stand where on the strip (in percent); of those too close the worst stays."""
-    placed: list[tuple[float, MinuteState, str]] = []
-    for state in NOTABLE:
-        for run in minutes.runs(state):
-            middle = (run[0] + run[1]) / 2
-            if all(abs(middle - other) >= SIGN_MINUTES for other, *_ in placed):
-                placed.append((middle, state, f"{minute_range(run)} {state.name}"))
-    return [
-        (100 * middle / MINUTES, state.sign, words)
-        for middle, state, words in sorted(placed, key=lambda p: p[0])
-    ]
-
-
 def _data(report: DayReport) -> dict[str, Any]:
     """What the script draws: states and trades by minute, candles as columns."""
     return {
         "start": int(datetime.fromisoformat(report.day).replace(tzinfo=UTC).timestamp()),
+        "levels": LEVELS,
         "states": {s.code: [s.name, s.sign] for s in STATES},
-        "feeds": [
-            {
-                "name": str(feed.feed),
-                "states": feed.minutes.states if feed.minutes else "",
-                "levels": "".join(map(str, _levels(feed.minutes))) if feed.minutes else "",
-                "trades": feed.minutes.trades if feed.minutes else [],
-                "decimals": _decimals(feed),
-                "candles": {
-                    name: [
-                        [c.time_us // MICROSECONDS_PER_SECOND, c.open, c.high, c.low, c.close, c.volume]
-                        for c in candles
-                    ]
-                    for name, candles in feed.candles.items()
-                },
-            }
-            for feed in report.feeds
-        ],
+        "feeds": [_feed_data(feed) for feed in report.feeds],
+    }
+
+
+def _feed_data(feed: FeedReport) -> dict[str, Any]:
+    minutes = feed.waiting or feed.minutes
+    return {
+        "name": str(feed.feed),
+        # Runs as letter and length, zeros left out: a page of 60 feeds is a megabyte smaller for it.
+        "states": "".join(f"{s.code}{b - a}" for a, b, s in minutes.runs()) if minutes else "",
+        "trades": ",".join(str(n or "") for n in minutes.trades) if minutes else "",
+        "flagged": minutes.flagged if minutes else [],
+        "decimals": _decimals(feed),
+        "candles": {
+            name: [
+                [c.time_us // MICROSECONDS_PER_SECOND, c.open, c.high, c.low, c.close, c.volume]
+                for c in candles
+            ]
+            for name, candles in feed.candles.items()
+        },
     }
 
 

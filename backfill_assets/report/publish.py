@@ -19,6 +19,7 @@ from backfill_assets.report.model import day_report, judged_day
 from backfill_assets.report.month import month_report, summarize
 from backfill_assets.report.page import day_page, month_page
 from backfill_assets.settings import Settings
+from backfill_assets.warehouse.overall import day_overall
 
 #: Whoever was faster has just read the lake, too; more than a few in a row are not to be met.
 ATTEMPTS: Final = 20
@@ -56,7 +57,8 @@ def write_day(store: Store, settings: Settings, day: str) -> str:
         return day_page(report, frozenset({*beside, day[:7]}))
 
     _replace(store, path, page)
-    summary = summarize(judged_day(store, settings, day))
+    judged = judged_day(store, settings, day)
+    summary = summarize(judged, day_overall(store, judged, settings.overall))
     documents.update(store, paths.day_summary(day), type(summary), lambda _: summary)
     return path
 

@@ -11,6 +11,8 @@ from backfill_assets.partitions import daily
 from backfill_assets.quality.day import JudgedDay, judge_with_neighbours
 from backfill_assets.tardis.resource import TardisResource
 from backfill_assets.ticks.fetch import FeedOutcome, FetchReport, expected_feeds, fetch_day
+from backfill_assets.ticks.restated import compare_versions
+from backfill_assets.ticks.witnesses import ask_witnesses
 
 
 class TicksConfig(dg.Config):
@@ -47,6 +49,8 @@ def ticks(
         settings, store = lake.settings(), lake.store()
         refresh = _refresh(config, list(expected_feeds(store, day)))
         report = fetch_day(store, tardis.client(), day, settings, refresh=refresh, progress=progress)
+        ask_witnesses(store, day, settings)
+        compare_versions(store, day)
         judged = judge_with_neighbours(store, day, settings.thresholds)
         _insist(report, day, last_try=context.retry_number >= STEP_RETRIES)
     return dg.MaterializeResult(
@@ -93,6 +97,8 @@ def _metadata(report: FetchReport, judged: JudgedDay) -> dict[str, dg.MetadataVa
                     "state": feed.verdict.completeness_state,
                     "verdict": feed.verdict.outcome,
                     "reasons": "; ".join(feed.verdict.reasons),
+                    "approval": feed.approval.reason if feed.approval else "",
+                    "restatement": feed.restatement_summary or "",
                 }
                 for feed in judged.feeds
             ]

@@ -15,6 +15,7 @@ from backfill_assets.orchestration import daily_checks, table_metadata
 from backfill_assets.quality.day import JudgedDay, JudgedFeed, judge
 from backfill_assets.quality.pandera_checks import failure_cases, frame_check
 from backfill_assets.quality.verdict_schema import verdict_frame, verdict_schema
+from backfill_assets.settings import ThresholdSettings
 from backfill_assets.ticks.schemas import profile_frame_schema, profile_row, profile_schema
 
 KEY = dg.AssetKey("ticks")
@@ -44,14 +45,16 @@ def ticks_checks(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> 
     frame = pl.DataFrame(rows, schema=profile_frame_schema())
     yield frame_check(KEY, "schema", profile_schema(), frame, ("feed",))
     limits = settings.thresholds
-    yield _score(judged, "completeness", judged.scores.completeness, limits.day_completeness)
-    yield _score(judged, "quality", judged.scores.quality, limits.day_quality)
+    yield _score(judged, "completeness", judged.scores.completeness, limits.day_completeness, limits)
+    yield _score(judged, "quality", judged.scores.quality, limits.day_quality, limits)
 
 
-def _score(judged: JudgedDay, name: str, score: float | None, threshold: float) -> dg.AssetCheckResult:
+def _score(
+    judged: JudgedDay, name: str, score: float | None, threshold: float, limits: ThresholdSettings
+) -> dg.AssetCheckResult:
     """Passes if the day is above the threshold and every feed satisfies the verdict's schema."""
     frame = verdict_frame(judged)
-    cases = failure_cases(verdict_schema(name), frame)
+    cases = failure_cases(verdict_schema(name, limits), frame)
     enough = score is not None and score > threshold
     bad = {case["index"] for case in cases if case["index"] is not None}
     rows = [row for i, row in enumerate(frame.to_dicts()) if i in bad]

@@ -25,7 +25,7 @@ from backfill_assets.tardis.columns import csv_fields, csv_header
 from backfill_assets.ticks.blocks import BLOCK_BYTES, Block, HashingFile, read_blocks
 from backfill_assets.ticks.careful import Reader
 from backfill_assets.ticks.prices import Grids
-from backfill_assets.ticks.profile import Name, ProfileParameters, Profiler
+from backfill_assets.ticks.profile import FILLS, Name, ProfileParameters, Profiler
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +104,14 @@ def decode(
     day_number = start_us(parse_day(day).isoformat()) // MICROSECONDS_PER_DAY
     name = f"{feed} {day} ({source.name})"
     reader = Reader(name, csv_fields(feed.data_type))
-    profiler = Profiler(feed.exchange, day, parameters, trades=feed.data_type == "trades", grids=grids)
+    profiler = Profiler(
+        feed.exchange,
+        day,
+        parameters,
+        trades=feed.data_type == "trades",
+        updates=feed.data_type not in FILLS,
+        grids=grids,
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{uuid4().hex}.unfinished")
     try:

@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 #: Changes whenever the same rows give another profile.
-PROFILE_VERSION: Final = 2
+PROFILE_VERSION: Final = 3
 
+#: Data types whose rows are events of their own; those of the others are updates of what goes on.
+FILLS: Final = ("trades", "liquidations")
 #: Shortest silence that is written down; settings may excuse longer ones, never ask for shorter ones.
 SILENCE_US: Final = 5_000_000
 #: Longest run of missing ids that a venue with legitimate holes leaves.
@@ -106,6 +108,8 @@ class Rows:
     ids: Ints | None = None
     best_bid: Floats | None = None
     best_ask: Floats | None = None
+    #: All columns of numbers that may be null, one below the other.
+    values: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,8 @@ class Name:
 class Profiler:
     """Counts rows as they are read; fed from one thread, in file order.
 
-    ``grids`` are the price steps that are valid on the day, by the text of the file's symbol column.
+    ``grids`` are the price steps that are valid on the day, by the text of the file's symbol column;
+    ``updates`` says that rows are updates of something that goes on, so that silence is odd.
     """
 
     def __init__(
@@ -130,6 +135,7 @@ class Profiler:
         parameters: ProfileParameters,
         *,
         trades: bool,
+        updates: bool = False,
         grids: Grids | None = None,
     ) -> None:
         import numpy as np
@@ -142,6 +148,7 @@ class Profiler:
         self._counting = parameters.counting
         self._exchange = exchange
         self._trades = trades
+        self._updates = updates
         self._bounds = np.array(
             [start_us(day), end_us(day), parameters.seam_window_us, *PLAUSIBLE_US], dtype=np.int64
         )
@@ -208,6 +215,8 @@ class Profiler:
             k.count_invalid(rows.price, rows.amount, start, stop, self._feed)
         if rows.best_bid is not None and rows.best_ask is not None:
             k.count_crossed(rows.best_bid, rows.best_ask, start, stop, self._feed)
+        if rows.values is not None:
+            k.count_valueless(rows.values, start, stop, self._feed)
         if self._trades:
             self._add_trades(rows, start, stop)
 
@@ -290,8 +299,20 @@ class Profiler:
             invalid_price_rows=feed[k.F_BAD_PRICE],
             invalid_amount_rows=feed[k.F_BAD_AMOUNT],
             crossed_rows=feed[k.F_CROSSED],
+            valueless_rows=feed[k.F_VALUELESS],
+            longest_gap=self._longest_gap(feed) if self._updates else None,
             symbols=self._symbol_profiles() if self._trades else (),
         )
+
+    def _longest_gap(self, feed: list[int]) -> Gap | None:
+        """The longest silence, with the mean of the others."""
+        k = self._k
+        others = feed[k.F_ROWS] - 2
+        if others < 1 or not feed[k.F_GAP]:
+            return None
+        start, length = feed[k.F_GAP_START], feed[k.F_GAP]
+        usual = (feed[k.F_LOCAL_LAST] - feed[k.F_LOCAL_FIRST] - length) / others
+        return Gap(start_us=start, end_us=start + length, usual_us=max(0.0, usual))
 
     def _read_clock(self, rows: int) -> Mapping[str, Any]:
         """What the clock's histograms come to."""

@@ -17,8 +17,9 @@ from backfill_assets.ticks.jit import kernel
 # Columns of the feed's counts.
 (
     F_ROWS, F_FIRST, F_LAST, F_LOCAL_FIRST, F_LOCAL_LAST, F_LOCAL_BEFORE, F_LOCAL_AFTER, F_DECREASES,
-    F_PREVIOUS_LOCAL, F_IMPLAUSIBLE, F_MISPLACED, F_AHEAD, F_BAD_PRICE, F_BAD_AMOUNT, F_CROSSED, F_SIZE,
-) = range(16)  # fmt: skip
+    F_PREVIOUS_LOCAL, F_IMPLAUSIBLE, F_MISPLACED, F_AHEAD, F_BAD_PRICE, F_BAD_AMOUNT, F_CROSSED, F_VALUELESS,
+    F_GAP, F_GAP_START, F_SIZE,
+) = range(19)  # fmt: skip
 
 # Columns of a symbol's counts.
 (
@@ -88,6 +89,9 @@ def count_feed(times, locals_, codes, start, stop, bounds, counts, clock, code_r
         counts[F_LOCAL_BEFORE] += arrived < day_start
         counts[F_LOCAL_AFTER] += arrived >= day_end
         counts[F_DECREASES] += arrived < counts[F_PREVIOUS_LOCAL]
+        if arrived - counts[F_PREVIOUS_LOCAL] > counts[F_GAP]:
+            counts[F_GAP] = arrived - counts[F_PREVIOUS_LOCAL]
+            counts[F_GAP_START] = counts[F_PREVIOUS_LOCAL]
         counts[F_PREVIOUS_LOCAL] = arrived
         counts[F_IMPLAUSIBLE] += t < plausible_from or t >= plausible_to
         counts[F_IMPLAUSIBLE] += arrived < plausible_from or arrived >= plausible_to
@@ -127,9 +131,22 @@ def count_invalid(price, amount, start, stop, counts):
 
 @kernel(nb.void(_F64, _F64, nb.int64, nb.int64, _I64))
 def count_crossed(bid, ask, start, stop, counts):
-    """Best bids at or above the best ask; a null (NaN) on either side is none."""
+    """Best bids at or above the best ask, and prices not above zero; a null (NaN) is neither."""
     for i in range(start, stop):
         counts[F_CROSSED] += bid[i] >= ask[i]
+        counts[F_BAD_PRICE] += bid[i] <= 0.0 or ask[i] <= 0.0
+
+
+@kernel(nb.void(_F64_2, nb.int64, nb.int64, _I64))
+def count_valueless(values, start, stop, counts):
+    """Rows of which every value is null (NaN); ``values`` has a row for each column."""
+    for i in range(start, stop):
+        valueless = True
+        for c in range(values.shape[0]):
+            if not np.isnan(values[c, i]):
+                valueless = False
+                break
+        counts[F_VALUELESS] += valueless
 
 
 @nb.njit(inline="always")

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from backfill_assets.columns import ARROW_TYPES, Column
 from backfill_assets.tardis.columns import CsvField, csv_fields, tick_columns
 from backfill_assets.ticks import kernels
-from backfill_assets.ticks.profile import Name, Rows
+from backfill_assets.ticks.profile import FILLS, Name, Rows
 
 #: Half a million trades; wide data types get fewer rows, so that a group takes no more memory than this.
 ROW_GROUP_ROWS: Final = 500_000
@@ -111,7 +111,7 @@ class RowGroup:
     def counted(self) -> Rows:
         """What the profile counts."""
         layout = self.layout
-        fills = layout.data_type in ("trades", "liquidations")
+        fills = layout.data_type in FILLS
         trades = layout.data_type == "trades"
 
         def number(*names: str) -> Any:
@@ -129,6 +129,7 @@ class RowGroup:
             ids=self.integers[2] if trades else None,
             best_bid=number("bid_price", "bids_0_price") if book else None,
             best_ask=number("ask_price", "asks_0_price") if book else None,
+            values=None if fills else self.numbers,
         )
 
 

@@ -30,6 +30,7 @@ from backfill_assets.days import parse_day
 from backfill_assets.failures import PermanentFailure, Superseded, TransientFailure
 from backfill_assets.settings import BigQueryWarehouse as BigQuerySettings
 from backfill_assets.settings import resolve
+from backfill_assets.warehouse import bigquery_views
 from backfill_assets.warehouse.bigquery_failures import failed_job, translated
 from backfill_assets.warehouse.parquet import concatenate
 from backfill_assets.warehouse.protocol import LoadFile
@@ -167,6 +168,10 @@ class BigQueryWarehouse:
             )
             rows = job.result(retry=self._retry, timeout=self._job_timeout_seconds)
             return totals_from_rows(table, (_whole_sums(table, row.values()) for row in rows))
+
+    def ensure_views(self) -> tuple[str, ...]:
+        """See ``Warehouse``."""
+        return bigquery_views.ensure_views(self._client, self._dataset, self._retry)
 
     def close(self) -> None:
         """Close the client's connections."""

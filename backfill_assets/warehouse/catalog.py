@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from backfill_assets.candles.schemas import CANDLE_COLUMNS
+from backfill_assets.candles.schemas import CANDLE_COLUMNS, COVERAGE_COLUMNS
 from backfill_assets.feeds import DATA_TYPES
 from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
 from backfill_assets.quality.schemas import QUALITY_COLUMNS
@@ -49,6 +49,16 @@ CANDLES: Final = Table(
     float_sums=("open", "high", "low", "close", "volume", "quote_volume"),
 )
 
+COVERAGE: Final = Table(
+    name="coverage",
+    description="What every bucket of every market shows, traded, empty or lost: one row per run of equals.",
+    columns=COVERAGE_COLUMNS,
+    group_by=("exchange", "symbol", "timeframe", "state"),
+    time_column="first_open_time",
+    exact_sums=("buckets", "first_open_time", "last_open_time"),
+    float_sums=("previous_close",),
+)
+
 QUALITY: Final = Table(
     name="quality",
     description="One row per expected feed: verdict, scores and their evidence. Written for held days too.",
@@ -58,4 +68,4 @@ QUALITY: Final = Table(
     float_sums=("completeness", "quality"),
 )
 
-TABLES: Final = (INSTRUMENTS, *TICKS.values(), CANDLES, QUALITY)
+TABLES: Final = (INSTRUMENTS, *TICKS.values(), CANDLES, COVERAGE, QUALITY)

@@ -18,19 +18,21 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
+from backfill_assets.candles.coverage import coverage_rows
 from backfill_assets.candles.day import merged_candles
 from backfill_assets.candles.measures import ensure_measures
 from backfill_assets.days import shift
 from backfill_assets.failures import DayHeld, PermanentFailure
 from backfill_assets.lake import paths
-from backfill_assets.lake.listing import load_instruments, read_instruments
+from backfill_assets.lake.listing import load_instruments
 from backfill_assets.lake.store import GCS_SCHEME, Store
 from backfill_assets.quality.day import JudgedDay, judge
 from backfill_assets.quality.schemas import quality_rows
-from backfill_assets.quality.scores import Overall, instruments_share, overall
+from backfill_assets.quality.scores import Overall
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse import ledger
-from backfill_assets.warehouse.catalog import CANDLES, INSTRUMENTS, QUALITY, TICKS
+from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY
+from backfill_assets.warehouse.overall import day_overall, tick_tables
 from backfill_assets.warehouse.protocol import LoadFile, Warehouse
 from backfill_assets.warehouse.publish import Outcome, Plan, publish
 from backfill_assets.warehouse.tables import Table
@@ -72,7 +74,7 @@ class Publisher:
 
     def tick_tables(self, day: str) -> list[Table]:
         """The tables of the data types that the day is expected to have."""
-        return _tick_tables(judge(self.store, day, self.settings.thresholds))
+        return tick_tables(judge(self.store, day, self.settings.thresholds))
 
     def publish(self, table: Table, day: str) -> list[DayOutcome]:
         """Publish the day, then its neighbours where they are out and no longer what the lake says.
@@ -86,7 +88,9 @@ class Publisher:
             The day's verdict forbids it; nothing was written.
         """
         outcomes = [DayOutcome(table.name, day, self._publish_one(table, day))]
-        for neighbour in (shift(day, -1), shift(day, 1)):
+        # The last price before a day may come from a file of two days before it: files are split by arrival.
+        reach = (-1, 1, 2) if table is COVERAGE else (-1, 1)
+        for neighbour in (shift(day, days) for days in reach):
             entry = ledger.entry(self.store, table.name, neighbour)
             if entry is None:
                 continue
@@ -103,7 +107,7 @@ class Publisher:
 
     def overall(self, day: str) -> Overall:
         """The day's overall score and its parts, as lake and ledger say now."""
-        return self._overall(self._judge(day))
+        return day_overall(self.store, self.judged(day), self.settings.overall)
 
     def differences(self, table: Table, day: str) -> list[str]:
         """How the warehouse differs from what was last published, one line each; empty if it does not.
@@ -127,20 +131,33 @@ class Publisher:
 
     def partition(self, table: Table, day: str) -> Partition:
         """What the lake says that the day of the table holds now."""
-        judged = self._judge(day)
+        judged = self.judged(day)
         if judged.record is None:
             msg = f"nothing is recorded of {day}: materialize its instruments and ticks first"
             raise PermanentFailure(msg)
         if table is QUALITY:
-            return self._made(table, day, quality_rows(judged, self._overall(judged)))
-        if judged.scores.state == "held":
+            return self._made(
+                table, day, quality_rows(judged, day_overall(self.store, judged, self.settings.overall))
+            )
+        if judged.scores.state == "held" and not self._takes_back(table, judged):
             msg = f"{day} is held, nothing is published: {'; '.join(judged.scores.reasons)}"
             raise DayHeld(msg)
         if table is CANDLES:
             return self._made(table, day, merged_candles(self.store, day, self.settings))
+        if table is COVERAGE:
+            # Held like the candles that it describes: a day's runs never speak of candles that are not there.
+            return self._made(table, day, coverage_rows(self.store, self.settings, judged))
         if table is INSTRUMENTS:
             return self._instruments(judged)
         return self._ticks(table, judged)
+
+    def _takes_back(self, table: Table, judged: JudgedDay) -> bool:
+        """Whether a held day is out and somebody has retracted a part of it.
+
+        Holding a day keeps bad rows from coming out; it must not keep withdrawn ones from going.
+        """
+        retracted = any(feed.retraction is not None for feed in judged.feeds)
+        return retracted and ledger.entry(self.store, table.name, judged.day) is not None
 
     def _publish_one(self, table: Table, day: str) -> Outcome:
         def plan() -> Plan:
@@ -156,33 +173,10 @@ class Publisher:
             return []
         return [DayOutcome(QUALITY.name, day, self._publish_one(QUALITY, day))]
 
-    def _judge(self, day: str) -> JudgedDay:
+    def judged(self, day: str) -> JudgedDay:
         """Judge the day with its candles compared, whichever run did or did not do that before."""
         ensure_measures(self.store, day, self.settings)
         return judge(self.store, day, self.settings.thresholds)
-
-    def _overall(self, judged: JudgedDay) -> Overall:
-        """A table is proven when it is published, for only totals that were read back make an entry done."""
-        tables = [INSTRUMENTS.name, *(t.name for t in _tick_tables(judged)), CANDLES.name]
-        entries = [ledger.entry(self.store, name, judged.day) for name in tables]
-        proven = judged.scores.state != "held" and all(e is not None and e.state == "done" for e in entries)
-        return overall(
-            judged.scores,
-            instruments_share([feed.feed for feed in judged.feeds], self._listed(judged)),
-            1.0 if proven else 0.0,
-            self.settings.overall,
-        )
-
-    def _listed(self, judged: JudgedDay) -> list[tuple[str, str]]:
-        """(exchange, data set symbol) of every row of the day's instruments."""
-        exchanges = sorted({feed.feed.exchange for feed in judged.feeds})
-        tables = [(e, read_instruments(self.store, e, judged.day)) for e in exchanges]
-        return [
-            (exchange, symbol)
-            for exchange, table in tables
-            if table is not None
-            for symbol in table["dataset_symbol"].to_pylist()
-        ]
 
     def _partition_totals(self, table: Table, partition: Partition) -> tuple[GroupTotals, ...]:
         key = (table.name, partition.fingerprint)
@@ -215,9 +209,8 @@ class Publisher:
             copy = self.stack.enter_context(self.store.local_copy(path))
             files.append(LoadFile(uri=uri if uri.startswith(GCS_SCHEME) else None, path=copy, rows=rows))
             local.append(copy)
-        return Partition(
-            _fingerprint(table, [content for _, content, _ in stored]), tuple(files), tuple(local)
-        )
+        contents = [content for _, content, _ in stored]
+        return Partition(_fingerprint(table, contents), tuple(files), tuple(local))
 
     def _made(self, table: Table, day: str, rows: pa.Table) -> Partition:
         """A partition that is computed from the lake; the same rows are the same bytes."""
@@ -232,9 +225,9 @@ class Publisher:
         )
 
 
-def _tick_tables(judged: JudgedDay) -> list[Table]:
-    expected = {feed.feed.data_type for feed in judged.feeds}
-    return [table for data_type, table in TICKS.items() if data_type in expected]
+def ticks_fingerprint(table: Table, judged: JudgedDay) -> str:
+    """What the day's partition of a tick table has as its fingerprint when it is as the lake says."""
+    return _fingerprint(table, [version.content for _, version in judged.accepted_feeds(table.name)])
 
 
 def _fingerprint(table: Table, contents: Sequence[str]) -> str:

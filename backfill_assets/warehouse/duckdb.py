@@ -35,6 +35,7 @@ from backfill_assets.warehouse.parquet import concatenate
 from backfill_assets.warehouse.protocol import LoadFile
 from backfill_assets.warehouse.tables import Table, missing_columns
 from backfill_assets.warehouse.totals import GroupTotals, file_totals
+from backfill_assets.warehouse.views import DUCKDB, VIEWS, View
 
 DATABASE: Final = "warehouse.duckdb"
 SCHEMA: Final = "schema.parquet"
@@ -113,12 +114,21 @@ class DuckDBWarehouse:
         path = self.folder / table.name / f"{parse_day(day)}.parquet"
         return file_totals(table, [path]) if path.exists() else ()
 
+    def ensure_views(self) -> tuple[str, ...]:
+        """See ``Warehouse``; the DuckDB file is wholly ours, so nothing else can have a view's name."""
+        with self._locked(self._state("tables")):
+            self._refresh_views()
+        return ()
+
     def close(self) -> None:
         """Nothing is kept open."""
 
     def _refresh_views(self) -> None:
         """Make the DuckDB file again if its views would be others; called under the lock of the tables."""
-        script = "".join(_view(path.parent) for path in sorted(self.folder.glob(f"*/{SCHEMA}")))
+        schemas = {path.parent: pq.read_schema(path) for path in sorted(self.folder.glob(f"*/{SCHEMA}"))}
+        columns = {folder.name: schema.names for folder, schema in schemas.items()}
+        script = "".join(_table_view(folder, schema) for folder, schema in schemas.items())
+        script += "".join(_view(view) for view in VIEWS if view.is_possible(columns))
         written = self._state("views").with_suffix(".sql")
         if self.database.exists() and written.exists() and written.read_text(encoding="utf-8") == script:
             return
@@ -189,8 +199,7 @@ def _stored_columns(path: Path) -> list[Column]:
     ]
 
 
-def _view(folder: Path) -> str:
-    schema = pq.read_schema(folder / SCHEMA)
+def _table_view(folder: Path, schema: pa.Schema) -> str:
     name = f'"{folder.name}"'
     columns = ", ".join(f'"{column}"' for column in schema.names)
     files = _literal(str(folder / "*.parquet"))
@@ -200,6 +209,20 @@ def _view(folder: Path) -> str:
         *(f'COMMENT ON COLUMN {name}."{field.name}" IS {_literal(_description(field))};' for field in schema),
     ]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _view(view: View) -> str:
+    name = f'"{view.name}"'
+    lines = [
+        f"CREATE VIEW {name} AS {view.sql(DUCKDB, _quoted)};",
+        f"COMMENT ON VIEW {name} IS {_literal(view.description)};",
+        *(f'COMMENT ON COLUMN {name}."{c.name}" IS {_literal(c.description)};' for c in view.columns),
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
 
 
 def _description(described: pa.Schema | pa.Field) -> str:

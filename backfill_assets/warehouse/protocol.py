@@ -94,6 +94,16 @@ class Warehouse(Protocol):
         """Control totals of the partition as it is now, ordered by group; none if it is empty or missing."""
         ...
 
+    def ensure_views(self) -> tuple[str, ...]:
+        """Make the views of ``warehouse.views`` over the tables that are there, where they are not yet so.
+
+        Returns
+        -------
+        tuple[str, ...]
+            Names of views that are not ours to make: something else has their name, and is left alone.
+        """
+        ...
+
     def close(self) -> None:
         """Release connections; the warehouse is not used afterwards."""
         ...

@@ -34,7 +34,7 @@ START_SECONDS = 120
 BACKFILL_SECONDS = 300
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
 RANGE_DAYS = ["2024-01-06", "2024-01-07"]
-TABLES = ("candles", "instruments", "quality", "trades")
+TABLES = ("candles", "coverage", "instruments", "quality", "trades")
 OURS = ("BACKFILL_", "DAGSTER_", "TARDIS_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 
 #: What the UI sends when a range is picked in the dialog "Materialize".
@@ -285,7 +285,7 @@ def test_a_backfill_launched_as_the_ui_does_it_publishes_every_day(
         assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
         keys = sorted(graph.asset_check_keys)
         results = instance.event_log_storage.get_asset_check_partition_info(keys, partition_keys=DAYS)
-    assert len(keys) == 16
+    assert len(keys) == 20
     assert {(result.check_key, result.partition_key) for result in results} == {
         (key, day) for key in keys for day in DAYS
     }

@@ -21,10 +21,11 @@ from backfill_assets.candles.partials import partial_candles
 from backfill_assets.candles.schemas import candle_schema, ohlc_schema
 from backfill_assets.days import end_us, shift, start_us
 from backfill_assets.feeds import Feed
-from backfill_assets.quality.completeness import Completeness, Seam, Window, completeness
+from backfill_assets.quality.completeness import Completeness, Seam, completeness
 from backfill_assets.quality.pandera_checks import failure_cases
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.rules import quality
+from backfill_assets.quality.window import Window
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets.ticks.decode import decode
 from backfill_assets.ticks.profile import ProfileParameters

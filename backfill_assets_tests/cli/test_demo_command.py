@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import time
+from pathlib import Path
 
 import dagster as dg
 import psutil
@@ -37,20 +38,22 @@ def test_a_day_is_run_and_told_what_to_look_at_works_and_nothing_is_done_twice(d
     assert [row[0] for row in rows] == FEEDS
     assert {row[4:] for row in rows} == {("publish", "yes")}
     assert all(int(row[1].replace(",", "")) > 1000 for row in rows)
-    assert re.search(r"9 feeds fetched, 4 partitions loaded in [\d.]+ s\.", first.out)
+    assert re.search(r"9 feeds fetched, 5 partitions loaded in [\d.]+ s\.", first.out)
     look = [line.strip() for line in first.out[first.out.index("Look at next:") :].splitlines()[1:]]
-    assert len(look) == 3
+    assert len(look) == 4
     assert desk.left == ["data"]
     assert downloads(standin) == 9
 
     second = desk.run("demo")
     assert (second.code, second.err) == (0, "")
-    assert "Nothing was done twice: 9 feeds were in the lake already, 4 partitions held" in second.out
+    assert "Nothing was done twice: 9 feeds were in the lake already, 5 partitions held" in second.out
     assert [line for line in second.out.splitlines() if "/trades/" in line] == [
         line for line in first.out.splitlines() if "/trades/" in line
     ]
     assert downloads(standin) == 9
 
+    page = next(line for line in look if line.endswith("# the page of the day, for a browser"))
+    assert Path(page.split("  #")[0]).read_text().startswith("<!doctype html>")
     candles = next(line for line in look if line.startswith("backfill-assets"))
     assert len(desk.run(*candles.split()[1:]).out.splitlines()) == 25
     query = next(line for line in look if line.startswith("python -c"))

@@ -50,7 +50,7 @@ def test_a_good_day_exits_0_and_is_published(materialize, desk, standin):
     answer = materialize(BACKFILL_STANDIN_URL=standin.url)
     assert answer.code == 0, answer.err[-3000:]
     assert "RUN_SUCCESS" in answer.out + answer.err
-    assert published(desk) == ["candles", "instruments", "quality", "trades"]
+    assert published(desk) == ["candles", "coverage", "instruments", "quality", "trades"]
 
 
 def test_a_held_day_exits_1_and_only_its_quality_is_published(materialize, desk, standin):

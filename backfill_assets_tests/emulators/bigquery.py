@@ -1,10 +1,10 @@
 """BigQuery on loopback: bqemulator 1.4.0, with load jobs as the service runs them.
 
 As it comes, the emulator refuses ``table$YYYYMMDD``, empties a table whose load fails, matches Parquet
-columns by position, takes nulls in required columns, runs a job id twice, never has a job that is still
-running, and wants an extension from the network to start. This file puts its own load jobs in the place of
-the emulator's: one transaction, rows of the named partition only, columns by name, 409 for a job id that was
-used, cancellation. It patches internals, so the version is pinned.
+columns by position, hides the text of views, takes nulls in required columns, runs a job id twice, never has
+a job that is still running, and wants an extension from the network to start. This file puts its own loads
+in the place of the emulator's: one transaction, rows of the named partition only, columns by name, 409 for a
+job id that was used, cancellation. It patches internals, so the version is pinned.
 
 Run as a program it serves until it is ended and prints its URL in the first line; ``serve`` starts such a
 process and is what fixtures use. ``POST /faults`` arms the next loads: ``{"load_delay_seconds": 2}`` leaves
@@ -184,7 +184,7 @@ def _check_rows(execute: Any, meta: Any, source: str, inside: str, name: str) ->
 def install(faults: Faults) -> None:
     """Put our load jobs, and what they need, in the place of the emulator's."""
     from bqemulator import server
-    from bqemulator.api.routes import jobs, upload
+    from bqemulator.api.routes import jobs, tables, upload
     from bqemulator.catalog.memory_repository import MemoryCatalogRepository
     from bqemulator.catalog.models import JobMeta
     from bqemulator.domain.errors import AlreadyExistsError
@@ -306,6 +306,12 @@ def install(faults: Faults) -> None:
             self._engine.execute(f'ALTER TABLE {target} ADD COLUMN "{name}" {kind}')
         return update_table(self, meta)
 
+    described = tables._table_to_rest
+
+    def with_view(table: Any) -> dict[str, Any]:
+        view = {"view": {"query": table.view_query, "useLegacySql": False}} if table.view_query else {}
+        return {**described(table), **view}
+
     make_app = server.create_app
 
     def app_with_controls(ctx: Any) -> Any:
@@ -352,6 +358,7 @@ def install(faults: Faults) -> None:
     upload._load_configuration_from_envelope = with_job_id
     upload._run_load = upload_load
     MemoryCatalogRepository.update_table = update_columns
+    tables._table_to_rest = with_view
     server.create_app = app_with_controls
 
 

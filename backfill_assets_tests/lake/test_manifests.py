@@ -12,6 +12,7 @@ from backfill_assets.failures import Superseded
 from backfill_assets.feeds import ExpectedFeed, Feed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import (
+    EARLIER_VERSIONS,
     Absence,
     DayRecord,
     FeedManifest,
@@ -53,6 +54,11 @@ def version(content: str, **changes: Any) -> Version:
 A, B = version("a"), version("b")
 
 
+def accept(manifest: FeedManifest, content: str | None) -> FeedManifest:
+    """After judging, which lets this content count."""
+    return manifest.settle(tuple(v.content for v in manifest.versions), content)
+
+
 def test_an_empty_manifest_has_no_current_version_and_is_not_called_missing() -> None:
     assert EMPTY.current is None
     assert not EMPTY.is_missing
@@ -64,44 +70,72 @@ def test_a_fetch_makes_a_candidate_that_is_current_but_not_accepted() -> None:
 
 
 def test_promotion_accepts_the_candidate_that_was_judged() -> None:
-    manifest = EMPTY.with_candidate(A).promote("a")
+    manifest = accept(EMPTY.with_candidate(A), "a")
     assert (manifest.current, manifest.candidate, manifest.accepted) == (A, None, A)
 
 
-def test_promotion_of_another_content_is_refused() -> None:
-    with pytest.raises(
-        Superseded, match=r"binance/trades/BTCUSDT of 2024-01-01: a is no longer the candidate"
-    ):
-        EMPTY.with_candidate(B).promote("a")
+def test_a_version_that_was_judged_before_another_came_does_not_count() -> None:
+    with pytest.raises(Superseded, match=r"binance/trades/BTCUSDT of 2024-01-01: other versions are held"):
+        EMPTY.with_candidate(A).with_candidate(B).settle(("a",), "a")
     with pytest.raises(Superseded):
-        EMPTY.promote("a")
+        EMPTY.settle(("a",), "a")
 
 
-def test_promotion_twice_changes_nothing() -> None:
-    accepted = EMPTY.with_candidate(A).promote("a")
-    assert accepted.promote("a") == accepted
+def test_settling_twice_changes_nothing() -> None:
+    accepted = accept(EMPTY.with_candidate(A), "a")
+    assert accept(accepted, "a") == accepted
+
+
+def test_a_version_that_is_replaced_or_taken_back_is_held() -> None:
+    both = accept(EMPTY.with_candidate(A), "a").with_candidate(B)
+    replaced = accept(both, "b")
+    assert (replaced.accepted, replaced.candidate, replaced.earlier) == (B, None, (A,))
+    nothing = accept(replaced, None)
+    assert (nothing.accepted, nothing.candidate, nothing.earlier) == (None, B, (A,))
+    assert accept(nothing, "a") == both
+    assert both.versions == replaced.versions == nothing.versions == (A, B)
+
+
+def test_so_many_earlier_versions_are_held_and_the_accepted_one_always() -> None:
+    manifest = accept(EMPTY.with_candidate(A), "a")
+    for n in range(EARLIER_VERSIONS + 3):
+        manifest = manifest.with_candidate(version(f"v{n}"))
+    assert len(manifest.versions) == EARLIER_VERSIONS + 2
+    assert manifest.accepted == A
+    assert manifest.candidate == version(f"v{EARLIER_VERSIONS + 2}")
+
+
+def test_a_file_that_comes_again_after_another_is_the_newest_once_more() -> None:
+    manifest = EMPTY.with_candidate(A).with_candidate(B).with_candidate(A)
+    assert (manifest.candidate, manifest.earlier) == (A, (B,))
+
+
+def test_the_order_of_fetching_survives_a_clock_that_is_behind() -> None:
+    late = version("a", fetched_at=LATE)
+    manifest = accept(EMPTY.with_candidate(late), "a").with_candidate(B)
+    assert [v.content for v in manifest.versions] == ["a", "b"]
 
 
 def test_a_refresh_does_not_take_back_what_is_accepted_until_it_is_promoted() -> None:
-    pending = EMPTY.with_candidate(A).promote("a").with_candidate(B)
+    pending = accept(EMPTY.with_candidate(A), "a").with_candidate(B)
     assert (pending.current, pending.accepted) == (B, A)
-    assert pending.promote("b").accepted == B
+    assert accept(pending, "b").accepted == B
 
 
 def test_a_refresh_that_brings_the_accepted_rows_changes_nothing() -> None:
-    accepted = EMPTY.with_candidate(A).promote("a")
+    accepted = accept(EMPTY.with_candidate(A), "a")
     assert accepted.with_candidate(version("a", fetched_at=LATE)) == accepted
 
 
 def test_a_refresh_that_brings_the_accepted_rows_drops_the_candidate() -> None:
-    accepted = EMPTY.with_candidate(A).promote("a")
+    accepted = accept(EMPTY.with_candidate(A), "a")
     assert accepted.with_candidate(B).with_candidate(A) == accepted
 
 
 @pytest.mark.parametrize("change", [{"profile_parameters": "q"}, {"schema_version": 2}])
 def test_accepted_rows_counted_anew_take_over_the_evidence(change: dict[str, Any]) -> None:
     again = version("a", fetched_at=LATE, **change)
-    manifest = EMPTY.with_candidate(A).promote("a").with_candidate(again)
+    manifest = accept(EMPTY.with_candidate(A), "a").with_candidate(again)
     assert (manifest.accepted, manifest.candidate) == (again, None)
 
 
@@ -116,7 +150,7 @@ def test_an_absent_feed_without_a_version_is_missing() -> None:
 
 
 def test_an_absence_keeps_what_was_fetched_before() -> None:
-    manifest = EMPTY.with_candidate(A).promote("a").with_candidate(B).with_absence(ABSENT)
+    manifest = accept(EMPTY.with_candidate(A), "a").with_candidate(B).with_absence(ABSENT)
     assert (manifest.accepted, manifest.candidate) == (A, B)
     assert not manifest.is_missing
 
@@ -127,15 +161,9 @@ def test_an_absence_seen_again_changes_nothing_but_another_reason_does() -> None
     assert manifest.with_absence(Absence(reason="not listed", seen_at=LATE)) != manifest
 
 
-@pytest.mark.parametrize("before", [EMPTY, EMPTY.with_candidate(A).promote("a")])
+@pytest.mark.parametrize("before", [EMPTY, accept(EMPTY.with_candidate(A), "a")])
 def test_a_fetch_ends_an_absence(before: FeedManifest) -> None:
     assert before.with_absence(ABSENT).with_candidate(A).absent is None
-
-
-def test_retracting_withdraws_what_is_accepted_and_keeps_a_candidate() -> None:
-    manifest = EMPTY.with_candidate(A).promote("a").with_candidate(B).retract()
-    assert (manifest.accepted, manifest.candidate) == (None, B)
-    assert EMPTY.retract() == EMPTY
 
 
 def test_manifests_take_no_unknown_key_and_no_time_without_a_zone() -> None:
@@ -156,13 +184,13 @@ def test_a_profile_with_a_number_that_json_cannot_say_is_refused(store: Store, b
 
 def test_a_manifest_survives_the_lake_unchanged(store: Store) -> None:
     assert load_manifest(store, FEED, DAY) == EMPTY
-    written = update_manifest(store, FEED, DAY, lambda m: m.with_candidate(A).promote("a").with_candidate(B))
+    written = update_manifest(store, FEED, DAY, lambda m: accept(m.with_candidate(A), "a").with_candidate(B))
     assert load_manifest(store, FEED, DAY) == written
     assert store.exists("ticks/binance/trades/BTCUSDT/2024-01-01/manifest.json")
 
 
 def test_an_empty_manifest_that_stays_empty_is_not_written(store: Store) -> None:
-    assert update_manifest(store, FEED, DAY, lambda m: m.retract()) == EMPTY
+    assert update_manifest(store, FEED, DAY, lambda m: accept(m, None)) == EMPTY
     assert list(store.list("")) == []
 
 
@@ -174,11 +202,11 @@ def test_a_promotion_loses_to_a_fetch_that_came_between(store: Store) -> None:
         calls.append(manifest)
         if len(calls) == 1:
             update_manifest(store, FEED, DAY, lambda m: m.with_candidate(B))
-        return manifest.promote("a")
+        return manifest.settle(("a",), "a")
 
-    with pytest.raises(Superseded, match="no longer the candidate"):
+    with pytest.raises(Superseded, match="other versions are held"):
         update_manifest(store, FEED, DAY, promote_the_judged)
-    assert load_manifest(store, FEED, DAY) == EMPTY.with_candidate(B)
+    assert load_manifest(store, FEED, DAY) == EMPTY.with_candidate(A).with_candidate(B)
 
 
 def test_partial_candles_of_several_versions_stay_side_by_side_whoever_writes_them(store: Store) -> None:

@@ -23,6 +23,7 @@ from warehouse_samples import DAY, NEXT_DAY, TRADES, load_file, rows, write
 
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets_tests.warehouse.test_views import *  # noqa: F403 - the tests to be held to
 from backfill_assets_tests.warehouse.test_warehouse_contract import *  # noqa: F403 - the tests to be held to
 
 pytestmark = [
@@ -96,4 +97,6 @@ def test_every_data_type_is_read_as_the_lake_wrote_it(
         for check in result.get_asset_check_evaluations()
         if check.check_name == "equals_lake"
     }
-    assert agree == {f"bigquery/{name}": True for name in ("candles", "instruments", "quality", "ticks")}
+    assert agree == {
+        f"bigquery/{name}": True for name in ("candles", "coverage", "instruments", "quality", "ticks")
+    }

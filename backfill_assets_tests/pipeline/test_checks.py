@@ -35,6 +35,7 @@ from backfill_assets.lake.manifests import (
     load_partials,
     update_manifest,
 )
+from backfill_assets.quality.coverage import CoverageRecord, decode, encode
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.listings import Listing
@@ -637,7 +638,13 @@ def the_exchange_rounds_its_volumes_and_has_another_high_in_a_minute(pipeline):
 
 # --- warehouse --------------------------------------------------------------------------------------------
 
-TABLE = {"instruments": "instruments", "ticks": "trades", "candles": "candles", "quality": "quality"}
+TABLE = {
+    "instruments": "instruments",
+    "ticks": "trades",
+    "candles": "candles",
+    "coverage": "coverage",
+    "quality": "quality",
+}
 
 
 @turns_red("bigquery/instruments:equals_lake", "instruments", "in the warehouse")
@@ -691,6 +698,69 @@ def a_volume_in_the_warehouse_is_off_by_a_millionth(pipeline):
     change_partition(
         pipeline, "candles", set_where(pl.col("timeframe") == "1d", volume=pl.col("volume") * (1 + 1e-6))
     )
+
+
+def change_coverage(pipeline, change, feed=BTC):
+    """Put other states in place of those that were measured; all else says that they are up to date."""
+
+    def changed(record):
+        symbols = {name: encode(change(decode(runs))) for name, runs in record.symbols.items()}
+        return record.model_copy(update={"symbols": {n: runs for n, runs in symbols.items() if runs}})
+
+    found = Feed.parse(feed)
+    documents.update(pipeline.store, paths.coverage(found, DAY), CoverageRecord, changed)
+
+
+@turns_red("bigquery/coverage:whole_day", "runs_add_up_to_one_day", "binance BTC-USDT 1m")
+def a_minute_was_lost_from_the_states(pipeline):
+    change_coverage(pipeline, lambda states: states[:-1])
+
+
+@turns_red("bigquery/coverage:whole_day", "each_run_begins_where_the_last_ended", "binance BTC-USDT 1d")
+def a_minute_of_the_next_day_is_among_the_states(pipeline):
+    change_coverage(pipeline, lambda states: [*states, "empty_unproven"])
+
+
+@turns_red("bigquery/coverage:whole_day", "the_market_has_runs", "binance BTC-USDT 4h")
+def a_market_has_no_states(pipeline):
+    change_coverage(pipeline, lambda states: [])
+
+
+@turns_red("bigquery/coverage:traded_buckets", "a_candle_is_in_a_traded_bucket", "binance BTC-USDT 1m")
+def a_traded_minute_is_called_empty(pipeline):
+    def without_the_first(states):
+        first = states.index("traded")
+        return [*states[:first], "empty_unproven", *states[first + 1 :]]
+
+    change_coverage(pipeline, without_the_first)
+
+
+@turns_red("bigquery/coverage:traded_buckets", "a_traded_bucket_has_a_candle", "binance BTC-USDT 1m")
+def an_empty_minute_is_called_traded(pipeline):
+    change_coverage(pipeline, lambda states: ["traded"] * len(states))
+
+
+@turns_red("bigquery/coverage:schema", "greater_than(0)", "binance BTC-USDT 1m")
+def the_price_before_an_empty_minute_is_zero(pipeline):
+    change_partials(pipeline, set_where(BUCKET >= 0, close=0.0))
+
+
+@turns_red("bigquery/coverage:equals_lake", "sum of buckets")
+def a_run_of_the_warehouse_is_longer(pipeline):
+    change_partition(pipeline, "coverage", first_row(buckets=pl.col("buckets") + 1))
+
+
+@turns_red("bigquery/coverage:equals_lake", "none in the lake", "outage")
+def a_state_was_changed_in_the_warehouse(pipeline):
+    change_partition(pipeline, "coverage", first_row(state="outage"))
+
+
+@stays_green("bigquery/coverage:whole_day", "bigquery/coverage:traded_buckets", "bigquery/coverage:schema")
+def every_minute_without_trades_is_lost_and_those_with_are_partial(pipeline):
+    def lossy(states):
+        return ["traded_partial" if s.startswith("traded") else "missing" for s in states]
+
+    change_coverage(pipeline, lossy)
 
 
 @turns_red("bigquery/quality:equals_lake", "binance/trades/ADAUSDT", "none in the warehouse")

@@ -21,7 +21,7 @@ from backfill_assets_tests.emulators.bigquery import PROJECT, Emulator, serve
 from backfill_assets_tests.emulators.gcs import gcs_server
 
 DAY_BEFORE, DAY = "2024-01-01", "2024-01-02"
-TABLES = ("trades", "candles", "quality", "instruments")
+TABLES = ("trades", "candles", "coverage", "quality", "instruments")
 BUCKET = "lake-bucket"
 BTC = "binance/trades/BTCUSDT"
 #: For tests whose runs are their own.
@@ -161,7 +161,7 @@ def test_a_day_goes_from_the_bucket_into_bigquery_and_every_check_is_green(both_
     for result in shared["results"]:
         assert result.success
         checks = checks_of(result)
-        assert len(checks) == 16
+        assert len(checks) == 20
         assert [name for name, check in checks.items() if not check.passed] == []
     assert both_days.pipeline.judge(DAY).scores.state == "published"
 
@@ -186,7 +186,7 @@ def test_ticks_and_instruments_are_loaded_from_the_bucket_and_what_is_computed_i
         uris = both_days.load_job(table, DAY).source_uris
         assert len(uris) == files
         assert all(uri.startswith(f"{lake}/") and uri.endswith(".parquet") for uri in uris)
-    for table in ("candles", "quality"):
+    for table in ("candles", "coverage", "quality"):
         uris = both_days.load_job(table, DAY).source_uris or []
         assert not any(uri.startswith("gs://") for uri in uris)
 
@@ -217,7 +217,7 @@ def test_days_in_another_order_end_in_the_same_rows(both_days, in_cloud):
     backwards = in_cloud("backwards")
     for day in (DAY, DAY_BEFORE):
         assert backwards.pipeline.run(day).success
-    for table in ("candles", "quality"):
+    for table in ("candles", "coverage", "quality"):
         for day in (DAY_BEFORE, DAY):
             assert backwards.rows(table, day).equals(both_days.rows(table, day)), (table, day)
 
@@ -277,3 +277,19 @@ def test_a_table_that_somebody_changed_fails_its_asset_alone_and_keeps_its_rows(
     assert failed == {"bigquery__candles"}
     assert made.rows("trades", DAY)["symbol"].n_unique() == 3
     assert made.rows("quality", DAY).height == 3
+
+
+def test_the_views_of_bigquery_say_what_those_of_the_embedded_warehouse_say(both_days, embedded):
+    import duckdb
+
+    for view in ("days", "candles_final", "candles_with_state", "candles_filled", "trades_final"):
+        query = f"SELECT * FROM `{both_days.dataset}.{view}`"
+        found = both_days.cloud.client.query(query, timeout=60).result(timeout=60)
+        there = in_fixed_order(pl.from_arrow(found.to_arrow(create_bqstorage_client=False)))
+        with duckdb.connect(str(embedded.folder / "warehouse" / "warehouse.duckdb"), read_only=True) as db:
+            db.execute("SET TimeZone = 'UTC'")
+            here = in_fixed_order(pl.DataFrame(db.sql(f"SELECT * FROM {view}").to_arrow_table()))
+        assert there.columns == here.columns
+        assert there.height == here.height
+        for column in here.columns:
+            assert there[column].equals(here[column]), (view, column)

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from backfill_assets.definitions import defs
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
 
@@ -18,7 +19,7 @@ def test_a_good_day_is_published_and_every_check_is_green(pipeline, checks_of):
     result = pipeline.run(DAY)
     assert result.success
     checks = checks_of(result)
-    assert len(checks) == 16
+    assert len(checks) == 20
     assert [name for name, check in checks.items() if not check.passed] == []
     judged = pipeline.judge(DAY)
     assert judged.scores.state == "published"
@@ -36,9 +37,12 @@ def test_materializations_tell_rows_columns_and_where_to_look(pipeline):
         event.asset_key.to_user_string(): event.materialization.metadata
         for event in result.get_asset_materialization_events()
     }
-    tables = {name: metadata for name, metadata in found.items() if name != "report"}
-    assert all(metadata["dagster/row_count"].value > 0 for metadata in tables.values())
-    assert found["report"]["page"].value.endswith(f"{DAY}.html")
+    graph = defs.get_repository_def().asset_graph
+    pages = {name for name in found if "html" in graph.get(dg.AssetKey(name.split("/"))).kinds}
+    tables = found.keys() - pages
+    assert len(tables) > len(pages) > 0
+    assert all(found[name]["dagster/row_count"].value > 0 for name in tables)
+    assert all(Path(found[name]["page"].value).read_text().startswith("<!doctype html>") for name in pages)
     assert found["ticks"]["lake"].value == str(pipeline.folder / "lake")
     folder = pipeline.folder / "warehouse"
     assert found["bigquery/ticks"]["link_trades"].value == str(folder / "trades")
@@ -48,14 +52,14 @@ def test_materializations_tell_rows_columns_and_where_to_look(pipeline):
 
 def test_a_rerun_downloads_nothing_and_loads_nothing(pipeline):
     pipeline.run(DAY)
-    before = {name: pipeline.partition_bytes(name) for name in ("trades", "candles", "quality")}
+    before = {name: pipeline.partition_bytes(name) for name in ("trades", "candles", "coverage", "quality")}
     pipeline.standin.forget_requests()
     result = pipeline.run(DAY)
     assert result.success
     assert pipeline.downloads == []
     metadata = [e.materialization.metadata for e in result.get_asset_materialization_events()]
     assert sum(m["loads"].value for m in metadata if "loads" in m) == 0
-    assert sum(m["skipped"].value for m in metadata if "skipped" in m) == 4
+    assert sum(m["skipped"].value for m in metadata if "skipped" in m) == 5
     assert {name: pipeline.partition_bytes(name) for name in before} == before
 
 
@@ -104,7 +108,7 @@ def test_four_missing_feeds_of_nine_do_not_hold_the_day(pipeline):
     assert pipeline.table("trades", DAY).height > 0
 
 
-@pytest.mark.parametrize("table", ["trades", "candles", "instruments"])
+@pytest.mark.parametrize("table", ["trades", "candles", "coverage", "instruments"])
 def test_a_held_day_stays_held_when_only_publishing_is_run_again(pipeline, table):
     for symbol in ("BTC-USDT", "ETH-USDT", "ADA-USDT"):
         for feed in (f"coinbase/trades/{symbol}", f"binance/trades/{symbol.replace('-', '')}"):

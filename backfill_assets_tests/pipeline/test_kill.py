@@ -20,7 +20,7 @@ from backfill_assets_tests.pipeline.restless_reader import RestlessReader, rows_
 
 ROOT = Path(__file__).parents[2]
 DAY_BEFORE, DAY = "2024-01-01", "2024-01-02"
-TABLES = ("trades", "candles", "quality", "instruments")
+TABLES = ("trades", "candles", "coverage", "quality", "instruments")
 TIMED_KILLS = 4
 KILLS_AT_WRITES = 8
 SECONDS = 120

@@ -11,7 +11,7 @@ import pytest
 from backfill_assets.standins.trades import SIDES
 
 DAYS = ("2024-01-01", "2024-01-02", "2024-01-03")
-TABLES = ("trades", "candles", "quality", "instruments")
+TABLES = ("trades", "candles", "coverage", "quality", "instruments")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ The data is not part of the repository: ``BACKFILL_REAL_DATA`` names the folder 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from backfill_assets.quality.completeness import by_estimate
+from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.verdict import arrival_edges
+from backfill_assets.settings import ThresholdSettings
 from backfill_assets.standins.tardis import TardisStandin
 
 REAL_DATA = os.environ.get("BACKFILL_REAL_DATA")
@@ -51,6 +56,67 @@ def test_the_ids_of_the_real_days_join_from_day_to_day(make_pipeline, real_stand
     assert [f.verdict.completeness_state for f in middle.feeds] == ["proven"]
     assert [f.verdict.completeness for f in middle.feeds] == [1.0]
     assert middle.sealed
+
+
+def test_every_id_of_the_real_days_is_there_between_the_first_and_the_last(make_pipeline, real_standin):
+    pipeline = make_pipeline(real_standin, universe=[{"exchanges": ["binance"], "symbols": ["XRP-ETH"]}])
+    found = []
+    for day in DAYS:
+        assert pipeline.run(day).success
+        (feed,) = pipeline.judge(day).feeds
+        found.append((feed.verdict.completeness_state, feed.verdict.missing_ids, feed.verdict.outcome))
+    assert [(missing, outcome) for _, missing, outcome in found] == [(0, "publish")] * 3
+    # Nothing is known of the day before: the first day is proven between its first and its last trade only.
+    assert [state for state, *_ in found] == ["inner_proven", "head_proven", "head_proven"]
+    after = [pipeline.judge(day).feeds[0].verdict for day in DAYS]
+    assert [v.completeness_state for v in after] == ["inner_proven", "proven", "head_proven"]
+    # The capture of the last day ends at 11:22, and its other half is not made up.
+    assert [v.completeness for v in after] == [1.0, 1.0, pytest.approx(0.4797, abs=1e-4)]
+
+
+def test_the_real_days_are_complete_without_their_ids_too(make_pipeline, real_standin):
+    pipeline = make_pipeline(real_standin, universe=[{"exchanges": ["binance"], "symbols": ["XRP-ETH"]}])
+    limits = ThresholdSettings()
+    for day in DAYS:
+        pipeline.run(day)
+    for day in DAYS:
+        (feed,) = pipeline.judge(day).feeds
+        profile = FeedProfile.model_validate(feed.accepted.profile)
+        (symbol,) = profile.symbols
+        edges = arrival_edges(profile, symbol, grouped=False)
+        window = feed.verdict.context.window
+        # The last day was captured until noon; what there is of it is judged.
+        window = replace(window, end_us=edges[1]) if day == DAYS[-1] else window
+        alone = by_estimate(symbol.rows, symbol.gaps, window, limits, edges, None)
+        assert (alone.silence_us, alone.score, alone.uncalibrated) == (0, limits.uncalibrated_cap, True)
+        # Thousands of silences of 5 s and more, and none of 40 usual gaps.
+        assert symbol.gap_count > 800
+        calibrated = by_estimate(symbol.rows, symbol.gaps, window, limits, edges, 1.0)
+        assert (calibrated.score, calibrated.state) == (1.0, "estimated")
+
+
+def test_an_hour_without_ids_is_an_estimate_of_its_day(make_pipeline, real_standin):
+    universe = [{"exchanges": ["coinbase"], "symbols": ["BTC-USD"]}]
+    pipeline = make_pipeline(real_standin, universe=universe)
+    pipeline.run("2023-09-05")
+    (feed,) = pipeline.judge("2023-09-05").feeds
+    assert (feed.verdict.completeness_state, feed.verdict.evidence_class) == ("estimated", "C")
+    assert feed.verdict.completeness == pytest.approx(1 / 24, abs=1e-3)
+    assert feed.verdict.outcome == "publish"
+
+
+def test_a_capture_clock_behind_on_every_row_is_one_warning_and_no_row_of_it_an_error(
+    make_pipeline, real_standin
+):
+    universe = [{"exchanges": ["binance-futures"], "symbols": ["ETH-USDT"]}]
+    pipeline = make_pipeline(real_standin, universe=universe)
+    pipeline.run("2024-08-08")
+    (feed,) = pipeline.judge("2024-08-08").feeds
+    profile = FeedProfile.model_validate(feed.accepted.profile)
+    assert (profile.ahead_rows, profile.clock_residual_rows) == (14_076, 0)
+    assert (feed.verdict.quality, feed.verdict.outcome, feed.verdict.reasons) == (1.0, "publish", ())
+    clock = [w for w in feed.verdict.warnings if "clock" in w or "stamped" in w]
+    assert clock == ["capture clock 1.27 s behind the exchange"]
 
 
 @pytest.mark.parametrize(

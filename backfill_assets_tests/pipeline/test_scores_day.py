@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from backfill_assets.candles.comparison import ReferenceDirectory, across_venues, against_reference
+from backfill_assets.candles.comparison import across_venues, against_reference
 from backfill_assets.cli import main
 from backfill_assets.days import start_us
 from backfill_assets.failures import PermanentFailure
@@ -19,6 +19,7 @@ from backfill_assets.feeds import Feed
 from backfill_assets.quality.baseline import load_baseline
 from backfill_assets.quality.consistency import load_consistency
 from backfill_assets.quality.coverage import decode, load_coverage
+from backfill_assets.quality.reference import ReferenceDirectory
 from backfill_assets.settings import ComparisonSettings
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
@@ -73,10 +74,10 @@ def test_quality_rows_written_before_the_other_tables_follow_when_the_last_is_pu
     day = day_columns(pipeline)
     assert (day["day_warehouse"], day["day_overall"]) == (0.0, 0.0)
     assert 0.85 < day["day_overall_weighted_sum"] < 0.9
-    for name in ("instruments", "ticks"):
+    for name in ("instruments", "ticks", "candles"):
         assert pipeline.run(DAY, select=[f"bigquery/{name}"]).success
         assert day_columns(pipeline)["day_warehouse"] == 0.0
-    assert pipeline.run(DAY, select=["bigquery/candles"]).success
+    assert pipeline.run(DAY, select=["bigquery/coverage"]).success
     assert day_columns(pipeline)["day_warehouse"] == 1.0
 
 
@@ -119,10 +120,14 @@ def test_a_baseline_of_published_days_weighs_the_days_after_them(pipeline):
     said = command(pipeline, "baseline")
     assert (said.exit_code, said.stdout) == (0, "baseline 1: 1 days, 1 measured now\n")
     markets = load_baseline(pipeline.store).notional_usd[DAY]
-    candles = pipeline.table("candles", DAY).filter(timeframe="1d")
+    candles, quality = (pipeline.table(name, DAY) for name in ("candles", "quality"))
+    candles = candles.filter(timeframe="1d")
     assert len(markets) == candles.height == 9
     btc = candles.filter(exchange="binance", symbol="BTC-USDT")["quote_volume"].item()
     assert markets["binance/BTC-USDT"] == btc
+    counts = load_baseline(pipeline.store).rows[DAY]
+    assert counts["kraken/trades/BTC-USDT"] == quality.filter(dataset_symbol="XBT-USDT")["rows"].item()
+    assert len(counts) == 9
     assert command(pipeline, "baseline").stdout == "baseline 1: 1 days, 0 measured now\n"
     assert pipeline.run(NEXT).success
     weights = dict(pipeline.table("quality", NEXT).select("dataset_symbol", "weight").iter_rows())

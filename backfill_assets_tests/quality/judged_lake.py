@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from backfill_assets.days import MICROSECONDS_PER_DAY, start_us
 from backfill_assets.feeds import ExpectedFeed, Feed
@@ -22,6 +23,7 @@ from backfill_assets.lake.manifests import (
 )
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.restatement import Restatement, RestatementRecord, save_restatements
 from backfill_assets_tests.quality.quality_samples import FEED, SECOND, profile, symbol
 
 NOW: Final = datetime(2024, 1, 10, tzinfo=UTC)
@@ -72,6 +74,24 @@ def fetch(store: Store, day: str, found: FeedProfile, feed: Feed = FEED) -> str:
     brought = version(found)
     update_manifest(store, feed, day, lambda manifest: manifest.with_candidate(brought))
     return brought.content
+
+
+def compare(store: Store, day: str, feed: Feed = FEED, **found: Any) -> None:
+    """Record that newer versions change nothing of the older ones, or ``found``: no file lies behind them."""
+    versions = load_manifest(store, feed, day).versions
+    compared = tuple(
+        Restatement(
+            **{
+                "before": old.content,
+                "after": new.content,
+                "rows_before": old.rows,
+                "rows_after": old.rows,
+                **found,
+            }
+        )
+        for old, new in itertools.combinations(versions, 2)
+    )
+    save_restatements(store, feed, RestatementRecord(feed=str(feed), day=day, compared=compared))
 
 
 def absent(store: Store, day: str, feed: Feed = FEED) -> None:

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from backfill_assets.days import end_us, start_us
 from backfill_assets.feeds import Feed
-from backfill_assets.quality.completeness import Window
 from backfill_assets.quality.profiles import FeedProfile, Gap, Hole, SymbolProfile
 from backfill_assets.quality.verdict import Context
+from backfill_assets.quality.window import Window
 from backfill_assets.settings import ThresholdSettings
 
 DAY: Final = "2024-01-02"

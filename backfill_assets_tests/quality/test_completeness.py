@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from backfill_assets.quality.completeness import (
-    UNCALIBRATED_CAP,
     Completeness,
     Seam,
-    Window,
     completeness,
     evidence_class,
+    over_nothing,
+    without_rows,
 )
 from backfill_assets.quality.profiles import SymbolProfile
+from backfill_assets.quality.window import Window
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
@@ -31,6 +32,7 @@ from backfill_assets_tests.quality.quality_samples import (
 )
 
 HOUR = 3600 * SECOND
+CAP = THRESHOLDS.uncalibrated_cap
 #: The neighbours' nearest ids where nothing is lost at midnight: the sample's ids are 1001 to 10000.
 BEFORE, AFTER = Seam(1000, SECOND), Seam(10_001, SECOND)
 
@@ -43,10 +45,11 @@ def judged(
     exchange: str = "binance",
     window: Window = WHOLE_DAY,
     edges: tuple[int, int] = EDGES,
+    thinning: float | None = None,
     **thresholds: Any,
 ) -> Completeness:
     limits = ThresholdSettings(**thresholds) if thresholds else THRESHOLDS
-    return completeness(exchange, DAY, profile, window, previous, following, limits, edges)
+    return completeness(exchange, DAY, profile, window, previous, following, limits, edges, thinning)
 
 
 @pytest.mark.parametrize(
@@ -141,9 +144,27 @@ def test_ids_that_the_day_before_has_too_are_counted_and_are_no_hole(previous: i
     assert found.missing_ids == 0
 
 
-def test_ids_that_begin_anew_the_next_day_are_no_hole_of_this_day() -> None:
+def test_ids_that_begin_anew_the_next_day_are_no_hole_of_this_day_and_prove_nothing_of_its_end() -> None:
     found = judged(symbol(), BEFORE, Seam(1, SECOND))
-    assert (found.missing_ids, found.state, found.repeated_ids) == (0, "proven", 0)
+    assert (found.missing_ids, found.state, found.repeated_ids, found.score) == (0, "head_proven", 0, 1.0)
+    quiet = judged(symbol(1001, 900_000), BEFORE, Seam(1, SECOND), edges=(EDGES[0], END - 2 * HOUR))
+    assert quiet.score == pytest.approx(1 - 2 / 24, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("previous", "following", "state"),
+    [
+        (1000, 9_901, "proven"),
+        (1100, 10_001, "proven"),
+        (1000, 9_900, "head_proven"),
+        (1101, 10_001, "inner_proven"),
+    ],
+)
+def test_a_seam_joins_over_as_many_repeated_ids_as_are_excused(
+    previous: int, following: int, state: str
+) -> None:
+    found = judged(symbol(), Seam(previous, SECOND), Seam(following, SECOND))
+    assert (found.state, found.missing_ids) == (state, 0)
 
 
 def test_a_silent_end_is_excused_by_ids_that_join_and_not_without_them() -> None:
@@ -173,7 +194,7 @@ class TestHolesThatTheVenueLeaves:
         assert (found.evidence_class, found.missing_ids) == ("B", lost)
         assert found.longest_hole == lost
         assert found.lossy_us == (SECOND if lost else 0)
-        assert found.state == ("degraded" if lost else "proven")
+        assert found.state == ("degraded" if lost else "estimated")
         assert found.score == (9000 - lost) / 9000
 
     @pytest.mark.parametrize(("length", "lost"), [(5, 0), (6, 6)])
@@ -181,7 +202,11 @@ class TestHolesThatTheVenueLeaves:
         seam = Seam(1000 - length, 0)
         found = judged(symbol(), seam, AFTER, exchange="binance-futures")
         assert found.missing_ids == lost
-        assert found.state == ("degraded" if lost else "proven")
+        assert found.state == ("degraded" if lost else "estimated")
+
+    def test_without_any_hole_they_prove_the_day_like_those_of_other_venues(self) -> None:
+        assert judged(symbol(), exchange="binance-futures").state == "proven"
+        assert judged(symbol(), BEFORE, None, exchange="binance-futures").state == "head_proven"
 
     @pytest.mark.parametrize(("allowed", "lost"), [(5, 0), (4, 0), (3, 4), (1, 6), (0, 7)])
     def test_how_long_is_a_setting(self, allowed: int, lost: int) -> None:
@@ -191,7 +216,7 @@ class TestHolesThatTheVenueLeaves:
             legitimate_hole=allowed,
         )
         assert found.missing_ids == lost
-        assert found.state == ("degraded" if lost else "proven")
+        assert found.state == ("degraded" if lost else "estimated")
 
     def test_a_venue_with_contiguous_ids_leaves_none(self) -> None:
         assert judged(symbol(**holes((5000, 5000))), legitimate_hole=5).missing_ids == 1
@@ -214,7 +239,7 @@ class TestSilences:
     def test_only_what_is_unusual_there_counts(self, seconds: float, usual: float, unexcused: float) -> None:
         found = judged(without_ids(gaps=(gap(seconds, usual),), gap_count=1))
         assert found.silence_us == round(unexcused * SECOND)
-        assert found.score == min(UNCALIBRATED_CAP, 1 - unexcused / 86_400)
+        assert found.score == min(CAP, 1 - unexcused / 86_400)
         assert (found.evidence_class, found.state, found.uncalibrated) == ("C", "estimated", True)
         assert (found.missing_ids, found.span, found.longest_hole) == (None, None, None)
 
@@ -231,7 +256,7 @@ class TestSilences:
         assert found.score == pytest.approx(1 - expected / 86_400, abs=1e-9)
 
     def test_a_perfect_day_reaches_the_cap_and_no_more(self) -> None:
-        assert judged(without_ids()).score == UNCALIBRATED_CAP == 0.99
+        assert judged(without_ids()).score == CAP == 0.99
 
     def test_the_seams_prove_nothing_without_ids(self) -> None:
         assert judged(without_ids(), BEFORE, AFTER) == judged(without_ids(), None, None)
@@ -242,7 +267,7 @@ class TestSilences:
 
     def test_a_window_without_length_lacks_nothing(self) -> None:
         found = judged(without_ids(), window=Window(START, START), edges=(START, START))
-        assert found.score == UNCALIBRATED_CAP
+        assert found.score == CAP
         assert Window(START + 1, START).length_us == 0
 
     def test_what_is_excused_is_a_setting(self) -> None:
@@ -263,3 +288,144 @@ def test_one_row_is_enough_to_be_judged() -> None:
     assert found.span == 1
     assert found.score == pytest.approx(0, abs=1e-3)
     assert judged(symbol(1001, 1001), BEFORE, Seam(1002, SECOND), edges=(noon, noon)).score == 1.0
+
+
+class TestOutages:
+    """From 12:00 to 13:00 the vendor's capture is known to have failed."""
+
+    NOON = START + 12 * HOUR
+    OUT = Window(START, END, ((NOON, NOON + HOUR),))
+
+    @pytest.mark.parametrize(
+        ("start", "length", "silence"),
+        [
+            (12.0, 1.0, 0.0),
+            (12.25, 0.5, 0.0),
+            (11.5, 2.0, 3_595.0),
+            (11.5, 1.0, 1_795.0),
+            (14.0, 1.0, 3_595.0),
+        ],
+    )
+    def test_silence_inside_does_not_count_and_the_rest_does(
+        self, start: float, length: float, silence: float
+    ) -> None:
+        quiet = without_ids(gaps=(gap(length * 3600, 0.1, START + round(start * HOUR)),), gap_count=1)
+        found = judged(quiet, window=self.OUT)
+        assert found.silence_us == round(silence * SECOND)
+        assert found.score == pytest.approx(min(CAP, 1 - silence / (23 * 3600)))
+        inside = min(13.0, start + length) - max(12.0, start)
+        assert found.outage_silence_us == round(max(0.0, inside) * HOUR)
+
+    def test_it_counts_without_the_incident(self) -> None:
+        quiet = without_ids(gaps=(gap(3600, 0.1, self.NOON),), gap_count=1)
+        assert judged(quiet).score == pytest.approx(1 - 3595 / 86_400)
+        assert judged(quiet).outage_silence_us == 0
+
+    def test_trades_inside_are_as_good_as_any(self) -> None:
+        assert judged(without_ids(), window=self.OUT) == judged(without_ids())
+        assert judged(symbol(), window=self.OUT) == judged(symbol())
+
+    def test_a_silent_end_inside_is_excused_where_the_neighbour_is_not_here(self) -> None:
+        late = Window(START, END, ((END - 2 * HOUR, END),))
+        edges, busy = (EDGES[0], END - 2 * HOUR), symbol(1001, 900_000)
+        assert judged(busy, BEFORE, None, window=late, edges=edges).score == 1.0
+        assert judged(without_ids(900_000), window=late, edges=edges).silence_us == 0
+
+    def test_ids_that_are_missing_stay_missing_and_their_time_does_not_count(self) -> None:
+        lossy = symbol(**holes((5000, 5004), seconds=3_600 * 9 + 7))  # the samples' holes begin at 01:00
+        found = judged(lossy, window=Window(START, END, ((START + HOUR, START + 10 * HOUR),)))
+        assert (found.missing_ids, found.outage_ids, found.lossy_us) == (5, 5, 7 * SECOND)
+        assert found.state == "degraded"
+        elsewhere = judged(lossy, window=Window(START, END, ((START + 20 * HOUR, END),)))
+        assert (elsewhere.outage_ids, elsewhere.lossy_us) == (0, (9 * 3600 + 7) * SECOND)
+
+    def test_a_hole_at_a_midnight_inside_is_named_too(self) -> None:
+        found = judged(symbol(), Seam(990, SECOND), window=Window(START, END, ((START, START + HOUR),)))
+        assert (found.missing_ids, found.outage_ids) == (10, 10)
+        assert judged(symbol(), Seam(990, SECOND), window=self.OUT).outage_ids == 0
+
+
+class TestListingUnknown:
+    """Nobody knows when the symbol was listed: the first and the last trade bound the window."""
+
+    UNKNOWN = Window(START, END, is_listed=False)
+    HALF = (START + 12 * HOUR, END - SECOND)
+
+    def test_what_is_not_there_at_the_edges_is_not_missing_and_not_proven(self) -> None:
+        found = judged(symbol(1001, 900_000), None, None, window=self.UNKNOWN, edges=self.HALF)
+        assert (found.score, found.state) == (1.0, "estimated")
+        without = judged(without_ids(900_000), window=self.UNKNOWN, edges=self.HALF)
+        assert (without.score, without.state, without.silence_us) == (CAP, "estimated", 0)
+
+    def test_ids_that_join_on_both_sides_prove_all_the_same(self) -> None:
+        assert judged(symbol(), window=self.UNKNOWN, edges=self.HALF).state == "proven"
+        assert judged(symbol(), BEFORE, None, window=self.UNKNOWN).state == "estimated"
+        assert judged(symbol(), None, AFTER, window=self.UNKNOWN).state == "estimated"
+
+    def test_a_hole_is_seen_and_charged_as_ever(self) -> None:
+        found = judged(symbol(**holes((5000, 5001))), window=self.UNKNOWN)
+        assert (found.state, found.missing_ids) == ("degraded", 2)
+        at_midnight = judged(symbol(), Seam(990, 5 * SECOND), window=self.UNKNOWN, edges=self.HALF)
+        assert at_midnight.missing_ids == 10
+
+
+class TestHistory:
+    @pytest.mark.parametrize(("thinning", "score"), [(1.0, 1.0), (0.4, 0.4), (0.0, 0.0)])
+    def test_with_it_there_is_no_cap_and_the_lower_score_counts(self, thinning: float, score: float) -> None:
+        found = judged(without_ids(), thinning=thinning)
+        assert (found.score, found.state, found.uncalibrated) == (score, "estimated", False)
+        quiet = judged(without_ids(gaps=(gap(43_205),), gap_count=1), thinning=thinning)
+        assert quiet.score == min(0.5, thinning)
+
+    def test_ids_prove_whatever_the_history_says(self) -> None:
+        assert judged(symbol(), thinning=0.1) == judged(symbol())
+
+    def test_the_cap_is_a_setting(self) -> None:
+        assert judged(without_ids(), uncalibrated_cap=0.97).score == 0.97
+
+
+class TestNoRows:
+    KNOWN: Final = {"BTCUSDT": BEFORE}
+
+    @pytest.mark.parametrize(
+        ("exchange", "following", "score"),
+        [
+            ("binance", 1001, 1.0),
+            ("binance", 1002, None),
+            ("binance", 1000, None),
+            ("binance-futures", 1001, 1.0),
+            ("binance-futures", 1002, None),
+            ("bybit", 1001, None),
+            ("kraken", 1001, None),
+        ],
+    )
+    def test_a_file_without_rows_is_complete_if_a_venue_that_numbers_its_trades_went_on_counting(
+        self, exchange: str, following: int, score: float | None
+    ) -> None:
+        found = over_nothing(exchange, DAY, self.KNOWN, {"BTCUSDT": Seam(following, 0)})
+        assert (found.score, found.state) == (score, "proven" if score else "no_evidence")
+
+    def test_one_neighbour_is_not_enough(self) -> None:
+        assert over_nothing("binance", DAY, self.KNOWN, {}).score is None
+        assert over_nothing("binance", DAY, {}, self.KNOWN).score is None
+        assert over_nothing("binance", DAY, self.KNOWN, {"ETHUSDT": AFTER}).score is None
+
+    @pytest.mark.parametrize(
+        ("exchange", "following", "lost"),
+        [
+            ("binance", 1001, 0),
+            ("binance", 1002, 1),
+            ("binance-futures", 1006, 0),
+            ("binance-futures", 1007, 6),
+            ("bybit", 2000, 0),
+        ],
+    )
+    def test_a_symbol_that_a_group_has_lost_lacks_the_ids_between_its_neighbours(
+        self, exchange: str, following: int, lost: int
+    ) -> None:
+        found = without_rows(exchange, DAY, BEFORE, Seam(following, 0), THRESHOLDS)
+        assert (found is not None) == bool(lost)
+        if found:
+            assert (found.score, found.state, found.missing_ids, found.longest_hole) == (
+                0.0, "degraded", lost, lost,
+            )  # fmt: skip

@@ -17,6 +17,7 @@ from backfill_assets.quality.coverage import (
     encode,
     evidence_of,
     minute_states,
+    together,
 )
 from backfill_assets.quality.profiles import Hole
 from backfill_assets_tests.quality.quality_samples import DAY, END, SECOND, START, holes, symbol, without_ids
@@ -146,3 +147,11 @@ def test_states_survive_being_kept_as_runs() -> None:
     assert sum(length for _, length in runs) == MINUTES
     assert len(runs) < 10
     assert {state for state, _ in runs} <= set(STATES)
+
+
+def test_a_market_of_several_files_is_as_sure_as_they_allow_together() -> None:
+    one: list[State] = ["traded", "proven_empty", "proven_empty", "proven_empty", "traded"]
+    other: list[State] = ["traded", "proven_empty", "empty_unproven", "missing", "traded_partial"]
+    found = ["traded", "proven_empty", "empty_unproven", "missing", "traded_partial"]
+    assert together([one, other]) == together([other, one]) == found
+    assert together([one]) == one

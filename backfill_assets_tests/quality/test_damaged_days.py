@@ -20,10 +20,11 @@ import pytest
 
 from backfill_assets.columns import arrow_schema
 from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
-from backfill_assets.lake.listing import store_instruments
+from backfill_assets.lake.listing import Outage, store_instruments
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.day import judge_with_neighbours
+from backfill_assets.quality.spikes import SpikeEvidence
 from backfill_assets.quality.verdict import Context, Verdict, judge_feed
 from backfill_assets.ticks.profile import Name, ProfileParameters, Profiler
 from backfill_assets.ticks.profile import Rows as ParsedRows
@@ -60,6 +61,8 @@ class Case:
     after: dict[str, Expected] = field(default_factory=dict)
     #: Steps of the price that the instruments know, as multiples of the feed's.
     grid: tuple[float, ...] = (1.0,)
+    #: Hours in which the vendor's capture is known to have failed.
+    outages: tuple[tuple[float, float], ...] = ()
 
     def of(self, sample: Sample, *, after: bool) -> Expected:
         for table in (self.after, self.expected) if after else (self.expected,):
@@ -82,6 +85,8 @@ def lost(reason: str, **others: Any) -> Expected:
 
 
 SILENT: Final = "s of silence beyond 5 s or 40 usual gaps"
+OUTAGE: Final = "known outage 12:00:00 to 13:00:00"
+BY_OUTAGE: Final = "of them by the " + OUTAGE
 STALE: Final = "of prices lie between the listed steps, on finer ones: the list is out of date"
 TOO_MANY: Final = "ids are missing (at most 10 are excused)"
 TOO_LONG: Final = "s lie in holes of the ids (at most 10)"
@@ -138,6 +143,32 @@ CASES: Final = {
          "C": Expected(score=(0.83, 0.86), warnings=(SILENT,))},
         {"A": lost(TOO_MANY, score=(0.77, 0.88), warnings=(SILENT,)),
          "B": lost(TOO_MANY, score=(0.81, 0.88), warnings=(SILENT,))},
+    ),
+    # Losses that a known outage explains.
+    "an incident hour without trades": Case(
+        dd.silence(12, 1),
+        {"A": lost(BY_OUTAGE), "B": lost(BY_OUTAGE), "C": warns("s of silence in the " + OUTAGE)},
+        outages=((12, 13),),
+    ),
+    "an incident hour with trades": Case(dd.nothing(), outages=((12, 13),)),
+    "a silent hour around an incident of half of it": Case(
+        dd.silence(12, 1),
+        {"A": lost(BY_OUTAGE.replace("13:00", "12:30")), "B": lost(BY_OUTAGE.replace("13:00", "12:30")),
+         "C liquid": Expected(score=(0.978, 0.983), warnings=(SILENT, "s of silence in the known outage")),
+         "C thin": Expected(warnings=("s of silence in the known outage", ))},
+        outages=((12, 12.5),),
+    ),
+    "a silent hour and an incident in another": Case(
+        dd.silence(12, 1),
+        {"A": lost(TOO_MANY), "B": lost(TOO_MANY),
+         "C liquid": Expected(score=(0.957, 0.961), warnings=(SILENT,)),
+         "C thin": Expected(score=(0.978, 0.982), warnings=(SILENT,))},
+        outages=((15, 16),),
+    ),
+    "1 id in the middle, in an incident": Case(
+        dd.hole(1),
+        {"A": Expected(state="degraded", warnings=("1 ids are missing by the known outage 06:00:00",))},
+        outages=((6, 18),),
     ),
     # Repeats.
     "5 rows twice": Case(
@@ -259,6 +290,11 @@ def lost_ids(rows: Sequence[dd.Row], allowed: int) -> tuple[int, int]:
     return sum(run for run in runs if run > allowed), ids[-1] - ids[0] + 1
 
 
+def has_holes(rows: Sequence[dd.Row]) -> bool:
+    """Whether any id between the first and the last is missing, the venue's own holes included."""
+    return lost_ids(rows, allowed=0)[0] > 0
+
+
 def expected_score(expected: Expected, sample: Sample, rows: Sequence[dd.Row]) -> Any:
     if isinstance(expected.score, float):
         return pytest.approx(expected.score, abs=1e-9)
@@ -287,7 +323,8 @@ def assert_is(
     reasons = "; ".join(found.reasons)
     assert expected.reason in reasons
     assert bool(reasons) == bool(expected.reason)
-    good = "estimated" if sample.name.startswith("C") else "proven" if after else "head_proven"
+    unproven = sample.name.startswith("C") or (sample.name.startswith("B") and has_holes(rows))
+    good = "estimated" if unproven else "proven" if after else "head_proven"
     if expected.outcome == "publish" or expected.state:
         assert found.completeness_state == (expected.state or good)
     if isinstance(expected.score, tuple):
@@ -300,13 +337,20 @@ def assert_is(
         assert any(part in warning for warning in found.warnings), found.warnings
 
 
+def record_outages(store: Store, sample: Sample, case: Case) -> None:
+    if case.outages:
+        hours = [(START + round(first * HOUR), START + round(last * HOUR)) for first, last in case.outages]
+        list_between(store, sample, None, None, outages=hours)
+
+
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=lambda s: s.name)
 @pytest.mark.parametrize("name", CASES)
 def test_a_damage_is_seen_as_far_as_it_can_be(name: str, sample: Sample, tmp_path: Path) -> None:
     case = CASES[name]
     rows = case.damage(sample, dd.good_rows(sample, DAY))
     grids = {sample.symbol: tuple(part * sample.step for part in case.grid)}
-    found = dd.judge_damaged(sample, dd.profile_of(sample, DAY, rows, grids=grids), tmp_path)
+    profile = dd.profile_of(sample, DAY, rows, grids=grids)
+    found = dd.judge_damaged(sample, profile, tmp_path, lambda store: record_outages(store, sample, case))
     own = [row for row in rows if row.symbol == sample.symbol] or rows
     assert_is(found.before, case.of(sample, after=False), sample, own, after=False)
     assert_is(found.after, case.of(sample, after=True), sample, own, after=True)
@@ -365,7 +409,13 @@ def test_an_empty_file_is_proven_by_ids_that_join_over_it(kind: str, tmp_path: P
     assert outcomes == [unknown, ("publish", 1.0, "proven") if kind == "A" else unknown]
 
 
-def list_between(store: Store, sample: Sample, since: int | None, to: int | None) -> None:
+def list_between(
+    store: Store,
+    sample: Sample,
+    since: int | None,
+    to: int | None,
+    outages: Sequence[tuple[int, int]] = (),
+) -> None:
     """Store the instruments of the day, listed between these times."""
     schema = pa.schema([column.with_nullable(True) for column in arrow_schema(INSTRUMENT_COLUMNS)])
     times = {
@@ -374,7 +424,8 @@ def list_between(store: Store, sample: Sample, since: int | None, to: int | None
         if time is not None
     }
     table = pa.Table.from_pylist([{"dataset_symbol": sample.dataset_symbol, **times}], schema=schema)
-    store_instruments(store, sample.exchange, DAY, table, "instruments")
+    known = tuple(Outage(start_us=first, end_us=last) for first, last in outages)
+    store_instruments(store, sample.exchange, DAY, table, "instruments", known)
 
 
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=lambda s: s.name)
@@ -397,7 +448,8 @@ def test_half_a_day_is_whole_on_the_first_and_the_last_day_of_a_listing_alone(
     verdict = judge_with_neighbours(store, DAY, THRESHOLDS).feeds[0].verdict
     by_ids = "inner_proven" if first else "head_proven"
     assert (verdict.outcome, verdict.reasons) == ("publish", ())
-    assert verdict.completeness_state == ("estimated" if sample.name.startswith("C") else by_ids)
+    unproven = sample.name.startswith("C") or (sample.name.startswith("B") and has_holes(half))
+    assert verdict.completeness_state == ("estimated" if unproven else by_ids)
     if not listed:
         assert verdict.completeness is not None
         assert 0.5 < verdict.completeness < 0.53
@@ -442,3 +494,20 @@ def test_a_fat_finger_is_found_among_five_million_trades(wrong: int) -> None:
     assert symbol.spike_count == wrong
     spiked = [w for w in verdict.warnings if w.startswith("1 prices far from those around them")]
     assert len(spiked) == wrong
+    told = {
+        "": context,
+        "confirmed": context_with(context, confirmed={"BTCUSDT": (0,)}),
+        "seen by none of kraken/trades/XBT-USDT": context_with(context, refuted={"BTCUSDT": (0,)}),
+    }
+    for sentence, around in told.items() if wrong else ():
+        again = judge_feed(SAMPLES["A liquid"].feed, DAY, "sha", profile, around, THRESHOLDS)
+        assert (again.outcome, again.quality) == ("publish", 1.0)
+        spiked = [w for w in again.warnings if "prices far from those around them" in w]
+        assert len(spiked) == (sentence != "confirmed")
+        assert all(sentence in warning for warning in spiked)
+
+
+def context_with(context: Context, **told: dict[str, tuple[int, ...]]) -> Context:
+    """The context with what a witness says of the spikes of the content ``sha``."""
+    evidence = SpikeEvidence(inputs="", witnesses=("kraken/trades/XBT-USDT",), **told)
+    return context.model_copy(update={"spikes": {"sha": evidence}})

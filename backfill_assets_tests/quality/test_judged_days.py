@@ -28,6 +28,7 @@ from backfill_assets.settings import ThresholdSettings
 from backfill_assets_tests.quality.judged_lake import (
     NOW,
     absent,
+    compare,
     contents,
     everything,
     expect,
@@ -58,6 +59,7 @@ def run(store: Store, day: str, found: FeedProfile, **thresholds: Any) -> Judged
     """What a run of the day does after fetching its one feed."""
     expect(store, day)
     fetch(store, day, found)
+    compare(store, day)
     return judge_with_neighbours(store, day, ThresholdSettings(**thresholds))
 
 

@@ -42,6 +42,8 @@ GOOD = {
     "consistency": 1.0,
     "weight": 0.5,
     "accepted": True,
+    "approval": "",
+    "pending": "",
     "reasons": "",
 }
 
@@ -88,6 +90,8 @@ class TestVerdictSchema:
             ("quality", {"quality": 0.999999}, True),
             ("quality", {"quality": None}, True),
             ("quality", {"completeness": 0.2, "completeness_state": "degraded"}, False),
+            ("quality", {"pending": "1,200 rows are others"}, True),
+            ("completeness", {"pending": "1,200 rows are others"}, False),
             ("consistency", {"consistency": 1.0, "quality": 0.2}, False),
             ("consistency", {"consistency": 0.0}, True),
             ("consistency", {"consistency": None}, True),
@@ -213,6 +217,8 @@ class TestQualityRows:
         row = quality_rows(judge(store, DAY, THRESHOLDS)).to_pylist()[0]
         nulls = {name for name, value in row.items() if value is None}
         assert nulls == {
+            "approval_reason",
+            "restatement",
             "completeness",
             "evidence_class",
             "quality",

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from backfill_assets.quality.profiles import Spike, Stretch, SymbolProfile
+from backfill_assets.quality.profiles import FeedProfile, Gap, Spike, Stretch, SymbolProfile
 from backfill_assets.quality.rules import RULES, Rule, quality, rule_score, violations
+from backfill_assets.quality.spikes import SpikeEvidence
 from backfill_assets.settings import RowSettings
 from backfill_assets_tests.quality.quality_samples import (
     SECOND,
@@ -18,7 +19,7 @@ from backfill_assets_tests.quality.quality_samples import (
     symbol,
 )
 
-INVALID_VALUES, CONFLICTING_IDS, OFF_GRID, CROSSED = RULES
+INVALID_VALUES, CONFLICTING_IDS, OFF_GRID, SPIKES, CROSSED, VALUELESS = RULES
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,12 @@ INVALID_VALUES, CONFLICTING_IDS, OFF_GRID, CROSSED = RULES
         (CROSSED, 4, 1_000_000, 0.999),
         (CROSSED, 503, 1_000_000, 0.5),
         (CROSSED, 1003, 1_000_000, 0.0),
+        (SPIKES, 3, 1_000_000, 1.0),
+        (SPIKES, 53, 1_000_000, 0.5),
+        (SPIKES, 103, 1_000_000, 0.0),
+        (VALUELESS, 3, 1_000_000, 1.0),
+        (VALUELESS, 5_003, 1_000_000, 0.5),
+        (VALUELESS, 10_003, 1_000_000, 0.0),
         (INVALID_VALUES, 1, 1, 0.9),
         (INVALID_VALUES, 1, 100_000, 0.9),
         (INVALID_VALUES, 1, 200_000, 0.95),
@@ -64,6 +71,8 @@ def test_a_sound_file_scores_one_and_says_nothing() -> None:
         ({"invalid_price_rows": 2, "invalid_amount_rows": 3}, 0.7, ("invalid_price_or_amount", 3)),
         ({"crossed_rows": 13}, 0.9, ("crossed_quotes", 13)),
         ({"crossed_rows": 3}, 1.0, ("crossed_quotes", 3)),
+        ({"valueless_rows": 3}, 1.0, ("rows_without_values", 3)),
+        ({"valueless_rows": 103}, 0.9, ("rows_without_values", 103)),
     ],
 )
 def test_the_lowest_score_is_the_feeds(changes: dict[str, int], score: float, count: tuple[str, int]) -> None:
@@ -264,3 +273,59 @@ def test_a_grouped_file_names_the_symbol_of_a_warning_and_does_not_go_on_for_eve
     found = quality(profile(*symbols), grouped=True).warnings
     assert found[0] == "S0: 1 rows repeat an id with the same payload"
     assert (len(found), found[-1]) == (21, "5 more warnings on symbols of the file")
+
+
+def spiked(count: int, listed: int = 3) -> FeedProfile:
+    spikes = tuple(Spike(time_us=START + n * SECOND, price=4.25 + n) for n in range(listed))
+    return profile(symbol(1, 100_000, spike_count=count, spikes=spikes))
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "refuted", "warnings"),
+    [
+        ((), (), ("3 prices far from those around them, unconfirmed: 4.25 at 00:00:00.000, "
+                  "5.25 at 00:00:01.000, 6.25 at 00:00:02.000",)),
+        ((0, 1, 2), (), ()),
+        ((0, 1), (), ("1 prices far from those around them, unconfirmed: 6.25 at 00:00:02.000",)),
+        ((0,), (2,), ("1 prices far from those around them, seen by none of v, w: 6.25 at 00:00:02.000",
+                      "1 prices far from those around them, unconfirmed: 5.25 at 00:00:01.000")),
+    ],
+)  # fmt: skip
+def test_a_confirmed_spike_is_true_a_refuted_one_counts_and_an_open_one_only_warns(
+    confirmed: tuple[int, ...], refuted: tuple[int, ...], warnings: tuple[str, ...]
+) -> None:
+    told = {"confirmed": confirmed, "refuted": refuted}
+    sides = {name: {"BTCUSDT": positions} for name, positions in told.items() if positions}
+    found = quality(
+        spiked(3),
+        RowSettings(spike_excused=0),
+        spikes=SpikeEvidence(inputs="", witnesses=("v", "w"), **sides),
+    )
+    assert found.warnings == warnings
+    assert found.counts["unconfirmed_spikes"] == len(refuted)
+    assert found.score == pytest.approx(1 - len(refuted) / 10)
+
+
+def test_without_evidence_spikes_cost_nothing_however_many() -> None:
+    found = quality(spiked(5_000))
+    assert (found.score, found.counts["unconfirmed_spikes"]) == (1.0, 0)
+    assert found.warnings[0].startswith("5000 prices far from those around them, unconfirmed: ")
+
+
+@pytest.mark.parametrize(
+    ("length", "usual", "stale"), [(60, 0.1, False), (61, 0.1, True), (100, 1, False), (101, 1, True)]
+)
+def test_quotes_that_stand_still_are_stale_by_their_own_pace(
+    length: float, usual: float, stale: bool
+) -> None:
+    gap = Gap(start_us=START + HOUR, end_us=START + HOUR + round(length * SECOND), usual_us=usual * SECOND)
+    found = quality(quotes(longest_gap=gap))
+    assert found.warnings == ((f"no update for {length:.2f} s from 01:00:00.000",) if stale else ())
+    assert found.score == 1.0
+
+
+def test_settings_say_what_is_stale() -> None:
+    gap = Gap(start_us=START, end_us=START + 50 * SECOND, usual_us=SECOND)
+    limits = RowSettings(stale_seconds=10, stale_factor=40)
+    assert len(quality(quotes(longest_gap=gap), limits).warnings) == 1
+    assert quality(quotes(longest_gap=gap)).warnings == ()

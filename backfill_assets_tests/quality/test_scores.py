@@ -245,7 +245,7 @@ class TestBaseline:
             (Feed("kraken", "trades", "SPOT"), (("XBT/USDT", "BTC-USDT"), ("ETH/USDT", "ETH-USDT"))),
             (Feed("binance", "trades", "BTCUSDT"), (("BTCUSDT", "BTC-USDT"),)),
         ]
-        assert notional_of_feeds(store, DAY, feeds, 28) == [7.0, 7.0, 9.0, 0.0]
+        assert notional_of_feeds(load_baseline(store), DAY, feeds, 28) == [7.0, 7.0, 9.0, 0.0]
 
     def test_a_judged_day_is_weighed_by_the_baseline_and_held_by_it(self, store: Store) -> None:
         expect(store, DAY, FEED, ETH)

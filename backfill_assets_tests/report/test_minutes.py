@@ -1,22 +1,23 @@
-"""What a minute is called, by the evidence there is."""
+"""The minutes of a feed are what the coverage says, and what waits is told by the same rules."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from backfill_assets.days import MICROSECONDS_PER_MINUTE
-from backfill_assets.quality.profiles import FeedProfile, Hole, SymbolProfile
-from backfill_assets.quality.verdict import Context
-from backfill_assets.report.minutes import MINUTES, Minutes, feed_minutes
+from backfill_assets.feeds import Feed
+from backfill_assets.quality.coverage import MINUTES, STATES, CoverageRecord, Runs
+from backfill_assets.quality.profiles import FeedProfile, Hole
+from backfill_assets.report.minutes import BY_KEY, MISSING, Minutes, minutes_of, of_coverage, of_version
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
-    END,
-    SECOND,
+    FEED,
     START,
     THRESHOLDS,
     context,
     empty_profile,
-    gap,
     profile,
     quotes,
     symbol,
@@ -24,6 +25,7 @@ from backfill_assets_tests.quality.quality_samples import (
 )
 
 MINUTE = MICROSECONDS_PER_MINUTE
+KRAKEN = Feed("kraken", "trades", "BTC-USDT")
 
 
 def traded_in(*minutes: int) -> tuple[int, ...]:
@@ -42,101 +44,90 @@ def hole(first: int, last: int, after: int, before: int) -> dict[str, Any]:
     }
 
 
-def of(
-    found: FeedProfile, given: Context, exchange: str = "binance", *, grouped: bool = False, **more: Any
-) -> Minutes:
-    minutes = feed_minutes(exchange, DAY, found, given, THRESHOLDS, grouped=grouped, **more)
-    assert minutes is not None
-    assert len(minutes.states) == MINUTES
-    return minutes
+def record(flagged: dict[str, tuple[int, ...]] | None = None, **symbols: Runs) -> CoverageRecord:
+    return CoverageRecord(feed=str(FEED), day=DAY, inputs="i", symbols=symbols, flagged=flagged or {})
 
 
-def between(first: int, last: int, one: SymbolProfile) -> FeedProfile:
-    """A file whose first and last row arrived in these minutes."""
-    edges = {
-        "first_local_timestamp_us": START + first * MINUTE,
-        "last_local_timestamp_us": START + last * MINUTE,
-    }
-    return profile(one, **edges)
+def file_of(found: FeedProfile, feed: Feed = FEED) -> Minutes | None:
+    return of_version(feed, DAY, found, context(), THRESHOLDS.legitimate_hole)
 
 
-def test_a_minute_without_trades_is_proven_empty_where_ids_join_around_it() -> None:
-    found = between(3, 900, symbol(minute_rows=traded_in(3, 900)))
-    minutes = of(found, context((1000, SECOND), (10_001, SECOND)))
-    assert minutes.states == "eee" + "t" + "e" * 896 + "t" + "e" * 539
+def test_every_state_of_the_coverage_has_a_letter_and_only_traded_has_no_sign() -> None:
+    assert set(BY_KEY) == set(STATES)
+    assert [state.name for state in BY_KEY.values() if not state.sign] == ["traded"]
+    assert len({state.code for state in BY_KEY.values()}) == len(STATES)
 
 
-def test_before_the_first_and_after_the_last_trade_nothing_is_proven_without_neighbours() -> None:
-    found = between(3, 900, symbol(minute_rows=traded_in(3, 900)))
-    assert of(found, context()).states == "uuu" + "t" + "e" * 896 + "t" + "u" * 539
+def test_minutes_are_those_of_the_record_with_the_trades_of_the_candles() -> None:
+    runs: Runs = (
+        ("proven_empty", 3),
+        ("traded", 2),
+        ("traded_partial", 1),
+        ("outage", 10),
+        ("missing", 4),
+        ("empty_unproven", 1420),
+    )
+    minutes = of_coverage(record(BTC=runs), {3: 9, 5: 1})
+    assert minutes.states == "eee" + "tt" + "p" + "g" * 10 + "mmmm" + "u" * 1420
+    assert minutes.trades[:7] == (0, 0, 0, 9, 0, 1, 0)
 
 
-def test_ids_that_do_not_join_to_a_neighbour_make_the_edge_missing() -> None:
-    found = between(3, 900, symbol(minute_rows=traded_in(3, 900)))
-    minutes = of(found, context((900, SECOND), (10_500, SECOND)))
-    assert minutes.states == "mmm" + "t" + "e" * 896 + "t" + "m" * 539
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ("traded", "missing", "p"),
+        ("traded_partial", "proven_empty", "p"),
+        ("traded", "empty_unproven", "t"),
+        ("proven_empty", "missing", "m"),
+        ("proven_empty", "outage", "g"),
+        ("proven_empty", "empty_unproven", "u"),
+        ("proven_empty", "proven_empty", "e"),
+    ],
+)
+def test_symbols_of_one_file_are_laid_over_each_other_and_a_loss_stays_visible(one, other, both) -> None:
+    assert of_coverage(record(A=((one, 1440),), B=((other, 1440),)), {}).states == both * MINUTES
 
 
-def test_a_hole_makes_minutes_missing_and_those_with_trades_partial() -> None:
+def test_flagged_minutes_are_marked_whichever_symbol_they_are_of() -> None:
+    runs: Runs = (("traded", 1440),)
+    minutes = of_coverage(record({"B": (700,), "A": (700, 12)}, A=runs, B=runs), {})
+    assert minutes.flagged == (12, 700)
+    assert [(m.first, m.sign) for m in minutes.marks()] == [(12, "▲"), (700, "▲")]
+    assert of_coverage(record(A=runs), {}).marks() == ()
+
+
+def test_a_file_that_waits_shows_its_hole_by_the_rules_of_the_coverage() -> None:
     lost = hole(2000, 2999, 10, 14)
-    found = between(0, 1439, symbol(minute_rows=traded_in(0, 10, 12, 14, 1439), **lost))
-    assert of(found, context()).states[9:16] == "epmpmpe"
+    minutes = file_of(profile(symbol(minute_rows=traded_in(0, 10, 12, 14, 1439), **lost)))
+    assert minutes is not None
+    assert minutes.states[9:16] == "epmpmpe"
+    assert minutes.trades[10] == 7
 
 
-def test_a_hole_of_class_b_that_the_venue_leaves_itself_is_none() -> None:
-    lost = {**hole(2000, 2004, 10, 14), "missing_in_short_holes": 5}
-    found = between(0, 1439, symbol(minute_rows=traded_in(0, 10, 14, 1439), **lost))
-    assert of(found, context(), "binance-futures").states[9:16] == "utuuutu"
+def test_a_file_that_waits_without_ids_proves_nothing() -> None:
+    minutes = file_of(profile(without_ids(minute_rows=traded_in(0, 100, 1439))), KRAKEN)
+    assert minutes is not None
+    assert set(minutes.states) == {"t", "u"}
+    assert minutes.states.count("t") == 3
 
 
-def test_beyond_the_last_listed_hole_nothing_is_proven() -> None:
-    lost = hole(2000, 2000, 10, 11)
-    found = between(0, 1439, symbol(minute_rows=traded_in(0, 1439), **{**lost, "hole_count": 2}))
-    states = of(found, context()).states
-    assert states[5] == "e"
-    assert set(states[12:1439]) == {"u"}
+def test_what_is_not_counted_by_minute_has_no_minutes() -> None:
+    assert file_of(quotes()) is None
+    assert file_of(empty_profile()) is None
 
 
-def test_without_ids_only_a_silence_longer_than_excused_is_marked() -> None:
-    rows = traded_in(0, 100, 104, 1439)
-    at = START + 100 * MINUTE
-    long = between(0, 1439, without_ids(minute_rows=rows, gaps=(gap(240, 1, at),)))
-    assert of(long, context(), "kraken").states[99:106] == "utssstu"
-    usual = between(0, 1439, without_ids(minute_rows=rows, gaps=(gap(240, 6, at),)))
-    assert of(usual, context(), "kraken").states[99:106] == "utuuutu"
-
-
-def test_outside_the_listing_nothing_is_said_about_trades() -> None:
-    listed = context(window_start_us=START + 60 * MINUTE, window_end_us=END - 60 * MINUTE)
-    states = of(between(70, 1300, symbol(minute_rows=traded_in(70, 1300))), listed).states
-    assert (states[:60], states[-60:]) == ("o" * 60, "o" * 60)
-    assert "o" not in states[60:-60]
-
-
-def test_trades_that_lie_in_the_file_of_another_day_are_trades() -> None:
-    found = between(3, 900, symbol(minute_rows=traded_in(3, 900)))
-    minutes = of(found, context(), from_neighbours={1439: 2, 900: 9})
-    assert (minutes.states[1439], minutes.trades[1439]) == ("t", 2)
-    assert minutes.trades[900] == 7
-
-
-def test_a_loss_of_one_symbol_stays_visible_beside_the_trades_of_another() -> None:
-    lost = hole(2000, 2999, 10, 12)
-    one = symbol(minute_rows=traded_in(0, 1439), **lost)
-    whole = symbol(dataset_symbol="ETHUSDT", symbol="ETH-USDT", minute_rows=traded_in(11))
-    assert of(profile(one, whole), context(), grouped=True).states[10:13] == "mpm"
-
-
-def test_an_empty_file_proves_nothing_and_other_data_types_have_no_minutes() -> None:
-    assert of(empty_profile(), context()).states == "u" * MINUTES
-    assert feed_minutes("binance", DAY, quotes(), context(), THRESHOLDS, grouped=False) is None
-
-
-def test_runs_of_minutes_are_told_with_their_state() -> None:
-    minutes = Minutes("t" * 100 + "mm" + "t" * 1337 + "s", (0,) * MINUTES)
+def test_runs_of_minutes_are_told_with_their_state_and_marks_begin_with_the_worst() -> None:
+    minutes = Minutes("t" * 100 + "pp" + "t" * 1337 + "m", (0,) * MINUTES, (50,))
     assert [(a, b, state.code) for a, b, state in minutes.runs()] == [
         (0, 100, "t"),
-        (100, 102, "m"),
+        (100, 102, "p"),
         (102, 1439, "t"),
-        (1439, 1440, "s"),
+        (1439, 1440, "m"),
     ]
+    assert minutes.runs(MISSING) == [(1439, 1440, MISSING)]
+    assert "".join(mark.sign for mark in minutes.marks([(3, 9)])) == "×!~▲"
+
+
+def test_a_time_range_touches_the_minutes_of_the_day_and_no_others() -> None:
+    assert minutes_of(START + MINUTE, START + 2 * MINUTE, DAY) == (1, 3)
+    assert minutes_of(START - MINUTE, START + 5000 * MINUTE, DAY) == (0, MINUTES)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import polars as pl
 import pytest
 from click.testing import CliRunner
 
 from backfill_assets.cli import main
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.lake import paths
+from backfill_assets.quality.coverage import MINUTES, decode, load_coverage
 from backfill_assets.report.evidence import FeedReport
-from backfill_assets.report.minutes import MINUTES, MISSING, SILENT
+from backfill_assets.report.minutes import BY_KEY, MISSING
 from backfill_assets.report.model import DayReport, day_report
 from backfill_assets.report.month import month_report
 from backfill_assets.report.page import score, seconds
 from backfill_assets.report.publish import write_day, write_page
 
+RUN = "dagster asset materialize -m backfill_assets.definitions --select '*'"
 GOOD, DEGRADED, HELD, NEVER_RUN = "2024-01-02", "2024-01-03", "2024-01-05", "2024-01-09"
 
 
@@ -34,7 +38,7 @@ def test_a_good_day_shows_scores_candles_and_what_was_published(reports):
     assert [line.passed for line in report.scores] == [True] * 4
     assert {f.published for f in report.feeds} == {"yes"}
     assert {line.table: line.state for line in report.publications} == dict.fromkeys(
-        ("instruments", "trades", "candles", "quality"), "done"
+        ("instruments", "trades", "candles", "coverage", "quality"), "done"
     )
     trades = next(line for line in report.publications if line.table == "trades")
     assert trades.rows == report.rows == reports.pipeline.table("trades", GOOD).height
@@ -46,6 +50,24 @@ def test_a_good_day_shows_scores_candles_and_what_was_published(reports):
         }
         assert sum(feed.minutes.trades) >= market.filter(timeframe="1d")["trade_count"].sum() * 0.99
     assert report.pending == ()
+    assert [task for task in report.tasks if task.urgency != "note"] == []
+
+
+def test_the_overall_score_is_that_of_the_quality_table(reports):
+    for day, expected in ((GOOD, 1.0), (DEGRADED, 1.0), (HELD, 0.0)):
+        report = report_of(reports.pipeline, day)
+        rows = reports.pipeline.table("quality", day)
+        assert (report.overall.warehouse, rows["day_warehouse"][0]) == (expected, expected)
+        assert report.overall.product == rows["day_overall"][0]
+        assert report.overall.weighted_sum == rows["day_overall_weighted_sum"][0]
+        assert (report.overall.product > 0) == (day != HELD)
+
+
+def test_the_minutes_are_those_of_the_coverage_of_every_feed(reports):
+    for day in (GOOD, DEGRADED, HELD):
+        for feed in report_of(reports.pipeline, day).feeds:
+            [runs] = load_coverage(reports.pipeline.store, feed.feed, day).symbols.values()
+            assert [BY_KEY[state].code for state in decode(runs)] == list(feed.minutes.states)
 
 
 def test_a_degraded_day_lists_the_worst_first_and_says_why(reports):
@@ -55,11 +77,16 @@ def test_a_degraded_day_lists_the_worst_first_and_says_why(reports):
     hole = feed_of(report, "binance/trades/BTCUSDT")
     assert (hole.published, hole.accepted, hole.candles) == ("no", False, {})
     assert hole.holes[0].last_missing - hole.holes[0].first_missing + 1 == 500
-    assert any(run[2] is MISSING for run in hole.minutes.runs())
+    assert hole.minutes.states == MISSING.code * MINUTES
+    [lost] = hole.waiting.runs(MISSING)
+    assert 45 <= lost[1] - lost[0] <= 55
+    assert any((mark.first, mark.after) == lost[:2] for mark in hole.marks)
     assert [(line.feed, line.outcome) for line in report.pending] == [(hole.feed, "quarantine")]
     assert "500 ids are missing" in report.pending[0].reasons[0]
     silent = feed_of(report, "kraken/trades/ETH-USDT")
-    assert 115 <= silent.minutes.count(SILENT) <= 125
+    [mark] = silent.marks
+    assert mark.sign == "~"
+    assert 115 <= mark.after - mark.first <= 125
     assert silent.gaps[0].counts
     assert silent.gaps[0].end_us - silent.gaps[0].start_us >= 7_000_000_000
     assert "lost time" in silent.gaps[0].explanation
@@ -72,6 +99,19 @@ def test_a_silence_between_ids_that_join_is_explained_and_does_not_count(reports
     assert {gap.explanation for gap in feed.gaps} == {"the ids before and after join: nothing was traded"}
 
 
+def test_a_degraded_day_says_which_feed_why_since_when_and_what_to_do(reports):
+    again, refresh, *notes = report_of(reports.pipeline, DEGRADED).tasks
+    assert [(f.title, f.when) for f in again.findings] == [("kraken/trades/XBT-USDT", "the whole day")]
+    assert "404" in again.findings[0].what
+    assert again.commands == (f"{RUN} --partition {DEGRADED}",)
+    [hole] = refresh.findings
+    assert hole.title == "binance/trades/BTCUSDT"
+    assert "500 ids are missing" in hole.what
+    assert re.fullmatch(r"\d\d:\d\d–\d\d:\d\d", hole.when)
+    assert [task.urgency for task in notes] == ["note"]
+    assert {finding.title for finding in notes[0].findings} >= {"kraken/trades/ETH-USDT"}
+
+
 def test_a_held_day_has_its_page_although_its_run_failed(reports):
     assert not reports.results[HELD].success
     assert reports.file(HELD).exists()
@@ -79,8 +119,52 @@ def test_a_held_day_has_its_page_although_its_run_failed(reports):
     assert report.state == "held"
     assert {f.published for f in report.feeds} == {"no"}
     assert {line.table: line.state for line in report.publications}["trades"] == "never"
+    assert {task.urgency for task in report.tasks} <= {"bad", "note"}
+    assert len(report.tasks[0].findings) == 6
     missing = [f for f in report.feeds if f.verdict.outcome == "missing"]
     assert [f.minutes.count(MISSING) for f in missing] == [MINUTES] * 6
+
+
+def test_every_market_is_held_against_the_other_venues(reports):
+    lines = report_of(reports.pipeline, GOOD).agreements
+    assert len(lines) == 9
+    assert {line.against for line in lines} == {"the other venues"}
+    assert all(line.enough and line.share == line.equal / line.minutes for line in lines)
+
+
+@pytest.fixture
+def reference(copied, tmp_path):
+    """The exchange's own candles of one market on the good day, to be changed by the test."""
+    folder = tmp_path / "reference" / "binance" / "BTC-USDT"
+    folder.mkdir(parents=True)
+    minutes = copied.table("candles", GOOD).filter(exchange="binance", symbol="BTC-USDT", timeframe="1m")
+    names = ("open_time", "open", "high", "low", "close", "volume", "trade_count")
+    minutes.select(*names).write_parquet(folder / f"{GOOD}.parquet")
+    copied.file.write_text(copied.file.read_text() + f"comparison: {{reference: {tmp_path / 'reference'}}}\n")
+    return folder / f"{GOOD}.parquet"
+
+
+def own(report: DayReport):
+    return [line for line in report.agreements if line.against == "the exchange's own candles"]
+
+
+def test_the_exchanges_own_candles_are_shown_with_the_share_of_equal_minutes(reference, copied):
+    [line] = own(report_of(copied, GOOD))
+    assert (line.market, line.share, line.enough) == ("binance BTC-USDT", 1.0, True)
+    table = pl.read_parquet(reference)
+    table.with_columns(pl.when(pl.int_range(pl.len()) < 200).then(1.0).otherwise("open").alias("open")).pipe(
+        lambda changed: changed.write_parquet(reference)
+    )
+    [line] = own(report_of(copied, GOOD))
+    assert (line.minutes - line.equal, line.enough) == (200, False)
+    assert line.first_difference == f"{table['open_time'][0]:%H:%M}"
+
+
+def test_a_reference_that_cannot_be_read_is_told_on_the_page_and_loses_nothing_else(reference, copied):
+    reference.write_bytes(b"no candles")
+    report = report_of(copied, GOOD)
+    assert "cannot be read as candles" in report.reference_failure
+    assert (own(report), len(report.agreements), report.state) == ([], 9, "published")
 
 
 def test_the_page_comes_last_so_that_it_tells_what_was_published(reports):
@@ -126,6 +210,8 @@ def test_the_month_has_every_feed_on_every_day(reports):
     assert month.pages == {"2024-01-01", GOOD, DEGRADED, HELD}
     fresh = month_report(reports.pipeline.store, reports.pipeline.settings, "2024-01", fresh=True)
     assert fresh.summaries == month.summaries
+    assert month.summaries[HELD].overall == 0 < month.summaries[DEGRADED].overall
+    assert month.summaries[DEGRADED].left_out == ("binance/trades/BTCUSDT", "kraken/trades/XBT-USDT")
 
 
 def test_an_old_summary_does_not_mislead_a_fresh_month(copied):

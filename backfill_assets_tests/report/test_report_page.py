@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from backfill_assets.report.minutes import Minutes
 from backfill_assets.report.model import day_report
 from backfill_assets.report.page import day_page
 from backfill_assets_tests.emulators.browser import Browser, chromium, installed
+from backfill_assets_tests.report.report_samples import day_of, feed_report
 
 pytestmark = pytest.mark.skipif(installed() is None, reason="needs Chromium and its driver")
 
@@ -75,9 +78,9 @@ def test_the_policy_of_the_page_itself_forbids_to_load_anything(browser, reports
 def test_the_heat_map_covers_every_minute_of_every_feed(browser, reports, day):
     browser.open(reports.file(day))
     covered = browser.run("""
-        return [...document.querySelectorAll('.strip svg')].map((svg) =>
-          [...svg.querySelectorAll('path')].map((path) => path.getAttribute('d'))
-            .flatMap((d) => [...d.matchAll(/M(\\d+) 0h(\\d+)/g)].map((m) => Number(m[2])))
+        return [...document.querySelectorAll('.strip svg .tables')].map((drawn) =>
+          [...drawn.querySelectorAll('path')].map((path) => path.getAttribute('d'))
+            .flatMap((d) => [...d.matchAll(/h(\\d+)/g)].map((m) => Number(m[1])))
             .reduce((sum, length) => sum + length, 0))
     """)
     assert covered == [1440] * 9
@@ -92,9 +95,54 @@ def test_states_differ_by_sign_and_pattern_and_not_by_colour_alone(browser, repo
     signs = browser.run("return [...document.querySelectorAll('.mark')].map((m) => m.textContent)")
     assert {"×", "~"} <= set(signs)
     fills = browser.run("""
-        return ['m', 's', 'u'].map((code) => getComputedStyle(document.querySelector('.c-' + code)).fill)
+        return ['m', 'p', 'u'].map((code) => getComputedStyle(document.querySelector('.c-' + code)).fill)
     """)
     assert all("url(" in fill for fill in fills)
+
+
+def test_the_first_screen_says_what_is_wrong_and_what_to_do(browser, reports):
+    browser.open(reports.file(DEGRADED))
+    shown = [e for e in browser.driver.find_elements(By.CSS_SELECTOR, ".answer, .task") if e.is_displayed()]
+    assert all(e.location["y"] + e.size["height"] < 1000 for e in shown)
+    told = "\n".join(e.text for e in shown)
+    assert "2 of 9 feeds are left out" in told
+    for words in (
+        "kraken/trades/XBT-USDT",
+        "the whole day",
+        "500 ids are missing",
+        "backfill-assets approve",
+    ):
+        assert words in told
+    browser.open(reports.file(GOOD))
+    assert "The day is good: all 9 feeds" in browser.driver.find_element(By.CSS_SELECTOR, ".answer").text
+    assert browser.driver.find_element(By.CSS_SELECTOR, ".nothing").text.startswith("✓Nothing")
+
+
+def test_the_heat_map_is_there_in_words_by_keyboard(browser, reports):
+    browser.open(reports.file(DEGRADED))
+    browser.driver.find_element(By.CSS_SELECTOR, ".as-text summary").send_keys(Keys.ENTER)
+    table = browser.driver.find_element(By.CSS_SELECTOR, ".as-text table")
+    assert table.is_displayed()
+    assert len(table.find_elements(By.CSS_SELECTOR, "th[scope=rowgroup]")) == 9
+    assert re.search(r"\d\d:\d\d–\d\d:\d\d in the file that waits: \d+ missing", table.text)
+    assert "longer silent than excused" in table.text
+
+
+def test_minutes_with_an_unconfirmed_spike_are_marked_on_strip_minutes_and_chart(browser, tmp_path):
+    states = "t" * 700 + "e" * 740
+    minutes = Minutes(states, tuple(int(s == "t") for s in states), (61,))
+    feed = feed_report(0, frames={"1m": 1, "5m": 5, "1h": 60}, minutes=minutes, marks=minutes.marks())
+    page = tmp_path / "spike.html"
+    page.write_text(day_page(day_of((feed, feed_report(1)))))
+    browser.open(page)
+    wait_for_chart(browser)
+    assert [m.text for m in browser.driver.find_elements(By.CSS_SELECTOR, ".mark")] == ["▲"]
+    assert "unconfirmed spike" in browser.driver.find_element(By.CSS_SELECTOR, ".legend").text
+    cells = browser.driver.find_elements(By.CSS_SELECTOR, "details[open] [role=gridcell]")
+    flagged = [c.get_attribute("aria-label") for c in cells[60:64] if c.text == "▲"]
+    assert flagged == ["01:01 traded, 1 trade, an unconfirmed spike is its high or low"]
+    assert browser.run("return document.querySelector('#feed-0 .chart').dataset.spikes") == "1"
+    assert browser.complaints == []
 
 
 def test_the_minutes_of_a_feed_are_walked_by_keyboard(browser, reports):
@@ -165,7 +213,7 @@ def test_the_theme_is_switched_by_keyboard_and_remembered(browser, reports):
 def test_the_month_leads_to_its_days_and_they_lead_back(browser, reports):
     browser.open(reports.file(MONTH))
     cells = browser.driver.find_elements(By.CSS_SELECTOR, "a.cell")
-    assert len(cells) == 4 * 9
+    assert len(cells) == 4 * (1 + 9), "of the day and of each feed"
     link = next(c for c in cells if "BTCUSDT on 2024-01-03: quarantine" in c.get_attribute("aria-label"))
     link.send_keys(Keys.ENTER)
     WebDriverWait(browser.driver, 10).until(lambda d: d.current_url.endswith("2024-01-03.html"))

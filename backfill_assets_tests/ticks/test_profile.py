@@ -168,6 +168,8 @@ def expected_feed(rows: list[Row]) -> dict[str, Any]:
         "invalid_price_rows": sum(not positive(r[5]) for r in rows),
         "invalid_amount_rows": sum(not positive(r[6]) for r in rows),
         "crossed_rows": 0,
+        "valueless_rows": 0,
+        "longest_gap": None,
     }
 
 
@@ -368,6 +370,45 @@ def test_crossed_books_are_counted_and_one_sided_ones_are_not(
     ):
         profile = decode_body(data_type, line + tail + "\n")[0].profile
         assert (profile.crossed_rows, profile.invalid_price_rows, profile.symbols) == (crossed, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("bid", "ask", "invalid"), [("0", "10", 1), ("-1", "0", 1), ("9", "10", 0), ("", "", 0), ("0", "", 1)]
+)
+def test_quotes_at_or_below_zero_are_invalid_and_absent_ones_are_not(
+    bid: str, ask: str, invalid: int, decode_body: Any
+) -> None:
+    line = f"binance,BTCUSDT,{START},{START},1,{ask},{bid},1\n"
+    assert decode_body("quotes", line)[0].profile.invalid_price_rows == invalid
+
+
+@pytest.mark.parametrize(
+    ("data_type", "full", "empty"),
+    [
+        ("quotes", "1,10,9,1", ",,,"),
+        ("book_snapshot_5", "10,1,9,1" + "," * 16, "," * 19),
+        ("derivative_ticker", ",,,,5,,", f"{START},,,,,,"),
+    ],
+)
+def test_rows_without_a_value_are_counted_and_rows_with_one_are_not(
+    data_type: str, full: str, empty: str, decode_body: Any
+) -> None:
+    lines = "".join(f"binance,BTCUSDT,{START},{START},{tail}\n" for tail in (full, empty, full, empty, empty))
+    assert decode_body(data_type, lines, row_group_rows=2)[0].profile.valueless_rows == 3
+
+
+@pytest.mark.parametrize("cut", [1, 2, 100])
+def test_the_longest_silence_of_updates_is_kept_with_the_usual_one(cut: int, decode_body: Any) -> None:
+    locals_ = [START + second * 1_000_000 for second in (0, 2, 3, 103, 104, 204, 206)]
+    lines = "".join(f"binance,BTCUSDT,{START},{local},1,10,9,1\n" for local in locals_)
+    found = decode_body("quotes", lines, row_group_rows=cut)[0].profile.longest_gap
+    assert found == Gap(start_us=locals_[2], end_us=locals_[3], usual_us=106 * 1_000_000 / 5)
+
+
+@pytest.mark.parametrize(("data_type", "tail"), [("trades", "1,buy,1,1"), ("liquidations", "1,buy,1,1")])
+def test_events_have_no_longest_silence(data_type: str, tail: str, decode_body: Any) -> None:
+    lines = "".join(f"binance,BTCUSDT,{START},{START + n * 100_000_000},{tail}\n" for n in range(5))
+    assert decode_body(data_type, lines)[0].profile.longest_gap is None
 
 
 def test_liquidations_are_judged_by_price_and_amount_but_have_no_trade_evidence(decode_body: Any) -> None:

@@ -39,6 +39,7 @@
     const volume = chart.addSeries(LightweightCharts.HistogramSeries, {
       priceScaleId: "volume", priceFormat: { type: "volume" }, lastValueVisible: false, priceLineVisible: false,
     });
+    const spikes = LightweightCharts.createSeriesMarkers(candles, []);
     candles.priceScale().applyOptions({ scaleMargins: { top: 0.06, bottom: 0.26 } });
     chart.priceScale("volume").applyOptions({ scaleMargins: { top: 0.8, bottom: 0 } });
     const group = details.querySelector(".frames");
@@ -56,6 +57,12 @@
         points.push(row ? { time, open: row[1], high: row[2], low: row[3], close: row[4] } : { time });
       }
       candles.setData(points);
+      const buckets = new Set(feed.flagged.map((m) => Math.floor(m * 60 / LENGTHS[name])));
+      spikes.setMarkers([...buckets].sort((a, b) => a - b).map((bucket) => ({
+        time: data.start + bucket * LENGTHS[name], position: "aboveBar", shape: "arrowDown",
+        color: color("--warn"), text: "spike?",
+      })));
+      box.dataset.spikes = buckets.size;
       dress(entry);
       fit();
       for (const button of group.children) button.setAttribute("aria-pressed", String(button.dataset.frame === name));
@@ -67,14 +74,25 @@
     box.dataset.ready = "true";
   };
 
-  const addGrid = (details, feed) => {
+  // "t12e3" is twelve minutes of t and three of e; a count of trades that is left out is 0.
+  const expand = (runs) => runs.replace(/([a-z])(\d+)/g, (_, letter, length) => letter.repeat(Number(length)));
+  const unpack = (packed) => {
+    const trades = packed.trades.split(",").map(Number);
+    const most = Math.log1p(Math.max(...trades)) || 1;
+    const levels = trades.map((n) => n ? Math.min(data.levels, 1 + Math.floor(data.levels * Math.log1p(n) / most)) : 0);
+    return { states: expand(packed.states), trades, levels, flagged: new Set(packed.flagged) };
+  };
+
+  const addGrid = (details, packed) => {
     const box = details.querySelector(".grid-box");
-    if (!box || !feed.states) return;
+    if (!box || !packed.states) return;
+    const feed = unpack(packed);
     const grid = box.querySelector(".grid");
     const readout = box.querySelector(".readout");
     const words = (i) => {
       const trades = feed.trades[i] ? `, ${feed.trades[i].toLocaleString("en")} ${feed.trades[i] === 1 ? "trade" : "trades"}` : "";
-      return `${two(Math.floor(i / 60))}:${two(i % 60)} ${data.states[feed.states[i]][0]}${trades}`;
+      const spike = feed.flagged.has(i) ? ", an unconfirmed spike is its high or low" : "";
+      return `${two(Math.floor(i / 60))}:${two(i % 60)} ${data.states[feed.states[i]][0]}${trades}${spike}`;
     };
     const cells = [];
     const rows = document.createDocumentFragment();
@@ -94,7 +112,7 @@
         cell.dataset.i = i;
         cell.tabIndex = i ? -1 : 0;
         cell.setAttribute("aria-label", words(i));
-        cell.textContent = data.states[state][1];
+        cell.textContent = feed.flagged.has(i) ? "▲" : data.states[state][1];
         cells.push(cell);
         row.append(cell);
       }

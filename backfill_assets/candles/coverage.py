@@ -1,0 +1,181 @@
+"""The coverage of a day as rows: how judged markets become rows, and what must hold for them together.
+
+One row per run of buckets that are alike, so a liquid market's day is a few rows. What a state means is
+``quality.coverage``; here it is brought to every timeframe and beside the candles.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from backfill_assets.candles.buckets import MarketBuckets, last_closes, market_buckets
+from backfill_assets.candles.day import merged_candles
+from backfill_assets.candles.partials import BASE_TIMEFRAME
+from backfill_assets.candles.schemas import COVERAGE_SCHEMA
+from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_SECOND, shift, start_us
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.coverage import WITH_CANDLE
+from backfill_assets.quality.day import JudgedDay
+from backfill_assets.settings import TIMEFRAMES, Settings
+
+if TYPE_CHECKING:
+    import pandera.polars as pa_polars
+    import polars as pl
+
+Market = tuple[str, str]
+
+
+def coverage_rows(store: Store, settings: Settings, judged: JudgedDay) -> pa.Table:
+    """Rows of ``COVERAGE_SCHEMA`` of the day's markets, ordered by market, timeframe and time.
+
+    The day's measures must be up to date (``ensure_measures``).
+    """
+    day = judged.day
+    before = last_closes(merged_candles(store, shift(day, -1), settings, ["1d"]))
+    base = merged_candles(store, day, settings, [BASE_TIMEFRAME])
+    closes = _closes(base)
+    rows: list[dict[str, Any]] = []
+    for market in market_buckets(store, judged, settings.candles.timeframes):
+        name = (market.exchange, market.symbol)
+        times, prices = closes.get(name, ([], []))
+        for row in _runs(market, day):
+            at = bisect_left(times, row["first_open_time"])
+            row["previous_close"] = prices[at - 1] if at else before.get(name)
+            rows.append(row)
+    return pa.Table.from_pylist(rows, schema=COVERAGE_SCHEMA)
+
+
+def _closes(base: pa.Table) -> dict[Market, tuple[list[datetime], list[float]]]:
+    """Open times and closes of each market's base candles, in order of time."""
+    found: dict[Market, tuple[list[datetime], list[float]]] = {}
+    columns = ("exchange", "symbol", "open_time", "close")
+    ordered = base.select(columns).sort_by([(name, "ascending") for name in columns[:3]])
+    for exchange, symbol, opened, close in zip(*(c.to_pylist() for c in ordered.columns), strict=True):
+        times, prices = found.setdefault((exchange, symbol), ([], []))
+        times.append(opened)
+        prices.append(close)
+    return found
+
+
+def _runs(market: MarketBuckets, day: str) -> Iterator[dict[str, Any]]:
+    step_us = TIMEFRAMES[market.timeframe] * MICROSECONDS_PER_SECOND
+    for run in market.runs():
+        yield {
+            "date": date.fromisoformat(day),
+            "exchange": market.exchange,
+            "symbol": market.symbol,
+            "timeframe": market.timeframe,
+            "state": run.state,
+            "provisional": run.provisional,
+            "flagged": run.flagged,
+            "first_open_time": _time(start_us(day) + run.first * step_us),
+            "last_open_time": _time(start_us(day) + run.last * step_us),
+            "buckets": run.last - run.first + 1,
+        }
+
+
+def _time(time_us: int) -> datetime:
+    return datetime.fromtimestamp(time_us // MICROSECONDS_PER_SECOND, tz=UTC)
+
+
+def whole_day_frame(
+    rows: pl.DataFrame, day: str, markets: Sequence[Market], timeframes: Sequence[str]
+) -> pl.DataFrame:
+    """One row per market and timeframe that the day must have: length of its runs, and what lies between.
+
+    Columns ``covered_us`` (time that the runs cover together), ``gaps`` (places where a run does not begin
+    where the one before ended; the day's ends are such places too). Rows that nobody expects are there too.
+    """
+    import polars as pl
+
+    key = ["exchange", "symbol", "timeframe"]
+    wanted = pl.DataFrame(
+        [(e, s, t) for e, s in markets for t in timeframes],
+        schema=dict.fromkeys(key, pl.String),
+        orient="row",
+    )
+    seconds = pl.col("timeframe").replace_strict(TIMEFRAMES, default=None, return_dtype=pl.Int64)
+    step_us = seconds * MICROSECONDS_PER_SECOND
+    first, last = (pl.col(name).dt.epoch("us") for name in ("first_open_time", "last_open_time"))
+    start = start_us(day)
+    found = (
+        rows.with_columns(first.alias("from_us"), (last + step_us).alias("to_us"))
+        .sort(*key, "from_us")
+        .group_by(key, maintain_order=True)
+        .agg(
+            (pl.col("to_us") - pl.col("from_us")).sum().alias("covered_us"),
+            (
+                (pl.col("from_us") != pl.col("to_us").shift(1, fill_value=start)).sum()
+                + (pl.col("to_us").last() != start + MICROSECONDS_PER_DAY)
+            )
+            .cast(pl.Int64)
+            .alias("gaps"),
+        )
+        .with_columns(pl.lit(value=True).alias("has_runs"))
+    )
+    expected = wanted.with_columns(pl.lit(value=True).alias("expected"))
+    whole = expected.join(found, on=key, how="full", coalesce=True)
+    return whole.with_columns(pl.col("expected", "has_runs").fill_null(value=False)).sort(key)
+
+
+def whole_day_schema() -> pa_polars.DataFrameSchema:
+    """What ``whole_day_frame`` must satisfy: exactly one day, without gap or overlap, of what is expected."""
+    import pandera.polars as pa
+
+    return pa.DataFrameSchema(
+        {
+            "expected": pa.Column(bool, _equal_to(True, "the_day_has_this_market_and_timeframe")),
+            "has_runs": pa.Column(bool, _equal_to(True, "the_market_has_runs")),
+            "covered_us": pa.Column(
+                int, _equal_to(MICROSECONDS_PER_DAY, "runs_add_up_to_one_day"), nullable=True
+            ),
+            "gaps": pa.Column(int, _equal_to(0, "each_run_begins_where_the_last_ended"), nullable=True),
+        }
+    )
+
+
+def traded_frame(rows: pl.DataFrame, candles: pl.DataFrame) -> pl.DataFrame:
+    """Buckets with trades by the coverage or by the candles: key, ``has_candle`` and ``is_traded``."""
+    import polars as pl
+
+    key = ["exchange", "symbol", "timeframe", "open_time"]
+    traded = rows.filter(pl.col("state").is_in(WITH_CANDLE))
+    seconds = pl.col("timeframe").replace_strict(TIMEFRAMES, default=None, return_dtype=pl.Int64)
+    opened = (
+        traded.with_columns(pl.int_ranges(0, "buckets").alias("n"))
+        .explode("n")
+        .with_columns(
+            (pl.col("first_open_time") + pl.duration(seconds=pl.col("n") * seconds)).alias("open_time")
+        )
+        .select(*key, pl.lit(value=True).alias("is_traded"))
+    )
+    made = candles.select(*key, pl.lit(value=True).alias("has_candle"))
+    both = opened.join(made, on=key, how="full", coalesce=True)
+    return both.with_columns(pl.col("is_traded", "has_candle").fill_null(value=False)).sort(key)
+
+
+def traded_schema() -> pa_polars.DataFrameSchema:
+    """What ``traded_frame`` must satisfy: a bucket is traded exactly if it has a candle."""
+    import pandera.polars as pa
+
+    return pa.DataFrameSchema(
+        {
+            "is_traded": pa.Column(bool, _equal_to(True, "a_candle_is_in_a_traded_bucket")),
+            "has_candle": pa.Column(bool, _equal_to(True, "a_traded_bucket_has_a_candle")),
+        }
+    )
+
+
+def _equal_to(value: bool | int, name: str) -> pa_polars.Check:
+    """Pandera's own check of equality tells its value, not its name; a null is left to other columns."""
+    import pandera.polars as pa
+    import polars as pl
+
+    return pa.Check(
+        lambda data: data.lazyframe.select((pl.col(data.key) == value).fill_null(value=True)), name=name
+    )

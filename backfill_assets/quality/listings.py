@@ -1,0 +1,80 @@
+"""When the feeds of a day were owed: their listing and the known outages, as the lake's instruments say.
+
+Separate from ``context``, which gathers this and more, because it reads another kind of file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us
+from backfill_assets.feeds import Feed
+from backfill_assets.lake.gather import gather
+from backfill_assets.lake.listing import load_instruments, read_table
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.window import Range, Window, clipped
+
+_LISTING: Final = ["dataset_symbol", "available_since", "listing", "available_to", "expiry"]
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A feed's window; of a grouped file also those of its symbols that were not listed all day."""
+
+    window: Window
+    symbol_windows: Mapping[str, Range] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listings:
+    """What is known of an exchange: windows by data set symbol (None: no instruments), and outages."""
+
+    windows: Mapping[str, Range] | None
+    outages: tuple[Range, ...]
+
+
+def owed_on(store: Store, feeds: Sequence[Feed], day: str) -> dict[Feed, Owed]:
+    """Read when each feed was owed.
+
+    A feed whose symbol the day's instruments lack is not listed as far as anybody knows. In a lake without
+    the day's instruments every feed is taken to be listed all day, which is the strictest.
+    """
+    exchanges = sorted({feed.exchange for feed in feeds})
+    found = gather(lambda exchange: _listings(store, exchange, day), exchanges, store.parallel_reads)
+    known = dict(zip(exchanges, found, strict=True))
+    return {feed: _owed(feed, known[feed.exchange], (start_us(day), end_us(day))) for feed in feeds}
+
+
+def _owed(feed: Feed, known: _Listings, day: Range) -> Owed:
+    windows = known.windows or {}
+    start, end = day if feed.is_grouped else windows.get(feed.dataset_symbol, day)
+    is_listed = feed.is_grouped or known.windows is None or feed.dataset_symbol in windows
+    window = Window(start, end, clipped(known.outages, start, end), is_listed)
+    partly = {symbol: times for symbol, times in windows.items() if times != day} if feed.is_grouped else {}
+    return Owed(window, partly)
+
+
+def _listings(store: Store, exchange: str, day: str) -> _Listings:
+    manifest = load_instruments(store, exchange, day)
+    if manifest is None:
+        return _Listings(None, ())
+    start, end = start_us(day), end_us(day)
+    windows: dict[str, Range] = {}
+    for row in read_table(store, manifest).select(_LISTING).to_pylist():
+        opened, closed = _times(row, "available_since", "listing"), _times(row, "available_to", "expiry")
+        window = (max([start, *opened]), min([end, *closed]))
+        # Listed twice on the day: from the first listing to the end of the last.
+        other = windows.get(row["dataset_symbol"], window)
+        windows[row["dataset_symbol"]] = (min(window[0], other[0]), max(window[1], other[1]))
+    return _Listings(windows, tuple((outage.start_us, outage.end_us) for outage in manifest.outages))
+
+
+def _times(row: Mapping[str, Any], *columns: str) -> list[int]:
+    return [_us(row[column]) for column in columns if row[column] is not None]
+
+
+def _us(moment: datetime) -> int:
+    return int(moment.timestamp()) * MICROSECONDS_PER_SECOND + moment.microsecond

@@ -1,0 +1,85 @@
+"""What a feed lacks, in words: which losses quarantine it, and which are only told.
+
+The numbers are made by ``completeness``; the limits are the settings'. A known outage is named beside what
+lies in it: it explains a loss and does not undo it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backfill_assets.days import MICROSECONDS_PER_SECOND
+from backfill_assets.quality.completeness import Completeness
+from backfill_assets.quality.window import Range, Window, shown
+from backfill_assets.settings import ThresholdSettings
+
+
+def loss_reasons(
+    per_symbol: Sequence[Completeness], outages: Sequence[Range], thresholds: ThresholdSettings
+) -> list[str]:
+    """One sentence per symbol and limit that is exceeded; any quarantines the feed."""
+    reasons = []
+    for found in per_symbol:
+        missing, longest = found.missing_ids or 0, found.longest_hole or 0
+        allowed = _allowed(found, thresholds)
+        beside = f", {found.outage_ids} of them by the {_named(outages)}" if found.outage_ids else ""
+        if missing > allowed:
+            reasons.append(f"{missing} ids are missing (at most {allowed:.0f} are excused){beside}")
+        elif longest > thresholds.longest_hole:
+            reasons.append(f"{longest} ids in a row are missing (at most {thresholds.longest_hole}){beside}")
+        elif found.lossy_us > thresholds.lossy_seconds * MICROSECONDS_PER_SECOND:
+            limit = f"at most {thresholds.lossy_seconds:g}"
+            reasons.append(f"{_seconds(found.lossy_us)} s lie in holes of the ids ({limit}){beside}")
+        if found.repeated_ids > thresholds.repeated_ids:
+            reasons.append(
+                f"{found.repeated_ids} ids are the day before's too (at most {thresholds.repeated_ids})"
+            )
+    return reasons
+
+
+def loss_warnings(
+    per_symbol: Sequence[Completeness], outages: Sequence[Range], thresholds: ThresholdSettings
+) -> list[str]:
+    """What is told of a feed's completeness whether or not it is quarantined."""
+    warnings = []
+    if any(c.uncalibrated for c in per_symbol):
+        warnings.append(
+            "uncalibrated: judged by silences, without the history that would show thinned-out data"
+        )
+    silence_us = sum(c.silence_us for c in per_symbol)
+    if silence_us:
+        excused = f"{thresholds.silence_seconds:g} s or {thresholds.silence_factor:g} usual gaps"
+        warnings.append(f"{_seconds(silence_us)} s of silence beyond {excused}")
+    within_limits = [c for c in per_symbol if not loss_reasons([c], outages, thresholds)]
+    explained = sum(c.outage_ids for c in within_limits)
+    if explained:
+        warnings.append(f"{explained} ids are missing by the {_named(outages)}")
+    left_out_us = max((c.outage_silence_us for c in per_symbol), default=0)
+    if left_out_us:
+        warnings.append(f"{_seconds(left_out_us)} s of silence in the {_named(outages)} do not count")
+    return warnings
+
+
+def collapse_warnings(
+    rows: int, usual_rows: float | None, window: Window, share: float | None, thresholds: ThresholdSettings
+) -> list[str]:
+    """Say so where the file has far fewer rows than published days of the same weekday had."""
+    if share is None or usual_rows is None or share >= thresholds.history.share:
+        return []
+    out = f" with {_named(window.outages)}" if window.outages else ""
+    return [
+        f"volume collapse: {rows} rows{out}, where {usual_rows:.0f} are usual on this weekday ({share:.0%})"
+    ]
+
+
+def _allowed(found: Completeness, thresholds: ThresholdSettings) -> float:
+    return max(thresholds.missing_ids, thresholds.missing_ids_rate * (found.span or 0))
+
+
+def _named(outages: Sequence[Range]) -> str:
+    plural = "s" if len(outages) > 1 else ""
+    return f"known outage{plural} {shown(outages)}"
+
+
+def _seconds(microseconds: int) -> str:
+    return f"{microseconds / MICROSECONDS_PER_SECOND:.0f}"

@@ -1,0 +1,138 @@
+"""How the minutes of a feed are drawn and told: SVG paths and signs for the eye, runs in words for the ear.
+
+Runs of equal minutes are one piece of a path, and the words list runs, too; so a day of sixty feeds stays a
+page that opens at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any, Final
+
+from backfill_assets.quality.coverage import MINUTES
+from backfill_assets.report.evidence import FeedReport
+from backfill_assets.report.minutes import (
+    EMPTY,
+    NOTABLE,
+    STATES,
+    TRADED,
+    UNPROVEN,
+    Mark,
+    Minutes,
+)
+from backfill_assets.report.todo import clock_range
+
+#: Shades of traded minutes.
+LEVELS: Final = 4
+#: Signs on a strip that are closer than this would cover each other.
+SIGN_MINUTES: Final = 24
+#: The heat map as text lists so many runs of a feed; the rest is in the feed's own minutes.
+TEXT_RUNS: Final = 40
+#: States in which nothing is known to be lost.
+_QUIET: Final = frozenset(state.code for state in (TRADED, EMPTY, UNPROVEN))
+#: States that have a pattern, so that colour is never the only difference.
+_PATTERNED: Final = frozenset(state.code for state in STATES) - {TRADED.code, EMPTY.code}
+
+
+def _levels(minutes: Minutes) -> list[int]:
+    """Shade of each minute, 1 to ``LEVELS``, by the logarithm of its trades; 0 where there are none."""
+    most = math.log1p(max(minutes.trades, default=0)) or 1.0
+    return [min(LEVELS, 1 + int(LEVELS * math.log1p(n) / most)) if n else 0 for n in minutes.trades]
+
+
+def strip(feed: FeedReport) -> dict[str, Any] | None:
+    """Paths, signs and words of one row of the heat map; None where the feed has no minutes."""
+    minutes = feed.minutes
+    if minutes is None:
+        return None
+    shown = feed.waiting or minutes
+    return {
+        "paths": _paths(minutes),
+        # Where the tables have nothing, the file that waits is drawn below.
+        "waiting": _paths(feed.waiting) if feed.waiting else None,
+        "signs": _signs(feed.marks),
+        "words": words(minutes),
+        "shown": words(shown),
+    }
+
+
+def words(minutes: Minutes) -> str:
+    """How many minutes are in which state."""
+    counted = {state: minutes.count(state) for state in STATES if minutes.count(state)}
+    flagged = [plural(len(minutes.flagged), "unconfirmed spike")] if minutes.flagged else []
+    return ", ".join([*(f"{count:,} {state.name}" for state, count in counted.items()), *flagged])
+
+
+def _paths(minutes: Minutes) -> dict[str, str]:
+    """Runs of equal minutes as SVG paths by kind: lines a minute high, areas where there is a pattern."""
+    levels = _levels(minutes)
+    kinds = [f"t{levels[i]}" if code == TRADED.code else code for i, code in enumerate(minutes.states)]
+    shapes: dict[str, list[tuple[int, int]]] = {}
+    first = 0
+    for kind, run in groupby(kinds):
+        length = sum(1 for _ in run)
+        shapes.setdefault(kind, []).append((first, length))
+        first += length
+    return {
+        kind: _areas(runs) if kind in _PATTERNED else _lines(runs) for kind, runs in sorted(shapes.items())
+    }
+
+
+def _areas(runs: Iterable[tuple[int, int]]) -> str:
+    return "".join(f"M{first} 0h{length}v1h-{length}z" for first, length in runs)
+
+
+def _lines(runs: Iterable[tuple[int, int]]) -> str:
+    """A third of the length of areas; most of a page is this."""
+    parts, at = ["M0 .5"], 0
+    for first, length in runs:
+        parts.append(f"m{first - at} 0h{length}" if first > at else f"h{length}")
+        at = first + length
+    return "".join(parts)
+
+
+def _signs(marks: Iterable[Mark]) -> list[tuple[float, str, str]]:
+    """Which signs stand where on the strip (in percent); of those too close the worst stays."""
+    placed: list[tuple[float, Mark]] = []
+    for mark in marks:
+        middle = (mark.first + mark.after) / 2
+        if all(abs(middle - other) >= SIGN_MINUTES for other, _ in placed):
+            placed.append((middle, mark))
+    return [
+        (100 * middle / MINUTES, mark.sign, f"{clock_range(mark.first, mark.after)} {mark.words}")
+        for middle, mark in sorted(placed, key=lambda p: p[0])
+    ]
+
+
+def text(feed: FeedReport) -> list[tuple[str, str]]:
+    """The row of the heat map in words: when, what. What is in order is told together."""
+    if feed.minutes is None:
+        return [("the whole day", "not counted by minute")]
+    lines = _runs_in_words(feed.minutes, "")
+    if feed.waiting is not None:
+        lines += _runs_in_words(feed.waiting, "in the file that waits: ")
+    told = {state.name for state in NOTABLE}
+    lines += [
+        (clock_range(mark.first, mark.after), mark.words) for mark in feed.marks if mark.words not in told
+    ]
+    if len(lines) > TEXT_RUNS:
+        rest = plural(len(lines) - TEXT_RUNS, "more run")
+        lines = [*lines[:TEXT_RUNS], ("", f"{rest}: see the feed's minutes below")]
+    return lines
+
+
+def _runs_in_words(minutes: Minutes, prefix: str) -> list[tuple[str, str]]:
+    lines, first = [], 0
+    for _, run in groupby(minutes.states, key=lambda code: "" if code in _QUIET else code):
+        states = "".join(run)
+        after = first + len(states)
+        lines.append((clock_range(first, after), prefix + words(Minutes(states, ()))))
+        first = after
+    return lines
+
+
+def plural(count: int, one: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"

@@ -1,0 +1,249 @@
+"""Asking others whether they saw the prices that a feed's profile takes for spikes.
+
+Done once per set of files, after a fetch and before judging. Witnesses of a market are its exchange's quotes
+and books, the exchange's own candles where the settings name some, and other venues' trades of the pair. Of
+each feed the newest version is asked, whatever its verdict: a feed's verdict then never depends on another's.
+Of a witness's file only the row groups around the spikes are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import pyarrow.parquet as pq
+
+from backfill_assets.days import MICROSECONDS_PER_MINUTE, MICROSECONDS_PER_SECOND
+from backfill_assets.feeds import Feed
+from backfill_assets.lake import paths
+from backfill_assets.lake.gather import gather
+from backfill_assets.lake.manifests import FeedManifest, Version, load_day_record, load_manifest
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
+from backfill_assets.quality.reference import ReferenceCandles, reference_of
+from backfill_assets.quality.spikes import SpikeEvidence, SpikeRecord, load_spikes, save_spikes, spikes_key
+from backfill_assets.settings import RowSettings, Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
+
+#: Raised when what is asked, or what an answer means, changes.
+WITNESSES_VERSION: Final = 1
+#: Columns with the lowest and the highest price that a row shows, of data types that are witnesses.
+_COLUMNS: Final = {
+    "trades": ("price", "price"),
+    "quotes": ("bid_price", "ask_price"),
+    "book_ticker": ("bid_price", "ask_price"),
+    "book_snapshot_5": ("bids_0_price", "asks_0_price"),
+    "book_snapshot_25": ("bids_0_price", "asks_0_price"),
+}
+
+#: Lowest and highest price around a time; None where nothing was there.
+Answer = tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Market:
+    """The day's feeds: their newest versions, and the canonical symbols of each."""
+
+    store: Store
+    day: str
+    newest: dict[Feed, Version]
+    symbols: dict[Feed, frozenset[str]]
+    reference: ReferenceCandles | None
+    limits: RowSettings
+
+    def witnesses(self, feed: Feed, symbol: str) -> list[Feed]:
+        """Whose files may show a price of the feed's symbol, in order."""
+        return [
+            other
+            for other in sorted(self.newest)
+            if symbol in self.symbols[other] and _is_witness(other, feed)
+        ]
+
+    def tolerance(self, witness: Feed, feed: Feed) -> float:
+        """How far from what the witness shows a price is still the same."""
+        same = witness.exchange == feed.exchange
+        return self.limits.spike_market_tolerance if same else self.limits.spike_venue_tolerance
+
+
+def ask_witnesses(store: Store, day: str, settings: Settings) -> int:
+    """Keep what others saw of every spike of the day; answers that still hold are not asked for again.
+
+    Returns
+    -------
+    int
+        How many versions were asked about.
+    """
+    record = load_day_record(store, day)
+    expected = (
+        {Feed.parse(e.feed): frozenset(name for _, name in e.symbols) for e in record.expected}
+        if record
+        else {}
+    )
+    found = gather(lambda feed: load_manifest(store, feed, day), expected, store.parallel_reads)
+    manifests = dict(zip(expected, found, strict=True))
+    market = _Market(
+        store=store,
+        day=day,
+        newest={feed: m.current for feed, m in manifests.items() if m.current is not None},
+        symbols=expected,
+        reference=reference_of(settings.comparison),
+        limits=settings.thresholds.rows,
+    )
+    return sum(_ask_about(market, feed, manifest) for feed, manifest in manifests.items())
+
+
+def _is_witness(other: Feed, feed: Feed) -> bool:
+    if other.data_type == "trades":
+        return other.exchange != feed.exchange
+    return other.exchange == feed.exchange and other.data_type in _COLUMNS
+
+
+def _ask_about(market: _Market, feed: Feed, manifest: FeedManifest) -> int:
+    """Ask about the versions of one feed that have spikes; how many there were to ask about."""
+    versions = {key: version for version in manifest.versions if (key := spikes_key(version)) is not None}
+    if not versions:
+        return 0
+    before = load_spikes(market.store, feed, market.day)
+    known = before.versions if before else {}
+    answers, asked = {}, 0
+    for key, version in versions.items():
+        symbols = [s for s in FeedProfile.model_validate(version.profile).symbols if s.spikes and s.symbol]
+        inputs = _inputs(market, feed, symbols)
+        if key in known and known[key].inputs == inputs:
+            answers[key] = known[key]
+            continue
+        answers[key] = _evidence(market, feed, symbols, inputs)
+        asked += 1
+    save_spikes(market.store, feed, SpikeRecord(feed=str(feed), day=market.day, versions=answers))
+    return asked
+
+
+def _inputs(market: _Market, feed: Feed, symbols: Iterable[SymbolProfile]) -> str:
+    """Hash of everything that answers depend on besides the spikes."""
+    limits = market.limits
+    parts = [
+        f"{WITNESSES_VERSION}:{limits.spike_window_seconds}:{limits.spike_market_tolerance}:"
+        f"{limits.spike_venue_tolerance}"
+    ]
+    for symbol in symbols:
+        canonical = symbol.symbol or ""
+        parts += [
+            f"{canonical}:{witness}:{market.newest[witness].content}"
+            for witness in market.witnesses(feed, canonical)
+        ]
+        candles = _candles(market, feed, canonical)
+        if candles is not None:
+            parts.append(f"{canonical}:{hashlib.sha256(candles.write_csv().encode()).hexdigest()}")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _evidence(market: _Market, feed: Feed, symbols: Iterable[SymbolProfile], inputs: str) -> SpikeEvidence:
+    confirmed: dict[str, tuple[int, ...]] = {}
+    refuted: dict[str, tuple[int, ...]] = {}
+    there: set[str] = set()
+    for symbol in symbols:
+        seen: set[int] = set()
+        asked: set[int] = set()
+        for name, tolerance, answers in _answers(market, feed, symbol):
+            for n, (spike, answer) in enumerate(zip(symbol.spikes, answers, strict=True)):
+                if answer is not None:
+                    asked.add(n)
+                    there.add(name)
+                    if answer[0] * (1 - tolerance) <= spike.price <= answer[1] * (1 + tolerance):
+                        seen.add(n)
+        if seen:
+            confirmed[symbol.dataset_symbol] = tuple(sorted(seen))
+        if asked - seen:
+            refuted[symbol.dataset_symbol] = tuple(sorted(asked - seen))
+    return SpikeEvidence(inputs=inputs, witnesses=tuple(sorted(there)), confirmed=confirmed, refuted=refuted)
+
+
+def _answers(market: _Market, feed: Feed, symbol: SymbolProfile) -> Iterator[tuple[str, float, list[Answer]]]:
+    """Each witness with its tolerance and what it shows around every spike."""
+    canonical = symbol.symbol or ""
+    times = [spike.time_us for spike in symbol.spikes]
+    around = round(market.limits.spike_window_seconds * MICROSECONDS_PER_SECOND)
+    candles = _candles(market, feed, canonical)
+    if candles is not None:
+        yield (
+            "the exchange's own candles",
+            market.limits.spike_market_tolerance,
+            _in_candles(candles, times, around),
+        )
+    for witness in market.witnesses(feed, canonical):
+        answers = _in_file(market, witness, canonical, times, around)
+        yield str(witness), market.tolerance(witness, feed), answers
+
+
+def _candles(market: _Market, feed: Feed, symbol: str) -> pl.DataFrame | None:
+    return market.reference.minutes(feed.exchange, symbol, market.day) if market.reference else None
+
+
+def _in_candles(candles: pl.DataFrame, times: Sequence[int], around: int) -> list[Answer]:
+    """What the minutes that touch each time's surroundings show."""
+    import polars as pl
+
+    opened = pl.col("open_time").dt.epoch("us")
+    traded = candles.filter(pl.col("volume") > 0)
+    answers: list[Answer] = []
+    for time in times:
+        near = traded.filter((opened + MICROSECONDS_PER_MINUTE > time - around) & (opened <= time + around))
+        answers.append((float(near["low"].min()), float(near["high"].max())) if near.height else None)  # type: ignore[arg-type]
+    return answers
+
+
+def _in_file(market: _Market, witness: Feed, symbol: str, times: Sequence[int], around: int) -> list[Answer]:
+    """What a witness's rows of the symbol show around each time."""
+    import numpy as np
+
+    columns = _COLUMNS[witness.data_type]
+    lows, highs = [math.inf] * len(times), [-math.inf] * len(times)
+    path = paths.ticks_data(witness, market.day, market.newest[witness].content)
+    with market.store.local_copy(path) as local, pq.ParquetFile(local) as file:
+        for group in range(file.num_row_groups):
+            first, last = _span(file, group)
+            near = [n for n, time in enumerate(times) if first <= time + around and last >= time - around]
+            if not near:
+                continue
+            stamps, low, high = _rows(file, group, symbol, columns)
+            for n in near:
+                inside = (stamps >= times[n] - around) & (stamps <= times[n] + around)
+                lows[n] = float(np.min(low[inside], initial=lows[n]))
+                highs[n] = float(np.max(high[inside], initial=highs[n]))
+    return [(low, high) if low <= high else None for low, high in zip(lows, highs, strict=True)]
+
+
+def _span(file: pq.ParquetFile, group: int) -> tuple[int, int]:
+    """Lowest and highest ``timestamp`` of a row group, by the file's statistics."""
+    meta = file.metadata.row_group(group)
+    names = file.schema_arrow.names
+    found = meta.column(names.index("timestamp")).statistics
+    if found is None or not found.has_min_max:
+        return (-(1 << 62), 1 << 62)
+    return found.min_raw, found.max_raw
+
+
+def _rows(
+    file: pq.ParquetFile, group: int, symbol: str, columns: tuple[str, str]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Times and prices of the symbol's rows that have both prices and, where there is one, an amount."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    fills = ("amount",) if columns == ("price", "price") else ()
+    table = file.read_row_group(group, columns=["timestamp", "symbol", *dict.fromkeys(columns), *fills])
+    kept = pc.equal(table["symbol"], symbol)
+    for name in (*dict.fromkeys(columns), *fills):
+        kept = pc.and_(kept, pc.greater(table[name], 0.0))
+    table = table.filter(kept)
+    stamps = table["timestamp"].cast(pa.int64()).to_numpy()
+    low, high = (np.asarray(table[name].to_numpy(), np.float64) for name in columns)
+    return stamps, low, high

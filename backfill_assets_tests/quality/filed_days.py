@@ -1,0 +1,110 @@
+"""Lakes with real files: the vendor's bytes, decoded by the real code and put where manifests name them."""
+
+from __future__ import annotations
+
+import gzip
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backfill_assets.days import utc_now
+from backfill_assets.feeds import ExpectedFeed, Feed
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.local import LocalStore
+from backfill_assets.lake.manifests import DayRecord, Source, Version, expected_symbols, update_manifest
+from backfill_assets.quality.day import JudgedFeed, judge
+from backfill_assets.settings import (
+    ComparisonSettings,
+    DuckDBWarehouse,
+    LakeSettings,
+    Settings,
+    UniverseEntry,
+)
+from backfill_assets.tardis.columns import csv_header
+from backfill_assets.ticks.decode import decode
+from backfill_assets.ticks.prices import Grids
+from backfill_assets.ticks.profile import ProfileParameters
+from backfill_assets_tests.quality.damaged_days import MARKET, Row, Sample
+from backfill_assets_tests.quality.judged_lake import NOW
+
+
+@dataclass
+class FiledDays:
+    """A lake in a folder; ``reference`` is the directory of the exchanges' own candles."""
+
+    folder: Path
+    expected: dict[str, dict[Feed, tuple[tuple[str, str], ...]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.store = LocalStore(self.folder / "lake")
+        self.reference = self.folder / "reference"
+        self.settings = Settings(
+            name="test",
+            universe=(UniverseEntry(exchanges=("binance",), symbols=("BTC-USDT",)),),
+            lake=LakeSettings(uri=self.store.uri),
+            warehouse=DuckDBWarehouse(kind="duckdb", folder=str(self.folder / "warehouse")),
+            comparison=ComparisonSettings(reference=str(self.reference)),
+        )
+
+    def bring(
+        self,
+        feed: Feed,
+        day: str,
+        raw: bytes,
+        symbols: Mapping[str, str],
+        grids: Grids | None = None,
+        *,
+        row_group_rows: int | None = None,
+    ) -> str:
+        """Expect the feed on the day and bring these bytes as its candidate; returns the content."""
+        feeds = self.expected.setdefault(day, {})
+        feeds[feed] = tuple(symbols.items())
+        record = DayRecord(
+            day=day,
+            expected=expected_symbols(ExpectedFeed(f, names) for f, names in feeds.items()),
+            recorded_at=NOW,
+        )
+        documents.update(self.store, paths.day_record(day), DayRecord, lambda _: record)
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder) / "day.csv.gz", Path(folder) / "day.parquet"
+            source.write_bytes(raw)
+            decoded = decode(
+                source, target, feed=feed, day=day, symbols=symbols, grids=grids,
+                parameters=ProfileParameters(), row_group_rows=row_group_rows,
+            )  # fmt: skip
+            version = Version(
+                content=decoded.content,
+                rows=decoded.rows,
+                bytes=decoded.bytes,
+                source=Source(
+                    url="http://127.0.0.1", raw_bytes=decoded.raw_bytes, raw_sha256=decoded.raw_sha256
+                ),
+                profile=decoded.profile.model_dump(mode="json"),
+                schema_version=1,
+                profile_parameters="p",
+                fetched_at=utc_now(),
+            )
+            self.store.put_file(target, paths.ticks_data(feed, day, version.content))
+        update_manifest(self.store, feed, day, lambda manifest: manifest.with_candidate(version))
+        return version.content
+
+    def bring_rows(self, sample: Sample, day: str, rows: Sequence[Row], **options: int) -> str:
+        """Bring these rows as the sample's file of the day."""
+        names = {sample.symbol: sample.canonical}
+        return self.bring(sample.feed, day, raw_file(rows), names, sample.grids, **options)
+
+    def bring_market(self, feed: Feed, day: str, sample: Sample) -> str:
+        """Bring the generated market's own file of the feed, for the sample's symbol."""
+        return self.bring(feed, day, MARKET.dataset(feed, day), {sample.symbol: sample.canonical})
+
+    def judged(self, feed: Feed, day: str) -> JudgedFeed:
+        """The feed as it is judged now."""
+        found = judge(self.store, day, self.settings.thresholds).feeds
+        return next(judged for judged in found if judged.feed == feed)
+
+
+def raw_file(rows: Sequence[Row]) -> bytes:
+    """The vendor's file of these trades."""
+    text = "".join(f"{row.line()}\n" for row in rows)
+    return gzip.compress(f"{csv_header('trades')}\n{text}".encode(), 1, mtime=0)

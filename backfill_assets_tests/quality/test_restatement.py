@@ -1,0 +1,299 @@
+"""What a refreshed file changes, counted on real files, and that beyond a limit it waits for an approval.
+
+The expected counts are made from the rows in plain Python, minute by minute; each limit is tried on a liquid
+and on a thin feed, with ids and without, just within and beyond.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from backfill_assets.days import MICROSECONDS_PER_MINUTE
+from backfill_assets.feeds import Feed
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.local import LocalStore
+from backfill_assets.lake.manifests import Source, Version, load_manifest, update_manifest
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.day import FeedVerdicts, JudgedFeed, judge
+from backfill_assets.quality.differences import compare_rows
+from backfill_assets.quality.restatement import NOT_COMPARED, Restatement, load_restatements
+from backfill_assets.settings import RestatementSettings, ThresholdSettings
+from backfill_assets.tardis.columns import csv_header
+from backfill_assets.ticks.decode import decode
+from backfill_assets.ticks.profile import ProfileParameters
+from backfill_assets.ticks.restated import compare_versions
+from backfill_assets_tests.quality import damaged_days as dd
+from backfill_assets_tests.quality.damaged_days import DAY, SAMPLES, START, THRESHOLDS, Damage, Sample
+from backfill_assets_tests.quality.judged_lake import NOW
+
+LIMITS = RestatementSettings()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return LocalStore(tmp_path / "lake")
+
+
+def bring(store: Store, sample: Sample, rows: Sequence[dd.Row], folder: Path) -> Version:
+    """What a fetch of these rows leaves: the file and a candidate, a minute later than the one before."""
+    text = "".join(f"{row.line()}\n" for row in rows)
+    raw = gzip.compress(f"{csv_header('trades')}\n{text}".encode(), 1, mtime=0)
+    source, target = folder / "day.csv.gz", folder / "day.parquet"
+    source.write_bytes(raw)
+    decoded = decode(
+        source,
+        target,
+        feed=sample.feed,
+        day=DAY,
+        symbols={sample.symbol: sample.canonical},
+        parameters=ProfileParameters.of(THRESHOLDS),
+        grids=sample.grids,
+    )
+    store.put_file(target, paths.ticks_data(sample.feed, DAY, decoded.content))
+    held = load_manifest(store, sample.feed, DAY).versions
+    version = Version(
+        content=decoded.content,
+        rows=decoded.rows,
+        bytes=decoded.bytes,
+        source=Source(url="http://127.0.0.1/", raw_bytes=len(raw), raw_sha256=decoded.raw_sha256),
+        profile=decoded.profile.model_dump(mode="json"),
+        schema_version=1,
+        profile_parameters="p",
+        fetched_at=NOW + timedelta(minutes=len(held)),
+    )
+    update_manifest(store, sample.feed, DAY, lambda m: m.with_candidate(version))
+    return version
+
+
+def refresh(
+    store: Store, sample: Sample, first: Damage, second: Damage, folder: Path
+) -> tuple[JudgedFeed, list[dd.Row], list[dd.Row]]:
+    """Run the day with one file, then again with another."""
+    dd.expect(store, sample, DAY)
+    old = first(sample, dd.good_rows(sample, DAY))
+    bring(store, sample, old, folder)
+    compare_versions(store, DAY)
+    assert judge(store, DAY, THRESHOLDS).feeds[0].accepted is not None
+    new = second(sample, dd.good_rows(sample, DAY))
+    bring(store, sample, new, folder)
+    compare_versions(store, DAY)
+    return judge(store, DAY, THRESHOLDS).feeds[0], old, new
+
+
+# --- counted again in plain Python -------------------------------------------------------------------------
+
+
+@dataclass
+class Minute:
+    prices: tuple[float, float, float, float]
+    volume: float
+    count: int
+
+
+def minutes(rows: Sequence[dd.Row]) -> dict[int, Minute]:
+    found: dict[int, list[dd.Row]] = {}
+    for row in rows:
+        if float(row.price) > 0 and float(row.amount) > 0:
+            found.setdefault(row.time - row.time % MICROSECONDS_PER_MINUTE, []).append(row)
+    result = {}
+    for minute, trades in found.items():
+        ordered = sorted(trades, key=lambda r: (r.time, int(r.id) if r.id.isdigit() else 0))
+        prices = [float(r.price) for r in ordered]
+        ends = (prices[0], max(prices), min(prices), prices[-1])
+        result[minute] = Minute(ends, sum(float(r.amount) for r in ordered), len(prices))
+    return result
+
+
+def assert_counts(found: Restatement, old: Sequence[dd.Row], new: Sequence[dd.Row]) -> None:
+    before, after = minutes(old), minutes(new)
+    mean = sum(m.volume for m in before.values()) / len(before)
+    price: dict[int, float] = {}
+    volume: dict[int, float] = {}
+    differing = set()
+    none = Minute((0, 0, 0, 0), 0.0, 0)
+    for minute in before.keys() | after.keys():
+        one, other = before.get(minute, none), after.get(minute, none)
+        moved = abs(one.volume - other.volume)
+        if moved > 1e-9 * max(one.volume, other.volume):
+            volume[minute] = moved / max(one.volume, mean)
+        if minute in before and minute in after and one.prices != other.prices:
+            price[minute] = max(abs(b - a) / a for a, b in zip(one.prices, other.prices, strict=True))
+        if minute in volume or one.prices != other.prices or one.count != other.count:
+            differing.add(minute)
+    assert (found.rows_before, found.rows_after) == (len(old), len(new))
+    assert (found.minutes, found.minutes_differing) == (len(before.keys() | after.keys()), len(differing))
+    for largest, differences in ((found.price, price), (found.volume, volume)):
+        assert (largest is None) == (not differences)
+        if largest is not None:
+            assert largest.difference == pytest.approx(max(differences.values()), rel=1e-9)
+            assert differences[largest.minute_us] == pytest.approx(largest.difference, rel=1e-9)
+    if old[0].id.isdigit():
+        ids, others = {r.id for r in old}, {r.id for r in new}
+        assert (found.ids_added, found.ids_removed) == (len(others - ids), len(ids - others))
+    else:
+        assert (found.ids_added, found.ids_removed) == (None, None)
+
+
+# --- within and beyond -------------------------------------------------------------------------------------
+
+
+def louder(factor: float) -> Damage:
+    """The amount of the row in the middle is larger by a factor."""
+    return dd.changed(1, amount=lambda _, row: f"{float(row.amount) * factor:.8f}")
+
+
+def steps(count: int) -> Damage:
+    """So many rows, spread over the day, cost a step more."""
+    return dd.changed(count, price=lambda sample, row: f"{float(row.price) + sample.step:.8f}")
+
+
+#: The file that was accepted, the one that a refresh brings, and what is said of it; nothing: it is taken.
+CASES: dict[str, tuple[Damage, Damage, str]] = {
+    "a row that was lost": (dd.hole_where_busiest(1), dd.nothing(), ""),
+    "ten rows that came twice": (dd.doubled(10), dd.nothing(), ""),
+    "ten rows too many": (dd.doubled(10), dd.nothing(), ""),
+    "one row in a hundred comes twice": (dd.nothing(), lambda s, r: dd.doubled(len(r) // 100)(s, r), ""),
+    "three in a hundred come twice": (
+        dd.nothing(),
+        lambda s, r: dd.doubled(len(r) * 3 // 100)(s, r),
+        ", at most 1.00%)",
+    ),
+    "a step in ten rows": (dd.nothing(), steps(10), ""),
+    "a step in a quarter of the rows": (
+        dd.nothing(),
+        lambda s, r: steps(len(r) // 4)(s, r),
+        "minutes differ",
+    ),
+    "a price off by 0.9 %": (dd.nothing(), dd.changed(1, price=dd.priced(1.009)), ""),
+    "a price off by 1.2 %": (
+        dd.nothing(),
+        dd.changed(1, price=dd.priced(1.012)),
+        "at 2024-01-03",
+    ),
+    "a volume a little larger": (dd.nothing(), louder(1.05), ""),
+    "a volume a thousandfold": (dd.nothing(), louder(1000), "(at most 500.00%)"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("kind", ["A liquid", "A thin", "C liquid", "C thin"])
+def test_a_restated_file_is_taken_within_the_limits_and_waits_beyond(
+    kind: str, name: str, store: Store, tmp_path: Path
+) -> None:
+    first, second, said = CASES[name]
+    sample = SAMPLES[kind]
+    judged, old, new = refresh(store, sample, first, second, tmp_path)
+    assert judged.restatement is not None
+    assert_counts(judged.restatement, old, new)
+    taken, pending = judged.manifest.accepted, judged.manifest.candidate
+    assert taken is not None
+    stored, _ = documents.load(store, paths.verdict(sample.feed, DAY), FeedVerdicts)
+    assert stored is not None
+    if not said:
+        assert (taken.content, pending) == (judged.restatement.after, None)
+        assert (judged.excess, stored.candidate) == ("", None)
+        return
+    assert pending is not None
+    assert (taken.content, pending.content) == (judged.restatement.before, judged.restatement.after)
+    assert said in judged.excess
+    assert judged.verdict.outcome == "publish"
+    assert stored.candidate is not None
+    assert (stored.candidate.outcome, stored.candidate.reasons) == ("quarantine", (judged.excess,))
+    assert judged.excess.startswith("it restates more than the limits allow: ")
+    assert judged.excess.endswith("; approve it to publish it")
+
+
+def test_without_a_comparison_a_version_waits(store: Store, tmp_path: Path) -> None:
+    sample = SAMPLES["A thin"]
+    dd.expect(store, sample, DAY)
+    bring(store, sample, dd.doubled(1)(sample, dd.good_rows(sample, DAY)), tmp_path)
+    old = judge(store, DAY, THRESHOLDS).feeds[0].accepted
+    new = bring(store, sample, dd.good_rows(sample, DAY), tmp_path)
+    judged = judge(store, DAY, THRESHOLDS).feeds[0]
+    assert (judged.accepted, judged.restatement, judged.excess) == (old, None, NOT_COMPARED)
+    assert judged.restatement_summary == f"pending: {NOT_COMPARED}"
+    assert compare_versions(store, DAY) == 1
+    assert judge(store, DAY, THRESHOLDS).feeds[0].accepted == new
+    assert compare_versions(store, DAY) == 0
+
+
+def test_other_limits_need_no_other_comparison(store: Store, tmp_path: Path) -> None:
+    judged, _, _ = refresh(
+        store, SAMPLES["A thin"], dd.nothing(), dd.changed(1, price=dd.priced(1.012)), tmp_path
+    )
+    assert judged.manifest.candidate is not None
+    wide = ThresholdSettings(restatement=RestatementSettings(price=0.02))
+    assert judge(store, DAY, wide).feeds[0].accepted == judged.manifest.candidate
+    # And back: what counts is a matter of the versions and the limits, not of what counted before.
+    assert judge(store, DAY, THRESHOLDS).feeds[0].accepted == judged.accepted
+
+
+def test_a_file_of_several_groups_of_rows_is_compared_whole(store: Store, tmp_path: Path) -> None:
+    """Minutes that straddle two groups are put together."""
+    from backfill_assets.quality import differences
+
+    judged, old, new = refresh(store, SAMPLES["A liquid"], dd.nothing(), steps(300), tmp_path)
+    assert judged.restatement is not None
+    import pyarrow.parquet as pq
+
+    tables = []
+    for content in (judged.restatement.before, judged.restatement.after):
+        with store.local_copy(paths.ticks_data(SAMPLES["A liquid"].feed, DAY, content)) as path:
+            whole = pq.read_table(path, columns=list(differences.TRADE_COLUMNS))
+        tables.append([whole.slice(n, 997) for n in range(0, whole.num_rows, 997)])
+    names = (judged.restatement.before, judged.restatement.after)
+    assert differences.compare_trades(tables[0], tables[1], names, numeric_ids=True) == judged.restatement
+    assert_counts(judged.restatement, old, new)
+
+
+def test_quotes_are_compared_by_the_rows_of_each_minute() -> None:
+    def table(seconds: list[int], prices: list[float]) -> pa.Table:
+        times = pa.array([START + s * 1_000_000 for s in seconds], pa.timestamp("us", tz="UTC"))
+        return pa.table(
+            {
+                "symbol": pa.array(["BTC-USDT"] * len(seconds)).dictionary_encode(),
+                "dataset_symbol": ["BTCUSDT"] * len(seconds),
+                "local_timestamp": times,
+                "bid_price": prices,
+            }
+        )
+
+    old = table([0, 1, 61, 121], [1.0, 2.0, 3.0, 4.0])
+    same = compare_rows([old], [old.slice(0, 1), old.slice(1)], ("a", "b"))
+    assert (same.minutes, same.minutes_differing, same.price, same.ids_added) == (3, 0, None, None)
+    turned = compare_rows([old], [table([1, 0, 61, 121], [2.0, 1.0, 3.0, 4.0])], ("a", "b"))
+    assert turned.minutes_differing == 0
+    other = compare_rows([old], [table([0, 1, 61, 121], [1.0, 2.0, 3.5, 4.0])], ("a", "b"))
+    assert (other.rows_before, other.rows_after, other.minutes_differing) == (4, 4, 1)
+    assert compare_rows([old], [], ("a", "b")).minutes_differing == 3
+    assert compare_rows([], [], ("a", "b")).minutes == 0
+
+
+@pytest.mark.parametrize(("rows", "beyond"), [(110, False), (111, True), (89, True), (90, False)])
+def test_so_many_rows_are_always_excused(rows: int, beyond: bool) -> None:
+    found = Restatement(before="a", after="b", rows_before=100, rows_after=rows)
+    assert bool(found.beyond(LIMITS)) is beyond
+
+
+def test_rows_that_were_exchanged_one_for_one_count_too() -> None:
+    found = Restatement(before="a", after="b", rows_before=100, rows_after=100, ids_added=11, ids_removed=11)
+    assert found.beyond(LIMITS) == ("11 rows are others (11.00%, at most 1.00%)",)
+
+
+def test_a_file_that_was_empty_may_not_fill_by_itself() -> None:
+    found = Restatement(before="a", after="b", rows_before=0, rows_after=11, minutes=3, minutes_differing=3)
+    assert found.beyond(LIMITS) == ("11 rows are others (100.00%, at most 1.00%)",)
+
+
+def test_a_day_without_versions_is_not_compared(store: Store) -> None:
+    dd.expect(store, SAMPLES["A thin"], DAY)
+    assert compare_versions(store, DAY) == 0
+    assert compare_versions(store, "2024-01-09") == 0
+    assert load_restatements(store, Feed("binance", "trades", "SOLUSDT"), DAY).compared == ()
