@@ -33,7 +33,16 @@ class _Day(click.ParamType[str]):
         return parse_day(value).isoformat()
 
 
+class _Names(click.ParamType[str]):
+    name = "A,B,…"
+
+
 DAY = _Day()
+NAMES = _Names()
+
+
+def _names(given: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in given.split(",") if name.strip())
 
 
 @click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -139,6 +148,52 @@ def coverage(day: str, exchange: str | None, symbol: str | None, timeframe: str)
 
 
 @main.command()
+@click.option("--start", type=DAY, required=True, help="First day of the backfill, in UTC.")
+@click.option("--end", type=DAY, required=True, help="Its last day.")
+@click.option("--exchanges", type=NAMES, default="", help="Fetch only these exchanges' feeds again.")
+@click.option("--symbols", type=NAMES, default="", help="Fetch only these canonical symbols again.")
+@click.option("--data-types", type=NAMES, default="", help="Fetch only these data types again.")
+@click.option("--refresh", is_flag=True, help="Fetch again what the lake has.")
+@click.option("--online", is_flag=True, help="Ask Tardis what was listed on days that were never run.")
+@click.option("--json", "as_json", is_flag=True, help="The plan as JSON, as the API gives it.")
+def plan(
+    start: str,
+    end: str,
+    exchanges: str,
+    symbols: str,
+    data_types: str,
+    refresh: bool,
+    online: bool,
+    as_json: bool,
+) -> None:
+    """Say what a backfill would fetch, load, store and take, and which of its days are good already."""
+    from backfill_assets.automation.history import measured_runs, runs_at_once
+    from backfill_assets.feeds import FeedChoice
+    from backfill_assets.lake.store import open_store
+    from backfill_assets.orchestration import open_instance
+    from backfill_assets.progress.plan import make_plan, vendor_listing
+    from backfill_assets.progress.plan_text import plan_text
+    from backfill_assets.settings import current_settings
+    from backfill_assets.tardis.client import TardisClient
+
+    settings = current_settings()
+    with open_instance() as instance:
+        runs, at_once = measured_runs(instance), runs_at_once(instance)
+    found = make_plan(
+        open_store(settings.lake),
+        settings,
+        start,
+        end,
+        choice=FeedChoice(_names(exchanges), _names(symbols), _names(data_types)),
+        refresh=refresh,
+        runs=runs,
+        runs_at_once=at_once,
+        listing=vendor_listing(TardisClient(settings.tardis), settings) if online else None,
+    )
+    click.echo(found.model_dump_json(indent=2) if as_json else plan_text(found))
+
+
+@main.command()
 @click.option("--start", type=DAY, help="Measure this day and later ones again; default: days not in it yet.")
 @click.option("--end", type=DAY, help="The last day to measure.")
 def baseline(start: str | None, end: str | None) -> None:
@@ -199,6 +254,99 @@ def retract(day: str, feed: str, reason: str) -> None:
 
 
 @main.command()
+@click.option("--host", default="", help="Address to listen at; default: serve.host.")
+@click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free one; default: serve.port.")
+@click.option("--with-ui", is_flag=True, help="The Dagster UI as well, under /dagster.")
+def serve(host: str, port: int | None, with_ui: bool) -> None:
+    """Serve page and API of backfills: start them, watch them, cancel and retry."""
+    from backfill_assets.progress.server import serve as run_server
+
+    run_server(_asset_graph, host=host, port=port, with_ui=with_ui, say=click.echo)
+
+
+@main.command()
+@click.option("--start", type=DAY, required=True, help="First day, in UTC.")
+@click.option("--end", type=DAY, required=True, help="Last day, included.")
+@click.option("--exchanges", type=NAMES, default="", help="Fetch only these exchanges' feeds again.")
+@click.option("--symbols", type=NAMES, default="", help="Fetch only these canonical symbols again.")
+@click.option("--data-types", type=NAMES, default="", help="Fetch only these data types again.")
+@click.option("--refresh", is_flag=True, help="Fetch again what the lake has.")
+@click.option("--reason", default="", help="Why, for whoever looks at the job later.")
+@click.option("--request-id", help="The same id again gives the same job instead of another one.")
+@click.option("--wait", is_flag=True, help="Watch it until it has ended; the exit code is its outcome.")
+def backfill(wait: bool, exchanges: str, symbols: str, data_types: str, **fields: Any) -> None:
+    """Start a backfill. With --wait exit 0: all published, 1: failed or held days, 3: cancelled."""
+    from backfill_assets.progress import commands
+    from backfill_assets.progress.request import backfill_request
+
+    names = {"exchanges": _names(exchanges), "symbols": _names(symbols), "data_types": _names(data_types)}
+    request = backfill_request({**fields, **names})
+    with _backfills() as service:
+        job, is_new = service.create(request, commands.requester())
+        click.echo(commands.started(job, is_new=is_new))
+        if wait:
+            sys.exit(commands.wait(service, job.job_id, click.echo, _console()))
+        click.echo(f"backfill-assets status {job.job_id} shows how far it is")
+
+
+@main.command()
+@click.argument("job")
+@click.option("--json", "as_json", is_flag=True, help="With every day, as the API gives it.")
+def status(job: str, as_json: bool) -> None:
+    """Say how far a backfill is and what came of its days."""
+    from backfill_assets.progress import commands
+
+    with _backfills() as service:
+        service.refresh()
+        click.echo(service.status_json(job) if as_json else commands.status_text(service.status(job)))
+
+
+@main.command()
+@click.option("--limit", type=click.IntRange(1, 1_000), default=20, show_default=True, help="Of how many.")
+@click.option(
+    "--state",
+    type=click.Choice(["queued", "running", "canceling", "canceled", "succeeded", "failed"]),
+    help="Only those in this state.",
+)
+@click.option("--json", "as_json", is_flag=True, help="As the API gives them.")
+def recent(limit: int, state: Any, as_json: bool) -> None:
+    """List backfills, the newest first."""
+    from backfill_assets.progress import commands
+    from backfill_assets.progress.model import Jobs
+
+    with _backfills() as service:
+        service.refresh()
+        jobs = service.recent(limit, state)
+    if as_json:
+        click.echo(Jobs(jobs=tuple(jobs)).model_dump_json())
+    else:
+        commands.show_recent(jobs, _console())
+
+
+@main.command()
+@click.argument("job")
+def cancel(job: str) -> None:
+    """Stop a backfill: no further day starts, running ones are ended, finished ones stay."""
+    with _backfills() as service:
+        click.echo(f"{job} is {service.cancel(job).state}")
+
+
+@main.command()
+@click.argument("job")
+@click.option("--wait", is_flag=True, help="Watch it until it has ended, as backfill --wait does.")
+def retry(job: str, wait: bool) -> None:
+    """Run the failed, held, missing and cancelled days of a backfill again."""
+    from backfill_assets.progress import commands
+
+    with _backfills() as service:
+        service.refresh()
+        again = service.retry(job)
+        click.echo(f"{job} is {again.state}, attempt {again.attempt}")
+        if wait:
+            sys.exit(commands.wait(service, job, click.echo, _console()))
+
+
+@main.command()
 def doctor() -> None:
     """Check settings, reachability and permissions, and say what to mend."""
     from backfill_assets.doctor import examine
@@ -212,6 +360,28 @@ def doctor() -> None:
         plural = "s" if findings > 1 else ""
         msg = f"{findings} thing{plural} to mend"
         raise click.ClickException(msg)
+
+
+def _backfills() -> Any:
+    from backfill_assets.progress.database import database_url
+    from backfill_assets.progress.service import open_backfills
+
+    # First of all, since the graph takes seconds and whoever has no DAGSTER_HOME is to be told at once.
+    database_url()
+    return open_backfills(_asset_graph())
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # Names and numbers are not to be coloured as if they meant something.
+    return Console(highlight=False)
+
+
+def _asset_graph() -> Any:
+    from backfill_assets.definitions import defs
+
+    return defs.resolve_asset_graph()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ feed is stored is the lake's business, where it is fetched from is the Tardis cl
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,3 +74,24 @@ class ExpectedFeed:
 
     feed: Feed
     symbols: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedChoice:
+    """Some feeds of a day; an empty part leaves the choice open, so the empty choice is every feed."""
+
+    exchanges: tuple[str, ...] = ()
+    #: Canonical symbols, or groups such as ``SPOT``.
+    symbols: tuple[str, ...] = ()
+    data_types: tuple[str, ...] = ()
+
+    def has(self, feed: Feed, canonical: Collection[str]) -> bool:
+        """Whether the feed, whose rows carry these canonical symbols, is among them.
+
+        A grouped file is chosen by its group, or by any symbol in it, since it is fetched as a whole.
+        """
+        return (
+            (not self.exchanges or feed.exchange in self.exchanges)
+            and (not self.data_types or feed.data_type in self.data_types)
+            and (not self.symbols or not {feed.dataset_symbol, *canonical}.isdisjoint(self.symbols))
+        )

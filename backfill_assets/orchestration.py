@@ -16,6 +16,7 @@ import dagster as dg
 
 from backfill_assets.columns import Column
 from backfill_assets.failures import NotExportedYet, PermanentFailure, TransientFailure
+from backfill_assets.feeds import FeedChoice
 from backfill_assets.partitions import daily
 from backfill_assets.settings import (
     ProcessEnvironment,
@@ -32,6 +33,19 @@ STEP_RETRY_SECONDS: Final = 30.0
 LONGEST_STEP_WAIT_SECONDS: Final = 1_800.0
 #: Rows shown in a metadata table; the counts beside it are over all rows.
 TABLE_ROWS: Final = 50
+
+#: Tags of a backfill, and so of its runs. Which feeds to fetch again is told by tags and not by run
+#: configuration, since one configuration of a backfill would have to suit each of its assets.
+TAG_JOB: Final = "backfill_assets/job"
+TAG_ATTEMPT: Final = "backfill_assets/attempt"
+TAG_RANGE: Final = "backfill_assets/range"
+TAG_REQUEST: Final = "backfill_assets/request_id"
+TAG_REFRESH: Final = "backfill_assets/refresh"
+_CHOICE_TAGS: Final = {
+    "exchanges": "backfill_assets/exchanges",
+    "symbols": "backfill_assets/symbols",
+    "data_types": "backfill_assets/data_types",
+}
 
 
 class EnvironmentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -89,6 +103,44 @@ def failures_as_dagster() -> Iterator[None]:
         raise dg.RetryRequested(max_retries=STEP_RETRIES, seconds_to_wait=wait) from failure
     except PermanentFailure as failure:
         raise dg.Failure(description=str(failure), allow_retries=False) from failure
+
+
+def refresh_tags(choice: FeedChoice) -> dict[str, str]:
+    """The tags by which a run fetches these feeds again; ``refresh_of`` reads them."""
+    parts = {tag: ",".join(getattr(choice, part)) for part, tag in _CHOICE_TAGS.items()}
+    return {TAG_REFRESH: "true", **{tag: value for tag, value in parts.items() if value}}
+
+
+def refresh_of(tags: Mapping[str, str]) -> FeedChoice | None:
+    """Which feeds a run with these tags fetches again; None where none."""
+    if tags.get(TAG_REFRESH) != "true":
+        return None
+    parts = {part: tuple(filter(None, tags.get(tag, "").split(","))) for part, tag in _CHOICE_TAGS.items()}
+    return FeedChoice(**parts)
+
+
+def live_key(run_id: str) -> str:
+    """Key of a run's live progress in the instance's key-value store."""
+    return f"backfill_assets/live/{run_id}"
+
+
+def live_progress_writer(context: dg.AssetExecutionContext) -> Callable[[str], None]:
+    """A function that stores the run's live progress where ``progress.reader`` finds it.
+
+    The key-value store costs half of what a tag or an observation does. Progress is worth no failure: what
+    the storage refuses is logged.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    storage, key = context.instance.daemon_cursor_storage, live_key(context.run.run_id)
+
+    def write(text: str) -> None:
+        try:
+            storage.set_cursor_values({key: text})
+        except SQLAlchemyError as error:
+            context.log.warning("live progress was not stored: %s", " ".join(str(error).split())[:200])
+
+    return write
 
 
 def daily_checks(

@@ -346,10 +346,40 @@ class OverallSettings(_Strict):
         return self
 
 
+class OhlcvSettings(_Strict):
+    """Candles in a relational database as well, for services that read them by key."""
+
+    #: A SQLAlchemy address of Postgres or SQLite; ``dagster``: where Dagster keeps its records; empty: off.
+    url: str = ""
+    #: Made if there is none; short enough for the name of its index on Postgres.
+    table: str = Field(default="ohlcv", pattern=r"^[a-z_][a-z0-9_]{0,50}$")
+    #: Rows of one INSERT: larger ones are hardly faster, and each is held in memory.
+    batch_rows: int = Field(default=5_000, ge=1, le=100_000)
+    #: Empty: all of ``candles.timeframes``.
+    timeframes: tuple[Timeframe, ...] = ()
+
+
 class ScheduleSettings(_Strict):
     """When days are asked for."""
 
     look_back_days: int = Field(default=7, ge=1, le=31)
+
+
+class ServeSettings(_Strict):
+    """``backfill-assets serve``, and the backfills that are started through it or the command line."""
+
+    #: Without a token only loopback is served, since whoever reaches the server may start backfills.
+    host: str = "127.0.0.1"
+    #: Beside the Dagster UI's 3000.
+    port: int = Field(default=3080, ge=0, le=65_535)
+    #: Whoever changes something shows this bearer token; empty: nobody is asked.
+    token: str = "${BACKFILL_API_TOKEN:-}"
+    #: Days of one backfill: about two years, beyond which a slip of the keyboard is likelier.
+    max_days: int = Field(default=800, ge=1, le=10_000)
+    #: How often unfinished jobs are looked at.
+    refresh_seconds: float = Field(default=1, gt=0, le=60)
+    #: Where the Dagster UI is, for links; empty: no links, or /dagster with --with-ui.
+    dagster_url: str = ""
 
 
 class Settings(_Strict):
@@ -364,9 +394,19 @@ class Settings(_Strict):
     thresholds: ThresholdSettings = ThresholdSettings()
     comparison: ComparisonSettings = ComparisonSettings()
     overall: OverallSettings = OverallSettings()
+    ohlcv: OhlcvSettings = OhlcvSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    serve: ServeSettings = ServeSettings()
     #: How many feeds are decoded at once; 0 means one per processor.
     decode_threads: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _ohlcv_is_of_the_candles(self) -> Settings:
+        others = [t for t in self.ohlcv.timeframes if t not in self.candles.timeframes]
+        if others:
+            msg = f"ohlcv.timeframes: {', '.join(others)} must be among candles.timeframes"
+            raise ValueError(msg)
+        return self
 
 
 def settings_file(environment: str) -> Path:
@@ -417,7 +457,7 @@ def _first_error(path: Path, error: ValidationError) -> str:
     elif first["type"] == "missing":
         what = "is missing; add it (README, table of settings)"
     else:
-        shown = "a secret" if key.endswith("api_key") else repr(first["input"])
+        shown = "a secret" if key.endswith(("api_key", "token")) else repr(first["input"])
         what = f"{first['msg'].removeprefix('Value error, ')} (got {shown})"
     more = f"; and {len(others)} more" if others else ""
     return f"{path}: {key}: {what}{more}"

@@ -60,7 +60,7 @@ def shown(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return str(value) if isinstance(value, int) else f"{value:g}"
-    return ", ".join(value) if isinstance(value, tuple) else value or "empty"
+    return (", ".join(value) if isinstance(value, tuple) else value) or "empty"
 
 
 # --- settings and variables ------------------------------------------------------------------------------

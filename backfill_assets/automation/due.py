@@ -6,6 +6,7 @@ change that. A held day is not asked for again until something about it is new.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date, timedelta
 
 from backfill_assets.lake.manifests import load_day_record
@@ -44,7 +45,15 @@ def is_due(store: Store, day: str, settings: Settings) -> bool:
         return True
     if judged.scores.state == "held":
         return not _out(store, QUALITY.name, day) or _is_to_be_taken_back(store, judged)
-    return not all(_out(store, table, day) for table in _tables(judged)) or _is_outdated(store, judged)
+    data_types = {feed.feed.data_type for feed in judged.feeds}
+    return bool(unpublished_tables(store, day, data_types)) or _is_outdated(store, judged)
+
+
+def unpublished_tables(store: Store, day: str, data_types: Collection[str]) -> list[str]:
+    """The day's tables of which the ledger does not say that the partition is out."""
+    ticks = [TICKS[t].name for t in sorted(data_types)]
+    tables = [INSTRUMENTS.name, *ticks, CANDLES.name, COVERAGE.name, QUALITY.name]
+    return [table for table in tables if not _out(store, table, day)]
 
 
 def _is_to_be_taken_back(store: Store, judged: JudgedDay) -> bool:
@@ -58,12 +67,6 @@ def _is_outdated(store: Store, judged: JudgedDay) -> bool:
     return any(
         entry is not None and entry.fingerprint != ticks_fingerprint(table, judged) for table, entry in found
     )
-
-
-def _tables(judged: JudgedDay) -> list[str]:
-    types = {feed.feed.data_type for feed in judged.feeds}
-    ticks = [TICKS[data_type].name for data_type in sorted(types)]
-    return [INSTRUMENTS.name, *ticks, CANDLES.name, COVERAGE.name, QUALITY.name]
 
 
 def _out(store: Store, table: str, day: str) -> bool:

@@ -11,6 +11,7 @@ import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,7 @@ from backfill_assets.days import shift
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
 from backfill_assets.lake.gather import gather
-from backfill_assets.lake.listing import read_instruments
+from backfill_assets.lake.listing import InstrumentsManifest, load_instruments, read_table
 from backfill_assets.lake.manifests import (
     Partial,
     Version,
@@ -37,7 +38,7 @@ from backfill_assets.lake.manifests import (
     valid_partial,
 )
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.profiles import profile_of
 from backfill_assets.settings import Settings
 
 #: Raised when the kernels' results or the partials' columns change.
@@ -68,7 +69,7 @@ class FileOfTrades:
     @property
     def numeric_ids(self) -> bool:
         """Whether every row has an integer id."""
-        profile = FeedProfile.model_validate(self.version.profile)
+        profile = profile_of(self.version)
         return all(s.numeric_ids == s.rows for s in profile.symbols)
 
 
@@ -126,9 +127,7 @@ def ensure_partials(store: Store, file: FileOfTrades) -> Partial:
 
 def read_partials(store: Store, file: FileOfTrades) -> pa.Table:
     """The file's partials as a table of ``PARTIAL_SCHEMA``."""
-    partial = ensure_partials(store, file)
-    with store.local_copy(paths.candles_data(file.feed, file.day, partial.content)) as path:
-        return pq.read_table(path, schema=PARTIAL_SCHEMA)
+    return _stored_partials(store, file.feed, file.day, ensure_partials(store, file))
 
 
 def merged_candles(
@@ -156,8 +155,23 @@ def merged_candles(
         for file in accepted_files(store, file_day, settings)
         if exchange in (None, file.feed.exchange)
     ]
-    partials = gather(lambda file: read_partials(store, file), files, workers=WORKERS)
-    return day_of_candles(day, partials, timeframes or settings.candles.timeframes)
+    partials = gather(lambda file: ensure_partials(store, file), files, workers=WORKERS)
+    named = tuple((file.feed, file.day, partial) for file, partial in zip(files, partials, strict=True))
+    return _merged(store, day, tuple(timeframes or settings.candles.timeframes), named)
+
+
+#: A run asks for the same day many times: for its checks, its tables, its report, and as a neighbour.
+@lru_cache(maxsize=4)
+def _merged(
+    store: Store, day: str, timeframes: tuple[str, ...], named: tuple[tuple[Feed, str, Partial], ...]
+) -> pa.Table:
+    partials = gather(lambda file: _stored_partials(store, *file), named, workers=WORKERS)
+    return day_of_candles(day, partials, timeframes)
+
+
+def _stored_partials(store: Store, feed: Feed, day: str, partial: Partial) -> pa.Table:
+    with store.local_copy(paths.candles_data(feed, day, partial.content)) as path:
+        return pq.read_table(path, schema=PARTIAL_SCHEMA)
 
 
 def mismatches(store: Store, file: FileOfTrades) -> list[dict[str, object]]:
@@ -182,7 +196,7 @@ def _repeated_ids(store: Store, feed: Feed, day: str, version: Version) -> froze
     before = load_manifest(store, feed, shift(day, -1)).accepted
     if before is None or feed.is_grouped:
         return frozenset()
-    ours, theirs = (FeedProfile.model_validate(v.profile).symbols for v in (version, before))
+    ours, theirs = (profile_of(v).symbols for v in (version, before))
     if len(ours) != 1 or len(theirs) != 1:
         return frozenset()
     low, high = ours[0].id_min, theirs[0].id_max
@@ -210,14 +224,19 @@ def _ids_between(store: Store, feed: Feed, day: str, version: Version, low: int,
 
 def _contracts(store: Store, feed: Feed, day: str, symbols: Mapping[str, str]) -> dict[str, Contract]:
     """By canonical symbol, the contracts of the feed whose amounts are not base units."""
-    table = read_instruments(store, feed.exchange, day)
-    if table is None:
+    manifest = load_instruments(store, feed.exchange, day)
+    if manifest is None:
         return {}
+    return {symbols[name]: c for name, c in _derivatives(store, manifest) if name in symbols}
+
+
+@lru_cache(maxsize=64)
+def _derivatives(store: Store, manifest: InstrumentsManifest) -> tuple[tuple[str, Contract], ...]:
+    """By either name, the contracts of an exchange whose amounts are not base units."""
     columns = ["instrument_id", "dataset_symbol", "contract_multiplier", "inverse"]
-    found = {}
-    for row in table.select(columns).to_pylist():
+    found = []
+    for row in read_table(store, manifest).select(columns).to_pylist():
         contract = Contract(multiplier=row["contract_multiplier"] or 1.0, inverse=bool(row["inverse"]))
-        for name in (row["instrument_id"].upper(), row["dataset_symbol"]):
-            if name in symbols and contract != SPOT:
-                found[symbols[name]] = contract
-    return found
+        if contract != SPOT:
+            found += [(name, contract) for name in (row["instrument_id"].upper(), row["dataset_symbol"])]
+    return tuple(found)

@@ -41,7 +41,7 @@ from backfill_assets.quality.coverage import (
     save_coverage,
 )
 from backfill_assets.quality.day import JudgedFeed, judge
-from backfill_assets.quality.profiles import FeedProfile, Spike
+from backfill_assets.quality.profiles import Spike, profile_of
 from backfill_assets.quality.spikes import spike_evidence, unconfirmed_of
 from backfill_assets.settings import Settings
 
@@ -200,7 +200,7 @@ def _evidence(
         return (whole,), ()
     if judged.verdict.rows == 0:
         return ((), (whole,)) if judged.verdict.completeness_state == "proven" else ((), ())
-    profile = FeedProfile.model_validate(judged.accepted.profile)
+    profile = profile_of(judged.accepted)
     found = [s for s in profile.symbols if s.symbol == symbol]
     if len(found) != 1:
         return (), ()
@@ -223,7 +223,7 @@ def _neighbours_losses(
     lost: list[Range] = []
     for neighbour in (shift(day, -1), shift(day, 1)):
         accepted = load_manifest(store, feed, neighbour).accepted
-        profiles = FeedProfile.model_validate(accepted.profile).symbols if accepted else ()
+        profiles = profile_of(accepted).symbols if accepted else ()
         for profile in profiles:
             if profile.symbol == symbol:
                 kind = evidence_class(feed.exchange, neighbour, profile)

@@ -11,7 +11,8 @@ import json
 import random
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from functools import lru_cache
+from typing import Final, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -92,9 +93,15 @@ def update(
     raise Superseded(msg)
 
 
+@lru_cache(maxsize=512)
+def _parsed(model: type[BaseModel], data: bytes) -> BaseModel:
+    # The same bytes are the same document, and models are frozen: judging reads each manifest many times.
+    return model.model_validate_json(data)
+
+
 def _decode(store: Store, path: str, model: type[Model], data: bytes) -> Model:
     try:
-        return model.model_validate_json(data)
+        return cast("Model", _parsed(model, data))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

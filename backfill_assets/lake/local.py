@@ -58,6 +58,12 @@ class LocalStore:
         """The absolute directory."""
         return str(self._root)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LocalStore) and other.uri == self.uri
+
+    def __hash__(self) -> int:
+        return hash(self.uri)
+
     @property
     def parallel_reads(self) -> int:
         """One: a thread costs more than a read."""

@@ -41,6 +41,10 @@ class Store(Protocol):
     where a setting or a permission is wrong.
     """
 
+    def __hash__(self) -> int:
+        """Stores may be keys of what is remembered about them."""
+        ...
+
     @property
     def uri(self) -> str:
         """The root: an absolute directory or ``gs://bucket/prefix``, without a slash at the end."""

@@ -17,7 +17,7 @@ from backfill_assets.lake.manifests import FeedManifest, Version, load_manifest
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.baseline import Baseline, Symbols, load_baseline
 from backfill_assets.quality.listings import Owed, owed_on
-from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.profiles import profile_of
 from backfill_assets.quality.silences import JointSilence, joint_silences
 from backfill_assets.quality.spikes import spike_evidence
 from backfill_assets.quality.twins import Index, index_of, twins_of
@@ -83,7 +83,7 @@ def context_of(store: Store, feed: Feed, day: str, around: Surroundings) -> Cont
 def _last_ids(before: Version | None, feed: Feed, border_us: int) -> dict[str, tuple[int, int]]:
     if before is None:
         return {}
-    profile = FeedProfile.model_validate(before.profile)
+    profile = profile_of(before)
     return {
         s.dataset_symbol: (s.id_max, border_us - arrival_edges(profile, s, grouped=feed.is_grouped)[1])
         for s in profile.symbols
@@ -94,7 +94,7 @@ def _last_ids(before: Version | None, feed: Feed, border_us: int) -> dict[str, t
 def _first_ids(after: Version | None, feed: Feed, border_us: int) -> dict[str, tuple[int, int]]:
     if after is None:
         return {}
-    profile = FeedProfile.model_validate(after.profile)
+    profile = profile_of(after)
     return {
         s.dataset_symbol: (s.id_min, arrival_edges(profile, s, grouped=feed.is_grouped)[0] - border_us)
         for s in profile.symbols

@@ -33,7 +33,7 @@ from backfill_assets.quality.baseline import notional_of_feeds
 from backfill_assets.quality.choice import Choice, choose
 from backfill_assets.quality.consistency import consistency_of
 from backfill_assets.quality.context import Surroundings, context_of, surroundings
-from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.profiles import profile_of
 from backfill_assets.quality.restatement import Restatement, load_restatements
 from backfill_assets.quality.scores import DayScores, judge_day
 from backfill_assets.quality.verdict import (
@@ -174,7 +174,7 @@ def _judge_feed(
     context, rules = context_of(store, feed, day, around), rules_hash(thresholds)
 
     def verdict_on(version: Version, context: Context = context) -> Verdict:
-        profile = FeedProfile.model_validate(version.profile)
+        profile = profile_of(version)
         return judge_feed(feed, day, version.content, profile, context, thresholds)
 
     verdicts = {version.content: verdict_on(version) for version in found.versions}

@@ -18,7 +18,7 @@ from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import FeedManifest, Version, load_manifest
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.profiles import FeedProfile, Spike, SymbolProfile
+from backfill_assets.quality.profiles import Spike, SymbolProfile, profile_of
 
 
 class SpikeEvidence(BaseModel):
@@ -89,7 +89,7 @@ def unconfirmed_of(store: Store, feed: Feed, day: str) -> list[tuple[str | None,
     evidence = spike_evidence(store, feed, day, manifest).get(accepted.content)
     return [
         (symbol.symbol, spike)
-        for symbol in FeedProfile.model_validate(accepted.profile).symbols
+        for symbol in profile_of(accepted).symbols
         for spike in unconfirmed_spikes(symbol, evidence)
     ]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.manifests import FeedManifest, Version
-from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.profiles import profile_of
 from backfill_assets.quality.rules import violations
 from backfill_assets.settings import RowSettings
 
@@ -90,5 +90,5 @@ def _is_blamed(own: Place, other: Place, limits: RowSettings) -> bool:
 
 def _belongs(place: Place, limits: RowSettings) -> bool:
     """Whether the rows break no hard rule where they lie."""
-    profile = FeedProfile.model_validate(place.version.profile)
+    profile = profile_of(place.version)
     return not violations(profile, limits, grouped=Feed.parse(place.feed).is_grouped)

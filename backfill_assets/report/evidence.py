@@ -19,7 +19,7 @@ from backfill_assets.lake.manifests import Version
 from backfill_assets.quality.approvals import Approval
 from backfill_assets.quality.coverage import CoverageRecord
 from backfill_assets.quality.day import JudgedFeed
-from backfill_assets.quality.profiles import FeedProfile, Hole
+from backfill_assets.quality.profiles import FeedProfile, Hole, profile_of
 from backfill_assets.quality.restatement import Restatement
 from backfill_assets.quality.rules import quality, row_rules, rule_score
 from backfill_assets.quality.verdict import Verdict
@@ -125,7 +125,7 @@ def feed_report(
     """Everything about one feed; ``candles`` are those of the whole day."""
     feed, verdict = judged.feed, judged.verdict
     version = _judged_version(judged)
-    profile = FeedProfile.model_validate(version.profile) if version else None
+    profile = profile_of(version) if version else None
     names = sorted({name for _, name in judged.symbols})
     symbol = names[0] if len(names) == 1 else feed.dataset_symbol
     accepted = judged.accepted is not None

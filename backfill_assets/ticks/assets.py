@@ -1,16 +1,26 @@
 """The node ``ticks``: every expected feed of the day as one Parquet file with its profile and its verdict."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 from pydantic import Field
 
 from backfill_assets.failures import PermanentFailure, TransientFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.resource import LakeResource
-from backfill_assets.orchestration import OWNERS, STEP_RETRIES, failures_as_dagster, table_metadata
+from backfill_assets.orchestration import (
+    OWNERS,
+    STEP_RETRIES,
+    failures_as_dagster,
+    live_progress_writer,
+    refresh_of,
+    table_metadata,
+)
 from backfill_assets.partitions import daily
 from backfill_assets.quality.day import JudgedDay, judge_with_neighbours
 from backfill_assets.tardis.resource import TardisResource
 from backfill_assets.ticks.fetch import FeedOutcome, FetchReport, expected_feeds, fetch_day
+from backfill_assets.ticks.live import LiveProgress
 from backfill_assets.ticks.restated import compare_versions
 from backfill_assets.ticks.witnesses import ask_witnesses
 
@@ -41,13 +51,15 @@ def ticks(
 ) -> dg.MaterializeResult[None]:
     """One Parquet file per feed."""
     day = context.partition_key
+    live = LiveProgress(live_progress_writer(context))
 
     def progress(outcome: FeedOutcome, done: int, total: int) -> None:
         context.log.info("%s %d/%d %s %s %s", day, done, total, outcome.feed, outcome.state, outcome.reason)
+        live(outcome, done, total)
 
     with failures_as_dagster():
         settings, store = lake.settings(), lake.store()
-        refresh = _refresh(config, list(expected_feeds(store, day)))
+        refresh = _refresh(config, context.run.tags, expected_feeds(store, day))
         report = fetch_day(store, tardis.client(), day, settings, refresh=refresh, progress=progress)
         ask_witnesses(store, day, settings)
         compare_versions(store, day)
@@ -58,7 +70,16 @@ def ticks(
     )
 
 
-def _refresh(config: TicksConfig, expected: list[Feed]) -> list[Feed]:
+def _refresh(
+    config: TicksConfig, tags: Mapping[str, str], expected: Mapping[Feed, Mapping[str, str]]
+) -> list[Feed]:
+    """The feeds to fetch again: those of the configuration, and those that the run's tags choose."""
+    choice = refresh_of(tags)
+    chosen = [feed for feed, symbols in expected.items() if choice and choice.has(feed, symbols.values())]
+    return list(dict.fromkeys([*_configured(config, list(expected)), *chosen]))
+
+
+def _configured(config: TicksConfig, expected: list[Feed]) -> list[Feed]:
     known = {str(feed): feed for feed in expected}
     unknown = sorted(set(config.feeds) - known.keys())
     if unknown:
@@ -87,6 +108,7 @@ def _metadata(report: FetchReport, judged: JudgedDay) -> dict[str, dg.MetadataVa
     return {
         "dagster/row_count": sum(outcome.rows for outcome in report.outcomes),
         "raw_bytes": sum(outcome.raw_bytes for outcome in report.outcomes),
+        "fetched_bytes": sum(outcome.raw_bytes for outcome in report.of("fetched")),
         **{f"feeds_{state}": len(report.of(state)) for state in states},
         "feeds": table_metadata(
             [

@@ -18,7 +18,7 @@ from backfill_assets.lake.gather import gather
 from backfill_assets.lake.manifests import FeedManifest, Version, load_day_record, load_manifest, valid
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.differences import TRADE_COLUMNS, compare_rows, compare_trades
-from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.profiles import profile_of
 from backfill_assets.quality.restatement import (
     Restatement,
     RestatementRecord,
@@ -88,5 +88,5 @@ def _groups(file: pq.ParquetFile, columns: tuple[str, ...] | None = None) -> Ite
 
 
 def _numeric_ids(version: Version) -> bool:
-    profile = FeedProfile.model_validate(version.profile)
+    profile = profile_of(version)
     return all(s.numeric_ids == s.rows for s in profile.symbols)

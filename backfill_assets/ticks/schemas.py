@@ -11,7 +11,7 @@ from backfill_assets.columns import arrow_schema
 from backfill_assets.lake import paths
 from backfill_assets.lake.manifests import FeedManifest, Version
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.profiles import profile_of
 from backfill_assets.tardis.columns import tick_columns
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def profile_row(
     store: Store, feed: Feed, day: str, manifest: FeedManifest, version: Version
 ) -> dict[str, Any]:
     """The counts of one stored file: by its profile, by its manifest, and by the file itself."""
-    profile = FeedProfile.model_validate(version.profile)
+    profile = profile_of(version)
     with store.local_copy(paths.ticks_data(feed, day, version.content)) as path:
         footer = pq.read_metadata(path)
         stored = footer.schema.to_arrow_schema()

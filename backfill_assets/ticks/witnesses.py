@@ -22,7 +22,7 @@ from backfill_assets.lake import paths
 from backfill_assets.lake.gather import gather
 from backfill_assets.lake.manifests import FeedManifest, Version, load_day_record, load_manifest
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
+from backfill_assets.quality.profiles import SymbolProfile, profile_of
 from backfill_assets.quality.reference import ReferenceCandles, reference_of
 from backfill_assets.quality.spikes import SpikeEvidence, SpikeRecord, load_spikes, save_spikes, spikes_key
 from backfill_assets.settings import RowSettings, Settings
@@ -114,7 +114,7 @@ def _ask_about(market: _Market, feed: Feed, manifest: FeedManifest) -> int:
     known = before.versions if before else {}
     answers, asked = {}, 0
     for key, version in versions.items():
-        symbols = [s for s in FeedProfile.model_validate(version.profile).symbols if s.spikes and s.symbol]
+        symbols = [s for s in profile_of(version).symbols if s.spikes and s.symbol]
         inputs = _inputs(market, feed, symbols)
         if key in known and known[key].inputs == inputs:
             answers[key] = known[key]

@@ -225,8 +225,7 @@ def count_submission(
         The table has had its loads of this UTC day; it names the next one.
     """
     moment = now()
-    today = f"submissions/{table}/{moment.date().isoformat()}/"
-    used = sum(1 for _ in store.list(today))
+    today, used = _submitted(table, moment), submissions(store, table, moment)
     if used >= limit:
         tomorrow = moment.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
         wait = tomorrow + _AFTER_MIDNIGHT - moment
@@ -240,6 +239,15 @@ def count_submission(
         for path in list(store.list(f"submissions/{table}/")):
             if path < today:
                 store.delete(path)
+
+
+def submissions(store: Store, table: str, moment: datetime) -> int:
+    """How many loads of the table were submitted on this UTC day."""
+    return sum(1 for _ in store.list(_submitted(table, moment)))
+
+
+def _submitted(table: str, moment: datetime) -> str:
+    return f"submissions/{table}/{moment.date().isoformat()}/"
 
 
 def _held(current: Entry | None, table: str, day: str, generation: int) -> Entry:

@@ -1,7 +1,7 @@
 """A real browser without a screen: Debian's Chromium, driven by Selenium over its own driver.
 
 Selenium would fetch a driver where it finds none; here the driver and the browser are named, so nothing is
-fetched. Pages are opened from files, as a person opens a report that was sent to them.
+fetched. Pages are opened from files, as a person opens a report that was sent to them, or from a server.
 """
 
 from __future__ import annotations
@@ -41,9 +41,15 @@ class Browser:
     complaints: list[str] = field(default_factory=list)
 
     def open(
-        self, file: Path, *, width: int = 1280, height: int = 900, dark: bool = False, fragment: str = ""
+        self,
+        file: Path | str,
+        *,
+        width: int = 1280,
+        height: int = 900,
+        dark: bool = False,
+        fragment: str = "",
     ) -> None:
-        """Show the file in a window of that size, to a reader who prefers light or dark."""
+        """Show the file or address in a window of that size, to a reader who prefers light or dark."""
         self.driver.get("about:blank")
         self.listen()
         self.requests.clear()
@@ -59,7 +65,7 @@ class Browser:
             "Emulation.setEmulatedMedia",
             features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
         )
-        self.driver.get(file.as_uri() + fragment)
+        self.driver.get((file if isinstance(file, str) else file.as_uri()) + fragment)
         self.listen()
 
     def listen(self) -> None:

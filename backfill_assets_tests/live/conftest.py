@@ -35,6 +35,7 @@ class Bench:
     read: Callable[[], list[dict[str, Any]]]
     tamper: Callable[[], None]
     file: Callable[..., LoadFile]
+    kind: str = "bigquery"
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +106,16 @@ def bench(
         tamper,
         to_bucket if request.param == "gs" else load_file,
     )
+    warehouse.close()
+
+
+@pytest.fixture
+def publishing(bigquery_settings: BigQueryWarehouse, bigquery_client: Any) -> Iterator[Bench]:
+    """Without any table, for what makes its own."""
+    from warehouse_samples import load_file
+
+    warehouse = open_warehouse(bigquery_settings)
+    yield Bench(warehouse, bigquery_settings, bigquery_client, list, lambda: None, load_file)
     warehouse.close()
 
 

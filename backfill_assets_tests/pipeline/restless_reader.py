@@ -83,7 +83,23 @@ class RestlessReader:
             if self._is_new(file):
                 yield from self._judge(file.parent.name, file.stem, pq.read_table(file).num_rows)
 
-    def _views(self) -> Iterator[str]:
+    def _views(self) -> list[str]:
+        """DuckDB opens a file by its name twice in a query: one that was replaced in between may fail it.
+
+        It fails, then; what it must never do is to show rows that were never published.
+        """
+        before = self._files()
+        try:
+            return list(self._shown())
+        except duckdb.Error:
+            if self._files() == before:
+                raise
+            return []
+
+    def _files(self) -> set[tuple[Path, int]]:
+        return {(path, path.stat().st_ino) for path in partitions(self.warehouse)}
+
+    def _shown(self) -> Iterator[str]:
         database = self.warehouse / "warehouse.duckdb"
         if not database.exists():
             return

@@ -7,8 +7,10 @@ fails the suite.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
+import sqlite3
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -793,6 +795,35 @@ def rows_lie_in_another_order(pipeline):
 def sums_differ_as_orders_of_addition_do(pipeline):
     change_partition(pipeline, "trades", set_where(BUCKET >= 0, amount=pl.col("amount") * (1 + 1e-12)))
     change_partition(pipeline, "candles", set_where(BUCKET >= 0, volume=pl.col("volume") * (1 - 1e-12)))
+
+
+# --- the OHLCV table ---------------------------------------------------------------------------------------
+
+
+def change_ohlcv(pipeline, statement):
+    """The day's candles are written to a database of services, and somebody changes them there."""
+    database = pipeline.folder / "services.db"
+    settings = yaml.safe_load(pipeline.file.read_text())
+    pipeline.file.write_text(yaml.safe_dump({**settings, "ohlcv": {"url": f"sqlite:///{database}"}}))
+    assert pipeline.run(DAY, select=["ohlcv"]).success
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        assert connection.execute(statement).rowcount > 0
+
+
+@turns_red("ohlcv:equals_lake", "binance/BTC-USDT")
+def a_candle_was_deleted_for_the_services(pipeline):
+    market = "exchange = 'binance' and symbol = 'BTC-USDT' and timeframe = '1d'"
+    change_ohlcv(pipeline, f"delete from ohlcv where {market}")
+
+
+@turns_red("ohlcv:equals_lake", "sum of volume")
+def a_volume_was_changed_for_the_services(pipeline):
+    change_ohlcv(pipeline, "update ohlcv set volume = volume * 2 where timeframe = '1h'")
+
+
+@stays_green("ohlcv:equals_lake")
+def the_services_have_other_times_of_writing(pipeline):
+    change_ohlcv(pipeline, "update ohlcv set updated_at = updated_at")
 
 
 # --- the tests --------------------------------------------------------------------------------------------

@@ -1,0 +1,49 @@
+"""How long runs of days took, from Dagster's run records: what estimates are measured by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import dagster as dg
+
+from backfill_assets.partitions import daily
+
+#: The latest runs are enough for quartiles, and older ones tell of another machine or universe.
+RUNS_CONSIDERED: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRun:
+    """A run of one day that succeeded."""
+
+    day: str
+    started: datetime
+    ended: datetime
+
+    @property
+    def seconds(self) -> float:
+        """From the first step's start to the end, without the time in the queue."""
+        return (self.ended - self.started).total_seconds()
+
+
+def measured_runs(instance: dg.DagsterInstance, limit: int = RUNS_CONSIDERED) -> list[MeasuredRun]:
+    """The latest successful runs of days, newest first."""
+    succeeded = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])
+    found = []
+    for record in instance.get_run_records(succeeded, limit=limit):
+        day = record.dagster_run.tags.get("dagster/partition")
+        if day is None or not daily.has_partition_key(day) or not record.start_time or not record.end_time:
+            continue
+        started, ended = (datetime.fromtimestamp(t, tz=UTC) for t in (record.start_time, record.end_time))
+        found.append(MeasuredRun(day, started, ended))
+    return found
+
+
+def runs_at_once(instance: dg.DagsterInstance) -> int | None:
+    """How many runs the instance's queue lets run; None where it has no limit, 1 where it has no queue."""
+    queue = instance.get_concurrency_config().run_queue_config
+    if queue is None:
+        return 1
+    return queue.max_concurrent_runs if queue.max_concurrent_runs >= 0 else None

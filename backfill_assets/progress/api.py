@@ -1,0 +1,214 @@
+"""The HTTP interface: each route is one method of ``service``, and nothing else.
+
+Versioned under ``/api/v1``; ``/openapi.json`` describes it, and ``/docs`` is a page to try it on.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.concurrency import run_in_threadpool
+
+from backfill_assets.progress import problems
+from backfill_assets.progress.events import changes, seen_revision
+from backfill_assets.progress.explorer import explorer_router
+from backfill_assets.progress.guard import may_change
+from backfill_assets.progress.metrics import MeasureRequests, Metrics
+from backfill_assets.progress.model import (
+    FINAL_JOB_STATES,
+    BackfillRequest,
+    Calendar,
+    Day,
+    Job,
+    Jobs,
+    JobState,
+    JobStatus,
+    Name,
+    Problem,
+)
+from backfill_assets.progress.page.routes import page_router
+from backfill_assets.progress.plan import Plan
+from backfill_assets.progress.service import Backfills
+
+_JSON: Final = "application/json"
+_PREFIX: Final = "/api/v1"
+_DESCRIPTION: Final = (
+    "Backfills of daily market data: start them, see how far they are and what came of each day. "
+    "A job is one of Dagster's backfills; errors are RFC 9457 problem details."
+)
+
+
+def create_app(service: Backfills, *, token: str = "") -> FastAPI:
+    """API and page over a service that somebody keeps fresh; ``token`` guards every changing call."""
+    metrics = Metrics(service)
+    app = FastAPI(
+        title="backfill-assets",
+        version=version("backfill-assets"),
+        description=_DESCRIPTION,
+        responses=problems.responses(500, 503),
+        docs_url=None,
+        redoc_url=None,
+    )
+    problems.install(app)
+    app.add_middleware(MeasureRequests, metrics=metrics)
+    app.include_router(_reading(service))
+    app.include_router(_changing(service, token))
+    app.include_router(_operating(service, metrics))
+    app.include_router(page_router(service, token=token))
+    app.include_router(explorer_router())
+    _describe_problems(app)
+    return app
+
+
+def _changing(service: Backfills, token: str) -> APIRouter:
+    router = APIRouter(
+        prefix=_PREFIX,
+        tags=["backfill"],
+        dependencies=[Depends(may_change(token))],
+        responses=problems.responses(401, 403, 413),
+    )
+
+    @router.post(
+        "/backfill",
+        status_code=202,
+        response_model=Job,
+        responses={
+            200: {"model": Job, "description": "The job that this request_id has made before."},
+            **problems.responses(400, 409, 422),
+        },
+    )
+    def create(
+        request: Request,
+        body: BackfillRequest,
+        response: Response,
+        x_requester: Annotated[str, Header(max_length=200, description="Who asks, for the record.")] = "",
+    ) -> Job:
+        """Start a backfill. The same request_id again gives the same job."""
+        who = x_requester or (request.client.host if request.client else "")
+        job, is_new = service.create(body, who)
+        response.status_code = 202 if is_new else 200
+        response.headers["Location"] = job.links.self
+        return job
+
+    @router.post("/backfill/{job_id}/cancel", status_code=202, responses=problems.responses(404, 409, 422))
+    def cancel(job_id: str) -> Job:
+        """Stop the job: no further day starts and the running ones are ended. Finished days stay."""
+        return service.cancel(job_id)
+
+    @router.post("/backfill/{job_id}/retry", status_code=202, responses=problems.responses(404, 409, 422))
+    def retry(job_id: str) -> Job:
+        """Run the failed, held, missing and cancelled days again, as the job's next attempt."""
+        return service.retry(job_id)
+
+    return router
+
+
+def _reading(service: Backfills) -> APIRouter:
+    router = APIRouter(prefix=_PREFIX, tags=["backfill"])
+
+    @router.get("/backfill/status/{job_id}", response_model=JobStatus, responses=problems.responses(404, 422))
+    def status(job_id: str) -> Response:
+        """The job with each of its days."""
+        return Response(service.status_json(job_id), media_type=_JSON)
+
+    @router.get("/backfill/recent", responses=problems.responses(422))
+    def recent(limit: Annotated[int, Query(ge=1, le=1_000)] = 20, state: JobState | None = None) -> Jobs:
+        """Jobs, the newest first."""
+        return Jobs(jobs=tuple(service.recent(limit, state)))
+
+    @router.get("/plan", responses=problems.responses(422))
+    def plan(
+        start: Annotated[Day, Query(description="First day, in UTC.")],
+        end: Annotated[Day, Query(description="Last day, included.")],
+        exchanges: Annotated[list[Name], Query(max_length=100)] = [],  # noqa: B006
+        symbols: Annotated[list[Name], Query(max_length=1_000)] = [],  # noqa: B006
+        data_types: Annotated[list[Name], Query(max_length=100)] = [],  # noqa: B006
+        refresh: bool = False,
+    ) -> Plan:
+        """What such a backfill would fetch, load, store and take; nothing is started."""
+        return service.plan(
+            BackfillRequest(
+                start=start,
+                end=end,
+                exchanges=tuple(exchanges),
+                symbols=tuple(symbols),
+                data_types=tuple(data_types),
+                refresh=refresh,
+            )
+        )
+
+    @router.get("/days", responses=problems.responses(422))
+    def days(
+        first: Annotated[Day, Query(alias="from", description="First day.")],
+        last: Annotated[Day, Query(alias="to", description="Last day, included.")],
+    ) -> Calendar:
+        """The calendar: what may be read in the warehouse, and which feeds are left out."""
+        return Calendar(days=tuple(service.days(first, last)))
+
+    @router.get(
+        "/backfill/{job_id}/events",
+        response_class=StreamingResponse,
+        responses={
+            200: {
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "description": "An event per change: its data is the job, its id the revision.",
+            },
+            204: {"description": "The job has ended and nothing is newer than Last-Event-ID."},
+            **problems.responses(404, 422),
+        },
+    )
+    async def events(job_id: str, last_event_id: Annotated[str | None, Header()] = None) -> Response:
+        """The job's changes as server-sent events, until it has ended."""
+        seen = seen_revision(last_event_id)
+        job = await run_in_threadpool(service.job, job_id)
+        if job.state in FINAL_JOB_STATES and job.revision <= seen:
+            return Response(status_code=204)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(
+            changes(service, job_id, seen), media_type="text/event-stream", headers=headers
+        )
+
+    return router
+
+
+def _operating(service: Backfills, metrics: Metrics) -> APIRouter:
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/healthz", response_class=PlainTextResponse)
+    async def healthz() -> str:
+        """The process answers."""
+        return "ok\n"
+
+    @router.get("/readyz", response_class=PlainTextResponse)
+    def readyz(request: Request) -> Response:
+        """The database answers and Dagster's daemon is alive; 503 says what is not."""
+        troubles = service.troubles()
+        if troubles:
+            return problems.problem(request, 503, "; ".join(troubles))
+        return PlainTextResponse("ready\n")
+
+    @router.get("/metrics", response_class=PlainTextResponse)
+    def read_metrics() -> Response:
+        """For Prometheus."""
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Put the schema of problems into the OpenAPI document, which the routes' entries point at."""
+    original = app.openapi
+
+    def openapi() -> dict[str, object]:
+        document = original()
+        schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas |= schema.pop("$defs", {})
+        schemas["Problem"] = schema
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,176 @@
+"""What ``backfill-assets backfill``, ``status``, ``recent``, ``cancel``, ``retry`` do: the service, in words.
+
+They call the same service as the API, in their own process, over the instance in ``DAGSTER_HOME``; no server
+is needed, only the daemon that runs the days. Whoever waits keeps the progress fresh meanwhile, and whoever
+asks brings it up to date first.
+"""
+
+from __future__ import annotations
+
+import getpass
+import platform
+import time
+from collections.abc import Callable
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from backfill_assets.days import utc_now
+from backfill_assets.progress.model import (
+    FINAL_JOB_STATES,
+    RETRIED_DAY_STATES,
+    UNFINISHED_DAY_STATES,
+    DayStatus,
+    Job,
+    JobStatus,
+)
+from backfill_assets.progress.page.view import JOB_STATES, STATES, count, days_words, eta_words
+from backfill_assets.progress.plan_text import bytes_text
+from backfill_assets.progress.service import Backfills
+
+#: Exit codes of whoever waits; click's own for a wrong call is 2, and 130 is a shell's for an interrupt.
+EXIT_CODES: Final = {"succeeded": 0, "failed": 1, "canceled": 3}
+INTERRUPTED: Final = 130
+#: Days that are told one by one at the end.
+_DAYS_TOLD: Final = 20
+
+Say = Callable[[str], None]
+
+
+def requester() -> str:
+    """Who asks, for the record of the job."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        # A container's user without a name.
+        user = "somebody"
+    return f"{user}@{platform.node()}"
+
+
+def started(job: Job, *, is_new: bool) -> str:
+    """What to say of a job that was just asked for."""
+    days = f"{_range(job)}, {count(job.total_days, 'day')}"
+    if not is_new:
+        return f"{job.job_id}: {days}; this request_id has made it before, it is {job.state}"
+    return f"{job.job_id}: {days}"
+
+
+def wait(service: Backfills, job_id: str, say: Say, console: Console) -> int:
+    """Watch the job until it has ended; returns the exit code.
+
+    On a terminal a bar, elsewhere a line per day that has ended. An interrupt ends the watching alone.
+    """
+    try:
+        job = _watch(service, job_id, say, console)
+    except KeyboardInterrupt:
+        say(
+            f"{job_id} goes on without this command: backfill-assets status {job_id} watches it, "
+            f"backfill-assets cancel {job_id} stops it"
+        )
+        return INTERRUPTED
+    say(_outcome(job))
+    return EXIT_CODES[job.state]
+
+
+def _watch(service: Backfills, job_id: str, say: Say, console: Console) -> JobStatus:
+    told: set[str] = set()
+    warned: set[str] = set()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[words]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(job_id, total=100, words="")
+        show = bar.console.print if console.is_terminal else say
+        while True:
+            service.refresh()
+            job = service.status(job_id)
+            for day in job.days:
+                if day.day not in told and day.attempt == job.attempt and _has_ended(day):
+                    told.add(day.day)
+                    show(f"{day.day} {STATES[day.state][0]} {day.state}{_why(day)}")
+            for warning in set(job.warnings) - warned:
+                warned.add(warning)
+                show(f"! {warning}")
+            _show(bar, task, job)
+            if job.state in FINAL_JOB_STATES:
+                return job
+            time.sleep(service.settings.serve.refresh_seconds)
+
+
+def _show(bar: Progress, task: TaskID, job: Job) -> None:
+    words = f"{job.finished_days}/{count(job.total_days, 'day')}"
+    eta = eta_words(job, utc_now()) if job.eta else ""
+    bar.update(task, completed=job.percent, words=f"{words} {eta}".strip())
+
+
+def _has_ended(day: DayStatus) -> bool:
+    return day.state not in UNFINISHED_DAY_STATES
+
+
+def _why(day: DayStatus) -> str:
+    reasons = day.truth.reasons if day.truth else ()
+    blocking = [f"check {c.check}" for c in day.failed_checks if c.blocking and c.severity == "ERROR"]
+    first = [*blocking, *([day.failure] if day.failure else []), *reasons][:1]
+    return f": {first[0]}" if first and day.state != "published" else ""
+
+
+def _outcome(job: Job) -> str:
+    why = f": {job.failure}" if job.failure else f": {days_words(job.days_by_state)}"
+    hint = f"; backfill-assets retry {job.job_id} runs them again" if job.state == "failed" else ""
+    return f"{job.job_id} {job.state}{why}{hint}"
+
+
+def status_text(job: JobStatus) -> str:
+    """The job as a person reads it."""
+    lines = [f"{job.job_id}  {_range(job)}  {JOB_STATES[job.state]} {job.state}, {job.percent:g} %"]
+    if job.attempt > 1:
+        lines[0] += f", attempt {job.attempt}"
+    lines.append(f"  days     {days_words(job.days_by_state)}")
+    if job.state not in FINAL_JOB_STATES:
+        lines.append(f"  left     {eta_words(job, utc_now())}")
+    if job.throughput.days_per_hour:
+        speed = f"  speed    {job.throughput.days_per_hour:.3g} days an hour"
+        rate = job.throughput.bytes_per_second
+        lines.append(speed + (f", {bytes_text(rate)}/s" if rate else ""))
+    by = f" by {job.requester}" if job.requester else ""
+    lines.append(f"  started  {job.created:%Y-%m-%d %H:%M} UTC{by}")
+    if job.request.reason:
+        lines.append(f"  reason   {job.request.reason}")
+    lines += [f"  !        {text}" for text in ([job.failure] if job.failure else []) + [*job.warnings]]
+    for day in job.running:
+        done = f"{day.progress.done} of {count(day.progress.total, 'feed')}" if day.progress else "starting"
+        lines.append(f"  {day.day} {STATES['running'][0]} running: {done}")
+    bad = [day for day in job.days if day.state in RETRIED_DAY_STATES | {"degraded"}]
+    lines += [f"  {day.day} {STATES[day.state][0]} {day.state}{_why(day)}" for day in bad[:_DAYS_TOLD]]
+    if len(bad) > _DAYS_TOLD:
+        lines.append(f"  and {len(bad) - _DAYS_TOLD} more: --json has every day")
+    return "\n".join(lines)
+
+
+def show_recent(jobs: list[Job], console: Console) -> None:
+    """A table of jobs."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("job", "days", "state", "%", "outcome", "started", "reason"):
+        table.add_column(name, justify="right" if name == "%" else "left", overflow="fold")
+    for job in jobs:
+        table.add_row(
+            job.job_id,
+            _range(job),
+            f"{JOB_STATES[job.state]} {job.state}",
+            f"{job.percent:.0f}",
+            days_words(job.days_by_state),
+            f"{job.created:%Y-%m-%d %H:%M}",
+            job.request.reason,
+        )
+    console.print(table if jobs else "no backfill yet: backfill-assets backfill starts one")
+
+
+def _range(job: Job) -> str:
+    request = job.request
+    return f"{request.start} to {request.end}" if request.start != request.end else f"{request.start}"

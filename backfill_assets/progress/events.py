@@ -1,0 +1,45 @@
+"""A job's changes as server-sent events.
+
+Each event is the whole job as it then is, and its id is the job's revision. So whoever comes back with the
+last id it saw (``Last-Event-ID``) misses nothing that still matters, from whichever service; changes that
+follow faster than they are looked for are told together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from starlette.concurrency import run_in_threadpool
+
+from backfill_assets.progress.model import FINAL_JOB_STATES
+from backfill_assets.progress.service import Backfills
+
+SECONDS_BETWEEN_LOOKS: Final = 0.5
+#: Comments keep proxies from closing a silent connection; the usual limit is 60 s.
+SECONDS_BETWEEN_HEARTBEATS: Final = 15.0
+
+
+def seen_revision(last_event_id: str | None) -> int:
+    """The revision of ``Last-Event-ID``; 0, which is before all, where it is none of ours."""
+    text = last_event_id or ""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+
+
+async def changes(service: Backfills, job_id: str, seen: int) -> AsyncIterator[str]:
+    """Events newer than ``seen``, until the job has ended."""
+    silent = 0.0
+    yield "retry: 2000\n\n"
+    while True:
+        if await run_in_threadpool(service.revision, job_id) > seen:
+            job = await run_in_threadpool(service.job, job_id)
+            seen, silent = job.revision, 0.0
+            yield f"id: {job.revision}\nevent: job\ndata: {job.model_dump_json()}\n\n"
+            if job.state in FINAL_JOB_STATES:
+                return
+        elif silent >= SECONDS_BETWEEN_HEARTBEATS:
+            silent = 0.0
+            yield ": still here\n\n"
+        await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+        silent += SECONDS_BETWEEN_LOOKS

@@ -1,0 +1,89 @@
+"""What Prometheus reads at ``/metrics``: the jobs, the refreshing, the requests, the process.
+
+A registry of its own per app, since the default one is shared by whatever else the process imports.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backfill_assets.progress.model import FINAL_JOB_STATES
+from backfill_assets.progress.service import UNFINISHED, Backfills
+
+#: Statuses are to be answered within 0.2 s.
+_BUCKETS: Final = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class Metrics:
+    """One registry with all of them."""
+
+    def __init__(self, service: Backfills) -> None:
+        self.registry: Final = CollectorRegistry()
+        self.registry.register(_Jobs(service))
+        ProcessCollector(registry=self.registry)
+        labels = ("method", "route", "status")
+        self.requests: Final = Counter(
+            "backfill_http_requests", "Requests answered.", labels, registry=self.registry
+        )
+        self.seconds: Final = Histogram(
+            "backfill_http_request_seconds",
+            "Until the answer began.",
+            ("method", "route"),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+
+
+class _Jobs(Collector):
+    def __init__(self, service: Backfills) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Jobs by state, and when they were last brought up to date."""
+        jobs = GaugeMetricFamily("backfill_jobs", "Jobs by state.", labels=["state"])
+        counts = self._service.counts()
+        for state in (*UNFINISHED, *sorted(FINAL_JOB_STATES)):
+            jobs.add_metric([state], counts.get(state, 0))
+        yield jobs
+        refreshed = self._service.refreshed
+        if refreshed is not None:
+            yield GaugeMetricFamily(
+                "backfill_refreshed_timestamp_seconds",
+                "When unfinished jobs were last brought up to date.",
+                value=refreshed.timestamp(),
+            )
+
+
+class MeasureRequests:
+    """ASGI middleware: counts answers by route, so that a wrong address makes no new series."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and measure until its answer begins."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+
+        async def measured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "(none)")
+                method = scope["method"] if scope["method"] in _METHODS else "(other)"
+                self._metrics.requests.labels(method, route, str(message["status"])).inc()
+                self._metrics.seconds.labels(method, route).observe(time.perf_counter() - began)
+            await send(message)
+
+        await self._app(scope, receive, measured)
+
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -1,0 +1,280 @@
+"""What crosses the API: requests, jobs, days, feeds and problems, as frozen pydantic models.
+
+``service`` makes and returns them, ``api`` publishes them in its OpenAPI document, the page and the command
+line read them. Nothing here reads anything. Field descriptions are the API's documentation.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Annotated, Final, Literal
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+JobState = Literal["queued", "running", "canceling", "canceled", "succeeded", "failed"]
+#: States that a job leaves by a retry only.
+FINAL_JOB_STATES: Final[frozenset[str]] = frozenset({"canceled", "succeeded", "failed"})
+
+#: Of a day within a job: ``waiting`` (no run yet), ``queued`` and ``running`` (its run), ``failed`` (its run
+#: or a blocking check failed), ``canceled``, else what the lake and the warehouse say of it.
+DayState = Literal[
+    "waiting", "queued", "running", "published", "degraded", "held", "missing", "failed", "canceled"
+]
+UNFINISHED_DAY_STATES: Final[frozenset[str]] = frozenset({"waiting", "queued", "running"})
+#: What a retry runs again.
+RETRIED_DAY_STATES: Final[frozenset[str]] = frozenset({"failed", "held", "missing", "canceled"})
+
+#: Of a day whatever ran it: what may be read in the warehouse.
+Outcome = Literal["published", "degraded", "held", "missing"]
+
+AssetState = Literal["waiting", "running", "materialized", "failed", "skipped"]
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+Names = Annotated[tuple[Name, ...], Field(max_length=1_000)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _as_written(value: object) -> object:
+    """Refuse what pydantic also takes for a date: numbers of seconds, and times at midnight."""
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        msg = f"'{value[:50]}' is not a day: write it as YYYY-MM-DD, for example 2024-01-01"
+        raise ValueError(msg)
+    if not isinstance(value, str | date):
+        msg = "write a day as text, as YYYY-MM-DD, for example 2024-01-01"
+        raise ValueError(msg)
+    return value
+
+
+#: A UTC day.
+Day = Annotated[date, BeforeValidator(_as_written)]
+
+
+class BackfillRequest(_Model):
+    """What is to be run: days, and optionally which of their feeds to fetch again."""
+
+    start: Day = Field(description="First day, in UTC.")
+    end: Day = Field(description="Last day, included.")
+    exchanges: Names = Field(default=(), description="Fetch only these exchanges' feeds again.")
+    symbols: Names = Field(
+        default=(), description="Fetch only these canonical symbols (or groups such as SPOT) again."
+    )
+    data_types: Names = Field(default=(), description="Fetch only these data types again.")
+    refresh: bool = Field(
+        default=False,
+        description="Fetch feeds again that the lake has. A choice of feeds implies it for these feeds.",
+    )
+    reason: Annotated[str, StringConstraints(max_length=500)] = Field(
+        default="", description="Why, for whoever looks at the job later."
+    )
+    request_id: (
+        Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[!-~]+$")] | None
+    ) = Field(default=None, description="The same id again gives the same job instead of another one.")
+
+    @property
+    def is_subset(self) -> bool:
+        """Whether only some feeds are to be fetched again."""
+        return bool(self.exchanges or self.symbols or self.data_types)
+
+
+class FeedProgress(_Model):
+    """How one feed of a running day ended."""
+
+    feed: str = Field(description="exchange/data_type/SYMBOL")
+    state: str = Field(description="fetched, kept, absent, rejected or failed")
+    rows: int = 0
+    raw_bytes: int = 0
+    reason: str = ""
+
+
+class DayProgress(_Model):
+    """The feeds of a day while its run fetches them; at most two seconds old."""
+
+    done: int
+    total: int
+    rows: int
+    raw_bytes: int = Field(description="Compressed bytes of the feeds that are done, fetched or kept.")
+    states: dict[str, int] = Field(description="Feeds by state.")
+    feeds: tuple[FeedProgress, ...] = Field(
+        default=(), description="Those that failed, and the latest of the others."
+    )
+
+
+class FailedCheck(_Model):
+    """A check that failed in the day's runs of this attempt."""
+
+    check: str = Field(description="asset:check")
+    severity: Literal["WARN", "ERROR"]
+    blocking: bool
+    description: str = ""
+
+
+class AssetStatus(_Model):
+    """One asset of the day."""
+
+    asset: str
+    state: AssetState
+    failed_checks: tuple[str, ...] = ()
+
+
+class FeedVerdict(_Model):
+    """A feed whose verdict is not ``publish``, or that has a version waiting."""
+
+    feed: str
+    outcome: str = Field(description="publish, quarantine, no_evidence or missing")
+    accepted: bool = Field(description="Whether a version of it is merged and published.")
+    pending: bool = Field(description="Whether a candidate waits beside or instead of an accepted version.")
+    reasons: tuple[str, ...] = ()
+
+
+class DayTruth(_Model):
+    """What lake and warehouse say of a day, whatever Dagster says of its runs."""
+
+    outcome: Outcome
+    sealed: bool = False
+    feeds: int = Field(default=0, description="Expected feeds.")
+    verdicts: dict[str, int] = Field(default={}, description="Feeds by verdict.")
+    completeness: float | None = None
+    quality: float | None = None
+    consistency: float | None = None
+    notable: tuple[FeedVerdict, ...] = Field(
+        default=(), description="Feeds that are not simply published: quarantined, missing or pending."
+    )
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def quarantined(self) -> tuple[str, ...]:
+        """Names of the feeds that are left out."""
+        return tuple(f.feed for f in self.notable if f.outcome != "publish" and not f.accepted)
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """Names of the feeds with a version that waits."""
+        return tuple(f.feed for f in self.notable if f.pending)
+
+
+class DayStatus(_Model):
+    """One day of a job."""
+
+    day: str
+    state: DayState
+    attempt: int = Field(default=1, description="The attempt of the job that ran, or will run, this day.")
+    run_id: str | None = Field(default=None, description="Dagster's run, the latest of this attempt.")
+    started: AwareDatetime | None = None
+    ended: AwareDatetime | None = None
+    rows: int | None = Field(default=None, description="Rows of the day's tick files.")
+    raw_bytes: int | None = Field(default=None, description="Compressed bytes that were read for the day.")
+    assets: tuple[AssetStatus, ...] = ()
+    failed_checks: tuple[FailedCheck, ...] = ()
+    failure: str | None = Field(default=None, description="What the last step that failed said.")
+    truth: DayTruth | None = Field(default=None, description="Null until the day's run has ended.")
+    progress: DayProgress | None = Field(default=None, description="While the run fetches feeds.")
+
+
+class Throughput(_Model):
+    """Measured over the finished days of the current attempt."""
+
+    days: int = Field(description="How many days it was measured over.")
+    bytes_per_second: float | None = None
+    days_per_hour: float | None = None
+    parallel_runs: float | None = Field(
+        default=None, description="Days that were at work at once, on average."
+    )
+
+
+class Eta(_Model):
+    """When the job will have ended, as a range; made when a day ends, null until two days have."""
+
+    earliest: AwareDatetime
+    latest: AwareDatetime
+
+
+class Links(_Model):
+    """Where to look further; addresses are relative to this server, or begin with ``serve.dagster_url``."""
+
+    self: str
+    events: str
+    dagster: str | None = Field(default=None, description="The backfill in the Dagster UI.")
+    dagster_run: str | None = Field(
+        default=None, description="A run in the Dagster UI, with {run_id} to be replaced."
+    )
+
+
+class Job(_Model):
+    """A backfill as a whole."""
+
+    job_id: str = Field(description="Also the id of Dagster's backfill (of the first attempt).")
+    request: BackfillRequest
+    requester: str = ""
+    state: JobState
+    attempt: int = 1
+    revision: int = Field(description="Grows with every change; the id of the job's events.")
+    percent: float = Field(ge=0, le=100, description="Never goes back within an attempt.")
+    created: AwareDatetime
+    updated: AwareDatetime
+    finished: AwareDatetime | None = None
+    total_days: int
+    finished_days: int
+    days_by_state: dict[str, int]
+    throughput: Throughput
+    eta: Eta | None = None
+    failure: str | None = Field(default=None, description="Why the job failed, in one line.")
+    warnings: tuple[str, ...] = Field(
+        default=(), description="What a person should know, e.g. that no daemon is running."
+    )
+    running: tuple[DayStatus, ...] = Field(default=(), description="The days at work now.")
+    links: Links
+
+
+class JobStatus(Job):
+    """A backfill with each of its days."""
+
+    days: tuple[DayStatus, ...]
+
+
+class Jobs(_Model):
+    """Jobs, the newest first."""
+
+    jobs: tuple[Job, ...]
+
+
+class CalendarDay(_Model):
+    """One day of the calendar, whoever ran it."""
+
+    day: str
+    outcome: Outcome
+    sealed: bool = False
+    quarantined: tuple[str, ...] = Field(default=(), description="Feeds that are left out.")
+    feeds: int = 0
+    completeness: float | None = None
+    quality: float | None = None
+    report: str | None = Field(default=None, description="Where the day's page is, if it has one.")
+    job_id: str | None = Field(default=None, description="The unfinished job that has this day, if any.")
+    job_state: DayState | None = Field(default=None, description="Its state in that job.")
+
+
+class Calendar(_Model):
+    """Every day of a range, in order."""
+
+    days: tuple[CalendarDay, ...]
+
+
+class InvalidField(_Model):
+    """One part of a request that cannot be taken."""
+
+    pointer: str = Field(description="Where: JSON pointer into the body, or the parameter's name.")
+    detail: str
+
+
+class Problem(_Model):
+    """RFC 9457 problem details; the media type is application/problem+json."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str = ""
+    instance: str | None = None
+    errors: tuple[InvalidField, ...] = ()

@@ -1,0 +1,242 @@
+"""The addresses of the page; each asks the service and renders what it says, refusals in words included.
+
+Changing ones take the bearer token as the API does: the page's script sends it with every changing request as
+``Authorization``, from the tab's memory. There is no cookie that a browser would send by itself, changing
+requests must carry the header that htmx sets, which a form of another site cannot, and another ``Origin`` is
+refused; so no site can start a backfill through somebody's browser.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
+from urllib.parse import parse_qs
+from uuid import uuid4
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from backfill_assets.days import parse_day, shift, utc_now
+from backfill_assets.failures import BackfillError, PermanentFailure, TransientFailure
+from backfill_assets.progress.guard import may_change
+from backfill_assets.progress.model import Job
+from backfill_assets.progress.page import render, view
+from backfill_assets.progress.request import backfill_request
+from backfill_assets.progress.selection import PARTS
+from backfill_assets.progress.service import Backfills, Conflict, InvalidRequest, UnknownJob
+
+#: Jobs in the table of the latest.
+RECENT: Final = 12
+#: Of the calendar, where no job has ended in between; the schedule's days come in once a day.
+SECONDS_BETWEEN_READS: Final = 30.0
+_SINGLE: Final = ("start", "end", "reason", "request_id")
+_PAGE_NAME: Final = re.compile(r"[0-9]{4}-[0-9]{2}(-[0-9]{2})?")
+Seen = Annotated[str, Query(max_length=16)]
+Year = Annotated[int | None, Query(ge=2000, le=2999)]
+
+
+def page_router(service: Backfills, *, token: str = "") -> APIRouter:
+    """Every address of the page; ``token`` as for the API."""
+    router = APIRouter(include_in_schema=False)
+    _add_reading(router, service, needs_token=bool(token))
+    _add_changing(router, service, may_change(token))
+    return router
+
+
+@dataclass(slots=True)
+class _Days:
+    """The calendar of a year for all browsers at once, read again when something has ended or after a while.
+
+    It takes a read of the lake per day, and the top of the page is asked for every other second.
+    """
+
+    service: Backfills
+    found: dict[int | None, tuple[float, str, dict[str, Any]]] = field(default_factory=dict)
+
+    def of(self, year: int | None, ended: str) -> dict[str, Any]:
+        """What the template of the calendar shows; ``ended`` as in ``view.Now``."""
+        read, known, content = self.found.get(year, (0.0, "", {}))
+        if not content or known != ended or time.monotonic() - read > SECONDS_BETWEEN_READS:
+            content = _calendar(self.service, year)
+            self.found[year] = (time.monotonic(), ended, content)
+        return content
+
+
+def _add_reading(router: APIRouter, service: Backfills, *, needs_token: bool) -> None:
+    calendars = _Days(service)
+
+    def current(year: int | None = None) -> dict[str, Any]:
+        moment = utc_now()
+        now = view.now_view(service.unfinished(), service.recent(RECENT), moment)
+        etas = {job.job_id: view.eta_words(job, moment) for job in now.active}
+        newest = calendars.of(None, now.ended)
+        shown = newest if year is None else calendars.of(year, now.ended)
+        return {"now": now, "etas": etas, "newest": newest, "calendar": shown}
+
+    @router.get("/")
+    def index() -> Response:
+        settings = service.settings
+        yesterday = shift(utc_now().date().isoformat(), -1)
+        return render.page(
+            "index.html.j2",
+            mark="",
+            needs_token=needs_token,
+            environment=settings.name,
+            choices={
+                part: sorted({name for entry in settings.universe for name in getattr(entry, part)})
+                for part in PARTS
+            },
+            yesterday=yesterday,
+            dagster_url=settings.serve.dagster_url,
+            **current(),
+        )
+
+    @router.get("/page/now")
+    def now(seen: Seen = "") -> Response:
+        return render.live("now.html.j2", seen, **current())
+
+    @router.get("/page/calendar")
+    def calendar(year: Year = None, seen: Seen = "") -> Response:
+        return render.live("calendar.html.j2", seen, calendar=current(year)["calendar"])
+
+    @router.get("/page/plan")
+    def plan(request: Request) -> Response:
+        try:
+            wanted = backfill_request(_values(parse_qs(request.url.query)))
+            found = service.plan(wanted)
+        except BackfillError as failure:
+            return _refused(failure)
+        return render.page(
+            "plan.html.j2", plan=found, wanted=wanted, request_id=wanted.request_id or f"page-{uuid4()}"
+        )
+
+    @router.get("/jobs/{job_id}")
+    def job(job_id: str) -> Response:
+        try:
+            return render.page("job_page.html.j2", mark="", needs_token=needs_token, **_job(service, job_id))
+        except UnknownJob as failure:
+            return render.page("lost.html.j2", 404, text=str(failure), needs_token=needs_token)
+
+    @router.get("/page/jobs/{job_id}")
+    def job_part(job_id: str, seen: Seen = "") -> Response:
+        return render.live("job.html.j2", seen, **_job(service, job_id))
+
+    @router.get("/days/{day}/report")
+    def day_report(day: str) -> Response:
+        return RedirectResponse(f"/reports/{parse_day(day).isoformat()}.html", 307)
+
+    @router.get("/reports/{name}.html")
+    def report(name: str) -> Response:
+        try:
+            content = service.report(name) if _PAGE_NAME.fullmatch(name) else None
+        except PermanentFailure:
+            content = None
+        if content is None:
+            words = f"The lake has no page of {name}: it is written when a day is run."
+            return render.page("lost.html.j2", 404, text=words, needs_token=needs_token)
+        return render.report(content)
+
+    @router.get("/static/{name}")
+    def static(name: str) -> Response:
+        found = render.static(name)
+        if found is None:
+            raise HTTPException(404)
+        return found
+
+
+def _add_changing(router: APIRouter, service: Backfills, guard: Callable[[Request], None]) -> None:
+    def refusal(request: Request) -> Response | None:
+        try:
+            guard(request)
+        except HTTPException as refused:
+            words = (
+                "This needs the token: type it at the top of the page, then try again."
+                if refused.status_code == 401
+                else f"Refused: {refused.detail}."
+            )
+            return render.page("problem.html.j2", refused.status_code, texts=(words,))
+        if request.headers.get("hx-request") != "true":
+            return render.page("problem.html.j2", 403, texts=("Refused: not sent by this page.",))
+        return None
+
+    @router.post("/page/start")
+    async def start(request: Request) -> Response:
+        if (refused := refusal(request)) is not None:
+            return refused
+        values = _values(parse_qs((await request.body()).decode("utf-8", "replace")))
+        who = request.client.host if request.client else ""
+
+        def create() -> tuple[Job, bool]:
+            return service.create(backfill_request(values), f"page, {who}")
+
+        try:
+            job, is_new = await run_in_threadpool(create)
+        except BackfillError as failure:
+            return _refused(failure)
+        return render.page(
+            "started.html.j2", 202 if is_new else 200, {"HX-Trigger": "jobs-changed"}, job=job, is_new=is_new
+        )
+
+    def changed(request: Request, change: Callable[[str], Job], job_id: str) -> Response:
+        if (refused := refusal(request)) is not None:
+            return refused
+        try:
+            job = change(job_id)
+        except BackfillError as failure:
+            return _refused(failure)
+        return render.page("changed.html.j2", 202, {"HX-Trigger": "jobs-changed"}, job=job)
+
+    @router.post("/page/jobs/{job_id}/cancel")
+    def cancel(request: Request, job_id: str) -> Response:
+        return changed(request, service.cancel, job_id)
+
+    @router.post("/page/jobs/{job_id}/retry")
+    def retry(request: Request, job_id: str) -> Response:
+        return changed(request, service.retry, job_id)
+
+
+def _refused(failure: BackfillError) -> Response:
+    """The failure in words, for the place beside the form or the button."""
+    if isinstance(failure, InvalidRequest):
+        return render.page("problem.html.j2", 422, texts=tuple(e.detail for e in failure.errors))
+    status = 500
+    for kind, code in ((UnknownJob, 404), (Conflict, 409), (TransientFailure, 503)):
+        if isinstance(failure, kind):
+            status = code
+    return render.page("problem.html.j2", status, texts=(str(failure),))
+
+
+def _values(form: dict[str, list[str]]) -> dict[str, object]:
+    single = {name: form.get(name, [""])[0] for name in _SINGLE}
+    many = {part: tuple(name for name in form.get(part, []) if name) for part in PARTS}
+    return {**single, **many, "refresh": "refresh" in form}
+
+
+def _calendar(service: Backfills, year: int | None) -> dict[str, Any]:
+    today = utc_now().date()
+    years = [known for known in service.years() if known <= today.year]
+    shown = min(year or (years[-1] if years else today.year), today.year)
+    first, last = view.year_range(shown, today, service.settings.serve.max_days)
+    days = service.days(first, last)
+    counts: dict[str, int] = {}
+    for day in days:
+        counts[day.outcome] = counts.get(day.outcome, 0) + 1
+    return {
+        "year": shown,
+        # Where none is chosen the page goes to the newest by itself, when a job begins there.
+        "chosen": year is not None,
+        "years": sorted({*years, today.year, shown}),
+        "months": view.months(days),
+        "counts": counts,
+    }
+
+
+def _job(service: Backfills, job_id: str) -> dict[str, Any]:
+    status = service.status(job_id)
+    rows, left_out = view.rows(status)
+    return {"job": status, "rows": rows, "left_out": left_out, "eta": view.eta_words(status, utc_now())}

@@ -1,0 +1,278 @@
+"""What the templates show: words, signs and groups made of the models; pure, without HTML.
+
+Every state has a sign and words beside its colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from backfill_assets.progress.model import (
+    FINAL_JOB_STATES,
+    RETRIED_DAY_STATES,
+    AssetStatus,
+    CalendarDay,
+    DayStatus,
+    Job,
+    JobStatus,
+)
+
+#: Of days: sign, and what it means. The first four are the report's.
+STATES: Final = {
+    "published": ("✓", "everything expected is in the tables"),
+    "degraded": ("!", "published without what fell short"),
+    "held": ("×", "too little is good: nothing is published"),
+    "missing": ("∅", "not in the tables"),
+    "failed": ("‼", "its run or a blocking check failed"),
+    "running": ("▸", "being run now"),
+    "queued": ("…", "its run waits for a place"),
+    "waiting": ("·", "no run yet"),
+    "canceled": ("–", "not run, since the backfill was cancelled"),
+}
+JOB_STATES: Final = {
+    "queued": "…",
+    "running": "▸",
+    "canceling": "–",
+    "canceled": "–",
+    "succeeded": "✓",
+    "failed": "×",
+}
+ASSET_SIGNS: Final = {"waiting": "·", "running": "▸", "materialized": "✓", "failed": "×", "skipped": "–"}
+_WAY: Final = ("instruments", "ticks", "candles")
+#: A job at work changes every few seconds; after this long without a change a person should look.
+STILL: Final = timedelta(minutes=10)
+#: Jobs among the recent ones whose failure is told at the top.
+_FAILURES_TOLD: Final = 3
+#: Rows of a job's table; whoever needs all of a long job takes the API.
+MOST_ROWS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that waits for a person."""
+
+    text: str
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What is going on, for the top of the page."""
+
+    headline: str
+    lead: str
+    active: tuple[Job, ...]
+    recent: tuple[Job, ...]
+    troubles: tuple[Trouble, ...]
+    #: Changes when a day or a job has ended, so that the calendar is asked for again.
+    ended: str
+    #: What a screen reader is told of it; whole days, so that it is not told every second.
+    said: str
+
+
+def now_view(active: Sequence[Job], recent: Sequence[Job], now: datetime) -> Now:
+    """The top of the page.
+
+    Parameters
+    ----------
+    active, recent
+        Unfinished jobs, and the latest of all states; both the newest first.
+    """
+    # Dagster works on the oldest first.
+    jobs = tuple(reversed(active))
+    finished, total = sum(j.finished_days for j in jobs), sum(j.total_days for j in jobs)
+    if not jobs:
+        headline, lead = "Nothing is running", _last_words(recent)
+    else:
+        at_work = [j for j in jobs if j.state != "queued"]
+        waiting = len(jobs) - len(at_work)
+        if at_work:
+            days = sum(j.total_days for j in at_work)
+            percent = sum(j.percent * j.total_days for j in at_work) / days
+            headline = f"{count(len(at_work), 'backfill')} running, {percent:.0f} % done"
+        else:
+            headline = f"{count(waiting, 'backfill')} waiting to start"
+        busy = count(sum(len(j.running) for j in jobs), "day")
+        behind = f"; {count(waiting, 'backfill')} waiting behind" if waiting and at_work else ""
+        lead = f"{finished:,} of {count(total, 'day')} finished, {busy} at work now{behind}."
+    troubles = _troubles(jobs, recent, now)
+    stuck = f" {count(len(troubles), 'thing')} to look at." if troubles else ""
+    said = f"{count(len(jobs), 'backfill')} running, {finished} of {count(total, 'day')} finished.{stuck}"
+    return Now(
+        headline=headline,
+        lead=lead,
+        active=jobs,
+        recent=tuple(recent),
+        troubles=troubles,
+        ended=f"{finished}-{'-'.join(j.job_id + j.state for j in recent)}",
+        said=said if jobs else f"Nothing is running.{stuck}",
+    )
+
+
+def _last_words(recent: Sequence[Job]) -> str:
+    if not recent:
+        return "No backfill was started yet. Plan one below: it shows what it will take before it starts."
+    last = recent[0]
+    return f"The last one, {last.request.start} to {last.request.end}, {_ended_as(last)}."
+
+
+def _ended_as(job: Job) -> str:
+    if job.state == "failed":
+        bad = sum(job.days_by_state.get(state, 0) for state in RETRIED_DAY_STATES)
+        return f"ended with {count(bad, 'day')} that failed, are held or are missing" if bad else "failed"
+    return {"succeeded": "succeeded", "canceled": "was cancelled"}.get(job.state, job.state)
+
+
+def _troubles(active: Sequence[Job], recent: Sequence[Job], now: datetime) -> tuple[Trouble, ...]:
+    warnings = dict.fromkeys(warning for job in active for warning in job.warnings)
+    still = [
+        Trouble(
+            f"{job.request.start} to {job.request.end}: nothing has changed since "
+            f"{job.updated.astimezone(UTC):%H:%M} UTC",
+            job.job_id,
+        )
+        for job in active
+        if now - job.updated > STILL
+    ]
+    bad = [
+        Trouble(f"{job.request.start} to {job.request.end}, day {day.day}: {why}", job.job_id)
+        for job in active
+        for day in job.running
+        if (why := _blocking(day))
+    ]
+    failed = [
+        Trouble(f"{job.request.start} to {job.request.end} failed: {job.failure or 'no reason'}", job.job_id)
+        for job in recent
+        if job.state == "failed"
+    ]
+    told = failed[:_FAILURES_TOLD]
+    if len(failed) > len(told):
+        told.append(Trouble(f"{len(failed) - len(told)} more of the recent backfills failed"))
+    return (*(Trouble(warning) for warning in warnings), *still, *bad, *told)
+
+
+def _blocking(day: DayStatus) -> str:
+    names = [c.check for c in day.failed_checks if c.blocking and c.severity == "ERROR"]
+    return f"check {names[0]} failed" if names else ""
+
+
+# One job
+
+
+def needs_a_look(job: Job) -> bool:
+    """Whether a retry would run something."""
+    return job.state in FINAL_JOB_STATES and any(job.days_by_state.get(s, 0) for s in RETRIED_DAY_STATES)
+
+
+def by_state(counts: dict[str, int]) -> list[tuple[str, str, int]]:
+    """State, sign and number, in the order of ``STATES``."""
+    return [(state, STATES[state][0], counts[state]) for state in STATES if counts.get(state)]
+
+
+def steps(day: DayStatus) -> list[AssetStatus]:
+    """The day's assets in the order of the data's way; what hangs on them comes after."""
+    return sorted(day.assets, key=lambda a: (_WAY.index(a.asset) if a.asset in _WAY else len(_WAY), a.asset))
+
+
+def rows(job: JobStatus) -> tuple[list[DayStatus], int]:
+    """Days for the table, those first that need a look, and how many are left out."""
+    order = ("failed", "held", "missing", "running", "degraded", "canceled", "queued", "published", "waiting")
+    found = sorted(job.days, key=lambda day: (order.index(day.state), day.day))
+    return found[:MOST_ROWS], max(0, len(found) - MOST_ROWS)
+
+
+def eta_words(job: Job, now: datetime) -> str:
+    """How long it will still take, in whole minutes, so that it does not change every second."""
+    if job.state in FINAL_JOB_STATES:
+        return ""
+    if job.eta is None:
+        return "time left: known when two days have ended"
+    low, high = (max(1, round((t - now).total_seconds() / 60)) for t in (job.eta.earliest, job.eta.latest))
+    return f"about {low} min left" if low == high else f"{low} to {high} min left"
+
+
+# The calendar
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One day of the heat map."""
+
+    day: str
+    state: str
+    sign: str
+    words: str
+    href: str | None
+    #: Queued or running in a job, beside what is in the tables.
+    at_work: str
+    sealed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """A block of the heat map; None stands for the days of its first week that belong to the month before."""
+
+    name: str
+    key: str
+    cells: tuple[Cell | None, ...]
+    has_page: bool
+
+
+def months(days: Iterable[CalendarDay]) -> list[Month]:
+    """The days by month, Monday first."""
+    found: dict[str, list[CalendarDay]] = {}
+    for day in days:
+        found.setdefault(day.day[:7], []).append(day)
+    return [
+        Month(
+            name=f"{date.fromisoformat(f'{key}-01'):%B}",
+            key=key,
+            cells=(*[None] * date.fromisoformat(inside[0].day).weekday(), *(_cell(day) for day in inside)),
+            has_page=any(day.report for day in inside),
+        )
+        for key, inside in sorted(found.items())
+    ]
+
+
+def _cell(day: CalendarDay) -> Cell:
+    words = [f"{date.fromisoformat(day.day):%a} {day.day}: {day.outcome}"]
+    if day.outcome != "missing":
+        words.append("sealed" if day.sealed else "not sealed")
+        words.append(f"{day.feeds - len(day.quarantined)} of {count(day.feeds, 'feed')}")
+    if day.quarantined:
+        more = len(day.quarantined) - 3
+        shown = ", ".join(day.quarantined[:3])
+        words.append(f"left out: {shown}{f' and {more} more' if more > 0 else ''}")
+    if day.job_state:
+        words.append(f"{day.job_state} in backfill {day.job_id}")
+    href = f"/days/{day.day}/report" if day.report else f"/jobs/{day.job_id}" if day.job_id else None
+    at_work = {"running": "running", "queued": "queued", "waiting": "queued"}.get(day.job_state or "", "")
+    sign = STATES["running" if at_work == "running" else "queued"][0] if at_work else STATES[day.outcome][0]
+    return Cell(day.day, day.outcome, sign, ", ".join(words), href, at_work, day.sealed)
+
+
+def year_range(year: int, today: date, most: int) -> tuple[date, date]:
+    """First and last day to show of a year: up to today, and of more than ``most`` days the last."""
+    last = min(date(year, 12, 31), max(today, date(year, 1, 1)))
+    return max(date(year, 1, 1), last - timedelta(days=most - 1)), last
+
+
+# Words
+
+
+def count(number: int, what: str) -> str:
+    """``1 day``, ``2 days``."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def days_words(counts: dict[str, int]) -> str:
+    """``2 published, 1 held``."""
+    return ", ".join(f"{number:,} {state}" for state, _, number in by_state(counts))
+
+
+def span(day: DayStatus) -> float | None:
+    """Seconds that the day's run took."""
+    return (day.ended - day.started).total_seconds() if day.started and day.ended else None

@@ -1,0 +1,279 @@
+"""What a backfill will cost, before it is started: files, bytes, load jobs, storage, time, days to skip.
+
+``make_plan`` is asked by the command line, the API and the page; all show the same ``Plan``. It reads the
+lake and what Dagster has recorded, writes nothing, and asks the vendor only where ``listing`` is given. What
+it does not know is null and said in ``notes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from math import ceil
+from typing import TYPE_CHECKING, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from backfill_assets.automation.backfills import checked_days
+from backfill_assets.automation.history import MeasuredRun
+from backfill_assets.days import utc_now
+from backfill_assets.feeds import ExpectedFeed, FeedChoice
+from backfill_assets.lake.gather import gather
+from backfill_assets.lake.store import Store
+from backfill_assets.progress.plan_day import DayPlan, Listing, plan_day
+from backfill_assets.progress.plan_history import LakeHistory, Sizes, Speed
+from backfill_assets.progress.selection import Combination, checked_choice, combinations
+from backfill_assets.settings import BigQueryWarehouse, Settings
+from backfill_assets.warehouse import ledger
+from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
+
+if TYPE_CHECKING:
+    from backfill_assets.tardis.client import TardisClient
+
+#: A day's candles, coverage and quality rows are published again when each of its two neighbours is; ticks
+#: and instruments only when a verdict moves.
+LOADS_WITH_NEIGHBOURS: Final = 3
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Range(_Model):
+    """A quantity as far as it is known."""
+
+    low: float
+    high: float
+
+
+class TableLoads(_Model):
+    """BigQuery load jobs of one table."""
+
+    table: str
+    jobs: Range = Field(description="High: every day's neighbours are published again with it.")
+    used_today: int = Field(description="Since midnight UTC, by whoever publishes from this lake.")
+    limit: int = Field(description="warehouse.load_jobs_per_table_and_day")
+
+    @property
+    def utc_days(self) -> int:
+        """Over how many UTC days the jobs are spread at the worst, today's included."""
+        return ceil((self.used_today + self.jobs.high) / self.limit)
+
+
+class Plan(_Model):
+    """What a backfill would do and take."""
+
+    start: str
+    end: str
+    exchanges: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()
+    data_types: tuple[str, ...] = ()
+    refresh: bool = False
+    days: int
+    days_to_run: tuple[str, ...] = Field(description="Days of which a run would change something.")
+    days_good: int = Field(description="Published in full, nothing to fetch; a run leaves them as they are.")
+    days_held: int = Field(description="Of those to run: held now, and held again unless something is new.")
+    days_unlisted: int = Field(description="Of those to run: not known yet which symbols are listed.")
+    files: int = Field(description="Files to fetch, at most so many where days_unlisted is not 0.")
+    files_of_unknown_size: int = Field(description="Not in expected_bytes, nor in what is derived from it.")
+    expected_bytes: int | None = Field(description="Compressed, as downloaded; null where nothing is known.")
+    measured_over: tuple[str, ...] = Field(description="The published days that sizes were taken from.")
+    rows: int | None
+    lake_bytes: int | None = Field(description="Parquet of ticks.")
+    warehouse_bytes: int | None = Field(description="Null for BigQuery, whose bytes are not measured.")
+    loads: tuple[TableLoads, ...] = Field(description="Empty where the warehouse has no limit.")
+    seconds: Range | None
+    speed_of_runs: int = Field(description="Over how many runs the speed was measured.")
+    runs_at_once: int | None = Field(description="Dagster's max_concurrent_runs; null: no limit.")
+    notes: tuple[str, ...] = ()
+
+
+def make_plan(
+    store: Store,
+    settings: Settings,
+    start: str,
+    end: str,
+    *,
+    choice: FeedChoice | None = None,
+    refresh: bool = False,
+    runs: Sequence[MeasuredRun] = (),
+    runs_at_once: int | None = 1,
+    listing: Listing | None = None,
+    now: datetime | None = None,
+) -> Plan:
+    """Plan a backfill of the days from ``start`` to ``end``.
+
+    Parameters
+    ----------
+    choice
+        Feeds to fetch again; as in a backfill, the others of a day are fetched where the lake lacks them.
+    refresh
+        Fetch feeds again although the lake has them; implied by a choice.
+    runs, runs_at_once
+        ``automation.history.measured_runs`` and ``runs_at_once`` of Dagster's instance.
+    listing
+        ``vendor_listing``, to know what was listed on days that were never run; else every combination of
+        the universe is expected of them.
+
+    Raises
+    ------
+    PermanentFailure
+        Days outside the partitions, or a name that the universe does not have; one line.
+    """
+    days = checked_days(start, end)
+    wanted = choice or FeedChoice()
+    checked_choice(settings.universe, wanted)
+    universe = combinations(settings.universe)
+    again = wanted if refresh or wanted != FeedChoice() else None
+    plans = gather(
+        lambda day: plan_day(store, settings, day, universe, again, listing), days, store.parallel_reads
+    )
+    due = [plan for plan in plans if not plan.good]
+    files = [file for plan in due for file in plan.files]
+    history = LakeHistory(store, settings)
+    sizes = history.sizes(start, end, set(files))
+    known = [sizes.raw_bytes[file] for file in files if file in sizes.raw_bytes]
+    expected_bytes = round(sum(known)) if known or not files else None
+    unknown = len(files) - len(known)
+    speed = history.speed(runs) if due else None
+    loads = _loads(store, settings, universe, len(due), now or utc_now())
+    return Plan(
+        start=start,
+        end=end,
+        exchanges=wanted.exchanges,
+        symbols=wanted.symbols,
+        data_types=wanted.data_types,
+        refresh=again is not None,
+        days=len(days),
+        days_to_run=tuple(plan.day for plan in due),
+        days_good=len(days) - len(due),
+        days_held=sum(plan.held for plan in due),
+        days_unlisted=sum(not plan.listed for plan in due),
+        files=len(files),
+        files_of_unknown_size=unknown,
+        expected_bytes=expected_bytes,
+        measured_over=sizes.days,
+        rows=_times(expected_bytes, sizes.rows_ratio),
+        lake_bytes=_times(expected_bytes, sizes.lake_ratio),
+        warehouse_bytes=_times(expected_bytes, sizes.warehouse_ratio),
+        loads=loads,
+        seconds=_seconds(settings, len(due), len(files), unknown, expected_bytes, speed, runs_at_once),
+        speed_of_runs=speed.runs if speed else 0,
+        runs_at_once=runs_at_once,
+        notes=tuple(_notes(due, files, sizes, speed, loads, unknown)),
+    )
+
+
+def vendor_listing(client: TardisClient, settings: Settings) -> Listing:
+    """Ask the vendor once for every exchange of the universe; days are then resolved from its answers.
+
+    Raises
+    ------
+    PermanentFailure, TransientFailure
+        The vendor knows an exchange not, or cannot be asked.
+    """
+    from backfill_assets.tardis.symbols import resolve
+
+    exchanges = sorted({exchange for entry in settings.universe for exchange in entry.exchanges})
+    details = {exchange: client.exchange_details(exchange) for exchange in exchanges}
+    instruments = {exchange: client.instruments(exchange) for exchange in exchanges}
+
+    def listed(day: str) -> Sequence[ExpectedFeed]:
+        return resolve(settings.universe, day, details, instruments).expected
+
+    return listed
+
+
+def _loads(
+    store: Store, settings: Settings, universe: Sequence[Combination], days: int, now: datetime
+) -> tuple[TableLoads, ...]:
+    if not isinstance(settings.warehouse, BigQueryWarehouse) or not days:
+        return ()
+    types = sorted({wanted.data_type for wanted in universe})
+    most = dict.fromkeys([INSTRUMENTS.name, *(TICKS[t].name for t in types)], 1)
+    most |= dict.fromkeys([CANDLES.name, COVERAGE.name, QUALITY.name], LOADS_WITH_NEIGHBOURS)
+    return tuple(
+        TableLoads(
+            table=table,
+            jobs=Range(low=days, high=days * factor),
+            used_today=ledger.submissions(store, table, now),
+            limit=settings.warehouse.load_jobs_per_table_and_day,
+        )
+        for table, factor in most.items()
+    )
+
+
+def _seconds(
+    settings: Settings,
+    days: int,
+    files: int,
+    unknown: int,
+    expected_bytes: int | None,
+    speed: Speed | None,
+    runs_at_once: int | None,
+) -> Range | None:
+    """From the fastest runs, all at once, to the slowest, as many at once as there were when measured.
+
+    Where every size is known the days are weighed by their bytes, else they count alike. No run of a day can
+    ask the vendor faster than ``tardis.requests_per_minute`` allows.
+    """
+    if not days:
+        return Range(low=0, high=0)
+    if speed is None:
+        return None
+    at_once = max(1, min(days, runs_at_once if runs_at_once is not None else days))
+    if unknown == 0 and expected_bytes:
+        low, high = (expected_bytes / rate for rate in reversed(speed.bytes_per_second))
+    else:
+        low, high = (seconds * days for seconds in speed.seconds_per_day)
+    asking = files / (settings.tardis.requests_per_minute / 60) / at_once
+    fastest = max(low / at_once, asking)
+    return Range(low=fastest, high=max(high / min(at_once, speed.overlap), fastest))
+
+
+def _notes(
+    due: Sequence[DayPlan],
+    files: Sequence[Combination],
+    sizes: Sizes,
+    speed: Speed | None,
+    loads: Sequence[TableLoads],
+    unknown: int,
+) -> list[str]:
+    """What a person must know to take the numbers for what they are."""
+    notes = []
+    unlisted = sum(not plan.listed for plan in due)
+    if unlisted:
+        notes.append(
+            f"{_count(unlisted, 'day')} never run: every feed of the universe is counted, though some may "
+            "not have been listed then (--online asks the vendor)"
+        )
+    if unknown:
+        what = "no size is known" if unknown == len(files) else f"the size of {unknown:,} files is not known"
+        notes.append(f"{what}: no published day in the lake has them")
+    if sizes.days and files:
+        span = f"{sizes.days[0]} to {sizes.days[-1]}"
+        notes.append(f"sizes are medians of {_count(len(sizes.days), 'published day')}, {span}")
+    if due and speed is None:
+        notes.append("no time is known: Dagster has no record of a run that fetched a day's files")
+    elif speed is not None:
+        notes.append(f"speed is that of {_count(speed.runs, 'run')}, {speed.overlap:.1f} at once")
+    held = sum(plan.held for plan in due)
+    if held:
+        notes.append(f"{_count(held, 'day')} held: running them again helps only if something is new")
+    for table in loads:
+        if table.utc_days > 1:
+            notes.append(
+                f"{table.table}: up to {table.jobs.high:,.0f} loads, {table.used_today:,} today already, of "
+                f"{table.limit:,} a day: what exceeds them fails until the next UTC day and is to be retried"
+            )
+    return notes
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _times(expected_bytes: int | None, ratio: float | None) -> int | None:
+    if expected_bytes == 0:
+        return 0
+    return round(expected_bytes * ratio) if expected_bytes is not None and ratio is not None else None

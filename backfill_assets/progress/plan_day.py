@@ -1,0 +1,107 @@
+"""What a run of one day would fetch, read from the lake without judging anything and without the network.
+
+A day that was never run is expected to have every combination of the universe, unless the vendor's listing is
+at hand: whether a symbol was listed on that day is then not known. A day that was run has its record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from backfill_assets.automation.due import unpublished_tables
+from backfill_assets.feeds import ExpectedFeed, Feed, FeedChoice
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.gather import gather
+from backfill_assets.lake.manifests import DayRecord, load_day_record, load_manifest
+from backfill_assets.lake.store import Store
+from backfill_assets.progress.selection import Combination
+from backfill_assets.report.month import DaySummary
+from backfill_assets.settings import Settings
+
+#: The feeds that the vendor lists on a day; None where it was not asked.
+Listing = Callable[[str], Sequence[ExpectedFeed]]
+
+
+@dataclass(frozen=True, slots=True)
+class DayPlan:
+    """One day of a plan."""
+
+    day: str
+    #: One for each file to fetch.
+    files: tuple[Combination, ...]
+    #: Published in full, and nothing to fetch: a run would change nothing.
+    good: bool = False
+    held: bool = False
+    #: Whether it is known which symbols were listed.
+    listed: bool = True
+
+
+def plan_day(
+    store: Store,
+    settings: Settings,
+    day: str,
+    universe: Sequence[Combination],
+    refresh: FeedChoice | None,
+    listing: Listing | None,
+) -> DayPlan:
+    """What a run of the day would fetch; ``refresh`` are feeds to fetch although the lake has them."""
+    record = load_day_record(store, day)
+    if record is None or record.awaiting_export:
+        if listing is None:
+            return DayPlan(day, tuple(universe), listed=False)
+        return DayPlan(day, tuple(combination_of(feed) for feed in listing(day)))
+    summary, _ = documents.load(store, paths.day_summary(day), DaySummary)
+    expected = record.expected_feeds
+    unpublished = unpublished_tables(store, day, {e.feed.data_type for e in expected})
+    held = summary is not None and summary.state == "held"
+    if summary is None or held or unpublished or _of_another_making(store, settings, day, expected[:1]):
+        suspects = list(expected)
+    else:
+        seen = {feed.feed for feed in summary.feeds if feed.outcome != "missing"}
+        suspects = [e for e in expected if str(e.feed) not in seen]
+    lacking = gather(lambda e: _lacks(store, settings, day, e.feed), suspects, store.parallel_reads)
+    fetched = {e.feed for e, lacks in zip(suspects, lacking, strict=True) if lacks}
+    if refresh is not None:
+        fetched |= {e.feed for e in expected if refresh.has(e.feed, [c for _, c in e.symbols])}
+    files = [combination_of(e) for e in expected if e.feed in fetched]
+    files += [wanted for wanted in universe if not _is_recorded(record, wanted)]
+    good = not files and not unpublished and summary is not None and not held
+    return DayPlan(day, tuple(files), good=good, held=held)
+
+
+def combination_of(expected: ExpectedFeed) -> Combination:
+    """The feed under the name that it keeps when the venue renames its symbol."""
+    feed = expected.feed
+    symbol = feed.dataset_symbol if feed.is_grouped else expected.symbols[0][1]
+    return Combination(feed.exchange, feed.data_type, symbol)
+
+
+def _is_recorded(record: DayRecord, wanted: Combination) -> bool:
+    """Whether the day's record has settled the combination; the universe may have grown since."""
+    if f"{wanted.exchange}/{wanted.data_type}/{wanted.symbol}" in record.not_listed:
+        return True
+    only = FeedChoice((wanted.exchange,), (wanted.symbol,), (wanted.data_type,))
+    return any(only.has(e.feed, [c for _, c in e.symbols]) for e in record.expected_feeds)
+
+
+def _lacks(store: Store, settings: Settings, day: str, feed: Feed) -> bool:
+    """Whether a run would fetch the file; one that the vendor said it does not have brings no bytes."""
+    manifest = load_manifest(store, feed, day)
+    if manifest.current is None:
+        return manifest.absent is None
+    return _outdated(settings, manifest.current.schema_version, manifest.current.profile_parameters)
+
+
+def _of_another_making(store: Store, settings: Settings, day: str, expected: Sequence[ExpectedFeed]) -> bool:
+    """Whether the day was counted under other settings; all its feeds were made by the same ones."""
+    versions = [load_manifest(store, e.feed, day).current for e in expected]
+    return any(v and _outdated(settings, v.schema_version, v.profile_parameters) for v in versions)
+
+
+def _outdated(settings: Settings, schema_version: int, profile_parameters: str) -> bool:
+    from backfill_assets.ticks.fetch import SCHEMA_VERSION
+    from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_hash
+
+    wanted = profile_parameters_hash(ProfileParameters.of(settings.thresholds))
+    return (schema_version, profile_parameters) != (SCHEMA_VERSION, wanted)

@@ -1,0 +1,172 @@
+"""What past days tell of coming ones: sizes of files, ratios of bytes, and the speed of runs.
+
+Measured, never assumed: where the lake or Dagster's records have nothing to measure, the answer is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Final
+
+from backfill_assets.automation.history import MeasuredRun
+from backfill_assets.lake import paths
+from backfill_assets.lake.gather import gather
+from backfill_assets.lake.manifests import FeedManifest, Version, load_day_record, load_manifest
+from backfill_assets.lake.store import Store
+from backfill_assets.progress.plan_day import combination_of
+from backfill_assets.progress.selection import Combination
+from backfill_assets.settings import DuckDBWarehouse, Settings, resolve
+from backfill_assets.warehouse import ledger
+from backfill_assets.warehouse.catalog import CANDLES
+
+#: A median over a week has every weekday once.
+DAYS_PER_FEED: Final = 7
+#: Days looked at for feeds that few days have; also bounds what an answer costs.
+DAYS_CONSIDERED: Final = 28
+#: Runs that a speed is measured over.
+RUNS_CONSIDERED: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Files of the published days nearest to a range."""
+
+    #: Median compressed bytes of a file.
+    raw_bytes: dict[Combination, float]
+    days: tuple[str, ...]
+    #: Per compressed byte: of Parquet in the lake, of rows, and in the warehouse where it can be weighed.
+    lake_ratio: float | None = None
+    rows_ratio: float | None = None
+    warehouse_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Runs that fetched files: (low, high) are quartiles, or the extremes of few."""
+
+    runs: int
+    bytes_per_second: tuple[float, float]
+    seconds_per_day: tuple[float, float]
+    #: How many of them were at work at once, on average.
+    overlap: float
+
+
+@dataclass(slots=True)
+class LakeHistory:
+    """Reads each day of the lake at most once."""
+
+    store: Store
+    settings: Settings
+    _manifests: dict[str, dict[Combination, FeedManifest]] = field(default_factory=dict)
+
+    def manifests(self, day: str) -> dict[Combination, FeedManifest]:
+        """The manifests of the day's expected feeds."""
+        if day not in self._manifests:
+            record = load_day_record(self.store, day)
+            expected = record.expected_feeds if record else ()
+            found = gather(
+                lambda e: load_manifest(self.store, e.feed, day), expected, self.store.parallel_reads
+            )
+            self._manifests[day] = {
+                combination_of(e): manifest for e, manifest in zip(expected, found, strict=True)
+            }
+        return self._manifests[day]
+
+    def sizes(self, start: str, end: str, wanted: Collection[Combination]) -> Sizes:
+        """Sizes of the wanted files on the published days nearest to the range."""
+        samples: dict[Combination, list[int]] = {}
+        versions: dict[str, list[Version]] = {}
+        for day in self._nearest(start, end):
+            if all(len(samples.get(one, ())) >= DAYS_PER_FEED for one in wanted):
+                break
+            accepted = {c: m.accepted for c, m in self.manifests(day).items() if m.accepted is not None}
+            versions[day] = list(accepted.values())
+            for combination, version in accepted.items():
+                samples.setdefault(combination, []).append(version.source.raw_bytes)
+        everything = [version for of_day in versions.values() for version in of_day]
+        raw = sum(version.source.raw_bytes for version in everything)
+        weighed = self._warehouse_bytes(versions)
+        return Sizes(
+            raw_bytes={c: median(found[:DAYS_PER_FEED]) for c, found in samples.items() if c in wanted},
+            days=tuple(sorted(versions)),
+            lake_ratio=sum(v.bytes for v in everything) / raw if raw else None,
+            rows_ratio=sum(v.rows for v in everything) / raw if raw else None,
+            warehouse_ratio=weighed / raw if raw and weighed is not None else None,
+        )
+
+    def speed(self, runs: Sequence[MeasuredRun]) -> Speed | None:
+        """How fast the latest runs that fetched something were; None where none did."""
+        measured = []
+        for run in runs:
+            raw = self._fetched_by(run)
+            if raw and run.seconds > 0:
+                measured.append((run, raw))
+            if len(measured) == RUNS_CONSIDERED:
+                break
+        if not measured:
+            return None
+        return Speed(
+            runs=len(measured),
+            bytes_per_second=_spread([raw / run.seconds for run, raw in measured]),
+            seconds_per_day=_spread([run.seconds for run, _ in measured]),
+            overlap=_overlap([run for run, _ in measured]),
+        )
+
+    def _nearest(self, start: str, end: str) -> list[str]:
+        """Published days, the nearest to the range first; of equally near ones the later."""
+        prefix = paths.publication(CANDLES.name, start).removesuffix(f"{start}.json")
+        days = [path.removeprefix(prefix).removesuffix(".json") for path in self.store.list(prefix)]
+        first, last = date.fromisoformat(start), date.fromisoformat(end)
+
+        def distance(day: str) -> int:
+            at = date.fromisoformat(day)
+            return max((first - at).days, (at - last).days, 0)
+
+        nearest = sorted(sorted(days, reverse=True), key=distance)[:DAYS_CONSIDERED]
+        entries = gather(
+            lambda day: ledger.entry(self.store, CANDLES.name, day), nearest, self.store.parallel_reads
+        )
+        return [day for day, e in zip(nearest, entries, strict=True) if e and e.published is not None]
+
+    def _fetched_by(self, run: MeasuredRun) -> int:
+        versions = [
+            version
+            for manifest in self.manifests(run.day).values()
+            for version in (manifest.accepted, manifest.candidate)
+            if version is not None and run.started <= version.fetched_at <= run.ended
+        ]
+        return sum(version.source.raw_bytes for version in versions)
+
+    def _warehouse_bytes(self, days: Collection[str]) -> int | None:
+        """Bytes of the days' partitions in the embedded warehouse; BigQuery's are not asked for."""
+        warehouse = self.settings.warehouse
+        if not isinstance(warehouse, DuckDBWarehouse):
+            return None
+        folder = Path(resolve(warehouse.folder))
+        return sum(file.stat().st_size for day in days for file in folder.glob(f"*/{day}.parquet"))
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float]:
+    if len(values) < 4:
+        return min(values), max(values)
+    low, _, high = quantiles(values, n=4)
+    return low, high
+
+
+def _overlap(runs: Sequence[MeasuredRun]) -> float:
+    """Seconds of all runs per second in which any of them was at work."""
+    total = covered = 0.0
+    end = None
+    for run in sorted(runs, key=lambda run: run.started):
+        total += run.seconds
+        if end is None or run.started >= end:
+            covered += run.seconds
+            end = run.ended
+        elif run.ended > end:
+            covered += (run.ended - end).total_seconds()
+            end = run.ended
+    return total / covered if covered else 1.0

@@ -1,0 +1,87 @@
+"""A plan as a person reads it in ten seconds: one line for each question, numbers with units."""
+
+from __future__ import annotations
+
+from backfill_assets.progress.plan import Plan, Range
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan in lines; what is not known says so."""
+    held = f", {plan.days_held:,} of them held" if plan.days_held else ""
+    days = f"{len(plan.days_to_run):,} of {plan.days:,} to run{held}; {plan.days_good:,} good already"
+    at_most = "at most " if plan.days_unlisted else ""
+    lines = [
+        f"{plan.start} to {plan.end}{_choice(plan)}",
+        f"  days       {days}",
+        f"  files      {at_most}{plan.files:,} to fetch",
+        f"  download   {_known(plan, plan.expected_bytes)}",
+        f"  lake       {_known(plan, plan.lake_bytes)}{_rows(plan)}",
+        f"  warehouse  {_known(plan, plan.warehouse_bytes)}{_jobs(plan)}",
+        f"  time       {_time(plan)}",
+        *(f"  · {note}" for note in plan.notes),
+    ]
+    return "\n".join(lines)
+
+
+def bytes_text(number: float) -> str:
+    """``1.5 GB``: decimal units, three digits."""
+    for unit in _UNITS:
+        if number < 999.5 or unit == _UNITS[-1]:
+            return f"{number:.0f} {unit}" if unit == "B" or number >= 99.95 else f"{number:.1f} {unit}"
+        number /= 1000
+    return ""
+
+
+def seconds_text(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
+    for limit, divisor, unit in ((100, 1, "s"), (5_940, 60, "min"), (172_800, 3_600, "h")):
+        if seconds < limit:
+            value = seconds / divisor
+            return f"{value:.0f} {unit}" if unit != "h" or value >= 9.95 else f"{value:.1f} {unit}"
+    return f"{seconds / 86_400:.1f} days"
+
+
+def _choice(plan: Plan) -> str:
+    parts = [", ".join(names) for names in (plan.exchanges, plan.symbols, plan.data_types) if names]
+    if parts:
+        return f", fetching again {' · '.join(parts)}"
+    return ", fetching everything again" if plan.refresh else ""
+
+
+def _known(plan: Plan, number: int | None) -> str:
+    if number is None:
+        return "unknown"
+    return (
+        f"{'more than ' if plan.files_of_unknown_size else 'about '}{bytes_text(number)}" if number else "0 B"
+    )
+
+
+def _rows(plan: Plan) -> str:
+    return f", {plan.rows:,} rows" if plan.rows else ""
+
+
+def _jobs(plan: Plan) -> str:
+    if not plan.loads:
+        return ""
+    worst = max(plan.loads, key=lambda table: table.used_today + table.jobs.high)
+    left = max(0, worst.limit - worst.used_today)
+    jobs = _range(worst.jobs)
+    return f"; {jobs} load jobs per table ({worst.table} most), {left:,} of {worst.limit:,} left today"
+
+
+def _range(jobs: Range) -> str:
+    return f"{jobs.low:,.0f}" if jobs.low == jobs.high else f"{jobs.low:,.0f} to {jobs.high:,.0f}"
+
+
+def _time(plan: Plan) -> str:
+    if plan.seconds is None:
+        return "unknown"
+    low, high = seconds_text(plan.seconds.low), seconds_text(plan.seconds.high)
+    if not plan.days_to_run:
+        return "nothing to do"
+    at_once = (
+        "as many runs at once as there are" if plan.runs_at_once is None else f"{plan.runs_at_once} at once"
+    )
+    return f"{low} ({at_once})" if low == high else f"{low} to {high} ({at_once})"

@@ -1,0 +1,109 @@
+"""Every error of the API as RFC 9457 problem details, also those that the framework makes.
+
+Our own failures carry their message; of an unexpected one the client learns only that it is in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from backfill_assets.failures import BackfillError, TransientFailure
+from backfill_assets.progress.model import InvalidField, Problem
+from backfill_assets.progress.service import Conflict, InvalidRequest, UnknownJob
+
+LOGGER: Final = logging.getLogger(__name__)
+MEDIA_TYPE: Final = "application/problem+json"
+#: Of one request's errors, so that an answer stays readable.
+_ERRORS_SHOWN: Final = 20
+
+_MEANINGS: Final = {
+    400: "The request cannot be read.",
+    401: "The bearer token is missing or wrong.",
+    403: "The request comes from another site.",
+    404: "There is no such job.",
+    409: "The state of the job does not allow it.",
+    413: "The request is too large.",
+    422: "The request cannot be taken; every part that is wrong is named.",
+    500: "A mistake in the server; the log has it.",
+    503: "The lake or the database is out of reach.",
+}
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route's entry in the OpenAPI document says of its errors."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    content = {MEDIA_TYPE: {"schema": schema}}
+    return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
+
+
+def problem(
+    request: Request | None,
+    status: int,
+    detail: str = "",
+    errors: tuple[InvalidField, ...] = (),
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """The answer."""
+    content = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=request.url.path if request is not None else None,
+        errors=errors,
+    )
+    return Response(content.model_dump_json(), status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app a problem."""
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(BackfillError, _failure)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = tuple(
+        InvalidField(pointer=_pointer(e["loc"]), detail=e["msg"].removeprefix("Value error, "))
+        for e in error.errors()[:_ERRORS_SHOWN]
+    )
+    return problem(request, 422, "; ".join(f"{e.pointer}: {e.detail}" for e in found), found)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else ""
+    return problem(request, error.status_code, detail, headers=dict(error.headers or {}))
+
+
+async def _failure(request: Request, error: Exception) -> Response:
+    if isinstance(error, InvalidRequest):
+        return problem(request, 422, str(error), error.errors)
+    if isinstance(error, UnknownJob):
+        return problem(request, 404, str(error))
+    if isinstance(error, Conflict):
+        return problem(request, 409, str(error))
+    if isinstance(error, TransientFailure):
+        return problem(request, 503, str(error), headers={"Retry-After": "30"})
+    LOGGER.error("%s %s: %s", request.method, request.url.path, error)
+    return problem(request, 500, str(error))
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    # Starlette raises the error again after the answer, so that the server's log has it with its trace.
+    return problem(request, 500, "an unexpected error; the server's log has it")
+
+
+def _pointer(location: tuple[int | str, ...]) -> str:
+    where, *parts = location
+    if where != "body":
+        return str(parts[0]) if parts else str(where)
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)

@@ -1,0 +1,125 @@
+"""``backfill-assets serve``: API and page, the thread that keeps it fresh, and on request the Dagster UI.
+
+One process. Without a token it binds to loopback only, and says so; the Dagster UI knows no token, so beside
+a server that others reach it is read-only.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from backfill_assets.automation.backfills import AssetGraph
+from backfill_assets.automation.dagster_ui import dagster_ui
+from backfill_assets.failures import SettingsError
+from backfill_assets.orchestration import open_instance
+from backfill_assets.progress.api import create_app
+from backfill_assets.progress.database import database_url, open_jobs
+from backfill_assets.progress.guard import is_loopback
+from backfill_assets.progress.service import Backfills
+from backfill_assets.settings import current_settings, resolve
+
+UI_PREFIX: Final = "/dagster"
+#: Open event streams are ended when the server is told to stop.
+_SHUTDOWN_SECONDS: Final = 3
+
+
+class _WithUi:
+    """Requests below the prefix go to the Dagster UI, all others to the API."""
+
+    def __init__(self, api: ASGIApp, ui: ASGIApp) -> None:
+        self._api = api
+        self._ui = ui
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        is_ui = path == UI_PREFIX or path.startswith(f"{UI_PREFIX}/")
+        await (self._ui if is_ui else self._api)(scope, receive, send)
+
+
+def serve(
+    graph: Callable[[], AssetGraph],
+    *,
+    host: str = "",
+    port: int | None = None,
+    with_ui: bool = False,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve until a signal ends the process.
+
+    Parameters
+    ----------
+    graph
+        Gives all assets; asked after everything that may be mistaken was looked at, since it takes seconds.
+    host, port
+        Override ``serve.host`` and ``serve.port``; port 0 takes a free one.
+    say
+        Told where the server listens, and who may change something.
+
+    Raises
+    ------
+    SettingsError
+        No token, and an address that others reach.
+    PermanentFailure
+        Dagster's instance or the jobs' database cannot be opened, or the address is taken.
+    """
+    settings = current_settings().serve
+    host, port = host or settings.host, settings.port if port is None else port
+    token = resolve(settings.token)
+    if not token and not is_loopback(host):
+        msg = (
+            f"{host} is reached from other machines, and serve.token is empty: set BACKFILL_API_TOKEN "
+            "(or serve.token), or bind to 127.0.0.1"
+        )
+        raise SettingsError(msg)
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listen(host, port))
+        database = database_url()
+        instance = stack.enter_context(open_instance())
+        ui_url = UI_PREFIX if with_ui else ""
+        service = Backfills(open_jobs(database), instance, graph(), dagster_url=ui_url)
+        stack.callback(service.close)
+        app: ASGIApp = create_app(service, token=token)
+        if with_ui:
+            # Before the thread starts, for the UI's context changes how the instance pools connections.
+            ui = stack.enter_context(dagster_ui(instance, UI_PREFIX, read_only=not is_loopback(host)))
+            app = _WithUi(app, ui)
+        service.start()
+        address = _address(listener)
+        say(f"Page: {address}/")
+        say(f"API: {address}/docs")
+        if with_ui:
+            say(f"Dagster UI: {address}{UI_PREFIX}{'' if is_loopback(host) else ' (read-only)'}")
+        say(
+            "Changing calls need the bearer token."
+            if token
+            else "No token is set: only this machine is served, and whoever is on it may start backfills."
+        )
+        config = uvicorn.Config(
+            app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_SECONDS, server_header=False
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bound before anything else is opened, so that a taken port is told at once."""
+    name = host.strip("[]")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        msg = f"{host}:{port} cannot be listened at ({error.strerror}): choose another --port or --host"
+        raise SettingsError(msg) from error
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,91 @@
+"""What the lake and the ledger say of a day, whatever Dagster says of its runs: pure reading, no Dagster.
+
+``day_truth`` judges, and is asked when a run of the day or of a neighbour has ended. ``calendar`` reads one
+summary and the ledger per day, for ranges of any length.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from backfill_assets.automation.due import unpublished_tables
+from backfill_assets.days import day_range
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.gather import gather
+from backfill_assets.lake.store import Store
+from backfill_assets.progress.model import CalendarDay, DayTruth, FeedVerdict, Outcome
+from backfill_assets.quality.day import JudgedFeed, judge
+from backfill_assets.report.month import DaySummary
+from backfill_assets.settings import Settings
+
+
+def day_truth(store: Store, settings: Settings, day: str) -> DayTruth:
+    """Judge the day. What its verdict lets through counts as published only when the ledger says so."""
+    judged = judge(store, day, settings.thresholds)
+    scores = judged.scores
+    outcome, reasons = _outcome(store, day, scores.state, {f.feed.data_type for f in judged.feeds})
+    return DayTruth(
+        outcome=outcome,
+        sealed=judged.sealed,
+        feeds=len(judged.feeds),
+        verdicts=dict(sorted(Counter(f.verdict.outcome for f in judged.feeds).items())),
+        completeness=scores.completeness,
+        quality=scores.quality,
+        consistency=scores.consistency,
+        notable=tuple(_verdict(f) for f in judged.feeds if _is_notable(f)),
+        reasons=(*scores.reasons, *reasons),
+    )
+
+
+def calendar(store: Store, first: str, last: str) -> list[CalendarDay]:
+    """Every day of the range; one that was never judged is missing.
+
+    The summaries are those that the runs wrote last: a change of thresholds shows after the next run.
+    """
+    prefix = paths.day_summary(first).removesuffix(f"{first}.json")
+    stored = set(store.list(prefix))
+
+    def of_day(day: str) -> CalendarDay:
+        if paths.day_summary(day) not in stored:
+            return CalendarDay(day=day, outcome="missing")
+        summary, _ = documents.load(store, paths.day_summary(day), DaySummary)
+        if summary is None:
+            return CalendarDay(day=day, outcome="missing")
+        types = {feed.feed.split("/")[1] for feed in summary.feeds}
+        return CalendarDay(
+            day=day,
+            outcome=_outcome(store, day, summary.state, types)[0],
+            sealed=summary.sealed,
+            quarantined=tuple(f.feed for f in summary.feeds if not f.accepted),
+            feeds=len(summary.feeds),
+            completeness=summary.completeness,
+            quality=summary.quality,
+            report=store.uri_of(paths.day_report(day)) if paths.day_report(day) in stored else None,
+        )
+
+    return gather(of_day, day_range(first, last), store.parallel_reads)
+
+
+def _outcome(store: Store, day: str, verdict: str, data_types: set[str]) -> tuple[Outcome, tuple[str, ...]]:
+    if verdict == "held":
+        return "held", ()
+    if verdict not in ("published", "degraded"):
+        return "missing", ()
+    tables = unpublished_tables(store, day, data_types)
+    if tables:
+        return "missing", (f"not in the warehouse: {', '.join(tables)}",)
+    return ("published" if verdict == "published" else "degraded"), ()
+
+
+def _is_notable(judged: JudgedFeed) -> bool:
+    return judged.verdict.outcome != "publish" or judged.manifest.candidate is not None
+
+
+def _verdict(judged: JudgedFeed) -> FeedVerdict:
+    return FeedVerdict(
+        feed=str(judged.feed),
+        outcome=judged.verdict.outcome,
+        accepted=judged.accepted is not None,
+        pending=judged.manifest.candidate is not None,
+        reasons=judged.verdict.reasons,
+    )

@@ -1,0 +1,65 @@
+"""The progress of a day's feeds as text for whoever watches, a few times a minute.
+
+Separate from ``assets`` because it knows nothing of Dagster: it is given where to write. Each text stands
+for itself, so a reader needs the latest only.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final
+
+from backfill_assets.ticks.fetch import FeedOutcome
+
+#: A write takes some 20 ms with SQLite; a person does not read faster.
+SECONDS_BETWEEN_WRITES: Final = 2.0
+#: Feeds named: those that did not work out, and as many of the latest others. A day may have thousands.
+FEEDS_NAMED: Final = 100
+
+_IN_ORDER: Final = ("fetched", "kept")
+
+
+class LiveProgress:
+    """Takes each outcome as ``fetch_day`` reports it, and writes JSON now and then and at the end."""
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._clock = clock
+        self._written: float | None = None
+        self._states: Counter[str] = Counter()
+        self._rows = self._raw_bytes = 0
+        self._latest: deque[FeedOutcome] = deque(maxlen=FEEDS_NAMED)
+        self._odd: deque[FeedOutcome] = deque(maxlen=FEEDS_NAMED)
+
+    def __call__(self, outcome: FeedOutcome, done: int, total: int) -> None:
+        """Count one feed that is done, of which there are ``done`` now."""
+        self._states[outcome.state] += 1
+        self._rows += outcome.rows
+        self._raw_bytes += outcome.raw_bytes
+        (self._latest if outcome.state in _IN_ORDER else self._odd).append(outcome)
+        now = self._clock()
+        if done < total and self._written is not None and now - self._written < SECONDS_BETWEEN_WRITES:
+            return
+        self._written = now
+        feeds = [
+            {
+                "feed": str(o.feed),
+                "state": o.state,
+                "rows": o.rows,
+                "raw_bytes": o.raw_bytes,
+                "reason": o.reason,
+            }
+            for o in (*self._odd, *self._latest)
+        ]
+        content = {
+            "done": done,
+            "total": total,
+            "rows": self._rows,
+            "raw_bytes": self._raw_bytes,
+            "states": dict(sorted(self._states.items())),
+            "feeds": feeds,
+        }
+        self._write(json.dumps(content, separators=(",", ":")))

@@ -1,0 +1,269 @@
+"""What the service promises whoever calls it, over Dagster's real storage without a daemon."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.execution.backfill import BulkActionStatus
+
+from backfill_assets.automation.backfills import stop_run
+from backfill_assets.progress import service as service_module
+from backfill_assets.progress.model import BackfillRequest
+from backfill_assets.progress.service import Conflict, InvalidRequest, UnknownJob
+
+
+def request(start: str = "2024-01-01", end: str = "2024-01-03", **more: Any) -> BackfillRequest:
+    return BackfillRequest.model_validate({"start": start, "end": end, **more})
+
+
+def backfill(rig: SimpleNamespace, backfill_id: str) -> Any:
+    found = rig.instance.get_backfill(backfill_id)
+    assert found is not None
+    return found
+
+
+def ends(rig: SimpleNamespace, backfill_id: str, status: BulkActionStatus) -> None:
+    """What the daemon does in the end."""
+    rig.instance.update_backfill(backfill(rig, backfill_id).with_status(status))
+
+
+def test_a_job_is_a_backfill_of_dagsters_with_its_id_days_and_tags(rig: SimpleNamespace) -> None:
+    job, is_new = rig.service.create(request(request_id="r1", reason="a hole"), "me")
+    assert is_new
+    found = backfill(rig, job.job_id)
+    assert sorted(found.asset_backfill_data.target_subset.partitions_subsets_by_asset_key) == sorted(
+        rig.service._graph.materializable_asset_keys
+    )
+    assert found.tags["backfill_assets/job"] == job.job_id
+    assert found.tags["backfill_assets/range"] == "2024-01-01..2024-01-03"
+    assert found.tags["backfill_assets/request_id"] == "r1"
+    assert "backfill_assets/refresh" not in found.tags
+    status = rig.service.status(job.job_id)
+    assert [day.day for day in status.days] == ["2024-01-01", "2024-01-02", "2024-01-03"]
+    assert (status.state, status.requester, status.request.reason) == ("queued", "me", "a hole")
+
+
+def test_a_choice_of_feeds_is_refreshed_by_tags(rig: SimpleNamespace) -> None:
+    job, _ = rig.service.create(request(exchanges=["kraken", "binance"], symbols=["BTC-USDT"]))
+    tags = backfill(rig, job.job_id).tags
+    assert tags["backfill_assets/refresh"] == "true"
+    assert tags["backfill_assets/exchanges"] == "kraken,binance"
+    assert tags["backfill_assets/symbols"] == "BTC-USDT"
+    assert "backfill_assets/data_types" not in tags
+
+
+def test_the_same_request_id_gives_the_same_job_also_to_many_at_once(rig: SimpleNamespace) -> None:
+    start = threading.Barrier(6)
+
+    def create(_: int) -> tuple[str, bool]:
+        start.wait()
+        job, is_new = rig.service.create(request(request_id="once"))
+        return job.job_id, is_new
+
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(create, range(6)))
+    assert len({job_id for job_id, _ in made}) == 1
+    assert sum(is_new for _, is_new in made) == 1
+    assert len(rig.instance.get_backfills()) == 1
+
+
+def test_a_request_id_of_another_request_is_a_conflict(rig: SimpleNamespace) -> None:
+    rig.service.create(request(request_id="once"))
+    with pytest.raises(Conflict, match="another request"):
+        rig.service.create(request(end="2024-01-02", request_id="once"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer", "words"),
+    [
+        ({"end": "2023-12-31"}, "/start", "ends .2023-12-31. before it starts"),
+        ({"start": "2010-01-01"}, "/start", "2010-01-01 cannot be run: days go from 2019-03-30"),
+        ({"end": "2999-01-01"}, "/start", "2999-01-01 cannot be run"),
+        ({"end": "2024-06-01"}, "/end", "153 days are more than the 100"),
+        ({"exchanges": ["kraken", "mtgox"]}, "/exchanges/1", "'mtgox' is no exchange .* choose from bi"),
+        ({"symbols": ["XXX-YYY"]}, "/symbols/0", "'XXX-YYY' is no symbol"),
+        ({"data_types": ["quotes"]}, "/data_types/0", "'quotes' is no data type .* trades"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_where_and_why(
+    changes: dict[str, Any], pointer: str, words: str, rig: SimpleNamespace
+) -> None:
+    with pytest.raises(InvalidRequest, match=words) as refusal:
+        rig.service.create(request(**changes))
+    assert [error.pointer for error in refusal.value.errors] == [pointer]
+    assert rig.instance.get_backfills() == []
+    assert rig.service.recent() == []
+
+
+def test_the_longest_range_and_the_newest_day_are_taken(rig: SimpleNamespace) -> None:
+    assert len(rig.service.check(request(end="2024-04-09"))) == 100
+    assert rig.service.check(request("2024-01-01", "2024-01-01", exchanges=["kraken"])) == ["2024-01-01"]
+
+
+def test_every_wrong_part_is_named_at_once(rig: SimpleNamespace) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        rig.service.create(request(end="2023-01-01", exchanges=["a", "b"]))
+    assert len(refusal.value.errors) == 3
+
+
+def test_a_job_whose_maker_died_before_the_launch_is_launched_by_whoever_refreshes(
+    rig: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.service, "_launch", die)
+        with pytest.raises(KeyboardInterrupt):
+            rig.service.create(request(request_id="r"))
+    assert rig.instance.get_backfills() == []
+    assert rig.service.refresh() == 1
+    [job] = rig.service.recent()
+    assert backfill(rig, job.job_id).status is BulkActionStatus.REQUESTED
+    rig.service.refresh()
+    assert len(rig.instance.get_backfills()) == 1
+
+
+def test_a_cancelled_job_is_cancelled_in_dagster_and_ends_when_that_has(rig: SimpleNamespace) -> None:
+    job, _ = rig.service.create(request())
+    assert rig.service.cancel(job.job_id).state == "canceling"
+    assert rig.service.cancel(job.job_id).state == "canceling", "twice is the same"
+    assert backfill(rig, job.job_id).status is BulkActionStatus.CANCELING
+    ends(rig, job.job_id, BulkActionStatus.CANCELED)
+    rig.service.refresh()
+    status = rig.service.status(job.job_id)
+    assert (status.state, status.days_by_state) == ("canceled", {"canceled": 3})
+    assert rig.service.refresh() == 0
+    assert rig.service.cancel(job.job_id).state == "canceled"
+
+
+def test_a_cancellation_that_dagster_lost_is_asked_for_again(rig: SimpleNamespace) -> None:
+    job, _ = rig.service.create(request())
+    rig.service.cancel(job.job_id)
+    ends(rig, job.job_id, BulkActionStatus.REQUESTED)
+    rig.service.refresh()
+    assert backfill(rig, job.job_id).status is BulkActionStatus.CANCELING
+
+
+def test_a_retry_is_a_backfill_of_the_bad_days_under_the_next_number(rig: SimpleNamespace) -> None:
+    job, _ = rig.service.create(request())
+    with pytest.raises(Conflict, match="is queued"):
+        rig.service.retry(job.job_id)
+    ends(rig, job.job_id, BulkActionStatus.COMPLETED_SUCCESS)
+    rig.service.refresh()
+    failed = rig.service.job(job.job_id)
+    assert (failed.state, failed.failure) == (
+        "failed",
+        "3 of 3 days: 2024-01-01 missing, 2024-01-02 missing, 2024-01-03 missing",
+    ), "Dagster calls it a success, though nothing ran"
+    again = rig.service.retry(job.job_id)
+    assert (again.state, again.attempt, again.percent) == ("queued", 2, 0.0)
+    found = backfill(rig, f"{job.job_id}-2")
+    assert (found.tags["backfill_assets/job"], found.tags["backfill_assets/attempt"]) == (job.job_id, "2")
+    with pytest.raises(Conflict, match="is queued"):
+        rig.service.retry(job.job_id)
+
+
+def test_a_job_without_bad_days_cannot_be_retried_or_cancelled(rig: SimpleNamespace) -> None:
+    job, _ = rig.service.create(request())
+    row, days = rig.jobs.with_days(job.job_id)
+    from dataclasses import replace
+
+    good = [replace(d, state="published", snapshot=d.snapshot.replace("waiting", "published")) for d in days]
+    snapshot = row.snapshot.replace('"queued"', '"succeeded"')
+    assert rig.jobs.change(replace(row, state="succeeded", snapshot=snapshot), good)
+    with pytest.raises(Conflict, match="nothing to retry"):
+        rig.service.retry(job.job_id)
+    with pytest.raises(Conflict, match="nothing to cancel"):
+        rig.service.cancel(job.job_id)
+
+
+@pytest.mark.parametrize("job_id", ["nosuchjb", "../x", "a" * 100, "a\x00b", ""])
+def test_an_unknown_job_is_said_to_be_unknown(job_id: str, rig: SimpleNamespace) -> None:
+    for ask in (
+        rig.service.status,
+        rig.service.job,
+        rig.service.revision,
+        rig.service.cancel,
+        rig.service.retry,
+    ):
+        with pytest.raises(UnknownJob):
+            ask(job_id)
+
+
+def test_the_calendar_names_every_day_and_the_job_at_work(rig: SimpleNamespace) -> None:
+    job, _ = rig.service.create(request("2024-01-02", "2024-01-02"))
+    days = rig.service.days(date(2024, 1, 1), date(2024, 1, 3))
+    assert [(day.day, day.outcome, day.job_id, day.job_state) for day in days] == [
+        ("2024-01-01", "missing", None, None),
+        ("2024-01-02", "missing", job.job_id, "waiting"),
+        ("2024-01-03", "missing", None, None),
+    ]
+    for last in (date(2023, 12, 31), date(2029, 1, 1)):
+        with pytest.raises(InvalidRequest):
+            rig.service.days(date(2024, 1, 1), last)
+
+
+def test_a_missing_daemon_is_told_and_makes_the_service_unready(rig: SimpleNamespace) -> None:
+    job, _ = rig.service.create(request())
+    rig.service.refresh()
+    assert rig.service.job(job.job_id).warnings[0].startswith("no Dagster daemon has run yet")
+    assert rig.service.troubles() == ["the Dagster daemon was seen never"]
+
+
+def test_two_services_over_one_database_do_not_undo_each_other(rig: SimpleNamespace) -> None:
+    from backfill_assets.progress.database import open_jobs
+
+    other = service_module.Backfills(
+        open_jobs(rig.url), rig.instance, rig.service._graph, lambda: rig.settings
+    )
+    job, _ = rig.service.create(request())
+    rig.service.refresh()
+    other.refresh()
+    revision = rig.service.revision(job.job_id)
+    ends(rig, job.job_id, BulkActionStatus.CANCELED)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda one: one.refresh(), [rig.service, other]))
+    assert rig.service.revision(job.job_id) == revision + 1, "one of them stored it, once"
+    assert rig.service.status(job.job_id) == other.status(job.job_id)
+    other.close()
+
+
+def add_run(rig: SimpleNamespace, job_id: str) -> str:
+    tags = {"backfill_assets/job": job_id, "backfill_assets/attempt": "1", "dagster/partition": "2024-01-01"}
+    run = dg.DagsterRun(job_name="day", status=dg.DagsterRunStatus.NOT_STARTED, tags=tags)
+    return str(rig.instance.add_run(run).run_id)
+
+
+def test_the_runs_of_a_job_that_is_cancelled_are_ended_without_waiting_for_the_daemon(
+    rig: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def stop_run(_: dg.DagsterInstance, run_id: str) -> bool:
+        told.append(run_id)
+        return len(told) > 1
+
+    monkeypatch.setattr(service_module, "stop_run", stop_run)
+    job, _ = rig.service.create(request())
+    other, _ = rig.service.create(request())
+    mine = add_run(rig, job.job_id)
+    add_run(rig, other.job_id)
+    rig.service.refresh()
+    assert told == [], "nobody cancelled anything"
+    rig.service.cancel(job.job_id)
+    for _ in range(3):
+        rig.service.refresh()
+    assert told == [mine, mine], "its own, until it was told, and then no more"
+
+
+def test_a_run_on_its_way_into_the_queue_is_left_alone(rig: SimpleNamespace) -> None:
+    run_id = add_run(rig, "abcdefgh")
+    assert not stop_run(rig.instance, run_id)
+    assert rig.instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.NOT_STARTED

@@ -1,0 +1,327 @@
+"""The page over the service in this process: what it shows and refuses, and what a browser may load."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from backfill_assets.days import day_range
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.store import open_store
+from backfill_assets.progress import page as page_package
+from backfill_assets.progress.api import create_app
+from backfill_assets.progress.model import CalendarDay
+from backfill_assets.progress.page import render, view
+from backfill_assets.report.month import DaySummary
+
+BASE = "http://127.0.0.1:3080"
+HTMX = {"HX-Request": "true"}
+FORM = {"start": "2024-01-01", "end": "2024-01-03", "request_id": "one"}
+STATIC = Path(page_package.__file__).parent / "static"
+SHA256 = "d6fdc75f204e6bdefa99b69bf1e6d4ac69b8a364f77929f45c13476b4000f717"
+
+
+def client_of(rig: SimpleNamespace, token: str = "", base: str = BASE) -> TestClient:
+    return TestClient(create_app(rig.service, token=token), base_url=base, raise_server_exceptions=False)
+
+
+@pytest.fixture
+def client(rig: SimpleNamespace) -> Iterator[TestClient]:
+    with client_of(rig) as found:
+        yield found
+
+
+def part(client: TestClient, job_id: str = "") -> str:
+    answer = client.get(f"/page/jobs/{job_id}" if job_id else "/page/now")
+    assert answer.status_code == 200
+    return answer.text
+
+
+def started(client: TestClient, **changes: Any) -> str:
+    answer = client.post("/page/start", data={**FORM, **changes}, headers=HTMX)
+    assert answer.status_code == 202, answer.text
+    return re.findall(r"/jobs/([a-z0-9-]+)", answer.text)[0]
+
+
+# --- what a browser may load -----------------------------------------------------------------------------
+
+
+def test_htmx_is_the_released_file_with_its_licence() -> None:
+    content = (STATIC / "htmx.min.js").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == SHA256
+    assert b'version:"2.0.11"' in content
+    assert "Zero-Clause BSD" in (STATIC / "htmx.LICENSE").read_text(encoding="utf-8")
+
+
+def test_everything_comes_from_this_server_and_the_policy_allows_nothing_else(client: TestClient) -> None:
+    answer = client.get("/")
+    assert answer.headers["content-security-policy"] == render.POLICY
+    assert "unsafe" not in render.POLICY
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    loaded = re.findall(r'(?:src|href)="([^"#]+)"', answer.text)
+    assert {url for url in loaded if not url.startswith("/")} == {"data:,"}
+    assert "style=" not in answer.text
+    assert re.search(r"<script(?! defer src=)", answer.text) is None
+    static = [url for url in loaded if url.startswith("/static/")]
+    assert len(static) == len(render.STATIC)
+    for url in static:
+        found = client.get(url)
+        assert found.status_code == 200
+        assert "immutable" in found.headers["cache-control"]
+    assert client.get("/static/..%2Frender.py").status_code == 404
+    assert client.get("/static/htmx.LICENSE").status_code == 404
+
+
+def test_the_style_is_that_of_the_report_and_not_a_copy(client: TestClient) -> None:
+    from backfill_assets.report.page import _environment
+
+    assert client.get("/static/report.css").text == _environment().get_template("report.css").render()
+    assert "--good:" not in (STATIC / "page.css").read_text(encoding="utf-8")
+
+
+# --- what it shows ------------------------------------------------------------------------------------------
+
+
+def test_an_empty_page_says_so_and_what_to_do(client: TestClient) -> None:
+    text = client.get("/").text
+    assert "Nothing is running" in text
+    assert "No backfill was started yet." in text
+
+
+def test_the_plan_has_the_numbers_of_the_plan_and_starts_what_it_shows(client: TestClient) -> None:
+    wanted = {"start": "2024-01-01", "end": "2024-01-03", "exchanges": ["kraken"], "reason": "a <hole>"}
+    answer = client.get("/page/plan", params=wanted)
+    assert answer.status_code == 200
+    plan = client.get("/api/v1/plan", params={**wanted, "reason": []}).json()
+    assert f"<b>{len(plan['days_to_run'])} days</b> to run of 3" in answer.text
+    assert f"<b>at most {plan['files']}</b> to fetch, again: kraken" in answer.text
+    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', answer.text))
+    assert fields.pop("request_id").startswith("page-")
+    assert fields == {
+        "start": "2024-01-01",
+        "end": "2024-01-03",
+        "exchanges": "kraken",
+        "reason": "a &lt;hole&gt;",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"end": "2023-12-31"}, "before it starts"),
+        ({"exchanges": "mtgox"}, "is no exchange of the universe"),
+        ({"start": "yesterday"}, "write it as YYYY-MM-DD"),
+        ({"start": ""}, "start: Field required"),
+        ({"end": "2024-12-31"}, "more than the 100 of serve.max_days"),
+    ],
+)
+def test_what_cannot_be_run_is_said_in_words_beside_the_form(
+    changes: dict[str, str], words: str, client: TestClient
+) -> None:
+    for answer in (
+        client.get("/page/plan", params={**FORM, **changes}),
+        client.post("/page/start", data={**FORM, **changes}, headers=HTMX),
+    ):
+        assert answer.status_code == 422
+        assert answer.headers["content-type"].startswith("text/html")
+        assert 'role="alert"' in answer.text
+        assert words in answer.text
+    assert client.get("/api/v1/backfill/recent").json() == {"jobs": []}
+
+
+def test_a_start_twice_is_one_job(client: TestClient) -> None:
+    job_id = started(client, reason="x")
+    again = client.post("/page/start", data={**FORM, "reason": "x"}, headers=HTMX)
+    assert again.status_code == 200
+    assert "This was started already" in again.text
+    [job] = client.get("/api/v1/backfill/recent").json()["jobs"]
+    assert job["job_id"] == job_id
+    assert job["requester"].startswith("page, ")
+
+
+def test_a_job_is_shown_cancelled_and_its_end_offers_a_retry(
+    client: TestClient, rig: SimpleNamespace
+) -> None:
+    from dagster._core.execution.backfill import BulkActionStatus
+
+    job_id = started(client)
+    text = part(client)
+    assert "1 backfill waiting to start" in text
+    assert f"/page/jobs/{job_id}/cancel" in text
+    assert "no Dagster daemon has run yet" not in text
+    rig.service.refresh()
+    assert "no Dagster daemon has run yet" in part(client), "what is stuck is at the top"
+    answer = client.post(f"/page/jobs/{job_id}/cancel", headers=HTMX)
+    assert answer.status_code == 202
+    assert answer.headers["hx-trigger"] == "jobs-changed"
+    assert f"/page/jobs/{job_id}/cancel" not in part(client)
+    backfill = rig.instance.get_backfill(job_id)
+    rig.instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELED))
+    rig.service.refresh()
+    text = part(client, job_id)
+    assert f"/page/jobs/{job_id}/retry" in text
+    assert "every 2s" not in text, "what has ended is not asked for again"
+    assert client.post(f"/page/jobs/{job_id}/retry", headers=HTMX).status_code == 202
+    again = client.post(f"/page/jobs/{job_id}/retry", headers=HTMX)
+    assert (again.status_code, "is queued" in again.text) == (409, True)
+    assert "attempt 2" in part(client)
+
+
+def test_a_part_that_has_not_changed_is_not_sent_again(client: TestClient) -> None:
+    for path, day in (("/page/now?", "2024-01-01"), ("/page/calendar?year=2024&", "2024-12-30")):
+        seen = re.findall(r"seen=(\w{16})", client.get(path).text)[0]
+        assert client.get(f"{path}seen={seen}").status_code == 204
+        started(client, start=day, end=day, request_id=day)
+        answer = client.get(f"{path}seen={seen}")
+        assert answer.status_code == 200
+        assert f"seen={seen}" not in answer.text
+
+
+def test_an_unknown_job_or_page_is_said_to_be_unknown(client: TestClient) -> None:
+    for path in (
+        "/jobs/nosuchjb",
+        "/reports/2024-01-01.html",
+        "/reports/2024-13.html",
+        "/days/2024-01-01/report",
+    ):
+        answer = client.get(path)
+        assert answer.status_code == 404
+        assert "There is nothing here" in answer.text
+    assert client.post("/page/jobs/nosuchjb/cancel", headers=HTMX).status_code == 404
+
+
+def test_words_of_a_request_are_text_and_no_markup(client: TestClient) -> None:
+    evil = "<script>alert(1)</script>"
+    job_id = started(client, reason=evil)
+    for text in (client.get("/").text, part(client), part(client, job_id)):
+        assert evil not in text
+        assert "&lt;script&gt;alert(1)" in text
+
+
+def test_a_report_is_served_from_the_lake_and_cannot_reach_the_token(
+    client: TestClient, rig: SimpleNamespace
+) -> None:
+    store = open_store(rig.settings.lake)
+    store.replace(paths.day_report("2024-01-02"), b"<h1>the day</h1>", None)
+    store.replace(paths.month_report("2024-01"), b"<h1>the month</h1>", None)
+    answer = client.get("/days/2024-01-02/report")
+    assert answer.text == "<h1>the day</h1>"
+    policy = answer.headers["content-security-policy"]
+    assert "sandbox" in policy
+    assert "allow-same-origin" not in policy
+    assert client.get("/reports/2024-01.html").text == "<h1>the month</h1>", "as the pages link to each other"
+
+
+# --- who may change something -----------------------------------------------------------------------------
+
+CHANGING = ["/page/start", "/page/jobs/abcdefgh/cancel", "/page/jobs/abcdefgh/retry"]
+
+
+def test_every_changing_address_is_known_here(rig: SimpleNamespace) -> None:
+    from backfill_assets.progress.page.routes import page_router
+
+    routes: Any = page_router(rig.service).routes
+    changing = {route.path for route in routes if route.methods - {"GET", "HEAD"}}
+    assert {path.replace("{job_id}", "abcdefgh") for path in changing} == set(CHANGING)
+
+
+@pytest.mark.parametrize("path", CHANGING)
+def test_with_a_token_changes_need_it_and_looking_does_not(path: str, rig: SimpleNamespace) -> None:
+    with client_of(rig, "s3cret", "http://backfill.example:3080") as client:
+        for header in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": "token=s3cret"}):
+            answer = client.post(path, data=FORM, headers={**HTMX, **header})
+            assert answer.status_code == 401
+            assert "This needs the token" in answer.text
+        answer = client.post(path, data=FORM, headers={**HTMX, "Authorization": "Bearer s3cret"})
+        assert answer.status_code in (202, 404)
+        assert 'id="token"' in client.get("/").text
+    with client_of(rig) as client:
+        assert 'id="token"' not in client.get("/").text
+
+
+@pytest.mark.parametrize("path", CHANGING)
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {**HTMX, "Origin": "https://evil.example"}, {**HTMX, "Host": "evil.example:3080"}],
+    ids=["no htmx", "other site", "other name"],
+)
+def test_a_post_of_another_site_changes_nothing(
+    path: str, headers: dict[str, str], client: TestClient
+) -> None:
+    answer = client.post(path, data=FORM, headers=headers)
+    assert answer.status_code == 403
+    assert client.get("/api/v1/backfill/recent").json() == {"jobs": []}
+
+
+# --- the calendar -------------------------------------------------------------------------------------------
+
+
+def test_states_differ_by_sign_and_not_by_colour_alone() -> None:
+    signs = [sign for sign, _ in view.STATES.values()]
+    assert len(set(signs)) == len(signs)
+
+
+def test_each_day_stands_under_its_weekday_and_says_what_it_is() -> None:
+    days = [CalendarDay(day=day, outcome="missing") for day in day_range("2024-02-01", "2024-03-01")]
+    quarantined = tuple(f"binance/trades/F{i}" for i in range(5))
+    days[0] = CalendarDay(
+        day="2024-02-01",
+        outcome="degraded",
+        feeds=9,
+        quarantined=quarantined,
+        report="x",
+        job_id="j",
+        job_state="waiting",
+    )
+    february, march = view.months(days)
+    assert (february.name, february.cells[:3]) == ("February", (None, None, None)), "a Thursday"
+    assert (len(february.cells), len(march.cells)) == (3 + 29, 4 + 1)
+    cell = february.cells[3]
+    assert cell is not None
+    assert (cell.href, cell.at_work, cell.sign) == ("/days/2024-02-01/report", "queued", "…")
+    assert cell.words == (
+        "Thu 2024-02-01: degraded, not sealed, 4 of 9 feeds, left out: binance/trades/F0, "
+        "binance/trades/F1, binance/trades/F2 and 2 more, waiting in backfill j"
+    )
+
+
+def test_the_newest_year_with_days_is_shown_and_others_a_click_away(
+    client: TestClient, rig: SimpleNamespace
+) -> None:
+    store = open_store(rig.settings.lake)
+    for day in ("2022-12-30", "2023-12-30"):
+        summary = DaySummary(day=day, state="held", sealed=False, completeness=None, quality=None, feeds=())
+        documents.update(store, paths.day_summary(day), DaySummary, lambda _, s=summary: s)
+    text = client.get("/page/calendar").text
+    assert "Days of 2023" in text
+    assert 'hx-get="/page/calendar?year=2022"' in text
+    assert 'aria-label="Sat 2023-12-30: held, not sealed, 0 of 0 feeds"' in text
+    assert "Days of 2022" in client.get("/page/calendar?year=2022").text
+    assert client.get("/page/calendar?year=99999").status_code == 422
+
+
+def test_only_days_up_to_today_and_as_many_as_may_be_asked_for() -> None:
+    today = datetime(2024, 2, 3, tzinfo=UTC).date()
+    first, last = view.year_range(2024, today, 800)
+    assert (first.isoformat(), last) == ("2024-01-01", today)
+    assert view.year_range(2023, today, 800)[1].isoformat() == "2023-12-31"
+    assert view.year_range(2023, today, 100)[0].isoformat() == "2023-09-23"
+
+
+def test_a_job_that_does_not_move_is_told_and_one_that_does_is_not(
+    client: TestClient, rig: SimpleNamespace
+) -> None:
+    started(client)
+    [job] = rig.service.unfinished()
+    for minutes, stuck in ((9, 0), (11, 1)):
+        now = view.now_view([job], [job], job.updated + timedelta(minutes=minutes))
+        assert len(now.troubles) == stuck
+    assert "nothing has changed since" in now.troubles[0].text

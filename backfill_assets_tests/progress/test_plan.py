@@ -1,0 +1,379 @@
+"""A plan says what a backfill would do: exact where the lake knows, a range or unknown where it does not."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from backfill_assets.automation.history import MeasuredRun, measured_runs, runs_at_once
+from backfill_assets.failures import PermanentFailure
+from backfill_assets.feeds import ExpectedFeed, Feed, FeedChoice
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.local import LocalStore
+from backfill_assets.lake.manifests import (
+    Absence,
+    DayRecord,
+    FeedManifest,
+    Source,
+    Version,
+    expected_symbols,
+    update_manifest,
+)
+from backfill_assets.progress.plan import Plan, make_plan
+from backfill_assets.progress.plan_text import bytes_text, plan_text, seconds_text
+from backfill_assets.report.month import DaySummary, FeedSummary
+from backfill_assets.settings import Settings
+from backfill_assets.ticks.fetch import SCHEMA_VERSION
+from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_hash
+from backfill_assets.warehouse import ledger
+
+NOW = datetime(2024, 3, 1, 12, tzinfo=UTC)
+TABLES = ("instruments", "trades", "candles", "coverage", "quality")
+BTC, ETH = Feed("binance", "trades", "BTCUSDT"), Feed("binance", "trades", "ETHUSDT")
+SYMBOLS = {BTC: "BTC-USDT", ETH: "ETH-USDT"}
+#: Raw bytes of the two feeds' files in ``Lake.run``; half of it in the lake, a row for every ten bytes.
+SIZES = {BTC: 3_000_000, ETH: 1_000_000}
+
+
+class Lake:
+    """A lake whose days are recorded, fetched and published with a few words."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        self.store = LocalStore(folder)
+        self.settings = Settings.model_validate(
+            {
+                "name": "test",
+                "universe": [{"exchanges": ["binance"], "symbols": ["BTC-USDT", "ETH-USDT"]}],
+                "lake": {"uri": str(folder)},
+                "warehouse": {"kind": "duckdb", "folder": str(folder / "warehouse")},
+                **changes,
+            }
+        )
+
+    def run(
+        self,
+        day: str,
+        *,
+        state: str = "published",
+        lacking: tuple[Feed, ...] = (),
+        absent: tuple[Feed, ...] = (),
+        tables: tuple[str, ...] = TABLES,
+        scale: float = 1,
+        fetched: datetime = NOW,
+    ) -> None:
+        """What a run of the day leaves behind."""
+        expected = [ExpectedFeed(feed, ((feed.dataset_symbol, SYMBOLS[feed]),)) for feed in SIZES]
+        record = DayRecord(day=day, expected=expected_symbols(expected), recorded_at=NOW)
+        documents.update(self.store, paths.day_record(day), DayRecord, lambda _: record)
+        for feed, size in SIZES.items():
+            manifest = {"accepted": self._version(int(size * scale), fetched)}
+            if feed in absent:
+                manifest = {"absent": Absence(reason="404", seen_at=NOW)}
+            if feed not in lacking:
+                self._put(feed, day, manifest)
+        feeds = tuple(
+            FeedSummary(
+                feed=str(feed),
+                outcome="missing" if feed in (*lacking, *absent) else "publish",
+                accepted=feed not in (*lacking, *absent),
+                completeness=1.0,
+                completeness_state="proven",
+                quality=1.0,
+            )
+            for feed in SIZES
+        )
+        summary = DaySummary(day=day, state=state, sealed=True, completeness=1.0, quality=1.0, feeds=feeds)
+        documents.update(self.store, paths.day_summary(day), DaySummary, lambda _: summary)
+        for table in tables:
+            mine = ledger.claim(self.store, table, day, "f")
+            ledger.complete(self.store, table, day, mine, fingerprint="f", job="j", totals=())
+
+    def plan(self, start: str = "2024-01-01", end: str = "2024-01-04", **more: Any) -> Plan:
+        return make_plan(self.store, self.settings, start, end, now=NOW, **more)
+
+    def _put(self, feed: Feed, day: str, values: dict[str, Any]) -> None:
+        manifest = FeedManifest(feed=str(feed), day=day, **values)
+        update_manifest(self.store, feed, day, lambda _: manifest)
+
+    def _version(self, size: int, fetched: datetime) -> Version:
+        parameters = profile_parameters_hash(ProfileParameters.of(self.settings.thresholds))
+        return Version(
+            content="c" * 64,
+            rows=size // 10,
+            bytes=size // 2,
+            source=Source(url="http://x", raw_bytes=size, raw_sha256="s"),
+            profile={},
+            schema_version=SCHEMA_VERSION,
+            profile_parameters=parameters,
+            fetched_at=fetched,
+        )
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path / "lake")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_an_empty_lake_knows_files_and_load_jobs_and_says_what_it_does_not_know(lake: Lake) -> None:
+    plan = lake.plan()
+    assert (plan.days, plan.files, plan.days_unlisted) == (4, 8, 4)
+    assert plan.days_to_run == ("2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04")
+    assert (plan.expected_bytes, plan.lake_bytes, plan.rows, plan.seconds) == (None, None, None, None)
+    text = plan_text(plan)
+    assert "at most 8 to fetch" in text
+    assert "download   unknown" in text
+    assert "time       unknown" in text
+    assert "4 days never run" in text
+
+
+def test_good_days_are_skipped_and_days_that_lack_something_are_not(lake: Lake) -> None:
+    lake.run("2024-01-01")
+    lake.run("2024-01-02", tables=("instruments", "trades", "candles"))
+    lake.run("2024-01-03", lacking=(ETH,))
+    plan = lake.plan()
+    assert plan.days_to_run == ("2024-01-02", "2024-01-03", "2024-01-04")
+    assert (plan.days_good, plan.days_unlisted, plan.days_held) == (1, 1, 0)
+    assert plan.files == 1 + 2, "one file of the 3rd, all of the 4th"
+
+
+def test_a_file_that_the_vendor_does_not_have_keeps_no_day_from_being_good(lake: Lake) -> None:
+    lake.run("2024-01-01", absent=(ETH,))
+    plan = lake.plan(end="2024-01-01")
+    assert (plan.days_good, plan.files, plan.days_to_run) == (1, 0, ())
+    assert "nothing to do" in plan_text(plan)
+
+
+def test_held_days_are_run_and_counted_as_such(lake: Lake) -> None:
+    lake.run("2024-01-01", state="held", tables=("quality",))
+    plan = lake.plan(end="2024-01-01")
+    assert (plan.days_to_run, plan.days_held, plan.files) == (("2024-01-01",), 1, 0)
+    assert "1 day held" in plan_text(plan)
+
+
+def test_days_that_were_not_exported_when_last_asked_are_run(lake: Lake) -> None:
+    record = DayRecord(day="2024-01-01", expected=(), awaiting_export=("binance",), recorded_at=NOW)
+    documents.update(lake.store, paths.day_record("2024-01-01"), DayRecord, lambda _: record)
+    assert lake.plan(end="2024-01-01").files == 2
+
+
+def test_a_day_that_the_universe_has_outgrown_is_run_for_what_is_new(lake: Lake, tmp_path: Path) -> None:
+    lake.run("2024-01-01")
+    universe = [{"exchanges": ["binance"], "symbols": ["BTC-USDT", "ETH-USDT", "ADA-USDT"]}]
+    grown = Lake(tmp_path / "lake", universe=universe)
+    assert grown.plan(end="2024-01-01").files == 1
+    assert lake.plan(end="2024-01-01").files == 0
+
+
+def test_a_changed_way_of_counting_fetches_everything_anew(lake: Lake, tmp_path: Path) -> None:
+    lake.run("2024-01-01")
+    changed = Lake(tmp_path / "lake", thresholds={"counting": {"spike_multiple": 12}})
+    assert changed.plan(end="2024-01-01").files == 2
+
+
+def test_a_choice_of_feeds_is_fetched_again_and_of_the_others_what_is_lacking(lake: Lake) -> None:
+    lake.run("2024-01-01")
+    lake.run("2024-01-02", lacking=(BTC,))
+    plan = lake.plan(end="2024-01-02", choice=FeedChoice(symbols=("ETH-USDT",)))
+    assert (plan.files, plan.days_good, plan.refresh) == (1 + 2, 0, True)
+    assert plan.expected_bytes == SIZES[ETH] * 2 + SIZES[BTC]
+    assert lake.plan(end="2024-01-02", refresh=True).files == 4
+    assert lake.plan(end="2024-01-02").files == 1
+
+
+def test_sizes_are_medians_of_the_published_days_nearest_to_the_range(lake: Lake) -> None:
+    for number in range(1, 10):
+        lake.run(f"2024-02-{number:02d}", scale=1 if number < 8 else 100)
+    lake.run("2024-01-31", tables=("trades",), scale=1000)
+    ledger.claim(lake.store, "candles", "2024-01-31", "f")
+    plan = lake.plan()
+    assert plan.expected_bytes == 4 * 4_000_000
+    assert plan.measured_over == tuple(f"2024-02-{n:02d}" for n in range(1, 8)), "nearest, and published"
+    assert (plan.lake_bytes, plan.rows) == (8_000_000, 1_600_000)
+    assert "about 16.0 MB" in plan_text(plan)
+    later = lake.plan("2024-02-12", "2024-02-13")
+    assert later.measured_over == tuple(f"2024-02-{n:02d}" for n in range(3, 10))
+    assert later.expected_bytes == 2 * 4_000_000
+
+
+def test_files_of_unknown_size_are_counted_and_make_the_bytes_a_lower_bound(
+    lake: Lake, tmp_path: Path
+) -> None:
+    lake.run("2024-02-01", absent=(ETH,))
+    plan = lake.plan(end="2024-01-01")
+    assert (plan.expected_bytes, plan.files_of_unknown_size) == (SIZES[BTC], 1)
+    assert "more than 3.0 MB" in plan_text(plan)
+    assert "the size of 1 files is not known" in plan_text(plan)
+
+
+def run_of(day: str, start_second: float, seconds: float) -> MeasuredRun:
+    started = NOW + timedelta(seconds=start_second)
+    return MeasuredRun(day, started, started + timedelta(seconds=seconds))
+
+
+def test_time_is_a_range_from_measured_runs_between_all_at_once_and_as_they_were(lake: Lake) -> None:
+    lake.run("2024-02-01", fetched=NOW + timedelta(seconds=5))
+    lake.run("2024-02-02", fetched=NOW + timedelta(seconds=15))
+    runs = [run_of("2024-02-01", 0, 10), run_of("2024-02-02", 10, 20)]
+    plan = lake.plan(runs=runs, runs_at_once=2)
+    assert plan.expected_bytes == 16_000_000
+    assert plan.seconds is not None
+    # 400 and 200 kB a second, one after the other; two at once at best.
+    assert (plan.seconds.low, plan.seconds.high) == (20, 80)
+    assert plan.speed_of_runs == 2
+    one = lake.plan(runs=runs, runs_at_once=1)
+    assert one.seconds is not None
+    assert (one.seconds.low, one.seconds.high) == (40, 80)
+
+
+def test_runs_that_were_at_work_together_are_not_made_parallel_twice(lake: Lake) -> None:
+    lake.run("2024-02-01", fetched=NOW + timedelta(seconds=5))
+    lake.run("2024-02-02", fetched=NOW + timedelta(seconds=5))
+    runs = [run_of("2024-02-01", 0, 10), run_of("2024-02-02", 0, 10)]
+    plan = lake.plan(runs=runs, runs_at_once=2)
+    assert plan.seconds is not None
+    assert (plan.seconds.low, plan.seconds.high) == (20, 20)
+
+
+def test_runs_that_fetched_nothing_measure_nothing(lake: Lake) -> None:
+    lake.run("2024-02-01", fetched=NOW - timedelta(days=1))
+    plan = lake.plan(runs=[run_of("2024-02-01", 0, 1)], runs_at_once=2)
+    assert plan.seconds is None
+    assert "no record of a run that fetched" in plan_text(plan)
+
+
+def test_no_plan_is_faster_than_the_vendor_may_be_asked(tmp_path: Path) -> None:
+    slow = Lake(tmp_path / "lake", tardis={"requests_per_minute": 1})
+    slow.run("2024-02-01", fetched=NOW + timedelta(seconds=1))
+    plan = slow.plan(runs=[run_of("2024-02-01", 0, 2)], runs_at_once=1)
+    assert plan.seconds is not None
+    assert plan.seconds.low == plan.seconds.high == 8 * 60
+
+
+def test_load_jobs_are_set_against_the_days_limit_and_what_was_used_of_it(tmp_path: Path) -> None:
+    warehouse = {
+        "kind": "bigquery",
+        "project": "p",
+        "dataset": "d",
+        "load_jobs_per_table_and_day": 9,
+    }
+    lake = Lake(tmp_path / "lake", warehouse=warehouse)
+    ledger.count_submission(lake.store, "candles", "2024-02-01", 1, 10, lambda: NOW)
+    plan = lake.plan(end="2024-01-02")
+    loads = {table.table: table for table in plan.loads}
+    assert set(loads) == set(TABLES)
+    assert (loads["trades"].jobs.low, loads["trades"].jobs.high, loads["trades"].utc_days) == (2, 2, 1)
+    assert (loads["candles"].jobs.high, loads["candles"].used_today, loads["candles"].utc_days) == (6, 1, 1)
+    assert "8 of 9 left today" in plan_text(plan)
+    more = lake.plan(end="2024-01-03")
+    assert {t.table: t.utc_days for t in more.loads}["candles"] == 2
+    assert "candles: up to 9 loads, 1 today already, of 9 a day" in plan_text(more)
+    assert plan.warehouse_bytes is None
+
+
+def test_planning_writes_nothing(lake: Lake, tmp_path: Path) -> None:
+    lake.run("2024-01-01", lacking=(ETH,))
+    before = files_of(tmp_path)
+    lake.plan(choice=FeedChoice(exchanges=("binance",)))
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "choice", "complaint"),
+    [
+        ("2024-01-02", "2024-01-01", {}, "swap them"),
+        ("2019-01-01", "2024-01-01", {}, "2019-01-01 cannot be run"),
+        ("2024-01-01", "2999-01-01", {}, "2999-01-01 cannot be run"),
+        ("2024-01-01", "2024-01-01", {"exchanges": ("binanse",)}, "did you mean binance?"),
+        ("2024-01-01", "2024-01-01", {"symbols": ("btc-usdt",)}, "did you mean BTC-USDT"),
+        ("2024-01-01", "2024-01-01", {"data_types": ("quotes",)}, "choose from trades"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_one_line(
+    lake: Lake, start: str, end: str, choice: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(PermanentFailure) as refused:
+        lake.plan(start, end, choice=FeedChoice(**choice))
+    assert complaint in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_combination_that_no_entry_has_is_refused_though_each_name_is_known(tmp_path: Path) -> None:
+    universe = [
+        {"exchanges": ["binance"], "symbols": ["BTC-USDT"]},
+        {"exchanges": ["kraken"], "symbols": ["ETH-USDT"]},
+    ]
+    lake = Lake(tmp_path / "lake", universe=universe)
+    with pytest.raises(PermanentFailure, match="this combination"):
+        lake.plan(choice=FeedChoice(exchanges=("kraken",), symbols=("BTC-USDT",)))
+    assert lake.plan(choice=FeedChoice(exchanges=("kraken",), symbols=("ETH-USDT",))).files == 8
+
+
+def test_what_the_vendor_lists_takes_the_place_of_the_universe_where_it_is_asked(lake: Lake) -> None:
+    listed = {"2024-01-01": [BTC], "2024-01-02": [BTC, ETH]}
+
+    def listing(day: str) -> list[ExpectedFeed]:
+        return [ExpectedFeed(f, ((f.dataset_symbol, SYMBOLS[f]),)) for f in listed.get(day, [])]
+
+    plan = lake.plan(end="2024-01-02", listing=listing)
+    assert (plan.files, plan.days_unlisted) == (3, 0)
+    assert "at most" not in plan_text(plan)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_000, "1.0 kB"),
+        (999_400, "999 kB"),
+        (999_600, "1.0 MB"),
+        (1_540_000_000, "1.5 GB"),
+    ],
+)
+def test_bytes_are_told_with_two_or_three_digits(number: float, text: str) -> None:
+    assert bytes_text(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(40, "40 s"), (720, "12 min"), (12_600, "3.5 h"), (180_000, "2.1 days")]
+)
+def test_seconds_are_told_in_the_unit_that_a_person_would_use(seconds: float, text: str) -> None:
+    assert seconds_text(seconds) == text
+
+
+# --- Dagster's records -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@dg.asset(partitions_def=dg.DailyPartitionsDefinition(start_date="2024-01-01", end_date="2024-03-01"))
+def fails_on_the_third(context: dg.AssetExecutionContext) -> None:
+    if context.partition_key.endswith("-03"):
+        raise ValueError
+
+
+@dg.asset
+def without_days() -> None:
+    pass
+
+
+def test_successful_runs_of_days_are_measured_and_no_others(instance: dg.DagsterInstance) -> None:
+    for day in ("2024-01-02", "2024-01-03"):
+        dg.materialize([fails_on_the_third], partition_key=day, instance=instance, raise_on_error=False)
+    dg.materialize([without_days], instance=instance)
+    [run] = measured_runs(instance)
+    assert run.day == "2024-01-02"
+    assert 0 < run.seconds < 60
+    assert run.ended.tzinfo is UTC
+    assert runs_at_once(instance) == 1

@@ -1,0 +1,322 @@
+"""The service, Dagster's daemon and its runs as real processes, on SQLite and on Postgres.
+
+One rig per database runs one story: a range with a day that cannot be published, watched by many, the
+service killed in the middle; its retry; and a range that is cancelled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+import pytest
+
+from backfill_assets.feeds import Feed
+from backfill_assets.progress.model import JobStatus
+from backfill_assets.progress.tracking import backfill_id
+from backfill_assets.standins.faults import Fault, not_available
+from backfill_assets.standins.market import Market
+from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets_tests.progress.conftest import EXCHANGES, SYMBOLS, empty_database, needs_postgres
+
+pytestmark = pytest.mark.timeout(500)
+
+REPOSITORY = Path(__file__).parents[2]
+PATIENCE = 300
+OURS = ("BACKFILL_", "DAGSTER_", "TARDIS_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
+GOOD, BAD = ["2024-01-01", "2024-01-03"], "2024-01-02"
+FINAL = ("succeeded", "failed", "canceled")
+
+
+@dataclass
+class Rig:
+    """Where everything lies, and what runs."""
+
+    home: Path
+    environment: dict[str, str]
+    standin: TardisStandin
+    options: tuple[str, ...] = ()
+    url: str = ""
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, name: str, *command: str) -> None:
+        with (self.home / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=REPOSITORY,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def start_service(self) -> None:
+        port = self.url.rpartition(":")[2] or "0"
+        log = self.home / "service.log"
+        log.write_text("")
+        self.start("service", "backfill_assets.cli", "serve", "--port", port, *self.options)
+        self.wait(lambda: "API: " in log.read_text())
+        self.url = log.read_text().split("API: ")[1].split("/docs")[0]
+        self.wait(self.answers)
+
+    def answers(self) -> bool:
+        try:
+            return self.ask("/healthz") == "ok\n"
+        except OSError:
+            return False
+
+    def kill(self, name: str) -> None:
+        process = self.running.pop(name)
+        for found in [process.pid, *(p.pid for p in psutil.Process(process.pid).children(recursive=True))]:
+            try:
+                os.kill(found, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.wait(timeout=30)
+
+    def ask(self, path: str, body: object = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text = answer.read().decode()
+            return json.loads(text) if answer.headers.get_content_type() == "application/json" else text
+
+    def status(self, job_id: str) -> JobStatus:
+        return JobStatus.model_validate(self.ask(f"/api/v1/backfill/status/{job_id}"))
+
+    def wait(self, look: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for name, process in self.running.items():
+                assert process.poll() is None, (self.home / f"{name}.log").read_text()[-3000:]
+            if found := look():
+                return found
+            time.sleep(0.2)
+        logs = {file.stem: file.read_text()[-2000:] for file in self.home.glob("*.log")}
+        return pytest.fail(f"not within {seconds} s: {json.dumps(logs, indent=1)}")
+
+    def wait_for(self, job_id: str, *states: str) -> JobStatus:
+        def look() -> JobStatus | None:
+            status = self.status(job_id)
+            return status if status.state in states else None
+
+        found: JobStatus = self.wait(look)
+        return found
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=needs_postgres)])
+def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    home = tmp_path_factory.mktemp("rig")
+    (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
+    rows = {(exchange, symbol): 3_000 for exchange in EXCHANGES for symbol in SYMBOLS}
+    with TardisStandin(Market(rows=rows), clock=lambda: datetime(2024, 2, 10, tzinfo=UTC)) as standin:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        environment |= {
+            "DAGSTER_HOME": str(home),
+            "BACKFILL_DATA": str(home / "data"),
+            "BACKFILL_STANDIN_URL": standin.url,
+        }
+        if request.param == "postgres":
+            server = request.getfixturevalue("postgres")
+            environment["DAGSTER_POSTGRES_URL"] = empty_database(server, f"rig_{os.urandom(4).hex()}")
+        found = Rig(home, environment, standin, () if request.param == "postgres" else ("--with-ui",))
+        try:
+            # Together, on an empty database.
+            found.start(
+                "daemon",
+                "backfill_assets_tests.progress.quick_daemon",
+                "run",
+                "-m",
+                "backfill_assets.definitions",
+            )
+            found.start_service()
+            yield found
+        finally:
+            for name in list(found.running):
+                found.kill(name)
+
+
+@dataclass
+class Watched:
+    """What twenty pollers and a listener saw of one job."""
+
+    job_id: str
+    percents: list[list[float]] = field(default_factory=list)
+    events: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    status: JobStatus | None = None
+
+
+def listen(rig: Rig, job_id: str, events: list[tuple[int, dict[str, Any]]]) -> None:
+    """Read the job's events to the end, coming back after every break as a browser does."""
+    while not events or events[-1][1]["state"] not in FINAL:
+        last = str(events[-1][0]) if events else ""
+        request = urllib.request.Request(
+            f"{rig.url}/api/v1/backfill/{job_id}/events", headers={"Last-Event-ID": last}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                revision = 0
+                for line in answer:
+                    name, _, value = line.decode().strip().partition(": ")
+                    if name == "id":
+                        revision = int(value)
+                    elif name == "data":
+                        events.append((revision, json.loads(value)))
+        except OSError:
+            time.sleep(0.3)
+
+
+def poll(rig: Rig, job_id: str, percents: list[float], over: threading.Event) -> None:
+    while not over.is_set():
+        try:
+            percents.append(rig.status(job_id).percent)
+        except OSError:
+            time.sleep(0.3)
+        over.wait(0.5)
+
+
+@pytest.fixture(scope="module")
+def watched(rig: Rig) -> Watched:
+    """A range whose middle day has no files, watched to its end; the service is killed on the way."""
+    for exchange, symbols in (("binance", SYMBOLS), ("coinbase", SYMBOLS)):
+        for symbol in symbols:
+            name = symbol.replace("-", "") if exchange == "binance" else symbol
+            rig.standin.faults.put_dataset(Feed(exchange, "trades", name), BAD, Fault(always=not_available()))
+    body = {"start": GOOD[0], "end": GOOD[-1], "request_id": "story", "reason": "a test"}
+    found = Watched(rig.ask("/api/v1/backfill", body)["job_id"])
+    over = threading.Event()
+    threads = [threading.Thread(target=listen, args=(rig, found.job_id, found.events), daemon=True)]
+    for _ in range(20):
+        found.percents.append([])
+        threads.append(
+            threading.Thread(target=poll, args=(rig, found.job_id, found.percents[-1], over), daemon=True)
+        )
+    for thread in threads:
+        thread.start()
+    rig.wait(lambda: rig.status(found.job_id).days_by_state.get("running"))
+    rig.kill("service")
+    rig.start_service()
+    found.status = rig.wait_for(found.job_id, *FINAL)
+    over.set()
+    for thread in threads:
+        thread.join(timeout=60)
+    return found
+
+
+def runs(rig: Rig, monkeypatch: pytest.MonkeyPatch, job_id: str) -> list[str]:
+    """The days that the job had runs for, by Dagster's own records."""
+    for name in ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL"):
+        if name in rig.environment:
+            monkeypatch.setenv(name, rig.environment[name])
+    with dg.DagsterInstance.get() as instance:
+        found = instance.get_runs(dg.RunsFilter(tags={"backfill_assets/job": job_id}))
+    return sorted(run.tags["dagster/partition"] for run in found)
+
+
+def test_a_held_day_makes_the_job_failed_and_says_why(rig: Rig, watched: Watched) -> None:
+    status = watched.status
+    assert status is not None
+    assert (status.state, status.days_by_state) == ("failed", {"held": 1, "published": 2})
+    assert status.failure == f"1 of 3 days: {BAD} held"
+    by_day = {day.day: day for day in status.days}
+    held = by_day[BAD]
+    assert held.truth is not None
+    assert (held.truth.outcome, held.truth.verdicts) == ("held", {"missing": 6, "publish": 3})
+    assert len(held.truth.quarantined) == 6
+    assert held.failure is not None
+    for day in GOOD:
+        truth = by_day[day].truth
+        assert truth is not None
+        assert (truth.outcome, truth.feeds) == ("published", 9)
+        assert {asset.state for asset in by_day[day].assets} == {"materialized"}
+        assert by_day[day].rows
+
+
+def test_the_job_went_on_after_the_kill_and_nothing_was_counted_twice(
+    rig: Rig, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert watched.status is not None
+    assert runs(rig, monkeypatch, watched.job_id) == ["2024-01-01", "2024-01-02", "2024-01-03"]
+    assert (watched.status.finished_days, watched.status.total_days) == (3, 3)
+    assert watched.status.throughput.days == 3
+
+
+def test_no_poller_saw_progress_go_back(rig: Rig, watched: Watched) -> None:
+    assert len(watched.percents) == 20
+    for seen in watched.percents:
+        assert len(seen) >= 3
+        assert seen == sorted(seen)
+    assert max(max(seen) for seen in watched.percents) > 0
+
+
+def test_the_listener_saw_each_revision_once_and_the_end(rig: Rig, watched: Watched) -> None:
+    revisions = [revision for revision, _ in watched.events]
+    assert revisions == sorted(set(revisions))
+    assert watched.events[-1][1]["state"] == "failed"
+    assert any(job["running"] and job["running"][0]["progress"] for _, job in watched.events), "feeds, live"
+
+
+def test_the_same_request_is_the_same_job_though_the_service_is_another_process(
+    rig: Rig, watched: Watched
+) -> None:
+    body = {"start": GOOD[0], "end": GOOD[-1], "request_id": "story", "reason": "a test"}
+    assert rig.ask("/api/v1/backfill", body)["job_id"] == watched.job_id
+
+
+def test_the_calendar_tells_the_same(rig: Rig, watched: Watched) -> None:
+    days = rig.ask("/api/v1/days?from=2023-12-31&to=2024-01-03")["days"]
+    assert [day["outcome"] for day in days] == ["missing", "published", "held", "published"]
+    assert len(days[2]["quarantined"]) == 6
+
+
+def test_a_retry_runs_the_held_day_only_and_heals_the_job(
+    rig: Rig, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.standin.faults.clear()
+    again = rig.ask(f"/api/v1/backfill/{watched.job_id}/retry", {})
+    assert (again["attempt"], again["finished_days"]) == (2, 2)
+    status = rig.wait_for(watched.job_id, *FINAL)
+    assert (status.state, status.days_by_state) == ("succeeded", {"published": 3})
+    assert [day.attempt for day in status.days] == [1, 2, 1]
+    assert runs(rig, monkeypatch, watched.job_id) == ["2024-01-01", BAD, BAD, "2024-01-03"]
+    assert [day.truth.sealed for day in status.days if day.truth] == [False, True, False]
+
+
+def test_a_cancelled_job_stops_and_keeps_the_days_that_were_done(rig: Rig, watched: Watched) -> None:
+    job_id = rig.ask("/api/v1/backfill", {"start": "2024-01-10", "end": "2024-01-17"})["job_id"]
+    rig.wait(lambda: rig.status(job_id).days_by_state.get("running"))
+    rig.ask(f"/api/v1/backfill/{job_id}/cancel", {})
+    status = rig.wait_for(job_id, *FINAL)
+    assert status.state == "canceled"
+    assert status.days_by_state["canceled"] >= 3
+    assert set(status.days_by_state) <= {"canceled", "published", "degraded"}
+
+
+def test_the_service_is_ready_while_the_daemon_lives(rig: Rig, watched: Watched) -> None:
+    assert rig.ask("/readyz") == "ready\n"
+
+
+def test_dagsters_ui_is_served_by_the_same_process_and_linked(rig: Rig, watched: Watched) -> None:
+    if not rig.options:
+        pytest.skip("with SQLite only")
+    assert rig.ask("/dagster/server_info")["dagster_version"] == dg.__version__
+    query = {"query": "{ partitionBackfillsOrError { ... on PartitionBackfills { results { id } } } }"}
+    found = rig.ask("/dagster/graphql", query)["data"]["partitionBackfillsOrError"]["results"]
+    assert watched.job_id in {backfill["id"] for backfill in found}
+    status = rig.status(watched.job_id)
+    assert status.links.dagster == f"/dagster/runs/b/{backfill_id(watched.job_id, status.attempt)}"
+    assert rig.ask("/dagster/runs").startswith("<!DOCTYPE html>")

@@ -1,0 +1,64 @@
+"""Live progress of a day's feeds: throttled, whole at the end, bounded, and naming what went wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from backfill_assets.feeds import Feed
+from backfill_assets.ticks.fetch import FeedOutcome
+from backfill_assets.ticks.live import FEEDS_NAMED, LiveProgress
+
+
+class Watch:
+    """A clock that is set by hand, and what was written."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.written: list[dict[str, Any]] = []
+        self.live = LiveProgress(lambda text: self.written.append(json.loads(text)), lambda: self.now)
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+def outcome(number: int, state: str = "fetched") -> FeedOutcome:
+    return FeedOutcome(
+        Feed("binance", "trades", f"S{number}"), state, 10, 100, "" if state == "fetched" else "why"
+    )
+
+
+def test_the_first_and_the_last_feed_are_written_and_in_between_one_every_two_seconds(watch: Watch) -> None:
+    for number in range(1, 21):
+        watch.now = number * 0.5
+        watch.live(outcome(number), number, 20)
+    assert [written["done"] for written in watch.written] == [1, 5, 9, 13, 17, 20]
+
+
+def test_what_is_written_stands_for_itself(watch: Watch) -> None:
+    watch.live(outcome(1), 1, 3)
+    watch.live(outcome(2, "failed"), 2, 3)
+    watch.live(outcome(3, "kept"), 3, 3)
+    last = watch.written[-1]
+    assert (last["done"], last["total"], last["rows"], last["raw_bytes"]) == (3, 3, 30, 300)
+    assert last["states"] == {"failed": 1, "fetched": 1, "kept": 1}
+    assert last["feeds"][0] == {
+        "feed": "binance/trades/S2", "state": "failed", "rows": 10, "raw_bytes": 100, "reason": "why"
+    }  # fmt: skip
+
+
+def test_of_thousands_of_feeds_the_latest_are_named_and_no_failure_is_pushed_out_by_them(
+    watch: Watch,
+) -> None:
+    watch.live(outcome(0, "absent"), 1, 5_000)
+    for number in range(1, 5_000):
+        watch.live(outcome(number), number + 1, 5_000)
+    named = [feed["feed"] for feed in watch.written[-1]["feeds"]]
+    assert len(named) == FEEDS_NAMED + 1
+    assert named[0] == "binance/trades/S0"
+    assert named[-1] == "binance/trades/S4999"
+    assert watch.written[-1]["states"] == {"absent": 1, "fetched": 4_999}
