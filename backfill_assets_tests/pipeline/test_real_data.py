@@ -70,7 +70,7 @@ def test_every_id_of_the_real_days_is_there_between_the_first_and_the_last(make_
     assert [state for state, *_ in found] == ["inner_proven", "head_proven", "head_proven"]
     after = [pipeline.judge(day).feeds[0].verdict for day in DAYS]
     assert [v.completeness_state for v in after] == ["inner_proven", "proven", "head_proven"]
-    # The capture of the last day ends at 11:22, and its other half is not made up.
+    # The capture of the last day ends at 11:19:28, and its other half is not made up.
     assert [v.completeness for v in after] == [1.0, 1.0, pytest.approx(0.4797, abs=1e-4)]
 
 
