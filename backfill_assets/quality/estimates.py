@@ -73,6 +73,10 @@ def thinning_score(share: float | None, thresholds: ThresholdSettings) -> float 
     return None if share is None else min(1.0, share / thresholds.history.share)
 
 
+def allowed_silence_us(usual_us: float, thresholds: ThresholdSettings) -> float:
+    """How long a silence is excused where rows usually come ``usual_us`` apart."""
+    return max(thresholds.silence_seconds * MICROSECONDS_PER_SECOND, thresholds.silence_factor * usual_us)
+
+
 def _unexcused(length_us: int, usual_us: float, thresholds: ThresholdSettings) -> int:
-    excused = max(thresholds.silence_seconds * MICROSECONDS_PER_SECOND, thresholds.silence_factor * usual_us)
-    return max(0, round(length_us - excused))
+    return max(0, round(length_us - allowed_silence_us(usual_us, thresholds)))

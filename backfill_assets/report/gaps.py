@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backfill_assets.days import MICROSECONDS_PER_SECOND
 from backfill_assets.quality.day import JudgedFeed
+from backfill_assets.quality.estimates import allowed_silence_us
 from backfill_assets.quality.profiles import FeedProfile, Gap, Hole
 from backfill_assets.quality.verdict import arrival_edges
 from backfill_assets.quality.window import Window
@@ -56,11 +56,6 @@ def gap_lines(judged: JudgedFeed, profile: FeedProfile, thresholds: ThresholdSet
         text = "the longest of the day"
         found.append(GapLine(gap.start_us, gap.end_us, gap.usual_us, allowed, text, counts=False))
     return sorted(found, key=lambda g: (not g.counts, g.start_us - g.end_us, g.start_us))
-
-
-def allowed_silence_us(usual_us: float, thresholds: ThresholdSettings) -> float:
-    """How long a silence is excused where rows usually come ``usual_us`` apart."""
-    return max(thresholds.silence_seconds * MICROSECONDS_PER_SECOND, thresholds.silence_factor * usual_us)
 
 
 def _gap(

@@ -139,6 +139,25 @@ def standin(market: Market) -> Iterator[TardisStandin]:
         yield running
 
 
+def write_settings(folder: Path, standin: TardisStandin, **changes: Any) -> Path:
+    """A settings file in the folder, for a lake and a warehouse beside it."""
+    content = {
+        "tardis": {
+            "datasets_endpoint": f"{standin.url}/v1/datasets",
+            "api_endpoint": f"{standin.url}/v1",
+            "api_key": "standin-key",
+            "retry_budget_seconds": 0,
+        },
+        "universe": [{"exchanges": list(EXCHANGES), "symbols": list(SYMBOLS), "data_types": ["trades"]}],
+        "lake": {"uri": str(folder / "lake")},
+        "warehouse": {"kind": "duckdb", "folder": str(folder / "warehouse")},
+        **changes,
+    }
+    file = folder / "settings.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
 @pytest.fixture
 def make_pipeline(tmp_path: Path) -> MakePipeline:
     """Makes environments: one folder, settings file, lake and warehouse each."""
@@ -146,21 +165,7 @@ def make_pipeline(tmp_path: Path) -> MakePipeline:
     def make(standin: TardisStandin, name: str = "pipeline", **changes: Any) -> Pipeline:
         folder = tmp_path / name
         folder.mkdir()
-        content = {
-            "tardis": {
-                "datasets_endpoint": f"{standin.url}/v1/datasets",
-                "api_endpoint": f"{standin.url}/v1",
-                "api_key": "standin-key",
-                "retry_budget_seconds": 0,
-            },
-            "universe": [{"exchanges": list(EXCHANGES), "symbols": list(SYMBOLS), "data_types": ["trades"]}],
-            "lake": {"uri": str(folder / "lake")},
-            "warehouse": {"kind": "duckdb", "folder": str(folder / "warehouse")},
-            **changes,
-        }
-        file = folder / "settings.yaml"
-        file.write_text(yaml.safe_dump(content))
-        return Pipeline(file, standin)
+        return Pipeline(write_settings(folder, standin, **changes), standin)
 
     return make
 

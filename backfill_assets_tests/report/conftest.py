@@ -10,14 +10,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-import yaml
 
 from backfill_assets.lake import paths
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
-from backfill_assets_tests.pipeline.conftest import EXCHANGES, SYMBOLS, Pipeline
+from backfill_assets_tests.pipeline.conftest import EXCHANGES, SYMBOLS, Pipeline, write_settings
 
 GOOD, DEGRADED, HELD, NEVER_RUN = "2024-01-02", "2024-01-03", "2024-01-05", "2024-01-09"
 DAYS = ("2024-01-01", GOOD, DEGRADED, HELD)
@@ -60,20 +59,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reports]:
     folder = tmp_path_factory.mktemp("reports")
     rows = {(e, s): LIQUID if s == "BTC-USDT" else ILLIQUID for e in EXCHANGES for s in SYMBOLS}
     with TardisStandin(Market(rows=rows), clock=lambda: datetime(2024, 2, 10, 12, tzinfo=UTC)) as standin:
-        content = {
-            "tardis": {
-                "datasets_endpoint": f"{standin.url}/v1/datasets",
-                "api_endpoint": f"{standin.url}/v1",
-                "api_key": "standin-key",
-                "retry_budget_seconds": 0,
-            },
-            "universe": [{"exchanges": list(EXCHANGES), "symbols": list(SYMBOLS), "data_types": ["trades"]}],
-            "lake": {"uri": str(folder / "lake")},
-            "warehouse": {"kind": "duckdb", "folder": str(folder / "warehouse")},
-        }
-        file = folder / "settings.yaml"
-        file.write_text(yaml.safe_dump(content))
-        made = Reports(Pipeline(file, standin))
+        made = Reports(Pipeline(write_settings(folder, standin), standin))
         damage(made.pipeline)
         for day in DAYS:
             made.results[day] = made.pipeline.run(day)
