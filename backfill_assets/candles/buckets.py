@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, TextIO
+
+import numpy as np
+import numpy.typing as npt
 
 from backfill_assets.candles.day import merged_candles
 from backfill_assets.candles.measures import ensure_measures
@@ -20,10 +22,13 @@ from backfill_assets.lake.store import Store
 from backfill_assets.quality.coverage import (
     STATES,
     WITH_CANDLE,
+    Codes,
     State,
-    bucket_states,
+    bucket_codes,
+    codes_of,
     decode,
     load_coverage,
+    states_of,
     together,
 )
 from backfill_assets.quality.day import JudgedDay, judge
@@ -44,31 +49,54 @@ class Run(NamedTuple):
     last: int
 
 
-@dataclass(frozen=True, slots=True)
+class Alike(NamedTuple):
+    """Runs of one market as arrays of equal length; ``flagged`` is false where there is no candle."""
+
+    codes: Codes
+    provisional: npt.NDArray[np.bool_]
+    flagged: npt.NDArray[np.bool_]
+    first: npt.NDArray[np.int64]
+    last: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class MarketBuckets:
     """States of one market's buckets of one timeframe, from the day's first to its last."""
 
     exchange: str
     symbol: str
     timeframe: str
-    states: tuple[State, ...]
+    codes: Codes
     #: Whether the first and the last bucket may still gain trades from files of the neighbouring days.
     provisional: bool
     #: Positions of the buckets in which a minute's high or low is the price of an unconfirmed spike.
     flagged: frozenset[int] = frozenset()
 
-    def runs(self) -> Iterator[Run]:
+    @property
+    def states(self) -> tuple[State, ...]:
+        """The states by name."""
+        return states_of(self.codes)
+
+    def runs(self) -> list[Run]:
         """Runs of buckets that are alike, in order of time."""
-        last = len(self.states) - 1
-        alike = [
-            (s, self.provisional and i in (0, last), i in self.flagged if s in WITH_CANDLE else None)
-            for i, s in enumerate(self.states)
+        alike = self.alike()
+        columns = (alike.codes, alike.provisional, alike.flagged, alike.first, alike.last)
+        return [
+            Run(STATES[code], provisional, flagged if STATES[code] in WITH_CANDLE else None, first, last)
+            for code, provisional, flagged, first, last in zip(*(c.tolist() for c in columns), strict=True)
         ]
-        position = 0
-        for (state, provisional, flagged), run in groupby(alike):
-            length = sum(1 for _ in run)
-            yield Run(state, provisional, flagged, position, position + length - 1)
-            position += length
+
+    def alike(self) -> Alike:
+        """``runs`` as arrays."""
+        provisional = np.zeros(len(self.codes), dtype=bool)
+        provisional[[0, -1]] = self.provisional
+        flagged = np.zeros(len(self.codes), dtype=bool)
+        flagged[list(self.flagged)] = True
+        flagged &= np.isin(self.codes, codes_of(WITH_CANDLE))
+        changes = [np.diff(column) != 0 for column in (self.codes, provisional, flagged)]
+        first = np.concatenate(([0], np.flatnonzero(np.logical_or.reduce(changes)) + 1))
+        last = np.concatenate((first[1:] - 1, [len(self.codes) - 1]))
+        return Alike(self.codes[first], provisional[first], flagged[first], first, last)
 
 
 def buckets(
@@ -114,7 +142,7 @@ def market_buckets(store: Store, judged: JudgedDay, timeframes: Sequence[str]) -
     """
     feeds = [judged_feed.feed for judged_feed in judged.feeds if judged_feed.feed.data_type == "trades"]
     records = gather(lambda feed: load_coverage(store, feed, judged.day), feeds, store.parallel_reads)
-    minutes: dict[tuple[str, str], list[list[State]]] = {}
+    minutes: dict[tuple[str, str], list[Codes]] = {}
     flagged: dict[tuple[str, str], set[int]] = {}
     for feed, record in zip(feeds, records, strict=True):
         if record is None:
@@ -127,7 +155,7 @@ def market_buckets(store: Store, judged: JudgedDay, timeframes: Sequence[str]) -
             exchange,
             symbol,
             timeframe,
-            tuple(bucket_states(together(minutes[exchange, symbol]), timeframe)),
+            bucket_codes(together(minutes[exchange, symbol]), timeframe),
             provisional=not judged.sealed,
             flagged=frozenset(
                 minute * TIMEFRAMES[BASE_TIMEFRAME] // TIMEFRAMES[timeframe]

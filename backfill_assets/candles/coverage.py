@@ -6,11 +6,12 @@ One row per run of buckets that are alike, so a liquid market's day is a few row
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from backfill_assets.candles.buckets import MarketBuckets, last_closes, market_buckets
@@ -19,7 +20,7 @@ from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.candles.schemas import COVERAGE_SCHEMA
 from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_SECOND, shift, start_us
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.coverage import WITH_CANDLE
+from backfill_assets.quality.coverage import STATES, WITH_CANDLE, codes_of
 from backfill_assets.quality.day import JudgedDay
 from backfill_assets.settings import TIMEFRAMES, Settings
 
@@ -37,50 +38,60 @@ def coverage_rows(store: Store, settings: Settings, judged: JudgedDay) -> pa.Tab
     """
     day = judged.day
     before = last_closes(merged_candles(store, shift(day, -1), settings, ["1d"]))
-    base = merged_candles(store, day, settings, [BASE_TIMEFRAME])
-    closes = _closes(base)
-    rows: list[dict[str, Any]] = []
-    for market in market_buckets(store, judged, settings.candles.timeframes):
-        name = (market.exchange, market.symbol)
-        times, prices = closes.get(name, ([], []))
-        for row in _runs(market, day):
-            at = bisect_left(times, row["first_open_time"])
-            row["previous_close"] = prices[at - 1] if at else before.get(name)
-            rows.append(row)
-    return pa.Table.from_pylist(rows, schema=COVERAGE_SCHEMA)
+    closes = _closes(merged_candles(store, day, settings, [BASE_TIMEFRAME]))
+    nothing = np.empty(0, dtype=np.int64), np.empty(0)
+    markets = market_buckets(store, judged, settings.candles.timeframes)
+    rows = [
+        _rows(market, day, *closes.get((market.exchange, market.symbol), nothing), before)
+        for market in markets
+    ]
+    return pa.concat_tables([COVERAGE_SCHEMA.empty_table(), *rows])
 
 
-def _closes(base: pa.Table) -> dict[Market, tuple[list[datetime], list[float]]]:
-    """Open times and closes of each market's base candles, in order of time."""
-    found: dict[Market, tuple[list[datetime], list[float]]] = {}
+def _closes(base: pa.Table) -> dict[Market, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
+    """Open times in microseconds and closes of each market's base candles, in order of time."""
+    import polars as pl
+
     columns = ("exchange", "symbol", "open_time", "close")
-    ordered = base.select(columns).sort_by([(name, "ascending") for name in columns[:3]])
-    for exchange, symbol, opened, close in zip(*(c.to_pylist() for c in ordered.columns), strict=True):
-        times, prices = found.setdefault((exchange, symbol), ([], []))
-        times.append(opened)
-        prices.append(close)
-    return found
+    frame = pl.DataFrame(base.select(columns)).sort(columns[:3])
+    return {
+        (exchange, symbol): (group["open_time"].dt.epoch("us").to_numpy(), group["close"].to_numpy())
+        for (exchange, symbol), group in frame.group_by("exchange", "symbol", maintain_order=True)
+    }
 
 
-def _runs(market: MarketBuckets, day: str) -> Iterator[dict[str, Any]]:
+def _rows(
+    market: MarketBuckets,
+    day: str,
+    times: npt.NDArray[np.int64],
+    closes: npt.NDArray[np.float64],
+    before: Mapping[Market, float],
+) -> pa.Table:
+    runs = market.alike()
     step_us = TIMEFRAMES[market.timeframe] * MICROSECONDS_PER_SECOND
-    for run in market.runs():
-        yield {
-            "date": date.fromisoformat(day),
-            "exchange": market.exchange,
-            "symbol": market.symbol,
-            "timeframe": market.timeframe,
-            "state": run.state,
-            "provisional": run.provisional,
-            "flagged": run.flagged,
-            "first_open_time": _time(start_us(day) + run.first * step_us),
-            "last_open_time": _time(start_us(day) + run.last * step_us),
-            "buckets": run.last - run.first + 1,
-        }
-
-
-def _time(time_us: int) -> datetime:
-    return datetime.fromtimestamp(time_us // MICROSECONDS_PER_SECOND, tz=UTC)
+    first_us, last_us = (start_us(day) + positions * step_us for positions in (runs.first, runs.last))
+    at = np.searchsorted(times, first_us)
+    last_close = before.get((market.exchange, market.symbol))
+    previous = np.concatenate(([np.nan if last_close is None else last_close], closes))[at]
+    columns = {
+        "date": pa.repeat(pa.scalar(date.fromisoformat(day)), len(at)),
+        **{
+            name: pa.repeat(value, len(at))
+            for name, value in (
+                ("exchange", market.exchange),
+                ("symbol", market.symbol),
+                ("timeframe", market.timeframe),
+            )
+        },
+        "state": pa.array(STATES).take(pa.array(runs.codes)),
+        "provisional": pa.array(runs.provisional),
+        "flagged": pa.array(runs.flagged, mask=~np.isin(runs.codes, codes_of(WITH_CANDLE))),
+        "first_open_time": pa.array(first_us),
+        "last_open_time": pa.array(last_us),
+        "buckets": pa.array(runs.last - runs.first + 1),
+        "previous_close": pa.array(previous, mask=np.isnan(previous)),
+    }
+    return pa.table([columns[field.name].cast(field.type) for field in COVERAGE_SCHEMA], COVERAGE_SCHEMA)
 
 
 def whole_day_frame(

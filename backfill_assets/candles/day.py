@@ -102,9 +102,15 @@ def file_of_trades(
 
 def ensure_partials(store: Store, file: FileOfTrades) -> Partial:
     """The file's partials, computed from its ticks if the lake does not have them."""
+    return _made_before(store, file) or _make_partials(store, file)
+
+
+def _made_before(store: Store, file: FileOfTrades) -> Partial | None:
     found = load_partials(store, file.feed, file.day).partials.get(file.key)
-    if found is not None and valid_partial(store, file.feed, file.day, found):
-        return found
+    return found if found is not None and valid_partial(store, file.feed, file.day, found) else None
+
+
+def _make_partials(store: Store, file: FileOfTrades) -> Partial:
     with store.local_copy(paths.ticks_data(file.feed, file.day, file.version.content)) as ticks:
         table = partial_candles(
             ticks,
@@ -155,9 +161,16 @@ def merged_candles(
         for file in accepted_files(store, file_day, settings)
         if exchange in (None, file.feed.exchange)
     ]
-    partials = gather(lambda file: ensure_partials(store, file), files, workers=WORKERS)
+    stored = gather(lambda file: _made_before(store, file), files, store.parallel_reads)
+    missing = [file for file, partial in zip(files, stored, strict=True) if partial is None]
+    made = iter(gather(lambda file: _make_partials(store, file), missing, WORKERS))
+    partials = [partial or next(made) for partial in stored]
     named = tuple((file.feed, file.day, partial) for file, partial in zip(files, partials, strict=True))
-    return _merged(store, day, tuple(timeframes or settings.candles.timeframes), named)
+    configured = settings.candles.timeframes
+    wanted = tuple(timeframes or configured)
+    # Usually one merge serves every wish: whoever asks for some of the day asks for all of it soon.
+    merged = _merged(store, day, (*configured, *(t for t in wanted if t not in configured)), named)
+    return merged.filter(pc.field("timeframe").isin(wanted)) if timeframes else merged
 
 
 #: A run asks for the same day many times: for its checks, its tables, its report, and as a neighbour.

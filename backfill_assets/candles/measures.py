@@ -17,6 +17,7 @@ from backfill_assets.candles.consistency import mismatches_between_timeframes
 from backfill_assets.candles.day import (
     FileOfTrades,
     accepted_files,
+    ensure_partials,
     merged_candles,
     mismatches,
     read_partials,
@@ -26,10 +27,11 @@ from backfill_assets.days import MICROSECONDS_PER_MINUTE, end_us, shift, start_u
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.gather import gather
 from backfill_assets.lake.listing import load_instruments
-from backfill_assets.lake.manifests import load_day_record, load_manifest
+from backfill_assets.lake.manifests import Partial, load_day_record, load_manifest
+from backfill_assets.lake.snapshot import snapshot
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.completeness import evidence_class
-from backfill_assets.quality.consistency import ConsistencyRecord, save_consistency
+from backfill_assets.quality.consistency import ConsistencyRecord, load_consistency, save_consistency
 from backfill_assets.quality.coverage import (
     CoverageRecord,
     Evidence,
@@ -66,14 +68,23 @@ class Agreement:
 
 def ensure_measures(store: Store, day: str, settings: Settings) -> None:
     """Measure the day if accepted files of it or its neighbours are others than when it was last measured."""
-    inputs = measured_inputs(store, day, settings)
-    measured = gather(lambda feed: load_coverage(store, feed, day), _trades(store, day), store.parallel_reads)
-    if any(record is None or record.inputs != inputs for record in measured):
-        measure_day(store, day, settings)
+    with snapshot(store) as lake:
+        inputs = measured_inputs(lake, day, settings)
+        measured = gather(
+            lambda feed: load_coverage(lake, feed, day), _trades(lake, day), lake.parallel_reads
+        )
+        if any(record is None or record.inputs != inputs for record in measured):
+            _measure(lake, day, settings, anew=False)
 
 
 def measure_day(store: Store, day: str, settings: Settings) -> Agreement:
     """Compare the day's candles with their ticks and with each other, and keep what came of it."""
+    with snapshot(store) as lake:
+        return _measure(lake, day, settings, anew=True)
+
+
+def _measure(store: Store, day: str, settings: Settings, *, anew: bool) -> Agreement:
+    """Without ``anew``, files that were found equal to their ticks before are not read again."""
     import polars as pl
 
     # First: if the lake changes meanwhile, the records are found out of date and made again.
@@ -84,7 +95,8 @@ def measure_day(store: Store, day: str, settings: Settings) -> Agreement:
     between = mismatches_between_timeframes(frame, settings.candles.timeframes)
     against: Rows = []
     for file in files:
-        found = mismatches(store, file)
+        kept = ensure_partials(store, file)
+        found = mismatches(store, file) if anew or not _agreed(store, file, kept) else []
         against += [{"feed": str(file.feed), **row} for row in found]
         ours = _candles_of(store, file, frame)
         # Told apart by feed only where there is something to tell.
@@ -93,8 +105,9 @@ def measure_day(store: Store, day: str, settings: Settings) -> Agreement:
             feed=str(file.feed),
             day=day,
             content=file.version.content,
+            partials=kept.content,
             inputs=inputs,
-            buckets_against_ticks=read_partials(store, file).num_rows,
+            buckets_against_ticks=kept.rows,
             misses_against_ticks=len(found),
             buckets_between_timeframes=ours.filter(pl.col("timeframe") != BASE_TIMEFRAME).height,
             misses_between_timeframes=len(wrong),
@@ -103,6 +116,14 @@ def measure_day(store: Store, day: str, settings: Settings) -> Agreement:
     # Last: a feed's coverage tells that the day was measured whole.
     _save_coverage(store, day, settings, frame, inputs)
     return Agreement(against, between, len(files))
+
+
+def _agreed(store: Store, file: FileOfTrades, kept: Partial) -> bool:
+    """Whether just these partials were compared with just these ticks, and none differed."""
+    earlier = load_consistency(store, file.feed, file.day)
+    if earlier is None or earlier.misses_against_ticks:
+        return False
+    return (earlier.content, earlier.partials) == (file.version.content, kept.content)
 
 
 def measured_inputs(store: Store, day: str, settings: Settings) -> str:

@@ -24,6 +24,8 @@ class ConsistencyRecord(BaseModel):
     ----------
     content
         sha256 of the ticks whose candles were compared.
+    partials
+        sha256 of the partial candles that were compared with the ticks; empty where it was not recorded.
     inputs
         Hash of everything that the comparison rests on, the accepted files of the neighbouring days included.
     buckets_against_ticks, buckets_between_timeframes
@@ -39,6 +41,7 @@ class ConsistencyRecord(BaseModel):
     feed: str
     day: str
     content: str
+    partials: str = ""
     inputs: str
     buckets_against_ticks: int
     misses_against_ticks: int

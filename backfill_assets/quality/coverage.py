@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_MINUTE, MICROSECONDS_PER_SECOND
@@ -32,6 +34,9 @@ STATES: Final[tuple[State, ...]] = (
 
 #: States of a bucket that has a candle.
 WITH_CANDLE: Final[tuple[State, ...]] = ("traded", "traded_partial")
+
+#: Positions in ``STATES``, one per bucket.
+Codes = npt.NDArray[np.uint8]
 
 MINUTES: Final = MICROSECONDS_PER_DAY // MICROSECONDS_PER_MINUTE
 
@@ -133,21 +138,29 @@ def minute_states(traded: Iterable[int], evidence: Evidence, start_us: int) -> l
     return states
 
 
-def bucket_states(minutes: Sequence[State], timeframe: str) -> list[State]:
+def bucket_codes(minutes: Codes, timeframe: str) -> Codes:
     """States of a larger timeframe's buckets.
 
     A bucket with trades is partial if any of its minutes is partial or missing; one without is proven empty
     only if all of its minutes are.
     """
     step = TIMEFRAMES[timeframe] * MICROSECONDS_PER_SECOND // MICROSECONDS_PER_MINUTE
-    if step == 1:
-        return list(minutes)
-    return [_together(minutes[i : i + step]) for i in range(0, len(minutes), step)]
+    return minutes if step == 1 else _together(minutes.reshape(-1, step))
 
 
-def together(feeds: Sequence[Sequence[State]]) -> list[State]:
+def together(feeds: Sequence[Codes]) -> Codes:
     """States of a market's minutes that several files are of, as sure as all of them allow."""
-    return list(feeds[0]) if len(feeds) == 1 else [_together(states) for states in zip(*feeds, strict=True)]
+    return feeds[0] if len(feeds) == 1 else _together(np.stack(feeds, axis=1))
+
+
+def codes_of(states: Iterable[State]) -> Codes:
+    """States by their names as codes."""
+    return np.array([STATES.index(state) for state in states], dtype=np.uint8)
+
+
+def states_of(codes: Codes) -> tuple[State, ...]:
+    """The names of codes."""
+    return tuple(STATES[code] for code in codes.tolist())
 
 
 def encode(states: Sequence[State]) -> Runs:
@@ -155,9 +168,9 @@ def encode(states: Sequence[State]) -> Runs:
     return tuple((state, sum(1 for _ in run)) for state, run in groupby(states))
 
 
-def decode(runs: Runs) -> list[State]:
-    """Runs as states, one per minute."""
-    return [state for state, length in runs for _ in range(length)]
+def decode(runs: Runs) -> Codes:
+    """Runs as codes, one per minute."""
+    return np.repeat(codes_of(state for state, _ in runs), [length for _, length in runs])
 
 
 def load_coverage(store: Store, feed: Feed, day: str) -> CoverageRecord | None:
@@ -170,13 +183,20 @@ def save_coverage(store: Store, feed: Feed, record: CoverageRecord) -> None:
     documents.update(store, paths.coverage(feed, record.day), CoverageRecord, lambda _: record)
 
 
-def _together(states: Sequence[State]) -> State:
-    found = set(states)
-    if found.intersection(WITH_CANDLE):
-        return "traded_partial" if found & {"traded_partial", "missing"} else "traded"
-    if found == {"proven_empty"}:
-        return "proven_empty"
-    return next(state for state in STATES[3:] if state in found)
+def _together(codes: Codes) -> Codes:
+    """One state for each row of codes, the same whatever their order."""
+    traded_partial, traded, proven_empty, missing = (
+        STATES.index(state) for state in ("traded_partial", "traded", "proven_empty", "missing")
+    )
+    with_trades = np.isin(codes, (traded_partial, traded)).any(axis=1)
+    lossy = np.isin(codes, (traded_partial, missing)).any(axis=1)
+    proven = (codes == proven_empty).all(axis=1)
+    # What is left comes after these in STATES, the more telling first.
+    others = np.where(codes > proven_empty, codes, len(STATES)).min(axis=1)
+    found = np.where(
+        with_trades, np.where(lossy, traded_partial, traded), np.where(proven, proven_empty, others)
+    )
+    return found.astype(np.uint8)
 
 
 def _touched(ranges: Iterable[Range], start_us: int) -> set[int]:

@@ -27,6 +27,7 @@ from backfill_assets.lake.manifests import (
     load_manifest,
     update_manifest,
 )
+from backfill_assets.lake.snapshot import snapshot
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.approvals import Approval, Decisions, Retraction, load_decisions
 from backfill_assets.quality.baseline import notional_of_feeds
@@ -115,6 +116,11 @@ def judge(store: Store, day: str, thresholds: ThresholdSettings) -> JudgedDay:
     Of each feed's versions ``choice`` picks the one that counts. An accepted version whose verdict has
     turned, because a neighbour has changed, counts no more, and an earlier one may count again.
     """
+    with snapshot(store) as lake:
+        return _judge(lake, day, thresholds)
+
+
+def _judge(store: Store, day: str, thresholds: ThresholdSettings) -> JudgedDay:
     record = load_day_record(store, day)
     if record is None:
         return JudgedDay(day, None, (), judge_day((), (), thresholds), sealed=False)

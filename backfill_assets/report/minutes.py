@@ -20,7 +20,6 @@ from backfill_assets.quality.coverage import (
     CoverageRecord,
     Evidence,
     State,
-    decode,
     evidence_of,
     minute_states,
 )
@@ -116,8 +115,13 @@ def uniform(state: MinuteState) -> Minutes:
 
 def of_coverage(record: CoverageRecord, trades: Mapping[int, int]) -> Minutes:
     """The minutes of accepted data; ``trades`` by minute are those of the merged candles."""
-    by_symbol = [[BY_KEY[state].code for state in decode(runs)] for runs in record.symbols.values()]
-    states = "".join(map(together, zip(*by_symbol, strict=True))) if by_symbol else UNPROVEN.code * MINUTES
+    by_symbol = [
+        "".join(BY_KEY[state].code * length for state, length in runs) for runs in record.symbols.values()
+    ]
+    if len(by_symbol) == 1:
+        [states] = by_symbol
+    else:
+        states = "".join(map(together, zip(*by_symbol, strict=True))) or UNPROVEN.code * MINUTES
     flagged = sorted({minute for minutes in record.flagged.values() for minute in minutes})
     return Minutes(states, tuple(trades.get(minute, 0) for minute in range(MINUTES)), tuple(flagged))
 

@@ -14,6 +14,7 @@ from typing import Final
 from backfill_assets.days import shift
 from backfill_assets.failures import PermanentFailure, Superseded
 from backfill_assets.lake import documents, paths
+from backfill_assets.lake.snapshot import snapshot
 from backfill_assets.lake.store import Store
 from backfill_assets.report.model import day_report, judged_day
 from backfill_assets.report.month import month_report, summarize
@@ -52,13 +53,15 @@ def write_day(store: Store, settings: Settings, day: str) -> str:
     neighbours = (shift(day, -1), shift(day, 1))
 
     def page() -> str:
-        report = day_report(store, settings, day)
+        with snapshot(store) as lake:
+            report = day_report(lake, settings, day)
         beside = {d for d in neighbours if store.exists(paths.day_report(d))}
         return day_page(report, frozenset({*beside, day[:7]}))
 
     _replace(store, path, page)
-    judged = judged_day(store, settings, day)
-    summary = summarize(judged, day_overall(store, judged, settings.overall))
+    with snapshot(store) as lake:
+        judged = judged_day(lake, settings, day)
+        summary = summarize(judged, day_overall(lake, judged, settings.overall))
     documents.update(store, paths.day_summary(day), type(summary), lambda _: summary)
     return path
 

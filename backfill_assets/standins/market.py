@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -43,13 +43,20 @@ class Market:
         Ids spent on an average day per (exchange, canonical symbol) where the default is not wanted, for
         example ``{("binance", "BTC-USDT"): 5_000_000}``. It holds for all days of the stream, whose ids
         therefore stay contiguous.
+    streams
+        What the venues trade besides options.
     """
 
-    def __init__(self, seed: int = 1, rows: Mapping[tuple[str, str], int] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int = 1,
+        rows: Mapping[tuple[str, str], int] | None = None,
+        streams: Iterable[Stream] = CATALOGUE,
+    ) -> None:
         self.seed = seed
         wanted = dict(rows or {})
         self._streams: dict[tuple[str, str], Stream] = {}
-        for stream in CATALOGUE:
+        for stream in streams:
             key = (stream.exchange, stream.canonical)
             count = max(_FEWEST_ROWS, wanted.pop(key, stream.rows_per_day))
             self._streams[key] = replace(stream, rows_per_day=count)

@@ -24,6 +24,7 @@ SECONDS: Final = 86_400
 DAY_US: Final = SECONDS * 1_000_000
 
 _BASE_PRICES: Final = {"BTC": 42_500.0, "ETH": 2_300.0, "ADA": 0.6, "SOL": 100.0}
+_OTHER_PRICE: Final = 10.0
 _DAILY_VOLATILITY: Final = 0.025
 _REGIME_SECONDS: Final = 900
 
@@ -51,7 +52,7 @@ def _price_at_midnight(seed: int, base: str, number: int) -> float:
     middle = 0.08 * math.sin(2 * math.pi * number / 37 + 3 * phase)
     fast = 0.04 * (fraction(seed, "midnight", base, number) - 0.5)
     # Nine digits: below that, C libraries may differ.
-    return float(f"{_BASE_PRICES[base] * (1 + slow) * (1 + middle) * (1 + fast):.9g}")
+    return float(f"{_BASE_PRICES.get(base, _OTHER_PRICE) * (1 + slow) * (1 + middle) * (1 + fast):.9g}")
 
 
 @lru_cache(maxsize=64)

@@ -17,6 +17,7 @@ from backfill_assets.candles.coverage import (
 from backfill_assets.candles.day import merged_candles
 from backfill_assets.candles.schemas import coverage_schema
 from backfill_assets.lake.resource import LakeResource
+from backfill_assets.lake.snapshot import snapshot
 from backfill_assets.orchestration import daily_checks, table_metadata
 from backfill_assets.quality.pandera_checks import frame_check
 from backfill_assets.warehouse.assets import PREFIX, publisher
@@ -59,8 +60,10 @@ def coverage_checks(
     with publisher(lake, warehouse) as opened:
         yield _equals_lake(opened, "coverage", [COVERAGE], day)
         judged = opened.judged(day)
-    store, settings = lake.store(), lake.settings()
-    rows = pl.DataFrame(coverage_rows(store, settings, judged))
+    settings = lake.settings()
+    with snapshot(lake.store()) as store:
+        rows = pl.DataFrame(coverage_rows(store, settings, judged))
+        candles = pl.DataFrame(merged_candles(store, day, settings))
     yield frame_check(key, "schema", coverage_schema(), rows, (*MARKET, "first_open_time"))
     markets = sorted(
         {
@@ -72,7 +75,7 @@ def coverage_checks(
     )
     whole = whole_day_frame(rows, day, markets, settings.candles.timeframes)
     yield frame_check(key, "whole_day", whole_day_schema(), whole, MARKET)
-    traded = traded_frame(rows, pl.DataFrame(merged_candles(store, day, settings)))
+    traded = traded_frame(rows, candles)
     yield frame_check(key, "traded_buckets", traded_schema(), traded, (*MARKET, "open_time"))
 
 

@@ -12,7 +12,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from backfill_assets.days import shift
 from backfill_assets.failures import DayHeld, PermanentFailure
 from backfill_assets.lake import paths
 from backfill_assets.lake.listing import load_instruments
+from backfill_assets.lake.snapshot import snapshot
 from backfill_assets.lake.store import GCS_SCHEME, Store
 from backfill_assets.quality.day import JudgedDay, judge
 from backfill_assets.quality.schemas import quality_rows
@@ -130,7 +131,11 @@ class Publisher:
         return compare_totals(expected, found, table=table)
 
     def partition(self, table: Table, day: str) -> Partition:
-        """What the lake says that the day of the table holds now."""
+        """What the lake says that the day of the table holds now; one look at it, begun with the call."""
+        with snapshot(self.store) as lake:
+            return replace(self, store=lake)._partition(table, day)
+
+    def _partition(self, table: Table, day: str) -> Partition:
         judged = self.judged(day)
         if judged.record is None:
             msg = f"nothing is recorded of {day}: materialize its instruments and ticks first"

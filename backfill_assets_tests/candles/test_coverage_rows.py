@@ -11,6 +11,7 @@ import pytest
 from backfill_assets.candles.buckets import MarketBuckets
 from backfill_assets.candles.coverage import traded_frame, traded_schema, whole_day_frame, whole_day_schema
 from backfill_assets.candles.schemas import COVERAGE_SCHEMA, coverage_schema
+from backfill_assets.quality.coverage import State, codes_of
 from backfill_assets.quality.pandera_checks import failure_cases
 from backfill_assets.settings import TIMEFRAMES
 
@@ -118,8 +119,8 @@ def test_a_row_says_what_its_columns_may_say(change: dict[str, Any], named: str 
 
 
 def test_provisional_and_flagged_buckets_are_runs_of_their_own() -> None:
-    states = ("traded", "traded", "proven_empty", "traded", "traded", "traded")
-    market = MarketBuckets(*MARKET, "4h", states, provisional=True, flagged=frozenset({2, 4}))
+    states: list[State] = ["traded", "traded", "proven_empty", "traded", "traded", "traded"]
+    market = MarketBuckets(*MARKET, "4h", codes_of(states), provisional=True, flagged=frozenset({2, 4}))
     assert [tuple(found) for found in market.runs()] == [
         ("traded", True, False, 0, 0),
         ("traded", False, False, 1, 1),
@@ -128,5 +129,5 @@ def test_provisional_and_flagged_buckets_are_runs_of_their_own() -> None:
         ("traded", False, True, 4, 4),
         ("traded", True, False, 5, 5),
     ]
-    sealed = MarketBuckets(*MARKET, "1d", ("traded",), provisional=False)
+    sealed = MarketBuckets(*MARKET, "1d", codes_of(["traded"]), provisional=False)
     assert [tuple(found) for found in sealed.runs()] == [("traded", False, False, 0, 0)]

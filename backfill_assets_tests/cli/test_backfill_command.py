@@ -16,7 +16,7 @@ from backfill_assets.standins.faults import Fault, not_available
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.cli.conftest import REPOSITORY, Desk
-from backfill_assets_tests.progress.test_service_processes import Rig
+from backfill_assets_tests.progress.rig import Rig
 
 pytestmark = pytest.mark.timeout(500)
 
@@ -50,13 +50,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
             ):
                 standin.faults.put_dataset(feed, BAD, Fault(always=not_available()))
         rig = Rig(home, desk.environment, standin)
-        rig.start(
-            "daemon",
-            "backfill_assets_tests.progress.quick_daemon",
-            "run",
-            "-m",
-            "backfill_assets.definitions",
-        )
+        rig.start_daemon()
         try:
             yield Office(desk, standin)
         finally:

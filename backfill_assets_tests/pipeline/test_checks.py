@@ -37,7 +37,7 @@ from backfill_assets.lake.manifests import (
     load_partials,
     update_manifest,
 )
-from backfill_assets.quality.coverage import CoverageRecord, decode, encode
+from backfill_assets.quality.coverage import CoverageRecord, decode, encode, states_of
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.listings import Listing
@@ -706,7 +706,9 @@ def change_coverage(pipeline, change, feed=BTC):
     """Put other states in place of those that were measured; all else says that they are up to date."""
 
     def changed(record):
-        symbols = {name: encode(change(decode(runs))) for name, runs in record.symbols.items()}
+        symbols = {
+            name: encode(change(list(states_of(decode(runs))))) for name, runs in record.symbols.items()
+        }
         return record.model_copy(update={"symbols": {n: runs for n, runs in symbols.items() if runs}})
 
     found = Feed.parse(feed)

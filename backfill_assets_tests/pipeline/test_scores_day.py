@@ -18,7 +18,7 @@ from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.quality.baseline import load_baseline
 from backfill_assets.quality.consistency import load_consistency
-from backfill_assets.quality.coverage import decode, load_coverage
+from backfill_assets.quality.coverage import decode, load_coverage, states_of
 from backfill_assets.quality.reference import ReferenceDirectory
 from backfill_assets.settings import ComparisonSettings
 from backfill_assets.standins import faults
@@ -183,10 +183,10 @@ def test_a_hole_in_the_next_days_file_touches_the_last_minute_in_which_it_was_tr
         return [lines[0], *lines[2:]]
 
     assert pipeline.run(DAY).success
-    before = decode(load_coverage(pipeline.store, Feed.parse(BTC), DAY).symbols["BTC-USDT"])
+    before = states_of(decode(load_coverage(pipeline.store, Feed.parse(BTC), DAY).symbols["BTC-USDT"]))
     pipeline.serve_changed(BTC, NEXT, without_the_second_row)
     assert pipeline.run(NEXT).success
-    after = decode(load_coverage(pipeline.store, Feed.parse(BTC), DAY).symbols["BTC-USDT"])
+    after = states_of(decode(load_coverage(pipeline.store, Feed.parse(BTC), DAY).symbols["BTC-USDT"]))
     assert (before[-1], after[-1]) == ("traded", "traded_partial")
     assert "traded_partial" not in before
 

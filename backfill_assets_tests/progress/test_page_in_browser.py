@@ -5,7 +5,6 @@ Pictures of what was seen are kept in ``test-artefacts/page``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +21,7 @@ from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.emulators.browser import Browser, chromium, installed
 from backfill_assets_tests.progress.conftest import EXCHANGES, SYMBOLS
-from backfill_assets_tests.progress.test_service_processes import OURS, REPOSITORY, Rig
+from backfill_assets_tests.progress.rig import Rig, running_rig
 
 pytestmark = [
     pytest.mark.timeout(500),
@@ -39,7 +38,6 @@ GOOD, BAD = "2024-01-01", "2024-01-02"
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """A service with a token, a daemon and a market; of the second day six feeds of nine are not there."""
     home = tmp_path_factory.mktemp("page")
-    (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
     rows = {(exchange, symbol): 3_000 for exchange in EXCHANGES for symbol in SYMBOLS}
     with TardisStandin(Market(rows=rows), clock=lambda: datetime(2024, 2, 10, tzinfo=UTC)) as standin:
         for exchange in ("binance", "coinbase"):
@@ -49,22 +47,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
                 standin.faults.put_dataset(feed, BAD, Fault(always=not_available()))
                 # Slow enough for a day at work to be seen.
                 standin.faults.put_dataset(feed, GOOD, Fault(delay_seconds=3))
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-        environment |= {
-            "DAGSTER_HOME": str(home),
-            "BACKFILL_DATA": str(home / "data"),
-            "BACKFILL_STANDIN_URL": standin.url,
-            "BACKFILL_API_TOKEN": TOKEN,
-        }
-        rig = Rig(home, environment, standin)
-        try:
-            daemon = "backfill_assets_tests.progress.quick_daemon"
-            rig.start("daemon", daemon, "run", "-m", "backfill_assets.definitions")
-            rig.start_service()
+        with running_rig(home, standin, BACKFILL_API_TOKEN=TOKEN) as rig:
             yield rig
-        finally:
-            for name in list(rig.running):
-                rig.kill(name)
 
 
 @pytest.fixture(scope="module")

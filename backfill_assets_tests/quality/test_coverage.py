@@ -12,11 +12,13 @@ from backfill_assets.quality.coverage import (
     STATES,
     Evidence,
     State,
-    bucket_states,
+    bucket_codes,
+    codes_of,
     decode,
     encode,
     evidence_of,
     minute_states,
+    states_of,
     together,
 )
 from backfill_assets.quality.profiles import Hole
@@ -136,14 +138,14 @@ def test_a_day_without_a_file_is_missing_but_for_what_the_neighbours_files_bring
     ],
 )
 def test_a_larger_bucket_is_as_sure_as_its_minutes_allow(minutes: list[State], bucket: str) -> None:
-    assert bucket_states(minutes, "5m") == [bucket]
-    assert bucket_states(minutes, "1m") == minutes
+    assert states_of(bucket_codes(codes_of(minutes), "5m")) == (bucket,)
+    assert states_of(bucket_codes(codes_of(minutes), "1m")) == tuple(minutes)
 
 
 def test_states_survive_being_kept_as_runs() -> None:
     found = states({10, 11, 700}, symbol(**hole(2000, 2100, at(200), at(300))))
     runs = encode(found)
-    assert decode(runs) == found
+    assert list(states_of(decode(runs))) == found
     assert sum(length for _, length in runs) == MINUTES
     assert len(runs) < 10
     assert {state for state, _ in runs} <= set(STATES)
@@ -153,5 +155,7 @@ def test_a_market_of_several_files_is_as_sure_as_they_allow_together() -> None:
     one: list[State] = ["traded", "proven_empty", "proven_empty", "proven_empty", "traded"]
     other: list[State] = ["traded", "proven_empty", "empty_unproven", "missing", "traded_partial"]
     found = ["traded", "proven_empty", "empty_unproven", "missing", "traded_partial"]
-    assert together([one, other]) == together([other, one]) == found
-    assert together([one]) == one
+    ours, theirs = codes_of(one), codes_of(other)
+    for order in ([ours, theirs], [theirs, ours]):
+        assert list(states_of(together(order))) == found
+    assert list(states_of(together([ours]))) == one

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from backfill_assets.cli import main
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.lake import paths
-from backfill_assets.quality.coverage import MINUTES, decode, load_coverage
+from backfill_assets.quality.coverage import MINUTES, decode, load_coverage, states_of
 from backfill_assets.report.evidence import FeedReport
 from backfill_assets.report.minutes import BY_KEY, MISSING
 from backfill_assets.report.model import DayReport, day_report
@@ -67,7 +67,7 @@ def test_the_minutes_are_those_of_the_coverage_of_every_feed(reports):
     for day in (GOOD, DEGRADED, HELD):
         for feed in report_of(reports.pipeline, day).feeds:
             [runs] = load_coverage(reports.pipeline.store, feed.feed, day).symbols.values()
-            assert [BY_KEY[state].code for state in decode(runs)] == list(feed.minutes.states)
+            assert [BY_KEY[state].code for state in states_of(decode(runs))] == list(feed.minutes.states)
 
 
 def test_a_degraded_day_lists_the_worst_first_and_says_why(reports):

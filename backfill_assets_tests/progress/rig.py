@@ -1,0 +1,141 @@
+"""The service, Dagster's daemon and the runs it starts as real processes, for tests and measurements."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from backfill_assets.progress.model import JobStatus
+from backfill_assets.standins.tardis import TardisStandin
+
+REPOSITORY = Path(__file__).parents[2]
+PATIENCE = 300
+OURS = ("BACKFILL_", "DAGSTER_", "TARDIS_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
+#: Looks for backfills every other second; Dagster's own looks every half minute.
+QUICK_DAEMON = "backfill_assets_tests.progress.quick_daemon"
+DAEMON = "dagster._daemon"
+
+
+@dataclass
+class Rig:
+    """Where everything lies, and what runs."""
+
+    home: Path
+    environment: dict[str, str]
+    standin: TardisStandin
+    options: tuple[str, ...] = ()
+    url: str = ""
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, name: str, *command: str) -> None:
+        with (self.home / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=REPOSITORY,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def start_daemon(self, module: str = QUICK_DAEMON) -> None:
+        self.start("daemon", module, "run", "-m", "backfill_assets.definitions")
+
+    def start_service(self) -> None:
+        port = self.url.rpartition(":")[2] or "0"
+        log = self.home / "service.log"
+        log.write_text("")
+        self.start("service", "backfill_assets.cli", "serve", "--port", port, *self.options)
+        self.wait(lambda: "API: " in log.read_text())
+        self.url = log.read_text().split("API: ")[1].split("/docs")[0]
+        self.wait(self.answers)
+
+    def answers(self) -> bool:
+        try:
+            return self.ask("/healthz") == "ok\n"
+        except OSError:
+            return False
+
+    def kill(self, name: str) -> None:
+        process = self.running.pop(name)
+        for found in [process.pid, *(p.pid for p in psutil.Process(process.pid).children(recursive=True))]:
+            try:
+                os.kill(found, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.wait(timeout=30)
+
+    def ask(self, path: str, body: object = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text = answer.read().decode()
+            return json.loads(text) if answer.headers.get_content_type() == "application/json" else text
+
+    def status(self, job_id: str) -> JobStatus:
+        return JobStatus.model_validate(self.ask(f"/api/v1/backfill/status/{job_id}"))
+
+    def wait(self, look: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for name, process in self.running.items():
+                assert process.poll() is None, (self.home / f"{name}.log").read_text()[-3000:]
+            if found := look():
+                return found
+            time.sleep(0.2)
+        logs = {file.stem: file.read_text()[-2000:] for file in self.home.glob("*.log")}
+        return pytest.fail(f"not within {seconds} s: {json.dumps(logs, indent=1)}")
+
+    def wait_for(self, job_id: str, *states: str) -> JobStatus:
+        def look() -> JobStatus | None:
+            status = self.status(job_id)
+            return status if status.state in states else None
+
+        found: JobStatus = self.wait(look)
+        return found
+
+
+@contextmanager
+def running_rig(
+    home: Path,
+    standin: TardisStandin,
+    postgres: str = "",
+    options: Sequence[str] = (),
+    daemon: str = QUICK_DAEMON,
+    **extra: str,
+) -> Iterator[Rig]:
+    """Daemon and service over an empty home, started together; both end with the block.
+
+    ``postgres`` is the address of an empty database (without one SQLite is used), ``options`` are those of
+    ``serve``, ``extra`` is added to the processes' environment.
+    """
+    (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    environment |= {
+        "DAGSTER_HOME": str(home),
+        "BACKFILL_DATA": str(home / "data"),
+        "BACKFILL_STANDIN_URL": standin.url,
+        **({"DAGSTER_POSTGRES_URL": postgres} if postgres else {}),
+        **extra,
+    }
+    found = Rig(home, environment, standin, tuple(options))
+    try:
+        found.start_daemon(daemon)
+        found.start_service()
+        yield found
+    finally:
+        for name in list(found.running):
+            found.kill(name)
