@@ -154,6 +154,7 @@ def coverage(day: str, exchange: str | None, symbol: str | None, timeframe: str)
 @click.option("--symbols", type=NAMES, default="", help="Fetch only these canonical symbols again.")
 @click.option("--data-types", type=NAMES, default="", help="Fetch only these data types again.")
 @click.option("--refresh", is_flag=True, help="Fetch again what the lake has.")
+@click.option("--all-days", is_flag=True, help="Run the days that are good already, too.")
 @click.option("--online", is_flag=True, help="Ask Tardis what was listed on days that were never run.")
 @click.option("--json", "as_json", is_flag=True, help="The plan as JSON, as the API gives it.")
 def plan(
@@ -163,6 +164,7 @@ def plan(
     symbols: str,
     data_types: str,
     refresh: bool,
+    all_days: bool,
     online: bool,
     as_json: bool,
 ) -> None:
@@ -186,6 +188,7 @@ def plan(
         end,
         choice=FeedChoice(_names(exchanges), _names(symbols), _names(data_types)),
         refresh=refresh,
+        all_days=all_days,
         runs=runs,
         runs_at_once=at_once,
         listing=vendor_listing(TardisClient(settings.tardis), settings) if online else None,
@@ -271,6 +274,7 @@ def serve(host: str, port: int | None, with_ui: bool) -> None:
 @click.option("--symbols", type=NAMES, default="", help="Fetch only these canonical symbols again.")
 @click.option("--data-types", type=NAMES, default="", help="Fetch only these data types again.")
 @click.option("--refresh", is_flag=True, help="Fetch again what the lake has.")
+@click.option("--all-days", is_flag=True, help="Run the days that are good already, too.")
 @click.option("--reason", default="", help="Why, for whoever looks at the job later.")
 @click.option("--request-id", help="The same id again gives the same job instead of another one.")
 @click.option("--wait", is_flag=True, help="Watch it until it has ended; the exit code is its outcome.")

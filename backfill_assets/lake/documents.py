@@ -99,6 +99,11 @@ def _parsed(model: type[BaseModel], data: bytes) -> BaseModel:
     return model.model_validate_json(data)
 
 
+def forget() -> None:
+    """Give back what parsed documents hold: for a long-lived process that looks at the lake now and then."""
+    _parsed.cache_clear()
+
+
 def _decode(store: Store, path: str, model: type[Model], data: bytes) -> Model:
     try:
         return cast("Model", _parsed(model, data))

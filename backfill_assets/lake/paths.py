@@ -70,6 +70,11 @@ def day_record(day: str) -> str:
     return f"days/{_day(day)}.json"
 
 
+def accepted_versions(day: str) -> str:
+    """Return what tells whether other versions of the day's feeds count than did before."""
+    return f"accepted/{_day(day)}.json"
+
+
 def verdict(feed: Feed, day: str) -> str:
     """Return the verdict on a feed's day, with its context."""
     return f"verdicts/{_feed(feed)}/{_day(day)}.json"

@@ -128,6 +128,7 @@ def _reading(service: Backfills) -> APIRouter:
         symbols: Annotated[list[Name], Query(max_length=1_000)] = [],  # noqa: B006
         data_types: Annotated[list[Name], Query(max_length=100)] = [],  # noqa: B006
         refresh: bool = False,
+        all_days: bool = False,
     ) -> Plan:
         """What such a backfill would fetch, load, store and take; nothing is started."""
         return service.plan(
@@ -138,6 +139,7 @@ def _reading(service: Backfills) -> APIRouter:
                 symbols=tuple(symbols),
                 data_types=tuple(data_types),
                 refresh=refresh,
+                all_days=all_days,
             )
         )
 

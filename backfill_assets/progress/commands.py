@@ -51,7 +51,8 @@ def requester() -> str:
 
 def started(job: Job, *, is_new: bool) -> str:
     """What to say of a job that was just asked for."""
-    days = f"{_range(job)}, {count(job.total_days, 'day')}"
+    skipped = f", {job.skipped_days} of them good already" if job.skipped_days else ""
+    days = f"{_range(job)}, {count(job.total_days, 'day')}{skipped}"
     if not is_new:
         return f"{job.job_id}: {days}; this request_id has made it before, it is {job.state}"
     return f"{job.job_id}: {days}"

@@ -67,6 +67,10 @@ class BackfillRequest(_Model):
         default=False,
         description="Fetch feeds again that the lake has. A choice of feeds implies it for these feeds.",
     )
+    all_days: bool = Field(
+        default=False,
+        description="Run the days that are good already, too: that proves the warehouse against the lake.",
+    )
     reason: Annotated[str, StringConstraints(max_length=500)] = Field(
         default="", description="Why, for whoever looks at the job later."
     )
@@ -162,6 +166,7 @@ class DayStatus(_Model):
     day: str
     state: DayState
     attempt: int = Field(default=1, description="The attempt of the job that ran, or will run, this day.")
+    skipped: bool = Field(default=False, description="Good already when the job was made: it was not run.")
     run_id: str | None = Field(default=None, description="Dagster's run, the latest of this attempt.")
     started: AwareDatetime | None = None
     ended: AwareDatetime | None = None
@@ -212,12 +217,15 @@ class Job(_Model):
     state: JobState
     attempt: int = 1
     revision: int = Field(description="Grows with every change; the id of the job's events.")
-    percent: float = Field(ge=0, le=100, description="Never goes back within an attempt.")
+    percent: float = Field(
+        ge=0, le=100, description="Of the days that are run; never goes back within an attempt."
+    )
     created: AwareDatetime
     updated: AwareDatetime
     finished: AwareDatetime | None = None
     total_days: int
-    finished_days: int
+    finished_days: int = Field(description="Days that have ended, skipped ones included.")
+    skipped_days: int = Field(default=0, description="Days that were good already and are not run.")
     days_by_state: dict[str, int]
     throughput: Throughput
     eta: Eta | None = None

@@ -71,7 +71,8 @@ class Plan(_Model):
     refresh: bool = False
     days: int
     days_to_run: tuple[str, ...] = Field(description="Days of which a run would change something.")
-    days_good: int = Field(description="Published in full, nothing to fetch; a run leaves them as they are.")
+    days_good: int = Field(description="Published in full, nothing to fetch: another run changes nothing.")
+    all_days: bool = Field(default=False, description="Whether the good days are run, too.")
     days_held: int = Field(description="Of those to run: held now, and held again unless something is new.")
     days_unlisted: int = Field(description="Of those to run: not known yet which symbols are listed.")
     files: int = Field(description="Files to fetch, at most so many where days_unlisted is not 0.")
@@ -96,6 +97,7 @@ def make_plan(
     *,
     choice: FeedChoice | None = None,
     refresh: bool = False,
+    all_days: bool = False,
     runs: Sequence[MeasuredRun] = (),
     runs_at_once: int | None = 1,
     listing: Listing | None = None,
@@ -109,6 +111,8 @@ def make_plan(
         Feeds to fetch again; as in a backfill, the others of a day are fetched where the lake lacks them.
     refresh
         Fetch feeds again although the lake has them; implied by a choice.
+    all_days
+        Run the days that are good already, too.
     runs, runs_at_once
         ``automation.history.measured_runs`` and ``runs_at_once`` of Dagster's instance.
     listing
@@ -125,10 +129,8 @@ def make_plan(
     checked_choice(settings.universe, wanted)
     universe = combinations(settings.universe)
     again = wanted if refresh or wanted != FeedChoice() else None
-    plans = gather(
-        lambda day: plan_day(store, settings, day, universe, again, listing), days, store.parallel_reads
-    )
-    due = [plan for plan in plans if not plan.good]
+    plans = plan_days(store, settings, days, wanted, refresh=refresh, listing=listing)
+    due = [plan for plan in plans if all_days or not plan.good]
     files = [file for plan in due for file in plan.files]
     history = LakeHistory(store, settings)
     sizes = history.sizes(start, end, set(files))
@@ -146,7 +148,8 @@ def make_plan(
         refresh=again is not None,
         days=len(days),
         days_to_run=tuple(plan.day for plan in due),
-        days_good=len(days) - len(due),
+        days_good=sum(plan.good for plan in plans),
+        all_days=all_days,
         days_held=sum(plan.held for plan in due),
         days_unlisted=sum(not plan.listed for plan in due),
         files=len(files),
@@ -161,6 +164,23 @@ def make_plan(
         speed_of_runs=speed.runs if speed else 0,
         runs_at_once=runs_at_once,
         notes=tuple(_notes(due, files, sizes, speed, loads, unknown)),
+    )
+
+
+def plan_days(
+    store: Store,
+    settings: Settings,
+    days: Sequence[str],
+    choice: FeedChoice,
+    *,
+    refresh: bool = False,
+    listing: Listing | None = None,
+) -> list[DayPlan]:
+    """What a run of each of the days would fetch, and whether it would change anything."""
+    universe = combinations(settings.universe)
+    again = choice if refresh or choice != FeedChoice() else None
+    return gather(
+        lambda day: plan_day(store, settings, day, universe, again, listing), days, store.parallel_reads
     )
 
 

@@ -16,7 +16,8 @@ from backfill_assets.lake.gather import gather
 from backfill_assets.lake.manifests import DayRecord, load_day_record, load_manifest
 from backfill_assets.lake.store import Store
 from backfill_assets.progress.selection import Combination
-from backfill_assets.report.month import DaySummary
+from backfill_assets.quality.day import accepted_versions
+from backfill_assets.report.month import DaySummary, making_of
 from backfill_assets.settings import Settings
 
 #: The feeds that the vendor lists on a day; None where it was not asked.
@@ -30,7 +31,8 @@ class DayPlan:
     day: str
     #: One for each file to fetch.
     files: tuple[Combination, ...]
-    #: Published in full, and nothing to fetch: a run would change nothing.
+    #: Published in full by a run of its own under the present settings, with the versions that count now, and
+    #: nothing to fetch: another run would change nothing.
     good: bool = False
     held: bool = False
     #: Whether it is known which symbols were listed.
@@ -55,7 +57,9 @@ def plan_day(
     expected = record.expected_feeds
     unpublished = unpublished_tables(store, day, {e.feed.data_type for e in expected})
     held = summary is not None and summary.state == "held"
-    if summary is None or held or unpublished or _of_another_making(store, settings, day, expected[:1]):
+    current = summary is not None and summary.making == making_of(settings)
+    same = summary is not None and summary.versions == accepted_versions(store, day)
+    if summary is None or held or unpublished or not current:
         suspects = list(expected)
     else:
         seen = {feed.feed for feed in summary.feeds if feed.outcome != "missing"}
@@ -66,7 +70,7 @@ def plan_day(
         fetched |= {e.feed for e in expected if refresh.has(e.feed, [c for _, c in e.symbols])}
     files = [combination_of(e) for e in expected if e.feed in fetched]
     files += [wanted for wanted in universe if not _is_recorded(record, wanted)]
-    good = not files and not unpublished and summary is not None and not held
+    good = not files and not unpublished and current and same and not held
     return DayPlan(day, tuple(files), good=good, held=held)
 
 
@@ -91,12 +95,6 @@ def _lacks(store: Store, settings: Settings, day: str, feed: Feed) -> bool:
     if manifest.current is None:
         return manifest.absent is None
     return _outdated(settings, manifest.current.schema_version, manifest.current.profile_parameters)
-
-
-def _of_another_making(store: Store, settings: Settings, day: str, expected: Sequence[ExpectedFeed]) -> bool:
-    """Whether the day was counted under other settings; all its feeds were made by the same ones."""
-    versions = [load_manifest(store, e.feed, day).current for e in expected]
-    return any(v and _outdated(settings, v.schema_version, v.profile_parameters) for v in versions)
 
 
 def _outdated(settings: Settings, schema_version: int, profile_parameters: str) -> bool:

@@ -10,7 +10,8 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 def plan_text(plan: Plan) -> str:
     """The plan in lines; what is not known says so."""
     held = f", {plan.days_held:,} of them held" if plan.days_held else ""
-    days = f"{len(plan.days_to_run):,} of {plan.days:,} to run{held}; {plan.days_good:,} good already"
+    what = (", run again" if plan.all_days else ", skipped") if plan.days_good else ""
+    days = f"{len(plan.days_to_run):,} of {plan.days:,} to run{held}; {plan.days_good:,} good already{what}"
     at_most = "at most " if plan.days_unlisted else ""
     lines = [
         f"{plan.start} to {plan.end}{_choice(plan)}",

@@ -186,7 +186,7 @@ class Refresher:
     def _heal(self, tracked: _Tracked, backfill: BackfillFact) -> list[str]:
         job = tracked.job
         if backfill.state == "absent":
-            waiting = [d.day for d in tracked.days.values() if d.attempt == job.attempt]
+            waiting = [d.day for d in tracked.days.values() if d.attempt == job.attempt and not d.skipped]
             if job.state == "canceling":
                 return []
             self._launch(job, waiting)

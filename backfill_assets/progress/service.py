@@ -28,7 +28,7 @@ from backfill_assets.automation.history import measured_runs, runs_at_once
 from backfill_assets.days import utc_now
 from backfill_assets.failures import BackfillError, PermanentFailure
 from backfill_assets.feeds import FeedChoice
-from backfill_assets.lake import paths
+from backfill_assets.lake import documents, paths
 from backfill_assets.lake.store import Store, open_store
 from backfill_assets.orchestration import (
     TAG_ATTEMPT,
@@ -47,17 +47,19 @@ from backfill_assets.progress.model import (
     BackfillRequest,
     CalendarDay,
     DayStatus,
+    DayTruth,
     InvalidField,
     Job,
     JobState,
     JobStatus,
 )
-from backfill_assets.progress.plan import Plan, make_plan
+from backfill_assets.progress.plan import Plan, make_plan, plan_days
 from backfill_assets.progress.reader import DAEMON_SECONDS, Reader, storage_errors
 from backfill_assets.progress.refresh import MOST_JOBS, Refresher, day_row, job_row
 from backfill_assets.progress.selection import checked_choice, unknown_names
 from backfill_assets.progress.store import DayRow, JobRow, JobStore, RequestIdTaken
-from backfill_assets.progress.truth import calendar, day_truth
+from backfill_assets.progress.truth import calendar, day_truth, known_truth
+from backfill_assets.quality.profiles import forget_profiles
 from backfill_assets.settings import Settings, current_settings
 
 if TYPE_CHECKING:
@@ -119,7 +121,7 @@ class Backfills:
         self._refresher = Refresher(
             jobs,
             self._reader,
-            truth=lambda day: day_truth(self._store(), settings(), day),
+            truth=self._truth,
             launch=self._launch,
             cancel=self._cancel_in_dagster,
             stop_run=lambda run_id: stop_run(instance, run_id),
@@ -128,12 +130,13 @@ class Backfills:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._refreshed: datetime | None = None
+        self._has_judged = False
         self._opened: tuple[Settings, Store] | None = None
 
     # What people ask for
 
     def create(self, request: BackfillRequest, requester: str = "") -> tuple[Job, bool]:
-        """Start a backfill; returns the job and whether it is new.
+        """Start a backfill of the days that are not good yet; returns the job and whether it is new.
 
         The same ``request_id`` with the same request gives the same job, however often and from wherever it
         is asked for.
@@ -148,7 +151,8 @@ class Backfills:
         if request.request_id is not None and (known := self._jobs.by_request_id(request.request_id)):
             return self._same(known, request), False
         days = self.check(request)
-        job, statuses = tracking.new_job(new_backfill_id(), request, requester, days, utc_now())
+        good = self._good_days(request, days)
+        job, statuses = tracking.new_job(new_backfill_id(), request, requester, days, utc_now(), good)
         try:
             self._jobs.insert(job_row(job), [day_row(day) for day in statuses])
         except RequestIdTaken:
@@ -157,11 +161,12 @@ class Backfills:
                 raise
             return self._same(known, request), False
         # A process that dies here leaves a job without backfill: whoever refreshes it launches it.
-        self._launch(job, days)
+        if len(good) < len(days):
+            self._launch(job, [day for day in days if day not in good])
         return self._with_links(job), True
 
     def check(self, request: BackfillRequest) -> list[str]:
-        """The days that the request would run.
+        """The days of the request.
 
         Raises
         ------
@@ -198,6 +203,7 @@ class Backfills:
             request.end.isoformat(),
             choice=_choice(request),
             refresh=request.refresh,
+            all_days=request.all_days,
             runs=measured_runs(self._instance),
             runs_at_once=runs_at_once(self._instance),
         )
@@ -336,6 +342,11 @@ class Backfills:
         with self._refreshing:
             count = self._refresher.refresh()
             self._refreshed = utc_now()
+            if self._has_judged:
+                # The parsed manifests of three days of many feeds are large, and these days are over.
+                documents.forget()
+                forget_profiles()
+                self._has_judged = False
             return count
 
     def start(self) -> Self:
@@ -388,6 +399,18 @@ class Backfills:
         return self._refreshed
 
     # Inside
+
+    def _truth(self, day: str) -> DayTruth:
+        self._has_judged = True
+        return day_truth(self._store(), self._settings(), day)
+
+    def _good_days(self, request: BackfillRequest, days: list[str]) -> dict[str, DayTruth]:
+        """Days that the request does not run, and what is known of them."""
+        if request.all_days:
+            return {}
+        store = self._store()
+        plans = plan_days(store, self._settings(), days, _choice(request), refresh=request.refresh)
+        return {plan.day: known_truth(store, plan.day) for plan in plans if plan.good}
 
     def _unknown_names(self, request: BackfillRequest) -> list[InvalidField]:
         universe, choice = self._settings().universe, _choice(request)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -56,25 +56,40 @@ class DayFacts:
 
 
 def new_job(
-    job_id: str, request: BackfillRequest, requester: str, days: Sequence[str], now: datetime
+    job_id: str,
+    request: BackfillRequest,
+    requester: str,
+    days: Sequence[str],
+    now: datetime,
+    good: Mapping[str, DayTruth] | None = None,
 ) -> tuple[Job, list[DayStatus]]:
-    """A job that was just asked for."""
+    """A job that was just asked for; the days in ``good`` are not run, and without others it has ended."""
+    known = good or {}
+    statuses = [
+        DayStatus(day=day, state=known[day].outcome, skipped=True, truth=known[day])
+        if day in known
+        else DayStatus(day=day, state="waiting")
+        for day in days
+    ]
+    over = len(known) == len(days)
     job = Job(
         job_id=job_id,
         request=request,
         requester=requester,
-        state="queued",
+        state="succeeded" if over else "queued",
         revision=1,
-        percent=0,
+        percent=100 if over else 0,
         created=now,
         updated=now,
+        finished=now if over else None,
         total_days=len(days),
-        finished_days=0,
-        days_by_state={"waiting": len(days)},
+        finished_days=len(known),
+        skipped_days=len(known),
+        days_by_state=_by_state(statuses),
         throughput=Throughput(days=0),
         links=links(job_id, ""),
     )
-    return job, [DayStatus(day=day, state="waiting") for day in days]
+    return job, statuses
 
 
 def links(job_id: str, dagster_url: str, attempt: int = 1) -> Links:
@@ -105,10 +120,11 @@ def retried(job: Job, days: Sequence[DayStatus], now: datetime) -> tuple[Job, li
         update={
             "state": "queued",
             "attempt": attempt,
-            "percent": round(min(_ALMOST, 100 * finished / len(again)), 2),
+            "percent": _percent(again),
             "updated": now,
             "finished": None,
             "finished_days": finished,
+            "skipped_days": sum(d.skipped for d in again),
             "days_by_state": _by_state(again),
             "throughput": Throughput(days=0),
             "eta": None,
@@ -301,9 +317,10 @@ def _by_state(days: Collection[DayStatus]) -> dict[str, int]:
 
 
 def _percent(days: Sequence[DayStatus]) -> float:
-    parts = _finished(days) + sum(
+    run = [d for d in days if not d.skipped]
+    parts = _finished(run) + sum(
         _SHARE_OF_FEEDS * d.progress.done / d.progress.total
-        for d in days
+        for d in run
         if d.state == "running" and d.progress is not None and d.progress.total
     )
-    return round(min(_ALMOST, 100 * parts / len(days)), 2)
+    return round(min(_ALMOST, 100 * parts / len(run)), 2)

@@ -37,6 +37,29 @@ def day_truth(store: Store, settings: Settings, day: str) -> DayTruth:
     )
 
 
+def known_truth(store: Store, day: str) -> DayTruth:
+    """What the last run of the day has written of it, without judging; versions that wait are not known."""
+    summary, _ = documents.load(store, paths.day_summary(day), DaySummary)
+    if summary is None:
+        return DayTruth(outcome="missing")
+    outcome, reasons = _outcome(store, day, summary.state, _data_types(summary))
+    return DayTruth(
+        outcome=outcome,
+        sealed=summary.sealed,
+        feeds=len(summary.feeds),
+        verdicts=dict(sorted(Counter(feed.outcome for feed in summary.feeds).items())),
+        completeness=summary.completeness,
+        quality=summary.quality,
+        consistency=summary.consistency,
+        notable=tuple(
+            FeedVerdict(feed=f.feed, outcome=f.outcome, accepted=f.accepted, pending=False)
+            for f in summary.feeds
+            if f.outcome != "publish"
+        ),
+        reasons=reasons,
+    )
+
+
 def calendar(store: Store, first: str, last: str) -> list[CalendarDay]:
     """Every day of the range; one that was never judged is missing.
 
@@ -51,10 +74,9 @@ def calendar(store: Store, first: str, last: str) -> list[CalendarDay]:
         summary, _ = documents.load(store, paths.day_summary(day), DaySummary)
         if summary is None:
             return CalendarDay(day=day, outcome="missing")
-        types = {feed.feed.split("/")[1] for feed in summary.feeds}
         return CalendarDay(
             day=day,
-            outcome=_outcome(store, day, summary.state, types)[0],
+            outcome=_outcome(store, day, summary.state, _data_types(summary))[0],
             sealed=summary.sealed,
             quarantined=tuple(f.feed for f in summary.feeds if not f.accepted),
             feeds=len(summary.feeds),
@@ -64,6 +86,10 @@ def calendar(store: Store, first: str, last: str) -> list[CalendarDay]:
         )
 
     return gather(of_day, day_range(first, last), store.parallel_reads)
+
+
+def _data_types(summary: DaySummary) -> set[str]:
+    return {feed.feed.split("/")[1] for feed in summary.feeds}
 
 
 def _outcome(store: Store, day: str, verdict: str, data_types: set[str]) -> tuple[Outcome, tuple[str, ...]]:

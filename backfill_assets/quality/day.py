@@ -7,6 +7,7 @@ both neighbours again; in whatever order days are run, the verdicts end up the s
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,15 @@ class FeedVerdicts(BaseModel):
     candidate: Verdict | None = None
 
 
+class AcceptedVersions(BaseModel):
+    """Which versions of a day's feeds count, as one hash."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    day: str
+    versions: str
+
+
 @dataclass(frozen=True, slots=True)
 class JudgedFeed:
     """One expected feed of a day with its manifest and its verdict."""
@@ -104,6 +114,12 @@ class JudgedDay:
     scores: DayScores
     sealed: bool
 
+    @property
+    def versions(self) -> str:
+        """Hash of the versions that count; without any it is that of none."""
+        accepted = [f"{f.feed}:{f.accepted.content}" for f in self.feeds if f.accepted is not None]
+        return hashlib.sha256("\n".join(accepted).encode()).hexdigest()
+
     def accepted_feeds(self, data_type: str) -> list[tuple[JudgedFeed, Version]]:
         """Feeds of the data type that have an accepted version, in order."""
         of_type = [f for f in self.feeds if f.feed.data_type == data_type]
@@ -142,7 +158,16 @@ def _judge(store: Store, day: str, thresholds: ThresholdSettings) -> JudgedDay:
             around.baseline, day, [(f.feed, f.symbols) for f in feeds], thresholds.notional_days
         ),
     )
-    return JudgedDay(day, record, feeds, scores, sealed=_sealed(store, day, [f.feed for f in feeds]))
+    judged = JudgedDay(day, record, feeds, scores, sealed=_sealed(store, day, [f.feed for f in feeds]))
+    kept = AcceptedVersions(day=day, versions=judged.versions)
+    documents.update(store, paths.accepted_versions(day), AcceptedVersions, lambda _: kept)
+    return judged
+
+
+def accepted_versions(store: Store, day: str) -> str | None:
+    """``JudgedDay.versions`` as last judged, whoever asked for it; None if that never was."""
+    found, _ = documents.load(store, paths.accepted_versions(day), AcceptedVersions)
+    return found.versions if found is not None else None
 
 
 def judge_with_neighbours(store: Store, day: str, thresholds: ThresholdSettings) -> JudgedDay:

@@ -206,3 +206,9 @@ def profile_of(version: Version) -> FeedProfile:
         if len(_parsed) > _KEPT:
             _parsed.popitem(last=False)
     return profile
+
+
+def forget_profiles() -> None:
+    """Give back what parsed profiles hold, as ``documents.forget`` does."""
+    with _parsing:
+        _parsed.clear()

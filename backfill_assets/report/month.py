@@ -7,10 +7,13 @@ same.
 from __future__ import annotations
 
 import calendar
+import hashlib
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+from backfill_assets.candles.day import PARTIALS_VERSION
+from backfill_assets.candles.measures import MEASURES_VERSION
 from backfill_assets.days import day_range, parse_day
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.gather import gather
@@ -18,9 +21,11 @@ from backfill_assets.lake.manifests import load_day_record
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.day import JudgedDay
 from backfill_assets.quality.scores import Overall
-from backfill_assets.quality.verdict import Outcome
+from backfill_assets.quality.verdict import RULES_VERSION, Outcome
 from backfill_assets.report.model import judged_day
 from backfill_assets.settings import Settings
+from backfill_assets.ticks.fetch import SCHEMA_VERSION
+from backfill_assets.ticks.profile import PROFILE_VERSION
 from backfill_assets.warehouse.overall import day_overall
 
 
@@ -43,6 +48,10 @@ class DaySummary(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     day: str
+    #: ``making_of`` the day's own run; empty where only a neighbour's run has written the summary.
+    making: str = ""
+    #: ``JudgedDay.versions`` that it speaks of.
+    versions: str = ""
     state: str
     sealed: bool
     completeness: float | None
@@ -76,10 +85,20 @@ class MonthReport:
         return next((f for f in summary.feeds if f.feed == feed), None) if summary else None
 
 
-def summarize(judged: JudgedDay, overall: Overall) -> DaySummary:
+def making_of(settings: Settings) -> str:
+    """Twelve hex digits that change with whatever else than the files decides what a day's run makes."""
+    versions = (SCHEMA_VERSION, PROFILE_VERSION, RULES_VERSION, PARTIALS_VERSION, MEASURES_VERSION)
+    parts = {"candles", "comparison", "ohlcv", "overall", "thresholds", "warehouse"}
+    text = f"{versions}:{settings.model_dump_json(include=parts)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def summarize(judged: JudgedDay, overall: Overall, making: str = "") -> DaySummary:
     """The judged day as its summary."""
     return DaySummary(
         day=judged.day,
+        making=making,
+        versions=judged.versions,
         state=judged.scores.state,
         sealed=judged.sealed,
         completeness=judged.scores.completeness,

@@ -17,7 +17,7 @@ from backfill_assets.lake import documents, paths
 from backfill_assets.lake.snapshot import snapshot
 from backfill_assets.lake.store import Store
 from backfill_assets.report.model import day_report, judged_day
-from backfill_assets.report.month import month_report, summarize
+from backfill_assets.report.month import DaySummary, making_of, month_report, summarize
 from backfill_assets.report.page import day_page, month_page
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse.overall import day_overall
@@ -36,7 +36,7 @@ def write_reports(store: Store, settings: Settings, day: str) -> str:
     str
         Path of the day's page in the lake.
     """
-    path = write_day(store, settings, day)
+    path = write_day(store, settings, day, was_run=True)
     months = {day[:7]}
     for neighbour in (shift(day, -1), shift(day, 1)):
         if store.exists(paths.day_report(neighbour)):
@@ -47,8 +47,14 @@ def write_reports(store: Store, settings: Settings, day: str) -> str:
     return path
 
 
-def write_day(store: Store, settings: Settings, day: str) -> str:
-    """Write the page of a day and its summary; nothing is written where nothing has changed."""
+def write_day(store: Store, settings: Settings, day: str, *, was_run: bool = False) -> str:
+    """Write the page of a day and its summary; nothing is written where nothing has changed.
+
+    Parameters
+    ----------
+    was_run
+        The day's own run has published it: its summary says by which settings.
+    """
     path = paths.day_report(day)
     neighbours = (shift(day, -1), shift(day, 1))
 
@@ -61,8 +67,13 @@ def write_day(store: Store, settings: Settings, day: str) -> str:
     _replace(store, path, page)
     with snapshot(store) as lake:
         judged = judged_day(lake, settings, day)
-        summary = summarize(judged, day_overall(lake, judged, settings.overall))
-    documents.update(store, paths.day_summary(day), type(summary), lambda _: summary)
+        summary = summarize(judged, day_overall(lake, judged, settings.overall), making_of(settings))
+
+    def change(earlier: DaySummary | None) -> DaySummary:
+        kept = earlier.making if earlier is not None else ""
+        return summary if was_run else summary.model_copy(update={"making": kept})
+
+    documents.update(store, paths.day_summary(day), DaySummary, change)
     return path
 
 

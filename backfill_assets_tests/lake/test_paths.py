@@ -25,6 +25,7 @@ FEED, DAY = Feed("binance", "trades", "BTCUSDT"), "2024-01-01"
         (paths.instruments_data("binance", DAY, "abc"), "instruments/binance/2024-01-01/abc.parquet"),
         (paths.instruments_manifest("binance", DAY), "instruments/binance/2024-01-01/manifest.json"),
         (paths.day_record(DAY), "days/2024-01-01.json"),
+        (paths.accepted_versions(DAY), "accepted/2024-01-01.json"),
         (paths.verdict(FEED, DAY), "verdicts/binance/trades/BTCUSDT/2024-01-01.json"),
         (paths.publication("trades", DAY), "publications/trades/2024-01-01.json"),
         (paths.rejected(FEED, DAY, "abc"), "rejected/binance/trades/BTCUSDT/2024-01-01/abc.csv.gz"),

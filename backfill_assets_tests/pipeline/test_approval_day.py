@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from backfill_assets.automation.due import is_due
 from backfill_assets.cli import main
+from backfill_assets.progress.plan import make_plan
 
 DAY = "2024-01-02"
 BTC, ETH = "binance/trades/BTCUSDT", "binance/trades/ETHUSDT"
@@ -35,7 +36,11 @@ def quality_of(pipeline, symbol="BTC-USDT"):
 
 
 def due(pipeline):
-    return is_due(pipeline.store, DAY, pipeline.settings)
+    """What the schedule finds by judging; a plan knows it of days that are out without judging them."""
+    found = is_due(pipeline.store, DAY, pipeline.settings)
+    plan = make_plan(pipeline.store, pipeline.settings, DAY, DAY)
+    assert plan.days_held or bool(plan.days_to_run) == found
+    return found
 
 
 def with_a_hole(lines):

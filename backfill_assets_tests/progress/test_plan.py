@@ -1,7 +1,7 @@
 """A plan says what a backfill would do: exact where the lake knows, a range or unknown where it does not."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,111 +10,50 @@ import pytest
 
 from backfill_assets.automation.history import MeasuredRun, measured_runs, runs_at_once
 from backfill_assets.failures import PermanentFailure
-from backfill_assets.feeds import ExpectedFeed, Feed, FeedChoice
+from backfill_assets.feeds import ExpectedFeed, FeedChoice
 from backfill_assets.lake import documents, paths
-from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.manifests import (
-    Absence,
     DayRecord,
-    FeedManifest,
-    Source,
-    Version,
-    expected_symbols,
-    update_manifest,
 )
-from backfill_assets.progress.plan import Plan, make_plan
 from backfill_assets.progress.plan_text import bytes_text, plan_text, seconds_text
-from backfill_assets.report.month import DaySummary, FeedSummary
-from backfill_assets.settings import Settings
-from backfill_assets.ticks.fetch import SCHEMA_VERSION
-from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_hash
+from backfill_assets.quality.day import AcceptedVersions
 from backfill_assets.warehouse import ledger
-
-NOW = datetime(2024, 3, 1, 12, tzinfo=UTC)
-TABLES = ("instruments", "trades", "candles", "coverage", "quality")
-BTC, ETH = Feed("binance", "trades", "BTCUSDT"), Feed("binance", "trades", "ETHUSDT")
-SYMBOLS = {BTC: "BTC-USDT", ETH: "ETH-USDT"}
-#: Raw bytes of the two feeds' files in ``Lake.run``; half of it in the lake, a row for every ten bytes.
-SIZES = {BTC: 3_000_000, ETH: 1_000_000}
-
-
-class Lake:
-    """A lake whose days are recorded, fetched and published with a few words."""
-
-    def __init__(self, folder: Path, **changes: Any) -> None:
-        self.store = LocalStore(folder)
-        self.settings = Settings.model_validate(
-            {
-                "name": "test",
-                "universe": [{"exchanges": ["binance"], "symbols": ["BTC-USDT", "ETH-USDT"]}],
-                "lake": {"uri": str(folder)},
-                "warehouse": {"kind": "duckdb", "folder": str(folder / "warehouse")},
-                **changes,
-            }
-        )
-
-    def run(
-        self,
-        day: str,
-        *,
-        state: str = "published",
-        lacking: tuple[Feed, ...] = (),
-        absent: tuple[Feed, ...] = (),
-        tables: tuple[str, ...] = TABLES,
-        scale: float = 1,
-        fetched: datetime = NOW,
-    ) -> None:
-        """What a run of the day leaves behind."""
-        expected = [ExpectedFeed(feed, ((feed.dataset_symbol, SYMBOLS[feed]),)) for feed in SIZES]
-        record = DayRecord(day=day, expected=expected_symbols(expected), recorded_at=NOW)
-        documents.update(self.store, paths.day_record(day), DayRecord, lambda _: record)
-        for feed, size in SIZES.items():
-            manifest = {"accepted": self._version(int(size * scale), fetched)}
-            if feed in absent:
-                manifest = {"absent": Absence(reason="404", seen_at=NOW)}
-            if feed not in lacking:
-                self._put(feed, day, manifest)
-        feeds = tuple(
-            FeedSummary(
-                feed=str(feed),
-                outcome="missing" if feed in (*lacking, *absent) else "publish",
-                accepted=feed not in (*lacking, *absent),
-                completeness=1.0,
-                completeness_state="proven",
-                quality=1.0,
-            )
-            for feed in SIZES
-        )
-        summary = DaySummary(day=day, state=state, sealed=True, completeness=1.0, quality=1.0, feeds=feeds)
-        documents.update(self.store, paths.day_summary(day), DaySummary, lambda _: summary)
-        for table in tables:
-            mine = ledger.claim(self.store, table, day, "f")
-            ledger.complete(self.store, table, day, mine, fingerprint="f", job="j", totals=())
-
-    def plan(self, start: str = "2024-01-01", end: str = "2024-01-04", **more: Any) -> Plan:
-        return make_plan(self.store, self.settings, start, end, now=NOW, **more)
-
-    def _put(self, feed: Feed, day: str, values: dict[str, Any]) -> None:
-        manifest = FeedManifest(feed=str(feed), day=day, **values)
-        update_manifest(self.store, feed, day, lambda _: manifest)
-
-    def _version(self, size: int, fetched: datetime) -> Version:
-        parameters = profile_parameters_hash(ProfileParameters.of(self.settings.thresholds))
-        return Version(
-            content="c" * 64,
-            rows=size // 10,
-            bytes=size // 2,
-            source=Source(url="http://x", raw_bytes=size, raw_sha256="s"),
-            profile={},
-            schema_version=SCHEMA_VERSION,
-            profile_parameters=parameters,
-            fetched_at=fetched,
-        )
+from backfill_assets_tests.progress.planned_lake import BTC, ETH, NOW, SIZES, SYMBOLS, TABLES, Lake
 
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     return Lake(tmp_path / "lake")
+
+
+def test_a_day_that_was_made_under_other_settings_is_not_good(lake: Lake) -> None:
+    lake.run("2024-01-01")
+    assert lake.plan().days_good == 1
+    for changed in (
+        {"thresholds": {"hold_below": 0.4}},
+        {"candles": {"timeframes": ["1m", "1h"]}},
+        {"warehouse": {"kind": "duckdb", "folder": "/elsewhere"}},
+        {"ohlcv": {"url": "dagster"}},
+    ):
+        other = Lake(Path(lake.store.uri), **changed)
+        assert other.plan().days_good == 0, changed
+    # What only says when and from where is no reason to run it again.
+    assert Lake(Path(lake.store.uri), schedule={"look_back_days": 3}).plan().days_good == 1
+
+
+def test_a_day_of_which_another_version_counts_since_is_not_good(lake: Lake) -> None:
+    lake.run("2024-01-01")
+    other = AcceptedVersions(day="2024-01-01", versions="w")
+    documents.update(lake.store, paths.accepted_versions("2024-01-01"), AcceptedVersions, lambda _: other)
+    assert lake.plan().days_good == 0
+
+
+def test_good_days_are_planned_too_where_all_are_asked_for(lake: Lake) -> None:
+    lake.run("2024-01-01")
+    plan = lake.plan("2024-01-01", "2024-01-02", all_days=True)
+    assert (plan.days_to_run, plan.days_good) == (("2024-01-01", "2024-01-02"), 1)
+    assert "2 of 2 to run; 1 good already, run again" in plan_text(plan)
+    assert "1 of 2 to run; 1 good already, skipped" in plan_text(lake.plan("2024-01-01", "2024-01-02"))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -214,7 +214,7 @@ def _refused(failure: BackfillError) -> Response:
 def _values(form: dict[str, list[str]]) -> dict[str, object]:
     single = {name: form.get(name, [""])[0] for name in _SINGLE}
     many = {part: tuple(name for name in form.get(part, []) if name) for part in PARTS}
-    return {**single, **many, "refresh": "refresh" in form}
+    return {**single, **many, **{flag: flag in form for flag in ("refresh", "all_days")}}
 
 
 def _calendar(service: Backfills, year: int | None) -> dict[str, Any]:

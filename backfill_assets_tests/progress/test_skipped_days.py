@@ -1,0 +1,106 @@
+"""A backfill runs the days that are not good yet, and says of the others what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from backfill_assets.definitions import defs
+from backfill_assets.progress.database import open_jobs
+from backfill_assets.progress.model import BackfillRequest
+from backfill_assets.progress.service import Backfills, Conflict
+from backfill_assets_tests.progress.planned_lake import ETH, Lake
+
+DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """The first and the last day are good, of the last one feed is left out; the middle one was never run."""
+    found = Lake(tmp_path / "lake")
+    found.run(DAYS[0])
+    found.run(DAYS[2], state="degraded", absent=(ETH,))
+    return found
+
+
+@pytest.fixture
+def service(tmp_path: Path, instance: dg.DagsterInstance, lake: Lake) -> Iterator[Backfills]:
+    jobs = open_jobs(f"sqlite:///{tmp_path / 'jobs.db'}")
+    found = Backfills(jobs, instance, defs.resolve_asset_graph(), lambda: lake.settings)
+    yield found
+    found.close()
+
+
+def asked(**more: Any) -> BackfillRequest:
+    return BackfillRequest.model_validate({"start": DAYS[0], "end": DAYS[2], **more})
+
+
+def launched(instance: dg.DagsterInstance) -> list[list[str]]:
+    """The days of Dagster's backfills."""
+    return [
+        sorted(
+            {
+                key
+                for subset in b.asset_backfill_data.target_subset.partitions_subsets_by_asset_key.values()
+                for key in subset.get_partition_keys()
+            }
+        )
+        for b in instance.get_backfills()
+        if b.asset_backfill_data is not None
+    ]
+
+
+def test_only_the_days_that_are_not_good_are_run(service: Backfills, instance: dg.DagsterInstance) -> None:
+    job, _ = service.create(asked())
+    assert launched(instance) == [[DAYS[1]]]
+    assert (job.total_days, job.skipped_days, job.finished_days, job.percent) == (3, 2, 2, 0)
+    assert job.days_by_state == {"degraded": 1, "published": 1, "waiting": 1}
+    first, middle, last = service.status(job.job_id).days
+    assert [day.skipped for day in (first, middle, last)] == [True, False, True]
+    assert first.truth is not None
+    assert (first.truth.outcome, first.truth.quality) == ("published", 1.0)
+    assert first.truth.verdicts == {"publish": 2}
+    assert last.truth is not None
+    assert last.truth.quarantined == (str(ETH),)
+    assert (middle.state, middle.truth) == ("waiting", None)
+
+
+def test_a_job_whose_backfill_is_lost_is_launched_again_without_the_good_days(
+    service: Backfills, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as lost:
+        lost.setattr(service, "_launch", lambda *_: None)
+        service.create(asked())
+    assert launched(instance) == []
+    service.refresh()
+    assert launched(instance) == [[DAYS[1]]]
+
+
+@pytest.mark.parametrize("change", [{"all_days": True}, {"refresh": True}, {"symbols": ["BTC-USDT"]}])
+def test_whoever_asks_for_more_gets_every_day(
+    change: dict[str, Any], service: Backfills, instance: dg.DagsterInstance
+) -> None:
+    job, _ = service.create(asked(**change))
+    assert launched(instance) == [DAYS]
+    assert (job.skipped_days, job.finished_days) == (0, 0)
+
+
+def test_where_every_day_is_good_the_job_has_ended_before_it_began(
+    service: Backfills, instance: dg.DagsterInstance
+) -> None:
+    job, is_new = service.create(BackfillRequest.model_validate({"start": DAYS[0], "end": DAYS[0]}))
+    assert is_new
+    assert (job.state, job.percent, job.finished is not None) == ("succeeded", 100, True)
+    assert launched(instance) == []
+    assert service.refresh() == 0
+    with pytest.raises(Conflict, match="nothing to retry"):
+        service.retry(job.job_id)
+
+
+def test_the_plan_counts_the_same_days(service: Backfills) -> None:
+    plan = service.plan(asked())
+    assert (plan.days_to_run, plan.days_good) == ((DAYS[1],), 2)
