@@ -8,6 +8,7 @@ from __future__ import annotations
 import dagster as dg
 
 from backfill_assets.automation.jobs import JOBS
+from backfill_assets.automation.lost_runs import SENSORS
 from backfill_assets.automation.schedules import SCHEDULES
 from backfill_assets.candles.assets import candles
 from backfill_assets.candles.checks import candles_checks
@@ -32,6 +33,7 @@ def build_definitions(environment: str = "") -> dg.Definitions:
         asset_checks=[instruments_checks, ticks_checks, candles_checks, *WAREHOUSE_CHECKS, ohlcv_checks],
         jobs=JOBS,
         schedules=SCHEDULES,
+        sensors=SENSORS,
         resources={
             "lake": LakeResource(environment=environment),
             "tardis": TardisResource(environment=environment),

@@ -216,7 +216,8 @@ def test_the_tables_of_assets_and_automation_have_every_one_and_no_other() -> No
     repository = defs.get_repository_def()
     assets = {key.to_user_string() for key in repository.asset_graph.materializable_asset_keys}
     assert {bare(row[0]) for row in table("docs/architecture.md", "assets")} == assets
-    names = {s.name for s in defs.schedules or ()} | {j.name for j in defs.jobs or ()}
+    named = (*(defs.schedules or ()), *(defs.sensors or ()), *(defs.jobs or ()))
+    names = {found.name for found in named}
     assert {bare(row[0]) for row in table("README.md", "automation")} == names
 
 

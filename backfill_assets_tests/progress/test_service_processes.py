@@ -1,7 +1,7 @@
 """The service, Dagster's daemon and its runs as real processes, on SQLite and on Postgres.
 
-One rig per database runs one story: a range with a day that cannot be published, watched by many, the
-service killed in the middle; its retry; and a range that is cancelled.
+One rig per database runs one story: a range with a day that cannot be published, watched by many, service,
+daemon and runs killed in the middle; its retry; and a range that is cancelled.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class Watched:
     percents: list[list[float]] = field(default_factory=list)
     events: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     status: JobStatus | None = None
+    #: Days that were at work when everything was killed.
+    cut_off: set[str] = field(default_factory=set)
 
 
 def listen(rig: Rig, job_id: str, events: list[tuple[int, dict[str, Any]]]) -> None:
@@ -91,7 +93,7 @@ def poll(rig: Rig, job_id: str, percents: list[float], over: threading.Event) ->
 
 @pytest.fixture(scope="module")
 def watched(rig: Rig) -> Watched:
-    """A range whose middle day has no files, watched to its end; the service is killed on the way."""
+    """A range whose middle day has no files, watched to its end; everything is killed on the way."""
     for exchange, symbols in (("binance", SYMBOLS), ("coinbase", SYMBOLS)):
         for symbol in symbols:
             name = symbol.replace("-", "") if exchange == "binance" else symbol
@@ -108,7 +110,11 @@ def watched(rig: Rig) -> Watched:
     for thread in threads:
         thread.start()
     rig.wait(lambda: rig.status(found.job_id).days_by_state.get("running"))
+    # As when the machine goes down: the runs at work, their code server, the daemon and the service.
+    found.cut_off = {day.day for day in rig.status(found.job_id).running}
+    rig.kill("daemon")
     rig.kill("service")
+    rig.start_daemon()
     rig.start_service()
     found.status = rig.wait_for(found.job_id, *FINAL)
     over.set()
@@ -117,14 +123,14 @@ def watched(rig: Rig) -> Watched:
     return found
 
 
-def runs(rig: Rig, monkeypatch: pytest.MonkeyPatch, job_id: str) -> list[str]:
-    """The days that the job had runs for, by Dagster's own records."""
+def runs(rig: Rig, monkeypatch: pytest.MonkeyPatch, job_id: str) -> list[tuple[str, str]]:
+    """Day and end of each run of the job, by Dagster's own records, in the order of their beginning."""
     for name in ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL"):
         if name in rig.environment:
             monkeypatch.setenv(name, rig.environment[name])
     with dg.DagsterInstance.get() as instance:
         found = instance.get_runs(dg.RunsFilter(tags={"backfill_assets/job": job_id}))
-    return sorted(run.tags["dagster/partition"] for run in found)
+    return [(run.tags["dagster/partition"], run.status.value) for run in reversed(found)]
 
 
 def test_a_held_day_makes_the_job_failed_and_says_why(rig: Rig, watched: Watched) -> None:
@@ -150,7 +156,13 @@ def test_the_job_went_on_after_the_kill_and_nothing_was_counted_twice(
     rig: Rig, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert watched.status is not None
-    assert runs(rig, monkeypatch, watched.job_id) == ["2024-01-01", "2024-01-02", "2024-01-03"]
+    ended = runs(rig, monkeypatch, watched.job_id)
+    for day in (*GOOD, BAD):
+        # What was cut off failed for want of its process, and was run once more.
+        lost = ["FAILURE"] * (day in watched.cut_off)
+        last = "FAILURE" if day == BAD else "SUCCESS"
+        assert [end for of_day, end in ended if of_day == day] == [*lost, last]
+    assert watched.cut_off
     assert (watched.status.finished_days, watched.status.total_days) == (3, 3)
     assert watched.status.throughput.days == 3
 
