@@ -19,7 +19,7 @@ OPENED := .home/.opened
 # A developer's own settings must not decide whether the tests pass.
 CLEAN_ENV := env -u DAGSTER_HOME -u DAGSTER_POSTGRES_URL -u BACKFILL_ENV
 
-.PHONY: help demo ui test lint bench lock clean
+.PHONY: help demo ui test cover lint bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,9 @@ ui: $(OPENED) ## the Dagster UI with its daemon on 127.0.0.1:3000 (PORT=… for 
 	@DAGSTER_HOME="$(DAGSTER_HOME)" $(BIN)/backfill-assets standins -- $(BIN)/dagster dev -h 127.0.0.1 -p $(PORT)
 
 test: lint ## style, types and the whole test suite, as CI runs it
+	@$(CLEAN_ENV) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+cover: $(READY) ## the test suite once more, with the lines that it does not reach
 	@$(CLEAN_ENV) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 lint: $(READY) ## style and types only

@@ -367,12 +367,9 @@ def doctor() -> None:
 
 
 def _backfills() -> Any:
-    from backfill_assets.progress.database import database_url
     from backfill_assets.progress.service import open_backfills
 
-    # First of all, since the graph takes seconds and whoever has no DAGSTER_HOME is to be told at once.
-    database_url()
-    return open_backfills(_asset_graph())
+    return open_backfills(_asset_graph)
 
 
 def _console() -> Any:

@@ -1,7 +1,8 @@
-"""What a deployment needs, tried out one by one: settings, Tardis, lake, warehouse, Dagster's storage.
+"""What a deployment needs, tried out one by one: settings, Tardis, lake, warehouse, databases.
 
 Each trial uses the same clients as the pipeline. The lake is written to and cleaned up; in the warehouse the
-quality table is made if it is not there, because nothing less proves the permission.
+quality table is made if it is not there, and so are the OHLCV tables where they are wanted, because nothing
+less proves the permission.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from backfill_assets.settings import (
 from backfill_assets.tardis.client import TardisClient
 from backfill_assets.tardis.metadata import exported_until
 from backfill_assets.warehouse.catalog import QUALITY
+from backfill_assets.warehouse.ohlcv.table import ensure, ohlcv_tables
+from backfill_assets.warehouse.ohlcv.target import open_target
 from backfill_assets.warehouse.protocol import Warehouse, open_warehouse
 
 #: Somebody is waiting for the answer; the pipeline itself asks for minutes.
@@ -55,6 +58,8 @@ def examine() -> Iterator[Finding]:
         yield _tried(f"Tardis {exchange}", lambda e=exchange: _exchange(settings, e))  # type: ignore[misc]
     yield _tried("lake", lambda: _lake(settings))
     yield _tried("warehouse", lambda: _warehouse(settings))
+    if settings.ohlcv.url:
+        yield _tried("OHLCV table", lambda: _ohlcv(settings))
     yield _tried("Dagster storage", _dagster)
 
 
@@ -126,6 +131,15 @@ def _warehouse(settings: Settings) -> str:
     finally:
         warehouse.close()
     return f"{settings.warehouse.kind} can be written and queried; quality has {rows} rows of {yesterday}"
+
+
+def _ohlcv(settings: Settings) -> str:
+    target = open_target(settings.ohlcv)
+    if target is None:
+        return "off: ohlcv.url is empty here"
+    with target.transaction() as connection:
+        ensure(connection, ohlcv_tables(target.table), target.place)
+    return f"{target.table} in {target.place} can be written"
 
 
 def _dagster() -> str:

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -26,7 +27,7 @@ from backfill_assets.standins.listings import Listing, Stream
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.emulators.postgres import postgres_server
-from backfill_assets_tests.progress.rig import DAEMON, running_rig
+from backfill_assets_tests.progress.rig import DAEMON, Rig, running_rig
 
 FIRST = date(2024, 1, 1)
 FINAL = ("succeeded", "failed", "canceled")
@@ -106,7 +107,19 @@ def main() -> None:
         print(f"  {seconds:.0f} s, {seconds / asked.days:.1f} s a day")
         print(f"  progress never went back: {percents == sorted(percents)}")
         print(f"  {len(took)} statuses: median {middle} ms, p95 {p95} ms")
+        print(f"  cancelled with runs at work: {cancelling(rig, job):.0f} s until all have ended")
         print(f"  service in MB by tenth of the run: {' '.join(f'{mb:.0f}' for mb in tenths(sizes))}")
+
+
+def cancelling(rig: Rig, job: dict[str, Any]) -> float:
+    """Seconds from the request to cancel until the job says that nothing of it runs any more."""
+    days = {part: job["request"][part] for part in ("start", "end")}
+    again = rig.ask("/api/v1/backfill", {**days, "all_days": True})["job_id"]
+    rig.wait(lambda: rig.status(again).days_by_state.get("running", 0) > 1)
+    began = time.monotonic()
+    rig.ask(f"/api/v1/backfill/{again}/cancel", {})
+    rig.wait_for(again, "canceled")
+    return time.monotonic() - began
 
 
 def tenths(sizes: list[float]) -> list[float]:

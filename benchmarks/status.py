@@ -92,15 +92,16 @@ def serve(url: str, port: int) -> None:
 
     settings = SimpleNamespace(serve=SimpleNamespace(dagster_url="", max_days=DAYS))
     with dg.DagsterInstance.ephemeral() as instance:
-        service = Backfills(open_jobs(url), instance, defs.resolve_asset_graph(), lambda: settings)  # type: ignore[arg-type,return-value]
+        service = Backfills(open_jobs(url), instance, defs.resolve_asset_graph, lambda: settings)  # type: ignore[arg-type,return-value]
         uvicorn.run(create_app(service), port=port, log_level="warning")
 
 
-def measure(base: str, path: str, seconds: float, clients: int) -> list[float]:
+def measure(base: str, path: str, seconds: float, clients: int, *, spread: bool) -> list[float]:
     took: list[float] = []
     over = time.monotonic() + seconds
 
     def ask(number: int) -> None:
+        time.sleep(number / clients if spread else 0)
         while time.monotonic() < over:
             began = time.perf_counter()
             with urllib.request.urlopen(f"{base}{path.format(number)}", timeout=60) as answer:
@@ -135,10 +136,11 @@ def bench(name: str, url: str, seconds: float) -> None:
             ("status of 800 days", "/api/v1/backfill/status/job{:05d}"),
             ("recent", "/api/v1/backfill/recent"),
         ):
-            for clients in (1, CLIENTS):
-                took = sorted(measure(base, path, seconds, clients))
+            for clients, spread in ((1, True), (CLIENTS, True), (CLIENTS, False)):
+                took = sorted(measure(base, path, seconds, clients, spread=spread))
                 median, p95 = statistics.median(took), took[int(len(took) * 0.95)]
-                what = f"{name:9} {label:19} {clients:2} clients"
+                together = "" if spread else ", all at once"
+                what = f"{name:9} {label:19} {clients:2} clients{together:13}"
                 times = f"median {median * 1000:5.0f} ms  p95 {p95 * 1000:5.0f} ms"
                 print(f"{what}  {times}  ({len(took)} requests)")
     finally:

@@ -110,10 +110,21 @@ def _changing(service: Backfills, token: str) -> APIRouter:
 def _reading(service: Backfills) -> APIRouter:
     router = APIRouter(prefix=_PREFIX, tags=["backfill"])
 
-    @router.get("/backfill/status/{job_id}", response_model=JobStatus, responses=problems.responses(404, 422))
-    def status(job_id: str) -> Response:
-        """The job with each of its days."""
-        return Response(service.status_json(job_id), media_type=_JSON)
+    @router.get(
+        "/backfill/status/{job_id}",
+        response_model=JobStatus,
+        responses={
+            304: {"description": "Nothing has changed since the answer with this ETag."},
+            **problems.responses(404, 422),
+        },
+    )
+    def status(job_id: str, if_none_match: Annotated[str, Header(max_length=200)] = "") -> Response:
+        """The job with each of its days; with ``If-None-Match`` only if it has changed."""
+        # Read first: an answer that is newer than its tag costs the client one more, never a change.
+        tag = f'"{job_id}.{service.revision(job_id)}"'
+        if tag in if_none_match:
+            return Response(status_code=304, headers={"ETag": tag})
+        return Response(service.status_json(job_id), media_type=_JSON, headers={"ETag": tag})
 
     @router.get("/backfill/recent", responses=problems.responses(422))
     def recent(limit: Annotated[int, Query(ge=1, le=1_000)] = 20, state: JobState | None = None) -> Jobs:

@@ -92,7 +92,8 @@ def _watch(service: Backfills, job_id: str, say: Say, console: Console) -> JobSt
             service.refresh()
             job = service.status(job_id)
             for day in job.days:
-                if day.day not in told and day.attempt == job.attempt and _has_ended(day):
+                is_new = day.day not in told and day.attempt == job.attempt and not day.skipped
+                if is_new and _has_ended(day):
                     told.add(day.day)
                     show(f"{day.day} {STATES[day.state][0]} {day.state}{_why(day)}")
             for warning in set(job.warnings) - warned:

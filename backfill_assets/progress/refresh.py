@@ -118,9 +118,12 @@ class Refresher:
         self._stop_run = stop_run
         self._now = now
         self._tracked: dict[str, _Tracked] = {}
+        #: Whether the latest refresh has asked the lake about days.
+        self.has_judged = False
 
     def refresh(self) -> int:
         """Bring every unfinished job up to date; returns how many there were."""
+        self.has_judged = False
         unfinished = self._jobs.recent(MOST_JOBS, ("queued", "running", "canceling"))
         known = {row.job_id for row in unfinished}
         for job_id in self._tracked.keys() - known:
@@ -259,6 +262,7 @@ class Refresher:
         return days, troubles
 
     def _ask(self, day: str) -> tuple[DayTruth | None, list[str]]:
+        self.has_judged = True
         try:
             return self._truth(day), []
         except BackfillError as failure:

@@ -82,7 +82,8 @@ def serve(
         database = database_url()
         instance = stack.enter_context(open_instance())
         ui_url = UI_PREFIX if with_ui else ""
-        service = Backfills(open_jobs(database), instance, graph(), dagster_url=ui_url)
+        loaded = graph()
+        service = Backfills(open_jobs(database), instance, lambda: loaded, dagster_url=ui_url)
         stack.callback(service.close)
         app: ASGIApp = create_app(service, token=token)
         if with_ui:

@@ -9,7 +9,6 @@ The graph of assets comes from whoever makes the service, since only the code lo
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from backfill_assets.automation.history import measured_runs, runs_at_once
 from backfill_assets.days import utc_now
 from backfill_assets.failures import BackfillError, PermanentFailure
 from backfill_assets.feeds import FeedChoice
-from backfill_assets.lake import documents, paths
+from backfill_assets.lake import paths
 from backfill_assets.lake.store import Store, open_store
 from backfill_assets.orchestration import (
     TAG_ATTEMPT,
@@ -40,6 +39,7 @@ from backfill_assets.orchestration import (
 )
 from backfill_assets.progress import tracking
 from backfill_assets.progress.database import open_jobs
+from backfill_assets.progress.keeper import Keeper
 from backfill_assets.progress.model import (
     FINAL_JOB_STATES,
     RETRIED_DAY_STATES,
@@ -59,16 +59,16 @@ from backfill_assets.progress.refresh import MOST_JOBS, Refresher, day_row, job_
 from backfill_assets.progress.selection import checked_choice, unknown_names
 from backfill_assets.progress.store import DayRow, JobRow, JobStore, RequestIdTaken
 from backfill_assets.progress.truth import calendar, day_truth, known_truth
-from backfill_assets.quality.profiles import forget_profiles
 from backfill_assets.settings import Settings, current_settings
 
 if TYPE_CHECKING:
     from backfill_assets.automation.backfills import AssetGraph, DagsterInstance
 
-LOGGER: Final = logging.getLogger(__name__)
 UNFINISHED: Final[tuple[JobState, ...]] = ("queued", "running", "canceling")
 #: Times that a change is tried again on what another process has just stored.
 _ATTEMPTS: Final = 20
+#: Statuses kept as they were told; one of 800 days is a megabyte.
+_TOLD: Final = 20
 #: What may be an id at all; anything else need not be looked for, nor may it reach the database's driver.
 _JOB_ID: Final = re.compile(r"[a-z0-9-]{1,32}")
 
@@ -95,7 +95,7 @@ class Backfills:
     Parameters
     ----------
     graph
-        All assets, as the code location has them.
+        All assets, as the code location has them; asked for only when days are launched: loading takes long.
     settings
         Read anew for every request, so that a changed file counts without a restart.
     dagster_url
@@ -106,7 +106,7 @@ class Backfills:
         self,
         jobs: JobStore,
         instance: DagsterInstance,
-        graph: AssetGraph,
+        graph: Callable[[], AssetGraph],
         settings: Callable[[], Settings] = current_settings,
         *,
         dagster_url: str = "",
@@ -118,19 +118,19 @@ class Backfills:
         self._dagster_url = dagster_url
         self._reader = Reader(instance)
         self._storage_errors = storage_errors()
-        self._refresher = Refresher(
+        refresher = Refresher(
             jobs,
             self._reader,
-            truth=self._truth,
+            truth=lambda day: day_truth(self._store(), settings(), day),
             launch=self._launch,
             cancel=self._cancel_in_dagster,
             stop_run=lambda run_id: stop_run(instance, run_id),
         )
-        self._refreshing = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._refreshed: datetime | None = None
-        self._has_judged = False
+        passing: tuple[type[Exception], ...] = (BackfillError, OSError, *self._storage_errors)
+        self._keeper = Keeper(refresher, lambda: settings().serve.refresh_seconds, passing)
+        #: Of the jobs that were told last: what their status rests on, and the status.
+        self._told: dict[str, tuple[tuple[int, str], str]] = {}
+        self._telling = threading.Lock()
         self._opened: tuple[Settings, Store] | None = None
 
     # What people ask for
@@ -214,9 +214,18 @@ class Backfills:
 
     def status_json(self, job_id: str) -> str:
         """``status`` as JSON, put together from what is stored: 800 days need no parsing."""
+        # Whoever polls is one of many: the next asks for the same before anything has changed.
+        known = self._told.get(job_id)
+        if known is not None and known[0] == (self.revision(job_id), self._dagster()):
+            return known[1]
         row, days = self._stored(job_id)
         job = self._job(row).model_dump_json()
-        return f'{job[:-1]},"days":[{",".join(day.snapshot for day in days)}]}}'
+        text = f'{job[:-1]},"days":[{",".join(day.snapshot for day in days)}]}}'
+        with self._telling:
+            self._told[job_id] = (row.revision, self._dagster()), text
+            for oldest in list(self._told)[:-_TOLD]:
+                del self._told[oldest]
+        return text
 
     def job(self, job_id: str) -> Job:
         """The job without its days."""
@@ -339,38 +348,17 @@ class Backfills:
 
     def refresh(self) -> int:
         """Bring the unfinished jobs up to date now; returns how many there are."""
-        with self._refreshing:
-            count = self._refresher.refresh()
-            self._refreshed = utc_now()
-            if self._has_judged:
-                # The parsed manifests of three days of many feeds are large, and these days are over.
-                documents.forget()
-                forget_profiles()
-                self._has_judged = False
-            return count
+        return self._keeper.refresh()
 
     def start(self) -> Self:
         """Refresh in a thread of its own, every ``serve.refresh_seconds``, until ``close``."""
-        self._thread = threading.Thread(target=self._run, name="refresh", daemon=True)
-        self._thread.start()
+        self._keeper.start()
         return self
 
     def close(self) -> None:
         """End the thread and give the connections back."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout=30)
+        self._keeper.close()
         self._jobs.close()
-
-    def _run(self) -> None:
-        passing: tuple[type[Exception], ...] = (BackfillError, OSError, *self._storage_errors)
-        while not self._stop.is_set():
-            try:
-                self.refresh()
-            except passing as error:
-                # A database or a lake out of reach is asked again; readiness and the age of the refresh tell.
-                LOGGER.warning("progress was not refreshed: %s", " ".join(str(error).split())[:300])
-            self._stop.wait(self._settings().serve.refresh_seconds)
 
     # For readiness and metrics
 
@@ -385,7 +373,7 @@ class Backfills:
         if seen is None or (utc_now() - seen).total_seconds() > DAEMON_SECONDS:
             when = "never" if seen is None else f"not since {seen.isoformat(timespec='seconds')}"
             troubles.append(f"the Dagster daemon was seen {when}")
-        if self._thread is not None and not self._thread.is_alive():
+        if self._keeper.has_died:
             troubles.append("progress is not refreshed any more: see the log, and restart the service")
         return troubles
 
@@ -396,13 +384,9 @@ class Backfills:
     @property
     def refreshed(self) -> datetime | None:
         """When the unfinished jobs were last brought up to date."""
-        return self._refreshed
+        return self._keeper.refreshed
 
     # Inside
-
-    def _truth(self, day: str) -> DayTruth:
-        self._has_judged = True
-        return day_truth(self._store(), self._settings(), day)
 
     def _good_days(self, request: BackfillRequest, days: list[str]) -> dict[str, DayTruth]:
         """Days that the request does not run, and what is known of them."""
@@ -445,7 +429,7 @@ class Backfills:
             tags |= refresh_tags(_choice(request))
         title = f"{request.start} to {request.end}"
         backfill_id = tracking.backfill_id(job.job_id, job.attempt)
-        ensure_backfill(self._instance, self._graph, backfill_id, days, tags, title)
+        ensure_backfill(self._instance, self._graph(), backfill_id, days, tags, title)
 
     def _cancel_in_dagster(self, job: Job) -> None:
         cancel_backfill(self._instance, tracking.backfill_id(job.job_id, job.attempt))
@@ -479,8 +463,10 @@ class Backfills:
         return self._with_links(Job.model_validate_json(row.snapshot))
 
     def _with_links(self, job: Job) -> Job:
-        url = self._dagster_url or self._settings().serve.dagster_url
-        return job.model_copy(update={"links": tracking.links(job.job_id, url, job.attempt)})
+        return job.model_copy(update={"links": tracking.links(job.job_id, self._dagster(), job.attempt)})
+
+    def _dagster(self) -> str:
+        return self._dagster_url or self._settings().serve.dagster_url
 
     def _store(self) -> Store:
         settings = self._settings()
@@ -490,7 +476,7 @@ class Backfills:
 
 
 @contextmanager
-def open_backfills(graph: AssetGraph, *, dagster_url: str = "") -> Iterator[Backfills]:
+def open_backfills(graph: Callable[[], AssetGraph], *, dagster_url: str = "") -> Iterator[Backfills]:
     """The service over Dagster's instance in ``DAGSTER_HOME`` and the jobs beside it, for a ``with`` block.
 
     Raises

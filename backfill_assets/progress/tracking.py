@@ -154,7 +154,7 @@ def day_after(day: DayStatus, facts: DayFacts, backfill: BackfillFact) -> DaySta
         }
     day = day.model_copy(update=update)
     if is_over(run, backfill):
-        if run.state == "canceled":
+        if _was_cut_off(run, backfill):
             return day.model_copy(
                 update={"state": "canceled", "ended": run.ended, "truth": facts.truth, "progress": None}
             )
@@ -171,6 +171,12 @@ def is_over(run: RunFact, backfill: BackfillFact) -> bool:
     """Whether the run has ended and Dagster will not start it again."""
     ended = run.state in ("succeeded", "failed", "canceled")
     return ended and not (run.state == "failed" and run.will_retry and backfill.state == "active")
+
+
+def _was_cut_off(run: RunFact, backfill: BackfillFact) -> bool:
+    """Whether the run did not end by itself; one that is cancelled in a library's call may end as failed."""
+    canceling = backfill.state in ("canceling", "canceled")
+    return run.state == "canceled" or (run.state == "failed" and canceling)
 
 
 def job_after(
@@ -263,7 +269,13 @@ def _measured(days: Sequence[DayStatus], attempt: int) -> list[tuple[datetime, d
 
 
 def _never_run(day: DayStatus, backfill: BackfillFact) -> DayStatus:
-    states: dict[str, DayState] = {"canceled": "canceled", "completed": "missing", "failed": "failed"}
+    # While it is cancelling Dagster starts nothing more, and ends what was on its way.
+    states: dict[str, DayState] = {
+        "canceling": "canceled",
+        "canceled": "canceled",
+        "completed": "missing",
+        "failed": "failed",
+    }
     state = states.get(backfill.state)
     return day if state is None else day.model_copy(update={"state": state})
 

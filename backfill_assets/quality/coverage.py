@@ -145,12 +145,12 @@ def bucket_codes(minutes: Codes, timeframe: str) -> Codes:
     only if all of its minutes are.
     """
     step = TIMEFRAMES[timeframe] * MICROSECONDS_PER_SECOND // MICROSECONDS_PER_MINUTE
-    return minutes if step == 1 else _together(minutes.reshape(-1, step))
+    return minutes if step == 1 else _together(minutes, step)
 
 
 def together(feeds: Sequence[Codes]) -> Codes:
     """States of a market's minutes that several files are of, as sure as all of them allow."""
-    return feeds[0] if len(feeds) == 1 else _together(np.stack(feeds, axis=1))
+    return feeds[0] if len(feeds) == 1 else _together(np.stack(feeds, axis=1).ravel(), len(feeds))
 
 
 def codes_of(states: Iterable[State]) -> Codes:
@@ -183,16 +183,17 @@ def save_coverage(store: Store, feed: Feed, record: CoverageRecord) -> None:
     documents.update(store, paths.coverage(feed, record.day), CoverageRecord, lambda _: record)
 
 
-def _together(codes: Codes) -> Codes:
-    """One state for each row of codes, the same whatever their order."""
+def _together(codes: Codes, step: int) -> Codes:
+    """One state for every ``step`` codes, whatever their order; what is left at the end has one, too."""
+    starts = np.arange(0, len(codes), step)
     traded_partial, traded, proven_empty, missing = (
         STATES.index(state) for state in ("traded_partial", "traded", "proven_empty", "missing")
     )
-    with_trades = np.isin(codes, (traded_partial, traded)).any(axis=1)
-    lossy = np.isin(codes, (traded_partial, missing)).any(axis=1)
-    proven = (codes == proven_empty).all(axis=1)
+    with_trades = np.logical_or.reduceat(np.isin(codes, (traded_partial, traded)), starts)
+    lossy = np.logical_or.reduceat(np.isin(codes, (traded_partial, missing)), starts)
+    proven = np.logical_and.reduceat(codes == proven_empty, starts)
     # What is left comes after these in STATES, the more telling first.
-    others = np.where(codes > proven_empty, codes, len(STATES)).min(axis=1)
+    others = np.minimum.reduceat(np.where(codes > proven_empty, codes, len(STATES)), starts)
     found = np.where(
         with_trades, np.where(lossy, traded_partial, traded), np.where(proven, proven_empty, others)
     )

@@ -135,7 +135,8 @@ def month_report(store: Store, settings: Settings, month: str, *, fresh: bool = 
         if (stored is not None and not fresh) or load_day_record(store, day) is None:
             return stored
         judged = judged_day(store, settings, day)
-        return summarize(judged, day_overall(store, judged, settings.overall))
+        making = stored.making if stored is not None else ""
+        return summarize(judged, day_overall(store, judged, settings.overall), making)
 
     found = [s for s in gather(summary_of, days, store.parallel_reads) if s is not None and s.feeds]
     pages = gather(lambda s: store.exists(paths.day_report(s.day)), found, store.parallel_reads)

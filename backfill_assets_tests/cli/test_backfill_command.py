@@ -144,8 +144,6 @@ def test_mistakes_are_told_in_one_line(office: Office) -> None:
 
 
 def test_without_dagster_home_each_command_says_what_to_set(desk: Desk, tmp_path: Path) -> None:
-    started = time.monotonic()
     assert "DAGSTER_HOME is not set" in desk.run("recent").error
     assert "DAGSTER_HOME is not set" in desk.run("backfill", "--start", GOOD, "--end", GOOD).error
-    assert time.monotonic() - started < 60
     assert desk.left == []

@@ -54,6 +54,16 @@ def test_the_lake_is_left_as_it_was(doctor, desk):
     assert list(open_store(LakeSettings(uri=str(desk.folder / "lake"))).list("")) == []
 
 
+def test_the_ohlcv_table_is_tried_where_one_is_wanted(doctor, desk):
+    file = desk.folder / "candles.db"
+    findings = doctor(ohlcv={"url": f"sqlite:///{file}"})
+    assert findings["OHLCV table"] == ("ok  ", f"ohlcv in {file} can be written")
+    mark, text = doctor(ohlcv={"url": "postgresql://u:secret@127.0.0.1:1/x"})["OHLCV table"]
+    assert mark == "FAIL"
+    assert "secret" not in text
+    assert "OHLCV table" not in doctor()
+
+
 def test_without_a_key_it_says_what_that_means(doctor):
     mark, text = doctor()["Tardis key"]
     assert (mark, text) == (

@@ -12,17 +12,19 @@ import pytest
 from click.testing import CliRunner
 
 from backfill_assets.candles.comparison import across_venues, against_reference
+from backfill_assets.candles.measures import ensure_measures
 from backfill_assets.cli import main
 from backfill_assets.days import start_us
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.quality.baseline import load_baseline
 from backfill_assets.quality.consistency import load_consistency
-from backfill_assets.quality.coverage import decode, load_coverage, states_of
+from backfill_assets.quality.coverage import decode, load_coverage, save_coverage, states_of
 from backfill_assets.quality.reference import ReferenceDirectory
 from backfill_assets.settings import ComparisonSettings
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
+from backfill_assets_tests.pipeline.test_checks import BUCKET, change_partials, set_where
 
 DAY, NEXT = "2024-01-02", "2024-01-03"
 BTC = "binance/trades/BTCUSDT"
@@ -44,6 +46,27 @@ def day_columns(pipeline, day=DAY):
     rows = pipeline.table("quality", day).select(names).unique().to_dicts()
     assert len(rows) == 1
     return rows[0]
+
+
+def test_what_was_compared_once_is_compared_again_only_when_it_is_another(make_pipeline, standin):
+    entry = {"exchanges": ["binance"], "symbols": ["BTC-USDT"], "data_types": ["trades"]}
+    pipeline = make_pipeline(standin, universe=[entry])
+    assert pipeline.run(DAY).success
+    store, feed = pipeline.store, Feed.parse(BTC)
+
+    def measured_again():
+        """As when a neighbour's file has changed."""
+        save_coverage(store, feed, load_coverage(store, feed, DAY).model_copy(update={"inputs": "others"}))
+        ensure_measures(store, DAY, pipeline.settings)
+        return load_consistency(store, feed, DAY)
+
+    before = load_consistency(store, feed, DAY)
+    assert measured_again() == before
+    change_partials(pipeline, set_where(BUCKET == 5, trade_count=pl.col("trade_count") + 1))
+    after = measured_again()
+    assert (before.misses_against_ticks, after.misses_against_ticks) == (0, 1)
+    assert after.partials != before.partials
+    assert measured_again().misses_against_ticks == 1, "what differed is never taken for granted"
 
 
 def test_a_good_day_has_its_consistency_and_overall_scores_in_the_table_and_in_the_metadata(pipeline):
@@ -139,7 +162,7 @@ def test_buckets_of_a_day_can_be_asked_for_and_filled_where_emptiness_is_proven(
     pipeline.serve_changed(BTC, DAY, without_one_of_a_burst)
     assert pipeline.run(DAY).success
     record = load_coverage(pipeline.store, Feed.parse(BTC), DAY)
-    states = decode(record.symbols["BTC-USDT"])
+    states = states_of(decode(record.symbols["BTC-USDT"]))
     base = pipeline.table("candles", DAY).filter(exchange="binance", symbol="BTC-USDT", timeframe="1m")
     assert sum(s in ("traded", "traded_partial") for s in states) == base.height
     assert 1 <= states.count("traded_partial") <= 2

@@ -82,7 +82,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def rig(tmp_path: Path, instance: dg.DagsterInstance, settings: Settings) -> Iterator[SimpleNamespace]:
     """The service without a daemon: nothing runs unless a test makes it."""
     url = f"sqlite:///{tmp_path / 'jobs.db'}"
-    service = Backfills(open_jobs(url), instance, defs.resolve_asset_graph(), lambda: settings)
+    service = Backfills(open_jobs(url), instance, defs.resolve_asset_graph, lambda: settings)
     again = open_jobs(url)
     yield SimpleNamespace(service=service, instance=instance, settings=settings, url=url, jobs=again)
     again.close()

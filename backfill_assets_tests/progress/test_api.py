@@ -84,6 +84,18 @@ def test_a_wrong_request_is_a_problem_that_points_at_the_part(
     assert words in content["detail"]
 
 
+def test_whoever_polls_gets_the_status_only_when_it_has_changed(client: TestClient) -> None:
+    job = client.post("/api/v1/backfill", json=BODY).json()
+    first = client.get(job["links"]["self"])
+    tag = {"If-None-Match": first.headers["ETag"]}
+    again = client.get(job["links"]["self"], headers=tag)
+    assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", first.headers["ETag"])
+    client.post(f"/api/v1/backfill/{job['job_id']}/cancel")
+    changed = client.get(job["links"]["self"], headers=tag)
+    assert (changed.status_code, changed.json()["state"]) == (200, "canceling")
+    assert changed.headers["ETag"] != first.headers["ETag"]
+
+
 def test_every_other_mistake_is_a_problem_too(client: TestClient) -> None:
     is_problem(client.get("/nothing/here"), 404)
     is_problem(client.get("/api/v1/backfill/status/abcdefgh"), 404)

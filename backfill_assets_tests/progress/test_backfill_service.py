@@ -38,7 +38,7 @@ def test_a_job_is_a_backfill_of_dagsters_with_its_id_days_and_tags(rig: SimpleNa
     assert is_new
     found = backfill(rig, job.job_id)
     assert sorted(found.asset_backfill_data.target_subset.partitions_subsets_by_asset_key) == sorted(
-        rig.service._graph.materializable_asset_keys
+        rig.service._graph().materializable_asset_keys
     )
     assert found.tags["backfill_assets/job"] == job.job_id
     assert found.tags["backfill_assets/range"] == "2024-01-01..2024-01-03"

@@ -30,7 +30,7 @@ def lake(tmp_path: Path) -> Lake:
 @pytest.fixture
 def service(tmp_path: Path, instance: dg.DagsterInstance, lake: Lake) -> Iterator[Backfills]:
     jobs = open_jobs(f"sqlite:///{tmp_path / 'jobs.db'}")
-    found = Backfills(jobs, instance, defs.resolve_asset_graph(), lambda: lake.settings)
+    found = Backfills(jobs, instance, defs.resolve_asset_graph, lambda: lake.settings)
     yield found
     found.close()
 

@@ -78,6 +78,16 @@ def test_a_day_has_not_ended_before_the_lake_was_asked() -> None:
     assert day_after(day, DayFacts(run("succeeded")), ACTIVE).state == "running"
 
 
+def test_the_percentage_is_of_the_days_that_are_run() -> None:
+    good = {"2024-01-01": DayTruth(outcome="published"), "2024-01-02": DayTruth(outcome="degraded")}
+    request = BackfillRequest(start=NOW.date(), end=NOW.date())
+    job, days = new_job("job", request, "me", [f"2024-01-0{day}" for day in range(1, 5)], NOW, good)
+    assert (job.percent, job.finished_days, job.skipped_days) == (0, 2, 2)
+    days[2] = days[2].model_copy(update={"state": "published"})
+    job = job_after(job, days, ACTIVE, (), NOW)
+    assert (job.percent, job.finished_days) == (50, 3)
+
+
 def test_a_run_that_dagster_will_start_again_has_not_failed_yet() -> None:
     _, [day] = made(1)
     facts = DayFacts(run("failed", will_retry=True), None, DayTruth(outcome="missing"))
@@ -85,11 +95,22 @@ def test_a_run_that_dagster_will_start_again_has_not_failed_yet() -> None:
     assert day_after(day, facts, COMPLETED).state == "failed"
 
 
+@pytest.mark.parametrize("outcome", ["published", "held"])
+def test_a_run_that_fails_while_its_backfill_is_cancelled_was_cut_off(outcome: Outcome) -> None:
+    _, [day] = made(1)
+    facts = DayFacts(run("failed"), None, DayTruth(outcome=outcome))
+    for state in ("canceling", "canceled"):
+        assert day_after(day, facts, BackfillFact(state)).state == "canceled"
+    done = DayFacts(run("succeeded"), None, DayTruth(outcome="published"))
+    assert day_after(day, done, CANCELED).state == "published"
+
+
 @pytest.mark.parametrize(
     ("backfill", "state"),
     [
         ("active", "waiting"),
         ("absent", "waiting"),
+        ("canceling", "canceled"),
         ("canceled", "canceled"),
         ("completed", "missing"),
         ("failed", "failed"),
