@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import getpass
 import platform
-import time
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Final
 
 from rich.console import Console
@@ -63,9 +66,9 @@ def wait(service: Backfills, job_id: str, say: Say, console: Console) -> int:
 
     On a terminal a bar, elsewhere a line per day that has ended. An interrupt ends the watching alone.
     """
-    try:
-        job = _watch(service, job_id, say, console)
-    except KeyboardInterrupt:
+    with _interrupt() as interrupted:
+        job = _watch(service, job_id, say, console, interrupted)
+    if job is None:
         say(
             f"{job_id} goes on without this command: backfill-assets status {job_id} watches it, "
             f"backfill-assets cancel {job_id} stops it"
@@ -75,7 +78,30 @@ def wait(service: Backfills, job_id: str, say: Say, console: Console) -> int:
     return EXIT_CODES[job.state]
 
 
-def _watch(service: Backfills, job_id: str, say: Say, console: Console) -> JobStatus:
+@contextmanager
+def _interrupt() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets.
+
+    Raised in the middle of a library, in a finalizer say, an interrupt may get lost; a second one is raised.
+    """
+    interrupted = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if interrupted.is_set():
+            signal.default_int_handler(number, frame)
+        interrupted.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _watch(
+    service: Backfills, job_id: str, say: Say, console: Console, interrupted: threading.Event
+) -> JobStatus | None:
+    """The job after its end; None if the watching was interrupted before."""
     told: set[str] = set()
     warned: set[str] = set()
     columns = (
@@ -88,7 +114,7 @@ def _watch(service: Backfills, job_id: str, say: Say, console: Console) -> JobSt
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(job_id, total=100, words="")
         show = bar.console.print if console.is_terminal else say
-        while True:
+        while not interrupted.is_set():
             service.refresh()
             job = service.status(job_id)
             for day in job.days:
@@ -102,7 +128,8 @@ def _watch(service: Backfills, job_id: str, say: Say, console: Console) -> JobSt
             _show(bar, task, job)
             if job.state in FINAL_JOB_STATES:
                 return job
-            time.sleep(service.settings.serve.refresh_seconds)
+            interrupted.wait(service.settings.serve.refresh_seconds)
+    return None
 
 
 def _show(bar: Progress, task: TaskID, job: Job) -> None:
