@@ -6,6 +6,7 @@ Everything heavy is imported by the command that needs it, so that ``--help`` an
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,14 +148,23 @@ def coverage(day: str, exchange: str | None, symbol: str | None, timeframe: str)
     write_buckets(found, day, sys.stdout)
 
 
+def days_and_feeds(command: Callable[..., None]) -> Callable[..., None]:
+    """What a backfill and its plan are asked for with."""
+    for option in (
+        click.option("--all-days", is_flag=True, help="Run the days that are good already, too."),
+        click.option("--refresh", is_flag=True, help="Fetch again what the lake has."),
+        click.option("--data-types", type=NAMES, default="", help="Fetch only these data types again."),
+        click.option("--symbols", type=NAMES, default="", help="Fetch only these canonical symbols again."),
+        click.option("--exchanges", type=NAMES, default="", help="Fetch only these exchanges' feeds again."),
+        click.option("--end", type=DAY, required=True, help="Last day, included."),
+        click.option("--start", type=DAY, required=True, help="First day, in UTC."),
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
-@click.option("--start", type=DAY, required=True, help="First day of the backfill, in UTC.")
-@click.option("--end", type=DAY, required=True, help="Its last day.")
-@click.option("--exchanges", type=NAMES, default="", help="Fetch only these exchanges' feeds again.")
-@click.option("--symbols", type=NAMES, default="", help="Fetch only these canonical symbols again.")
-@click.option("--data-types", type=NAMES, default="", help="Fetch only these data types again.")
-@click.option("--refresh", is_flag=True, help="Fetch again what the lake has.")
-@click.option("--all-days", is_flag=True, help="Run the days that are good already, too.")
+@days_and_feeds
 @click.option("--online", is_flag=True, help="Ask Tardis what was listed on days that were never run.")
 @click.option("--json", "as_json", is_flag=True, help="The plan as JSON, as the API gives it.")
 def plan(
@@ -268,13 +278,7 @@ def serve(host: str, port: int | None, with_ui: bool) -> None:
 
 
 @main.command()
-@click.option("--start", type=DAY, required=True, help="First day, in UTC.")
-@click.option("--end", type=DAY, required=True, help="Last day, included.")
-@click.option("--exchanges", type=NAMES, default="", help="Fetch only these exchanges' feeds again.")
-@click.option("--symbols", type=NAMES, default="", help="Fetch only these canonical symbols again.")
-@click.option("--data-types", type=NAMES, default="", help="Fetch only these data types again.")
-@click.option("--refresh", is_flag=True, help="Fetch again what the lake has.")
-@click.option("--all-days", is_flag=True, help="Run the days that are good already, too.")
+@days_and_feeds
 @click.option("--reason", default="", help="Why, for whoever looks at the job later.")
 @click.option("--request-id", help="The same id again gives the same job instead of another one.")
 @click.option("--wait", is_flag=True, help="Watch it until it has ended; the exit code is its outcome.")

@@ -128,7 +128,6 @@ def make_plan(
     wanted = choice or FeedChoice()
     checked_choice(settings.universe, wanted)
     universe = combinations(settings.universe)
-    again = wanted if refresh or wanted != FeedChoice() else None
     plans = plan_days(store, settings, days, wanted, refresh=refresh, listing=listing)
     due = [plan for plan in plans if all_days or not plan.good]
     files = [file for plan in due for file in plan.files]
@@ -145,7 +144,7 @@ def make_plan(
         exchanges=wanted.exchanges,
         symbols=wanted.symbols,
         data_types=wanted.data_types,
-        refresh=again is not None,
+        refresh=refresh or wanted != FeedChoice(),
         days=len(days),
         days_to_run=tuple(plan.day for plan in due),
         days_good=sum(plan.good for plan in plans),
