@@ -107,7 +107,7 @@ def candles(day: str, exchange: str, symbol: str, timeframe: str, form: str, fil
 
     settings = current_settings()
     read = filled_candles if fill else market_candles
-    found = read(open_store(settings.lake), settings, day, exchange, symbol, timeframe)
+    found = read(open_store(settings.lake), day, exchange, symbol, timeframe)
     write_candles(found, form, sys.stdout.buffer)
 
 
@@ -144,7 +144,7 @@ def coverage(day: str, exchange: str | None, symbol: str | None, timeframe: str)
     from backfill_assets.settings import current_settings
 
     settings = current_settings()
-    found = buckets(open_store(settings.lake), settings, day, timeframe, exchange, symbol)
+    found = buckets(open_store(settings.lake), day, timeframe, exchange, symbol)
     write_buckets(found, day, sys.stdout)
 
 
@@ -214,6 +214,7 @@ def baseline(start: str | None, end: str | None) -> None:
     from backfill_assets.candles.notional import notional_usd
     from backfill_assets.lake.store import open_store
     from backfill_assets.quality.baseline import accepted_rows, add_days, load_baseline
+    from backfill_assets.quality.settled import load_settled
     from backfill_assets.settings import current_settings
     from backfill_assets.warehouse.catalog import CANDLES
     from backfill_assets.warehouse.ledger import published_days
@@ -226,9 +227,10 @@ def baseline(start: str | None, end: str | None) -> None:
         for day in published_days(store, CANDLES.name)
         if (start is None or day >= start) and (end is None or day <= end) and (start or day not in known)
     ]
-    notional = {day: notional_usd(store, day, settings) for day in days}
-    stored = add_days(store, notional, {day: accepted_rows(store, day) for day in days})
-    click.echo(f"baseline {stored.version}: {len(stored.days)} days, {len(days)} measured now")
+    settled = {day: found for day in days if (found := load_settled(store, day)) is not None}
+    notional = {day: notional_usd(store, day) for day in settled}
+    stored = add_days(store, notional, {day: accepted_rows(found) for day, found in settled.items()})
+    click.echo(f"baseline {stored.version}: {len(stored.days)} days, {len(settled)} measured now")
 
 
 @main.command()

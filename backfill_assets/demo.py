@@ -25,7 +25,7 @@ from backfill_assets.failures import SettingsError
 from backfill_assets.lake import paths
 from backfill_assets.lake.store import open_store
 from backfill_assets.orchestration import open_instance
-from backfill_assets.quality.day import JudgedDay, judge
+from backfill_assets.quality.settled import Day, load_day
 from backfill_assets.settings import ProcessEnvironment, Settings, current_settings, resolve
 from backfill_assets.warehouse.catalog import CANDLES, TICKS
 from backfill_assets.warehouse.protocol import open_warehouse
@@ -57,13 +57,14 @@ def run_demo(day: str) -> int:
     console.print(f"[bold]{day}[/] through Dagster: Tardis stand-in → lake → candles → warehouse")
     succeeded, work = _run(day, console)
     store = open_store(settings.lake)
-    judged = judge(store, day, settings.thresholds)
-    if judged.feeds:
-        console.print(_table(judged, settings, day))
+    found = load_day(store, day)
+    if found is not None and found.feeds:
+        console.print(_table(found, settings, day))
     _say_work(console, work, time.monotonic() - started)
     if not succeeded:
         console.print(
-            f"[red]The run failed; the day is {judged.scores.state}.[/] See above, or run `make ui`."
+            f"[red]The run failed; the day is {found.scores.state if found else 'missing'}.[/] "
+            "See above, or run `make ui`."
         )
         return 1
     _say_next(console, settings, day, store.uri_of(paths.day_report(day)))
@@ -175,21 +176,21 @@ def _work(result: dg.ExecuteInProcessResult) -> Work:
     return Work(counts["feeds_fetched"], counts["feeds_kept"], counts["loads"], counts["skipped"])
 
 
-def _table(judged: JudgedDay, settings: Settings, day: str) -> RichTable:
+def _table(found: Day, settings: Settings, day: str) -> RichTable:
     warehouse = open_warehouse(settings.warehouse)
     rows = {t.group: t.rows for t in warehouse.totals(TICKS["trades"], day)}
     candles: Counter[tuple[str | None, str | None]] = Counter()
     for total in warehouse.totals(CANDLES, day):
         candles[total.group[0], total.group[1]] += total.rows
     warehouse.close()
-    title = f"{day}: {judged.scores.state}"
+    title = f"{day}: {found.scores.state}"
     table = RichTable(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     table.add_column("feed", no_wrap=True)
     for name in ("rows", "candles", "completeness"):
         table.add_column(name, justify="right")
     table.add_column("verdict")
     table.add_column("published")
-    for feed in judged.feeds:
+    for feed in found.feeds:
         verdict = feed.verdict
         published = sum(rows.get((feed.feed.exchange, name), 0) for name, _ in feed.symbols)
         canonical = {name for _, name in feed.symbols}

@@ -6,22 +6,59 @@ feed is stored is the lake's business, where it is fetched from is the Tardis cl
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-#: Data types with their own table, in the order they are listed everywhere.
-DATA_TYPES: Final = (
-    "trades",
-    "quotes",
-    "book_ticker",
-    "book_snapshot_5",
-    "book_snapshot_25",
-    "incremental_book_L2",
-    "derivative_ticker",
-    "liquidations",
-    "options_chain",
+
+@dataclass(frozen=True, slots=True)
+class DataType:
+    """What the rows of a data type have.
+
+    Attributes
+    ----------
+    has_trades
+        Whether a row is one trade of a venue: ids that prove completeness, and valid rows per minute.
+    makes_candles
+        Whether candles are made of the rows.
+    low_price, high_price
+        Columns of the lowest and the highest price that a row shows of its market; empty where a row shows
+        none, so that it witnesses no price.
+    summed
+        Float columns whose sums prove that the rows are in a table; their values do not cancel.
+    """
+
+    has_trades: bool = False
+    makes_candles: bool = False
+    low_price: str = ""
+    high_price: str = ""
+    summed: tuple[str, ...] = ()
+
+    @property
+    def shows_prices(self) -> bool:
+        """Whether a row witnesses what its market cost."""
+        return bool(self.low_price)
+
+
+_QUOTES: Final = DataType(low_price="bid_price", high_price="ask_price", summed=("ask_price", "bid_price"))
+_BOOK: Final = DataType(
+    low_price="bids_0_price", high_price="asks_0_price", summed=("asks_0_price", "bids_0_price")
 )
+
+#: Data types with their own table, in the order they are listed everywhere.
+DATA_TYPES: Final[Mapping[str, DataType]] = {
+    "trades": DataType(
+        has_trades=True, makes_candles=True, low_price="price", high_price="price", summed=("price", "amount")
+    ),
+    "quotes": _QUOTES,
+    "book_ticker": _QUOTES,
+    "book_snapshot_5": _BOOK,
+    "book_snapshot_25": _BOOK,
+    "incremental_book_L2": DataType(summed=("price", "amount")),
+    "derivative_ticker": DataType(summed=("mark_price",)),
+    "liquidations": DataType(summed=("price", "amount")),
+    "options_chain": DataType(summed=("ask_price", "bid_price", "mark_price")),
+}
 
 #: Data set symbols that stand for one file with every symbol of that kind (vendor documentation).
 GROUPED_SYMBOLS: Final = ("SPOT", "FUTURES", "PERPETUALS", "OPTIONS")
@@ -53,6 +90,11 @@ class Feed:
         """Read ``exchange/data_type/SYMBOL`` back; raises ``ValueError`` if it is not of that form."""
         exchange, data_type, dataset_symbol = text.split("/")
         return cls(exchange, data_type, dataset_symbol)
+
+    @property
+    def type(self) -> DataType:
+        """What the feed's rows have."""
+        return DATA_TYPES[self.data_type]
 
     @property
     def is_grouped(self) -> bool:

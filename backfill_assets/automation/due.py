@@ -11,12 +11,12 @@ from datetime import date, timedelta
 
 from backfill_assets.lake.manifests import load_day_record
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.day import JudgedDay, judge
+from backfill_assets.quality.settled import Day, load_day
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
-from backfill_assets.warehouse.day import ticks_fingerprint
 from backfill_assets.warehouse.overall import tick_tables
+from backfill_assets.warehouse.publisher import ticks_fingerprint
 
 
 def look_back(today: date, settings: Settings) -> list[str]:
@@ -27,7 +27,7 @@ def look_back(today: date, settings: Settings) -> list[str]:
 
 def due_days(store: Store, today: date, settings: Settings) -> list[str]:
     """The days of the look-back that are to be run."""
-    return [day for day in look_back(today, settings) if is_due(store, day, settings)]
+    return [day for day in look_back(today, settings) if is_due(store, day)]
 
 
 def awaiting_export(store: Store, today: date, settings: Settings) -> list[str]:
@@ -36,17 +36,17 @@ def awaiting_export(store: Store, today: date, settings: Settings) -> list[str]:
     return [day for day, record in records if record is not None and record.awaiting_export]
 
 
-def is_due(store: Store, day: str, settings: Settings) -> bool:
+def is_due(store: Store, day: str) -> bool:
     """Whether a run of the day could bring something new out."""
-    judged = judge(store, day, settings.thresholds)
-    if judged.record is None or judged.record.awaiting_export:
+    found = load_day(store, day)
+    if found is None or found.settled.awaiting_export:
         return True
-    if any(feed.manifest.current is None and feed.manifest.absent is None for feed in judged.feeds):
+    if any(feed.judged is None and not feed.is_absent for feed in found.feeds):
         return True
-    if judged.scores.state == "held":
-        return not _out(store, QUALITY.name, day) or _is_to_be_taken_back(store, judged)
-    data_types = {feed.feed.data_type for feed in judged.feeds}
-    return bool(unpublished_tables(store, day, data_types)) or _is_outdated(store, judged)
+    if found.scores.state == "held":
+        return not _out(store, QUALITY.name, day) or _is_to_be_taken_back(store, found)
+    data_types = {feed.feed.data_type for feed in found.feeds}
+    return bool(unpublished_tables(store, day, data_types)) or _is_outdated(store, found)
 
 
 def unpublished_tables(store: Store, day: str, data_types: Collection[str]) -> list[str]:
@@ -56,16 +56,16 @@ def unpublished_tables(store: Store, day: str, data_types: Collection[str]) -> l
     return [table for table in tables if not _out(store, table, day)]
 
 
-def _is_to_be_taken_back(store: Store, judged: JudgedDay) -> bool:
-    """Whether tables hold what somebody has retracted; other rows of a held day stay as they are."""
-    return any(feed.retraction is not None for feed in judged.feeds) and _is_outdated(store, judged)
+def _is_to_be_taken_back(store: Store, found: Day) -> bool:
+    """Whether tables hold rows that were retracted; other rows of a held day stay as they are."""
+    return any(feed.retraction is not None for feed in found.feeds) and _is_outdated(store, found)
 
 
-def _is_outdated(store: Store, judged: JudgedDay) -> bool:
+def _is_outdated(store: Store, found: Day) -> bool:
     """Whether a tick table that is out holds other versions than those that count now."""
-    found = [(table, ledger.entry(store, table.name, judged.day)) for table in tick_tables(judged)]
+    entries = [(table, ledger.entry(store, table.name, found.day)) for table in tick_tables(found)]
     return any(
-        entry is not None and entry.fingerprint != ticks_fingerprint(table, judged) for table, entry in found
+        entry is not None and entry.fingerprint != ticks_fingerprint(table, found) for table, entry in entries
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, TextIO
@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from backfill_assets.candles.day import merged_candles
-from backfill_assets.candles.measures import ensure_measures
 from backfill_assets.candles.partials import BASE_TIMEFRAME
-from backfill_assets.candles.query import market_candles
+from backfill_assets.candles.query import close_before, made_day, market_candles
 from backfill_assets.candles.schemas import CANDLE_SCHEMA
-from backfill_assets.days import MICROSECONDS_PER_SECOND, shift, start_us
+from backfill_assets.days import MICROSECONDS_PER_SECOND, start_us
 from backfill_assets.failures import PermanentFailure
-from backfill_assets.lake.gather import gather
+from backfill_assets.feeds import Feed
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.coverage import (
     STATES,
@@ -27,12 +25,11 @@ from backfill_assets.quality.coverage import (
     bucket_codes,
     codes_of,
     decode,
-    load_coverage,
     states_of,
     together,
 )
-from backfill_assets.quality.day import JudgedDay, judge
-from backfill_assets.settings import TIMEFRAMES, Settings
+from backfill_assets.quality.measures import FeedMinutes
+from backfill_assets.settings import TIMEFRAMES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,7 +98,6 @@ class MarketBuckets:
 
 def buckets(
     store: Store,
-    settings: Settings,
     day: str,
     timeframe: str,
     exchange: str | None = None,
@@ -112,19 +108,15 @@ def buckets(
     Raises
     ------
     PermanentFailure
-        No such timeframe, or the day has no such market.
+        No such timeframe, the day's candles were not made, or the day has no such market.
     """
     if timeframe not in TIMEFRAMES:
         msg = f"'{timeframe}' is no timeframe: choose from {', '.join(TIMEFRAMES)}"
         raise PermanentFailure(msg)
-    judged = judge(store, day, settings.thresholds)
-    if not judged.feeds:
-        msg = f"the lake {store.uri} has nothing of {day}: run the day first"
-        raise PermanentFailure(msg)
-    ensure_measures(store, day, settings)
+    settled, measures = made_day(store, day)
     found = [
         market
-        for market in market_buckets(store, judged, [timeframe])
+        for market in market_buckets(measures.minutes, [timeframe], is_sealed=settled.is_sealed)
         if exchange in (None, market.exchange) and symbol in (None, market.symbol)
     ]
     if not found:
@@ -134,29 +126,33 @@ def buckets(
     return found
 
 
-def market_buckets(store: Store, judged: JudgedDay, timeframes: Sequence[str]) -> list[MarketBuckets]:
-    """States of every market of the judged day as they were last measured, by exchange, symbol, timeframe.
+def market_buckets(
+    by_feed: Mapping[str, FeedMinutes], timeframes: Sequence[str], *, is_sealed: bool
+) -> list[MarketBuckets]:
+    """States of every market by exchange, symbol and timeframe.
 
     A market that is in several files (a group beside a pair, or both names of a rename) is as sure as these
     allow together.
+
+    Parameters
+    ----------
+    by_feed
+        Minutes by the feed's name.
     """
-    feeds = [judged_feed.feed for judged_feed in judged.feeds if judged_feed.feed.data_type == "trades"]
-    records = gather(lambda feed: load_coverage(store, feed, judged.day), feeds, store.parallel_reads)
     minutes: dict[tuple[str, str], list[Codes]] = {}
     flagged: dict[tuple[str, str], set[int]] = {}
-    for feed, record in zip(feeds, records, strict=True):
-        if record is None:
-            continue
-        for symbol, runs in record.symbols.items():
-            minutes.setdefault((feed.exchange, symbol), []).append(decode(runs))
-            flagged.setdefault((feed.exchange, symbol), set()).update(record.flagged.get(symbol, ()))
+    for feed, found in by_feed.items():
+        exchange = Feed.parse(feed).exchange
+        for symbol, text in found.symbols.items():
+            minutes.setdefault((exchange, symbol), []).append(decode(text))
+            flagged.setdefault((exchange, symbol), set()).update(found.flagged.get(symbol, ()))
     return [
         MarketBuckets(
             exchange,
             symbol,
             timeframe,
             bucket_codes(together(minutes[exchange, symbol]), timeframe),
-            provisional=not judged.sealed,
+            provisional=not is_sealed,
             flagged=frozenset(
                 minute * TIMEFRAMES[BASE_TIMEFRAME] // TIMEFRAMES[timeframe]
                 for minute in flagged[exchange, symbol]
@@ -186,22 +182,19 @@ def write_buckets(found: list[MarketBuckets], day: str, out: TextIO) -> None:
         out.write(f"{name:{width}}  {counts}\n")
 
 
-def filled_candles(
-    store: Store, settings: Settings, day: str, exchange: str, symbol: str, timeframe: str
-) -> pa.Table:
+def filled_candles(store: Store, day: str, exchange: str, symbol: str, timeframe: str) -> pa.Table:
     """Candles of one market with a flat one, without volume, in every bucket that is proven to be empty.
 
     Its prices and its vwap are the close before it, its trade times its own start. Buckets that are empty
-    without proof stay away, and so do those before the first known price.
+    without proof stay away, and so do those before the first known price, which is the last of the day before
+    at the earliest: a price from further back is no statement about this day.
     """
     import pyarrow as pa
 
-    real = market_candles(store, settings, day, exchange, symbol, timeframe).to_pylist()
-    market = buckets(store, settings, day, timeframe, exchange, symbol)[0]
+    real = market_candles(store, day, exchange, symbol, timeframe).to_pylist()
+    market = buckets(store, day, timeframe, exchange, symbol)[0]
     by_time = {row["open_time"]: row for row in real}
-    # Of the day before alone: a price from further back is no statement about this day.
-    closes = last_closes(merged_candles(store, shift(day, -1), settings, ["1d"], exchange))
-    close = closes.get((exchange, symbol))
+    close = close_before(store, day, exchange, symbol)
     step, rows = TIMEFRAMES[timeframe], []
     for index, state in enumerate(market.states):
         seconds = start_us(day) // MICROSECONDS_PER_SECOND + index * step
@@ -226,12 +219,6 @@ def filled_candles(
                 }
             )
     return pa.Table.from_pylist(rows, schema=CANDLE_SCHEMA)
-
-
-def last_closes(days: pa.Table) -> dict[tuple[str, str], float]:
-    """Closes of candles of a day's length, by exchange and symbol."""
-    columns = (days[name].to_pylist() for name in ("exchange", "symbol", "close"))
-    return {(exchange, symbol): float(close) for exchange, symbol, close in zip(*columns, strict=True)}
 
 
 def _minute(time_us: int) -> str:

@@ -9,20 +9,17 @@ from typing import Any
 
 import dagster as dg
 
-from backfill_assets.candles.comparison import across_venues, against_reference
-from backfill_assets.candles.day import merged_candles
-from backfill_assets.candles.measures import measure_day
-from backfill_assets.candles.schemas import candle_schema, ohlc_schema
+from backfill_assets.candles.findings import findings_of
+from backfill_assets.candles.query import made_day
+from backfill_assets.feeds import DATA_TYPES
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.orchestration import daily_checks, table_metadata
-from backfill_assets.quality.day import JudgedDay, judge
-from backfill_assets.quality.pandera_checks import failure_cases, frame_check
-from backfill_assets.quality.reference import reference_of
+from backfill_assets.quality.findings import failure_cases
+from backfill_assets.quality.pandera_checks import finding_check
+from backfill_assets.quality.settled import Day, day_of
 from backfill_assets.quality.verdict_schema import verdict_frame, verdict_schema
 
 KEY = dg.AssetKey("candles")
-
-ROW = ("exchange", "symbol", "timeframe", "open_time")
 
 STOPPING = {
     "schema": "Columns and types are right, no key occurs twice, every open_time is aligned and of the day.",
@@ -41,24 +38,22 @@ SHOWN = {
 def candles_checks(
     context: dg.AssetCheckExecutionContext, lake: LakeResource
 ) -> Iterator[dg.AssetCheckResult]:
-    """Judge the day's merged candles, and the partials of its own files."""
-    import polars as pl
-
+    """Tell what was found and measured when the day's candles were made."""
     settings, store, day = lake.settings(), lake.store(), context.partition_key
-    frame = pl.DataFrame(merged_candles(store, day, settings))
-    yield frame_check(KEY, "schema", candle_schema(), frame, ROW)
-    yield frame_check(KEY, "ohlc", ohlc_schema(), frame, ROW)
-    agreement = measure_day(store, day, settings)
-    yield _equality("match_ticks", agreement.against_ticks, f"{agreement.files} files")
+    settled, measures = made_day(store, day)
+    findings = findings_of(store, settled, measures, settings.candles.timeframes)
+    for name in ("schema", "ohlc"):
+        yield finding_check(KEY, name, findings[f"candles:{name}"])
+    against = [{"feed": feed, **row} for feed, file in measures.files.items() for row in file.mismatches]
+    yield _equality("match_ticks", against, f"{len(measures.files)} files")
     yield _equality(
-        "timeframes", agreement.between_timeframes, f"{len(settings.candles.timeframes)} timeframes"
+        "timeframes", measures.between_timeframes, f"{len(settings.candles.timeframes)} timeframes"
     )
-    limits = settings.comparison
-    yield _consistency(judge(store, day, settings.thresholds), settings.thresholds.day_consistency)
-    reference = reference_of(limits)
-    compared = against_reference(frame, day, reference, limits) if reference is not None else []
-    yield _agreement("reference", compared, limits.agreement)
-    yield _agreement("venues", across_venues(frame, limits.venue_vwap), limits.agreement)
+    found = day_of(settled, measures)
+    yield _consistency(found)
+    least = settings.comparison.agreement
+    yield _agreement("reference", measures.reference, least, measures.reference_failure)
+    yield _agreement("venues", measures.venues, least)
 
 
 def _equality(name: str, differing: Sequence[dict[str, Any]], compared: str) -> dg.AssetCheckResult:
@@ -72,10 +67,12 @@ def _equality(name: str, differing: Sequence[dict[str, Any]], compared: str) -> 
     )
 
 
-def _consistency(judged: JudgedDay, threshold: float) -> dg.AssetCheckResult:
+def _consistency(found: Day) -> dg.AssetCheckResult:
     """ERROR where the day is not above the threshold, WARN where single feeds have a miss."""
-    score = judged.scores.consistency
-    compared = verdict_frame(judged).filter(accepted=True, data_type="trades")
+    score, threshold = found.scores.consistency, found.settled.limits.day_consistency
+    makes_candles = [name for name, data_type in DATA_TYPES.items() if data_type.makes_candles]
+    frame = verdict_frame(found).filter(accepted=True)
+    compared = frame.filter(frame["data_type"].is_in(makes_candles))
     cases = failure_cases(verdict_schema("consistency"), compared)
     bad = {case["index"] for case in cases if case["index"] is not None}
     rows = [row for i, row in enumerate(compared.to_dicts()) if i in bad]
@@ -101,15 +98,17 @@ def _consistency(judged: JudgedDay, threshold: float) -> dg.AssetCheckResult:
     )
 
 
-def _agreement(name: str, markets: Sequence[dict[str, Any]], least: float) -> dg.AssetCheckResult:
+def _agreement(
+    name: str, markets: Sequence[dict[str, Any]], least: float, failure: str = ""
+) -> dg.AssetCheckResult:
     """Never more than a warning; with nothing to compare it passes and says so."""
     low = [row for row in markets if row["share"] < least]
     said = f"{len(low)} of {len(markets)} markets agree in less than {least:.0%} of their minutes"
     return dg.AssetCheckResult(
         asset_key=KEY,
         check_name=name,
-        passed=not low,
+        passed=not low and not failure,
         severity=dg.AssetCheckSeverity.WARN,
-        description=said if markets else "nothing to compare with",
+        description=failure or (said if markets else "nothing to compare with"),
         metadata={"compared": len(markets), "markets": table_metadata(low or list(markets))},
     )

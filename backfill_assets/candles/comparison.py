@@ -5,16 +5,37 @@ K4 and K5. Others may be wrong, late or of another market, so both only warn.
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 from backfill_assets.candles.partials import BASE_TIMEFRAME
+from backfill_assets.failures import PermanentFailure
 from backfill_assets.quality.reference import PRICES, ReferenceCandles
+from backfill_assets.quality.settled import SettledDay
 from backfill_assets.settings import ComparisonSettings
 
 if TYPE_CHECKING:
     import polars as pl
 
 Rows = list[dict[str, Any]]
+
+
+def reference_hash(reference: ReferenceCandles | None, settled: SettledDay) -> str:
+    """Hash of what the reference says of the day's markets; empty without a reference."""
+    if reference is None:
+        return ""
+    markets = sorted(
+        {(f.feed.exchange, name) for f in settled.feeds if f.feed.type.makes_candles for _, name in f.symbols}
+    )
+    parts = []
+    for exchange, symbol in markets:
+        try:
+            found = reference.minutes(exchange, symbol, settled.day)
+        except PermanentFailure as failure:
+            parts.append(str(failure))
+        else:
+            parts.append("" if found is None else found.write_csv())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def against_reference(

@@ -14,49 +14,80 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from backfill_assets.candles.buckets import MarketBuckets, last_closes, market_buckets
-from backfill_assets.candles.day import merged_candles
+from backfill_assets.candles.buckets import MarketBuckets, market_buckets
 from backfill_assets.candles.partials import BASE_TIMEFRAME
-from backfill_assets.candles.schemas import COVERAGE_SCHEMA
-from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_SECOND, shift, start_us
-from backfill_assets.lake.store import Store
+from backfill_assets.candles.schemas import COVERAGE_SCHEMA, coverage_schema
+from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_SECOND, start_us
 from backfill_assets.quality.coverage import STATES, WITH_CANDLE, codes_of
-from backfill_assets.quality.day import JudgedDay
-from backfill_assets.settings import TIMEFRAMES, Settings
+from backfill_assets.quality.findings import Finding, look_at
+from backfill_assets.quality.measures import FeedMinutes
+from backfill_assets.quality.settled import SettledDay
+from backfill_assets.settings import TIMEFRAMES
 
 if TYPE_CHECKING:
     import pandera.polars as pa_polars
     import polars as pl
 
 Market = tuple[str, str]
+MARKET_KEY = ("exchange", "symbol", "timeframe")
 
 
-def coverage_rows(store: Store, settings: Settings, judged: JudgedDay) -> pa.Table:
+def coverage_rows(
+    day: str,
+    minutes: Mapping[str, FeedMinutes],
+    candles: pl.DataFrame,
+    closes: Mapping[Market, float],
+    timeframes: Sequence[str],
+    *,
+    is_sealed: bool,
+) -> pa.Table:
     """Rows of ``COVERAGE_SCHEMA`` of the day's markets, ordered by market, timeframe and time.
 
-    The day's measures must be up to date (``ensure_measures``).
+    Parameters
+    ----------
+    minutes
+        States by feed.
+    candles
+        The day's candles.
+    closes
+        The last price of each market on the day before.
     """
-    day = judged.day
-    before = last_closes(merged_candles(store, shift(day, -1), settings, ["1d"]))
-    closes = _closes(merged_candles(store, day, settings, [BASE_TIMEFRAME]))
+    of_day = _closes(candles)
     nothing = np.empty(0, dtype=np.int64), np.empty(0)
-    markets = market_buckets(store, judged, settings.candles.timeframes)
     rows = [
-        _rows(market, day, *closes.get((market.exchange, market.symbol), nothing), before)
-        for market in markets
+        _rows(market, day, *of_day.get((market.exchange, market.symbol), nothing), closes)
+        for market in market_buckets(minutes, timeframes, is_sealed=is_sealed)
     ]
     return pa.concat_tables([COVERAGE_SCHEMA.empty_table(), *rows])
 
 
-def _closes(base: pa.Table) -> dict[Market, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
+def _closes(
+    candles: pl.DataFrame,
+) -> dict[Market, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
     """Open times in microseconds and closes of each market's base candles, in order of time."""
     import polars as pl
 
-    columns = ("exchange", "symbol", "open_time", "close")
-    frame = pl.DataFrame(base.select(columns)).sort(columns[:3])
+    base = candles.filter(pl.col("timeframe") == BASE_TIMEFRAME)
+    frame = base.select("exchange", "symbol", "open_time", "close").sort("exchange", "symbol", "open_time")
     return {
         (exchange, symbol): (group["open_time"].dt.epoch("us").to_numpy(), group["close"].to_numpy())
         for (exchange, symbol), group in frame.group_by("exchange", "symbol", maintain_order=True)
+    }
+
+
+def coverage_findings(
+    rows: pl.DataFrame, candles: pl.DataFrame, settled: SettledDay, timeframes: Sequence[str]
+) -> dict[str, Finding]:
+    """What the schemas find in the rows alone, in the day that they add up to, and beside the candles."""
+    markets = sorted(
+        {(f.feed.exchange, name) for f in settled.feeds if f.feed.type.makes_candles for _, name in f.symbols}
+    )
+    whole = whole_day_frame(rows, settled.day, markets, timeframes)
+    traded = traded_frame(rows, candles)
+    return {
+        "coverage:schema": look_at(coverage_schema(), rows, (*MARKET_KEY, "first_open_time")),
+        "coverage:whole_day": look_at(whole_day_schema(), whole, MARKET_KEY),
+        "coverage:traded_buckets": look_at(traded_schema(), traded, (*MARKET_KEY, "open_time")),
     }
 
 

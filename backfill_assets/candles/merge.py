@@ -73,6 +73,23 @@ def day_of_candles(day: str, partials: Sequence[pa.Table], timeframes: Sequence[
     return candles.take(pa.array(order)).combine_chunks()
 
 
+def rolled_up(base: pa.Table, day: str, timeframe: str) -> pa.Table:
+    """Base candles of a day as candles of a larger timeframe; sums may differ in their last bits.
+
+    Parameters
+    ----------
+    base
+        ``CANDLE_SCHEMA``, all of the base timeframe.
+    """
+    rows = base.num_rows
+    ids = pa.array(np.zeros(rows, np.int64))
+    zeros = pa.array(np.zeros(rows))
+    partial = {name: base[name] for name in base.column_names}
+    partial |= {"open_id": ids, "close_id": ids}
+    partial |= {f"{name}_error": zeros for name in ("volume", "quote_volume", "buy_volume", "sell_volume")}
+    return day_of_candles(day, [pa.table(partial)], [timeframe])
+
+
 def _markets(table: pa.Table) -> tuple[list[tuple[str, str]], Ints]:
     """The (exchange, symbol) pairs in alphabetical order, and each row's index into them."""
     pairs = list(zip(table["exchange"].to_pylist(), table["symbol"].to_pylist(), strict=True))

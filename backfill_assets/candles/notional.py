@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from backfill_assets.candles.day import merged_candles
+from backfill_assets.candles.query import candles_of
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.baseline import market
-from backfill_assets.settings import Settings
 
 #: Quote currencies that count as one dollar; their own ups and downs are far below what weights can tell.
 DOLLARS: Final = frozenset({"USD", "USDT", "USDC", "BUSD"})
 _DAY: Final = "1d"
 
 
-def notional_usd(store: Store, day: str, settings: Settings) -> dict[str, float]:
+def notional_usd(store: Store, day: str) -> dict[str, float]:
     """Σ price·amount of the day's accepted trades, in dollars, by market.
 
     A quote currency that is no dollar is priced by the vwap of the pairs of it against a dollar on the same
     day, over all venues; a market whose quote currency has no such pair is left out.
     """
-    rows = merged_candles(store, day, settings, [_DAY]).select(
-        ["exchange", "symbol", "volume", "quote_volume"]
-    )
-    days = rows.to_pylist()
+    days = candles_of(store, day, _DAY).select(["exchange", "symbol", "volume", "quote_volume"]).to_pylist()
     base: dict[str, float] = {}
     quote: dict[str, float] = {}
     for row in days:

@@ -1,17 +1,24 @@
-"""Looking at the candles of one market: from the lake's accepted data to a table, CSV or Parquet."""
+"""Reading the candles that the lake has: a day's file, one market of it, as a table, CSV or Parquet."""
 
 from __future__ import annotations
 
 import difflib
 import io
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from backfill_assets.candles.day import merged_candles
+import pyarrow.parquet as pq
+
+from backfill_assets.candles.merge import rolled_up
+from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.failures import PermanentFailure
-from backfill_assets.feeds import Feed
-from backfill_assets.lake.manifests import load_day_record
+from backfill_assets.lake import paths
 from backfill_assets.lake.store import Store
-from backfill_assets.settings import TIMEFRAMES, Settings
+from backfill_assets.quality.measures import DataFile, DayMeasures, load_measures
+from backfill_assets.quality.settled import SettledDay, load_settled
+from backfill_assets.settings import TIMEFRAMES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,37 +29,114 @@ TABLE_COLUMNS: Final = ("open_time", "open", "high", "low", "close", "volume", "
 TABLE_WIDTH: Final = 160
 
 
-def market_candles(
-    store: Store, settings: Settings, day: str, exchange: str, symbol: str, timeframe: str
-) -> pa.Table:
+def made_day(store: Store, day: str) -> tuple[SettledDay, DayMeasures]:
+    """Return the two documents of a day whose candles were made.
+
+    Raises
+    ------
+    PermanentFailure
+        The day was not run.
+    """
+    settled, measures = load_settled(store, day), load_measures(store, day)
+    if settled is None or measures is None or measures.candles is None:
+        msg = f"the lake {store.uri} has no candles of {day}: run the day first"
+        raise PermanentFailure(msg)
+    return settled, measures
+
+
+def read_made(store: Store, day: str, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the day's candles or its coverage, every market and timeframe of them.
+
+    Parameters
+    ----------
+    table
+        ``candles`` or ``coverage``.
+
+    Raises
+    ------
+    PermanentFailure
+        The day was not run, or its file is gone.
+    """
+    with open_made(store, day, table) as (_, file):
+        return pq.read_table(file, columns=columns, partitioning=None)
+
+
+@contextmanager
+def open_made(store: Store, day: str, table: str) -> Iterator[tuple[DataFile, Path]]:
+    """Lend the file of the day's candles or coverage that counts, for the block."""
+    with ExitStack() as stack:
+        _, measures = made_day(store, day)
+        while True:
+            named: DataFile | None = getattr(measures, table)
+            if named is None:
+                msg = f"the lake {store.uri} has no {table} of {day}: run the day first"
+                raise PermanentFailure(msg)
+            try:
+                path = stack.enter_context(store.local_copy(paths.made_data(table, day, named.content)))
+            except PermanentFailure:
+                # Another run may have replaced the file since the document was read.
+                _, latest = made_day(store, day)
+                if getattr(latest, table) == named:
+                    raise
+                measures = latest
+            else:
+                break
+        yield named, path
+
+
+def market_candles(store: Store, day: str, exchange: str, symbol: str, timeframe: str) -> pa.Table:
     """Candles of one market and timeframe, ordered by ``open_time``; columns of ``CANDLE_SCHEMA``.
 
     Raises
     ------
     PermanentFailure
-        The day was not run, or its record knows no such exchange, symbol or timeframe; names what there is.
+        The day was not run, or has no such exchange, symbol or timeframe; names what there is.
     """
     import pyarrow.compute as pc
 
     if timeframe not in TIMEFRAMES:
         msg = f"'{timeframe}' is no timeframe: choose from {', '.join(TIMEFRAMES)}"
         raise PermanentFailure(msg)
-    record = load_day_record(store, day)
-    if record is None or not record.expected:
-        msg = f"the lake {store.uri} has nothing of {day}: run the day first"
-        raise PermanentFailure(msg)
+    settled, _ = made_day(store, day)
     markets = sorted(
         {
-            (Feed.parse(e.feed).exchange, canonical)
-            for e in record.expected
-            if Feed.parse(e.feed).data_type == "trades"
-            for _, canonical in e.symbols
+            (f.feed.exchange, canonical)
+            for f in settled.feeds
+            if f.feed.type.makes_candles
+            for _, canonical in f.symbols
         }
     )
     _insist("exchange", exchange, sorted({e for e, _ in markets}), day)
     _insist("symbol", symbol, [s for e, s in markets if e == exchange], day)
-    candles = merged_candles(store, day, settings, [timeframe], exchange)
-    return candles.filter(pc.equal(candles["symbol"], symbol))
+    candles = candles_of(store, day, timeframe)
+    return candles.filter(
+        pc.and_(pc.equal(candles["exchange"], exchange), pc.equal(candles["symbol"], symbol))
+    )
+
+
+def candles_of(store: Store, day: str, timeframe: str) -> pa.Table:
+    """Every market's candles of one timeframe, rolled up where the lake does not keep it."""
+    import pyarrow.compute as pc
+
+    candles = read_made(store, day, "candles")
+    found = candles.filter(pc.equal(candles["timeframe"], timeframe))
+    if found.num_rows or not candles.num_rows:
+        return found
+    return rolled_up(candles.filter(pc.equal(candles["timeframe"], BASE_TIMEFRAME)), day, timeframe)
+
+
+def close_before(store: Store, day: str, exchange: str, symbol: str) -> float | None:
+    """The last price of the market on the day before, by the coverage of the day; None if none is known."""
+    import pyarrow.compute as pc
+
+    rows = read_made(store, day, "coverage")
+    first = rows.filter(
+        pc.and_(
+            pc.and_(pc.equal(rows["exchange"], exchange), pc.equal(rows["symbol"], symbol)),
+            pc.equal(rows["timeframe"], BASE_TIMEFRAME),
+        )
+    )
+    return first["previous_close"][0].as_py() if first.num_rows else None
 
 
 def write_candles(candles: pa.Table, form: str, out: BinaryIO) -> None:

@@ -97,6 +97,9 @@ COVERAGE_COLUMNS: Final = (
         "Last price before the run, of this day or the day before; null where neither has a trade.",
     ),
 )
+#: What a candle is known by.
+CANDLE_KEY: Final = ("exchange", "symbol", "timeframe", "open_time")
+
 CANDLE_SCHEMA: Final = arrow_schema(CANDLE_COLUMNS)
 PARTIAL_SCHEMA: Final = arrow_schema(PARTIAL_COLUMNS)
 COVERAGE_SCHEMA: Final = arrow_schema(COVERAGE_COLUMNS)
@@ -120,7 +123,7 @@ def candle_schema() -> pa_polars.DataFrameSchema:
     return pa.DataFrameSchema(
         {c.name: pa.Column(types[c.type], nullable=not c.required) for c in CANDLE_COLUMNS},
         strict=True,
-        unique=["exchange", "symbol", "timeframe", "open_time"],
+        unique=list(CANDLE_KEY),
         checks=[
             pa.Check(aligned, name="open_time_is_aligned_to_the_timeframe"),
             pa.Check(of_the_day, name="date_is_the_day_of_open_time"),

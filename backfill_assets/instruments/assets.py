@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from backfill_assets.instruments.day import record_day
+from backfill_assets.instruments.recording import record_day
 from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.orchestration import OWNERS, column_schema, failures_as_dagster, table_metadata

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from backfill_assets.columns import arrow_schema
-from backfill_assets.feeds import Feed
-from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS, instrument_schema
-from backfill_assets.lake.listing import read_instruments
+from backfill_assets.instruments.findings import looked_at
+from backfill_assets.lake.listing import load_instruments
 from backfill_assets.lake.manifests import load_day_record
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.orchestration import daily_checks, table_metadata
-from backfill_assets.quality.pandera_checks import frame_check
+from backfill_assets.quality.findings import together
+from backfill_assets.quality.pandera_checks import finding_check
 
 KEY = dg.AssetKey("instruments")
 
@@ -28,25 +27,16 @@ KEY = dg.AssetKey("instruments")
 def instruments_checks(
     context: dg.AssetCheckExecutionContext, lake: LakeResource
 ) -> Iterator[dg.AssetCheckResult]:
-    """Judge the day's instruments as the lake has them."""
-    import polars as pl
-
+    """Tell what was found in the instruments when they were stored."""
     store, day = lake.store(), context.partition_key
     record = load_day_record(store, day)
-    feeds = [Feed.parse(e.feed) for e in record.expected] if record else []
-    exchanges = record.exchanges if record else ()
-    tables = {e: table for e in exchanges if (table := read_instruments(store, e, day)) is not None}
-    empty = pl.DataFrame(arrow_schema(INSTRUMENT_COLUMNS).empty_table())
-    frames = [pl.DataFrame(table) for table in tables.values()]
-    # A table of other columns cannot be put under the others: it is judged, and fails, alone.
-    other = [frame for frame in frames if frame.schema != empty.schema]
-    frame = other[0] if other else pl.concat([empty, *frames])
-    yield frame_check(KEY, "schema", instrument_schema(), frame, ("exchange", "dataset_symbol"))
+    feeds = [e.feed for e in record.expected_feeds] if record else []
+    manifests = [load_instruments(store, exchange, day) for exchange in (record.exchanges if record else ())]
+    found = {m.exchange: looked_at(store, m) for m in manifests if m is not None}
+    yield finding_check(KEY, "schema", together([one.schema_finding for one in found.values()]))
 
     listed = Counter(
-        (exchange, symbol)
-        for exchange, table in tables.items()
-        for symbol in table["dataset_symbol"].to_pylist()
+        {(exchange, symbol): n for exchange, one in found.items() for symbol, n in one.listed.items()}
     )
     single = [feed for feed in feeds if not feed.is_grouped]
     wrong = [

@@ -7,14 +7,14 @@ files, and a change that changes nothing writes nothing.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import time
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from backfill_assets.failures import PermanentFailure, Superseded
 from backfill_assets.lake.store import Store
@@ -26,6 +26,15 @@ Model = TypeVar("Model", bound=BaseModel)
 ATTEMPTS: Final = 100
 _FIRST_WAIT_SECONDS: Final = 0.005
 _LONGEST_WAIT_SECONDS: Final = 1.0
+
+
+class Document(BaseModel):
+    """A document of the lake: frozen, and without keys that nobody declared.
+
+    NaN and infinity reach the encoder, which refuses them; pydantic itself would write null, silently.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 def encode(document: BaseModel) -> bytes:
@@ -47,6 +56,20 @@ def load(store: Store, path: str, model: type[Model]) -> tuple[Model | None, str
     if stored is None:
         return None, None
     return _decode(store, path, model, stored.data), stored.generation
+
+
+def load_hashed(store: Store, path: str, model: type[Model]) -> tuple[Model | None, str]:
+    """Return the document and the sha256 of its bytes; None and an empty text if there is none."""
+    stored = store.read(path)
+    if stored is None:
+        return None, ""
+    return _decode(store, path, model, stored.data), hashlib.sha256(stored.data).hexdigest()
+
+
+def digest(store: Store, path: str) -> str:
+    """Return the sha256 of the document's bytes, without parsing them; empty if there is none."""
+    stored = store.read(path)
+    return "" if stored is None else hashlib.sha256(stored.data).hexdigest()
 
 
 def update(
@@ -93,20 +116,9 @@ def update(
     raise Superseded(msg)
 
 
-@lru_cache(maxsize=512)
-def _parsed(model: type[BaseModel], data: bytes) -> BaseModel:
-    # The same bytes are the same document, and models are frozen: judging reads each manifest many times.
-    return model.model_validate_json(data)
-
-
-def forget() -> None:
-    """Give back what parsed documents hold: for a long-lived process that looks at the lake now and then."""
-    _parsed.cache_clear()
-
-
 def _decode(store: Store, path: str, model: type[Model], data: bytes) -> Model:
     try:
-        return cast("Model", _parsed(model, data))
+        return model.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
@@ -45,6 +46,8 @@ class InstrumentsManifest(BaseModel):
     source: str
     #: As the vendor reported them when the instruments were stored.
     outages: tuple[Outage, ...] = ()
+    #: ``instruments.findings.LookedAt`` of this content as JSON; null where the file was not looked at.
+    looked_at: dict[str, Any] | None = None
 
 
 def store_instruments(
@@ -54,12 +57,21 @@ def store_instruments(
     table: pa.Table,
     source: str,
     outages: tuple[Outage, ...] = (),
+    look_at: Callable[[pa.Table], dict[str, Any]] | None = None,
 ) -> InstrumentsManifest:
-    """Put the table in place of what the manifest named before; the same rows are the same bytes."""
+    """Put the table in place of what the manifest named before; the same rows are the same bytes.
+
+    Parameters
+    ----------
+    look_at
+        Gives ``looked_at`` of the table; called once per content.
+    """
+    former = load_instruments(store, exchange, day)
     with tempfile.TemporaryDirectory(prefix="backfill-") as folder:
         file = Path(folder) / "instruments.parquet"
         pq.write_table(table, file, compression="zstd")
         content = hashlib.sha256(file.read_bytes()).hexdigest()
+        known = former.looked_at if former is not None and former.content == content else None
         manifest = InstrumentsManifest(
             exchange=exchange,
             day=day,
@@ -68,6 +80,7 @@ def store_instruments(
             bytes=file.stat().st_size,
             source=source,
             outages=outages,
+            looked_at=known or (look_at(table) if look_at is not None else None),
         )
         store.put_file(file, paths.instruments_data(exchange, day, content))
     documents.update(

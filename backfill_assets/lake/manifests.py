@@ -1,9 +1,9 @@
-"""The documents by which data becomes visible: feeds' manifests, partial candles' manifests, day records.
+"""The documents by which data becomes visible: feeds' manifests and day records.
 
-No manifest, no data. A fetch writes a *candidate*; promotion makes it *accepted*; only accepted versions are
-merged and published, so a bad refresh never takes back good data. The models are frozen and their methods
-pure: they are meant as the ``change`` of a compare-and-swap. When to promote is decided by ``quality``, whose
-profile is carried here as plain JSON because it lies downstream.
+No manifest, no data. A fetch adds a version to the manifest of its feed and day; which version counts is
+decided by ``quality.settle`` and written in the day's document, so a bad refresh never takes back good data.
+The models are frozen and their methods pure: they are meant as the ``change`` of a compare-and-swap. The
+profile is carried as plain JSON because its model lies downstream.
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, model_validator
 
-from backfill_assets.failures import Superseded
 from backfill_assets.feeds import ExpectedFeed, Feed
 from backfill_assets.lake import documents, paths
+from backfill_assets.lake.documents import Document
+from backfill_assets.lake.evidence import (
+    Approval,
+    Decision,
+    Decisions,
+    Restatement,
+    Retraction,
+    SpikeEvidence,
+)
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 
 #: Versions of a feed's day that are held besides the newest and the accepted one.
 EARLIER_VERSIONS: Final = 4
 
 
-class _Document(BaseModel):
-    # Without the last, a NaN in a profile would be written as null, silently; so it reaches the encoder,
-    # which refuses it.
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
-
-
-class Source(_Document):
+class Source(Document):
     """The vendor's file that a version was decoded from."""
 
     url: str
@@ -36,7 +39,40 @@ class Source(_Document):
     raw_sha256: str
 
 
-class Version(_Document):
+class ColumnTotals(Document):
+    """Control totals of the rows of one exchange and symbol: times in microseconds, sums by column.
+
+    Integer sums are exact; float sums depend on the order of addition in their last bits.
+    """
+
+    exchange: str
+    dataset_symbol: str
+    rows: int
+    first_timestamp_us: int
+    last_timestamp_us: int
+    exact: dict[str, int]
+    floats: dict[str, float]
+
+
+class StoredFile(Document):
+    """Facts read back from the Parquet file of a version before it was stored.
+
+    Attributes
+    ----------
+    rows
+        By the file's footer.
+    columns
+        ``name:type`` of each column.
+    totals
+        By symbol, in order.
+    """
+
+    rows: int
+    columns: tuple[str, ...]
+    totals: tuple[ColumnTotals, ...]
+
+
+class Version(Document):
     """One decoding of a feed's day: a data file and the evidence about it.
 
     Attributes
@@ -51,6 +87,8 @@ class Version(_Document):
         Of the Parquet file's columns.
     profile_parameters
         Hash of the parameters under which the profile was counted.
+    stored
+        What the file itself says; null in versions of an earlier layout.
     """
 
     content: str
@@ -61,6 +99,7 @@ class Version(_Document):
     schema_version: int
     profile_parameters: str
     fetched_at: AwareDatetime
+    stored: StoredFile | None = None
 
     def is_same_evidence(self, other: Version) -> bool:
         """Whether nothing but the fetch differs: same rows, counted in the same way."""
@@ -71,105 +110,109 @@ class Version(_Document):
         )
 
 
-class Absence(_Document):
+class Absence(Document):
     """The vendor said for good that it has no such file."""
 
     reason: str
     seen_at: AwareDatetime
 
 
-class FeedManifest(_Document):
-    """What the lake holds of one feed on one day.
+class FeedManifest(Document):
+    """What the lake holds of one feed on one day. Which version counts is in the day's document.
 
     Attributes
     ----------
-    candidate
-        The newest version, unless it is the accepted one.
-    accepted
-        The version that counts.
-    earlier
-        Older versions that do not count, in the order of their fetching. They are held because what counts
-        may turn out to be bad by a neighbour that comes later; the last ``EARLIER_VERSIONS`` are.
+    versions
+        Decodings of the feed's file in the order of their fetching, the newest last. Versions that do not
+        count are held because a neighbour that comes later may let them count.
+    decisions
+        Approvals and retractions in the order in which they were made.
+    compared
+        What newer versions change against older ones, ordered by the contents of both.
+    spikes
+        What witnesses say of the spikes of each version, by ``spikes_key``.
     decided
-        Whether people have approved or retracted a version: only then judging reads their decisions.
+        Whether a document of an earlier layout holds decisions, too; ``read_manifest`` puts them first.
     """
 
     feed: str
     day: str
-    candidate: Version | None = None
-    accepted: Version | None = None
-    earlier: tuple[Version, ...] = ()
     decided: bool = False
+    versions: tuple[Version, ...] = ()
     absent: Absence | None = None
+    decisions: tuple[Decision, ...] = ()
+    compared: tuple[Restatement, ...] = ()
+    spikes: dict[str, SpikeEvidence] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_layout(cls, content: Any) -> Any:
+        """Read a manifest that also said which version counts; its decisions lay in a document beside it."""
+        former = ("accepted", "candidate", "earlier")
+        if isinstance(content, dict) and content.keys() & {*former}:
+            rest = {k: v for k, v in content.items() if k not in former}
+            held = [*content.get("earlier", ()), content.get("accepted"), content.get("candidate")]
+            versions = [Version.model_validate(v) for v in held if v is not None]
+            return {**rest, "versions": sorted(versions, key=lambda v: v.fetched_at)}
+        return content
 
     @property
-    def current(self) -> Version | None:
-        """The newest version: the candidate, else the accepted one."""
-        return self.candidate or self.accepted
-
-    @property
-    def versions(self) -> tuple[Version, ...]:
-        """Every version that is held, in the order of their fetching."""
-        held = (*self.earlier, self.accepted, self.candidate)
-        return tuple(sorted((v for v in held if v is not None), key=lambda v: v.fetched_at))
+    def newest(self) -> Version | None:
+        """The version that was fetched last."""
+        return self.versions[-1] if self.versions else None
 
     @property
     def is_missing(self) -> bool:
         """Whether the vendor has no file and the lake has none of an earlier day."""
-        return self.absent is not None and self.current is None
+        return self.absent is not None and not self.versions
 
-    def with_candidate(self, version: Version) -> Self:
+    def version(self, content: str | None) -> Version | None:
+        """The version with this content, if it is held."""
+        return next((v for v in self.versions if v.content == content), None)
+
+    def decision(self, content: str) -> Decision | None:
+        """The latest decision on this content."""
+        return next((d for d in reversed(self.decisions) if d.content == content), None)
+
+    def approval(self, content: str, rules: str) -> Approval | None:
+        """The approval of this content that holds under these rules."""
+        last = self.decision(content)
+        return last if isinstance(last, Approval) and last.rules == rules else None
+
+    def retraction(self, content: str) -> Retraction | None:
+        """The retraction of this content, unless it was approved since."""
+        last = self.decision(content)
+        return last if isinstance(last, Retraction) else None
+
+    def restatement(self, before: str | None, after: str | None) -> Restatement | None:
+        """The comparison of these two contents, if it was made."""
+        return next((r for r in self.compared if (r.before, r.after) == (before, after)), None)
+
+    def with_version(self, version: Version, accepted: str | None) -> Self:
         """After a fetch.
 
-        Rows that are accepted already make no candidate: a pending one is dropped, for the vendor has
-        returned to what counts. The accepted version stays as it is, or, counted under other parameters,
-        takes over the new evidence about the same rows. A fetch that brings the pending candidate again
-        leaves it. What a new one replaces is held among the earlier versions.
-        """
-        if self.accepted is not None and self.accepted.content == version.content:
-            accepted = self.accepted if self.accepted.is_same_evidence(version) else version
-            older = tuple(v for v in self.earlier if v.fetched_at <= self.accepted.fetched_at)
-            return self.model_copy(
-                update={"accepted": accepted, "candidate": None, "earlier": older, "absent": None}
-            )
-        if self.candidate is not None and self.candidate.content == version.content:
-            kept = self.candidate if self.candidate.is_same_evidence(version) else version
-            return self.model_copy(update={"candidate": kept, "absent": None})
-        versions = self.versions
-        if versions and version.fetched_at < versions[-1].fetched_at:
-            # The clock of another machine; this fetch ends later than those that it finds here.
-            version = version.model_copy(update={"fetched_at": versions[-1].fetched_at})
-        replaced = () if self.candidate is None else (self.candidate,)
-        earlier = tuple(v for v in (*self.earlier, *replaced) if v.content != version.content)
-        return self.model_copy(
-            update={"candidate": version, "earlier": earlier[-EARLIER_VERSIONS:], "absent": None}
-        )
-
-    def settle(self, judged: tuple[str, ...], accepted: str | None) -> Self:
-        """Let one of the versions count, or none: the newest of the others is the candidate.
+        A fetch that brings the accepted rows again drops the versions after them: the vendor has returned to
+        the version that counts. A fetch that brings the newest version again leaves it. Rows that are held
+        already take over the new evidence where it was counted under other parameters. ``EARLIER_VERSIONS``
+        are held besides the newest and the accepted one.
 
         Parameters
         ----------
-        judged
-            Contents of ``versions`` when they were judged.
         accepted
-            The content that counts.
-
-        Raises
-        ------
-        Superseded
-            Other versions are held than were judged.
+            Content of the version that counts, by the day's document; None if none does.
         """
-        versions = self.versions
-        if tuple(v.content for v in versions) != judged:
-            msg = f"{self.feed} of {self.day}: other versions are held than were judged; judge the day again"
-            raise Superseded(msg)
-        chosen = next((v for v in versions if v.content == accepted), None)
-        newest = versions[-1] if versions and versions[-1] is not chosen else None
-        others = tuple(v for v in versions if v is not chosen and v is not newest)
-        return self.model_copy(
-            update={"accepted": chosen, "candidate": newest, "earlier": others[-EARLIER_VERSIONS:]}
-        )
+        held = list(self.versions)
+        known = next((i for i, v in enumerate(held) if v.content == version.content), None)
+        if known is not None and (version.content == accepted or known == len(held) - 1):
+            kept = held[known] if held[known].is_same_evidence(version) else version
+            return self.model_copy(update={"versions": (*held[:known], kept), "absent": None})
+        if held and version.fetched_at < held[-1].fetched_at:
+            # The clock of another machine; this fetch ends later than those that it finds here.
+            version = version.model_copy(update={"fetched_at": held[-1].fetched_at})
+        older = [v for v in held if v.content != version.content]
+        spare = [v for v in older if v.content != accepted][:-EARLIER_VERSIONS]
+        kept_versions = tuple(v for v in older if v not in spare)
+        return self.model_copy(update={"versions": (*kept_versions, version), "absent": None})
 
     def with_absence(self, absence: Absence) -> Self:
         """After the vendor's answer that there is no file; versions fetched before are kept.
@@ -181,34 +224,14 @@ class FeedManifest(_Document):
         return self.model_copy(update={"absent": absence})
 
 
-class Partial(_Document):
-    """A Parquet file of partial candles, named by its sha256."""
-
-    content: str
-    rows: int
-    bytes: int
-
-
-class PartialManifest(_Document):
-    """The partial candles of one feed on one day, by the content of the ticks they were made from."""
-
-    feed: str
-    day: str
-    partials: dict[str, Partial] = {}
-
-    def with_partial(self, ticks_content: str, partial: Partial) -> Self:
-        """After computing the partial candles of one version of the ticks."""
-        return self.model_copy(update={"partials": {**self.partials, ticks_content: partial}})
-
-
-class ExpectedSymbols(_Document):
+class ExpectedSymbols(Document):
     """A feed that the day must have, with pairs (data set symbol, canonical symbol)."""
 
     feed: str
     symbols: tuple[tuple[str, str], ...]
 
 
-class DayRecord(_Document):
+class DayRecord(Document):
     """What was expected of a day when it was run; later changes of the universe do not touch it.
 
     Attributes
@@ -244,10 +267,27 @@ def expected_symbols(feeds: Iterable[ExpectedFeed]) -> tuple[ExpectedSymbols, ..
     return tuple(ExpectedSymbols(feed=str(e.feed), symbols=e.symbols) for e in sorted(feeds))
 
 
+def read_manifest(store: Store, feed: Feed, day: str) -> tuple[FeedManifest, str]:
+    """Return the feed's manifest, an empty one if there is none, and the sha256 of its document."""
+    path = paths.ticks_manifest(feed, day)
+    found, digest = documents.load_hashed(store, path, FeedManifest)
+    if found is not None and found.decided:
+        former = documents.load(store, paths.decisions(feed, day), Decisions)[0]
+        earlier = former.decisions if former else ()
+        found = found.model_copy(update={"decisions": (*earlier, *found.decisions), "decided": False})
+    return found or FeedManifest(feed=str(feed), day=day), digest
+
+
 def load_manifest(store: Store, feed: Feed, day: str) -> FeedManifest:
     """Return the feed's manifest; an empty one if there is none."""
-    found, _ = documents.load(store, paths.ticks_manifest(feed, day), FeedManifest)
-    return found or FeedManifest(feed=str(feed), day=day)
+    return read_manifest(store, feed, day)[0]
+
+
+def load_manifests(store: Store, record: DayRecord) -> dict[Feed, FeedManifest]:
+    """Return the manifests of the day's expected feeds."""
+    feeds = [e.feed for e in record.expected_feeds]
+    read = parallel_map(lambda feed: load_manifest(store, feed, record.day), feeds, store.parallel_reads)
+    return dict(zip(feeds, read, strict=True))
 
 
 def update_manifest(
@@ -266,22 +306,6 @@ def update_manifest(
     return documents.update(store, paths.ticks_manifest(feed, day), FeedManifest, apply) or empty
 
 
-def load_partials(store: Store, feed: Feed, day: str) -> PartialManifest:
-    """Return the manifest of the feed's partial candles; an empty one if there is none."""
-    found, _ = documents.load(store, paths.candles_manifest(feed, day), PartialManifest)
-    return found or PartialManifest(feed=str(feed), day=day)
-
-
-def add_partial(store: Store, feed: Feed, day: str, ticks_content: str, partial: Partial) -> PartialManifest:
-    """Record the partial candles of one version of the ticks; those of other versions stay."""
-    empty = PartialManifest(feed=str(feed), day=day)
-
-    def apply(found: PartialManifest | None) -> PartialManifest:
-        return (found or empty).with_partial(ticks_content, partial)
-
-    return documents.update(store, paths.candles_manifest(feed, day), PartialManifest, apply) or empty
-
-
 def load_day_record(store: Store, day: str) -> DayRecord | None:
     """Return what the day was expected to have; None if it was never run."""
     return documents.load(store, paths.day_record(day), DayRecord)[0]
@@ -290,8 +314,3 @@ def load_day_record(store: Store, day: str) -> DayRecord | None:
 def valid(store: Store, feed: Feed, day: str, version: Version) -> bool:
     """Whether the version's data file is there in full size."""
     return store.size(paths.ticks_data(feed, day, version.content)) == version.bytes
-
-
-def valid_partial(store: Store, feed: Feed, day: str, partial: Partial) -> bool:
-    """Whether the partial candles' data file is there in full size."""
-    return store.size(paths.candles_data(feed, day, partial.content)) == partial.bytes

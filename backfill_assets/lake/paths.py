@@ -35,19 +35,19 @@ def ticks_manifest(feed: Feed, day: str) -> str:
     return f"{ticks_prefix(feed, day)}{MANIFEST}"
 
 
-def candles_prefix(feed: Feed, day: str) -> str:
-    """Of everything that belongs to a feed's partial candles of a day, with a slash at the end."""
-    return f"candles/{_feed(feed)}/{_day(day)}/"
+def partials_data(feed: Feed, day: str, content: str) -> str:
+    """Return a Parquet file of the partial candles of a feed's day; ``content`` is its sha256."""
+    return f"partials/{_feed(feed)}/{_day(day)}/{_component(content)}.parquet"
 
 
-def candles_data(feed: Feed, day: str, content: str) -> str:
-    """Return a Parquet file of partial candles; ``content`` is its sha256."""
-    return f"{candles_prefix(feed, day)}{_component(content)}.parquet"
+def made_prefix(table: str, day: str) -> str:
+    """Of the day's file of ``candles`` or ``coverage``, in a folder that readers take for a partition."""
+    return f"{_component(table)}/date={_day(day)}/"
 
 
-def candles_manifest(feed: Feed, day: str) -> str:
-    """Return the ``PartialManifest``."""
-    return f"{candles_prefix(feed, day)}{MANIFEST}"
+def made_data(table: str, day: str, content: str) -> str:
+    """Return the day's Parquet file of ``candles`` or ``coverage``; ``content`` is its sha256."""
+    return f"{made_prefix(table, day)}{_component(content)}.parquet"
 
 
 def instruments_prefix(exchange: str, day: str) -> str:
@@ -70,39 +70,24 @@ def day_record(day: str) -> str:
     return f"days/{_day(day)}.json"
 
 
+def settled_day(day: str) -> str:
+    """Return the ``SettledDay``: which versions of the day's feeds count, and why."""
+    return f"settled/{_day(day)}.json"
+
+
+def measures(day: str) -> str:
+    """Return the ``DayMeasures``: what was made of the day's candles, and how well it agrees."""
+    return f"measures/{_day(day)}.json"
+
+
 def accepted_versions(day: str) -> str:
-    """Return what tells whether other versions of the day's feeds count than did before."""
+    """Return what an earlier layout kept of a day that was judged; only its being there is looked at."""
     return f"accepted/{_day(day)}.json"
 
 
-def verdict(feed: Feed, day: str) -> str:
-    """Return the verdict on a feed's day, with its context."""
-    return f"verdicts/{_feed(feed)}/{_day(day)}.json"
-
-
-def consistency(feed: Feed, day: str) -> str:
-    """Return how well the feed's candles agree with its ticks and with each other."""
-    return f"consistency/{_feed(feed)}/{_day(day)}.json"
-
-
-def coverage(feed: Feed, day: str) -> str:
-    """Return the states of the feed's buckets."""
-    return f"coverage/{_feed(feed)}/{_day(day)}.json"
-
-
-def spikes(feed: Feed, day: str) -> str:
-    """Return what others saw of the feed's spikes."""
-    return f"spikes/{_feed(feed)}/{_day(day)}.json"
-
-
 def decisions(feed: Feed, day: str) -> str:
-    """Return what people have approved and retracted of the feed's day."""
+    """Return the decisions on the feed's day, as an earlier layout kept them."""
     return f"decisions/{_feed(feed)}/{_day(day)}.json"
-
-
-def restatement(feed: Feed, day: str) -> str:
-    """Return what the feed's newer versions change against its older ones."""
-    return f"restatements/{_feed(feed)}/{_day(day)}.json"
 
 
 def baseline() -> str:

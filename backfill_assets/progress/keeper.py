@@ -9,9 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from backfill_assets.days import utc_now
-from backfill_assets.lake import documents
 from backfill_assets.progress.refresh import Refresher
-from backfill_assets.quality.profiles import forget_profiles
 
 LOGGER: Final = logging.getLogger(__name__)
 
@@ -44,10 +42,6 @@ class Keeper:
         with self._refreshing:
             count = self._refresher.refresh()
             self.refreshed = utc_now()
-            if self._refresher.has_judged:
-                # The parsed manifests of three days of many feeds are large, and these days are over.
-                documents.forget()
-                forget_profiles()
             return count
 
     def start(self) -> None:

@@ -18,7 +18,7 @@ from backfill_assets.automation.backfills import checked_days
 from backfill_assets.automation.history import MeasuredRun
 from backfill_assets.days import utc_now
 from backfill_assets.feeds import ExpectedFeed, FeedChoice
-from backfill_assets.lake.gather import gather
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.progress.plan_day import DayPlan, Listing, plan_day
 from backfill_assets.progress.plan_history import LakeHistory, Sizes, Speed
@@ -178,7 +178,7 @@ def plan_days(
     """What a run of each of the days would fetch, and whether it would change anything."""
     universe = combinations(settings.universe)
     again = choice if refresh or choice != FeedChoice() else None
-    return gather(
+    return parallel_map(
         lambda day: plan_day(store, settings, day, universe, again, listing), days, store.parallel_reads
     )
 

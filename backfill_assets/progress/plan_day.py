@@ -1,4 +1,4 @@
-"""What a run of one day would fetch, read from the lake without judging anything and without the network.
+"""What a run of one day would fetch, read from the lake alone, without the network.
 
 A day that was never run is expected to have every combination of the universe, unless the vendor's listing is
 at hand: whether a symbol was listed on that day is then not known. A day that was run has its record.
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 from backfill_assets.automation.due import unpublished_tables
 from backfill_assets.feeds import ExpectedFeed, Feed, FeedChoice
-from backfill_assets.lake import documents, paths
-from backfill_assets.lake.gather import gather
 from backfill_assets.lake.manifests import DayRecord, load_day_record, load_manifest
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.progress.selection import Combination
-from backfill_assets.quality.day import accepted_versions
-from backfill_assets.report.month import DaySummary, making_of
+from backfill_assets.quality.settled import load_settled
+from backfill_assets.report.month import build_version, load_summary
 from backfill_assets.settings import Settings
 
 #: The feeds that the vendor lists on a day; None where it was not asked.
@@ -53,18 +52,18 @@ def plan_day(
         if listing is None:
             return DayPlan(day, tuple(universe), listed=False)
         return DayPlan(day, tuple(combination_of(feed) for feed in listing(day)))
-    summary, _ = documents.load(store, paths.day_summary(day), DaySummary)
+    summary, settled = load_summary(store, day), load_settled(store, day)
     expected = record.expected_feeds
     unpublished = unpublished_tables(store, day, {e.feed.data_type for e in expected})
     held = summary is not None and summary.state == "held"
-    current = summary is not None and summary.making == making_of(settings)
-    same = summary is not None and summary.versions == accepted_versions(store, day)
+    current = summary is not None and summary.build_version == build_version(settings)
+    same = summary is not None and settled is not None and summary.versions == settled.versions
     if summary is None or held or unpublished or not current:
         suspects = list(expected)
     else:
         seen = {feed.feed for feed in summary.feeds if feed.outcome != "missing"}
         suspects = [e for e in expected if str(e.feed) not in seen]
-    lacking = gather(lambda e: _lacks(store, settings, day, e.feed), suspects, store.parallel_reads)
+    lacking = parallel_map(lambda e: _lacks(store, settings, day, e.feed), suspects, store.parallel_reads)
     fetched = {e.feed for e, lacks in zip(suspects, lacking, strict=True) if lacks}
     if refresh is not None:
         fetched |= {e.feed for e in expected if refresh.has(e.feed, [c for _, c in e.symbols])}
@@ -92,9 +91,9 @@ def _is_recorded(record: DayRecord, wanted: Combination) -> bool:
 def _lacks(store: Store, settings: Settings, day: str, feed: Feed) -> bool:
     """Whether a run would fetch the file; one that the vendor said it does not have brings no bytes."""
     manifest = load_manifest(store, feed, day)
-    if manifest.current is None:
+    if manifest.newest is None:
         return manifest.absent is None
-    return _outdated(settings, manifest.current.schema_version, manifest.current.profile_parameters)
+    return _outdated(settings, manifest.newest.schema_version, manifest.newest.profile_parameters)
 
 
 def _outdated(settings: Settings, schema_version: int, profile_parameters: str) -> bool:

@@ -13,12 +13,13 @@ from statistics import median, quantiles
 from typing import Final
 
 from backfill_assets.automation.history import MeasuredRun
+from backfill_assets.feeds import ExpectedFeed
 from backfill_assets.lake import paths
-from backfill_assets.lake.gather import gather
-from backfill_assets.lake.manifests import FeedManifest, Version, load_day_record, load_manifest
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.progress.plan_day import combination_of
 from backfill_assets.progress.selection import Combination
+from backfill_assets.quality.settled import HeldVersion, SettledDay, SettledFeed, load_settled
 from backfill_assets.settings import DuckDBWarehouse, Settings, resolve
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES
@@ -61,34 +62,30 @@ class LakeHistory:
 
     store: Store
     settings: Settings
-    _manifests: dict[str, dict[Combination, FeedManifest]] = field(default_factory=dict)
+    _days: dict[str, SettledDay | None] = field(default_factory=dict)
 
-    def manifests(self, day: str) -> dict[Combination, FeedManifest]:
-        """The manifests of the day's expected feeds."""
-        if day not in self._manifests:
-            record = load_day_record(self.store, day)
-            expected = record.expected_feeds if record else ()
-            found = gather(
-                lambda e: load_manifest(self.store, e.feed, day), expected, self.store.parallel_reads
-            )
-            self._manifests[day] = {
-                combination_of(e): manifest for e, manifest in zip(expected, found, strict=True)
-            }
-        return self._manifests[day]
+    def feeds(self, day: str) -> list[tuple[Combination, SettledFeed]]:
+        """The day's feeds as they were settled."""
+        if day not in self._days:
+            self._days[day] = load_settled(self.store, day)
+        settled = self._days[day]
+        return [
+            (combination_of(ExpectedFeed(f.feed, f.symbols)), f) for f in (settled.feeds if settled else ())
+        ]
 
     def sizes(self, start: str, end: str, wanted: Collection[Combination]) -> Sizes:
         """Sizes of the wanted files on the published days nearest to the range."""
         samples: dict[Combination, list[int]] = {}
-        versions: dict[str, list[Version]] = {}
+        versions: dict[str, list[HeldVersion]] = {}
         for day in self._nearest(start, end):
             if all(len(samples.get(one, ())) >= DAYS_PER_FEED for one in wanted):
                 break
-            accepted = {c: m.accepted for c, m in self.manifests(day).items() if m.accepted is not None}
+            accepted = {c: f.accepted for c, f in self.feeds(day) if f.accepted is not None}
             versions[day] = list(accepted.values())
             for combination, version in accepted.items():
-                samples.setdefault(combination, []).append(version.source.raw_bytes)
+                samples.setdefault(combination, []).append(version.raw_bytes)
         everything = [version for of_day in versions.values() for version in of_day]
-        raw = sum(version.source.raw_bytes for version in everything)
+        raw = sum(version.raw_bytes for version in everything)
         weighed = self._warehouse_bytes(versions)
         return Sizes(
             raw_bytes={c: median(found[:DAYS_PER_FEED]) for c, found in samples.items() if c in wanted},
@@ -127,7 +124,7 @@ class LakeHistory:
             return max((first - at).days, (at - last).days, 0)
 
         nearest = sorted(sorted(days, reverse=True), key=distance)[:DAYS_CONSIDERED]
-        entries = gather(
+        entries = parallel_map(
             lambda day: ledger.entry(self.store, CANDLES.name, day), nearest, self.store.parallel_reads
         )
         return [day for day, e in zip(nearest, entries, strict=True) if e and e.published is not None]
@@ -135,11 +132,11 @@ class LakeHistory:
     def _fetched_by(self, run: MeasuredRun) -> int:
         versions = [
             version
-            for manifest in self.manifests(run.day).values()
-            for version in (manifest.accepted, manifest.candidate)
+            for _, feed in self.feeds(run.day)
+            for version in (feed.accepted, feed.candidate)
             if version is not None and run.started <= version.fetched_at <= run.ended
         ]
-        return sum(version.source.raw_bytes for version in versions)
+        return sum(version.raw_bytes for version in versions)
 
     def _warehouse_bytes(self, days: Collection[str]) -> int | None:
         """Bytes of the days' partitions in the embedded warehouse; BigQuery's are not asked for."""

@@ -121,7 +121,7 @@ class Backfills:
         refresher = Refresher(
             jobs,
             self._reader,
-            truth=lambda day: day_truth(self._store(), settings(), day),
+            truth=lambda day: day_truth(self._store(), day),
             launch=self._launch,
             cancel=self._cancel_in_dagster,
             stop_run=lambda run_id: stop_run(instance, run_id),

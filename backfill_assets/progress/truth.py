@@ -1,7 +1,7 @@
 """What the lake and the ledger say of a day, whatever Dagster says of its runs: pure reading, no Dagster.
 
-``day_truth`` judges, and is asked when a run of the day or of a neighbour has ended. ``calendar`` reads one
-summary and the ledger per day, for ranges of any length.
+``day_truth`` reads the day's own documents, when a run of the day or of a neighbour has ended. ``calendar``
+reads one summary and the ledger per day, for ranges of any length.
 """
 
 from __future__ import annotations
@@ -10,36 +10,37 @@ from collections import Counter
 
 from backfill_assets.automation.due import unpublished_tables
 from backfill_assets.days import day_range
-from backfill_assets.lake import documents, paths
-from backfill_assets.lake.gather import gather
+from backfill_assets.lake import paths
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.progress.model import CalendarDay, DayTruth, FeedVerdict, Outcome
-from backfill_assets.quality.day import JudgedFeed, judge
-from backfill_assets.report.month import DaySummary
-from backfill_assets.settings import Settings
+from backfill_assets.quality.settled import SettledFeed, load_day
+from backfill_assets.report.month import DaySummary, load_summary
 
 
-def day_truth(store: Store, settings: Settings, day: str) -> DayTruth:
-    """Judge the day. What its verdict lets through counts as published only when the ledger says so."""
-    judged = judge(store, day, settings.thresholds)
-    scores = judged.scores
-    outcome, reasons = _outcome(store, day, scores.state, {f.feed.data_type for f in judged.feeds})
+def day_truth(store: Store, day: str) -> DayTruth:
+    """The settled day. A day that its verdict lets through counts as published when the ledger says so."""
+    found = load_day(store, day)
+    if found is None:
+        return DayTruth(outcome="missing")
+    scores = found.scores
+    outcome, reasons = _outcome(store, day, scores.state, {f.feed.data_type for f in found.feeds})
     return DayTruth(
         outcome=outcome,
-        sealed=judged.sealed,
-        feeds=len(judged.feeds),
-        verdicts=dict(sorted(Counter(f.verdict.outcome for f in judged.feeds).items())),
+        sealed=found.is_sealed,
+        feeds=len(found.feeds),
+        verdicts=dict(sorted(Counter(f.verdict.outcome for f in found.feeds).items())),
         completeness=scores.completeness,
         quality=scores.quality,
         consistency=scores.consistency,
-        notable=tuple(_verdict(f) for f in judged.feeds if _is_notable(f)),
+        notable=tuple(_verdict(f) for f in found.feeds if _is_notable(f)),
         reasons=(*scores.reasons, *reasons),
     )
 
 
 def known_truth(store: Store, day: str) -> DayTruth:
-    """What the last run of the day has written of it, without judging; versions that wait are not known."""
-    summary, _ = documents.load(store, paths.day_summary(day), DaySummary)
+    """What the last run of the day has written of it; versions that wait are not known."""
+    summary = load_summary(store, day)
     if summary is None:
         return DayTruth(outcome="missing")
     outcome, reasons = _outcome(store, day, summary.state, _data_types(summary))
@@ -71,7 +72,7 @@ def calendar(store: Store, first: str, last: str) -> list[CalendarDay]:
     def of_day(day: str) -> CalendarDay:
         if paths.day_summary(day) not in stored:
             return CalendarDay(day=day, outcome="missing")
-        summary, _ = documents.load(store, paths.day_summary(day), DaySummary)
+        summary = load_summary(store, day)
         if summary is None:
             return CalendarDay(day=day, outcome="missing")
         return CalendarDay(
@@ -85,7 +86,7 @@ def calendar(store: Store, first: str, last: str) -> list[CalendarDay]:
             report=store.uri_of(paths.day_report(day)) if paths.day_report(day) in stored else None,
         )
 
-    return gather(of_day, day_range(first, last), store.parallel_reads)
+    return parallel_map(of_day, day_range(first, last), store.parallel_reads)
 
 
 def _data_types(summary: DaySummary) -> set[str]:
@@ -103,15 +104,15 @@ def _outcome(store: Store, day: str, verdict: str, data_types: set[str]) -> tupl
     return ("published" if verdict == "published" else "degraded"), ()
 
 
-def _is_notable(judged: JudgedFeed) -> bool:
-    return judged.verdict.outcome != "publish" or judged.manifest.candidate is not None
+def _is_notable(feed: SettledFeed) -> bool:
+    return feed.verdict.outcome != "publish" or feed.candidate is not None
 
 
-def _verdict(judged: JudgedFeed) -> FeedVerdict:
+def _verdict(feed: SettledFeed) -> FeedVerdict:
     return FeedVerdict(
-        feed=str(judged.feed),
-        outcome=judged.verdict.outcome,
-        accepted=judged.accepted is not None,
-        pending=judged.manifest.candidate is not None,
-        reasons=judged.verdict.reasons,
+        feed=str(feed.feed),
+        outcome=feed.verdict.outcome,
+        accepted=feed.accepted is not None,
+        pending=feed.candidate is not None,
+        reasons=feed.verdict.reasons,
     )

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from backfill_assets.days import shift
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
-from backfill_assets.lake.gather import gather
-from backfill_assets.lake.manifests import load_day_record, load_manifest
 from backfill_assets.lake.store import Store
 from backfill_assets.settings import HistorySettings
+
+if TYPE_CHECKING:
+    from backfill_assets.quality.settled import SettledDay
 
 #: Pairs (venue's symbol, canonical symbol).
 Symbols = Sequence[tuple[str, str]]
@@ -118,15 +120,12 @@ def add_days(
     return documents.update(store, paths.baseline(), Baseline, change) or Baseline()
 
 
-def accepted_rows(store: Store, day: str) -> dict[str, int]:
+def accepted_rows(day: SettledDay) -> dict[str, int]:
     """Rows of the day's accepted files by series; empty files are left out, as nothing is usual of them."""
-    record = load_day_record(store, day)
-    expected = [(Feed.parse(e.feed), e.symbols) for e in record.expected] if record else []
-    manifests = gather(lambda e: load_manifest(store, e[0], day), expected, store.parallel_reads)
     return {
-        series(feed, symbols): manifest.accepted.rows
-        for (feed, symbols), manifest in zip(expected, manifests, strict=True)
-        if manifest.accepted is not None and manifest.accepted.rows
+        series(f.feed, f.symbols): f.accepted.rows
+        for f in day.feeds
+        if f.accepted is not None and f.accepted.rows
     }
 
 

@@ -1,70 +1,149 @@
-"""What a verdict depends on besides the feed's own file: gathered from the lake, and stored with the verdict.
+"""What the verdicts of a day rest on besides the feeds' own files, and the context of each feed's verdict.
 
-The neighbours' ids, when the feed was owed, what is usual by the baseline, what other feeds of the day show.
-Reading belongs here and judging does not: a stored context and the profile give the same verdict again
-without the lake.
+The neighbours' ids, when the feed was owed, the rows that are usual by the baseline, duplicates of the file,
+what the day's other feeds show. Reading belongs here and judging does not: a stored context and the profile
+give the same verdict again without the lake.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from backfill_assets.days import end_us, shift, start_us
 from backfill_assets.feeds import Feed
-from backfill_assets.lake.gather import gather
-from backfill_assets.lake.manifests import FeedManifest, Version, load_manifest
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.manifests import DayRecord, FeedManifest, Version, read_manifest
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.baseline import Baseline, Symbols, load_baseline
-from backfill_assets.quality.listings import Owed, owed_on
-from backfill_assets.quality.profiles import profile_of
+from backfill_assets.quality.baseline import Baseline, load_baseline, notional_of_feeds
+from backfill_assets.quality.duplicate_files import Place, duplicates_of, index_of
+from backfill_assets.quality.listings import Owed, listings_on
+from backfill_assets.quality.profiles import FeedProfile, profile_of
+from backfill_assets.quality.rules import violations
+from backfill_assets.quality.scores import instruments_share
+from backfill_assets.quality.settled import Edges, SettledDay, load_settled
 from backfill_assets.quality.silences import JointSilence, joint_silences
 from backfill_assets.quality.spikes import spike_evidence
-from backfill_assets.quality.twins import Index, index_of, twins_of
-from backfill_assets.quality.verdict import Context, arrival_edges
+from backfill_assets.quality.verdict import RULES_VERSION, Context, arrival_edges
 from backfill_assets.settings import RowSettings, ThresholdSettings
+
+Symbols = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DayInputs:
+    """The documents of a day, read once, and a hash of everything that the day's document rests on."""
+
+    day: str
+    expected: Mapping[Feed, Symbols]
+    manifests: Mapping[Feed, FeedManifest]
+    #: The days before and after, as they are settled now.
+    before: SettledDay | None
+    after: SettledDay | None
+    hash: str
+
+    @property
+    def neighbours(self) -> tuple[str, str]:
+        """The edges of both."""
+        return (self.before.edges if self.before else "", self.after.edges if self.after else "")
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the files of both neighbours are final for every feed that they expect, too."""
+        for neighbour in (self.before, self.after):
+            if neighbour is None or neighbour.awaiting_export:
+                return False
+            if not all(f.edges.is_final for f in neighbour.feeds if f.feed in self.expected):
+                return False
+        return True
+
+
+def day_inputs(store: Store, record: DayRecord, rules: str) -> DayInputs:
+    """Read the documents of the recorded day."""
+    day = record.day
+    expected = {Feed.parse(e.feed): e.symbols for e in record.expected}
+    read = parallel_map(lambda feed: read_manifest(store, feed, day), expected, store.parallel_reads)
+    before, after = load_settled(store, shift(day, -1)), load_settled(store, shift(day, 1))
+    listings = [paths.instruments_manifest(e, day) for e in record.exchanges]
+    parts = [
+        f"{RULES_VERSION}:{rules}",
+        record.model_dump_json(exclude={"recorded_at"}),
+        *(digest for _, digest in read),
+        before.edges if before else "",
+        after.edges if after else "",
+        documents.digest(store, paths.baseline()),
+        *parallel_map(lambda path: documents.digest(store, path), listings, store.parallel_reads),
+    ]
+    return DayInputs(
+        day=day,
+        expected=expected,
+        manifests={feed: manifest for feed, (manifest, _) in zip(expected, read, strict=True)},
+        before=before,
+        after=after,
+        hash=hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16],
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the feeds of a day share, read once per day."""
+    """What the feeds of a day share."""
 
+    inputs: DayInputs
     #: When each feed was owed: listed, and known outages.
-    owed: dict[Feed, Owed]
+    owed: Mapping[Feed, Owed]
     baseline: Baseline
     #: Median rows of published days of the same weekday, of the feeds with enough of them.
-    usual_rows: dict[Feed, float]
-    #: What the lake holds of the day, by feed, and where each of its files lies.
-    manifests: dict[Feed, FeedManifest]
-    files: Index
-    joint_silences: dict[Feed, tuple[JointSilence, ...]]
-    limits: RowSettings
+    usual_rows: Mapping[Feed, float]
+    #: Median daily notional of each feed, 0 where unknown.
+    notional: tuple[float, ...]
+    #: Share of the expected symbols with exactly one instrument.
+    instruments: float | None
+    #: By exchange and either name of a symbol, (multiplier, inverse) where amounts are not base units.
+    contracts: Mapping[str, Mapping[str, tuple[float, bool]]]
+    #: By feed and content.
+    profiles: Mapping[tuple[Feed, str], FeedProfile]
+    places: Mapping[Feed, tuple[Place, ...]]
+    #: By content of the feed's versions, for which other places it is blamed.
+    duplicates: Mapping[Feed, dict[str, tuple[str, ...]]]
+    joint_silences: Mapping[Feed, tuple[JointSilence, ...]]
 
 
 def surroundings(
-    store: Store, expected: Sequence[tuple[Feed, Symbols]], day: str, thresholds: ThresholdSettings
+    store: Store, inputs: DayInputs, current: SettledDay | None, thresholds: ThresholdSettings
 ) -> Surroundings:
-    """Read what the contexts of the day's feeds, given with their symbols, are made of."""
-    feeds = [feed for feed, _ in expected]
-    owed, baseline = owed_on(store, feeds, day), load_baseline(store)
-    found = gather(lambda feed: load_manifest(store, feed, day), feeds, store.parallel_reads)
+    """Work out what the contexts of the day's feeds are made of; ``current`` is the day's document so far."""
+    day, expected = inputs.day, list(inputs.expected.items())
+    listings, baseline = listings_on(store, inputs.expected, day), load_baseline(store)
+    profiles = {
+        (feed, version.content): profile_of(version)
+        for feed, manifest in inputs.manifests.items()
+        for version in manifest.versions
+    }
+    owed = listings.owed
     windows = {feed: (o.window.start_us, o.window.end_us) for feed, o in owed.items()}
+    places = _places(inputs, profiles, current, thresholds.rows)
     return Surroundings(
+        inputs=inputs,
         owed=owed,
         baseline=baseline,
         usual_rows=baseline.usual_rows(day, expected, thresholds.history),
-        manifests=dict(zip(feeds, found, strict=True)),
-        files=index_of(found),
-        joint_silences=joint_silences(found, windows, thresholds.rows),
-        limits=thresholds.rows,
+        notional=tuple(notional_of_feeds(baseline, day, expected, thresholds.notional_days)),
+        instruments=instruments_share(list(inputs.expected), listings.listed),
+        contracts=listings.contracts,
+        profiles=profiles,
+        places=places,
+        duplicates=_duplicates(inputs, profiles, places, thresholds.rows),
+        joint_silences=joint_silences(_newest(inputs, profiles), windows, thresholds.rows),
     )
 
 
-def context_of(store: Store, feed: Feed, day: str, around: Surroundings) -> Context:
+def context_of(feed: Feed, around: Surroundings) -> Context:
     """The context of one feed's verdict."""
-    manifest = around.manifests[feed]
-    before, after = (load_manifest(store, feed, shift(day, days)) for days in (-1, 1))
-    owed = around.owed[feed]
+    owed, before, after = around.owed[feed], around.inputs.before, around.inputs.after
+    previous = before.feed(feed) if before else None
+    following = after.feed(feed) if after else None
     return Context(
         window_start_us=owed.window.start_us,
         window_end_us=owed.window.end_us,
@@ -72,31 +151,96 @@ def context_of(store: Store, feed: Feed, day: str, around: Surroundings) -> Cont
         symbol_windows=dict(owed.symbol_windows),
         outages=owed.window.outages,
         usual_rows=around.usual_rows.get(feed),
-        previous=_last_ids(before.accepted, feed, end_us(shift(day, -1))),
-        following=_first_ids(after.accepted, feed, start_us(shift(day, 1))),
-        twins=twins_of(manifest, around.files, (before, after), around.limits),
-        spikes=spike_evidence(store, feed, day, manifest),
+        previous=previous.edges.last_ids if previous else {},
+        following=following.edges.first_ids if following else {},
+        duplicates=around.duplicates[feed],
+        spikes=spike_evidence(around.inputs.manifests[feed]),
         joint_silences=around.joint_silences.get(feed, ()),
     )
 
 
-def _last_ids(before: Version | None, feed: Feed, border_us: int) -> dict[str, tuple[int, int]]:
-    if before is None:
-        return {}
-    profile = profile_of(before)
+def edges_of(feed: Feed, accepted: str | None, around: Surroundings) -> Edges:
+    """What the feed shows to the neighbours when this version counts."""
+    manifest = around.inputs.manifests[feed]
+    first_ids, last_ids = {}, {}
+    if accepted is not None:
+        profile = around.profiles[feed, accepted]
+        start, end = start_us(around.inputs.day), end_us(around.inputs.day)
+        for s in profile.symbols:
+            if s.id_min is not None and s.id_max is not None and s.numeric_ids == s.rows:
+                first, last = arrival_edges(profile, s, grouped=feed.is_grouped)
+                first_ids[s.dataset_symbol] = (s.id_min, first - start)
+                last_ids[s.dataset_symbol] = (s.id_max, end - last)
+    return Edges(
+        first_ids=first_ids,
+        last_ids=last_ids,
+        places=tuple(p for p in around.places[feed] if p.content in (accepted, _content(manifest.newest))),
+        is_final=accepted is not None or manifest.is_missing,
+    )
+
+
+def _newest(inputs: DayInputs, profiles: Mapping[tuple[Feed, str], FeedProfile]) -> dict[Feed, FeedProfile]:
     return {
-        s.dataset_symbol: (s.id_max, border_us - arrival_edges(profile, s, grouped=feed.is_grouped)[1])
-        for s in profile.symbols
-        if s.id_max is not None and s.numeric_ids == s.rows
+        feed: profiles[feed, manifest.newest.content]
+        for feed, manifest in inputs.manifests.items()
+        if manifest.newest is not None
     }
 
 
-def _first_ids(after: Version | None, feed: Feed, border_us: int) -> dict[str, tuple[int, int]]:
-    if after is None:
-        return {}
-    profile = profile_of(after)
-    return {
-        s.dataset_symbol: (s.id_min, arrival_edges(profile, s, grouped=feed.is_grouped)[0] - border_us)
-        for s in profile.symbols
-        if s.id_min is not None and s.numeric_ids == s.rows
-    }
+def _content(version: Version | None) -> str | None:
+    return version.content if version is not None else None
+
+
+def _place(feed: Feed, day: str, version: Version, profile: FeedProfile, limits: RowSettings) -> Place:
+    return Place(
+        feed=str(feed),
+        day=day,
+        content=version.content,
+        raw_sha256=version.source.raw_sha256,
+        is_sound=not violations(profile, limits, grouped=feed.is_grouped),
+    )
+
+
+def _places(
+    inputs: DayInputs,
+    profiles: Mapping[tuple[Feed, str], FeedProfile],
+    current: SettledDay | None,
+    limits: RowSettings,
+) -> dict[Feed, tuple[Place, ...]]:
+    """Of each feed the newest version and the one that has counted so far, if they have rows."""
+    found = {}
+    for feed, manifest in inputs.manifests.items():
+        settled = current.feed(feed) if current else None
+        counted = settled.accepted.content if settled and settled.accepted else None
+        shown = (counted, _content(manifest.newest))
+        wanted = [v for v in manifest.versions if v.content in shown and v.rows]
+        found[feed] = tuple(_place(feed, inputs.day, v, profiles[feed, v.content], limits) for v in wanted)
+    return found
+
+
+def _duplicates(
+    inputs: DayInputs,
+    profiles: Mapping[tuple[Feed, str], FeedProfile],
+    places: Mapping[Feed, tuple[Place, ...]],
+    limits: RowSettings,
+) -> dict[Feed, dict[str, tuple[str, ...]]]:
+    same_day = index_of(place for of_feed in places.values() for place in of_feed)
+    neighbours = [settled for settled in (inputs.before, inputs.after) if settled is not None]
+    found: dict[Feed, dict[str, tuple[str, ...]]] = {}
+    for feed, manifest in inputs.manifests.items():
+        settled = [s for neighbour in neighbours if (s := neighbour.feed(feed)) is not None]
+        beside = index_of(place for s in settled for place in s.edges.places)
+        found[feed] = {
+            version.content: blamed
+            for version in manifest.versions
+            if version.rows
+            and (version.content in same_day or version.source.raw_sha256 in same_day or beside)
+            and (
+                blamed := duplicates_of(
+                    _place(feed, inputs.day, version, profiles[feed, version.content], limits),
+                    same_day,
+                    beside,
+                )
+            )
+        }
+    return found

@@ -6,6 +6,7 @@ states can. They are kept for the base timeframe, run by run; larger buckets fol
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,12 +14,8 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
 from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_MINUTE, MICROSECONDS_PER_SECOND
-from backfill_assets.feeds import Feed
-from backfill_assets.lake import documents, paths
-from backfill_assets.lake.store import Store
 from backfill_assets.quality.completeness import EvidenceClass
 from backfill_assets.quality.profiles import SymbolProfile
 from backfill_assets.settings import TIMEFRAMES
@@ -41,21 +38,11 @@ Codes = npt.NDArray[np.uint8]
 MINUTES: Final = MICROSECONDS_PER_DAY // MICROSECONDS_PER_MINUTE
 
 Range = tuple[int, int]
-Runs = tuple[tuple[State, int], ...]
 
-
-class CoverageRecord(BaseModel):
-    """States of a feed's minutes by canonical symbol, as runs (state, minutes) that add up to a day."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    feed: str
-    day: str
-    #: Hash of everything that the states rest on.
-    inputs: str
-    symbols: dict[str, Runs]
-    #: Minutes whose high or low an unconfirmed spike has set, by canonical symbol.
-    flagged: dict[str, tuple[int, ...]] = {}
+#: How a run of minutes is written: the letter of its state, and how many minutes it has.
+_LETTERS: Final = dict(zip(STATES, "ptegmu", strict=True))
+_BY_LETTER: Final = {letter: state for state, letter in _LETTERS.items()}
+_RUN: Final = re.compile(r"([a-z])(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,24 +150,20 @@ def states_of(codes: Codes) -> tuple[State, ...]:
     return tuple(STATES[code] for code in codes.tolist())
 
 
-def encode(states: Sequence[State]) -> Runs:
-    """States as runs."""
-    return tuple((state, sum(1 for _ in run)) for state, run in groupby(states))
+def encode(states: Iterable[State]) -> str:
+    """States as text, run by run: ``m600t840``."""
+    return "".join(f"{_LETTERS[state]}{sum(1 for _ in run)}" for state, run in groupby(states))
 
 
-def decode(runs: Runs) -> Codes:
-    """Runs as codes, one per minute."""
+def runs_of(text: str) -> list[tuple[State, int]]:
+    """The runs of an encoded text: state, and how many minutes."""
+    return [(_BY_LETTER[letter], int(length)) for letter, length in _RUN.findall(text)]
+
+
+def decode(text: str) -> Codes:
+    """An encoded text as codes, one per minute."""
+    runs = runs_of(text)
     return np.repeat(codes_of(state for state, _ in runs), [length for _, length in runs])
-
-
-def load_coverage(store: Store, feed: Feed, day: str) -> CoverageRecord | None:
-    """Return the feed's states; None if they were never made."""
-    return documents.load(store, paths.coverage(feed, day), CoverageRecord)[0]
-
-
-def save_coverage(store: Store, feed: Feed, record: CoverageRecord) -> None:
-    """Keep the states in place of earlier ones."""
-    documents.update(store, paths.coverage(feed, record.day), CoverageRecord, lambda _: record)
 
 
 def _together(codes: Codes, step: int) -> Codes:

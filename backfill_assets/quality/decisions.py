@@ -1,8 +1,8 @@
-"""Approving a version that judging would leave out, and withdrawing one that counts: what people do by hand.
+"""Approving a version that its verdict leaves out, and withdrawing one that counts: what people do by hand.
 
-``approvals`` says what a decision means, ``day`` acts on it whenever it judges. Here a decision is checked
-and written down, and the day judged at once, with its neighbours, whose verdicts may rest on it. Publishing
-asks the verdicts by itself, so the day has only to be run.
+``lake.evidence`` says what a decision is, ``selection`` what it means for a version. Here it is checked
+and written down, and the day settled at once. Publishing reads what was settled, so the day has only to be
+run.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from backfill_assets.days import utc_now
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import Feed
-from backfill_assets.lake.manifests import Version, update_manifest
+from backfill_assets.lake.evidence import Approval, Retraction
+from backfill_assets.lake.manifests import FeedManifest, update_manifest
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.approvals import Approval, Retraction, add_decision
-from backfill_assets.quality.day import JudgedFeed, judge, judge_with_neighbours
+from backfill_assets.quality.measures import load_measures
+from backfill_assets.quality.settle import settle
+from backfill_assets.quality.settled import HeldVersion, SettledFeed, day_of, load_settled
 from backfill_assets.quality.verdict import rules_hash
 from backfill_assets.settings import ThresholdSettings
 
@@ -31,9 +33,9 @@ class Decided:
     feed: str
     day: str
     #: The version that was approved or withdrawn.
-    version: Version
+    version: HeldVersion
     #: What counts now; null if nothing does.
-    accepted: Version | None
+    accepted: HeldVersion | None
     #: State of the day, after.
     day_state: str
 
@@ -64,17 +66,16 @@ def approve(
         The day was never run, the feed is none of it, nothing is pending, or there is no reason.
     """
     why = _checked(reason)
-    feeds = [f for f in _feeds(store, day, feed, thresholds) if f.manifest.candidate is not None]
+    feeds = [f for f in _feeds(store, day, feed) if f.candidate is not None]
     if not feeds:
         msg = f"nothing is pending of {feed or 'any feed'} on {day}: there is no version to approve"
         raise PermanentFailure(msg)
-    versions = {f.feed: f.manifest.candidate for f in feeds}
+    versions = [f.candidate for f in feeds if f.candidate is not None]
     rules = rules_hash(thresholds)
-    for decided, version in versions.items():
-        if version is not None:
-            approval = Approval(content=version.content, rules=rules, reason=why, approved_at=utc_now())
-            _decide(store, decided, day, approval)
-    return _after(store, day, feeds, [v for v in versions.values() if v is not None], thresholds)
+    for decided, version in zip(feeds, versions, strict=True):
+        approval = Approval(content=version.content, rules=rules, reason=why, approved_at=utc_now())
+        _decide(store, decided.feed, day, approval)
+    return _after(store, day, feeds, versions, thresholds)
 
 
 def retract(store: Store, day: str, feed: str, reason: str, thresholds: ThresholdSettings) -> Decided:
@@ -88,7 +89,7 @@ def retract(store: Store, day: str, feed: str, reason: str, thresholds: Threshol
         The day was never run, the feed is none of it or has nothing accepted, or there is no reason.
     """
     why = _checked(reason)
-    (found,) = _feeds(store, day, feed, thresholds)
+    (found,) = _feeds(store, day, feed)
     version = found.accepted
     if version is None:
         msg = f"nothing of {feed} is accepted on {day}: there is no version to retract"
@@ -99,9 +100,10 @@ def retract(store: Store, day: str, feed: str, reason: str, thresholds: Threshol
 
 
 def _decide(store: Store, feed: Feed, day: str, decision: Approval | Retraction) -> None:
-    # In this order: a mark without a decision costs a read, a decision without the mark would go unread.
-    update_manifest(store, feed, day, lambda m: m.model_copy(update={"decided": True}))
-    add_decision(store, feed, day, decision)
+    def change(manifest: FeedManifest) -> FeedManifest:
+        return manifest.model_copy(update={"decisions": (*manifest.decisions, decision)})
+
+    update_manifest(store, feed, day, change)
 
 
 def _checked(reason: str) -> str:
@@ -111,15 +113,15 @@ def _checked(reason: str) -> str:
     return " ".join(reason.split())
 
 
-def _feeds(store: Store, day: str, feed: str | None, thresholds: ThresholdSettings) -> list[JudgedFeed]:
+def _feeds(store: Store, day: str, feed: str | None) -> list[SettledFeed]:
     """The day's feeds, or the one that is named."""
-    judged = judge(store, day, thresholds)
-    if judged.record is None:
+    settled = load_settled(store, day)
+    if settled is None:
         msg = f"nothing is recorded of {day}: run the day first"
         raise PermanentFailure(msg)
-    found = [f for f in judged.feeds if feed in (None, str(f.feed))]
+    found = [f for f in settled.feeds if feed in (None, str(f.feed))]
     if feed is not None and not found:
-        known = ", ".join(sorted(str(f.feed) for f in judged.feeds))
+        known = ", ".join(sorted(str(f.feed) for f in settled.feeds))
         msg = f"{feed} is no feed of {day}: choose from {known}"
         raise PermanentFailure(msg)
     return found
@@ -128,13 +130,14 @@ def _feeds(store: Store, day: str, feed: str | None, thresholds: ThresholdSettin
 def _after(
     store: Store,
     day: str,
-    feeds: Sequence[JudgedFeed],
-    versions: Sequence[Version],
+    feeds: Sequence[SettledFeed],
+    versions: Sequence[HeldVersion],
     thresholds: ThresholdSettings,
 ) -> list[Decided]:
-    judged = judge_with_neighbours(store, day, thresholds)
-    now = {f.feed: f.accepted for f in judged.feeds}
+    settled = settle(store, day, thresholds)
+    now = {f.feed: f.accepted for f in settled.feeds}
+    state = day_of(settled, load_measures(store, day)).scores.state
     return [
-        Decided(str(f.feed), day, version, now[f.feed], judged.scores.state)
+        Decided(str(f.feed), day, version, now[f.feed], state)
         for f, version in zip(feeds, versions, strict=True)
     ]

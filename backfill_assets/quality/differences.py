@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from backfill_assets.quality.restatement import Largest, Restatement
+from backfill_assets.lake.evidence import Largest, Restatement
 
 if TYPE_CHECKING:
     import numpy as np

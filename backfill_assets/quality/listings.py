@@ -5,19 +5,28 @@ Separate from ``context``, which gathers this and more, because it reads another
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us
 from backfill_assets.feeds import Feed
-from backfill_assets.lake.gather import gather
 from backfill_assets.lake.listing import load_instruments, read_table
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.window import Range, Window, clipped
 
-_LISTING: Final = ["dataset_symbol", "available_since", "listing", "available_to", "expiry"]
+_LISTING: Final = [
+    "dataset_symbol",
+    "available_since",
+    "listing",
+    "available_to",
+    "expiry",
+    "instrument_id",
+    "contract_multiplier",
+    "inverse",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +38,51 @@ class Owed:
 
 
 @dataclass(frozen=True, slots=True)
+class Listings:
+    """What the day's instruments say.
+
+    Attributes
+    ----------
+    owed
+        When each feed was owed.
+    listed
+        (exchange, data set symbol) of every row.
+    contracts
+        By exchange and either name of a symbol, (multiplier, inverse) of those whose amounts are not base
+        units.
+    """
+
+    owed: Mapping[Feed, Owed]
+    listed: Sequence[tuple[str, str]]
+    contracts: Mapping[str, Mapping[str, tuple[float, bool]]]
+
+
+@dataclass(frozen=True, slots=True)
 class _Listings:
     """What is known of an exchange: windows by data set symbol (None: no instruments), and outages."""
 
     windows: Mapping[str, Range] | None
     outages: tuple[Range, ...]
+    listed: tuple[str, ...] = ()
+    contracts: Mapping[str, tuple[float, bool]] = field(default_factory=dict)
 
 
-def owed_on(store: Store, feeds: Sequence[Feed], day: str) -> dict[Feed, Owed]:
-    """Read when each feed was owed.
+def listings_on(store: Store, feeds: Iterable[Feed], day: str) -> Listings:
+    """Read the day's instruments of the feeds' exchanges.
 
     A feed whose symbol the day's instruments lack is not listed as far as anybody knows. In a lake without
     the day's instruments every feed is taken to be listed all day, which is the strictest.
     """
+    feeds = list(feeds)
     exchanges = sorted({feed.exchange for feed in feeds})
-    found = gather(lambda exchange: _listings(store, exchange, day), exchanges, store.parallel_reads)
+    found = parallel_map(lambda exchange: _listings(store, exchange, day), exchanges, store.parallel_reads)
     known = dict(zip(exchanges, found, strict=True))
-    return {feed: _owed(feed, known[feed.exchange], (start_us(day), end_us(day))) for feed in feeds}
+    whole = (start_us(day), end_us(day))
+    return Listings(
+        owed={feed: _owed(feed, known[feed.exchange], whole) for feed in feeds},
+        listed=[(exchange, symbol) for exchange, one in known.items() for symbol in one.listed],
+        contracts={exchange: one.contracts for exchange, one in known.items()},
+    )
 
 
 def _owed(feed: Feed, known: _Listings, day: Range) -> Owed:
@@ -63,13 +100,24 @@ def _listings(store: Store, exchange: str, day: str) -> _Listings:
         return _Listings(None, ())
     start, end = start_us(day), end_us(day)
     windows: dict[str, Range] = {}
-    for row in read_table(store, manifest).select(_LISTING).to_pylist():
+    rows = read_table(store, manifest).select(_LISTING).to_pylist()
+    for row in rows:
         opened, closed = _times(row, "available_since", "listing"), _times(row, "available_to", "expiry")
         window = (max([start, *opened]), min([end, *closed]))
         # Listed twice on the day: from the first listing to the end of the last.
         other = windows.get(row["dataset_symbol"], window)
         windows[row["dataset_symbol"]] = (min(window[0], other[0]), max(window[1], other[1]))
-    return _Listings(windows, tuple((outage.start_us, outage.end_us) for outage in manifest.outages))
+    outages = tuple((outage.start_us, outage.end_us) for outage in manifest.outages)
+    return _Listings(windows, outages, tuple(row["dataset_symbol"] for row in rows), _contracts(rows))
+
+
+def _contracts(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, bool]]:
+    found = {}
+    for row in rows:
+        contract = (row["contract_multiplier"] or 1.0, bool(row["inverse"]))
+        if contract != (1.0, False):
+            found[row["instrument_id"].upper()] = found[row["dataset_symbol"]] = contract
+    return found
 
 
 def _times(row: Mapping[str, Any], *columns: str) -> list[int]:

@@ -7,16 +7,9 @@ bounded, their counts are not.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from typing import Any, Final
-
 from pydantic import BaseModel, ConfigDict
 
 from backfill_assets.lake.manifests import Version
-
-#: Profiles kept as they were parsed: three days of a large universe; each is some 50 kB.
-_KEPT: Final = 512
 
 
 class _Frozen(BaseModel):
@@ -183,32 +176,12 @@ class FeedProfile(_Frozen):
     #: In order of ``dataset_symbol``.
     symbols: tuple[SymbolProfile, ...]
 
-
-_parsed: OrderedDict[int, tuple[dict[str, Any], FeedProfile]] = OrderedDict()
-_parsing: Final = threading.Lock()
+    @property
+    def has_numeric_ids(self) -> bool:
+        """Whether every row of every symbol has an integer id."""
+        return all(s.numeric_ids == s.rows for s in self.symbols)
 
 
 def profile_of(version: Version) -> FeedProfile:
-    """The version's profile; judging asks for the same ones many times, so they are parsed once.
-
-    Known by the very object that a version carries, which documents share as long as they are the same.
-    """
-    content = version.profile
-    with _parsing:
-        known = _parsed.get(id(content))
-        if known is not None and known[0] is content:
-            _parsed.move_to_end(id(content))
-            return known[1]
-    profile = FeedProfile.model_validate(content)
-    with _parsing:
-        # The entry holds its key's object, so no other can have that id while it is here.
-        _parsed[id(content)] = (content, profile)
-        if len(_parsed) > _KEPT:
-            _parsed.popitem(last=False)
-    return profile
-
-
-def forget_profiles() -> None:
-    """Give back what parsed profiles hold, as ``documents.forget`` does."""
-    with _parsing:
-        _parsed.clear()
+    """The version's profile."""
+    return FeedProfile.model_validate(version.profile)

@@ -4,7 +4,7 @@ A hard rule quarantines a feed by one broken row, because it means that the file
 A score falls from 1 to 0 as the rate of broken rows rises to the rule's limit:
 ``clip(1 - max(0, broken - excused) / max(rows, minimum_rows) / limit, 0, 1)``. The feed's quality is the
 lowest score. The floor of 100,000 rows keeps one bad row from condemning a small feed. What is odd and may
-still be true only warns; the sentences are in ``remarks``.
+still be true only warns; the sentences are in ``warnings``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND
+from backfill_assets.lake.evidence import SpikeEvidence
 from backfill_assets.quality.profiles import FeedProfile
-from backfill_assets.quality.remarks import grid_is_stale, remarks, seconds
-from backfill_assets.quality.spikes import SpikeEvidence, refuted_rows
+from backfill_assets.quality.spikes import refuted_rows
+from backfill_assets.quality.warnings import grid_is_stale, row_warnings, seconds
 from backfill_assets.settings import RowSettings
 
 
@@ -98,7 +99,7 @@ def quality(
         score=scores[worst] if profile.rows else None,
         counts=counts,
         violations=violations(profile, limits, grouped=grouped),
-        warnings=remarks(profile, limits, grouped=grouped, spikes=spikes),
+        warnings=row_warnings(profile, limits, grouped=grouped, spikes=spikes),
         worst=worst if scores[worst] < 1 else None,
     )
 

@@ -1,4 +1,4 @@
-"""Columns of the quality table: one row per expected feed and day, and how a judged day becomes rows."""
+"""Columns of the quality table: one row per expected feed and day, and how a settled day becomes rows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Final
 import pyarrow as pa
 
 from backfill_assets.columns import Column, arrow_schema
-from backfill_assets.quality.day import JudgedDay, JudgedFeed
 from backfill_assets.quality.scores import Overall
+from backfill_assets.quality.settled import Day, SettledFeed
 
 QUALITY_COLUMNS: Final = (
     Column("date", "DATE", "UTC day of the feed's file.", required=True),
@@ -57,26 +57,30 @@ QUALITY_COLUMNS: Final = (
 QUALITY_SCHEMA: Final = arrow_schema(QUALITY_COLUMNS)
 
 
-def quality_rows(judged: JudgedDay, overall: Overall | None = None) -> pa.Table:
+def quality_rows(found: Day, overall: Overall | None = None) -> pa.Table:
     """One row of ``QUALITY_SCHEMA`` per expected feed, ordered by feed; ``overall`` as far as it is known."""
-    rows = [_row(judged, index, overall) for index in range(len(judged.feeds))]
-    return pa.Table.from_pylist(rows, schema=QUALITY_SCHEMA)
+    return pa.Table.from_pylist(quality_values(found, overall), schema=QUALITY_SCHEMA)
 
 
-def _row(judged: JudgedDay, index: int, overall: Overall | None) -> dict[str, object]:
-    feed: JudgedFeed = judged.feeds[index]
-    verdict, scores = feed.verdict, judged.scores
+def quality_values(found: Day, overall: Overall | None = None) -> list[dict[str, object]]:
+    """The values of ``quality_rows``: equal values make equal rows."""
+    return [_row(found, index, overall) for index in range(len(found.feeds))]
+
+
+def _row(found: Day, index: int, overall: Overall | None) -> dict[str, object]:
+    feed: SettledFeed = found.feeds[index]
+    verdict, scores = feed.verdict, found.scores
     canonical = sorted({name for _, name in feed.symbols})
     return {
-        "date": date.fromisoformat(judged.day),
+        "date": date.fromisoformat(found.day),
         "exchange": feed.feed.exchange,
         "symbol": canonical[0] if len(canonical) == 1 else feed.feed.dataset_symbol,
         "data_type": feed.feed.data_type,
         "dataset_symbol": feed.feed.dataset_symbol,
         "verdict": verdict.outcome,
         "published": feed.accepted is not None and scores.state != "held",
-        "sealed": judged.sealed,
-        "pending": feed.manifest.candidate is not None,
+        "sealed": found.is_sealed,
+        "pending": feed.candidate is not None,
         "approved": feed.approval is not None,
         "approval_reason": feed.approval.reason if feed.approval else None,
         "restatement": feed.restatement_summary,

@@ -13,12 +13,29 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from backfill_assets.feeds import Feed
-from backfill_assets.quality.consistency import COMPARED
+from backfill_assets.feeds import DATA_TYPES, Feed
 from backfill_assets.quality.verdict import Verdict
 from backfill_assets.settings import OverallSettings, ThresholdSettings
 
 DayState = Literal["published", "degraded", "held", "missing"]
+
+
+class DayLimits(BaseModel):
+    """The thresholds of a day's scores, as its document keeps them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    day_completeness: float
+    day_quality: float
+    day_consistency: float
+    hold_below: float
+    strict: bool
+    notional_weight: float
+
+    @classmethod
+    def of(cls, thresholds: ThresholdSettings) -> DayLimits:
+        """Those of the settings."""
+        return cls(**{name: getattr(thresholds, name) for name in cls.model_fields})
 
 
 class DayScores(BaseModel):
@@ -69,7 +86,7 @@ def feed_weights(notional: Sequence[float], notional_weight: float) -> tuple[flo
 def judge_day(
     verdicts: Sequence[Verdict],
     accepted: Sequence[bool],
-    thresholds: ThresholdSettings,
+    thresholds: ThresholdSettings | DayLimits,
     *,
     consistencies: Sequence[float | None] = (),
     notional: Sequence[float] = (),
@@ -96,7 +113,7 @@ def judge_day(
     # Ones instead of nths where all weigh alike: a score at its threshold must not be lifted by rounding.
     summed = weights if math.fsum(known) > 0 else (1.0,) * len(verdicts)
     taken = [i for i, is_accepted in enumerate(accepted) if is_accepted]
-    compared = [i for i in taken if Feed.parse(verdicts[i].feed).data_type in COMPARED]
+    compared = [i for i in taken if DATA_TYPES[Feed.parse(verdicts[i].feed).data_type].makes_candles]
     scores = {
         "completeness": _mean([v.completeness for v in verdicts], summed),
         "quality": _mean([_quality(verdicts[i]) for i in taken], [summed[i] for i in taken]),
@@ -187,7 +204,7 @@ def _quality(verdict: Verdict) -> float | None:
     return 1.0 if proven_empty else verdict.quality
 
 
-def _too_low(scores: dict[str, float | None], thresholds: ThresholdSettings) -> list[str]:
+def _too_low(scores: dict[str, float | None], thresholds: ThresholdSettings | DayLimits) -> list[str]:
     limits = {
         "completeness": thresholds.day_completeness,
         "quality": thresholds.day_quality,

@@ -6,14 +6,14 @@ the capture stood still, or the venue did. Which of them it was, files cannot te
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 
 from pydantic import BaseModel, ConfigDict
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND
 from backfill_assets.feeds import Feed
-from backfill_assets.lake.manifests import FeedManifest, Version
+from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.settings import RowSettings
 
 Range = tuple[int, int]
@@ -30,18 +30,22 @@ class JointSilence(BaseModel):
 
 
 def joint_silences(
-    manifests: Iterable[FeedManifest], windows: Mapping[Feed, Range], limits: RowSettings
+    newest: Mapping[Feed, FeedProfile], windows: Mapping[Feed, Range], limits: RowSettings
 ) -> dict[Feed, tuple[JointSilence, ...]]:
     """The joint silences of every feed that takes part in one.
 
-    Judged are each venue's feeds of trades of one symbol with ``joint_silence_rows`` rows or more, by their
-    newest versions; the edges of a feed's window count as silences.
+    Only feeds of trades of one symbol with ``joint_silence_rows`` rows or more take part; the edges of a
+    feed's window count as silences.
+
+    Parameters
+    ----------
+    newest
+        The profiles of the newest versions.
     """
     venues: dict[str, dict[Feed, list[Range]]] = {}
-    for manifest in manifests:
-        feed, version = Feed.parse(manifest.feed), manifest.current
-        if feed.data_type == "trades" and version is not None and version.rows >= limits.joint_silence_rows:
-            silent = _silences(version, windows[feed])
+    for feed, profile in newest.items():
+        if feed.type.has_trades and profile.rows >= limits.joint_silence_rows:
+            silent = _silences(profile, windows[feed])
             if silent is not None:
                 venues.setdefault(feed.exchange, {})[feed] = silent
     found: dict[Feed, tuple[JointSilence, ...]] = {}
@@ -60,14 +64,12 @@ def joint_silences(
     return found
 
 
-def _silences(version: Version, window: Range) -> list[Range] | None:
+def _silences(profile: FeedProfile, window: Range) -> list[Range] | None:
     """The silences of a file of one symbol, in order of time; None for other files."""
-    symbols, first, last = (
-        version.profile[name] for name in ("symbols", "first_local_timestamp_us", "last_local_timestamp_us")
-    )
-    if len(symbols) != 1:
+    first, last = profile.first_local_timestamp_us, profile.last_local_timestamp_us
+    if len(profile.symbols) != 1 or first is None or last is None:
         return None
-    inner = [(gap["start_us"], gap["end_us"]) for gap in symbols[0]["gaps"]]
+    inner = [(gap.start_us, gap.end_us) for gap in profile.symbols[0].gaps]
     return [(a, b) for a, b in ((window[0], first), *inner, (last, window[1])) if a < b]
 
 

@@ -14,6 +14,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from backfill_assets.feeds import Feed
+from backfill_assets.lake.evidence import SpikeEvidence
 from backfill_assets.quality.completeness import (
     Completeness,
     CompletenessState,
@@ -23,13 +24,12 @@ from backfill_assets.quality.completeness import (
     over_nothing,
     without_rows,
 )
+from backfill_assets.quality.completeness_messages import collapse_warnings, loss_reasons, loss_warnings
 from backfill_assets.quality.estimates import thinning_score, usual_share
-from backfill_assets.quality.losses import collapse_warnings, loss_reasons, loss_warnings
 from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
-from backfill_assets.quality.remarks import joint_warnings
 from backfill_assets.quality.rules import Quality, quality
 from backfill_assets.quality.silences import JointSilence
-from backfill_assets.quality.spikes import SpikeEvidence
+from backfill_assets.quality.warnings import joint_warnings
 from backfill_assets.quality.window import Window, clipped
 from backfill_assets.settings import ThresholdSettings
 
@@ -62,7 +62,7 @@ class Context(BaseModel):
     previous: dict[str, tuple[int, int]] = {}
     following: dict[str, tuple[int, int]] = {}
     #: By content of the feed's versions: where the same file lies, too, and what others saw of its spikes.
-    twins: dict[str, tuple[str, ...]] = {}
+    duplicates: dict[str, tuple[str, ...]] = {}
     spikes: dict[str, SpikeEvidence] = {}
     joint_silences: tuple[JointSilence, ...] = ()
     #: Why the version does not count though its rows are good: it was retracted, or restates too much.
@@ -141,15 +141,19 @@ def judge_feed(
     profile: FeedProfile,
     context: Context,
     thresholds: ThresholdSettings,
+    rules: str = "",
 ) -> Verdict:
-    """Judge one version of one feed; a grouped file is as complete as its worst symbol with rows."""
+    """Judge one version of one feed; a grouped file is as complete as its worst symbol with rows.
+
+    ``rules`` is the hash of the thresholds, where the caller has it.
+    """
     sound = quality(profile, thresholds.rows, grouped=feed.is_grouped, spikes=context.spikes.get(content))
     share = usual_share(profile.rows, context.usual_rows, context.window)
     thinning = thinning_score(share, thresholds)
     per_symbol = _per_symbol(feed, day, profile, context, thresholds, thinning)
     whole = min(per_symbol, key=_strength)
-    twins = context.twins.get(content, ())
-    same = (f"the same file as {' and '.join(twins)}",) if twins else ()
+    duplicates = context.duplicates.get(content, ())
+    same = (f"the same file as {' and '.join(duplicates)}",) if duplicates else ()
     reasons = (
         *same,
         *sound.violations,
@@ -166,7 +170,7 @@ def judge_feed(
         feed=str(feed),
         day=day,
         content=content,
-        rules=rules_hash(thresholds),
+        rules=rules or rules_hash(thresholds),
         outcome=outcome,
         completeness=whole.score,
         completeness_state=whole.state,

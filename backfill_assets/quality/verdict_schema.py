@@ -1,4 +1,4 @@
-"""A judged day as a frame, and the pandera schemas that say which of its feeds fall short.
+"""A settled day as a frame, and the pandera schemas that say which of its feeds fall short.
 
 ``completeness``, ``quality`` and ``consistency`` are asset checks of their own; a feed falls short in one of
 them where its score is below 1 by loss, by broken rows or by candles that differ, or where it has none.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from backfill_assets.quality.day import JudgedDay
+from backfill_assets.quality.settled import Day
 from backfill_assets.settings import ThresholdSettings
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DEFAULTS: Final = ThresholdSettings()
 
 
-def verdict_frame(judged: JudgedDay) -> pl.DataFrame:
+def verdict_frame(found: Day) -> pl.DataFrame:
     """One row per feed: feed, data type, outcome, scores, state, weight, whether it counts, and reasons."""
     import polars as pl
 
@@ -39,7 +39,7 @@ def verdict_frame(judged: JudgedDay) -> pl.DataFrame:
                 "reasons": "; ".join((*feed.verdict.reasons, *feed.verdict.warnings)),
             }
             for feed, consistency, weight in zip(
-                judged.feeds, judged.scores.consistencies, judged.scores.weights, strict=True
+                found.feeds, found.scores.consistencies, found.scores.weights, strict=True
             )
         ],
         schema={

@@ -7,7 +7,7 @@ again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,13 +15,12 @@ import pyarrow as pa
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, start_us
 from backfill_assets.feeds import Feed
-from backfill_assets.lake.manifests import Version
-from backfill_assets.quality.approvals import Approval
-from backfill_assets.quality.coverage import CoverageRecord
-from backfill_assets.quality.day import JudgedFeed
+from backfill_assets.lake.evidence import Approval, Restatement
+from backfill_assets.lake.manifests import FeedManifest
+from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.profiles import FeedProfile, Hole, profile_of
-from backfill_assets.quality.restatement import Restatement
 from backfill_assets.quality.rules import quality, row_rules, rule_score
+from backfill_assets.quality.settled import SettledFeed
 from backfill_assets.quality.verdict import Verdict
 from backfill_assets.report.gaps import GapLine, gap_lines
 from backfill_assets.report.minutes import (
@@ -29,7 +28,7 @@ from backfill_assets.report.minutes import (
     Mark,
     Minutes,
     minutes_of,
-    of_coverage,
+    of_states,
     of_version,
     uniform,
 )
@@ -98,10 +97,10 @@ class FeedReport:
     candles: dict[str, tuple[Candle, ...]]
 
 
-def candles_by_market(table: pa.Table) -> dict[Market, dict[str, tuple[Candle, ...]]]:
-    """Candles of a table of ``CANDLE_SCHEMA`` by market and timeframe."""
+def candles_by_market(tables: Iterable[pa.Table]) -> dict[Market, dict[str, tuple[Candle, ...]]]:
+    """Candles of tables of ``CANDLE_SCHEMA`` by market and timeframe."""
     found: dict[Market, dict[str, list[Candle]]] = {}
-    for (exchange, symbol, timeframe), candle in _rows(table):
+    for (exchange, symbol, timeframe), candle in (row for table in tables for row in _rows(table)):
         found.setdefault((exchange, symbol), {}).setdefault(timeframe, []).append(candle)
     return {market: {name: tuple(c) for name, c in frames.items()} for market, frames in found.items()}
 
@@ -115,28 +114,28 @@ def _rows(table: pa.Table) -> list[tuple[tuple[str, str, str], Candle]]:
 
 
 def feed_report(
-    judged: JudgedFeed,
+    settled: SettledFeed,
+    manifest: FeedManifest,
     day: str,
     thresholds: ThresholdSettings,
     candles: Mapping[Market, dict[str, tuple[Candle, ...]]],
-    coverage: CoverageRecord | None,
+    states: FeedMinutes | None,
     published: str,
 ) -> FeedReport:
     """Everything about one feed; ``candles`` are those of the whole day."""
-    feed, verdict = judged.feed, judged.verdict
-    version = _judged_version(judged)
+    feed, verdict = settled.feed, settled.verdict
+    version = manifest.version(verdict.content)
     profile = profile_of(version) if version else None
-    names = sorted({name for _, name in judged.symbols})
+    names = sorted({name for _, name in settled.symbols})
     symbol = names[0] if len(names) == 1 else feed.dataset_symbol
-    accepted = judged.accepted is not None
-    of_trades = feed.data_type == "trades"
-    series = candles.get((feed.exchange, symbol), {}) if accepted and of_trades else {}
+    accepted = settled.accepted is not None
+    series = candles.get((feed.exchange, symbol), {}) if accepted and feed.type.makes_candles else {}
     shown = CHART_TIMEFRAMES if len(candles) <= MINUTE_CHARTS else CHART_TIMEFRAMES[1:]
     symbols = profile.symbols if profile else ()
-    gaps = gap_lines(judged, profile, thresholds) if profile else []
+    gaps = gap_lines(settled, profile, thresholds) if profile else []
     holes = [hole for s in symbols for hole in s.holes]
     holes.sort(key=lambda h: (h.first_missing - h.last_missing, h.after_us))
-    minutes = _minutes(judged, day, candles, coverage)
+    minutes = _minutes(settled, day, candles, states)
     waiting = None
     if profile is not None and not accepted:
         waiting = of_version(feed, day, profile, verdict.context, thresholds.legitimate_hole)
@@ -148,9 +147,9 @@ def feed_report(
         verdict=verdict,
         accepted=accepted,
         published=published,
-        pending=judged.manifest.candidate is not None,
-        approval=judged.approval,
-        restatement=judged.restatement,
+        pending=settled.candidate is not None,
+        approval=settled.approval,
+        restatement=settled.restatement,
         minutes=minutes,
         waiting=waiting,
         marks=shown_minutes.marks(silences) if shown_minutes else (),
@@ -164,23 +163,18 @@ def feed_report(
 
 
 def _minutes(
-    judged: JudgedFeed,
+    settled: SettledFeed,
     day: str,
     candles: Mapping[Market, dict[str, tuple[Candle, ...]]],
-    coverage: CoverageRecord | None,
+    states: FeedMinutes | None,
 ) -> Minutes | None:
-    if coverage is None:
-        return uniform(MISSING) if judged.verdict.content is None else None
+    if states is None:
+        return uniform(MISSING) if settled.verdict.content is None else None
     midnight, trades = start_us(day), Counter[int]()
-    for symbol in coverage.symbols:
-        for candle in candles.get((judged.feed.exchange, symbol), {}).get(FINEST, ()):
+    for symbol in states.symbols:
+        for candle in candles.get((settled.feed.exchange, symbol), {}).get(FINEST, ()):
             trades[(candle.time_us - midnight) // MICROSECONDS_PER_MINUTE] += candle.trades
-    return of_coverage(coverage, trades)
-
-
-def _judged_version(feed: JudgedFeed) -> Version | None:
-    versions = (feed.manifest.accepted, feed.manifest.candidate)
-    return next((v for v in versions if v is not None and v.content == feed.verdict.content), None)
+    return of_states(states, trades)
 
 
 def _rules(

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backfill_assets.quality.day import JudgedFeed
 from backfill_assets.quality.estimates import allowed_silence_us
 from backfill_assets.quality.profiles import FeedProfile, Gap, Hole
+from backfill_assets.quality.settled import SettledFeed
 from backfill_assets.quality.verdict import arrival_edges
 from backfill_assets.quality.window import Window
 from backfill_assets.settings import ThresholdSettings
@@ -31,17 +31,17 @@ class GapLine:
     ids_missing: bool = False
 
 
-def gap_lines(judged: JudgedFeed, profile: FeedProfile, thresholds: ThresholdSettings) -> list[GapLine]:
+def gap_lines(settled: SettledFeed, profile: FeedProfile, thresholds: ThresholdSettings) -> list[GapLine]:
     """The silences between rows, and where nothing but silences is judged those at the day's edges, too.
 
     Those that count against the feed come first, then the longest.
     """
     found = []
     for symbol in profile.symbols:
-        window = judged.verdict.context.window_of(symbol, grouped=judged.feed.is_grouped)
+        window = settled.verdict.context.window_of(symbol, grouped=settled.feed.is_grouped)
         gaps = symbol.gaps
-        if judged.verdict.evidence_class == "C":
-            edges = arrival_edges(profile, symbol, grouped=judged.feed.is_grouped)
+        if settled.verdict.evidence_class == "C":
+            edges = arrival_edges(profile, symbol, grouped=settled.feed.is_grouped)
             usual_us = window.owed_us(*edges) / max(1, symbol.rows - 1)
             at_edges = ((window.start_us, edges[0]), (edges[1], window.end_us))
             gaps += tuple(
@@ -49,7 +49,7 @@ def gap_lines(judged: JudgedFeed, profile: FeedProfile, thresholds: ThresholdSet
                 for start, end in at_edges
                 if end - start > allowed_silence_us(usual_us, thresholds)
             )
-        found += [_gap(gap, symbol.holes, judged.verdict.evidence_class, window, thresholds) for gap in gaps]
+        found += [_gap(gap, symbol.holes, settled.verdict.evidence_class, window, thresholds) for gap in gaps]
     if profile.longest_gap is not None:
         gap = profile.longest_gap
         allowed = allowed_silence_us(gap.usual_us, thresholds)

@@ -17,12 +17,13 @@ from backfill_assets.feeds import Feed
 from backfill_assets.quality.completeness import evidence_class
 from backfill_assets.quality.coverage import (
     MINUTES,
-    CoverageRecord,
     Evidence,
     State,
     evidence_of,
     minute_states,
+    runs_of,
 )
+from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.verdict import Context
 
@@ -63,7 +64,7 @@ _UNTRADED: Final = (MISSING, OUTAGE, UNPROVEN, EMPTY)
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What is put on the strip of a feed: first minute, the one after the last, sign and words."""
+    """What is put on the heat map of a feed: first minute, the one after the last, sign and words."""
 
     first: int
     after: int
@@ -113,10 +114,11 @@ def uniform(state: MinuteState) -> Minutes:
     return Minutes(state.code * MINUTES, (0,) * MINUTES)
 
 
-def of_coverage(record: CoverageRecord, trades: Mapping[int, int]) -> Minutes:
+def of_states(record: FeedMinutes, trades: Mapping[int, int]) -> Minutes:
     """The minutes of accepted data; ``trades`` by minute are those of the merged candles."""
     by_symbol = [
-        "".join(BY_KEY[state].code * length for state, length in runs) for runs in record.symbols.values()
+        "".join(BY_KEY[state].code * length for state, length in runs_of(text))
+        for text in record.symbols.values()
     ]
     if len(by_symbol) == 1:
         [states] = by_symbol

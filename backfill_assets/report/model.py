@@ -9,35 +9,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from backfill_assets.candles.day import merged_candles
-from backfill_assets.candles.measures import ensure_measures
+from backfill_assets.candles.query import candles_of
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import Feed
-from backfill_assets.lake import documents, paths
-from backfill_assets.lake.gather import gather
+from backfill_assets.lake.evidence import Restatement
+from backfill_assets.lake.manifests import load_manifest
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.coverage import load_coverage
-from backfill_assets.quality.day import FeedVerdicts, JudgedDay, JudgedFeed, judge
-from backfill_assets.quality.restatement import Restatement
 from backfill_assets.quality.scores import Overall
+from backfill_assets.quality.settled import Day, SettledFeed, load_day
 from backfill_assets.quality.verdict import Outcome
+from backfill_assets.report.actions import Action, actions_of
+from backfill_assets.report.comparisons import AgreementLine, agreements_of
 from backfill_assets.report.evidence import CHART_TIMEFRAMES, FeedReport, candles_by_market, feed_report
-from backfill_assets.report.others import AgreementLine, agreements_of
-from backfill_assets.report.todo import Task, tasks_of
 from backfill_assets.settings import (
     OverallSettings,
     RestatementSettings,
     Settings,
-    ThresholdSettings,
 )
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
 from backfill_assets.warehouse.overall import day_overall, tick_tables
-
-if TYPE_CHECKING:
-    pass
 
 #: Worst first.
 SEVERITY: Final[dict[Outcome, int]] = {"missing": 0, "quarantine": 1, "no_evidence": 2, "publish": 3}
@@ -97,7 +91,7 @@ class DayReport:
     #: Of the parts of the overall score.
     weights: OverallSettings
     #: What is to be done, most urgent first.
-    tasks: tuple[Task, ...]
+    actions: tuple[Action, ...]
     #: Worst first, then by name.
     feeds: tuple[FeedReport, ...]
     agreements: tuple[AgreementLine, ...]
@@ -124,61 +118,61 @@ def day_report(store: Store, settings: Settings, day: str) -> DayReport:
     PermanentFailure
         The lake has nothing of the day.
     """
-    judged = judged_day(store, settings, day)
-    if judged.record is None or not judged.feeds:
+    found = load_day(store, day)
+    if found is None or not found.feeds:
         msg = f"the lake {store.uri} has nothing of {day}: run the day first"
         raise PermanentFailure(msg)
-    publications = _publications(store, judged)
-    merged = merged_candles(store, day, settings, CHART_TIMEFRAMES)
-    candles = candles_by_market(merged)
-    coverage = gather(lambda f: load_coverage(store, f.feed, day), judged.feeds, store.parallel_reads)
+    publications = _publications(store, found)
+    made = found.measures if found.measures is not None and found.measures.candles is not None else None
+    tables = [candles_of(store, day, timeframe) for timeframe in CHART_TIMEFRAMES] if made else []
+    candles = candles_by_market(tables)
+    manifests = parallel_map(lambda f: load_manifest(store, f.feed, day), found.feeds, store.parallel_reads)
     feeds = [
-        feed_report(feed, day, settings.thresholds, candles, states, _published(feed, judged, publications))
-        for feed, states in zip(judged.feeds, coverage, strict=True)
+        feed_report(
+            feed,
+            manifest,
+            day,
+            settings.thresholds,
+            candles,
+            made.minutes.get(str(feed.feed)) if made else None,
+            _published(feed, found, publications),
+        )
+        for feed, manifest in zip(found.feeds, manifests, strict=True)
     ]
     feeds.sort(key=lambda f: (SEVERITY[f.verdict.outcome], f.feed))
-    agreements, reference_failure = agreements_of(merged, day, settings.comparison)
-    held = judged.scores.state == "held"
+    held = found.scores.state == "held"
     absent = [(p.table, p.failure or "is not published") for p in publications if p.state != "done"]
     return DayReport(
         day=day,
-        state=judged.scores.state,
-        sealed=judged.sealed,
-        reasons=judged.scores.reasons,
-        scores=_scores(judged, settings.thresholds),
-        overall=day_overall(store, judged, settings.overall),
+        state=found.scores.state,
+        sealed=found.is_sealed,
+        reasons=found.scores.reasons,
+        scores=_scores(found),
+        overall=day_overall(store, found, settings.overall),
         weights=settings.overall,
-        tasks=tasks_of(day, feeds, [] if held else absent),
+        actions=actions_of(day, feeds, [] if held else absent),
         feeds=tuple(feeds),
-        agreements=agreements,
-        reference_failure=reference_failure,
+        agreements=agreements_of(made, settings.comparison) if made else (),
+        reference_failure=made.reference_failure if made else "",
         publications=publications,
         pending=tuple(
-            line
-            for feed in judged.feeds
-            for line in _pending(store, feed, day, settings.thresholds.restatement)
+            line for feed in found.feeds for line in _pending(feed, settings.thresholds.restatement)
         ),
-        not_listed=judged.record.not_listed,
-        awaiting_export=judged.record.awaiting_export,
-        rules=judged.feeds[0].verdict.rules,
+        not_listed=found.settled.not_listed,
+        awaiting_export=found.settled.awaiting_export,
+        rules=found.settled.rules,
     )
 
 
-def judged_day(store: Store, settings: Settings, day: str) -> JudgedDay:
-    """Judge the day as publishing does: with its candles compared, whichever run did that before."""
-    ensure_measures(store, day, settings)
-    return judge(store, day, settings.thresholds)
-
-
-def _published(feed: JudgedFeed, judged: JudgedDay, publications: Sequence[PublicationLine]) -> str:
-    if feed.accepted is None or judged.scores.state == "held":
+def _published(feed: SettledFeed, day: Day, publications: Sequence[PublicationLine]) -> str:
+    if feed.accepted is None or day.scores.state == "held":
         return "no"
     done = {p.table for p in publications if p.state == "done"}
     return "yes" if TICKS[feed.feed.data_type].name in done else "not yet"
 
 
-def _scores(judged: JudgedDay, thresholds: ThresholdSettings) -> tuple[ScoreLine, ...]:
-    found = judged.scores
+def _scores(day: Day) -> tuple[ScoreLine, ...]:
+    found, thresholds = day.scores, day.settled.limits
 
     def line(name: str, value: float | None, threshold: float, meaning: str) -> ScoreLine:
         return ScoreLine(name, value, threshold, value is not None and value > threshold, meaning)
@@ -193,10 +187,10 @@ def _scores(judged: JudgedDay, thresholds: ThresholdSettings) -> tuple[ScoreLine
     )
 
 
-def _publications(store: Store, judged: JudgedDay) -> tuple[PublicationLine, ...]:
+def _publications(store: Store, day: Day) -> tuple[PublicationLine, ...]:
     lines = []
-    for table in (INSTRUMENTS, *tick_tables(judged), CANDLES, COVERAGE, QUALITY):
-        entry = ledger.entry(store, table.name, judged.day)
+    for table in (INSTRUMENTS, *tick_tables(day), CANDLES, COVERAGE, QUALITY):
+        entry = ledger.entry(store, table.name, day.day)
         done = entry.published if entry else None
         lines.append(
             PublicationLine(
@@ -211,12 +205,10 @@ def _publications(store: Store, judged: JudgedDay) -> tuple[PublicationLine, ...
     return tuple(lines)
 
 
-def _pending(store: Store, feed: JudgedFeed, day: str, limits: RestatementSettings) -> list[PendingLine]:
-    candidate = feed.manifest.candidate
+def _pending(feed: SettledFeed, limits: RestatementSettings) -> list[PendingLine]:
+    candidate, verdict = feed.candidate, feed.candidate_verdict
     if candidate is None:
         return []
-    stored, _ = documents.load(store, paths.verdict(feed.feed, day), FeedVerdicts)
-    verdict = stored.candidate if stored else None
     found = feed.restatement
     restated = found if found is not None and found.after == candidate.content else None
     return [

@@ -1,7 +1,7 @@
 """What the page of a month shows: every feed on every day, from the summaries beside the day pages.
 
-A summary is a small document, so that a month is 31 reads and not 31 judgements; ``fresh`` judges all the
-same.
+A summary is a small document, so that calendars of years are read quickly; ``fresh`` reads the days' own
+documents, which an approval changes before the next run writes the summary.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from backfill_assets.candles.day import PARTIALS_VERSION
-from backfill_assets.candles.measures import MEASURES_VERSION
+from backfill_assets.candles.making import MEASURES_VERSION
+from backfill_assets.candles.trade_files import PARTIALS_VERSION
 from backfill_assets.days import day_range, parse_day
 from backfill_assets.lake import documents, paths
-from backfill_assets.lake.gather import gather
-from backfill_assets.lake.manifests import load_day_record
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.day import JudgedDay
 from backfill_assets.quality.scores import Overall
+from backfill_assets.quality.settled import Day, load_day
 from backfill_assets.quality.verdict import RULES_VERSION, Outcome
-from backfill_assets.report.model import judged_day
 from backfill_assets.settings import Settings
 from backfill_assets.ticks.fetch import SCHEMA_VERSION
 from backfill_assets.ticks.profile import PROFILE_VERSION
@@ -45,13 +43,16 @@ class FeedSummary(BaseModel):
 class DaySummary(BaseModel):
     """A day in a few lines."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A summary of an earlier layout has other keys; the next run of the day replaces it.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     day: str
-    #: ``making_of`` the day's own run; empty where only a neighbour's run has written the summary.
-    making: str = ""
-    #: ``JudgedDay.versions`` that it speaks of.
+    #: ``build_version`` of the day's own run; empty where only a neighbour's run has written the summary.
+    build_version: str = ""
+    #: ``SettledDay.versions`` that it speaks of.
     versions: str = ""
+    #: Hash of everything that the page rests on.
+    inputs: str = ""
     state: str
     sealed: bool
     completeness: float | None
@@ -85,7 +86,7 @@ class MonthReport:
         return next((f for f in summary.feeds if f.feed == feed), None) if summary else None
 
 
-def making_of(settings: Settings) -> str:
+def build_version(settings: Settings) -> str:
     """Twelve hex digits that change with whatever else than the files decides what a day's run makes."""
     versions = (SCHEMA_VERSION, PROFILE_VERSION, RULES_VERSION, PARTIALS_VERSION, MEASURES_VERSION)
     parts = {"candles", "comparison", "ohlcv", "overall", "thresholds", "warehouse"}
@@ -93,17 +94,18 @@ def making_of(settings: Settings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def summarize(judged: JudgedDay, overall: Overall, making: str = "") -> DaySummary:
-    """The judged day as its summary."""
+def summarize(found: Day, overall: Overall, built: str = "", inputs: str = "") -> DaySummary:
+    """The day as its summary."""
     return DaySummary(
-        day=judged.day,
-        making=making,
-        versions=judged.versions,
-        state=judged.scores.state,
-        sealed=judged.sealed,
-        completeness=judged.scores.completeness,
-        quality=judged.scores.quality,
-        consistency=judged.scores.consistency,
+        day=found.day,
+        build_version=built,
+        versions=found.settled.versions,
+        inputs=inputs,
+        state=found.scores.state,
+        sealed=found.is_sealed,
+        completeness=found.scores.completeness,
+        quality=found.scores.quality,
+        consistency=found.scores.consistency,
         overall=overall.product,
         feeds=tuple(
             FeedSummary(
@@ -114,9 +116,14 @@ def summarize(judged: JudgedDay, overall: Overall, making: str = "") -> DaySumma
                 completeness_state=f.verdict.completeness_state,
                 quality=f.verdict.quality,
             )
-            for f in judged.feeds
+            for f in found.feeds
         ),
     )
+
+
+def load_summary(store: Store, day: str) -> DaySummary | None:
+    """Return the day's summary; None if no run has written one."""
+    return documents.load(store, paths.day_summary(day), DaySummary)[0]
 
 
 def days_of(month: str) -> list[str]:
@@ -127,19 +134,16 @@ def days_of(month: str) -> list[str]:
 
 
 def month_report(store: Store, settings: Settings, month: str, *, fresh: bool = False) -> MonthReport:
-    """Read the month from the lake; ``fresh`` judges each day that was run instead of reading its summary."""
+    """Read the month from the lake; ``fresh`` reads the days' own documents instead of their summaries."""
     days = days_of(month)
 
     def summary_of(day: str) -> DaySummary | None:
-        stored, _ = documents.load(store, paths.day_summary(day), DaySummary)
-        if (stored is not None and not fresh) or load_day_record(store, day) is None:
-            return stored
-        judged = judged_day(store, settings, day)
-        making = stored.making if stored is not None else ""
-        return summarize(judged, day_overall(store, judged, settings.overall), making)
+        stored = load_summary(store, day)
+        found = load_day(store, day) if stored is None or fresh else None
+        return summarize(found, day_overall(store, found, settings.overall)) if found else stored
 
-    found = [s for s in gather(summary_of, days, store.parallel_reads) if s is not None and s.feeds]
-    pages = gather(lambda s: store.exists(paths.day_report(s.day)), found, store.parallel_reads)
+    found = [s for s in parallel_map(summary_of, days, store.parallel_reads) if s is not None and s.feeds]
+    pages = parallel_map(lambda s: store.exists(paths.day_report(s.day)), found, store.parallel_reads)
     return MonthReport(
         month=month,
         days=tuple(days),

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND, day_range, shift
 from backfill_assets.quality.coverage import MINUTES
+from backfill_assets.report.actions import NEARLY_COMPLETE, clock_range
 from backfill_assets.report.evidence import FeedReport
+from backfill_assets.report.heat_map import LEVELS, heat_map, text
 from backfill_assets.report.minutes import (
     STATES,
     summary,
 )
 from backfill_assets.report.model import DayReport
 from backfill_assets.report.month import MonthReport
-from backfill_assets.report.strip import LEVELS, strip, text
-from backfill_assets.report.todo import NEARLY_COMPLETE, clock_range
 
 if TYPE_CHECKING:
     import jinja2
@@ -63,7 +63,7 @@ def day_page(report: DayReport, pages: frozenset[str] = frozenset()) -> str:
         },
         # What is missing has nothing to look at.
         opened=next((f for f in report.feeds if f.verdict.content), None),
-        strips=[strip(feed) for feed in report.feeds],
+        maps=[heat_map(feed) for feed in report.feeds],
         answer=_answer(report),
         texts=[text(feed) for feed in report.feeds],
         legend=summary(f.minutes for f in report.feeds if f.minutes is not None),

@@ -6,6 +6,7 @@ nobody was faster, so the page of the latest reading stays.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +15,19 @@ from typing import Final
 from backfill_assets.days import shift
 from backfill_assets.failures import PermanentFailure, Superseded
 from backfill_assets.lake import documents, paths
-from backfill_assets.lake.snapshot import snapshot
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.report.model import day_report, judged_day
-from backfill_assets.report.month import DaySummary, making_of, month_report, summarize
+from backfill_assets.quality.settled import load_day
+from backfill_assets.report.model import day_report
+from backfill_assets.report.month import DaySummary, build_version, load_summary, month_report, summarize
 from backfill_assets.report.page import day_page, month_page
 from backfill_assets.settings import Settings
+from backfill_assets.warehouse.catalog import TABLES
 from backfill_assets.warehouse.overall import day_overall
 
-#: Whoever was faster has just read the lake, too; more than a few in a row are not to be met.
+#: Raised when the page of a day shows other things or shows them in another way.
+PAGE_VERSION: Final = 1
+#: Times that another writer may be faster; each of them has just read the lake, too.
 ATTEMPTS: Final = 20
 
 
@@ -38,43 +43,65 @@ def write_reports(store: Store, settings: Settings, day: str) -> str:
     """
     path = write_day(store, settings, day, was_run=True)
     months = {day[:7]}
-    for neighbour in (shift(day, -1), shift(day, 1)):
-        if store.exists(paths.day_report(neighbour)):
-            write_day(store, settings, neighbour)
-            months.add(neighbour[:7])
+    for neighbour in sorted(_pages_beside(store, day)):
+        write_day(store, settings, neighbour)
+        months.add(neighbour[:7])
     for month in sorted(months):
         write_month(store, settings, month)
     return path
 
 
 def write_day(store: Store, settings: Settings, day: str, *, was_run: bool = False) -> str:
-    """Write the page of a day and its summary; nothing is written where nothing has changed.
+    """Write the page of a day and its summary; nothing is read or written where nothing has changed.
 
     Parameters
     ----------
     was_run
-        The day's own run has published it: its summary says by which settings.
+        The day's own run has published it: its summary says by which version of the build.
+
+    Raises
+    ------
+    PermanentFailure
+        The lake has nothing of the day.
     """
-    path = paths.day_report(day)
-    neighbours = (shift(day, -1), shift(day, 1))
-
-    def page() -> str:
-        with snapshot(store) as lake:
-            report = day_report(lake, settings, day)
-        beside = {d for d in neighbours if store.exists(paths.day_report(d))}
-        return day_page(report, frozenset({*beside, day[:7]}))
-
-    _replace(store, path, page)
-    with snapshot(store) as lake:
-        judged = judged_day(lake, settings, day)
-        summary = summarize(judged, day_overall(lake, judged, settings.overall), making_of(settings))
-
-    def change(earlier: DaySummary | None) -> DaySummary:
-        kept = earlier.making if earlier is not None else ""
-        return summary if was_run else summary.model_copy(update={"making": kept})
-
-    documents.update(store, paths.day_summary(day), DaySummary, change)
+    path, beside = paths.day_report(day), _pages_beside(store, day)
+    inputs, former = _inputs(store, settings, day, beside), load_summary(store, day)
+    built = build_version(settings) if was_run else former.build_version if former is not None else ""
+    if former is not None and former.inputs == inputs and store.exists(path):
+        if former.build_version != built:
+            _write_summary(store, former.model_copy(update={"build_version": built}))
+        return path
+    _replace(store, path, lambda: day_page(day_report(store, settings, day), frozenset({*beside, day[:7]})))
+    found = load_day(store, day)
+    if found is not None:
+        overall = day_overall(store, found, settings.overall)
+        _write_summary(store, summarize(found, overall, built, inputs))
     return path
+
+
+def _write_summary(store: Store, summary: DaySummary) -> None:
+    documents.update(store, paths.day_summary(summary.day), DaySummary, lambda _: summary)
+
+
+def _pages_beside(store: Store, day: str) -> frozenset[str]:
+    return frozenset(d for d in (shift(day, -1), shift(day, 1)) if store.exists(paths.day_report(d)))
+
+
+def _inputs(store: Store, settings: Settings, day: str, beside: frozenset[str]) -> str:
+    """Hash of everything that the page of the day rests on."""
+    documents_read = [
+        paths.settled_day(day),
+        paths.measures(day),
+        *(paths.publication(table.name, day) for table in TABLES),
+    ]
+    shown = {"candles", "comparison", "overall", "thresholds"}
+    parts = [
+        str(PAGE_VERSION),
+        ",".join(sorted(beside)),
+        settings.model_dump_json(include=shown),
+        *parallel_map(lambda path: documents.digest(store, path), documents_read, store.parallel_reads),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def write_month(store: Store, settings: Settings, month: str, *, fresh: bool = False) -> str:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from backfill_assets.failures import PermanentFailure, TransientFailure
 from backfill_assets.feeds import Feed
+from backfill_assets.lake.manifests import DayRecord, load_manifests
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.orchestration import (
     OWNERS,
@@ -17,12 +18,13 @@ from backfill_assets.orchestration import (
     table_metadata,
 )
 from backfill_assets.partitions import daily
-from backfill_assets.quality.day import JudgedDay, judge_with_neighbours
+from backfill_assets.quality.restated import compare_versions
+from backfill_assets.quality.settle import settle
+from backfill_assets.quality.settled import SettledDay
+from backfill_assets.quality.witnesses import ask_witnesses
 from backfill_assets.tardis.resource import TardisResource
-from backfill_assets.ticks.fetch import FeedOutcome, FetchReport, expected_feeds, fetch_day
-from backfill_assets.ticks.live import LiveProgress
-from backfill_assets.ticks.restated import compare_versions
-from backfill_assets.ticks.witnesses import ask_witnesses
+from backfill_assets.ticks.fetch import FeedOutcome, FetchReport, fetch_day, recorded_day
+from backfill_assets.ticks.fetch_progress import FetchProgress
 
 
 class TicksConfig(dg.Config):
@@ -51,32 +53,32 @@ def ticks(
 ) -> dg.MaterializeResult[None]:
     """One Parquet file per feed."""
     day = context.partition_key
-    live = LiveProgress(live_progress_writer(context))
+    fetch_progress = FetchProgress(live_progress_writer(context))
 
     def progress(outcome: FeedOutcome, done: int, total: int) -> None:
         context.log.info("%s %d/%d %s %s %s", day, done, total, outcome.feed, outcome.state, outcome.reason)
-        live(outcome, done, total)
+        fetch_progress(outcome, done, total)
 
     with failures_as_dagster():
         settings, store = lake.settings(), lake.store()
-        refresh = _refresh(config, context.run.tags, expected_feeds(store, day))
-        report = fetch_day(store, tardis.client(), day, settings, refresh=refresh, progress=progress)
-        ask_witnesses(store, day, settings)
-        compare_versions(store, day)
-        judged = judge_with_neighbours(store, day, settings.thresholds)
+        record = recorded_day(store, day)
+        refresh = _refresh(config, context.run.tags, record)
+        report = fetch_day(store, tardis.client(), record, settings, refresh=refresh, progress=progress)
+        manifests = load_manifests(store, record)
+        ask_witnesses(store, record, manifests, settings)
+        compare_versions(store, manifests)
+        settled = settle(store, day, settings.thresholds)
         _insist(report, day, last_try=context.retry_number >= STEP_RETRIES)
     return dg.MaterializeResult(
-        metadata={**_metadata(report, judged), "lake": dg.MetadataValue.path(store.uri)}
+        metadata={**_metadata(report, settled), "lake": dg.MetadataValue.path(store.uri)}
     )
 
 
-def _refresh(
-    config: TicksConfig, tags: Mapping[str, str], expected: Mapping[Feed, Mapping[str, str]]
-) -> list[Feed]:
+def _refresh(config: TicksConfig, tags: Mapping[str, str], record: DayRecord) -> list[Feed]:
     """The feeds to fetch again: those of the configuration, and those that the run's tags choose."""
-    choice = refresh_of(tags)
-    chosen = [feed for feed, symbols in expected.items() if choice and choice.has(feed, symbols.values())]
-    return list(dict.fromkeys([*_configured(config, list(expected)), *chosen]))
+    choice, expected = refresh_of(tags), record.expected_feeds
+    chosen = [e.feed for e in expected if choice and choice.has(e.feed, [name for _, name in e.symbols])]
+    return list(dict.fromkeys([*_configured(config, [e.feed for e in expected]), *chosen]))
 
 
 def _configured(config: TicksConfig, expected: list[Feed]) -> list[Feed]:
@@ -103,7 +105,7 @@ def _insist(report: FetchReport, day: str, *, last_try: bool) -> None:
         raise TransientFailure(msg)
 
 
-def _metadata(report: FetchReport, judged: JudgedDay) -> dict[str, dg.MetadataValue | int | float | str]:
+def _metadata(report: FetchReport, settled: SettledDay) -> dict[str, dg.MetadataValue | int | float | str]:
     states = ("fetched", "kept", "absent", "rejected", "failed")
     return {
         "dagster/row_count": sum(outcome.rows for outcome in report.outcomes),
@@ -122,7 +124,7 @@ def _metadata(report: FetchReport, judged: JudgedDay) -> dict[str, dg.MetadataVa
                     "approval": feed.approval.reason if feed.approval else "",
                     "restatement": feed.restatement_summary or "",
                 }
-                for feed in judged.feeds
+                for feed in settled.feeds
             ]
         ),
     }

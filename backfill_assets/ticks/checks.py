@@ -5,15 +5,16 @@ asks the verdicts; here they are shown, with ERROR where a day score is not abov
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
 
-from backfill_assets.lake.gather import gather
+from backfill_assets.lake.manifests import load_day_record, load_manifests
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.orchestration import daily_checks, table_metadata
-from backfill_assets.quality.day import JudgedDay, JudgedFeed, judge
-from backfill_assets.quality.pandera_checks import failure_cases, frame_check
+from backfill_assets.quality.findings import failure_cases, look_at
+from backfill_assets.quality.pandera_checks import finding_check
+from backfill_assets.quality.settled import Day, load_day
 from backfill_assets.quality.verdict_schema import verdict_frame, verdict_schema
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets.ticks.schemas import profile_frame_schema, profile_row, profile_schema
@@ -31,29 +32,38 @@ KEY = dg.AssetKey("ticks")
     blocking=("schema",),
 )
 def ticks_checks(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> Iterator[dg.AssetCheckResult]:
-    """Judge the day's files as the lake has them."""
+    """Hold the newest files against their manifests, and tell the scores of the settled day."""
     import polars as pl
 
     settings, store, day = lake.settings(), lake.store(), context.partition_key
-    judged = judge(store, day, settings.thresholds)
-
-    def row(feed: JudgedFeed) -> dict[str, Any] | None:
-        version = feed.manifest.current
-        return None if version is None else profile_row(store, feed.feed, day, feed.manifest, version)
-
-    rows = [found for found in gather(row, judged.feeds, store.parallel_reads) if found is not None]
+    found = load_day(store, day)
+    record = load_day_record(store, day)
+    newest = {
+        feed: manifest.newest
+        for feed, manifest in (load_manifests(store, record) if record else {}).items()
+        if manifest.newest is not None
+    }
+    rows = parallel_map(
+        lambda one: profile_row(store, one[0], day, one[1]), newest.items(), store.parallel_reads
+    )
     frame = pl.DataFrame(rows, schema=profile_frame_schema())
-    yield frame_check(KEY, "schema", profile_schema(), frame, ("feed",))
-    limits = settings.thresholds
-    yield _score(judged, "completeness", judged.scores.completeness, limits.day_completeness, limits)
-    yield _score(judged, "quality", judged.scores.quality, limits.day_quality, limits)
+    yield finding_check(KEY, "schema", look_at(profile_schema(), frame, ("feed",)))
+    if found is None:
+        msg = f"nothing is settled of {day}: materialize its ticks first"
+        raise dg.Failure(description=msg, allow_retries=False)
+    scores, limits = found.scores, found.settled.limits
+    for name, score, threshold in (
+        ("completeness", scores.completeness, limits.day_completeness),
+        ("quality", scores.quality, limits.day_quality),
+    ):
+        yield _score(found, name, score, threshold, settings.thresholds)
 
 
 def _score(
-    judged: JudgedDay, name: str, score: float | None, threshold: float, limits: ThresholdSettings
+    found: Day, name: str, score: float | None, threshold: float, limits: ThresholdSettings
 ) -> dg.AssetCheckResult:
     """Passes if the day is above the threshold and every feed satisfies the verdict's schema."""
-    frame = verdict_frame(judged)
+    frame = verdict_frame(found)
     cases = failure_cases(verdict_schema(name, limits), frame)
     enough = score is not None and score > threshold
     bad = {case["index"] for case in cases if case["index"] is not None}
@@ -71,7 +81,7 @@ def _score(
         metadata={
             "score": dg.MetadataValue.float(score) if score is not None else dg.MetadataValue.null(),
             "threshold": threshold,
-            "day_state": judged.scores.state,
+            "day_state": found.scores.state,
             "feeds_that_fall_short": table_metadata(rows),
         },
     )

@@ -25,10 +25,9 @@ from backfill_assets.failures import (
 )
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
-from backfill_assets.lake.gather import gather
 from backfill_assets.lake.manifests import (
     Absence,
-    FeedManifest,
+    DayRecord,
     Source,
     Version,
     load_day_record,
@@ -36,13 +35,16 @@ from backfill_assets.lake.manifests import (
     update_manifest,
     valid,
 )
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
+from backfill_assets.quality.settled import load_settled
 from backfill_assets.settings import Settings, resolve
 from backfill_assets.tardis.client import Download, TardisClient
 from backfill_assets.ticks.decode import decode
 from backfill_assets.ticks.grids import price_grids
 from backfill_assets.ticks.prices import Grids
 from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_hash
+from backfill_assets.ticks.stored import stored_file
 
 #: Raised when the stored columns or their meaning change; older versions are fetched again.
 SCHEMA_VERSION: Final = 1
@@ -75,25 +77,25 @@ class FetchReport:
 Progress = Callable[[FeedOutcome, int, int], None]
 
 
-def expected_feeds(store: Store, day: str) -> dict[Feed, dict[str, str]]:
-    """The day's feeds with the canonical name of each symbol that their rows may carry.
+def recorded_day(store: Store, day: str) -> DayRecord:
+    """What the day is expected to have.
 
     Raises
     ------
     PermanentFailure
-        The day was never recorded.
+        The day was never recorded, or the vendor had not exported it.
     """
     record = load_day_record(store, day)
     if record is None or record.awaiting_export:
         msg = f"nothing is recorded of {day}: materialize its instruments first"
         raise PermanentFailure(msg)
-    return {Feed.parse(e.feed): dict(e.symbols) for e in record.expected}
+    return record
 
 
 def fetch_day(
     store: Store,
     client: TardisClient,
-    day: str,
+    record: DayRecord,
     settings: Settings,
     *,
     refresh: Iterable[Feed] = (),
@@ -113,7 +115,9 @@ def fetch_day(
     PermanentFailure
         What would fail every feed alike: no key, no permission, a disk that is full.
     """
-    expected = expected_feeds(store, day)
+    day, settled = record.day, load_settled(store, record.day)
+    expected = {e.feed: dict(e.symbols) for e in record.expected_feeds}
+    accepted = {f.feed: f.accepted.content for f in settled.feeds if f.accepted} if settled else {}
     parameters = ProfileParameters.of(settings.thresholds)
     again = set(refresh)
     report = FetchReport()
@@ -123,7 +127,7 @@ def fetch_day(
         if progress is not None:
             progress(outcome, len(report.outcomes), len(expected))
 
-    kept = gather(
+    kept = parallel_map(
         lambda feed: None if feed in again else _kept(store, feed, day, parameters),
         expected,
         store.parallel_reads,
@@ -132,7 +136,9 @@ def fetch_day(
         if outcome is not None:
             done(outcome)
     wanted = [feed for feed, outcome in zip(expected, kept, strict=True) if outcome is None]
-    worker = _Worker(store, day, expected, parameters, price_grids(store, day, expected))
+    # Without a file to decode nobody needs the steps of prices.
+    grids = price_grids(store, day, expected) if wanted else {}
+    worker = _Worker(store, day, expected, accepted, parameters, grids)
     with tempfile.TemporaryDirectory(prefix="backfill-", dir=_scratch(settings)) as folder:
         for attempt in range(DOWNLOAD_ROUNDS):
             damaged: list[Feed] = []
@@ -154,6 +160,8 @@ class _Worker:
     store: Store
     day: str
     symbols: dict[Feed, dict[str, str]]
+    #: Contents that count, by the day's document.
+    accepted: dict[Feed, str]
     parameters: ProfileParameters
     grids: dict[Feed, Grids]
 
@@ -182,9 +190,11 @@ class _Worker:
             schema_version=SCHEMA_VERSION,
             profile_parameters=profile_parameters_hash(self.parameters),
             fetched_at=utc_now(),
+            stored=stored_file(target, feed.data_type),
         )
+        accepted = self.accepted.get(feed)
         self.store.put_file(target, paths.ticks_data(feed, self.day, version.content))
-        update_manifest(self.store, feed, self.day, lambda manifest: manifest.with_candidate(version))
+        update_manifest(self.store, feed, self.day, lambda found: found.with_version(version, accepted))
         target.unlink()
         download.path.unlink()
         return FeedOutcome(feed, "fetched", rows=decoded.rows, raw_bytes=decoded.raw_bytes)
@@ -242,8 +252,7 @@ def _failed(feed: Feed, reason: str) -> FeedOutcome:
 
 def _kept(store: Store, feed: Feed, day: str, parameters: ProfileParameters) -> FeedOutcome | None:
     """The outcome of a feed that needs no fetching; None if its file is missing or of another making."""
-    manifest: FeedManifest = load_manifest(store, feed, day)
-    version = manifest.current
+    version = load_manifest(store, feed, day).newest
     if (
         version is None
         or version.schema_version != SCHEMA_VERSION

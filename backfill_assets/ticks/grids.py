@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backfill_assets.feeds import Feed
-from backfill_assets.lake.gather import gather
 from backfill_assets.lake.listing import read_instruments
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.tardis.metadata import dataset_symbol
 from backfill_assets.ticks.prices import Grids
@@ -29,7 +29,11 @@ def price_grids(store: Store, day: str, expected: Mapping[Feed, Mapping[str, str
     """
     exchanges = sorted({feed.exchange for feed in expected})
     found = dict(
-        zip(exchanges, gather(lambda e: _steps(store, e, day), exchanges, store.parallel_reads), strict=True)
+        zip(
+            exchanges,
+            parallel_map(lambda e: _steps(store, e, day), exchanges, store.parallel_reads),
+            strict=True,
+        )
     )
 
     def of_feed(feed: Feed, texts: Mapping[str, str]) -> Grids:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backfill_assets.columns import arrow_schema
 from backfill_assets.lake import paths
-from backfill_assets.lake.manifests import FeedManifest, Version
+from backfill_assets.lake.manifests import Version
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.profiles import profile_of
 from backfill_assets.tardis.columns import tick_columns
+from backfill_assets.ticks.stored import columns_of
 
 if TYPE_CHECKING:
     import pandera.polars as pa_polars
@@ -30,34 +30,32 @@ _COUNTS: Final = (
 )
 
 
-def profile_row(
-    store: Store, feed: Feed, day: str, manifest: FeedManifest, version: Version
-) -> dict[str, Any]:
+def profile_row(store: Store, feed: Feed, day: str, version: Version) -> dict[str, Any]:
     """The counts of one stored file: by its profile, by its manifest, and by the file itself."""
     profile = profile_of(version)
-    with store.local_copy(paths.ticks_data(feed, day, version.content)) as path:
-        footer = pq.read_metadata(path)
-        stored = footer.schema.to_arrow_schema()
-    wanted = arrow_schema(tick_columns(feed.data_type))
+    rows, columns = _stored(store, feed, day, version)
     symbols = profile.symbols
     return {
-        "feed": manifest.feed,
+        "feed": str(feed),
         "rows": version.rows,
-        "stored_rows": footer.num_rows,
+        "stored_rows": rows,
         "profile_rows": profile.rows,
-        "symbol_rows": sum(s.rows for s in symbols) if feed.data_type == "trades" else profile.rows,
+        "symbol_rows": sum(s.rows for s in symbols) if feed.type.has_trades else profile.rows,
         "valid_rows": sum(s.valid_rows for s in symbols),
         "minute_rows": sum(sum(s.minute_rows) + s.seam_rows for s in symbols),
         "invalid_rows": max(profile.invalid_price_rows, profile.invalid_amount_rows),
         "misplaced_rows": profile.misplaced_rows,
-        "columns": (stored.names, _plain_types(stored)) == (wanted.names, wanted.types),
+        "columns": columns == columns_of(arrow_schema(tick_columns(feed.data_type))),
     }
 
 
-def _plain_types(stored: pa.Schema) -> list[pa.DataType]:
-    """Types of the values; how a program holds text in memory, which Arrow notes in the file, is none."""
-    values = [t.value_type if pa.types.is_dictionary(t) else t for t in stored.types]
-    return [pa.string() if pa.types.is_large_string(t) else t for t in values]
+def _stored(store: Store, feed: Feed, day: str, version: Version) -> tuple[int, tuple[str, ...]]:
+    """Rows and columns by the file's footer, as it was read back when the file was stored."""
+    if version.stored is not None:
+        return version.stored.rows, version.stored.columns
+    with store.local_copy(paths.ticks_data(feed, day, version.content)) as path:
+        footer = pq.read_metadata(path)
+    return footer.num_rows, columns_of(footer.schema.to_arrow_schema())
 
 
 def profile_schema() -> pa_polars.DataFrameSchema:

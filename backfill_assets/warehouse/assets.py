@@ -14,7 +14,7 @@ from backfill_assets.orchestration import OWNERS, column_schema, failures_as_dag
 from backfill_assets.partitions import daily
 from backfill_assets.quality.scores import Overall
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY
-from backfill_assets.warehouse.day import DayOutcome, Publisher, open_publisher
+from backfill_assets.warehouse.publisher import PublishedDay, Publisher
 from backfill_assets.warehouse.resource import WarehouseResource
 from backfill_assets.warehouse.tables import Table
 
@@ -24,11 +24,8 @@ PREFIX = "bigquery"
 @contextmanager
 def publisher(lake: LakeResource, warehouse: WarehouseResource) -> Iterator[Publisher]:
     """A publisher from the run's lake into its warehouse."""
-    with (
-        warehouse.open() as opened,
-        open_publisher(lake.store(), opened, lake.settings()) as found,
-    ):
-        yield found
+    with warehouse.open() as opened:
+        yield Publisher(lake.store(), opened, lake.settings())
 
 
 def _publishing_asset(
@@ -63,7 +60,9 @@ def _publishing_asset(
         for name in not_ours:
             context.log.warning("view %s is not made: something that is not ours has its name", name)
         for done in outcomes:
-            context.log.info("%s %s %s: %d rows", done.table, done.day, done.outcome.state, done.outcome.rows)
+            context.log.info(
+                "%s %s %s: %d rows", done.table, done.day, done.publication.state, done.publication.rows
+            )
         links = {f"link_{wanted.name}": warehouse.link(wanted.name) for wanted in tables}
         metadata = {**_metadata(day, outcomes), **_overall_metadata(scores), **links}
         return dg.MaterializeResult(metadata=metadata)
@@ -78,19 +77,19 @@ def _overall_metadata(scores: Overall | None) -> dict[str, dg.MetadataValue]:
     }
 
 
-def _metadata(day: str, outcomes: Sequence[DayOutcome]) -> dict[str, dg.MetadataValue | int]:
+def _metadata(day: str, outcomes: Sequence[PublishedDay]) -> dict[str, dg.MetadataValue | int]:
     return {
-        "dagster/row_count": sum(done.outcome.rows for done in outcomes if done.day == day),
-        "loads": sum(done.outcome.state == "published" for done in outcomes),
-        "skipped": sum(done.outcome.state == "skipped" for done in outcomes),
+        "dagster/row_count": sum(done.publication.rows for done in outcomes if done.day == day),
+        "loads": sum(done.publication.state == "published" for done in outcomes),
+        "skipped": sum(done.publication.state == "skipped" for done in outcomes),
         "partitions": table_metadata(
             [
                 {
                     "table": done.table,
                     "day": done.day,
-                    "state": done.outcome.state,
-                    "rows": done.outcome.rows,
-                    "job": done.outcome.job,
+                    "state": done.publication.state,
+                    "rows": done.publication.rows,
+                    "job": done.publication.job,
                 }
                 for done in outcomes
             ]

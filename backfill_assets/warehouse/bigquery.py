@@ -92,6 +92,11 @@ class BigQueryWarehouse:
         """See ``Warehouse``; the service refuses more than 1,500 per table and day, failures included."""
         return self._daily_loads
 
+    @property
+    def reads_buckets(self) -> bool:
+        """A load job reads them."""
+        return True
+
     def ensure_table(self, table: Table) -> None:
         """See ``Warehouse``."""
         name = self._name(table)

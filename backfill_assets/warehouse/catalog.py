@@ -11,9 +11,6 @@ from backfill_assets.quality.schemas import QUALITY_COLUMNS
 from backfill_assets.tardis.columns import tick_columns
 from backfill_assets.warehouse.tables import Table
 
-#: Columns of tick tables whose values do not cancel in a sum, where the table has them.
-_SUMMED: Final = ("price", "amount", "ask_price", "bid_price", "mark_price", "asks_0_price", "bids_0_price")
-
 INSTRUMENTS: Final = Table(
     name="instruments",
     description="Instruments per exchange as listed on the day, with the values valid on the day.",
@@ -24,16 +21,14 @@ INSTRUMENTS: Final = Table(
 
 
 def _ticks_table(data_type: str) -> Table:
-    columns = tick_columns(data_type)
-    names = [column.name for column in columns]
     return Table(
         name=data_type,
         description=f"Rows of the vendor's {data_type} files; date is the file's day, by arrival in UTC.",
-        columns=columns,
+        columns=tick_columns(data_type),
         group_by=("exchange", "dataset_symbol"),
         time_column="timestamp",
         exact_sums=("row", "local_timestamp"),
-        float_sums=tuple(name for name in _SUMMED if name in names),
+        float_sums=DATA_TYPES[data_type].summed,
     )
 
 

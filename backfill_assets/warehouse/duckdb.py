@@ -56,6 +56,11 @@ class DuckDBWarehouse:
         return None
 
     @property
+    def reads_buckets(self) -> bool:
+        """It needs local files."""
+        return False
+
+    @property
     def database(self) -> Path:
         """The DuckDB file to open for reading."""
         return self.folder / DATABASE

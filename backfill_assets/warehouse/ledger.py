@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from backfill_assets.days import utc_now
 from backfill_assets.failures import Superseded, TransientFailure
 from backfill_assets.lake import documents, paths
-from backfill_assets.lake.gather import gather
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.warehouse.totals import GroupTotals, total_rows
 
@@ -96,7 +96,7 @@ def published_days(store: Store, table: str) -> list[str]:
     """The days of which a publication of the table was proven, oldest first."""
     prefix = paths.publication(table, "2000-01-01").removesuffix("2000-01-01.json")
     days = sorted(path.removeprefix(prefix).removesuffix(".json") for path in store.list(prefix))
-    entries = gather(lambda day: entry(store, table, day), days, store.parallel_reads)
+    entries = parallel_map(lambda day: entry(store, table, day), days, store.parallel_reads)
     return [day for day, found in zip(days, entries, strict=True) if found and found.published is not None]
 
 

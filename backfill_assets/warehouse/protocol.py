@@ -54,6 +54,11 @@ class Warehouse(Protocol):
         """How many replacements of one table's partitions a UTC day allows; None means no limit."""
         ...
 
+    @property
+    def reads_buckets(self) -> bool:
+        """Whether it loads files from ``gs://`` itself; else it needs local ones."""
+        ...
+
     def ensure_table(self, table: Table) -> None:
         """Create the table, or add the nullable columns that it lacks.
 

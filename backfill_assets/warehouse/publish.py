@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -33,26 +33,39 @@ _LONGEST_WAIT_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What the lake says that a partition must hold.
+class Load:
+    """The rows of a partition.
 
     Attributes
     ----------
-    fingerprint
-        Equal for equal content, and different for different content: a hash of the files' content hashes.
     files
         In a fixed order; none for an empty day.
     totals
         Control totals of these files.
     """
 
-    fingerprint: str
     files: Sequence[LoadFile]
     totals: tuple[GroupTotals, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Partition:
+    """What the lake says that a partition must hold.
+
+    Attributes
+    ----------
+    fingerprint
+        Equal for equal content, and different for different content; known without opening a file.
+    load
+        Lends the rows for a block; called only when a load is due.
+    """
+
+    fingerprint: str
+    load: Callable[[], AbstractContextManager[Load]]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
     """What publishing did.
 
     ``skipped`` means that the warehouse already held exactly this, proven by its totals.
@@ -71,11 +84,11 @@ def publish(
     warehouse: Warehouse,
     table: Table,
     day: str,
-    plan: Callable[[], Plan],
+    plan: Callable[[], Partition],
     *,
     attempts: int = ATTEMPTS,
     patience_seconds: float = PATIENCE_SECONDS,
-) -> Outcome:
+) -> Publication:
     """Make the partition what the lake says, or find that it is.
 
     Parameters
@@ -112,8 +125,9 @@ def publish(
 
 
 def _already_there(
-    store: Store, warehouse: Warehouse, table: Table, day: str, proposal: Plan
-) -> Outcome | None:
+    store: Store, warehouse: Warehouse, table: Table, day: str, proposal: Partition
+) -> Publication | None:
+    """Whether the partition holds this fingerprint, by the ledger and by the totals that were proven then."""
     entry = ledger.entry(store, table.name, day)
     if entry is None or entry.state != "done" or entry.published is None:
         return None
@@ -124,9 +138,9 @@ def _already_there(
     except PermanentFailure:
         # A partition that cannot be read is mended by loading it, or the load says better what is wrong.
         return None
-    if compare_totals(proposal.totals, found):
+    if compare_totals(entry.published.totals, found):
         return None
-    return Outcome(
+    return Publication(
         state="skipped",
         generation=entry.published.generation,
         fingerprint=proposal.fingerprint,
@@ -137,18 +151,23 @@ def _already_there(
 
 
 def _take_over(
-    store: Store, warehouse: Warehouse, table: Table, day: str, mine: ledger.Entry, plan: Callable[[], Plan]
-) -> Outcome:
+    store: Store,
+    warehouse: Warehouse,
+    table: Table,
+    day: str,
+    mine: ledger.Entry,
+    plan: Callable[[], Partition],
+) -> Publication:
     warehouse.fence(table, day, mine.open)
-    # Read again: the lake may have changed since the proposal, and whoever changed it may have published
-    # already.
+    # Read again: the lake may have changed since the proposal, and the change may be published already.
     final = plan()
-    ledger.announce(store, table.name, day, mine, final.fingerprint, [file.name for file in final.files])
-    if warehouse.daily_loads is not None:
-        ledger.count_submission(store, table.name, day, mine.generation, warehouse.daily_loads)
-    job = warehouse.replace_partition(table, day, final.files, mine.generation)
-    found = warehouse.totals(table, day)
-    differences = compare_totals(final.totals, found, table=table)
+    with final.load() as load:
+        ledger.announce(store, table.name, day, mine, final.fingerprint, [file.name for file in load.files])
+        if warehouse.daily_loads is not None:
+            ledger.count_submission(store, table.name, day, mine.generation, warehouse.daily_loads)
+        job = warehouse.replace_partition(table, day, load.files, mine.generation)
+        found = warehouse.totals(table, day)
+        differences = compare_totals(load.totals, found, table=table)
     if differences:
         if not ledger.is_latest(store, table.name, day, mine):
             msg = f"{table.name} {day}: overtaken between loading and reading back"
@@ -165,7 +184,7 @@ def _take_over(
     published = ledger.complete(
         store, table.name, day, mine, fingerprint=final.fingerprint, job=job, totals=found
     )
-    return Outcome(
+    return Publication(
         state="published",
         generation=published.generation,
         fingerprint=published.fingerprint,

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from backfill_assets.days import shift
 from backfill_assets.failures import DayHeld
 from backfill_assets.warehouse.catalog import CANDLES
-from backfill_assets.warehouse.day import Publisher
 from backfill_assets.warehouse.ohlcv.table import TOTALS
 from backfill_assets.warehouse.ohlcv.target import Target
 from backfill_assets.warehouse.ohlcv.writing import DayCandles, Written, insert_ohlcv_backfill, stored_day
+from backfill_assets.warehouse.publisher import NotMade, Publisher
 from backfill_assets.warehouse.totals import compare_totals, file_totals
 
 
@@ -50,7 +50,7 @@ class OhlcvDay:
             try:
                 if stored is not None and stored.fingerprint != self._read(neighbour).fingerprint:
                     written.append(self._write_one(neighbour))
-            except DayHeld:
+            except (DayHeld, NotMade):
                 # What the neighbour published stays as it is until its own run decides.
                 continue
         return written
@@ -74,9 +74,12 @@ class OhlcvDay:
 
     def _read(self, day: str) -> DayCandles:
         partition = self.publisher.partition(CANDLES, day)
-        [file] = partition.local
-        return DayCandles(
-            fingerprint=f"{partition.fingerprint}:{','.join(self.timeframes)}",
-            rows=pq.read_table(file, filters=[("timeframe", "in", list(self.timeframes))]),
-            totals=tuple(t for t in file_totals(TOTALS, [file]) if t.group[2] in self.timeframes),
-        )
+        with partition.load() as load:
+            [path] = [file.path for file in load.files if file.path is not None]
+            return DayCandles(
+                fingerprint=f"{partition.fingerprint}:{','.join(self.timeframes)}",
+                rows=pq.read_table(
+                    path, filters=[("timeframe", "in", list(self.timeframes))], partitioning=None
+                ),
+                totals=tuple(t for t in file_totals(TOTALS, [path]) if t.group[2] in self.timeframes),
+            )

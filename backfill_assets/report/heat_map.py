@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from backfill_assets.quality.coverage import MINUTES
+from backfill_assets.report.actions import clock_range
 from backfill_assets.report.evidence import FeedReport
 from backfill_assets.report.minutes import (
     EMPTY,
@@ -22,11 +23,10 @@ from backfill_assets.report.minutes import (
     Mark,
     Minutes,
 )
-from backfill_assets.report.todo import clock_range
 
 #: Shades of traded minutes.
 LEVELS: Final = 4
-#: Signs on a strip that are closer than this would cover each other.
+#: Signs on a row that are closer than this would cover each other.
 SIGN_MINUTES: Final = 24
 #: The heat map as text lists so many runs of a feed; the rest is in the feed's own minutes.
 TEXT_RUNS: Final = 40
@@ -42,7 +42,7 @@ def _levels(minutes: Minutes) -> list[int]:
     return [min(LEVELS, 1 + int(LEVELS * math.log1p(n) / most)) if n else 0 for n in minutes.trades]
 
 
-def strip(feed: FeedReport) -> dict[str, Any] | None:
+def heat_map(feed: FeedReport) -> dict[str, Any] | None:
     """Paths, signs and words of one row of the heat map; None where the feed has no minutes."""
     minutes = feed.minutes
     if minutes is None:

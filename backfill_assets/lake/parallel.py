@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def gather(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> list[Result]:
+def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> list[Result]:
     """Results of ``function`` in the order of the items; the first failure is raised in its turn."""
     work = list(items)
     if min(len(work), workers) < 2:

@@ -22,7 +22,7 @@ FEEDS_NAMED: Final = 100
 _IN_ORDER: Final = ("fetched", "kept")
 
 
-class LiveProgress:
+class FetchProgress:
     """Takes each outcome as ``fetch_day`` reports it, and writes JSON now and then and at the end."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,16 +1,16 @@
 """Asking others whether they saw the prices that a feed's profile takes for spikes.
 
-Done once per set of files, after a fetch and before judging. Witnesses of a market are its exchange's quotes
-and books, the exchange's own candles where the settings name some, and other venues' trades of the pair. Of
-each feed the newest version is asked, whatever its verdict: a feed's verdict then never depends on another's.
-Of a witness's file only the row groups around the spikes are read.
+Done once per set of files, after a fetch and before the day is settled. Witnesses of a market are its
+exchange's quotes and books, the exchange's own candles where the settings name some, and other venues' trades
+of the pair. The newest version of each feed is asked, whatever its verdict, so that no feed's verdict depends
+on another's. Only the row groups around the spikes are read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, MICROSECONDS_PER_SECOND
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
-from backfill_assets.lake.gather import gather
-from backfill_assets.lake.manifests import FeedManifest, Version, load_day_record, load_manifest
+from backfill_assets.lake.evidence import SpikeEvidence
+from backfill_assets.lake.manifests import DayRecord, FeedManifest, Version, update_manifest
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.profiles import SymbolProfile, profile_of
 from backfill_assets.quality.reference import ReferenceCandles, reference_of
-from backfill_assets.quality.spikes import SpikeEvidence, SpikeRecord, load_spikes, save_spikes, spikes_key
+from backfill_assets.quality.spikes import spikes_key
 from backfill_assets.settings import RowSettings, Settings
 
 if TYPE_CHECKING:
@@ -34,14 +34,6 @@ if TYPE_CHECKING:
 
 #: Raised when what is asked, or what an answer means, changes.
 WITNESSES_VERSION: Final = 1
-#: Columns with the lowest and the highest price that a row shows, of data types that are witnesses.
-_COLUMNS: Final = {
-    "trades": ("price", "price"),
-    "quotes": ("bid_price", "ask_price"),
-    "book_ticker": ("bid_price", "ask_price"),
-    "book_snapshot_5": ("bids_0_price", "asks_0_price"),
-    "book_snapshot_25": ("bids_0_price", "asks_0_price"),
-}
 
 #: Lowest and highest price around a time; None where nothing was there.
 Answer = tuple[float, float] | None
@@ -72,7 +64,9 @@ class _Market:
         return self.limits.spike_market_tolerance if same else self.limits.spike_venue_tolerance
 
 
-def ask_witnesses(store: Store, day: str, settings: Settings) -> int:
+def ask_witnesses(
+    store: Store, record: DayRecord, manifests: Mapping[Feed, FeedManifest], settings: Settings
+) -> int:
     """Keep what others saw of every spike of the day; answers that still hold are not asked for again.
 
     Returns
@@ -80,18 +74,12 @@ def ask_witnesses(store: Store, day: str, settings: Settings) -> int:
     int
         How many versions were asked about.
     """
-    record = load_day_record(store, day)
-    expected = (
-        {Feed.parse(e.feed): frozenset(name for _, name in e.symbols) for e in record.expected}
-        if record
-        else {}
-    )
-    found = gather(lambda feed: load_manifest(store, feed, day), expected, store.parallel_reads)
-    manifests = dict(zip(expected, found, strict=True))
+    day = record.day
+    expected = {e.feed: frozenset(name for _, name in e.symbols) for e in record.expected_feeds}
     market = _Market(
         store=store,
         day=day,
-        newest={feed: m.current for feed, m in manifests.items() if m.current is not None},
+        newest={feed: m.newest for feed, m in manifests.items() if m.newest is not None},
         symbols=expected,
         reference=reference_of(settings.comparison),
         limits=settings.thresholds.rows,
@@ -100,9 +88,9 @@ def ask_witnesses(store: Store, day: str, settings: Settings) -> int:
 
 
 def _is_witness(other: Feed, feed: Feed) -> bool:
-    if other.data_type == "trades":
+    if other.type.has_trades:
         return other.exchange != feed.exchange
-    return other.exchange == feed.exchange and other.data_type in _COLUMNS
+    return other.exchange == feed.exchange and other.type.shows_prices
 
 
 def _ask_about(market: _Market, feed: Feed, manifest: FeedManifest) -> int:
@@ -110,8 +98,7 @@ def _ask_about(market: _Market, feed: Feed, manifest: FeedManifest) -> int:
     versions = {key: version for version in manifest.versions if (key := spikes_key(version)) is not None}
     if not versions:
         return 0
-    before = load_spikes(market.store, feed, market.day)
-    known = before.versions if before else {}
+    known = manifest.spikes
     answers, asked = {}, 0
     for key, version in versions.items():
         symbols = [s for s in profile_of(version).symbols if s.spikes and s.symbol]
@@ -121,7 +108,9 @@ def _ask_about(market: _Market, feed: Feed, manifest: FeedManifest) -> int:
             continue
         answers[key] = _evidence(market, feed, symbols, inputs)
         asked += 1
-    save_spikes(market.store, feed, SpikeRecord(feed=str(feed), day=market.day, versions=answers))
+    update_manifest(
+        market.store, feed, market.day, lambda found: found.model_copy(update={"spikes": answers})
+    )
     return asked
 
 
@@ -203,7 +192,7 @@ def _in_file(market: _Market, witness: Feed, symbol: str, times: Sequence[int], 
     """What a witness's rows of the symbol show around each time."""
     import numpy as np
 
-    columns = _COLUMNS[witness.data_type]
+    columns = (witness.type.low_price, witness.type.high_price)
     lows, highs = [math.inf] * len(times), [-math.inf] * len(times)
     path = paths.ticks_data(witness, market.day, market.newest[witness].content)
     with market.store.local_copy(path) as local, pq.ParquetFile(local) as file:

@@ -48,7 +48,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Action:
     """What is to be done, and the findings that it mends."""
 
     urgency: Urgency
@@ -67,7 +67,9 @@ def clock_range(first: int, after: int) -> str:
     return begins if first == last else f"{begins}–{last // 60:02d}:{last % 60:02d}"
 
 
-def tasks_of(day: str, feeds: Sequence[FeedReport], tables: Iterable[tuple[str, str]]) -> tuple[Task, ...]:
+def actions_of(
+    day: str, feeds: Sequence[FeedReport], tables: Iterable[tuple[str, str]]
+) -> tuple[Action, ...]:
     """What is to be done about a day, most urgent first.
 
     Parameters
@@ -82,8 +84,8 @@ def tasks_of(day: str, feeds: Sequence[FeedReport], tables: Iterable[tuple[str, 
     grouped: dict[tuple[Urgency, str], list[tuple[Finding, str]]] = {}
     for urgency, remedy, finding, command in found:
         grouped.setdefault((urgency, remedy), []).append((finding, command))
-    tasks = [
-        Task(
+    actions = [
+        Action(
             urgency,
             remedy,
             tuple(finding for finding, _ in group),
@@ -91,7 +93,7 @@ def tasks_of(day: str, feeds: Sequence[FeedReport], tables: Iterable[tuple[str, 
         )
         for (urgency, remedy), group in grouped.items()
     ]
-    return tuple(sorted(tasks, key=lambda task: URGENCIES.index(task.urgency)))
+    return tuple(sorted(actions, key=lambda action: URGENCIES.index(action.urgency)))
 
 
 def is_thin(feed: FeedReport) -> bool:

@@ -13,11 +13,12 @@ from typing import Final
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us, utc_now
 from backfill_assets.failures import NotExportedYet
+from backfill_assets.instruments.findings import kept_findings
 from backfill_assets.instruments.rows import instrument_rows
 from backfill_assets.lake import documents, paths
-from backfill_assets.lake.gather import gather
 from backfill_assets.lake.listing import InstrumentsManifest, Outage, store_instruments
 from backfill_assets.lake.manifests import DayRecord, ExpectedSymbols
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.settings import UniverseEntry
 from backfill_assets.tardis.client import TardisClient
@@ -48,7 +49,9 @@ def record_day(
         The universe names an exchange or a symbol that does not exist.
     """
     exchanges = sorted({exchange for entry in universe for exchange in entry.exchanges})
-    details = dict(zip(exchanges, gather(client.exchange_details, exchanges, REQUESTS_AT_ONCE), strict=True))
+    details = dict(
+        zip(exchanges, parallel_map(client.exchange_details, exchanges, REQUESTS_AT_ONCE), strict=True)
+    )
     waiting = tuple(exchange for exchange in exchanges if not ready(details[exchange], day))
     if waiting:
         _update_record(store, day, DayUniverse((), ()), waiting)
@@ -56,7 +59,9 @@ def record_day(
             f"{day} is not exported yet for {', '.join(waiting)}: run it again later, usually after 06:00 UTC"
         )
         raise NotExportedYet(msg)
-    instruments = dict(zip(exchanges, gather(client.instruments, exchanges, REQUESTS_AT_ONCE), strict=True))
+    instruments = dict(
+        zip(exchanges, parallel_map(client.instruments, exchanges, REQUESTS_AT_ONCE), strict=True)
+    )
     resolved = resolve(universe, day, details, instruments)
     manifests = [
         store_instruments(
@@ -66,6 +71,7 @@ def record_day(
             instrument_rows(exchange, day, instruments[exchange], resolved.expected),
             instruments[exchange].source,
             outages_of_day(details[exchange], day),
+            look_at=kept_findings,
         )
         for exchange in exchanges
     ]

@@ -9,16 +9,17 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND
+from backfill_assets.lake.evidence import SpikeEvidence
 from backfill_assets.quality.profiles import FeedProfile, Spike, Stretch, SymbolProfile
 from backfill_assets.quality.silences import JointSilence
-from backfill_assets.quality.spikes import SpikeEvidence, open_spikes, refuted_rows, refuted_spikes
+from backfill_assets.quality.spikes import open_spikes, refuted_rows, refuted_spikes
 from backfill_assets.settings import RowSettings
 
 #: A grouped file may hold thousands of symbols; the warnings beyond these are counted.
 _NAMED = 20
 
 
-def remarks(
+def row_warnings(
     profile: FeedProfile, limits: RowSettings, *, grouped: bool, spikes: SpikeEvidence | None = None
 ) -> tuple[str, ...]:
     """Every warning on the file, then those of its symbols (named where there are several)."""

@@ -6,7 +6,7 @@ was compared before is not compared again: files never change, so what was found
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
@@ -14,17 +14,12 @@ import pyarrow.parquet as pq
 
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
-from backfill_assets.lake.gather import gather
-from backfill_assets.lake.manifests import FeedManifest, Version, load_day_record, load_manifest, valid
+from backfill_assets.lake.evidence import Restatement
+from backfill_assets.lake.manifests import FeedManifest, Version, update_manifest, valid
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.differences import TRADE_COLUMNS, compare_rows, compare_trades
 from backfill_assets.quality.profiles import profile_of
-from backfill_assets.quality.restatement import (
-    Restatement,
-    RestatementRecord,
-    load_restatements,
-    save_restatements,
-)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +28,7 @@ if TYPE_CHECKING:
 WORKERS: Final = 2
 
 
-def compare_versions(store: Store, day: str) -> int:
+def compare_versions(store: Store, manifests: Mapping[Feed, FeedManifest]) -> int:
     """Keep what the newer versions of every feed of the day change against the older ones.
 
     Returns
@@ -41,29 +36,34 @@ def compare_versions(store: Store, day: str) -> int:
     int
         How many pairs were compared.
     """
-    record = load_day_record(store, day)
-    feeds = [Feed.parse(e.feed) for e in record.expected] if record else []
-    manifests = gather(lambda feed: load_manifest(store, feed, day), feeds, store.parallel_reads)
-    several = [(f, m) for f, m in zip(feeds, manifests, strict=True) if len(m.versions) > 1]
-    return sum(gather(lambda found: _compare(store, *found), several, WORKERS))
+    several = [(feed, manifest) for feed, manifest in manifests.items() if len(manifest.versions) > 1]
+    return sum(parallel_map(lambda found: _compare(store, *found), several, WORKERS))
 
 
 def _compare(store: Store, feed: Feed, manifest: FeedManifest) -> int:
-    known = load_restatements(store, feed, manifest.day)
     pairs = list(combinations(manifest.versions, 2))
-    kept = [found for old, new in pairs if (found := known.of(old.content, new.content)) is not None]
     made = [
         _restatement(store, feed, manifest.day, old, new)
         for old, new in pairs
-        if known.of(old.content, new.content) is None
+        if manifest.restatement(old.content, new.content) is None
         and valid(store, feed, manifest.day, old)
         and valid(store, feed, manifest.day, new)
     ]
     if made:
-        compared = {(r.before, r.after): r for r in (*kept, *made)}
-        ordered = tuple(compared[key] for key in sorted(compared))
-        save_restatements(store, feed, RestatementRecord(feed=str(feed), day=manifest.day, compared=ordered))
+        keep_comparisons(store, feed, manifest.day, made)
     return len(made)
+
+
+def keep_comparisons(store: Store, feed: Feed, day: str, made: Sequence[Restatement]) -> None:
+    """Add comparisons to the feed's manifest; those of versions that are no longer held go."""
+
+    def change(manifest: FeedManifest) -> FeedManifest:
+        held = {v.content for v in manifest.versions}
+        compared = {(r.before, r.after): r for r in (*manifest.compared, *made)}
+        ordered = tuple(compared[key] for key in sorted(compared) if held.issuperset(key))
+        return manifest.model_copy(update={"compared": ordered})
+
+    update_manifest(store, feed, day, change)
 
 
 def _restatement(store: Store, feed: Feed, day: str, old: Version, new: Version) -> Restatement:
@@ -74,7 +74,7 @@ def _restatement(store: Store, feed: Feed, day: str, old: Version, new: Version)
         pq.ParquetFile(before) as old_file,
         pq.ParquetFile(after) as new_file,
     ):
-        if feed.data_type == "trades":
+        if feed.type.makes_candles:
             trades = _groups(old_file, TRADE_COLUMNS), _groups(new_file, TRADE_COLUMNS)
             numeric = _numeric_ids(old) and _numeric_ids(new)
             return compare_trades(*trades, names, numeric_ids=numeric)
@@ -88,5 +88,4 @@ def _groups(file: pq.ParquetFile, columns: tuple[str, ...] | None = None) -> Ite
 
 
 def _numeric_ids(version: Version) -> bool:
-    profile = profile_of(version)
-    return all(s.numeric_ids == s.rows for s in profile.symbols)
+    return profile_of(version).has_numeric_ids

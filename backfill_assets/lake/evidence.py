@@ -1,32 +1,66 @@
-"""What a newer file of a feed's day changes against an older one, and whether that is within the limits.
+"""What is known of a feed's versions besides the versions: decisions of people, comparisons, spikes.
 
-A vendor that corrects a file rewrites what others have computed from it. A small correction is taken over; a
-large one waits for somebody's approval while the older version stays published. The comparison is a pure
-function of two files: ``ticks`` makes it after a fetch, for each pair of versions that the lake holds, and
-keeps it here; judging reads it. A pair that was not compared counts as beyond the limits.
+Kept in the feed's manifest. ``quality`` makes these records and says what they mean for a version; they are
+declared here because the manifest carries them.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, Field
 
-from backfill_assets.feeds import Feed
-from backfill_assets.lake import documents, paths
-from backfill_assets.lake.store import Store
+from backfill_assets.lake.documents import Document
 from backfill_assets.settings import RestatementSettings
 
-NOT_COMPARED: Final = (
-    "it was not compared with the accepted version: materialize the day's ticks, or approve it"
-)
+
+class Approval(Document):
+    """The decision that a version counts, whatever its verdict and however much it restates.
+
+    Attributes
+    ----------
+    content
+        sha256 of the approved Parquet file.
+    rules
+        Hash of the rules whose verdict was overruled; under others the approval is void.
+    """
+
+    kind: Literal["approval"] = "approval"
+    content: str
+    rules: str
+    reason: str
+    approved_at: AwareDatetime
 
 
-class Largest(BaseModel):
+class Retraction(Document):
+    """The decision that a version does not count, whatever its verdict, until it is approved.
+
+    Attributes
+    ----------
+    content
+        sha256 of the withdrawn Parquet file.
+    """
+
+    kind: Literal["retraction"] = "retraction"
+    content: str
+    reason: str
+    retracted_at: AwareDatetime
+
+
+Decision = Annotated[Approval | Retraction, Field(discriminator="kind")]
+
+
+class Decisions(Document):
+    """The decisions on a feed's day in a document of their own, as an earlier layout kept them."""
+
+    feed: str
+    day: str
+    decisions: tuple[Decision, ...] = ()
+
+
+class Largest(Document):
     """The largest relative difference of something, and the minute that has it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     difference: float
     symbol: str
@@ -34,11 +68,11 @@ class Largest(BaseModel):
 
     @property
     def at(self) -> str:
-        """The minute for people, such as ``12:34``; with its day where that may be another."""
+        """The minute for people, such as ``2024-01-01 12:34``."""
         return datetime.fromtimestamp(self.minute_us / 1e6, tz=UTC).strftime("%Y-%m-%d %H:%M")
 
 
-class Restatement(BaseModel):
+class Restatement(Document):
     """What the version ``after`` changes against the version ``before``.
 
     Attributes
@@ -61,8 +95,6 @@ class Restatement(BaseModel):
         mean of all minutes before, so that a trade more in a thin minute is not the end of the world; null
         where no volume differs.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     before: str
     after: str
@@ -112,26 +144,20 @@ class Restatement(BaseModel):
         return tuple(found)
 
 
-class RestatementRecord(BaseModel):
-    """Kept beside a feed's day: the comparisons of its versions, oldest first."""
+class SpikeEvidence(Document):
+    """What witnesses say of the spikes that one version's profile lists.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes
+    ----------
+    inputs
+        Hash of everything that was asked: the witnesses' files and the settings.
+    witnesses
+        Who was there for at least one spike, in order.
+    confirmed, refuted
+        By data set symbol, positions in ``SymbolProfile.spikes``.
+    """
 
-    feed: str
-    day: str
-    compared: tuple[Restatement, ...] = ()
-
-    def of(self, before: str, after: str) -> Restatement | None:
-        """The comparison of these two contents, if it was made."""
-        return next((r for r in self.compared if (r.before, r.after) == (before, after)), None)
-
-
-def load_restatements(store: Store, feed: Feed, day: str) -> RestatementRecord:
-    """Return the feed's comparisons; an empty record if there is none."""
-    found, _ = documents.load(store, paths.restatement(feed, day), RestatementRecord)
-    return found or RestatementRecord(feed=str(feed), day=day)
-
-
-def save_restatements(store: Store, feed: Feed, record: RestatementRecord) -> None:
-    """Keep the record in place of an earlier one."""
-    documents.update(store, paths.restatement(feed, record.day), RestatementRecord, lambda _: record)
+    inputs: str
+    witnesses: tuple[str, ...] = ()
+    confirmed: dict[str, tuple[int, ...]] = {}
+    refuted: dict[str, tuple[int, ...]] = {}

@@ -1,0 +1,43 @@
+"""What the schemas find in a day's candles and its coverage: looked at when the files are made.
+
+The day's document keeps the findings with the files. Where it has none, because the files were put there by
+something else than ``making``, the checks look at the files themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from backfill_assets.candles.coverage import coverage_findings
+from backfill_assets.candles.query import read_made
+from backfill_assets.candles.schemas import CANDLE_KEY, candle_schema, ohlc_schema
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.findings import Finding, look_at
+from backfill_assets.quality.measures import DayMeasures
+from backfill_assets.quality.settled import SettledDay
+
+
+def look_at_day(
+    candles: pa.Table, coverage: pa.Table, settled: SettledDay, timeframes: Sequence[str]
+) -> dict[str, Finding]:
+    """Findings by ``candles:CHECK`` and ``coverage:CHECK``."""
+    import polars as pl
+
+    frame = pl.DataFrame(candles)
+    return {
+        "candles:schema": look_at(candle_schema(), frame, CANDLE_KEY),
+        "candles:ohlc": look_at(ohlc_schema(), frame, CANDLE_KEY),
+        **coverage_findings(pl.DataFrame(coverage), frame, settled, timeframes),
+    }
+
+
+def findings_of(
+    store: Store, settled: SettledDay, measures: DayMeasures, timeframes: Sequence[str]
+) -> dict[str, Finding]:
+    """The findings that the day's document keeps, else those of looking at its files now."""
+    if measures.findings is not None:
+        return measures.findings
+    candles, coverage = (read_made(store, settled.day, table) for table in ("candles", "coverage"))
+    return look_at_day(candles, coverage, settled, timeframes)

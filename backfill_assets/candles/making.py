@@ -1,0 +1,353 @@
+"""Making a day of candles and its coverage, and measuring both: once, by the asset ``candles``.
+
+The files lie in the lake, named by content, in folders that Parquet readers know as partitions
+(``candles/date=2024-01-01/``); the day's document (``quality.measures``) names the files that count and holds
+what was measured. It carries a hash of its inputs: where nothing has changed no file is opened. Other runs
+may settle a neighbour meanwhile; they make this day anew after that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from backfill_assets.candles.comparison import across_venues, against_reference, reference_hash
+from backfill_assets.candles.consistency import mismatches_between_timeframes
+from backfill_assets.candles.coverage import coverage_rows
+from backfill_assets.candles.findings import look_at_day
+from backfill_assets.candles.merge import day_of_candles
+from backfill_assets.candles.minutes import minutes_of_day
+from backfill_assets.candles.partials import BASE_TIMEFRAME
+from backfill_assets.candles.trade_files import (
+    WORKERS,
+    AcceptedFile,
+    accepted_files,
+    has_partials,
+    make_partials,
+    mismatches,
+    read_partials,
+    store_table,
+)
+from backfill_assets.days import shift
+from backfill_assets.failures import PermanentFailure
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.parallel import parallel_map
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.measures import DataFile, DayMeasures, LastTrade, TradesFile, load_measures
+from backfill_assets.quality.reference import reference_of
+from backfill_assets.quality.settled import SettledDay, SettledFeed, load_settled, versions_hash
+from backfill_assets.settings import Settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+#: Raised when what is made or measured, or how, changes.
+MEASURES_VERSION: Final = 3
+#: Days whose candles or coverage rest on the files of a day: its neighbours, and the one after, since the
+#: last price before a day may come from a file of two days before.
+REACH: Final = (-1, 1, 2)
+
+Market = tuple[str, str]
+
+
+def make_candles(store: Store, day: str, settings: Settings) -> DayMeasures:
+    """Make the day's candles and coverage, and anew those of days around it that rest on its files.
+
+    Raises
+    ------
+    PermanentFailure
+        The day was never settled.
+    """
+    made = _Maker(store, settings).make(day)
+    for days in REACH:
+        # Documents are read anew for every day: other runs may have changed them.
+        maker = _Maker(store, settings)
+        found = maker.measures(shift(day, days))
+        if found is not None and found.candles is not None:
+            maker.make(shift(day, days))
+    return made
+
+
+@dataclass(slots=True)
+class _Maker:
+    """Makes one day; each document is read once."""
+
+    store: Store
+    settings: Settings
+    _settled: dict[str, SettledDay | None] = field(default_factory=dict)
+    _measures: dict[str, DayMeasures | None] = field(default_factory=dict)
+
+    def settled(self, day: str) -> SettledDay | None:
+        if day not in self._settled:
+            self._settled[day] = load_settled(self.store, day)
+        return self._settled[day]
+
+    def measures(self, day: str) -> DayMeasures | None:
+        if day not in self._measures:
+            self._measures[day] = load_measures(self.store, day)
+        return self._measures[day]
+
+    def make(self, day: str) -> DayMeasures:
+        settled = self.settled(day)
+        if settled is None:
+            msg = f"nothing is settled of {day}: materialize its ticks first"
+            raise PermanentFailure(msg)
+        around = [d for d in (shift(day, -1), day, shift(day, 1)) if self.settled(d) is not None]
+        for file_day in around:
+            self._ensure_files(file_day)
+        replaced: list[DataFile | None] = []
+
+        def change(current: DayMeasures | None) -> DayMeasures:
+            files = {d: (current if d == day else self.measures(d)) for d in around}
+            work = _Work(self, settled, files, self._closes(day, current))
+            if current is not None and current.inputs == work.inputs and self._is_whole(current):
+                return current
+            made = work.made()
+            replaced[:] = [current.candles, current.coverage] if current is not None else []
+            return made
+
+        made = documents.update(self.store, paths.measures(day), DayMeasures, change)
+        if made is None:  # update returns the document that change returned, which is never None
+            msg = f"candles of {day} were not made"
+            raise RuntimeError(msg)
+        self._measures[day] = made
+        self._tidy(made)
+        return made
+
+    def _ensure_files(self, day: str) -> None:
+        """Let the day's document have the partials of every accepted file of trades, and of no other."""
+        settled = self.settled(day)
+        if settled is None:
+            return
+        seam = self.settings.thresholds.seam_window_seconds
+        files = accepted_files(settled, self.settled(shift(day, -1)), seam)
+        present = self.measures(day)
+        known = present.files if present else {}
+        missing = [f for f in files if not has_partials(self.store, f, known.get(str(f.feed)))]
+        if not missing and known.keys() == {str(f.feed) for f in files}:
+            return
+        made = parallel_map(lambda file: make_partials(self.store, file), missing, WORKERS)
+        fresh = {str(file.feed): found for file, found in zip(missing, made, strict=True)}
+
+        def change(current: DayMeasures | None) -> DayMeasures:
+            document = current or DayMeasures(day=day)
+            held = {**document.files, **fresh}
+            kept = {str(f.feed): held[str(f.feed)] for f in files if str(f.feed) in held}
+            return document.model_copy(update={"files": kept})
+
+        self._measures[day] = documents.update(self.store, paths.measures(day), DayMeasures, change)
+
+    def _closes(self, day: str, current: DayMeasures | None) -> dict[Market, float]:
+        """The last price of each market on the day before, by the accepted files of three days."""
+        before, found = shift(day, -1), dict[Market, LastTrade]()
+        for file_day in (shift(day, -2), before, day):
+            settled = self.settled(file_day)
+            measures = current if file_day == day else self.measures(file_day)
+            for feed in settled.feeds if settled else ():
+                file = measures.files.get(str(feed.feed)) if measures else None
+                if file is None or feed.accepted is None or file.content != feed.accepted.content:
+                    continue
+                for symbol, last in file.last_trades.get(before, {}).items():
+                    market = (feed.feed.exchange, symbol)
+                    known = found.get(market)
+                    if known is None or (last.time_us, last.trade_id) >= (known.time_us, known.trade_id):
+                        found[market] = last
+        return {market: last.price for market, last in found.items()}
+
+    def _is_whole(self, made: DayMeasures) -> bool:
+        files = (("candles", made.candles), ("coverage", made.coverage))
+        return all(
+            file is not None and self.store.size(paths.made_data(table, made.day, file.content)) == file.bytes
+            for table, file in files
+        )
+
+    def _tidy(self, made: DayMeasures) -> None:
+        """Delete files of the day that its document does not name: readers take every file of the folder."""
+        for table, file in (("candles", made.candles), ("coverage", made.coverage)):
+            for path in list(self.store.list(paths.made_prefix(table, made.day))):
+                if file is not None and path == paths.made_data(table, made.day, file.content):
+                    continue
+                named = load_measures(self.store, made.day)
+                now = getattr(named, table) if named is not None else None
+                if now is None or path != paths.made_data(table, made.day, now.content):
+                    self.store.delete(path)
+
+
+@dataclass(slots=True)
+class _Work:
+    """One day with the documents that its candles are made from."""
+
+    maker: _Maker
+    settled: SettledDay
+    #: Of the days before, of and after the day, as far as they were settled.
+    measures: Mapping[str, DayMeasures | None]
+    closes: dict[Market, float]
+    inputs: str = ""
+
+    def __post_init__(self) -> None:
+        self.inputs = self._hash()
+
+    @property
+    def day(self) -> str:
+        return self.settled.day
+
+    def files(self, day: str) -> list[tuple[SettledFeed, TradesFile]]:
+        """The day's accepted feeds of trades with their files."""
+        settled, measures = self.maker.settled(day), self.measures.get(day)
+        return [
+            (feed, file)
+            for feed in (settled.feeds if settled else ())
+            if measures is not None
+            and feed.accepted is not None
+            and (file := measures.files.get(str(feed.feed))) is not None
+            and file.content == feed.accepted.content
+        ]
+
+    def made(self) -> DayMeasures:
+        """Make everything anew, but compare no file with its ticks again that was found equal before."""
+        import polars as pl
+
+        store, settings, day = self.maker.store, self.maker.settings, self.day
+        candles = day_of_candles(day, self._partials(), settings.candles.timeframes)
+        frame = pl.DataFrame(candles)
+        between = mismatches_between_timeframes(frame, settings.candles.timeframes)
+        minutes = minutes_of_day(self.settled, self._neighbours(), frame)
+        coverage = coverage_rows(
+            day,
+            minutes,
+            frame,
+            self.closes,
+            settings.candles.timeframes,
+            is_sealed=self.settled.is_sealed,
+        )
+        limits, failure, agreed = settings.comparison, "", []
+        reference = reference_of(limits)
+        try:
+            agreed = against_reference(frame, day, reference, limits) if reference is not None else []
+        except PermanentFailure as error:
+            failure = str(error)
+        return DayMeasures(
+            day=day,
+            inputs=self.inputs,
+            versions=self._versions(),
+            files=self._compared(frame, between),
+            candles=store_table(store, candles, lambda content: paths.made_data("candles", day, content)),
+            coverage=store_table(store, coverage, lambda content: paths.made_data("coverage", day, content)),
+            minutes=minutes,
+            between_timeframes=_plain(between),
+            findings=look_at_day(candles, coverage, self.settled, settings.candles.timeframes),
+            reference=_plain(agreed),
+            reference_failure=failure,
+            venues=_plain(across_venues(frame, limits.venue_vwap)),
+        )
+
+    def _partials(self) -> list[pa.Table]:
+        named = [
+            (feed.feed, file_day, file)
+            for file_day in (shift(self.day, -1), self.day, shift(self.day, 1))
+            for feed, file in self.files(file_day)
+        ]
+        store = self.maker.store
+        return parallel_map(lambda one: read_partials(store, *one), named, max(WORKERS, store.parallel_reads))
+
+    def _neighbours(self) -> list[SettledDay]:
+        found = (self.maker.settled(shift(self.day, days)) for days in (-1, 1))
+        return [settled for settled in found if settled is not None]
+
+    def _compared(self, frame: pl.DataFrame, between: Sequence[object]) -> dict[str, TradesFile]:
+        """The day's files, each compared with its ticks and its candles with each other."""
+        import polars as pl
+
+        settings, store = self.maker.settings, self.maker.store
+        seam = settings.thresholds.seam_window_seconds
+        accepted = accepted_files(self.settled, self.maker.settled(shift(self.day, -1)), seam)
+        by_feed: dict[str, AcceptedFile] = {str(file.feed): file for file in accepted}
+        found = {}
+        for feed, file in self.files(self.day):
+            name = str(feed.feed)
+            rows = file.mismatches
+            if not file.is_compared or rows:
+                rows = _plain(mismatches(store, by_feed[name], file))
+            symbols = [name for _, name in feed.symbols]
+            ours = frame.filter(
+                (pl.col("exchange") == feed.feed.exchange)
+                & pl.col("symbol").is_in(symbols)
+                & (pl.col("timeframe") != BASE_TIMEFRAME)
+            )
+            # Told apart by feed only where there is something to tell.
+            wrong: Sequence[object] = ()
+            if between:
+                of_feed = frame.filter(
+                    (pl.col("exchange") == feed.feed.exchange) & pl.col("symbol").is_in(symbols)
+                )
+                wrong = mismatches_between_timeframes(of_feed, settings.candles.timeframes)
+            found[name] = file.model_copy(
+                update={
+                    "compared": file.partials.content,
+                    "buckets": file.partials.rows,
+                    "mismatches": rows,
+                    "rolled_up": ours.height,
+                    "rolled_up_misses": len(wrong),
+                }
+            )
+        return found
+
+    def _versions(self) -> dict[str, str]:
+        found = {}
+        for day in self.measures:
+            settled = self.maker.settled(day)
+            found[day] = trades_versions(settled) if settled is not None else ""
+        return found
+
+    def _hash(self) -> str:
+        settings = self.maker.settings
+        comparison = settings.comparison
+        parts: list[Any] = [
+            MEASURES_VERSION,
+            settings.candles.timeframes,
+            comparison.model_dump(mode="json"),
+            reference_hash(reference_of(comparison), self.settled),
+            self.settled.is_sealed,
+            sorted((*market, price) for market, price in self.closes.items()),
+            [
+                (str(f.feed), f.symbols, f.verdict.context.outages, _evidence(f))
+                for f in self.settled.feeds
+                if f.feed.type.makes_candles
+            ],
+        ]
+        for neighbour in self._neighbours():
+            parts.append(
+                [
+                    (str(f.feed), {s: (e.reaching, e.unconfirmed) for s, e in f.evidence.items()})
+                    for f in neighbour.feeds
+                    if f.feed.type.makes_candles and f.accepted is not None
+                ]
+            )
+        for day in sorted(self.measures):
+            parts.append((day, [(str(f.feed), t.key, t.partials.content) for f, t in self.files(day)]))
+        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+
+
+def trades_versions(settled: SettledDay) -> str:
+    """Hash of the accepted files of trades of a day."""
+    return versions_hash(f for f in settled.feeds if f.feed.type.makes_candles)
+
+
+def _evidence(feed: SettledFeed) -> Any:
+    return {symbol: evidence.model_dump(mode="json") for symbol, evidence in feed.evidence.items()}
+
+
+def _plain(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Rows as JSON keeps them: what is neither text, number nor truth becomes text."""
+    return tuple(
+        {
+            name: value if isinstance(value, str | int | float | bool) or value is None else str(value)
+            for name, value in row.items()
+        }
+        for row in rows
+    )

@@ -1,0 +1,97 @@
+"""What every minute of a day's markets shows: the states, from the candles and the evidence of the files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from backfill_assets.candles.partials import BASE_TIMEFRAME
+from backfill_assets.days import MICROSECONDS_PER_MINUTE, end_us, start_us
+from backfill_assets.quality.coverage import Evidence, Range, encode, minute_states
+from backfill_assets.quality.measures import FeedMinutes
+from backfill_assets.quality.settled import SettledDay, SettledFeed, SymbolEvidence
+
+if TYPE_CHECKING:
+    import polars as pl
+
+#: Low and high of a minute that has a candle.
+Traded = Mapping[int, tuple[float, float]]
+
+
+def minutes_of_day(
+    settled: SettledDay, neighbours: Sequence[SettledDay], candles: pl.DataFrame
+) -> dict[str, FeedMinutes]:
+    """States by feed of trades, accepted or not.
+
+    Parameters
+    ----------
+    neighbours
+        The settled days before and after: holes of their ids may reach into the day, and spikes of their
+        files may set a high or low of it.
+    candles
+        The day's candles, of every timeframe.
+    """
+    day, traded = settled.day, _traded(candles, start_us(settled.day))
+    unconfirmed = _unconfirmed([*neighbours, settled])
+    found = {}
+    for feed in settled.feeds:
+        if not feed.feed.type.makes_candles:
+            continue
+        out = tuple((first, after - 1) for first, after in feed.verdict.context.outages)
+        symbols, flagged = {}, {}
+        for symbol, evidence in sorted(feed.evidence.items()):
+            market = traded.get((feed.feed.exchange, symbol), {})
+            lost = (*evidence.lost, *_reaching(feed, symbol, neighbours, day))
+            states = minute_states(market, Evidence(lost, evidence.proven, out), start_us(day))
+            symbols[symbol] = encode(states)
+            minutes = _set_by(unconfirmed.get((str(feed.feed), symbol), ()), market, start_us(day))
+            if minutes:
+                flagged[symbol] = minutes
+        found[str(feed.feed)] = FeedMinutes(symbols=symbols, flagged=flagged)
+    return found
+
+
+def _traded(candles: pl.DataFrame, start: int) -> dict[tuple[str, str], dict[int, tuple[float, float]]]:
+    """By market and minute of the day, low and high of each base candle."""
+    import polars as pl
+
+    minute = ((pl.col("open_time").dt.epoch("us") - start) // MICROSECONDS_PER_MINUTE).alias("minute")
+    base = candles.filter(pl.col("timeframe") == BASE_TIMEFRAME).select(
+        "exchange", "symbol", minute, "low", "high"
+    )
+    return {
+        (exchange, symbol): {row[0]: (row[1], row[2]) for row in group.select("minute", "low", "high").rows()}
+        for (exchange, symbol), group in base.group_by(["exchange", "symbol"])
+    }
+
+
+def _unconfirmed(days: Sequence[SettledDay]) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """By feed and symbol, time and price of the spikes of its files that no witness has confirmed."""
+    found: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for settled in days:
+        for feed in settled.feeds:
+            for symbol, evidence in feed.evidence.items():
+                if evidence.unconfirmed:
+                    found.setdefault((str(feed.feed), symbol), []).extend(evidence.unconfirmed)
+    return found
+
+
+def _reaching(
+    feed: SettledFeed, symbol: str, neighbours: Sequence[SettledDay], day: str
+) -> tuple[Range, ...]:
+    """Holes of the neighbours' ids that reach into the day: files are split by arrival."""
+    first, last = start_us(day), end_us(day) - 1
+    beside = [found for n in neighbours if (found := n.feed(feed.feed)) is not None]
+    nothing = SymbolEvidence()
+    return tuple(
+        hole
+        for found in beside
+        for hole in found.evidence.get(symbol, nothing).reaching
+        if hole[0] <= last and hole[1] >= first
+    )
+
+
+def _set_by(spikes: Sequence[tuple[int, float]], candles: Traded, start: int) -> tuple[int, ...]:
+    """Minutes of the day whose low or high is the price of a spike in them."""
+    of_minutes = {((time_us - start) // MICROSECONDS_PER_MINUTE, price) for time_us, price in spikes}
+    return tuple(sorted({m for m, price in of_minutes if price in candles.get(m, ())}))

@@ -1,0 +1,197 @@
+"""Accepted files of trades and their partial candles: what they depend on, made and compared once.
+
+A file's partials are known by a key: the content of its ticks and everything else that they are made of. The
+day's document (``quality.measures``) keeps the key with the partials, so a file that counts again, or a day
+that is made anew because a neighbour has changed, finds what was made before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from backfill_assets.candles.consistency import mismatches_with_ticks
+from backfill_assets.candles.partials import Contract, partial_candles
+from backfill_assets.candles.schemas import PARTIAL_SCHEMA
+from backfill_assets.days import MICROSECONDS_PER_DAY, shift, start_us
+from backfill_assets.feeds import Feed
+from backfill_assets.lake import paths
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.measures import DataFile, LastTrade, TradesFile
+from backfill_assets.quality.settled import SettledDay, SettledFeed
+
+#: Raised when the kernels' results or the partials' columns change.
+PARTIALS_VERSION: Final = 1
+#: Feeds whose ticks are read at once; the kernels release the GIL and the machine has few processors.
+WORKERS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedFile:
+    """The version of a feed's trades that counts, with what its partials depend on besides."""
+
+    feed: Feed
+    day: str
+    content: str
+    #: Whether every row has an integer id.
+    numeric_ids: bool
+    #: The accepted file of the day before, where its ids reach into those of this file: ids of both count
+    #: there only. Its content, and the lowest and highest id that both may have.
+    overlap: tuple[str, int, int] | None
+    contracts: dict[str, Contract]
+    seam_window_seconds: int
+
+    @property
+    def key(self) -> str:
+        """Names the partials: the ticks' content and a hash of everything else."""
+        contracts = sorted((s, c.multiplier, c.inverse) for s, c in self.contracts.items())
+        text = f"{PARTIALS_VERSION}:{self.seam_window_seconds}:{contracts}:{self.overlap}"
+        return f"{self.content}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def accepted_files(
+    settled: SettledDay, before: SettledDay | None, seam_window_seconds: int
+) -> list[AcceptedFile]:
+    """The accepted files of trades of a day, in the order of the feeds.
+
+    Parameters
+    ----------
+    before
+        The settled day before.
+    """
+    return [
+        AcceptedFile(
+            feed=found.feed,
+            day=settled.day,
+            content=found.accepted.content,
+            numeric_ids=found.numeric_ids,
+            overlap=_overlap(found, before.feed(found.feed) if before else None),
+            contracts={s: Contract(*contract) for s, contract in found.contracts.items()},
+            seam_window_seconds=seam_window_seconds,
+        )
+        for found in settled.feeds
+        if found.feed.type.makes_candles and found.accepted is not None
+    ]
+
+
+def _overlap(found: SettledFeed, before: SettledFeed | None) -> tuple[str, int, int] | None:
+    """Of ordinary feeds with numeric ids: what tells whether ids of the day before come again."""
+    if before is None or before.accepted is None or found.feed.is_grouped:
+        return None
+    ours, theirs = list(found.edges.first_ids.values()), list(before.edges.last_ids.values())
+    if len(ours) != 1 or len(theirs) != 1 or not (found.numeric_ids and before.numeric_ids):
+        return None
+    (low, _), (high, _) = ours[0], theirs[0]
+    return (before.accepted.content, low, high) if low <= high else None
+
+
+def make_partials(store: Store, file: AcceptedFile) -> TradesFile:
+    """Compute the file's partials from its ticks, and store them."""
+    with store.local_copy(paths.ticks_data(file.feed, file.day, file.content)) as ticks:
+        table = partial_candles(
+            ticks,
+            exchange=file.feed.exchange,
+            day=file.day,
+            seam_window_seconds=file.seam_window_seconds,
+            numeric_ids=file.numeric_ids,
+            contracts=file.contracts,
+            exclude_ids=repeated_ids(store, file),
+        )
+    stored = store_table(store, table, lambda content: paths.partials_data(file.feed, file.day, content))
+    return TradesFile(
+        content=file.content, key=file.key, partials=stored, last_trades=_last_trades(table, file.day)
+    )
+
+
+def store_table(store: Store, table: pa.Table, path: Any) -> DataFile:
+    """Store a table as a Parquet file that ``path`` names by its sha256; equal tables are equal bytes."""
+    with tempfile.TemporaryDirectory(prefix="backfill-") as folder:
+        target = Path(folder) / "made.parquet"
+        pq.write_table(table, target, compression="zstd")
+        content = hashlib.sha256(target.read_bytes()).hexdigest()
+        made = DataFile(content=content, rows=table.num_rows, bytes=target.stat().st_size)
+        store.put_file(target, path(content))
+    return made
+
+
+def has_partials(store: Store, file: AcceptedFile, made: TradesFile | None) -> bool:
+    """Whether these are the file's partials, and the lake has them in full size."""
+    if made is None or made.key != file.key:
+        return False
+    path = paths.partials_data(file.feed, file.day, made.partials.content)
+    return store.size(path) == made.partials.bytes
+
+
+def read_partials(store: Store, feed: Feed, day: str, made: TradesFile) -> pa.Table:
+    """The partials as a table of ``PARTIAL_SCHEMA``."""
+    with store.local_copy(paths.partials_data(feed, day, made.partials.content)) as path:
+        return pq.read_table(path, schema=PARTIAL_SCHEMA)
+
+
+def mismatches(store: Store, file: AcceptedFile, made: TradesFile) -> list[dict[str, Any]]:
+    """K1 for one file: partials that another engine computes differently from the same ticks."""
+    partials = read_partials(store, file.feed, file.day, made)
+    with store.local_copy(paths.ticks_data(file.feed, file.day, file.content)) as ticks:
+        return mismatches_with_ticks(
+            ticks,
+            partials,
+            day=file.day,
+            seam_window_seconds=file.seam_window_seconds,
+            numeric_ids=file.numeric_ids,
+            contracts=file.contracts,
+            exclude_ids=repeated_ids(store, file),
+        )
+
+
+def repeated_ids(store: Store, file: AcceptedFile) -> frozenset[int]:
+    """Ids that the accepted file of the day before has, too; files are read only where there may be any."""
+    if file.overlap is None:
+        return frozenset()
+    before, low, high = file.overlap
+    return _ids_between(store, file.feed, file.day, file.content, low, high) & _ids_between(
+        store, file.feed, shift(file.day, -1), before, low, high
+    )
+
+
+def _ids_between(store: Store, feed: Feed, day: str, content: str, low: int, high: int) -> frozenset[int]:
+    found: set[int] = set()
+    with (
+        store.local_copy(paths.ticks_data(feed, day, content)) as ticks,
+        pq.ParquetFile(ticks) as file,
+    ):
+        for batch in file.iter_batches(columns=["id"]):
+            ids = pc.cast(batch["id"], pa.int64())
+            found.update(
+                ids.filter(pc.and_(pc.greater_equal(ids, low), pc.less_equal(ids, high))).to_pylist()
+            )
+    return frozenset(found)
+
+
+def _last_trades(partials: pa.Table, day: str) -> dict[str, dict[str, LastTrade]]:
+    """The last trade of each market on the file's day and on the days beside it, as far as the file knows."""
+    found: dict[str, dict[str, LastTrade]] = {}
+    opened = partials["open_time"].cast(pa.int64())
+    for days in (-1, 0, 1):
+        start = start_us(shift(day, days))
+        inside = pc.and_(pc.greater_equal(opened, start), pc.less(opened, start + MICROSECONDS_PER_DAY))
+        # Sorted by symbol and time: the last row of a symbol is its last bucket.
+        rows = partials.filter(inside).select(["symbol", "last_trade_time", "close_id", "close"])
+        columns = (
+            rows["symbol"].to_pylist(),
+            rows["last_trade_time"].cast(pa.int64()).to_pylist(),
+            rows["close_id"].to_pylist(),
+            rows["close"].to_pylist(),
+        )
+        last: dict[str, LastTrade] = {}
+        for symbol, time_us, trade_id, price in zip(*columns, strict=True):
+            last[symbol] = LastTrade(time_us=time_us, trade_id=trade_id, price=price)
+        if last:
+            found[shift(day, days)] = last
+    return found

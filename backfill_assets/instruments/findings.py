@@ -1,0 +1,46 @@
+"""What is found in an exchange's instruments of a day, once per content, when the file is stored."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from backfill_assets.instruments.schemas import instrument_schema
+from backfill_assets.lake.documents import Document
+from backfill_assets.lake.listing import InstrumentsManifest, read_table
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.findings import Finding, look_at
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class LookedAt(Document):
+    """What the schema finds, and how many rows each expected data set symbol has."""
+
+    schema_finding: Finding
+    listed: dict[str, int]
+
+
+def look_at_listing(table: pa.Table) -> LookedAt:
+    """Look at the table of one exchange."""
+    import polars as pl
+
+    frame = pl.DataFrame(table)
+    expected = frame.filter("expected") if "expected" in frame.columns else frame
+    return LookedAt(
+        schema_finding=look_at(instrument_schema(), frame, ("exchange", "dataset_symbol")),
+        listed=dict(Counter(expected["dataset_symbol"].to_list())),
+    )
+
+
+def kept_findings(table: pa.Table) -> dict[str, Any]:
+    """The same as JSON, for the manifest."""
+    return look_at_listing(table).model_dump(mode="json")
+
+
+def looked_at(store: Store, manifest: InstrumentsManifest) -> LookedAt:
+    """What the manifest keeps, else what looking at the file finds now."""
+    if manifest.looked_at is not None:
+        return LookedAt.model_validate(manifest.looked_at)
+    return look_at_listing(read_table(store, manifest))

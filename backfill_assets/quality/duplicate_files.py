@@ -1,0 +1,67 @@
+"""Files that lie in two places: the same bytes under another symbol of the day, or under a neighbouring day.
+
+No two markets and no two days have the same trades, so one of the places is wrong. The rows say which: where
+they break a hard rule in one place and none in the other, the first is blamed; otherwise both are, for
+nothing tells them apart. That depends on the files alone, not on which came first, and a wrong file never
+takes back the good one that it is a copy of. A file without rows has no duplicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from backfill_assets.lake.documents import Document
+
+
+class Place(Document):
+    """A version with rows, and where it lies.
+
+    Attributes
+    ----------
+    is_sound
+        Whether its rows break no hard rule there.
+    """
+
+    feed: str
+    day: str
+    content: str
+    raw_sha256: str
+    is_sound: bool
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.feed} of {self.day}"
+
+
+#: The places of every hash of raw bytes and of every content.
+Index = Mapping[str, Sequence[Place]]
+
+
+def index_of(places: Iterable[Place]) -> Index:
+    """Places by both hashes."""
+    found: dict[str, list[Place]] = {}
+    for place in places:
+        for key in {place.raw_sha256, place.content}:
+            found.setdefault(key, []).append(place)
+    return found
+
+
+def duplicates_of(own: Place, *indexes: Index) -> tuple[str, ...]:
+    """The other places for which a version is blamed, in order; empty where it is not.
+
+    Parameters
+    ----------
+    indexes
+        Of all feeds of the day, and of the feed on the days before and after; the feed's own versions are no
+        duplicates of each other.
+    """
+    others = {
+        (place.name, place.content): place
+        for index in indexes
+        for key in (own.raw_sha256, own.content)
+        for place in index.get(key, ())
+        if (place.feed, place.day) != (own.feed, own.day)
+    }
+    blamed = {other.name for other in others.values() if not (own.is_sound and not other.is_sound)}
+    return tuple(sorted(blamed))

@@ -1,0 +1,139 @@
+"""The document of a day's candles: what was made, from what, how well it agrees, what each minute shows.
+
+``candles`` computes and writes it once per change; everybody else reads it. Only the document is here, since
+the scores of a day, which lie upstream of candles, take the consistency of its feeds from it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backfill_assets.feeds import Feed
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.documents import Document
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.findings import Finding
+
+#: Rows of a table of findings: names and values.
+Rows = tuple[dict[str, Any], ...]
+
+
+class DataFile(Document):
+    """A Parquet file, named by its sha256."""
+
+    content: str
+    rows: int
+    bytes: int
+
+
+class LastTrade(Document):
+    """The last trade of a market within a day, as far as one file of trades knows."""
+
+    time_us: int
+    trade_id: int
+    price: float
+
+
+class TradesFile(Document):
+    """One accepted file of trades: its partial candles, and how they compare with its rows.
+
+    Attributes
+    ----------
+    content
+        sha256 of the ticks.
+    key
+        Names the ticks and everything else that the partials were made from.
+    partials
+        The file of partial candles.
+    compared
+        sha256 of the partials that were compared with the ticks; empty if none were.
+    buckets, mismatches
+        K1: how many base candles were compared with those of another engine, and those that differ (up to a
+        limit, all of one).
+    rolled_up, rolled_up_misses
+        K2: candles of larger timeframes of the file's markets, and those that are not the roll-up of the
+        base candles.
+    last_trades
+        By day of exchange time and canonical symbol.
+    """
+
+    content: str
+    key: str
+    partials: DataFile
+    compared: str = ""
+    buckets: int = 0
+    mismatches: Rows = ()
+    rolled_up: int = 0
+    rolled_up_misses: int = 0
+    last_trades: dict[str, dict[str, LastTrade]] = {}
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether just these partials were compared with just these ticks."""
+        return self.compared == self.partials.content
+
+    @property
+    def consistency(self) -> float | None:
+        """1 if both equalities hold, else 0: a candle that is almost right is wrong. Null if not compared."""
+        if not self.is_compared:
+            return None
+        return 0.0 if self.mismatches or self.rolled_up_misses else 1.0
+
+
+class FeedMinutes(Document):
+    """States of a feed's 1,440 minutes by canonical symbol, run by run (``quality.coverage``).
+
+    ``flagged`` are the minutes whose high or low is the price of an unconfirmed spike.
+    """
+
+    symbols: dict[str, str]
+    flagged: dict[str, tuple[int, ...]] = {}
+
+
+class DayMeasures(Document):
+    """A day of candles.
+
+    Attributes
+    ----------
+    inputs
+        Hash of everything that candles and coverage rest on; empty until they were made.
+    versions
+        By day (the one before, the day, the one after), a hash of the accepted files of trades.
+    files
+        The day's own accepted files of trades, by feed.
+    candles, coverage
+        The Parquet files; null until they were made.
+    minutes
+        By feed of trades, accepted or not.
+    between_timeframes
+        K2: larger candles that are not the roll-up of the base candles (up to a limit).
+    findings
+        Outcomes of the checks of both files, by check; null where the check has to look at the file itself.
+    reference, venues
+        K4 and K5: for each market that could be compared, how many minutes agree.
+    reference_failure
+        Why the exchange's own candles could not be read; empty if they could.
+    """
+
+    day: str
+    inputs: str = ""
+    versions: dict[str, str] = {}
+    files: dict[str, TradesFile] = {}
+    candles: DataFile | None = None
+    coverage: DataFile | None = None
+    minutes: dict[str, FeedMinutes] = {}
+    between_timeframes: Rows = ()
+    findings: dict[str, Finding] | None = None
+    reference: Rows = ()
+    venues: Rows = ()
+    reference_failure: str = ""
+
+    def consistency(self, feed: Feed, content: str) -> float | None:
+        """Of the feed's accepted version; null if just this version was not compared."""
+        file = self.files.get(str(feed))
+        return file.consistency if file is not None and file.content == content else None
+
+
+def load_measures(store: Store, day: str) -> DayMeasures | None:
+    """Return the document of the day's candles; None if none were ever made."""
+    return documents.load(store, paths.measures(day), DayMeasures)[0]

@@ -1,0 +1,82 @@
+"""What an accepted file tells of the minutes of its markets: losses, proofs, and prices that nobody saw.
+
+Worked out when the day is settled, from the profile that is parsed then anyway; ``candles`` makes the states
+of the minutes from it without looking at profiles or rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from backfill_assets.days import end_us, start_us
+from backfill_assets.feeds import Feed
+from backfill_assets.quality.completeness import evidence_class
+from backfill_assets.quality.coverage import Range, evidence_of
+from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.settled import SymbolEvidence
+from backfill_assets.quality.spikes import unconfirmed_spikes
+from backfill_assets.quality.verdict import Verdict
+
+
+def minute_evidence(
+    feed: Feed,
+    symbols: Iterable[str],
+    day: str,
+    profile: FeedProfile | None,
+    verdict: Verdict | None,
+    legitimate_hole: int,
+) -> dict[str, SymbolEvidence]:
+    """By canonical symbol.
+
+    Parameters
+    ----------
+    profile, verdict
+        Of the accepted version; None where none counts.
+    """
+    whole: Range = (start_us(day), end_us(day) - 1)
+    found = {}
+    for symbol in sorted(set(symbols)):
+        if profile is None or verdict is None:
+            found[symbol] = SymbolEvidence(lost=(whole,))
+        elif profile.rows == 0:
+            proven = (whole,) if verdict.completeness_state == "proven" else ()
+            found[symbol] = SymbolEvidence(proven=proven)
+        else:
+            found[symbol] = _of_rows(feed, symbol, day, whole, profile, verdict, legitimate_hole)
+    return found
+
+
+def _of_rows(
+    feed: Feed,
+    symbol: str,
+    day: str,
+    whole: Range,
+    profile: FeedProfile,
+    verdict: Verdict,
+    legitimate_hole: int,
+) -> SymbolEvidence:
+    of_symbol = [s for s in profile.symbols if s.symbol == symbol]
+    spikes = verdict.context.spikes.get(verdict.content or "")
+    unconfirmed = tuple(
+        (spike.time_us, spike.price) for s in of_symbol for spike in unconfirmed_spikes(s, spikes)
+    )
+    reaching: list[Range] = []
+    for s in of_symbol:
+        kind = evidence_class(feed.exchange, day, s)
+        holes, _ = evidence_of(
+            kind, s, whole, previous_id=None, following_id=None, legitimate_hole=legitimate_hole
+        )
+        reaching += [hole for hole in holes if hole[0] < whole[0] or hole[1] > whole[1]]
+    if len(of_symbol) != 1:
+        return SymbolEvidence(reaching=tuple(reaching), unconfirmed=unconfirmed)
+    name, context = of_symbol[0].dataset_symbol, verdict.context
+    previous, following = context.previous.get(name), context.following.get(name)
+    lost, proven = evidence_of(
+        evidence_class(feed.exchange, day, of_symbol[0]),
+        of_symbol[0],
+        whole,
+        previous_id=previous[0] if previous else None,
+        following_id=following[0] if following else None,
+        legitimate_hole=legitimate_hole,
+    )
+    return SymbolEvidence(lost=lost, proven=proven, reaching=tuple(reaching), unconfirmed=unconfirmed)

@@ -1,0 +1,169 @@
+"""Settling a day: judging its feeds, deciding which versions count, and writing that down.
+
+The one door by which verdicts come into the lake. The asset ``ticks`` calls it after a fetch, ``decisions``
+after an approval or a retraction, and nothing else does; everybody else reads the document (``settled``).
+
+A day's document is a pure function of its inputs, whose hash it carries: where nothing has changed nothing is
+judged and nothing is written. Because a day's ids bear on its neighbours, each document also names the edges
+of its neighbours as they were seen. A neighbour that has seen other edges is settled, too, and its own
+neighbours where that changes what it shows; so the documents end up the same in whatever order days are run,
+and a run that was killed in between is made up for by the next.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from typing import Final
+
+from backfill_assets.days import shift
+from backfill_assets.failures import PermanentFailure
+from backfill_assets.feeds import Feed
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.manifests import load_day_record
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.context import (
+    DayInputs,
+    Surroundings,
+    context_of,
+    day_inputs,
+    edges_of,
+    surroundings,
+)
+from backfill_assets.quality.minute_evidence import minute_evidence
+from backfill_assets.quality.scores import DayLimits
+from backfill_assets.quality.selection import select_version
+from backfill_assets.quality.settled import HeldVersion, SettledDay, SettledFeed, load_settled, scores_of
+from backfill_assets.quality.verdict import Context, Verdict, judge_feed, missing_verdict, rules_hash
+from backfill_assets.settings import ThresholdSettings
+
+#: How often one change lets a neighbour be settled; changes that come to rest need fewer.
+MOST_VISITS: Final = 8
+
+
+def settle(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
+    """Settle a day that has changed, and the days whose verdicts that bears on.
+
+    Of two files that meet only one is ever blamed for their border, so a day is not judged by what its own
+    verdict has caused. Of two versions of a day each may drive the other out by way of a neighbour; there
+    ``MOST_VISITS`` ends it.
+
+    Raises
+    ------
+    PermanentFailure
+        The day was never recorded.
+    """
+    waiting = [day]
+    visits: Counter[str] = Counter()
+    while waiting:
+        visited = waiting.pop(0)
+        visits[visited] += 1
+        settled = _settle_one(store, visited, thresholds)
+        for neighbour, side in ((shift(visited, -1), 1), (shift(visited, 1), 0)):
+            if neighbour in waiting or visits[neighbour] >= MOST_VISITS:
+                continue
+            seen = load_settled(store, neighbour)
+            if seen is not None:
+                is_outdated = seen.neighbours[side] != settled.edges
+            else:
+                # A day that an earlier version of this package has judged.
+                is_outdated = store.exists(paths.accepted_versions(neighbour))
+            if is_outdated:
+                waiting.append(neighbour)
+    found = load_settled(store, day)
+    if found is None:
+        msg = f"{store.uri}: the document of {day} is gone: run the day again"
+        raise PermanentFailure(msg)
+    return found
+
+
+def _settle_one(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
+    record = load_day_record(store, day)
+    if record is None:
+        msg = f"nothing is recorded of {day}: materialize its instruments first"
+        raise PermanentFailure(msg)
+    rules = rules_hash(thresholds)
+
+    def change(current: SettledDay | None) -> SettledDay:
+        # Read after the document: whoever replaces it meanwhile lets this be done again.
+        inputs = day_inputs(store, record, rules)
+        if current is not None and current.inputs == inputs.hash:
+            return current
+        around = surroundings(store, inputs, current, thresholds)
+        feeds = tuple(_settled_feed(feed, around, rules, thresholds) for feed in inputs.expected)
+        limits = DayLimits.of(thresholds)
+        return SettledDay(
+            day=day,
+            inputs=inputs.hash,
+            rules=rules,
+            baseline=around.baseline.version,
+            neighbours=inputs.neighbours,
+            is_sealed=inputs.is_sealed,
+            exchanges=record.exchanges,
+            not_listed=record.not_listed,
+            awaiting_export=record.awaiting_export,
+            instruments=around.instruments,
+            limits=limits,
+            notional=around.notional,
+            scores=scores_of(feeds, limits, around.notional),
+            feeds=feeds,
+        )
+
+    settled = documents.update(store, paths.settled_day(day), SettledDay, change)
+    if settled is None:  # update returns the document that change returned, which is never None
+        msg = f"{day} was not settled"
+        raise RuntimeError(msg)
+    return settled
+
+
+def _settled_feed(feed: Feed, around: Surroundings, rules: str, thresholds: ThresholdSettings) -> SettledFeed:
+    inputs: DayInputs = around.inputs
+    manifest, day = inputs.manifests[feed], inputs.day
+    context = context_of(feed, around)
+    verdict_on = partial(_verdict, feed, around, thresholds, rules)
+    verdicts = {version.content: verdict_on(version.content, context) for version in manifest.versions}
+    selected = select_version(verdicts, manifest, rules, thresholds.restatement)
+    accepted = manifest.version(selected.accepted)
+    candidate = manifest.newest if manifest.newest is not accepted else None
+    on_candidate = verdicts[candidate.content] if candidate else None
+    if candidate is not None and candidate.content in selected.held_back:
+        reasons = (selected.held_back[candidate.content],)
+        on_candidate = verdict_on(candidate.content, context.model_copy(update={"held_back": reasons}))
+    if accepted is None and candidate is None:
+        reason = manifest.absent.reason if manifest.absent else "not fetched yet"
+        on_candidate = missing_verdict(feed, day, reason, context, rules)
+    on_accepted = verdicts[accepted.content] if accepted else None
+    profile = around.profiles[feed, accepted.content] if accepted else None
+    contracts = around.contracts.get(feed.exchange, {})
+    canonical = [name for _, name in inputs.expected[feed]]
+    return SettledFeed(
+        feed=feed,
+        symbols=inputs.expected[feed],
+        accepted=HeldVersion.of(accepted),
+        candidate=HeldVersion.of(candidate),
+        accepted_verdict=on_accepted,
+        candidate_verdict=on_candidate,
+        approval=selected.approval,
+        retraction=selected.retraction,
+        restatement=selected.restatement,
+        excess=selected.excess,
+        is_absent=manifest.is_missing,
+        numeric_ids=profile is not None and profile.has_numeric_ids,
+        contracts={name: contracts[own] for own, name in inputs.expected[feed] if own in contracts},
+        evidence=minute_evidence(feed, canonical, day, profile, on_accepted, thresholds.legitimate_hole)
+        if feed.type.makes_candles
+        else {},
+        edges=edges_of(feed, selected.accepted, around),
+    )
+
+
+def _verdict(
+    feed: Feed,
+    around: Surroundings,
+    thresholds: ThresholdSettings,
+    rules: str,
+    content: str,
+    context: Context,
+) -> Verdict:
+    profile = around.profiles[feed, content]
+    return judge_feed(feed, around.inputs.day, content, profile, context, thresholds, rules)

@@ -1,0 +1,296 @@
+"""The document of a day: which versions of its feeds count, and why. Everybody but ``settle`` only reads it.
+
+One read and no thresholds: publishing, checks, reports, progress, schedules and commands take from here what
+the run that last changed the day has decided. A change of thresholds shows after the next run of the day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AwareDatetime, BeforeValidator, PlainSerializer
+
+from backfill_assets.feeds import Feed
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.documents import Document
+from backfill_assets.lake.evidence import Approval, Restatement, Retraction
+from backfill_assets.lake.manifests import Version
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.duplicate_files import Place
+from backfill_assets.quality.measures import DayMeasures, load_measures
+from backfill_assets.quality.scores import DayLimits, DayScores, judge_day
+from backfill_assets.quality.verdict import Verdict
+
+FeedName = Annotated[
+    Feed,
+    BeforeValidator(lambda value: Feed.parse(value) if isinstance(value, str) else value),
+    PlainSerializer(str, return_type=str),
+]
+
+
+class HeldVersion(Document):
+    """A version without its evidence, which is in the feed's manifest."""
+
+    content: str
+    rows: int
+    bytes: int
+    raw_bytes: int
+    fetched_at: AwareDatetime
+
+    @classmethod
+    def of(cls, version: Version | None) -> HeldVersion | None:
+        """The version's part; None for none."""
+        if version is None:
+            return None
+        return cls(
+            content=version.content,
+            rows=version.rows,
+            bytes=version.bytes,
+            raw_bytes=version.source.raw_bytes,
+            fetched_at=version.fetched_at,
+        )
+
+
+class Edges(Document):
+    """What a feed's day shows to the verdicts of its neighbours.
+
+    Attributes
+    ----------
+    first_ids, last_ids
+        By data set symbol, the lowest and the highest id of the accepted file, and how far its first and its
+        last row are from the day's edge, in microseconds.
+    places
+        The versions that duplicates are looked for among.
+    is_final
+        Whether nothing more is to come: a version counts, or the vendor has no file.
+    """
+
+    first_ids: dict[str, tuple[int, int]] = {}
+    last_ids: dict[str, tuple[int, int]] = {}
+    places: tuple[Place, ...] = ()
+    is_final: bool = False
+
+
+class SymbolEvidence(Document):
+    """What the accepted file of a feed tells of the minutes of one market.
+
+    Attributes
+    ----------
+    lost, proven
+        Time ranges of the day in microseconds, both ends included: where ids or the whole file are lost, and
+        where ids prove that every trade is there.
+    reaching
+        Holes of the ids that reach into a neighbouring day, because files are split by arrival.
+    unconfirmed
+        Time and price of the spikes that no witness has confirmed.
+    """
+
+    lost: tuple[tuple[int, int], ...] = ()
+    proven: tuple[tuple[int, int], ...] = ()
+    reaching: tuple[tuple[int, int], ...] = ()
+    unconfirmed: tuple[tuple[int, float], ...] = ()
+
+
+class SettledFeed(Document):
+    """One expected feed of a day.
+
+    Attributes
+    ----------
+    symbols
+        Pairs (venue's symbol, canonical symbol).
+    accepted
+        The version that is merged and published, if any.
+    candidate
+        The newest version, unless it is the accepted one.
+    accepted_verdict, candidate_verdict
+        On these versions; of a feed without versions the second says why there is none.
+    approval
+        The approval by which the accepted version counts; null where its verdict decides.
+    retraction
+        The retraction of a version that the lake holds; null where nothing is withdrawn.
+    restatement
+        What the candidate changes against the accepted version, else what that changed against the one that
+        counted before; null where there is no other version, or the two were not compared.
+    excess
+        Why the candidate waits for an approval though its rows are good: it restates too much, or nobody
+        knows how much; empty where that is not so.
+    is_absent
+        Whether the vendor said that it has no such file, and the lake has none.
+    numeric_ids
+        Whether every row of the accepted file has an integer id.
+    contracts
+        By canonical symbol, what one unit of the file's amounts is where it is not the base currency: a
+        multiplier, and whether it is of quote currency (inverse).
+    evidence
+        Of feeds of trades, by canonical symbol.
+    """
+
+    feed: FeedName
+    symbols: tuple[tuple[str, str], ...]
+    accepted: HeldVersion | None = None
+    candidate: HeldVersion | None = None
+    accepted_verdict: Verdict | None = None
+    candidate_verdict: Verdict | None = None
+    approval: Approval | None = None
+    retraction: Retraction | None = None
+    restatement: Restatement | None = None
+    excess: str = ""
+    is_absent: bool = False
+    numeric_ids: bool = False
+    contracts: dict[str, tuple[float, bool]] = {}
+    evidence: dict[str, SymbolEvidence] = {}
+    edges: Edges = Edges()
+
+    @property
+    def verdict(self) -> Verdict:
+        """On the accepted version; without one, on the candidate or on the absence."""
+        found = self.accepted_verdict or self.candidate_verdict
+        if found is None:
+            msg = f"{self.feed} was settled without a verdict"
+            raise RuntimeError(msg)
+        return found
+
+    @property
+    def judged(self) -> HeldVersion | None:
+        """The version that ``verdict`` is on."""
+        return self.accepted or self.candidate
+
+    @property
+    def restatement_summary(self) -> str | None:
+        """What is restated, and why that waits for an approval if it does; null where nothing is."""
+        parts = [self.restatement.summary] if self.restatement else []
+        return "; ".join([*parts, *([f"pending: {self.excess}"] if self.excess else [])]) or None
+
+
+class SettledDay(Document):
+    """A day as the run that last changed it has settled it.
+
+    Attributes
+    ----------
+    inputs
+        Hash of everything that it rests on: the day's documents, the neighbours' edges, baseline, rules.
+    rules
+        Hash of the rules and thresholds of the verdicts.
+    baseline
+        Version of the baseline.
+    neighbours
+        ``edges`` of the day before and of the day after as they were seen; empty where there is none.
+    is_sealed
+        Whether the files of both neighbours are final, so that nothing outside the day can change it.
+    exchanges
+        Every exchange asked for, also one that listed none of its symbols.
+    instruments
+        Share of the expected symbols with exactly one instrument; null where no symbol is expected.
+    limits, notional
+        What ``scores`` were made with: thresholds of days, and the median daily notional of each feed.
+    scores
+        Without the consistency of candles, which are made of the versions that count; ``Day`` adds it.
+    """
+
+    day: str
+    inputs: str
+    rules: str
+    baseline: int
+    neighbours: tuple[str, str]
+    is_sealed: bool
+    exchanges: tuple[str, ...]
+    not_listed: tuple[str, ...]
+    awaiting_export: tuple[str, ...]
+    instruments: float | None
+    limits: DayLimits
+    notional: tuple[float, ...]
+    scores: DayScores
+    feeds: tuple[SettledFeed, ...]
+
+    @property
+    def edges(self) -> str:
+        """Hash of what the day shows to its neighbours."""
+        shown = [f"{f.feed}:{f.edges.model_dump_json()}" for f in self.feeds]
+        return hashlib.sha256(f"{self.awaiting_export}\n{shown}".encode()).hexdigest()[:16]
+
+    @property
+    def versions(self) -> str:
+        """Hash of the versions that count."""
+        return versions_hash(self.feeds)
+
+    def feed(self, feed: Feed) -> SettledFeed | None:
+        """The feed, if the day expects it."""
+        return next((f for f in self.feeds if f.feed == feed), None)
+
+
+def versions_hash(feeds: Iterable[SettledFeed]) -> str:
+    """Hash of the versions of these feeds that count; without any it is that of none."""
+    accepted = [f"{f.feed}:{f.accepted.content}" for f in feeds if f.accepted is not None]
+    return hashlib.sha256("\n".join(accepted).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A settled day with what was measured of its candles."""
+
+    settled: SettledDay
+    #: None until the day's candles were made.
+    measures: DayMeasures | None
+    #: With the consistency of the candles.
+    scores: DayScores
+
+    @property
+    def day(self) -> str:
+        """``YYYY-MM-DD``."""
+        return self.settled.day
+
+    @property
+    def feeds(self) -> tuple[SettledFeed, ...]:
+        """The expected feeds, in order."""
+        return self.settled.feeds
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether nothing outside the day can change it."""
+        return self.settled.is_sealed
+
+    def accepted_feeds(self, data_type: str) -> list[tuple[SettledFeed, HeldVersion]]:
+        """Feeds of the data type that have an accepted version, in order."""
+        of_type = [f for f in self.feeds if f.feed.data_type == data_type]
+        return [(f, f.accepted) for f in of_type if f.accepted is not None]
+
+
+def load_settled(store: Store, day: str) -> SettledDay | None:
+    """Return the day's document; None if the day was never settled."""
+    return documents.load(store, paths.settled_day(day), SettledDay)[0]
+
+
+def load_day(store: Store, day: str) -> Day | None:
+    """Return the day with its final scores; None if it was never settled."""
+    settled = load_settled(store, day)
+    return None if settled is None else day_of(settled, load_measures(store, day))
+
+
+def day_of(settled: SettledDay, measures: DayMeasures | None) -> Day:
+    """Put the two documents of a day together."""
+    consistencies = [
+        measures.consistency(f.feed, f.accepted.content) if measures and f.accepted else None
+        for f in settled.feeds
+    ]
+    if not any(c is not None for c in consistencies):
+        return Day(settled, measures, settled.scores)
+    return Day(settled, measures, scores_of(settled.feeds, settled.limits, settled.notional, consistencies))
+
+
+def scores_of(
+    feeds: Sequence[SettledFeed],
+    limits: DayLimits,
+    notional: Sequence[float],
+    consistencies: Sequence[float | None] = (),
+) -> DayScores:
+    """Scores of a day of these feeds."""
+    return judge_day(
+        [f.verdict for f in feeds],
+        [f.accepted is not None for f in feeds],
+        limits,
+        consistencies=consistencies,
+        notional=notional,
+    )

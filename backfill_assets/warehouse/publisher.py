@@ -1,0 +1,295 @@
+"""Which rows of the lake a day of each table consists of, and publishing it with what depends on it.
+
+The gate is here: the accepted versions of a day that is not ``held`` are published, whichever run asks. The
+quality table alone is written for held days too. A day that is published again brings along its published
+neighbours, whose candles or verdicts it may have changed; a partition that is as it should be is not touched.
+
+A partition is known by a fingerprint of content hashes, read from the day's documents. Files are opened only
+when a load is due.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backfill_assets.candles.making import trades_versions
+from backfill_assets.candles.query import open_made
+from backfill_assets.days import shift
+from backfill_assets.failures import DayHeld, PermanentFailure, TransientFailure
+from backfill_assets.feeds import Feed
+from backfill_assets.lake import paths
+from backfill_assets.lake.listing import InstrumentsManifest, load_instruments
+from backfill_assets.lake.manifests import ColumnTotals, load_manifest
+from backfill_assets.lake.parallel import parallel_map
+from backfill_assets.lake.store import GCS_SCHEME, Store
+from backfill_assets.quality.measures import DataFile
+from backfill_assets.quality.schemas import quality_rows, quality_values
+from backfill_assets.quality.scores import Overall
+from backfill_assets.quality.settled import Day, HeldVersion, load_day
+from backfill_assets.settings import Settings
+from backfill_assets.warehouse import ledger
+from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY
+from backfill_assets.warehouse.overall import day_overall, tick_tables
+from backfill_assets.warehouse.protocol import LoadFile, Warehouse
+from backfill_assets.warehouse.publish import Load, Partition, Publication, publish
+from backfill_assets.warehouse.tables import Table
+from backfill_assets.warehouse.totals import GroupTotals, compare_totals, file_totals
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Days whose rows a day's files may change: its neighbours; of the coverage also the one after, since the
+#: last price before a day may come from a file of two days before.
+_REACH = (-1, 1)
+_REACH_OF_COVERAGE = (-1, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedDay:
+    """What publishing did to one partition."""
+
+    table: str
+    day: str
+    publication: Publication
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """Publishes days from one lake into one warehouse."""
+
+    store: Store
+    warehouse: Warehouse
+    settings: Settings
+
+    def tick_tables(self, day: str) -> list[Table]:
+        """The tables of the data types that the day is expected to have."""
+        return tick_tables(self.settled(day))
+
+    def publish(self, table: Table, day: str) -> list[PublishedDay]:
+        """Publish the day, then its neighbours where they are out and no longer what the lake says.
+
+        The quality rows of a day tell whether all its other tables are published, so they follow where they
+        are out already.
+
+        Raises
+        ------
+        DayHeld
+            The day's verdict forbids it; nothing was written.
+        """
+        outcomes = [PublishedDay(table.name, day, self._publish_one(table, day))]
+        for days in _REACH_OF_COVERAGE if table is COVERAGE else _REACH:
+            neighbour = shift(day, days)
+            entry = ledger.entry(self.store, table.name, neighbour)
+            if entry is None:
+                continue
+            try:
+                current = self.partition(table, neighbour).fingerprint
+                if entry.state != "done" or entry.fingerprint != current:
+                    outcomes.append(PublishedDay(table.name, neighbour, self._publish_one(table, neighbour)))
+            except (DayHeld, NotMade):
+                # The neighbour's rows stay as they are until its own run decides.
+                continue
+        if table is not QUALITY:
+            outcomes += [done for touched in list(outcomes) for done in self._follow(touched.day)]
+        return outcomes
+
+    def overall(self, day: str) -> Overall:
+        """The day's overall score and its parts, as lake and ledger say now."""
+        return day_overall(self.store, self.settled(day), self.settings.overall)
+
+    def differences(self, table: Table, day: str) -> list[str]:
+        """How the warehouse differs from what was last published, one line each; empty if it does not.
+
+        That is the lake as it is now, unless a neighbour's run has changed it since: then the neighbour
+        publishes this day again. The totals of a publication were held against the lake's when it was made,
+        so no file is opened; a day that was never published differs by every row that it should have.
+        """
+        partition = self.partition(table, day)
+        entry = ledger.entry(self.store, table.name, day)
+        if entry is not None and entry.published is not None:
+            expected = entry.published.totals
+        else:
+            with partition.load() as load:
+                expected = load.totals
+        try:
+            found = self.warehouse.totals(table, day)
+        except PermanentFailure as failure:
+            # A partition that cannot be read is not what was published, and the failure says why.
+            return [str(failure)]
+        return compare_totals(expected, found, table=table)
+
+    def settled(self, day: str) -> Day:
+        """The day as it was settled, with its final scores.
+
+        Raises
+        ------
+        NotMade
+            It never was.
+        """
+        found = load_day(self.store, day)
+        if found is None:
+            msg = f"nothing is settled of {day}: materialize its instruments and ticks first"
+            raise NotMade(msg)
+        return found
+
+    def partition(self, table: Table, day: str) -> Partition:
+        """What the lake says that the day of the table holds now."""
+        found = self.settled(day)
+        if table is QUALITY:
+            return self._quality(found)
+        if found.scores.state == "held" and not self._takes_back(table, found):
+            msg = f"{day} is held, nothing is published: {'; '.join(found.scores.reasons)}"
+            raise DayHeld(msg)
+        if table is CANDLES or table is COVERAGE:
+            # Coverage is held like the candles that it describes: its runs never speak of candles that are
+            # not there.
+            return self._made(table, found)
+        if table is INSTRUMENTS:
+            return self._instruments(found)
+        return self._ticks(table, found)
+
+    def _takes_back(self, table: Table, found: Day) -> bool:
+        """Whether a held day is out and a part of it was retracted.
+
+        Holding a day keeps bad rows from coming out; it must not keep withdrawn ones from going.
+        """
+        retracted = any(feed.retraction is not None for feed in found.feeds)
+        return retracted and ledger.entry(self.store, table.name, found.day) is not None
+
+    def _publish_one(self, table: Table, day: str) -> Publication:
+        return publish(self.store, self.warehouse, table, day, partial(self.partition, table, day))
+
+    def _follow(self, day: str) -> list[PublishedDay]:
+        """Publish the day's quality rows again if they are out and no longer what the lake says."""
+        entry = ledger.entry(self.store, QUALITY.name, day)
+        if entry is None or entry.fingerprint == self.partition(QUALITY, day).fingerprint:
+            return []
+        return [PublishedDay(QUALITY.name, day, self._publish_one(QUALITY, day))]
+
+    def _ticks(self, table: Table, found: Day) -> Partition:
+        accepted = [(feed.feed, version) for feed, version in found.accepted_feeds(table.name)]
+        contents = [version.content for _, version in accepted]
+
+        @contextmanager
+        def load() -> Iterator[Load]:
+            with ExitStack() as stack:
+                files = [
+                    self._load_file(stack, paths.ticks_data(feed, found.day, version.content), version.rows)
+                    for feed, version in accepted
+                ]
+                totals = parallel_map(
+                    lambda one: self._tick_totals(table, found.day, *one), accepted, self.store.parallel_reads
+                )
+                yield Load(files, tuple(sorted((t for of_feed in totals for t in of_feed), key=_group)))
+
+        return Partition(fingerprint(table, contents), load)
+
+    def _tick_totals(
+        self, table: Table, day: str, feed: Feed, version: HeldVersion
+    ) -> tuple[GroupTotals, ...]:
+        """As they were read back when the file was stored; of an earlier layout from the file."""
+        held = load_manifest(self.store, feed, day).version(version.content)
+        if held is not None and held.stored is not None:
+            return tuple(_group_totals(table, totals) for totals in held.stored.totals)
+        with self.store.local_copy(paths.ticks_data(feed, day, version.content)) as path:
+            return file_totals(table, [path])
+
+    def _instruments(self, found: Day) -> Partition:
+        listings = [
+            manifest
+            for exchange in found.settled.exchanges
+            if (manifest := load_instruments(self.store, exchange, found.day)) is not None
+        ]
+        contents = [manifest.content for manifest in listings]
+        return Partition(fingerprint(INSTRUMENTS, contents), partial(self._load_listings, listings))
+
+    @contextmanager
+    def _load_listings(self, listings: Sequence[InstrumentsManifest]) -> Iterator[Load]:
+        with ExitStack() as stack:
+            stored = [(paths.instruments_data(m.exchange, m.day, m.content), m.rows) for m in listings]
+            files = [self._load_file(stack, path, rows) for path, rows in stored]
+            local = [stack.enter_context(self.store.local_copy(path)) for path, _ in stored]
+            yield Load(files, file_totals(INSTRUMENTS, local))
+
+    def _made(self, table: Table, found: Day) -> Partition:
+        measures, day = found.measures, found.day
+        made: DataFile | None = getattr(measures, table.name) if measures is not None else None
+        if measures is None or made is None:
+            msg = f"materialize candles of {day} first: none were made"
+            raise NotMade(msg)
+        if measures.versions.get(day) != trades_versions(found.settled):
+            msg = f"materialize candles of {day} first: other files of trades count than they were made of"
+            raise NotMade(msg)
+
+        @contextmanager
+        def load() -> Iterator[Load]:
+            with open_made(self.store, day, table.name) as (file, path):
+                if file.content != made.content:
+                    msg = f"{table.name} of {day} were made anew meanwhile: run again"
+                    raise TransientFailure(msg)
+                yield Load((LoadFile(uri=None, path=path, rows=file.rows),), file_totals(table, [path]))
+
+        return Partition(fingerprint(table, [made.content]), load)
+
+    def _quality(self, found: Day) -> Partition:
+        overall = day_overall(self.store, found, self.settings.overall)
+        text = json.dumps(quality_values(found, overall), sort_keys=True, default=str)
+        content = hashlib.sha256(text.encode()).hexdigest()
+        return Partition(
+            fingerprint(QUALITY, [content]), partial(_load_rows, QUALITY, quality_rows(found, overall))
+        )
+
+    def _load_file(self, stack: ExitStack, path: str, rows: int) -> LoadFile:
+        """A file of the lake where the warehouse can reach it; the block ends with the stack."""
+        uri = self.store.uri_of(path)
+        if self.warehouse.reads_buckets and uri.startswith(GCS_SCHEME):
+            return LoadFile(uri=uri, path=None, rows=rows)
+        return LoadFile(uri=None, path=stack.enter_context(self.store.local_copy(path)), rows=rows)
+
+
+class NotMade(TransientFailure):
+    """An asset before this one has not made what is to be published; the run that does may be at work."""
+
+
+def ticks_fingerprint(table: Table, found: Day) -> str:
+    """What the day's partition of a tick table has as its fingerprint when it is as the lake says."""
+    return fingerprint(table, [version.content for _, version in found.accepted_feeds(table.name)])
+
+
+def fingerprint(table: Table, contents: Sequence[str]) -> str:
+    """Hash of the table's columns and of the contents of a partition's files."""
+    columns = [(c.name, c.type, c.required) for c in table.columns]
+    return hashlib.sha256(f"{columns}:{list(contents)}".encode()).hexdigest()
+
+
+@contextmanager
+def _load_rows(table: Table, rows: pa.Table) -> Iterator[Load]:
+    import pyarrow.parquet as pq
+
+    with tempfile.TemporaryDirectory(prefix="backfill-") as folder:
+        path = Path(folder) / f"{table.name}.parquet"
+        pq.write_table(rows, path, compression="zstd")
+        yield Load((LoadFile(uri=None, path=path, rows=rows.num_rows),), file_totals(table, [path]))
+
+
+def _group_totals(table: Table, totals: ColumnTotals) -> GroupTotals:
+    return GroupTotals(
+        group=(totals.exchange, totals.dataset_symbol),
+        rows=totals.rows,
+        first_time_us=totals.first_timestamp_us,
+        last_time_us=totals.last_timestamp_us,
+        exact=tuple(totals.exact[name] for name in table.exact_sums),
+        floats=tuple(totals.floats[name] for name in table.float_sums),
+    )
+
+
+def _group(totals: GroupTotals) -> list[tuple[bool, str]]:
+    return [(value is not None, value or "") for value in totals.group]
