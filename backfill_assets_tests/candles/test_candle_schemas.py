@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from backfill_assets.candles.schemas import CANDLE_COLUMNS, CANDLE_SCHEMA, candle_schema, ohlc_schema
-from backfill_assets.quality.pandera_checks import failure_cases
+from backfill_assets.quality.findings import failure_cases
 
 NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
 SECOND, MICROSECOND = timedelta(seconds=1), timedelta(microseconds=1)

@@ -11,22 +11,28 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from backfill_assets.candles.day import (
+from backfill_assets.candles.making import make_candles
+from backfill_assets.candles.partials import Contract
+from backfill_assets.candles.query import candles_of, market_candles, read_made, write_candles
+from backfill_assets.candles.trade_files import (
+    AcceptedFile,
     accepted_files,
-    ensure_partials,
-    merged_candles,
+    has_partials,
+    make_partials,
     mismatches,
     read_partials,
+    repeated_ids,
 )
-from backfill_assets.candles.partials import Contract
-from backfill_assets.candles.query import market_candles, write_candles
 from backfill_assets.cli import main
 from backfill_assets.columns import arrow_schema
 from backfill_assets.days import iso_time, shift
@@ -41,12 +47,13 @@ from backfill_assets.lake.manifests import (
     Source,
     Version,
     expected_symbols,
-    load_manifest,
-    load_partials,
+    load_day_record,
     update_manifest,
 )
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.day import judge_with_neighbours
+from backfill_assets.quality.measures import DayMeasures, TradesFile, load_measures
+from backfill_assets.quality.settle import settle
+from backfill_assets.quality.settled import load_settled
 from backfill_assets.settings import (
     DuckDBWarehouse,
     LakeSettings,
@@ -95,7 +102,7 @@ def store(lake: Path) -> Store:
 
 
 def bring(store: Store, day: str, trades: Sequence[tuple[int, Trade]], feed: Feed = FEED) -> None:
-    """What a run does with a vendor's file of (arrival, trade): decode, store, judge."""
+    """What a run does with a vendor's file of (arrival, trade): decode, store, settle."""
     symbol = feed.dataset_symbol
     lines = [csv_header("trades")] + [
         f"{feed.exchange},{symbol},{t.us},{arrived},{t.id or ''},{t.side},{t.price!r},{t.amount!r}"
@@ -119,7 +126,10 @@ def bring(store: Store, day: str, trades: Sequence[tuple[int, Trade]], feed: Fee
         profile_parameters="p",
         fetched_at=NOW,
     )
-    update_manifest(store, feed, day, lambda manifest: manifest.with_candidate(version))
+    settled = load_settled(store, day)
+    found = settled.feed(feed) if settled else None
+    accepted = found.accepted.content if found and found.accepted else None
+    update_manifest(store, feed, day, lambda manifest: manifest.with_version(version, accepted))
     expected = expected_symbols([ExpectedFeed(feed, tuple(canonical.items()))])
 
     def record(found: DayRecord | None) -> DayRecord:
@@ -128,11 +138,43 @@ def bring(store: Store, day: str, trades: Sequence[tuple[int, Trade]], feed: Fee
         return DayRecord(day=day, expected=feeds, recorded_at=NOW)
 
     documents.update(store, paths.day_record(day), DayRecord, record)
-    judge_with_neighbours(store, day, SETTINGS.thresholds)
+    settle(store, day, SETTINGS.thresholds)
+
+
+def expect_nothing_yet(store: Store, day: str) -> None:
+    """The day was recorded and settled, and its file is still to come."""
+    expected = expected_symbols([ExpectedFeed(FEED, (("BTCUSDT", "BTC-USDT"),))])
+    record = DayRecord(day=day, expected=expected, recorded_at=NOW)
+    documents.update(store, paths.day_record(day), DayRecord, lambda _: record)
+    settle(store, day, SETTINGS.thresholds)
 
 
 def is_accepted(store: Store, day: str, feed: Feed = FEED) -> bool:
-    return load_manifest(store, feed, day).accepted is not None
+    settled = load_settled(store, day)
+    found = settled.feed(feed) if settled else None
+    return found is not None and found.accepted is not None
+
+
+def made(store: Store, day: str, timeframes: Sequence[str] | None = None) -> pa.Table:
+    """The day's candles as its run makes them; of these timeframes, or of all."""
+    make_candles(store, day, SETTINGS)
+    whole = read_made(store, day, "candles")
+    if timeframes is None:
+        return whole
+    assert set(timeframes) <= set(SETTINGS.candles.timeframes)
+    return whole.filter(pc.field("timeframe").isin(list(timeframes)))
+
+
+def files(store: Store, day: str, seam_window_seconds: int = 300) -> list[AcceptedFile]:
+    settled = load_settled(store, day)
+    assert settled is not None
+    return accepted_files(settled, load_settled(store, shift(day, -1)), seam_window_seconds)
+
+
+def partials_of(store: Store, day: str, feed: Feed = FEED) -> TradesFile:
+    measures = load_measures(store, day)
+    assert measures is not None
+    return measures.files[str(feed)]
 
 
 def straddling(count: int = 240) -> dict[str, list[tuple[int, Trade]]]:
@@ -159,114 +201,151 @@ def at_once(first: int, last: int, start_us: int, arrived_us: int | None = None)
 
 
 def test_trades_that_arrive_after_midnight_are_in_the_day_on_which_they_were_made(store: Store) -> None:
-    files = straddling()
-    assert any(t.us < START for _, t in files[DAY]), "some of the day before arrive in our file"
-    assert any(t.us < END for _, t in files[AFTER]), "some of ours arrive in the next"
+    arrivals = straddling()
+    assert any(t.us < START for _, t in arrivals[DAY]), "some of the day before arrive in our file"
+    assert any(t.us < END for _, t in arrivals[AFTER]), "some of ours arrive in the next"
     for day in DAYS:
-        bring(store, day, files[day])
-    trades = [t for day in DAYS for _, t in files[day]]
+        bring(store, day, arrivals[day])
+    trades = [t for day in DAYS for _, t in arrivals[day]]
     frames = ("1m", "5m", "1h", "1d")
     for day in DAYS:
-        assert_same(
-            as_numbers(merged_candles(store, day, SETTINGS, frames)), plain_candles(trades, day, frames)
-        )
+        assert_same(as_numbers(made(store, day, frames)), plain_candles(trades, day, frames))
 
 
 def test_days_run_in_any_order_end_in_the_same_bits(tmp_path: Path) -> None:
-    files = straddling(60)
+    arrivals = straddling(60)
     found = []
     for n, order in enumerate(itertools.permutations(DAYS)):
         store = LocalStore(tmp_path / str(n))
         for day in order:
-            bring(store, day, files[day])
-            merged_candles(store, day, SETTINGS)
-        found.append([merged_candles(store, day, SETTINGS) for day in DAYS])
+            bring(store, day, arrivals[day])
+            made(store, day)
+        found.append([made(store, day) for day in DAYS])
     assert all(day.equals(first) for days in found for day, first in zip(days, found[0], strict=True))
     assert [table.num_rows > 0 for table in found[0]] == [True] * 3
 
 
 def test_what_is_not_accepted_is_in_no_candle(store: Store) -> None:
     bring(store, DAY, at_once(1, 50, START))
-    whole = merged_candles(store, DAY, SETTINGS)
+    whole = made(store, DAY)
     lossy = [a for a in at_once(1, 50, START) if not 20 <= int(a[1].id or 0) < 40]
     bring(store, DAY, lossy)
-    manifest = load_manifest(store, FEED, DAY)
-    assert (manifest.candidate is not None, manifest.accepted is not None) == (True, True)
-    assert merged_candles(store, DAY, SETTINGS).equals(whole)
+    settled = load_settled(store, DAY)
+    assert settled is not None
+    assert (settled.feeds[0].candidate is not None, settled.feeds[0].accepted is not None) == (True, True)
+    assert made(store, DAY).equals(whole)
 
 
-def test_candles_can_be_asked_for_by_exchange_and_timeframe(store: Store) -> None:
-    kraken = Feed("coinbase", "trades", "BTC-USDT")
+def test_candles_can_be_asked_for_by_market_and_timeframe(store: Store) -> None:
+    coinbase = Feed("coinbase", "trades", "BTC-USDT")
     bring(store, DAY, at_once(1, 5, START))
-    bring(store, DAY, at_once(1, 7, START), kraken)
-    both = merged_candles(store, DAY, SETTINGS, ["1m"])
+    bring(store, DAY, at_once(1, 7, START), coinbase)
+    both = made(store, DAY, ["1m"])
     assert both["trade_count"].to_pylist() == [5, 7]
-    assert merged_candles(store, DAY, SETTINGS, ["1m"], "coinbase").equals(both.slice(1, 1).combine_chunks())
-    assert merged_candles(store, DAY, SETTINGS, ["1m"], "bybit").num_rows == 0
-    assert set(merged_candles(store, DAY, SETTINGS)["timeframe"].to_pylist()) == set(
-        SETTINGS.candles.timeframes
+    of_one = market_candles(store, DAY, "coinbase", "BTC-USDT", "1m")
+    assert of_one.combine_chunks().equals(both.slice(1, 1).combine_chunks())
+    assert set(made(store, DAY)["timeframe"].to_pylist()) == set(SETTINGS.candles.timeframes)
+
+
+@pytest.mark.parametrize("timeframe", ["3m", "30m", "2h"])
+def test_a_timeframe_that_the_lake_does_not_keep_is_rolled_up(timeframe: str, store: Store) -> None:
+    arrivals = straddling()
+    for day in DAYS:
+        bring(store, day, arrivals[day])
+    made(store, DAY)
+    assert timeframe not in SETTINGS.candles.timeframes
+    trades = [t for day in DAYS for _, t in arrivals[day]]
+    assert_same(as_numbers(candles_of(store, DAY, timeframe)), plain_candles(trades, DAY, (timeframe,)))
+
+
+def test_anybody_can_read_the_candles_of_all_days_with_one_glob(store: Store, lake: Path) -> None:
+    arrivals = straddling()
+    for day in DAYS:
+        bring(store, day, arrivals[day])
+        make_candles(store, day, SETTINGS)
+    kept = {day: read_made(store, day, "candles").num_rows for day in DAYS}
+    frame = pl.read_parquet(f"{lake}/candles/*/*.parquet")
+    counts = frame.group_by(pl.col("date").cast(pl.String)).len()
+    assert dict(counts.iter_rows()) == kept
+    hive = duckdb.sql(
+        f"SELECT date::VARCHAR, count(*) FROM read_parquet('{lake}/candles/**/*.parquet', "
+        "hive_partitioning = true) GROUP BY 1"
     )
+    assert dict(hive.fetchall()) == kept
+    assert ds.dataset(f"{lake}/candles").count_rows() == sum(kept.values())
 
 
 def test_other_data_types_make_no_candles(store: Store) -> None:
     bring(store, DAY, at_once(1, 5, START))
     quotes = Feed("binance", "quotes", "BTCUSDT")
-    record, _ = documents.load(store, paths.day_record(DAY), DayRecord)
+    record = load_day_record(store, DAY)
     assert record is not None
     more = (*record.expected, *expected_symbols([ExpectedFeed(quotes, (("BTCUSDT", "BTC-USDT"),))]))
     grown = record.model_copy(update={"expected": more})
     documents.update(store, paths.day_record(DAY), DayRecord, lambda _: grown)
-    accepted = load_manifest(store, FEED, DAY).accepted
-    assert accepted is not None
-    update_manifest(store, quotes, DAY, lambda m: m.model_copy(update={"accepted": accepted}))
-    assert [file.feed for file in accepted_files(store, DAY, SETTINGS)] == [FEED]
+    settle(store, DAY, SETTINGS.thresholds)
+    assert [file.feed for file in files(store, DAY)] == [FEED]
 
 
 class TestPartials:
     def test_they_are_made_once(self, store: Store) -> None:
         bring(store, DAY, at_once(1, 5, START))
-        (file,) = accepted_files(store, DAY, SETTINGS)
-        partial = ensure_partials(store, file)
+        (file,) = files(store, DAY)
+        first = make_candles(store, DAY, SETTINGS)
         # With the ticks gone they could not be made again.
-        Path(store.uri_of(paths.ticks_data(FEED, DAY, file.version.content))).unlink()
-        assert ensure_partials(store, file) == partial
-        assert load_partials(store, FEED, DAY).partials == {file.key: partial}
+        Path(store.uri_of(paths.ticks_data(FEED, DAY, file.content))).unlink()
+        documents.update(
+            store, paths.measures(DAY), DayMeasures, lambda m: m and m.model_copy(update={"inputs": "others"})
+        )
+        assert make_candles(store, DAY, SETTINGS) == first
 
     def test_those_that_are_lost_or_cut_short_are_made_again_in_the_same_bytes(self, store: Store) -> None:
         bring(store, DAY, at_once(1, 5, START))
-        (file,) = accepted_files(store, DAY, SETTINGS)
-        partial = ensure_partials(store, file)
-        data = Path(store.uri_of(paths.candles_data(FEED, DAY, partial.content)))
+        make_candles(store, DAY, SETTINGS)
+        partials = partials_of(store, DAY).partials
+        data = Path(store.uri_of(paths.partials_data(FEED, DAY, partials.content)))
         whole = data.read_bytes()
         for damage in (data.unlink, lambda: data.write_bytes(whole[:-1])):
             damage()
-            assert read_partials(store, file).num_rows == 1
+            assert make_candles(store, DAY, SETTINGS).files[str(FEED)].partials == partials
             assert data.read_bytes() == whole
 
-    def test_another_way_of_making_them_is_kept_beside(self, store: Store) -> None:
+    @pytest.mark.parametrize("table", ["candles", "coverage"])
+    def test_so_are_the_files_that_are_made_of_them(self, table: str, store: Store, lake: Path) -> None:
+        bring(store, DAY, at_once(1, 5, START))
+        make_candles(store, DAY, SETTINGS)
+        (data,) = (lake / table / f"date={DAY}").iterdir()
+        whole = data.read_bytes()
+        for damage in (data.unlink, lambda: data.write_bytes(whole[:-1])):
+            damage()
+            make_candles(store, DAY, SETTINGS)
+            assert data.read_bytes() == whole
+
+    def test_a_file_that_no_document_names_goes_with_the_next_run(self, store: Store, lake: Path) -> None:
+        bring(store, DAY, at_once(1, 5, START))
+        whole = made(store, DAY)
+        (data,) = (lake / "candles" / f"date={DAY}").iterdir()
+        data.with_name(f"{'0' * 64}.parquet").write_bytes(data.read_bytes())
+        assert made(store, DAY).equals(whole)
+        assert list((lake / "candles" / f"date={DAY}").iterdir()) == [data]
+
+    def test_another_way_of_making_them_gives_others(self, store: Store) -> None:
         bring(store, DAY, [*at_once(1, 5, START - 2 * MINUTE, START), *at_once(6, 9, START + MINUTE)])
-        (wide,) = accepted_files(store, DAY, SETTINGS)
-        narrow_settings = SETTINGS.model_copy(
-            update={"thresholds": ThresholdSettings(seam_window_seconds=60)}
-        )
-        (narrow,) = accepted_files(store, DAY, narrow_settings)
-        assert (read_partials(store, wide).num_rows, read_partials(store, narrow).num_rows) == (2, 1)
-        assert set(load_partials(store, FEED, DAY).partials) == {wide.key, narrow.key}
+        wide, narrow = (make_partials(store, file) for seam in (300, 60) for file in files(store, DAY, seam))
+        assert (wide.partials.rows, narrow.partials.rows) == (2, 1)
+        (file,) = files(store, DAY)
+        assert (has_partials(store, file, wide), has_partials(store, file, narrow)) == (True, False)
 
     def test_they_agree_with_their_ticks_and_a_lie_is_found(self, store: Store) -> None:
         bring(store, DAY, at_once(1, 5, START))
-        (file,) = accepted_files(store, DAY, SETTINGS)
-        assert mismatches(store, file) == []
-        data = Path(store.uri_of(paths.candles_data(FEED, DAY, ensure_partials(store, file).content)))
+        (file,) = files(store, DAY)
+        partials = make_partials(store, file)
+        assert mismatches(store, file, partials) == []
+        data = Path(store.uri_of(paths.partials_data(FEED, DAY, partials.partials.content)))
         table = pq.read_table(data)
         field = table.schema.field("high")
         pq.write_table(table.set_column(4, field, pa.array([99.0])), data, compression="zstd")
-        size = data.stat().st_size
-        manifest = load_partials(store, FEED, DAY)
-        lying = manifest.partials[file.key].model_copy(update={"bytes": size})
-        changed = manifest.with_partial(file.key, lying)
-        documents.update(store, paths.candles_manifest(FEED, DAY), type(manifest), lambda _: changed)
-        assert [row["differs"] for row in mismatches(store, file)] == ["high"]
+        assert [row["differs"] for row in mismatches(store, file, partials)] == ["high"]
 
     @pytest.mark.parametrize(
         ("multiplier", "inverse", "expected"),
@@ -287,11 +366,12 @@ class TestPartials:
         schema = pa.schema([field.with_nullable(True) for field in arrow_schema(INSTRUMENT_COLUMNS)])
         table = pa.Table.from_pylist([{**row, "inverse": inverse}, other], schema=schema)
         store_instruments(store, "binance", DAY, table, "instruments")
-        (file,) = accepted_files(store, DAY, SETTINGS)
+        settle(store, DAY, SETTINGS.thresholds)
+        (file,) = files(store, DAY)
         assert file.contracts == expected
-        assert mismatches(store, file) == []
+        assert mismatches(store, file, make_partials(store, file)) == []
         contract = expected.get("BTC-USDT", Contract())
-        volume = merged_candles(store, DAY, SETTINGS, ["1d"])["volume"][0].as_py()
+        volume = made(store, DAY, ["1d"])["volume"][0].as_py()
         prices = [t.price or 0 for _, t in at_once(1, 5, START)]
         base = [0.5 * contract.multiplier / (p if contract.inverse else 1) for p in prices]
         assert volume == pytest.approx(sum(base), rel=1e-12)
@@ -301,7 +381,7 @@ class TestIdsRepeatedOverMidnight:
     """The file of the next day begins with trades that the file of the day before ends with."""
 
     @staticmethod
-    def files(repeated: int) -> dict[str, list[tuple[int, Trade]]]:
+    def arrivals(repeated: int) -> dict[str, list[tuple[int, Trade]]]:
         last = START - SECOND
         before = at_once(1, 500, last)
         again = [(START + n, trade) for n, (_, trade) in enumerate(before[len(before) - repeated :])]
@@ -310,38 +390,37 @@ class TestIdsRepeatedOverMidnight:
     @pytest.mark.parametrize("repeated", [0, 1, 100])
     @pytest.mark.parametrize("order", [(BEFORE, DAY), (DAY, BEFORE)])
     def test_a_few_count_once(self, repeated: int, order: tuple[str, str], store: Store) -> None:
-        files = self.files(repeated)
+        arrivals = self.arrivals(repeated)
         for day in order:
-            bring(store, day, files[day])
-            merged_candles(store, DAY, SETTINGS)
-        trades = [t for _, t in files[BEFORE]] + [t for _, t in at_once(501, 600, START + SECOND)]
+            bring(store, day, arrivals[day])
+            make_candles(store, day, SETTINGS)
+        trades = [t for _, t in arrivals[BEFORE]] + [t for _, t in at_once(501, 600, START + SECOND)]
         for day in (BEFORE, DAY):
             assert is_accepted(store, day)
-            ours = merged_candles(store, day, SETTINGS, ["1m", "1d"])
+            ours = made(store, day, ["1m", "1d"])
             assert_same(as_numbers(ours), plain_candles(trades, day, ["1m", "1d"]))
-        (file,) = accepted_files(store, DAY, SETTINGS)
-        assert len(file.repeated) == repeated
-        assert mismatches(store, file) == []
+        (file,) = files(store, DAY)
+        assert len(repeated_ids(store, file)) == repeated
+        assert partials_of(store, DAY).consistency == 1.0
 
     @pytest.mark.parametrize("order", [(BEFORE, DAY), (DAY, BEFORE)])
     def test_more_than_the_limit_quarantine_the_later_file(
         self, order: tuple[str, str], store: Store
     ) -> None:
-        files = self.files(101)
+        arrivals = self.arrivals(101)
         for day in order:
-            bring(store, day, files[day])
+            bring(store, day, arrivals[day])
         assert (is_accepted(store, BEFORE), is_accepted(store, DAY)) == (True, False)
-        assert merged_candles(store, BEFORE, SETTINGS, ["1d"])["trade_count"].to_pylist() == [500]
-        assert merged_candles(store, DAY, SETTINGS).num_rows == 0
+        assert made(store, BEFORE, ["1d"])["trade_count"].to_pylist() == [500]
+        assert made(store, DAY).num_rows == 0
 
     def test_without_the_day_before_they_are_all_there_is(self, store: Store) -> None:
-        bring(store, DAY, self.files(30)[DAY])
-        assert merged_candles(store, BEFORE, SETTINGS, ["1d"])["trade_count"].to_pylist() == [30]
-        (file,) = accepted_files(store, DAY, SETTINGS)
-        assert (file.repeated, read_partials(store, file)["trade_count"].to_pylist()) == (
-            frozenset(),
-            [30, 100],
-        )
+        expect_nothing_yet(store, BEFORE)
+        bring(store, DAY, self.arrivals(30)[DAY])
+        assert made(store, BEFORE, ["1d"])["trade_count"].to_pylist() == [30]
+        (file,) = files(store, DAY)
+        partials = read_partials(store, FEED, DAY, partials_of(store, DAY))
+        assert (repeated_ids(store, file), partials["trade_count"].to_pylist()) == (frozenset(), [30, 100])
 
     def test_ranges_that_overlap_without_a_common_id_repeat_nothing(self, store: Store) -> None:
         """Id 495 came after midnight, 496 to 500 before: all count, in the files where they are."""
@@ -349,15 +428,16 @@ class TestIdsRepeatedOverMidnight:
         late = trades.pop(494)
         bring(store, BEFORE, trades)
         bring(store, DAY, [(START, late[1]), *at_once(501, 600, START + SECOND)])
-        (file,) = accepted_files(store, DAY, SETTINGS)
-        assert file.repeated == frozenset()
-        assert merged_candles(store, BEFORE, SETTINGS, ["1d"])["trade_count"].to_pylist() == [500]
+        (file,) = files(store, DAY)
+        assert file.overlap is not None
+        assert repeated_ids(store, file) == frozenset()
+        assert made(store, BEFORE, ["1d"])["trade_count"].to_pylist() == [500]
 
     def test_rows_without_ids_are_never_taken_for_the_same(self, store: Store) -> None:
         coinbase = Feed("coinbase", "trades", "BTC-USDT")
-        for day, arrivals in self.files(30).items():
+        for day, arrivals in self.arrivals(30).items():
             bring(store, day, [(a, Trade(**{**vars(t), "id": None})) for a, t in arrivals], coinbase)
-        assert merged_candles(store, BEFORE, SETTINGS, ["1d"])["trade_count"].to_pylist() == [530]
+        assert made(store, BEFORE, ["1d"])["trade_count"].to_pylist() == [530]
 
 
 class TestLooking:
@@ -375,6 +455,7 @@ class TestLooking:
         trades = [Trade(START + n * MINUTE, 42_283.58 + n, 0.1 + n) for n in range(3)]
         bring(store, DAY, [(t.us, t) for t in numbered(trades)])
         bring(store, DAY, at_once(1, 7, START), Feed("coinbase", "trades", "ETH-USDT"))
+        make_candles(store, DAY, SETTINGS)
 
     @staticmethod
     def run(*options: str) -> Result:
@@ -395,7 +476,7 @@ class TestLooking:
             (("--symbol", "ETH-USDT", "--exchange", "coinbase"), None),
             (("--symbol", "XRP-EUR"), "unknown symbol 'XRP-EUR' on 2024-01-02: it has BTC-USDT"),
             (("--timeframe", "7m"), "'7m' is no timeframe: choose from 1m, 3m, 5m"),
-            (("--date", AFTER), f"has nothing of {AFTER}: run the day first"),
+            (("--date", AFTER), f"has no candles of {AFTER}: run the day first"),
             (("--date", "2024-1-2"), "'2024-1-2' is not a day: write it as YYYY-MM-DD"),
             (("--format", "xml"), "'xml' is not one of 'table', 'csv', 'parquet'"),
         ],
@@ -423,7 +504,7 @@ class TestLooking:
     def test_parquet_is_the_table_itself(self, store: Store) -> None:
         result = self.run("--format", "parquet", "--timeframe", "5m")
         frame = pl.read_parquet(result.stdout_bytes)
-        expected = market_candles(store, SETTINGS, DAY, "binance", "BTC-USDT", "5m")
+        expected = market_candles(store, DAY, "binance", "BTC-USDT", "5m")
         assert frame.equals(pl.DataFrame(expected))
         assert frame["trade_count"].to_list() == [3]
 
@@ -438,17 +519,19 @@ class TestLooking:
     @pytest.mark.usefixtures("environment")
     def test_a_market_without_trades_that_day_is_an_empty_answer_and_no_error(self, store: Store) -> None:
         bring(store, shift(DAY, 5), [])
+        make_candles(store, shift(DAY, 5), SETTINGS)
         result = self.run("--date", shift(DAY, 5), "--format", "csv")
         assert (result.exit_code, len(result.output.splitlines())) == (0, 1)
 
     def test_each_form_is_written_for_no_candles_too(self, store: Store) -> None:
         bring(store, DAY, [])
-        candles = market_candles(store, SETTINGS, DAY, "binance", "BTC-USDT", "1m")
+        make_candles(store, DAY, SETTINGS)
+        candles = market_candles(store, DAY, "binance", "BTC-USDT", "1m")
         for form in ("table", "csv", "parquet"):
             out = io.BytesIO()
             write_candles(candles, form, out)
             assert out.getvalue()
 
     def test_an_empty_lake_says_to_run_the_day(self, store: Store) -> None:
-        with pytest.raises(PermanentFailure, match="has nothing of 2024-01-02: run the day first"):
-            market_candles(store, SETTINGS, DAY, "binance", "BTC-USDT", "1m")
+        with pytest.raises(PermanentFailure, match="has no candles of 2024-01-02: run the day first"):
+            market_candles(store, DAY, "binance", "BTC-USDT", "1m")

@@ -12,7 +12,7 @@ from backfill_assets.candles.buckets import MarketBuckets
 from backfill_assets.candles.coverage import traded_frame, traded_schema, whole_day_frame, whole_day_schema
 from backfill_assets.candles.schemas import COVERAGE_SCHEMA, coverage_schema
 from backfill_assets.quality.coverage import State, codes_of
-from backfill_assets.quality.pandera_checks import failure_cases
+from backfill_assets.quality.findings import failure_cases
 from backfill_assets.settings import TIMEFRAMES
 
 DAY = "2024-01-02"

@@ -7,10 +7,10 @@ from typing import Final
 
 import pytest
 
-from backfill_assets.candles.measures import ensure_measures
+from backfill_assets.candles.making import make_candles
 from backfill_assets.days import MICROSECONDS_PER_MINUTE
-from backfill_assets.quality.coverage import load_coverage
-from backfill_assets.ticks.witnesses import ask_witnesses
+from backfill_assets.lake.manifests import load_day_record, load_manifests
+from backfill_assets.quality.witnesses import ask_witnesses
 from backfill_assets_tests.quality import damaged_days as dd
 from backfill_assets_tests.quality.damaged_days import DAY, END, SAMPLES, START, Row
 from backfill_assets_tests.quality.filed_days import FiledDays
@@ -32,12 +32,16 @@ def wrong(position: int, **changes: object) -> list[Row]:
 
 
 def flagged(lake: FiledDays) -> dict[str, tuple[int, ...]]:
-    ask_witnesses(lake.store, DAY, lake.settings)
-    assert lake.judged(OURS.feed, DAY).accepted is not None
-    ensure_measures(lake.store, DAY, lake.settings)
-    record = load_coverage(lake.store, OURS.feed, DAY)
+    ask(lake, DAY)
+    assert lake.settled(OURS.feed, DAY).accepted is not None
+    return make_candles(lake.store, DAY, lake.settings).minutes[str(OURS.feed)].flagged
+
+
+def ask(lake: FiledDays, day: str) -> None:
+    """Ask the witnesses of the day, as a run does after its fetch."""
+    record = load_day_record(lake.store, day)
     assert record is not None
-    return record.flagged
+    ask_witnesses(lake.store, record, load_manifests(lake.store, record), lake.settings)
 
 
 def minute(row: Row) -> int:
@@ -99,6 +103,6 @@ def test_a_wrong_price_of_the_day_after_s_file_flags_the_minute_that_it_falls_in
     # Stamped before midnight, arrived after it; a spike needs ten trades beside it.
     after[0] = after[0].but(price=dd.priced(1.05)(OURS, after[0]), time=END - 1_000)
     lake.bring_rows(OURS, dd.AFTER, after)
-    lake.judged(OURS.feed, dd.AFTER)
-    ask_witnesses(lake.store, dd.AFTER, lake.settings)
+    ask(lake, dd.AFTER)
+    assert lake.settled(OURS.feed, dd.AFTER).accepted is not None
     assert flagged(lake) == {"BTC-USDT": (1439,)}

@@ -22,7 +22,7 @@ from backfill_assets.candles.schemas import candle_schema, ohlc_schema
 from backfill_assets.days import end_us, shift, start_us
 from backfill_assets.feeds import Feed
 from backfill_assets.quality.completeness import Completeness, Seam, completeness
-from backfill_assets.quality.pandera_checks import failure_cases
+from backfill_assets.quality.findings import failure_cases
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.rules import quality
 from backfill_assets.quality.window import Window

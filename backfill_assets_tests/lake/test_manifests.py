@@ -1,6 +1,6 @@
-"""Candidate and accepted: what each event does to a feed's manifest, and what it must not do."""
+"""Versions of a feed's day: what each event does to their manifest, and what it must not do."""
 
-from concurrent.futures import ThreadPoolExecutor
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,25 +8,21 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from backfill_assets.failures import Superseded
 from backfill_assets.feeds import ExpectedFeed, Feed
 from backfill_assets.lake import documents, paths
+from backfill_assets.lake.evidence import Decisions, Retraction
 from backfill_assets.lake.manifests import (
     EARLIER_VERSIONS,
     Absence,
     DayRecord,
     FeedManifest,
-    Partial,
     Source,
     Version,
-    add_partial,
     expected_symbols,
     load_day_record,
     load_manifest,
-    load_partials,
     update_manifest,
     valid,
-    valid_partial,
 )
 from backfill_assets.lake.store import Store
 
@@ -54,95 +50,90 @@ def version(content: str, **changes: Any) -> Version:
 A, B = version("a"), version("b")
 
 
-def accept(manifest: FeedManifest, content: str | None) -> FeedManifest:
-    """After judging, which lets this content count."""
-    return manifest.settle(tuple(v.content for v in manifest.versions), content)
+def fetched(*contents: str, accepted: str | None = None) -> FeedManifest:
+    """After fetches of these contents, while this one counted."""
+    manifest = EMPTY
+    for content in contents:
+        manifest = manifest.with_version(version(content), accepted)
+    return manifest
 
 
-def test_an_empty_manifest_has_no_current_version_and_is_not_called_missing() -> None:
-    assert EMPTY.current is None
+def as_json(held: Version) -> dict[str, Any]:
+    return held.model_dump(mode="json")
+
+
+def contents(manifest: FeedManifest) -> list[str]:
+    return [v.content for v in manifest.versions]
+
+
+def test_an_empty_manifest_has_no_version_and_is_not_called_missing() -> None:
+    assert EMPTY.newest is None
     assert not EMPTY.is_missing
 
 
-def test_a_fetch_makes_a_candidate_that_is_current_but_not_accepted() -> None:
-    manifest = EMPTY.with_candidate(A)
-    assert (manifest.current, manifest.candidate, manifest.accepted) == (A, A, None)
-
-
-def test_promotion_accepts_the_candidate_that_was_judged() -> None:
-    manifest = accept(EMPTY.with_candidate(A), "a")
-    assert (manifest.current, manifest.candidate, manifest.accepted) == (A, None, A)
-
-
-def test_a_version_that_was_judged_before_another_came_does_not_count() -> None:
-    with pytest.raises(Superseded, match=r"binance/trades/BTCUSDT of 2024-01-01: other versions are held"):
-        EMPTY.with_candidate(A).with_candidate(B).settle(("a",), "a")
-    with pytest.raises(Superseded):
-        EMPTY.settle(("a",), "a")
-
-
-def test_settling_twice_changes_nothing() -> None:
-    accepted = accept(EMPTY.with_candidate(A), "a")
-    assert accept(accepted, "a") == accepted
-
-
-def test_a_version_that_is_replaced_or_taken_back_is_held() -> None:
-    both = accept(EMPTY.with_candidate(A), "a").with_candidate(B)
-    replaced = accept(both, "b")
-    assert (replaced.accepted, replaced.candidate, replaced.earlier) == (B, None, (A,))
-    nothing = accept(replaced, None)
-    assert (nothing.accepted, nothing.candidate, nothing.earlier) == (None, B, (A,))
-    assert accept(nothing, "a") == both
-    assert both.versions == replaced.versions == nothing.versions == (A, B)
+def test_versions_are_held_in_the_order_of_their_fetching() -> None:
+    manifest = fetched("a", "b")
+    assert (manifest.newest, contents(manifest)) == (B, ["a", "b"])
+    assert (manifest.version("a"), manifest.version("c"), manifest.version(None)) == (A, None, None)
 
 
 def test_so_many_earlier_versions_are_held_and_the_accepted_one_always() -> None:
-    manifest = accept(EMPTY.with_candidate(A), "a")
-    for n in range(EARLIER_VERSIONS + 3):
-        manifest = manifest.with_candidate(version(f"v{n}"))
+    manifest = fetched("a", *(f"v{n}" for n in range(EARLIER_VERSIONS + 3)), accepted="a")
     assert len(manifest.versions) == EARLIER_VERSIONS + 2
-    assert manifest.accepted == A
-    assert manifest.candidate == version(f"v{EARLIER_VERSIONS + 2}")
+    assert contents(manifest)[0] == "a"
+    assert manifest.newest == version(f"v{EARLIER_VERSIONS + 2}")
 
 
 def test_a_file_that_comes_again_after_another_is_the_newest_once_more() -> None:
-    manifest = EMPTY.with_candidate(A).with_candidate(B).with_candidate(A)
-    assert (manifest.candidate, manifest.earlier) == (A, (B,))
+    assert contents(fetched("a", "b", "a")) == ["b", "a"]
+    assert contents(fetched("a", "b", "c", "a", accepted="b")) == ["b", "c", "a"]
 
 
 def test_the_order_of_fetching_survives_a_clock_that_is_behind() -> None:
-    late = version("a", fetched_at=LATE)
-    manifest = accept(EMPTY.with_candidate(late), "a").with_candidate(B)
-    assert [v.content for v in manifest.versions] == ["a", "b"]
-
-
-def test_a_refresh_does_not_take_back_what_is_accepted_until_it_is_promoted() -> None:
-    pending = accept(EMPTY.with_candidate(A), "a").with_candidate(B)
-    assert (pending.current, pending.accepted) == (B, A)
-    assert accept(pending, "b").accepted == B
+    manifest = EMPTY.with_version(version("a", fetched_at=LATE), "a").with_version(B, "a")
+    assert contents(manifest) == ["a", "b"]
+    assert manifest.versions[1].fetched_at == LATE
 
 
 def test_a_refresh_that_brings_the_accepted_rows_changes_nothing() -> None:
-    accepted = accept(EMPTY.with_candidate(A), "a")
-    assert accepted.with_candidate(version("a", fetched_at=LATE)) == accepted
+    assert fetched("a").with_version(version("a", fetched_at=LATE), "a") == fetched("a")
 
 
-def test_a_refresh_that_brings_the_accepted_rows_drops_the_candidate() -> None:
-    accepted = accept(EMPTY.with_candidate(A), "a")
-    assert accepted.with_candidate(B).with_candidate(A) == accepted
+def test_a_refresh_that_brings_the_accepted_rows_drops_the_versions_after_them() -> None:
+    assert contents(fetched("a", "b", "c", "b", accepted="b")) == ["a", "b"]
 
 
 @pytest.mark.parametrize("change", [{"profile_parameters": "q"}, {"schema_version": 2}])
 def test_accepted_rows_counted_anew_take_over_the_evidence(change: dict[str, Any]) -> None:
     again = version("a", fetched_at=LATE, **change)
-    manifest = accept(EMPTY.with_candidate(A), "a").with_candidate(again)
-    assert (manifest.accepted, manifest.candidate) == (again, None)
+    assert fetched("a").with_version(again, "a").versions == (again,)
 
 
-def test_a_candidate_fetched_again_changes_nothing_but_new_evidence_does() -> None:
-    manifest = EMPTY.with_candidate(A)
-    assert manifest.with_candidate(version("a", fetched_at=LATE)) == manifest
-    assert manifest.with_candidate(version("a", profile_parameters="q")).candidate != A
+def test_a_version_fetched_again_changes_nothing_but_new_evidence_does() -> None:
+    manifest = fetched("a")
+    assert manifest.with_version(version("a", fetched_at=LATE), None) == manifest
+    assert manifest.with_version(version("a", profile_parameters="q"), None).newest != A
+
+
+def test_a_manifest_that_also_said_which_version_counts_is_read_on(store: Store) -> None:
+    old, late = version("old"), version("late", fetched_at=LATE)
+    former = {"feed": str(FEED), "day": DAY, "absent": None, "decided": False}
+    former |= {"accepted": as_json(A), "candidate": as_json(late), "earlier": [as_json(old)]}
+    store.replace(paths.ticks_manifest(FEED, DAY), json.dumps(former).encode(), None)
+    assert contents(load_manifest(store, FEED, DAY)) == ["old", "a", "late"]
+
+
+def test_decisions_in_a_document_of_their_own_are_read_on_and_come_first(store: Store) -> None:
+    first, second = (
+        Retraction(content="a", reason=reason, retracted_at=EARLY) for reason in ("first", "second")
+    )
+    former = Decisions(feed=str(FEED), day=DAY, decisions=(first,))
+    documents.update(store, paths.decisions(FEED, DAY), Decisions, lambda _: former)
+    update_manifest(store, FEED, DAY, lambda m: m.with_version(A, None).model_copy(update={"decided": True}))
+    assert load_manifest(store, FEED, DAY).decisions == (first,)
+    update_manifest(store, FEED, DAY, lambda m: m.model_copy(update={"decisions": (second,)}))
+    found = load_manifest(store, FEED, DAY)
+    assert (found.decisions, found.retraction("a")) == ((first, second), second)
 
 
 def test_an_absent_feed_without_a_version_is_missing() -> None:
@@ -150,8 +141,8 @@ def test_an_absent_feed_without_a_version_is_missing() -> None:
 
 
 def test_an_absence_keeps_what_was_fetched_before() -> None:
-    manifest = accept(EMPTY.with_candidate(A), "a").with_candidate(B).with_absence(ABSENT)
-    assert (manifest.accepted, manifest.candidate) == (A, B)
+    manifest = fetched("a", "b").with_absence(ABSENT)
+    assert contents(manifest) == ["a", "b"]
     assert not manifest.is_missing
 
 
@@ -161,9 +152,9 @@ def test_an_absence_seen_again_changes_nothing_but_another_reason_does() -> None
     assert manifest.with_absence(Absence(reason="not listed", seen_at=LATE)) != manifest
 
 
-@pytest.mark.parametrize("before", [EMPTY, accept(EMPTY.with_candidate(A), "a")])
+@pytest.mark.parametrize("before", [EMPTY, fetched("a")])
 def test_a_fetch_ends_an_absence(before: FeedManifest) -> None:
-    assert before.with_absence(ABSENT).with_candidate(A).absent is None
+    assert before.with_absence(ABSENT).with_version(A, None).absent is None
 
 
 def test_manifests_take_no_unknown_key_and_no_time_without_a_zone() -> None:
@@ -178,48 +169,22 @@ def test_manifests_take_no_unknown_key_and_no_time_without_a_zone() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_profile_with_a_number_that_json_cannot_say_is_refused(store: Store, bad: float) -> None:
     with pytest.raises(ValueError, match="Out of range"):
-        update_manifest(store, FEED, DAY, lambda m: m.with_candidate(version("a", profile={"deep": [bad]})))
+        update_manifest(
+            store, FEED, DAY, lambda m: m.with_version(version("a", profile={"deep": [bad]}), None)
+        )
     assert list(store.list("")) == []
 
 
 def test_a_manifest_survives_the_lake_unchanged(store: Store) -> None:
     assert load_manifest(store, FEED, DAY) == EMPTY
-    written = update_manifest(store, FEED, DAY, lambda m: accept(m.with_candidate(A), "a").with_candidate(B))
+    written = update_manifest(store, FEED, DAY, lambda m: m.with_version(A, None).with_version(B, "a"))
     assert load_manifest(store, FEED, DAY) == written
     assert store.exists("ticks/binance/trades/BTCUSDT/2024-01-01/manifest.json")
 
 
 def test_an_empty_manifest_that_stays_empty_is_not_written(store: Store) -> None:
-    assert update_manifest(store, FEED, DAY, lambda m: accept(m, None)) == EMPTY
+    assert update_manifest(store, FEED, DAY, lambda m: m) == EMPTY
     assert list(store.list("")) == []
-
-
-def test_a_promotion_loses_to_a_fetch_that_came_between(store: Store) -> None:
-    update_manifest(store, FEED, DAY, lambda m: m.with_candidate(A))
-    calls = []
-
-    def promote_the_judged(manifest: FeedManifest) -> FeedManifest:
-        calls.append(manifest)
-        if len(calls) == 1:
-            update_manifest(store, FEED, DAY, lambda m: m.with_candidate(B))
-        return manifest.settle(("a",), "a")
-
-    with pytest.raises(Superseded, match="other versions are held"):
-        update_manifest(store, FEED, DAY, promote_the_judged)
-    assert load_manifest(store, FEED, DAY) == EMPTY.with_candidate(A).with_candidate(B)
-
-
-def test_partial_candles_of_several_versions_stay_side_by_side_whoever_writes_them(store: Store) -> None:
-    partials = {f"ticks{n}": Partial(content=f"candles{n}", rows=n, bytes=n) for n in range(8)}
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda item: add_partial(store, FEED, DAY, *item), partials.items()))
-    assert load_partials(store, FEED, DAY).partials == partials
-    assert add_partial(store, FEED, DAY, "ticks1", partials["ticks1"]).partials == partials
-
-
-def test_there_are_no_partial_candles_before_any_is_recorded(store: Store) -> None:
-    assert load_partials(store, FEED, DAY).partials == {}
-    assert not store.exists(paths.candles_manifest(FEED, DAY))
 
 
 def test_a_day_record_gives_back_the_expected_feeds_in_order(store: Store) -> None:
@@ -250,11 +215,3 @@ def test_a_version_is_valid_only_while_its_data_file_is_there_in_full_size(
     (tmp_path / "full").write_bytes(b"rows")
     store.put_file(tmp_path / "full", paths.ticks_data(FEED, DAY, "a"))
     assert valid(store, FEED, DAY, A)
-
-
-def test_partial_candles_are_valid_only_while_their_data_file_is_there(store: Store, tmp_path: Path) -> None:
-    partial = Partial(content="a", rows=1, bytes=4)
-    assert not valid_partial(store, FEED, DAY, partial)
-    (tmp_path / "full").write_bytes(b"rows")
-    store.put_file(tmp_path / "full", paths.candles_data(FEED, DAY, "a"))
-    assert valid_partial(store, FEED, DAY, partial)

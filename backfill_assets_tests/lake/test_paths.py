@@ -18,15 +18,15 @@ FEED, DAY = Feed("binance", "trades", "BTCUSDT"), "2024-01-01"
         (paths.ticks_prefix(FEED, DAY), "ticks/binance/trades/BTCUSDT/2024-01-01/"),
         (paths.ticks_data(FEED, DAY, "abc"), "ticks/binance/trades/BTCUSDT/2024-01-01/abc.parquet"),
         (paths.ticks_manifest(FEED, DAY), "ticks/binance/trades/BTCUSDT/2024-01-01/manifest.json"),
-        (paths.candles_prefix(FEED, DAY), "candles/binance/trades/BTCUSDT/2024-01-01/"),
-        (paths.candles_data(FEED, DAY, "abc"), "candles/binance/trades/BTCUSDT/2024-01-01/abc.parquet"),
-        (paths.candles_manifest(FEED, DAY), "candles/binance/trades/BTCUSDT/2024-01-01/manifest.json"),
+        (paths.partials_data(FEED, DAY, "abc"), "partials/binance/trades/BTCUSDT/2024-01-01/abc.parquet"),
+        (paths.made_prefix("candles", DAY), "candles/date=2024-01-01/"),
+        (paths.made_data("coverage", DAY, "abc"), "coverage/date=2024-01-01/abc.parquet"),
         (paths.instruments_prefix("binance", DAY), "instruments/binance/2024-01-01/"),
         (paths.instruments_data("binance", DAY, "abc"), "instruments/binance/2024-01-01/abc.parquet"),
         (paths.instruments_manifest("binance", DAY), "instruments/binance/2024-01-01/manifest.json"),
         (paths.day_record(DAY), "days/2024-01-01.json"),
-        (paths.accepted_versions(DAY), "accepted/2024-01-01.json"),
-        (paths.verdict(FEED, DAY), "verdicts/binance/trades/BTCUSDT/2024-01-01.json"),
+        (paths.settled_day(DAY), "settled/2024-01-01.json"),
+        (paths.measures(DAY), "measures/2024-01-01.json"),
         (paths.publication("trades", DAY), "publications/trades/2024-01-01.json"),
         (paths.rejected(FEED, DAY, "abc"), "rejected/binance/trades/BTCUSDT/2024-01-01/abc.csv.gz"),
     ],
@@ -70,10 +70,9 @@ def test_a_name_that_could_lead_elsewhere_is_refused_in_every_place(name: str) -
     makers: tuple[Callable[[], str], ...] = (
         lambda: paths.ticks_manifest(Feed(name, "trades", "BTCUSDT"), DAY),
         lambda: paths.ticks_manifest(Feed("binance", name, "BTCUSDT"), DAY),
-        lambda: paths.candles_manifest(Feed("binance", "trades", name), DAY),
-        lambda: paths.verdict(Feed("binance", "trades", name), DAY),
+        lambda: paths.partials_data(Feed("binance", "trades", name), DAY, "abc"),
         lambda: paths.ticks_data(FEED, DAY, name),
-        lambda: paths.candles_data(FEED, DAY, name),
+        lambda: paths.made_data("candles", DAY, name),
         lambda: paths.rejected(FEED, DAY, name),
         lambda: paths.instruments_data(name, DAY, "abc"),
         lambda: paths.instruments_data("binance", DAY, name),
@@ -95,7 +94,7 @@ def test_what_is_no_day_is_refused(day: str) -> None:
     makers: tuple[Callable[[], str], ...] = (
         lambda: paths.day_record(day),
         lambda: paths.ticks_prefix(FEED, day),
-        lambda: paths.verdict(FEED, day),
+        lambda: paths.settled_day(day),
     )
     for make in makers:
         with pytest.raises(PermanentFailure, match="is not a day"):

@@ -17,7 +17,7 @@ import yaml
 from backfill_assets.definitions import build_definitions
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.store import Store, open_store
-from backfill_assets.quality.day import JudgedDay, judge
+from backfill_assets.quality.settled import Day, load_day
 from backfill_assets.settings import Settings, load_settings
 from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.market import Market
@@ -74,8 +74,11 @@ class Pipeline:
         """Run the day on an instance of its own: an instance in memory takes one run at a time."""
         return Pipeline(self.file, self.standin).run(day)
 
-    def judge(self, day: str) -> JudgedDay:
-        return judge(self.store, day, self.settings.thresholds)
+    def settled(self, day: str) -> Day:
+        """The day as its run has settled it."""
+        found = load_day(self.store, day)
+        assert found is not None
+        return found
 
     def table(self, name: str, day: str) -> pl.DataFrame:
         """The day's partition as the embedded warehouse has it; no rows if it was never published."""

@@ -65,18 +65,28 @@ class RestlessReader:
 
     def _documents(self) -> Iterator[str]:
         for file in self._of_lake("*.json"):
-            document = json.loads(file.read_bytes())
-            if file.name != "manifest.json":
+            yield from self._of_document(file)
+
+    def _of_document(self, file: Path) -> Iterator[str]:
+        """What the document names must be there in full size; of one that was replaced meanwhile, the new."""
+        text = file.read_bytes()
+        for data, size in named(self.lake, file, json.loads(text)):
+            found = data.stat().st_size if data.exists() else None
+            if found == size:
                 continue
-            for content, size in named(document):
-                data = file.with_name(f"{content}.parquet")
-                if data.stat().st_size != size:
-                    yield f"{file} names {data.name} of {size} bytes, it has {data.stat().st_size}"
+            if file.read_bytes() != text:
+                yield from self._of_document(file)
+                return
+            yield f"{file} names {data.name} of {size} bytes, it has {found}"
 
     def _data_files(self) -> Iterator[str]:
         for file in self._of_lake("*.parquet"):
-            if self._is_new(file) and hashlib.sha256(file.read_bytes()).hexdigest() != file.stem:
-                yield f"{file} is not what its name says"
+            try:
+                if self._is_new(file) and hashlib.sha256(file.read_bytes()).hexdigest() != file.stem:
+                    yield f"{file} is not what its name says"
+            except FileNotFoundError:
+                if not file.parent.name.startswith("date="):  # replaced by a newer one, which is read next
+                    raise
 
     def _partitions(self) -> Iterator[str]:
         for file in partitions(self.warehouse):
@@ -135,9 +145,19 @@ class RestlessReader:
         return True
 
 
-def named(manifest: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    """Content and size of the data files that a manifest of ticks, candles or instruments names."""
-    versions = [manifest.get("accepted"), manifest.get("candidate"), *manifest.get("partials", {}).values()]
-    if "content" in manifest:
-        versions.append(manifest)
-    yield from ((version["content"], version["bytes"]) for version in versions if version)
+def named(lake: Path, file: Path, document: dict[str, Any]) -> Iterator[tuple[Path, int]]:
+    """The data files that a document names, and their sizes."""
+    if file.parent.name == "measures":
+        day = file.stem
+        for table in ("candles", "coverage"):
+            if document[table]:
+                content = document[table]["content"]
+                yield lake / table / f"date={day}" / f"{content}.parquet", document[table]["bytes"]
+        for feed, made in document["files"].items():
+            partials = made["partials"]
+            yield lake / "partials" / feed / day / f"{partials['content']}.parquet", partials["bytes"]
+        return
+    versions = [*document.get("versions", ()), *([document] if "content" in document else [])]
+    if isinstance(document.get("versions"), list) or "content" in document:
+        for version in versions:
+            yield file.with_name(f"{version['content']}.parquet"), version["bytes"]

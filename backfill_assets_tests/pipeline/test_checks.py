@@ -24,20 +24,20 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from backfill_assets.candles.coverage import coverage_rows
+from backfill_assets.candles.query import read_made
+from backfill_assets.candles.trade_files import store_table
 from backfill_assets.definitions import build_definitions, defs
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.listing import read_instruments, store_instruments
 from backfill_assets.lake.manifests import (
     DayRecord,
-    Partial,
-    PartialManifest,
-    Version,
     load_manifest,
-    load_partials,
     update_manifest,
 )
-from backfill_assets.quality.coverage import CoverageRecord, decode, encode, states_of
+from backfill_assets.quality.coverage import decode, encode, states_of
+from backfill_assets.quality.measures import DataFile, DayMeasures, load_measures
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.listings import Listing
@@ -112,43 +112,54 @@ def set_where(condition, **values):
 
 
 def change_ticks(pipeline, change, feed=BTC, **version):
-    """Put another file in place of the accepted one; the manifest names it and else says what it said."""
+    """Put another file in place of the newest one; the manifest names it and else says what it said."""
     store, found = pipeline.store, Feed.parse(feed)
-    old = load_manifest(store, found, DAY).accepted
+    old = load_manifest(store, found, DAY).newest
     with store.local_copy(paths.ticks_data(found, DAY, old.content)) as path:
         frame = pl.read_parquet(path)
     file = pipeline.folder / "damaged.parquet"
     pq.write_table(change(frame).to_arrow(), file, compression="gzip", row_group_size=500)
     content = hashlib.sha256(file.read_bytes()).hexdigest()
     store.put_file(file, paths.ticks_data(found, DAY, content))
-    new = old.model_copy(update={"content": content, "bytes": file.stat().st_size, **version})
-    update_manifest(store, found, DAY, lambda m: m.model_copy(update={"accepted": new}))
+    facts = {"content": content, "bytes": file.stat().st_size, "stored": None}
+    new = old.model_copy(update={**facts, **version})
+    update_manifest(store, found, DAY, lambda m: m.model_copy(update={"versions": (new,)}))
 
 
 def change_profile(pipeline, change, feed=BTC):
     def changed(manifest):
-        version: Version = manifest.accepted
-        new = version.model_copy(update={"profile": change(dict(version.profile))})
-        return manifest.model_copy(update={"accepted": new})
+        new = manifest.newest.model_copy(update={"profile": change(dict(manifest.newest.profile))})
+        return manifest.model_copy(update={"versions": (new,)})
 
     update_manifest(pipeline.store, Feed.parse(feed), DAY, changed)
 
 
 def change_partials(pipeline, change, feed=BTC):
-    """Put other partial candles in place of those that were computed."""
+    """Put other partial candles in place of those that were computed, and make the day's candles of them."""
     store, found = pipeline.store, Feed.parse(feed)
-    ((key, old),) = load_partials(store, found, DAY).partials.items()
-    with store.local_copy(paths.candles_data(found, DAY, old.content)) as path:
+    old = load_measures(store, DAY).files[feed]
+    with store.local_copy(paths.partials_data(found, DAY, old.partials.content)) as path:
         table = pq.read_table(path)
     frame = change(pl.DataFrame(table).sort("open_time"))
     file = pipeline.folder / "damaged.parquet"
     pq.write_table(frame.to_arrow().cast(table.schema), file)
     content = hashlib.sha256(file.read_bytes()).hexdigest()
-    store.put_file(file, paths.candles_data(found, DAY, content))
-    new = Partial(content=content, rows=frame.height, bytes=file.stat().st_size)
-    documents.update(
-        store, paths.candles_manifest(found, DAY), PartialManifest, lambda m: m.with_partial(key, new)
+    store.put_file(file, paths.partials_data(found, DAY, content))
+    new = DataFile(content=content, rows=frame.height, bytes=file.stat().st_size)
+    change_measures(
+        pipeline,
+        lambda m: {"files": {**m.files, feed: m.files[feed].model_copy(update={"partials": new})}},
     )
+    pipeline.run(DAY, select=["candles"])
+
+
+def change_measures(pipeline, change):
+    """Change the document of the day's candles; ``change`` gives the fields."""
+
+    def changed(measures):
+        return measures.model_copy(update=change(measures))
+
+    documents.update(pipeline.store, paths.measures(DAY), DayMeasures, changed)
 
 
 def fetch_changed(pipeline, changes):
@@ -303,7 +314,7 @@ def a_file_lost_its_last_row(pipeline):
 
 @turns_red("ticks:schema", "profile_counts_the_rows_of_the_file", BTC)
 def a_profile_is_that_of_another_file(pipeline):
-    rows = load_manifest(pipeline.store, Feed.parse(BTC), DAY).accepted.rows
+    rows = load_manifest(pipeline.store, Feed.parse(BTC), DAY).newest.rows
     change_ticks(pipeline, lambda frame: frame.head(-1), rows=rows - 1)
 
 
@@ -382,7 +393,7 @@ def an_empty_file_proves_nothing(pipeline):
 @stays_green("ticks:completeness")
 def a_feed_without_ids_has_its_highest_score(pipeline):
     fetch_changed(pipeline, {KRAKEN: silent(minutes=10)})
-    verdict = next(f.verdict for f in pipeline.judge(DAY).feeds if str(f.feed) == KRAKEN)
+    verdict = next(f.verdict for f in pipeline.settled(DAY).feeds if str(f.feed) == KRAKEN)
     assert verdict.completeness == 0.99
 
 
@@ -624,6 +635,7 @@ def compare_with(pipeline, change):
     settings = yaml.safe_load(pipeline.file.read_text())
     reference = {"reference": str(pipeline.folder / "reference")}
     pipeline.file.write_text(yaml.safe_dump({**settings, "comparison": reference}))
+    pipeline.run(DAY, select=["candles"])
 
 
 @turns_red("candles:reference", "1 of 1", "binance", "BTC-USDT", severity=WARN)
@@ -703,16 +715,17 @@ def a_volume_in_the_warehouse_is_off_by_a_millionth(pipeline):
 
 
 def change_coverage(pipeline, change, feed=BTC):
-    """Put other states in place of those that were measured; all else says that they are up to date."""
-
-    def changed(record):
-        symbols = {
-            name: encode(change(list(states_of(decode(runs))))) for name, runs in record.symbols.items()
-        }
-        return record.model_copy(update={"symbols": {n: runs for n, runs in symbols.items() if runs}})
-
-    found = Feed.parse(feed)
-    documents.update(pipeline.store, paths.coverage(found, DAY), CoverageRecord, changed)
+    """Put a file of other states in place of the one that was made; nothing says what is found in it."""
+    store, measures = pipeline.store, load_measures(pipeline.store, DAY)
+    ours = measures.minutes[feed]
+    symbols = {name: encode(change(list(states_of(decode(text))))) for name, text in ours.symbols.items()}
+    changed = ours.model_copy(update={"symbols": {n: text for n, text in symbols.items() if text}})
+    minutes = {**measures.minutes, feed: changed}
+    candles = pl.DataFrame(read_made(store, DAY, "candles"))
+    timeframes = pipeline.settings.candles.timeframes
+    rows = coverage_rows(DAY, minutes, candles, {}, timeframes, is_sealed=False)
+    made = store_table(store, rows, lambda content: paths.made_data("coverage", DAY, content))
+    change_measures(pipeline, lambda _: {"minutes": minutes, "coverage": made, "findings": None})
 
 
 @turns_red("bigquery/coverage:whole_day", "runs_add_up_to_one_day", "binance BTC-USDT 1m")

@@ -163,7 +163,7 @@ def test_a_day_goes_from_the_bucket_into_bigquery_and_every_check_is_green(both_
         checks = checks_of(result)
         assert len(checks) == 21
         assert [name for name, check in checks.items() if not check.passed] == []
-    assert both_days.pipeline.judge(DAY).scores.state == "published"
+    assert both_days.pipeline.settled(DAY).scores.state == "published"
 
 
 def test_the_tables_are_partitioned_by_date_clustered_and_described(both_days):
@@ -228,7 +228,7 @@ def test_a_missing_feed_is_left_out_until_it_heals_and_a_failed_load_changes_not
     made.pipeline.with_fault(BTC, DAY, Fault(always=faults.not_found()))
     assert made.pipeline.run(DAY).success
     without = {table: made.rows(table, DAY) for table in TABLES}
-    assert made.pipeline.judge(DAY).scores.state == "degraded"
+    assert made.pipeline.settled(DAY).scores.state == "degraded"
     for table in ("trades", "candles"):
         assert set(without[table]["symbol"]) == {"ETH-USDT", "ADA-USDT"}
     quality = without["quality"].filter(symbol="BTC-USDT")
@@ -253,7 +253,7 @@ def test_a_missing_feed_is_left_out_until_it_heals_and_a_failed_load_changes_not
     healed = made.pipeline.run(DAY)
     assert healed.success
     assert made.pipeline.downloads == [], "the failed run has fetched the feed already"
-    assert made.pipeline.judge(DAY).scores.state == "published"
+    assert made.pipeline.settled(DAY).scores.state == "published"
     for table in ("trades", "candles"):
         now = made.rows(table, DAY)
         assert set(now["symbol"]) == {"BTC-USDT", "ETH-USDT", "ADA-USDT"}

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from backfill_assets.definitions import defs
+from backfill_assets.lake.manifests import load_day_record
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
 
@@ -21,7 +22,7 @@ def test_a_good_day_is_published_and_every_check_is_green(pipeline, checks_of):
     checks = checks_of(result)
     assert len(checks) == 21
     assert [name for name, check in checks.items() if not check.passed] == []
-    judged = pipeline.judge(DAY)
+    judged = pipeline.settled(DAY)
     assert judged.scores.state == "published"
     assert pipeline.table("trades", DAY).height == sum(f.verdict.rows for f in judged.feeds) > 20_000
     assert pipeline.table("quality", DAY).height == 9
@@ -72,7 +73,7 @@ def test_a_missing_feed_degrades_the_day_and_a_later_rerun_heals_it(pipeline, ch
     assert not check.passed
     assert check.severity == dg.AssetCheckSeverity.ERROR
     assert "8/9" not in check.description
-    assert pipeline.judge(DAY).scores.state == "degraded"
+    assert pipeline.settled(DAY).scores.state == "degraded"
     assert "BTCUSDT" not in set(pipeline.table("trades", DAY).filter(exchange="binance")["dataset_symbol"])
     quality = pipeline.table("quality", DAY).filter(exchange="binance", symbol="BTC-USDT")
     assert quality["verdict"].to_list() == ["missing"]
@@ -82,7 +83,7 @@ def test_a_missing_feed_degrades_the_day_and_a_later_rerun_heals_it(pipeline, ch
     pipeline.standin.forget_requests()
     assert pipeline.run(DAY).success
     assert len(pipeline.downloads) == 1, "only the missing feed is fetched"
-    assert pipeline.judge(DAY).scores.state == "published"
+    assert pipeline.settled(DAY).scores.state == "published"
     assert "BTCUSDT" in set(pipeline.table("trades", DAY)["dataset_symbol"])
 
 
@@ -92,7 +93,7 @@ def test_a_held_day_fails_publishes_nothing_and_still_gets_its_quality_rows(pipe
         pipeline.with_fault(feed, DAY, Fault(always=faults.not_found()))
     result = pipeline.run(DAY)
     assert not result.success
-    assert pipeline.judge(DAY).scores.state == "held"
+    assert pipeline.settled(DAY).scores.state == "held"
     assert pipeline.table("trades", DAY).is_empty()
     assert pipeline.table("candles", DAY).is_empty()
     assert pipeline.table("instruments", DAY).is_empty()
@@ -105,7 +106,7 @@ def test_four_missing_feeds_of_nine_do_not_hold_the_day(pipeline):
     for feed in (*of_binance, "kraken/trades/XBT-USDT", "kraken/trades/ETH-USDT"):
         pipeline.with_fault(feed, DAY, Fault(always=faults.not_found()))
     assert pipeline.run(DAY).success
-    assert pipeline.judge(DAY).scores.state == "degraded"
+    assert pipeline.settled(DAY).scores.state == "degraded"
     assert pipeline.table("trades", DAY).height > 0
 
 
@@ -125,7 +126,7 @@ def test_a_feed_with_a_hole_is_quarantined_and_the_rest_is_published(pipeline, c
     pipeline.serve_changed(BTC, DAY, lambda lines: lines[:800] + lines[1800:])
     result = pipeline.run(DAY)
     assert result.success
-    verdict = next(f.verdict for f in pipeline.judge(DAY).feeds if str(f.feed) == BTC)
+    verdict = next(f.verdict for f in pipeline.settled(DAY).feeds if str(f.feed) == BTC)
     assert verdict.outcome == "quarantine"
     assert "1000 ids are missing" in verdict.reasons[0]
     assert not checks_of(result)["ticks:completeness"].passed
@@ -143,7 +144,7 @@ def test_a_missing_id_within_a_burst_is_published_and_named(pipeline, checks_of)
     pipeline.serve_changed(BTC, DAY, without_one_of_a_burst)
     result = pipeline.run(DAY)
     assert result.success
-    verdict = next(f.verdict for f in pipeline.judge(DAY).feeds if str(f.feed) == BTC)
+    verdict = next(f.verdict for f in pipeline.settled(DAY).feeds if str(f.feed) == BTC)
     assert (verdict.outcome, verdict.completeness_state, verdict.missing_ids) == ("publish", "degraded", 1)
     check = checks_of(result)["ticks:completeness"]
     assert not check.passed
@@ -156,8 +157,8 @@ def test_a_refresh_with_worse_data_leaves_what_is_published(pipeline):
     before = pipeline.partition_bytes("trades"), pipeline.partition_bytes("candles")
     pipeline.serve_changed(BTC, DAY, lambda lines: lines[:500] + lines[2500:])
     assert pipeline.run(DAY, refresh=True, feeds=[BTC]).success
-    feed = next(f for f in pipeline.judge(DAY).feeds if str(f.feed) == BTC)
-    assert feed.manifest.candidate is not None
+    feed = next(f for f in pipeline.settled(DAY).feeds if str(f.feed) == BTC)
+    assert feed.candidate is not None
     assert feed.verdict.outcome == "publish", "the verdict shown is that of what counts"
     assert (pipeline.partition_bytes("trades"), pipeline.partition_bytes("candles")) == before
     assert pipeline.table("quality", DAY).filter("pending")["dataset_symbol"].to_list() == ["BTCUSDT"]
@@ -187,7 +188,7 @@ def test_a_file_that_cannot_be_read_is_kept_for_inspection(pipeline):
 
     pipeline.serve_changed(BTC, DAY, broken)
     assert pipeline.run(DAY).success
-    verdict = next(f.verdict for f in pipeline.judge(DAY).feeds if str(f.feed) == BTC)
+    verdict = next(f.verdict for f in pipeline.settled(DAY).feeds if str(f.feed) == BTC)
     assert verdict.outcome == "missing"
     assert "line 43" in verdict.reasons[0]
     kept = list((pipeline.folder / "lake" / "rejected").rglob("*.csv.gz"))
@@ -204,7 +205,7 @@ def test_an_unknown_feed_to_refresh_is_refused_before_anything_is_fetched(pipeli
 def test_a_day_that_is_not_exported_yet_fails_without_a_retry_and_is_remembered(pipeline):
     result = pipeline.run("2024-02-10")
     assert not result.success
-    record = pipeline.judge("2024-02-10").record
+    record = load_day_record(pipeline.store, "2024-02-10")
     assert record is not None
     assert record.awaiting_export == ("binance", "coinbase", "kraken")
     assert pipeline.downloads == []
@@ -214,14 +215,14 @@ def test_a_silent_feed_between_joining_ids_is_proven_empty_with_both_neighbours(
     symbols = ["SOL-USDT", "BTC-USDT"]
     quiet = make_pipeline(standin, universe=[{"exchanges": ["coinbase"], "symbols": symbols}])
     quiet.run("2024-01-05")
-    sol = next(f for f in quiet.judge("2024-01-05").feeds if f.feed.dataset_symbol == "SOL-USDT")
+    sol = next(f for f in quiet.settled("2024-01-05").feeds if f.feed.dataset_symbol == "SOL-USDT")
     assert (sol.verdict.outcome, sol.accepted) == ("no_evidence", None)
     quiet.run("2024-01-04")
     quiet.run("2024-01-06")
-    judged = quiet.judge("2024-01-05")
+    judged = quiet.settled("2024-01-05")
     sol = next(f for f in judged.feeds if f.feed.dataset_symbol == "SOL-USDT")
     assert (sol.verdict.outcome, sol.verdict.completeness) == ("publish", 1.0)
-    assert judged.sealed
+    assert judged.is_sealed
 
 
 def test_every_data_type_goes_the_whole_way(make_pipeline, standin):

@@ -125,6 +125,10 @@ def ends_as_if_nothing_was(forks, pipeline, reader, undisturbed):
     assert reader.wrong == []
     assert reader.seen == set(undisturbed["rows"])
     assert bytes_of(pipeline) == undisturbed["tables"]
+    for table in ("candles", "coverage"):
+        for day in (DAY_BEFORE, DAY):
+            made = list((pipeline.folder / "lake" / table / f"date={day}").iterdir())
+            assert len(made) == 1, "whoever reads the folder reads each row once"
     for table in TABLES:
         for day in (DAY_BEFORE, DAY):
             left = ledger.entry(pipeline.store, table, day)

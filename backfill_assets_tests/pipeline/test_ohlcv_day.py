@@ -8,9 +8,9 @@ import pytest
 
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
-from backfill_assets.warehouse.day import open_publisher
 from backfill_assets.warehouse.ohlcv.day import OhlcvDay
 from backfill_assets.warehouse.ohlcv.target import open_target
+from backfill_assets.warehouse.publisher import Publisher
 
 DAY, NEXT = "2024-01-02", "2024-01-03"
 KEY = ["exchange", "symbol", "timeframe", "open_time"]
@@ -93,8 +93,8 @@ def test_a_table_that_somebody_changed_is_red_until_the_day_is_run_again(pipelin
     for damage in DAMAGES:
         with sqlite3.connect(pipeline.folder.parent / "candles.db") as connection:
             connection.execute(damage)
-        with open_publisher(pipeline.store, pipeline.warehouse, settings) as publisher:
-            assert len(OhlcvDay(publisher, open_target(settings.ohlcv)).differences(DAY)) == 1
+        publisher = Publisher(pipeline.store, pipeline.warehouse, settings)
+        assert len(OhlcvDay(publisher, open_target(settings.ohlcv)).differences(DAY)) == 1
         assert checks_of(pipeline.run(DAY, select=["ohlcv"]))[CHECK].passed
         assert rows(pipeline) == good
 

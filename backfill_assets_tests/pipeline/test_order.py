@@ -108,10 +108,10 @@ def test_trades_that_straddle_midnight_give_the_candles_of_one_computation(make_
 def test_the_day_before_gains_its_last_candle_when_the_next_day_arrives(pipeline):
     assert pipeline.run(DAYS[0]).success
     before = pipeline.table("candles", DAYS[0]).filter(timeframe="1d")["trade_count"].sum()
-    assert not pipeline.judge(DAYS[0]).sealed
+    assert not pipeline.settled(DAYS[0]).is_sealed
     assert pipeline.run(DAYS[1]).success
     after = pipeline.table("candles", DAYS[0]).filter(timeframe="1d")["trade_count"].sum()
     assert after > before
     assert pipeline.run("2023-12-31").success
-    assert pipeline.judge(DAYS[0]).sealed
+    assert pipeline.settled(DAYS[0]).is_sealed
     assert set(pipeline.table("quality", DAYS[0])["sealed"]) == {True}

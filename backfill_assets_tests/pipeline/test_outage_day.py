@@ -22,12 +22,12 @@ def incident(first, last):
 def test_hours_of_a_known_incident_are_owed_by_nobody_and_named(pipeline):
     pipeline.serve_changed(KRAKEN, DAY, without_four_hours_from_noon)
     assert pipeline.run(DAY, select=["instruments", "ticks"]).success
-    before = {str(f.feed): f.verdict for f in pipeline.judge(DAY).feeds}
+    before = {str(f.feed): f.verdict for f in pipeline.settled(DAY).feeds}
     assert before[KRAKEN].completeness < 0.9
 
     pipeline.standin.faults.incidents["kraken"] = [incident("12:00", "16:00")]
     assert pipeline.run(DAY, select=["instruments", "ticks"]).success
-    after = {str(f.feed): f.verdict for f in pipeline.judge(DAY).feeds}
+    after = {str(f.feed): f.verdict for f in pipeline.settled(DAY).feeds}
     assert after[KRAKEN].completeness == 0.99
     assert after[KRAKEN].context.outages == ((NOON, NOON + 240 * MICROSECONDS_PER_MINUTE),)
     told = [w for w in after[KRAKEN].warnings if "known outage 12:00:00 to 16:00:00 do not count" in w]

@@ -14,8 +14,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from backfill_assets.lake.manifests import load_manifest
 from backfill_assets.quality.completeness import by_estimate
-from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.profiles import profile_of
 from backfill_assets.quality.verdict import arrival_edges
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets.standins.tardis import TardisStandin
@@ -52,10 +53,10 @@ def test_the_ids_of_the_real_days_join_from_day_to_day(make_pipeline, real_stand
     pipeline = make_pipeline(real_standin, universe=[{"exchanges": ["binance"], "symbols": ["XRP-ETH"]}])
     for day in DAYS:
         pipeline.run(day)
-    middle = pipeline.judge(DAYS[1])
+    middle = pipeline.settled(DAYS[1])
     assert [f.verdict.completeness_state for f in middle.feeds] == ["proven"]
     assert [f.verdict.completeness for f in middle.feeds] == [1.0]
-    assert middle.sealed
+    assert middle.is_sealed
 
 
 def test_every_id_of_the_real_days_is_there_between_the_first_and_the_last(make_pipeline, real_standin):
@@ -63,12 +64,12 @@ def test_every_id_of_the_real_days_is_there_between_the_first_and_the_last(make_
     found = []
     for day in DAYS:
         assert pipeline.run(day).success
-        (feed,) = pipeline.judge(day).feeds
+        (feed,) = pipeline.settled(day).feeds
         found.append((feed.verdict.completeness_state, feed.verdict.missing_ids, feed.verdict.outcome))
     assert [(missing, outcome) for _, missing, outcome in found] == [(0, "publish")] * 3
     # Nothing is known of the day before: the first day is proven between its first and its last trade only.
     assert [state for state, *_ in found] == ["inner_proven", "head_proven", "head_proven"]
-    after = [pipeline.judge(day).feeds[0].verdict for day in DAYS]
+    after = [pipeline.settled(day).feeds[0].verdict for day in DAYS]
     assert [v.completeness_state for v in after] == ["inner_proven", "proven", "head_proven"]
     # The capture of the last day ends at 11:19:28, and its other half is not made up.
     assert [v.completeness for v in after] == [1.0, 1.0, pytest.approx(0.4797, abs=1e-4)]
@@ -80,8 +81,8 @@ def test_the_real_days_are_complete_without_their_ids_too(make_pipeline, real_st
     for day in DAYS:
         pipeline.run(day)
     for day in DAYS:
-        (feed,) = pipeline.judge(day).feeds
-        profile = FeedProfile.model_validate(feed.accepted.profile)
+        (feed,) = pipeline.settled(day).feeds
+        profile = profile_of_accepted(pipeline, day, feed)
         (symbol,) = profile.symbols
         edges = arrival_edges(profile, symbol, grouped=False)
         window = feed.verdict.context.window
@@ -99,7 +100,7 @@ def test_an_hour_without_ids_is_an_estimate_of_its_day(make_pipeline, real_stand
     universe = [{"exchanges": ["coinbase"], "symbols": ["BTC-USD"]}]
     pipeline = make_pipeline(real_standin, universe=universe)
     pipeline.run("2023-09-05")
-    (feed,) = pipeline.judge("2023-09-05").feeds
+    (feed,) = pipeline.settled("2023-09-05").feeds
     assert (feed.verdict.completeness_state, feed.verdict.evidence_class) == ("estimated", "C")
     assert feed.verdict.completeness == pytest.approx(1 / 24, abs=1e-3)
     assert feed.verdict.outcome == "publish"
@@ -111,8 +112,8 @@ def test_a_capture_clock_behind_on_every_row_is_one_warning_and_no_row_of_it_an_
     universe = [{"exchanges": ["binance-futures"], "symbols": ["ETH-USDT"]}]
     pipeline = make_pipeline(real_standin, universe=universe)
     pipeline.run("2024-08-08")
-    (feed,) = pipeline.judge("2024-08-08").feeds
-    profile = FeedProfile.model_validate(feed.accepted.profile)
+    (feed,) = pipeline.settled("2024-08-08").feeds
+    profile = profile_of_accepted(pipeline, "2024-08-08", feed)
     assert (profile.ahead_rows, profile.clock_residual_rows) == (14_076, 0)
     assert (feed.verdict.quality, feed.verdict.outcome, feed.verdict.reasons) == (1.0, "publish", ())
     clock = [w for w in feed.verdict.warnings if "clock" in w or "stamped" in w]
@@ -126,9 +127,14 @@ def test_a_capture_clock_behind_on_every_row_is_one_warning_and_no_row_of_it_an_
 def test_other_real_files_load_and_keep_every_row(make_pipeline, real_standin, exchange, symbol, day, rows):
     pipeline = make_pipeline(real_standin, universe=[{"exchanges": [exchange], "symbols": [symbol]}])
     pipeline.run(day)
-    judged = pipeline.judge(day)
+    judged = pipeline.settled(day)
     assert [f.verdict.rows for f in judged.feeds] == [rows]
     assert datetime.fromisoformat(day).replace(tzinfo=UTC).date() == judged_date(pipeline, day)
+
+
+def profile_of_accepted(pipeline, day, feed):
+    manifest = load_manifest(pipeline.store, feed.feed, day)
+    return profile_of(manifest.version(feed.accepted.content))
 
 
 def judged_date(pipeline, day):

@@ -7,24 +7,22 @@ from pathlib import Path
 
 import dagster as dg
 import polars as pl
-import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from backfill_assets.candles.comparison import across_venues, against_reference
-from backfill_assets.candles.measures import ensure_measures
+from backfill_assets.candles.making import make_candles
 from backfill_assets.cli import main
 from backfill_assets.days import start_us
 from backfill_assets.failures import PermanentFailure
-from backfill_assets.feeds import Feed
 from backfill_assets.quality.baseline import load_baseline
-from backfill_assets.quality.consistency import load_consistency
-from backfill_assets.quality.coverage import decode, load_coverage, save_coverage, states_of
+from backfill_assets.quality.coverage import decode, runs_of, states_of
+from backfill_assets.quality.measures import load_measures
 from backfill_assets.quality.reference import ReferenceDirectory
 from backfill_assets.settings import ComparisonSettings
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
-from backfill_assets_tests.pipeline.test_checks import BUCKET, change_partials, set_where
+from backfill_assets_tests.pipeline.test_checks import BUCKET, change_measures, change_partials, set_where
 
 DAY, NEXT = "2024-01-02", "2024-01-03"
 BTC = "binance/trades/BTCUSDT"
@@ -41,6 +39,11 @@ def without_one_of_a_burst(lines):
     return lines[:within] + lines[within + 1 :]
 
 
+def minutes(pipeline):
+    """States of the minutes of BTC-USDT, as the lake keeps them."""
+    return load_measures(pipeline.store, DAY).minutes[BTC].symbols["BTC-USDT"]
+
+
 def day_columns(pipeline, day=DAY):
     names = ("day_consistency", "day_instruments", "day_warehouse", "day_overall", "day_overall_weighted_sum")
     rows = pipeline.table("quality", day).select(names).unique().to_dicts()
@@ -52,21 +55,23 @@ def test_what_was_compared_once_is_compared_again_only_when_it_is_another(make_p
     entry = {"exchanges": ["binance"], "symbols": ["BTC-USDT"], "data_types": ["trades"]}
     pipeline = make_pipeline(standin, universe=[entry])
     assert pipeline.run(DAY).success
-    store, feed = pipeline.store, Feed.parse(BTC)
+    store = pipeline.store
 
     def measured_again():
         """As when a neighbour's file has changed."""
-        save_coverage(store, feed, load_coverage(store, feed, DAY).model_copy(update={"inputs": "others"}))
-        ensure_measures(store, DAY, pipeline.settings)
-        return load_consistency(store, feed, DAY)
+        change_measures(pipeline, lambda _: {"inputs": "others"})
+        return make_candles(store, DAY, pipeline.settings).files[BTC]
 
-    before = load_consistency(store, feed, DAY)
-    assert measured_again() == before
+    before = load_measures(store, DAY).files[BTC]
+    ticks = next((pipeline.folder / "lake" / "ticks" / BTC / DAY).glob("*.parquet"))
+    away = ticks.rename(ticks.with_suffix(".away"))
+    assert measured_again() == before, "without its ticks nothing can be compared again"
+    away.rename(ticks)
     change_partials(pipeline, set_where(BUCKET == 5, trade_count=pl.col("trade_count") + 1))
     after = measured_again()
-    assert (before.misses_against_ticks, after.misses_against_ticks) == (0, 1)
+    assert (len(before.mismatches), len(after.mismatches)) == (0, 1)
     assert after.partials != before.partials
-    assert measured_again().misses_against_ticks == 1, "what differed is never taken for granted"
+    assert len(measured_again().mismatches) == 1, "what differed is never taken for granted"
 
 
 def test_a_good_day_has_its_consistency_and_overall_scores_in_the_table_and_in_the_metadata(pipeline):
@@ -86,9 +91,9 @@ def test_a_good_day_has_its_consistency_and_overall_scores_in_the_table_and_in_t
             metadata = event.materialization.metadata
     assert metadata["overall_product"].value == day["day_overall"]
     assert metadata["overall_weighted_sum"].value == day["day_overall_weighted_sum"]
-    record = load_consistency(pipeline.store, Feed.parse(BTC), DAY)
-    assert record.buckets_against_ticks > 900
-    assert record.buckets_between_timeframes > 300
+    record = load_measures(pipeline.store, DAY).files[BTC]
+    assert record.buckets > 900
+    assert record.rolled_up > 300
 
 
 def test_quality_rows_written_before_the_other_tables_follow_when_the_last_is_published(pipeline):
@@ -116,15 +121,8 @@ def test_a_held_day_has_an_empty_warehouse(pipeline):
 
 def test_candles_that_lie_turn_the_check_red_and_the_day_inconsistent(pipeline, checks_of):
     assert pipeline.run(DAY).success
-    file = next((pipeline.folder / "lake" / "candles" / BTC / DAY).glob("*.parquet"))
-    table = pq.read_table(file)
-    high = table["high"].to_pylist()
-    index = table.column_names.index("high")
-    wrong = table.set_column(index, table.schema.field("high"), [[high[0] * 1.0001, *high[1:]]])
-    size = file.stat().st_size
-    pq.write_table(wrong, file, compression="zstd")
-    manifest = next((pipeline.folder / "lake" / "candles" / BTC / DAY).glob("*.json"))
-    manifest.write_text(manifest.read_text().replace(f'"bytes":{size}', f'"bytes":{file.stat().st_size}'))
+    high = pl.col("high") * 1.0001
+    change_partials(pipeline, set_where(BUCKET == 0, high=high))
 
     checks = checks_of(pipeline.run(DAY, select=["candles"]))
     assert not checks["candles:match_ticks"].passed
@@ -132,7 +130,7 @@ def test_candles_that_lie_turn_the_check_red_and_the_day_inconsistent(pipeline, 
     assert not consistency.passed
     assert consistency.severity == dg.AssetCheckSeverity.ERROR
     assert "consistency of the day: 0.888889 (threshold 0.95); 1 of 9 feeds" in consistency.description
-    assert pipeline.judge(DAY).scores.state == "degraded"
+    assert pipeline.settled(DAY).scores.state == "degraded"
     assert pipeline.run(DAY, select=["bigquery/quality"]).success
     rows = pipeline.table("quality", DAY).filter(consistency=0.0)
     assert rows["dataset_symbol"].to_list() == ["BTCUSDT"]
@@ -161,8 +159,7 @@ def test_a_baseline_of_published_days_weighs_the_days_after_them(pipeline):
 def test_buckets_of_a_day_can_be_asked_for_and_filled_where_emptiness_is_proven(pipeline):
     pipeline.serve_changed(BTC, DAY, without_one_of_a_burst)
     assert pipeline.run(DAY).success
-    record = load_coverage(pipeline.store, Feed.parse(BTC), DAY)
-    states = states_of(decode(record.symbols["BTC-USDT"]))
+    states = states_of(decode(minutes(pipeline)))
     base = pipeline.table("candles", DAY).filter(exchange="binance", symbol="BTC-USDT", timeframe="1m")
     assert sum(s in ("traded", "traded_partial") for s in states) == base.height
     assert 1 <= states.count("traded_partial") <= 2
@@ -206,10 +203,10 @@ def test_a_hole_in_the_next_days_file_touches_the_last_minute_in_which_it_was_tr
         return [lines[0], *lines[2:]]
 
     assert pipeline.run(DAY).success
-    before = states_of(decode(load_coverage(pipeline.store, Feed.parse(BTC), DAY).symbols["BTC-USDT"]))
+    before = states_of(decode(minutes(pipeline)))
     pipeline.serve_changed(BTC, NEXT, without_the_second_row)
     assert pipeline.run(NEXT).success
-    after = states_of(decode(load_coverage(pipeline.store, Feed.parse(BTC), DAY).symbols["BTC-USDT"]))
+    after = states_of(decode(minutes(pipeline)))
     assert (before[-1], after[-1]) == ("traded", "traded_partial")
     assert "traded_partial" not in before
 
@@ -220,8 +217,7 @@ def test_a_missing_feed_is_missing_in_every_bucket_and_an_outage_says_why(make_p
     incident = {"from": f"{DAY}T10:00:00.000Z", "to": f"{DAY}T11:00:00.000Z", "details": "x"}
     standin.faults.incidents["binance"] = [{**incident, "status": "resolved"}]
     assert pipeline.run(DAY).success
-    record = load_coverage(pipeline.store, Feed.parse(BTC), DAY)
-    assert record.symbols["BTC-USDT"] == (("missing", 600), ("outage", 60), ("missing", 780))
+    assert runs_of(minutes(pipeline)) == [("missing", 600), ("outage", 60), ("missing", 780)]
     listing = next((pipeline.folder / "lake" / "instruments" / "binance" / DAY).glob("manifest.json"))
     assert len(json.loads(listing.read_text())["outages"]) == 1
 

@@ -1,10 +1,9 @@
-"""Wrong prices through the pipeline: witnesses are asked after the fetch, before the feed is judged."""
+"""Wrong prices through the pipeline: witnesses are asked after the fetch, before the day is settled."""
 
 from __future__ import annotations
 
-from backfill_assets.feeds import Feed
-from backfill_assets.quality.coverage import load_coverage
-from backfill_assets.quality.spikes import load_spikes
+from backfill_assets.lake.manifests import load_manifest
+from backfill_assets.quality.measures import load_measures
 
 DAY = "2024-01-02"
 BTC = "binance/trades/BTCUSDT"
@@ -25,7 +24,7 @@ def wrong_prices(count):
 
 
 def btc(pipeline):
-    return next(f for f in pipeline.judge(DAY).feeds if str(f.feed) == BTC)
+    return next(f for f in pipeline.settled(DAY).feeds if str(f.feed) == BTC)
 
 
 def test_prices_that_no_other_venue_saw_quarantine_the_feed_until_it_is_healed(pipeline):
@@ -51,10 +50,12 @@ def test_one_wrong_price_is_published_named_and_its_minute_flagged(pipeline):
     assert (found.verdict.outcome, found.verdict.quality) == ("publish", 1.0)
     (said,) = [w for w in found.verdict.warnings if "prices far from" in w]
     assert "seen by none of coinbase/trades/BTC-USDT, kraken/trades/" in said
-    coverage = load_coverage(pipeline.store, Feed.parse(BTC), DAY)
-    assert [len(minutes) for minutes in coverage.flagged.values()] == [1]
+    flagged = load_measures(pipeline.store, DAY).minutes[BTC].flagged
+    assert [len(minutes) for minutes in flagged.values()] == [1]
 
 
 def test_a_good_day_asks_nobody(pipeline):
     pipeline.run(DAY)
-    assert {load_spikes(pipeline.store, f.feed, DAY) for f in pipeline.judge(DAY).feeds} == {None}
+    assert [load_manifest(pipeline.store, f.feed, DAY).spikes for f in pipeline.settled(DAY).feeds] == [
+        {}
+    ] * 9

@@ -109,7 +109,7 @@ def test_a_held_day_has_no_coverage_and_keeps_that_of_its_candles(illiquid: Any)
     illiquid.with_fault("binance/trades/ADAUSDT", DAYS[0], Fault(always=faults.not_found()))
     result = illiquid.run(DAYS[0])
     assert not result.success
-    assert illiquid.judge(DAYS[0]).scores.state == "held"
+    assert illiquid.settled(DAYS[0]).scores.state == "held"
     assert set(illiquid.partition_bytes("coverage")) == set(before)
     assert ledger.entry(illiquid.store, "coverage", DAYS[0]) is None
     held = ask(illiquid, f"SELECT state, accepted, left_out FROM days WHERE date = '{DAYS[0]}'")

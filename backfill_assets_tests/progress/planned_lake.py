@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from backfill_assets.days import end_us, start_us
 from backfill_assets.feeds import ExpectedFeed, Feed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.local import LocalStore
@@ -17,8 +18,10 @@ from backfill_assets.lake.manifests import (
     update_manifest,
 )
 from backfill_assets.progress.plan import Plan, make_plan
-from backfill_assets.quality.day import AcceptedVersions
-from backfill_assets.report.month import DaySummary, FeedSummary, making_of
+from backfill_assets.quality.scores import DayLimits
+from backfill_assets.quality.settled import HeldVersion, SettledDay, SettledFeed, scores_of
+from backfill_assets.quality.verdict import Context, Verdict, missing_verdict, rules_hash
+from backfill_assets.report.month import DaySummary, FeedSummary, build_version
 from backfill_assets.settings import Settings
 from backfill_assets.ticks.fetch import SCHEMA_VERSION
 from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_hash
@@ -62,29 +65,29 @@ class Lake:
         expected = [ExpectedFeed(feed, ((feed.dataset_symbol, SYMBOLS[feed]),)) for feed in SIZES]
         record = DayRecord(day=day, expected=expected_symbols(expected), recorded_at=NOW)
         documents.update(self.store, paths.day_record(day), DayRecord, lambda _: record)
-        for feed, size in SIZES.items():
-            manifest = {"accepted": self._version(int(size * scale), fetched)}
+        versions = {feed: self.version(int(size * scale), fetched) for feed, size in SIZES.items()}
+        for feed, version in versions.items():
             if feed in absent:
-                manifest = {"absent": Absence(reason="404", seen_at=NOW)}
-            if feed not in lacking:
-                self._put(feed, day, manifest)
+                self._put(feed, day, {"absent": Absence(reason="404", seen_at=NOW)})
+            elif feed not in lacking:
+                self._put(feed, day, {"versions": (version,)})
+        accepted = {f: version for f, version in versions.items() if f not in (*lacking, *absent)}
+        settled = self.settle(day, accepted, state)
         feeds = tuple(
             FeedSummary(
                 feed=str(feed),
-                outcome="missing" if feed in (*lacking, *absent) else "publish",
-                accepted=feed not in (*lacking, *absent),
+                outcome="publish" if feed in accepted else "missing",
+                accepted=feed in accepted,
                 completeness=1.0,
                 completeness_state="proven",
                 quality=1.0,
             )
             for feed in SIZES
         )
-        kept = AcceptedVersions(day=day, versions="v")
-        documents.update(self.store, paths.accepted_versions(day), AcceptedVersions, lambda _: kept)
         summary = DaySummary(
             day=day,
-            versions="v",
-            making=making_of(self.settings),
+            build_version=build_version(self.settings),
+            versions=settled.versions,
             state=state,
             sealed=True,
             completeness=1.0,
@@ -96,6 +99,32 @@ class Lake:
             mine = ledger.claim(self.store, table, day, "f")
             ledger.complete(self.store, table, day, mine, fingerprint="f", job="j", totals=())
 
+    def settle(self, day: str, accepted: dict[Feed, Version], state: str = "published") -> SettledDay:
+        """Write the day's document, by which these versions count and the other feeds are missing."""
+        thresholds = self.settings.thresholds
+        rules, limits = rules_hash(thresholds), DayLimits.of(thresholds)
+        context = Context(window_start_us=start_us(day), window_end_us=end_us(day))
+        feeds = tuple(_feed(feed, day, accepted.get(feed), context, rules) for feed in SIZES)
+        scores = scores_of(feeds, limits, (0.0,) * len(feeds)).model_copy(update={"state": state})
+        settled = SettledDay(
+            day=day,
+            inputs="i",
+            rules=rules,
+            baseline=0,
+            neighbours=("", ""),
+            is_sealed=True,
+            exchanges=("binance",),
+            not_listed=(),
+            awaiting_export=(),
+            instruments=None,
+            limits=limits,
+            notional=(0.0,) * len(feeds),
+            scores=scores,
+            feeds=feeds,
+        )
+        documents.update(self.store, paths.settled_day(day), SettledDay, lambda _: settled)
+        return settled
+
     def plan(self, start: str = "2024-01-01", end: str = "2024-01-04", **more: Any) -> Plan:
         return make_plan(self.store, self.settings, start, end, now=NOW, **more)
 
@@ -103,10 +132,11 @@ class Lake:
         manifest = FeedManifest(feed=str(feed), day=day, **values)
         update_manifest(self.store, feed, day, lambda _: manifest)
 
-    def _version(self, size: int, fetched: datetime) -> Version:
+    def version(self, size: int, fetched: datetime = NOW, content: str = "c") -> Version:
+        """A version of so many raw bytes, decoded as the settings ask for."""
         parameters = profile_parameters_hash(ProfileParameters.of(self.settings.thresholds))
         return Version(
-            content="c" * 64,
+            content=content * 64,
             rows=size // 10,
             bytes=size // 2,
             source=Source(url="http://x", raw_bytes=size, raw_sha256="s"),
@@ -115,3 +145,29 @@ class Lake:
             profile_parameters=parameters,
             fetched_at=fetched,
         )
+
+
+def _feed(feed: Feed, day: str, version: Version | None, context: Context, rules: str) -> SettledFeed:
+    symbols = ((feed.dataset_symbol, SYMBOLS[feed]),)
+    if version is None:
+        missing = missing_verdict(feed, day, "404", context, rules)
+        return SettledFeed(feed=feed, symbols=symbols, candidate_verdict=missing)
+    verdict = Verdict(
+        feed=str(feed),
+        day=day,
+        content=version.content,
+        rules=rules,
+        outcome="publish",
+        completeness=1.0,
+        completeness_state="proven",
+        evidence_class="A",
+        quality=1.0,
+        rows=version.rows,
+        valid_rows=version.rows,
+        missing_ids=0,
+        longest_hole=0,
+        reasons=(),
+        warnings=(),
+        context=context,
+    )
+    return SettledFeed(feed=feed, symbols=symbols, accepted=HeldVersion.of(version), accepted_verdict=verdict)

@@ -16,9 +16,9 @@ from backfill_assets.lake.manifests import (
     DayRecord,
 )
 from backfill_assets.progress.plan_text import bytes_text, plan_text, seconds_text
-from backfill_assets.quality.day import AcceptedVersions
 from backfill_assets.warehouse import ledger
 from backfill_assets_tests.progress.planned_lake import BTC, ETH, NOW, SIZES, SYMBOLS, TABLES, Lake
+from backfill_assets_tests.quality.watched_stores import ReadOnlyStore
 
 
 @pytest.fixture
@@ -43,8 +43,9 @@ def test_a_day_that_was_made_under_other_settings_is_not_good(lake: Lake) -> Non
 
 def test_a_day_of_which_another_version_counts_since_is_not_good(lake: Lake) -> None:
     lake.run("2024-01-01")
-    other = AcceptedVersions(day="2024-01-01", versions="w")
-    documents.update(lake.store, paths.accepted_versions("2024-01-01"), AcceptedVersions, lambda _: other)
+    assert lake.plan().days_good == 1
+    versions = {feed: lake.version(size) for feed, size in SIZES.items()}
+    lake.settle("2024-01-01", {**versions, BTC: lake.version(SIZES[BTC], content="d")})
     assert lake.plan().days_good == 0
 
 
@@ -219,8 +220,10 @@ def test_load_jobs_are_set_against_the_days_limit_and_what_was_used_of_it(tmp_pa
 def test_planning_writes_nothing(lake: Lake, tmp_path: Path) -> None:
     lake.run("2024-01-01", lacking=(ETH,))
     before = files_of(tmp_path)
-    lake.plan(choice=FeedChoice(exchanges=("binance",)))
+    plan = lake.plan(choice=FeedChoice(exchanges=("binance",)))
     assert files_of(tmp_path) == before
+    lake.store = ReadOnlyStore(Path(lake.store.uri))
+    assert lake.plan(choice=FeedChoice(exchanges=("binance",))) == plan
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Good days of generated markets, and every way of damaging one: exactly so many rows at an exact place.
 
 Six feeds: for each class of evidence a liquid and a thin one. A damage is a function of the day's rows; it
-returns new rows and says in its name what was done. Days are decoded by the real code and judged in a real
+returns new rows and says in its name what was done. Days are decoded by the real code and settled in a real
 lake, first without and then with the day after.
 """
 
@@ -23,8 +23,8 @@ from backfill_assets.lake import documents, paths
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.manifests import DayRecord, expected_symbols
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.day import judge
 from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.settle import settle
 from backfill_assets.quality.verdict import Verdict
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets.standins.market import Market
@@ -32,7 +32,7 @@ from backfill_assets.tardis.columns import csv_header
 from backfill_assets.ticks.decode import decode
 from backfill_assets.ticks.prices import Grids
 from backfill_assets.ticks.profile import ProfileParameters
-from backfill_assets_tests.quality.judged_lake import NOW, absent, fetch
+from backfill_assets_tests.quality.settled_lake import NOW, absent, fetch, settled_feed
 
 DAY: Final = "2024-01-03"
 BEFORE, AFTER = shift(DAY, -1), shift(DAY, 1)
@@ -177,13 +177,13 @@ def judge_damaged(
         absent(store, DAY, sample.feed)
     else:
         fetch(store, DAY, found, sample.feed)
-    judge(store, BEFORE, THRESHOLDS)
-    before = judge(store, DAY, THRESHOLDS).feeds[0].verdict
+    settle(store, BEFORE, THRESHOLDS)
+    before = settle(store, DAY, THRESHOLDS).feeds[0].verdict
     expect(store, sample, AFTER)
     fetch(store, AFTER, good_profile(sample, AFTER), sample.feed)
-    judge(store, AFTER, THRESHOLDS)
-    after = judge(store, DAY, THRESHOLDS).feeds[0].verdict
-    neighbours = [judge(store, day, THRESHOLDS).feeds[0].verdict for day in (BEFORE, AFTER)]
+    settle(store, AFTER, THRESHOLDS)
+    after = settled_feed(store, DAY, sample.feed).verdict
+    neighbours = [settled_feed(store, day, sample.feed).verdict for day in (BEFORE, AFTER)]
     return Judged(before, after, (neighbours[0], neighbours[1]))
 
 

@@ -12,8 +12,17 @@ from backfill_assets.days import utc_now
 from backfill_assets.feeds import ExpectedFeed, Feed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.local import LocalStore
-from backfill_assets.lake.manifests import DayRecord, Source, Version, expected_symbols, update_manifest
-from backfill_assets.quality.day import JudgedFeed, judge
+from backfill_assets.lake.manifests import (
+    DayRecord,
+    Source,
+    Version,
+    expected_symbols,
+    load_day_record,
+    load_manifests,
+)
+from backfill_assets.quality.settle import settle
+from backfill_assets.quality.settled import SettledFeed
+from backfill_assets.quality.witnesses import ask_witnesses
 from backfill_assets.settings import (
     ComparisonSettings,
     DuckDBWarehouse,
@@ -26,7 +35,7 @@ from backfill_assets.ticks.decode import decode
 from backfill_assets.ticks.prices import Grids
 from backfill_assets.ticks.profile import ProfileParameters
 from backfill_assets_tests.quality.damaged_days import MARKET, Row, Sample
-from backfill_assets_tests.quality.judged_lake import NOW
+from backfill_assets_tests.quality.settled_lake import NOW, bring
 
 
 @dataclass
@@ -57,7 +66,7 @@ class FiledDays:
         *,
         row_group_rows: int | None = None,
     ) -> str:
-        """Expect the feed on the day and bring these bytes as its candidate; returns the content."""
+        """Expect the feed on the day and bring these bytes as its newest version; returns the content."""
         feeds = self.expected.setdefault(day, {})
         feeds[feed] = tuple(symbols.items())
         record = DayRecord(
@@ -86,8 +95,7 @@ class FiledDays:
                 fetched_at=utc_now(),
             )
             self.store.put_file(target, paths.ticks_data(feed, day, version.content))
-        update_manifest(self.store, feed, day, lambda manifest: manifest.with_candidate(version))
-        return version.content
+        return bring(self.store, day, version, feed)
 
     def bring_rows(self, sample: Sample, day: str, rows: Sequence[Row], **options: int) -> str:
         """Bring these rows as the sample's file of the day."""
@@ -98,10 +106,18 @@ class FiledDays:
         """Bring the generated market's own file of the feed, for the sample's symbol."""
         return self.bring(feed, day, MARKET.dataset(feed, day), {sample.symbol: sample.canonical})
 
-    def judged(self, feed: Feed, day: str) -> JudgedFeed:
-        """The feed as it is judged now."""
-        found = judge(self.store, day, self.settings.thresholds).feeds
-        return next(judged for judged in found if judged.feed == feed)
+    def ask_witnesses(self, day: str, settings: Settings | None = None) -> int:
+        """Ask about the spikes of the day as its run does; returns how many versions were asked about."""
+        record = load_day_record(self.store, day)
+        assert record is not None
+        manifests = load_manifests(self.store, record)
+        return ask_witnesses(self.store, record, manifests, settings or self.settings)
+
+    def settled(self, feed: Feed, day: str) -> SettledFeed:
+        """Settle the day; returns the feed."""
+        found = settle(self.store, day, self.settings.thresholds).feed(feed)
+        assert found is not None
+        return found
 
 
 def raw_file(rows: Sequence[Row]) -> bytes:

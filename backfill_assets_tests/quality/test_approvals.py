@@ -1,10 +1,9 @@
-"""Approving and retracting: what counts after it, for how long, and in whatever order days are judged."""
+"""Approving and retracting: what counts after it, for how long, and in whatever order days are run."""
 
 from __future__ import annotations
 
 import itertools
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +12,30 @@ import pytest
 from backfill_assets.days import shift
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import Feed
+from backfill_assets.lake.evidence import Approval, Retraction
 from backfill_assets.lake.local import LocalStore
-from backfill_assets.lake.manifests import FeedManifest, load_manifest, update_manifest
+from backfill_assets.lake.manifests import FeedManifest, load_manifest
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.approvals import Approval, Decisions, Retraction, load_decisions
-from backfill_assets.quality.day import JudgedFeed, judge, judge_with_neighbours
 from backfill_assets.quality.decisions import approve, retract
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.schemas import quality_rows
+from backfill_assets.quality.settle import settle
+from backfill_assets.quality.settled import SettledFeed, load_day
 from backfill_assets.quality.verdict import rules_hash
 from backfill_assets.settings import ThresholdSettings
-from backfill_assets_tests.quality.judged_lake import (
+from backfill_assets_tests.quality.quality_samples import DAY, FEED, SECOND, THRESHOLDS, empty_profile, holes
+from backfill_assets_tests.quality.settled_lake import (
     NOW,
+    bring,
     compare,
     contents,
     everything,
     expect,
     fetch,
+    held,
     ids,
     version,
 )
-from backfill_assets_tests.quality.quality_samples import DAY, FEED, SECOND, THRESHOLDS, empty_profile, holes
 
 BEFORE, AFTER = shift(DAY, -1), shift(DAY, 1)
 HOUR = 3600 * SECOND
@@ -50,17 +52,30 @@ def store(tmp_path: Path) -> Store:
     return LocalStore(tmp_path / "lake")
 
 
-def run(store: Store, found: FeedProfile, day: str = DAY, feed: Feed = FEED, **difference: Any) -> JudgedFeed:
-    """What a run of the day does with this file: fetch, compare, judge."""
+def run(
+    store: Store, found: FeedProfile, day: str = DAY, feed: Feed = FEED, **difference: Any
+) -> SettledFeed:
+    """What a run of the day does with this file: fetch, compare, settle."""
     if store.read(f"days/{day}.json") is None:
         expect(store, day, feed)
     fetch(store, day, found, feed)
     compare(store, day, feed, **difference)
-    return next(f for f in judge_with_neighbours(store, day, THRESHOLDS).feeds if f.feed == feed)
+    settled = settle(store, day, THRESHOLDS).feed(feed)
+    assert settled is not None
+    return settled
 
 
-def judged(store: Store, thresholds: ThresholdSettings = THRESHOLDS) -> JudgedFeed:
-    return judge(store, DAY, thresholds).feeds[0]
+def settled(store: Store, thresholds: ThresholdSettings = THRESHOLDS) -> SettledFeed:
+    """What a run under these thresholds makes of the day's one feed."""
+    return settle(store, DAY, thresholds).feeds[0]
+
+
+def quality_row(store: Store) -> dict[str, Any]:
+    """The row of the quality table of the day's one feed."""
+    found = load_day(store, DAY)
+    assert found is not None
+    (row,) = quality_rows(found).to_pylist()
+    return row
 
 
 class TestApprove:
@@ -73,17 +88,19 @@ class TestApprove:
         assert run(store, found).accepted is None
         (decided,) = approve(store, DAY, None, "  seen with\n the exchange ", THRESHOLDS)
         assert decided.accepted == decided.version
-        after = judged(store)
+        after = settled(store)
         assert (after.verdict.outcome, after.accepted) == (outcome, decided.version)
         assert after.approval is not None
         assert after.approval.reason == "seen with the exchange"
-        assert judge(store, DAY, THRESHOLDS).scores.accepted_share == 1.0
+        day = load_day(store, DAY)
+        assert day is not None
+        assert day.scores.accepted_share == 1.0
 
-    def test_judging_again_changes_no_byte(self, store: Store) -> None:
+    def test_settling_again_changes_no_byte(self, store: Store) -> None:
         run(store, BAD)
         approve(store, DAY, None, "checked", THRESHOLDS)
         before = everything(store, [DAY])
-        assert judge(store, DAY, THRESHOLDS) == judge(store, DAY, THRESHOLDS)
+        assert settle(store, DAY, THRESHOLDS) == settle(store, DAY, THRESHOLDS)
         assert everything(store, [DAY]) == before
 
     def test_a_restatement_beyond_the_limits_counts(self, store: Store) -> None:
@@ -92,8 +109,8 @@ class TestApprove:
         assert (pending.accepted, pending.approval) == (old, None)
         assert "it restates more than the limits allow: 8,995 rows are others" in pending.excess
         approve(store, DAY, str(FEED), "the vendor's note of the day", THRESHOLDS)
-        after = judged(store)
-        assert (after.accepted, after.manifest.candidate) == (version(BETTER), None)
+        after = settled(store)
+        assert (after.accepted, after.candidate) == (held(BETTER), None)
         assert after.restatement is not None
         assert (after.restatement.before, after.restatement.after) == (old.content, version(BETTER).content)  # type: ignore[union-attr]
 
@@ -111,82 +128,85 @@ class TestApprove:
         run(store, BAD)
         approve(store, DAY, None, "checked", THRESHOLDS)
         worse = run(store, ids(DAY, 1, 9000, **holes((100, 120))))
-        assert worse.accepted == version(BAD)
-        assert worse.manifest.candidate is not None
+        assert worse.accepted == held(BAD)
+        assert worse.candidate is not None
         good = run(store, GOOD)
-        assert (good.accepted, good.approval) == (version(GOOD), None)
+        assert (good.accepted, good.approval) == (held(GOOD), None)
 
     def test_under_other_rules_it_is_void_and_holds_again_under_the_old_ones(self, store: Store) -> None:
         run(store, BAD)
         approve(store, DAY, None, "checked", THRESHOLDS)
-        assert (judged(store, STRICTER).accepted, judged(store, STRICTER).approval) == (None, None)
-        assert judged(store).accepted == version(BAD)
+        void = settled(store, STRICTER)
+        assert (void.accepted, void.approval) == (None, None)
+        assert settled(store).accepted == held(BAD)
 
     def test_what_counted_before_counts_again_where_the_approval_is_void(self, store: Store) -> None:
         run(store, GOOD)
         run(store, BAD)
         approve(store, DAY, None, "checked", THRESHOLDS)
-        assert judged(store).accepted == version(BAD)
-        void = judged(store, STRICTER)
-        assert (void.accepted, void.manifest.candidate) == (version(GOOD), version(BAD))
+        assert settled(store).accepted == held(BAD)
+        void = settled(store, STRICTER)
+        assert (void.accepted, void.candidate) == (held(GOOD), held(BAD))
 
     def test_it_stays_with_the_version_when_a_neighbour_shows_a_loss(self, store: Store) -> None:
         late = ids(DAY, 1012, 10_000, head_us=HOUR, **holes((2000, 2010)))
         run(store, late)
         approve(store, DAY, None, "checked", THRESHOLDS)
         run(store, ids(BEFORE, 1, 1000), BEFORE)
-        assert judged(store).accepted == version(late)
+        assert settled(store).accepted == held(late)
 
     def test_the_quality_table_says_so(self, store: Store) -> None:
         run(store, GOOD)
-        row = quality_rows(judge(store, DAY, THRESHOLDS)).to_pylist()[0]
+        row = quality_row(store)
         assert (row["approved"], row["approval_reason"], row["restatement"]) == (False, None, None)
         run(store, BETTER, **TOO_MUCH)
-        row = quality_rows(judge(store, DAY, THRESHOLDS)).to_pylist()[0]
+        row = quality_row(store)
         assert (row["approved"], row["pending"]) == (False, True)
         assert row["restatement"].startswith(
             "rows 9,000 → 5, 0 of 0 minutes differ; pending: it restates more"
         )
         approve(store, DAY, None, "checked", THRESHOLDS)
-        row = quality_rows(judge(store, DAY, THRESHOLDS)).to_pylist()[0]
+        row = quality_row(store)
         assert (row["approved"], row["approval_reason"], row["pending"]) == (True, "checked", False)
         assert row["restatement"] == "rows 9,000 → 5, 0 of 0 minutes differ"
 
 
 class TestRetract:
-    def test_a_version_counts_no_more_however_often_it_is_judged(self, store: Store) -> None:
+    def test_a_version_counts_no_more_however_often_it_is_settled(self, store: Store) -> None:
         run(store, GOOD)
         decided = retract(store, DAY, str(FEED), "wrong market", THRESHOLDS)
-        assert (decided.version, decided.accepted) == (version(GOOD), None)
+        assert (decided.version, decided.accepted) == (held(GOOD), None)
         for _ in range(2):
-            after = judged(store)
+            after = settled(store)
             assert (after.accepted, after.verdict.outcome) == (None, "quarantine")
             assert after.verdict.reasons == ("retracted: wrong market",)
         assert run(store, GOOD).accepted is None
-        assert judged(store, STRICTER).accepted is None
+        assert settled(store, STRICTER).accepted is None
 
     def test_until_it_is_approved(self, store: Store) -> None:
         run(store, GOOD)
         retract(store, DAY, str(FEED), "wrong market", THRESHOLDS)
         approve(store, DAY, str(FEED), "it was right", THRESHOLDS)
-        assert (judged(store).accepted, judged(store).retraction) == (version(GOOD), None)
+        after = settled(store)
+        assert (after.accepted, after.retraction) == (held(GOOD), None)
 
     def test_an_approved_version_can_be_retracted(self, store: Store) -> None:
         run(store, BAD)
         approve(store, DAY, None, "checked", THRESHOLDS)
         retract(store, DAY, str(FEED), "it was not", THRESHOLDS)
-        assert (judged(store).accepted, judged(store).approval) == (None, None)
+        after = settled(store)
+        assert (after.accepted, after.approval) == (None, None)
 
     def test_other_content_is_judged_like_any_other(self, store: Store) -> None:
         run(store, GOOD)
         retract(store, DAY, str(FEED), "wrong market", THRESHOLDS)
-        assert run(store, BETTER, **TOO_MUCH).accepted == version(BETTER)
+        assert run(store, BETTER, **TOO_MUCH).accepted == held(BETTER)
 
     def test_an_earlier_good_version_counts_again_and_that_is_said(self, store: Store) -> None:
         run(store, GOOD)
-        assert run(store, BETTER).accepted == version(BETTER)
+        assert run(store, BETTER).accepted == held(BETTER)
         decided = retract(store, DAY, str(FEED), "a bad correction", THRESHOLDS)
-        assert decided.accepted == version(GOOD)
+        assert decided.accepted == held(GOOD)
         assert decided.lines[1].startswith("the version that counts now: 9,000 rows, ")
         again = retract(store, DAY, str(FEED), "both are", THRESHOLDS)
         assert again.accepted is None
@@ -208,15 +228,13 @@ class TestRefused:
             (DAY, None, " \n", "a decision needs a reason"),
         ],
     )
-    def test_an_approval(
-        self, day: str, feed: str | None, reason: str, message: str, store: Store, tmp_path: Path
-    ) -> None:
+    def test_an_approval(self, day: str, feed: str | None, reason: str, message: str, store: Store) -> None:
         run(store, GOOD)
         with pytest.raises(PermanentFailure) as failure:
             approve(store, day, feed, reason, THRESHOLDS)
         assert message in str(failure.value)
         assert "\n" not in str(failure.value)
-        assert not (tmp_path / "lake" / "decisions").exists()
+        assert load_manifest(store, FEED, DAY).decisions == ()
 
     @pytest.mark.parametrize(
         ("day", "feed", "reason", "message"),
@@ -227,22 +245,20 @@ class TestRefused:
             (DAY, str(FEED), "", "a decision needs a reason"),
         ],
     )
-    def test_a_retraction(
-        self, day: str, feed: str, reason: str, message: str, store: Store, tmp_path: Path
-    ) -> None:
+    def test_a_retraction(self, day: str, feed: str, reason: str, message: str, store: Store) -> None:
         run(store, BAD)
         with pytest.raises(PermanentFailure) as failure:
             retract(store, day, feed, reason, THRESHOLDS)
         assert message in str(failure.value)
-        assert not (tmp_path / "lake" / "decisions").exists()
+        assert load_manifest(store, FEED, DAY).decisions == ()
 
 
 def test_of_several_decisions_on_one_content_the_last_holds() -> None:
     approval = Approval(content="a", rules="r", reason="x", approved_at=NOW)
     retraction = Retraction(content="a", reason="y", retracted_at=NOW - timedelta(days=1))
-    found = Decisions(feed=str(FEED), day=DAY).having(approval).having(retraction)
+    found = FeedManifest(feed=str(FEED), day=DAY, decisions=(approval, retraction))
     assert (found.approval("a", "r"), found.retraction("a")) == (None, retraction)
-    again = found.having(approval)
+    again = found.model_copy(update={"decisions": (*found.decisions, approval)})
     assert (again.approval("a", "r"), again.retraction("a")) == (approval, None)
     assert (again.approval("a", "other"), again.approval("b", "r"), again.retraction("b")) == (None,) * 3
 
@@ -252,7 +268,7 @@ def test_every_decision_stays_on_record(store: Store) -> None:
     approve(store, DAY, None, "one", THRESHOLDS)
     retract(store, DAY, str(FEED), "two", THRESHOLDS)
     approve(store, DAY, None, "three", THRESHOLDS)
-    found = load_decisions(store, FEED, DAY).decisions
+    found = load_manifest(store, FEED, DAY).decisions
     assert [(d.kind, d.reason) for d in found] == [
         ("approval", "one"),
         ("retraction", "two"),
@@ -271,7 +287,7 @@ def test_a_version_that_is_taken_back_beside_a_pending_one_comes_back(store: Sto
     late = ids(DAY, 1012, 10_000, head_us=HOUR)
     run(store, late)
     worse = ids(DAY, 1012, 10_000, head_us=HOUR, **holes((2000, 2100)))
-    assert run(store, worse).accepted == version(late)
+    assert run(store, worse).accepted == held(late)
     run(store, ids(BEFORE, 1, 1000), BEFORE)
     assert contents(store, DAY) == (None, version(worse).content)
     run(store, ids(BEFORE, 1, 1011), BEFORE)
@@ -311,10 +327,9 @@ def test_refreshed_days_end_the_same_in_every_order(case: str, tmp_path: Path) -
         for day in order:
             turn, found = next(left[day])
             expect(store, day)
-            brought = version(found).model_copy(update={"fetched_at": NOW + timedelta(minutes=turn)})
-            update_manifest(store, FEED, day, partial(FeedManifest.with_candidate, version=brought))
+            bring(store, day, version(found, NOW + timedelta(minutes=turn)))
             compare(store, day)
-            judge_with_neighbours(store, day, THRESHOLDS)
+            settle(store, day, THRESHOLDS)
         ends.append(everything(store, files))
     assert len(ends) > 1
     assert all(end == ends[0] for end in ends)

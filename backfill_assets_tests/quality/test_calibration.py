@@ -12,12 +12,11 @@ from backfill_assets.feeds import Feed
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.baseline import Baseline, accepted_rows, add_days, load_baseline, series
-from backfill_assets.quality.day import judge
+from backfill_assets.quality.settle import settle
 from backfill_assets.quality.verdict import Verdict, judge_feed
 from backfill_assets.settings import HistorySettings
 from backfill_assets_tests.quality import damaged_days as dd
 from backfill_assets_tests.quality.damaged_days import SAMPLES, THRESHOLDS, Sample
-from backfill_assets_tests.quality.judged_lake import absent, expect, fetch, ids
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
     FEED,
@@ -28,6 +27,7 @@ from backfill_assets_tests.quality.quality_samples import (
     quotes,
     without_ids,
 )
+from backfill_assets_tests.quality.settled_lake import absent, expect, fetch, ids
 
 HISTORY: Final = HistorySettings()
 BTC: Final = (("BTCUSDT", "BTC-USDT"),)
@@ -88,9 +88,7 @@ class TestBaseline:
         fetch(store, DAY, ids(DAY, 1, 9000))
         fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", missing_ids=50, longest_hole=50), eth)
         absent(store, DAY, ada)
-        judge(store, DAY, THRESHOLDS)
-        assert accepted_rows(store, DAY) == {NAME: 9000}
-        assert accepted_rows(store, shift(DAY, 1)) == {}
+        assert accepted_rows(settle(store, DAY, THRESHOLDS)) == {NAME: 9000}
 
     def test_its_version_grows_with_its_rows_and_a_day_is_measured_when_both_are(self, store: Store) -> None:
         assert add_days(store, {DAY: {"m": 1.0}}).days == frozenset()
@@ -195,9 +193,9 @@ def test_a_new_baseline_changes_the_verdict_and_an_old_one_can_be_computed_again
     dd.expect(store, sample, dd.DAY)
     found = dd.good_profile(sample, dd.DAY)
     content = fetch(store, dd.DAY, found, sample.feed)
-    first = judge(store, dd.DAY, THRESHOLDS).feeds[0].verdict
+    first = settle(store, dd.DAY, THRESHOLDS).feeds[0].verdict
     remember(store, sample, 10 * rows_of(sample))
-    second = judge(store, dd.DAY, THRESHOLDS).feeds[0].verdict
+    second = settle(store, dd.DAY, THRESHOLDS).feeds[0].verdict
     assert first.completeness == 0.99
     assert second.completeness == pytest.approx(1 / 3)
     for verdict in (first, second):

@@ -18,6 +18,7 @@ from backfill_assets.quality.coverage import (
     encode,
     evidence_of,
     minute_states,
+    runs_of,
     states_of,
     together,
 )
@@ -144,11 +145,18 @@ def test_a_larger_bucket_is_as_sure_as_its_minutes_allow(minutes: list[State], b
 
 def test_states_survive_being_kept_as_runs() -> None:
     found = states({10, 11, 700}, symbol(**hole(2000, 2100, at(200), at(300))))
-    runs = encode(found)
-    assert list(states_of(decode(runs))) == found
+    text = encode(found)
+    assert list(states_of(decode(text))) == found
+    runs = runs_of(text)
     assert sum(length for _, length in runs) == MINUTES
     assert len(runs) < 10
     assert {state for state, _ in runs} <= set(STATES)
+
+
+def test_every_state_survives_being_kept_as_text() -> None:
+    assert encode(["missing"] * 600 + ["traded"] * 840) == "m600t840"
+    assert list(states_of(decode(encode(STATES)))) == list(STATES)
+    assert (encode([]), decode("").tolist()) == ("", [])
 
 
 def test_a_market_of_several_files_is_as_sure_as_they_allow_together() -> None:

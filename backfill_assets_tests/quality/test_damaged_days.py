@@ -20,17 +20,18 @@ import pytest
 
 from backfill_assets.columns import arrow_schema
 from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
+from backfill_assets.lake.evidence import SpikeEvidence
 from backfill_assets.lake.listing import Outage, store_instruments
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.day import judge_with_neighbours
-from backfill_assets.quality.spikes import SpikeEvidence
+from backfill_assets.quality.settle import settle
+from backfill_assets.quality.settled import load_settled
 from backfill_assets.quality.verdict import Context, Verdict, judge_feed
 from backfill_assets.ticks.profile import Name, ProfileParameters, Profiler
 from backfill_assets.ticks.profile import Rows as ParsedRows
 from backfill_assets_tests.quality import damaged_days as dd
 from backfill_assets_tests.quality.damaged_days import DAY, HOUR, SAMPLES, SECOND, START, THRESHOLDS, Sample
-from backfill_assets_tests.quality.judged_lake import fetch
+from backfill_assets_tests.quality.settled_lake import fetch
 
 #: Said of every feed without ids.
 UNCALIBRATED: Final = "uncalibrated: judged by silences"
@@ -400,9 +401,9 @@ def test_an_empty_file_is_proven_by_ids_that_join_over_it(kind: str, tmp_path: P
         dd.expect(store, sample, day)
         rows = [] if day == days[1] else dd.good_rows(sample, day)
         fetch(store, day, dd.profile_of(sample, day, rows, empty=not rows), sample.feed)
-        judge_with_neighbours(store, day, THRESHOLDS)
-        silent = judge_with_neighbours(store, days[1], THRESHOLDS)
-        if silent.feeds:
+        settle(store, day, THRESHOLDS)
+        silent = load_settled(store, days[1])
+        if silent is not None:
             verdict = silent.feeds[0].verdict
             outcomes.append((verdict.outcome, verdict.completeness, verdict.completeness_state))
     unknown = ("no_evidence", None, "no_evidence")
@@ -444,8 +445,8 @@ def test_half_a_day_is_whole_on_the_first_and_the_last_day_of_a_listing_alone(
     for day, profile in profiles.items():
         dd.expect(store, sample, day)
         fetch(store, day, profile, sample.feed)
-    judge_with_neighbours(store, neighbour, THRESHOLDS)
-    verdict = judge_with_neighbours(store, DAY, THRESHOLDS).feeds[0].verdict
+    settle(store, neighbour, THRESHOLDS)
+    verdict = settle(store, DAY, THRESHOLDS).feeds[0].verdict
     by_ids = "inner_proven" if first else "head_proven"
     assert (verdict.outcome, verdict.reasons) == ("publish", ())
     unproven = sample.name.startswith("C") or (sample.name.startswith("B") and has_holes(half))

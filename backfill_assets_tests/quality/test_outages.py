@@ -15,12 +15,11 @@ from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
 from backfill_assets.lake.listing import Outage, store_instruments
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.day import judge
-from backfill_assets.quality.listings import owed_on
+from backfill_assets.quality.listings import Owed, listings_on
 from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.settle import settle
 from backfill_assets.quality.verdict import Context, Verdict, judge_feed
 from backfill_assets.quality.window import Window, clipped, shown
-from backfill_assets_tests.quality.judged_lake import expect, fetch, ids
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
     END,
@@ -36,6 +35,7 @@ from backfill_assets_tests.quality.quality_samples import (
     symbol,
     without_ids,
 )
+from backfill_assets_tests.quality.settled_lake import expect, fetch, ids
 
 HOUR: Final = 3600 * SECOND
 NOON: Final = START + 12 * HOUR
@@ -62,6 +62,10 @@ def instruments(store: Store, *rows: tuple[str, int | None, int | None], outages
 
 def _moment(time_us: int | None) -> datetime | None:
     return None if time_us is None else datetime.fromtimestamp(time_us / SECOND, UTC)
+
+
+def owed(store: Store, feed: Feed = FEED) -> Owed:
+    return listings_on(store, [feed], DAY).owed[feed]
 
 
 class TestWindow:
@@ -100,34 +104,34 @@ class TestWindow:
 class TestWhatTheLakeSays:
     def test_a_feed_is_owed_from_its_listing_to_its_end_less_the_outages(self, store: Store) -> None:
         instruments(store, ("BTCUSDT", NOON - HOUR, NOON + 5 * HOUR), outages=[(NOON - 2 * HOUR, NOON)])
-        window = owed_on(store, [FEED], DAY)[FEED].window
+        window = owed(store).window
         assert window == Window(NOON - HOUR, NOON + 5 * HOUR, ((NOON - HOUR, NOON),), is_listed=True)
 
     def test_a_symbol_that_the_instruments_lack_is_not_listed_as_far_as_anybody_knows(
         self, store: Store
     ) -> None:
         instruments(store, ("ETHUSDT", START, None))
-        assert owed_on(store, [FEED], DAY)[FEED].window == Window(START, END, is_listed=False)
+        assert owed(store).window == Window(START, END, is_listed=False)
 
     def test_without_instruments_the_whole_day_is_owed(self, store: Store) -> None:
-        assert owed_on(store, [FEED], DAY)[FEED].window == Window(START, END, is_listed=True)
+        assert owed(store).window == Window(START, END, is_listed=True)
 
     def test_a_symbol_that_is_listed_twice_is_owed_from_the_first_to_the_last(self, store: Store) -> None:
         instruments(store, ("BTCUSDT", NOON, None), ("BTCUSDT", START, NOON - HOUR))
-        assert owed_on(store, [FEED], DAY)[FEED].window == Window(START, END)
+        assert owed(store).window == Window(START, END)
 
     def test_a_group_knows_the_symbols_that_were_not_listed_all_day(self, store: Store) -> None:
         instruments(store, ("BTCUSDT", START - 1, None), ("NEWUSDT", NOON, None), ("OLDUSDT", START, NOON))
-        owed = owed_on(store, [GROUP], DAY)[GROUP]
-        assert owed.window == Window(START, END)
-        assert owed.symbol_windows == {"NEWUSDT": (NOON, END), "OLDUSDT": (START, NOON)}
+        found = owed(store, GROUP)
+        assert found.window == Window(START, END)
+        assert found.symbol_windows == {"NEWUSDT": (NOON, END), "OLDUSDT": (START, NOON)}
 
     def test_the_verdict_keeps_it_and_can_be_computed_again(self, store: Store) -> None:
         instruments(store, ("BTCUSDT", START, None), outages=OUT)
         expect(store, DAY)
         found = ids(DAY, 1, 9000, **holes((10, 12), seconds=11 * 3600 + 1800))
         content = fetch(store, DAY, found)
-        verdict = judge(store, DAY, THRESHOLDS).feeds[0].verdict
+        verdict = settle(store, DAY, THRESHOLDS).feeds[0].verdict
         assert verdict.context.outages == OUT
         stored = Verdict.model_validate_json(verdict.model_dump_json())
         assert judge_feed(FEED, DAY, content, found, stored.context, THRESHOLDS) == verdict

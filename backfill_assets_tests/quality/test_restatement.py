@@ -16,22 +16,30 @@ import pyarrow as pa
 import pytest
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE
-from backfill_assets.feeds import Feed
-from backfill_assets.lake import documents, paths
+from backfill_assets.lake import paths
+from backfill_assets.lake.evidence import Restatement
 from backfill_assets.lake.local import LocalStore
-from backfill_assets.lake.manifests import Source, Version, load_manifest, update_manifest
+from backfill_assets.lake.manifests import (
+    Source,
+    Version,
+    load_day_record,
+    load_manifest,
+    load_manifests,
+)
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.day import FeedVerdicts, JudgedFeed, judge
 from backfill_assets.quality.differences import compare_rows
-from backfill_assets.quality.restatement import NOT_COMPARED, Restatement, load_restatements
+from backfill_assets.quality.restated import compare_versions
+from backfill_assets.quality.selection import NOT_COMPARED
+from backfill_assets.quality.settle import settle
+from backfill_assets.quality.settled import HeldVersion, SettledFeed
 from backfill_assets.settings import RestatementSettings, ThresholdSettings
 from backfill_assets.tardis.columns import csv_header
 from backfill_assets.ticks.decode import decode
 from backfill_assets.ticks.profile import ProfileParameters
-from backfill_assets.ticks.restated import compare_versions
 from backfill_assets_tests.quality import damaged_days as dd
+from backfill_assets_tests.quality import settled_lake
 from backfill_assets_tests.quality.damaged_days import DAY, SAMPLES, START, THRESHOLDS, Damage, Sample
-from backfill_assets_tests.quality.judged_lake import NOW
+from backfill_assets_tests.quality.settled_lake import NOW
 
 LIMITS = RestatementSettings()
 
@@ -42,7 +50,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def bring(store: Store, sample: Sample, rows: Sequence[dd.Row], folder: Path) -> Version:
-    """What a fetch of these rows leaves: the file and a candidate, a minute later than the one before."""
+    """What a fetch of these rows leaves: the file and a version, a minute later than the one before."""
     text = "".join(f"{row.line()}\n" for row in rows)
     raw = gzip.compress(f"{csv_header('trades')}\n{text}".encode(), 1, mtime=0)
     source, target = folder / "day.csv.gz", folder / "day.parquet"
@@ -57,7 +65,7 @@ def bring(store: Store, sample: Sample, rows: Sequence[dd.Row], folder: Path) ->
         grids=sample.grids,
     )
     store.put_file(target, paths.ticks_data(sample.feed, DAY, decoded.content))
-    held = load_manifest(store, sample.feed, DAY).versions
+    earlier = load_manifest(store, sample.feed, DAY).versions
     version = Version(
         content=decoded.content,
         rows=decoded.rows,
@@ -66,25 +74,32 @@ def bring(store: Store, sample: Sample, rows: Sequence[dd.Row], folder: Path) ->
         profile=decoded.profile.model_dump(mode="json"),
         schema_version=1,
         profile_parameters="p",
-        fetched_at=NOW + timedelta(minutes=len(held)),
+        fetched_at=NOW + timedelta(minutes=len(earlier)),
     )
-    update_manifest(store, sample.feed, DAY, lambda m: m.with_candidate(version))
+    settled_lake.bring(store, DAY, version, sample.feed)
     return version
+
+
+def compare(store: Store) -> int:
+    """Compare the versions of the day's feeds; returns how many pairs were compared."""
+    record = load_day_record(store, DAY)
+    assert record is not None
+    return compare_versions(store, load_manifests(store, record))
 
 
 def refresh(
     store: Store, sample: Sample, first: Damage, second: Damage, folder: Path
-) -> tuple[JudgedFeed, list[dd.Row], list[dd.Row]]:
+) -> tuple[SettledFeed, list[dd.Row], list[dd.Row]]:
     """Run the day with one file, then again with another."""
     dd.expect(store, sample, DAY)
     old = first(sample, dd.good_rows(sample, DAY))
     bring(store, sample, old, folder)
-    compare_versions(store, DAY)
-    assert judge(store, DAY, THRESHOLDS).feeds[0].accepted is not None
+    compare(store)
+    assert settle(store, DAY, THRESHOLDS).feeds[0].accepted is not None
     new = second(sample, dd.good_rows(sample, DAY))
     bring(store, sample, new, folder)
-    compare_versions(store, DAY)
-    return judge(store, DAY, THRESHOLDS).feeds[0], old, new
+    compare(store)
+    return settle(store, DAY, THRESHOLDS).feeds[0], old, new
 
 
 # --- counted again in plain Python -------------------------------------------------------------------------
@@ -189,68 +204,67 @@ def test_a_restated_file_is_taken_within_the_limits_and_waits_beyond(
 ) -> None:
     first, second, said = CASES[name]
     sample = SAMPLES[kind]
-    judged, old, new = refresh(store, sample, first, second, tmp_path)
-    assert judged.restatement is not None
-    assert_counts(judged.restatement, old, new)
-    taken, pending = judged.manifest.accepted, judged.manifest.candidate
+    settled, old, new = refresh(store, sample, first, second, tmp_path)
+    assert settled.restatement is not None
+    assert_counts(settled.restatement, old, new)
+    taken, pending = settled.accepted, settled.candidate
     assert taken is not None
-    stored, _ = documents.load(store, paths.verdict(sample.feed, DAY), FeedVerdicts)
-    assert stored is not None
     if not said:
-        assert (taken.content, pending) == (judged.restatement.after, None)
-        assert (judged.excess, stored.candidate) == ("", None)
+        assert (taken.content, pending) == (settled.restatement.after, None)
+        assert (settled.excess, settled.candidate_verdict) == ("", None)
         return
     assert pending is not None
-    assert (taken.content, pending.content) == (judged.restatement.before, judged.restatement.after)
-    assert said in judged.excess
-    assert judged.verdict.outcome == "publish"
-    assert stored.candidate is not None
-    assert (stored.candidate.outcome, stored.candidate.reasons) == ("quarantine", (judged.excess,))
-    assert judged.excess.startswith("it restates more than the limits allow: ")
-    assert judged.excess.endswith("; approve it to publish it")
+    assert (taken.content, pending.content) == (settled.restatement.before, settled.restatement.after)
+    assert said in settled.excess
+    assert settled.verdict.outcome == "publish"
+    on_pending = settled.candidate_verdict
+    assert on_pending is not None
+    assert (on_pending.outcome, on_pending.reasons) == ("quarantine", (settled.excess,))
+    assert settled.excess.startswith("it restates more than the limits allow: ")
+    assert settled.excess.endswith("; approve it to publish it")
 
 
 def test_without_a_comparison_a_version_waits(store: Store, tmp_path: Path) -> None:
     sample = SAMPLES["A thin"]
     dd.expect(store, sample, DAY)
     bring(store, sample, dd.doubled(1)(sample, dd.good_rows(sample, DAY)), tmp_path)
-    old = judge(store, DAY, THRESHOLDS).feeds[0].accepted
+    old = settle(store, DAY, THRESHOLDS).feeds[0].accepted
     new = bring(store, sample, dd.good_rows(sample, DAY), tmp_path)
-    judged = judge(store, DAY, THRESHOLDS).feeds[0]
-    assert (judged.accepted, judged.restatement, judged.excess) == (old, None, NOT_COMPARED)
-    assert judged.restatement_summary == f"pending: {NOT_COMPARED}"
-    assert compare_versions(store, DAY) == 1
-    assert judge(store, DAY, THRESHOLDS).feeds[0].accepted == new
-    assert compare_versions(store, DAY) == 0
+    waiting = settle(store, DAY, THRESHOLDS).feeds[0]
+    assert (waiting.accepted, waiting.restatement, waiting.excess) == (old, None, NOT_COMPARED)
+    assert waiting.restatement_summary == f"pending: {NOT_COMPARED}"
+    assert compare(store) == 1
+    assert settle(store, DAY, THRESHOLDS).feeds[0].accepted == HeldVersion.of(new)
+    assert compare(store) == 0
 
 
 def test_other_limits_need_no_other_comparison(store: Store, tmp_path: Path) -> None:
-    judged, _, _ = refresh(
+    narrow, _, _ = refresh(
         store, SAMPLES["A thin"], dd.nothing(), dd.changed(1, price=dd.priced(1.012)), tmp_path
     )
-    assert judged.manifest.candidate is not None
+    assert narrow.candidate is not None
     wide = ThresholdSettings(restatement=RestatementSettings(price=0.02))
-    assert judge(store, DAY, wide).feeds[0].accepted == judged.manifest.candidate
-    # And back: what counts is a matter of the versions and the limits, not of what counted before.
-    assert judge(store, DAY, THRESHOLDS).feeds[0].accepted == judged.accepted
+    assert settle(store, DAY, wide).feeds[0].accepted == narrow.candidate
+    # And back: the versions and the limits decide which version counts, not which one counted before.
+    assert settle(store, DAY, THRESHOLDS).feeds[0].accepted == narrow.accepted
 
 
 def test_a_file_of_several_groups_of_rows_is_compared_whole(store: Store, tmp_path: Path) -> None:
     """Minutes that straddle two groups are put together."""
     from backfill_assets.quality import differences
 
-    judged, old, new = refresh(store, SAMPLES["A liquid"], dd.nothing(), steps(300), tmp_path)
-    assert judged.restatement is not None
+    settled, old, new = refresh(store, SAMPLES["A liquid"], dd.nothing(), steps(300), tmp_path)
+    assert settled.restatement is not None
     import pyarrow.parquet as pq
 
     tables = []
-    for content in (judged.restatement.before, judged.restatement.after):
+    for content in (settled.restatement.before, settled.restatement.after):
         with store.local_copy(paths.ticks_data(SAMPLES["A liquid"].feed, DAY, content)) as path:
             whole = pq.read_table(path, columns=list(differences.TRADE_COLUMNS))
         tables.append([whole.slice(n, 997) for n in range(0, whole.num_rows, 997)])
-    names = (judged.restatement.before, judged.restatement.after)
-    assert differences.compare_trades(tables[0], tables[1], names, numeric_ids=True) == judged.restatement
-    assert_counts(judged.restatement, old, new)
+    names = (settled.restatement.before, settled.restatement.after)
+    assert differences.compare_trades(tables[0], tables[1], names, numeric_ids=True) == settled.restatement
+    assert_counts(settled.restatement, old, new)
 
 
 def test_quotes_are_compared_by_the_rows_of_each_minute() -> None:
@@ -294,6 +308,5 @@ def test_a_file_that_was_empty_may_not_fill_by_itself() -> None:
 
 def test_a_day_without_versions_is_not_compared(store: Store) -> None:
     dd.expect(store, SAMPLES["A thin"], DAY)
-    assert compare_versions(store, DAY) == 0
-    assert compare_versions(store, "2024-01-09") == 0
-    assert load_restatements(store, Feed("binance", "trades", "SOLUSDT"), DAY).compared == ()
+    assert compare(store) == 0
+    assert load_manifest(store, SAMPLES["A thin"].feed, DAY).compared == ()

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from backfill_assets.feeds import Feed
+from backfill_assets.lake import documents, paths
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.baseline import Baseline, add_days, load_baseline, notional_of_feeds
-from backfill_assets.quality.consistency import ConsistencyRecord, consistency_of, save_consistency
-from backfill_assets.quality.day import judge
+from backfill_assets.quality.measures import DataFile, DayMeasures, TradesFile
 from backfill_assets.quality.schemas import quality_rows
 from backfill_assets.quality.scores import (
     DayScores,
@@ -21,9 +21,10 @@ from backfill_assets.quality.scores import (
     judge_day,
     overall,
 )
+from backfill_assets.quality.settle import settle
+from backfill_assets.quality.settled import Day, load_day
 from backfill_assets.quality.verdict import judge_feed
 from backfill_assets.settings import OverallSettings, ThresholdSettings
-from backfill_assets_tests.quality.judged_lake import absent, contents, expect, fetch, ids
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
     FEED,
@@ -31,6 +32,7 @@ from backfill_assets_tests.quality.quality_samples import (
     THRESHOLDS,
     profile,
 )
+from backfill_assets_tests.quality.settled_lake import absent, contents, expect, fetch, ids
 
 ETH, QUOTES = Feed("binance", "trades", "ETHUSDT"), Feed("binance", "quotes", "BTCUSDT")
 
@@ -39,6 +41,13 @@ def verdict(completeness: float | None = 1.0, quality: float | None = 1.0, **cha
     """A verdict with these scores, sound otherwise."""
     found = judge_feed(FEED, DAY, "sha", profile(), JOINED, THRESHOLDS)
     return found.model_copy(update={"completeness": completeness, "quality": quality, **changes})
+
+
+def loaded(store: Store) -> Day:
+    """The day as readers see it."""
+    found = load_day(store, DAY)
+    assert found is not None
+    return found
 
 
 def weighed(
@@ -138,29 +147,30 @@ class TestConsistency:
         day = judge_day(verdicts, [True, True], THRESHOLDS, consistencies=[1.0, None])
         assert (day.consistency, day.state) == (1.0, "published")
 
-    def test_a_record_counts_for_the_version_that_it_was_made_of_and_no_other(self, store: Store) -> None:
+    def test_a_comparison_counts_for_the_version_that_it_was_made_of_and_no_other(self, store: Store) -> None:
         expect(store, DAY, FEED)
         fetch(store, DAY, ids(DAY, 1, 9000))
-        accepted = judge(store, DAY, THRESHOLDS).feeds[0].accepted
+        settle(store, DAY, THRESHOLDS)
         content = contents(store, DAY)[0]
-        assert accepted is not None
-        assert consistency_of(store, FEED, DAY, accepted) is None
-        for of, k1, k2, score in (
-            (content, 0, 0, 1.0),
-            (content, 1, 0, 0.0),
-            (content, 0, 1, 0.0),
-            ("x", 0, 0, None),
+        assert loaded(store).scores.consistency is None
+        for of, compared, mismatches, misses, score in (
+            (content, "partials", (), 0, 1.0),
+            (content, "partials", ({"open_time": "10:00"},), 0, 0.0),
+            (content, "partials", (), 1, 0.0),
+            (content, "former partials", (), 0, None),
+            (content, "", (), 0, None),
+            ("x", "partials", (), 0, None),
         ):
-            record = ConsistencyRecord(
-                feed=str(FEED), day=DAY, content=str(of), inputs="i",
-                buckets_against_ticks=9, misses_against_ticks=k1,
-                buckets_between_timeframes=9, misses_between_timeframes=k2,
+            file = TradesFile(
+                content=str(of), key="k", partials=DataFile(content="partials", rows=9, bytes=9),
+                compared=compared, buckets=9, mismatches=mismatches, rolled_up=9, rolled_up_misses=misses,
             )  # fmt: skip
-            save_consistency(store, FEED, record)
-            assert consistency_of(store, FEED, DAY, accepted) == score
-            row = quality_rows(judge(store, DAY, THRESHOLDS)).to_pylist()[0]
+            measures = DayMeasures(day=DAY, files={str(FEED): file})
+            documents.update(store, paths.measures(DAY), DayMeasures, lambda _, made=measures: made)
+            day = loaded(store)
+            assert (day.scores.consistency, day.scores.consistencies) == (score, (score,))
+            row = quality_rows(day).to_pylist()[0]
             assert (row["consistency"], row["day_consistency"]) == (score, score)
-        assert consistency_of(store, FEED, DAY, None) is None
 
 
 class TestNulls:
@@ -247,17 +257,18 @@ class TestBaseline:
         ]
         assert notional_of_feeds(load_baseline(store), DAY, feeds, 28) == [7.0, 7.0, 9.0, 0.0]
 
-    def test_a_judged_day_is_weighed_by_the_baseline_and_held_by_it(self, store: Store) -> None:
+    def test_a_settled_day_is_weighed_by_the_baseline_and_held_by_it(self, store: Store) -> None:
         expect(store, DAY, FEED, ETH)
         fetch(store, DAY, ids(DAY, 1, 9000))
         absent(store, DAY, ETH)
-        alike = judge(store, DAY, THRESHOLDS).scores
+        alike = settle(store, DAY, THRESHOLDS).scores
         assert (alike.completeness, alike.state, alike.weights) == (0.5, "degraded", (0.5, 0.5))
         add_days(store, {"2024-01-01": {"binance/BTC-USDT": 90.0, "binance/ETH-USDT": 10.0}})
-        most = judge(store, DAY, THRESHOLDS).scores
+        most = settle(store, DAY, THRESHOLDS).scores
         assert (most.completeness, most.state) == (pytest.approx(0.7), "degraded")
         add_days(store, {"2024-01-01": {"binance/BTC-USDT": 10.0, "binance/ETH-USDT": 90.0}})
-        least = judge(store, DAY, THRESHOLDS)
+        settle(store, DAY, THRESHOLDS)
+        least = loaded(store)
         assert (least.scores.completeness, least.scores.state) == (pytest.approx(0.3), "held")
         assert [row["weight"] for row in quality_rows(least).to_pylist()] == pytest.approx([0.3, 0.7])
 

@@ -9,11 +9,11 @@ import pytest
 
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.local import LocalStore
-from backfill_assets.lake.manifests import FeedManifest
-from backfill_assets.quality.day import judge
+from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.settle import settle
 from backfill_assets.quality.silences import JointSilence, joint_silences
 from backfill_assets.settings import RowSettings
-from backfill_assets_tests.quality import judged_lake
+from backfill_assets_tests.quality import settled_lake
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
     END,
@@ -30,17 +30,20 @@ FEEDS: Final = [Feed("binance", "trades", f"{coin}USDT") for coin in ("ADA", "BT
 LIMITS: Final = RowSettings()
 
 
-def silent(feed: Feed, *spans: tuple[float, float], rows: int = 20_000, **changes: Any) -> FeedManifest:
+#: A feed with the profile of its newest version.
+Newest = tuple[Feed, FeedProfile]
+
+
+def silent(feed: Feed, *spans: tuple[float, float], rows: int = 20_000, **changes: Any) -> Newest:
     """A feed that is silent from and to these seconds after noon."""
     gaps = tuple(gap(b - a, at=NOON + round(a * SECOND)) for a, b in spans)
     found = symbol(1, rows, gaps=gaps, gap_count=len(gaps), dataset_symbol=feed.dataset_symbol)
-    version = judged_lake.version(profile(found, **changes))
-    return FeedManifest(feed=str(feed), day=DAY, candidate=version)
+    return feed, profile(found, **changes)
 
 
-def found_in(*manifests: FeedManifest, limits: RowSettings = LIMITS) -> dict[Feed, tuple[JointSilence, ...]]:
-    windows = {Feed.parse(m.feed): (START, END) for m in manifests}
-    return joint_silences(manifests, windows, limits)
+def found_in(*newest: Newest, limits: RowSettings = LIMITS) -> dict[Feed, tuple[JointSilence, ...]]:
+    windows = {feed: (START, END) for feed, _ in newest}
+    return joint_silences(dict(newest), windows, limits)
 
 
 def at(a: float, b: float, feeds: int = 3) -> JointSilence:
@@ -66,9 +69,9 @@ def test_what_all_feeds_share_counts(
 
 
 def test_one_feed_that_goes_on_shows_that_the_venue_does() -> None:
-    manifests = [silent(feed, (0, 100)) for feed in FEEDS[:3]]
-    assert found_in(*manifests, silent(FEEDS[3])) == {}
-    assert len(found_in(*manifests, silent(FEEDS[3], rows=8_639))) == 3
+    three = [silent(feed, (0, 100)) for feed in FEEDS[:3]]
+    assert found_in(*three, silent(FEEDS[3])) == {}
+    assert len(found_in(*three, silent(FEEDS[3], rows=8_639))) == 3
 
 
 def test_two_feeds_are_too_few_and_three_venues_are_no_venue() -> None:
@@ -85,7 +88,7 @@ def test_a_venue_that_falls_silent_before_midnight_is_silent() -> None:
     assert [s.end_us for s in found[FEEDS[0]]] == [END]
     # A market that is not listed any more owes nothing.
     windows = dict.fromkeys(FEEDS[:3], (START, END - 600 * SECOND))
-    assert joint_silences([silent(feed, **early) for feed in FEEDS[:3]], windows, LIMITS) == {}
+    assert joint_silences(dict(silent(feed, **early) for feed in FEEDS[:3]), windows, LIMITS) == {}
 
 
 def test_many_silences_are_found_by_plain_looking(tmp_path: Any) -> None:
@@ -97,13 +100,11 @@ def test_many_silences_are_found_by_plain_looking(tmp_path: Any) -> None:
 @pytest.mark.parametrize("together", [True, False])
 def test_the_verdict_of_each_of_the_feeds_warns(together: bool, tmp_path: Any) -> None:
     store = LocalStore(tmp_path / "lake")
-    judged_lake.expect(store, DAY, *FEEDS[:3])
+    settled_lake.expect(store, DAY, *FEEDS[:3])
     for n, feed in enumerate(FEEDS[:3]):
         start = 0 if together else 1000 * n
-        version = silent(feed, (start, start + 75)).candidate
-        assert version is not None
-        judged_lake.update_manifest(store, feed, DAY, lambda m, v=version: m.with_candidate(v))
-    verdicts = [feed.verdict for feed in judge(store, DAY, THRESHOLDS).feeds]
+        settled_lake.fetch(store, DAY, silent(feed, (start, start + 75))[1], feed)
+    verdicts = [feed.verdict for feed in settle(store, DAY, THRESHOLDS).feeds]
     said = "all 3 busy feeds of the venue silent for 75.00 s from 12:00:00.000"
     assert [said in v.warnings for v in verdicts] == [together] * 3
     assert {v.outcome for v in verdicts} == {"publish"}

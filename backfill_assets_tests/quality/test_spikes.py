@@ -10,14 +10,12 @@ import pytest
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE
 from backfill_assets.feeds import Feed
-from backfill_assets.lake import paths
-from backfill_assets.lake.local import LocalStore
-from backfill_assets.quality.day import judge_with_neighbours
+from backfill_assets.lake.evidence import SpikeEvidence
+from backfill_assets.lake.manifests import load_manifest
 from backfill_assets.quality.profiles import Spike
 from backfill_assets.quality.rules import quality
-from backfill_assets.quality.spikes import SpikeEvidence, load_spikes
+from backfill_assets.quality.settle import settle
 from backfill_assets.quality.verdict import Verdict
-from backfill_assets.ticks.witnesses import ask_witnesses
 from backfill_assets_tests.quality import damaged_days as dd
 from backfill_assets_tests.quality.damaged_days import AFTER, BEFORE, DAY, SAMPLES, START, Row, Sample
 from backfill_assets_tests.quality.filed_days import FiledDays
@@ -53,8 +51,8 @@ def times_of(sample: Sample, rows: list[Row]) -> list[int]:
 
 
 def verdict(lake: FiledDays, sample: Sample = OURS) -> Verdict:
-    ask_witnesses(lake.store, DAY, lake.settings)
-    return lake.judged(sample.feed, DAY).verdict
+    lake.ask_witnesses(DAY)
+    return lake.settled(sample.feed, DAY).verdict
 
 
 def spike_warnings(found: Verdict) -> list[str]:
@@ -94,7 +92,7 @@ def test_spikes_that_another_venue_did_not_see_cost_quality_beyond_three(
     if day_after:
         for day in (BEFORE, AFTER):
             lake.bring_rows(OURS, day, dd.good_rows(OURS, day))
-            judge_with_neighbours(lake.store, day, lake.settings.thresholds)
+            settle(lake.store, day, lake.settings.thresholds)
     found = verdict(lake)
     assert found.quality == pytest.approx(score)
     assert found.outcome == outcome
@@ -183,50 +181,26 @@ def test_a_real_jump_needs_no_witness(factor: float, lake: FiledDays) -> None:
 
 def test_witnesses_are_asked_once_per_set_of_files(lake: FiledDays) -> None:
     lake.bring_rows(OURS, DAY, spiked(OURS, 4))
-    asked = [ask_witnesses(lake.store, DAY, lake.settings) for _ in range(2)]
+    asked = [lake.ask_witnesses(DAY) for _ in range(2)]
     lake.bring_rows(THEIRS, DAY, dd.good_rows(THEIRS, DAY))
-    asked += [ask_witnesses(lake.store, DAY, lake.settings) for _ in range(2)]
-    rows = thresholds = lake.settings.thresholds
+    asked += [lake.ask_witnesses(DAY) for _ in range(2)]
+    thresholds = lake.settings.thresholds
     rows = thresholds.rows.model_copy(update={"spike_window_seconds": 30.0})
     changed = lake.settings.model_copy(update={"thresholds": thresholds.model_copy(update={"rows": rows})})
-    asked.append(ask_witnesses(lake.store, DAY, changed))
+    asked.append(lake.ask_witnesses(DAY, changed))
     assert asked == [1, 0, 1, 0, 1]
 
 
-def test_judging_does_not_depend_on_the_order_in_which_files_came(tmp_path: Path) -> None:
+def test_settling_does_not_depend_on_the_order_in_which_files_came(tmp_path: Path) -> None:
     found = []
     for n, order in enumerate([(OURS, THEIRS), (THEIRS, OURS)]):
         lake = FiledDays(tmp_path / str(n))
         for sample in order:
             lake.bring_rows(sample, DAY, spiked(sample, 4) if sample == OURS else dd.good_rows(sample, DAY))
-            ask_witnesses(lake.store, DAY, lake.settings)
-            lake.judged(sample.feed, DAY)
-        found.append(lake.judged(OURS.feed, DAY).verdict)
+            lake.ask_witnesses(DAY)
+            lake.settled(sample.feed, DAY)
+        found.append(lake.settled(OURS.feed, DAY).verdict)
     assert found[0] == found[1]
-
-
-class CountingStore(LocalStore):
-    """Remembers what was read; a store is shared, so the list is all it adds."""
-
-    reads: list[str]
-
-    def read(self, path: str):  # type: ignore[no-untyped-def]
-        self.reads.append(path)
-        return super().read(path)
-
-
-@pytest.mark.parametrize("spikes", [0, 1])
-def test_judging_reads_the_record_of_spikes_only_where_there_are_some_and_no_manifest_twice(
-    spikes: int, lake: FiledDays
-) -> None:
-    lake.bring_rows(OURS, DAY, spiked(OURS, spikes))
-    verdict(lake)
-    store = CountingStore(Path(lake.store.uri))
-    store.reads = []
-    lake.store = store
-    lake.judged(OURS.feed, DAY)
-    assert store.reads.count(paths.spikes(OURS.feed, DAY)) == spikes
-    assert store.reads.count(paths.ticks_manifest(OURS.feed, DAY)) == 1
 
 
 def test_of_a_witness_only_row_groups_around_the_spikes_are_read(
@@ -244,7 +218,7 @@ def test_of_a_witness_only_row_groups_around_the_spikes_are_read(
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
     lake.bring_rows(OURS, DAY, spiked(OURS, 1))
     lake.bring_rows(THEIRS, DAY, dd.good_rows(THEIRS, DAY), row_group_rows=1_000)
-    ask_witnesses(lake.store, DAY, lake.settings)
+    lake.ask_witnesses(DAY)
     # The spike is at noon, in the middle of about twelve groups.
     assert 1 <= len(read) <= 2
 
@@ -262,6 +236,5 @@ def test_a_verdict_is_computed_again_from_what_is_stored_with_it(lake: FiledDays
     lake.bring_rows(OURS, DAY, spiked(OURS, 4))
     lake.bring_rows(THEIRS, DAY, dd.good_rows(THEIRS, DAY))
     found = verdict(lake)
-    record = load_spikes(lake.store, OURS.feed, DAY)
-    assert record is not None
-    assert found.context.spikes == {found.content: next(iter(record.versions.values()))}
+    kept = load_manifest(lake.store, OURS.feed, DAY).spikes
+    assert found.context.spikes == {found.content: next(iter(kept.values()))}

@@ -91,7 +91,7 @@ def day_of(feeds: tuple[FeedReport, ...], **changes: object) -> DayReport:
         "scores": (ScoreLine("Completeness", 1.0, 0.95, True, "how much of it is there"),),
         "overall": Overall.model_validate(ones),
         "weights": OverallSettings(),
-        "tasks": (),
+        "actions": (),
         "feeds": feeds,
         "agreements": (),
         "reference_failure": "",

@@ -7,11 +7,10 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from backfill_assets.quality.approvals import Approval
-from backfill_assets.quality.restatement import Largest, Restatement
+from backfill_assets.lake.evidence import Approval, Largest, Restatement
 from backfill_assets.quality.scores import Overall
+from backfill_assets.report.comparisons import AgreementLine
 from backfill_assets.report.model import DayReport, PendingLine
-from backfill_assets.report.others import AgreementLine
 from backfill_assets.report.page import day_page
 from backfill_assets.settings import RestatementSettings
 from backfill_assets_tests.report.report_samples import day_of, feed_report

@@ -8,9 +8,10 @@ import pytest
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE
 from backfill_assets.feeds import Feed
-from backfill_assets.quality.coverage import MINUTES, STATES, CoverageRecord, Runs
+from backfill_assets.quality.coverage import MINUTES, STATES, encode
+from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.profiles import FeedProfile, Hole
-from backfill_assets.report.minutes import BY_KEY, MISSING, Minutes, minutes_of, of_coverage, of_version
+from backfill_assets.report.minutes import BY_KEY, MISSING, Minutes, minutes_of, of_states, of_version
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
     FEED,
@@ -44,8 +45,9 @@ def hole(first: int, last: int, after: int, before: int) -> dict[str, Any]:
     }
 
 
-def record(flagged: dict[str, tuple[int, ...]] | None = None, **symbols: Runs) -> CoverageRecord:
-    return CoverageRecord(feed=str(FEED), day=DAY, inputs="i", symbols=symbols, flagged=flagged or {})
+def kept(flagged: dict[str, tuple[int, ...]] | None = None, **symbols: str) -> FeedMinutes:
+    """A feed's minutes as the day's document keeps them."""
+    return FeedMinutes(symbols=symbols, flagged=flagged or {})
 
 
 def file_of(found: FeedProfile, feed: Feed = FEED) -> Minutes | None:
@@ -58,8 +60,8 @@ def test_every_state_of_the_coverage_has_a_letter_and_only_traded_has_no_sign() 
     assert len({state.code for state in BY_KEY.values()}) == len(STATES)
 
 
-def test_minutes_are_those_of_the_record_with_the_trades_of_the_candles() -> None:
-    runs: Runs = (
+def test_minutes_are_those_of_the_document_with_the_trades_of_the_candles() -> None:
+    runs = (
         ("proven_empty", 3),
         ("traded", 2),
         ("traded_partial", 1),
@@ -67,7 +69,8 @@ def test_minutes_are_those_of_the_record_with_the_trades_of_the_candles() -> Non
         ("missing", 4),
         ("empty_unproven", 1420),
     )
-    minutes = of_coverage(record(BTC=runs), {3: 9, 5: 1})
+    text = encode([state for state, length in runs for _ in range(length)])
+    minutes = of_states(kept(BTC=text), {3: 9, 5: 1})
     assert minutes.states == "eee" + "tt" + "p" + "g" * 10 + "mmmm" + "u" * 1420
     assert minutes.trades[:7] == (0, 0, 0, 9, 0, 1, 0)
 
@@ -85,15 +88,16 @@ def test_minutes_are_those_of_the_record_with_the_trades_of_the_candles() -> Non
     ],
 )
 def test_symbols_of_one_file_are_laid_over_each_other_and_a_loss_stays_visible(one, other, both) -> None:
-    assert of_coverage(record(A=((one, 1440),), B=((other, 1440),)), {}).states == both * MINUTES
+    feeds = kept(A=encode([one] * MINUTES), B=encode([other] * MINUTES))
+    assert of_states(feeds, {}).states == both * MINUTES
 
 
 def test_flagged_minutes_are_marked_whichever_symbol_they_are_of() -> None:
-    runs: Runs = (("traded", 1440),)
-    minutes = of_coverage(record({"B": (700,), "A": (700, 12)}, A=runs, B=runs), {})
+    text = encode(["traded"] * MINUTES)
+    minutes = of_states(kept({"B": (700,), "A": (700, 12)}, A=text, B=text), {})
     assert minutes.flagged == (12, 700)
     assert [(m.first, m.sign) for m in minutes.marks()] == [(12, "▲"), (700, "▲")]
-    assert of_coverage(record(A=runs), {}).marks() == ()
+    assert of_states(kept(A=text), {}).marks() == ()
 
 
 def test_a_file_that_waits_shows_its_hole_by_the_rules_of_the_coverage() -> None:

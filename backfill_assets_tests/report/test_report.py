@@ -9,16 +9,19 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from backfill_assets.candles.making import make_candles
 from backfill_assets.cli import main
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.lake import paths
-from backfill_assets.quality.coverage import MINUTES, decode, load_coverage, states_of
+from backfill_assets.quality.coverage import MINUTES, decode, states_of
+from backfill_assets.quality.measures import load_measures
 from backfill_assets.report.evidence import FeedReport
 from backfill_assets.report.minutes import BY_KEY, MISSING
 from backfill_assets.report.model import DayReport, day_report
 from backfill_assets.report.month import month_report
 from backfill_assets.report.page import score, seconds
 from backfill_assets.report.publish import write_day, write_page
+from backfill_assets_tests.quality.watched_stores import ReadOnlyStore
 
 RUN = "dagster asset materialize -m backfill_assets.definitions --select '*'"
 GOOD, DEGRADED, HELD, NEVER_RUN = "2024-01-02", "2024-01-03", "2024-01-05", "2024-01-09"
@@ -50,7 +53,7 @@ def test_a_good_day_shows_scores_candles_and_what_was_published(reports):
         }
         assert sum(feed.minutes.trades) >= market.filter(timeframe="1d")["trade_count"].sum() * 0.99
     assert report.pending == ()
-    assert [task for task in report.tasks if task.urgency != "note"] == []
+    assert [action for action in report.actions if action.urgency != "note"] == []
 
 
 def test_the_overall_score_is_that_of_the_quality_table(reports):
@@ -65,9 +68,10 @@ def test_the_overall_score_is_that_of_the_quality_table(reports):
 
 def test_the_minutes_are_those_of_the_coverage_of_every_feed(reports):
     for day in (GOOD, DEGRADED, HELD):
+        measured = load_measures(reports.pipeline.store, day).minutes
         for feed in report_of(reports.pipeline, day).feeds:
-            [runs] = load_coverage(reports.pipeline.store, feed.feed, day).symbols.values()
-            assert [BY_KEY[state].code for state in states_of(decode(runs))] == list(feed.minutes.states)
+            [text] = measured[str(feed.feed)].symbols.values()
+            assert [BY_KEY[state].code for state in states_of(decode(text))] == list(feed.minutes.states)
 
 
 def test_a_degraded_day_lists_the_worst_first_and_says_why(reports):
@@ -100,7 +104,7 @@ def test_a_silence_between_ids_that_join_is_explained_and_does_not_count(reports
 
 
 def test_a_degraded_day_says_which_feed_why_since_when_and_what_to_do(reports):
-    again, refresh, *notes = report_of(reports.pipeline, DEGRADED).tasks
+    again, refresh, *notes = report_of(reports.pipeline, DEGRADED).actions
     assert [(f.title, f.when) for f in again.findings] == [("kraken/trades/XBT-USDT", "the whole day")]
     assert "404" in again.findings[0].what
     assert again.commands == (f"{RUN} --partition {DEGRADED}",)
@@ -108,7 +112,7 @@ def test_a_degraded_day_says_which_feed_why_since_when_and_what_to_do(reports):
     assert hole.title == "binance/trades/BTCUSDT"
     assert "500 ids are missing" in hole.what
     assert re.fullmatch(r"\d\d:\d\d–\d\d:\d\d", hole.when)
-    assert [task.urgency for task in notes] == ["note"]
+    assert [action.urgency for action in notes] == ["note"]
     assert {finding.title for finding in notes[0].findings} >= {"kraken/trades/ETH-USDT"}
 
 
@@ -119,8 +123,8 @@ def test_a_held_day_has_its_page_although_its_run_failed(reports):
     assert report.state == "held"
     assert {f.published for f in report.feeds} == {"no"}
     assert {line.table: line.state for line in report.publications}["trades"] == "never"
-    assert {task.urgency for task in report.tasks} <= {"bad", "note"}
-    assert len(report.tasks[0].findings) == 6
+    assert {action.urgency for action in report.actions} <= {"bad", "note"}
+    assert len(report.actions[0].findings) == 6
     missing = [f for f in report.feeds if f.verdict.outcome == "missing"]
     assert [f.minutes.count(MISSING) for f in missing] == [MINUTES] * 6
 
@@ -144,25 +148,31 @@ def reference(copied, tmp_path):
     return folder / f"{GOOD}.parquet"
 
 
+def measured_report(pipeline) -> DayReport:
+    """The report after candles were compared with the reference as it is now."""
+    make_candles(pipeline.store, GOOD, pipeline.settings)
+    return report_of(pipeline, GOOD)
+
+
 def own(report: DayReport):
     return [line for line in report.agreements if line.against == "the exchange's own candles"]
 
 
 def test_the_exchanges_own_candles_are_shown_with_the_share_of_equal_minutes(reference, copied):
-    [line] = own(report_of(copied, GOOD))
+    [line] = own(measured_report(copied))
     assert (line.market, line.share, line.enough) == ("binance BTC-USDT", 1.0, True)
     table = pl.read_parquet(reference)
     table.with_columns(pl.when(pl.int_range(pl.len()) < 200).then(1.0).otherwise("open").alias("open")).pipe(
         lambda changed: changed.write_parquet(reference)
     )
-    [line] = own(report_of(copied, GOOD))
+    [line] = own(measured_report(copied))
     assert (line.minutes - line.equal, line.enough) == (200, False)
     assert line.first_difference == f"{table['open_time'][0]:%H:%M}"
 
 
 def test_a_reference_that_cannot_be_read_is_told_on_the_page_and_loses_nothing_else(reference, copied):
     reference.write_bytes(b"no candles")
-    report = report_of(copied, GOOD)
+    report = measured_report(copied)
     assert "cannot be read as candles" in report.reference_failure
     assert (own(report), len(report.agreements), report.state) == ([], 9, "published")
 
@@ -194,6 +204,14 @@ def test_the_same_lake_gives_the_same_bytes_and_nothing_is_written_anew(reports)
     before = (file.read_bytes(), file.stat().st_ino)
     write_day(reports.pipeline.store, reports.pipeline.settings, GOOD)
     assert (file.read_bytes(), file.stat().st_ino) == before
+
+
+def test_a_report_is_read_from_a_store_that_refuses_to_write(reports):
+    store, settings = ReadOnlyStore(Path(reports.pipeline.store.uri)), reports.pipeline.settings
+    for day in (GOOD, DEGRADED, HELD):
+        assert day_report(store, settings, day) == report_of(reports.pipeline, day)
+    fresh = month_report(store, settings, "2024-01", fresh=True)
+    assert fresh.summaries.keys() == {"2024-01-01", GOOD, DEGRADED, HELD}
 
 
 def test_the_month_has_every_feed_on_every_day(reports):

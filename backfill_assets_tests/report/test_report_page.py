@@ -128,7 +128,7 @@ def test_the_heat_map_is_there_in_words_by_keyboard(browser, reports):
     assert "longer silent than excused" in table.text
 
 
-def test_minutes_with_an_unconfirmed_spike_are_marked_on_strip_minutes_and_chart(browser, tmp_path):
+def test_minutes_with_an_unconfirmed_spike_are_marked_on_heat_map_minutes_and_chart(browser, tmp_path):
     states = "t" * 700 + "e" * 740
     minutes = Minutes(states, tuple(int(s == "t") for s in states), (61,))
     feed = feed_report(0, frames={"1m": 1, "5m": 5, "1h": 60}, minutes=minutes, marks=minutes.marks())

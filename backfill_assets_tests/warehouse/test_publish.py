@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from warehouse_samples import DAY, NEXT_DAY, TRADES, plan, rows, set_lake, write
+from warehouse_samples import DAY, NEXT_DAY, TRADES, loaded, partition, plan, rows, set_lake, write
 
 from backfill_assets.failures import DayHeld, PermanentFailure, Superseded, TransientFailure
 from backfill_assets.lake import paths
 from backfill_assets.warehouse import ledger
-from backfill_assets.warehouse.publish import Outcome, Plan, publish
+from backfill_assets.warehouse.publish import Partition, Publication, publish
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -34,7 +34,7 @@ def _version(lake: Path, price: float, count: int = 3) -> list[dict[str, Any]]:
     return content
 
 
-def _publish(bench: Any, store: Any, lake: Path, **more: Any) -> Outcome:
+def _publish(bench: Any, store: Any, lake: Path, **more: Any) -> Publication:
     return publish(store, bench.warehouse, TRADES, DAY, lambda: plan(lake), **more)
 
 
@@ -115,8 +115,9 @@ def test_rows_that_differ_from_the_lake_fail_with_the_difference_and_stay_open(
     publishing: Any, store: Any, lake: Path
 ) -> None:
     _version(lake, 1.5)
-    honest = plan(lake)
-    wrong = replace(honest, totals=(replace(honest.totals[0], exact=(5, honest.totals[0].exact[1])),))
+    honest = loaded(plan(lake))
+    totals = replace(honest.totals[0], exact=(5, honest.totals[0].exact[1]))
+    wrong = partition("wrong", replace(honest, totals=(totals,)))
     with pytest.raises(PermanentFailure, match="sum of id is 5 in the lake"):
         publish(store, publishing.warehouse, TRADES, DAY, lambda: wrong)
     entry = ledger.entry(store, "trades", DAY)
@@ -128,25 +129,23 @@ def test_rows_that_differ_from_the_lake_fail_with_the_difference_and_stay_open(
 
 def test_a_float_sum_within_the_tolerance_is_no_difference(publishing: Any, store: Any, lake: Path) -> None:
     _version(lake, 1.5)
-    honest = plan(lake)
-    near = replace(
-        honest, totals=(replace(honest.totals[0], floats=(honest.totals[0].floats[0] * (1 + 5e-10),)),)
-    )
+    honest = loaded(plan(lake))
+
+    def off_by(share: float) -> Partition:
+        totals = replace(honest.totals[0], floats=(honest.totals[0].floats[0] * (1 + share),))
+        return partition(f"off by {share}", replace(honest, totals=(totals,)))
+
+    near, far = off_by(5e-10), off_by(5e-9)
     assert publish(store, publishing.warehouse, TRADES, DAY, lambda: near).state == "published"
-    far = replace(
-        honest,
-        fingerprint="far",
-        totals=(replace(honest.totals[0], floats=(honest.totals[0].floats[0] * (1 + 5e-9),)),),
-    )
     with pytest.raises(PermanentFailure, match="sum of price"):
         publish(store, publishing.warehouse, TRADES, DAY, lambda: far)
 
 
 def test_what_the_lake_says_after_the_claim_is_published(publishing: Any, store: Any, lake: Path) -> None:
     _version(lake, 1.5)
-    calls: list[Plan] = []
+    calls: list[Partition] = []
 
-    def changing() -> Plan:
+    def changing() -> Partition:
         calls.append(plan(lake))
         if len(calls) == 1:
             _version(lake, 2.5)
@@ -158,7 +157,7 @@ def test_what_the_lake_says_after_the_claim_is_published(publishing: Any, store:
 
 
 def test_a_held_day_is_not_claimed(publishing: Any, store: Any) -> None:
-    def held() -> Plan:
+    def held() -> Partition:
         raise DayHeld("2024-01-01 is held")
 
     with pytest.raises(DayHeld):
@@ -193,7 +192,7 @@ def test_a_publisher_killed_between_claim_and_load_can_load_no_more(
     content = _version(lake, 2.5)
     assert _publish(publishing, store, lake).state == "published"
     with pytest.raises(Superseded):
-        publishing.warehouse.replace_partition(TRADES, DAY, plan(lake).files, dead.generation)
+        publishing.warehouse.replace_partition(TRADES, DAY, loaded(plan(lake)).files, dead.generation)
     assert publishing.read() == content
 
 
@@ -304,7 +303,7 @@ def test_a_publisher_that_is_overtaken_every_time_gives_up_and_says_so(
     _version(lake, 1.5)
     publishing.warehouse.ensure_table(TRADES)
 
-    def overtaken() -> Plan:
+    def overtaken() -> Partition:
         # Somebody else claims whenever this publisher has.
         ledger.claim(store, "trades", DAY, "another")
         return plan(lake)
@@ -320,9 +319,9 @@ def test_an_overtaken_publisher_waits_for_the_newer_one_instead_of_overtaking_it
 ) -> None:
     _version(lake, 1.5)
     overtakers: list[threading.Thread] = []
-    outcomes: list[Outcome] = []
+    outcomes: list[Publication] = []
 
-    def slow() -> Plan:
+    def slow() -> Partition:
         result = plan(lake)
         time.sleep(0.5)
         return result
@@ -332,7 +331,7 @@ def test_an_overtaken_publisher_waits_for_the_newer_one_instead_of_overtaking_it
 
     calls: list[int] = []
 
-    def overtaken_once() -> Plan:
+    def overtaken_once() -> Partition:
         calls.append(1)
         if len(calls) == 2:
             overtakers.append(threading.Thread(target=other))
@@ -349,7 +348,7 @@ def test_nobody_waits_for_a_publisher_that_failed(publishing: Any, store: Any, l
     content = _version(lake, 1.5)
     calls: list[int] = []
 
-    def overtaken_once() -> Plan:
+    def overtaken_once() -> Partition:
         calls.append(1)
         if len(calls) == 2:
             newer = ledger.claim(store, "trades", DAY, "another")

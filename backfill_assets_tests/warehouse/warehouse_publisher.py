@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from backfill_assets.lake.store import open_store
 from backfill_assets.settings import BigQueryWarehouse, DuckDBWarehouse, LakeSettings
 from backfill_assets.warehouse.protocol import open_warehouse
-from backfill_assets.warehouse.publish import Plan, publish
+from backfill_assets.warehouse.publish import Partition, publish
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
@@ -27,7 +27,7 @@ if __name__ == "__main__":
     lake = Path(sys.argv[2])
     calls = 0
 
-    def read_lake() -> Plan:
+    def read_lake() -> Partition:
         global calls
         calls += 1
         result = plan(lake)

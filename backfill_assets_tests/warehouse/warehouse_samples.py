@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pyarrow.parquet as pq
 
 from backfill_assets.columns import Column
 from backfill_assets.warehouse.protocol import LoadFile
-from backfill_assets.warehouse.publish import Plan
+from backfill_assets.warehouse.publish import Load, Partition
 from backfill_assets.warehouse.tables import Table
 from backfill_assets.warehouse.totals import file_totals
 
@@ -77,12 +79,22 @@ def set_lake(folder: Path, *files: Path) -> None:
     temporary.replace(folder / "current")
 
 
-def plan(folder: Path) -> Plan:
+def plan(folder: Path) -> Partition:
     """Read what ``set_lake`` said last."""
     text = (folder / "current").read_text()
     paths = [Path(line) for line in text.splitlines()]
-    return Plan(
-        fingerprint=hashlib.sha256(text.encode()).hexdigest(),
-        files=[load_file(path) for path in paths],
-        totals=file_totals(TRADES, paths),
+    return partition(
+        hashlib.sha256(text.encode()).hexdigest(),
+        Load(files=[load_file(path) for path in paths], totals=file_totals(TRADES, paths)),
     )
+
+
+def partition(fingerprint: str, load: Load) -> Partition:
+    """A partition of these rows."""
+    return Partition(fingerprint, partial(nullcontext, load))
+
+
+def loaded(found: Partition) -> Load:
+    """The rows of a partition."""
+    with found.load() as load:
+        return load

@@ -11,10 +11,10 @@ from typing import Any, Final
 from backfill_assets.days import MICROSECONDS_PER_DAY, start_us
 from backfill_assets.feeds import ExpectedFeed, Feed
 from backfill_assets.lake import documents, paths
+from backfill_assets.lake.evidence import Restatement
 from backfill_assets.lake.manifests import (
     Absence,
     DayRecord,
-    FeedManifest,
     Source,
     Version,
     expected_symbols,
@@ -23,7 +23,8 @@ from backfill_assets.lake.manifests import (
 )
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.profiles import FeedProfile
-from backfill_assets.quality.restatement import Restatement, RestatementRecord, save_restatements
+from backfill_assets.quality.restated import keep_comparisons
+from backfill_assets.quality.settled import HeldVersion, SettledFeed, load_settled
 from backfill_assets_tests.quality.quality_samples import FEED, SECOND, profile, symbol
 
 NOW: Final = datetime(2024, 1, 10, tzinfo=UTC)
@@ -53,7 +54,7 @@ def ids(
     return profile(trades, **times)
 
 
-def version(found: FeedProfile) -> Version:
+def version(found: FeedProfile, fetched_at: datetime = NOW) -> Version:
     """A version with this profile; other counts are another content."""
     text = found.model_dump_json()
     content = hashlib.sha256(text.encode()).hexdigest()
@@ -65,21 +66,31 @@ def version(found: FeedProfile) -> Version:
         profile=found.model_dump(mode="json"),
         schema_version=1,
         profile_parameters="p",
-        fetched_at=NOW,
+        fetched_at=fetched_at,
     )
 
 
-def fetch(store: Store, day: str, found: FeedProfile, feed: Feed = FEED) -> str:
-    """Bring a file with these counts as a candidate; returns its content."""
-    brought = version(found)
-    update_manifest(store, feed, day, lambda manifest: manifest.with_candidate(brought))
+def held(found: FeedProfile) -> HeldVersion | None:
+    """The version with this profile as a day's document names it."""
+    return HeldVersion.of(version(found))
+
+
+def bring(store: Store, day: str, brought: Version, feed: Feed = FEED) -> str:
+    """Add the version to the feed's manifest as a fetch does; returns its content."""
+    accepted = contents(store, day, feed)[0]
+    update_manifest(store, feed, day, lambda manifest: manifest.with_version(brought, accepted))
     return brought.content
+
+
+def fetch(store: Store, day: str, found: FeedProfile, feed: Feed = FEED) -> str:
+    """Bring a file with these counts; returns its content."""
+    return bring(store, day, version(found), feed)
 
 
 def compare(store: Store, day: str, feed: Feed = FEED, **found: Any) -> None:
     """Record that newer versions change nothing of the older ones, or ``found``: no file lies behind them."""
     versions = load_manifest(store, feed, day).versions
-    compared = tuple(
+    compared = [
         Restatement(
             **{
                 "before": old.content,
@@ -90,8 +101,8 @@ def compare(store: Store, day: str, feed: Feed = FEED, **found: Any) -> None:
             }
         )
         for old, new in itertools.combinations(versions, 2)
-    )
-    save_restatements(store, feed, RestatementRecord(feed=str(feed), day=day, compared=compared))
+    ]
+    keep_comparisons(store, feed, day, compared)
 
 
 def absent(store: Store, day: str, feed: Feed = FEED) -> None:
@@ -101,20 +112,31 @@ def absent(store: Store, day: str, feed: Feed = FEED) -> None:
     )
 
 
+def settled_feed(store: Store, day: str, feed: Feed = FEED) -> SettledFeed:
+    """The feed in the day's document."""
+    settled = load_settled(store, day)
+    found = settled.feed(feed) if settled else None
+    assert found is not None
+    return found
+
+
 def contents(store: Store, day: str, feed: Feed = FEED) -> tuple[str | None, str | None]:
-    """Content of the accepted version and of the candidate."""
-    manifest: FeedManifest = load_manifest(store, feed, day)
+    """Content of the accepted version and of the candidate, by the day's document."""
+    settled = load_settled(store, day)
+    found = settled.feed(feed) if settled else None
+    if found is None:
+        return None, None
     return (
-        manifest.accepted.content if manifest.accepted else None,
-        manifest.candidate.content if manifest.candidate else None,
+        found.accepted.content if found.accepted else None,
+        found.candidate.content if found.candidate else None,
     )
 
 
 def everything(store: Store, days: Iterable[str], feed: Feed = FEED) -> dict[str, bytes]:
-    """Bytes of every manifest and verdict of the days."""
+    """Bytes of every manifest and of every settled document of the days."""
     found = {
         path: store.read(path)
         for day in days
-        for path in (paths.ticks_manifest(feed, day), paths.verdict(feed, day))
+        for path in (paths.ticks_manifest(feed, day), paths.settled_day(day))
     }
     return {path: stored.data for path, stored in found.items() if stored is not None}

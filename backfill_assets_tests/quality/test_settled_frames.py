@@ -1,4 +1,4 @@
-"""A judged day as rows of the quality table, as a frame for pandera, and as the result of an asset check."""
+"""A settled day as rows of the quality table and as a frame for pandera; findings as asset checks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import pandera.polars as pa
 import polars as pl
 import pytest
 
-from backfill_assets.feeds import Feed
+from backfill_assets.feeds import ExpectedFeed, Feed
+from backfill_assets.lake import documents, paths
 from backfill_assets.lake.local import LocalStore
+from backfill_assets.lake.manifests import DayRecord, expected_symbols
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.day import judge
-from backfill_assets.quality.pandera_checks import failure_cases, frame_check
+from backfill_assets.quality.findings import KEPT_CASES, Finding, failure_cases, look_at, together
+from backfill_assets.quality.pandera_checks import finding_check
 from backfill_assets.quality.schemas import QUALITY_COLUMNS, QUALITY_SCHEMA, quality_rows
+from backfill_assets.quality.settle import settle
+from backfill_assets.quality.settled import Day, load_day
 from backfill_assets.quality.verdict_schema import verdict_frame, verdict_schema
 from backfill_assets.settings import ThresholdSettings
-from backfill_assets_tests.quality.judged_lake import absent, expect, fetch, ids
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
     FEED,
@@ -30,6 +33,7 @@ from backfill_assets_tests.quality.quality_samples import (
     symbol,
     without_ids,
 )
+from backfill_assets_tests.quality.settled_lake import NOW, absent, expect, fetch, ids
 
 ETH, XRP = Feed("binance", "trades", "ETHUSDT"), Feed("binance", "trades", "XRPUSDT")
 GOOD = {
@@ -57,6 +61,14 @@ def frame(*rows: dict[str, Any]) -> pl.DataFrame:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return LocalStore(tmp_path / "lake")
+
+
+def settled(store: Store, thresholds: ThresholdSettings = THRESHOLDS) -> Day:
+    """The day after its run."""
+    settle(store, DAY, thresholds)
+    found = load_day(store, DAY)
+    assert found is not None
+    return found
 
 
 #: Columns that only publishing knows.
@@ -106,11 +118,11 @@ class TestVerdictSchema:
         assert failure_cases(verdict_schema("quality"), frame({}, {}))
         assert not failure_cases(verdict_schema("quality"), frame({}, {"feed": "other"}))
 
-    def test_a_judged_day_becomes_a_row_per_feed(self, store: Store) -> None:
+    def test_a_settled_day_becomes_a_row_per_feed(self, store: Store) -> None:
         expect(store, DAY, FEED, ETH)
         fetch(store, DAY, ids(DAY, 1, 9000))
         fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **holes((10, 30))), ETH)
-        found = verdict_frame(judge(store, DAY, THRESHOLDS))
+        found = verdict_frame(settled(store))
         assert found["feed"].to_list() == [str(FEED), str(ETH)]
         assert found["outcome"].to_list() == ["publish", "quarantine"]
         assert found["reasons"].to_list() == ["", "21 ids are missing (at most 10 are excused)"]
@@ -118,30 +130,50 @@ class TestVerdictSchema:
         assert indices == {1}
 
     def test_a_day_without_feeds_is_a_frame_without_rows(self, store: Store) -> None:
-        found = verdict_frame(judge(store, DAY, THRESHOLDS))
+        no_feeds = DayRecord(day=DAY, expected=(), recorded_at=NOW)
+        documents.update(store, paths.day_record(DAY), DayRecord, lambda _: no_feeds)
+        found = verdict_frame(settled(store))
         assert (found.height, found.columns) == (0, list(GOOD))
         assert not failure_cases(verdict_schema("completeness"), found)
 
 
-class TestFrameCheck:
+def looked_at(frame: pl.DataFrame) -> Finding:
+    """What the schema of the tests finds in the frame, as it is read back from a document."""
+    found = look_at(TestFindings.SCHEMA, frame, ("name",))
+    return Finding.model_validate_json(documents.encode(found))
+
+
+class TestFindings:
     KEY = dg.AssetKey("ticks")
     SCHEMA = pa.DataFrameSchema({"n": pa.Column(pl.Int64, pa.Check.ge(0, error="not_negative"))})
 
     def test_a_frame_that_holds_passes_and_counts_its_rows(self) -> None:
-        result = frame_check(self.KEY, "schema", self.SCHEMA, pl.DataFrame({"n": [0, 1]}))
+        result = finding_check(self.KEY, "schema", looked_at(pl.DataFrame({"n": [0, 1]})))
         assert (result.passed, result.description) == (True, "2 rows hold")
         assert result.metadata["rows"].value == 2
         assert result.metadata["failures"].value == 0
         assert "failure_cases" not in result.metadata
 
     def test_a_frame_that_breaks_fails_with_its_cases(self) -> None:
-        result = frame_check(self.KEY, "schema", self.SCHEMA, pl.DataFrame({"n": [0, -1, 5, -2]}))
+        result = finding_check(self.KEY, "schema", looked_at(pl.DataFrame({"n": [0, -1, 5, -2]})))
         assert not result.passed
         assert result.severity == dg.AssetCheckSeverity.ERROR
         assert result.description == "2 failing cases; first: not_negative on n"
         table = result.metadata["failure_cases"]
         assert isinstance(table, dg.TableMetadataValue)
         assert [(r.data["failure_case"], r.data["index"]) for r in table.records] == [("-1", 1), ("-2", 3)]
+
+    def test_a_case_names_its_row_by_the_key(self) -> None:
+        found = looked_at(pl.DataFrame({"name": ["a", "b"], "n": [0, -1]}))
+        assert found.summary == "1 failing cases; first: not_negative on n at b"
+
+    def test_the_first_cases_are_kept_and_all_are_counted(self) -> None:
+        count = KEPT_CASES + 10
+        found = looked_at(pl.DataFrame({"n": [-1] * count}))
+        assert (found.rows, found.failures, len(found.cases)) == (count, count, KEPT_CASES)
+        both = together([found, looked_at(pl.DataFrame({"n": [0, -1]}))])
+        assert (both.rows, both.failures, len(both.cases)) == (count + 2, count + 1, KEPT_CASES)
+        assert together([]) == Finding(rows=0)
 
     @pytest.mark.parametrize(
         "broken", [pl.DataFrame({"m": [1]}), pl.DataFrame({"n": [1.5]}), pl.DataFrame({"n": [None, 1]})]
@@ -155,7 +187,7 @@ class TestFrameCheck:
         assert {case["column"] for case in cases} == {"a", "b"}
 
     def test_a_frame_without_rows_holds(self) -> None:
-        result = frame_check(self.KEY, "schema", self.SCHEMA, pl.DataFrame(schema={"n": pl.Int64}))
+        result = finding_check(self.KEY, "schema", looked_at(pl.DataFrame(schema={"n": pl.Int64})))
         assert (result.passed, result.description) == (True, "0 rows hold")
 
 
@@ -165,13 +197,13 @@ class TestQualityRows:
         fetch(store, DAY, ids(DAY, 1, 9000))
         fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **holes((10, 30))), ETH)
         absent(store, DAY, XRP)
-        judged = judge(store, DAY, THRESHOLDS)
-        table = quality_rows(judged)
+        day = settled(store)
+        table = quality_rows(day)
         assert table.schema.equals(QUALITY_SCHEMA)
         assert table.column_names == [column.name for column in QUALITY_COLUMNS]
         published, quarantined, missing = table.to_pylist()
-        assert judged.scores.state == "held"
-        assert judged.scores.accepted_share == pytest.approx(1 / 3)
+        assert day.scores.state == "held"
+        assert day.scores.accepted_share == pytest.approx(1 / 3)
         assert {
             "date": date(2024, 1, 2),
             "exchange": "binance",
@@ -206,15 +238,14 @@ class TestQualityRows:
     ) -> None:
         expect(store, DAY, FEED, ETH)
         fetch(store, DAY, ids(DAY, 1, 9000))
-        judged = judge(store, DAY, ThresholdSettings(hold_below=hold_below))
-        rows = quality_rows(judged).to_pylist()
+        rows = quality_rows(settled(store, ThresholdSettings(hold_below=hold_below))).to_pylist()
         assert [row["published"] for row in rows] == [published, False]
         assert {row["day_state"] for row in rows} == {"degraded" if published else "held"}
 
     def test_what_has_no_evidence_stays_null(self, store: Store) -> None:
         expect(store, DAY, FEED)
         fetch(store, DAY, empty_profile())
-        row = quality_rows(judge(store, DAY, THRESHOLDS)).to_pylist()[0]
+        row = quality_rows(settled(store)).to_pylist()[0]
         nulls = {name for name, value in row.items() if value is None}
         assert nulls == {
             "approval_reason",
@@ -236,15 +267,10 @@ class TestQualityRows:
     def test_warnings_are_told_beside_a_published_feed(self, store: Store) -> None:
         expect(store, DAY, FEED)
         fetch(store, DAY, profile(without_ids(), clock_offset_p99_us=1_300_000))
-        row = quality_rows(judge(store, DAY, THRESHOLDS)).to_pylist()[0]
+        row = quality_rows(settled(store)).to_pylist()[0]
         assert row["warnings"].startswith("capture clock 1.30 s behind the exchange; uncalibrated: ")
 
     def test_a_grouped_file_goes_by_the_name_of_its_group(self, store: Store) -> None:
-        from backfill_assets.feeds import ExpectedFeed
-        from backfill_assets.lake import documents, paths
-        from backfill_assets.lake.manifests import DayRecord, expected_symbols
-        from backfill_assets_tests.quality.judged_lake import NOW
-
         group = Feed("binance", "trades", "SPOT")
         symbols = (("BTCUSDT", "BTC-USDT"), ("ETHUSDT", "ETH-USDT"))
         record = DayRecord(
@@ -253,9 +279,11 @@ class TestQualityRows:
         documents.update(store, paths.day_record(DAY), DayRecord, lambda _: record)
         two = [symbol(1, 900, dataset_symbol=name) for name, _ in symbols]
         fetch(store, DAY, profile(*two), group)
-        row = quality_rows(judge(store, DAY, THRESHOLDS)).to_pylist()[0]
+        row = quality_rows(settled(store)).to_pylist()[0]
         assert (row["symbol"], row["dataset_symbol"], row["rows"]) == ("SPOT", "SPOT", 1800)
 
-    def test_a_day_that_was_never_run_has_no_rows(self, store: Store) -> None:
-        table = quality_rows(judge(store, DAY, THRESHOLDS))
+    def test_a_day_without_feeds_has_no_rows(self, store: Store) -> None:
+        no_feeds = DayRecord(day=DAY, expected=(), recorded_at=NOW)
+        documents.update(store, paths.day_record(DAY), DayRecord, lambda _: no_feeds)
+        table = quality_rows(settled(store))
         assert (table.num_rows, table.schema) == (0, QUALITY_SCHEMA)

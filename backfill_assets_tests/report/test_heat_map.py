@@ -8,9 +8,9 @@ from itertools import pairwise
 import pytest
 
 from backfill_assets.quality.coverage import MINUTES
+from backfill_assets.report.heat_map import TEXT_RUNS, heat_map, text
 from backfill_assets.report.minutes import MISSING, Minutes, uniform
 from backfill_assets.report.page import day_page
-from backfill_assets.report.strip import TEXT_RUNS, strip, text
 from backfill_assets_tests.report.report_samples import day_of, feed_report
 
 MEGABYTE = 1_000_000
@@ -33,7 +33,7 @@ def drawn(paths: dict[str, str]) -> list[tuple[int, int, str]]:
 
 @pytest.mark.parametrize("states", ["t" * 1440, "te" * 720, "m" * 7 + "tup" * 477 + "gg", "tt" * 719 + "mm"])
 def test_the_paths_draw_every_minute_once_in_its_state(states) -> None:
-    row = strip(feed_report(0, minutes=Minutes(states, COUNTS)))
+    row = heat_map(feed_report(0, minutes=Minutes(states, COUNTS)))
     assert row is not None
     runs = drawn(row["paths"])
     assert "".join(kind[0] * (after - first) for first, after, kind in runs) == states
@@ -43,7 +43,7 @@ def test_the_paths_draw_every_minute_once_in_its_state(states) -> None:
 def test_a_feed_that_waits_is_drawn_in_two_and_told_in_both() -> None:
     waiting = Minutes("t" * 600 + "m" * 60 + "t" * 780, COUNTS)
     feed = feed_report(0, minutes=uniform(MISSING), waiting=waiting, marks=waiting.marks())
-    row = strip(feed)
+    row = heat_map(feed)
     assert row is not None
     assert drawn(row["paths"]) == [(0, 1440, "m")]
     assert (600, 660, "m") in drawn(row["waiting"])
@@ -69,7 +69,7 @@ def test_words_are_bounded_and_say_what_they_leave_out() -> None:
 
 def test_what_is_not_counted_by_minute_is_told_so() -> None:
     feed = feed_report(0, minutes=None)
-    assert strip(feed) is None
+    assert heat_map(feed) is None
     assert text(feed) == [("the whole day", "not counted by minute")]
 
 

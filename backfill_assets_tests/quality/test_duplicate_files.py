@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from backfill_assets.feeds import Feed
-from backfill_assets.quality.day import judge_with_neighbours
+from backfill_assets.quality.settle import settle
 from backfill_assets.quality.verdict import Verdict
 from backfill_assets.tardis.columns import csv_header
 from backfill_assets_tests.quality import damaged_days as dd
@@ -31,8 +31,8 @@ def other_of(sample: Sample) -> Sample:
 
 def verdicts(lake: FiledDays, sample: Sample, *days: str) -> list[Verdict]:
     for day in days:
-        judge_with_neighbours(lake.store, day, lake.settings.thresholds)
-    return [lake.judged(sample.feed, day).verdict for day in days]
+        settle(lake.store, day, lake.settings.thresholds)
+    return [lake.settled(sample.feed, day).verdict for day in days]
 
 
 @pytest.mark.parametrize("day_after", [False, True])
@@ -65,8 +65,7 @@ def test_another_symbol_s_bytes_are_blamed_where_the_rows_are_of_another_symbol(
         lake.bring_rows(found, DAY, rows)
         if day_after:
             lake.bring_rows(found, AFTER, dd.good_rows(found, AFTER))
-    judge_with_neighbours(lake.store, DAY, lake.settings.thresholds)
-    wrong, right = (lake.judged(s.feed, DAY).verdict for s in (sample, rightful))
+    wrong, right = (lake.settled(s.feed, DAY).verdict for s in (sample, rightful))
     assert (right.outcome, right.reasons) == ("publish", ())
     assert wrong.outcome == "quarantine"
     assert wrong.reasons[0] == f"the same file as {rightful.feed} of {DAY}"
@@ -79,31 +78,31 @@ def grouped(lake: FiledDays, name: str, day: str) -> Feed:
     return feed
 
 
-def test_where_nothing_tells_the_places_apart_both_are_blamed_and_every_twin_is_named(
+def test_where_nothing_tells_the_places_apart_both_are_blamed_and_every_duplicate_is_named(
     lake: FiledDays,
 ) -> None:
     feeds = [grouped(lake, name, DAY) for name in ("SPOT", "FUTURES", "PERPETUALS")]
-    found = [lake.judged(feed, DAY).verdict for feed in feeds]
+    found = [lake.settled(feed, DAY).verdict for feed in feeds]
     assert [v.outcome for v in found] == ["quarantine"] * 3
     assert found[0].reasons == (
         f"the same file as binance/trades/FUTURES of {DAY} and binance/trades/PERPETUALS of {DAY}",
     )
 
 
-def test_files_that_differ_in_one_row_are_no_twins(lake: FiledDays) -> None:
+def test_files_that_differ_in_one_row_are_no_duplicates(lake: FiledDays) -> None:
     feed = grouped(lake, "SPOT", DAY)
     almost = raw_file(dd.good_rows(BTC, DAY)[:-1])
     lake.bring(Feed("binance", "trades", "FUTURES"), DAY, almost, {BTC.symbol: BTC.canonical}, BTC.grids)
-    assert lake.judged(feed, DAY).verdict.context.twins == {}
+    assert lake.settled(feed, DAY).verdict.context.duplicates == {}
 
 
-def test_files_without_rows_are_no_twins(lake: FiledDays) -> None:
+def test_files_without_rows_are_no_duplicates(lake: FiledDays) -> None:
     empty = gzip.compress(f"{csv_header('trades')}\n".encode(), 1, mtime=0)
     for sample in (BTC, SOL):
         for day in (BEFORE, DAY, AFTER):
             lake.bring(sample.feed, day, empty, {sample.symbol: sample.canonical})
-    found = lake.judged(BTC.feed, DAY).verdict
-    assert (found.outcome, found.context.twins) == ("no_evidence", {})
+    found = lake.settled(BTC.feed, DAY).verdict
+    assert (found.outcome, found.context.duplicates) == ("no_evidence", {})
 
 
 def test_the_same_rows_in_other_bytes_are_the_same_file(lake: FiledDays) -> None:
@@ -114,20 +113,20 @@ def test_the_same_rows_in_other_bytes_are_the_same_file(lake: FiledDays) -> None
     feeds = [Feed("binance", "trades", name) for name in ("SPOT", "FUTURES")]
     for feed, raw in zip(feeds, packed, strict=True):
         lake.bring(feed, DAY, raw, names, BTC.grids)
-    assert [lake.judged(feed, DAY).verdict.outcome for feed in feeds] == ["quarantine"] * 2
+    assert [lake.settled(feed, DAY).verdict.outcome for feed in feeds] == ["quarantine"] * 2
 
 
-def test_a_pending_version_of_a_neighbour_is_a_twin_too(lake: FiledDays) -> None:
+def test_a_pending_version_of_a_neighbour_is_a_duplicate_too(lake: FiledDays) -> None:
     lake.bring_rows(BTC, BEFORE, dd.good_rows(BTC, BEFORE))
     lake.bring_rows(BTC, DAY, dd.good_rows(BTC, DAY))
     verdicts(lake, BTC, BEFORE, DAY)
     lake.bring_rows(BTC, DAY, dd.good_rows(BTC, BEFORE))
-    before, day = (lake.judged(BTC.feed, d) for d in (BEFORE, DAY))
+    before, day = (lake.settled(BTC.feed, d) for d in (BEFORE, DAY))
     assert before.verdict.outcome == "publish"
     # The accepted version goes on to count; the wrong file stays pending.
-    assert (day.accepted is not None, day.manifest.candidate is not None) == (True, True)
-    assert day.manifest.candidate is not None
-    assert day.verdict.context.twins == {day.manifest.candidate.content: (f"{BTC.feed} of {BEFORE}",)}
+    assert day.accepted is not None
+    assert day.candidate is not None
+    assert day.verdict.context.duplicates == {day.candidate.content: (f"{BTC.feed} of {BEFORE}",)}
     assert day.verdict.reasons == ()
 
 
@@ -136,8 +135,8 @@ def test_who_is_blamed_does_not_depend_on_who_came_first(order: tuple[str, str],
     rows = dd.good_rows(BTC, BEFORE)
     for day in order:
         lake.bring_rows(BTC, day, rows)
-        judge_with_neighbours(lake.store, day, lake.settings.thresholds)
-    assert [lake.judged(BTC.feed, day).verdict.outcome for day in (BEFORE, DAY)] == ["publish", "quarantine"]
+        settle(lake.store, day, lake.settings.thresholds)
+    assert [lake.settled(BTC.feed, day).verdict.outcome for day in (BEFORE, DAY)] == ["publish", "quarantine"]
 
 
 def test_a_wrong_file_is_forgotten_once_the_right_one_is_here(lake: FiledDays) -> None:
@@ -146,5 +145,5 @@ def test_a_wrong_file_is_forgotten_once_the_right_one_is_here(lake: FiledDays) -
     assert [v.outcome for v in verdicts(lake, BTC, BEFORE, DAY)] == ["publish", "quarantine"]
     lake.bring_rows(BTC, DAY, dd.good_rows(BTC, DAY))
     before, day = verdicts(lake, BTC, BEFORE, DAY)
-    assert (day.outcome, day.reasons, before.context.twins) == ("publish", (), {})
-    assert day.content not in day.context.twins
+    assert (day.outcome, day.reasons, before.context.duplicates) == ("publish", (), {})
+    assert day.content not in day.context.duplicates

@@ -1,4 +1,4 @@
-"""Verdicts in a real lake: they decide which versions count, and in any order they come to the same."""
+"""Settled days in a real lake: which versions count, and that any order of runs comes to the same."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from backfill_assets.columns import arrow_schema
 from backfill_assets.days import shift, start_us
+from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
 from backfill_assets.lake import documents, paths
@@ -22,19 +23,10 @@ from backfill_assets.lake.listing import store_instruments
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.manifests import DayRecord
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.day import FeedVerdicts, JudgedDay, judge, judge_with_neighbours
 from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.settle import settle
+from backfill_assets.quality.settled import Day, SettledDay, load_day, load_settled
 from backfill_assets.settings import ThresholdSettings
-from backfill_assets_tests.quality.judged_lake import (
-    NOW,
-    absent,
-    compare,
-    contents,
-    everything,
-    expect,
-    fetch,
-    ids,
-)
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
     FEED,
@@ -43,6 +35,17 @@ from backfill_assets_tests.quality.quality_samples import (
     empty_profile,
     holes,
     quotes,
+)
+from backfill_assets_tests.quality.settled_lake import (
+    NOW,
+    absent,
+    compare,
+    contents,
+    everything,
+    expect,
+    fetch,
+    ids,
+    settled_feed,
 )
 
 BEFORE, AFTER = shift(DAY, -1), shift(DAY, 1)
@@ -55,59 +58,60 @@ def store(tmp_path: Path) -> Store:
     return LocalStore(tmp_path / "lake")
 
 
-def run(store: Store, day: str, found: FeedProfile, **thresholds: Any) -> JudgedDay:
+def run(store: Store, day: str, found: FeedProfile, **thresholds: Any) -> SettledDay:
     """What a run of the day does after fetching its one feed."""
     expect(store, day)
     fetch(store, day, found)
     compare(store, day)
-    return judge_with_neighbours(store, day, ThresholdSettings(**thresholds))
+    return settle(store, day, ThresholdSettings(**thresholds))
 
 
-def stored(store: Store, day: str, feed: Feed = FEED) -> FeedVerdicts:
-    found, _ = documents.load(store, paths.verdict(feed, day), FeedVerdicts)
+def loaded(store: Store, day: str = DAY) -> Day:
+    """The day as readers see it."""
+    found = load_day(store, day)
     assert found is not None
     return found
 
 
 def test_a_good_candidate_becomes_accepted_with_its_verdict_beside_it(store: Store) -> None:
-    judged = run(store, DAY, ids(DAY, 1, 9000))
-    content = judged.feeds[0].verdict.content
+    settled = run(store, DAY, ids(DAY, 1, 9000))
+    feed, found = settled.feeds[0], loaded(store)
+    content = feed.verdict.content
     assert contents(store, DAY) == (content, None)
-    assert judged.scores.state == "published"
-    assert [f.content for _, f in judged.accepted_feeds("trades")] == [content]
-    assert judged.accepted_feeds("quotes") == []
-    verdicts = stored(store, DAY)
-    assert (verdicts.accepted, verdicts.candidate) == (judged.feeds[0].verdict, None)
+    assert found.scores.state == "published"
+    assert [version.content for _, version in found.accepted_feeds("trades")] == [content]
+    assert found.accepted_feeds("quotes") == []
+    assert (feed.accepted_verdict, feed.candidate_verdict) == (feed.verdict, None)
+    assert load_settled(store, DAY) == settled
 
 
 def test_a_bad_candidate_stays_one_and_the_day_says_why(store: Store) -> None:
-    judged = run(store, DAY, ids(DAY, 1, 9000, **holes((100, 110))))
-    content = judged.feeds[0].verdict.content
-    assert contents(store, DAY) == (None, content)
-    assert (judged.scores.state, judged.accepted_feeds("trades")) == ("held", [])
-    assert judged.feeds[0].verdict.reasons == ("11 ids are missing (at most 10 are excused)",)
-    assert stored(store, DAY) == FeedVerdicts(candidate=judged.feeds[0].verdict)
+    feed = run(store, DAY, ids(DAY, 1, 9000, **holes((100, 110)))).feeds[0]
+    found = loaded(store)
+    assert contents(store, DAY) == (None, feed.verdict.content)
+    assert (found.scores.state, found.accepted_feeds("trades")) == ("held", [])
+    assert feed.verdict.reasons == ("11 ids are missing (at most 10 are excused)",)
+    assert (feed.accepted_verdict, feed.candidate_verdict) == (None, feed.verdict)
 
 
-def test_judging_again_changes_no_byte(store: Store) -> None:
+def test_settling_again_changes_no_byte(store: Store) -> None:
     run(store, DAY, ids(DAY, 1, 9000))
     before = everything(store, [DAY])
-    assert judge(store, DAY, THRESHOLDS) == judge(store, DAY, THRESHOLDS)
+    assert settle(store, DAY, THRESHOLDS) == settle(store, DAY, THRESHOLDS)
     assert everything(store, [DAY]) == before
 
 
 def test_a_bad_refresh_waits_beside_the_good_data_that_still_counts(store: Store) -> None:
     good = run(store, DAY, ids(DAY, 1, 9000)).feeds[0].verdict
-    judged = run(store, DAY, ids(DAY, 1, 9000, **holes((100, 110))))
+    feed = run(store, DAY, ids(DAY, 1, 9000, **holes((100, 110)))).feeds[0]
     accepted, candidate = contents(store, DAY)
     assert accepted == good.content
     assert candidate not in (None, accepted)
-    assert judged.feeds[0].verdict == good
-    assert judged.scores.state == "published"
-    verdicts = stored(store, DAY)
-    assert verdicts.accepted == good
-    assert verdicts.candidate is not None
-    assert verdicts.candidate.outcome == "quarantine"
+    assert feed.verdict == good
+    assert loaded(store).scores.state == "published"
+    assert feed.accepted_verdict == good
+    assert feed.candidate_verdict is not None
+    assert feed.candidate_verdict.outcome == "quarantine"
 
 
 def test_a_good_refresh_takes_the_place_of_the_old_data(store: Store) -> None:
@@ -125,7 +129,7 @@ def test_a_neighbour_that_shows_a_loss_takes_the_day_back(store: Store) -> None:
     accepted, candidate = contents(store, DAY)
     assert accepted is None
     assert candidate is not None
-    assert stored(store, DAY).accepted is None
+    assert settled_feed(store, DAY).accepted_verdict is None
     assert contents(store, BEFORE)[0] is not None
 
 
@@ -133,7 +137,7 @@ def test_a_loss_just_within_the_limit_leaves_the_day_where_it_is(store: Store) -
     run(store, DAY, ids(DAY, 1011, 10_000, head_us=HOUR))
     run(store, BEFORE, ids(BEFORE, 1, 1000))
     assert contents(store, DAY)[0] is not None
-    found = stored(store, DAY).accepted
+    found = settled_feed(store, DAY).accepted_verdict
     assert found is not None
     assert (found.completeness_state, found.missing_ids) == ("degraded", 10)
 
@@ -144,34 +148,34 @@ def test_the_day_comes_back_when_the_neighbour_brings_what_was_lost(store: Store
     assert contents(store, DAY)[0] is None
     run(store, BEFORE, ids(BEFORE, 1, 1011))
     assert contents(store, DAY)[0] is not None
-    assert judge(store, DAY, THRESHOLDS).feeds[0].verdict.completeness_state == "head_proven"
+    assert settled_feed(store, DAY).verdict.completeness_state == "head_proven"
 
 
 def test_neighbours_that_arrive_later_complete_the_proof(store: Store) -> None:
     run(store, DAY, ids(DAY, 1001, 2000))
-    states = [stored(store, DAY).accepted.completeness_state]  # type: ignore[union-attr]
+    states = [settled_feed(store, DAY).verdict.completeness_state]
     run(store, BEFORE, ids(BEFORE, 1, 1000))
-    states.append(stored(store, DAY).accepted.completeness_state)  # type: ignore[union-attr]
+    states.append(settled_feed(store, DAY).verdict.completeness_state)
     run(store, AFTER, ids(AFTER, 2001, 3000))
-    states.append(stored(store, DAY).accepted.completeness_state)  # type: ignore[union-attr]
+    states.append(settled_feed(store, DAY).verdict.completeness_state)
     assert states == ["inner_proven", "head_proven", "proven"]
 
 
 def test_only_accepted_neighbours_bear_witness(store: Store) -> None:
     run(store, BEFORE, ids(BEFORE, 1, 1000, **holes((500, 520))))
-    judged = run(store, DAY, ids(DAY, 1012, 10_000, head_us=HOUR))
-    assert judged.feeds[0].verdict.context.previous == {}
+    settled = run(store, DAY, ids(DAY, 1012, 10_000, head_us=HOUR))
+    assert settled.feeds[0].verdict.context.previous == {}
     assert contents(store, DAY)[0] is not None
 
 
 def test_an_empty_day_is_accepted_when_the_ids_around_it_join_and_taken_back_when_not(store: Store) -> None:
     run(store, DAY, empty_profile())
-    assert judge(store, DAY, THRESHOLDS).feeds[0].verdict.outcome == "no_evidence"
+    assert settled_feed(store, DAY).verdict.outcome == "no_evidence"
     run(store, BEFORE, ids(BEFORE, 1, 1000))
     assert contents(store, DAY)[0] is None
     run(store, AFTER, ids(AFTER, 1001, 2000))
     assert contents(store, DAY)[0] is not None
-    assert judge(store, DAY, THRESHOLDS).scores.completeness == 1.0
+    assert loaded(store).scores.completeness == 1.0
     run(store, AFTER, ids(AFTER, 1002, 2000))
     assert contents(store, DAY)[0] is None
 
@@ -212,7 +216,7 @@ def chains(draw: st.DrawFn) -> list[FeedProfile]:
 @example(chain=[ids(BEFORE, 1, 1000), ids(DAY, 1012, 10_000, head_us=HOUR), ids(AFTER, 9_001, 20_000)])
 @example(chain=[ids(BEFORE, 1, 1000), empty_profile(), ids(AFTER, 1001, 2000)])
 @given(chain=chains())
-def test_days_judged_in_any_order_end_the_same(chain: list[FeedProfile]) -> None:
+def test_days_run_in_any_order_end_the_same(chain: list[FeedProfile]) -> None:
     days = (BEFORE, DAY, AFTER)
     ends = []
     for order in itertools.permutations(days):
@@ -229,32 +233,35 @@ def test_one_bad_feed_neither_hides_nor_blocks_another(store: Store) -> None:
     expect(store, DAY, FEED, ETH)
     fetch(store, DAY, ids(DAY, 1, 9000))
     fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **holes((100, 300))), ETH)
-    judged = judge(store, DAY, THRESHOLDS)
-    assert [(f.feed, f.verdict.outcome) for f in judged.feeds] == [(FEED, "publish"), (ETH, "quarantine")]
-    assert (judged.scores.state, judged.scores.accepted_share) == ("degraded", 0.5)
-    assert [f.feed for f, _ in judged.accepted_feeds("trades")] == [FEED]
+    settle(store, DAY, THRESHOLDS)
+    found = loaded(store)
+    assert [(f.feed, f.verdict.outcome) for f in found.feeds] == [(FEED, "publish"), (ETH, "quarantine")]
+    assert (found.scores.state, found.scores.accepted_share) == ("degraded", 0.5)
+    assert [f.feed for f, _ in found.accepted_feeds("trades")] == [FEED]
 
 
 def test_feeds_that_are_not_there_say_why(store: Store) -> None:
     expect(store, DAY, FEED, ETH)
     absent(store, DAY, ETH)
-    judged = judge(store, DAY, THRESHOLDS)
-    assert [(f.verdict.outcome, f.verdict.reasons) for f in judged.feeds] == [
+    settle(store, DAY, THRESHOLDS)
+    found = loaded(store)
+    assert [(f.verdict.outcome, f.verdict.reasons) for f in found.feeds] == [
         ("missing", ("not fetched yet",)),
         ("missing", ("no such data set",)),
     ]
-    assert judged.scores.state == "held"
+    assert found.scores.state == "held"
 
 
-def test_a_day_that_was_never_run_is_missing_and_leaves_no_trace(store: Store, tmp_path: Path) -> None:
-    judged = judge(store, DAY, THRESHOLDS)
-    assert (judged.record, judged.feeds, judged.scores.state, judged.sealed) == (None, (), "missing", False)
-    assert not (tmp_path / "lake" / "verdicts").exists()
+def test_a_day_without_a_record_is_not_settled_and_leaves_no_trace(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(PermanentFailure, match="nothing is recorded of 2024-01-02: materialize its instrum"):
+        settle(store, DAY, THRESHOLDS)
+    assert (load_settled(store, DAY), load_day(store, DAY)) == (None, None)
+    assert not (tmp_path / "lake" / "settled").exists()
 
 
 class TestSealed:
     def sealed(self, store: Store) -> bool:
-        return judge(store, DAY, THRESHOLDS).sealed
+        return loaded(store).is_sealed
 
     def test_a_day_is_sealed_when_both_neighbours_are_accepted(self, store: Store) -> None:
         run(store, DAY, ids(DAY, 1001, 2000))
@@ -274,6 +281,7 @@ class TestSealed:
         elif state == "empty and proven":
             run(store, AFTER, empty_profile())
             run(store, shift(AFTER, 1), ids(shift(AFTER, 1), 2001, 3000))
+        settle(store, AFTER, THRESHOLDS)
         assert self.sealed(store)
 
     @pytest.mark.parametrize("state", ["not fetched", "quarantined", "no record", "not exported yet"])
@@ -282,11 +290,13 @@ class TestSealed:
         run(store, DAY, ids(DAY, 1001, 2000))
         if state == "not fetched":
             expect(store, AFTER)
+            settle(store, AFTER, THRESHOLDS)
         elif state == "quarantined":
             run(store, AFTER, ids(AFTER, 2001, 3000, **holes((2100, 2200))))
         elif state == "not exported yet":
             waiting = DayRecord(day=AFTER, expected=(), awaiting_export=("binance",), recorded_at=NOW)
             documents.update(store, paths.day_record(AFTER), DayRecord, lambda _: waiting)
+            settle(store, AFTER, THRESHOLDS)
         assert not self.sealed(store)
 
 
@@ -309,7 +319,7 @@ class TestWindow:
         store_instruments(store, "binance", DAY, pa.Table.from_pylist(rows, schema=schema), "instruments")
 
     def window_hours(self, store: Store) -> tuple[float, float]:
-        context = judge(store, DAY, THRESHOLDS).feeds[0].verdict.context
+        context = settle(store, DAY, THRESHOLDS).feeds[0].verdict.context
         return tuple(  # type: ignore[return-value]
             (edge - start_us(DAY)) / HOUR for edge in (context.window_start_us, context.window_end_us)
         )
@@ -337,9 +347,9 @@ class TestWindow:
     def test_a_feed_listed_at_noon_is_not_blamed_for_the_morning(self, store: Store) -> None:
         expect(store, DAY, FEED)
         fetch(store, DAY, ids(DAY, 1, 900_000, head_us=12 * HOUR + SECOND))
-        assert judge(store, DAY, THRESHOLDS).scores.completeness == pytest.approx(0.5, abs=1e-3)
+        assert settle(store, DAY, THRESHOLDS).scores.completeness == pytest.approx(0.5, abs=1e-3)
         self.list_from(store, 12, None, "listing", "expiry")
-        assert judge(store, DAY, THRESHOLDS).scores.completeness == 1.0
+        assert settle(store, DAY, THRESHOLDS).scores.completeness == 1.0
 
     def test_without_instruments_the_whole_day_counts(self, store: Store) -> None:
         expect(store, DAY)
@@ -351,9 +361,10 @@ def test_quotes_beside_trades_are_judged_on_their_own(store: Store) -> None:
     expect(store, DAY, feed, FEED)
     fetch(store, DAY, quotes(), feed)
     fetch(store, DAY, ids(DAY, 1, 9000))
-    judged = judge(store, DAY, THRESHOLDS)
-    assert [f.verdict.completeness for f in judged.feeds] == [0.99, 1.0]
-    assert len(judged.accepted_feeds("quotes")) == len(judged.accepted_feeds("trades")) == 1
+    settle(store, DAY, THRESHOLDS)
+    found = loaded(store)
+    assert [f.verdict.completeness for f in found.feeds] == [0.99, 1.0]
+    assert len(found.accepted_feeds("quotes")) == len(found.accepted_feeds("trades")) == 1
 
 
 def test_thresholds_reach_the_verdict(store: Store) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from backfill_assets.quality.coverage import MINUTES
+from backfill_assets.report.actions import Action, actions_of
 from backfill_assets.report.minutes import MISSING, Minutes, uniform
-from backfill_assets.report.todo import Task, tasks_of
 from backfill_assets_tests.report.report_samples import DAY, feed_report, verdict
 
 GOOD = feed_report(0)
@@ -18,18 +18,18 @@ def left_out(index: int, outcome: str, *reasons: str, waiting: Minutes | None = 
     return replace(feed, verdict=verdict(feed.feed, outcome, reasons=reasons))
 
 
-def one(feed) -> Task:
-    [task] = tasks_of(DAY, [feed], [])
-    return task
+def one(feed) -> Action:
+    [action] = actions_of(DAY, [feed], [])
+    return action
 
 
 def test_nothing_is_to_be_done_about_a_good_day() -> None:
-    assert tasks_of(DAY, [GOOD, feed_report(1)], []) == ()
+    assert actions_of(DAY, [GOOD, feed_report(1)], []) == ()
 
 
-def test_missing_feeds_are_one_task_with_one_command() -> None:
-    found = tasks_of(DAY, [left_out(0, "missing", "404"), left_out(1, "missing", "404"), GOOD], [])
-    assert [(task.urgency, [f.index for f in task.findings]) for task in found] == [("bad", [0, 1])]
+def test_missing_feeds_are_one_action_with_one_command() -> None:
+    found = actions_of(DAY, [left_out(0, "missing", "404"), left_out(1, "missing", "404"), GOOD], [])
+    assert [(action.urgency, [f.index for f in action.findings]) for action in found] == [("bad", [0, 1])]
     assert found[0].findings[0].when == "the whole day"
     [command] = found[0].commands
     assert command.endswith(f"--partition {DAY}")
@@ -37,9 +37,9 @@ def test_missing_feeds_are_one_task_with_one_command() -> None:
 
 def test_a_quarantined_feed_is_told_with_reason_time_and_the_command_to_approve_it() -> None:
     waiting = Minutes("t" * 544 + "p" + "m" * 50 + "p" + "t" * 844, COUNTS)
-    task = one(left_out(0, "quarantine", "500 ids are missing", waiting=waiting))
-    assert (task.findings[0].what, task.findings[0].when) == ("500 ids are missing", "09:04–09:55")
-    assert task.commands == (
+    action = one(left_out(0, "quarantine", "500 ids are missing", waiting=waiting))
+    assert (action.findings[0].what, action.findings[0].when) == ("500 ids are missing", "09:04–09:55")
+    assert action.commands == (
         f'backfill-assets approve --date {DAY} --feed binance/trades/COIN00USDT --reason "…"',
     )
 
@@ -49,20 +49,20 @@ def test_a_feed_without_evidence_waits_and_is_not_an_alarm() -> None:
 
 
 def test_an_accepted_feed_with_a_newer_file_that_waits_asks_for_a_decision() -> None:
-    task = one(replace(GOOD, pending=True))
-    assert task.urgency == "warn"
-    assert "approve" in task.commands[0]
+    action = one(replace(GOOD, pending=True))
+    assert action.urgency == "warn"
+    assert "approve" in action.commands[0]
 
 
 def test_a_loss_in_an_accepted_feed_is_a_note_and_a_whole_one_none() -> None:
     thin = replace(GOOD, verdict=verdict(GOOD.feed, completeness=0.9899, completeness_state="estimated"))
     assert one(thin).urgency == "note"
     whole = replace(GOOD, verdict=verdict(GOOD.feed, completeness=0.99, completeness_state="estimated"))
-    assert tasks_of(DAY, [whole], []) == ()
+    assert actions_of(DAY, [whole], []) == ()
 
 
 def test_a_table_that_is_not_out_comes_before_notes() -> None:
     thin = replace(GOOD, verdict=verdict(GOOD.feed, completeness=0.9, completeness_state="degraded"))
-    found = tasks_of(DAY, [thin], [("candles", "quota exceeded")])
-    assert [task.urgency for task in found] == ["bad", "note"]
+    found = actions_of(DAY, [thin], [("candles", "quota exceeded")])
+    assert [action.urgency for action in found] == ["bad", "note"]
     assert (found[0].findings[0].title, found[0].findings[0].what) == ("candles", "quota exceeded")

@@ -1,4 +1,4 @@
-"""Live progress of a day's feeds: throttled, whole at the end, bounded, and naming what went wrong."""
+"""Progress of a day's feeds: throttled, whole at the end, bounded, and naming what went wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from backfill_assets.feeds import Feed
 from backfill_assets.ticks.fetch import FeedOutcome
-from backfill_assets.ticks.live import FEEDS_NAMED, LiveProgress
+from backfill_assets.ticks.fetch_progress import FEEDS_NAMED, FetchProgress
 
 
 class Watch:
@@ -18,7 +18,7 @@ class Watch:
     def __init__(self) -> None:
         self.now = 0.0
         self.written: list[dict[str, Any]] = []
-        self.live = LiveProgress(lambda text: self.written.append(json.loads(text)), lambda: self.now)
+        self.progress = FetchProgress(lambda text: self.written.append(json.loads(text)), lambda: self.now)
 
 
 @pytest.fixture
@@ -35,14 +35,14 @@ def outcome(number: int, state: str = "fetched") -> FeedOutcome:
 def test_the_first_and_the_last_feed_are_written_and_in_between_one_every_two_seconds(watch: Watch) -> None:
     for number in range(1, 21):
         watch.now = number * 0.5
-        watch.live(outcome(number), number, 20)
+        watch.progress(outcome(number), number, 20)
     assert [written["done"] for written in watch.written] == [1, 5, 9, 13, 17, 20]
 
 
 def test_what_is_written_stands_for_itself(watch: Watch) -> None:
-    watch.live(outcome(1), 1, 3)
-    watch.live(outcome(2, "failed"), 2, 3)
-    watch.live(outcome(3, "kept"), 3, 3)
+    watch.progress(outcome(1), 1, 3)
+    watch.progress(outcome(2, "failed"), 2, 3)
+    watch.progress(outcome(3, "kept"), 3, 3)
     last = watch.written[-1]
     assert (last["done"], last["total"], last["rows"], last["raw_bytes"]) == (3, 3, 30, 300)
     assert last["states"] == {"failed": 1, "fetched": 1, "kept": 1}
@@ -54,9 +54,9 @@ def test_what_is_written_stands_for_itself(watch: Watch) -> None:
 def test_of_thousands_of_feeds_the_latest_are_named_and_no_failure_is_pushed_out_by_them(
     watch: Watch,
 ) -> None:
-    watch.live(outcome(0, "absent"), 1, 5_000)
+    watch.progress(outcome(0, "absent"), 1, 5_000)
     for number in range(1, 5_000):
-        watch.live(outcome(number), number + 1, 5_000)
+        watch.progress(outcome(number), number + 1, 5_000)
     named = [feed["feed"] for feed in watch.written[-1]["feeds"]]
     assert len(named) == FEEDS_NAMED + 1
     assert named[0] == "binance/trades/S0"

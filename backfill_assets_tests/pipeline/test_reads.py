@@ -1,0 +1,185 @@
+"""What a day reads: how often each document, how often each data file, asset by asset.
+
+A promise that no other test notices: a judgement or a file that is read once more gives the same tables. The
+counts are taken below the lake's store, by a store that counts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+
+from backfill_assets.cli import main
+from backfill_assets.failures import PermanentFailure
+from backfill_assets.lake.local import LocalStore
+from backfill_assets.quality import settle
+
+DAY, NEXT = "2024-01-02", "2024-01-03"
+#: Reads of one document by one asset or by the checks of one.
+DOCUMENT_BUDGET = 3
+LAKE_ASSETS = ("instruments", "ticks", "candles")
+
+
+class Counts:
+    """Reads and opens by step and path; a step is an asset, or the checks of one."""
+
+    def __init__(self) -> None:
+        self.step = ""
+        self.reads: dict[str, Counter[str]] = defaultdict(Counter)
+        self.opens: dict[str, Counter[str]] = defaultdict(Counter)
+        self.verdicts = 0
+        self.lock = threading.Lock()
+
+    def opened(self, kind: str, *steps: str) -> Counter[str]:
+        """How often each data file below ``kind`` was opened, by these steps or by all."""
+        wanted = steps or tuple(self.opens)
+        found: Counter[str] = Counter()
+        for step in wanted:
+            found += self.opens[step]
+        return Counter({path: n for path, n in found.items() if path.startswith(f"{kind}/")})
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
+    """Counts everything that the local store is asked for in this test."""
+    counted = Counts()
+    read, local_copy, judge = LocalStore.read, LocalStore.local_copy, settle.judge_feed
+
+    def counting_read(self: LocalStore, path: str) -> Any:
+        with counted.lock:
+            counted.reads[counted.step][path] += 1
+        return read(self, path)
+
+    @contextmanager
+    def counting_copy(self: LocalStore, path: str) -> Iterator[Path]:
+        with counted.lock:
+            counted.opens[counted.step][path] += 1
+        with local_copy(self, path) as file:
+            yield file
+
+    def counting_judge(*arguments: Any) -> Any:
+        counted.verdicts += 1
+        return judge(*arguments)
+
+    monkeypatch.setattr(LocalStore, "read", counting_read)
+    monkeypatch.setattr(LocalStore, "local_copy", counting_copy)
+    monkeypatch.setattr(settle, "judge_feed", counting_judge)
+    return counted
+
+
+def run(pipeline: Any, day: str, counts: Counts) -> dg.ExecuteInProcessResult:
+    """Run the day and count by the step that is at work."""
+    counts.reads.clear()
+    counts.opens.clear()
+    counts.verdicts = 0
+    original = dg.DagsterInstance.handle_new_event
+
+    def following(self: dg.DagsterInstance, entry: Any, **more: Any) -> Any:
+        event = entry.dagster_event
+        if event is not None and event.event_type_value == "STEP_START":
+            counts.step = event.step_key.replace("__", "/")
+        return original(self, entry, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dg.DagsterInstance, "handle_new_event", following)
+        result = pipeline.run(day)
+    counts.step = ""
+    assert result.success
+    return result
+
+
+def test_a_first_day_opens_each_tick_file_for_its_candles_their_proof_and_the_load(pipeline, counts):
+    run(pipeline, DAY, counts)
+    ticks = counts.opened("ticks", *LAKE_ASSETS, *(f"{asset}_checks" for asset in LAKE_ASSETS))
+    assert len(ticks) == 9
+    assert set(ticks.values()) == {2}, "its partial candles, and the comparison by another engine"
+    assert set(counts.opened("ticks").values()) == {3}, "and once to be loaded into the embedded warehouse"
+    assert counts.verdicts == 9, "one verdict per feed"
+
+
+def test_the_next_day_judges_the_neighbour_once_and_opens_none_of_its_tick_files(pipeline, counts):
+    assert pipeline.run(DAY).success
+    run(pipeline, NEXT, counts)
+    assert counts.verdicts == 18
+    assert not [path for path in counts.opened("ticks") if f"/{DAY}/" in path]
+
+
+def test_no_step_of_a_first_day_reads_a_document_more_often_than_its_budget(pipeline, counts):
+    assert pipeline.run(DAY).success
+    run(pipeline, NEXT, counts)
+    # A ledger entry is read before each of its changes, and a load changes it three times.
+    over = {
+        (step, path): n
+        for step, reads in counts.reads.items()
+        for path, n in reads.items()
+        if n > 2 * DOCUMENT_BUDGET and not path.startswith("publications/")
+    }
+    assert over == {}
+
+
+def test_a_rerun_with_nothing_to_do_opens_no_data_file_and_judges_nothing(pipeline, counts):
+    assert pipeline.run(DAY).success
+    assert pipeline.run(NEXT).success
+    run(pipeline, NEXT, counts)
+    opened = {step: dict(found) for step, found in counts.opens.items() if found}
+    assert opened == {}
+    assert counts.verdicts == 0
+    over = {
+        (step, path): n
+        for step, reads in counts.reads.items()
+        for path, n in reads.items()
+        if n > DOCUMENT_BUDGET
+    }
+    assert over == {}
+
+
+COMMANDS = (
+    ("candles", "--date", DAY, "--exchange", "binance", "--symbol", "BTC-USDT"),
+    ("candles", "--date", DAY, "--exchange", "binance", "--symbol", "BTC-USDT", "--fill"),
+    ("coverage", "--date", DAY),
+    ("coverage", "--date", DAY, "--exchange", "binance", "--symbol", "BTC-USDT"),
+    ("report", "--date", DAY, "--out", "{folder}/day.html"),
+    ("report", "--month", DAY[:7], "--out", "{folder}/month.html"),
+    ("plan", "--start", DAY, "--end", NEXT),
+)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[::2]))
+def test_a_command_that_shows_writes_nothing_even_under_other_thresholds(
+    pipeline, tmp_path, words, monkeypatch
+):
+    assert pipeline.run(DAY).success
+    stricter = pipeline.file.read_text() + "thresholds: {missing_ids: 0, day_completeness: 0.999}\n"
+    pipeline.file.write_text(stricter)
+    before = {file: file.read_bytes() for file in (pipeline.folder / "lake").rglob("*") if file.is_file()}
+
+    def refuse(self, *_):
+        msg = f"{self.uri}: this store refuses to write"
+        raise PermanentFailure(msg)
+
+    for name in ("replace", "put_file", "delete"):
+        monkeypatch.setattr(LocalStore, name, refuse)
+    given = [word.format(folder=tmp_path) for word in words]
+    answer = CliRunner(env={"BACKFILL_ENV": str(pipeline.file)}).invoke(main, given)
+    assert answer.exit_code == 0, answer.output
+    after = {file: file.read_bytes() for file in (pipeline.folder / "lake").rglob("*") if file.is_file()}
+    assert after == before
+
+
+def test_a_change_of_thresholds_shows_after_the_next_run_of_the_day(pipeline):
+    assert pipeline.run(DAY).success
+    rules = pipeline.settled(DAY).settled.rules
+    pipeline.file.write_text(pipeline.file.read_text() + "thresholds: {day_completeness: 0.999}\n")
+    assert pipeline.settled(DAY).settled.rules == rules
+    assert pipeline.settled(DAY).scores.state == "published"
+    pipeline.run(DAY)
+    assert pipeline.settled(DAY).settled.rules != rules
+    assert pipeline.settled(DAY).scores.state == "degraded"

@@ -1,0 +1,167 @@
+"""A lake of the former layout is read on: manifests that said which version counts, decisions beside them."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backfill_assets.days import shift
+from backfill_assets.failures import PermanentFailure
+from backfill_assets.lake import paths
+from backfill_assets.lake.evidence import Approval, Retraction
+from backfill_assets.lake.local import LocalStore
+from backfill_assets.lake.manifests import Version, load_manifest
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.decisions import approve, retract
+from backfill_assets.quality.settle import settle
+from backfill_assets.quality.settled import load_settled
+from backfill_assets.quality.verdict import rules_hash
+from backfill_assets_tests.quality.quality_samples import DAY, FEED, THRESHOLDS, holes
+from backfill_assets_tests.quality.settled_lake import (
+    NOW,
+    bring,
+    compare,
+    contents,
+    expect,
+    ids,
+    version,
+)
+
+AFTER = shift(DAY, 1)
+
+
+def at(minute: int, rows: int, **changes: Any) -> Version:
+    """A version that was fetched in that minute."""
+    return version(ids(DAY, 1, rows, **changes), NOW + timedelta(minutes=minute))
+
+
+OLDEST, OLDER, GOOD, NEWEST = at(0, 9000), at(1, 9001), at(2, 9002), at(3, 9000, **holes((100, 110)))
+
+
+def write(store: Store, path: str, content: dict[str, Any]) -> None:
+    store.replace(path, json.dumps(content).encode(), None)
+
+
+def manifest(store: Store, day: str = DAY, **content: Any) -> None:
+    """A manifest as the former layout wrote it: every key, null where it had nothing."""
+    former = {"feed": str(FEED), "day": day, "absent": None, "decided": False, "earlier": []}
+    versions = {
+        name: found.model_dump(mode="json", exclude={"stored"}) if found is not None else None
+        for name, found in {"accepted": None, "candidate": None, **content.pop("versions", {})}.items()
+    }
+    write(store, paths.ticks_manifest(FEED, day), {**former, **versions, **content})
+
+
+def dumped(*versions: Version) -> list[dict[str, Any]]:
+    return [v.model_dump(mode="json", exclude={"stored"}) for v in versions]
+
+
+def decisions(store: Store, *made: Approval | Retraction) -> None:
+    content = [decision.model_dump(mode="json") for decision in made]
+    write(store, paths.decisions(FEED, DAY), {"feed": str(FEED), "day": DAY, "decisions": content})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    found = LocalStore(tmp_path / "lake")
+    expect(found, DAY)
+    return found
+
+
+def test_versions_are_in_the_order_of_their_fetching(store: Store) -> None:
+    manifest(store, versions={"accepted": OLDER, "candidate": NEWEST}, earlier=dumped(OLDEST, GOOD))
+    found = load_manifest(store, FEED, DAY)
+    assert found.versions == (OLDEST, OLDER, GOOD, NEWEST)
+    assert (found.newest, found.decisions, found.is_missing) == (NEWEST, (), False)
+
+
+@pytest.mark.parametrize(
+    ("versions", "held"),
+    [({"accepted": GOOD}, (GOOD,)), ({"candidate": GOOD}, (GOOD,)), ({}, ())],
+    ids=["accepted", "candidate", "neither"],
+)
+def test_a_manifest_of_one_version_or_none(
+    versions: dict[str, Version], held: tuple[Version, ...], store: Store
+) -> None:
+    manifest(store, versions=versions)
+    assert load_manifest(store, FEED, DAY).versions == held
+
+
+def test_an_absence_is_kept(store: Store) -> None:
+    manifest(store, absent={"reason": "404", "seen_at": NOW.isoformat()})
+    found = load_manifest(store, FEED, DAY)
+    assert found.is_missing
+    assert settle(store, DAY, THRESHOLDS).feeds[0].verdict.reasons == ("404",)
+
+
+def test_the_same_version_counts_as_before(store: Store) -> None:
+    manifest(store, versions={"accepted": GOOD, "candidate": NEWEST}, earlier=dumped(OLDEST))
+    compare(store, DAY)
+    settle(store, DAY, THRESHOLDS)
+    assert contents(store, DAY) == (GOOD.content, NEWEST.content)
+
+
+APPROVAL = Approval(content=NEWEST.content, rules=rules_hash(THRESHOLDS), reason="checked", approved_at=NOW)
+RETRACTION = Retraction(content=NEWEST.content, reason="was wrong", retracted_at=NOW)
+
+
+def test_decisions_hold(store: Store) -> None:
+    manifest(store, versions={"accepted": NEWEST}, decided=True)
+    decisions(store, APPROVAL)
+    feed = settle(store, DAY, THRESHOLDS).feeds[0]
+    assert contents(store, DAY) == (NEWEST.content, None)
+    assert feed.approval == APPROVAL
+    assert feed.verdict.outcome == "quarantine"
+
+
+def test_a_later_decision_comes_after_them(store: Store) -> None:
+    manifest(store, versions={"accepted": NEWEST}, decided=True)
+    decisions(store, RETRACTION, APPROVAL)
+    settle(store, DAY, THRESHOLDS)
+    retract(store, DAY, str(FEED), "it was wrong", THRESHOLDS)
+    assert contents(store, DAY)[0] is None
+    approve(store, DAY, None, "it was right", THRESHOLDS)
+    assert contents(store, DAY)[0] == NEWEST.content
+    found = load_manifest(store, FEED, DAY).decisions
+    assert found[:2] == (RETRACTION, APPROVAL)
+    assert [d.reason for d in found] == ["was wrong", "checked", "it was wrong", "it was right"]
+
+
+def test_a_fetch_writes_the_manifest_anew_and_loses_neither_versions_nor_decisions(store: Store) -> None:
+    manifest(store, versions={"accepted": GOOD, "candidate": NEWEST}, earlier=dumped(OLDEST), decided=True)
+    decisions(store, RETRACTION)
+    settle(store, DAY, THRESHOLDS)
+    latest = at(4, 9003)
+    bring(store, DAY, latest)
+    stored = store.read(paths.ticks_manifest(FEED, DAY))
+    assert stored is not None
+    assert json.loads(stored.data).keys().isdisjoint({"accepted", "candidate", "earlier"})
+    found = load_manifest(store, FEED, DAY)
+    assert found.versions == (OLDEST, GOOD, NEWEST, latest)
+    assert found.decisions == (RETRACTION,)
+
+
+def test_a_neighbour_that_was_judged_in_the_former_layout_is_settled_with_the_day(store: Store) -> None:
+    for day in (DAY, AFTER):
+        expect(store, day)
+    manifest(store, versions={"accepted": GOOD})
+    manifest(store, AFTER, versions={"accepted": version(ids(AFTER, 9003, 20_000))})
+    settle(store, DAY, THRESHOLDS)
+    assert load_settled(store, AFTER) is None  # fetched, but never judged
+    write(store, paths.accepted_versions(AFTER), {"day": AFTER, "versions": "v"})
+    settle(store, DAY, THRESHOLDS)
+    found = load_settled(store, AFTER)
+    assert found is not None
+    assert found.feeds[0].verdict.completeness_state == "head_proven"
+
+
+def test_other_keys_are_refused_with_the_remedy(store: Store) -> None:
+    manifest(store, versions={"accepted": GOOD}, unknown=1)
+    with pytest.raises(
+        PermanentFailure, match=r"cannot be read as FeedManifest .*: move it away and run its day"
+    ):
+        load_manifest(store, FEED, DAY)
