@@ -233,9 +233,9 @@ class DayThresholds(_Section):
     day_completeness: Score = 0.95
     """A day whose completeness is at or below this is not `published` but `degraded`"""
     day_quality: Score = 0.90
-    """The same for its quality"""
+    """The same for the day's quality"""
     day_consistency: Score = 0.95
-    """The same for its consistency"""
+    """The same for the day's consistency"""
     hold_below: Score = 0.5
     """A day is held when a smaller share of its feeds is accepted, or of its usual notional"""
     strict: bool = False
@@ -246,7 +246,7 @@ class ThresholdsOfFile(DayThresholds):
     """The thresholds of days, and the file of rules for all else."""
 
     rules: str = ""
-    """File of rules, relative to this file; empty: the package's own"""
+    """Path of a file of rules, relative to the settings file; empty: the package's own rules"""
 
 
 class ThresholdSettings(FeedRules, DayThresholds):
@@ -298,7 +298,7 @@ class OhlcvSettings(_Section):
     batch_rows: int = Field(default=5_000, ge=1, le=100_000)
     """Rows of one INSERT: larger ones are hardly faster, and each is held in memory"""
     timeframes: tuple[Timeframe, ...] = ()
-    """Those of `candles.timeframes` that the table gets; empty: all"""
+    """Timeframes of the table, among `candles.timeframes`; empty: all"""
 
 
 class ScheduleSettings(_Section):
@@ -318,7 +318,7 @@ class ServeSettings(_Section):
     token: Secret = "${BACKFILL_API_TOKEN:-}"
     """Bearer token of every changing call; empty: only this machine is served"""
     max_days: int = Field(default=800, ge=1, le=10_000)
-    """Days of one backfill: about two years, beyond which a slip of the keyboard is likelier"""
+    """Most days of one backfill: about two years; a longer range is more likely a typing error"""
     refresh_seconds: float = Field(default=1, gt=0, le=60)
     """Seconds between two looks at unfinished backfills"""
     dagster_url: str = ""
@@ -329,7 +329,7 @@ class SettingsFile(_Section):
     """A settings file as it is written."""
 
     name: str = Field(min_length=1)
-    """Name of the environment; the file's own by default"""
+    """Name of the environment, for pages and messages"""
     tardis: TardisSettings = TardisSettings()
     universe: tuple[UniverseEntry, ...] = Field(min_length=1)
     lake: LakeSettings
