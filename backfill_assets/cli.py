@@ -357,6 +357,27 @@ def retry(job: str, wait: bool) -> None:
 
 
 @main.command()
+@click.option(
+    "--show", is_flag=True, help="Every value and where it comes from, secrets masked; the default."
+)
+@click.option(
+    "--schema",
+    type=click.Choice(["settings", "rules"]),
+    is_flag=False,
+    flag_value="settings",
+    help="A JSON schema for editors, of a settings file or of a file of rules.",
+)
+def settings(show: bool, schema: str | None) -> None:
+    """Show the settings as they are now, or the JSON schema of their file."""
+    from backfill_assets.settings_view import schema_text, settings_text
+
+    if show and schema:
+        msg = "give either --show or --schema"
+        raise click.UsageError(msg)
+    click.echo(schema_text(schema) if schema else settings_text())
+
+
+@main.command()
 def doctor() -> None:
     """Check settings, reachability and permissions, and say what to mend."""
     from backfill_assets.doctor import examine

@@ -24,7 +24,10 @@ PACKAGE: Final = "backfill_assets"
 #: Who may import whom: each room from itself and those before it. One line is one rank; the files of the
 #: first are the ground that everything stands on.
 ORDER: Final = (
-    ("failures", "feeds", "columns", "days", "settings", "partitions", "orchestration"),
+    (
+        *("failures", "feeds", "columns", "days", "yaml_files", "rule_set", "settings"),
+        *("partitions", "orchestration"),
+    ),
     ("tardis",),
     ("lake",),
     ("quality",),
@@ -37,7 +40,7 @@ ORDER: Final = (
     ("progress",),
     ("rehearsal",),
     ("definitions",),
-    ("demo", "doctor"),
+    ("demo", "doctor", "settings_view"),
     ("cli",),
 )
 RANK: Final = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

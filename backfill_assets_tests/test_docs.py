@@ -1,5 +1,5 @@
-"""The documentation is true: every setting, variable, command, check, table and constant is on its page, none
-that does not exist, and what the README shows is what its commands print.
+"""The documentation is true: every setting, variable, command, check, route, table and constant is on its
+page, none that does not exist, and commands print what the pages show.
 
 Pages mark what is compared by a comment above it: ``<!-- table: NAME -->`` above a table, ``<!-- run -->``
 above a block of commands with their output.
@@ -13,27 +13,27 @@ import os
 import re
 import subprocess
 import sys
-import typing
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 import pytest
-from pydantic import BaseModel
 
 from backfill_assets.cli import main
 from backfill_assets.quality.rules import RULES
+from backfill_assets.rule_set import load_rules
 from backfill_assets.settings import (
     ENVIRONMENTS,
+    REPLACED,
+    DayThresholds,
     ProcessEnvironment,
-    Settings,
-    ThresholdSettings,
+    SettingsFile,
     load_settings,
 )
 from backfill_assets.warehouse.catalog import CANDLES, TABLES
 from backfill_assets.warehouse.tables import Table
 from backfill_assets.warehouse.views import CANDLES_WITH_STATE, DAYS, VIEWS, View
+from backfill_assets_tests.setting_keys import fields
 
 REPOSITORY: Final = Path(__file__).parents[1]
 README: Final = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -66,38 +66,39 @@ def shown(value: Any) -> str:
 # --- settings and variables ------------------------------------------------------------------------------
 
 
-def models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in typing.get_args(annotation) for model in models_in(part)]
+def settings_rows() -> dict[str, list[str]]:
+    """By key its row in the table: default and meaning, as the code has them."""
+    rows = {}
+    for key, field in fields(SettingsFile):
+        default = "required" if field.is_required() else shown(field.default)
+        rows[key] = [default, " ".join((field.description or "").split())]
+    return rows
 
 
-def settings_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every key with dots, and its default."""
-    for name, field in model.model_fields.items():
-        many = "[]" if typing.get_origin(field.annotation) is tuple else ""
-        inner = models_in(field.annotation)
-        for nested in inner:
-            yield from settings_keys(nested, f"{prefix}{name}{many}.")
-        if not inner:
-            yield f"{prefix}{name}", "required" if field.is_required() else shown(field.default)
+def test_the_table_of_settings_has_every_key_with_its_default_and_meaning_and_no_other() -> None:
+    expected = settings_rows()
+    expected["name"][0] = "the file's name"
+    rows = table("docs/settings.md", "settings")
+    assert {bare(key): [bare(default), meaning] for key, default, meaning in rows} == expected
+    assert [bare(key) for key, *_ in rows] == list(expected), "in the order of the code"
+    assert all(len(meaning) > 10 for _, meaning in expected.values())
 
 
-def test_the_table_of_settings_has_every_key_with_its_default_and_no_other() -> None:
-    expected = {**dict(settings_keys(Settings)), "name": "the file's name"}
-    documented = {bare(key): bare(default) for key, default, _ in table("README.md", "settings")}
-    assert documented == expected
+def test_the_readme_says_how_many_settings_there_are() -> None:
+    assert f"one YAML file of {len(settings_rows())} settings" in README
+
+
+def test_the_page_of_settings_names_every_key_that_may_refer_to_a_variable_and_no_other() -> None:
+    [listed] = re.findall(r"<!-- references -->\n(.*?)\. They", PAGES["docs/settings.md"], re.DOTALL)
+    marked = {key for key, field in fields(SettingsFile) if REPLACED in field.metadata}
+    assert set(re.findall(r"`([\w.]+)`", listed)) == marked
 
 
 def test_the_table_of_variables_has_every_variable_that_the_package_and_its_settings_files_read() -> None:
     own = {name.upper() for name in ProcessEnvironment.model_fields}
     files = "".join(path.read_text(encoding="utf-8") for path in ENVIRONMENTS.glob("*.yaml"))
-    named = set(re.findall(r"\$\{(\w+)", files)) | set(re.findall(r"\$\{(\w+)", str(settings_defaults())))
-    assert {bare(row[0]) for row in table("README.md", "variables")} == own | named
-
-
-def settings_defaults() -> list[str]:
-    return [default for _, default in settings_keys(Settings)]
+    named = set(re.findall(r"\$\{(\w+)", files + str(settings_rows())))
+    assert {bare(row[0]) for row in table("docs/settings.md", "variables")} == own | named
 
 
 def test_no_page_names_a_variable_of_ours_that_nothing_reads() -> None:
@@ -118,6 +119,13 @@ def test_settings_files_that_the_pages_show_are_accepted(block: str, tmp_path: P
     file = tmp_path / "shown.yaml"
     file.write_text(block, encoding="utf-8")
     assert load_settings(file).name == "shown"
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml rules\n(.*?)```", EVERYTHING, re.DOTALL))
+def test_files_of_rules_that_the_pages_show_are_accepted(block: str, tmp_path: Path) -> None:
+    file = tmp_path / "shown.yaml"
+    file.write_text(block, encoding="utf-8")
+    assert len(load_rules(file).model_fields_set) > 1
 
 
 # --- commands ----------------------------------------------------------------------------------------------
@@ -146,9 +154,9 @@ def test_make_targets_on_the_pages_exist_and_the_readme_has_all_of_them() -> Non
 
 
 def documented_runs() -> list[tuple[str, list[str]]]:
-    """Commands of the README's marked blocks with the lines that they are said to print."""
+    """Commands of the pages' marked blocks, the README's first, with the lines that they print."""
     runs: list[tuple[str, list[str]]] = []
-    for block in re.findall(r"<!-- run -->\n```[a-z]*\n(.*?)```", README, re.DOTALL):
+    for block in re.findall(r"<!-- run -->\n```[a-z]*\n(.*?)```", EVERYTHING, re.DOTALL):
         for line in block.splitlines():
             if line.startswith("$ "):
                 runs.append((line[2:], []))
@@ -158,14 +166,15 @@ def documented_runs() -> list[tuple[str, list[str]]]:
 
 
 def comparable(line: str) -> str:
-    """A line without what differs from run to run: seconds, days before today, runs so far, spaces."""
+    """A line without what differs from run to run: seconds, days before today, runs so far, places."""
     line = re.sub(r"\d+\.\d s", "N s", line)
+    line = re.sub(r"hash \w{12}", "hash H", line)
     line = re.sub(r"20[2-9]\d-\d\d-\d\d(?: 00:00 UTC)?(?=;|$)", "DAY", line)
-    line = re.sub(r"\b\d+ runs\b", "N runs", re.sub(r"/\S+/data/", "…/data/", line))
+    line = re.sub(r"\b\d+ runs\b", "N runs", re.sub(r"/\S+/(data|backfill_assets)/", r"…/\1/", line))
     return " ".join(line.split())
 
 
-def test_the_commands_of_the_readme_print_what_it_shows(tmp_path: Path) -> None:
+def test_the_commands_of_the_pages_print_what_they_show(tmp_path: Path) -> None:
     home = tmp_path / ".home"
     home.mkdir()
     (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
@@ -174,7 +183,7 @@ def test_the_commands_of_the_readme_print_what_it_shows(tmp_path: Path) -> None:
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     environment["DAGSTER_HOME"] = str(home)
     runs = documented_runs()
-    assert len(runs) == 8
+    assert len(runs) == 9
     for command, lines in runs:
         # What make adds is the environment, which is there; CI runs the target itself.
         done = subprocess.run(
@@ -205,7 +214,7 @@ def test_the_table_of_checks_has_every_asset_check_with_its_promise_and_no_other
     }
     documented = {
         (bare(asset), bare(name), blocking, promise)
-        for asset, name, blocking, promise in table("README.md", "checks")
+        for asset, name, blocking, promise in table("docs/checks.md", "checks")
     }
     assert documented == expected
 
@@ -218,7 +227,16 @@ def test_the_tables_of_assets_and_automation_have_every_one_and_no_other() -> No
     assert {bare(row[0]) for row in table("docs/architecture.md", "assets")} == assets
     named = (*(defs.schedules or ()), *(defs.sensors or ()), *(defs.jobs or ()))
     names = {found.name for found in named}
-    assert {bare(row[0]) for row in table("README.md", "automation")} == names
+    assert {bare(row[0]) for row in table("docs/operations.md", "automation")} == names
+
+
+def test_the_table_of_routes_has_every_route_of_the_api_and_no_other() -> None:
+    from backfill_assets.progress.api import create_app
+
+    described = create_app(cast("Any", None), token="").openapi()["paths"]
+    expected = {f"{method.upper()} {path}" for path, methods in described.items() for method in methods}
+    rows = table("docs/operations.md", "routes")
+    assert {bare(route.strip()) for row in rows for route in row[0].split(",")} == expected
 
 
 # --- tables ------------------------------------------------------------------------------------------------
@@ -298,8 +316,8 @@ def test_the_example_queries_run_in_the_embedded_warehouse(block: str, empty_tab
 # --- scores ------------------------------------------------------------------------------------------------
 
 
-def test_the_page_of_scores_has_every_threshold_rule_and_constant_with_its_value() -> None:
-    thresholds = dict(settings_keys(ThresholdSettings))
+def test_the_page_of_scores_has_every_threshold_row_rule_and_constant_with_its_value() -> None:
+    thresholds = {key: shown(field.default) for key, field in fields(DayThresholds)}
     page = "docs/scores.md"
     assert {bare(key): value for key, value, _ in table(page, "thresholds")} == thresholds
     rules = {(rule.name, shown(rule.excused), shown(rule.limit)) for rule in RULES}
@@ -326,13 +344,13 @@ def test_the_page_of_scores_has_every_number_of_the_judging_modules() -> None:
 # --- words -------------------------------------------------------------------------------------------------
 
 
-def test_messages_that_the_readme_explains_are_messages_of_the_package() -> None:
+def test_messages_that_the_pages_explain_are_messages_of_the_package() -> None:
     package = REPOSITORY / "backfill_assets"
     texts = [path.read_text(encoding="utf-8") for path in ENVIRONMENTS.glob("*.yaml")]
     for path in package.rglob("*.py"):
         nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         texts += [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-    fragments = [bare(part) for row in table("README.md", "messages") for part in row[0].split(" … ")]
+    fragments = [bare(part) for row in table("docs/messages.md", "messages") for part in row[0].split(" … ")]
     assert len(fragments) >= 10
     assert [f for f in fragments if not any(f in text for text in texts)] == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,18 @@ from pydantic import ValidationError
 from backfill_assets.failures import SettingsError
 from backfill_assets.settings import (
     ENVIRONMENTS,
+    REPLACED,
     TIMEFRAMES,
     BigQueryWarehouse,
     DuckDBWarehouse,
     Settings,
+    SettingsFile,
     current_settings,
     load_settings,
     resolve,
     settings_file,
 )
+from backfill_assets_tests.setting_keys import fields
 
 GOOD: dict[str, Any] = {
     "universe": [{"exchanges": ["binance"], "symbols": ["BTC-USDT"], "data_types": ["trades"]}],
@@ -102,9 +106,7 @@ def universe(**changes: Any) -> dict[str, Any]:
         ({"candles": {"timeframes": ["1m", "7m"]}}, "candles.timeframes.1", "choose from 1m, 3m, 5m"),
         ({"candles": {"timeframes": ["5m"]}}, "candles", "must contain the base timeframe 1m"),
         ({"thresholds": {"day_quality": 1.01}}, "thresholds.day_quality", "less than or equal to 1"),
-        ({"thresholds": {"seam_window_seconds": -1}}, "thresholds.seam_window_seconds", "greater than"),
-        ({"thresholds": {"legitimate_hole": 6}}, "thresholds.legitimate_hole", "less than or equal to 5"),
-        ({"thresholds": {"silence_seconds": 4.9}}, "thresholds.silence_seconds", "greater than or equal"),
+        ({"thresholds": {"rules": ["mine.yaml"]}}, "thresholds.rules", "valid string"),
         ({"tardis": {"concurrency": "many"}}, "tardis.concurrency", "valid integer"),
         ({"tardis": {"requests_per_minute": 0}}, "tardis.requests_per_minute", "greater than or equal to 1"),
         ({"warehouse": {"kind": "snowflake"}}, "warehouse", "'duckdb', 'bigquery'"),
@@ -128,8 +130,7 @@ def test_a_bad_value_is_refused_with_its_key_and_what_would_do(
         universe(symbols=["1INCH-USDT"], data_types=["book_snapshot_25", "options_chain"]),
         {"candles": {"timeframes": ["1m"]}},
         {"candles": {"timeframes": list(TIMEFRAMES)}},
-        {"thresholds": {"day_quality": 1, "seam_window_seconds": 0, "legitimate_hole": 5, "missing_ids": 0}},
-        {"thresholds": {"silence_seconds": 5, "hold_below": 0, "strict": True}},
+        {"thresholds": {"day_quality": 1, "hold_below": 0, "strict": True, "rules": ""}},
         {"tardis": {"concurrency": 200, "requests_per_minute": 1}},
         {"schedule": {"look_back_days": 31}},
     ],
@@ -288,7 +289,44 @@ def test_settings_cannot_be_changed_after_they_were_loaded(tmp_path: Path) -> No
         settings.decode_threads = 4  # type: ignore[misc]
 
 
-def test_a_malformed_key_is_not_shown(tmp_path: Path) -> None:
-    message = refusal(write(tmp_path, tardis={"api_key": 12345}))
-    assert message.startswith("tardis.api_key: ")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tardis": {"api_key": 12345}},
+        {"tardis": "12345"},
+        {"serve": {"token": [12345]}},
+        {"ohlcv": {"url": 12345}},
+        {"ohlcv": {"url": "postgresql://me:12345@h/d", "timeframes": ["2h"]}},
+        {"tardis": {"api_key": "12345"}, "ohlcv": {"timeframes": ["2h"]}},
+        {"serve": {"token": "12345"}, "lakes": {}},
+    ],
+)
+def test_no_refusal_shows_a_secret(changes: Any, tmp_path: Path) -> None:
+    assert "12345" not in refusal(write(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    "line", ["api_key: [12345", "api_key: '12345", "api_key: *12345 x: y", "\tkey: 12345"]
+)
+def test_a_file_that_is_no_yaml_is_refused_without_a_line_of_it(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"tardis:\n  {line}\nlake:\n  uri: x: y\n", encoding="utf-8")
+    message = refusal(file)
+    assert message.startswith("cannot be read as YAML: line ")
     assert "12345" not in message
+
+
+def test_a_mistake_in_the_file_as_a_whole_is_named_without_a_key(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path, ohlcv={"timeframes": ["2h"]}))
+    assert message == "ohlcv.timeframes: 2h must be among candles.timeframes"
+
+
+def test_the_fields_that_are_marked_as_references_are_those_that_the_package_replaces() -> None:
+    """``resolve`` is called with them and with no other field; the documents list them by these marks."""
+    replaced = set()
+    for source in ENVIRONMENTS.parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "resolve":
+                replaced |= {argument.attr for argument in node.args if isinstance(argument, ast.Attribute)}
+    marked = {key.split(".")[-1] for key, field in fields(SettingsFile) if REPLACED in field.metadata}
+    assert replaced - {"universe"} == marked, "the universe is resolved in another sense"

@@ -31,10 +31,9 @@ from backfill_assets.quality.rules import Quality, quality
 from backfill_assets.quality.silences import JointSilence
 from backfill_assets.quality.warnings import joint_warnings
 from backfill_assets.quality.window import Window, clipped
+from backfill_assets.rule_set import RULES_VERSION as RULES_VERSION
 from backfill_assets.settings import ThresholdSettings
 
-#: Part of every verdict's rule hash; raised when a rule's meaning changes.
-RULES_VERSION: Final = 3
 #: Of the same score the weakest evidence counts.
 _STATES: Final[tuple[CompletenessState, ...]] = (
     "missing", "no_evidence", "degraded", "estimated", "inner_proven", "head_proven", "proven",

@@ -86,7 +86,9 @@ class ProfileParameters:
 
 def profile_parameters_hash(parameters: ProfileParameters) -> str:
     """Short hash of parameters and profile version; it differs where profiles cannot be compared."""
-    counted = {"seam_window_us": parameters.seam_window_us, **parameters.counting.model_dump()}
+    # 10 and 10.0 are one number.
+    counting = {k: int(v) if v == int(v) else v for k, v in parameters.counting.model_dump().items()}
+    counted = {"seam_window_us": parameters.seam_window_us, **counting}
     text = json.dumps({"version": PROFILE_VERSION, **counted}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

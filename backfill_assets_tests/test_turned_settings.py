@@ -1,0 +1,592 @@
+"""Every setting has an effect: turned alone, with all others as they were, something outside is different.
+
+``TURNS`` holds, by key, how the setting is turned and in which aspect the difference must show. A key without
+a turn fails, and so does a turn after which nothing differs. Looks are at files, tables, requests at a server
+and messages, never at a setting.
+"""
+
+from __future__ import annotations
+
+import copy
+import http.server
+import json
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import dagster as dg
+import polars as pl
+import pytest
+import sqlalchemy as sa
+import yaml
+from click.testing import CliRunner
+
+from backfill_assets.automation.schedules import daily_0900_utc
+from backfill_assets.cli import main
+from backfill_assets.definitions import defs
+from backfill_assets.failures import BackfillError
+from backfill_assets.feeds import Feed
+from backfill_assets.instruments.day import record_day
+from backfill_assets.lake.local import LocalStore
+from backfill_assets.lake.resource import LakeResource
+from backfill_assets.lake.store import open_store
+from backfill_assets.progress.database import open_jobs
+from backfill_assets.progress.request import backfill_request
+from backfill_assets.progress.server import serve
+from backfill_assets.progress.service import Backfills
+from backfill_assets.quality.scores import DayScores, judge_day, overall
+from backfill_assets.quality.verdict import judge_feed, missing_verdict
+from backfill_assets.rule_set import RULES_VERSION
+from backfill_assets.settings import Settings, SettingsFile, load_settings
+from backfill_assets.standins import faults
+from backfill_assets.standins.faults import Fault
+from backfill_assets.standins.market import Market
+from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets.tardis import client as client_module
+from backfill_assets.tardis.client import TardisClient
+from backfill_assets.tardis.pacing import Pace
+from backfill_assets.warehouse.catalog import CANDLES
+from backfill_assets.warehouse.protocol import open_warehouse
+from backfill_assets.warehouse.resource import WarehouseResource
+from backfill_assets_tests.pipeline.conftest import Pipeline
+from backfill_assets_tests.quality.quality_samples import DAY as SAMPLE_DAY
+from backfill_assets_tests.quality.quality_samples import FEED, JOINED, profile
+from backfill_assets_tests.setting_keys import fields
+
+DAY, NOW = "2024-01-02", datetime(2024, 1, 9, 9, tzinfo=UTC)
+BTC, BTC_USD = Feed("binance", "trades", "BTCUSDT"), Feed("coinbase", "trades", "BTC-USDT")
+#: Words in braces are filled in by the bench.
+BASE: Final[dict[str, Any]] = {
+    "name": "base",
+    "tardis": {
+        "datasets_endpoint": "{vendor}/v1/datasets",
+        "api_endpoint": "{vendor}/v1",
+        "api_key": "standin-key",
+        "retry_budget_seconds": 0,
+    },
+    "universe": [{"exchanges": ["binance", "coinbase"], "symbols": ["BTC-USDT"]}],
+    "lake": {"uri": "{folder}/lake"},
+    "warehouse": {"kind": "duckdb", "folder": "{folder}/warehouse"},
+}
+BIGQUERY: Final = {
+    "warehouse": {"kind": "bigquery", "project": "p", "dataset": "d", "endpoint": "{bigquery}"}
+}
+
+
+@dataclass
+class Bench:
+    """One settings file in a folder of its own, and the servers that it may name."""
+
+    file: Path
+    vendor: TardisStandin
+    requests: list[tuple[str, str, str]]
+    prepared: Path
+    patch: pytest.MonkeyPatch
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(self.file)
+
+    def run(self, select: list[str] | None = None, *, anew: bool = False) -> dg.ExecuteInProcessResult:
+        """Run the day, or these assets of it, over a lake that has it already, or from nothing."""
+        if not anew:
+            shutil.copytree(self.prepared / "lake", self.folder / "lake")
+        return Pipeline(self.file, self.vendor).run(DAY, select)
+
+
+#: What a look sees, each aspect under a name of its own.
+Look = Callable[[Bench], Mapping[str, object]]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How a setting is turned, who looks, and in which aspect the difference must be."""
+
+    to: Mapping[str, object]
+    base: Mapping[str, object]
+    look: Look
+    aspect: str
+
+
+TURNS: dict[str, Turn] = {}
+
+
+def turns(
+    key: str,
+    to: object,
+    aspect: str,
+    *,
+    beside: Mapping[str, object] | None = None,
+    base: Mapping[str, object] | None = None,
+) -> Callable[[Look], Look]:
+    """Register a look for a key.
+
+    The settings are ``BASE`` with ``base``; the key is turned together with those that it cannot do without,
+    ``beside``.
+    """
+
+    def register(look: Look) -> Look:
+        assert key not in TURNS
+        TURNS[key] = Turn({key: to, **(beside or {})}, base or {}, look, aspect)
+        return look
+
+    return register
+
+
+# --- the source --------------------------------------------------------------------------------------------
+
+
+@turns("name", "another", "message")
+def look_at_the_demo(bench: Bench) -> dict[str, object]:
+    variables = {"BACKFILL_ENV": str(bench.file), "BACKFILL_STANDIN_URL": "http://127.0.0.1:9"}
+    return {"message": CliRunner().invoke(main, ["demo"], env=variables).stderr}
+
+
+@turns("tardis.datasets_endpoint", "{vendor}/v1/other", "paths")
+@turns("tardis.api_key", "nobodys-key", "results")
+@turns("tardis.concurrency", 1, "at once")
+@turns("tardis.requests_per_minute", 1, "has waited")
+@turns("tardis.timeout_seconds", 0.1, "results")
+def look_at_a_fetch(bench: Bench) -> dict[str, object]:
+    waits: list[float] = []
+
+    class Impatient(Pace):
+        def reserve(self) -> float:
+            waits.append(super().reserve())
+            return 0
+
+    paces: dict[int, Pace] = {}
+    bench.patch.setattr(client_module, "shared_pace", lambda n: paces.setdefault(n, Impatient(n)))
+    feeds = [BTC, BTC_USD]
+    for feed in feeds:
+        bench.vendor.faults.put_dataset(feed, DAY, Fault(delay_seconds=0.5))
+    try:
+        found = list(TardisClient(bench.settings.tardis).fetch(feeds, DAY, bench.folder / "downloads"))
+        results = sorted(type(result).__name__ for _, result in found)
+    except BackfillError as failure:
+        results = [type(failure).__name__]
+    return {
+        "paths": sorted(request.path for request in bench.vendor.requests),
+        "results": results,
+        "at once": bench.vendor.most_at_once,
+        "has waited": any(wait > 30 for wait in waits),
+    }
+
+
+@turns("tardis.retry_budget_seconds", 30, "result")
+def look_at_a_failing_fetch(bench: Bench) -> dict[str, object]:
+    bench.vendor.faults.put_dataset(BTC, DAY, Fault(refusals=(faults.server_error(),)))
+    [(_, result)] = TardisClient(bench.settings.tardis).fetch([BTC], DAY, bench.folder / "downloads")
+    return {"result": type(result).__name__}
+
+
+@turns("tardis.api_endpoint", "{vendor}/v1/other", "paths")
+@turns("universe[].exchanges", ["coinbase"], "feeds")
+@turns("universe[].symbols", ["ADA-USDT"], "feeds")
+@turns("universe[].data_types", ["trades", "quotes"], "feeds")
+@turns("universe[].instrument_types", ["perpetual"], "feeds")
+@turns("lake.uri", "{folder}/elsewhere", "files")
+def look_at_a_recorded_day(bench: Bench) -> dict[str, object]:
+    settings = bench.settings
+    client = TardisClient(settings.tardis)
+    try:
+        found = record_day(open_store(settings.lake), client, DAY, settings.universe)
+        feeds: object = [expected.feed for expected in found.record.expected]
+    except BackfillError as failure:
+        feeds = str(failure).replace(bench.vendor.url, "")
+    return {
+        "paths": sorted({request.path for request in bench.vendor.requests}),
+        "feeds": feeds,
+        "files": sorted({path.relative_to(bench.folder).parts[0] for path in bench.folder.rglob("*.json")}),
+    }
+
+
+# --- the warehouse -----------------------------------------------------------------------------------------
+
+
+@turns("warehouse.kind", "bigquery", "link", beside=BIGQUERY)
+def look_at_a_link(bench: Bench) -> dict[str, object]:
+    link = WarehouseResource(environment=str(bench.file)).link("trades")
+    return {"link": str(link.value).replace(str(bench.folder), "")}
+
+
+@turns("warehouse.project", "other", "path", base=BIGQUERY)
+@turns("warehouse.dataset", "other", "table", base=BIGQUERY)
+@turns("warehouse.location", "EU", "location", base=BIGQUERY)
+@turns("warehouse.endpoint", "{bigquery2}", "servers", base=BIGQUERY)
+@turns("warehouse.job_timeout_seconds", 60, "timeout", base=BIGQUERY)
+def look_at_the_requests_of_a_load(bench: Bench) -> dict[str, object]:
+    warehouse = open_warehouse(bench.settings.warehouse)
+    with suppress(BackfillError):
+        warehouse.replace_partition(CANDLES, DAY, [], 1)
+    warehouse.close()
+    servers, paths, bodies = zip(*bench.requests, strict=True)
+    [load] = [body for body in bodies if '"load"' in body]
+    return {
+        "servers": servers,
+        "path": re.sub(r"\?.*", "", paths[0]),
+        "table": re.findall(r'"datasetId": ?"(\w+)"', load),
+        "location": re.findall(r'"location": ?"(\w+)"', load),
+        "timeout": re.findall(r'"jobTimeoutMs": ?"?(\d+)', load),
+    }
+
+
+@turns("warehouse.load_jobs_per_table_and_day", 7, "plan", base=BIGQUERY)
+def look_at_a_plan(bench: Bench) -> dict[str, object]:
+    arguments = ["plan", "--start", DAY, "--end", DAY]
+    return {"plan": CliRunner().invoke(main, arguments, env={"BACKFILL_ENV": str(bench.file)}).stdout}
+
+
+# --- runs --------------------------------------------------------------------------------------------------
+
+
+@turns("lake.scratch", "{folder}/scratch", "folders")
+@turns("warehouse.folder", "{folder}/tables", "folders")
+@turns("candles.timeframes", ["1m", "2h"], "timeframes")
+@turns("thresholds.rules", "{folder}/rules.yaml", "warnings")
+@turns("comparison.reference", "{folder}/reference", "reference")
+def look_at_a_run(bench: Bench) -> dict[str, object]:
+    rules = {"version": RULES_VERSION, "rows": {"one_sided_share": 0.51, "one_sided_rows": 1}}
+    (bench.folder / "rules.yaml").write_text(yaml.safe_dump(rules))
+    reference = bench.folder / "reference" / "binance" / "BTC-USDT" / f"{DAY}.csv"
+    reference.parent.mkdir(parents=True)
+    reference.write_text(f"open_time,open,high,low,close,volume\n{DAY} 00:00:00,1,1,1,1,1\n")
+    result = bench.run()
+    [quality] = bench.folder.rglob(f"quality/{DAY}.parquet")
+    [candles] = bench.folder.rglob(f"candles/{DAY}.parquet")
+    [compared] = [c for c in result.get_asset_check_evaluations() if c.check_name == "reference"]
+    return {
+        "folders": sorted(path.name for path in bench.folder.iterdir() if path.is_dir()),
+        "timeframes": sorted(pl.read_parquet(candles)["timeframe"].unique()),
+        "warnings": pl.read_parquet(quality)["warnings"].to_list(),
+        "reference": compared.passed,
+    }
+
+
+OHLCV: Final = {"ohlcv.url": "sqlite:///{folder}/ohlcv.db"}
+
+
+@turns("ohlcv.url", "sqlite:///{folder}/other.db", "files", base=OHLCV)
+@turns("ohlcv.table", "prices", "tables", base=OHLCV)
+@turns("ohlcv.batch_rows", 100, "batches", base=OHLCV)
+@turns("ohlcv.timeframes", ["1h"], "timeframes", base=OHLCV)
+def look_at_a_run_of_the_ohlcv_table(bench: Bench) -> dict[str, object]:
+    batches = []
+
+    def count(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
+        if statement.startswith("INSERT INTO") and many:
+            batches.append(len(parameters))
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", count)
+    try:
+        bench.run(["ohlcv"])
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", count)
+    [database] = bench.folder.glob("*.db")
+    engine = sa.create_engine(f"sqlite:///{database}")
+    tables = sorted(sa.inspect(engine).get_table_names())
+    [candles] = [name for name in tables if not name.endswith("_days")]
+    with engine.connect() as connection:
+        found = connection.execute(sa.text(f"SELECT DISTINCT timeframe FROM {candles}")).scalars().all()
+    engine.dispose()
+    return {
+        "files": database.name,
+        "tables": tables,
+        "batches": max(batches) <= 100,
+        "timeframes": sorted(found),
+    }
+
+
+@turns("decode_threads", 1, "several at once", base={"decode_threads": 4})
+def look_at_a_run_that_decodes(bench: Bench) -> dict[str, object]:
+    put, at_work, most = LocalStore.put_file, [0], [0]
+    lock = threading.Lock()
+
+    def slowly(store: LocalStore, source: Path, path: str) -> None:
+        is_tick_file = path.startswith("ticks/")
+        if is_tick_file:
+            with lock:
+                at_work[0] += 1
+                most[0] = max(most[0], at_work[0])
+            time.sleep(0.5)
+        put(store, source, path)
+        if is_tick_file:
+            with lock:
+                at_work[0] -= 1
+
+    bench.patch.setattr(LocalStore, "put_file", slowly)
+    bench.run(["instruments", "ticks"], anew=True)
+    return {"several at once": most[0] > 1}
+
+
+# --- scores ------------------------------------------------------------------------------------------------
+
+
+@turns("thresholds.day_completeness", 1, "whole")
+@turns("thresholds.day_quality", 1, "whole")
+@turns("thresholds.day_consistency", 1, "whole")
+@turns("thresholds.hold_below", 0.6, "half")
+@turns("thresholds.strict", True, "half")
+def look_at_judged_days(bench: Bench) -> dict[str, object]:
+    thresholds = bench.settings.thresholds
+    good = judge_feed(FEED, SAMPLE_DAY, "sha", profile(), JOINED, thresholds)
+    lost = missing_verdict(FEED, SAMPLE_DAY, "no such file", JOINED, good.rules)
+    return {
+        "whole": judge_day([good], [True], thresholds, consistencies=[1.0]).state,
+        "half": judge_day([good, lost], [True, False], thresholds, consistencies=[1.0, None]).state,
+    }
+
+
+def of_parts(**parts: float) -> DayScores:
+    values = {"completeness": 1.0, "quality": 1.0, "consistency": 1.0, **parts}
+    return DayScores(state="published", accepted_share=1.0, reasons=(), **values)
+
+
+@turns("overall.ticks", 0.3, "of ticks", beside={"overall.candles": 0.4})
+@turns("overall.candles", 0.2, "of candles", beside={"overall.ticks": 0.5})
+@turns("overall.instruments", 0.1, "of instruments", beside={"overall.ticks": 0.5})
+@turns("overall.warehouse", 0.2, "of the warehouse", beside={"overall.ticks": 0.3})
+def look_at_days_with_one_bad_part(bench: Bench) -> dict[str, object]:
+    weights = bench.settings.overall
+    return {
+        "of ticks": overall(of_parts(quality=0.5), 1, 1, weights).product,
+        "of candles": overall(of_parts(consistency=0.5), 1, 1, weights).product,
+        "of instruments": overall(of_parts(), 0.5, 1, weights).product,
+        "of the warehouse": overall(of_parts(), 1, 0.5, weights).product,
+    }
+
+
+# --- schedules and the service -----------------------------------------------------------------------------
+
+
+@turns("schedule.look_back_days", 2, "days")
+def look_at_a_tick_of_the_schedule(bench: Bench) -> dict[str, object]:
+    quiet: Any = {"telemetry": {"enabled": False}}
+    with (
+        dg.DagsterInstance.local_temp(str(bench.prepared / "home"), overrides=quiet) as instance,
+        dg.build_schedule_context(
+            instance=instance,
+            repository_def=defs.get_repository_def(),
+            scheduled_execution_time=NOW,
+            resources={"lake": LakeResource(environment=str(bench.file))},
+        ) as context,
+    ):
+        requests = daily_0900_utc.evaluate_tick(context).run_requests or ()
+    return {"days": [request.partition_key for request in requests]}
+
+
+@turns("serve.host", "0.0.0.0", "message")
+@turns("serve.port", "{taken}", "message", base={"serve.port": 0})
+@turns("serve.token", "a-token", "message", base={"serve.host": "0.0.0.0"})
+def look_at_the_start_of_the_server(bench: Bench) -> dict[str, object]:
+    """Without ``DAGSTER_HOME`` it never starts, but not before it has the token and the port."""
+    bench.patch.setenv("BACKFILL_ENV", str(bench.file))
+    with pytest.raises(BackfillError) as refused:
+        serve(lambda: pytest.fail("it must not come so far"))
+    return {"message": str(refused.value)}
+
+
+@turns("serve.max_days", 1, "message")
+@turns("serve.dagster_url", "http://dagster.example", "link")
+@turns("serve.refresh_seconds", 0.01, "is refreshed again", base={"serve.refresh_seconds": 60})
+def look_at_the_service(bench: Bench) -> dict[str, object]:
+    settings = bench.settings
+    request = backfill_request({"start": "2024-01-02", "end": "2024-01-03"})
+    message, link = "", None
+    with dg.DagsterInstance.ephemeral() as instance:
+        jobs = open_jobs(f"sqlite:///{bench.folder}/jobs.db")
+        service = Backfills(jobs, instance, defs.resolve_asset_graph, lambda: settings)
+        try:
+            job, _ = service.create(request, "somebody")
+            link = (job.links.dagster or "").replace(job.job_id, "JOB")
+        except BackfillError as failure:
+            message = str(failure)
+        service.start()
+        first = until(lambda: service.refreshed, seconds=30)
+        again = until(lambda: service.refreshed != first, seconds=1)
+        service.close()
+    return {"message": message, "link": link, "is refreshed again": again}
+
+
+def until(look: Callable[[], Any], *, seconds: float) -> Any:
+    """What the look gives as soon as it is true; at the latest after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found
+
+
+# --- turning -----------------------------------------------------------------------------------------------
+
+
+def put(content: dict[str, Any], key: str, value: object) -> None:
+    """Set ``a.b`` or ``a[].b`` in the content of a settings file."""
+    *sections, name = key.split(".")
+    for section in sections:
+        if section.endswith("[]"):
+            [content] = content[section[:-2]]
+        else:
+            content = content.setdefault(section, {})
+    content[name] = value
+
+
+def filled(value: Any, words: Mapping[str, object]) -> Any:
+    """The value with the words in braces filled in."""
+    if isinstance(value, dict):
+        return {name: filled(part, words) for name, part in value.items()}
+    if isinstance(value, list):
+        return [filled(part, words) for part in value]
+    whole = re.fullmatch(r"\{(\w+)\}", value) if isinstance(value, str) else None
+    if whole:
+        return words[whole[1]]
+    return value.format_map(words) if isinstance(value, str) else value
+
+
+@dataclass
+class Servers:
+    """What a settings file may name: servers of BigQuery that refuse everything, and a port that is taken."""
+
+    requests: list[tuple[str, str, str]]
+    words: dict[str, object]
+
+
+def refusing(name: str, requests: list[tuple[str, str, str]]) -> type[http.server.BaseHTTPRequestHandler]:
+    """Refuses every request for good, and keeps it."""
+
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            requests.append((name, self.path, body.decode(errors="replace")))
+            answer = json.dumps({"error": {"code": 400, "message": "no", "errors": []}}).encode()
+            self.send_response(400)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Refuses
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    requests: list[tuple[str, str, str]] = []
+    words: dict[str, object] = {}
+    running = []
+    for name in ("bigquery", "bigquery2"):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), refusing(name, requests))
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        words[name] = f"http://127.0.0.1:{server.server_address[1]}"
+        running.append(server)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        words["taken"] = taken.getsockname()[1]
+        yield Servers(requests, words)
+    for server in running:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def market() -> Market:
+    """A market of tiny days."""
+    return Market(rows={(exchange, "BTC-USDT"): 200 for exchange in ("binance", "coinbase")})
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, market: Market) -> Path:
+    """A folder with a lake that has the day, and a home for Dagster."""
+    folder = tmp_path_factory.mktemp("prepared")
+    (folder / "home").mkdir()
+    file = folder / "settings.yaml"
+    with TardisStandin(market, clock=lambda: NOW) as vendor:
+        file.write_text(yaml.safe_dump(filled(BASE, {"vendor": vendor.url, "folder": folder})))
+        assert Pipeline(file, vendor).run(DAY).success
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict[str, Mapping[str, object]]:
+    """What looks have seen before anything was turned."""
+    return {}
+
+
+@dataclass
+class Observer:
+    """Makes benches and lets looks see them."""
+
+    folder: Path
+    market: Market
+    servers: Servers
+    prepared: Path
+    seen: dict[str, Mapping[str, object]]
+
+    def content(self, *changes: Mapping[str, object]) -> dict[str, Any]:
+        content = copy.deepcopy(BASE)
+        for key, value in (item for change in changes for item in change.items()):
+            put(content, key, value)
+        return content
+
+    def observe(self, look: Look, content: dict[str, Any], name: str) -> Mapping[str, object]:
+        """What the look sees of a new bench with this settings file."""
+        folder = self.folder / name
+        folder.mkdir()
+        self.servers.requests.clear()
+        with TardisStandin(self.market, clock=lambda: NOW) as vendor, pytest.MonkeyPatch.context() as patch:
+            for variable in ("BACKFILL_ENV", "BACKFILL_API_TOKEN", "DAGSTER_HOME", "DAGSTER_POSTGRES_URL"):
+                patch.delenv(variable, raising=False)
+            words = {**self.servers.words, "folder": folder, "vendor": vendor.url}
+            file = folder / "settings.yaml"
+            file.write_text(yaml.safe_dump(filled(content, words)))
+            return look(Bench(file, vendor, self.servers.requests, self.prepared, patch))
+
+    def before(self, turn: Turn) -> Mapping[str, object]:
+        """What the look sees with nothing turned: the same twice, or it sees noise; runs are made once."""
+        content = self.content(turn.base)
+        name = f"{turn.look.__name__}{json.dumps(content)}"
+        if name not in self.seen:
+            self.seen[name] = self.observe(turn.look, content, "base")
+            if not name.startswith("look_at_a_run"):
+                assert self.observe(turn.look, content, "again") == self.seen[name]
+        return self.seen[name]
+
+
+@pytest.fixture
+def observer(
+    tmp_path: Path, market: Market, servers: Servers, prepared: Path, seen: dict[str, Mapping[str, object]]
+) -> Observer:
+    return Observer(tmp_path, market, servers, prepared, seen)
+
+
+def test_every_setting_is_turned_and_nothing_else_is() -> None:
+    assert set(TURNS) == {key for key, _ in fields(SettingsFile)}
+
+
+@pytest.mark.parametrize("key", TURNS)
+def test_a_setting_that_is_turned_shows(key: str, observer: Observer) -> None:
+    turn = TURNS[key]
+    before = observer.before(turn)
+    after = observer.observe(turn.look, observer.content(turn.base, turn.to), "turned")
+    assert after[turn.aspect] != before[turn.aspect]
+
+
+def test_a_turn_that_changes_nothing_is_found(observer: Observer) -> None:
+    """The proof of the proof: the same look sees no difference where another setting is turned."""
+    turn = TURNS["overall.ticks"]
+    other = observer.observe(turn.look, observer.content({"decode_threads": 3}), "turned")
+    assert other[turn.aspect] == observer.before(turn)[turn.aspect]
