@@ -4,7 +4,6 @@ from typing import Final
 
 import dagster as dg
 
-from backfill_assets.automation.backfills import launch_backfill
 from backfill_assets.orchestration import failures_as_dagster
 
 #: No run of a day takes longer; dagster.yaml's monitoring ends what does.
@@ -28,6 +27,9 @@ class RangeConfig(dg.Config):
 @dg.op(description="Asks Dagster for a backfill of the days, one run per day.")
 def request_days(context: dg.OpExecutionContext, config: RangeConfig) -> str:
     """The id of the backfill, which is shown under Runs, Backfills."""
+    # Loads Dagster's machinery of backfills, which a run of a day never needs.
+    from backfill_assets.automation.backfills import launch_backfill
+
     with failures_as_dagster():
         backfill_id = launch_backfill(
             context.instance, context.repository_def.asset_graph, config.start, config.end

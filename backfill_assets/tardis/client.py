@@ -2,7 +2,8 @@
 
 How often, how fast and how long to ask is decided here; one request and the meaning of its failure is
 ``attempts``. The official client downloads a day's files one after the other, so it is called once per feed,
-many at a time, on an event loop in a thread of its own: the assets stay plain synchronous code.
+many at a time, on an event loop in a thread of its own: the assets stay plain synchronous code. ``attempts``
+loads that client and aiohttp (0.4 s), so only the methods that ask import it.
 """
 
 from __future__ import annotations
@@ -26,13 +27,6 @@ from backfill_assets.days import parse_day
 from backfill_assets.failures import BackfillError, PermanentFailure, TransientFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.settings import TardisSettings, resolve
-from backfill_assets.tardis.attempts import (
-    RunRefused,
-    dataset_url,
-    details_once,
-    download_once,
-    instruments_once,
-)
 from backfill_assets.tardis.fallback import instruments_from_details
 from backfill_assets.tardis.metadata import ExchangeDetails, Instrument, InstrumentList
 from backfill_assets.tardis.pacing import shared_pace
@@ -85,6 +79,8 @@ class TardisClient:
         SettingsError
             A variable that the settings name is not set.
         """
+        from backfill_assets.tardis.attempts import RunRefused, dataset_url, download_once
+
         parse_day(day)
         endpoint, key = resolve(self._settings.datasets_endpoint), resolve(self._settings.api_key)
         directory.mkdir(parents=True, exist_ok=True)
@@ -140,6 +136,8 @@ class TardisClient:
         TransientFailure
             The retry budget is spent.
         """
+        from backfill_assets.tardis.attempts import details_once
+
         endpoint = resolve(self._settings.api_endpoint)
         answer = _wait_for(
             self._patiently(lambda limit: details_once(endpoint, exchange, limit_seconds=limit))
@@ -149,6 +147,8 @@ class TardisClient:
 
     def instruments(self, exchange: str) -> InstrumentList:
         """List an exchange's instruments; guessed from its details where the key does not cover them."""
+        from backfill_assets.tardis.attempts import RunRefused, instruments_once
+
         endpoint, key = resolve(self._settings.api_endpoint), resolve(self._settings.api_key)
         try:
             answer = _wait_for(

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES: Final = 4 << 20
 
+#: Inflated bytes that a block has room for per byte of the file, so that a small file takes little memory;
+#: trades inflate to 9 times their size.
+_INFLATION: Final = 16
+_LEAST_BLOCK_BYTES: Final = 1 << 16
+
 #: Readable bytes behind every block, because kernels load 8 bytes at a time.
 SLACK: Final = 64
 
@@ -35,6 +40,8 @@ class Block:
 
     buffer: bytearray
     end: int
+    #: No block follows.
+    last: bool = False
 
 
 class HashingFile(io.RawIOBase):
@@ -42,6 +49,7 @@ class HashingFile(io.RawIOBase):
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb", buffering=0)
+        self.size = path.stat().st_size
         self._hash = hashlib.sha256()
         self.bytes_read = 0
 
@@ -81,6 +89,7 @@ def read_blocks(source: HashingFile, name: str, block_bytes: int = BLOCK_BYTES) 
 
     # igzip_lib's stub gives the exception class no type.
     damage: tuple[Any, ...] = (EOFError, gzip.BadGzipFile, zlib.error, igzip_lib.IsalError)
+    block_bytes = min(block_bytes, max(_LEAST_BLOCK_BYTES, _INFLATION * source.size))
     capacity, have = 2 * block_bytes, 0
     buffer = bytearray(capacity + SLACK)
     # A generous buffer of compressed bytes: with the default 8 kB the file system is asked 500 times more.
@@ -116,4 +125,4 @@ def read_blocks(source: HashingFile, name: str, block_bytes: int = BLOCK_BYTES) 
         if buffer[have - 1] != ord("\n"):
             buffer[have : have + 1] = b"\n"
             have += 1
-        yield Block(buffer, have)
+        yield Block(buffer, have, last=True)

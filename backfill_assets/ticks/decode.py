@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from backfill_assets.ticks.rowgroups import RowGroup
+    from backfill_assets.ticks.rowgroups import Layout, RowGroup
 
 #: One group is filled while one is written.
 _GROUPS: Final = 2
@@ -143,17 +143,32 @@ def decode(
 class _GroupWriter:
     """Encodes and writes row groups in one thread while the caller fills the next."""
 
-    def __init__(
-        self, writer: pq.ParquetWriter, groups: list[RowGroup], schema: pa.Schema, day_number: int
-    ) -> None:
+    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema, day_number: int) -> None:
         self._writer, self._schema, self._day_number = writer, schema, day_number
-        self._free = groups
+        self._free: list[RowGroup] = []
         self._busy: deque[tuple[RowGroup, Future[None]]] = deque()
         self._thread = ThreadPoolExecutor(1, "parquet")
 
-    def write(self, group: RowGroup, names: tuple[Name, ...]) -> None:
-        """Queue a group; its memory is the writer's until ``empty_group`` gives it back."""
+    def start(self, groups: list[RowGroup]) -> RowGroup:
+        """The first group to fill, of those that are filled in turn."""
+        self._free = groups
+        return self._empty_group(0)
+
+    def write(self, group: RowGroup, names: tuple[Name, ...]) -> RowGroup:
+        """Queue a group and return the next to fill, once one is free; a failure to write comes out here."""
         self._busy.append((group, self._thread.submit(self._encode, group, names)))
+        return self._empty_group(group.first_row + group.rows)
+
+    def finish(self, group: RowGroup, names: tuple[Name, ...]) -> None:
+        """Wait until everything before is written, and write the last group in the calling thread."""
+        while self._busy:
+            self._wait_for_one()
+        if group.rows:
+            self._encode(group, names)
+
+    def close(self) -> None:
+        """End the thread, after a failure too."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _encode(self, group: RowGroup, names: tuple[Name, ...]) -> None:
         from backfill_assets.ticks.rowgroups import arrow_table
@@ -161,8 +176,7 @@ class _GroupWriter:
         table = arrow_table(group, names, self._day_number, self._schema)
         self._writer.write_table(table, row_group_size=group.rows)
 
-    def empty_group(self, first_row: int) -> RowGroup:
-        """A group to fill, once one is free; a failure to write comes out here."""
+    def _empty_group(self, first_row: int) -> RowGroup:
         if not self._free:
             self._wait_for_one()
         group = self._free.pop()
@@ -173,15 +187,6 @@ class _GroupWriter:
         group, written = self._busy.popleft()
         written.result()
         self._free.append(group)
-
-    def finish(self) -> None:
-        """Wait until everything is written."""
-        while self._busy:
-            self._wait_for_one()
-
-    def close(self) -> None:
-        """End the thread, after a failure too."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
 
 
 def _transcode(
@@ -198,34 +203,41 @@ def _transcode(
 ) -> bool:
     """Write all rows; returns whether there was a header. ``sizes`` is rows of groups, bytes of blocks."""
     from backfill_assets.ticks.parser import LineParser
-    from backfill_assets.ticks.rowgroups import Layout, RowGroup, parquet_writer, writer_schema
+    from backfill_assets.ticks.rowgroups import Layout, parquet_writer, writer_schema
 
     layout = Layout.of(feed.data_type)
     row_group_rows, block_bytes = sizes[0] or layout.row_group_rows, sizes[1]
     parser = LineParser(reader, symbols, profiler.register, fast=fast)
     schema = writer_schema(feed.data_type)
-    has_header = False
-    with parquet_writer(unfinished, feed.data_type, schema) as parquet:
-        groups = _GroupWriter(
-            parquet, [RowGroup(layout, row_group_rows) for _ in range(_GROUPS)], schema, day_number
-        )
-        with closing(groups):
-            group = groups.empty_group(0)
-            for block in read_blocks(raw, reader.file, block_bytes):
-                position = 0
-                if not has_header:
-                    position, has_header = _skip_header(block, reader, csv_header(feed.data_type)), True
-                while position < block.end:
-                    start = group.rows
-                    position = parser.parse(block, position, group)
-                    profiler.add(group.counted(), start, group.rows)
-                    if group.full:
-                        groups.write(group, tuple(parser.names))
-                        group = groups.empty_group(group.first_row + group.rows)
-            if group.rows:
-                groups.write(group, tuple(parser.names))
-            groups.finish()
-    return has_header
+    group: RowGroup | None = None
+    with (
+        parquet_writer(unfinished, feed.data_type, schema) as parquet,
+        closing(_GroupWriter(parquet, schema, day_number)) as writer,
+    ):
+        for block in read_blocks(raw, reader.file, block_bytes):
+            position = 0
+            if group is None:
+                position = _skip_header(block, reader, csv_header(feed.data_type))
+                group = writer.start(_empty_groups(layout, row_group_rows, block))
+            while position < block.end:
+                start = group.rows
+                position = parser.parse(block, position, group)
+                profiler.add(group.counted(), start, group.rows)
+                if group.full:
+                    group = writer.write(group, tuple(parser.names))
+        if group is not None:
+            writer.finish(group, tuple(parser.names))
+    return group is not None
+
+
+def _empty_groups(layout: Layout, rows: int, first: Block) -> list[RowGroup]:
+    """The groups of a file; a file of one block needs one, no larger than the block."""
+    from backfill_assets.ticks.rowgroups import RowGroup
+
+    if first.last:
+        lines = first.buffer.count(b"\n", 0, first.end)
+        return [RowGroup(layout, min(rows, lines), text_bytes=first.end)]
+    return [RowGroup(layout, rows) for _ in range(_GROUPS)]
 
 
 def _skip_header(block: Block, reader: Reader, header: str) -> int:

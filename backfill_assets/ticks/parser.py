@@ -83,7 +83,7 @@ class LineParser:
         self._fast = fast
         self._table = NameTable()
         self._codes: dict[bytes, int] = {}
-        self._odd = np.zeros((_ODD_CELLS, 4), np.int64)
+        self._odd = np.empty((_ODD_CELLS, 4), np.int64)
 
     def parse(self, block: Block, position: int, group: RowGroup) -> int:
         """Read lines from ``position`` on until the block ends or the group is full; returns the next.

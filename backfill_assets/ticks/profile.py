@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -123,6 +124,19 @@ class Name:
     symbol: str | None
 
 
+def _untouched(shape: tuple[int, ...], kind: Any) -> Any:
+    """Zeros that take memory only where they are touched.
+
+    Of arrays of this size ``numpy.zeros`` may clear all memory (where the process has used it before) or take
+    it in pages of 2 MB, which for a small file costs more than to decode it.
+    """
+    import numpy as np
+
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(memory, kind).reshape(shape)
+
+
 class Profiler:
     """Counts rows as they are read; fed from one thread, in file order.
 
@@ -157,7 +171,9 @@ class Profiler:
         self._names: list[Name] = []
         self._symbols: dict[str, int] = {}
         self._feed = np.zeros(self._k.F_SIZE, np.int64)
-        self._clock = np.zeros((self._k.HOURS, self._k.CLOCK_BINS), np.int32)
+        self._clock = _untouched((self._k.HOURS, self._k.CLOCK_BINS), np.int32)
+        self._clock_range = np.zeros((self._k.HOURS, 2), np.int64)
+        self._clock_range[:, 0] = self._k.CLOCK_BINS
         self._code_rows = np.zeros(1, np.int64)
         self._symbol_of = np.zeros(1, np.int32)
         self._silences: dict[int, tuple[int, Ints]] = {}
@@ -168,13 +184,13 @@ class Profiler:
             self._notional = np.zeros((1, 2))
             self._ring = np.zeros((1, self._k.RING), np.int64)
             self._minutes = np.zeros((1, self._k.MINUTES), np.int32)
-            # Zeroed memory is only taken from the system when it is touched.
             self._shared = np.zeros(self._k.N_SIZE, np.int64)
-            self._page_table = np.zeros((2 * BITMAP_PAGES, 2), np.int64)
-            self._pages = np.zeros(BITMAP_PAGES * self._k.PAGE_WORDS, np.uint64)
-            self._window = np.zeros((WINDOW_IDS, 2), np.uint64)
-            self._edges = np.zeros((_EDGES, 3), np.int64)
-            self._gaps = np.zeros((_GAPS, 5), np.int64)
+            self._page_table = _untouched((2 * BITMAP_PAGES, 2), np.int64)
+            self._page_keys = _untouched((BITMAP_PAGES,), np.int64)
+            self._pages = _untouched((BITMAP_PAGES * self._k.PAGE_WORDS,), np.uint64)
+            self._window = _untouched((WINDOW_IDS, 2), np.uint64)
+            self._edges = _untouched((_EDGES, 3), np.int64)
+            self._gaps = _untouched((_GAPS, 5), np.int64)
 
     def register(self, name: Name) -> None:
         """Give the next code to a name."""
@@ -211,6 +227,7 @@ class Profiler:
             self._bounds,
             self._feed,
             self._clock,
+            self._clock_range,
             self._code_rows,
         )
         if rows.price is not None and rows.amount is not None:
@@ -237,8 +254,8 @@ class Profiler:
             start = k.count_trades(
                 rows.times, rows.locals, rows.price, rows.amount, *bits, rows.side, rows.ids, rows.codes,
                 self._symbol_of, start, stop, self._bounds, SILENCE_US, self._counting.id_reset, self._counts,
-                self._notional, self._ring, self._minutes, self._shared, self._page_table, self._pages,
-                self._window, self._edges, self._gaps,
+                self._notional, self._ring, self._minutes, self._shared, self._page_table, self._page_keys,
+                self._pages, self._window, self._edges, self._gaps,
             )  # fmt: skip
             if start == stop:
                 return
@@ -321,13 +338,14 @@ class Profiler:
         np, k = self._np, self._k
         if not rows:
             return {"clock_offset_p99_us": None}
-        whole, hours = np.zeros(k.CLOCK_BINS, np.int64), np.zeros((k.HOURS, 2), np.int64)
-        k.read_clock(self._clock, whole, hours)
-        offset = int(np.searchsorted(np.cumsum(whole), math.ceil(0.99 * rows)))
+        first, end = int(self._clock_range[:, 0].min()), int(self._clock_range[:, 1].max())
+        whole, hours = np.zeros(end - first, np.int64), np.zeros((k.HOURS, 2), np.int64)
+        k.read_clock(self._clock, self._clock_range, first, whole, hours)
+        offset = first + int(np.searchsorted(np.cumsum(whole), math.ceil(0.99 * rows)))
         residual = max(offset, k.CLOCK_ZERO) + self._counting.clock_residual_ms
         return {
             "clock_offset_p99_us": (offset - k.CLOCK_ZERO) * 1000,
-            "clock_residual_rows": int(whole[residual + 1 :].sum()),
+            "clock_residual_rows": int(whole[residual + 1 - first :].sum()),
             "hour_latency_us": tuple(
                 (k.CLOCK_ZERO - found) * 1000 if found >= 0 else None for found in hours[:, 1].tolist()
             ),
@@ -344,16 +362,16 @@ class Profiler:
             self._shared[k.N_GAPS] = size
             self._keep_gaps()
         edges = self._edges[: int(self._shared[k.N_EDGES])]
-        table = self._page_table[self._page_table[:, 1] != 0]
+        keys = self._page_keys[: int(self._shared[k.N_PAGES])]
         canonical = {name.dataset_symbol: name.symbol for name in self._names}
         return tuple(
-            self._symbol_profile(text, canonical[text], slot, edges, table)
+            self._symbol_profile(text, canonical[text], slot, edges, keys)
             for text, slot in sorted(self._symbols.items())
             if self._counts[slot, k.S_ROWS]
         )
 
     def _symbol_profile(
-        self, text: str, symbol: str | None, slot: int, edges: Ints, table: Ints
+        self, text: str, symbol: str | None, slot: int, edges: Ints, keys: Ints
     ) -> SymbolProfile:
         k, c = self._k, self._counts[slot].tolist()
         valid, numeric = c[k.S_VALID] > 0, c[k.S_NUMERIC] > 0
@@ -361,7 +379,7 @@ class Profiler:
         holes: tuple[Hole, ...] = ()
         totals = [0, 0, 0]
         if numeric and mapped:
-            holes, totals = self._holes(slot, edges, table)
+            holes, totals = self._holes(slot, edges, keys)
         gap_count, gaps = self._silences.get(slot, (0, self._gaps[:0]))
         self._r.end_block(self._repeats[slot], self._counting.resent_rows)
         return SymbolProfile(
@@ -402,10 +420,10 @@ class Profiler:
             **self._prices.finish(slot),
         )
 
-    def _holes(self, slot: int, edges: Ints, table: Ints) -> tuple[tuple[Hole, ...], list[int]]:
+    def _holes(self, slot: int, edges: Ints, keys: Ints) -> tuple[tuple[Hole, ...], list[int]]:
         np, k = self._np, self._k
-        own = table[table[:, 0] >> 45 == slot]
-        pages = np.column_stack([own[:, 0] & ((1 << 45) - 1), own[:, 1] - 1])
+        own = np.flatnonzero(keys >> 45 == slot)
+        pages = np.column_stack([keys[own] & ((1 << 45) - 1), own])
         pages = np.ascontiguousarray(pages[np.argsort(pages[:, 0])])
         found, totals = np.zeros((LISTED_HOLES, 2), np.int64), np.zeros(3, np.int64)
         k.find_holes(pages, self._pages, int(self._counts[slot, k.S_ID_MIN]), SHORT_HOLE, found, totals)

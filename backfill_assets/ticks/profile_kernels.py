@@ -50,11 +50,12 @@ _I64_2, _I32_2, _F64_2 = nb.int64[:, ::1], nb.int32[:, ::1], nb.float64[:, ::1]
 _U = np.uint64
 
 
-@kernel(nb.void(_I64, _I64, _I32, nb.int64, nb.int64, _I64, _I64, _I32_2, _I64))
-def count_feed(times, locals_, codes, start, stop, bounds, counts, clock, code_rows):
+@kernel(nb.void(_I64, _I64, _I32, nb.int64, nb.int64, _I64, _I64, _I32_2, _I64_2, _I64))
+def count_feed(times, locals_, codes, start, stop, bounds, counts, clock, clock_range, code_rows):
     """Counts over all rows of any data type.
 
-    ``bounds`` is day start, day end, seam window, first and last plausible microsecond.
+    ``bounds`` is day start, day end, seam window, first and last plausible microsecond; ``clock_range`` the
+    first bin of each hour that holds a row, and the one behind the last.
     """
     day_start, day_end, seam, plausible_from, plausible_to = (
         bounds[0],
@@ -98,23 +99,29 @@ def count_feed(times, locals_, codes, start, stop, bounds, counts, clock, code_r
         counts[F_MISPLACED] += t < day_start - seam or t >= day_end + seam
         counts[F_AHEAD] += t > arrived
         milliseconds = (t - arrived) // 1000
-        clock[hour, min(max(milliseconds, -CLOCK_ZERO), CLOCK_ZERO) + CLOCK_ZERO] += 1
+        b = min(max(milliseconds, -CLOCK_ZERO), CLOCK_ZERO) + CLOCK_ZERO
+        clock[hour, b] += 1
+        clock_range[hour, 0] = min(clock_range[hour, 0], b)
+        clock_range[hour, 1] = max(clock_range[hour, 1], b + 1)
 
 
-@kernel(nb.void(_I32_2, _I64, _I64_2))
-def read_clock(clock, whole, hours):
-    """Add the hours up in ``whole``; ``hours`` gets rows and the median's bin (-1 without rows)."""
+@kernel(nb.void(_I32_2, _I64_2, nb.int64, _I64, _I64_2))
+def read_clock(clock, clock_range, first, whole, hours):
+    """Add the hours up in ``whole``, which begins at the bin ``first``.
+
+    ``hours`` gets rows and the median's bin (-1 without rows).
+    """
     for hour in range(HOURS):
         rows = np.int64(0)
-        for b in range(CLOCK_BINS):
+        for b in range(clock_range[hour, 0], clock_range[hour, 1]):
             rows += clock[hour, b]
-            whole[b] += clock[hour, b]
+            whole[b - first] += clock[hour, b]
         hours[hour, 0] = rows
         hours[hour, 1] = -1
         # The latency is the negative of what the bins hold, so its nearest rank counts from the other end.
         seen = np.int64(0)
         if rows > 0:
-            for b in range(CLOCK_BINS - 1, -1, -1):
+            for b in range(clock_range[hour, 1] - 1, clock_range[hour, 0] - 1, -1):
                 seen += clock[hour, b]
                 if 2 * seen >= rows:
                     hours[hour, 1] = b
@@ -171,12 +178,12 @@ def _has_id(symbol, wanted, page_table, pages):
         _I64, _I64, _F64, _F64, _I64, _I64, nb.uint8[::1], _I64, _I32, _I32,  # rows
         nb.int64, nb.int64, _I64, nb.int64, nb.int64,  # start, stop, bounds, shortest silence, id reset
         _I64_2, _F64_2, _I64_2, _I32_2,  # state of symbols
-        _I64, _I64_2, nb.uint64[::1], nb.uint64[:, ::1], _I64_2, _I64_2,  # shared state
+        _I64, _I64_2, _I64, nb.uint64[::1], nb.uint64[:, ::1], _I64_2, _I64_2,  # shared state
     )
 )  # fmt: skip
 def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, ids, codes, symbol_of,
                  start, stop, bounds, silence, reset, counts, notional, ring, minutes,
-                 shared, page_table, pages, window, edges, gaps):  # fmt: skip
+                 shared, page_table, page_keys, pages, window, edges, gaps):  # fmt: skip
     """Trades by symbol; returns the row at which ``edges`` or ``gaps`` were full, else ``stop``.
 
     Parameters
@@ -185,9 +192,10 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
         Number of the symbol for each code.
     ring
         Per symbol the ``local_timestamp`` of its last 512 rows.
-    page_table, pages
-        Hash table from (symbol, page of ids) to 1 + page number, and the bitmaps. A symbol that finds no free
-        page is marked as unmapped and no longer counted in the bitmap.
+    page_table, page_keys, pages
+        Hash table from (symbol, page of ids) to 1 + page number, the (symbol, page of ids) of each page
+        number, and the bitmaps. A symbol that finds no free page is marked as unmapped and no longer counted
+        in the bitmap.
     window
         For the ids seen lately (symbol and id + 1, payload), direct-mapped by id.
     edges
@@ -303,6 +311,7 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
                         counts[s, S_UNMAPPED] = 1
                         mapped = False
                     else:
+                        page_keys[shared[N_PAGES]] = key
                         shared[N_PAGES] += 1
                         page_table[slot, 0] = key
                         page_table[slot, 1] = shared[N_PAGES]

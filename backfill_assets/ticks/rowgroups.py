@@ -24,8 +24,7 @@ from backfill_assets.ticks.profile import FILLS, Name, Rows
 #: Half a million trades; wide data types get fewer rows, so that a group takes no more memory than this.
 ROW_GROUP_ROWS: Final = 500_000
 _GROUP_BYTES: Final = 48 << 20
-#: Room for texts per row and column (a UUID has 36 bytes); a group that needs more is written earlier. It is
-#: only taken from the system when it is touched.
+#: Room for texts per row and column (a UUID has 36 bytes); a group that needs more is written earlier.
 _TEXT_BYTES: Final = 40
 _LEAST_TEXT_BYTES: Final = 8 << 20
 
@@ -88,9 +87,12 @@ class Layout:
 
 
 class RowGroup:
-    """Parsed columns of up to ``capacity`` rows, of which the first is the file's row ``first_row``."""
+    """Parsed columns of up to ``capacity`` rows, of which the first is the file's row ``first_row``.
 
-    def __init__(self, layout: Layout, capacity: int) -> None:
+    ``text_bytes`` is what the texts of a column come to at most, if that is known.
+    """
+
+    def __init__(self, layout: Layout, capacity: int, text_bytes: int | None = None) -> None:
         integers, numbers, codes, texts = layout.sizes
         self.layout = layout
         self.capacity = capacity
@@ -101,8 +103,10 @@ class RowGroup:
         self.integers = np.empty((integers, capacity), np.int64)
         self.numbers = np.empty((numbers, capacity), np.float64)
         self.word_codes = np.empty((codes, capacity), np.uint8)
-        self.text_ends = np.zeros((texts, capacity + 1), np.int32)
-        self.texts = np.empty((texts, max(capacity * _TEXT_BYTES, _LEAST_TEXT_BYTES)), np.uint8)
+        self.text_ends = np.empty((texts, capacity + 1), np.int32)
+        self.text_ends[:, 0] = 0
+        room = max(capacity * _TEXT_BYTES, _LEAST_TEXT_BYTES)
+        self.texts = np.empty((texts, room if text_bytes is None else min(room, text_bytes)), np.uint8)
 
     def restart(self, first_row: int) -> None:
         """Forget the rows, keep the memory."""

@@ -18,16 +18,30 @@ from backfill_assets.tardis.columns import csv_header
 
 PACKAGE = Path(backfill_assets.__path__[0])
 
-DECODE = """
+DECODER = """
 import sys
 from pathlib import Path
 from backfill_assets.feeds import Feed
 from backfill_assets.ticks.decode import decode
 from backfill_assets.ticks.profile import ProfileParameters
-decoded = decode(Path(sys.argv[1]), Path(sys.argv[2]), feed=Feed("binance", "trades", "BTCUSDT"),
-                 day="2024-01-01", symbols={"BTCUSDT": "BTC-USDT"}, parameters=ProfileParameters())
+def decoded():
+    return decode(Path(sys.argv[1]), Path(sys.argv[2]), feed=Feed("binance", "trades", "BTCUSDT"),
+                  day="2024-01-01", symbols={"BTCUSDT": "BTC-USDT"}, parameters=ProfileParameters())
+"""
+
+DECODE = f"""{DECODER}
+found = decoded()
 status = Path("/proc/self/status")  # getrusage would begin with the parent's peak
-print(decoded.rows, *(line.split()[1] for line in status.open() if line.startswith("VmHWM")))
+print(found.rows, *(line.split()[1] for line in status.open() if line.startswith("VmHWM")))
+"""
+
+#: What a decode takes from malloc at its peak, in kB; memory that is mapped and not touched costs nothing.
+ALLOCATED = f"""{DECODER}
+import tracemalloc
+decoded()
+tracemalloc.start()
+decoded()
+print(tracemalloc.get_traced_memory()[1] // 1024)
 """
 
 
@@ -87,6 +101,11 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         peaks.append(int(peak) // 1024)
     assert peaks[1] < peaks[0] + 60, peaks
     assert peaks[1] < 500, peaks
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    (allocated,) = run(ALLOCATED, *_tiny(tmp_path))
+    assert int(allocated) < 4 * 1024
 
 
 def test_feeds_decode_side_by_side_with_the_result_of_one_after_the_other(decode_body: Any) -> None:

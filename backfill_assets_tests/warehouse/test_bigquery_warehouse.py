@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from warehouse_samples import DAY, TRADES, load_file, rows, write
 
-from backfill_assets.failures import PermanentFailure, SettingsError, Superseded, TransientFailure
+from backfill_assets.failures import PermanentFailure, Superseded, TransientFailure
 from backfill_assets.warehouse.bigquery import MAX_URIS, BigQueryWarehouse, open_client
 from backfill_assets.warehouse.bigquery_failures import failed_job
 from backfill_assets.warehouse.protocol import LoadFile
-from backfill_assets.warehouse.resource import BigQueryEndpointResource
+from backfill_assets.warehouse.resource import WarehouseResource
 from backfill_assets.warehouse.tables import Table
 
 pytestmark = pytest.mark.timeout(60)
@@ -175,19 +176,12 @@ def test_missing_credentials_are_permanent_and_say_how_to_get_some(
         open_client("test-project", "US", "")
 
 
-def test_the_dagster_resource_talks_to_its_endpoint(bigquery: Any, tmp_path: Path) -> None:
-    resource = BigQueryEndpointResource(project="test-project", location="US", endpoint=bigquery.emulator.url)
+def test_the_dagster_resource_opens_the_warehouse_of_the_settings(bigquery: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    universe = [{"exchanges": ["binance"], "symbols": ["BTC-USDT"]}]
+    lake, warehouse = {"uri": str(tmp_path)}, bigquery.settings.model_dump()
+    file.write_text(yaml.safe_dump({"universe": universe, "lake": lake, "warehouse": warehouse}))
     path = write(tmp_path / "1.parquet", rows())
-    with resource.get_warehouse(bigquery.settings.dataset) as warehouse:
-        warehouse.replace_partition(TRADES, DAY, [load_file(path)], 1)
+    with WarehouseResource(environment=str(file)).open() as opened:
+        opened.replace_partition(TRADES, DAY, [load_file(path)], 1)
     assert bigquery.read() == rows()
-    with resource.get_client() as client:
-        assert [row[0] for row in client.query("SELECT 1").result(timeout=30)] == [1]
-
-
-def test_the_dagster_resource_needs_a_project_for_an_endpoint() -> None:
-    with (
-        pytest.raises(SettingsError, match=r"warehouse\.project"),
-        BigQueryEndpointResource(endpoint="http://127.0.0.1:1").get_client(),
-    ):
-        pass
