@@ -34,7 +34,7 @@ from backfill_assets.cli import main
 from backfill_assets.definitions import defs
 from backfill_assets.failures import BackfillError
 from backfill_assets.feeds import Feed
-from backfill_assets.instruments.day import record_day
+from backfill_assets.instruments.recording import record_day
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.lake.store import open_store

@@ -1,12 +1,14 @@
 """The lake as a Dagster resource.
 
-The only module of this folder that knows Dagster.
+The only module of this folder that knows Dagster. For a bucket the client comes from dagster-gcp's
+``GCSResource``, so credentials are found as in every other Dagster deployment on Google Cloud.
 """
 
 from __future__ import annotations
 
-from backfill_assets.lake.store import Store, open_store
+from backfill_assets.lake.store import GCS_SCHEME, Store, open_store
 from backfill_assets.orchestration import EnvironmentResource
+from backfill_assets.settings import resolve
 
 
 class LakeResource(EnvironmentResource):
@@ -14,4 +16,14 @@ class LakeResource(EnvironmentResource):
 
     def store(self) -> Store:
         """Open the lake; failures are ``BackfillError`` with the remedy."""
-        return open_store(self.settings().lake)
+        lake = self.settings().lake
+        uri = resolve(lake.uri)
+        if not uri.startswith(GCS_SCHEME):
+            return open_store(lake)
+        from dagster_gcp import GCSResource
+
+        from backfill_assets.lake.gcs import credentials_explained
+
+        with credentials_explained(uri):
+            client = GCSResource().get_client()
+        return open_store(lake, client=client)

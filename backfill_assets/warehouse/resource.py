@@ -1,4 +1,4 @@
-"""The warehouse as a Dagster resource.
+"""The warehouse as a Dagster resource: the embedded one, or BigQuery through ``dagster_gcp``'s own resource.
 
 The one module of this folder that knows Dagster besides assets and checks.
 """
@@ -31,5 +31,22 @@ class WarehouseResource(EnvironmentResource):
     @contextmanager
     def open(self) -> Iterator[Warehouse]:
         """The warehouse, closed at the end of the block; failures are ``BackfillError`` with the remedy."""
-        with closing(open_warehouse(self.settings().warehouse)) as warehouse:
-            yield warehouse
+        settings = self.settings().warehouse
+        if isinstance(settings, DuckDBSettings) or resolve(settings.endpoint):
+            with closing(open_warehouse(settings)) as opened:
+                yield opened
+            return
+        # Google's libraries take most of a second; a code location that only loads has no use for them.
+        from dagster_gcp import BigQueryResource
+
+        from backfill_assets.warehouse.bigquery import BigQueryWarehouse
+
+        project, location = resolve(settings.project), resolve(settings.location)
+        with BigQueryResource(project=project, location=location).get_client() as client:
+            yield BigQueryWarehouse(
+                client,
+                f"{client.project}.{resolve(settings.dataset)}",
+                location=location,
+                job_timeout_seconds=settings.job_timeout_seconds,
+                daily_loads=settings.load_jobs_per_table_and_day,
+            )
