@@ -25,7 +25,7 @@ PACKAGE: Final = "backfill_assets"
 #: first are the ground that everything stands on.
 ORDER: Final = (
     (
-        *("failures", "feeds", "columns", "days", "yaml_files", "rule_set", "settings"),
+        *("failures", "feeds", "venues", "columns", "days", "yaml_files", "rule_set", "settings"),
         *("partitions", "orchestration"),
     ),
     ("tardis",),

@@ -21,11 +21,11 @@ from backfill_assets.partitions import daily
 )
 def candles(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult[None]:
     """Candles and coverage of the accepted files."""
-    from backfill_assets.candles.making import make_candles
+    from backfill_assets.candles.build import build_candles
 
     with failures_as_dagster():
         store = lake.store()
-        made = make_candles(store, context.partition_key, lake.settings())
+        made = build_candles(store, context.partition_key, lake.settings())
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": made.candles.rows if made.candles else 0,

@@ -17,7 +17,7 @@ from backfill_assets.days import MICROSECONDS_PER_SECOND, start_us
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.coverage import (
+from backfill_assets.quality.bucket_states import (
     STATES,
     WITH_CANDLE,
     Codes,

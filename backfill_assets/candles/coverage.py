@@ -1,7 +1,7 @@
 """The coverage of a day as rows: how judged markets become rows, and what must hold for them together.
 
 One row per run of buckets that are alike, so a liquid market's day is a few rows. What a state means is
-``quality.coverage``; here it is brought to every timeframe and beside the candles.
+``quality.bucket_states``; here it is brought to every timeframe and beside the candles.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from backfill_assets.candles.buckets import MarketBuckets, market_buckets
 from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.candles.schemas import COVERAGE_SCHEMA, coverage_schema
 from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_SECOND, start_us
-from backfill_assets.quality.coverage import STATES, WITH_CANDLE, codes_of
+from backfill_assets.quality.bucket_states import STATES, WITH_CANDLE, codes_of
 from backfill_assets.quality.findings import Finding, look_at
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.settled import SettledDay

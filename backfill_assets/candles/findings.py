@@ -1,7 +1,7 @@
 """What the schemas find in a day's candles and its coverage: looked at when the files are made.
 
 The day's document keeps the findings with the files. Where it has none, because the files were put there by
-something else than ``making``, the checks look at the files themselves.
+something else than ``build``, the checks look at the files themselves.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, end_us, start_us
-from backfill_assets.quality.coverage import Evidence, Range, encode, minute_states
+from backfill_assets.quality.bucket_states import Evidence, Range, encode, minute_states
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.settled import SettledDay, SettledFeed, SymbolEvidence
 

@@ -7,9 +7,8 @@ from typing import Final
 from backfill_assets.candles.query import candles_of
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.baseline import market
+from backfill_assets.venues import DOLLARS
 
-#: Quote currencies that count as one dollar; their own ups and downs are far below what weights can tell.
-DOLLARS: Final = frozenset({"USD", "USDT", "USDC", "BUSD"})
 _DAY: Final = "1d"
 
 

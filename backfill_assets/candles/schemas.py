@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from backfill_assets.columns import Column, arrow_schema
 from backfill_assets.days import MICROSECONDS_PER_SECOND
-from backfill_assets.quality.coverage import STATES, WITH_CANDLE
+from backfill_assets.quality.bucket_states import STATES, WITH_CANDLE
 from backfill_assets.settings import TIMEFRAMES
 
 if TYPE_CHECKING:

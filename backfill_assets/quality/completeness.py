@@ -18,6 +18,7 @@ from backfill_assets.quality.estimates import silence_score, silences
 from backfill_assets.quality.profiles import Gap, SymbolProfile
 from backfill_assets.quality.window import Range, Window
 from backfill_assets.settings import ThresholdSettings
+from backfill_assets.venues import venue
 
 EvidenceClass = Literal["A", "B", "C"]
 
@@ -28,11 +29,6 @@ EvidenceClass = Literal["A", "B", "C"]
 CompletenessState = Literal[
     "proven", "head_proven", "inner_proven", "degraded", "estimated", "missing", "no_evidence"
 ]
-
-#: Venues whose trade ids are contiguous per symbol, and since which day.
-CONTIGUOUS_IDS: Final[dict[str, str]] = {"binance": "", "coinbase": "", "kraken": "2026-07-10"}
-#: Venues that drop prints (insurance fund, liquidations) and leave short holes.
-IDS_WITH_HOLES: Final = frozenset({"binance-futures"})
 
 #: Runs up to this length are counted by the profile, however many there are.
 COUNTED_SHORT_HOLE: Final = 5
@@ -73,9 +69,10 @@ class Completeness:
 
 def id_class(exchange: str, day: str) -> EvidenceClass:
     """What the venue promises of the ids of its trades."""
-    if exchange in CONTIGUOUS_IDS and day >= CONTIGUOUS_IDS[exchange]:
+    since = venue(exchange).contiguous_since
+    if since is not None and day >= since:
         return "A"
-    return "B" if exchange in IDS_WITH_HOLES else "C"
+    return "B" if venue(exchange).leaves_gaps else "C"
 
 
 def evidence_class(exchange: str, day: str, profile: SymbolProfile) -> EvidenceClass:

@@ -81,7 +81,7 @@ class TradesFile(Document):
 
 
 class FeedMinutes(Document):
-    """States of a feed's 1,440 minutes by canonical symbol, run by run (``quality.coverage``).
+    """States of a feed's 1,440 minutes by canonical symbol, run by run (``quality.bucket_states``).
 
     ``flagged`` are the minutes whose high or low is the price of an unconfirmed spike.
     """

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from backfill_assets.quality.coverage import MINUTES
+from backfill_assets.quality.bucket_states import MINUTES
 from backfill_assets.report.evidence import FeedReport
 from backfill_assets.report.minutes import NOTABLE, Minutes
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, Final
 
-from backfill_assets.quality.coverage import MINUTES
+from backfill_assets.quality.bucket_states import MINUTES
 from backfill_assets.report.actions import clock_range
 from backfill_assets.report.evidence import FeedReport
 from backfill_assets.report.minutes import (

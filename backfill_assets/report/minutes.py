@@ -14,8 +14,7 @@ from typing import Final
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, end_us, start_us
 from backfill_assets.feeds import Feed
-from backfill_assets.quality.completeness import evidence_class
-from backfill_assets.quality.coverage import (
+from backfill_assets.quality.bucket_states import (
     MINUTES,
     Evidence,
     State,
@@ -23,6 +22,7 @@ from backfill_assets.quality.coverage import (
     minute_states,
     runs_of,
 )
+from backfill_assets.quality.completeness import evidence_class
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.verdict import Context

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from backfill_assets.candles.making import MEASURES_VERSION
+from backfill_assets.candles.build import MEASURES_VERSION
 from backfill_assets.candles.trade_files import PARTIALS_VERSION
 from backfill_assets.days import day_range, parse_day
 from backfill_assets.lake import documents, paths

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND, day_range, shift
-from backfill_assets.quality.coverage import MINUTES
+from backfill_assets.quality.bucket_states import MINUTES
 from backfill_assets.report.actions import NEARLY_COMPLETE, clock_range
 from backfill_assets.report.evidence import FeedReport
 from backfill_assets.report.heat_map import LEVELS, heat_map, text

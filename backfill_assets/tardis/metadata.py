@@ -8,15 +8,13 @@ vendor adds some; field names follow the wire in snake case; times are aware dat
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from backfill_assets.days import parse_day
-
-#: Tickers that a venue keeps for what everybody else calls otherwise (Kraken, BitMEX).
-CURRENCY_ALIASES: Final = {"XBT": "BTC", "XDG": "DOGE"}
+from backfill_assets.venues import CURRENCY_ALIASES
 
 
 def _in_utc(moment: datetime) -> datetime:

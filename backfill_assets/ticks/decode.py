@@ -23,9 +23,9 @@ from backfill_assets.feeds import Feed
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.tardis.columns import csv_fields, csv_header
 from backfill_assets.ticks.blocks import BLOCK_BYTES, Block, HashingFile, read_blocks
-from backfill_assets.ticks.careful import Reader
 from backfill_assets.ticks.prices import Grids
 from backfill_assets.ticks.profile import FILLS, Name, ProfileParameters, Profiler
+from backfill_assets.ticks.reference_parser import Reader
 
 if TYPE_CHECKING:
     import pyarrow as pa

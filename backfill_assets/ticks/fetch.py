@@ -251,7 +251,7 @@ def _failed(feed: Feed, reason: str) -> FeedOutcome:
 
 
 def _kept(store: Store, feed: Feed, day: str, parameters: ProfileParameters) -> FeedOutcome | None:
-    """The outcome of a feed that needs no fetching; None if its file is missing or of another making."""
+    """The outcome of a feed that needs no fetching; None if its file is missing or of another build."""
     version = load_manifest(store, feed, day).newest
     if (
         version is None

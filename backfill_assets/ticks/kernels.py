@@ -2,12 +2,12 @@
 """The fast parser: one compiled loop that reads the lines of any data type, eight bytes at a time.
 
 It reads what the vendor writes almost everywhere and declines the rest, cell by cell or line by line, to
-``careful``. So it has no opinion on errors: a line that it cannot read is simply where it stops. Blocks must
+``reference_parser``. So it has no opinion on errors: a line that it cannot read is simply where it stops. Blocks must
 end with a newline and have ``blocks.SLACK`` readable bytes behind it. All state is in the caller's arrays.
 
 Exactness: a decimal of at most 15 digits is mantissa / 10**k with both exact in binary64 (mantissa below
 2**53, k at most 15), so the one division rounds correctly (Clinger, "How to read floating point numbers
-accurately", PLDI 1990). More digits and exponents are listed as odd cells for ``careful.Reader.number``.
+accurately", PLDI 1990). More digits and exponents are listed as odd cells for ``reference_parser.Reader.number``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NULL_TIME: Final = np.iinfo(np.int64).min
 NULL_WORD: Final = 255
 
 #: Why parsing stopped: nothing left, the row group or its text buffers or the list of odd cells is full, or
-#: the line is one for the careful parser.
+#: the line is one for the reference parser.
 DONE: Final = 0
 FULL: Final = 1
 ODD_FULL: Final = 2
@@ -105,7 +105,7 @@ def parse(block, pos, end, names, name_ends, table, plan, words, codes, integers
     text_ends, texts
         Filled: text t of row r is ``texts[t, text_ends[t, r]:text_ends[t, r + 1]]``.
     odd
-        Filled: (row, column, start, length) of number cells that are left to the careful parser.
+        Filled: (row, column, start, length) of number cells that are left to the reference parser.
 
     Returns
     -------

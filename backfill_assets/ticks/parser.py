@@ -1,7 +1,8 @@
-"""Blocks of lines into row groups: the compiled parser, and the careful one wherever that declines.
+"""Blocks of lines into row groups: the compiled parser, and the reference parser wherever that declines.
 
-Both fill the same arrays with the same values; ``fast=False`` leaves everything to the careful one, which is
-how tests compare them. What a line may look like is ``careful``'s, how a group is stored is ``rowgroups``'.
+Both fill the same arrays with the same values; ``fast=False`` leaves everything to the reference parser,
+which is how tests compare them. ``reference_parser`` says how a line may look, ``rowgroups`` how a group is
+stored.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import numpy as np
 from backfill_assets.failures import CorruptFeed
 from backfill_assets.ticks import kernels
 from backfill_assets.ticks.blocks import SLACK, Block
-from backfill_assets.ticks.careful import Reader, Value, numeric_id
 from backfill_assets.ticks.profile import Name
+from backfill_assets.ticks.reference_parser import Reader, Value, numeric_id
 from backfill_assets.ticks.rowgroups import RowGroup
 
 _ODD_CELLS: Final = 1 << 14
@@ -61,7 +62,7 @@ class LineParser:
     Parameters
     ----------
     reader
-        The careful reader of this file.
+        The reference reader of this file.
     symbols
         Canonical symbol for each text of the file's symbol column.
     register
@@ -126,7 +127,7 @@ class LineParser:
         return position, reason
 
     def _parse_line(self, block: Block, position: int, group: RowGroup) -> int:
-        """Read one line carefully; a new name is only made known, the line is then read again."""
+        """Read one line by the reference parser; a new name is only made known, the line is then read again."""
         if group.rows == group.capacity:
             group.full = True
             return position

@@ -99,7 +99,7 @@ class Rows:
     """Columns of a row group as the parser left them; NaN is null. What a data type has not is None.
 
     ``best_bid`` and ``best_ask`` are those of quotes and books, ``ids`` the trades' (see
-    ``careful.numeric_id``).
+    ``reference_parser.numeric_id``).
     """
 
     times: Ints

@@ -97,12 +97,15 @@ def _metadata(day: str, outcomes: Sequence[PublishedDay]) -> dict[str, dg.Metada
     }
 
 
-bigquery_instruments = _publishing_asset("instruments", INSTRUMENTS.description, ["ticks"], INSTRUMENTS)
+# Whether a day may be published is decided by its ticks and its candles together.
+bigquery_instruments = _publishing_asset(
+    "instruments", INSTRUMENTS.description, ["instruments", "candles"], INSTRUMENTS
+)
 bigquery_ticks = _publishing_asset(
-    "ticks", "One table per data type: the rows of the accepted files of the day.", ["ticks"], None
+    "ticks", "One table per data type: the rows of the accepted files of the day.", ["ticks", "candles"], None
 )
 bigquery_candles = _publishing_asset("candles", CANDLES.description, ["candles"], CANDLES)
 bigquery_coverage = _publishing_asset("coverage", COVERAGE.description, ["candles"], COVERAGE)
-bigquery_quality = _publishing_asset("quality", QUALITY.description, ["ticks"], QUALITY)
+bigquery_quality = _publishing_asset("quality", QUALITY.description, ["ticks", "candles"], QUALITY)
 
 ASSETS = (bigquery_instruments, bigquery_ticks, bigquery_candles, bigquery_coverage, bigquery_quality)

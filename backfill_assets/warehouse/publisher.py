@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backfill_assets.candles.making import trades_versions
+from backfill_assets.candles.build import trades_versions
 from backfill_assets.candles.query import open_made
 from backfill_assets.days import shift
 from backfill_assets.failures import DayHeld, PermanentFailure, TransientFailure

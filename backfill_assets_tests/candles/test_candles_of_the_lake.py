@@ -21,7 +21,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from backfill_assets.candles.making import make_candles
+from backfill_assets.candles.build import build_candles
 from backfill_assets.candles.partials import Contract
 from backfill_assets.candles.query import candles_of, market_candles, read_made, write_candles
 from backfill_assets.candles.trade_files import (
@@ -157,7 +157,7 @@ def is_accepted(store: Store, day: str, feed: Feed = FEED) -> bool:
 
 def made(store: Store, day: str, timeframes: Sequence[str] | None = None) -> pa.Table:
     """The day's candles as its run makes them; of these timeframes, or of all."""
-    make_candles(store, day, SETTINGS)
+    build_candles(store, day, SETTINGS)
     whole = read_made(store, day, "candles")
     if timeframes is None:
         return whole
@@ -262,7 +262,7 @@ def test_anybody_can_read_the_candles_of_all_days_with_one_glob(store: Store, la
     arrivals = straddling()
     for day in DAYS:
         bring(store, day, arrivals[day])
-        make_candles(store, day, SETTINGS)
+        build_candles(store, day, SETTINGS)
     kept = {day: read_made(store, day, "candles").num_rows for day in DAYS}
     frame = pl.read_parquet(f"{lake}/candles/*/*.parquet")
     counts = frame.group_by(pl.col("date").cast(pl.String)).len()
@@ -291,34 +291,34 @@ class TestPartials:
     def test_they_are_made_once(self, store: Store) -> None:
         bring(store, DAY, at_once(1, 5, START))
         (file,) = files(store, DAY)
-        first = make_candles(store, DAY, SETTINGS)
+        first = build_candles(store, DAY, SETTINGS)
         # With the ticks gone they could not be made again.
         Path(store.uri_of(paths.ticks_data(FEED, DAY, file.content))).unlink()
         documents.update(
             store, paths.measures(DAY), DayMeasures, lambda m: m and m.model_copy(update={"inputs": "others"})
         )
-        assert make_candles(store, DAY, SETTINGS) == first
+        assert build_candles(store, DAY, SETTINGS) == first
 
     def test_those_that_are_lost_or_cut_short_are_made_again_in_the_same_bytes(self, store: Store) -> None:
         bring(store, DAY, at_once(1, 5, START))
-        make_candles(store, DAY, SETTINGS)
+        build_candles(store, DAY, SETTINGS)
         partials = partials_of(store, DAY).partials
         data = Path(store.uri_of(paths.partials_data(FEED, DAY, partials.content)))
         whole = data.read_bytes()
         for damage in (data.unlink, lambda: data.write_bytes(whole[:-1])):
             damage()
-            assert make_candles(store, DAY, SETTINGS).files[str(FEED)].partials == partials
+            assert build_candles(store, DAY, SETTINGS).files[str(FEED)].partials == partials
             assert data.read_bytes() == whole
 
     @pytest.mark.parametrize("table", ["candles", "coverage"])
     def test_so_are_the_files_that_are_made_of_them(self, table: str, store: Store, lake: Path) -> None:
         bring(store, DAY, at_once(1, 5, START))
-        make_candles(store, DAY, SETTINGS)
+        build_candles(store, DAY, SETTINGS)
         (data,) = (lake / table / f"date={DAY}").iterdir()
         whole = data.read_bytes()
         for damage in (data.unlink, lambda: data.write_bytes(whole[:-1])):
             damage()
-            make_candles(store, DAY, SETTINGS)
+            build_candles(store, DAY, SETTINGS)
             assert data.read_bytes() == whole
 
     def test_a_file_that_no_document_names_goes_with_the_next_run(self, store: Store, lake: Path) -> None:
@@ -393,7 +393,7 @@ class TestIdsRepeatedOverMidnight:
         arrivals = self.arrivals(repeated)
         for day in order:
             bring(store, day, arrivals[day])
-            make_candles(store, day, SETTINGS)
+            build_candles(store, day, SETTINGS)
         trades = [t for _, t in arrivals[BEFORE]] + [t for _, t in at_once(501, 600, START + SECOND)]
         for day in (BEFORE, DAY):
             assert is_accepted(store, day)
@@ -455,7 +455,7 @@ class TestLooking:
         trades = [Trade(START + n * MINUTE, 42_283.58 + n, 0.1 + n) for n in range(3)]
         bring(store, DAY, [(t.us, t) for t in numbered(trades)])
         bring(store, DAY, at_once(1, 7, START), Feed("coinbase", "trades", "ETH-USDT"))
-        make_candles(store, DAY, SETTINGS)
+        build_candles(store, DAY, SETTINGS)
 
     @staticmethod
     def run(*options: str) -> Result:
@@ -519,13 +519,13 @@ class TestLooking:
     @pytest.mark.usefixtures("environment")
     def test_a_market_without_trades_that_day_is_an_empty_answer_and_no_error(self, store: Store) -> None:
         bring(store, shift(DAY, 5), [])
-        make_candles(store, shift(DAY, 5), SETTINGS)
+        build_candles(store, shift(DAY, 5), SETTINGS)
         result = self.run("--date", shift(DAY, 5), "--format", "csv")
         assert (result.exit_code, len(result.output.splitlines())) == (0, 1)
 
     def test_each_form_is_written_for_no_candles_too(self, store: Store) -> None:
         bring(store, DAY, [])
-        make_candles(store, DAY, SETTINGS)
+        build_candles(store, DAY, SETTINGS)
         candles = market_candles(store, DAY, "binance", "BTC-USDT", "1m")
         for form in ("table", "csv", "parquet"):
             out = io.BytesIO()

@@ -11,7 +11,7 @@ import pytest
 from backfill_assets.candles.buckets import MarketBuckets
 from backfill_assets.candles.coverage import traded_frame, traded_schema, whole_day_frame, whole_day_schema
 from backfill_assets.candles.schemas import COVERAGE_SCHEMA, coverage_schema
-from backfill_assets.quality.coverage import State, codes_of
+from backfill_assets.quality.bucket_states import State, codes_of
 from backfill_assets.quality.findings import failure_cases
 from backfill_assets.settings import TIMEFRAMES
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from backfill_assets.candles.making import make_candles
+from backfill_assets.candles.build import build_candles
 from backfill_assets.days import MICROSECONDS_PER_MINUTE
 from backfill_assets.lake.manifests import load_day_record, load_manifests
 from backfill_assets.quality.witnesses import ask_witnesses
@@ -34,7 +34,7 @@ def wrong(position: int, **changes: object) -> list[Row]:
 def flagged(lake: FiledDays) -> dict[str, tuple[int, ...]]:
     ask(lake, DAY)
     assert lake.settled(OURS.feed, DAY).accepted is not None
-    return make_candles(lake.store, DAY, lake.settings).minutes[str(OURS.feed)].flagged
+    return build_candles(lake.store, DAY, lake.settings).minutes[str(OURS.feed)].flagged
 
 
 def ask(lake: FiledDays, day: str) -> None:

@@ -36,7 +36,7 @@ from backfill_assets.lake.manifests import (
     load_manifest,
     update_manifest,
 )
-from backfill_assets.quality.coverage import decode, encode, states_of
+from backfill_assets.quality.bucket_states import decode, encode, states_of
 from backfill_assets.quality.measures import DataFile, DayMeasures, load_measures
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault

@@ -10,13 +10,13 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from backfill_assets.candles.build import build_candles
 from backfill_assets.candles.comparison import across_venues, against_reference
-from backfill_assets.candles.making import make_candles
 from backfill_assets.cli import main
 from backfill_assets.days import start_us
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.quality.baseline import load_baseline
-from backfill_assets.quality.coverage import decode, runs_of, states_of
+from backfill_assets.quality.bucket_states import decode, runs_of, states_of
 from backfill_assets.quality.measures import load_measures
 from backfill_assets.quality.reference import ReferenceDirectory
 from backfill_assets.settings import ComparisonSettings
@@ -60,7 +60,7 @@ def test_what_was_compared_once_is_compared_again_only_when_it_is_another(make_p
     def measured_again():
         """As when a neighbour's file has changed."""
         change_measures(pipeline, lambda _: {"inputs": "others"})
-        return make_candles(store, DAY, pipeline.settings).files[BTC]
+        return build_candles(store, DAY, pipeline.settings).files[BTC]
 
     before = load_measures(store, DAY).files[BTC]
     ticks = next((pipeline.folder / "lake" / "ticks" / BTC / DAY).glob("*.parquet"))

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from backfill_assets.quality.completeness import evidence_class
-from backfill_assets.quality.coverage import (
+from backfill_assets.quality.bucket_states import (
     MINUTES,
     STATES,
     Evidence,
@@ -22,6 +21,7 @@ from backfill_assets.quality.coverage import (
     states_of,
     together,
 )
+from backfill_assets.quality.completeness import evidence_class
 from backfill_assets.quality.profiles import Hole
 from backfill_assets_tests.quality.quality_samples import DAY, END, SECOND, START, holes, symbol, without_ids
 

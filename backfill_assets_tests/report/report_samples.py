@@ -7,7 +7,7 @@ from typing import Final
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, start_us
 from backfill_assets.feeds import Feed
-from backfill_assets.quality.coverage import MINUTES
+from backfill_assets.quality.bucket_states import MINUTES
 from backfill_assets.quality.scores import Overall
 from backfill_assets.quality.verdict import Context, Verdict
 from backfill_assets.report.evidence import Candle, FeedReport

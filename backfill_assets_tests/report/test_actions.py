@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from backfill_assets.quality.coverage import MINUTES
+from backfill_assets.quality.bucket_states import MINUTES
 from backfill_assets.report.actions import Action, actions_of
 from backfill_assets.report.minutes import MISSING, Minutes, uniform
 from backfill_assets_tests.report.report_samples import DAY, feed_report, verdict

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from backfill_assets.quality.coverage import MINUTES
+from backfill_assets.quality.bucket_states import MINUTES
 from backfill_assets.report.heat_map import TEXT_RUNS, heat_map, text
 from backfill_assets.report.minutes import MISSING, Minutes, uniform
 from backfill_assets.report.page import day_page

@@ -8,7 +8,7 @@ import pytest
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE
 from backfill_assets.feeds import Feed
-from backfill_assets.quality.coverage import MINUTES, STATES, encode
+from backfill_assets.quality.bucket_states import MINUTES, STATES, encode
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.profiles import FeedProfile, Hole
 from backfill_assets.report.minutes import BY_KEY, MISSING, Minutes, minutes_of, of_states, of_version

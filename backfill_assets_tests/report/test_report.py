@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from backfill_assets.candles.making import make_candles
+from backfill_assets.candles.build import build_candles
 from backfill_assets.cli import main
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.lake import paths
-from backfill_assets.quality.coverage import MINUTES, decode, states_of
+from backfill_assets.quality.bucket_states import MINUTES, decode, states_of
 from backfill_assets.quality.measures import load_measures
 from backfill_assets.report.evidence import FeedReport
 from backfill_assets.report.minutes import BY_KEY, MISSING
@@ -150,7 +150,7 @@ def reference(copied, tmp_path):
 
 def measured_report(pipeline) -> DayReport:
     """The report after candles were compared with the reference as it is now."""
-    make_candles(pipeline.store, GOOD, pipeline.settings)
+    build_candles(pipeline.store, GOOD, pipeline.settings)
     return report_of(pipeline, GOOD)
 
 

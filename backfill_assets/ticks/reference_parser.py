@@ -1,4 +1,4 @@
-"""The careful reading of a line: slow, in plain Python, and right about everything.
+"""The reference reading of a line: slow, in plain Python, and right about everything.
 
 It is the authority on what a vendor's line may look like. The kernels read the plain majority of cells and
 leave the rest to this module: numbers with an exponent or more than 15 digits, text beyond ASCII, the first

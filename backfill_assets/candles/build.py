@@ -55,7 +55,7 @@ REACH: Final = (-1, 1, 2)
 Market = tuple[str, str]
 
 
-def make_candles(store: Store, day: str, settings: Settings) -> DayMeasures:
+def build_candles(store: Store, day: str, settings: Settings) -> DayMeasures:
     """Make the day's candles and coverage, and anew those of days around it that rest on its files.
 
     Raises
