@@ -1,4 +1,4 @@
-"""Looking at the states of a day's buckets, and a series without holes where the emptiness is proven."""
+"""Looking at the states of a day's buckets, and a series without gaps where the emptiness is proven."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def minutes_of_day(
     Parameters
     ----------
     neighbours
-        The settled days before and after: holes of their ids may reach into the day, and spikes of their
+        The settled days before and after: gaps of their ids may reach into the day, and spikes of their
         files may set a high or low of it.
     candles
         The day's candles, of every timeframe.
@@ -79,15 +79,15 @@ def _unconfirmed(days: Sequence[SettledDay]) -> dict[tuple[str, str], list[tuple
 def _reaching(
     feed: SettledFeed, symbol: str, neighbours: Sequence[SettledDay], day: str
 ) -> tuple[Range, ...]:
-    """Holes of the neighbours' ids that reach into the day: files are split by arrival."""
+    """Gaps of the neighbours' ids that reach into the day: files are split by arrival."""
     first, last = start_us(day), end_us(day) - 1
     beside = [found for n in neighbours if (found := n.feed(feed.feed)) is not None]
     nothing = SymbolEvidence()
     return tuple(
-        hole
+        gap
         for found in beside
-        for hole in found.evidence.get(symbol, nothing).reaching
-        if hole[0] <= last and hole[1] >= first
+        for gap in found.evidence.get(symbol, nothing).reaching
+        if gap[0] <= last and gap[1] >= first
     )
 
 

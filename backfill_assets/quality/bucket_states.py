@@ -81,14 +81,12 @@ def evidence_of(
     if kind not in ("A", "B") or low is None or high is None or first is None or last is None:
         return (), ()
     allowed = legitimate_hole if kind == "B" else 0
-    lost = [
-        (h.after_us, h.before_us) for h in profile.holes if h.last_missing - h.first_missing + 1 > allowed
-    ]
+    lost = [(h.after_us, h.before_us) for h in profile.gaps if h.last_missing - h.first_missing + 1 > allowed]
     if previous_id is not None and low - previous_id - 1 > allowed:
         lost.append((day[0], first))
     if following_id is not None and following_id - high - 1 > allowed:
         lost.append((last, day[1]))
-    all_listed = (profile.hole_count or 0) <= len(profile.holes)
+    all_listed = (profile.gap_count or 0) <= len(profile.gaps)
     if kind == "B" or not all_listed:
         return tuple(lost), ()
     joined = [(first, last)]

@@ -1,7 +1,7 @@
 """How much of a feed's day is there, by the strongest evidence the feed has.
 
-Three classes of evidence. **A**: ids are contiguous at the venue, so a hole proves a loss and its absence
-proves completeness. **B**: ids with holes that the venue leaves itself, up to a known length. **C**: no
+Three classes of evidence. **A**: ids are contiguous at the venue, so a gap proves a loss and its absence
+proves completeness. **B**: ids with gaps that the venue leaves itself, up to a known length. **C**: no
 usable ids; silences and counts can be judged (``estimates``), and such a score is never called proven.
 
 Source of the constants: measured on real captures; see docs/scores.md.
@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from backfill_assets.days import end_us, start_us
-from backfill_assets.quality.estimates import silence_score, silences
-from backfill_assets.quality.profiles import Gap, SymbolProfile
+from backfill_assets.quality.estimates import silence_score, unexcused_silences
+from backfill_assets.quality.profiles import Silence, SymbolProfile
 from backfill_assets.quality.window import Range, Window
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets.venues import venue
@@ -31,7 +31,7 @@ CompletenessState = Literal[
 ]
 
 #: Runs up to this length are counted by the profile, however many there are.
-COUNTED_SHORT_HOLE: Final = 5
+COUNTED_SHORT_GAP: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class Completeness:
     #: Ids that should be there: from after the day before's last to the last; null without id evidence.
     span: int | None = None
     missing_ids: int | None = None
-    longest_hole: int | None = None
-    #: Time in holes of the ids, and the ids in holes that touch a known outage.
+    longest_gap: int | None = None
+    #: Time in gaps of the ids, and the ids in gaps that touch a known outage.
     lossy_us: int = 0
     outage_ids: int = 0
     #: Unexcused silences, and what of them lies in known outages and does not count.
@@ -113,13 +113,13 @@ def completeness(
         return Completeness(score=None, evidence_class=None, state="no_evidence")
     kind = evidence_class(exchange, day, profile)
     if kind == "C":
-        return by_estimate(profile.rows, profile.gaps, window, thresholds, edges, thinning)
+        return by_estimate(profile.rows, profile.silences, window, thresholds, edges, thinning)
     return _by_ids(kind, day, profile, _judged(window, edges), previous, following, thresholds, edges)
 
 
 def by_estimate(
     rows: int,
-    gaps: Iterable[Gap],
+    silences: Iterable[Silence],
     window: Window,
     thresholds: ThresholdSettings,
     edges: Range,
@@ -127,7 +127,7 @@ def by_estimate(
 ) -> Completeness:
     """Judge rows without usable ids, of any data type, by silences and by their number."""
     window = _judged(window, edges)
-    found = silences(rows, gaps, edges, window, thresholds)
+    found = unexcused_silences(rows, silences, edges, window, thresholds)
     limit = thresholds.uncalibrated_cap if thinning is None else thinning
     return Completeness(
         score=min(silence_score(found.total_us, window), limit),
@@ -154,11 +154,11 @@ def without_rows(
 ) -> Completeness | None:
     """Judge a symbol that both neighbours of a grouped file have and it has not; None if that is right."""
     kind = id_class(exchange, day)
-    lost = _hole(following.id - previous.id - 1, thresholds.legitimate_hole if kind == "B" else 0)
+    lost = _gap(following.id - previous.id - 1, thresholds.legitimate_hole if kind == "B" else 0)
     if kind == "C" or not lost:
         return None
     return Completeness(
-        score=0.0, evidence_class=kind, state="degraded", span=lost, missing_ids=lost, longest_hole=lost
+        score=0.0, evidence_class=kind, state="degraded", span=lost, missing_ids=lost, longest_gap=lost
     )
 
 
@@ -183,9 +183,9 @@ def _by_ids(
     allowed = thresholds.legitimate_hole if kind == "B" else 0
     excused = _excused_ids(profile, allowed)
     missing = (profile.missing_ids or 0) - excused
-    longest = profile.longest_hole or 0
+    longest = profile.longest_gap or 0
     longest = longest if longest > allowed else 0
-    lost = [h for h in profile.holes if h.last_missing - h.first_missing + 1 > allowed]
+    lost = [h for h in profile.gaps if h.last_missing - h.first_missing + 1 > allowed]
 
     between = (
         id_min - previous.id - 1 if previous else None,
@@ -197,9 +197,9 @@ def _by_ids(
         meets[0] and between[0] is not None and between[0] <= allowed,
         meets[1] and between[1] is not None and between[1] <= allowed,
     )
-    head, tail = (_hole(n or 0, allowed) for n in between)
+    head, tail = (_gap(n or 0, allowed) for n in between)
     excused += sum(n for n, join in zip(between, joins, strict=True) if n is not None and join and n > 0)
-    # A hole at midnight is the loss of the side that was silent there for longer, and counts once.
+    # A gap at midnight is the loss of the side that was silent there for longer, and counts once.
     midnights = (start_us(day), end_us(day))
     if previous and previous.silence_us > edges[0] - midnights[0]:
         head = 0
@@ -208,7 +208,7 @@ def _by_ids(
     span = id_max - id_min + 1 + head + tail
     missing += head + tail
 
-    found = silences(profile.rows, (), edges, window, thresholds)
+    found = unexcused_silences(profile.rows, (), edges, window, thresholds)
     unseen = sum(silence for silence, meet in zip(found.edges_us, meets, strict=True) if not meet)
     silent = sum(silence for silence, join in zip(found.edges_us, joins, strict=True) if not join)
     in_outages = [
@@ -226,7 +226,7 @@ def _by_ids(
         state=_state_by_ids(missing, excused, joins, is_listed=window.is_listed),
         span=span,
         missing_ids=missing,
-        longest_hole=max(longest, head, tail),
+        longest_gap=max(longest, head, tail),
         lossy_us=sum(window.owed_us(h.after_us, h.before_us) for h in lost),
         outage_ids=sum(in_outages),
         silence_us=silent,
@@ -236,9 +236,9 @@ def _by_ids(
 
 def _excused_ids(profile: SymbolProfile, allowed: int) -> int:
     """Missing ids in runs of at most ``allowed``; the profile counts those of up to 5, lists 1,000."""
-    if allowed == COUNTED_SHORT_HOLE:
-        return profile.missing_in_short_holes or 0
-    lengths = (h.last_missing - h.first_missing + 1 for h in profile.holes)
+    if allowed == COUNTED_SHORT_GAP:
+        return profile.missing_in_short_gaps or 0
+    lengths = (h.last_missing - h.first_missing + 1 for h in profile.gaps)
     return sum(length for length in lengths if length <= allowed)
 
 
@@ -248,12 +248,12 @@ def _state_by_ids(
     if missing:
         return "degraded"
     if excused or not (all(joins) or is_listed):
-        # Trades may be lost in holes like the venue's own, or before and after what the file holds.
+        # Trades may be lost in gaps like the venue's own, or before and after what the file holds.
         return "estimated"
     if all(joins):
         return "proven"
     return "head_proven" if joins[0] else "inner_proven"
 
 
-def _hole(ids: int, allowed: int) -> int:
+def _gap(ids: int, allowed: int) -> int:
     return ids if ids > allowed else 0

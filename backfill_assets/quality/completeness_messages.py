@@ -20,7 +20,7 @@ def loss_reasons(
     """One sentence per symbol and limit that is exceeded; any quarantines the feed."""
     reasons = []
     for found in per_symbol:
-        missing, longest = found.missing_ids or 0, found.longest_hole or 0
+        missing, longest = found.missing_ids or 0, found.longest_gap or 0
         allowed = _allowed(found, thresholds)
         beside = f", {found.outage_ids} of them by the {_named(outages)}" if found.outage_ids else ""
         if missing > allowed:
@@ -29,7 +29,7 @@ def loss_reasons(
             reasons.append(f"{longest} ids in a row are missing (at most {thresholds.longest_hole}){beside}")
         elif found.lossy_us > thresholds.lossy_seconds * MICROSECONDS_PER_SECOND:
             limit = f"at most {thresholds.lossy_seconds:g}"
-            reasons.append(f"{_seconds(found.lossy_us)} s lie in holes of the ids ({limit}){beside}")
+            reasons.append(f"{_seconds(found.lossy_us)} s lie in gaps of the ids ({limit}){beside}")
         if found.repeated_ids > thresholds.repeated_ids:
             reasons.append(
                 f"{found.repeated_ids} ids are the day before's too (at most {thresholds.repeated_ids})"
@@ -48,7 +48,7 @@ def loss_warnings(
         )
     silence_us = sum(c.silence_us for c in per_symbol)
     if silence_us:
-        excused = f"{thresholds.silence_seconds:g} s or {thresholds.silence_factor:g} usual gaps"
+        excused = f"{thresholds.silence_seconds:g} s or {thresholds.silence_factor:g} usual silences"
         warnings.append(f"{_seconds(silence_us)} s of silence beyond {excused}")
     within_limits = [c for c in per_symbol if not loss_reasons([c], outages, thresholds)]
     explained = sum(c.outage_ids for c in within_limits)

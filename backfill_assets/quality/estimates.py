@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_SECOND
-from backfill_assets.quality.profiles import Gap
+from backfill_assets.quality.profiles import Silence
 from backfill_assets.quality.window import Range, Window
 from backfill_assets.settings import ThresholdSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Silences:
+class UnexcusedSilences:
     """Unexcused microseconds: between rows, before the first, after the last; and what outages excuse."""
 
     inner_us: int
@@ -29,23 +29,23 @@ class Silences:
         return self.inner_us + sum(self.edges_us)
 
 
-def silences(
-    rows: int, gaps: Iterable[Gap], edges: Range, window: Window, thresholds: ThresholdSettings
-) -> Silences:
+def unexcused_silences(
+    rows: int, silences: Iterable[Silence], edges: Range, window: Window, thresholds: ThresholdSettings
+) -> UnexcusedSilences:
     """Silences beyond what is usual, where the edges of the window count as silences, too.
 
     Parameters
     ----------
-    gaps
-        With the mean of the gaps around each; at the window's edges the mean of the whole file stands in.
+    silences
+        With the mean of the silences around each; at the window's edges the mean of the whole file stands in.
     edges
         Arrival time of the first and the last row.
     """
     usual_us = window.owed_us(*edges) / max(1, rows - 1)
     at_edges = ((window.start_us, edges[0]), (edges[1], window.end_us))
-    inner = [((g.start_us, g.end_us), g.usual_us) for g in gaps]
+    inner = [((g.start_us, g.end_us), g.usual_us) for g in silences]
     head, tail = (_unexcused(window.owed_us(*edge), usual_us, thresholds) for edge in at_edges)
-    return Silences(
+    return UnexcusedSilences(
         inner_us=sum(_unexcused(window.owed_us(*times), usual, thresholds) for times, usual in inner),
         edges_us=(head, tail),
         in_outages_us=sum(

@@ -63,10 +63,10 @@ def _of_rows(
     reaching: list[Range] = []
     for s in of_symbol:
         kind = evidence_class(feed.exchange, day, s)
-        holes, _ = evidence_of(
+        gaps, _ = evidence_of(
             kind, s, whole, previous_id=None, following_id=None, legitimate_hole=legitimate_hole
         )
-        reaching += [hole for hole in holes if hole[0] < whole[0] or hole[1] > whole[1]]
+        reaching += [gap for gap in gaps if gap[0] < whole[0] or gap[1] > whole[1]]
     if len(of_symbol) != 1:
         return SymbolEvidence(reaching=tuple(reaching), unconfirmed=unconfirmed)
     name, context = of_symbol[0].dataset_symbol, verdict.context

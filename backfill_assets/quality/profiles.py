@@ -7,7 +7,9 @@ bounded, their counts are not.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from backfill_assets.lake.manifests import Version
 
@@ -16,7 +18,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Hole(_Frozen):
+class Gap(_Frozen):
     """A run of ids that no row carries, and the time in which they must have been traded."""
 
     first_missing: int
@@ -25,11 +27,11 @@ class Hole(_Frozen):
     before_us: int
 
 
-class Gap(_Frozen):
+class Silence(_Frozen):
     """A silence between two consecutive rows (by ``local_timestamp``), and the silence that is usual there.
 
-    ``usual_us`` is the mean of up to 200 gaps on each side, the gap itself left out; 0 if there is no other
-    gap.
+    ``usual_us`` is the mean of up to 200 distances between rows on each side, without this one; 0 if there
+    is no other.
     """
 
     start_us: int
@@ -53,8 +55,26 @@ class Stretch(_Frozen):
     price: float
 
 
+#: Names of an earlier layout, in which a gap was a silence and a hole a gap.
+_FORMER_OF_SYMBOL = {
+    "gaps": "silences",
+    "gap_count": "silence_count",
+    "holes": "gaps",
+    "hole_count": "gap_count",
+    "longest_hole": "longest_gap",
+    "missing_in_short_holes": "missing_in_short_gaps",
+}
+
+
 class SymbolProfile(_Frozen):
     """Trades of one symbol in the file (an ordinary feed has one, a grouped file many)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_layout(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "holes" in content:
+            return {_FORMER_OF_SYMBOL.get(name, name): value for name, value in content.items()}
+        return content
 
     dataset_symbol: str
     symbol: str | None
@@ -86,19 +106,19 @@ class SymbolProfile(_Frozen):
     #: bitmap.
     missing_ids: int | None
     #: Runs of missing ids, first 1,000, in order of id; times are of the rows that carry the ids around.
-    holes: tuple[Hole, ...]
-    hole_count: int | None
-    longest_hole: int | None
-    #: Missing ids in runs of at most 5, which venues with legitimate holes leave.
-    missing_in_short_holes: int | None
+    gaps: tuple[Gap, ...]
+    gap_count: int | None
+    longest_gap: int | None
+    #: Missing ids in runs of at most 5, which venues with legitimate gaps leave.
+    missing_in_short_gaps: int | None
     #: Rows that repeat an id with the same, and with another, side, price, amount and timestamp than its
     #: first row.
     duplicate_rows: int
     conflicting_rows: int
 
     #: Silences of 5 s and more, longest 1,000, in order of time, the day's edges left out.
-    gaps: tuple[Gap, ...]
-    gap_count: int
+    silences: tuple[Silence, ...]
+    silence_count: int
     #: Valid rows per minute of the file's day by exchange time, 1,440 counts; rows outside are in
     #: ``seam_rows``.
     minute_rows: tuple[int, ...]
@@ -131,6 +151,14 @@ class SymbolProfile(_Frozen):
 
 class FeedProfile(_Frozen):
     """Counts over all rows of the file; the trades' own evidence is in ``symbols``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_layout(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "longest_gap" in content:
+            rest = {name: value for name, value in content.items() if name != "longest_gap"}
+            return {**rest, "longest_silence": content["longest_gap"]}
+        return content
 
     rows: int
     #: False when the file, inflated, is empty.
@@ -171,7 +199,7 @@ class FeedProfile(_Frozen):
     valueless_rows: int = 0
     #: Streams of updates (quotes, books, tickers): the longest silence between rows by ``local_timestamp``,
     #: with the mean of all others; null for other data types, and where there are fewer than three rows.
-    longest_gap: Gap | None = None
+    longest_silence: Silence | None = None
     #: Trades only.
     #: In order of ``dataset_symbol``.
     symbols: tuple[SymbolProfile, ...]

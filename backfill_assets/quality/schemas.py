@@ -31,9 +31,7 @@ QUALITY_COLUMNS: Final = (
         "proven, head_proven, inner_proven, degraded, estimated, missing or no_evidence.",
         required=True,
     ),
-    Column(
-        "evidence_class", "STRING", "A contiguous ids, B ids with the venue's own holes, C silences only."
-    ),
+    Column("evidence_class", "STRING", "A contiguous ids, B ids with the venue's own gaps, C silences only."),
     Column("quality", "FLOAT64", "Score in [0, 1]; null without rows."),
     Column("rows", "INT64", "Rows of the file.", required=True),
     Column("valid_rows", "INT64", "Rows that enter candles.", required=True),
@@ -91,7 +89,7 @@ def _row(found: Day, index: int, overall: Overall | None) -> dict[str, object]:
         "rows": verdict.rows,
         "valid_rows": verdict.valid_rows,
         "missing_ids": verdict.missing_ids,
-        "longest_hole": verdict.longest_hole,
+        "longest_hole": verdict.longest_gap,
         "reasons": "; ".join(verdict.reasons) or None,
         "warnings": "; ".join(verdict.warnings) or None,
         "content": verdict.content,

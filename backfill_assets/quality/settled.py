@@ -83,7 +83,7 @@ class SymbolEvidence(Document):
         Time ranges of the day in microseconds, both ends included: where ids or the whole file are lost, and
         where ids prove that every trade is there.
     reaching
-        Holes of the ids that reach into a neighbouring day, because files are split by arrival.
+        Gaps of the ids that reach into a neighbouring day, because files are split by arrival.
     unconfirmed
         Time and price of the spikes that no witness has confirmed.
     """

@@ -69,7 +69,7 @@ def _silences(profile: FeedProfile, window: Range) -> list[Range] | None:
     first, last = profile.first_local_timestamp_us, profile.last_local_timestamp_us
     if len(profile.symbols) != 1 or first is None or last is None:
         return None
-    inner = [(gap.start_us, gap.end_us) for gap in profile.symbols[0].gaps]
+    inner = [(silence.start_us, silence.end_us) for silence in profile.symbols[0].silences]
     return [(a, b) for a, b in ((window[0], first), *inner, (last, window[1])) if a < b]
 
 

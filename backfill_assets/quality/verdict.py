@@ -99,7 +99,7 @@ class Verdict(BaseModel):
     rows: int
     valid_rows: int
     missing_ids: int | None
-    longest_hole: int | None
+    longest_gap: int | None
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
     context: Context
@@ -126,7 +126,7 @@ def missing_verdict(feed: Feed, day: str, reason: str, context: Context, rules: 
         rows=0,
         valid_rows=0,
         missing_ids=None,
-        longest_hole=None,
+        longest_gap=None,
         reasons=(reason,),
         warnings=(),
         context=context,
@@ -164,7 +164,7 @@ def judge_feed(
     if outcome == "no_evidence":
         reasons = ("the file is empty and no ids of the neighbours show that the day was",)
     missing = [c.missing_ids for c in per_symbol if c.missing_ids is not None]
-    longest = [c.longest_hole for c in per_symbol if c.longest_hole is not None]
+    longest = [c.longest_gap for c in per_symbol if c.longest_gap is not None]
     return Verdict(
         feed=str(feed),
         day=day,
@@ -178,7 +178,7 @@ def judge_feed(
         rows=profile.rows,
         valid_rows=sum(s.valid_rows for s in profile.symbols) if profile.symbols else profile.rows,
         missing_ids=sum(missing) if missing else None,
-        longest_hole=max(longest) if longest else None,
+        longest_gap=max(longest) if longest else None,
         reasons=reasons,
         warnings=(
             *sound.warnings,

@@ -86,13 +86,13 @@ def _listed(spikes: Sequence[Spike]) -> str:
 
 def _of_updates(profile: FeedProfile, limits: RowSettings) -> Iterator[str]:
     """Stale quotes, books and tickers; of trades the silences are what completeness is judged by."""
-    gap = profile.longest_gap
-    if gap is None:
+    silence = profile.longest_silence
+    if silence is None:
         return
-    length = gap.end_us - gap.start_us
-    usual = max(limits.stale_seconds * MICROSECONDS_PER_SECOND, limits.stale_factor * gap.usual_us)
+    length = silence.end_us - silence.start_us
+    usual = max(limits.stale_seconds * MICROSECONDS_PER_SECOND, limits.stale_factor * silence.usual_us)
     if length > usual:
-        yield f"no update for {seconds(length)} from {clock_time(gap.start_us)}"
+        yield f"no update for {seconds(length)} from {clock_time(silence.start_us)}"
 
 
 def joint_warnings(silences: Sequence[JointSilence]) -> Iterator[str]:

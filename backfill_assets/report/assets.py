@@ -24,7 +24,7 @@ BROWSABLE = "https://storage.cloud.google.com/"
     kinds={"html"},
     op_tags={"dagster/priority": "-1"},
     description=(
-        "The page of the day: scores, verdicts, minutes, candles, gaps and what was published; and the "
+        "The page of the day: scores, verdicts, minutes, candles, silences and what was published; and the "
         "overview of its month. Written for held days too."
     ),
 )

@@ -18,11 +18,10 @@ from backfill_assets.feeds import Feed
 from backfill_assets.lake.evidence import Approval, Restatement
 from backfill_assets.lake.manifests import FeedManifest
 from backfill_assets.quality.measures import FeedMinutes
-from backfill_assets.quality.profiles import FeedProfile, Hole, profile_of
+from backfill_assets.quality.profiles import FeedProfile, Gap, profile_of
 from backfill_assets.quality.rules import quality, row_rules, rule_score
 from backfill_assets.quality.settled import SettledFeed
 from backfill_assets.quality.verdict import Verdict
-from backfill_assets.report.gaps import GapLine, gap_lines
 from backfill_assets.report.minutes import (
     MISSING,
     Mark,
@@ -32,6 +31,7 @@ from backfill_assets.report.minutes import (
     of_version,
     uniform,
 )
+from backfill_assets.report.silences import SilenceLine, silence_lines
 from backfill_assets.settings import RowSettings, ThresholdSettings
 
 #: Charts of one minute are 60 kB a market; with more markets than this the finest chart has five minutes.
@@ -39,8 +39,8 @@ MINUTE_CHARTS: Final = 20
 #: The last is the one that is also shown as a table.
 CHART_TIMEFRAMES: Final = ("1m", "5m", "1h")
 FINEST: Final = CHART_TIMEFRAMES[0]
+SHOWN_SILENCES: Final = 5
 SHOWN_GAPS: Final = 5
-SHOWN_HOLES: Final = 5
 
 Market = tuple[str, str]
 
@@ -89,10 +89,10 @@ class FeedReport:
     #: Without an accepted version: the file that waits, by itself.
     waiting: Minutes | None
     marks: tuple[Mark, ...]
-    gaps: tuple[GapLine, ...]
+    silences: tuple[SilenceLine, ...]
+    silence_count: int
+    gaps: tuple[Gap, ...]
     gap_count: int
-    holes: tuple[Hole, ...]
-    hole_count: int
     rules: tuple[RuleLine, ...]
     candles: dict[str, tuple[Candle, ...]]
 
@@ -132,14 +132,14 @@ def feed_report(
     series = candles.get((feed.exchange, symbol), {}) if accepted and feed.type.makes_candles else {}
     shown = CHART_TIMEFRAMES if len(candles) <= MINUTE_CHARTS else CHART_TIMEFRAMES[1:]
     symbols = profile.symbols if profile else ()
-    gaps = gap_lines(settled, profile, thresholds) if profile else []
-    holes = [hole for s in symbols for hole in s.holes]
-    holes.sort(key=lambda h: (h.first_missing - h.last_missing, h.after_us))
+    silences = silence_lines(settled, profile, thresholds) if profile else []
+    gaps = [gap for s in symbols for gap in s.gaps]
+    gaps.sort(key=lambda h: (h.first_missing - h.last_missing, h.after_us))
     minutes = _minutes(settled, day, candles, states)
     waiting = None
     if profile is not None and not accepted:
         waiting = of_version(feed, day, profile, verdict.context, thresholds.legitimate_hole)
-    silences = [minutes_of(g.start_us, g.end_us, day) for g in gaps if g.counts and not g.ids_missing]
+    lost = [minutes_of(s.start_us, s.end_us, day) for s in silences if s.counts and not s.ids_missing]
     shown_minutes = waiting or minutes
     return FeedReport(
         feed=feed,
@@ -152,11 +152,11 @@ def feed_report(
         restatement=settled.restatement,
         minutes=minutes,
         waiting=waiting,
-        marks=shown_minutes.marks(silences) if shown_minutes else (),
+        marks=shown_minutes.marks(lost) if shown_minutes else (),
+        silences=tuple(silences[:SHOWN_SILENCES]),
+        silence_count=sum(s.silence_count for s in symbols),
         gaps=tuple(gaps[:SHOWN_GAPS]),
-        gap_count=sum(s.gap_count for s in symbols),
-        holes=tuple(holes[:SHOWN_HOLES]),
-        hole_count=sum(s.hole_count or 0 for s in symbols),
+        gap_count=sum(s.gap_count or 0 for s in symbols),
         rules=_rules(profile, verdict, thresholds.rows, grouped=feed.is_grouped),
         candles={name: series[name] for name in shown if name in series},
     )

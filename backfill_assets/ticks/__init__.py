@@ -1,7 +1,7 @@
 """Ticks: the vendor's compressed CSV files become typed Parquet and a profile, in one streaming pass.
 
-``decode`` is the entrance. It drives ``blocks`` (inflate), ``kernels`` (the fast parser), ``reference_parser`` (the
-parser that is right about everything, used where the fast one declines), ``rowgroups`` (Arrow and Parquet)
-and ``profile`` with ``profile_kernels`` (the evidence). Only decoding imports numba, never this package's
+``decode`` is the entrance. It drives ``blocks`` (inflate), ``kernels`` (the fast parser),
+``reference_parser`` (right about everything, used where the fast one declines), ``rowgroups`` (Arrow and
+Parquet) and ``profile`` with ``profile_kernels`` (the evidence). Only decoding imports numba, never this package's
 import.
 """

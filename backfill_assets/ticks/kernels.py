@@ -2,12 +2,14 @@
 """The fast parser: one compiled loop that reads the lines of any data type, eight bytes at a time.
 
 It reads what the vendor writes almost everywhere and declines the rest, cell by cell or line by line, to
-``reference_parser``. So it has no opinion on errors: a line that it cannot read is simply where it stops. Blocks must
-end with a newline and have ``blocks.SLACK`` readable bytes behind it. All state is in the caller's arrays.
+``reference_parser``. So it has no opinion on errors: a line that it cannot read is simply where it stops.
+Blocks must end with a newline and have ``blocks.SLACK`` readable bytes behind it. All state is in the
+caller's arrays.
 
 Exactness: a decimal of at most 15 digits is mantissa / 10**k with both exact in binary64 (mantissa below
 2**53, k at most 15), so the one division rounds correctly (Clinger, "How to read floating point numbers
-accurately", PLDI 1990). More digits and exponents are listed as odd cells for ``reference_parser.Reader.number``.
+accurately", PLDI 1990). More digits and exponents are listed as odd cells, for
+``reference_parser.Reader.number``.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class LineParser:
         return position, reason
 
     def _parse_line(self, block: Block, position: int, group: RowGroup) -> int:
-        """Read one line by the reference parser; a new name is only made known, the line is then read again."""
+        """Read one line by the reference parser; a new name is only made known and the line read again."""
         if group.rows == group.capacity:
             group.full = True
             return position

@@ -5,9 +5,9 @@
 - Ids are marked in a bitmap of 4 kB pages (2**15 ids each), taken as they are touched: 2.5 MB for 20 million
   contiguous ids. At most 256 MB per file are used; a symbol whose ids need more (they are scattered, as
   hashes are) has null for everything that rests on the bitmap.
-- The times around a hole come from the rows at which consecutive rows' ids are not consecutive. They are
+- The times around a gap come from the rows at which consecutive rows' ids are not consecutive. They are
   exact in whatever order ids come, the first row counting where an id is repeated, as long as fewer than a
-  million such rows lie beside holes at once; beyond that, those of the lowest ids are kept, and a hole whose
+  million such rows lie beside gaps at once; beyond that, those of the lowest ids are kept, and a gap whose
   rows were dropped has the time range of the whole file.
 - A repeated id is compared with the first row of that id if that is among the last 2**20 ids (direct-mapped
   by id, so exactly those for ids that run up); otherwise it counts as a duplicate, not as a conflict.
@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us
-from backfill_assets.quality.profiles import FeedProfile, Gap, Hole, SymbolProfile
+from backfill_assets.quality.profiles import FeedProfile, Gap, Silence, SymbolProfile
 from backfill_assets.settings import CountingSettings, ThresholdSettings
 from backfill_assets.ticks.prices import Grids, Prices
 
@@ -47,17 +47,17 @@ PROFILE_VERSION: Final = 3
 FILLS: Final = ("trades", "liquidations")
 #: Shortest silence that is written down; settings may excuse longer ones, never ask for shorter ones.
 SILENCE_US: Final = 5_000_000
-#: Longest run of missing ids that a venue with legitimate holes leaves.
-SHORT_HOLE: Final = 5
-LISTED_HOLES: Final = 1_000
+#: Longest run of missing ids that a venue with legitimate gaps leaves.
+SHORT_GAP: Final = 5
 LISTED_GAPS: Final = 1_000
+LISTED_SILENCES: Final = 1_000
 #: 2009-01-01, before the first block of Bitcoin, and 2100-01-01.
 PLAUSIBLE_US: Final = (1_230_768_000_000_000, 4_102_444_800_000_000)
 BITMAP_PAGES: Final = 1 << 16
 WINDOW_IDS: Final = 1 << 20
 _EDGES: Final = 1 << 18
 _MOST_EDGES: Final = 1 << 21
-_GAPS: Final = 1 << 13
+_SILENCES: Final = 1 << 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ class Profiler:
             self._pages = _untouched((BITMAP_PAGES * self._k.PAGE_WORDS,), np.uint64)
             self._window = _untouched((WINDOW_IDS, 2), np.uint64)
             self._edges = _untouched((_EDGES, 3), np.int64)
-            self._gaps = _untouched((_GAPS, 5), np.int64)
+            self._found = _untouched((_SILENCES, 5), np.int64)
 
     def register(self, name: Name) -> None:
         """Give the next code to a name."""
@@ -255,14 +255,14 @@ class Profiler:
                 rows.times, rows.locals, rows.price, rows.amount, *bits, rows.side, rows.ids, rows.codes,
                 self._symbol_of, start, stop, self._bounds, SILENCE_US, self._counting.id_reset, self._counts,
                 self._notional, self._ring, self._minutes, self._shared, self._page_table, self._page_keys,
-                self._pages, self._window, self._edges, self._gaps,
+                self._pages, self._window, self._edges, self._found,
             )  # fmt: skip
             if start == stop:
                 return
             if self._shared[k.N_EDGES] + 2 > len(self._edges):
                 self._make_room_for_edges()
-            if self._shared[k.N_GAPS] + 1 > len(self._gaps):
-                self._keep_gaps()
+            if self._shared[k.N_SILENCES] + 1 > len(self._found):
+                self._keep_silences()
 
     def _make_room_for_edges(self) -> None:
         np, k = self._np, self._k
@@ -280,17 +280,17 @@ class Profiler:
             self._edges[:size] = kept[:size]
         self._shared[k.N_EDGES] = size
 
-    def _keep_gaps(self) -> None:
+    def _keep_silences(self) -> None:
         """Move the silences found so far to their symbols, and of each symbol keep the longest."""
         np, k = self._np, self._k
-        found = self._gaps[: int(self._shared[k.N_GAPS])]
+        found = self._found[: int(self._shared[k.N_SILENCES])]
         for slot in np.unique(found[:, 0]).tolist():
             count, kept = self._silences.get(slot, (0, found[:0]))
             new = found[found[:, 0] == slot]
             every = np.concatenate([kept, new])
-            order = np.lexsort((np.arange(len(every)), every[:, 1] - every[:, 2]))[:LISTED_GAPS]
+            order = np.lexsort((np.arange(len(every)), every[:, 1] - every[:, 2]))[:LISTED_SILENCES]
             self._silences[slot] = (count + len(new), every[np.sort(order)])
-        self._shared[k.N_GAPS] = 0
+        self._shared[k.N_SILENCES] = 0
 
     def finish(self, *, has_header: bool) -> FeedProfile:
         """The profile of all rows added."""
@@ -319,19 +319,19 @@ class Profiler:
             invalid_amount_rows=feed[k.F_BAD_AMOUNT],
             crossed_rows=feed[k.F_CROSSED],
             valueless_rows=feed[k.F_VALUELESS],
-            longest_gap=self._longest_gap(feed) if self._updates else None,
+            longest_silence=self._longest_silence(feed) if self._updates else None,
             symbols=self._symbol_profiles() if self._trades else (),
         )
 
-    def _longest_gap(self, feed: list[int]) -> Gap | None:
+    def _longest_silence(self, feed: list[int]) -> Silence | None:
         """The longest silence, with the mean of the others."""
         k = self._k
         others = feed[k.F_ROWS] - 2
-        if others < 1 or not feed[k.F_GAP]:
+        if others < 1 or not feed[k.F_SILENCE]:
             return None
-        start, length = feed[k.F_GAP_START], feed[k.F_GAP]
+        start, length = feed[k.F_SILENCE_START], feed[k.F_SILENCE]
         usual = (feed[k.F_LOCAL_LAST] - feed[k.F_LOCAL_FIRST] - length) / others
-        return Gap(start_us=start, end_us=start + length, usual_us=max(0.0, usual))
+        return Silence(start_us=start, end_us=start + length, usual_us=max(0.0, usual))
 
     def _read_clock(self, rows: int) -> Mapping[str, Any]:
         """What the clock's histograms come to."""
@@ -355,12 +355,12 @@ class Profiler:
     def _symbol_profiles(self) -> tuple[SymbolProfile, ...]:
         np, k = self._np, self._k
         tail = np.zeros((k.USUAL + 1, 5), np.int64)
-        self._keep_gaps()
+        self._keep_silences()
         for slot in range(len(self._symbols)):
-            size = k.last_gaps(slot, self._counts, self._ring, SILENCE_US, tail, 0)
-            self._gaps[:size] = tail[:size]
-            self._shared[k.N_GAPS] = size
-            self._keep_gaps()
+            size = k.last_silences(slot, self._counts, self._ring, SILENCE_US, tail, 0)
+            self._found[:size] = tail[:size]
+            self._shared[k.N_SILENCES] = size
+            self._keep_silences()
         edges = self._edges[: int(self._shared[k.N_EDGES])]
         keys = self._page_keys[: int(self._shared[k.N_PAGES])]
         canonical = {name.dataset_symbol: name.symbol for name in self._names}
@@ -376,11 +376,11 @@ class Profiler:
         k, c = self._k, self._counts[slot].tolist()
         valid, numeric = c[k.S_VALID] > 0, c[k.S_NUMERIC] > 0
         mapped = not c[k.S_UNMAPPED]
-        holes: tuple[Hole, ...] = ()
+        gaps: tuple[Gap, ...] = ()
         totals = [0, 0, 0]
         if numeric and mapped:
-            holes, totals = self._holes(slot, edges, keys)
-        gap_count, gaps = self._silences.get(slot, (0, self._gaps[:0]))
+            gaps, totals = self._gaps(slot, edges, keys)
+        silence_count, silences = self._silences.get(slot, (0, self._found[:0]))
         self._r.end_block(self._repeats[slot], self._counting.resent_rows)
         return SymbolProfile(
             dataset_symbol=text,
@@ -401,17 +401,19 @@ class Profiler:
             id_max=c[k.S_ID_MAX] if numeric else None,
             unique_ids=c[k.S_UNIQUE] if mapped else None,
             missing_ids=c[k.S_ID_MAX] - c[k.S_ID_MIN] + 1 - c[k.S_UNIQUE] if numeric and mapped else None,
-            holes=holes,
-            hole_count=totals[0] if numeric and mapped else None,
-            longest_hole=totals[1] if numeric and mapped else None,
-            missing_in_short_holes=totals[2] if numeric and mapped else None,
+            gaps=gaps,
+            gap_count=totals[0] if numeric and mapped else None,
+            longest_gap=totals[1] if numeric and mapped else None,
+            missing_in_short_gaps=totals[2] if numeric and mapped else None,
             duplicate_rows=c[k.S_DUPLICATES],
             conflicting_rows=c[k.S_CONFLICTS],
-            gaps=tuple(
-                Gap(start_us=start, end_us=end, usual_us=total / number if number else 0.0)
-                for _, start, end, total, number in sorted(gaps.tolist(), key=lambda gap: gap[1:3])
+            silences=tuple(
+                Silence(start_us=start, end_us=end, usual_us=total / number if number else 0.0)
+                for _, start, end, total, number in sorted(
+                    silences.tolist(), key=lambda silence: silence[1:3]
+                )
             ),
-            gap_count=gap_count,
+            silence_count=silence_count,
             minute_rows=tuple(self._minutes[slot].tolist()),
             seam_rows=c[k.S_SEAM],
             id_resets=c[k.S_RESETS],
@@ -420,14 +422,14 @@ class Profiler:
             **self._prices.finish(slot),
         )
 
-    def _holes(self, slot: int, edges: Ints, keys: Ints) -> tuple[tuple[Hole, ...], list[int]]:
+    def _gaps(self, slot: int, edges: Ints, keys: Ints) -> tuple[tuple[Gap, ...], list[int]]:
         np, k = self._np, self._k
         own = np.flatnonzero(keys >> 45 == slot)
         pages = np.column_stack([keys[own] & ((1 << 45) - 1), own])
         pages = np.ascontiguousarray(pages[np.argsort(pages[:, 0])])
-        found, totals = np.zeros((LISTED_HOLES, 2), np.int64), np.zeros(3, np.int64)
-        k.find_holes(pages, self._pages, int(self._counts[slot, k.S_ID_MIN]), SHORT_HOLE, found, totals)
-        found = found[: min(int(totals[0]), LISTED_HOLES)]
+        found, totals = np.zeros((LISTED_GAPS, 2), np.int64), np.zeros(3, np.int64)
+        k.find_gaps(pages, self._pages, int(self._counts[slot, k.S_ID_MIN]), SHORT_GAP, found, totals)
+        found = found[: min(int(totals[0]), LISTED_GAPS)]
         last = self._counts[slot, [k.S_ID_LAST, k.S_ID_LAST_TIME]]
         beside = np.vstack([edges[edges[:, 0] == slot, 1:], last])
         beside = beside[np.argsort(beside[:, 0], kind="stable")]
@@ -438,8 +440,8 @@ class Profiler:
 
         after = times(found[:, 0] - 1, int(self._feed[k.F_FIRST]))
         before = times(found[:, 1] + 1, int(self._feed[k.F_LAST]))
-        holes = tuple(
-            Hole(first_missing=first, last_missing=end, after_us=a, before_us=b)
+        gaps = tuple(
+            Gap(first_missing=first, last_missing=end, after_us=a, before_us=b)
             for (first, end), a, b in zip(found.tolist(), after, before, strict=True)
         )
-        return holes, totals.tolist()
+        return gaps, totals.tolist()

@@ -18,7 +18,7 @@ from backfill_assets.ticks.jit import kernel
 (
     F_ROWS, F_FIRST, F_LAST, F_LOCAL_FIRST, F_LOCAL_LAST, F_LOCAL_BEFORE, F_LOCAL_AFTER, F_DECREASES,
     F_PREVIOUS_LOCAL, F_IMPLAUSIBLE, F_MISPLACED, F_AHEAD, F_BAD_PRICE, F_BAD_AMOUNT, F_CROSSED, F_VALUELESS,
-    F_GAP, F_GAP_START, F_SIZE,
+    F_SILENCE, F_SILENCE_START, F_SIZE,
 ) = range(19)  # fmt: skip
 
 # Columns of a symbol's counts.
@@ -29,12 +29,12 @@ from backfill_assets.ticks.jit import kernel
 ) = range(23)  # fmt: skip
 
 # Entries of the shared counters.
-N_PAGES, N_EDGES, N_GAPS, N_EDGES_DROPPED, N_SIZE = range(5)
+N_PAGES, N_EDGES, N_SILENCES, N_EDGES_DROPPED, N_SIZE = range(5)
 
 #: One page of the bitmap: 2**15 ids in 4 kB, one page of the operating system.
 PAGE_BITS: Final = 15
 PAGE_WORDS: Final = 1 << (PAGE_BITS - 6)
-#: Rows on each side over which the usual gap is taken; the ring must hold twice that and two more.
+#: Rows on each side over which the usual silence is taken; the ring must hold twice that and two more.
 USUAL: Final = 200
 RING: Final = 512
 MINUTES: Final = 1440
@@ -90,9 +90,9 @@ def count_feed(times, locals_, codes, start, stop, bounds, counts, clock, clock_
         counts[F_LOCAL_BEFORE] += arrived < day_start
         counts[F_LOCAL_AFTER] += arrived >= day_end
         counts[F_DECREASES] += arrived < counts[F_PREVIOUS_LOCAL]
-        if arrived - counts[F_PREVIOUS_LOCAL] > counts[F_GAP]:
-            counts[F_GAP] = arrived - counts[F_PREVIOUS_LOCAL]
-            counts[F_GAP_START] = counts[F_PREVIOUS_LOCAL]
+        if arrived - counts[F_PREVIOUS_LOCAL] > counts[F_SILENCE]:
+            counts[F_SILENCE] = arrived - counts[F_PREVIOUS_LOCAL]
+            counts[F_SILENCE_START] = counts[F_PREVIOUS_LOCAL]
         counts[F_PREVIOUS_LOCAL] = arrived
         counts[F_IMPLAUSIBLE] += t < plausible_from or t >= plausible_to
         counts[F_IMPLAUSIBLE] += arrived < plausible_from or arrived >= plausible_to
@@ -183,8 +183,8 @@ def _has_id(symbol, wanted, page_table, pages):
 )  # fmt: skip
 def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, ids, codes, symbol_of,
                  start, stop, bounds, silence, reset, counts, notional, ring, minutes,
-                 shared, page_table, page_keys, pages, window, edges, gaps):  # fmt: skip
-    """Trades by symbol; returns the row at which ``edges`` or ``gaps`` were full, else ``stop``.
+                 shared, page_table, page_keys, pages, window, edges, silences):  # fmt: skip
+    """Trades by symbol; returns the row at which ``edges`` or ``silences`` were full, else ``stop``.
 
     Parameters
     ----------
@@ -200,10 +200,10 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
         For the ids seen lately (symbol and id + 1, payload), direct-mapped by id.
     edges
         (symbol, id, time) of every row whose predecessor or successor, in the order of rows, is not the next
-        id. Whatever the order, the two rows beside a hole are among them: no row can carry the id next to
+        id. Whatever the order, the two rows beside a gap are among them: no row can carry the id next to
         theirs.
-    gaps
-        (symbol, start, end, sum and number of the gaps around) of each silence, known 200 rows later.
+    silences
+        (symbol, start, end, sum and number of the silences around) of each silence, known 200 rows later.
     """
     day_start = bounds[0]
     seam_from = bounds[0] - bounds[2]
@@ -215,7 +215,7 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
     page_capacity = pages.shape[0] // PAGE_WORDS
     window_mask = window.shape[0] - 1
     for i in range(start, stop):
-        if shared[N_EDGES] + 2 > edges.shape[0] or shared[N_GAPS] + 1 > gaps.shape[0]:
+        if shared[N_EDGES] + 2 > edges.shape[0] or shared[N_SILENCES] + 1 > silences.shape[0]:
             return i
         s = np.int64(symbol_of[codes[i]])
         t = times[i]
@@ -259,13 +259,13 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
             after = ring[s, j & (RING - 1)]
             if after - before >= silence:
                 back_rows = min(np.int64(USUAL), j - 1)
-                n = shared[N_GAPS]
-                gaps[n, 0] = s
-                gaps[n, 1] = before
-                gaps[n, 2] = after
-                gaps[n, 3] = (before - ring[s, (j - 1 - back_rows) & (RING - 1)]) + (arrived - after)
-                gaps[n, 4] = back_rows + USUAL
-                shared[N_GAPS] = n + 1
+                n = shared[N_SILENCES]
+                silences[n, 0] = s
+                silences[n, 1] = before
+                silences[n, 2] = after
+                silences[n, 3] = (before - ring[s, (j - 1 - back_rows) & (RING - 1)]) + (arrived - after)
+                silences[n, 4] = back_rows + USUAL
+                shared[N_SILENCES] = n + 1
         v = ids[i]
         if v == -2:
             counts[s, S_EMPTY] += 1
@@ -346,7 +346,7 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
 
 @kernel(nb.int64(_I64_2, nb.int64, _I64_2, nb.uint64[::1]))
 def prune_edges(edges, size, page_table, pages):
-    """Drop, in place, the edges that can no longer lie beside a hole: both neighbours are there by now."""
+    """Drop, in place, the edges that can no longer lie beside a gap: both neighbours are there by now."""
     kept = 0
     for i in range(size):
         s = edges[i, 0]
@@ -361,8 +361,8 @@ def prune_edges(edges, size, page_table, pages):
 
 
 @kernel(nb.int64(nb.int64, _I64_2, _I64_2, nb.int64, _I64_2, nb.int64))
-def last_gaps(s, counts, ring, silence, gaps, size):
-    """Append to ``gaps`` the silences within the symbol's last 200 rows; returns the new size."""
+def last_silences(s, counts, ring, silence, silences, size):
+    """Append to ``silences`` the silences within the symbol's last 200 rows; returns the new size."""
     rows = counts[s, S_ROWS]
     last = ring[s, (rows - 1) & (RING - 1)]
     for j in range(max(np.int64(1), rows - USUAL), rows):
@@ -370,20 +370,20 @@ def last_gaps(s, counts, ring, silence, gaps, size):
         after = ring[s, j & (RING - 1)]
         if after - before >= silence:
             back_rows = min(np.int64(USUAL), j - 1)
-            gaps[size, 0] = s
-            gaps[size, 1] = before
-            gaps[size, 2] = after
-            gaps[size, 3] = (before - ring[s, (j - 1 - back_rows) & (RING - 1)]) + (last - after)
-            gaps[size, 4] = back_rows + (rows - 1 - j)
+            silences[size, 0] = s
+            silences[size, 1] = before
+            silences[size, 2] = after
+            silences[size, 3] = (before - ring[s, (j - 1 - back_rows) & (RING - 1)]) + (last - after)
+            silences[size, 4] = back_rows + (rows - 1 - j)
             size += 1
     return size
 
 
 @kernel(nb.void(_I64_2, nb.uint64[::1], nb.int64, nb.int64, _I64_2, _I64))
-def find_holes(ordered_pages, pages, first_id, short, holes, totals):
+def find_gaps(ordered_pages, pages, first_id, short, gaps, totals):
     """Runs of unset bits between the symbol's lowest and highest id.
 
-    ``ordered_pages`` is (page of ids, page number), ascending. Fills ``holes`` (first, last missing) as far
+    ``ordered_pages`` is (page of ids, page number), ascending. Fills ``gaps`` (first, last missing) as far
     as it reaches, and ``totals``: runs, longest, and the ids in runs of at most ``short``.
     """
     expected = first_id
@@ -405,9 +405,9 @@ def find_holes(ordered_pages, pages, first_id, short, holes, totals):
                 v = word_base + b
                 length = v - expected
                 if length > 0:
-                    if totals[0] < holes.shape[0]:
-                        holes[totals[0], 0] = expected
-                        holes[totals[0], 1] = v - 1
+                    if totals[0] < gaps.shape[0]:
+                        gaps[totals[0], 0] = expected
+                        gaps[totals[0], 1] = v - 1
                     totals[0] += 1
                     totals[1] = max(totals[1], length)
                     if length <= short:

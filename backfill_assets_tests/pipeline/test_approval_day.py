@@ -43,7 +43,7 @@ def due(pipeline):
     return found
 
 
-def with_a_hole(lines):
+def with_a_gap(lines):
     return lines[:1000] + lines[1200:]
 
 
@@ -57,7 +57,7 @@ def test_a_left_out_feed_is_published_after_its_approval_and_taken_out_after_its
     make_pipeline, standin
 ):
     pipeline = small(make_pipeline, standin, "BTC-USDT", "ETH-USDT")
-    pipeline.serve_changed(BTC, DAY, with_a_hole)
+    pipeline.serve_changed(BTC, DAY, with_a_gap)
     assert pipeline.run(DAY).success
     assert (rows_of(pipeline, "BTC-USDT"), rows_of(pipeline, "BTC-USDT", "candles")) == (0, 0)
     assert not due(pipeline)

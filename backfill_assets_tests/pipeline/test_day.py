@@ -122,7 +122,7 @@ def test_a_held_day_stays_held_when_only_publishing_is_run_again(pipeline, table
     assert pipeline.table(table, DAY).is_empty()
 
 
-def test_a_feed_with_a_hole_is_quarantined_and_the_rest_is_published(pipeline, checks_of):
+def test_a_feed_with_a_gap_is_quarantined_and_the_rest_is_published(pipeline, checks_of):
     pipeline.serve_changed(BTC, DAY, lambda lines: lines[:800] + lines[1800:])
     result = pipeline.run(DAY)
     assert result.success

@@ -88,11 +88,11 @@ def test_the_real_days_are_complete_without_their_ids_too(make_pipeline, real_st
         window = feed.verdict.context.window
         # The last day was captured until noon; what there is of it is judged.
         window = replace(window, end_us=edges[1]) if day == DAYS[-1] else window
-        alone = by_estimate(symbol.rows, symbol.gaps, window, limits, edges, None)
+        alone = by_estimate(symbol.rows, symbol.silences, window, limits, edges, None)
         assert (alone.silence_us, alone.score, alone.uncalibrated) == (0, limits.uncalibrated_cap, True)
-        # Thousands of silences of 5 s and more, and none of 40 usual gaps.
-        assert symbol.gap_count > 800
-        calibrated = by_estimate(symbol.rows, symbol.gaps, window, limits, edges, 1.0)
+        # Thousands of silences of 5 s and more, and none of 40 usual silences.
+        assert symbol.silence_count > 800
+        calibrated = by_estimate(symbol.rows, symbol.silences, window, limits, edges, 1.0)
         assert (calibrated.score, calibrated.state) == (1.0, "estimated")
 
 

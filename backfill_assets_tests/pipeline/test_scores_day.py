@@ -33,7 +33,7 @@ def command(pipeline, *words):
 
 
 def without_one_of_a_burst(lines):
-    """A hole so short in time that the feed is still published."""
+    """A gap so short in time that the feed is still published."""
     times = [int(line.split(",")[2]) for line in lines]
     within = min(range(1000, len(lines) - 1), key=lambda i: times[i + 1] - times[i - 1])
     return lines[:within] + lines[within + 1 :]
@@ -195,7 +195,7 @@ def test_buckets_of_a_day_can_be_asked_for_and_filled_where_emptiness_is_proven(
     assert (before["open"] == before["before"]).all()
 
 
-def test_a_hole_in_the_next_days_file_touches_the_last_minute_in_which_it_was_traded(pipeline):
+def test_a_gap_in_the_next_days_file_touches_the_last_minute_in_which_it_was_traded(pipeline):
     """The first rows of a file, split by arrival, were traded before its midnight."""
 
     def without_the_second_row(lines):

@@ -194,12 +194,12 @@ def nothing() -> Damage:
     return lambda _, rows: rows
 
 
-def hole(ids: int, at: float = 0.5) -> Damage:
+def gap(ids: int, at: float = 0.5) -> Damage:
     """So many rows are lost from the middle of the day on (or from another part of its rows)."""
     return lambda _, rows: rows[: int(at * len(rows))] + rows[int(at * len(rows)) + ids :]
 
 
-def hole_where_busiest(ids: int) -> Damage:
+def gap_where_busiest(ids: int) -> Damage:
     """So many rows are lost where they and the two beside them took the least time (the first such place)."""
 
     def damage(sample: Sample, rows: Rows) -> Rows:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from backfill_assets.days import end_us, start_us
 from backfill_assets.feeds import Feed
-from backfill_assets.quality.profiles import FeedProfile, Gap, Hole, SymbolProfile
+from backfill_assets.quality.profiles import FeedProfile, Gap, Silence, SymbolProfile
 from backfill_assets.quality.verdict import Context
 from backfill_assets.quality.window import Window
 from backfill_assets.settings import ThresholdSettings
@@ -24,26 +24,26 @@ WHOLE_DAY: Final = Window(START, END)
 EDGES: Final = (START + SECOND, END - SECOND)
 
 
-def holes(*runs: tuple[int, int], seconds: float = 1) -> dict[str, Any]:
+def gaps(*runs: tuple[int, int], seconds: float = 1) -> dict[str, Any]:
     """The part of a symbol's profile that tells of runs of missing ids (first, last), each so long."""
     lengths = [last - first + 1 for first, last in runs]
     after = START + 3600 * SECOND
     listed = [
-        Hole(first_missing=a, last_missing=b, after_us=after, before_us=after + round(seconds * SECOND))
+        Gap(first_missing=a, last_missing=b, after_us=after, before_us=after + round(seconds * SECOND))
         for a, b in runs
     ]
     return {
         "missing_ids": sum(lengths),
-        "holes": tuple(listed),
-        "hole_count": len(runs),
-        "longest_hole": max(lengths, default=0),
-        "missing_in_short_holes": sum(length for length in lengths if length <= 5),
+        "gaps": tuple(listed),
+        "gap_count": len(runs),
+        "longest_gap": max(lengths, default=0),
+        "missing_in_short_gaps": sum(length for length in lengths if length <= 5),
     }
 
 
-def gap(seconds: float, usual: float = 0.1, at: int = START + 7200 * SECOND) -> Gap:
+def silence(seconds: float, usual: float = 0.1, at: int = START + 7200 * SECOND) -> Silence:
     """A silence, with the mean of the silences around it."""
-    return Gap(start_us=at, end_us=at + round(seconds * SECOND), usual_us=usual * SECOND)
+    return Silence(start_us=at, end_us=at + round(seconds * SECOND), usual_us=usual * SECOND)
 
 
 def symbol(first_id: int = 1001, last_id: int = 10_000, **changes: Any) -> SymbolProfile:
@@ -69,11 +69,11 @@ def symbol(first_id: int = 1001, last_id: int = 10_000, **changes: Any) -> Symbo
         "unique_ids": rows,
         "duplicate_rows": 0,
         "conflicting_rows": 0,
-        "gaps": (),
-        "gap_count": 0,
+        "silences": (),
+        "silence_count": 0,
         "minute_rows": (rows, *[0] * 1439),
         "seam_rows": 0,
-        **holes(),
+        **gaps(),
     }
     return SymbolProfile(**{**fields, **changes})
 
@@ -87,9 +87,9 @@ def without_ids(rows: int = 9_000, **changes: Any) -> SymbolProfile:
             "id_min",
             "id_max",
             "missing_ids",
-            "hole_count",
-            "longest_hole",
-            "missing_in_short_holes",
+            "gap_count",
+            "longest_gap",
+            "missing_in_short_gaps",
         )
     )
     return symbol(rows=rows, numeric_ids=0, empty_ids=rows, unique_ids=0, **{**nothing, **changes})

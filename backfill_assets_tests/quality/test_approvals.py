@@ -23,7 +23,7 @@ from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import SettledFeed, load_day
 from backfill_assets.quality.verdict import rules_hash
 from backfill_assets.settings import ThresholdSettings
-from backfill_assets_tests.quality.quality_samples import DAY, FEED, SECOND, THRESHOLDS, empty_profile, holes
+from backfill_assets_tests.quality.quality_samples import DAY, FEED, SECOND, THRESHOLDS, empty_profile, gaps
 from backfill_assets_tests.quality.settled_lake import (
     NOW,
     bring,
@@ -42,7 +42,7 @@ HOUR = 3600 * SECOND
 ETH = Feed("binance", "trades", "ETHUSDT")
 GOOD = ids(DAY, 1, 9000)
 BETTER = ids(DAY, 1, 9100)
-BAD = ids(DAY, 1, 9000, **holes((100, 110)))
+BAD = ids(DAY, 1, 9000, **gaps((100, 110)))
 STRICTER = ThresholdSettings(missing_ids=9)
 TOO_MUCH: dict[str, Any] = {"rows_after": 5, "rows_before": 9000}
 
@@ -116,7 +116,7 @@ class TestApprove:
 
     def test_all_pending_versions_are_approved_without_a_feed_and_one_with_it(self, store: Store) -> None:
         expect(store, DAY, FEED, ETH)
-        eth_bad = ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **holes((100, 110)))
+        eth_bad = ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **gaps((100, 110)))
         for feed, found in ((FEED, BAD), (ETH, eth_bad)):
             run(store, found, feed=feed)
         (one,) = approve(store, DAY, str(ETH), "checked", THRESHOLDS)
@@ -127,7 +127,7 @@ class TestApprove:
     def test_other_content_is_judged_like_any_other(self, store: Store) -> None:
         run(store, BAD)
         approve(store, DAY, None, "checked", THRESHOLDS)
-        worse = run(store, ids(DAY, 1, 9000, **holes((100, 120))))
+        worse = run(store, ids(DAY, 1, 9000, **gaps((100, 120))))
         assert worse.accepted == held(BAD)
         assert worse.candidate is not None
         good = run(store, GOOD)
@@ -149,7 +149,7 @@ class TestApprove:
         assert (void.accepted, void.candidate) == (held(GOOD), held(BAD))
 
     def test_it_stays_with_the_version_when_a_neighbour_shows_a_loss(self, store: Store) -> None:
-        late = ids(DAY, 1012, 10_000, head_us=HOUR, **holes((2000, 2010)))
+        late = ids(DAY, 1012, 10_000, head_us=HOUR, **gaps((2000, 2010)))
         run(store, late)
         approve(store, DAY, None, "checked", THRESHOLDS)
         run(store, ids(BEFORE, 1, 1000), BEFORE)
@@ -286,7 +286,7 @@ def test_a_version_that_is_taken_back_beside_a_pending_one_comes_back(store: Sto
     """Our day begins 11 ids late; a first file of yesterday shows that, a second one brings what was lost."""
     late = ids(DAY, 1012, 10_000, head_us=HOUR)
     run(store, late)
-    worse = ids(DAY, 1012, 10_000, head_us=HOUR, **holes((2000, 2100)))
+    worse = ids(DAY, 1012, 10_000, head_us=HOUR, **gaps((2000, 2100)))
     assert run(store, worse).accepted == held(late)
     run(store, ids(BEFORE, 1, 1000), BEFORE)
     assert contents(store, DAY) == (None, version(worse).content)
@@ -297,7 +297,7 @@ def test_a_version_that_is_taken_back_beside_a_pending_one_comes_back(store: Sto
 #: Files of two days, each fetched in this order: some bad by themselves, some only beside another day's.
 REFRESHED: dict[str, dict[str, list[FeedProfile]]] = {
     "the second file is bad by itself": {
-        DAY: [ids(DAY, 1001, 10_000), ids(DAY, 1001, 10_000, **holes((2000, 2100)))],
+        DAY: [ids(DAY, 1001, 10_000), ids(DAY, 1001, 10_000, **gaps((2000, 2100)))],
         BEFORE: [ids(BEFORE, 1, 1000)],
     },
     "the first file is bad beside its neighbour": {
@@ -309,7 +309,7 @@ REFRESHED: dict[str, dict[str, list[FeedProfile]]] = {
         BEFORE: [ids(BEFORE, 1, 1000)],
     },
     "both days are refreshed": {
-        DAY: [ids(DAY, 1012, 10_000, head_us=HOUR), ids(DAY, 1012, 10_000, **holes((2000, 2100)))],
+        DAY: [ids(DAY, 1012, 10_000, head_us=HOUR), ids(DAY, 1012, 10_000, **gaps((2000, 2100)))],
         BEFORE: [ids(BEFORE, 1, 1000), ids(BEFORE, 1, 1011)],
     },
 }

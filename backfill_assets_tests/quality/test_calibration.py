@@ -86,7 +86,7 @@ class TestBaseline:
         eth, ada = Feed("binance", "trades", "ETHUSDT"), Feed("binance", "trades", "ADAUSDT")
         expect(store, DAY, FEED, eth, ada)
         fetch(store, DAY, ids(DAY, 1, 9000))
-        fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", missing_ids=50, longest_hole=50), eth)
+        fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", missing_ids=50, longest_gap=50), eth)
         absent(store, DAY, ada)
         assert accepted_rows(settle(store, DAY, THRESHOLDS)) == {NAME: 9000}
 
@@ -140,7 +140,7 @@ class TestFeedWithoutIds:
     def test_a_long_silence_still_counts(self, name: str, tmp_path: Path) -> None:
         found = judged(SAMPLES[name], dd.silence(12, 4), tmp_path)
         assert 0.83 < (found.after.completeness or 0) < 0.87
-        assert said(found.after)[0].endswith("40 usual gaps")
+        assert said(found.after)[0].endswith("40 usual silences")
 
 
 @pytest.mark.parametrize("name", ["A liquid", "A thin", "B liquid", "B thin"])

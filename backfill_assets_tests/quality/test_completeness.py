@@ -25,8 +25,8 @@ from backfill_assets_tests.quality.quality_samples import (
     START,
     THRESHOLDS,
     WHOLE_DAY,
-    gap,
-    holes,
+    gaps,
+    silence,
     symbol,
     without_ids,
 )
@@ -81,49 +81,49 @@ def test_the_class_is_the_venues_promise_if_every_row_carries_an_id(
         (None, None, "inner_proven"),
     ],
 )
-def test_ids_without_a_hole_prove_the_day_as_far_as_its_neighbours_are_here(
+def test_ids_without_a_gap_prove_the_day_as_far_as_its_neighbours_are_here(
     previous: Seam | None, following: Seam | None, state: str
 ) -> None:
     found = judged(symbol(), previous, following)
     assert (found.score, found.evidence_class, found.state) == (1.0, "A", state)
-    assert (found.span, found.missing_ids, found.longest_hole, found.uncalibrated) == (9000, 0, 0, False)
+    assert (found.span, found.missing_ids, found.longest_gap, found.uncalibrated) == (9000, 0, 0, False)
 
 
 @pytest.mark.parametrize("run", [(5000, 5000), (5000, 5009), (5000, 5010), (5000, 5100)])
 def test_a_single_missing_id_degrades_and_every_one_is_counted(run: tuple[int, int]) -> None:
     length = run[1] - run[0] + 1
-    found = judged(symbol(**holes(run, seconds=3)))
-    assert (found.state, found.missing_ids, found.longest_hole) == ("degraded", length, length)
+    found = judged(symbol(**gaps(run, seconds=3)))
+    assert (found.state, found.missing_ids, found.longest_gap) == ("degraded", length, length)
     assert found.score == (9000 - length) / 9000
     assert found.lossy_us == 3 * SECOND
 
 
-def test_the_time_of_several_holes_adds_up_and_the_longest_is_told() -> None:
-    found = judged(symbol(**holes((2000, 2002), (3000, 3000), (4000, 4009), seconds=2)))
-    assert (found.missing_ids, found.longest_hole, found.lossy_us) == (14, 10, 6 * SECOND)
+def test_the_time_of_several_gaps_adds_up_and_the_longest_is_told() -> None:
+    found = judged(symbol(**gaps((2000, 2002), (3000, 3000), (4000, 4009), seconds=2)))
+    assert (found.missing_ids, found.longest_gap, found.lossy_us) == (14, 10, 6 * SECOND)
 
 
-def test_ids_that_go_back_beside_a_hole_lose_no_negative_time() -> None:
-    assert judged(symbol(**holes((2000, 2000), seconds=-5))).lossy_us == 0
+def test_ids_that_go_back_beside_a_gap_lose_no_negative_time() -> None:
+    assert judged(symbol(**gaps((2000, 2000), seconds=-5))).lossy_us == 0
 
 
 @pytest.mark.parametrize(
     ("ours_us", "theirs_us", "is_ours"),
     [(5 * SECOND, SECOND, True), (SECOND, 5 * SECOND, False), (SECOND, SECOND, True)],
 )
-def test_a_hole_at_midnight_is_the_loss_of_the_side_that_was_silent_for_longer(
+def test_a_gap_at_midnight_is_the_loss_of_the_side_that_was_silent_for_longer(
     ours_us: int, theirs_us: int, is_ours: bool
 ) -> None:
     later = judged(symbol(), Seam(990, theirs_us), AFTER, edges=(START + ours_us, END - SECOND))
     assert later.missing_ids == (10 if is_ours else 0)
     assert later.span == (9010 if is_ours else 9000)
-    assert later.longest_hole == (10 if is_ours else 0)
+    assert later.longest_gap == (10 if is_ours else 0)
     assert later.state == ("degraded" if is_ours else "inner_proven")
 
 
 @pytest.mark.parametrize("earlier_us", [0, 1, SECOND, SECOND + 1, 20 * SECOND])
 @pytest.mark.parametrize("later_us", [0, 1, SECOND, SECOND + 1, 20 * SECOND])
-def test_a_hole_at_midnight_counts_on_exactly_one_side(earlier_us: int, later_us: int) -> None:
+def test_a_gap_at_midnight_counts_on_exactly_one_side(earlier_us: int, later_us: int) -> None:
     """The day before ends with id 10000, ours begins with 10008: seven ids lie between."""
     earlier = judged(symbol(), BEFORE, Seam(10_008, later_us), edges=(START + SECOND, END - earlier_us))
     later = judged(
@@ -138,13 +138,13 @@ def test_a_hole_at_midnight_counts_on_exactly_one_side(earlier_us: int, later_us
 @pytest.mark.parametrize(
     ("previous", "repeated"), [(1000, 0), (1001, 1), (1010, 10), (20_000, 19_000), (999, 0)]
 )
-def test_ids_that_the_day_before_has_too_are_counted_and_are_no_hole(previous: int, repeated: int) -> None:
+def test_ids_that_the_day_before_has_too_are_counted_and_are_no_gap(previous: int, repeated: int) -> None:
     found = judged(symbol(), Seam(previous, 20 * SECOND), AFTER)
     assert found.repeated_ids == repeated
     assert found.missing_ids == 0
 
 
-def test_ids_that_begin_anew_the_next_day_are_no_hole_of_this_day_and_prove_nothing_of_its_end() -> None:
+def test_ids_that_begin_anew_the_next_day_are_no_gap_of_this_day_and_prove_nothing_of_its_end() -> None:
     found = judged(symbol(), BEFORE, Seam(1, SECOND))
     assert (found.missing_ids, found.state, found.repeated_ids, found.score) == (0, "head_proven", 0, 1.0)
     quiet = judged(symbol(1001, 900_000), BEFORE, Seam(1, SECOND), edges=(EDGES[0], END - 2 * HOUR))
@@ -187,12 +187,12 @@ def test_the_edges_of_the_day_are_judged_inside_its_window() -> None:
     assert judged(busy, None, None, edges=edges).score == pytest.approx(0.5, abs=1e-3)
 
 
-class TestHolesThatTheVenueLeaves:
+class TestGapsThatTheVenueLeaves:
     @pytest.mark.parametrize(("length", "lost"), [(1, 0), (5, 0), (6, 6), (101, 101)])
     def test_short_ones_are_its_own_and_long_ones_are_lost(self, length: int, lost: int) -> None:
-        found = judged(symbol(**holes((5000, 5000 + length - 1))), exchange="binance-futures")
+        found = judged(symbol(**gaps((5000, 5000 + length - 1))), exchange="binance-futures")
         assert (found.evidence_class, found.missing_ids) == ("B", lost)
-        assert found.longest_hole == lost
+        assert found.longest_gap == lost
         assert found.lossy_us == (SECOND if lost else 0)
         assert found.state == ("degraded" if lost else "estimated")
         assert found.score == (9000 - lost) / 9000
@@ -204,14 +204,14 @@ class TestHolesThatTheVenueLeaves:
         assert found.missing_ids == lost
         assert found.state == ("degraded" if lost else "estimated")
 
-    def test_without_any_hole_they_prove_the_day_like_those_of_other_venues(self) -> None:
+    def test_without_any_gap_they_prove_the_day_like_those_of_other_venues(self) -> None:
         assert judged(symbol(), exchange="binance-futures").state == "proven"
         assert judged(symbol(), BEFORE, None, exchange="binance-futures").state == "head_proven"
 
     @pytest.mark.parametrize(("allowed", "lost"), [(5, 0), (4, 0), (3, 4), (1, 6), (0, 7)])
     def test_how_long_is_a_setting(self, allowed: int, lost: int) -> None:
         found = judged(
-            symbol(**holes((2000, 2000), (3000, 3001), (4000, 4003))),
+            symbol(**gaps((2000, 2000), (3000, 3001), (4000, 4003))),
             exchange="binance-futures",
             legitimate_hole=allowed,
         )
@@ -219,11 +219,11 @@ class TestHolesThatTheVenueLeaves:
         assert found.state == ("degraded" if lost else "estimated")
 
     def test_a_venue_with_contiguous_ids_leaves_none(self) -> None:
-        assert judged(symbol(**holes((5000, 5000))), legitimate_hole=5).missing_ids == 1
+        assert judged(symbol(**gaps((5000, 5000))), legitimate_hole=5).missing_ids == 1
 
 
 class TestSilences:
-    """Score of a feed without usable ids: 1 - the sum of max(0, gap - excused) / window, below the cap."""
+    """Score of a feed without usable ids: 1 - sum of max(0, silence - excused) / window, below the cap."""
 
     @pytest.mark.parametrize(
         ("seconds", "usual", "unexcused"),
@@ -237,18 +237,20 @@ class TestSilences:
         ],
     )
     def test_only_what_is_unusual_there_counts(self, seconds: float, usual: float, unexcused: float) -> None:
-        found = judged(without_ids(gaps=(gap(seconds, usual),), gap_count=1))
+        found = judged(without_ids(silences=(silence(seconds, usual),), silence_count=1))
         assert found.silence_us == round(unexcused * SECOND)
         assert found.score == min(CAP, 1 - unexcused / 86_400)
         assert (found.evidence_class, found.state, found.uncalibrated) == ("C", "estimated", True)
-        assert (found.missing_ids, found.span, found.longest_hole) == (None, None, None)
+        assert (found.missing_ids, found.span, found.longest_gap) == (None, None, None)
 
     def test_silences_add_up_with_those_at_the_ends(self) -> None:
-        # 86,401 rows a second apart: 40 usual gaps are 40 s, or little less where the ends are cut off.
+        # 86,401 rows a second apart: 40 usual silences are 40 s, or little less where the ends are cut off.
         edges = (START + HOUR, END - HOUR)
         usual = 22 * 3600 / 86_400
         found = judged(
-            without_ids(rows=86_401, gaps=(gap(100, 1), gap(45, 1, START + 9 * HOUR)), gap_count=2),
+            without_ids(
+                rows=86_401, silences=(silence(100, 1), silence(45, 1, START + 9 * HOUR)), silence_count=2
+            ),
             edges=edges,
         )
         expected = 60 + 5 + 2 * (3600 - 40 * usual)
@@ -262,8 +264,8 @@ class TestSilences:
         assert judged(without_ids(), BEFORE, AFTER) == judged(without_ids(), None, None)
 
     def test_the_score_never_falls_below_zero(self) -> None:
-        gaps = tuple(gap(80_000, 0.1, START + i) for i in range(3))
-        assert judged(without_ids(gaps=gaps, gap_count=3)).score == 0.0
+        silences = tuple(silence(80_000, 0.1, START + i) for i in range(3))
+        assert judged(without_ids(silences=silences, silence_count=3)).score == 0.0
 
     def test_a_window_without_length_lacks_nothing(self) -> None:
         found = judged(without_ids(), window=Window(START, START), edges=(START, START))
@@ -271,7 +273,7 @@ class TestSilences:
         assert Window(START + 1, START).length_us == 0
 
     def test_what_is_excused_is_a_setting(self) -> None:
-        quiet = without_ids(gaps=(gap(60, 1),), gap_count=1)
+        quiet = without_ids(silences=(silence(60, 1),), silence_count=1)
         assert judged(quiet, silence_factor=60).silence_us == 0
         assert judged(quiet, silence_seconds=60).silence_us == 0
         assert judged(quiet, silence_factor=10, silence_seconds=50).silence_us == 10 * SECOND
@@ -309,7 +311,9 @@ class TestOutages:
     def test_silence_inside_does_not_count_and_the_rest_does(
         self, start: float, length: float, silence: float
     ) -> None:
-        quiet = without_ids(gaps=(gap(length * 3600, 0.1, START + round(start * HOUR)),), gap_count=1)
+        quiet = without_ids(
+            silences=(silence(length * 3600, 0.1, START + round(start * HOUR)),), silence_count=1
+        )
         found = judged(quiet, window=self.OUT)
         assert found.silence_us == round(silence * SECOND)
         assert found.score == pytest.approx(min(CAP, 1 - silence / (23 * 3600)))
@@ -317,7 +321,7 @@ class TestOutages:
         assert found.outage_silence_us == round(max(0.0, inside) * HOUR)
 
     def test_it_counts_without_the_incident(self) -> None:
-        quiet = without_ids(gaps=(gap(3600, 0.1, self.NOON),), gap_count=1)
+        quiet = without_ids(silences=(silence(3600, 0.1, self.NOON),), silence_count=1)
         assert judged(quiet).score == pytest.approx(1 - 3595 / 86_400)
         assert judged(quiet).outage_silence_us == 0
 
@@ -332,14 +336,14 @@ class TestOutages:
         assert judged(without_ids(900_000), window=late, edges=edges).silence_us == 0
 
     def test_ids_that_are_missing_stay_missing_and_their_time_does_not_count(self) -> None:
-        lossy = symbol(**holes((5000, 5004), seconds=3_600 * 9 + 7))  # the samples' holes begin at 01:00
+        lossy = symbol(**gaps((5000, 5004), seconds=3_600 * 9 + 7))  # the samples' gaps begin at 01:00
         found = judged(lossy, window=Window(START, END, ((START + HOUR, START + 10 * HOUR),)))
         assert (found.missing_ids, found.outage_ids, found.lossy_us) == (5, 5, 7 * SECOND)
         assert found.state == "degraded"
         elsewhere = judged(lossy, window=Window(START, END, ((START + 20 * HOUR, END),)))
         assert (elsewhere.outage_ids, elsewhere.lossy_us) == (0, (9 * 3600 + 7) * SECOND)
 
-    def test_a_hole_at_a_midnight_inside_is_named_too(self) -> None:
+    def test_a_gap_at_a_midnight_inside_is_named_too(self) -> None:
         found = judged(symbol(), Seam(990, SECOND), window=Window(START, END, ((START, START + HOUR),)))
         assert (found.missing_ids, found.outage_ids) == (10, 10)
         assert judged(symbol(), Seam(990, SECOND), window=self.OUT).outage_ids == 0
@@ -362,8 +366,8 @@ class TestListingUnknown:
         assert judged(symbol(), BEFORE, None, window=self.UNKNOWN).state == "estimated"
         assert judged(symbol(), None, AFTER, window=self.UNKNOWN).state == "estimated"
 
-    def test_a_hole_is_seen_and_charged_as_ever(self) -> None:
-        found = judged(symbol(**holes((5000, 5001))), window=self.UNKNOWN)
+    def test_a_gap_is_seen_and_charged_as_ever(self) -> None:
+        found = judged(symbol(**gaps((5000, 5001))), window=self.UNKNOWN)
         assert (found.state, found.missing_ids) == ("degraded", 2)
         at_midnight = judged(symbol(), Seam(990, 5 * SECOND), window=self.UNKNOWN, edges=self.HALF)
         assert at_midnight.missing_ids == 10
@@ -374,7 +378,7 @@ class TestHistory:
     def test_with_it_there_is_no_cap_and_the_lower_score_counts(self, thinning: float, score: float) -> None:
         found = judged(without_ids(), thinning=thinning)
         assert (found.score, found.state, found.uncalibrated) == (score, "estimated", False)
-        quiet = judged(without_ids(gaps=(gap(43_205),), gap_count=1), thinning=thinning)
+        quiet = judged(without_ids(silences=(silence(43_205),), silence_count=1), thinning=thinning)
         assert quiet.score == min(0.5, thinning)
 
     def test_ids_prove_whatever_the_history_says(self) -> None:
@@ -426,6 +430,6 @@ class TestNoRows:
         found = without_rows(exchange, DAY, BEFORE, Seam(following, 0), THRESHOLDS)
         assert (found is not None) == bool(lost)
         if found:
-            assert (found.score, found.state, found.missing_ids, found.longest_hole) == (
+            assert (found.score, found.state, found.missing_ids, found.longest_gap) == (
                 0.0, "degraded", lost, lost,
             )  # fmt: skip

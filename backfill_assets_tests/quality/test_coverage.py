@@ -1,4 +1,4 @@
-"""States of buckets: what trades, holes, ids, outages and a missing file make of a minute, and of an hour."""
+"""States of buckets: what trades, gaps, ids, outages and a missing file make of a minute, and of an hour."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from backfill_assets.quality.bucket_states import (
     together,
 )
 from backfill_assets.quality.completeness import evidence_class
-from backfill_assets.quality.profiles import Hole
-from backfill_assets_tests.quality.quality_samples import DAY, END, SECOND, START, holes, symbol, without_ids
+from backfill_assets.quality.profiles import Gap
+from backfill_assets_tests.quality.quality_samples import DAY, END, SECOND, START, gaps, symbol, without_ids
 
 MINUTE = 60 * SECOND
 WHOLE = (START, END - 1)
@@ -44,10 +44,10 @@ def at(minute: int, second: int = 0) -> int:
     return START + minute * MINUTE + second * SECOND
 
 
-def hole(first: int, last: int, after: int, before: int) -> dict[str, Any]:
+def gap(first: int, last: int, after: int, before: int) -> dict[str, Any]:
     return {
-        **holes((first, last)),
-        "holes": (Hole(first_missing=first, last_missing=last, after_us=after, before_us=before),),
+        **gaps((first, last)),
+        "gaps": (Gap(first_missing=first, last_missing=last, after_us=after, before_us=before),),
     }
 
 
@@ -78,28 +78,28 @@ def test_the_edges_are_proven_by_the_neighbours_ids_alone(
     assert found[10] == ("traded_partial" if head == "missing" else "traded")
 
 
-def test_a_hole_touches_the_minutes_of_its_time_range_and_no_other() -> None:
-    lossy = symbol(**hole(2000, 2009, at(100, 59), at(103, 0)))
+def test_a_gap_touches_the_minutes_of_its_time_range_and_no_other() -> None:
+    lossy = symbol(**gap(2000, 2009, at(100, 59), at(103, 0)))
     found = states({100, 103, 104}, lossy)
     assert found[99:105] == [
         "proven_empty", "traded_partial", "missing", "missing", "traded_partial", "traded",
     ]  # fmt: skip
 
 
-def test_a_hole_within_one_minute_makes_it_partial() -> None:
-    found = states({100}, symbol(**hole(2000, 2000, at(100, 10), at(100, 20))))
+def test_a_gap_within_one_minute_makes_it_partial() -> None:
+    found = states({100}, symbol(**gap(2000, 2000, at(100, 10), at(100, 20))))
     assert [m for m, s in enumerate(found) if s == "traded_partial"] == [100]
 
 
-def test_holes_that_the_profile_no_longer_lists_leave_nothing_proven() -> None:
+def test_gaps_that_the_profile_no_longer_lists_leave_nothing_proven() -> None:
     whole = states({100}, symbol())
     assert "proven_empty" in whole
-    assert "proven_empty" not in states({100}, symbol(hole_count=1001))
+    assert "proven_empty" not in states({100}, symbol(gap_count=1001))
 
 
 @pytest.mark.parametrize(("last", "state"), [(2004, "empty_unproven"), (2005, "missing")])
-def test_ids_with_legitimate_holes_show_losses_but_prove_nothing(last: int, state: str) -> None:
-    found = states(set(), symbol(**hole(2000, last, at(100), at(110))), exchange="binance-futures")
+def test_ids_with_legitimate_gaps_show_losses_but_prove_nothing(last: int, state: str) -> None:
+    found = states(set(), symbol(**gap(2000, last, at(100), at(110))), exchange="binance-futures")
     assert (found[105], found[50]) == (state, "empty_unproven")
 
 
@@ -113,7 +113,7 @@ def test_an_outage_explains_silence_but_not_where_the_ids_prove_that_nothing_was
     assert found[199:212] == ["empty_unproven", *["outage"] * 10, "traded", "outage"]
     assert (found[259], found[260]) == ("outage", "empty_unproven")
     assert set(states({210}, symbol(), outage)[200:260]) == {"proven_empty", "traded"}
-    lossy = symbol(**hole(2000, 2100, at(200), at(300)))
+    lossy = symbol(**gap(2000, 2100, at(200), at(300)))
     assert (states(set(), lossy, outage)[230], states(set(), lossy, outage)[270]) == ("outage", "missing")
 
 
@@ -144,7 +144,7 @@ def test_a_larger_bucket_is_as_sure_as_its_minutes_allow(minutes: list[State], b
 
 
 def test_states_survive_being_kept_as_runs() -> None:
-    found = states({10, 11, 700}, symbol(**hole(2000, 2100, at(200), at(300))))
+    found = states({10, 11, 700}, symbol(**gap(2000, 2100, at(200), at(300))))
     text = encode(found)
     assert list(states_of(decode(text))) == found
     runs = runs_of(text)

@@ -1,7 +1,7 @@
 """What is seen of each damage, and what is not: exactly so, before and after the day after is here.
 
 The rows of the table are damages, its columns classes of evidence (A contiguous ids, B ids with the venue's
-own holes, C no ids), each for a liquid and a thin feed. Where a class cannot see a damage, the table says so
+own gaps, C no ids), each for a liquid and a thin feed. Where a class cannot see a damage, the table says so
 by expecting what a good day is expected to be. The good days beside the damaged one stay as they are.
 """
 
@@ -85,38 +85,38 @@ def lost(reason: str, **others: Any) -> Expected:
     return quarantined(reason, state="degraded", **others)
 
 
-SILENT: Final = "s of silence beyond 5 s or 40 usual gaps"
+SILENT: Final = "s of silence beyond 5 s or 40 usual silences"
 OUTAGE: Final = "known outage 12:00:00 to 13:00:00"
 BY_OUTAGE: Final = "of them by the " + OUTAGE
 STALE: Final = "of prices lie between the listed steps, on finer ones: the list is out of date"
 TOO_MANY: Final = "ids are missing (at most 10 are excused)"
-TOO_LONG: Final = "s lie in holes of the ids (at most 10)"
+TOO_LONG: Final = "s lie in gaps of the ids (at most 10)"
 ZERO: Final = "rows break invalid_price_or_amount"
 
 CASES: Final = {
     "nothing": Case(dd.nothing()),
     # Losses.
     "1 id where it is busiest": Case(
-        dd.hole_where_busiest(1), {"A": Expected(state="degraded")}
+        dd.gap_where_busiest(1), {"A": Expected(state="degraded")}
     ),
     "10 ids where it is busiest": Case(
-        dd.hole_where_busiest(10),
+        dd.gap_where_busiest(10),
         {"A": Expected(state="degraded"), "B liquid": Expected(state="degraded"),
          "B thin": lost("16 " + TOO_LONG)},
     ),
     "1 id in the middle": Case(
-        dd.hole(1), {"A liquid": lost("14 " + TOO_LONG), "A thin": lost("68 " + TOO_LONG)}
+        dd.gap(1), {"A liquid": lost("14 " + TOO_LONG), "A thin": lost("68 " + TOO_LONG)}
     ),
     "10 ids in the middle": Case(
-        dd.hole(10), {"A": lost(TOO_LONG), "B": lost(TOO_LONG)}
+        dd.gap(10), {"A": lost(TOO_LONG), "B": lost(TOO_LONG)}
     ),
     "101 ids in the middle": Case(
-        dd.hole(101),
+        dd.gap(101),
         {"A": lost("101 " + TOO_MANY), "B": lost("101 " + TOO_MANY),
          "C liquid": warns("368 " + SILENT), "C thin": Expected(score=(0.97, 0.98), warnings=(SILENT,))},
     ),
     "1,000 ids in the middle": Case(
-        dd.hole(1_000),
+        dd.gap(1_000),
         {"A": lost("1000 " + TOO_MANY), "B liquid": lost("1000 " + TOO_MANY),
          "B thin": Expected(score=(0.52, 0.53), warnings=(SILENT,)),
          "C liquid": Expected(score=(0.92, 0.925), warnings=(SILENT,)),
@@ -167,7 +167,7 @@ CASES: Final = {
         outages=((15, 16),),
     ),
     "1 id in the middle, in an incident": Case(
-        dd.hole(1),
+        dd.gap(1),
         {"A": Expected(state="degraded", warnings=("1 ids are missing by the known outage 06:00:00",))},
         outages=((6, 18),),
     ),
@@ -291,8 +291,8 @@ def lost_ids(rows: Sequence[dd.Row], allowed: int) -> tuple[int, int]:
     return sum(run for run in runs if run > allowed), ids[-1] - ids[0] + 1
 
 
-def has_holes(rows: Sequence[dd.Row]) -> bool:
-    """Whether any id between the first and the last is missing, the venue's own holes included."""
+def has_gaps(rows: Sequence[dd.Row]) -> bool:
+    """Whether any id between the first and the last is missing, the venue's own gaps included."""
     return lost_ids(rows, allowed=0)[0] > 0
 
 
@@ -324,7 +324,7 @@ def assert_is(
     reasons = "; ".join(found.reasons)
     assert expected.reason in reasons
     assert bool(reasons) == bool(expected.reason)
-    unproven = sample.name.startswith("C") or (sample.name.startswith("B") and has_holes(rows))
+    unproven = sample.name.startswith("C") or (sample.name.startswith("B") and has_gaps(rows))
     good = "estimated" if unproven else "proven" if after else "head_proven"
     if expected.outcome == "publish" or expected.state:
         assert found.completeness_state == (expected.state or good)
@@ -449,7 +449,7 @@ def test_half_a_day_is_whole_on_the_first_and_the_last_day_of_a_listing_alone(
     verdict = settle(store, DAY, THRESHOLDS).feeds[0].verdict
     by_ids = "inner_proven" if first else "head_proven"
     assert (verdict.outcome, verdict.reasons) == ("publish", ())
-    unproven = sample.name.startswith("C") or (sample.name.startswith("B") and has_holes(half))
+    unproven = sample.name.startswith("C") or (sample.name.startswith("B") and has_gaps(half))
     assert verdict.completeness_state == ("estimated" if unproven else by_ids)
     if not listed:
         assert verdict.completeness is not None

@@ -20,7 +20,7 @@ from backfill_assets.quality.decisions import approve, retract
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import load_settled
 from backfill_assets.quality.verdict import rules_hash
-from backfill_assets_tests.quality.quality_samples import DAY, FEED, THRESHOLDS, holes
+from backfill_assets_tests.quality.quality_samples import DAY, FEED, THRESHOLDS, gaps
 from backfill_assets_tests.quality.settled_lake import (
     NOW,
     bring,
@@ -39,7 +39,7 @@ def at(minute: int, rows: int, **changes: Any) -> Version:
     return version(ids(DAY, 1, rows, **changes), NOW + timedelta(minutes=minute))
 
 
-OLDEST, OLDER, GOOD, NEWEST = at(0, 9000), at(1, 9001), at(2, 9002), at(3, 9000, **holes((100, 110)))
+OLDEST, OLDER, GOOD, NEWEST = at(0, 9000), at(1, 9001), at(2, 9002), at(3, 9000, **gaps((100, 110)))
 
 
 def write(store: Store, path: str, content: dict[str, Any]) -> None:

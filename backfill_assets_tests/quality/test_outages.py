@@ -29,9 +29,9 @@ from backfill_assets_tests.quality.quality_samples import (
     START,
     THRESHOLDS,
     context,
-    gap,
-    holes,
+    gaps,
     profile,
+    silence,
     symbol,
     without_ids,
 )
@@ -129,7 +129,7 @@ class TestWhatTheLakeSays:
     def test_the_verdict_keeps_it_and_can_be_computed_again(self, store: Store) -> None:
         instruments(store, ("BTCUSDT", START, None), outages=OUT)
         expect(store, DAY)
-        found = ids(DAY, 1, 9000, **holes((10, 12), seconds=11 * 3600 + 1800))
+        found = ids(DAY, 1, 9000, **gaps((10, 12), seconds=11 * 3600 + 1800))
         content = fetch(store, DAY, found)
         verdict = settle(store, DAY, THRESHOLDS).feeds[0].verdict
         assert verdict.context.outages == OUT
@@ -142,12 +142,12 @@ def judged(found: FeedProfile, around: Context = JOINED, feed: Feed = FEED) -> V
 
 
 class TestVerdict:
-    #: The samples' holes begin at 01:00.
+    #: The samples' gaps begin at 01:00.
     EARLY: Final = JOINED.model_copy(update={"outages": ((START + HOUR, START + 2 * HOUR),)})
 
     def test_a_few_ids_lost_in_a_long_outage_are_published_and_explained(self) -> None:
-        lossy = profile(symbol(**holes((5000, 5004), seconds=3600)))
-        assert judged(lossy).reasons == ("3600 s lie in holes of the ids (at most 10)",)
+        lossy = profile(symbol(**gaps((5000, 5004), seconds=3600)))
+        assert judged(lossy).reasons == ("3600 s lie in gaps of the ids (at most 10)",)
         verdict = judged(lossy, self.EARLY)
         assert (verdict.outcome, verdict.completeness_state, verdict.missing_ids) == (
             "publish",
@@ -157,14 +157,14 @@ class TestVerdict:
         assert verdict.warnings == ("5 ids are missing by the known outage 01:00:00 to 02:00:00",)
 
     def test_the_time_beyond_it_counts_and_the_reason_names_it(self) -> None:
-        verdict = judged(profile(symbol(**holes((5000, 5004), seconds=3611))), self.EARLY)
+        verdict = judged(profile(symbol(**gaps((5000, 5004), seconds=3611))), self.EARLY)
         assert verdict.reasons == (
-            "11 s lie in holes of the ids (at most 10), 5 of them by the known outage 01:00:00 to 02:00:00",
+            "11 s lie in gaps of the ids (at most 10), 5 of them by the known outage 01:00:00 to 02:00:00",
         )
         assert verdict.warnings == ()
 
     def test_many_ids_stay_a_loss_and_are_explained(self) -> None:
-        verdict = judged(profile(symbol(**holes((5000, 5099), seconds=60))), self.EARLY)
+        verdict = judged(profile(symbol(**gaps((5000, 5099), seconds=60))), self.EARLY)
         assert verdict.reasons == (
             "100 ids are missing (at most 10 are excused), "
             "100 of them by the known outage 01:00:00 to 02:00:00",
@@ -175,7 +175,7 @@ class TestVerdict:
         assert judged(profile(), around).model_copy(update={"context": JOINED}) == judged(profile())
 
     def test_silence_inside_is_told_and_costs_nothing(self) -> None:
-        quiet = profile(without_ids(gaps=(gap(3600, 0.1, NOON),), gap_count=1))
+        quiet = profile(without_ids(silences=(silence(3600, 0.1, NOON),), silence_count=1))
         verdict = judged(quiet, context(outages=OUT))
         assert verdict.completeness == 0.99
         assert verdict.warnings[1:] == (

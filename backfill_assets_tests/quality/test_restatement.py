@@ -171,7 +171,7 @@ def steps(count: int) -> Damage:
 
 #: The file that was accepted, the one that a refresh brings, and what is said of it; nothing: it is taken.
 CASES: dict[str, tuple[Damage, Damage, str]] = {
-    "a row that was lost": (dd.hole_where_busiest(1), dd.nothing(), ""),
+    "a row that was lost": (dd.gap_where_busiest(1), dd.nothing(), ""),
     "ten rows that came twice": (dd.doubled(10), dd.nothing(), ""),
     "ten rows too many": (dd.doubled(10), dd.nothing(), ""),
     "one row in a hundred comes twice": (dd.nothing(), lambda s, r: dd.doubled(len(r) // 100)(s, r), ""),

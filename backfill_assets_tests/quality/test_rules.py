@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backfill_assets.quality.profiles import FeedProfile, Gap, Spike, Stretch, SymbolProfile
+from backfill_assets.quality.profiles import FeedProfile, Silence, Spike, Stretch, SymbolProfile
 from backfill_assets.quality.rules import RULES, Rule, quality, rule_score, violations
 from backfill_assets.quality.spikes import SpikeEvidence
 from backfill_assets.settings import RowSettings
@@ -318,14 +318,16 @@ def test_without_evidence_spikes_cost_nothing_however_many() -> None:
 def test_quotes_that_stand_still_are_stale_by_their_own_pace(
     length: float, usual: float, stale: bool
 ) -> None:
-    gap = Gap(start_us=START + HOUR, end_us=START + HOUR + round(length * SECOND), usual_us=usual * SECOND)
-    found = quality(quotes(longest_gap=gap))
+    silence = Silence(
+        start_us=START + HOUR, end_us=START + HOUR + round(length * SECOND), usual_us=usual * SECOND
+    )
+    found = quality(quotes(longest_silence=silence))
     assert found.warnings == ((f"no update for {length:.2f} s from 01:00:00.000",) if stale else ())
     assert found.score == 1.0
 
 
 def test_settings_say_what_is_stale() -> None:
-    gap = Gap(start_us=START, end_us=START + 50 * SECOND, usual_us=SECOND)
+    silence = Silence(start_us=START, end_us=START + 50 * SECOND, usual_us=SECOND)
     limits = RowSettings(stale_seconds=10, stale_factor=40)
-    assert len(quality(quotes(longest_gap=gap), limits).warnings) == 1
-    assert quality(quotes(longest_gap=gap)).warnings == ()
+    assert len(quality(quotes(longest_silence=silence), limits).warnings) == 1
+    assert quality(quotes(longest_silence=silence)).warnings == ()

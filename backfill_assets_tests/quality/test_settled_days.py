@@ -33,7 +33,7 @@ from backfill_assets_tests.quality.quality_samples import (
     SECOND,
     THRESHOLDS,
     empty_profile,
-    holes,
+    gaps,
     quotes,
 )
 from backfill_assets_tests.quality.settled_lake import (
@@ -86,7 +86,7 @@ def test_a_good_candidate_becomes_accepted_with_its_verdict_beside_it(store: Sto
 
 
 def test_a_bad_candidate_stays_one_and_the_day_says_why(store: Store) -> None:
-    feed = run(store, DAY, ids(DAY, 1, 9000, **holes((100, 110)))).feeds[0]
+    feed = run(store, DAY, ids(DAY, 1, 9000, **gaps((100, 110)))).feeds[0]
     found = loaded(store)
     assert contents(store, DAY) == (None, feed.verdict.content)
     assert (found.scores.state, found.accepted_feeds("trades")) == ("held", [])
@@ -103,7 +103,7 @@ def test_settling_again_changes_no_byte(store: Store) -> None:
 
 def test_a_bad_refresh_waits_beside_the_good_data_that_still_counts(store: Store) -> None:
     good = run(store, DAY, ids(DAY, 1, 9000)).feeds[0].verdict
-    feed = run(store, DAY, ids(DAY, 1, 9000, **holes((100, 110)))).feeds[0]
+    feed = run(store, DAY, ids(DAY, 1, 9000, **gaps((100, 110)))).feeds[0]
     accepted, candidate = contents(store, DAY)
     assert accepted == good.content
     assert candidate not in (None, accepted)
@@ -115,7 +115,7 @@ def test_a_bad_refresh_waits_beside_the_good_data_that_still_counts(store: Store
 
 
 def test_a_good_refresh_takes_the_place_of_the_old_data(store: Store) -> None:
-    old = run(store, DAY, ids(DAY, 1, 9000, **holes((100, 105)))).feeds[0].verdict
+    old = run(store, DAY, ids(DAY, 1, 9000, **gaps((100, 105)))).feeds[0].verdict
     new = run(store, DAY, ids(DAY, 1, 9000)).feeds[0].verdict
     assert (old.completeness_state, new.completeness_state) == ("degraded", "inner_proven")
     assert contents(store, DAY) == (new.content, None)
@@ -162,7 +162,7 @@ def test_neighbours_that_arrive_later_complete_the_proof(store: Store) -> None:
 
 
 def test_only_accepted_neighbours_bear_witness(store: Store) -> None:
-    run(store, BEFORE, ids(BEFORE, 1, 1000, **holes((500, 520))))
+    run(store, BEFORE, ids(BEFORE, 1, 1000, **gaps((500, 520))))
     settled = run(store, DAY, ids(DAY, 1012, 10_000, head_us=HOUR))
     assert settled.feeds[0].verdict.context.previous == {}
     assert contents(store, DAY)[0] is not None
@@ -191,14 +191,14 @@ def test_a_change_is_followed_as_far_as_it_reaches(store: Store) -> None:
 
 @st.composite
 def chains(draw: st.DrawFn) -> list[FeedProfile]:
-    """Files of three days whose ids join, leave holes or overlap at midnight, some with own losses."""
+    """Files of three days whose ids join, leave gaps or overlap at midnight, some with own losses."""
     found: list[FeedProfile] = []
     last = 10_000
     for day in (BEFORE, DAY, AFTER):
         first = last + draw(st.sampled_from([1, 1, 2, 11, 12, 0, -99, -100, -5000]))
         last = first + draw(st.sampled_from([0, 9_000]))
         lost = draw(st.sampled_from([0, 0, 0, 11])) if last > first else 0
-        runs = holes((first + 50, first + 49 + lost)) if lost else {}
+        runs = gaps((first + 50, first + 49 + lost)) if lost else {}
         ends = {side: draw(st.sampled_from([SECOND, 2 * SECOND, HOUR])) for side in ("head_us", "tail_us")}
         is_empty = draw(st.sampled_from([False] * 6 + [True]))
         found.append(empty_profile() if is_empty else ids(day, first, last, **ends, **runs))
@@ -232,7 +232,7 @@ def test_days_run_in_any_order_end_the_same(chain: list[FeedProfile]) -> None:
 def test_one_bad_feed_neither_hides_nor_blocks_another(store: Store) -> None:
     expect(store, DAY, FEED, ETH)
     fetch(store, DAY, ids(DAY, 1, 9000))
-    fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **holes((100, 300))), ETH)
+    fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **gaps((100, 300))), ETH)
     settle(store, DAY, THRESHOLDS)
     found = loaded(store)
     assert [(f.feed, f.verdict.outcome) for f in found.feeds] == [(FEED, "publish"), (ETH, "quarantine")]
@@ -292,7 +292,7 @@ class TestSealed:
             expect(store, AFTER)
             settle(store, AFTER, THRESHOLDS)
         elif state == "quarantined":
-            run(store, AFTER, ids(AFTER, 2001, 3000, **holes((2100, 2200))))
+            run(store, AFTER, ids(AFTER, 2001, 3000, **gaps((2100, 2200))))
         elif state == "not exported yet":
             waiting = DayRecord(day=AFTER, expected=(), awaiting_export=("binance",), recorded_at=NOW)
             documents.update(store, paths.day_record(AFTER), DayRecord, lambda _: waiting)
@@ -368,6 +368,6 @@ def test_quotes_beside_trades_are_judged_on_their_own(store: Store) -> None:
 
 
 def test_thresholds_reach_the_verdict(store: Store) -> None:
-    lossy = ids(DAY, 1, 9000, **holes((100, 110)))
+    lossy = ids(DAY, 1, 9000, **gaps((100, 110)))
     assert run(store, DAY, lossy, missing_ids=11).feeds[0].accepted is not None
     assert run(store, DAY, lossy).feeds[0].accepted is None

@@ -28,7 +28,7 @@ from backfill_assets_tests.quality.quality_samples import (
     FEED,
     THRESHOLDS,
     empty_profile,
-    holes,
+    gaps,
     profile,
     symbol,
     without_ids,
@@ -121,7 +121,7 @@ class TestVerdictSchema:
     def test_a_settled_day_becomes_a_row_per_feed(self, store: Store) -> None:
         expect(store, DAY, FEED, ETH)
         fetch(store, DAY, ids(DAY, 1, 9000))
-        fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **holes((10, 30))), ETH)
+        fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **gaps((10, 30))), ETH)
         found = verdict_frame(settled(store))
         assert found["feed"].to_list() == [str(FEED), str(ETH)]
         assert found["outcome"].to_list() == ["publish", "quarantine"]
@@ -195,7 +195,7 @@ class TestQualityRows:
     def test_every_expected_feed_has_a_row_of_the_documented_columns(self, store: Store) -> None:
         expect(store, DAY, FEED, ETH, XRP)
         fetch(store, DAY, ids(DAY, 1, 9000))
-        fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **holes((10, 30))), ETH)
+        fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **gaps((10, 30))), ETH)
         absent(store, DAY, XRP)
         day = settled(store)
         table = quality_rows(day)

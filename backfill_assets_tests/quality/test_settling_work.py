@@ -20,7 +20,7 @@ from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import load_day, load_settled
 from backfill_assets.quality.verdict_schema import verdict_frame
 from backfill_assets.settings import ThresholdSettings
-from backfill_assets_tests.quality.quality_samples import DAY, FEED, SECOND, THRESHOLDS, holes
+from backfill_assets_tests.quality.quality_samples import DAY, FEED, SECOND, THRESHOLDS, gaps
 from backfill_assets_tests.quality.settled_lake import (
     compare,
     contents,
@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
     expect(store, DAY, FEED, ETH)
     bring(store, BEFORE, ids(BEFORE, 1, 1000))
     bring(store, DAY, ids(DAY, 1001, 2000))
-    bring(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **holes((100, 300))), ETH)
+    bring(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **gaps((100, 300))), ETH)
     schema = pa.schema([column.with_nullable(True) for column in arrow_schema(INSTRUMENT_COLUMNS)])
     listed = [
         {"instrument_id": name, "dataset_symbol": name} for name in (FEED.dataset_symbol, ETH.dataset_symbol)
@@ -107,7 +107,7 @@ class TestOnce:
         for day in (BEFORE, DAY):
             settle(LocalStore(folder), day, THRESHOLDS)
         store = CountingStore(folder)
-        bring(store, BEFORE, ids(BEFORE, 1, 1000, **holes((500, 800))))
+        bring(store, BEFORE, ids(BEFORE, 1, 1000, **gaps((500, 800))))
         store.writes.clear()
         settle(store, DAY, THRESHOLDS)
         assert store.writes == {}

@@ -20,8 +20,8 @@ from backfill_assets_tests.quality.quality_samples import (
     SECOND,
     START,
     THRESHOLDS,
-    gap,
     profile,
+    silence,
     symbol,
 )
 
@@ -36,8 +36,10 @@ Newest = tuple[Feed, FeedProfile]
 
 def silent(feed: Feed, *spans: tuple[float, float], rows: int = 20_000, **changes: Any) -> Newest:
     """A feed that is silent from and to these seconds after noon."""
-    gaps = tuple(gap(b - a, at=NOON + round(a * SECOND)) for a, b in spans)
-    found = symbol(1, rows, gaps=gaps, gap_count=len(gaps), dataset_symbol=feed.dataset_symbol)
+    silences = tuple(silence(b - a, at=NOON + round(a * SECOND)) for a, b in spans)
+    found = symbol(
+        1, rows, silences=silences, silence_count=len(silences), dataset_symbol=feed.dataset_symbol
+    )
     return feed, profile(found, **changes)
 
 

@@ -27,10 +27,10 @@ from backfill_assets_tests.quality.quality_samples import (
     THRESHOLDS,
     context,
     empty_profile,
-    gap,
-    holes,
+    gaps,
     profile,
     quotes,
+    silence,
     symbol,
     without_ids,
 )
@@ -51,17 +51,17 @@ class TestFeed:
             "A",
         )
         assert (verdict.quality, verdict.rows, verdict.valid_rows) == (1.0, 9000, 9000)
-        assert (verdict.missing_ids, verdict.longest_hole, verdict.content) == (0, 0, "sha")
+        assert (verdict.missing_ids, verdict.longest_gap, verdict.content) == (0, 0, "sha")
         assert verdict.context == JOINED
         assert verdict.rules == rules_hash(THRESHOLDS)
 
     def test_it_can_be_computed_again_from_what_is_stored(self) -> None:
-        first = judged(profile(symbol(**holes((2000, 2003)))))
+        first = judged(profile(symbol(**gaps((2000, 2003)))))
         again = judge_feed(
             FEED,
             first.day,
             first.content or "",
-            profile(symbol(**holes((2000, 2003)))),
+            profile(symbol(**gaps((2000, 2003)))),
             first.context,
             THRESHOLDS,
         )
@@ -71,9 +71,9 @@ class TestFeed:
         ("missing", "outcome"), [(1, "publish"), (10, "publish"), (11, "quarantine"), (101, "quarantine")]
     )
     def test_a_small_feed_may_lose_ten_ids_and_no_more(self, missing: int, outcome: str) -> None:
-        verdict = judged(profile(symbol(**holes((5000, 4999 + missing)))))
+        verdict = judged(profile(symbol(**gaps((5000, 4999 + missing)))))
         assert (verdict.outcome, verdict.completeness_state) == (outcome, "degraded")
-        assert verdict.missing_ids == verdict.longest_hole == missing
+        assert verdict.missing_ids == verdict.longest_gap == missing
         expected = () if outcome == "publish" else (f"{missing} ids are missing (at most 10 are excused)",)
         assert verdict.reasons == expected
 
@@ -93,21 +93,21 @@ class TestFeed:
     def test_a_large_feed_may_lose_one_id_in_ten_thousand_but_not_many_in_a_row(
         self, runs: tuple[tuple[int, int], ...], outcome: str, reason: str | None
     ) -> None:
-        big = symbol(1001, 2_001_000, **holes(*runs))
+        big = symbol(1001, 2_001_000, **gaps(*runs))
         verdict = judged(profile(big), context((1000, 0), (2_001_001, 0)))
         assert verdict.outcome == outcome
         assert verdict.reasons == ((reason,) if reason else ())
 
     @pytest.mark.parametrize(("seconds", "outcome"), [(10, "publish"), (10.000001, "quarantine")])
     def test_few_ids_over_a_long_time_are_too_much(self, seconds: float, outcome: str) -> None:
-        assert judged(profile(symbol(**holes((5000, 5001), seconds=seconds)))).outcome == outcome
+        assert judged(profile(symbol(**gaps((5000, 5001), seconds=seconds)))).outcome == outcome
 
     def test_limits_are_settings(self) -> None:
-        lossy = profile(symbol(**holes((5000, 5011))))
+        lossy = profile(symbol(**gaps((5000, 5011))))
         assert judged(lossy).outcome == "quarantine"
         assert judged(lossy, missing_ids=12).outcome == "publish"
         assert judged(lossy, missing_ids_rate=0.01).outcome == "publish"
-        assert judged(lossy, missing_ids=12, longest_hole=11).outcome == "quarantine"
+        assert judged(lossy, missing_ids=12, longest_gap=11).outcome == "quarantine"
 
     @pytest.mark.parametrize(("repeated", "outcome"), [(100, "publish"), (101, "quarantine")])
     def test_ids_of_the_day_before_are_excused_up_to_a_hundred(self, repeated: int, outcome: str) -> None:
@@ -117,7 +117,7 @@ class TestFeed:
             () if outcome == "publish" else ("101 ids are the day before's too (at most 100)",)
         )
 
-    def test_a_hole_at_midnight_quarantines_like_any_other(self) -> None:
+    def test_a_gap_at_midnight_quarantines_like_any_other(self) -> None:
         assert judged(profile(), context((990, 0), (10_001, 0))).outcome == "publish"
         assert judged(profile(), context((989, 0), (10_001, 0))).outcome == "quarantine"
         assert judged(profile(), context((989, 5 * SECOND), (10_001, 0))).outcome == "publish"
@@ -125,14 +125,14 @@ class TestFeed:
         assert judged(profile(), context((1000, 0), (10_012, 5 * SECOND))).outcome == "publish"
 
     def test_silences_alone_never_quarantine(self) -> None:
-        quiet = without_ids(gaps=(gap(40_000),), gap_count=1)
+        quiet = without_ids(silences=(silence(40_000),), silence_count=1)
         verdict = judged(profile(quiet))
         assert verdict.outcome == "publish"
         assert verdict.completeness == pytest.approx(1 - 39_995 / 86_400)
         assert verdict.missing_ids is None
         assert [w.split(":")[0] for w in verdict.warnings] == [
             "uncalibrated",
-            "39995 s of silence beyond 5 s or 40 usual gaps",
+            "39995 s of silence beyond 5 s or 40 usual silences",
         ]
 
     @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ class TestFeed:
         assert verdict.quality == pytest.approx(0.1)
 
     def test_all_reasons_are_named_together(self) -> None:
-        verdict = judged(profile(symbol(**holes((5000, 5010))), wrong_exchange_rows=1))
+        verdict = judged(profile(symbol(**gaps((5000, 5010))), wrong_exchange_rows=1))
         assert verdict.reasons == (
             "1 rows of another exchange",
             "11 ids are missing (at most 10 are excused)",
@@ -203,13 +203,13 @@ class TestFeed:
         group = Feed("binance", "trades", "SPOT")
         good, bad = (
             symbol(dataset_symbol="A"),
-            symbol(dataset_symbol="B", **holes((2000, 2004), (3000, 3002))),
+            symbol(dataset_symbol="B", **gaps((2000, 2004), (3000, 3002))),
         )
         verdict = judged(profile(good, bad), context(), group)
         assert verdict.completeness == pytest.approx((9000 - 8) / 9000)
-        assert (verdict.completeness_state, verdict.missing_ids, verdict.longest_hole) == ("degraded", 8, 5)
+        assert (verdict.completeness_state, verdict.missing_ids, verdict.longest_gap) == ("degraded", 8, 5)
         assert verdict.outcome == "publish"
-        worse = symbol(dataset_symbol="B", **holes((2000, 2010)))
+        worse = symbol(dataset_symbol="B", **gaps((2000, 2010)))
         assert judged(profile(good, worse), context(), group).outcome == "quarantine"
 
     def test_quotes_are_judged_by_the_silence_at_their_ends(self) -> None:

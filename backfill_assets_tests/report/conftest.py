@@ -20,7 +20,7 @@ from backfill_assets_tests.pipeline.conftest import EXCHANGES, SYMBOLS, Pipeline
 
 GOOD, DEGRADED, HELD, NEVER_RUN = "2024-01-02", "2024-01-03", "2024-01-05", "2024-01-09"
 DAYS = ("2024-01-01", GOOD, DEGRADED, HELD)
-HOLE = 500
+GAP = 500
 LIQUID, ILLIQUID = 12_000, 2_500
 
 
@@ -38,8 +38,8 @@ class Reports:
 
 
 def damage(pipeline: Pipeline) -> None:
-    """One feed with a hole, one missing and one silent on a day, two exchanges missing on another."""
-    pipeline.serve_changed("binance/trades/BTCUSDT", DEGRADED, lambda rows: rows[:4000] + rows[4000 + HOLE :])
+    """One feed with a gap, one missing and one silent on a day, two exchanges missing on another."""
+    pipeline.serve_changed("binance/trades/BTCUSDT", DEGRADED, lambda rows: rows[:4000] + rows[4000 + GAP :])
     pipeline.serve_changed(
         "kraken/trades/ETH-USDT", DEGRADED, lambda rows: [row for row in rows if hour(row) not in (10, 11)]
     )

@@ -70,10 +70,10 @@ def feed_report(index: int, *, frames: dict[str, int] | None = None, **changes: 
         "minutes": Minutes("t" * MINUTES, tuple(rng.randrange(1, 900) for _ in range(MINUTES))),
         "waiting": None,
         "marks": (),
+        "silences": (),
+        "silence_count": 0,
         "gaps": (),
         "gap_count": 0,
-        "holes": (),
-        "hole_count": 0,
         "rules": (),
         "candles": {name: candles(index, step) for name, step in (frames or {}).items()},
     }

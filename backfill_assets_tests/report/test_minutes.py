@@ -10,7 +10,7 @@ from backfill_assets.days import MICROSECONDS_PER_MINUTE
 from backfill_assets.feeds import Feed
 from backfill_assets.quality.bucket_states import MINUTES, STATES, encode
 from backfill_assets.quality.measures import FeedMinutes
-from backfill_assets.quality.profiles import FeedProfile, Hole
+from backfill_assets.quality.profiles import FeedProfile, Gap
 from backfill_assets.report.minutes import BY_KEY, MISSING, Minutes, minutes_of, of_states, of_version
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
@@ -33,13 +33,13 @@ def traded_in(*minutes: int) -> tuple[int, ...]:
     return tuple(7 if i in minutes else 0 for i in range(MINUTES))
 
 
-def hole(first: int, last: int, after: int, before: int) -> dict[str, Any]:
+def gap(first: int, last: int, after: int, before: int) -> dict[str, Any]:
     """The part of a profile that tells of one run of missing ids between two minutes."""
     times = {"after_us": START + after * MINUTE, "before_us": START + before * MINUTE}
     length = last - first + 1
     return {
-        "holes": (Hole(first_missing=first, last_missing=last, **times),),
-        "hole_count": 1,
+        "gaps": (Gap(first_missing=first, last_missing=last, **times),),
+        "gap_count": 1,
         "missing_ids": length,
         "longest_hole": length,
     }
@@ -100,8 +100,8 @@ def test_flagged_minutes_are_marked_whichever_symbol_they_are_of() -> None:
     assert of_states(kept(A=text), {}).marks() == ()
 
 
-def test_a_file_that_waits_shows_its_hole_by_the_rules_of_the_coverage() -> None:
-    lost = hole(2000, 2999, 10, 14)
+def test_a_file_that_waits_shows_its_gap_by_the_rules_of_the_coverage() -> None:
+    lost = gap(2000, 2999, 10, 14)
     minutes = file_of(profile(symbol(minute_rows=traded_in(0, 10, 12, 14, 1439), **lost)))
     assert minutes is not None
     assert minutes.states[9:16] == "epmpmpe"

@@ -78,29 +78,31 @@ def test_a_degraded_day_lists_the_worst_first_and_says_why(reports):
     report = report_of(reports.pipeline, DEGRADED)
     assert report.state == "degraded"
     assert [f.verdict.outcome for f in report.feeds[:3]] == ["missing", "quarantine", "publish"]
-    hole = feed_of(report, "binance/trades/BTCUSDT")
-    assert (hole.published, hole.accepted, hole.candles) == ("no", False, {})
-    assert hole.holes[0].last_missing - hole.holes[0].first_missing + 1 == 500
-    assert hole.minutes.states == MISSING.code * MINUTES
-    [lost] = hole.waiting.runs(MISSING)
+    gap = feed_of(report, "binance/trades/BTCUSDT")
+    assert (gap.published, gap.accepted, gap.candles) == ("no", False, {})
+    assert gap.gaps[0].last_missing - gap.gaps[0].first_missing + 1 == 500
+    assert gap.minutes.states == MISSING.code * MINUTES
+    [lost] = gap.waiting.runs(MISSING)
     assert 45 <= lost[1] - lost[0] <= 55
-    assert any((mark.first, mark.after) == lost[:2] for mark in hole.marks)
-    assert [(line.feed, line.outcome) for line in report.pending] == [(hole.feed, "quarantine")]
+    assert any((mark.first, mark.after) == lost[:2] for mark in gap.marks)
+    assert [(line.feed, line.outcome) for line in report.pending] == [(gap.feed, "quarantine")]
     assert "500 ids are missing" in report.pending[0].reasons[0]
     silent = feed_of(report, "kraken/trades/ETH-USDT")
     [mark] = silent.marks
     assert mark.sign == "~"
     assert 115 <= mark.after - mark.first <= 125
-    assert silent.gaps[0].counts
-    assert silent.gaps[0].end_us - silent.gaps[0].start_us >= 7_000_000_000
-    assert "lost time" in silent.gaps[0].explanation
+    assert silent.silences[0].counts
+    assert silent.silences[0].end_us - silent.silences[0].start_us >= 7_000_000_000
+    assert "lost time" in silent.silences[0].explanation
 
 
 def test_a_silence_between_ids_that_join_is_explained_and_does_not_count(reports):
     feed = feed_of(report_of(reports.pipeline, GOOD), "binance/trades/ADAUSDT")
-    assert feed.gaps
-    assert not any(gap.counts for gap in feed.gaps)
-    assert {gap.explanation for gap in feed.gaps} == {"the ids before and after join: nothing was traded"}
+    assert feed.silences
+    assert not any(silence.counts for silence in feed.silences)
+    assert {silence.explanation for silence in feed.silences} == {
+        "the ids before and after join: nothing was traded"
+    }
 
 
 def test_a_degraded_day_says_which_feed_why_since_when_and_what_to_do(reports):
@@ -108,10 +110,10 @@ def test_a_degraded_day_says_which_feed_why_since_when_and_what_to_do(reports):
     assert [(f.title, f.when) for f in again.findings] == [("kraken/trades/XBT-USDT", "the whole day")]
     assert "404" in again.findings[0].what
     assert again.commands == (f"{RUN} --partition {DEGRADED}",)
-    [hole] = refresh.findings
-    assert hole.title == "binance/trades/BTCUSDT"
-    assert "500 ids are missing" in hole.what
-    assert re.fullmatch(r"\d\d:\d\d–\d\d:\d\d", hole.when)
+    [gap] = refresh.findings
+    assert gap.title == "binance/trades/BTCUSDT"
+    assert "500 ids are missing" in gap.what
+    assert re.fullmatch(r"\d\d:\d\d–\d\d:\d\d", gap.when)
     assert [action.urgency for action in notes] == ["note"]
     assert {finding.title for finding in notes[0].findings} >= {"kraken/trades/ETH-USDT"}
 

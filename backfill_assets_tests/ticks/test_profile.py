@@ -1,4 +1,4 @@
-"""The profile equals a slow plain count over the rows, on random days full of holes, repeats and disorder."""
+"""The profile equals a slow plain count over the rows, on random days full of gaps, repeats and disorder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from backfill_assets.days import start_us
 from backfill_assets.feeds import Feed
-from backfill_assets.quality.profiles import FeedProfile, Gap, Hole
+from backfill_assets.quality.profiles import FeedProfile, Gap, Silence
 from backfill_assets.settings import CountingSettings, ThresholdSettings
 from backfill_assets.ticks import profile as profile_module
 from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_hash
@@ -88,21 +88,23 @@ def expected_symbol(rows: list[Row]) -> dict[str, Any]:
         else:
             conflicts += 1
     present = sorted(first_row)
-    holes = [
-        Hole(first_missing=a + 1, last_missing=b - 1, after_us=first_row[a][1], before_us=first_row[b][1])
+    gaps = [
+        Gap(first_missing=a + 1, last_missing=b - 1, after_us=first_row[a][1], before_us=first_row[b][1])
         for a, b in itertools.pairwise(present)
         if b > a + 1
     ]
-    lengths = [h.last_missing - h.first_missing + 1 for h in holes]
+    lengths = [h.last_missing - h.first_missing + 1 for h in gaps]
     local = [r[2] for r in rows]
     steps = [b - a for a, b in itertools.pairwise(local)]
-    gaps = []
+    silences = []
     for i, step in enumerate(steps):
         if step >= 5_000_000:
             around = steps[max(0, i - 200) : i] + steps[i + 1 : i + 201]
             usual = sum(around) / len(around) if around else 0.0
-            gaps.append(Gap(start_us=local[i], end_us=local[i + 1], usual_us=usual))
-    longest = sorted(range(len(gaps)), key=lambda n: (gaps[n].start_us - gaps[n].end_us, n))[:1000]
+            silences.append(Silence(start_us=local[i], end_us=local[i + 1], usual_us=usual))
+    longest = sorted(range(len(silences)), key=lambda n: (silences[n].start_us - silences[n].end_us, n))[
+        :1000
+    ]
     minutes = [0] * 1440
     for r in valid:
         if START <= r[1] < END:
@@ -124,15 +126,15 @@ def expected_symbol(rows: list[Row]) -> dict[str, Any]:
         "id_max": max(ids, default=None),
         "unique_ids": len(present),
         "missing_ids": sum(lengths) if ids else None,
-        "holes": tuple(holes[:1000]),
-        "hole_count": len(holes) if ids else None,
-        "longest_hole": max(lengths, default=0) if ids else None,
-        "missing_in_short_holes": sum(n for n in lengths if n <= 5) if ids else None,
+        "gaps": tuple(gaps[:1000]),
+        "gap_count": len(gaps) if ids else None,
+        "longest_gap": max(lengths, default=0) if ids else None,
+        "missing_in_short_gaps": sum(n for n in lengths if n <= 5) if ids else None,
         "duplicate_rows": duplicates,
         "conflicting_rows": conflicts,
         "id_resets": sum(b < a - 100_000 for a, b in itertools.pairwise(ids)),
-        "gaps": tuple(sorted((gaps[n] for n in longest), key=lambda g: (g.start_us, g.end_us))),
-        "gap_count": len(gaps),
+        "silences": tuple(sorted((silences[n] for n in longest), key=lambda g: (g.start_us, g.end_us))),
+        "silence_count": len(silences),
         "minute_rows": tuple(minutes),
         "seam_rows": len(seam),
     }
@@ -169,7 +171,7 @@ def expected_feed(rows: list[Row]) -> dict[str, Any]:
         "invalid_amount_rows": sum(not positive(r[6]) for r in rows),
         "crossed_rows": 0,
         "valueless_rows": 0,
-        "longest_gap": None,
+        "longest_silence": None,
     }
 
 
@@ -202,7 +204,7 @@ def test_a_random_grouped_day_is_counted_by_symbol(seed: int, decode_body: Any) 
     assert {s.dataset_symbol: s.symbol for s in decoded.profile.symbols}["XYZ"] is None
 
 
-def test_reversed_and_shuffled_ids_give_the_same_holes(decode_body: Any) -> None:
+def test_reversed_and_shuffled_ids_give_the_same_gaps(decode_body: Any) -> None:
     ids = [n for n in range(5000) if n % 97 and not 300 <= n < 420]
     for order in (ids[::-1], random.Random(3).sample(ids, len(ids))):
         rows = [
@@ -211,7 +213,7 @@ def test_reversed_and_shuffled_ids_give_the_same_holes(decode_body: Any) -> None
         assert_equal(decode_body("trades", body(rows))[0].profile, rows)
 
 
-def test_hole_times_survive_more_disorder_than_the_edges_hold(
+def test_gap_times_survive_more_disorder_than_the_edges_hold(
     decode_body: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(profile_module, "_EDGES", 64)
@@ -219,29 +221,29 @@ def test_hole_times_survive_more_disorder_than_the_edges_hold(
     assert_equal(decode_body("trades", body(rows), block_bytes=3000)[0].profile, rows)
 
 
-def test_dropped_edges_widen_hole_times_to_the_file_but_lose_no_hole(
+def test_dropped_edges_widen_gap_times_to_the_file_but_lose_no_gap(
     decode_body: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(profile_module, "_EDGES", 64)
     monkeypatch.setattr(profile_module, "_MOST_EDGES", 64)
     rows = [("BTCUSDT", START + n, START + n, str(2 * n), "buy", "1", "1") for n in range(1500)]
     (symbol,) = decode_body("trades", body(rows))[0].profile.symbols
-    assert (symbol.hole_count, len(symbol.holes), symbol.missing_ids) == (1499, 1000, 1499)
-    for n, hole in enumerate(symbol.holes):
-        assert hole.first_missing == hole.last_missing == 2 * n + 1
-        assert START <= hole.after_us <= START + n
-        assert START + n + 1 <= hole.before_us <= START + 1499
-    assert (symbol.holes[0].after_us, symbol.holes[0].before_us) == (START, START + 1)
+    assert (symbol.gap_count, len(symbol.gaps), symbol.missing_ids) == (1499, 1000, 1499)
+    for n, gap in enumerate(symbol.gaps):
+        assert gap.first_missing == gap.last_missing == 2 * n + 1
+        assert START <= gap.after_us <= START + n
+        assert START + n + 1 <= gap.before_us <= START + 1499
+    assert (symbol.gaps[0].after_us, symbol.gaps[0].before_us) == (START, START + 1)
 
 
 def test_many_silences_keep_the_longest_thousand(decode_body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile_module, "_GAPS", 256)
+    monkeypatch.setattr(profile_module, "_SILENCES", 256)
     rng, local, rows = random.Random(5), START, []
     for n in range(6000):
         rows.append(("BTCUSDT", local, local, str(n), "buy", "1", "1"))
         local += rng.choice([1_000_000, 4_999_999, 5_000_000, 6_000_000, rng.randrange(5 * 10**6, 2 * 10**7)])
     profile = decode_body("trades", body(rows), block_bytes=2000)[0].profile
-    assert profile.symbols[0].gap_count > 3000
+    assert profile.symbols[0].silence_count > 3000
     assert_equal(profile, rows)
 
 
@@ -252,8 +254,8 @@ def test_scattered_ids_are_no_evidence_and_contiguous_ones_beside_them_are(
     rows = [("BTCUSDT", START + n, START + n, str(n), "buy", "1", "1") for n in range(10)]
     rows += [("ETHUSDT", START + n, START + n, str(n * 10**6), "buy", "1", "1") for n in range(10)]
     near, far = decode_body("trades", body(rows))[0].profile.symbols
-    assert (near.unique_ids, near.missing_ids, near.hole_count) == (10, 0, 0)
-    assert (far.unique_ids, far.missing_ids, far.hole_count, far.longest_hole, far.holes) == (
+    assert (near.unique_ids, near.missing_ids, near.gap_count) == (10, 0, 0)
+    assert (far.unique_ids, far.missing_ids, far.gap_count, far.longest_gap, far.gaps) == (
         None,
         None,
         None,
@@ -266,7 +268,7 @@ def test_scattered_ids_are_no_evidence_and_contiguous_ones_beside_them_are(
 def test_a_span_of_any_width_is_counted_when_ids_are_few(decode_body: Any) -> None:
     rows = [("BTCUSDT", START + n, START + n, str(v), "buy", "1", "1") for n, v in enumerate([5, 10**17])]
     (symbol,) = decode_body("trades", body(rows))[0].profile.symbols
-    assert symbol.missing_ids == symbol.longest_hole == 10**17 - 6
+    assert symbol.missing_ids == symbol.longest_gap == 10**17 - 6
 
 
 def test_a_repeat_out_of_the_window_is_a_duplicate_and_within_it_a_conflict(
@@ -305,7 +307,7 @@ def test_a_repeated_id_conflicts_when_side_price_amount_or_time_differ(
     assert (symbol.duplicate_rows, symbol.conflicting_rows) == expected
 
 
-def test_rows_without_id_are_neither_repeats_nor_holes(decode_body: Any) -> None:
+def test_rows_without_id_are_neither_repeats_nor_gaps(decode_body: Any) -> None:
     rows = [("BTCUSDT", START, START, "", "buy", "1", "1")] * 3 + [
         ("BTCUSDT", START, START, "a-1", "buy", "1", "1")
     ] * 2
@@ -401,14 +403,14 @@ def test_rows_without_a_value_are_counted_and_rows_with_one_are_not(
 def test_the_longest_silence_of_updates_is_kept_with_the_usual_one(cut: int, decode_body: Any) -> None:
     locals_ = [START + second * 1_000_000 for second in (0, 2, 3, 103, 104, 204, 206)]
     lines = "".join(f"binance,BTCUSDT,{START},{local},1,10,9,1\n" for local in locals_)
-    found = decode_body("quotes", lines, row_group_rows=cut)[0].profile.longest_gap
-    assert found == Gap(start_us=locals_[2], end_us=locals_[3], usual_us=106 * 1_000_000 / 5)
+    found = decode_body("quotes", lines, row_group_rows=cut)[0].profile.longest_silence
+    assert found == Silence(start_us=locals_[2], end_us=locals_[3], usual_us=106 * 1_000_000 / 5)
 
 
 @pytest.mark.parametrize(("data_type", "tail"), [("trades", "1,buy,1,1"), ("liquidations", "1,buy,1,1")])
 def test_events_have_no_longest_silence(data_type: str, tail: str, decode_body: Any) -> None:
     lines = "".join(f"binance,BTCUSDT,{START},{START + n * 100_000_000},{tail}\n" for n in range(5))
-    assert decode_body(data_type, lines)[0].profile.longest_gap is None
+    assert decode_body(data_type, lines)[0].profile.longest_silence is None
 
 
 def test_liquidations_are_judged_by_price_and_amount_but_have_no_trade_evidence(decode_body: Any) -> None:
