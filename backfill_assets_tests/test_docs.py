@@ -230,6 +230,28 @@ def test_the_tables_of_assets_and_automation_have_every_one_and_no_other() -> No
     assert {bare(row[0]) for row in table("docs/operations.md", "automation")} == names
 
 
+def test_the_table_of_version_numbers_has_every_one_where_it_is() -> None:
+    package = REPOSITORY / "backfill_assets"
+    found = {
+        (match[1], file.relative_to(package).as_posix())
+        for file in package.rglob("*.py")
+        for match in re.finditer(r"^([A-Z]+_VERSION): Final", file.read_text(), re.MULTILINE)
+    }
+    documented = {
+        (bare(number), bare(place)) for number, place, *_ in table("docs/architecture.md", "versions")
+    }
+    assert {name for name, _ in documented} == {name for name, _ in found}
+    assert documented - found == {("RULES_VERSION", "rules/default.yaml")}
+
+
+def test_what_is_to_be_changed_where_names_files_that_there_are() -> None:
+    rows = table("docs/architecture.md", "changes")
+    named = {name for _, files in rows for name in re.findall(r"`([\w/]+\.(?:py|yaml|md|j2))`", files)}
+    assert len(named) > 30
+    places = (REPOSITORY, REPOSITORY / "backfill_assets")
+    assert [n for n in sorted(named) if not any((place / n).is_file() for place in places)] == []
+
+
 def test_the_table_of_routes_has_every_route_of_the_api_and_no_other() -> None:
     from backfill_assets.progress.api import create_app
 
