@@ -138,7 +138,7 @@ class LakeSettings(_Strict):
 
     #: A directory, or ``gs://bucket/prefix``.
     uri: str = Field(min_length=1)
-    #: Downloads and unfinished files; empty means the system's temporary directory.
+    #: Downloads, unfinished files, copies of a bucket's data files; empty: the system's temporary directory.
     scratch: str = ""
 
 

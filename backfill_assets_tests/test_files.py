@@ -90,15 +90,17 @@ def test_a_lock_is_waited_for_as_long_as_is_said_and_free_when_its_holder_is_kil
     with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        for seconds in (0, 0.2):
-            start = time.monotonic()
-            with (
-                pytest.raises(TransientFailure, match=rf"lock: another process .* {seconds} s: let it end"),
-                locked(lock, timeout_seconds=seconds),
-            ):
-                pytest.fail("held by two")
-            assert time.monotonic() - start >= seconds
-        holder.kill()
+        try:
+            for seconds in (0, 0.2):
+                start = time.monotonic()
+                with (
+                    pytest.raises(TransientFailure, match=rf"lock: another .* {seconds} s: let it end"),
+                    locked(lock, timeout_seconds=seconds),
+                ):
+                    pytest.fail("held by two")
+                assert time.monotonic() - start >= seconds
+        finally:
+            holder.kill()
     with locked(lock, timeout_seconds=10):
         pass
     with locked(lock):

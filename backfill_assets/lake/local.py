@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from backfill_assets.failures import PermanentFailure, Superseded
 from backfill_assets.files import locked, put_in_place, sync_folder
@@ -110,6 +110,15 @@ class LocalStore:
         if self.size(path) is None:
             raise gone(self, path)
         yield self._file(path)
+
+    def open_ranges(self, path: str) -> BinaryIO:
+        """See ``Store.open_ranges``; it is the file itself."""
+        file = self._file(path)
+        with _explained(file):
+            try:
+                return file.open("rb")
+            except FileNotFoundError as error:
+                raise gone(self, path) from error
 
     def exists(self, path: str) -> bool:
         """See ``Store.exists``."""

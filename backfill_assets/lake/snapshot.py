@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from backfill_assets.failures import Superseded
 from backfill_assets.lake.store import Store, Stored
@@ -71,6 +72,10 @@ class Snapshot:
     def local_copy(self, path: str) -> AbstractContextManager[Path]:
         """See ``Store.local_copy``."""
         return self._store.local_copy(path)
+
+    def open_ranges(self, path: str) -> BinaryIO:
+        """See ``Store.open_ranges``."""
+        return self._store.open_ranges(path)
 
     def exists(self, path: str) -> bool:
         """See ``Store.exists``."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from backfill_assets.columns import arrow_schema
 from backfill_assets.lake import paths
 from backfill_assets.lake.manifests import FeedManifest, Version
+from backfill_assets.lake.ranges import read_footer
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.profiles import profile_of
 from backfill_assets.tardis.columns import tick_columns
@@ -35,9 +35,8 @@ def profile_row(
 ) -> dict[str, Any]:
     """The counts of one stored file: by its profile, by its manifest, and by the file itself."""
     profile = profile_of(version)
-    with store.local_copy(paths.ticks_data(feed, day, version.content)) as path:
-        footer = pq.read_metadata(path)
-        stored = footer.schema.to_arrow_schema()
+    footer = read_footer(store, paths.ticks_data(feed, day, version.content))
+    stored = footer.schema.to_arrow_schema()
     wanted = arrow_schema(tick_columns(feed.data_type))
     symbols = profile.symbols
     return {
