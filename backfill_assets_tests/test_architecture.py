@@ -25,7 +25,7 @@ PACKAGE: Final = "backfill_assets"
 #: first are the ground that everything stands on.
 ORDER: Final = (
     (
-        *("failures", "feeds", "venues", "columns", "days", "yaml_files", "rule_set", "settings"),
+        *("failures", "files", "feeds", "venues", "columns", "days", "yaml_files", "rule_set", "settings"),
         *("partitions", "orchestration"),
     ),
     ("tardis",),
@@ -67,6 +67,8 @@ DAGSTER_MODULES: Final = {"progress.reader", "quality.pandera_checks"}
 STAGES: Final = {room for room, rank in RANK.items() if 0 < rank <= RANK["report"]}
 
 ENVIRONMENT_READERS: Final = {"settings", "standins.run"}
+#: The one module that syncs to disk and locks files.
+DURABLE_FILES: Final = "files"
 
 
 def modules(tree: Path) -> Iterator[tuple[str, ast.Module]]:
@@ -179,6 +181,19 @@ def readers_of_the_environment(tree: Path) -> list[str]:
     return found
 
 
+def syncs_and_locks_elsewhere(tree: Path) -> list[str]:
+    """Durable renames and file locks that are not those of ``files``."""
+    return [
+        f"{name}:{node.lineno} syncs or locks files"
+        for name, syntax in modules(tree)
+        if name != DURABLE_FILES
+        for node in ast.walk(syntax)
+        if (isinstance(node, ast.Attribute) and node.attr in {"fsync", "fdatasync"})
+        or (isinstance(node, ast.Import) and any(alias.name == "fcntl" for alias in node.names))
+        or (isinstance(node, ast.ImportFrom) and node.module == "fcntl")
+    ]
+
+
 def without_charter(tree: Path) -> list[str]:
     """Modules that do not open with a docstring."""
     return [name or PACKAGE for name, syntax in modules(tree) if not ast.get_docstring(syntax)]
@@ -190,6 +205,7 @@ RULES: Final[Sequence[Rule]] = (
     strangers_at_the_standins,
     dagster_in_the_logic,
     readers_of_the_environment,
+    syncs_and_locks_elsewhere,
     without_charter,
 )
 
@@ -236,6 +252,9 @@ def plant(tree: Path, file: str, source: str) -> Path:
         (readers_of_the_environment, "lake/store.py", "import os\nroot = os.getenv('LAKE')"),
         (readers_of_the_environment, "lake/store.py", "from os import environ"),
         (readers_of_the_environment, "lake/store.py", "from pydantic_settings import BaseSettings"),
+        (syncs_and_locks_elsewhere, "lake/store.py", "import os\nos.fsync(1)"),
+        (syncs_and_locks_elsewhere, "lake/store.py", "import fcntl"),
+        (syncs_and_locks_elsewhere, "lake/store.py", "from fcntl import flock"),
     ],
 )
 def test_a_breach_is_seen(rule: Rule, file: str, source: str, tmp_path: Path) -> None:
@@ -263,6 +282,8 @@ def test_a_breach_is_seen(rule: Rule, file: str, source: str, tmp_path: Path) ->
         (readers_of_the_environment, "settings.py", "import os\nos.environ['BACKFILL_ENV']"),
         (readers_of_the_environment, "standins/run.py", "import os\nchild = {**os.environ}"),
         (readers_of_the_environment, "lake/store.py", "import os\nenviron = os.replace"),
+        (syncs_and_locks_elsewhere, "files.py", "import fcntl, os\nos.fsync(1)"),
+        (syncs_and_locks_elsewhere, "lake/store.py", "from backfill_assets.files import locked"),
         (without_charter, "lake/store.py", ""),
     ],
 )

@@ -11,7 +11,6 @@ minor version and the tests keep watch over them.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from backfill_assets.failures import SettingsError
+from backfill_assets.files import locked
 from backfill_assets.settings import ProcessEnvironment
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     Dagster creates its SQLite tables without a lock of its own: two services that open a fresh folder
     together leave two schema heads behind, and the next start fails.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".opening").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder / ".opening"):
         yield
 
 

@@ -8,12 +8,11 @@ token, by which a writer recognises what it wrote itself. Like the client, this 
 
 from __future__ import annotations
 
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar, cast
 
 import requests
 from google.api_core.exceptions import GoogleAPICallError, NotFound, PreconditionFailed, RetryError
@@ -24,6 +23,8 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
 from backfill_assets.failures import BackfillError, PermanentFailure, Superseded, TransientFailure
+from backfill_assets.lake.copies import copies_in
+from backfill_assets.lake.ranges import TAIL_BYTES, RangedFile
 from backfill_assets.lake.store import GCS_SCHEME, Stored, checked, gone
 
 Downloaded = TypeVar("Downloaded")
@@ -93,6 +94,12 @@ class GcsStore:
         for scheme in ("http://", "https://"):
             self._client._http.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))
         self._bucket = self._client.bucket(bucket)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GcsStore) and other.uri == self.uri
+
+    def __hash__(self) -> int:
+        return hash(self.uri)
 
     @property
     def parallel_reads(self) -> int:
@@ -164,21 +171,45 @@ class GcsStore:
                 if self.size(path) != size:
                     msg = f"{self.uri_of(path)}: another writer changed it meanwhile; look at it afresh"
                     raise Superseded(msg) from error
+            else:
+                copies_in(self._scratch).adopt(self.uri_of(path), local)
 
-    @contextmanager
-    def local_copy(self, path: str) -> Iterator[Path]:
-        """See ``Store.local_copy``; it is downloaded into the scratch folder and removed at the end."""
-        if self._scratch is not None:
-            self._scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="backfill-", dir=self._scratch) as folder:
-            file = Path(folder) / path.rpartition("/")[2]
-            with self._explained(path):
-                try:
-                    self._undamaged(path, lambda blob: blob.download_to_filename(str(file), **self._call))
-                except NotFound as error:
-                    self._require_bucket()
-                    raise gone(self, path) from error
-            yield file
+    def local_copy(self, path: str) -> AbstractContextManager[Path]:
+        """See ``Store.local_copy``; it stays in the scratch folder for as long as the process."""
+
+        def fetch(file: Path) -> None:
+            self._data(path, lambda blob: blob.download_to_filename(str(file), **self._call))
+
+        return copies_in(self._scratch).lend(self.uri_of(path), fetch)
+
+    def open_ranges(self, path: str) -> BinaryIO:
+        """See ``Store.open_ranges``; a file that this process has fetched is read from its copy.
+
+        The service has no checksum of a part, so parts are as sound as the connection.
+        """
+        copy = copies_in(self._scratch).opened(self.uri_of(path))
+        if copy is not None:
+            return copy
+        # "The last 64 KiB" would need no size, but the client goes on wrongly after a broken answer to it
+        # where the object is shorter.
+        size = self.size(path)
+        if size is None:
+            raise gone(self, path)
+        if size <= TAIL_BYTES:
+            with self.local_copy(path) as file:
+                return file.open("rb")
+
+        def fetch(start: int, stop: int) -> bytes:
+            data: bytes = self._data(
+                path, lambda blob: blob.download_as_bytes(start=start, end=stop - 1, **self._call)
+            )
+            if len(data) != stop - start:
+                msg = f"{self.uri_of(path)}: {len(data)} bytes came of {stop - start}; look at the network"
+                raise TransientFailure(msg)
+            return data
+
+        # All of BinaryIO that a file opened for reading has.
+        return cast("BinaryIO", RangedFile(size, fetch(size - TAIL_BYTES, size), fetch))
 
     def exists(self, path: str) -> bool:
         """See ``Store.exists``."""
@@ -209,6 +240,7 @@ class GcsStore:
                 self._blob(path).delete(**self._call)
             except NotFound:
                 self._require_bucket()
+        copies_in(self._scratch).forget(self.uri_of(path))
 
     def _name(self, path: str) -> str:
         return f"{self._prefix}{checked(path)}"
@@ -224,6 +256,15 @@ class GcsStore:
                 return download(self._blob(path))
         msg = f"{self.uri}/{path}: was damaged on its way {_DOWNLOADS} times; look at the network in between"
         raise TransientFailure(msg)
+
+    def _data(self, path: str, download: Callable[[Any], Downloaded]) -> Downloaded:
+        """Download a data file or a part of it."""
+        with self._explained(path):
+            try:
+                return self._undamaged(path, download)
+            except NotFound as error:
+                self._require_bucket()
+                raise gone(self, path) from error
 
     def _found(self, path: str) -> Any:
         """Return the object's metadata, or None."""

@@ -9,7 +9,6 @@ begin with a dot, as some symbols do.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -17,11 +16,12 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from backfill_assets.failures import PermanentFailure, Superseded
+from backfill_assets.files import locked, put_in_place, sync_folder
 from backfill_assets.lake.store import Stored, checked, gone
 
 LOCKS: Final = ".locks"
@@ -91,7 +91,7 @@ class LocalStore:
                 raise Superseded(msg)
             with self._unfinished() as unfinished:
                 unfinished.write_bytes(data)
-                _put_in_place(unfinished, file)
+                put_in_place(unfinished, file)
         return _generation(data)
 
     def put_file(self, local: Path, path: str) -> None:
@@ -102,7 +102,7 @@ class LocalStore:
                 return
             with self._unfinished() as unfinished:
                 shutil.copyfile(local, unfinished)
-                _put_in_place(unfinished, file)
+                put_in_place(unfinished, file)
 
     @contextmanager
     def local_copy(self, path: str) -> Iterator[Path]:
@@ -110,6 +110,15 @@ class LocalStore:
         if self.size(path) is None:
             raise gone(self, path)
         yield self._file(path)
+
+    def open_ranges(self, path: str) -> BinaryIO:
+        """See ``Store.open_ranges``; it is the file itself."""
+        file = self._file(path)
+        with _explained(file):
+            try:
+                return file.open("rb")
+            except FileNotFoundError as error:
+                raise gone(self, path) from error
 
     def exists(self, path: str) -> bool:
         """See ``Store.exists``."""
@@ -142,20 +151,15 @@ class LocalStore:
                 file.unlink()
             except FileNotFoundError:
                 return
-            _sync_folder(file.parent)
+            sync_folder(file.parent)
 
     def _file(self, path: str) -> Path:
         return self._root / checked(path)
 
-    @contextmanager
-    def _locked(self, path: str) -> Iterator[None]:
-        """Keep other writers of this document out; each holder opens the file anew, so threads count too."""
+    def _locked(self, path: str) -> AbstractContextManager[None]:
+        """Keep other writers of this document out."""
         number = int.from_bytes(hashlib.sha256(path.encode()).digest()[:4]) % _LOCK_FILES
-        locks = self._root / LOCKS
-        locks.mkdir(parents=True, exist_ok=True)
-        with (locks / f"{number:02x}").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return locked(self._root / LOCKS / f"{number:02x}")
 
     @contextmanager
     def _unfinished(self) -> Iterator[Path]:
@@ -199,25 +203,6 @@ def _size_of(file: Path) -> int | None:
         return file.stat().st_size
     except FileNotFoundError:
         return None
-
-
-def _put_in_place(unfinished: Path, file: Path) -> None:
-    """Make the bytes durable, then visible, then the name durable: a power cut shows old or new, whole."""
-    with unfinished.open("rb") as handle:
-        os.fsync(handle.fileno())
-    missing = [folder for folder in (file.parent, *file.parent.parents) if not folder.exists()]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished.replace(file)
-    for folder in (file.parent, *(folder.parent for folder in missing)):
-        _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _unless_missing(error: OSError) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.settings import LakeSettings, resolve
@@ -41,8 +41,12 @@ class Store(Protocol):
     where a setting or a permission is wrong.
     """
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both are at one address; what is remembered about one then holds for the other."""
+        ...
+
     def __hash__(self) -> int:
-        """Stores may be keys of what is remembered about them."""
+        """By the address."""
         ...
 
     @property
@@ -83,12 +87,26 @@ class Store(Protocol):
         ...
 
     def local_copy(self, path: str) -> AbstractContextManager[Path]:
-        """Lend a local file with the object's bytes for the ``with`` block; never write to it.
+        """Lend a local file with the bytes of a data file for the ``with`` block; never write to it.
+
+        A process fetches a data file once and then reads what it fetched.
 
         Raises
         ------
         PermanentFailure
             The object is gone, though a manifest names it.
+        """
+        ...
+
+    def open_ranges(self, path: str) -> BinaryIO:
+        """Open a data file for reading parts of it, without fetching the rest of a large one.
+
+        One thread at a time may use it; the threads of Arrow's readers take turns.
+
+        Raises
+        ------
+        PermanentFailure
+            The object is gone, though a manifest names it; reading may raise it too.
         """
         ...
 

@@ -7,7 +7,6 @@ database; processes that start together take turns under a lock that ends with i
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from alembic.util.exc import CommandError
 
 from backfill_assets.automation.instance_storage import postgres_url
 from backfill_assets.failures import PermanentFailure, SettingsError
+from backfill_assets.files import locked
 from backfill_assets.progress.store import JobStore
 from backfill_assets.settings import ProcessEnvironment
 
@@ -109,10 +109,7 @@ def _sqlite_engine(address: sa.URL) -> sa.Engine:
 def _alone(engine: sa.Engine, address: sa.URL) -> Iterator[sa.Connection]:
     """A transaction that one process at a time is in; what it made is there for the next one."""
     if engine.dialect.name == "sqlite":
-        folder = Path(address.database or "").parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".migrating").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(Path(address.database or "").parent / ".migrating"):
             # At once: a transaction that has read may not write if a service wrote in between.
             immediate = engine.execution_options(**{_SQLITE_BEGIN: "IMMEDIATE"})
             with immediate.begin() as connection:

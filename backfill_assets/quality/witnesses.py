@@ -195,7 +195,8 @@ def _in_file(market: _Market, witness: Feed, symbol: str, times: Sequence[int], 
     columns = (witness.type.low_price, witness.type.high_price)
     lows, highs = [math.inf] * len(times), [-math.inf] * len(times)
     path = paths.ticks_data(witness, market.day, market.newest[witness].content)
-    with market.store.local_copy(path) as local, pq.ParquetFile(local) as file:
+    # Arrow joins the columns of a group to few requests if it may read them before they are wanted.
+    with market.store.open_ranges(path) as ranges, pq.ParquetFile(ranges, pre_buffer=True) as file:
         for group in range(file.num_row_groups):
             first, last = _span(file, group)
             near = [n for n, time in enumerate(times) if first <= time + around and last >= time - around]

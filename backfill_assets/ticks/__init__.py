@@ -2,6 +2,6 @@
 
 ``decode`` is the entrance. It drives ``blocks`` (inflate), ``kernels`` (the fast parser),
 ``reference_parser`` (right about everything, used where the fast one declines), ``rowgroups`` (Arrow and
-Parquet) and ``profile`` with ``profile_kernels`` (the evidence). Only decoding imports numba, never this package's
-import.
+Parquet) and ``profile`` with ``profile_kernels`` (the evidence). Only decoding imports numba, never this
+package's import.
 """

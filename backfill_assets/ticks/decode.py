@@ -8,7 +8,6 @@ Where files come from and what is done with the result is not known here.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from uuid import uuid4
 
 from backfill_assets.days import MICROSECONDS_PER_DAY, parse_day, start_us
 from backfill_assets.feeds import Feed
+from backfill_assets.files import put_in_place
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.tardis.columns import csv_fields, csv_header
 from backfill_assets.ticks.blocks import BLOCK_BYTES, Block, HashingFile, read_blocks
@@ -128,12 +128,10 @@ def decode(
                 fast=fast,
             )
             raw_bytes, raw_sha256 = raw.bytes_read, raw.sha256
-        with unfinished.open("r+b") as written:
+        with unfinished.open("rb") as written:
             content = hashlib.file_digest(written, "sha256").hexdigest()
             size = written.tell()
-            os.fsync(written.fileno())
-        unfinished.replace(target)
-        _sync_folder(target.parent)
+        put_in_place(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)
     profile = profiler.finish(has_header=has_header)
@@ -250,12 +248,3 @@ def _skip_header(block: Block, reader: Reader, header: str) -> int:
         shown = found if len(found) <= 200 else f"{found[:200]}…"
         reader.fail(1, column, f"the header is '{shown}', expected '{header}'")
     return end + 1
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import pyarrow.parquet as pq
-
 from backfill_assets.columns import arrow_schema
 from backfill_assets.lake import paths
 from backfill_assets.lake.manifests import Version
+from backfill_assets.lake.ranges import read_footer
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.profiles import profile_of
 from backfill_assets.tardis.columns import tick_columns
@@ -53,8 +52,7 @@ def _stored(store: Store, feed: Feed, day: str, version: Version) -> tuple[int, 
     """Rows and columns by the file's footer, as it was read back when the file was stored."""
     if version.stored is not None:
         return version.stored.rows, version.stored.columns
-    with store.local_copy(paths.ticks_data(feed, day, version.content)) as path:
-        footer = pq.read_metadata(path)
+    footer = read_footer(store, paths.ticks_data(feed, day, version.content))
     return footer.num_rows, columns_of(footer.schema.to_arrow_schema())
 
 

@@ -15,10 +15,7 @@ here; until then ``SET file_search_path`` or the Parquet files themselves serve.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
-import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +28,7 @@ import pyarrow.parquet as pq
 from backfill_assets.columns import ARROW_TYPES, Column, ColumnType
 from backfill_assets.days import parse_day
 from backfill_assets.failures import PermanentFailure, Superseded, TransientFailure
+from backfill_assets.files import locked, put_in_place
 from backfill_assets.warehouse.parquet import concatenate
 from backfill_assets.warehouse.protocol import LoadFile
 from backfill_assets.warehouse.tables import Table, missing_columns
@@ -40,7 +38,6 @@ from backfill_assets.warehouse.views import DUCKDB, VIEWS, View
 DATABASE: Final = "warehouse.duckdb"
 SCHEMA: Final = "schema.parquet"
 _STATE: Final = ".state"
-_LOCK_POLL_SECONDS: Final = 0.02
 
 
 class DuckDBWarehouse:
@@ -76,7 +73,7 @@ class DuckDBWarehouse:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = _temporary(path)
                 pq.write_table(schema.empty_table(), temporary)
-                _put(temporary, path)
+                put_in_place(temporary, path)
             self._refresh_views()
 
     def replace_partition(self, table: Table, day: str, files: Sequence[LoadFile], generation: int) -> str:
@@ -101,7 +98,7 @@ class DuckDBWarehouse:
                 raise
             # Recorded first: when the rows are visible, no older generation may come after them.
             _record(state, generation, fenced)
-            _put(temporary, target)
+            put_in_place(temporary, target)
         return f"{target}#{generation}"
 
     def fence(self, table: Table, day: str, generations: Sequence[int]) -> None:
@@ -142,10 +139,10 @@ class DuckDBWarehouse:
         temporary = _temporary(self.database)
         with duckdb.connect(str(temporary)) as connection:
             connection.execute(script)
-        _put(temporary, self.database)
+        put_in_place(temporary, self.database)
         temporary = _temporary(written)
         temporary.write_text(script, encoding="utf-8")
-        _put(temporary, written)
+        put_in_place(temporary, written)
 
     def _state(self, *parts: str) -> Path:
         return self.folder.joinpath(_STATE, *parts)
@@ -153,8 +150,9 @@ class DuckDBWarehouse:
     @contextmanager
     def _locked(self, state: Path) -> Iterator[None]:
         """Hold the lock beside ``state``, and say what is wrong where the folder cannot be written."""
+        lock = state.with_name(f"{state.name}.lock")
         try:
-            with self._lock(state):
+            with locked(lock, timeout_seconds=self._lock_timeout_seconds):
                 yield
         except OSError as error:
             kind = (
@@ -164,26 +162,6 @@ class DuckDBWarehouse:
             )
             msg = f"{self.folder}: cannot be written ({error}): free space there or mend its permissions"
             raise kind(msg) from error
-
-    @contextmanager
-    def _lock(self, state: Path) -> Iterator[None]:
-        """The lock is the system's, so it goes when its holder dies."""
-        state.parent.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + self._lock_timeout_seconds
-        with state.with_name(f"{state.name}.lock").open("ab") as lock:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    if time.monotonic() > deadline:
-                        msg = (
-                            f"{lock.name}: another process has held this lock for "
-                            f"{self._lock_timeout_seconds:g} s: let it end, or end it, and run again"
-                        )
-                        raise TransientFailure(msg) from error
-                    time.sleep(_LOCK_POLL_SECONDS)
-            yield
 
 
 def _described(table: Table) -> pa.Schema:
@@ -256,7 +234,7 @@ def _record(state: Path, generation: int, fenced: int) -> None:
     path = state.with_name(f"{state.name}.json")
     temporary = _temporary(path)
     temporary.write_text(json.dumps({"generation": generation, "fenced": fenced}) + "\n", encoding="utf-8")
-    _put(temporary, path)
+    put_in_place(temporary, path)
 
 
 def _temporary(path: Path) -> Path:
@@ -267,18 +245,3 @@ def _temporary(path: Path) -> Path:
     for orphan in path.parent.glob(f".{path.name}.*.tmp*"):
         orphan.unlink(missing_ok=True)
     return path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-
-
-def _put(temporary: Path, path: Path) -> None:
-    """Make ``temporary`` the file at ``path``, durably."""
-    _sync(temporary, os.O_RDONLY)
-    temporary.replace(path)
-    _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

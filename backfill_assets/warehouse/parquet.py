@@ -7,7 +7,6 @@ is checked on its way, since neither ``os.replace`` nor a reader would.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -31,7 +30,7 @@ _DELTA_TYPES: Final = ("INT64", "TIMESTAMP")
 
 
 def concatenate(table: Table, day: str, files: Sequence[LoadFile], target: Path) -> int:
-    """Write the rows of all files to one new file, complete and synced to disk, and return their number.
+    """Write the rows of all files to one new file, and return their number.
 
     Nullable columns that a file lacks are null. No files make a file without rows.
 
@@ -69,9 +68,6 @@ def concatenate(table: Table, day: str, files: Sequence[LoadFile], target: Path)
         if count:
             writer.write_table(pa.Table.from_batches(waiting, schema), row_group_size=ROW_GROUP_ROWS)
             written += count
-        writer.close()
-        sink.flush()
-        os.fsync(sink.fileno())
     return written
 
 

@@ -4,6 +4,7 @@ import http.client
 import http.server
 import json
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -19,6 +22,7 @@ from google.cloud import storage
 
 from backfill_assets.failures import BackfillError, PermanentFailure, Superseded, TransientFailure
 from backfill_assets.lake.gcs import GcsStore
+from backfill_assets.lake.ranges import TAIL_BYTES, read_footer
 from backfill_assets.lake.store import open_store
 from backfill_assets.settings import LakeSettings
 
@@ -28,6 +32,7 @@ CALLS: dict[str, Callable[[GcsStore], object]] = {
     "replace": lambda s: s.replace("a.json", b"{}", None),
     "put_file": lambda s: s.put_file(Path(__file__), "a.parquet"),
     "local_copy": lambda s: s.local_copy("a.parquet").__enter__(),
+    "open_ranges": lambda s: s.open_ranges("a.parquet"),
     "size": lambda s: s.size("a.json"),
     "list": lambda s: list(s.list("")),
     "delete": lambda s: s.delete("a.json"),
@@ -288,12 +293,152 @@ def test_two_lakes_in_one_bucket_do_not_see_each_other(gcs_lake: LakeSettings) -
     assert list(open_store(longer).list("")) == ["b.json"]
 
 
-def test_a_download_lies_in_the_scratch_folder_and_is_removed(gcs_lake: LakeSettings, tmp_path: Path) -> None:
+@contextmanager
+def counting(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Stores that are opened in the block speak to the bucket through a proxy; the bytes of each download."""
+    downloads: list[int] = []
+
+    def count(path: str, content: bytes) -> bytes:
+        if path.startswith("/download/"):
+            downloads.append(len(content))
+        return content
+
+    with forwarding(url, damage=count) as proxy, monkeypatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", proxy)
+        yield downloads
+
+
+def a_table(folder: Path) -> Path:
+    """A Parquet file of 8 MB: 200,000 rows of 5 columns in 20 groups."""
+    numbers = random.Random(6)
+    columns = {f"c{n}": [numbers.random() for _ in range(200_000)] for n in range(5)}
+    pq.write_table(pa.table(columns), folder / "table", row_group_size=10_000, use_dictionary=False)
+    return folder / "table"
+
+
+def test_a_data_file_is_downloaded_once_per_process_by_however_many_threads_and_stores(
+    gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = ["day/a.parquet", "day/b.parquet"]
+    for path in paths:
+        open_store(gcs_lake).replace(path, path.encode() * 100_000, None)
+    with counting(gcs_url, monkeypatch) as downloads:
+        stores = [open_store(gcs_lake), open_store(gcs_lake)]
+        together = threading.Barrier(8)
+
+        def borrow(number: int) -> None:
+            together.wait()
+            for path in paths * 3:
+                with stores[number % 2].local_copy(path) as copy:
+                    assert copy.read_bytes() == path.encode() * 100_000
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(borrow, range(8)))
+    assert sorted(downloads) == [1_300_000, 1_300_000]
+
+
+def test_a_data_file_that_this_process_stored_is_not_downloaded(
+    gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = a_table(tmp_path)
+    with counting(gcs_url, monkeypatch) as downloads:
+        store = open_store(gcs_lake)
+        store.put_file(file, "a.parquet")
+        content = file.read_bytes()
+        file.unlink()
+        with store.local_copy("a.parquet") as copy, store.open_ranges("a.parquet") as ranges:
+            assert copy.read_bytes() == ranges.read() == content
+    assert downloads == []
+
+
+def test_a_footer_and_a_column_of_a_group_cost_a_small_part_of_a_large_file(
+    gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = a_table(tmp_path)
+    open_store(LakeSettings(uri=gcs_lake.uri, scratch=str(tmp_path / "there"))).put_file(file, "a.parquet")
+    with counting(gcs_url, monkeypatch) as downloads:
+        store = open_store(gcs_lake)
+        assert read_footer(store, "a.parquet").num_rows == 200_000
+        assert downloads == [TAIL_BYTES]
+        assert downloads[0] < file.stat().st_size / 100
+        with store.open_ranges("a.parquet") as ranges, pq.ParquetFile(ranges, pre_buffer=True) as parquet:
+            found = parquet.read_row_group(7, columns=["c1", "c2"])
+        assert found.equals(pq.ParquetFile(file).read_row_group(7, columns=["c1", "c2"]))
+        assert len(downloads) == 3, "two columns that lie side by side are one request"
+        assert sum(downloads) < file.stat().st_size / 20
+
+
+def test_a_small_file_is_fetched_whole_and_kept_when_a_part_is_asked_for(
+    gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(gcs_lake).replace("a.parquet", b"r" * TAIL_BYTES, None)
+    with counting(gcs_url, monkeypatch) as downloads:
+        store = open_store(gcs_lake)
+        for _ in range(3):
+            with store.open_ranges("a.parquet") as ranges, store.local_copy("a.parquet") as copy:
+                assert ranges.read() == copy.read_bytes() == b"r" * TAIL_BYTES
+    assert downloads == [TAIL_BYTES]
+
+
+def test_a_part_whose_answer_was_lost_is_asked_for_again(
+    gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = random.Random(7).randbytes(200_000)
+    open_store(gcs_lake).replace("a.parquet", data, None)
+    answers: list[str] = []
+
+    def every_other(_method: str, path: str) -> bool:
+        if path.startswith("/download/"):
+            answers.append(path)
+        return len(answers) % 2 == 1 and path.startswith("/download/")
+
+    with forwarding(gcs_url, lose=every_other) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy)
+        with open_store(gcs_lake).open_ranges("a.parquet") as ranges:
+            assert ranges.read() == data
+    assert len(answers) == 4
+
+
+def test_a_service_that_fails_while_parts_are_read_is_a_transient_failure_through_the_reader_too(
+    gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    open_store(LakeSettings(uri=gcs_lake.uri, scratch=str(tmp_path))).put_file(a_table(tmp_path), "a.parquet")
+    down = threading.Event()
+    with forwarding(gcs_url, lose=lambda _method, _path: down.is_set()) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy)
+        store = GcsStore(gcs_lake.uri, timeout_seconds=0.5, retry_seconds=0.5)
+        with store.open_ranges("a.parquet") as ranges, pq.ParquetFile(ranges) as parquet:
+            down.set()
+            with pytest.raises(TransientFailure, match=r"a\.parquet: Google Cloud Storage does not answer"):
+                parquet.read_row_group(0)
+
+
+def test_a_part_that_comes_short_is_a_transient_failure(
+    gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(gcs_lake).replace("a.parquet", b"r" * 200_000, None)
+    with forwarding(
+        gcs_url, damage=lambda path, content: content[:-1] if "/download" in path else content
+    ) as p:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", p)
+        with pytest.raises(TransientFailure, match=r"a\.parquet: 65535 bytes came of 65536"):
+            open_store(gcs_lake).open_ranges("a.parquet")
+
+
+def test_an_object_deleted_while_parts_of_it_are_read_is_gone(gcs_lake: LakeSettings) -> None:
+    store = open_store(gcs_lake)
+    store.replace("day/a.parquet", b"r" * 200_000, None)
+    with store.open_ranges("day/a.parquet") as ranges:
+        store.delete("day/a.parquet")
+        with pytest.raises(PermanentFailure, match=r"day/manifest\.json names a\.parquet, which is gone"):
+            ranges.read()
+
+
+def test_a_download_lies_in_the_scratch_folder(gcs_lake: LakeSettings, tmp_path: Path) -> None:
     store = open_store(LakeSettings(uri=gcs_lake.uri, scratch=str(tmp_path / "scratch")))
     store.replace("a.parquet", b"rows", None)
     with store.local_copy("a.parquet") as file:
         assert file.is_relative_to(tmp_path / "scratch")
-    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_the_connections_of_many_threads_are_kept(

@@ -1,16 +1,21 @@
 """What every store promises, on a directory and on a bucket."""
 
 import hashlib
+import io
 import multiprocessing
+import os
 import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from backfill_assets.failures import PermanentFailure, Superseded
+from backfill_assets.lake.ranges import TAIL_BYTES, read_footer
 from backfill_assets.lake.store import Store, open_store
 from backfill_assets.settings import LakeSettings
 
@@ -23,6 +28,30 @@ def a_file(folder: Path, data: bytes) -> Path:
     file = folder / hashlib.sha256(data).hexdigest()
     file.write_bytes(data)
     return file
+
+
+def as_another_process(store: Store, folder: Path) -> Store:
+    """The same lake without the copies that this process has: they are kept by scratch folder."""
+    return open_store(LakeSettings(uri=store.uri, scratch=str(folder / "scratch")))
+
+
+def stored_table(store: Store, folder: Path, path: str) -> pa.Table:
+    """A Parquet file of more than a megabyte in the lake, in groups of 10,000 rows."""
+    rows = 100_000
+    numbers = random.Random(4)
+    table = pa.table({"row": range(rows), "price": [numbers.random() for _ in range(rows)]})
+    pq.write_table(table, folder / "table", row_group_size=10_000, use_dictionary=False)
+    store.put_file(folder / "table", path)
+    return table
+
+
+def test_stores_are_equal_by_their_address(store: Store, lake: LakeSettings) -> None:
+    again, other = open_store(lake), open_store(LakeSettings(uri=f"{lake.uri}-2"))
+    assert store == again
+    assert hash(store) == hash(again)
+    assert store != other
+    assert store != store.uri
+    assert len({store, again, other}) == 2
 
 
 def test_nothing_is_read_where_nothing_was_written(store: Store) -> None:
@@ -111,6 +140,65 @@ def test_a_data_file_that_was_cut_short_from_outside_is_written_again(store: Sto
         assert copy.read_bytes() == b"rows"
 
 
+@pytest.mark.parametrize("size", [1, TAIL_BYTES, TAIL_BYTES + 1, 300_000])
+def test_any_part_of_a_data_file_is_read_as_from_a_file(store: Store, tmp_path: Path, size: int) -> None:
+    numbers = random.Random(size)
+    data = numbers.randbytes(size)
+    store.put_file(a_file(tmp_path, data), "a.parquet")
+    store = as_another_process(store, tmp_path)
+    plain = io.BytesIO(data)
+    with store.open_ranges("a.parquet") as ranges:
+        assert ranges.readable()
+        assert ranges.seekable()
+        for _ in range(30):
+            whence = numbers.choice([os.SEEK_SET, os.SEEK_CUR, os.SEEK_END])
+            base = {os.SEEK_SET: 0, os.SEEK_CUR: plain.tell(), os.SEEK_END: size}[whence]
+            offset, length = numbers.randint(0, size + 5) - base, numbers.choice([0, 1, 1000, size, -1])
+            assert ranges.seek(offset, whence) == plain.seek(offset, whence)
+            assert ranges.read(length) == plain.read(length)
+            assert ranges.tell() == plain.tell()
+        with pytest.raises((ValueError, OSError)):
+            ranges.seek(-1)
+    with pytest.raises(ValueError, match="closed"):
+        ranges.read(1)
+
+
+def test_parquet_is_read_by_parts(store: Store, tmp_path: Path) -> None:
+    table = stored_table(store, tmp_path, "a.parquet")
+    store = as_another_process(store, tmp_path)
+    with store.open_ranges("a.parquet") as ranges, pq.ParquetFile(ranges, pre_buffer=True) as file:
+        group = file.read_row_group(3, columns=["price"])
+        assert group.equals(table.select(["price"]).slice(30_000, 10_000))
+        assert file.read(use_threads=True).equals(table)
+    footer = read_footer(store, "a.parquet")
+    assert (footer.num_rows, footer.num_row_groups) == (100_000, 10)
+    assert footer.row_group(3).column(0).statistics.min == 30_000
+
+
+def test_a_data_file_that_was_deleted_is_gone_for_readers_that_had_it(store: Store, tmp_path: Path) -> None:
+    store.put_file(a_file(tmp_path, b"rows"), "day/a.parquet")
+    with store.local_copy("day/a.parquet"):
+        pass
+    store.delete("day/a.parquet")
+    with pytest.raises(PermanentFailure, match="gone"), store.local_copy("day/a.parquet"):
+        pytest.fail("lent a file that was deleted")
+    with pytest.raises(PermanentFailure, match="gone"):
+        store.open_ranges("day/a.parquet")
+
+
+def test_many_threads_borrow_one_data_file(store: Store, tmp_path: Path) -> None:
+    data = random.Random(5).randbytes(1 << 20)
+    store.put_file(a_file(tmp_path, data), "a.parquet")
+    store = as_another_process(store, tmp_path)
+
+    def borrowed(_: int) -> bytes:
+        with store.local_copy("a.parquet") as copy:
+            return copy.read_bytes()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(borrowed, range(16))) == {data}
+
+
 def test_a_data_file_that_is_gone_says_which_manifest_names_it_and_what_to_do(store: Store) -> None:
     path = PATH.replace("manifest.json", "abc.parquet")
     with (
@@ -122,6 +210,9 @@ def test_a_data_file_that_is_gone_says_which_manifest_names_it_and_what_to_do(st
         pytest.fail("lent a file that is not there")
     assert "refresh the feed" in str(e.value)
     assert store.uri in str(e.value)
+    with pytest.raises(PermanentFailure) as ranges:
+        store.open_ranges(path)
+    assert str(ranges.value) == str(e.value)
 
 
 def test_an_error_of_the_borrower_passes_through_unchanged(store: Store, tmp_path: Path) -> None:
@@ -145,7 +236,13 @@ def test_listing_gives_all_that_begins_with_the_prefix_in_order_and_no_more(stor
 def test_a_path_that_leaves_the_lake_or_means_the_stores_own_files_is_refused(
     store: Store, path: str
 ) -> None:
-    for call in (store.read, store.size, store.delete, lambda p: store.replace(p, b"", None)):
+    for call in (
+        store.read,
+        store.size,
+        store.delete,
+        store.open_ranges,
+        lambda p: store.replace(p, b"", None),
+    ):
         with pytest.raises(ValueError, match="no path inside the lake"):
             call(path)
 
@@ -186,6 +283,25 @@ def test_threads_that_store_the_same_data_file_at_once_all_succeed(store: Store,
     with store.local_copy("a.parquet") as copy:
         assert copy.read_bytes() == file.read_bytes()
     assert list(store.list("")) == ["a.parquet"]
+
+
+def _borrow(lake: LakeSettings, expected: bytes) -> None:
+    with open_store(lake).local_copy("a.parquet") as copy:
+        assert copy.read_bytes() == expected
+
+
+def test_forked_children_borrow_too_and_leave_the_parents_copy(
+    store: Store, lake: LakeSettings, tmp_path: Path
+) -> None:
+    store.put_file(a_file(tmp_path, b"rows"), "a.parquet")
+    with store.local_copy("a.parquet") as copy:
+        children = [fork.Process(target=_borrow, args=(lake, b"rows")) for _ in range(2)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+        assert [child.exitcode for child in children] == [0, 0]
+        assert copy.read_bytes() == b"rows"
 
 
 def _write_for_ever(lake: LakeSettings, big: Path) -> None:
