@@ -34,6 +34,16 @@ class Column:
     required: bool = False
 
 
+def described(schema: pa.Schema) -> tuple[str, ...]:
+    """``name:type`` of each column; how a program holds text in memory is no part of the type."""
+    return tuple(f"{field.name}:{_plain(field.type)}" for field in schema)
+
+
+def _plain(stored: pa.DataType) -> pa.DataType:
+    value = stored.value_type if pa.types.is_dictionary(stored) else stored
+    return pa.string() if pa.types.is_large_string(value) else value
+
+
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
     """Arrow schema of a table with these columns: TIMESTAMP is microseconds UTC, DATE is ``date32``."""
     return pa.schema(

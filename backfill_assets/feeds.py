@@ -17,6 +17,8 @@ class DataType:
 
     Attributes
     ----------
+    has_fills
+        Whether a row is a fill, whose price and amount are above zero; of other types a row is an update.
     has_trades
         Whether a row is one trade of a venue: ids that prove completeness, and valid rows per minute.
     makes_candles
@@ -28,6 +30,7 @@ class DataType:
         Float columns whose sums prove that the rows are in a table; their values do not cancel.
     """
 
+    has_fills: bool = False
     has_trades: bool = False
     makes_candles: bool = False
     low_price: str = ""
@@ -48,7 +51,12 @@ _BOOK: Final = DataType(
 #: Data types with their own table, in the order they are listed everywhere.
 DATA_TYPES: Final[Mapping[str, DataType]] = {
     "trades": DataType(
-        has_trades=True, makes_candles=True, low_price="price", high_price="price", summed=("price", "amount")
+        has_fills=True,
+        has_trades=True,
+        makes_candles=True,
+        low_price="price",
+        high_price="price",
+        summed=("price", "amount"),
     ),
     "quotes": _QUOTES,
     "book_ticker": _QUOTES,
@@ -56,7 +64,7 @@ DATA_TYPES: Final[Mapping[str, DataType]] = {
     "book_snapshot_25": _BOOK,
     "incremental_book_L2": DataType(summed=("price", "amount")),
     "derivative_ticker": DataType(summed=("mark_price",)),
-    "liquidations": DataType(summed=("price", "amount")),
+    "liquidations": DataType(has_fills=True, summed=("price", "amount")),
     "options_chain": DataType(summed=("ask_price", "bid_price", "mark_price")),
 }
 

@@ -181,7 +181,7 @@ class LakeSettings(_Section):
     uri: Text = Field(min_length=1)
     """A directory, or `gs://bucket/prefix`"""
     scratch: Text = ""
-    """Downloads, unfinished files, copies of a bucket's data files; empty: the system's temporary directory"""
+    """Downloads, unfinished files, copies of a bucket's files; empty: the system's temporary directory"""
 
 
 class DuckDBWarehouse(_Section):

@@ -231,7 +231,7 @@ class _Work:
             agreed = against_reference(frame, day, reference, limits) if reference is not None else []
         except PermanentFailure as error:
             failure = str(error)
-        return DayMeasures(
+        made = DayMeasures(
             day=day,
             inputs=self.inputs,
             versions=self._versions(),
@@ -240,11 +240,12 @@ class _Work:
             coverage=store_table(store, coverage, lambda content: paths.made_data("coverage", day, content)),
             minutes=minutes,
             between_timeframes=_plain(between),
-            findings=look_at_day(candles, coverage, self.settled, settings.candles.timeframes),
             reference=_plain(agreed),
             reference_failure=failure,
             venues=_plain(across_venues(frame, limits.venue_vwap)),
         )
+        findings = look_at_day(candles, coverage, self.settled, made, settings)
+        return made.model_copy(update={"findings": findings})
 
     def _partials(self) -> list[pa.Table]:
         named = [

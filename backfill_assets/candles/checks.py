@@ -11,13 +11,12 @@ import dagster as dg
 
 from backfill_assets.candles.findings import findings_of
 from backfill_assets.candles.query import made_day
-from backfill_assets.feeds import DATA_TYPES
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.orchestration import daily_checks, table_metadata
-from backfill_assets.quality.findings import failure_cases
+from backfill_assets.quality.findings import Finding
 from backfill_assets.quality.pandera_checks import finding_check
 from backfill_assets.quality.settled import Day, day_of
-from backfill_assets.quality.verdict_schema import verdict_frame, verdict_schema
+from backfill_assets.quality.verdict_schema import candle_rows
 
 KEY = dg.AssetKey("candles")
 
@@ -41,7 +40,7 @@ def candles_checks(
     """Tell what was found and measured when the day's candles were made."""
     settings, store, day = lake.settings(), lake.store(), context.partition_key
     settled, measures = made_day(store, day)
-    findings = findings_of(store, settled, measures, settings.candles.timeframes)
+    findings = findings_of(store, settled, measures, settings)
     for name in ("schema", "ohlc"):
         yield finding_check(KEY, name, findings[f"candles:{name}"])
     against = [{"feed": feed, **row} for feed, file in measures.files.items() for row in file.mismatches]
@@ -50,7 +49,7 @@ def candles_checks(
         "timeframes", measures.between_timeframes, f"{len(settings.candles.timeframes)} timeframes"
     )
     found = day_of(settled, measures)
-    yield _consistency(found)
+    yield _consistency(found, findings["candles:consistency"])
     least = settings.comparison.agreement
     yield _agreement("reference", measures.reference, least, measures.reference_failure)
     yield _agreement("venues", measures.venues, least)
@@ -67,28 +66,24 @@ def _equality(name: str, differing: Sequence[dict[str, Any]], compared: str) -> 
     )
 
 
-def _consistency(found: Day) -> dg.AssetCheckResult:
+def _consistency(found: Day, finding: Finding) -> dg.AssetCheckResult:
     """ERROR where the day is not above the threshold, WARN where single feeds have a miss."""
     score, threshold = found.scores.consistency, found.settled.limits.day_consistency
-    makes_candles = [name for name, data_type in DATA_TYPES.items() if data_type.makes_candles]
-    frame = verdict_frame(found).filter(accepted=True)
-    compared = frame.filter(frame["data_type"].is_in(makes_candles))
-    cases = failure_cases(verdict_schema("consistency"), compared)
-    bad = {case["index"] for case in cases if case["index"] is not None}
-    rows = [row for i, row in enumerate(compared.to_dicts()) if i in bad]
+    compared = candle_rows(found)
+    rows = [compared[i] for i in finding.broken]
     enough = score is not None and score > threshold
     # Without an accepted feed of trades there is no candle to be wrong; that the feeds are not there is the
     # finding of the checks of ticks.
-    vacuous = score is None and not compared.height
+    vacuous = score is None and not compared
     shown = "no evidence" if score is None else f"{score:.6f}"
     return dg.AssetCheckResult(
         asset_key=KEY,
         check_name="consistency",
-        passed=vacuous or (enough and not cases),
+        passed=vacuous or (enough and not finding.failures),
         severity=dg.AssetCheckSeverity.WARN if enough else dg.AssetCheckSeverity.ERROR,
         description=(
             f"consistency of the day: {shown} (threshold {threshold:g}); "
-            f"{len(rows)} of {compared.height} feeds fall short"
+            f"{len(rows)} of {len(compared)} feeds fall short"
         ),
         metadata={
             "score": dg.MetadataValue.float(score) if score is not None else dg.MetadataValue.null(),

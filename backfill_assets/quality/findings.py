@@ -20,11 +20,12 @@ KEPT_CASES: Final = 50
 
 
 class Finding(Document):
-    """How many rows were looked at, how many cases break the schema, and the first of them."""
+    """How many rows were looked at, how many cases break the schema, the first of them, and which rows do."""
 
     rows: int
     failures: int = 0
     cases: tuple[dict[str, Any], ...] = ()
+    broken: tuple[int, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -47,7 +48,8 @@ def look_at(schema: pa.DataFrameSchema, frame: pl.DataFrame, key: Sequence[str] 
     found = failure_cases(schema, frame)
     cases = [{"row": _row_name(frame, key, case.get("index")), **case} for case in found[:KEPT_CASES]]
     plain = tuple({name: _plain(value) for name, value in case.items()} for case in cases)
-    return Finding(rows=frame.height, failures=len(found), cases=plain)
+    broken = sorted({case["index"] for case in found if case.get("index") is not None})
+    return Finding(rows=frame.height, failures=len(found), cases=plain, broken=tuple(broken))
 
 
 def together(findings: Sequence[Finding]) -> Finding:

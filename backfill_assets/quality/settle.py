@@ -30,11 +30,21 @@ from backfill_assets.quality.context import (
     edges_of,
     surroundings,
 )
+from backfill_assets.quality.findings import Finding
 from backfill_assets.quality.minute_evidence import minute_evidence
+from backfill_assets.quality.profile_schema import profile_finding, profile_row
 from backfill_assets.quality.scores import DayLimits
 from backfill_assets.quality.selection import select_version
-from backfill_assets.quality.settled import HeldVersion, SettledDay, SettledFeed, load_settled, scores_of
+from backfill_assets.quality.settled import (
+    HeldVersion,
+    SettledDay,
+    SettledFeed,
+    day_of,
+    load_settled,
+    scores_of,
+)
 from backfill_assets.quality.verdict import Context, Verdict, judge_feed, missing_verdict, rules_hash
+from backfill_assets.quality.verdict_schema import score_finding, verdict_rows
 from backfill_assets.settings import ThresholdSettings
 
 #: How often one change lets a neighbour be settled; changes that come to rest need fewer.
@@ -92,7 +102,7 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings) -> Settle
         around = surroundings(store, inputs, current, thresholds)
         feeds = tuple(_settled_feed(feed, around, rules, thresholds) for feed in inputs.expected)
         limits = DayLimits.of(thresholds)
-        return SettledDay(
+        settled = SettledDay(
             day=day,
             inputs=inputs.hash,
             rules=rules,
@@ -108,12 +118,26 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings) -> Settle
             scores=scores_of(feeds, limits, around.notional),
             feeds=feeds,
         )
+        return settled.model_copy(update={"findings": _findings(settled, around, thresholds)})
 
     settled = documents.update(store, paths.settled_day(day), SettledDay, change)
     if settled is None:  # update returns the document that change returned, which is never None
         msg = f"{day} was not settled"
         raise RuntimeError(msg)
     return settled
+
+
+def _findings(settled: SettledDay, around: Surroundings, thresholds: ThresholdSettings) -> dict[str, Finding]:
+    """What the checks of ``ticks`` tell; the schema of files only where all have facts about themselves."""
+    rows = verdict_rows(day_of(settled, None))
+    found = {name: score_finding(name, rows, thresholds) for name in ("completeness", "quality")}
+    newest = [(f, m.newest) for f, m in around.inputs.manifests.items() if m.newest is not None]
+    stored = [
+        profile_row(f, v, around.profiles[f, v.content], v.stored.rows, v.stored.columns)
+        for f, v in newest
+        if v.stored is not None
+    ]
+    return {**found, "schema": profile_finding(stored)} if len(stored) == len(newest) else found
 
 
 def _settled_feed(feed: Feed, around: Surroundings, rules: str, thresholds: ThresholdSettings) -> SettledFeed:

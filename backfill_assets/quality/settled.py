@@ -20,6 +20,7 @@ from backfill_assets.lake.evidence import Approval, Restatement, Retraction
 from backfill_assets.lake.manifests import Version
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.duplicate_files import Place
+from backfill_assets.quality.findings import Finding
 from backfill_assets.quality.measures import DayMeasures, load_measures
 from backfill_assets.quality.scores import DayLimits, DayScores, judge_day
 from backfill_assets.quality.verdict import Verdict
@@ -188,6 +189,8 @@ class SettledDay(Document):
         What ``scores`` were made with: thresholds of days, and the median daily notional of each feed.
     scores
         Without the consistency of candles, which are made of the versions that count; ``Day`` adds it.
+    findings
+        Outcomes of the checks of ``ticks``; without ``schema`` where the check has to look at footers.
     """
 
     day: str
@@ -204,6 +207,7 @@ class SettledDay(Document):
     notional: tuple[float, ...]
     scores: DayScores
     feeds: tuple[SettledFeed, ...]
+    findings: dict[str, Finding] = {}
 
     @property
     def edges(self) -> str:

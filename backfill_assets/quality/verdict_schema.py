@@ -6,8 +6,11 @@ them where its score is below 1 by loss, by broken rows or by candles that diffe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
+from backfill_assets.feeds import DATA_TYPES
+from backfill_assets.quality.findings import Finding, look_at
 from backfill_assets.quality.settled import Day
 from backfill_assets.settings import ThresholdSettings
 
@@ -18,30 +21,35 @@ if TYPE_CHECKING:
 _DEFAULTS: Final = ThresholdSettings()
 
 
-def verdict_frame(found: Day) -> pl.DataFrame:
+def verdict_rows(found: Day) -> list[dict[str, Any]]:
     """One row per feed: feed, data type, outcome, scores, state, weight, whether it counts, and reasons."""
+    return [
+        {
+            "feed": str(feed.feed),
+            "data_type": feed.feed.data_type,
+            "outcome": feed.verdict.outcome,
+            "completeness": feed.verdict.completeness,
+            "completeness_state": feed.verdict.completeness_state,
+            "quality": feed.verdict.quality,
+            "consistency": consistency,
+            "weight": weight,
+            "accepted": feed.accepted is not None,
+            "approval": feed.approval.reason if feed.approval else "",
+            "pending": feed.excess,
+            "reasons": "; ".join((*feed.verdict.reasons, *feed.verdict.warnings)),
+        }
+        for feed, consistency, weight in zip(
+            found.feeds, found.scores.consistencies, found.scores.weights, strict=True
+        )
+    ]
+
+
+def verdict_frame(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """Rows of ``verdict_rows`` as a frame."""
     import polars as pl
 
     return pl.DataFrame(
-        [
-            {
-                "feed": str(feed.feed),
-                "data_type": feed.feed.data_type,
-                "outcome": feed.verdict.outcome,
-                "completeness": feed.verdict.completeness,
-                "completeness_state": feed.verdict.completeness_state,
-                "quality": feed.verdict.quality,
-                "consistency": consistency,
-                "weight": weight,
-                "accepted": feed.accepted is not None,
-                "approval": feed.approval.reason if feed.approval else "",
-                "pending": feed.excess,
-                "reasons": "; ".join((*feed.verdict.reasons, *feed.verdict.warnings)),
-            }
-            for feed, consistency, weight in zip(
-                found.feeds, found.scores.consistencies, found.scores.weights, strict=True
-            )
-        ],
+        rows,
         schema={
             "feed": pl.String,
             "data_type": pl.String,
@@ -57,6 +65,17 @@ def verdict_frame(found: Day) -> pl.DataFrame:
             "reasons": pl.String,
         },
     )
+
+
+def candle_rows(found: Day) -> list[dict[str, Any]]:
+    """The rows of accepted feeds that candles are made of, whose consistency is looked at."""
+    makes_candles = {name for name, data_type in DATA_TYPES.items() if data_type.makes_candles}
+    return [row for row in verdict_rows(found) if row["accepted"] and row["data_type"] in makes_candles]
+
+
+def score_finding(name: str, rows: Sequence[dict[str, Any]], thresholds: ThresholdSettings) -> Finding:
+    """Which of the feeds fall short in this score."""
+    return look_at(verdict_schema(name, thresholds), verdict_frame(rows), ("feed",))
 
 
 def verdict_schema(score: str, thresholds: ThresholdSettings = _DEFAULTS) -> pa_polars.DataFrameSchema:

@@ -5,19 +5,25 @@ asks the verdicts; here they are shown, with ERROR where a day score is not abov
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
-from backfill_assets.lake.manifests import load_day_record, load_manifests
+from backfill_assets.columns import described
+from backfill_assets.feeds import Feed
+from backfill_assets.lake import paths
+from backfill_assets.lake.manifests import FeedManifest, load_day_record, load_manifests
 from backfill_assets.lake.parallel import parallel_map
+from backfill_assets.lake.ranges import read_footer
 from backfill_assets.lake.resource import LakeResource
+from backfill_assets.lake.store import Store
 from backfill_assets.orchestration import daily_checks, table_metadata
-from backfill_assets.quality.findings import failure_cases, look_at
+from backfill_assets.quality.findings import Finding
 from backfill_assets.quality.pandera_checks import finding_check
+from backfill_assets.quality.profile_schema import profile_finding, profile_row
+from backfill_assets.quality.profiles import profile_of
 from backfill_assets.quality.settled import Day, load_day
-from backfill_assets.quality.verdict_schema import verdict_frame, verdict_schema
-from backfill_assets.settings import ThresholdSettings
-from backfill_assets.ticks.schemas import profile_frame_schema, profile_row, profile_schema
+from backfill_assets.quality.verdict_schema import verdict_rows
 
 KEY = dg.AssetKey("ticks")
 
@@ -32,51 +38,54 @@ KEY = dg.AssetKey("ticks")
     blocking=("schema",),
 )
 def ticks_checks(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> Iterator[dg.AssetCheckResult]:
-    """Hold the newest files against their manifests, and tell the scores of the settled day."""
-    import polars as pl
-
-    settings, store, day = lake.settings(), lake.store(), context.partition_key
+    """Tell what was found when the day was settled."""
+    store, day = lake.store(), context.partition_key
     found = load_day(store, day)
-    record = load_day_record(store, day)
-    newest = {
-        feed: manifest.newest
-        for feed, manifest in (load_manifests(store, record) if record else {}).items()
-        if manifest.newest is not None
-    }
-    rows = parallel_map(
-        lambda one: profile_row(store, one[0], day, one[1]), newest.items(), store.parallel_reads
-    )
-    frame = pl.DataFrame(rows, schema=profile_frame_schema())
-    yield finding_check(KEY, "schema", look_at(profile_schema(), frame, ("feed",)))
     if found is None:
         msg = f"nothing is settled of {day}: materialize its ticks first"
         raise dg.Failure(description=msg, allow_retries=False)
+    schema = found.settled.findings.get("schema")
+    yield finding_check(KEY, "schema", schema if schema is not None else look_at_footers(store, day))
     scores, limits = found.scores, found.settled.limits
     for name, score, threshold in (
         ("completeness", scores.completeness, limits.day_completeness),
         ("quality", scores.quality, limits.day_quality),
     ):
-        yield _score(found, name, score, threshold, settings.thresholds)
+        yield _score(found, name, score, threshold)
 
 
-def _score(
-    found: Day, name: str, score: float | None, threshold: float, limits: ThresholdSettings
-) -> dg.AssetCheckResult:
+def look_at_footers(store: Store, day: str) -> Finding:
+    """What the schema finds, for files that were stored without facts about themselves."""
+    record = load_day_record(store, day)
+
+    def row(one: tuple[Feed, FeedManifest]) -> dict[str, Any] | None:
+        feed, newest = one[0], one[1].newest
+        if newest is None:
+            return None
+        footer = read_footer(store, paths.ticks_data(feed, day, newest.content))
+        columns = described(footer.schema.to_arrow_schema())
+        return profile_row(feed, newest, profile_of(newest), footer.num_rows, columns)
+
+    manifests = load_manifests(store, record) if record else {}
+    rows = parallel_map(row, manifests.items(), store.parallel_reads)
+    return profile_finding(found for found in rows if found is not None)
+
+
+def _score(found: Day, name: str, score: float | None, threshold: float) -> dg.AssetCheckResult:
     """Passes if the day is above the threshold and every feed satisfies the verdict's schema."""
-    frame = verdict_frame(found)
-    cases = failure_cases(verdict_schema(name, limits), frame)
+    finding = found.settled.findings[name]
     enough = score is not None and score > threshold
-    bad = {case["index"] for case in cases if case["index"] is not None}
-    rows = [row for i, row in enumerate(frame.to_dicts()) if i in bad]
+    of_feeds = verdict_rows(found)
+    rows = [of_feeds[i] for i in finding.broken]
     shown = "no evidence" if score is None else f"{score:.6f}"
     return dg.AssetCheckResult(
         asset_key=KEY,
         check_name=name,
-        passed=enough and not cases,
+        passed=enough and not finding.failures,
         severity=dg.AssetCheckSeverity.WARN if enough else dg.AssetCheckSeverity.ERROR,
         description=(
             f"{name} of the day: {shown} (threshold {threshold:g}); "
-            f"{len(rows)} of {frame.height} feeds fall short"
+            f"{len(rows)} of {len(of_feeds)} feeds fall short"
         ),
         metadata={
             "score": dg.MetadataValue.float(score) if score is not None else dg.MetadataValue.null(),

@@ -24,7 +24,7 @@ from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.tardis.columns import csv_fields, csv_header
 from backfill_assets.ticks.blocks import BLOCK_BYTES, Block, HashingFile, read_blocks
 from backfill_assets.ticks.prices import Grids
-from backfill_assets.ticks.profile import FILLS, Name, ProfileParameters, Profiler
+from backfill_assets.ticks.profile import Name, ProfileParameters, Profiler
 from backfill_assets.ticks.reference_parser import Reader
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def decode(
         feed.exchange,
         day,
         parameters,
-        trades=feed.data_type == "trades",
-        updates=feed.data_type not in FILLS,
+        trades=feed.type.has_trades,
+        updates=not feed.type.has_fills,
         grids=grids,
     )
     target.parent.mkdir(parents=True, exist_ok=True)

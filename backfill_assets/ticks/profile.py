@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 #: Changes whenever the same rows give another profile.
 PROFILE_VERSION: Final = 3
 
-#: Data types whose rows are events of their own; those of the others are updates of what goes on.
-FILLS: Final = ("trades", "liquidations")
 #: Shortest silence that is written down; settings may excuse longer ones, never ask for shorter ones.
 SILENCE_US: Final = 5_000_000
 #: Longest run of missing ids that a venue with legitimate gaps leaves.

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backfill_assets.columns import ARROW_TYPES, Column
+from backfill_assets.feeds import DATA_TYPES
 from backfill_assets.tardis.columns import CsvField, csv_fields, tick_columns
 from backfill_assets.ticks import kernels
-from backfill_assets.ticks.profile import FILLS, Name, Rows
+from backfill_assets.ticks.profile import Name, Rows
 
 #: Half a million trades; wide data types get fewer rows, so that a group takes no more memory than this.
 ROW_GROUP_ROWS: Final = 500_000
@@ -115,8 +116,8 @@ class RowGroup:
     def counted(self) -> Rows:
         """What the profile counts."""
         layout = self.layout
-        fills = layout.data_type in FILLS
-        trades = layout.data_type == "trades"
+        fills = DATA_TYPES[layout.data_type].has_fills
+        trades = DATA_TYPES[layout.data_type].has_trades
 
         def number(*names: str) -> Any:
             row = next((r for r in map(layout.number_row, names) if r is not None), None)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from backfill_assets.columns import described
 from backfill_assets.feeds import DATA_TYPES
 from backfill_assets.lake.manifests import ColumnTotals, StoredFile
 
@@ -39,19 +40,9 @@ def stored_file(file: Path, data_type: str) -> StoredFile:
                 totals[names] = _added(totals[names], found) if names in totals else found
         return StoredFile(
             rows=opened.metadata.num_rows,
-            columns=columns_of(opened.schema_arrow),
+            columns=described(opened.schema_arrow),
             totals=tuple(totals[names] for names in sorted(totals)),
         )
-
-
-def columns_of(schema: pa.Schema) -> tuple[str, ...]:
-    """``name:type`` of each column; how a program holds text in memory is no part of the type."""
-    return tuple(f"{field.name}:{_plain(field.type)}" for field in schema)
-
-
-def _plain(stored: pa.DataType) -> pa.DataType:
-    value = stored.value_type if pa.types.is_dictionary(stored) else stored
-    return pa.string() if pa.types.is_large_string(value) else value
 
 
 def _by_names(table: pa.Table) -> Iterator[tuple[tuple[str, str], pa.Table]]:

@@ -49,7 +49,7 @@ def coverage_checks(
     with publisher(lake, warehouse) as opened:
         yield _equals_lake(opened, "coverage", [COVERAGE], day)
     settled, measures = made_day(lake.store(), day)
-    found = findings_of(lake.store(), settled, measures, lake.settings().candles.timeframes)
+    found = findings_of(lake.store(), settled, measures, lake.settings())
     for name in OF_COVERAGE:
         yield finding_check(key, name, found[f"coverage:{name}"])
 

@@ -124,6 +124,7 @@ def change_ticks(pipeline, change, feed=BTC, **version):
     facts = {"content": content, "bytes": file.stat().st_size, "stored": None}
     new = old.model_copy(update={**facts, **version})
     update_manifest(store, found, DAY, lambda m: m.model_copy(update={"versions": (new,)}))
+    pipeline.run(DAY, select=["ticks"])
 
 
 def change_profile(pipeline, change, feed=BTC):
@@ -132,6 +133,7 @@ def change_profile(pipeline, change, feed=BTC):
         return manifest.model_copy(update={"versions": (new,)})
 
     update_manifest(pipeline.store, Feed.parse(feed), DAY, changed)
+    pipeline.run(DAY, select=["ticks"])
 
 
 def change_partials(pipeline, change, feed=BTC):

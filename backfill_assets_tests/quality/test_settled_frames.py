@@ -21,7 +21,7 @@ from backfill_assets.quality.pandera_checks import finding_check
 from backfill_assets.quality.schemas import QUALITY_COLUMNS, QUALITY_SCHEMA, quality_rows
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import Day, load_day
-from backfill_assets.quality.verdict_schema import verdict_frame, verdict_schema
+from backfill_assets.quality.verdict_schema import verdict_frame, verdict_rows, verdict_schema
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
@@ -122,7 +122,7 @@ class TestVerdictSchema:
         expect(store, DAY, FEED, ETH)
         fetch(store, DAY, ids(DAY, 1, 9000))
         fetch(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **gaps((10, 30))), ETH)
-        found = verdict_frame(settled(store))
+        found = verdict_frame(verdict_rows(settled(store)))
         assert found["feed"].to_list() == [str(FEED), str(ETH)]
         assert found["outcome"].to_list() == ["publish", "quarantine"]
         assert found["reasons"].to_list() == ["", "21 ids are missing (at most 10 are excused)"]
@@ -132,7 +132,7 @@ class TestVerdictSchema:
     def test_a_day_without_feeds_is_a_frame_without_rows(self, store: Store) -> None:
         no_feeds = DayRecord(day=DAY, expected=(), recorded_at=NOW)
         documents.update(store, paths.day_record(DAY), DayRecord, lambda _: no_feeds)
-        found = verdict_frame(settled(store))
+        found = verdict_frame(verdict_rows(settled(store)))
         assert (found.height, found.columns) == (0, list(GOOD))
         assert not failure_cases(verdict_schema("completeness"), found)
 

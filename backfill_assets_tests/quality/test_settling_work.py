@@ -18,7 +18,7 @@ from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.schemas import quality_rows
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import load_day, load_settled
-from backfill_assets.quality.verdict_schema import verdict_frame
+from backfill_assets.quality.verdict_schema import verdict_rows
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets_tests.quality.quality_samples import DAY, FEED, SECOND, THRESHOLDS, gaps
 from backfill_assets_tests.quality.settled_lake import (
@@ -123,7 +123,7 @@ class TestReaders:
         assert settled is not None
         assert day is not None
         assert day.settled == settled
-        assert quality_rows(day).num_rows == verdict_frame(day).height == 2
+        assert quality_rows(day).num_rows == len(verdict_rows(day)) == 2
 
     def test_one_document_and_that_of_the_candles_are_read(self, folder: Path) -> None:
         settle(LocalStore(folder), DAY, THRESHOLDS)

@@ -6,12 +6,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from backfill_assets.ticks.witnesses import ask_witnesses
 
 from backfill_assets.lake.local import LocalStore
-from backfill_assets.lake.manifests import load_manifest
-from backfill_assets.quality.spikes import load_spikes
-from backfill_assets.ticks.schemas import profile_row
+from backfill_assets.lake.manifests import load_day_record, load_manifest, load_manifests
+from backfill_assets.quality.witnesses import ask_witnesses
+from backfill_assets.ticks.checks import look_at_footers
 from backfill_assets_tests.quality import damaged_days as dd
 from backfill_assets_tests.quality.damaged_days import DAY, SAMPLES
 from backfill_assets_tests.quality.filed_days import FiledDays
@@ -36,18 +35,16 @@ def lake(tmp_path: Path) -> FiledDays:
     return lake
 
 
-def test_the_counts_of_a_stored_file_come_from_its_footer(lake: FiledDays) -> None:
-    manifest = load_manifest(lake.store, THEIRS.feed, DAY)
-    assert manifest.current is not None
-    found = profile_row(lake.store, THEIRS.feed, DAY, manifest, manifest.current)
-    assert found["stored_rows"] == found["rows"] == len(dd.good_rows(THEIRS, DAY))
-    assert found["columns"] is True
+def test_what_a_footer_says_is_read_from_the_footer_alone(lake: FiledDays) -> None:
+    """Of a version of an earlier layout, which was stored without facts about its file."""
+    found = look_at_footers(lake.store, DAY)
+    assert (found.rows, found.failures) == (2, 0)
 
 
 def test_a_witness_is_asked_by_the_parts_around_the_spikes(lake: FiledDays) -> None:
-    assert ask_witnesses(lake.store, DAY, lake.settings) == 1
-    record = load_spikes(lake.store, OURS.feed, DAY)
+    record = load_day_record(lake.store, DAY)
     assert record is not None
-    (evidence,) = record.versions.values()
+    assert ask_witnesses(lake.store, record, load_manifests(lake.store, record), lake.settings) == 1
+    (evidence,) = load_manifest(lake.store, OURS.feed, DAY).spikes.values()
     assert evidence.witnesses == (str(THEIRS.feed),)
     assert [len(times) for times in evidence.refuted.values()] == [1]

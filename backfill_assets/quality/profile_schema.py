@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from backfill_assets.columns import arrow_schema
-from backfill_assets.lake import paths
+from backfill_assets.columns import arrow_schema, described
 from backfill_assets.lake.manifests import Version
-from backfill_assets.lake.ranges import read_footer
-from backfill_assets.lake.store import Store
-from backfill_assets.quality.profiles import profile_of
+from backfill_assets.quality.findings import Finding, look_at
+from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.tardis.columns import tick_columns
-from backfill_assets.ticks.stored import columns_of
 
 if TYPE_CHECKING:
     import pandera.polars as pa_polars
@@ -29,10 +27,16 @@ _COUNTS: Final = (
 )
 
 
-def profile_row(store: Store, feed: Feed, day: str, version: Version) -> dict[str, Any]:
-    """The counts of one stored file: by its profile, by its manifest, and by the file itself."""
-    profile = profile_of(version)
-    rows, columns = _stored(store, feed, day, version)
+def profile_row(
+    feed: Feed, version: Version, profile: FeedProfile, rows: int, columns: Sequence[str]
+) -> dict[str, Any]:
+    """The counts of one stored file: by its profile, by its manifest, and by the file itself.
+
+    Parameters
+    ----------
+    rows, columns
+        By the file's footer; columns as ``columns.described``.
+    """
     symbols = profile.symbols
     return {
         "feed": str(feed),
@@ -44,16 +48,16 @@ def profile_row(store: Store, feed: Feed, day: str, version: Version) -> dict[st
         "minute_rows": sum(sum(s.minute_rows) + s.seam_rows for s in symbols),
         "invalid_rows": max(profile.invalid_price_rows, profile.invalid_amount_rows),
         "misplaced_rows": profile.misplaced_rows,
-        "columns": columns == columns_of(arrow_schema(tick_columns(feed.data_type))),
+        "columns": tuple(columns) == described(arrow_schema(tick_columns(feed.data_type))),
     }
 
 
-def _stored(store: Store, feed: Feed, day: str, version: Version) -> tuple[int, tuple[str, ...]]:
-    """Rows and columns by the file's footer, as it was read back when the file was stored."""
-    if version.stored is not None:
-        return version.stored.rows, version.stored.columns
-    footer = read_footer(store, paths.ticks_data(feed, day, version.content))
-    return footer.num_rows, columns_of(footer.schema.to_arrow_schema())
+def profile_finding(rows: Iterable[dict[str, Any]]) -> Finding:
+    """What the schema finds in rows of ``profile_row``."""
+    import polars as pl
+
+    frame = pl.DataFrame(list(rows), schema=profile_frame_schema())
+    return look_at(profile_schema(), frame, ("feed",))
 
 
 def profile_schema() -> pa_polars.DataFrameSchema:
