@@ -120,7 +120,7 @@ def masked(text: str) -> str:
     text = re.sub(r"://.*@", f"://{MASK}@", text, flags=re.DOTALL)
     # A forgotten host: what follows the colon is no port.
     text = re.sub(r"://[^@/?#\[]*:(?!\d+(?:[/?#]|$)).*", f"://{MASK}", text, flags=re.DOTALL)
-    secrets = r"(?i)((?:^|[?&;\s])\w*(?:pass|pwd|secret|token|key)\w*\s*=\s*)[^&;#\s]+"
+    secrets = r"(?i)((?:^|[?&;\s])\w*(?:pass|pwd|secret|token|key)\w*\s*=)[^&]+"
     return re.sub(secrets, rf"\g<1>{MASK}", text)
 
 

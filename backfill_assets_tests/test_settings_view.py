@@ -119,6 +119,7 @@ def test_files_versions_and_the_hash_of_the_rules_head_the_tables(tmp_path: Path
                 f"postgresql://me:{SECRET}/x@y:z@h:5432/d",
                 f"postgresql://me:a {SECRET}\n@h/d",
                 f"postgresql://h/d?user=me&password={SECRET}&sslmode=require",
+                f"postgresql://h/d?sslpassword=a {SECRET}#{SECRET}",
                 f"postgresql://me:{SECRET}",
                 f"postgresql://me:{SECRET}/d",
                 f"me:{SECRET}@h/d",
