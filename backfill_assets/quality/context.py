@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backfill_assets.days import end_us, shift, start_us
 from backfill_assets.feeds import Feed
@@ -110,10 +110,8 @@ class Surroundings:
     joint_silences: Mapping[Feed, tuple[JointSilence, ...]]
 
 
-def surroundings(
-    store: Store, inputs: DayInputs, current: SettledDay | None, thresholds: ThresholdSettings
-) -> Surroundings:
-    """Work out what the contexts of the day's feeds are made of; ``current`` is the day's document so far."""
+def surroundings(store: Store, inputs: DayInputs, thresholds: ThresholdSettings) -> Surroundings:
+    """Work out what the contexts of the day's feeds are made of."""
     day, expected = inputs.day, list(inputs.expected.items())
     listings, baseline = listings_on(store, inputs.expected, day), load_baseline(store)
     profiles = {
@@ -123,7 +121,7 @@ def surroundings(
     }
     owed = listings.owed
     windows = {feed: (o.window.start_us, o.window.end_us) for feed, o in owed.items()}
-    places = _places(inputs, profiles, current, thresholds.rows)
+    places = _places(inputs, profiles, {}, thresholds.rows)
     return Surroundings(
         inputs=inputs,
         owed=owed,
@@ -137,6 +135,17 @@ def surroundings(
         duplicates=_duplicates(inputs, profiles, places, thresholds.rows),
         joint_silences=joint_silences(_newest(inputs, profiles), windows, thresholds.rows),
     )
+
+
+def with_accepted(
+    around: Surroundings, accepted: Mapping[Feed, str | None], limits: RowSettings
+) -> Surroundings:
+    """The same where these versions count: each lies in a place of the day, beside the newest ones."""
+    places = _places(around.inputs, around.profiles, accepted, limits)
+    if places == around.places:
+        return around
+    duplicates = _duplicates(around.inputs, around.profiles, places, limits)
+    return replace(around, places=places, duplicates=duplicates)
 
 
 def context_of(feed: Feed, around: Surroundings) -> Context:
@@ -174,7 +183,7 @@ def edges_of(feed: Feed, accepted: str | None, around: Surroundings) -> Edges:
     return Edges(
         first_ids=first_ids,
         last_ids=last_ids,
-        places=tuple(p for p in around.places[feed] if p.content in (accepted, _content(manifest.newest))),
+        places=around.places[feed],
         is_final=accepted is not None or manifest.is_missing,
     )
 
@@ -204,15 +213,13 @@ def _place(feed: Feed, day: str, version: Version, profile: FeedProfile, limits:
 def _places(
     inputs: DayInputs,
     profiles: Mapping[tuple[Feed, str], FeedProfile],
-    current: SettledDay | None,
+    accepted: Mapping[Feed, str | None],
     limits: RowSettings,
 ) -> dict[Feed, tuple[Place, ...]]:
-    """Of each feed the newest version and the one that has counted so far, if they have rows."""
+    """Of each feed the newest version and the one that counts, if they have rows."""
     found = {}
     for feed, manifest in inputs.manifests.items():
-        settled = current.feed(feed) if current else None
-        counted = settled.accepted.content if settled and settled.accepted else None
-        shown = (counted, _content(manifest.newest))
+        shown = (accepted.get(feed), _content(manifest.newest))
         wanted = [v for v in manifest.versions if v.content in shown and v.rows]
         found[feed] = tuple(_place(feed, inputs.day, v, profiles[feed, v.content], limits) for v in wanted)
     return found

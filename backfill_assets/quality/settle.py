@@ -29,6 +29,7 @@ from backfill_assets.quality.context import (
     day_inputs,
     edges_of,
     surroundings,
+    with_accepted,
 )
 from backfill_assets.quality.findings import Finding
 from backfill_assets.quality.minute_evidence import minute_evidence
@@ -99,8 +100,7 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings) -> Settle
         inputs = day_inputs(store, record, rules)
         if current is not None and current.inputs == inputs.hash:
             return current
-        around = surroundings(store, inputs, current, thresholds)
-        feeds = tuple(_settled_feed(feed, around, rules, thresholds) for feed in inputs.expected)
+        feeds, around = _settled_feeds(surroundings(store, inputs, thresholds), rules, thresholds)
         limits = DayLimits.of(thresholds)
         settled = SettledDay(
             day=day,
@@ -125,6 +125,20 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings) -> Settle
         msg = f"{day} was not settled"
         raise RuntimeError(msg)
     return settled
+
+
+def _settled_feeds(
+    around: Surroundings, rules: str, thresholds: ThresholdSettings
+) -> tuple[tuple[SettledFeed, ...], Surroundings]:
+    """Each feed beside the versions that count, which are known once all are judged beside the newest."""
+    for _ in range(MOST_VISITS):
+        feeds = tuple(_settled_feed(feed, around, rules, thresholds) for feed in around.inputs.expected)
+        accepted = {f.feed: f.accepted.content for f in feeds if f.accepted}
+        beside = with_accepted(around, accepted, thresholds.rows)
+        if beside is around:
+            break
+        around = beside
+    return feeds, around
 
 
 def _findings(settled: SettledDay, around: Surroundings, thresholds: ThresholdSettings) -> dict[str, Finding]:

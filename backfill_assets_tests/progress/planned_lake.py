@@ -165,7 +165,7 @@ def _feed(feed: Feed, day: str, version: Version | None, context: Context, rules
         rows=version.rows,
         valid_rows=version.rows,
         missing_ids=0,
-        longest_hole=0,
+        longest_gap=0,
         reasons=(),
         warnings=(),
         context=context,

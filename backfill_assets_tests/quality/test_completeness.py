@@ -299,7 +299,7 @@ class TestOutages:
     OUT = Window(START, END, ((NOON, NOON + HOUR),))
 
     @pytest.mark.parametrize(
-        ("start", "length", "silence"),
+        ("start", "length", "counted"),
         [
             (12.0, 1.0, 0.0),
             (12.25, 0.5, 0.0),
@@ -309,14 +309,14 @@ class TestOutages:
         ],
     )
     def test_silence_inside_does_not_count_and_the_rest_does(
-        self, start: float, length: float, silence: float
+        self, start: float, length: float, counted: float
     ) -> None:
         quiet = without_ids(
             silences=(silence(length * 3600, 0.1, START + round(start * HOUR)),), silence_count=1
         )
         found = judged(quiet, window=self.OUT)
-        assert found.silence_us == round(silence * SECOND)
-        assert found.score == pytest.approx(min(CAP, 1 - silence / (23 * 3600)))
+        assert found.silence_us == round(counted * SECOND)
+        assert found.score == pytest.approx(min(CAP, 1 - counted / (23 * 3600)))
         inside = min(13.0, start + length) - max(12.0, start)
         assert found.outage_silence_us == round(max(0.0, inside) * HOUR)
 

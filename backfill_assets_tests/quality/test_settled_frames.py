@@ -166,6 +166,7 @@ class TestFindings:
     def test_a_case_names_its_row_by_the_key(self) -> None:
         found = looked_at(pl.DataFrame({"name": ["a", "b"], "n": [0, -1]}))
         assert found.summary == "1 failing cases; first: not_negative on n at b"
+        assert found.broken == (1,)
 
     def test_the_first_cases_are_kept_and_all_are_counted(self) -> None:
         count = KEPT_CASES + 10

@@ -107,7 +107,7 @@ class TestFeed:
         assert judged(lossy).outcome == "quarantine"
         assert judged(lossy, missing_ids=12).outcome == "publish"
         assert judged(lossy, missing_ids_rate=0.01).outcome == "publish"
-        assert judged(lossy, missing_ids=12, longest_gap=11).outcome == "quarantine"
+        assert judged(lossy, missing_ids=12, longest_hole=11).outcome == "quarantine"
 
     @pytest.mark.parametrize(("repeated", "outcome"), [(100, "publish"), (101, "quarantine")])
     def test_ids_of_the_day_before_are_excused_up_to_a_hundred(self, repeated: int, outcome: str) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.store import Stored
@@ -29,6 +30,10 @@ class CountingStore(LocalStore):
         self.opened[path] += 1
         with super().local_copy(path) as local:
             yield local
+
+    def open_ranges(self, path: str) -> BinaryIO:
+        self.opened[path] += 1
+        return super().open_ranges(path)
 
     def replace(self, path: str, data: bytes, expected: str | None) -> str:
         self.writes[path] += 1

@@ -33,7 +33,7 @@ def verdict(feed: Feed, outcome: str = "publish", **changes: object) -> Verdict:
         "rows": 1000,
         "valid_rows": 1000,
         "missing_ids": 0,
-        "longest_hole": 0,
+        "longest_gap": 0,
         "reasons": (),
         "warnings": (),
         "context": Context(window_start_us=0, window_end_us=1),

@@ -41,7 +41,7 @@ def gap(first: int, last: int, after: int, before: int) -> dict[str, Any]:
         "gaps": (Gap(first_missing=first, last_missing=last, **times),),
         "gap_count": 1,
         "missing_ids": length,
-        "longest_hole": length,
+        "longest_gap": length,
     }
 
 

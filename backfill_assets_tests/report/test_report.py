@@ -229,7 +229,10 @@ def test_the_month_has_every_feed_on_every_day(reports):
     assert month.cell("binance/trades/BTCUSDT", NEVER_RUN) is None
     assert month.pages == {"2024-01-01", GOOD, DEGRADED, HELD}
     fresh = month_report(reports.pipeline.store, reports.pipeline.settings, "2024-01", fresh=True)
-    assert fresh.summaries == month.summaries
+    # Who has built a page is known of a page only.
+    assert fresh.summaries == {
+        day: s.model_copy(update={"build_version": ""}) for day, s in month.summaries.items()
+    }
     assert month.summaries[HELD].overall == 0 < month.summaries[DEGRADED].overall
     assert month.summaries[DEGRADED].left_out == ("binance/trades/BTCUSDT", "kraken/trades/XBT-USDT")
 
