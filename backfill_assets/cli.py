@@ -307,8 +307,7 @@ def status(job: str, as_json: bool) -> None:
     from backfill_assets.progress import commands
 
     with _backfills() as service:
-        service.refresh()
-        click.echo(service.status_json(job) if as_json else commands.status_text(service.status(job)))
+        click.echo(service.status_json(job)[0] if as_json else commands.status_text(service.status(job)))
 
 
 @main.command()
@@ -325,7 +324,6 @@ def recent(limit: int, state: Any, as_json: bool) -> None:
     from backfill_assets.progress.model import Jobs
 
     with _backfills() as service:
-        service.refresh()
         jobs = service.recent(limit, state)
     if as_json:
         click.echo(Jobs(jobs=tuple(jobs)).model_dump_json())
@@ -349,7 +347,6 @@ def retry(job: str, wait: bool) -> None:
     from backfill_assets.progress import commands
 
     with _backfills() as service:
-        service.refresh()
         again = service.retry(job)
         click.echo(f"{job} is {again.state}, attempt {again.attempt}")
         if wait:

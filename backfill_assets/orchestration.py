@@ -40,6 +40,11 @@ TAG_JOB: Final = "backfill_assets/job"
 TAG_ATTEMPT: Final = "backfill_assets/attempt"
 TAG_RANGE: Final = "backfill_assets/range"
 TAG_REQUEST: Final = "backfill_assets/request_id"
+TAG_ALL_DAYS: Final = "backfill_assets/all_days"
+#: When a backfill was asked to end, in ISO format.
+TAG_CANCELED: Final = "backfill_assets/canceled"
+#: Dagster's own: its UI shows this as the person who launched something.
+TAG_USER: Final = "user"
 TAG_REFRESH: Final = "backfill_assets/refresh"
 _CHOICE_TAGS: Final = {
     "exchanges": "backfill_assets/exchanges",
@@ -119,9 +124,9 @@ def refresh_of(tags: Mapping[str, str]) -> FeedChoice | None:
     return FeedChoice(**parts)
 
 
-def live_key(run_id: str) -> str:
-    """Key of a run's live progress in the instance's key-value store."""
-    return f"backfill_assets/live/{run_id}"
+def live_key(run_id: str, attempt: int = 0) -> str:
+    """Key of a run's live progress in the instance's key-value store; each retry of the step has its own."""
+    return f"backfill_assets/live/{run_id}/{attempt}" if attempt else f"backfill_assets/live/{run_id}"
 
 
 def live_progress_writer(context: dg.AssetExecutionContext) -> Callable[[str], None]:
@@ -132,7 +137,8 @@ def live_progress_writer(context: dg.AssetExecutionContext) -> Callable[[str], N
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    storage, key = context.instance.daemon_cursor_storage, live_key(context.run.run_id)
+    storage = context.instance.daemon_cursor_storage
+    key = live_key(context.run.run_id, context.retry_number)
 
     def write(text: str) -> None:
         try:

@@ -320,7 +320,7 @@ class ServeSettings(_Section):
     max_days: int = Field(default=800, ge=1, le=10_000)
     """Most days of one backfill: about two years; a longer range is more likely a typing error"""
     refresh_seconds: float = Field(default=1, gt=0, le=60)
-    """Seconds between two looks at unfinished backfills"""
+    """Seconds for which the state of a backfill is told as it was seen last"""
     dagster_url: str = ""
     """Address of Dagster's UI, for links to runs; empty: no links, or `/dagster` with `--with-ui`"""
 

@@ -6,34 +6,48 @@ minor version of Dagster is pinned.
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import string
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
-from dagster import DagsterError, DagsterInstance, DagsterRunStatus
+from dagster import AssetKey, DagsterError, DagsterInstance, DagsterRunStatus, RunsFilter
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
+from dagster._core.execution.asset_backfill import AssetBackfillData
+from dagster._core.execution.backfill import (
+    BULK_ACTION_TERMINAL_STATUSES,
+    BulkActionStatus,
+    PartitionBackfill,
+)
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 from dagster._core.utils import make_new_backfill_id
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from backfill_assets.days import day_range, parse_day, utc_now
 from backfill_assets.failures import PermanentFailure
-from backfill_assets.orchestration import TAG_RANGE
+from backfill_assets.orchestration import TAG_CANCELED
 from backfill_assets.partitions import daily
 
 __all__ = [
     "AssetGraph",
     "DagsterInstance",
+    "add_backfill",
     "cancel_backfill",
     "checked_days",
-    "ensure_backfill",
-    "launch_backfill",
+    "end_runs",
     "new_backfill_id",
+    "repeat_backfill",
     "stop_run",
 ]
 
 LOGGER: Final = logging.getLogger(__name__)
-_CANCELABLE: Final = (BulkActionStatus.REQUESTED,)
+_LETTERS_OF_REQUEST_ID: Final = 12
+#: Dagster's daemon looks twice a minute, and takes two looks to find that a cancelled backfill has ended.
+_SECONDS_OF_ENDING: Final = 120
 
 
 def checked_days(start: str, end: str) -> list[str]:
@@ -50,67 +64,148 @@ def checked_days(start: str, end: str) -> list[str]:
     return day_range(start, end)
 
 
-def new_backfill_id() -> str:
-    """An id as Dagster makes them."""
-    return str(make_new_backfill_id())
+def new_backfill_id(request_id: str | None = None) -> str:
+    """An id as Dagster makes them; of a ``request_id`` always the same, so that it launches only once."""
+    if request_id is None:
+        return str(make_new_backfill_id())
+    number = int.from_bytes(hashlib.sha256(request_id.encode()).digest())
+    letters = []
+    for _ in range(_LETTERS_OF_REQUEST_ID):
+        number, index = divmod(number, 26)
+        letters.append(string.ascii_lowercase[index])
+    return "".join(letters)
 
 
-def launch_backfill(instance: DagsterInstance, asset_graph: AssetGraph, start: str, end: str) -> str:
-    """Ask for one run per day of the range, of all assets; returns the backfill's id."""
-    days, backfill_id = checked_days(start, end), new_backfill_id()
-    tags = {TAG_RANGE: f"{start}..{end}"}
-    ensure_backfill(instance, asset_graph, backfill_id, days, tags, f"{start} to {end}")
-    return backfill_id
-
-
-def ensure_backfill(
+def add_backfill(
     instance: DagsterInstance,
     asset_graph: AssetGraph,
     backfill_id: str,
     days: Sequence[str],
     tags: Mapping[str, str],
     title: str,
-) -> None:
-    """Ask for one run per day, of all assets, unless there is a backfill with this id.
+    *,
+    description: str = "",
+    assets: Sequence[AssetKey] = (),
+    run_config: Mapping[str, Any] | None = None,
+) -> bool:
+    """Ask for one run per day, of all assets or some, unless there is a backfill with this id.
 
-    Dagster's storage takes an id only once, so of several that ask together one is heard.
+    Dagster's storage takes an id only once, so of several that ask together one is heard. A backfill of no
+    day has succeeded at once.
+
+    Returns
+    -------
+    bool
+        Whether there was none.
     """
     if instance.get_backfill(backfill_id) is not None:
-        return
-    backfill = PartitionBackfill.from_asset_partitions(
+        return False
+    now = utc_now().timestamp()
+    selection = list(assets) or sorted(asset_graph.materializable_asset_keys)
+    data = (
+        AssetBackfillData.from_asset_partitions(
+            asset_graph=asset_graph,
+            partition_names=list(days),
+            asset_selection=selection,
+            dynamic_partitions_store=instance,
+            all_partitions=False,
+            backfill_start_timestamp=now,
+        )
+        if days
+        else AssetBackfillData.empty(AssetGraphSubset.create_empty_subset(), now, instance)
+    )
+    backfill = PartitionBackfill(
         backfill_id=backfill_id,
-        asset_graph=asset_graph,
-        partition_names=list(days),
-        asset_selection=sorted(asset_graph.materializable_asset_keys),
-        backfill_timestamp=utc_now().timestamp(),
-        dynamic_partitions_store=instance,
-        all_partitions=False,
-        tags=dict(tags),
+        status=BulkActionStatus.REQUESTED if days else BulkActionStatus.COMPLETED_SUCCESS,
+        from_failure=False,
+        tags=tags,
+        backfill_timestamp=now,
+        backfill_end_timestamp=None if days else now,
+        asset_selection=selection,
+        asset_backfill_data=data,
         title=title,
-        description=None,
-        run_config=None,
+        description=description or None,
+        run_config=run_config,
     )
     try:
         instance.add_backfill(backfill)
     except IntegrityError:
         if instance.get_backfill(backfill_id) is None:
             raise
+        return False
+    return True
+
+
+def repeat_backfill(
+    instance: DagsterInstance,
+    asset_graph: AssetGraph,
+    first_id: str,
+    backfill_id: str,
+    days: Sequence[str],
+    tags: Mapping[str, str],
+) -> None:
+    """Ask for some days of a backfill again: the same assets and run configuration, its tags and these."""
+    first = instance.get_backfill(first_id)
+    if first is None:
+        return
+    kept = {name: value for name, value in first.tags.items() if name != TAG_CANCELED}
+    add_backfill(
+        instance,
+        asset_graph,
+        backfill_id,
+        days,
+        {**kept, **tags},
+        first.title or f"{days[0]} to {days[-1]}",
+        description=first.description or "",
+        assets=first.asset_selection or (),
+        run_config=first.run_config,
+    )
 
 
 def cancel_backfill(instance: DagsterInstance, backfill_id: str) -> None:
-    """Ask Dagster's daemon to cancel the backfill and its runs; nothing happens if it has ended."""
+    """Ask Dagster's daemon to cancel the backfill and its runs; nothing happens if it was before."""
     backfill = instance.get_backfill(backfill_id)
-    if backfill is not None and backfill.status in _CANCELABLE:
-        canceling = backfill.with_status(BulkActionStatus.CANCELING)  # type: ignore[no-untyped-call]
-        instance.update_backfill(canceling)
+    over = (BulkActionStatus.CANCELING, BulkActionStatus.CANCELED, BulkActionStatus.FAILED)
+    if backfill is not None and backfill.status not in over:
+        tags = {**backfill.tags, TAG_CANCELED: utc_now().isoformat()}
+        instance.update_backfill(backfill._replace(status=BulkActionStatus.CANCELING, tags=tags))
+
+
+def end_runs(instance: DagsterInstance, backfill_id: str, closing: threading.Event) -> None:
+    """End what a cancelled backfill has in the queue and at work, until Dagster says that it is cancelled.
+
+    The daemon does so too, but one run after the other, and only when it is through with launching. While it
+    launches it may also write over the cancellation, which is then asked for again. ``closing`` ends this
+    after the look that is under way.
+    """
+    told: set[str] = set()
+    for _ in range(_SECONDS_OF_ENDING):
+        try:
+            if _is_cancelled(instance, backfill_id, told):
+                return
+        except SQLAlchemyError as error:
+            LOGGER.warning("%s: runs were not ended: %s", backfill_id, " ".join(str(error).split())[:200])
+        if closing.wait(1):
+            return
+
+
+def _is_cancelled(instance: DagsterInstance, backfill_id: str, told: set[str]) -> bool:
+    """Whether Dagster says so; else end the runs that were not told to end."""
+    backfill = instance.get_backfill(backfill_id)
+    if backfill is None or backfill.status in BULK_ACTION_TERMINAL_STATUSES:
+        return True
+    if backfill.status is BulkActionStatus.REQUESTED:
+        cancel_backfill(instance, backfill_id)
+    left = RunsFilter(tags={BACKFILL_ID_TAG: backfill_id}, statuses=NOT_FINISHED_STATUSES)
+    told |= {run for run in instance.get_run_ids(left) if run not in told and stop_run(instance, run)}
+    return False
 
 
 def stop_run(instance: DagsterInstance, run_id: str) -> bool:
     """Take the run out of the queue, or end it; returns whether it was told to end.
 
-    The daemon does so too, but one run after the other, and only when it is through with launching: seconds
-    per run where the machine is busy. A run on its way into the queue or to its worker cannot be ended at
-    that moment: what is tried then leaves it cancelling for minutes.
+    A run on its way into the queue or to its worker cannot be ended at that moment: what is tried then leaves
+    it cancelling for minutes.
     """
     run = instance.get_run_by_id(run_id)
     if run is None or run.status not in (DagsterRunStatus.QUEUED, DagsterRunStatus.STARTED):

@@ -4,7 +4,7 @@ from typing import Final
 
 import dagster as dg
 
-from backfill_assets.orchestration import failures_as_dagster
+from backfill_assets.orchestration import TAG_RANGE, failures_as_dagster
 
 #: No run of a day takes longer; dagster.yaml's monitoring ends what does.
 MAX_RUNTIME_SECONDS: Final = 6 * 3600
@@ -28,12 +28,14 @@ class RangeConfig(dg.Config):
 def request_days(context: dg.OpExecutionContext, config: RangeConfig) -> str:
     """The id of the backfill, which is shown under Runs, Backfills."""
     # Loads Dagster's machinery of backfills, which a run of a day never needs.
-    from backfill_assets.automation.backfills import launch_backfill
+    from backfill_assets.automation.backfills import add_backfill, checked_days, new_backfill_id
 
     with failures_as_dagster():
-        backfill_id = launch_backfill(
-            context.instance, context.repository_def.asset_graph, config.start, config.end
-        )
+        days = checked_days(config.start, config.end)
+    backfill_id = new_backfill_id()
+    tags = {TAG_RANGE: f"{config.start}..{config.end}"}
+    title = f"{config.start} to {config.end}"
+    add_backfill(context.instance, context.repository_def.asset_graph, backfill_id, days, tags, title)
     context.log.info("backfill %s: %s to %s", backfill_id, config.start, config.end)
     context.add_output_metadata({"backfill_id": backfill_id})
     return backfill_id

@@ -43,7 +43,7 @@ _DESCRIPTION: Final = (
 
 
 def create_app(service: Backfills, *, token: str = "") -> FastAPI:
-    """API and page over a service that somebody keeps fresh; ``token`` guards every changing call."""
+    """API and page over a service; ``token`` guards every changing call."""
     metrics = Metrics(service)
     app = FastAPI(
         title="backfill-assets",
@@ -120,11 +120,11 @@ def _reading(service: Backfills) -> APIRouter:
     )
     def status(job_id: str, if_none_match: Annotated[str, Header(max_length=200)] = "") -> Response:
         """The job with each of its days; with ``If-None-Match`` only if it has changed."""
-        # Read first: an answer that is newer than its tag costs the client one more, never a change.
-        tag = f'"{job_id}.{service.revision(job_id)}"'
+        text, digest = service.status_json(job_id)
+        tag = f'"{digest}"'
         if tag in if_none_match:
             return Response(status_code=304, headers={"ETag": tag})
-        return Response(service.status_json(job_id), media_type=_JSON, headers={"ETag": tag})
+        return Response(text, media_type=_JSON, headers={"ETag": tag})
 
     @router.get("/backfill/recent", responses=problems.responses(422))
     def recent(limit: Annotated[int, Query(ge=1, le=1_000)] = 20, state: JobState | None = None) -> Jobs:
@@ -178,7 +178,7 @@ def _reading(service: Backfills) -> APIRouter:
         """The job's changes as server-sent events, until it has ended."""
         seen = seen_revision(last_event_id)
         job = await run_in_threadpool(service.job, job_id)
-        if job.state in FINAL_JOB_STATES and job.revision <= seen:
+        if job.state in FINAL_JOB_STATES and job.revision == seen:
             return Response(status_code=204)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(

@@ -1,8 +1,7 @@
 """What ``backfill-assets backfill``, ``status``, ``recent``, ``cancel``, ``retry`` do: the service, in words.
 
 They call the same service as the API, in their own process, over the instance in ``DAGSTER_HOME``; no server
-is needed, only the daemon that runs the days. Whoever waits keeps the progress fresh meanwhile, and whoever
-asks brings it up to date first.
+is needed, only the daemon that runs the days.
 """
 
 from __future__ import annotations
@@ -115,7 +114,6 @@ def _watch(
         task = bar.add_task(job_id, total=100, words="")
         show = bar.console.print if console.is_terminal else say
         while not interrupted.is_set():
-            service.refresh()
             job = service.status(job_id)
             for day in job.days:
                 is_new = day.day not in told and day.attempt == job.attempt and not day.skipped

@@ -24,7 +24,7 @@ SECONDS_BETWEEN_HEARTBEATS: Final = 15.0
 def seen_revision(last_event_id: str | None) -> int:
     """The revision of ``Last-Event-ID``; 0, which is before all, where it is none of ours."""
     text = last_event_id or ""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else 0
 
 
 async def changes(service: Backfills, job_id: str, seen: int) -> AsyncIterator[str]:
@@ -32,11 +32,13 @@ async def changes(service: Backfills, job_id: str, seen: int) -> AsyncIterator[s
     silent = 0.0
     yield "retry: 2000\n\n"
     while True:
-        if await run_in_threadpool(service.revision, job_id) > seen:
-            job = await run_in_threadpool(service.job, job_id)
+        job = await run_in_threadpool(service.job, job_id)
+        is_over = job.state in FINAL_JOB_STATES
+        # Revisions are times: of another service's clock, the end might be the earlier one.
+        if job.revision > seen or is_over:
             seen, silent = job.revision, 0.0
             yield f"id: {job.revision}\nevent: job\ndata: {job.model_dump_json()}\n\n"
-            if job.state in FINAL_JOB_STATES:
+            if is_over:
                 return
         elif silent >= SECONDS_BETWEEN_HEARTBEATS:
             silent = 0.0

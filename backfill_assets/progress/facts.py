@@ -1,18 +1,43 @@
-"""What ``reader`` finds in Dagster's records, as plain values that ``tracking`` computes with.
+"""Dagster's records of backfills and runs as plain values: ``reader`` returns them, ``tracking`` computes.
 
 Separate from both, so that the computing needs no Dagster.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from backfill_assets.progress.model import AssetStatus, FailedCheck
+from backfill_assets.progress.model import AssetState, AssetStatus, BackfillRequest, FailedCheck
 
 RunState = Literal["queued", "running", "succeeded", "failed", "canceled"]
-BackfillState = Literal["absent", "active", "canceling", "canceled", "completed", "failed"]
+BackfillState = Literal["active", "canceling", "canceled", "completed", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillFact:
+    """One of Dagster's backfills: an attempt of a job."""
+
+    backfill_id: str
+    #: The id of the first attempt's backfill.
+    job_id: str
+    attempt: int
+    state: BackfillState
+    request: BackfillRequest
+    requester: str
+    #: The days that it runs, in order.
+    days: tuple[str, ...]
+    #: Days of the request that it does not run.
+    skipped: tuple[str, ...]
+    assets: tuple[str, ...]
+    created: datetime
+    #: When Dagster saw its end.
+    ended: datetime | None = None
+    #: When this package asked Dagster to cancel it; None as well if Dagster's UI did.
+    canceled: datetime | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,33 +46,67 @@ class RunFact:
 
     run_id: str
     day: str
-    attempt: int
     state: RunState
-    #: Whether Dagster is about to start it again, since its worker died.
-    will_retry: bool
+    #: Whether Dagster will start the day again, since the worker died; None until Dagster has decided.
+    will_retry: bool | None
     created: datetime
     updated: datetime
     started: datetime | None
     ended: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class BackfillFact:
-    """Dagster's backfill, and why it failed if it says so."""
+@dataclass(slots=True)
+class RunLog:
+    """The events of one run so far; ``cursor`` is where to read on."""
 
-    state: BackfillState
-    error: str | None = None
+    cursor: str | None = None
+    #: Of the newest event.
+    at: datetime | None = None
+    #: Whether the run had ended before its events were read: there are no more.
+    is_whole: bool = False
+    steps: dict[str, str] = field(default_factory=dict)
+    assets: dict[str, AssetState] = field(default_factory=dict)
+    #: The failure of each check that was evaluated, None if it passed.
+    checks: dict[str, FailedCheck | None] = field(default_factory=dict)
+    #: The message of the last step that failed.
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DayEvents:
-    """What happened in the runs of a day, later ones after earlier ones."""
+    """The events of all runs of a day."""
 
     assets: tuple[AssetStatus, ...] = ()
     failed_checks: tuple[FailedCheck, ...] = ()
-    #: Of the day's tick files.
-    rows: int | None = None
-    #: Compressed bytes that were fetched.
-    raw_bytes: int | None = None
-    #: What the last failed step said.
     failure: str | None = None
+    at: datetime | None = None
+
+
+def day_events(logs: Sequence[RunLog]) -> DayEvents:
+    """Merge the logs of a day's runs, the oldest first: a later run replaces the results that it has too."""
+    assets: dict[str, AssetState] = {}
+    checks: dict[str, FailedCheck | None] = {}
+    failure = None
+    for log in logs:
+        assets |= log.assets
+        checks |= log.checks
+        failure = log.failure or failure
+    failed = tuple(check for _, check in sorted(checks.items()) if check is not None)
+    times = [log.at for log in logs if log.at is not None]
+    return DayEvents(_assets(assets, failed), failed, failure, max(times, default=None))
+
+
+def succeeded_events(assets: Sequence[str], failed: tuple[FailedCheck, ...]) -> DayEvents:
+    """The events of a run that succeeded, of which only the failed checks were read."""
+    return DayEvents(_assets(dict.fromkeys(assets, "materialized"), failed), failed)
+
+
+def _assets(states: dict[str, AssetState], failed: Sequence[FailedCheck]) -> tuple[AssetStatus, ...]:
+    return tuple(
+        AssetStatus(
+            asset=asset,
+            state=state,
+            failed_checks=tuple(c.check for c in failed if c.check.rpartition(":")[0] == asset),
+        )
+        for asset, state in sorted(states.items())
+    )

@@ -1,4 +1,4 @@
-"""What Prometheus reads at ``/metrics``: the jobs, the refreshing, the requests, the process.
+"""What Prometheus reads at ``/metrics``: the jobs, the requests, the process.
 
 A registry of its own per app, since the default one is shared by whatever else the process imports.
 """
@@ -46,19 +46,14 @@ class _Jobs(Collector):
         self._service = service
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Jobs by state, and when they were last brought up to date."""
-        jobs = GaugeMetricFamily("backfill_jobs", "Jobs by state.", labels=["state"])
+        """Jobs by state."""
+        jobs = GaugeMetricFamily(
+            "backfill_jobs", "Unfinished jobs by state, and the ended of the newest fifty.", labels=["state"]
+        )
         counts = self._service.counts()
         for state in (*UNFINISHED, *sorted(FINAL_JOB_STATES)):
             jobs.add_metric([state], counts.get(state, 0))
         yield jobs
-        refreshed = self._service.refreshed
-        if refreshed is not None:
-            yield GaugeMetricFamily(
-                "backfill_refreshed_timestamp_seconds",
-                "When unfinished jobs were last brought up to date.",
-                value=refreshed.timestamp(),
-            )
 
 
 class MeasureRequests:

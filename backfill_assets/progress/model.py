@@ -101,10 +101,17 @@ class DayProgress(_Model):
     total: int
     rows: int
     raw_bytes: int = Field(description="Compressed bytes of the feeds that are done, fetched or kept.")
+    fetched_bytes: int = Field(default=0, description="Of these bytes, those that were fetched.")
+    written: AwareDatetime | None = Field(default=None, description="When the run told this.")
     states: dict[str, int] = Field(description="Feeds by state.")
     feeds: tuple[FeedProgress, ...] = Field(
-        default=(), description="Those that failed, and the latest of the others."
+        default=(), description="Those that failed, and the latest of the others; none when all are done."
     )
+
+    @property
+    def share(self) -> float:
+        """Of the feeds, those that are done."""
+        return self.done / self.total if self.total else 0.0
 
 
 class FailedCheck(_Model):

@@ -1,22 +1,29 @@
-"""Reading Dagster's records of a job: its backfill, its runs, and what happened in them, taken together.
+"""Reading Dagster's records of backfills: the backfills, their runs, and the events of these, taken together.
 
 A backfill's own status ignores failed checks, and a check that never ran looks green, so neither is believed
-alone. Only reading; launching and cancelling are ``automation.backfills``.
+alone. Only reading; launching and cancelling are ``automation.backfills``. A run that has succeeded is read
+in bulk, one query for hundreds; the log of each other one is read by itself, since SQLite has a file per run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import dagster as dg
-from dagster._core.execution.backfill import BulkActionStatus
+import sqlalchemy as sa
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.tags import BACKFILL_ID_TAG, PARTITION_NAME_TAG, WILL_RETRY_TAG
+from dagster._serdes import deserialize_value
 from pydantic import ValidationError
 
-from backfill_assets.orchestration import TAG_ATTEMPT, TAG_JOB, live_key
-from backfill_assets.progress.facts import BackfillFact, BackfillState, DayEvents, RunFact, RunState
-from backfill_assets.progress.model import AssetState, AssetStatus, DayProgress, FailedCheck
+from backfill_assets.orchestration import STEP_RETRIES, TAG_CANCELED, TAG_USER, live_key
+from backfill_assets.progress.facts import BackfillFact, BackfillState, RunFact, RunLog, RunState
+from backfill_assets.progress.model import AssetState, DayProgress, FailedCheck
+from backfill_assets.progress.request_tags import attempt_of, request_of
 
 _RUN_STATES: Final[dict[dg.DagsterRunStatus, RunState]] = {
     dg.DagsterRunStatus.QUEUED: "queued",
@@ -29,6 +36,7 @@ _RUN_STATES: Final[dict[dg.DagsterRunStatus, RunState]] = {
     dg.DagsterRunStatus.FAILURE: "failed",
     dg.DagsterRunStatus.CANCELED: "canceled",
 }
+_NOT_SUCCEEDED: Final = [status for status in _RUN_STATES if status is not dg.DagsterRunStatus.SUCCESS]
 _BACKFILL_STATES: Final[dict[BulkActionStatus, BackfillState]] = {
     BulkActionStatus.REQUESTED: "active",
     BulkActionStatus.CANCELING: "canceling",
@@ -39,6 +47,7 @@ _BACKFILL_STATES: Final[dict[BulkActionStatus, BackfillState]] = {
     BulkActionStatus.COMPLETED_SUCCESS: "completed",
     BulkActionStatus.COMPLETED_FAILED: "completed",
 }
+_UNFINISHED: Final = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
 _EVENTS: Final = {
     dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
     dg.DagsterEventType.ASSET_MATERIALIZATION,
@@ -52,7 +61,9 @@ DAEMON_SECONDS: Final = 120
 #: Runs changed this shortly before the newest one that was seen are read again: they may have been written
 #: later than their time says.
 _OVERLAP: Final = timedelta(seconds=5)
-_ASSET_OF_BYTES: Final = "ticks"
+#: Values in one query; SQLite takes 32,766.
+_MOST_VALUES: Final = 10_000
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def storage_errors() -> tuple[type[Exception], ...]:
@@ -69,121 +80,208 @@ class Reader:
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
 
-    def backfill(self, backfill_id: str) -> BackfillFact:
-        """The backfill's state; ``absent`` if Dagster does not know it."""
-        found = self._instance.get_backfill(backfill_id)
-        if found is None:
-            return BackfillFact("absent")
-        error = " ".join(found.error.message.split())[:300] if found.error else None
-        return BackfillFact(_BACKFILL_STATES[found.status], error)
+    def backfills(self, backfill_ids: Sequence[str]) -> list[BackfillFact]:
+        """Those of the backfills that there are."""
+        return list(_facts(self._instance.get_backfills(BulkActionsFilter(backfill_ids=backfill_ids))))
 
-    def runs(self, job_id: str, since: datetime | None = None) -> list[RunFact]:
-        """The job's runs, of all attempts, oldest first; only those changed since, where given."""
-        filters = dg.RunsFilter(
-            tags={TAG_JOB: job_id}, updated_after=since - _OVERLAP if since is not None else None
-        )
-        facts = [fact for record in self._instance.get_run_records(filters) if (fact := _fact(record))]
-        return sorted(facts, key=lambda fact: fact.created)
+    def unfinished(self) -> list[BackfillFact]:
+        """Every backfill of days that Dagster still works on."""
+        return list(_facts(self._instance.get_backfills(BulkActionsFilter(statuses=_UNFINISHED))))
 
-    def events(self, run_ids: Sequence[str]) -> DayEvents:
-        """What the runs of one day, oldest first, have done."""
-        steps: dict[str, str] = {}
-        states: dict[str, AssetState] = {}
-        checks: dict[str, FailedCheck | None] = {}
-        rows = raw_bytes = failure = None
-        for run_id in run_ids:
-            for event in self._events(run_id):
-                kind, asset = event.event_type, _asset(event)
-                if kind is dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED and asset:
-                    steps[asset] = event.step_key or ""
-                    states[asset] = "waiting"
-                elif kind is dg.DagsterEventType.STEP_START:
-                    _move(states, steps, event.step_key, "running")
-                elif kind is dg.DagsterEventType.STEP_FAILURE:
-                    _move(states, steps, event.step_key, "failed")
-                    failure = _failure(event)
-                elif kind is dg.DagsterEventType.ASSET_MATERIALIZATION and asset:
-                    states[asset] = "materialized"
-                    if asset == _ASSET_OF_BYTES:
-                        metadata = event.step_materialization_data.materialization.metadata
-                        rows = _number(metadata.get("dagster/row_count"))
-                        raw_bytes = _number(metadata.get("fetched_bytes"))
-                elif kind is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-                    evaluation = event.asset_check_evaluation_data
-                    name = f"{evaluation.asset_key.to_user_string()}:{evaluation.check_name}"
-                    checks[name] = None if evaluation.passed else _failed_check(name, evaluation)
-        failed = tuple(check for _, check in sorted(checks.items()) if check is not None)
-        assets = tuple(
-            AssetStatus(
-                asset=asset,
-                state=state,
-                failed_checks=tuple(c.check for c in failed if c.check.rpartition(":")[0] == asset),
-            )
-            for asset, state in states.items()
-        )
-        return DayEvents(assets, failed, rows, raw_bytes, failure)
+    def newest(self, pages_of: int) -> Iterator[BackfillFact]:
+        """Every backfill of days, the newest first, read in pages as they are asked for."""
+        page = self._instance.get_backfills(limit=pages_of)
+        yield from _facts(page)
+        while len(page) == pages_of:
+            page = self._instance.get_backfills(cursor=page[-1].backfill_id, limit=pages_of)
+            yield from _facts(page)
+
+    def runs(self, backfill: BackfillFact, since: datetime | None = None) -> list[RunFact]:
+        """The backfill's runs of days, oldest first; only those changed since, where given."""
+        of_backfill = {BACKFILL_ID_TAG: backfill.backfill_id}
+        if since is not None:
+            changed = dg.RunsFilter(tags=of_backfill, updated_after=since - _OVERLAP)
+            return self._run_facts(changed)
+        # A record costs half a millisecond, and most runs of a long backfill have succeeded. Where the
+        # backfill was cancelled it matters when each run was made, which the short form does not tell.
+        succeeded = dg.RunsFilter(tags=of_backfill, statuses=[dg.DagsterRunStatus.SUCCESS])
+        short = [] if backfill.canceled else self._instance.run_storage.get_run_partition_data(succeeded)
+        facts = [_succeeded(data.run_id, data.partition, data.start_time, data.end_time) for data in short]
+        if not facts or None in facts:
+            return self._run_facts(dg.RunsFilter(tags=of_backfill))
+        others = self._run_facts(dg.RunsFilter(tags=of_backfill, statuses=_NOT_SUCCEEDED))
+        return sorted([*others, *(fact for fact in facts if fact)], key=lambda fact: fact.created)
+
+    def read_on(self, run: RunFact, log: RunLog) -> None:
+        """Take the run's newest events into its log."""
+        while True:
+            page = self._instance.get_records_for_run(run.run_id, log.cursor, of_type=_EVENTS, limit=1_000)
+            for record in page.records:
+                entry = record.event_log_entry
+                if entry.dagster_event is not None:
+                    _take_in(log, entry.dagster_event)
+                    log.at = _moment(entry.timestamp)
+            log.cursor = page.cursor
+            if not page.has_more:
+                log.is_whole = run.state not in ("queued", "running")
+                return
+
+    def failed_checks(
+        self, run_ids: Sequence[str], assets: Iterable[str]
+    ) -> dict[str, tuple[FailedCheck, ...]]:
+        """The failed checks of the assets in each of the runs; empty where none has failed.
+
+        Dagster's calls are for one run or one check, hence its table; the query uses its unique index.
+        """
+        table = AssetCheckExecutionsTable.c
+        found: dict[str, list[FailedCheck]] = {run_id: [] for run_id in run_ids}
+        with self._instance.event_log_storage.index_connection() as connection:  # type: ignore[attr-defined]
+            for asset in assets:
+                key = dg.AssetKey.from_user_string(asset).to_string()
+                for check in _check_names(connection, key):
+                    of_check = (table.asset_key == key, table.check_name == check)
+                    for some in _batches(run_ids):
+                        failed = (table.run_id.in_(some), table.execution_status == "FAILED")
+                        query = sa.select(table.run_id, table.evaluation_event).where(*of_check, *failed)
+                        for run_id, event in connection.execute(query):
+                            if event:
+                                entry = deserialize_value(event, dg.EventLogEntry)
+                                found[run_id].append(_failed_check(entry.get_dagster_event()))
+        return {run_id: tuple(sorted(checks, key=_name)) for run_id, checks in found.items()}
 
     def live(self, run_ids: Iterable[str]) -> dict[str, DayProgress]:
-        """The live progress of those of the runs that have written some."""
-        keys = {live_key(run_id): run_id for run_id in run_ids}
-        if not keys:
-            return {}
-        found = self._instance.daemon_cursor_storage.get_cursor_values(set(keys))
-        progress = {}
-        for key, text in found.items():
+        """The furthest progress that each of the runs has written, the totals where it has fetched all."""
+        keys = {
+            live_key(run_id, attempt): run_id for run_id in run_ids for attempt in range(STEP_RETRIES + 1)
+        }
+        found: dict[str, str] = {}
+        for some in _batches(list(keys)):
+            found |= self._instance.daemon_cursor_storage.get_cursor_values(set(some))
+        progress: dict[str, DayProgress] = {}
+        for key, text in sorted(found.items()):
             try:
-                if text:
-                    progress[keys[key]] = DayProgress.model_validate_json(text)
+                written = DayProgress.model_validate_json(text)
             except ValidationError:  # of another version of this package
                 continue
+            before = progress.get(keys[key])
+            if before is None or before.share <= written.share:
+                progress[keys[key]] = written
         return progress
-
-    def forget_live(self, run_id: str) -> None:
-        """Empty the run's live progress, which nobody needs when it has ended."""
-        if self.live([run_id]):
-            self._instance.daemon_cursor_storage.set_cursor_values({live_key(run_id): ""})
 
     def daemon_seen(self) -> datetime | None:
         """The last sign of life of the daemon that works on backfills."""
         heartbeat = self._instance.get_daemon_heartbeats().get(_DAEMON)
         return datetime.fromtimestamp(heartbeat.timestamp, UTC) if heartbeat else None
 
-    def _events(self, run_id: str) -> list[dg.DagsterEvent]:
-        connection = self._instance.get_records_for_run(run_id, of_type=_EVENTS)
-        entries = (record.event_log_entry for record in connection.records)
-        return [entry.dagster_event for entry in entries if entry.dagster_event is not None]
+    def _run_facts(self, filters: dg.RunsFilter) -> list[RunFact]:
+        facts = [fact for record in self._instance.get_run_records(filters) if (fact := _run_fact(record))]
+        return sorted(facts, key=lambda fact: fact.created)
 
 
-def _fact(record: dg.RunRecord) -> RunFact | None:
+def _facts(backfills: Iterable[PartitionBackfill]) -> Iterator[BackfillFact]:
+    for backfill in backfills:
+        fact = _backfill_fact(backfill)
+        if fact is not None:
+            yield fact
+
+
+def _backfill_fact(backfill: PartitionBackfill) -> BackfillFact | None:
+    """None for a backfill of something else than days."""
+    tags, days = backfill.tags, _days(backfill)
+    job_id, attempt = attempt_of(backfill.backfill_id, tags)
+    try:
+        request, skipped = request_of(backfill.backfill_id, tags, backfill.description, days)
+    except ValueError:
+        return None
+    error = " ".join(backfill.error.message.split())[:300] if backfill.error else None
+    canceled = tags.get(TAG_CANCELED)
+    return BackfillFact(
+        backfill_id=backfill.backfill_id,
+        job_id=job_id,
+        attempt=attempt,
+        state=_BACKFILL_STATES[backfill.status],
+        request=request,
+        requester=tags.get(TAG_USER, ""),
+        days=days,
+        skipped=skipped,
+        assets=tuple(key.to_user_string() for key in backfill.asset_selection or ()),
+        created=datetime.fromtimestamp(backfill.backfill_timestamp, UTC),
+        ended=_moment(backfill.backfill_end_timestamp),
+        canceled=datetime.fromisoformat(canceled) if canceled else None,
+        error=error,
+    )
+
+
+def _days(backfill: PartitionBackfill) -> tuple[str, ...]:
+    """The days of any of its assets; a retry in Dagster's UI has other days for each of them."""
+    data = backfill.asset_backfill_data
+    if data is None:
+        names = set(backfill.partition_names or ())
+    else:
+        subsets = []
+        for subset in data.target_subset.partitions_subsets_by_asset_key.values():
+            if subset not in subsets:
+                subsets.append(subset)
+        names = {key for subset in subsets for key in subset.get_partition_keys()}
+    return tuple(sorted(name for name in names if _DAY.fullmatch(name)))
+
+
+def _run_fact(record: dg.RunRecord) -> RunFact | None:
     run = record.dagster_run
-    day = run.tags.get("dagster/partition")
+    day = run.tags.get(PARTITION_NAME_TAG)
     if day is None:
         return None
+    will_retry = run.tags.get(WILL_RETRY_TAG)
     return RunFact(
         run_id=run.run_id,
         day=day,
-        attempt=int(run.tags.get(TAG_ATTEMPT, "1")),
         state=_RUN_STATES[run.status],
-        will_retry=run.tags.get("dagster/will_retry") == "true",
+        will_retry=None if will_retry is None else will_retry == "true",
         created=_utc(record.create_timestamp),
         updated=_utc(record.update_timestamp),
-        started=datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None,
-        ended=datetime.fromtimestamp(record.end_time, UTC) if record.end_time else None,
+        started=_moment(record.start_time),
+        ended=_moment(record.end_time),
     )
+
+
+def _succeeded(run_id: str, day: str, start: float | None, end: float | None) -> RunFact | None:
+    """None without times: an instance in memory does not tell them in short."""
+    started, ended = _moment(start), _moment(end)
+    if started is None or ended is None:
+        return None
+    return RunFact(run_id, day, "succeeded", False, started, ended, started, ended)
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
 def _utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _asset(event: dg.DagsterEvent) -> str | None:
-    return event.asset_key.to_user_string() if event.asset_key is not None else None
+def _take_in(log: RunLog, event: dg.DagsterEvent) -> None:
+    kind = event.event_type
+    asset = event.asset_key.to_user_string() if event.asset_key is not None else None
+    if kind is dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED and asset:
+        log.steps[asset] = event.step_key or ""
+        log.assets[asset] = "waiting"
+    elif kind is dg.DagsterEventType.STEP_START:
+        _move(log, event.step_key, "running")
+    elif kind is dg.DagsterEventType.STEP_FAILURE:
+        _move(log, event.step_key, "failed")
+        log.failure = _failure(event)
+    elif kind is dg.DagsterEventType.ASSET_MATERIALIZATION and asset:
+        log.assets[asset] = "materialized"
+    elif kind is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        check = _failed_check(event)
+        log.checks[check.check] = None if event.asset_check_evaluation_data.passed else check
 
 
-def _move(states: dict[str, AssetState], steps: dict[str, str], step: str | None, state: AssetState) -> None:
-    for asset, its_step in steps.items():
-        if its_step == step and states[asset] != "materialized":
-            states[asset] = state
+def _move(log: RunLog, step: str | None, state: AssetState) -> None:
+    for asset, its_step in log.steps.items():
+        if its_step == step and log.assets[asset] != "materialized":
+            log.assets[asset] = state
 
 
 def _failure(event: dg.DagsterEvent) -> str:
@@ -195,18 +293,31 @@ def _failure(event: dg.DagsterEvent) -> str:
     return " ".join((text or "").split())[:500]
 
 
-def _number(value: object) -> int | None:
-    number = getattr(value, "value", value)
-    return number if isinstance(number, int) else None
-
-
-def _failed_check(name: str, evaluation: dg.AssetCheckEvaluation) -> FailedCheck:
+def _failed_check(event: dg.DagsterEvent) -> FailedCheck:
+    evaluation = event.asset_check_evaluation_data
     severity: Literal["WARN", "ERROR"] = (
         "ERROR" if evaluation.severity is dg.AssetCheckSeverity.ERROR else "WARN"
     )
     return FailedCheck(
-        check=name,
+        check=f"{evaluation.asset_key.to_user_string()}:{evaluation.check_name}",
         severity=severity,
         blocking=bool(evaluation.blocking),
         description=" ".join((evaluation.description or "").split())[:300],
     )
+
+
+def _batches(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(values), _MOST_VALUES):
+        yield values[start : start + _MOST_VALUES]
+
+
+def _name(check: FailedCheck) -> str:
+    return check.check
+
+
+def _check_names(connection: Any, asset: str) -> Iterator[str]:
+    """The names of the asset's checks, one step in the index for each."""
+    table, name = AssetCheckExecutionsTable.c, ""
+    query = sa.select(sa.func.min(table.check_name)).where(table.asset_key == asset)
+    while name := connection.execute(query.where(table.check_name > name)).scalar():
+        yield name

@@ -1,4 +1,4 @@
-"""``backfill-assets serve``: API and page, the thread that keeps it fresh, and on request the Dagster UI.
+"""``backfill-assets serve``: API and page, and on request the Dagster UI.
 
 One process. Without a token it binds to loopback only, and says so; the Dagster UI knows no token, so beside
 a server that others reach it is read-only.
@@ -19,9 +19,8 @@ from backfill_assets.automation.dagster_ui import dagster_ui
 from backfill_assets.failures import SettingsError
 from backfill_assets.orchestration import open_instance
 from backfill_assets.progress.api import create_app
-from backfill_assets.progress.database import database_url, open_jobs
 from backfill_assets.progress.guard import is_loopback
-from backfill_assets.progress.service import Backfills
+from backfill_assets.progress.service import Backfills, need_home
 from backfill_assets.settings import current_settings, resolve
 
 UI_PREFIX: Final = "/dagster"
@@ -66,7 +65,7 @@ def serve(
     SettingsError
         No token, and an address that others reach.
     PermanentFailure
-        Dagster's instance or the jobs' database cannot be opened, or the address is taken.
+        Dagster's instance cannot be opened, or the address is taken.
     """
     settings = current_settings().serve
     host, port = host or settings.host, settings.port if port is None else port
@@ -79,18 +78,16 @@ def serve(
         raise SettingsError(msg)
     with ExitStack() as stack:
         listener = stack.enter_context(_listen(host, port))
-        database = database_url()
+        need_home()
         instance = stack.enter_context(open_instance())
         ui_url = UI_PREFIX if with_ui else ""
         loaded = graph()
-        service = Backfills(open_jobs(database), instance, lambda: loaded, dagster_url=ui_url)
+        service = Backfills(instance, lambda: loaded, dagster_url=ui_url)
         stack.callback(service.close)
         app: ASGIApp = create_app(service, token=token)
         if with_ui:
-            # Before the thread starts, for the UI's context changes how the instance pools connections.
             ui = stack.enter_context(dagster_ui(instance, UI_PREFIX, read_only=not is_loopback(host)))
             app = _WithUi(app, ui)
-        service.start()
         address = _address(listener)
         say(f"Page: {address}/")
         say(f"API: {address}/docs")

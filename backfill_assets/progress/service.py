@@ -1,52 +1,46 @@
 """What may be done with backfills: create, look, cancel, retry; for the API, the page and the command line.
 
-``api`` maps each method to a route, the command line calls the same methods in its own process; whoever
-waits calls ``start`` for a thread that keeps the progress fresh, or ``refresh`` now and then. Of several
-services over one database each does the whole work; the store's revisions keep them from undoing each other.
+``api`` maps each method to a route, the command line calls the same methods in its own process. A backfill is
+one of Dagster's, whoever started it; nothing else is kept of it, so any number of services may work side by
+side, and one that is killed leaves nothing to repair.
 
 The graph of assets comes from whoever makes the service, since only the code location knows all of them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
-from typing import TYPE_CHECKING, Final, Self
+from datetime import date
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 from backfill_assets.automation.backfills import (
+    add_backfill,
     cancel_backfill,
     checked_days,
-    ensure_backfill,
+    end_runs,
     new_backfill_id,
-    stop_run,
+    repeat_backfill,
 )
 from backfill_assets.automation.history import measured_runs, runs_at_once
-from backfill_assets.days import utc_now
-from backfill_assets.failures import BackfillError, PermanentFailure
-from backfill_assets.feeds import FeedChoice
+from backfill_assets.failures import BackfillError, PermanentFailure, SettingsError, TransientFailure
 from backfill_assets.lake import paths
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store, open_store
-from backfill_assets.orchestration import (
-    TAG_ATTEMPT,
-    TAG_JOB,
-    TAG_RANGE,
-    TAG_REQUEST,
-    open_instance,
-    refresh_tags,
-)
+from backfill_assets.orchestration import TAG_ATTEMPT, TAG_JOB, open_instance
 from backfill_assets.progress import tracking
-from backfill_assets.progress.database import open_jobs
-from backfill_assets.progress.keeper import Keeper
+from backfill_assets.progress.day_cache import DayCache
 from backfill_assets.progress.model import (
     FINAL_JOB_STATES,
-    RETRIED_DAY_STATES,
     UNFINISHED_DAY_STATES,
     BackfillRequest,
     CalendarDay,
-    DayStatus,
+    DayState,
     DayTruth,
     InvalidField,
     Job,
@@ -54,23 +48,29 @@ from backfill_assets.progress.model import (
     JobStatus,
 )
 from backfill_assets.progress.plan import Plan, make_plan, plan_days
-from backfill_assets.progress.reader import DAEMON_SECONDS, Reader, storage_errors
-from backfill_assets.progress.refresh import MOST_JOBS, Refresher, day_row, job_row
+from backfill_assets.progress.reader import Reader
+from backfill_assets.progress.records import JobRecords
+from backfill_assets.progress.request_tags import as_kept, attempt_id, choice_of, request_tags
 from backfill_assets.progress.selection import checked_choice, unknown_names
-from backfill_assets.progress.store import DayRow, JobRow, JobStore, RequestIdTaken
+from backfill_assets.progress.statuses import Statuses, UnknownJob
 from backfill_assets.progress.truth import calendar, day_truth, known_truth
-from backfill_assets.settings import Settings, current_settings
+from backfill_assets.settings import ProcessEnvironment, Settings, current_settings
 
 if TYPE_CHECKING:
     from backfill_assets.automation.backfills import AssetGraph, DagsterInstance
 
+__all__ = ["Backfills", "Conflict", "InvalidRequest", "UnknownJob", "open_backfills"]
+
 UNFINISHED: Final[tuple[JobState, ...]] = ("queued", "running", "canceling")
-#: Times that a change is tried again on what another process has just stored.
-_ATTEMPTS: Final = 20
-#: Statuses kept as they were told; one of 800 days is a megabyte.
-_TOLD: Final = 20
+#: Unfinished jobs that are told; each costs some reads.
+MOST_JOBS: Final = 200
+#: Jobs that are looked through for those in one state, and those that are counted.
+_LOOKED_THROUGH: Final = 1_000
+_COUNTED: Final = 50
 #: What may be an id at all; anything else need not be looked for, nor may it reach the database's driver.
 _JOB_ID: Final = re.compile(r"[a-z0-9-]{1,32}")
+#: Seconds that a process which is about to end waits for the runs that it is ending.
+_SECONDS_TO_CLOSE: Final = 10
 
 
 class InvalidRequest(PermanentFailure):
@@ -79,10 +79,6 @@ class InvalidRequest(PermanentFailure):
     def __init__(self, errors: list[InvalidField]) -> None:
         super().__init__("; ".join(error.detail for error in errors))
         self.errors = tuple(errors)
-
-
-class UnknownJob(PermanentFailure):
-    """There is no such job."""
 
 
 class Conflict(PermanentFailure):
@@ -104,33 +100,28 @@ class Backfills:
 
     def __init__(
         self,
-        jobs: JobStore,
         instance: DagsterInstance,
         graph: Callable[[], AssetGraph],
         settings: Callable[[], Settings] = current_settings,
         *,
         dagster_url: str = "",
+        truth: Callable[[Store, str], DayTruth] = day_truth,
     ) -> None:
-        self._jobs = jobs
         self._instance = instance
         self._graph = graph
         self._settings = settings
         self._dagster_url = dagster_url
-        self._reader = Reader(instance)
-        self._storage_errors = storage_errors()
-        refresher = Refresher(
-            jobs,
-            self._reader,
-            truth=lambda day: day_truth(self._store(), day),
-            launch=self._launch,
-            cancel=self._cancel_in_dagster,
-            stop_run=lambda run_id: stop_run(instance, run_id),
+        reader = Reader(instance)
+        run_days = DayCache(lambda days: self._read_days(truth, days))
+        skipped_days = DayCache(lambda days: self._read_days(known_truth, days))
+        self._statuses = Statuses(
+            reader,
+            lambda: JobRecords(reader, run_days, skipped_days),
+            lambda: settings().serve.refresh_seconds,
+            self._dagster,
         )
-        passing: tuple[type[Exception], ...] = (BackfillError, OSError, *self._storage_errors)
-        self._keeper = Keeper(refresher, lambda: settings().serve.refresh_seconds, passing)
-        #: Of the jobs that were told last: what their status rests on, and the status.
-        self._told: dict[str, tuple[tuple[int, str], str]] = {}
-        self._telling = threading.Lock()
+        self._closing = threading.Event()
+        self._ending: list[threading.Thread] = []
         self._opened: tuple[Settings, Store] | None = None
 
     # What people ask for
@@ -139,7 +130,7 @@ class Backfills:
         """Start a backfill of the days that are not good yet; returns the job and whether it is new.
 
         The same ``request_id`` with the same request gives the same job, however often and from wherever it
-        is asked for.
+        is asked for: it is where the job's id comes from.
 
         Raises
         ------
@@ -148,22 +139,23 @@ class Backfills:
         Conflict
             The ``request_id`` was used for another request.
         """
-        if request.request_id is not None and (known := self._jobs.by_request_id(request.request_id)):
-            return self._same(known, request), False
+        job_id = new_backfill_id(request.request_id)
+        if request.request_id is not None and (known := self._same(job_id, request)):
+            return known, False
         days = self.check(request)
         good = self._good_days(request, days)
-        job, statuses = tracking.new_job(new_backfill_id(), request, requester, days, utc_now(), good)
-        try:
-            self._jobs.insert(job_row(job), [day_row(day) for day in statuses])
-        except RequestIdTaken:
-            known = self._jobs.by_request_id(request.request_id or "")
-            if known is None:
-                raise
-            return self._same(known, request), False
-        # A process that dies here leaves a job without backfill: whoever refreshes it launches it.
-        if len(good) < len(days):
-            self._launch(job, [day for day in days if day not in good])
-        return self._with_links(job), True
+        is_new = add_backfill(
+            self._instance,
+            self._graph(),
+            job_id,
+            [day for day in days if day not in good],
+            request_tags(request, requester, job_id),
+            f"{request.start} to {request.end}",
+            description=request.reason,
+        )
+        if not is_new and (known := self._same(job_id, request)):
+            return known, False
+        return self._statuses.job(job_id, at_once=True), is_new
 
     def check(self, request: BackfillRequest) -> list[str]:
         """The days of the request.
@@ -201,7 +193,7 @@ class Backfills:
             self._settings(),
             request.start.isoformat(),
             request.end.isoformat(),
-            choice=_choice(request),
+            choice=choice_of(request),
             refresh=request.refresh,
             all_days=request.all_days,
             runs=measured_runs(self._instance),
@@ -209,41 +201,25 @@ class Backfills:
         )
 
     def status(self, job_id: str) -> JobStatus:
-        """The job with each of its days, as last refreshed."""
-        return JobStatus.model_validate_json(self.status_json(job_id))
+        """The job with each of its days."""
+        job, days = self._statuses.with_days(_checked(job_id))
+        return JobStatus.model_construct(**dict(job), days=days.days)
 
-    def status_json(self, job_id: str) -> str:
-        """``status`` as JSON, put together from what is stored: 800 days need no parsing."""
-        # Whoever polls is one of many: the next asks for the same before anything has changed.
-        known = self._told.get(job_id)
-        if known is not None and known[0] == (self.revision(job_id), self._dagster()):
-            return known[1]
-        row, days = self._stored(job_id)
-        job = self._job(row).model_dump_json()
-        text = f'{job[:-1]},"days":[{",".join(day.snapshot for day in days)}]}}'
-        with self._telling:
-            self._told[job_id] = (row.revision, self._dagster()), text
-            for oldest in list(self._told)[:-_TOLD]:
-                del self._told[oldest]
-        return text
+    def status_json(self, job_id: str) -> tuple[str, str]:
+        """``status`` as JSON, put together from the days' JSON; and a tag that changes with it."""
+        job, days = self._statuses.with_days(_checked(job_id))
+        text = job.model_dump_json()
+        tag = hashlib.blake2b(text.encode() + days.digest, digest_size=12).hexdigest()
+        return f'{text[:-1]},"days":{days.json}}}', tag
 
     def job(self, job_id: str) -> Job:
         """The job without its days."""
-        row = self._jobs.job(job_id) if _JOB_ID.fullmatch(job_id) else None
-        if row is None:
-            raise _unknown(job_id)
-        return self._job(row)
-
-    def revision(self, job_id: str) -> int:
-        """The job's revision; cheap enough to be asked often."""
-        found = self._jobs.revision(job_id) if _JOB_ID.fullmatch(job_id) else None
-        if found is None:
-            raise _unknown(job_id)
-        return found
+        return self._statuses.job(_checked(job_id))
 
     def recent(self, limit: int = 20, state: JobState | None = None) -> list[Job]:
-        """Jobs, the newest first; all, or those in one state."""
-        return [self._job(row) for row in self._jobs.recent(limit, None if state is None else (state,))]
+        """Jobs, the newest first; all, or those in one state of the newest thousand."""
+        jobs = self._statuses.newest(limit if state is None else _LOOKED_THROUGH)
+        return list(islice((job for job in jobs if state in (None, job.state)), limit))
 
     def cancel(self, job_id: str) -> Job:
         """Stop the job: no further day starts, running ones are ended; cancelling twice is the same.
@@ -254,19 +230,20 @@ class Backfills:
         Conflict
             It has ended already.
         """
-
-        def canceling(job: Job, _: list[DayStatus]) -> tuple[Job, list[DayStatus]] | None:
-            if job.state in ("canceling", "canceled"):
-                return None
-            if job.state in FINAL_JOB_STATES:
-                msg = f"{job.job_id} has {job.state}: there is nothing to cancel"
-                raise Conflict(msg)
-            return job.model_copy(update={"state": "canceling", "updated": utc_now()}), []
-
-        job = self._change(job_id, canceling)
-        if job.state == "canceling":
-            self._cancel_in_dagster(job)
-        return job
+        job = self._statuses.job(_checked(job_id), at_once=True)
+        if job.state in ("canceling", "canceled"):
+            return job
+        if job.state in FINAL_JOB_STATES:
+            msg = f"{job.job_id} has {job.state}: there is nothing to cancel"
+            raise Conflict(msg)
+        backfill_id = attempt_id(job_id, job.attempt)
+        cancel_backfill(self._instance, backfill_id)
+        ending = threading.Thread(
+            target=end_runs, args=(self._instance, backfill_id, self._closing), name="cancel", daemon=True
+        )
+        ending.start()
+        self._ending = [*(thread for thread in self._ending if thread.is_alive()), ending]
+        return self._statuses.job(job_id, at_once=True)
 
     def retry(self, job_id: str) -> Job:
         """Run the failed, held, missing and cancelled days again, as the job's next attempt.
@@ -277,22 +254,19 @@ class Backfills:
         Conflict
             It is still at work, or all its days are good.
         """
-        again: list[str] = []
-
-        def retried(job: Job, days: list[DayStatus]) -> tuple[Job, list[DayStatus]]:
-            if job.state not in FINAL_JOB_STATES:
-                msg = f"{job.job_id} is {job.state}: cancel it, or wait for its end"
-                raise Conflict(msg)
-            again[:] = [day.day for day in days if day.state in RETRIED_DAY_STATES]
-            if not again:
-                msg = f"{job.job_id}: no day is failed, held or missing: there is nothing to retry"
-                raise Conflict(msg)
-            changed, statuses = tracking.retried(job, days, utc_now())
-            return changed, [day for day in statuses if day.state in UNFINISHED_DAY_STATES]
-
-        job = self._change(job_id, retried)
-        self._launch(job, again)
-        return job
+        job = self._statuses.job(_checked(job_id), at_once=True)
+        if job.state not in FINAL_JOB_STATES:
+            msg = f"{job.job_id} is {job.state}: cancel it, or wait for its end"
+            raise Conflict(msg)
+        _, days = self._statuses.with_days(job_id, in_full=False)
+        again = [day.day for day in tracking.bad_days(days.days)]
+        if not again:
+            msg = f"{job.job_id}: no day is failed, held or missing: there is nothing to retry"
+            raise Conflict(msg)
+        attempt = job.attempt + 1
+        tags = {TAG_JOB: job_id, TAG_ATTEMPT: str(attempt)}
+        repeat_backfill(self._instance, self._graph(), job_id, attempt_id(job_id, attempt), again, tags)
+        return self._statuses.job(job_id, at_once=True)
 
     def days(self, first: date, last: date) -> list[CalendarDay]:
         """The calendar: what is published, degraded, held or missing, and which job is at it.
@@ -307,7 +281,12 @@ class Backfills:
         if not 0 < count <= most:
             detail = f"{start} to {end} are {max(0, count)} days: ask for 1 to {most}"
             raise InvalidRequest([InvalidField(pointer="to", detail=detail)])
-        at_work = self._jobs.unfinished_days(start, end, UNFINISHED)
+        at_work: dict[str, tuple[str, DayState]] = {}
+        for job in reversed(self.unfinished()):
+            if job.request.start <= last and job.request.end >= first:
+                _, found = self._statuses.with_days(job.job_id, in_full=False)
+                left = (day for day in found.days if day.state in UNFINISHED_DAY_STATES)
+                at_work |= {day.day: (job.job_id, day.state) for day in left}
         return [
             day.model_copy(update={"job_id": at_work[day.day][0], "job_state": at_work[day.day][1]})
             if day.day in at_work
@@ -324,7 +303,7 @@ class Backfills:
 
     def unfinished(self) -> list[Job]:
         """Every job that is queued, running or being cancelled, the newest first."""
-        return [self._job(row) for row in self._jobs.recent(MOST_JOBS, UNFINISHED)]
+        return self._statuses.unfinished(MOST_JOBS)
 
     def report(self, name: str) -> bytes | None:
         """The page of a day (``YYYY-MM-DD``) or a month (``YYYY-MM``) in the lake, or None."""
@@ -344,60 +323,38 @@ class Backfills:
         }
         return sorted(run | at_work)
 
-    # Keeping it fresh
-
-    def refresh(self) -> int:
-        """Bring the unfinished jobs up to date now; returns how many there are."""
-        return self._keeper.refresh()
-
-    def start(self) -> Self:
-        """Refresh in a thread of its own, every ``serve.refresh_seconds``, until ``close``."""
-        self._keeper.start()
-        return self
-
     def close(self) -> None:
-        """End the thread and give the connections back."""
-        self._keeper.close()
-        self._jobs.close()
+        """Wait a little for the runs that are being ended; Dagster's daemon ends those that are left."""
+        self._closing.set()
+        for thread in self._ending:
+            thread.join(timeout=_SECONDS_TO_CLOSE)
 
     # For readiness and metrics
 
     def troubles(self) -> list[str]:
-        """Why the service is not ready; empty if it is. The jobs' database and the daemon are asked."""
-        troubles = []
+        """Why the service is not ready; empty if it is. Dagster's database and its daemon are asked."""
         try:
-            self._jobs.ping()
-            seen = self._reader.daemon_seen()
-        except self._storage_errors as error:
-            return [f"the database does not answer: {' '.join(str(error).split())[:200]}"]
-        if seen is None or (utc_now() - seen).total_seconds() > DAEMON_SECONDS:
-            when = "never" if seen is None else f"not since {seen.isoformat(timespec='seconds')}"
-            troubles.append(f"the Dagster daemon was seen {when}")
-        if self._keeper.has_died:
-            troubles.append("progress is not refreshed any more: see the log, and restart the service")
-        return troubles
+            trouble = self._statuses.daemon_trouble()
+        except TransientFailure as failure:
+            return [str(failure)]
+        return [trouble] if trouble else []
 
     def counts(self) -> dict[str, int]:
-        """Jobs by state."""
-        return self._jobs.counts()
-
-    @property
-    def refreshed(self) -> datetime | None:
-        """When the unfinished jobs were last brought up to date."""
-        return self._keeper.refreshed
+        """By state the unfinished jobs, and those that have ended of the newest fifty."""
+        jobs = {job.job_id: job.state for job in (*self.recent(_COUNTED), *self.unfinished())}
+        return dict(Counter(jobs.values()))
 
     # Inside
 
-    def _good_days(self, request: BackfillRequest, days: list[str]) -> dict[str, DayTruth]:
-        """Days that the request does not run, and what is known of them."""
+    def _good_days(self, request: BackfillRequest, days: list[str]) -> set[str]:
+        """Days that the request does not run."""
         if request.all_days:
-            return {}
-        store = self._store()
-        plans = plan_days(store, self._settings(), days, _choice(request), refresh=request.refresh)
-        return {plan.day: known_truth(store, plan.day) for plan in plans if plan.good}
+            return set()
+        plans = plan_days(self._store(), self._settings(), days, choice_of(request), refresh=request.refresh)
+        return {plan.day for plan in plans if plan.good}
 
     def _unknown_names(self, request: BackfillRequest) -> list[InvalidField]:
-        universe, choice = self._settings().universe, _choice(request)
+        universe, choice = self._settings().universe, choice_of(request)
         errors = [
             InvalidField(pointer=f"/{found.part}/{found.index}", detail=found.detail)
             for found in unknown_names(universe, choice)
@@ -410,60 +367,29 @@ class Backfills:
             return [InvalidField(pointer="", detail=str(failure))]
         return []
 
-    def _same(self, row: JobRow, request: BackfillRequest) -> Job:
-        job = self._job(row)
-        if job.request != request:
+    def _same(self, job_id: str, request: BackfillRequest) -> Job | None:
+        """The job that the same request has made before, if one has."""
+        try:
+            job = self._statuses.job(job_id)
+        except UnknownJob:
+            return None
+        if job.request != as_kept(request):
             msg = f"request_id {request.request_id!r} was used for another request: job {job.job_id}"
             raise Conflict(msg)
         return job
 
-    def _launch(self, job: Job, days: list[str]) -> None:
-        request = job.request
-        tags = {
-            TAG_JOB: job.job_id,
-            TAG_ATTEMPT: str(job.attempt),
-            TAG_RANGE: f"{request.start}..{request.end}",
-            **({TAG_REQUEST: request.request_id} if request.request_id else {}),
-        }
-        if request.refresh or request.is_subset:
-            tags |= refresh_tags(_choice(request))
-        title = f"{request.start} to {request.end}"
-        backfill_id = tracking.backfill_id(job.job_id, job.attempt)
-        ensure_backfill(self._instance, self._graph(), backfill_id, days, tags, title)
+    def _read_days(
+        self, read: Callable[[Store, str], DayTruth], days: Sequence[str]
+    ) -> list[DayTruth | BackfillError]:
+        store = self._store()
 
-    def _cancel_in_dagster(self, job: Job) -> None:
-        cancel_backfill(self._instance, tracking.backfill_id(job.job_id, job.attempt))
+        def one(day: str) -> DayTruth | BackfillError:
+            try:
+                return read(store, day)
+            except BackfillError as failure:
+                return failure
 
-    def _change(
-        self,
-        job_id: str,
-        change: Callable[[Job, list[DayStatus]], tuple[Job, list[DayStatus]] | None],
-    ) -> Job:
-        """Store what ``change`` makes of the job and its days; it gives None to leave both as they are."""
-        for _ in range(_ATTEMPTS):
-            row, rows = self._stored(job_id)
-            job = self._job(row)
-            days = [DayStatus.model_validate_json(r.snapshot) for r in rows]
-            changed = change(job, days)
-            if changed is None:
-                return job
-            stored = self._jobs.change(job_row(changed[0], row), [day_row(day) for day in changed[1]])
-            if stored is not None:
-                return self._job(stored)
-        msg = f"{job_id}: other processes changed it {_ATTEMPTS} times meanwhile: ask again"
-        raise Conflict(msg)
-
-    def _stored(self, job_id: str) -> tuple[JobRow, list[DayRow]]:
-        found = self._jobs.with_days(job_id) if _JOB_ID.fullmatch(job_id) else None
-        if found is None:
-            raise _unknown(job_id)
-        return found
-
-    def _job(self, row: JobRow) -> Job:
-        return self._with_links(Job.model_validate_json(row.snapshot))
-
-    def _with_links(self, job: Job) -> Job:
-        return job.model_copy(update={"links": tracking.links(job.job_id, self._dagster(), job.attempt)})
+        return parallel_map(one, days, store.parallel_reads)
 
     def _dagster(self) -> str:
         return self._dagster_url or self._settings().serve.dagster_url
@@ -477,25 +403,32 @@ class Backfills:
 
 @contextmanager
 def open_backfills(graph: Callable[[], AssetGraph], *, dagster_url: str = "") -> Iterator[Backfills]:
-    """The service over Dagster's instance in ``DAGSTER_HOME`` and the jobs beside it, for a ``with`` block.
+    """The service over Dagster's instance in ``DAGSTER_HOME``, for a ``with`` block.
 
     Raises
     ------
+    SettingsError
+        ``DAGSTER_HOME`` is not set.
     PermanentFailure
-        The instance or the jobs' database cannot be opened; one line with the remedy.
+        The instance cannot be opened; one line with the remedy.
     """
-    jobs = open_jobs()
+    need_home()
     with open_instance() as instance:
-        service = Backfills(jobs, instance, graph, dagster_url=dagster_url)
+        service = Backfills(instance, graph, dagster_url=dagster_url)
         try:
             yield service
         finally:
             service.close()
 
 
-def _choice(request: BackfillRequest) -> FeedChoice:
-    return FeedChoice(request.exchanges, request.symbols, request.data_types)
+def need_home() -> None:
+    """Refuse to work without ``DAGSTER_HOME``: Dagster's records would be forgotten with the process."""
+    if not ProcessEnvironment().dagster_home:
+        msg = "DAGSTER_HOME is not set: set it to the folder that the Dagster daemon runs with"
+        raise SettingsError(msg)
 
 
-def _unknown(job_id: str) -> UnknownJob:
-    return UnknownJob(f"there is no job {job_id[:50]!r}: /api/v1/backfill/recent lists them")
+def _checked(job_id: str) -> str:
+    if not _JOB_ID.fullmatch(job_id):
+        raise UnknownJob(job_id)
+    return job_id

@@ -1,17 +1,18 @@
-"""A job's progress as a pure function of what was stored and what was read, without clock or Dagster.
+"""A job as a pure function of Dagster's records, of the stored days and of the clock.
 
-What has ended within an attempt stays ended, and the percentage never goes back; only a retry starts days
-again, under the next attempt's number. A day ends when its run has ended *and* lake and warehouse were asked
-what came of it; failed blocking checks outweigh a run that Dagster calls a success.
+Within an attempt nothing goes back: the first run of a day that ends for good ends the day, whoever runs it
+again later; the furthest progress that any of its runs has written counts; and a backfill that was cancelled
+takes no run that was made some seconds later. A day ends when its run has ended *and* the stored day was
+read; failed blocking checks outweigh a run that Dagster calls a success. Only a retry starts days again, as
+the next attempt.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from backfill_assets.progress.facts import BackfillFact, DayEvents, RunFact
@@ -19,7 +20,6 @@ from backfill_assets.progress.model import (
     FINAL_JOB_STATES,
     RETRIED_DAY_STATES,
     UNFINISHED_DAY_STATES,
-    BackfillRequest,
     DayProgress,
     DayState,
     DayStatus,
@@ -30,6 +30,7 @@ from backfill_assets.progress.model import (
     Links,
     Throughput,
 )
+from backfill_assets.progress.request_tags import attempt_id
 
 #: Days that have ended before a time of arrival is named: one day has no spread.
 DAYS_FOR_ETA: Final = 2
@@ -38,58 +39,178 @@ DAYS_FOR_QUARTILES: Final = 8
 #: The part of a day's percentage that its feeds make up while they are fetched; candles, checks and
 #: publishing are the rest.
 _SHARE_OF_FEEDS: Final = 0.7
-#: Seconds; the shortest time of arrival that is named.
+#: Seconds; the shortest time of arrival that is named, and how often one that is overdue is made anew.
 _SOON: Final = 30
+#: Seconds that Dagster may take to say whether a run that failed is started again.
+_SECONDS_TO_DECIDE: Final = 10
+#: Seconds that Dagster's daemon may go on to add runs to a backfill that was just cancelled; runs that come
+#: later are not counted: the daemon ends them.
+_SECONDS_OF_LATE_RUNS: Final = 5
 #: Until the job has ended, however near the end it is.
 _ALMOST: Final = 99.9
 _BAD_DAYS_NAMED: Final = 3
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class DayFacts:
-    """What was read of one day since it was last stored; ``truth`` is None until its run has ended."""
-
-    run: RunFact | None = None
-    events: DayEvents | None = None
-    truth: DayTruth | None = None
-    live: DayProgress | None = None
+# Days
 
 
-def new_job(
-    job_id: str,
-    request: BackfillRequest,
-    requester: str,
-    days: Sequence[str],
-    now: datetime,
-    good: Mapping[str, DayTruth] | None = None,
-) -> tuple[Job, list[DayStatus]]:
-    """A job that was just asked for; the days in ``good`` are not run, and without others it has ended."""
-    known = good or {}
-    statuses = [
-        DayStatus(day=day, state=known[day].outcome, skipped=True, truth=known[day])
-        if day in known
-        else DayStatus(day=day, state="waiting")
-        for day in days
-    ]
-    over = len(known) == len(days)
-    job = Job(
-        job_id=job_id,
-        request=request,
-        requester=requester,
-        state="succeeded" if over else "queued",
-        revision=1,
-        percent=100 if over else 0,
-        created=now,
-        updated=now,
-        finished=now if over else None,
-        total_days=len(days),
-        finished_days=len(known),
-        skipped_days=len(known),
-        days_by_state=_by_state(statuses),
-        throughput=Throughput(days=0),
-        links=links(job_id, ""),
+def counted_runs(runs: Sequence[RunFact], backfill: BackfillFact) -> list[RunFact]:
+    """Those runs of a day that count."""
+    if backfill.canceled is None:
+        return list(runs)
+    last = backfill.canceled + timedelta(seconds=_SECONDS_OF_LATE_RUNS)
+    return [run for run in runs if run.created <= last]
+
+
+def deciding_run(
+    runs: Sequence[RunFact], backfill: BackfillFact, now: datetime
+) -> tuple[RunFact | None, bool]:
+    """The run that tells of a day, of those that count, oldest first; and whether it has ended the day."""
+    for number, run in enumerate(runs, 1):
+        if _is_over(run, backfill, now, is_last=number == len(runs)):
+            return run, True
+    return (runs[-1] if runs else None), False
+
+
+def _is_over(run: RunFact, backfill: BackfillFact, now: datetime, *, is_last: bool) -> bool:
+    """Whether the run has ended and Dagster has not started the day again, nor will."""
+    if run.state != "failed":
+        return run.state in ("succeeded", "canceled")
+    if run.will_retry:
+        return is_last and backfill.state != "active"
+    if run.will_retry is not None or run.ended is None or backfill.state != "active":
+        return True
+    return now - run.ended > timedelta(seconds=_SECONDS_TO_DECIDE)
+
+
+def day_status(
+    day: str,
+    backfill: BackfillFact,
+    run: RunFact,
+    *,
+    over: bool = False,
+    truth: DayTruth | None = None,
+    events: DayEvents | None = None,
+    progress: DayProgress | None = None,
+) -> DayStatus:
+    """A day of the backfill that has a run.
+
+    Parameters
+    ----------
+    run, over
+        As ``deciding_run`` gives them.
+    truth
+        None where it is not known.
+    progress
+        The furthest that the day's runs have written.
+    """
+    found = events or DayEvents()
+    all_fetched = progress is not None and progress.done == progress.total
+    state = _state(run, backfill, found, truth) if over else _at_work(run)
+    is_unfinished = state in UNFINISHED_DAY_STATES
+    return DayStatus(
+        day=day,
+        state=state,
+        attempt=backfill.attempt,
+        run_id=run.run_id,
+        started=run.started,
+        ended=None if is_unfinished else run.ended,
+        rows=progress.rows if progress and all_fetched else None,
+        raw_bytes=progress.fetched_bytes if progress and all_fetched else None,
+        assets=found.assets,
+        failed_checks=found.failed_checks,
+        failure=found.failure,
+        truth=None if is_unfinished else truth,
+        progress=progress if is_unfinished else None,
     )
-    return job, statuses
+
+
+def skipped_day(day: str, truth: DayTruth | None) -> DayStatus:
+    """A day of the request that is not run, since it was good already."""
+    return DayStatus(day=day, state=truth.outcome if truth else "waiting", skipped=True, truth=truth)
+
+
+def _at_work(run: RunFact) -> DayState:
+    return "running" if run.state == "running" else "queued"
+
+
+def _state(run: RunFact, backfill: BackfillFact, events: DayEvents, truth: DayTruth | None) -> DayState:
+    if _was_cut_off(run, backfill):
+        return "canceled"
+    if truth is None:
+        return "running"
+    if truth.outcome == "held":
+        return "held"
+    blocked = any(check.blocking and check.severity == "ERROR" for check in events.failed_checks)
+    return "failed" if run.state == "failed" or blocked else truth.outcome
+
+
+def _was_cut_off(run: RunFact, backfill: BackfillFact) -> bool:
+    """Whether the run did not end by itself; one that is cancelled in a library's call may end as failed."""
+    if run.state != "failed" or backfill.state not in ("canceling", "canceled"):
+        return run.state == "canceled"
+    return backfill.canceled is None or run.ended is None or run.ended >= backfill.canceled
+
+
+def state_without_run(backfill: BackfillFact, now: datetime) -> DayState:
+    """The state of those days of the backfill that have no run."""
+    if backfill.state == "canceling" and backfill.canceled is not None:
+        # A minute before Dagster's daemon says so.
+        is_late = now > backfill.canceled + timedelta(seconds=_SECONDS_OF_LATE_RUNS)
+        return "canceled" if is_late else "waiting"
+    states: dict[str, DayState] = {"canceled": "canceled", "completed": "missing", "failed": "failed"}
+    return states.get(backfill.state, "waiting")
+
+
+# Jobs
+
+
+def job_of(
+    attempts: Sequence[BackfillFact],
+    days: Sequence[DayStatus],
+    *,
+    changed: datetime,
+    warnings: Sequence[str] = (),
+    dagster_url: str = "",
+    now: datetime,
+) -> Job:
+    """The job with these days.
+
+    Parameters
+    ----------
+    attempts
+        Its backfills, the first one first.
+    days
+        All of them, in order, each as its latest attempt has it.
+    changed
+        When the newest of the records was written that this is made of.
+    """
+    first, latest = attempts[0], attempts[-1]
+    state = _job_state(days, latest)
+    over = state in FINAL_JOB_STATES
+    return Job(
+        job_id=first.job_id,
+        request=first.request,
+        requester=first.requester,
+        state=state,
+        attempt=latest.attempt,
+        revision=int(changed.timestamp() * 1000),
+        percent=100.0 if over else _percent(days),
+        created=first.created,
+        updated=changed,
+        finished=_finished_at(days, latest) if over else None,
+        total_days=len(days),
+        finished_days=sum(d.state not in UNFINISHED_DAY_STATES for d in days),
+        skipped_days=sum(d.skipped for d in days),
+        days_by_state=dict(sorted(Counter(d.state for d in days).items())),
+        throughput=throughput(days, latest.attempt),
+        eta=None if over else eta(days, latest.attempt, now),
+        failure=_failure(days, latest) if state == "failed" else None,
+        warnings=() if over else tuple(warnings),
+        running=tuple(d for d in days if d.state == "running"),
+        links=links(first.job_id, dagster_url, latest.attempt),
+    )
 
 
 def links(job_id: str, dagster_url: str, attempt: int = 1) -> Links:
@@ -98,111 +219,30 @@ def links(job_id: str, dagster_url: str, attempt: int = 1) -> Links:
     return Links(
         self=f"{base}/status/{job_id}",
         events=f"{base}/{job_id}/events",
-        dagster=f"{dagster_url.rstrip('/')}/runs/b/{backfill_id(job_id, attempt)}" if dagster_url else None,
+        dagster=f"{dagster_url.rstrip('/')}/runs/b/{attempt_id(job_id, attempt)}" if dagster_url else None,
         dagster_run=f"{dagster_url.rstrip('/')}/runs/{{run_id}}" if dagster_url else None,
     )
 
 
-def backfill_id(job_id: str, attempt: int) -> str:
-    """The id of Dagster's backfill of that attempt: the job's own for the first."""
-    return job_id if attempt == 1 else f"{job_id}-{attempt}"
+def changed_at(
+    backfill: BackfillFact,
+    runs: Collection[RunFact],
+    events: Collection[DayEvents],
+    progress: Collection[DayProgress],
+) -> datetime:
+    """When the newest of these records was written.
 
-
-def retried(job: Job, days: Sequence[DayStatus], now: datetime) -> tuple[Job, list[DayStatus]]:
-    """The job's next attempt: its failed, held, missing and cancelled days start again."""
-    attempt = job.attempt + 1
-    again = [
-        DayStatus(day=d.day, state="waiting", attempt=attempt) if d.state in RETRIED_DAY_STATES else d
-        for d in days
-    ]
-    finished = _finished(again)
-    changed = job.model_copy(
-        update={
-            "state": "queued",
-            "attempt": attempt,
-            "percent": _percent(again),
-            "updated": now,
-            "finished": None,
-            "finished_days": finished,
-            "skipped_days": sum(d.skipped for d in again),
-            "days_by_state": _by_state(again),
-            "throughput": Throughput(days=0),
-            "eta": None,
-            "failure": None,
-            "running": (),
-        }
+    Dagster's own end of the backfill counts only where the days end by it: it comes up to a minute later.
+    """
+    by_backfill = backfill.ended if backfill.state == "failed" else None
+    return max(
+        backfill.created,
+        backfill.canceled or _EPOCH,
+        by_backfill or _EPOCH,
+        *(run.ended or run.started or run.created for run in runs),
+        *(found.at for found in events if found.at is not None),
+        *(found.written for found in progress if found.written is not None),
     )
-    return changed, again
-
-
-def day_after(day: DayStatus, facts: DayFacts, backfill: BackfillFact) -> DayStatus:
-    """The day after what was read of it."""
-    if day.state not in UNFINISHED_DAY_STATES:
-        # Its neighbours may have sealed it, or changed its verdict.
-        return day if facts.truth is None else _ended(day, facts.truth)
-    run = facts.run
-    if run is None:
-        return _never_run(day, backfill)
-    update: dict[str, object] = {"run_id": run.run_id, "started": run.started}
-    if facts.events is not None:
-        update |= {
-            "assets": facts.events.assets,
-            "failed_checks": facts.events.failed_checks,
-            "failure": facts.events.failure,
-            "rows": facts.events.rows,
-            "raw_bytes": facts.events.raw_bytes,
-        }
-    day = day.model_copy(update=update)
-    if is_over(run, backfill):
-        if _was_cut_off(run, backfill):
-            return day.model_copy(
-                update={"state": "canceled", "ended": run.ended, "truth": facts.truth, "progress": None}
-            )
-        if facts.truth is not None:
-            return _ended(
-                day.model_copy(update={"ended": run.ended}), facts.truth, failed=run.state == "failed"
-            )
-        return day.model_copy(update={"state": "running"})
-    state = "running" if run.state == "running" else "queued"
-    return day.model_copy(update={"state": state, "progress": facts.live or day.progress})
-
-
-def is_over(run: RunFact, backfill: BackfillFact) -> bool:
-    """Whether the run has ended and Dagster will not start it again."""
-    ended = run.state in ("succeeded", "failed", "canceled")
-    return ended and not (run.state == "failed" and run.will_retry and backfill.state == "active")
-
-
-def _was_cut_off(run: RunFact, backfill: BackfillFact) -> bool:
-    """Whether the run did not end by itself; one that is cancelled in a library's call may end as failed."""
-    canceling = backfill.state in ("canceling", "canceled")
-    return run.state == "canceled" or (run.state == "failed" and canceling)
-
-
-def job_after(
-    job: Job, days: Sequence[DayStatus], backfill: BackfillFact, warnings: Sequence[str], now: datetime
-) -> Job:
-    """The job with these days; the same object if nothing has changed."""
-    finished = _finished(days)
-    state = _job_state(job.state, days, backfill)
-    over = state in FINAL_JOB_STATES
-    progressed = finished != job.finished_days
-    speed = throughput(days, job.attempt) if progressed else job.throughput
-    changed = job.model_copy(
-        update={
-            "state": state,
-            "percent": 100.0 if over else max(job.percent, _percent(days)),
-            "finished": now if over else None,
-            "finished_days": finished,
-            "days_by_state": _by_state(days),
-            "throughput": speed,
-            "eta": None if over else _eta(job, days, now, progressed=progressed),
-            "failure": _failure(days, backfill) if state == "failed" else None,
-            "warnings": () if over else tuple(warnings),
-            "running": tuple(d for d in days if d.state == "running"),
-        }
-    )
-    return job if changed == job else changed.model_copy(update={"updated": now})
 
 
 def throughput(days: Sequence[DayStatus], attempt: int) -> Throughput:
@@ -226,35 +266,42 @@ def throughput(days: Sequence[DayStatus], attempt: int) -> Throughput:
 def eta(days: Sequence[DayStatus], attempt: int, now: datetime) -> Eta | None:
     """When all days will have ended, were the others as long as those that have; None before two have.
 
+    Made when a day ends, and not with every look at the clock; once it is overdue, anew every half minute.
+    """
+    ends = [end for _, end, _ in _measured(days, attempt)]
+    if len(ends) < DAYS_FOR_ETA:
+        return None
+    made = _eta(days, attempt, max(ends))
+    if made is None or made.earliest > now:
+        return made
+    return _eta(days, attempt, datetime.fromtimestamp(now.timestamp() // _SOON * _SOON, UTC))
+
+
+def _eta(days: Sequence[DayStatus], attempt: int, at: datetime) -> Eta | None:
+    """As seen at a time.
+
     The range is that of the days' durations, over as many runs side by side as were seen on average; what the
     running days have done is taken off.
     """
     durations = sorted((end - start).total_seconds() for start, end, _ in _measured(days, attempt))
     left = [d for d in days if d.state in UNFINISHED_DAY_STATES]
     parallel = throughput(days, attempt).parallel_runs
-    if len(durations) < DAYS_FOR_ETA or not left or parallel is None:
+    if not left or parallel is None:
         return None
     if len(durations) >= DAYS_FOR_QUARTILES:
         short, _, long = statistics.quantiles(durations, n=4)
     else:
         short, long = durations[0], durations[-1]
-    at_work = [(now - d.started).total_seconds() for d in left if d.state == "running" and d.started]
+    at_work = [(at - d.started).total_seconds() for d in left if d.state == "running" and d.started]
     side_by_side = max(1.0, min(parallel, len(left)))
 
     def seconds(duration: float) -> float:
-        done = sum(min(spent, duration) for spent in at_work)
+        done = sum(min(max(0.0, spent), duration) for spent in at_work)
         return max(0.0, duration * len(left) - done) / side_by_side
 
     # Days that take longer than any before have no end in sight; soon is all that can be said.
-    earliest, latest = (now + timedelta(seconds=max(_SOON, round(seconds(d)))) for d in (short, long))
+    earliest, latest = (at + timedelta(seconds=max(_SOON, round(seconds(d)))) for d in (short, long))
     return Eta(earliest=earliest, latest=latest)
-
-
-def _eta(job: Job, days: Sequence[DayStatus], now: datetime, *, progressed: bool) -> Eta | None:
-    """Made anew when a day has ended or its time has come, and not with every look at the clock."""
-    if progressed or (job.eta is not None and job.eta.earliest <= now):
-        return eta(days, job.attempt, now)
-    return job.eta
 
 
 def _measured(days: Sequence[DayStatus], attempt: int) -> list[tuple[datetime, datetime, int]]:
@@ -268,51 +315,39 @@ def _measured(days: Sequence[DayStatus], attempt: int) -> list[tuple[datetime, d
     ]
 
 
-def _never_run(day: DayStatus, backfill: BackfillFact) -> DayStatus:
-    # While it is cancelling Dagster starts nothing more, and ends what was on its way.
-    states: dict[str, DayState] = {
-        "canceling": "canceled",
-        "canceled": "canceled",
-        "completed": "missing",
-        "failed": "failed",
-    }
-    state = states.get(backfill.state)
-    return day if state is None else day.model_copy(update={"state": state})
-
-
-def _ended(day: DayStatus, truth: DayTruth, *, failed: bool | None = None) -> DayStatus:
-    """The day with what came of it; ``failed`` says how its run ended, None that this was stored before."""
-    if day.state == "canceled":
-        return day.model_copy(update={"truth": truth})
-    run_failed = day.state == "failed" if failed is None else failed
-    blocked = any(check.blocking and check.severity == "ERROR" for check in day.failed_checks)
-    if truth.outcome == "held":
-        state: DayState = "held"
-    elif run_failed or blocked:
-        state = "failed"
-    else:
-        state = truth.outcome
-    return day.model_copy(update={"state": state, "truth": truth, "progress": None})
-
-
-def _job_state(before: JobState, days: Sequence[DayStatus], backfill: BackfillFact) -> JobState:
+def _job_state(days: Sequence[DayStatus], latest: BackfillFact) -> JobState:
     states = {d.state for d in days}
     if not states & UNFINISHED_DAY_STATES:
         if "canceled" in states:
             return "canceled"
-        return "failed" if backfill.state == "failed" or states & RETRIED_DAY_STATES else "succeeded"
-    if before == "canceling" or backfill.state == "canceling":
+        return "failed" if latest.state == "failed" or states & RETRIED_DAY_STATES else "succeeded"
+    if latest.state in ("canceling", "canceled"):
         return "canceling"
-    started = before == "running" or states - {"waiting"}
-    return "running" if started and backfill.state != "absent" else "queued"
+    begun = any(d.state != "waiting" for d in days if d.attempt == latest.attempt and not d.skipped)
+    return "running" if begun else "queued"
 
 
-def _failure(days: Sequence[DayStatus], backfill: BackfillFact) -> str:
-    bad = [d for d in days if d.state in RETRIED_DAY_STATES]
+def _finished_at(days: Sequence[DayStatus], latest: BackfillFact) -> datetime:
+    of_attempt = [d for d in days if d.attempt == latest.attempt and not d.skipped]
+    times = [d.ended for d in of_attempt if d.ended is not None] or [latest.created]
+    if latest.canceled is not None:
+        times.append(latest.canceled)
+    if latest.ended is not None and any(d.run_id is None for d in of_attempt):
+        times.append(latest.ended)
+    return max(times)
+
+
+def _failure(days: Sequence[DayStatus], latest: BackfillFact) -> str:
+    bad = bad_days(days)
     named = [f"{d.day} {_why(d)}" for d in bad[:_BAD_DAYS_NAMED]]
     more = [f"and {len(bad) - _BAD_DAYS_NAMED} more"] if len(bad) > _BAD_DAYS_NAMED else []
     parts = [f"{len(bad)} of {len(days)} days: {', '.join([*named, *more])}"] if bad else []
-    return "; ".join([*([f"Dagster: {backfill.error}"] if backfill.error else []), *parts])
+    return "; ".join([*([f"Dagster: {latest.error}"] if latest.error else []), *parts])
+
+
+def bad_days(days: Sequence[DayStatus]) -> list[DayStatus]:
+    """The days that a retry runs again."""
+    return [d for d in days if d.state in RETRIED_DAY_STATES]
 
 
 def _why(day: DayStatus) -> str:
@@ -320,19 +355,14 @@ def _why(day: DayStatus) -> str:
     return f"{day.state} (check {blocking[0]})" if blocking else day.state
 
 
-def _finished(days: Collection[DayStatus]) -> int:
-    return sum(d.state not in UNFINISHED_DAY_STATES for d in days)
-
-
-def _by_state(days: Collection[DayStatus]) -> dict[str, int]:
-    return dict(sorted(Counter(d.state for d in days).items()))
-
-
 def _percent(days: Sequence[DayStatus]) -> float:
     run = [d for d in days if not d.skipped]
-    parts = _finished(run) + sum(
-        _SHARE_OF_FEEDS * d.progress.done / d.progress.total
+    parts = sum(
+        1.0
+        if d.state not in UNFINISHED_DAY_STATES
+        else _SHARE_OF_FEEDS * d.progress.share
+        if d.progress
+        else 0.0
         for d in run
-        if d.state == "running" and d.progress is not None and d.progress.total
     )
-    return round(min(_ALMOST, 100 * parts / len(run)), 2)
+    return round(min(_ALMOST, 100 * parts / max(1, len(run))), 2)

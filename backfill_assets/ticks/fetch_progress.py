@@ -1,7 +1,8 @@
 """The progress of a day's feeds as text for whoever watches, a few times a minute.
 
 Separate from ``assets`` because it knows nothing of Dagster: it is given where to write. Each text stands
-for itself, so a reader needs the latest only.
+for itself, so a reader needs the latest only. The last one is kept for good, as the run's totals, and names
+no feed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
+from backfill_assets.days import utc_now
 from backfill_assets.ticks.fetch import FeedOutcome
 
 #: A write takes some 20 ms with SQLite; a person does not read faster.
@@ -30,7 +32,7 @@ class FetchProgress:
         self._clock = clock
         self._written: float | None = None
         self._states: Counter[str] = Counter()
-        self._rows = self._raw_bytes = 0
+        self._rows = self._raw_bytes = self._fetched_bytes = 0
         self._latest: deque[FeedOutcome] = deque(maxlen=FEEDS_NAMED)
         self._odd: deque[FeedOutcome] = deque(maxlen=FEEDS_NAMED)
 
@@ -39,6 +41,7 @@ class FetchProgress:
         self._states[outcome.state] += 1
         self._rows += outcome.rows
         self._raw_bytes += outcome.raw_bytes
+        self._fetched_bytes += outcome.raw_bytes if outcome.state == "fetched" else 0
         (self._latest if outcome.state in _IN_ORDER else self._odd).append(outcome)
         now = self._clock()
         if done < total and self._written is not None and now - self._written < SECONDS_BETWEEN_WRITES:
@@ -53,12 +56,15 @@ class FetchProgress:
                 "reason": o.reason,
             }
             for o in (*self._odd, *self._latest)
+            if done < total
         ]
         content = {
             "done": done,
             "total": total,
             "rows": self._rows,
             "raw_bytes": self._raw_bytes,
+            "fetched_bytes": self._fetched_bytes,
+            "written": utc_now().isoformat(),
             "states": dict(sorted(self._states.items())),
             "feeds": feeds,
         }

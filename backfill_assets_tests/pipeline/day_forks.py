@@ -27,8 +27,7 @@ from backfill_assets.definitions import build_definitions
 from backfill_assets.instruments.schemas import instrument_schema
 
 for module in pkgutil.walk_packages(backfill_assets.__path__, "backfill_assets."):
-    if ".migrations." not in module.name:  # Alembic runs these, and they work in no other way
-        importlib.import_module(module.name)
+    importlib.import_module(module.name)
 instrument_schema()  # pandera imports half of itself at its first use
 
 

@@ -1,8 +1,9 @@
-"""Databases for the jobs, and the service in this process over Dagster's own storage and an empty lake."""
+"""Dagster's own storage, SQLite or Postgres, and the service in this process over it and an empty lake."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +14,11 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from backfill_assets.automation.instance_storage import postgres_url
 from backfill_assets.definitions import defs
-from backfill_assets.progress.database import open_jobs
 from backfill_assets.progress.service import Backfills
-from backfill_assets.progress.store import JobStore
 from backfill_assets.settings import Settings, load_settings
 from backfill_assets_tests.emulators.postgres import binaries, postgres_server
+from backfill_assets_tests.progress.rig import REPOSITORY
 
 EXCHANGES = ["binance", "coinbase", "kraken"]
 SYMBOLS = ["BTC-USDT", "ETH-USDT", "ADA-USDT"]
@@ -43,19 +42,24 @@ def empty_database(server: str, name: str) -> str:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=needs_postgres)])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """SQLAlchemy's address of an empty database, of either kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'home' / 'backfill_assets.db'}"
-    server = request.getfixturevalue("postgres")
-    return postgres_url(empty_database(server, f"jobs_{os.urandom(4).hex()}"))
+def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Dagster's home over an empty database of either kind, for this process and those that it starts."""
+    found = tmp_path / "home"
+    found.mkdir()
+    (found / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
+    monkeypatch.setenv("DAGSTER_HOME", str(found))
+    monkeypatch.delenv("DAGSTER_POSTGRES_URL", raising=False)
+    if request.param == "postgres":
+        server = request.getfixturevalue("postgres")
+        monkeypatch.setenv("DAGSTER_POSTGRES_URL", empty_database(server, f"home_{os.urandom(4).hex()}"))
+    return found
 
 
 @pytest.fixture
-def jobs(database: str) -> Iterator[JobStore]:
-    store = open_jobs(database)
-    yield store
-    store.close()
+def stored(home: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance that other processes can open as well."""
+    with dg.DagsterInstance.get() as found:
+        yield found
 
 
 @pytest.fixture
@@ -65,25 +69,34 @@ def settings(tmp_path: Path) -> Settings:
         "universe": [{"exchanges": EXCHANGES, "symbols": SYMBOLS, "data_types": ["trades"]}],
         "lake": {"uri": str(tmp_path / "lake")},
         "warehouse": {"kind": "duckdb", "folder": str(tmp_path / "warehouse")},
-        "serve": {"max_days": 100},
+        # As if nobody had looked a moment ago.
+        "serve": {"max_days": 100, "refresh_seconds": 1e-9},
     }
     file = tmp_path / "settings.yaml"
     file.write_text(yaml.safe_dump(content))
     return load_settings(file)
 
 
+@pytest.fixture(scope="session")
+def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dagster's SQLite files without a record, made once since that takes long."""
+    found = tmp_path_factory.mktemp("empty")
+    with dg.DagsterInstance.local_temp(str(found)) as instance:
+        instance.get_runs_count()
+    return found
+
+
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as found:
+def instance(empty_home: Path, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """On SQLite's files: in memory threads lock each other out."""
+    folder = shutil.copytree(empty_home, tmp_path / "dagster")
+    with dg.DagsterInstance.local_temp(str(folder)) as found:
         yield found
 
 
 @pytest.fixture
-def rig(tmp_path: Path, instance: dg.DagsterInstance, settings: Settings) -> Iterator[SimpleNamespace]:
+def rig(instance: dg.DagsterInstance, settings: Settings) -> Iterator[SimpleNamespace]:
     """The service without a daemon: nothing runs unless a test makes it."""
-    url = f"sqlite:///{tmp_path / 'jobs.db'}"
-    service = Backfills(open_jobs(url), instance, defs.resolve_asset_graph, lambda: settings)
-    again = open_jobs(url)
-    yield SimpleNamespace(service=service, instance=instance, settings=settings, url=url, jobs=again)
-    again.close()
+    service = Backfills(instance, defs.resolve_asset_graph, lambda: settings)
+    yield SimpleNamespace(service=service, instance=instance, settings=settings)
     service.close()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,10 +13,12 @@ import dagster as dg
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus
 
-from backfill_assets.automation.backfills import stop_run
-from backfill_assets.progress import service as service_module
+from backfill_assets.automation import backfills
 from backfill_assets.progress.model import BackfillRequest
-from backfill_assets.progress.service import Conflict, InvalidRequest, UnknownJob
+from backfill_assets.progress.service import Backfills, Conflict, InvalidRequest, UnknownJob
+from backfill_assets.progress.truth import known_truth
+from backfill_assets_tests.progress.planned_lake import Lake
+from backfill_assets_tests.progress.small_assets import DEFS, execute
 
 
 def request(start: str = "2024-01-01", end: str = "2024-01-03", **more: Any) -> BackfillRequest:
@@ -58,21 +61,6 @@ def test_a_choice_of_feeds_is_refreshed_by_tags(rig: SimpleNamespace) -> None:
     assert "backfill_assets/data_types" not in tags
 
 
-def test_the_same_request_id_gives_the_same_job_also_to_many_at_once(rig: SimpleNamespace) -> None:
-    start = threading.Barrier(6)
-
-    def create(_: int) -> tuple[str, bool]:
-        start.wait()
-        job, is_new = rig.service.create(request(request_id="once"))
-        return job.job_id, is_new
-
-    with ThreadPoolExecutor(6) as pool:
-        made = list(pool.map(create, range(6)))
-    assert len({job_id for job_id, _ in made}) == 1
-    assert sum(is_new for _, is_new in made) == 1
-    assert len(rig.instance.get_backfills()) == 1
-
-
 def test_a_request_id_of_another_request_is_a_conflict(rig: SimpleNamespace) -> None:
     rig.service.create(request(request_id="once"))
     with pytest.raises(Conflict, match="another request"):
@@ -112,21 +100,21 @@ def test_every_wrong_part_is_named_at_once(rig: SimpleNamespace) -> None:
     assert len(refusal.value.errors) == 3
 
 
-def test_a_job_whose_maker_died_before_the_launch_is_launched_by_whoever_refreshes(
+def test_a_maker_that_dies_leaves_nothing_or_the_whole_job_and_may_ask_again(
     rig: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(rig.service, "_launch", die)
-        with pytest.raises(KeyboardInterrupt):
-            rig.service.create(request(request_id="r"))
-    assert rig.instance.get_backfills() == []
-    assert rig.service.refresh() == 1
-    [job] = rig.service.recent()
-    assert backfill(rig, job.job_id).status is BulkActionStatus.REQUESTED
-    rig.service.refresh()
+    asked = request(request_id="r", reason="a hole")
+    for call, made in (("add_backfill", 0), ("get_run_records", 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(rig.instance.run_storage, call, die)
+            with pytest.raises(KeyboardInterrupt):
+                rig.service.create(asked, "me")
+        assert len(rig.instance.get_backfills()) == made
+    job, is_new = rig.service.create(asked, "me")
+    assert (is_new, job.requester, job.request.reason) == (False, "me", "a hole")
     assert len(rig.instance.get_backfills()) == 1
 
 
@@ -136,19 +124,25 @@ def test_a_cancelled_job_is_cancelled_in_dagster_and_ends_when_that_has(rig: Sim
     assert rig.service.cancel(job.job_id).state == "canceling", "twice is the same"
     assert backfill(rig, job.job_id).status is BulkActionStatus.CANCELING
     ends(rig, job.job_id, BulkActionStatus.CANCELED)
-    rig.service.refresh()
     status = rig.service.status(job.job_id)
     assert (status.state, status.days_by_state) == ("canceled", {"canceled": 3})
-    assert rig.service.refresh() == 0
+    assert rig.service.unfinished() == []
     assert rig.service.cancel(job.job_id).state == "canceled"
+
+
+def wait(look: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 30
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
 
 
 def test_a_cancellation_that_dagster_lost_is_asked_for_again(rig: SimpleNamespace) -> None:
     job, _ = rig.service.create(request())
     rig.service.cancel(job.job_id)
     ends(rig, job.job_id, BulkActionStatus.REQUESTED)
-    rig.service.refresh()
-    assert backfill(rig, job.job_id).status is BulkActionStatus.CANCELING
+    wait(lambda: backfill(rig, job.job_id).status is BulkActionStatus.CANCELING)
 
 
 def test_a_retry_is_a_backfill_of_the_bad_days_under_the_next_number(rig: SimpleNamespace) -> None:
@@ -156,7 +150,6 @@ def test_a_retry_is_a_backfill_of_the_bad_days_under_the_next_number(rig: Simple
     with pytest.raises(Conflict, match="is queued"):
         rig.service.retry(job.job_id)
     ends(rig, job.job_id, BulkActionStatus.COMPLETED_SUCCESS)
-    rig.service.refresh()
     failed = rig.service.job(job.job_id)
     assert (failed.state, failed.failure) == (
         "failed",
@@ -170,18 +163,26 @@ def test_a_retry_is_a_backfill_of_the_bad_days_under_the_next_number(rig: Simple
         rig.service.retry(job.job_id)
 
 
-def test_a_job_without_bad_days_cannot_be_retried_or_cancelled(rig: SimpleNamespace) -> None:
-    job, _ = rig.service.create(request())
-    row, days = rig.jobs.with_days(job.job_id)
-    from dataclasses import replace
-
-    good = [replace(d, state="published", snapshot=d.snapshot.replace("waiting", "published")) for d in days]
-    snapshot = row.snapshot.replace('"queued"', '"succeeded"')
-    assert rig.jobs.change(replace(row, state="succeeded", snapshot=snapshot), good)
+def test_a_job_without_bad_days_cannot_be_retried_or_cancelled(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    lake = Lake(tmp_path / "lake")
+    service = Backfills(
+        instance,
+        DEFS.resolve_asset_graph,
+        lambda: lake.settings,
+        truth=lambda store, _, day: known_truth(store, day),
+    )
+    job, _ = service.create(request())
+    for day in ("2024-01-01", "2024-01-02", "2024-01-03"):
+        lake.run(day)
+        execute(instance, job.job_id, day)
+    seen = wait(lambda: found if (found := service.job(job.job_id)).state == "succeeded" else None)
+    assert (seen.percent, seen.days_by_state) == (100, {"published": 3})
     with pytest.raises(Conflict, match="nothing to retry"):
-        rig.service.retry(job.job_id)
+        service.retry(job.job_id)
     with pytest.raises(Conflict, match="nothing to cancel"):
-        rig.service.cancel(job.job_id)
+        service.cancel(job.job_id)
 
 
 @pytest.mark.parametrize("job_id", ["nosuchjb", "../x", "a" * 100, "a\x00b", ""])
@@ -189,7 +190,7 @@ def test_an_unknown_job_is_said_to_be_unknown(job_id: str, rig: SimpleNamespace)
     for ask in (
         rig.service.status,
         rig.service.job,
-        rig.service.revision,
+        rig.service.status_json,
         rig.service.cancel,
         rig.service.retry,
     ):
@@ -212,31 +213,31 @@ def test_the_calendar_names_every_day_and_the_job_at_work(rig: SimpleNamespace) 
 
 def test_a_missing_daemon_is_told_and_makes_the_service_unready(rig: SimpleNamespace) -> None:
     job, _ = rig.service.create(request())
-    rig.service.refresh()
     assert rig.service.job(job.job_id).warnings[0].startswith("no Dagster daemon has run yet")
-    assert rig.service.troubles() == ["the Dagster daemon was seen never"]
+    assert rig.service.troubles()[0].startswith("no Dagster daemon has run yet")
 
 
-def test_two_services_over_one_database_do_not_undo_each_other(rig: SimpleNamespace) -> None:
-    from backfill_assets.progress.database import open_jobs
+def test_services_over_one_database_tell_the_same_whatever_each_has_seen(rig: SimpleNamespace) -> None:
+    def told(service: Backfills) -> list[Any]:
+        seen = [service.status(job.job_id), *service.recent(), *service.unfinished()]
+        # A revision grows by one where a change has no time of its own.
+        return [one.model_copy(update={"revision": 0}) for one in seen]
 
-    other = service_module.Backfills(
-        open_jobs(rig.url), rig.instance, rig.service._graph, lambda: rig.settings
-    )
+    def another() -> Backfills:
+        return Backfills(rig.instance, rig.service._graph, lambda: rig.settings)
+
     job, _ = rig.service.create(request())
-    rig.service.refresh()
-    other.refresh()
-    revision = rig.service.revision(job.job_id)
+    other = another()
+    assert other.status_json(job.job_id) == rig.service.status_json(job.job_id)
+    other.cancel(job.job_id)
+    assert told(other) == told(rig.service) == told(another())
     ends(rig, job.job_id, BulkActionStatus.CANCELED)
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda one: one.refresh(), [rig.service, other]))
-    assert rig.service.revision(job.job_id) == revision + 1, "one of them stored it, once"
-    assert rig.service.status(job.job_id) == other.status(job.job_id)
+    assert told(other) == told(another())
     other.close()
 
 
-def add_run(rig: SimpleNamespace, job_id: str) -> str:
-    tags = {"backfill_assets/job": job_id, "backfill_assets/attempt": "1", "dagster/partition": "2024-01-01"}
+def add_run(rig: SimpleNamespace, backfill_id: str, day: str = "2024-01-01") -> str:
+    tags = {"dagster/backfill": backfill_id, "dagster/partition": day}
     run = dg.DagsterRun(job_name="day", status=dg.DagsterRunStatus.NOT_STARTED, tags=tags)
     return str(rig.instance.add_run(run).run_id)
 
@@ -250,20 +251,21 @@ def test_the_runs_of_a_job_that_is_cancelled_are_ended_without_waiting_for_the_d
         told.append(run_id)
         return len(told) > 1
 
-    monkeypatch.setattr(service_module, "stop_run", stop_run)
+    monkeypatch.setattr(backfills, "stop_run", stop_run)
     job, _ = rig.service.create(request())
     other, _ = rig.service.create(request())
     mine = add_run(rig, job.job_id)
     add_run(rig, other.job_id)
-    rig.service.refresh()
+    assert rig.service.job(job.job_id).state == "running"
     assert told == [], "nobody cancelled anything"
     rig.service.cancel(job.job_id)
-    for _ in range(3):
-        rig.service.refresh()
-    assert told == [mine, mine], "its own, until it was told, and then no more"
+    wait(lambda: len(told) > 1)
+    late = add_run(rig, job.job_id, "2024-01-02")
+    wait(lambda: late in told)
+    assert told == [mine, mine, late], "its own, until it was told, and then no more"
 
 
 def test_a_run_on_its_way_into_the_queue_is_left_alone(rig: SimpleNamespace) -> None:
     run_id = add_run(rig, "abcdefgh")
-    assert not stop_run(rig.instance, run_id)
+    assert not backfills.stop_run(rig.instance, run_id)
     assert rig.instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.NOT_STARTED

@@ -156,16 +156,13 @@ def test_a_job_is_shown_cancelled_and_its_end_offers_a_retry(
     text = part(client)
     assert "1 backfill waiting to start" in text
     assert f"/page/jobs/{job_id}/cancel" in text
-    assert "no Dagster daemon has run yet" not in text
-    rig.service.refresh()
-    assert "no Dagster daemon has run yet" in part(client), "what is stuck is at the top"
+    assert "no Dagster daemon has run yet" in text, "what is stuck is at the top"
     answer = client.post(f"/page/jobs/{job_id}/cancel", headers=HTMX)
     assert answer.status_code == 202
     assert answer.headers["hx-trigger"] == "jobs-changed"
     assert f"/page/jobs/{job_id}/cancel" not in part(client)
     backfill = rig.instance.get_backfill(job_id)
     rig.instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELED))
-    rig.service.refresh()
     text = part(client, job_id)
     assert f"/page/jobs/{job_id}/retry" in text
     assert "every 2s" not in text, "what has ended is not asked for again"
@@ -321,6 +318,7 @@ def test_a_job_that_does_not_move_is_told_and_one_that_does_is_not(
 ) -> None:
     started(client)
     [job] = rig.service.unfinished()
+    job = job.model_copy(update={"warnings": ()})
     for minutes, stuck in ((9, 0), (11, 1)):
         now = view.now_view([job], [job], job.updated + timedelta(minutes=minutes))
         assert len(now.troubles) == stuck

@@ -1,56 +1,21 @@
-"""Runs, checks and materializations as Dagster records them, read together; a real engine, small assets."""
+"""Backfills, runs and checks as Dagster records them, read together; a real engine and small assets."""
 
 import json
+from datetime import timedelta
 
 import dagster as dg
 import pytest
 
-from backfill_assets.automation.backfills import cancel_backfill, ensure_backfill
-from backfill_assets.orchestration import TAG_ATTEMPT, TAG_JOB, live_key
-from backfill_assets.partitions import daily
+from backfill_assets.automation.backfills import add_backfill, cancel_backfill
+from backfill_assets.orchestration import STEP_RETRIES, live_key
+from backfill_assets.progress.facts import DayEvents, RunLog, day_events
+from backfill_assets.progress.model import BackfillRequest
 from backfill_assets.progress.reader import Reader
+from backfill_assets.progress.request_tags import request_tags
+from backfill_assets_tests.progress.small_assets import DEFS, execute
 
 DAY = "2024-01-01"
-TAGS = {TAG_JOB: "job", TAG_ATTEMPT: "1", "dagster/partition": DAY}
-
-
-@dg.asset(partitions_def=daily)
-def ticks(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-    if context.run.tags.get("break") == "ticks":
-        raise dg.Failure(description="the disk is full:\nmake room")
-    return dg.MaterializeResult(metadata={"dagster/row_count": 5, "fetched_bytes": 7})
-
-
-@dg.asset(partitions_def=daily, deps=[ticks])
-def candles() -> None: ...
-
-
-@dg.asset_check(asset=ticks, blocking=True, partitions_def=daily)
-def sane(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=context.run.tags.get("break") != "check", description="3 rows\nare bad")
-
-
-@dg.asset_check(asset=ticks, partitions_def=daily)
-def usual() -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN)
-
-
-DEFS = dg.Definitions(assets=[ticks, candles], asset_checks=[sane, usual], jobs=[dg.define_asset_job("all")])
-
-
-def execute(instance: dg.DagsterInstance, select: list[str] | None = None, **tags: str) -> str:
-    keys = [dg.AssetKey(name) for name in select] if select else None
-    return (
-        DEFS.resolve_job_def("all")
-        .execute_in_process(
-            partition_key=DAY,
-            instance=instance,
-            raise_on_error=False,
-            tags={**TAGS, **tags},
-            asset_selection=keys,
-        )
-        .run_id
-    )
+DAYS = [DAY, "2024-01-02", "2024-01-03"]
 
 
 @pytest.fixture
@@ -58,34 +23,66 @@ def reader(instance: dg.DagsterInstance) -> Reader:
     return Reader(instance)
 
 
-def states(reader: Reader, *run_ids: str) -> dict[str, str]:
-    return {asset.asset: asset.state for asset in reader.events(run_ids).assets}
+def add(instance: dg.DagsterInstance, backfill_id: str = "job", days: list[str] | None = None) -> None:
+    request = BackfillRequest.model_validate({"start": DAYS[0], "end": DAYS[-1], "reason": "a hole"})
+    tags = request_tags(request, "me", backfill_id)
+    add_backfill(
+        instance, DEFS.resolve_asset_graph(), backfill_id, days or DAYS, tags, "days", description="a hole"
+    )
 
 
-def test_a_good_day_is_read_with_its_rows_bytes_and_warnings(
+def events(reader: Reader, *run_ids: str) -> DayEvents:
+    [backfill] = reader.backfills(["job"])
+    runs = {run.run_id: run for run in reader.runs(backfill)}
+    logs = []
+    for run_id in run_ids:
+        logs.append(RunLog())
+        reader.read_on(runs[run_id], logs[-1])
+    return day_events(logs)
+
+
+def test_a_backfill_is_read_with_its_request_and_the_days_that_it_runs_and_leaves_out(
     instance: dg.DagsterInstance, reader: Reader
 ) -> None:
-    events = reader.events([execute(instance)])
-    assert {asset.asset: asset.state for asset in events.assets} == {
+    add(instance, days=DAYS[1:])
+    [fact] = reader.backfills(["job", "another"])
+    assert (fact.job_id, fact.attempt, fact.state) == ("job", 1, "active")
+    assert (fact.days, fact.skipped) == (tuple(DAYS[1:]), (DAY,))
+    assert (fact.request.reason, fact.requester, fact.request.all_days) == ("a hole", "me", False)
+    assert fact.assets == ("candles", "ticks")
+
+
+def test_a_log_is_read_with_its_warnings_and_read_on_from_where_it_was(
+    instance: dg.DagsterInstance, reader: Reader
+) -> None:
+    add(instance)
+    run_id = execute(instance, "job", DAY)
+    found = events(reader, run_id)
+    assert {asset.asset: asset.state for asset in found.assets} == {
         "ticks": "materialized",
         "candles": "materialized",
     }
-    assert (events.rows, events.raw_bytes, events.failure) == (5, 7, None)
-    [warning] = events.failed_checks
+    [warning] = found.failed_checks
     assert (warning.check, warning.severity, warning.blocking) == ("ticks:usual", "WARN", False)
+    [run], log = reader.runs(reader.backfills(["job"])[0]), RunLog()
+    reader.read_on(run, log)
+    cursor, assets = log.cursor, dict(log.assets)
+    reader.read_on(run, log)
+    assert (log.cursor, log.assets, log.is_whole) == (cursor, assets, True)
 
 
 def test_a_failed_blocking_check_is_seen_with_what_it_stopped(
     instance: dg.DagsterInstance, reader: Reader
 ) -> None:
-    events = reader.events([execute(instance, **{"break": "check"})])
-    [blocking] = [found for found in events.failed_checks if found.blocking]
+    add(instance)
+    found = events(reader, execute(instance, "job", DAY, **{"break": "check"}))
+    [blocking] = [check for check in found.failed_checks if check.blocking]
     assert (blocking.check, blocking.severity, blocking.description) == (
         "ticks:sane",
         "ERROR",
         "3 rows are bad",
     )
-    assert {asset.asset: asset.state for asset in events.assets} == {
+    assert {asset.asset: asset.state for asset in found.assets} == {
         "ticks": "materialized",
         "candles": "waiting",
     }
@@ -94,56 +91,100 @@ def test_a_failed_blocking_check_is_seen_with_what_it_stopped(
 def test_a_later_run_that_left_the_failed_check_out_does_not_hide_it(
     instance: dg.DagsterInstance, reader: Reader
 ) -> None:
-    first = execute(instance, **{"break": "check"})
-    second = execute(instance, ["candles"])
-    [*_, latest] = reader.runs("job")
+    add(instance)
+    first = execute(instance, "job", DAY, **{"break": "check"})
+    second = execute(instance, "job", DAY, ("candles",))
+    [*_, latest] = reader.runs(reader.backfills(["job"])[0])
     assert (latest.run_id, latest.state) == (second, "succeeded"), "Dagster calls it a success"
-    events = reader.events([first, second])
-    assert "ticks:sane" in {found.check for found in events.failed_checks}
-    assert "ticks:sane" not in {
-        found.check for found in reader.events([first, execute(instance)]).failed_checks
-    }
+    assert "ticks:sane" in {found.check for found in events(reader, first, second).failed_checks}
+    third = execute(instance, "job", DAY)
+    assert "ticks:sane" not in {found.check for found in events(reader, first, third).failed_checks}
 
 
 def test_a_failed_step_says_why_in_one_line(instance: dg.DagsterInstance, reader: Reader) -> None:
-    events = reader.events([execute(instance, **{"break": "ticks"})])
-    assert events.failure == "the disk is full: make room"
-    assert {asset.asset: asset.state for asset in events.assets}["ticks"] == "failed"
+    add(instance)
+    found = events(reader, execute(instance, "job", DAY, **{"break": "ticks"}))
+    assert found.failure == "the disk is full: make room"
+    assert {asset.asset: asset.state for asset in found.assets}["ticks"] == "failed"
 
 
-def test_only_the_jobs_own_runs_are_read_and_since_a_time_only_changed_ones(
+def test_only_the_backfills_own_runs_are_read_and_since_a_time_only_changed_ones(
+    stored: dg.DagsterInstance,
+) -> None:
+    reader = Reader(stored)
+    add(stored)
+    good, bad = execute(stored, "job", DAY), execute(stored, "job", DAYS[1], **{"break": "ticks"})
+    execute(stored, "another", DAY)
+    [backfill] = reader.backfills(["job"])
+    found = {run.run_id: run for run in reader.runs(backfill)}
+    assert {run_id: (run.day, run.state) for run_id, run in found.items()} == {
+        good: (DAY, "succeeded"),
+        bad: (DAYS[1], "failed"),
+    }
+    for run in found.values():
+        assert run.started is not None
+        assert run.ended is not None
+        assert run.started <= run.ended
+        changed = {again.run_id for again in reader.runs(backfill, run.updated)}
+        assert run.run_id in changed, "what changes at the same moment is not missed"
+    newest = max(run.updated for run in found.values())
+    assert reader.runs(backfill, newest + timedelta(minutes=1)) == []
+
+
+def test_the_runs_of_a_cancelled_backfill_are_read_with_the_time_when_they_were_made(
     instance: dg.DagsterInstance, reader: Reader
 ) -> None:
-    run_id = execute(instance)
-    execute(instance, **{TAG_JOB: "another"})
-    [fact] = reader.runs("job")
-    assert (fact.run_id, fact.day, fact.attempt, fact.state) == (run_id, DAY, 1, "succeeded")
-    assert fact.started is not None
-    assert fact.ended is not None
-    assert fact.started <= fact.ended
-    assert reader.runs("job", fact.updated) == [fact], "what changes at the same moment is not missed"
-    from datetime import timedelta
-
-    assert reader.runs("job", fact.updated + timedelta(minutes=1)) == []
+    add(instance)
+    execute(instance, "job", DAY)
+    cancel_backfill(instance, "job")
+    [backfill] = reader.backfills(["job"])
+    [run] = reader.runs(backfill)
+    assert backfill.canceled is not None
+    assert run.started is not None
+    assert run.created < run.started < backfill.canceled
 
 
-def test_live_progress_is_read_and_forgotten_and_foreign_text_is_left_out(
+def test_the_failed_checks_of_many_runs_are_read_at_once_and_are_those_of_their_logs(
+    stored: dg.DagsterInstance,
+) -> None:
+    reader = Reader(stored)
+    add(stored)
+    runs = [execute(stored, "job", DAY), execute(stored, "job", DAYS[1], ("candles",))]
+    runs.append(execute(stored, "job", DAYS[2], **{"break": "check"}))
+    found = reader.failed_checks(runs, ["candles", "ticks"])
+    assert found == {run_id: events(reader, run_id).failed_checks for run_id in runs}
+    assert [len(found[run_id]) for run_id in runs] == [1, 0, 2]
+    assert reader.failed_checks(runs, ["candles"]) == dict.fromkeys(runs, ())
+
+
+def test_the_furthest_live_progress_of_all_tries_is_read_and_foreign_text_is_left_out(
     instance: dg.DagsterInstance, reader: Reader
 ) -> None:
-    good = {"done": 1, "total": 2, "rows": 3, "raw_bytes": 4, "states": {"kept": 1}, "feeds": []}
-    texts = {live_key("one"): json.dumps(good), live_key("two"): '{"done": "many"}'}
-    instance.daemon_cursor_storage.set_cursor_values(texts)
-    assert {name: found.done for name, found in reader.live(["one", "two", "three"]).items()} == {"one": 1}
-    reader.forget_live("one")
-    assert reader.live(["one"]) == {}
+    def text(done: int) -> str:
+        return json.dumps({"done": done, "total": 4, "rows": 3, "raw_bytes": 4, "states": {"kept": done}})
+
+    instance.daemon_cursor_storage.set_cursor_values(
+        {
+            live_key("one"): text(3),
+            live_key("one", 1): text(2),
+            live_key("two"): '{"done": "many"}',
+            live_key("three"): text(1),
+            live_key("three", STEP_RETRIES): text(4),
+        }
+    )
+    found = reader.live(["one", "two", "three", "four"])
+    assert {name: progress.done for name, progress in found.items()} == {"one": 3, "three": 4}
 
 
 def test_a_backfill_is_launched_once_and_cancelled(instance: dg.DagsterInstance, reader: Reader) -> None:
-    assert reader.backfill("abc").state == "absent"
-    for _ in range(2):
-        ensure_backfill(instance, DEFS.resolve_asset_graph(), "abc", [DAY], {TAG_JOB: "abc"}, "a title")
-    assert reader.backfill("abc").state == "active"
-    assert len(instance.get_backfills()) == 1
-    cancel_backfill(instance, "abc")
-    assert reader.backfill("abc").state == "canceling"
+    assert reader.backfills(["job"]) == []
+    for is_new in (True, False):
+        made = add_backfill(instance, DEFS.resolve_asset_graph(), "job", [DAY], {}, "a title")
+        assert made is is_new
+    assert [fact.state for fact in reader.unfinished()] == ["active"]
+    cancel_backfill(instance, "job")
+    [fact] = reader.backfills(["job"])
+    assert fact.state == "canceling"
+    cancel_backfill(instance, "job")
     cancel_backfill(instance, "unknown")
+    assert reader.backfills(["job"]) == [fact], "twice is the same"

@@ -1,13 +1,16 @@
 """The service, Dagster's daemon and its runs as real processes, on SQLite and on Postgres.
 
 One rig per database runs one story: a range with a day that cannot be published, watched by many, service,
-daemon and runs killed in the middle; its retry; and a range that is cancelled.
+daemon and runs killed in the middle; its retry; backfills that others have started; and a range that is
+cancelled.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -20,14 +23,15 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from backfill_assets.definitions import defs
 from backfill_assets.feeds import Feed
 from backfill_assets.progress.model import JobStatus
-from backfill_assets.progress.tracking import backfill_id
+from backfill_assets.progress.request_tags import attempt_id
 from backfill_assets.standins.faults import Fault, not_available
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.progress.conftest import EXCHANGES, SYMBOLS, empty_database, needs_postgres
-from backfill_assets_tests.progress.rig import Rig, running_rig
+from backfill_assets_tests.progress.rig import REPOSITORY, Rig, running_rig
 
 pytestmark = pytest.mark.timeout(500)
 
@@ -206,6 +210,72 @@ def test_a_retry_runs_the_held_day_only_and_heals_the_job(
     assert [day.truth.sealed for day in status.days if day.truth] == [False, True, False]
 
 
+LAUNCH = """
+mutation Launch($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) { ... on LaunchBackfillSuccess { backfillId } }
+}
+"""
+
+
+def dagster(rig: Rig, *command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", *command, "-m", "backfill_assets.definitions"],
+        cwd=REPOSITORY,
+        env=rig.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def elsewhere(rig: Rig, watched: Watched) -> dict[str, tuple[str, str]]:
+    """Backfills of a day each that the service has not started: by where they were, day and id."""
+    found = {}
+    config = rig.home / "range.yaml"
+    config.write_text('ops: {request_days: {config: {start: "2024-01-20", end: "2024-01-20"}}}')
+    dagster(rig, "job", "execute", "-j", "range", "-c", str(config))
+    [of_range] = [job for job in recent(rig) if job["request"]["start"] == "2024-01-20"]
+    found["range"] = ("2024-01-20", of_range["job_id"])
+    words = dagster(rig, "job", "backfill", "-j", "day", "--noprompt", "--partitions", "2024-01-22")
+    found["command"] = ("2024-01-22", words.split("`")[1])
+    if rig.options:
+        keys = defs.resolve_asset_graph().materializable_asset_keys
+        params = {
+            "partitionNames": ["2024-01-24"],
+            "assetSelection": [{"path": list(key.path)} for key in sorted(keys)],
+        }
+        answer = rig.ask("/dagster/graphql", {"query": LAUNCH, "variables": {"params": params}})
+        found["ui"] = ("2024-01-24", answer["data"]["launchPartitionBackfill"]["backfillId"])
+    return found
+
+
+def recent(rig: Rig) -> list[dict[str, Any]]:
+    jobs: list[dict[str, Any]] = rig.ask("/api/v1/backfill/recent")["jobs"]
+    return jobs
+
+
+def test_a_backfill_is_shown_like_any_other_whoever_started_it(
+    rig: Rig, elsewhere: dict[str, tuple[str, str]]
+) -> None:
+    for day, job_id in elsewhere.values():
+        status = rig.wait_for(job_id, *FINAL)
+        assert (status.state, status.days_by_state, status.percent) == ("succeeded", {"published": 1}, 100)
+        [found] = status.days
+        assert (found.day, found.rows is not None, found.run_id is not None) == (day, True, True)
+        assert found.truth is not None
+        assert (found.truth.outcome, found.truth.feeds) == ("published", 9)
+        assert {asset.state for asset in found.assets} == {"materialized"}
+        [listed] = [job for job in recent(rig) if job["job_id"] == job_id]
+        assert (listed["request"]["start"], listed["state"]) == (day, "succeeded")
+        assert day in rig.ask(f"/page/jobs/{job_id}")
+        [of_calendar] = rig.ask(f"/api/v1/days?from={day}&to={day}")["days"]
+        assert of_calendar["outcome"] == "published"
+
+
 def test_a_cancelled_job_stops_and_keeps_the_days_that_were_done(rig: Rig, watched: Watched) -> None:
     job_id = rig.ask("/api/v1/backfill", {"start": "2024-01-10", "end": "2024-01-17"})["job_id"]
     rig.wait(lambda: rig.status(job_id).days_by_state.get("running"))
@@ -228,5 +298,5 @@ def test_dagsters_ui_is_served_by_the_same_process_and_linked(rig: Rig, watched:
     found = rig.ask("/dagster/graphql", query)["data"]["partitionBackfillsOrError"]["results"]
     assert watched.job_id in {backfill["id"] for backfill in found}
     status = rig.status(watched.job_id)
-    assert status.links.dagster == f"/dagster/runs/b/{backfill_id(watched.job_id, status.attempt)}"
+    assert status.links.dagster == f"/dagster/runs/b/{attempt_id(watched.job_id, status.attempt)}"
     assert rig.ask("/dagster/runs").startswith("<!DOCTYPE html>")

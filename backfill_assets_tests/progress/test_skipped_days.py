@@ -10,7 +10,6 @@ import dagster as dg
 import pytest
 
 from backfill_assets.definitions import defs
-from backfill_assets.progress.database import open_jobs
 from backfill_assets.progress.model import BackfillRequest
 from backfill_assets.progress.service import Backfills, Conflict
 from backfill_assets_tests.progress.planned_lake import ETH, Lake
@@ -28,9 +27,8 @@ def lake(tmp_path: Path) -> Lake:
 
 
 @pytest.fixture
-def service(tmp_path: Path, instance: dg.DagsterInstance, lake: Lake) -> Iterator[Backfills]:
-    jobs = open_jobs(f"sqlite:///{tmp_path / 'jobs.db'}")
-    found = Backfills(jobs, instance, defs.resolve_asset_graph, lambda: lake.settings)
+def service(instance: dg.DagsterInstance, lake: Lake) -> Iterator[Backfills]:
+    found = Backfills(instance, defs.resolve_asset_graph, lambda: lake.settings)
     yield found
     found.close()
 
@@ -69,17 +67,6 @@ def test_only_the_days_that_are_not_good_are_run(service: Backfills, instance: d
     assert (middle.state, middle.truth) == ("waiting", None)
 
 
-def test_a_job_whose_backfill_is_lost_is_launched_again_without_the_good_days(
-    service: Backfills, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as lost:
-        lost.setattr(service, "_launch", lambda *_: None)
-        service.create(asked())
-    assert launched(instance) == []
-    service.refresh()
-    assert launched(instance) == [[DAYS[1]]]
-
-
 @pytest.mark.parametrize("change", [{"all_days": True}, {"refresh": True}, {"symbols": ["BTC-USDT"]}])
 def test_whoever_asks_for_more_gets_every_day(
     change: dict[str, Any], service: Backfills, instance: dg.DagsterInstance
@@ -95,8 +82,9 @@ def test_where_every_day_is_good_the_job_has_ended_before_it_began(
     job, is_new = service.create(BackfillRequest.model_validate({"start": DAYS[0], "end": DAYS[0]}))
     assert is_new
     assert (job.state, job.percent, job.finished is not None) == ("succeeded", 100, True)
-    assert launched(instance) == []
-    assert service.refresh() == 0
+    assert launched(instance) == [[]], "it is on record, and the daemon has nothing to do"
+    assert service.unfinished() == []
+    assert service.status(job.job_id).days[0].skipped
     with pytest.raises(Conflict, match="nothing to retry"):
         service.retry(job.job_id)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from backfill_assets.progress import tracking
+from backfill_assets.automation.backfills import new_backfill_id
 from backfill_assets.progress.facts import BackfillFact, BackfillState, DayEvents, RunFact, RunState
 from backfill_assets.progress.model import (
     BackfillRequest,
@@ -18,27 +19,52 @@ from backfill_assets.progress.model import (
     Job,
     Outcome,
 )
+from backfill_assets.progress.request_tags import attempt_id
 from backfill_assets.progress.tracking import (
-    DayFacts,
-    day_after,
+    counted_runs,
+    day_status,
+    deciding_run,
     eta,
-    job_after,
-    new_job,
-    retried,
+    job_of,
+    skipped_day,
+    state_without_run,
     throughput,
 )
 
 NOW = datetime(2024, 2, 10, 12, tzinfo=UTC)
-ACTIVE, COMPLETED, CANCELED = BackfillFact("active"), BackfillFact("completed"), BackfillFact("canceled")
+DAY = "2024-01-01"
+PUBLISHED = DayTruth(outcome="published")
 
 
-def made(days: int) -> tuple[Job, list[DayStatus]]:
+def backfill(state: BackfillState = "active", attempt: int = 1, **more: object) -> BackfillFact:
     request = BackfillRequest(start=NOW.date(), end=NOW.date())
-    return new_job("job", request, "me", [f"2024-01-{day:02d}" for day in range(1, days + 1)], NOW)
+    facts = {"request": request, "requester": "me", "days": (), "skipped": (), "assets": (), "created": NOW}
+    return BackfillFact(attempt_id("job", attempt), "job", attempt, state, **{**facts, **more})  # type: ignore[arg-type]
 
 
-def run(state: RunState, *, will_retry: bool = False, day: str = "2024-01-01") -> RunFact:
-    return RunFact("run", day, 1, state, will_retry, NOW, NOW, NOW, NOW + timedelta(seconds=10))
+ACTIVE, COMPLETED, CANCELED = backfill(), backfill("completed"), backfill("canceled")
+
+
+def after(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def run(state: RunState, *, will_retry: bool | None = False, name: str = "run", at: float = 0) -> RunFact:
+    """Made at a time, started then, and ended ten seconds later."""
+    return RunFact(name, DAY, state, will_retry, after(at), after(at), after(at), after(at + 10))
+
+
+def decided(runs: list[RunFact], of: BackfillFact = ACTIVE, now: datetime = NOW) -> tuple[str | None, bool]:
+    found, over = deciding_run(counted_runs(runs, of), of, now)
+    return (found.run_id if found else None), over
+
+
+def waiting(count: int) -> list[DayStatus]:
+    return [DayStatus(day=f"2024-01-{day:02d}", state="waiting") for day in range(1, count + 1)]
+
+
+def job(days: list[DayStatus], *attempts: BackfillFact, now: datetime = NOW, **more: object) -> Job:
+    return job_of(attempts or (ACTIVE,), days, now=now, **{"changed": NOW, **more})  # type: ignore[arg-type]
 
 
 def check(*, blocking: bool, severity: str = "ERROR") -> DayEvents:
@@ -46,12 +72,12 @@ def check(*, blocking: bool, severity: str = "ERROR") -> DayEvents:
 
 
 def ended(run_state: RunState, outcome: Outcome, events: DayEvents | None = None) -> str:
-    _, [day] = made(1)
-    return day_after(day, DayFacts(run(run_state), events, DayTruth(outcome=outcome)), ACTIVE).state
+    truth = DayTruth(outcome=outcome)
+    return day_status(DAY, ACTIVE, run(run_state), over=True, truth=truth, events=events).state
 
 
 def live(done: int) -> DayProgress:
-    return DayProgress(done=done, total=10, rows=0, raw_bytes=0, states={})
+    return DayProgress(done=done, total=10, rows=7, raw_bytes=9, fetched_bytes=8, states={})
 
 
 @pytest.mark.parametrize("outcome", ["published", "degraded", "missing", "held"])
@@ -74,55 +100,82 @@ def test_a_failed_run_is_failed_though_the_day_is_out_since_before_and_a_held_da
 
 
 def test_a_day_has_not_ended_before_the_lake_was_asked() -> None:
-    _, [day] = made(1)
-    assert day_after(day, DayFacts(run("succeeded")), ACTIVE).state == "running"
+    day = day_status(DAY, ACTIVE, run("succeeded"), over=True)
+    assert (day.state, day.ended) == ("running", None)
+
+
+def test_rows_and_bytes_of_a_day_are_told_when_all_its_feeds_are_done() -> None:
+    told = [day_status(DAY, ACTIVE, run("running"), progress=live(done)) for done in (9, 10)]
+    assert [(day.rows, day.raw_bytes) for day in told] == [(None, None), (7, 8)]
+    over = day_status(DAY, ACTIVE, run("succeeded"), over=True, truth=PUBLISHED, progress=live(10))
+    assert (over.rows, over.raw_bytes, over.progress) == (7, 8, None)
 
 
 def test_the_percentage_is_of_the_days_that_are_run() -> None:
-    good = {"2024-01-01": DayTruth(outcome="published"), "2024-01-02": DayTruth(outcome="degraded")}
-    request = BackfillRequest(start=NOW.date(), end=NOW.date())
-    job, days = new_job("job", request, "me", [f"2024-01-0{day}" for day in range(1, 5)], NOW, good)
-    assert (job.percent, job.finished_days, job.skipped_days) == (0, 2, 2)
+    good = [skipped_day("2024-01-01", PUBLISHED), skipped_day("2024-01-02", DayTruth(outcome="degraded"))]
+    days = [*good, *waiting(4)[2:]]
+    assert (job(days).percent, job(days).finished_days, job(days).skipped_days) == (0, 2, 2)
     days[2] = days[2].model_copy(update={"state": "published"})
-    job = job_after(job, days, ACTIVE, (), NOW)
-    assert (job.percent, job.finished_days) == (50, 3)
+    assert (job(days).percent, job(days).finished_days) == (50, 3)
 
 
 def test_a_run_that_dagster_will_start_again_has_not_failed_yet() -> None:
-    _, [day] = made(1)
-    facts = DayFacts(run("failed", will_retry=True), None, DayTruth(outcome="missing"))
-    assert day_after(day, facts, ACTIVE).state == "queued"
-    assert day_after(day, facts, COMPLETED).state == "failed"
+    lost, again = run("failed", will_retry=True), run("running", name="again", at=20)
+    assert decided([lost]) == ("run", False)
+    assert day_status(DAY, ACTIVE, lost).state == "queued"
+    assert decided([lost, again]) == ("again", False)
+    assert decided([lost], COMPLETED) == ("run", True)
+    done = run("succeeded", name="again", at=20)
+    assert decided([lost, done], COMPLETED) == ("again", True), "it was started again"
+
+
+def test_a_run_has_not_failed_while_dagster_may_still_say_that_it_is_started_again() -> None:
+    failed = run("failed", will_retry=None)
+    assert decided([failed], now=after(11)) == ("run", False)
+    assert decided([failed], now=after(60)) == ("run", True)
+    assert decided([failed], COMPLETED, after(11)) == ("run", True)
+
+
+def test_a_day_that_has_ended_stays_so_whoever_runs_it_again() -> None:
+    failed, again = run("failed"), run("running", name="again", at=20)
+    assert decided([failed, again]) == ("run", True)
+    assert decided([failed, run("succeeded", name="again", at=20)]) == ("run", True)
 
 
 @pytest.mark.parametrize("outcome", ["published", "held"])
 def test_a_run_that_fails_while_its_backfill_is_cancelled_was_cut_off(outcome: Outcome) -> None:
-    _, [day] = made(1)
-    facts = DayFacts(run("failed"), None, DayTruth(outcome=outcome))
-    for state in ("canceling", "canceled"):
-        assert day_after(day, facts, BackfillFact(state)).state == "canceled"
-    done = DayFacts(run("succeeded"), None, DayTruth(outcome="published"))
-    assert day_after(day, done, CANCELED).state == "published"
+    truth = DayTruth(outcome=outcome)
+    for of in (backfill("canceling"), CANCELED, backfill("canceled", canceled=after(5))):
+        assert day_status(DAY, of, run("failed"), over=True, truth=truth).state == "canceled"
+    before = day_status(DAY, backfill("canceled", canceled=after(15)), run("failed"), over=True, truth=truth)
+    assert before.state in ("failed", "held"), "it had failed before"
+    assert day_status(DAY, CANCELED, run("succeeded"), over=True, truth=PUBLISHED).state == "published"
+
+
+def test_a_run_that_is_made_after_the_cancellation_does_not_bring_the_day_back() -> None:
+    canceling = backfill("canceling", canceled=NOW)
+    assert state_without_run(canceling, after(60)) == "canceled"
+    assert decided([run("running", at=20)], canceling, after(60)) == (None, False)
+    assert state_without_run(canceling, after(1)) == "waiting", "Dagster may be adding runs just now"
+    assert decided([run("running", at=1)], canceling, after(60)) == ("run", False)
 
 
 @pytest.mark.parametrize(
-    ("backfill", "state"),
+    ("state", "day"),
     [
         ("active", "waiting"),
-        ("absent", "waiting"),
-        ("canceling", "canceled"),
+        ("canceling", "waiting"),
         ("canceled", "canceled"),
         ("completed", "missing"),
         ("failed", "failed"),
     ],
 )
-def test_a_day_without_run_is_what_becomes_of_its_backfill(backfill: BackfillState, state: str) -> None:
-    _, [day] = made(1)
-    assert day_after(day, DayFacts(), BackfillFact(backfill)).state == state
+def test_a_day_without_run_is_what_becomes_of_its_backfill(state: BackfillState, day: str) -> None:
+    assert state_without_run(backfill(state), NOW) == day
 
 
-def finished(state: str, *, seconds: int = 10, after: int = 0, day: str = "2024-01-01") -> DayStatus:
-    start = NOW + timedelta(seconds=after)
+def finished(state: str, *, seconds: int = 10, at: int = 0, day: str = DAY) -> DayStatus:
+    start = after(at)
     return DayStatus(
         day=day, state=state, started=start, ended=start + timedelta(seconds=seconds), raw_bytes=1_000
     )  # type: ignore[arg-type]
@@ -140,82 +193,92 @@ def finished(state: str, *, seconds: int = 10, after: int = 0, day: str = "2024-
     ],
 )
 def test_a_job_is_as_good_as_its_worst_day(states: list[str], job_state: str) -> None:
-    job, days = made(2)
-    days = [day.model_copy(update={"state": state}) for day, state in zip(days, states, strict=True)]
-    assert job_after(job, days, ACTIVE, [], NOW).state == job_state
+    days = [day.model_copy(update={"state": s}) for day, s in zip(waiting(2), states, strict=True)]
+    assert job(days).state == job_state
 
 
 def test_a_failed_job_says_which_days_and_why() -> None:
-    job, days = made(5)
     blocked = check(blocking=True).failed_checks
-    days = [day.model_copy(update={"state": "failed", "failed_checks": blocked}) for day in days]
-    assert job_after(job, days, COMPLETED, [], NOW).failure == (
+    days = [day.model_copy(update={"state": "failed", "failed_checks": blocked}) for day in waiting(5)]
+    assert job(days, COMPLETED).failure == (
         "5 of 5 days: 2024-01-01 failed (check ticks:sane), 2024-01-02 failed (check ticks:sane), "
         "2024-01-03 failed (check ticks:sane), and 2 more"
     )
-    broken = job_after(job, days[:1], BackfillFact("failed", "no such asset"), [], NOW)
+    broken = job(days[:1], backfill("failed", error="no such asset"))
     assert broken.failure is not None
     assert broken.failure.startswith("Dagster: no such asset; 1 of 1 days")
 
 
-def test_nothing_new_leaves_the_job_as_it_is() -> None:
-    job, days = made(2)
-    assert job_after(job, days, ACTIVE, [], NOW + timedelta(hours=1)) is job
-    assert job_after(job, days, ACTIVE, ["no daemon"], NOW).warnings == ("no daemon",)
+def test_the_clock_alone_changes_nothing() -> None:
+    assert job(waiting(2), now=after(3600)) == job(waiting(2))
+    assert job(waiting(2), warnings=["no daemon"]).warnings == ("no daemon",)
 
 
-def test_progress_never_goes_back_within_an_attempt_whatever_is_read() -> None:
-    chance = random.Random(1)
-    job, days = made(4)
-    percent, done = 0.0, 0
-    for _ in range(2_000):
-        index = chance.randrange(4)
-        state: RunState = chance.choice(["queued", "running", "running", "failed", "succeeded"])
-        facts = DayFacts(
-            run(state, will_retry=chance.random() < 0.9),
-            None,
-            DayTruth(outcome="published") if chance.random() < 0.1 else None,
-            live(chance.randrange(11)) if chance.random() < 0.5 else None,
-        )
-        days[index] = day_after(days[index], facts, ACTIVE)
-        job = job_after(job, days, ACTIVE, [], NOW)
-        assert job.percent >= percent
-        assert job.finished_days >= done
-        assert (job.percent == 100) == (job.finished_days == 4)
-        percent, done = job.percent, job.finished_days
-    assert percent == 100
+def test_progress_never_goes_back_within_an_attempt_whatever_is_recorded() -> None:
+    """Days are run, lost, started again, cancelled, and run once more by somebody, in any order."""
+    for seed in range(200):
+        chance = random.Random(seed)
+        of, now = ACTIVE, NOW
+        runs: dict[str, list[RunFact]] = {day.day: [] for day in waiting(4)}
+        furthest = dict.fromkeys(runs, 0)
+        percent, done = 0.0, 0
+        while True:
+            now += timedelta(seconds=chance.randrange(1, 30))
+            _happen(chance, runs[chance.choice(list(runs))], of, now)
+            if chance.random() < 0.02 and of is ACTIVE:
+                of = backfill("canceling", canceled=now)
+            days = []
+            for day, its_runs in runs.items():
+                counted = counted_runs(its_runs, of)
+                found, over = deciding_run(counted, of, now)
+                furthest[day] = min(10, furthest[day] + chance.randrange(3))
+                days.append(
+                    DayStatus(day=day, state=state_without_run(of, now))
+                    if found is None
+                    else day_status(day, of, found, over=over, truth=PUBLISHED, progress=live(furthest[day]))
+                )
+            seen = job(days, of, now=now)
+            assert seen.percent >= percent, seed
+            assert seen.finished_days >= done, seed
+            assert (seen.percent == 100) == (seen.finished_days == 4)
+            percent, done = seen.percent, seen.finished_days
+            if percent == 100:
+                break
+
+
+def _happen(chance: random.Random, runs: list[RunFact], of: BackfillFact, now: datetime) -> None:
+    """Something happens to a day: its latest run moves on, or another one is made."""
+    latest = runs[-1] if runs else None
+    if latest is None or latest.state not in ("queued", "running"):
+        is_due = latest is None or latest.will_retry or chance.random() < 0.2
+        if is_due and not (of is not ACTIVE and chance.random() < 0.7):
+            runs.append(RunFact(f"{len(runs)}", DAY, "queued", None, now, now, None, None))
+    elif latest.state == "queued" and chance.random() < 0.8:
+        runs[-1] = replace(latest, state="running", started=now)
+    else:
+        end: RunState = chance.choice(["succeeded", "failed", "failed", "canceled"])
+        will_retry = chance.choice([True, False]) if end == "failed" else None
+        runs[-1] = replace(latest, state=end, will_retry=will_retry, ended=now)
 
 
 def test_a_retry_starts_the_bad_days_again_and_keeps_the_good_ones() -> None:
-    job, days = made(4)
     states = ["published", "held", "failed", "degraded"]
-    days = [day.model_copy(update={"state": state}) for day, state in zip(days, states, strict=True)]
-    job = job_after(job, days, COMPLETED, [], NOW)
-    again, days = retried(job, days, NOW)
-    assert [day.state for day in days] == ["published", "waiting", "waiting", "degraded"]
-    assert [day.attempt for day in days] == [1, 2, 2, 1]
+    days = [day.model_copy(update={"state": s}) for day, s in zip(waiting(4), states, strict=True)]
+    assert job(days, COMPLETED).state == "failed"
+    second = backfill(attempt=2)
+    days[1:3] = [DayStatus(day=day.day, state="waiting", attempt=2) for day in days[1:3]]
+    again = job(days, COMPLETED, second)
     assert (again.state, again.attempt, again.percent, again.finished_days) == ("queued", 2, 50.0, 2)
-    assert (again.failure, again.finished) == (None, None)
-
-
-def test_a_finished_day_that_its_neighbour_sealed_is_sealed() -> None:
-    _, [day] = made(1)
-    day = day_after(day, DayFacts(run("succeeded"), None, DayTruth(outcome="published")), ACTIVE)
-    day = day_after(day, DayFacts(truth=DayTruth(outcome="published", sealed=True)), ACTIVE)
-    assert day.truth is not None
-    assert (day.state, day.truth.sealed) == ("published", True)
+    assert (again.job_id, again.failure, again.finished) == ("job", None, None)
 
 
 def test_a_failed_day_does_not_turn_good_by_what_its_neighbour_does() -> None:
-    _, [day] = made(1)
-    day = day_after(day, DayFacts(run("failed"), None, DayTruth(outcome="published")), ACTIVE)
-    assert (
-        day_after(day, DayFacts(truth=DayTruth(outcome="published", sealed=True)), ACTIVE).state == "failed"
-    )
+    sealed = DayTruth(outcome="published", sealed=True)
+    assert day_status(DAY, ACTIVE, run("failed"), over=True, truth=sealed).state == "failed"
 
 
 def test_throughput_is_over_the_time_from_first_start_to_last_end() -> None:
-    days = [finished("published"), finished("published", after=5), finished("canceled", seconds=900)]
+    days = [finished("published"), finished("published", at=5), finished("canceled", seconds=900)]
     measured = throughput(days, 1)
     assert measured.days == 2
     assert measured.bytes_per_second == pytest.approx(2_000 / 15, abs=0.1)
@@ -225,35 +288,36 @@ def test_throughput_is_over_the_time_from_first_start_to_last_end() -> None:
 
 
 def test_no_time_of_arrival_is_named_before_two_days_have_ended() -> None:
-    waiting = DayStatus(day="2024-01-09", state="waiting")
-    assert eta([finished("published"), waiting], 1, NOW) is None
-    assert eta([finished("published"), finished("held", after=10), waiting], 1, NOW) is not None
+    left = DayStatus(day="2024-01-09", state="waiting")
+    assert eta([finished("published"), left], 1, NOW) is None
+    assert eta([finished("published"), finished("held", at=10), left], 1, NOW) is not None
 
 
 def test_the_time_of_arrival_is_a_range_by_the_spread_of_days_and_the_runs_side_by_side() -> None:
-    waiting = [DayStatus(day=f"2024-01-1{n}", state="waiting") for n in range(10)]
-    one_by_one = [finished("published", seconds=100), finished("published", seconds=300, after=100)]
-    found = eta([*one_by_one, *waiting], 1, NOW)
+    left = [DayStatus(day=f"2024-01-1{n}", state="waiting") for n in range(10)]
+    one_by_one = [finished("published", seconds=100), finished("published", seconds=300, at=100)]
+    found = eta([*one_by_one, *left], 1, NOW)
     assert found is not None
-    assert (found.earliest, found.latest) == (NOW + timedelta(seconds=1_000), NOW + timedelta(seconds=3_000))
+    assert (found.earliest, found.latest) == (after(400 + 1_000), after(400 + 3_000))
     together = [finished("published", seconds=300), finished("published", seconds=300)]
-    found = eta([*together, *waiting], 1, NOW)
+    found = eta([*together, *left], 1, NOW)
     assert found is not None
-    assert found.earliest == found.latest == NOW + timedelta(seconds=1_500)
+    assert found.earliest == found.latest == after(300 + 1_500)
 
 
-def test_an_overdue_time_of_arrival_is_made_anew() -> None:
-    job, days = made(3)
-    days = [finished("published"), finished("published", after=10, day="2024-01-02"), days[2]]
-    job = job_after(job, days, ACTIVE, [], NOW)
-    assert job.eta is not None
-    late = job.eta.earliest + timedelta(seconds=1)
-    overdue = job_after(job, days, ACTIVE, [], late)
-    assert overdue.eta is not None
-    assert overdue.eta.earliest > late
-    assert job_after(job, days, ACTIVE, [], job.eta.earliest - timedelta(seconds=1)) is job
+def test_an_overdue_time_of_arrival_is_made_anew_every_half_minute() -> None:
+    days = [finished("published"), finished("published", at=10, day="2024-01-02"), waiting(3)[2]]
+    made = eta(days, 1, NOW)
+    assert made is not None
+    assert eta(days, 1, made.earliest - timedelta(seconds=1)) == made
+    late = made.earliest + timedelta(seconds=1)
+    overdue = eta(days, 1, late)
+    assert overdue is not None
+    assert overdue.earliest > late
+    assert eta(days, 1, late + timedelta(seconds=5)) == overdue
 
 
 def test_ids_of_later_attempts_fit_dagsters_column() -> None:
-    assert tracking.backfill_id("abcdefgh", 1) == "abcdefgh"
-    assert len(tracking.backfill_id("abcdefgh", 10**6)) <= 32
+    assert attempt_id("abcdefgh", 1) == "abcdefgh"
+    longest = new_backfill_id("x" * 100)
+    assert len(attempt_id(longest, 10**6)) <= 32

@@ -1,0 +1,286 @@
+"""The records of one job: what was read of its runs and days so far, and reading on.
+
+Only what may have changed is read again: a run that has ended does not change, nor does a backfill of which
+every day has ended. A record is for one thread at a time; it may be dropped and read anew at any moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from backfill_assets.days import shift
+from backfill_assets.progress import tracking
+from backfill_assets.progress.day_cache import DayCache
+from backfill_assets.progress.facts import (
+    BackfillFact,
+    DayEvents,
+    RunFact,
+    RunLog,
+    day_events,
+    succeeded_events,
+)
+from backfill_assets.progress.model import DayProgress, DayState, DayStatus, DayTruth, FailedCheck
+from backfill_assets.progress.reader import Reader
+
+#: In between only the runs that have changed are read.
+_SECONDS_BETWEEN_ALL: Final = 60.0
+#: Reading the logs of runs that have failed ends after this, and the next look goes on. Only a process that
+#: has just begun to look at a job has more than a few of them to read.
+_SECONDS_FOR_LOGS: Final = 1.0
+#: Bad days whose reason the job itself tells.
+_REASONS_TOLD: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """The days of a job as they were seen."""
+
+    days: tuple[DayStatus, ...]
+    #: The same as a list in JSON, and a digest of it.
+    json: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look at the records has found."""
+
+    #: The same object as before while nothing has changed.
+    days: Days
+    #: When the newest of the records was written.
+    changed: datetime
+    #: Why some of the stored days are not known.
+    troubles: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Runs:
+    """The runs of one backfill, by day."""
+
+    by_day: dict[str, list[RunFact]] = field(default_factory=dict)
+    seen: datetime | None = None
+    #: When all of them were read, by the monotonic clock.
+    all_read: float | None = None
+    #: Whether every day has ended: no run that is made later counts.
+    are_settled: bool = False
+
+    def since(self) -> datetime | None:
+        """From when on to read; None for all, since times of change come from Dagster's clock and SQL's."""
+        now = time.monotonic()
+        if self.all_read is None or now - self.all_read > _SECONDS_BETWEEN_ALL:
+            self.all_read = now
+            return None
+        return self.seen
+
+    def take_in(self, facts: Sequence[RunFact]) -> None:
+        """Runs that are new or have changed."""
+        for fact in facts:
+            self.seen = fact.updated if self.seen is None else max(self.seen, fact.updated)
+            of_day = self.by_day.get(fact.day, [])
+            if fact not in of_day:
+                others = [run for run in of_day if run.run_id != fact.run_id]
+                self.by_day[fact.day] = sorted([*others, fact], key=lambda run: run.created)
+
+
+@dataclass(slots=True)
+class _Day:
+    """A day that is run: its backfill, the runs of it that count, and the one that tells of it."""
+
+    backfill: BackfillFact
+    runs: list[RunFact]
+    run: RunFact | None
+    #: Whether that run has ended the day.
+    over: bool
+    #: Its state if it has no run.
+    state_without_run: DayState
+    truth: DayTruth | None = None
+    events: DayEvents | None = None
+    progress: DayProgress | None = None
+
+    def parts(self) -> tuple[object, ...]:
+        """Everything that its status is made of."""
+        fate = (self.backfill.state, self.state_without_run)
+        return *fate, self.run, self.over, self.truth, self.events, self.progress
+
+
+class JobRecords:
+    """Of one job."""
+
+    def __init__(self, reader: Reader, run_days: DayCache, skipped_days: DayCache) -> None:
+        self._reader = reader
+        self._run_days = run_days
+        self._skipped_days = skipped_days
+        #: By backfill.
+        self._runs: dict[str, _Runs] = {}
+        # By run: its log; of one that has succeeded the failed checks alone; and what it has written of its
+        # feeds at last, if anything.
+        self._logs: dict[str, RunLog] = {}
+        self._checks: dict[str, tuple[FailedCheck, ...]] = {}
+        self._totals: dict[str, DayProgress | None] = {}
+        #: By day: what its events are made of, and they.
+        self._events: dict[str, tuple[object, DayEvents]] = {}
+        #: By day: what its status is made of, it, and its JSON.
+        self._made: dict[str, tuple[tuple[object, ...], DayStatus, str]] = {}
+        self._days: Days | None = None
+
+    def __len__(self) -> int:
+        """How many days are kept."""
+        return len(self._made)
+
+    def read(self, attempts: Sequence[BackfillFact], now: datetime, *, in_full: bool) -> Seen:
+        """The days as they are now.
+
+        Parameters
+        ----------
+        attempts
+            The job's backfills, the first one first.
+        in_full
+            With the failed checks and failure of every day; else of those at work and the first bad ones.
+        """
+        days = self._read_runs(attempts, now)
+        skipped = [day for day in attempts[0].skipped if day not in days]
+        known, troubles = self._read_stored(days, skipped, again=in_full)
+        self._read_logs(days, in_full=in_full)
+        self._read_progress(days)
+        names = sorted([*days, *skipped])
+        has_changed = [self._make(name, days.get(name), known.get(name)) for name in names]
+        latest = [day for day in days.values() if day.backfill is attempts[-1]]
+        changed = tracking.changed_at(
+            attempts[-1],
+            [run for day in latest for run in day.runs],
+            [day.events for day in latest if day.events],
+            [day.progress for day in latest if day.progress],
+        )
+        if self._days is None or any(has_changed):
+            json = f"[{','.join(self._made[name][2] for name in names)}]"
+            digest = hashlib.blake2b(json.encode(), digest_size=16).digest()
+            self._days = Days(tuple(self._made[name][1] for name in names), json, digest)
+        return Seen(self._days, changed, tuple(troubles))
+
+    def _make(self, name: str, day: _Day | None, skipped: DayTruth | None) -> bool:
+        """Make the day's status where it is not as before; returns whether it was made."""
+        parts = day.parts() if day else (skipped,)
+        made = self._made.get(name)
+        if made is not None and made[0] == parts:
+            return False
+        status = _status(name, day) if day else tracking.skipped_day(name, skipped)
+        self._made[name] = (parts, status, status.model_dump_json())
+        return made is None or made[1] != status
+
+    def _read_runs(self, attempts: Sequence[BackfillFact], now: datetime) -> dict[str, _Day]:
+        """Each day that is run, as the latest attempt has it that runs it."""
+        days: dict[str, _Day] = {}
+        for backfill in attempts:
+            runs = self._runs.setdefault(backfill.backfill_id, _Runs())
+            if not runs.are_settled:
+                runs.take_in(self._reader.runs(backfill, runs.since()))
+            of_backfill = {}
+            without_run = tracking.state_without_run(backfill, now)
+            for name in backfill.days:
+                counted = tracking.counted_runs(runs.by_day.get(name, ()), backfill)
+                run, over = tracking.deciding_run(counted, backfill, now)
+                if over and run is not None:
+                    del counted[counted.index(run) + 1 :]
+                of_backfill[name] = _Day(backfill, counted, run, over, without_run)
+            runs.are_settled = all(
+                day.over or (day.run is None and without_run != "waiting") for day in of_backfill.values()
+            )
+            days |= of_backfill
+        return days
+
+    def _read_stored(
+        self, days: Mapping[str, _Day], skipped: Sequence[str], *, again: bool
+    ) -> tuple[Mapping[str, DayTruth], list[str]]:
+        """Ask for the stored days of those that are over, and for those that are skipped."""
+        over = {name: day.run for name, day in days.items() if day.over and day.run}
+        ends = {name: run.ended or run.updated for name, run in over.items()}
+        # A neighbour that ends may seal a day, or change its verdict.
+        wanted = {
+            name: max(ends.get(around, end) for around in (shift(name, -1), name, shift(name, 1)))
+            for name, end in ends.items()
+        }
+        known, troubles = self._run_days.days(wanted, again=again)
+        for name in known:
+            days[name].truth = known[name]
+        left_out, more = self._skipped_days.days(dict.fromkeys(skipped), again=again)
+        return left_out, [*troubles, *more]
+
+    def _read_logs(self, days: Mapping[str, _Day], *, in_full: bool) -> None:
+        """Read the events of days at work, and of those that are over as far as they are asked for."""
+        at_work = [day for day in days.values() if not day.over and day.run and day.run.state == "running"]
+        over = [(day, day.run) for day in days.values() if day.over and day.run]
+        good = [(day, run) for day, run in over if run.state == "succeeded"]
+        bad = [day for day, run in over if run.state != "succeeded"]
+        # The rest of a run that was seen at work; and a blocking check may have failed in a run before it.
+        begun = [day for day, run in good if run.run_id in self._logs or len(day.runs) > 1]
+        for day in (*at_work, *begun, *bad[:_REASONS_TOLD]):
+            self._read_log(day)
+        deadline = time.monotonic() + _SECONDS_FOR_LOGS
+        for day in bad[_REASONS_TOLD:]:
+            if in_full and time.monotonic() < deadline:
+                self._read_log(day)
+        if in_full:
+            self._read_checks([(day, run) for day, run in good if run.run_id not in self._logs])
+        for name, day in days.items():
+            day.events = self._events_of(name, day)
+
+    def _read_log(self, day: _Day) -> None:
+        for run in day.runs:
+            log = self._logs.setdefault(run.run_id, RunLog())
+            if not log.is_whole:
+                self._reader.read_on(run, log)
+
+    def _read_checks(self, good: Sequence[tuple[_Day, RunFact]]) -> None:
+        missing = [(day, run) for day, run in good if run.run_id not in self._checks]
+        for backfill in {day.backfill.backfill_id: day.backfill for day, _ in missing}.values():
+            runs = [run.run_id for day, run in missing if day.backfill is backfill]
+            self._checks |= self._reader.failed_checks(runs, backfill.assets)
+
+    def _events_of(self, name: str, day: _Day) -> DayEvents | None:
+        if day.run is None:
+            return None
+        logs = [self._logs[run.run_id] for run in day.runs if run.run_id in self._logs]
+        checks = self._checks.get(day.run.run_id)
+        of = tuple((run.run_id, log.cursor) for run, log in zip(day.runs, logs, strict=False)), checks
+        made = self._events.get(name)
+        if made is None or made[0] != (day.run.run_id, of):
+            if logs or day.run.state != "succeeded":
+                events = day_events(logs)
+            else:
+                events = succeeded_events(day.backfill.assets, checks or ())
+            made = self._events[name] = ((day.run.run_id, of), events)
+        return made[1]
+
+    def _read_progress(self, days: Mapping[str, _Day]) -> None:
+        """Read the runs' own words on their feeds: the furthest of a day at work, the last of others."""
+        unfinished = [day for day in days.values() if not (day.over and day.truth)]
+        live = self._reader.live([run.run_id for day in unfinished for run in day.runs])
+        for day in unfinished:
+            found = [live[run.run_id] for run in day.runs if run.run_id in live]
+            day.progress = max(found, key=lambda progress: progress.share, default=None)
+        over = {day.run.run_id: day for day in days.values() if day.over and day.truth and day.run}
+        missing = [run_id for run_id in over if run_id not in self._totals]
+        if missing:
+            found_totals = self._reader.live(missing)
+            self._totals |= {run_id: found_totals.get(run_id) for run_id in missing}
+        for run_id, day in over.items():
+            day.progress = self._totals[run_id]
+
+
+def _status(name: str, day: _Day) -> DayStatus:
+    if day.run is None:
+        return DayStatus(day=name, state=day.state_without_run, attempt=day.backfill.attempt)
+    return tracking.day_status(
+        name,
+        day.backfill,
+        day.run,
+        over=day.over,
+        truth=day.truth,
+        events=day.events,
+        progress=day.progress,
+    )

@@ -1,0 +1,105 @@
+"""A request as it is kept with Dagster's backfill, and read back.
+
+The days are its partitions, the reason is its description, everything else is tags, which Dagster hands to
+the runs. A backfill that was started elsewhere has none of these tags and is read as a request for its days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from backfill_assets.days import day_range
+from backfill_assets.feeds import FeedChoice
+from backfill_assets.orchestration import (
+    TAG_ALL_DAYS,
+    TAG_ATTEMPT,
+    TAG_JOB,
+    TAG_RANGE,
+    TAG_REQUEST,
+    TAG_USER,
+    refresh_of,
+    refresh_tags,
+)
+from backfill_assets.progress.model import BackfillRequest
+
+_REASON_LENGTH = 500
+
+
+def choice_of(request: BackfillRequest) -> FeedChoice:
+    """The feeds to fetch again."""
+    return FeedChoice(request.exchanges, request.symbols, request.data_types)
+
+
+def as_kept(request: BackfillRequest) -> BackfillRequest:
+    """The request as ``request_of`` gives it back: a choice of feeds implies ``refresh``."""
+    return request.model_copy(update={"refresh": request.refresh or request.is_subset})
+
+
+def request_tags(request: BackfillRequest, requester: str, job_id: str) -> dict[str, str]:
+    """The tags of a job's first attempt."""
+    tags = {TAG_JOB: job_id, TAG_ATTEMPT: "1", TAG_RANGE: f"{request.start}..{request.end}"}
+    if requester:
+        tags[TAG_USER] = requester
+    if request.request_id:
+        tags[TAG_REQUEST] = request.request_id
+    if request.all_days:
+        tags[TAG_ALL_DAYS] = "true"
+    if request.refresh or request.is_subset:
+        tags |= refresh_tags(choice_of(request))
+    return tags
+
+
+def attempt_of(backfill_id: str, tags: Mapping[str, str]) -> tuple[str, int]:
+    """The job and the attempt that the backfill is.
+
+    Dagster's UI copies the tags when it runs a backfill again, so only the id tells an attempt of ours.
+    """
+    job_id, attempt = tags.get(TAG_JOB, ""), tags.get(TAG_ATTEMPT, "")
+    if attempt.isdecimal() and backfill_id == attempt_id(job_id, int(attempt)):
+        return job_id, int(attempt)
+    return backfill_id, 1
+
+
+def attempt_id(job_id: str, attempt: int) -> str:
+    """The id of Dagster's backfill of that attempt: the job's own for the first."""
+    return job_id if attempt == 1 else f"{job_id}-{attempt}"
+
+
+def request_of(
+    backfill_id: str, tags: Mapping[str, str], description: str | None, days: Sequence[str]
+) -> tuple[BackfillRequest, tuple[str, ...]]:
+    """The request, and those of its days that are not in ``days``, the partitions of the backfill.
+
+    Raises
+    ------
+    ValueError
+        No day is known: it is a backfill of something else.
+    """
+    start, end = (days[0], days[-1]) if days else ("", "")
+    if tags.get(TAG_JOB) == backfill_id:
+        start, _, end = tags.get(TAG_RANGE, "").partition("..")
+    reason = (description or "")[:_REASON_LENGTH]
+    choice = refresh_of(tags)
+    fields: dict[str, Any] = {
+        "start": start,
+        "end": end,
+        "exchanges": choice.exchanges if choice else (),
+        "symbols": choice.symbols if choice else (),
+        "data_types": choice.data_types if choice else (),
+        "refresh": choice is not None,
+        # Only a job's own first backfill leaves days out.
+        "all_days": tags.get(TAG_JOB) != backfill_id or tags.get(TAG_ALL_DAYS) == "true",
+        "reason": reason,
+        "request_id": tags.get(TAG_REQUEST),
+    }
+    try:
+        request = BackfillRequest.model_validate(fields)
+    except ValidationError:
+        # Somebody's own tags.
+        request = BackfillRequest.model_validate({"start": start, "end": end, "all_days": True})
+    run = set(days)
+    everything = day_range(start, end) if tags.get(TAG_JOB) == backfill_id else days
+    return request, tuple(day for day in everything if day not in run)

@@ -1,0 +1,264 @@
+"""Jobs as they are: read from Dagster's records and the stored days when somebody asks.
+
+Nothing is stored. What was read is kept in this process, bounded, and only saves reading: a job that was seen
+less than ``seconds`` ago is told as it was. All of it follows from the records, so any number of processes
+tell the same.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from backfill_assets.days import utc_now
+from backfill_assets.failures import PermanentFailure, TransientFailure
+from backfill_assets.progress import tracking
+from backfill_assets.progress.facts import BackfillFact
+from backfill_assets.progress.model import FINAL_JOB_STATES, Job
+from backfill_assets.progress.reader import DAEMON_SECONDS, Reader, storage_errors
+from backfill_assets.progress.records import Days, JobRecords
+from backfill_assets.progress.request_tags import attempt_id
+
+#: Days of jobs that are kept, each of some four kilobytes; of other jobs only the summary is.
+_MOST_DAYS: Final = 20_000
+_MOST_JOBS: Final = 1_000
+_BACKFILLS_PER_PAGE: Final = 50
+#: Backfills of a job that are asked for beyond those that are known.
+_ATTEMPTS_BEYOND: Final = 4
+_LONG_AGO: Final = float("-inf")
+
+
+class UnknownJob(PermanentFailure):
+    """There is no such job."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"there is no job {job_id[:50]!r}: /api/v1/backfill/recent lists them")
+
+
+@dataclass(slots=True)
+class _Known:
+    """A job as it was seen last."""
+
+    looking: threading.Lock = field(default_factory=threading.Lock)
+    looked: float = _LONG_AGO
+    attempts: tuple[BackfillFact, ...] = ()
+    job: Job | None = None
+    #: None where the summary alone is kept.
+    days: Days | None = None
+    records: JobRecords | None = None
+    in_full: bool = False
+
+
+class Statuses:
+    """Over one instance and one lake; safe to share among threads.
+
+    Parameters
+    ----------
+    records
+        Makes empty records of a job.
+    seconds
+        For how long a job is told as it was seen.
+    dagster_url
+        Where the Dagster UI is, for links.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        records: Callable[[], JobRecords],
+        seconds: Callable[[], float],
+        dagster_url: Callable[[], str],
+    ) -> None:
+        self._reader = reader
+        self._records = records
+        self._seconds = seconds
+        self._dagster_url = dagster_url
+        self._storage_errors = storage_errors()
+        #: The one that was asked for last comes last.
+        self._known: dict[str, _Known] = {}
+        self._changing = threading.Lock()
+        self._listed: tuple[float, int, list[tuple[BackfillFact, ...]]] = (_LONG_AGO, 0, [])
+        self._heartbeat: tuple[float, datetime | None] = (_LONG_AGO, None)
+
+    def job(self, job_id: str, *, at_once: bool = False) -> Job:
+        """The job without its days; ``at_once`` as it is now, since it was just changed.
+
+        Raises
+        ------
+        UnknownJob
+        TransientFailure
+            Dagster's database does not answer.
+        """
+        if at_once:
+            self._listed = (_LONG_AGO, 0, [])
+        return self._summary(job_id, at_once=at_once)
+
+    def with_days(self, job_id: str, *, in_full: bool = True) -> tuple[Job, Days]:
+        """The job and its days; ``in_full`` with the failed checks and failure of each.
+
+        Raises
+        ------
+        UnknownJob, TransientFailure
+            As ``job``.
+        """
+        with self._one(job_id) as known:
+            if self._is_old(known) or known.days is None or (in_full and not known.in_full):
+                self._see(known, self._attempts(job_id, known), in_full=in_full)
+            assert known.job is not None
+            assert known.days is not None
+            return known.job, known.days
+
+    def newest(self, limit: int) -> Iterator[Job]:
+        """Jobs, the newest first."""
+        for attempts in self._list(limit):
+            yield self._summary(attempts[0].job_id, attempts)
+
+    def unfinished(self, most: int) -> list[Job]:
+        """The jobs that are not over, the newest first.
+
+        Dagster may call a backfill completed before its runs have ended, as ``dagster job backfill`` does;
+        such ones are found among the newest jobs.
+        """
+        with self._passing():
+            ids = {fact.job_id for fact in self._reader.unfinished()}
+        jobs = [*(self.job(job_id) for job_id in ids), *self.newest(_BACKFILLS_PER_PAGE)]
+        left = {job.job_id: job for job in jobs if job.state not in FINAL_JOB_STATES}
+        return sorted(left.values(), key=lambda job: job.created, reverse=True)[:most]
+
+    def daemon_trouble(self) -> str | None:
+        """Why no day will be run: the daemon gives no sign of life."""
+        if time.monotonic() - self._heartbeat[0] >= self._seconds():
+            with self._passing():
+                self._heartbeat = (time.monotonic(), self._reader.daemon_seen())
+        seen = self._heartbeat[1]
+        if seen is None:
+            return "no Dagster daemon has run yet: start dagster-daemon on the same DAGSTER_HOME or database"
+        if (utc_now() - seen).total_seconds() > DAEMON_SECONDS:
+            moment = seen.isoformat(timespec="seconds")
+            return f"the Dagster daemon gave no sign of life since {moment}: start it"
+        return None
+
+    # What is kept
+
+    @contextmanager
+    def _one(self, job_id: str) -> Iterator[_Known]:
+        """The job, for one thread at a time: others that ask meanwhile get what it finds."""
+        with self._changing:
+            known = self._known.pop(job_id) if job_id in self._known else _Known()
+            self._known[job_id] = known
+        try:
+            with known.looking, self._passing():
+                yield known
+        finally:
+            with self._changing:
+                if known.job is None:
+                    self._known.pop(job_id, None)
+                self._bound()
+
+    def _bound(self) -> None:
+        """Forget the days of the jobs that were asked for longest ago, where they are too many."""
+        for job_id in list(self._known)[:-_MOST_JOBS]:
+            del self._known[job_id]
+        days = sum(len(known.records) for known in self._known.values() if known.records)
+        for known in list(self._known.values())[:-1]:
+            if days <= _MOST_DAYS:
+                return
+            if known.records and known.looking.acquire(blocking=False):
+                days -= len(known.records)
+                known.records = known.days = None
+                known.looking.release()
+
+    @contextmanager
+    def _passing(self) -> Iterator[None]:
+        try:
+            yield
+        except self._storage_errors as error:
+            msg = f"Dagster's database does not answer: {' '.join(str(error).split())[:200]}"
+            raise TransientFailure(msg) from error
+
+    def _is_old(self, known: _Known) -> bool:
+        return time.monotonic() - known.looked >= self._seconds()
+
+    def _is_settled(self, job: Job) -> bool:
+        return job.state in FINAL_JOB_STATES and job.links == tracking.links(
+            job.job_id, self._dagster_url(), job.attempt
+        )
+
+    # Looking
+
+    def _summary(
+        self, job_id: str, attempts: tuple[BackfillFact, ...] | None = None, *, at_once: bool = False
+    ) -> Job:
+        with self._one(job_id) as known:
+            if at_once or self._is_old(known) or known.job is None:
+                found = attempts or self._attempts(job_id, known)
+                if known.job is not None and self._is_settled(known.job) and found == known.attempts:
+                    known.looked = time.monotonic()
+                else:
+                    self._see(known, found, in_full=False)
+            assert known.job is not None
+            return known.job
+
+    def _see(self, known: _Known, attempts: tuple[BackfillFact, ...], *, in_full: bool) -> None:
+        now, looked = utc_now(), time.monotonic()
+        if known.records is None:
+            known.records, known.in_full = self._records(), False
+        in_full, deepens = in_full or known.in_full, in_full and not known.in_full
+        seen = known.records.read(attempts, now, in_full=in_full)
+        trouble = self.daemon_trouble()
+        job = tracking.job_of(
+            attempts,
+            seen.days.days,
+            changed=seen.changed,
+            warnings=[*([trouble] if trouble else []), *seen.troubles],
+            dagster_url=self._dagster_url(),
+            now=now,
+        )
+        before = known.job
+        if before is not None:
+            is_same = before == job.model_copy(update={"revision": before.revision})
+            # Details of what had ended are no change.
+            if is_same and (deepens or seen.days is known.days or known.days is None):
+                job = before
+            else:
+                job = job.model_copy(update={"revision": max(job.revision, before.revision + 1)})
+        known.job, known.days, known.attempts = job, seen.days, attempts
+        known.in_full, known.looked = in_full, looked
+
+    def _attempts(self, job_id: str, known: _Known) -> tuple[BackfillFact, ...]:
+        """The backfills of the job, the first one first; a retry's id follows from the job's."""
+        found: list[BackfillFact] = []
+        last = len(known.attempts) + _ATTEMPTS_BEYOND
+        while True:
+            ids = [attempt_id(job_id, number) for number in range(len(found) + 1, last + 1)]
+            of_job = [fact for fact in self._reader.backfills(ids) if fact.job_id == job_id]
+            found += sorted(of_job, key=lambda fact: fact.attempt)
+            if not found or found[0].attempt != 1:
+                raise UnknownJob(job_id)
+            if len(of_job) < len(ids):
+                return tuple(found)
+            last = len(found) + _ATTEMPTS_BEYOND
+
+    def _list(self, limit: int) -> list[tuple[BackfillFact, ...]]:
+        """The attempts of the newest jobs; those of a job are newer than itself."""
+        read, length, listed = self._listed
+        if time.monotonic() - read < self._seconds() and length >= limit:
+            return listed[:limit]
+        read, listed = time.monotonic(), []
+        retries: dict[str, list[BackfillFact]] = defaultdict(list)
+        with self._passing():
+            for fact in self._reader.newest(min(limit, _BACKFILLS_PER_PAGE)):
+                if fact.attempt > 1:
+                    retries[fact.job_id].insert(0, fact)
+                else:
+                    listed.append((fact, *retries.pop(fact.job_id, ())))
+                if len(listed) == limit:
+                    break
+        self._listed = (read, limit, listed)
+        return listed
