@@ -24,8 +24,10 @@ JOBS, DAYS, CLIENTS = 100, 800, 20
 
 def fill(url: str) -> list[str]:
     """Store the jobs, each with days as full as those of nine assets, a failed check and two odd feeds."""
-    from backfill_assets.progress import tracking
     from backfill_assets.progress.database import open_jobs
+    from backfill_assets.progress.refresh import day_row, job_row
+
+    from backfill_assets.progress import tracking
     from backfill_assets.progress.model import (
         AssetStatus,
         BackfillRequest,
@@ -34,7 +36,6 @@ def fill(url: str) -> list[str]:
         FailedCheck,
         FeedVerdict,
     )
-    from backfill_assets.progress.refresh import day_row, job_row
 
     store = open_jobs(url)
     now = datetime.now(tz=UTC)
@@ -84,10 +85,10 @@ def serve(url: str, port: int) -> None:
     """The app over the stored jobs; no Dagster is asked for a status."""
     import dagster as dg
     import uvicorn
+    from backfill_assets.progress.database import open_jobs
 
     from backfill_assets.definitions import defs
     from backfill_assets.progress.api import create_app
-    from backfill_assets.progress.database import open_jobs
     from backfill_assets.progress.service import Backfills
 
     settings = SimpleNamespace(serve=SimpleNamespace(dagster_url="", max_days=DAYS))

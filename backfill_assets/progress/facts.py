@@ -5,9 +5,10 @@ Separate from both, so that the computing needs no Dagster.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal
 
 from backfill_assets.progress.model import AssetState, AssetStatus, BackfillRequest, FailedCheck
@@ -101,12 +102,15 @@ def succeeded_events(assets: Sequence[str], failed: tuple[FailedCheck, ...]) -> 
     return DayEvents(_assets(dict.fromkeys(assets, "materialized"), failed), failed)
 
 
-def _assets(states: dict[str, AssetState], failed: Sequence[FailedCheck]) -> tuple[AssetStatus, ...]:
-    return tuple(
-        AssetStatus(
-            asset=asset,
-            state=state,
-            failed_checks=tuple(c.check for c in failed if c.check.rpartition(":")[0] == asset),
-        )
-        for asset, state in sorted(states.items())
-    )
+def _assets(states: Mapping[str, AssetState], failed: Sequence[FailedCheck]) -> tuple[AssetStatus, ...]:
+    checks: dict[str, tuple[str, ...]] = {}
+    for check in failed:
+        asset = check.check.rpartition(":")[0]
+        checks[asset] = (*checks.get(asset, ()), check.check)
+    return tuple(_asset(asset, state, checks.get(asset, ())) for asset, state in sorted(states.items()))
+
+
+@lru_cache(maxsize=10_000)
+def _asset(asset: str, state: AssetState, failed_checks: tuple[str, ...]) -> AssetStatus:
+    """One object for all days that have it: most are alike, and there are many."""
+    return AssetStatus(asset=asset, state=state, failed_checks=failed_checks)

@@ -8,7 +8,9 @@ in bulk, one query for hundreds; the log of each other one is read by itself, si
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -22,7 +24,7 @@ from pydantic import ValidationError
 
 from backfill_assets.orchestration import STEP_RETRIES, TAG_CANCELED, TAG_USER, live_key
 from backfill_assets.progress.facts import BackfillFact, BackfillState, RunFact, RunLog, RunState
-from backfill_assets.progress.model import AssetState, DayProgress, FailedCheck
+from backfill_assets.progress.model import AssetState, BackfillRequest, DayProgress, FailedCheck
 from backfill_assets.progress.request_tags import attempt_of, request_of
 
 _RUN_STATES: Final[dict[dg.DagsterRunStatus, RunState]] = {
@@ -63,6 +65,7 @@ DAEMON_SECONDS: Final = 120
 _OVERLAP: Final = timedelta(seconds=5)
 #: Values in one query; SQLite takes 32,766.
 _MOST_VALUES: Final = 10_000
+_MOST_REQUESTS: Final = 1_000
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -74,27 +77,37 @@ def storage_errors() -> tuple[type[Exception], ...]:
     return (SQLAlchemyError, DagsterPostgresException, dg.DagsterError)
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    request: BackfillRequest
+    days: tuple[str, ...]
+    skipped: tuple[str, ...]
+    assets: tuple[str, ...]
+
+
 class Reader:
     """Over one instance; safe to share among threads."""
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
+        #: The request and the days of backfills, which do not change; reading them takes milliseconds.
+        self._requests: dict[str, _Request | None] = {}
 
     def backfills(self, backfill_ids: Sequence[str]) -> list[BackfillFact]:
         """Those of the backfills that there are."""
-        return list(_facts(self._instance.get_backfills(BulkActionsFilter(backfill_ids=backfill_ids))))
+        return list(self._facts(self._instance.get_backfills(BulkActionsFilter(backfill_ids=backfill_ids))))
 
     def unfinished(self) -> list[BackfillFact]:
         """Every backfill of days that Dagster still works on."""
-        return list(_facts(self._instance.get_backfills(BulkActionsFilter(statuses=_UNFINISHED))))
+        return list(self._facts(self._instance.get_backfills(BulkActionsFilter(statuses=_UNFINISHED))))
 
     def newest(self, pages_of: int) -> Iterator[BackfillFact]:
         """Every backfill of days, the newest first, read in pages as they are asked for."""
         page = self._instance.get_backfills(limit=pages_of)
-        yield from _facts(page)
+        yield from self._facts(page)
         while len(page) == pages_of:
             page = self._instance.get_backfills(cursor=page[-1].backfill_id, limit=pages_of)
-            yield from _facts(page)
+            yield from self._facts(page)
 
     def runs(self, backfill: BackfillFact, since: datetime | None = None) -> list[RunFact]:
         """The backfill's runs of days, oldest first; only those changed since, where given."""
@@ -173,38 +186,49 @@ class Reader:
         heartbeat = self._instance.get_daemon_heartbeats().get(_DAEMON)
         return datetime.fromtimestamp(heartbeat.timestamp, UTC) if heartbeat else None
 
+    def _facts(self, backfills: Iterable[PartitionBackfill]) -> Iterator[BackfillFact]:
+        for backfill in backfills:
+            name = backfill.backfill_id
+            if name not in self._requests:
+                if len(self._requests) >= _MOST_REQUESTS:
+                    self._requests.clear()
+                self._requests[name] = _request(backfill)
+            request = self._requests[name]
+            if request is not None:
+                yield _fact(backfill, request)
+
     def _run_facts(self, filters: dg.RunsFilter) -> list[RunFact]:
-        facts = [fact for record in self._instance.get_run_records(filters) if (fact := _run_fact(record))]
-        return sorted(facts, key=lambda fact: fact.created)
+        are_decided = not self._instance.run_retries_enabled
+        found = (_run_fact(r, are_decided=are_decided) for r in self._instance.get_run_records(filters))
+        return sorted((fact for fact in found if fact), key=lambda fact: fact.created)
 
 
-def _facts(backfills: Iterable[PartitionBackfill]) -> Iterator[BackfillFact]:
-    for backfill in backfills:
-        fact = _backfill_fact(backfill)
-        if fact is not None:
-            yield fact
-
-
-def _backfill_fact(backfill: PartitionBackfill) -> BackfillFact | None:
+def _request(backfill: PartitionBackfill) -> _Request | None:
     """None for a backfill of something else than days."""
-    tags, days = backfill.tags, _days(backfill)
-    job_id, attempt = attempt_of(backfill.backfill_id, tags)
+    days = _days(backfill)
     try:
-        request, skipped = request_of(backfill.backfill_id, tags, backfill.description, days)
+        request, skipped = request_of(backfill.backfill_id, backfill.tags, backfill.description, days)
     except ValueError:
         return None
+    assets = tuple(key.to_user_string() for key in backfill.asset_selection or ())
+    # The same days stand in many backfills.
+    return _Request(request, tuple(map(sys.intern, days)), tuple(map(sys.intern, skipped)), assets)
+
+
+def _fact(backfill: PartitionBackfill, request: _Request) -> BackfillFact:
+    job_id, attempt = attempt_of(backfill.backfill_id, backfill.tags)
     error = " ".join(backfill.error.message.split())[:300] if backfill.error else None
-    canceled = tags.get(TAG_CANCELED)
+    canceled = backfill.tags.get(TAG_CANCELED)
     return BackfillFact(
         backfill_id=backfill.backfill_id,
         job_id=job_id,
         attempt=attempt,
         state=_BACKFILL_STATES[backfill.status],
-        request=request,
-        requester=tags.get(TAG_USER, ""),
-        days=days,
-        skipped=skipped,
-        assets=tuple(key.to_user_string() for key in backfill.asset_selection or ()),
+        request=request.request,
+        requester=backfill.tags.get(TAG_USER, ""),
+        days=request.days,
+        skipped=request.skipped,
+        assets=request.assets,
         created=datetime.fromtimestamp(backfill.backfill_timestamp, UTC),
         ended=_moment(backfill.backfill_end_timestamp),
         canceled=datetime.fromisoformat(canceled) if canceled else None,
@@ -226,12 +250,12 @@ def _days(backfill: PartitionBackfill) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if _DAY.fullmatch(name)))
 
 
-def _run_fact(record: dg.RunRecord) -> RunFact | None:
+def _run_fact(record: dg.RunRecord, *, are_decided: bool) -> RunFact | None:
     run = record.dagster_run
     day = run.tags.get(PARTITION_NAME_TAG)
     if day is None:
         return None
-    will_retry = run.tags.get(WILL_RETRY_TAG)
+    will_retry = run.tags.get(WILL_RETRY_TAG, "false" if are_decided else None)
     return RunFact(
         run_id=run.run_id,
         day=day,

@@ -37,21 +37,11 @@ _REASONS_TOLD: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Days:
-    """The days of a job as they were seen."""
-
-    days: tuple[DayStatus, ...]
-    #: The same as a list in JSON, and a digest of it.
-    json: str
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Seen:
     """What a look at the records has found."""
 
     #: The same object as before while nothing has changed.
-    days: Days
+    days: tuple[DayStatus, ...]
     #: When the newest of the records was written.
     changed: datetime
     #: Why some of the stored days are not known.
@@ -124,9 +114,12 @@ class JobRecords:
         self._totals: dict[str, DayProgress | None] = {}
         #: By day: what its events are made of, and they.
         self._events: dict[str, tuple[object, DayEvents]] = {}
-        #: By day: what its status is made of, it, and its JSON.
-        self._made: dict[str, tuple[tuple[object, ...], DayStatus, str]] = {}
-        self._days: Days | None = None
+        #: By day: what its status is made of, and it.
+        self._made: dict[str, tuple[tuple[object, ...], DayStatus]] = {}
+        self._days: tuple[DayStatus, ...] = ()
+        #: By day: its status, and the same in JSON; made only where they are asked for.
+        self._texts: dict[str, tuple[DayStatus, str]] = {}
+        self._json: tuple[tuple[DayStatus, ...], str, bytes] = ((), "[]", b"")
 
     def __len__(self) -> int:
         """How many days are kept."""
@@ -156,11 +149,22 @@ class JobRecords:
             [day.events for day in latest if day.events],
             [day.progress for day in latest if day.progress],
         )
-        if self._days is None or any(has_changed):
-            json = f"[{','.join(self._made[name][2] for name in names)}]"
-            digest = hashlib.blake2b(json.encode(), digest_size=16).digest()
-            self._days = Days(tuple(self._made[name][1] for name in names), json, digest)
+        if any(has_changed):
+            self._days = tuple(self._made[name][1] for name in names)
         return Seen(self._days, changed, tuple(troubles))
+
+    def json(self) -> tuple[str, bytes]:
+        """The days that were seen last as a list in JSON, and a digest of it."""
+        days, text, digest = self._json
+        if days is not self._days:
+            for day in self._days:
+                made = self._texts.get(day.day)
+                if made is None or made[0] is not day:
+                    self._texts[day.day] = (day, day.model_dump_json())
+            text = f"[{','.join(self._texts[day.day][1] for day in self._days)}]"
+            digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+            self._json = (self._days, text, digest)
+        return text, digest
 
     def _make(self, name: str, day: _Day | None, skipped: DayTruth | None) -> bool:
         """Make the day's status where it is not as before; returns whether it was made."""
@@ -169,8 +173,9 @@ class JobRecords:
         if made is not None and made[0] == parts:
             return False
         status = _status(name, day) if day else tracking.skipped_day(name, skipped)
-        self._made[name] = (parts, status, status.model_dump_json())
-        return made is None or made[1] != status
+        is_new = made is None or made[1] != status
+        self._made[name] = (parts, status if made is None or is_new else made[1])
+        return is_new
 
     def _read_runs(self, attempts: Sequence[BackfillFact], now: datetime) -> dict[str, _Day]:
         """Each day that is run, as the latest attempt has it that runs it."""

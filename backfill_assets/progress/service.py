@@ -9,7 +9,6 @@ The graph of assets comes from whoever makes the service, since only the code lo
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 from collections import Counter
@@ -203,14 +202,11 @@ class Backfills:
     def status(self, job_id: str) -> JobStatus:
         """The job with each of its days."""
         job, days = self._statuses.with_days(_checked(job_id))
-        return JobStatus.model_construct(**dict(job), days=days.days)
+        return JobStatus.model_construct(**dict(job), days=days)
 
     def status_json(self, job_id: str) -> tuple[str, str]:
-        """``status`` as JSON, put together from the days' JSON; and a tag that changes with it."""
-        job, days = self._statuses.with_days(_checked(job_id))
-        text = job.model_dump_json()
-        tag = hashlib.blake2b(text.encode() + days.digest, digest_size=12).hexdigest()
-        return f'{text[:-1]},"days":{days.json}}}', tag
+        """``status`` as JSON, and a tag that changes with it."""
+        return self._statuses.as_json(_checked(job_id))
 
     def job(self, job_id: str) -> Job:
         """The job without its days."""
@@ -259,7 +255,7 @@ class Backfills:
             msg = f"{job.job_id} is {job.state}: cancel it, or wait for its end"
             raise Conflict(msg)
         _, days = self._statuses.with_days(job_id, in_full=False)
-        again = [day.day for day in tracking.bad_days(days.days)]
+        again = [day.day for day in tracking.bad_days(days)]
         if not again:
             msg = f"{job.job_id}: no day is failed, held or missing: there is nothing to retry"
             raise Conflict(msg)
@@ -285,7 +281,7 @@ class Backfills:
         for job in reversed(self.unfinished()):
             if job.request.start <= last and job.request.end >= first:
                 _, found = self._statuses.with_days(job.job_id, in_full=False)
-                left = (day for day in found.days if day.state in UNFINISHED_DAY_STATES)
+                left = (day for day in found if day.state in UNFINISHED_DAY_STATES)
                 at_work |= {day.day: (job.job_id, day.state) for day in left}
         return [
             day.model_copy(update={"job_id": at_work[day.day][0], "job_state": at_work[day.day][1]})

@@ -7,6 +7,7 @@ tell the same.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections import defaultdict
@@ -20,15 +21,17 @@ from backfill_assets.days import utc_now
 from backfill_assets.failures import PermanentFailure, TransientFailure
 from backfill_assets.progress import tracking
 from backfill_assets.progress.facts import BackfillFact
-from backfill_assets.progress.model import FINAL_JOB_STATES, Job
+from backfill_assets.progress.model import FINAL_JOB_STATES, DayStatus, Job
 from backfill_assets.progress.reader import DAEMON_SECONDS, Reader, storage_errors
-from backfill_assets.progress.records import Days, JobRecords
+from backfill_assets.progress.records import JobRecords
 from backfill_assets.progress.request_tags import attempt_id
 
 #: Days of jobs that are kept, each of some four kilobytes; of other jobs only the summary is.
 _MOST_DAYS: Final = 20_000
 _MOST_JOBS: Final = 1_000
 _BACKFILLS_PER_PAGE: Final = 50
+#: The newest jobs, among which those at work are looked for.
+_LOOKED_AT: Final = 20
 #: Backfills of a job that are asked for beyond those that are known.
 _ATTEMPTS_BEYOND: Final = 4
 _LONG_AGO: Final = float("-inf")
@@ -50,7 +53,7 @@ class _Known:
     attempts: tuple[BackfillFact, ...] = ()
     job: Job | None = None
     #: None where the summary alone is kept.
-    days: Days | None = None
+    days: tuple[DayStatus, ...] | None = None
     records: JobRecords | None = None
     in_full: bool = False
 
@@ -83,6 +86,7 @@ class Statuses:
         #: The one that was asked for last comes last.
         self._known: dict[str, _Known] = {}
         self._changing = threading.Lock()
+        self._listing = threading.Lock()
         self._listed: tuple[float, int, list[tuple[BackfillFact, ...]]] = (_LONG_AGO, 0, [])
         self._heartbeat: tuple[float, datetime | None] = (_LONG_AGO, None)
 
@@ -99,7 +103,7 @@ class Statuses:
             self._listed = (_LONG_AGO, 0, [])
         return self._summary(job_id, at_once=at_once)
 
-    def with_days(self, job_id: str, *, in_full: bool = True) -> tuple[Job, Days]:
+    def with_days(self, job_id: str, *, in_full: bool = True) -> tuple[Job, tuple[DayStatus, ...]]:
         """The job and its days; ``in_full`` with the failed checks and failure of each.
 
         Raises
@@ -107,12 +111,22 @@ class Statuses:
         UnknownJob, TransientFailure
             As ``job``.
         """
-        with self._one(job_id) as known:
-            if self._is_old(known) or known.days is None or (in_full and not known.in_full):
-                self._see(known, self._attempts(job_id, known), in_full=in_full)
-            assert known.job is not None
-            assert known.days is not None
-            return known.job, known.days
+        with self._seen_with_days(job_id, in_full=in_full) as (job, days, _):
+            return job, days
+
+    def as_json(self, job_id: str) -> tuple[str, str]:
+        """The job with its days in full as JSON, and a tag that changes with it.
+
+        Raises
+        ------
+        UnknownJob, TransientFailure
+            As ``job``.
+        """
+        with self._seen_with_days(job_id, in_full=True) as (job, _, records):
+            days, digest = records.json()
+        text = job.model_dump_json()
+        tag = hashlib.blake2b(text.encode() + digest, digest_size=12).hexdigest()
+        return f'{text[:-1]},"days":{days}}}', tag
 
     def newest(self, limit: int) -> Iterator[Job]:
         """Jobs, the newest first."""
@@ -127,7 +141,7 @@ class Statuses:
         """
         with self._passing():
             ids = {fact.job_id for fact in self._reader.unfinished()}
-        jobs = [*(self.job(job_id) for job_id in ids), *self.newest(_BACKFILLS_PER_PAGE)]
+        jobs = [*(self.job(job_id) for job_id in ids), *self.newest(_LOOKED_AT)]
         left = {job.job_id: job for job in jobs if job.state not in FINAL_JOB_STATES}
         return sorted(left.values(), key=lambda job: job.created, reverse=True)[:most]
 
@@ -182,8 +196,8 @@ class Statuses:
             msg = f"Dagster's database does not answer: {' '.join(str(error).split())[:200]}"
             raise TransientFailure(msg) from error
 
-    def _is_old(self, known: _Known) -> bool:
-        return time.monotonic() - known.looked >= self._seconds()
+    def _is_old(self, known: _Known, asked: float) -> bool:
+        return known.looked <= asked - self._seconds()
 
     def _is_settled(self, job: Job) -> bool:
         return job.state in FINAL_JOB_STATES and job.links == tracking.links(
@@ -192,11 +206,25 @@ class Statuses:
 
     # Looking
 
+    @contextmanager
+    def _seen_with_days(
+        self, job_id: str, *, in_full: bool
+    ) -> Iterator[tuple[Job, tuple[DayStatus, ...], JobRecords]]:
+        asked = time.monotonic()
+        with self._one(job_id) as known:
+            if self._is_old(known, asked) or known.days is None or (in_full and not known.in_full):
+                self._see(known, self._attempts(job_id, known), in_full=in_full)
+            assert known.job is not None
+            assert known.days is not None
+            assert known.records is not None
+            yield known.job, known.days, known.records
+
     def _summary(
         self, job_id: str, attempts: tuple[BackfillFact, ...] | None = None, *, at_once: bool = False
     ) -> Job:
+        asked = time.monotonic()
         with self._one(job_id) as known:
-            if at_once or self._is_old(known) or known.job is None:
+            if at_once or self._is_old(known, asked) or known.job is None:
                 found = attempts or self._attempts(job_id, known)
                 if known.job is not None and self._is_settled(known.job) and found == known.attempts:
                     known.looked = time.monotonic()
@@ -214,7 +242,7 @@ class Statuses:
         trouble = self.daemon_trouble()
         job = tracking.job_of(
             attempts,
-            seen.days.days,
+            seen.days,
             changed=seen.changed,
             warnings=[*([trouble] if trouble else []), *seen.troubles],
             dagster_url=self._dagster_url(),
@@ -247,18 +275,20 @@ class Statuses:
 
     def _list(self, limit: int) -> list[tuple[BackfillFact, ...]]:
         """The attempts of the newest jobs; those of a job are newer than itself."""
-        read, length, listed = self._listed
-        if time.monotonic() - read < self._seconds() and length >= limit:
-            return listed[:limit]
-        read, listed = time.monotonic(), []
-        retries: dict[str, list[BackfillFact]] = defaultdict(list)
-        with self._passing():
-            for fact in self._reader.newest(min(limit, _BACKFILLS_PER_PAGE)):
-                if fact.attempt > 1:
-                    retries[fact.job_id].insert(0, fact)
-                else:
-                    listed.append((fact, *retries.pop(fact.job_id, ())))
-                if len(listed) == limit:
-                    break
-        self._listed = (read, limit, listed)
-        return listed
+        asked = time.monotonic()
+        with self._listing:
+            read, length, listed = self._listed
+            if read > asked - self._seconds() and length >= limit:
+                return listed[:limit]
+            read, listed = time.monotonic(), []
+            retries: dict[str, list[BackfillFact]] = defaultdict(list)
+            with self._passing():
+                for fact in self._reader.newest(min(limit, _BACKFILLS_PER_PAGE)):
+                    if fact.attempt > 1:
+                        retries[fact.job_id].insert(0, fact)
+                    else:
+                        listed.append((fact, *retries.pop(fact.job_id, ())))
+                    if len(listed) == limit:
+                        break
+            self._listed = (read, limit, listed)
+            return listed

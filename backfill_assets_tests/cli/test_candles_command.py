@@ -67,9 +67,7 @@ def invoke(environment, words):
 
 def test_the_three_formats_hold_the_same_candles(filled, tmp_path):
     desk, settings = filled
-    stored = pl.DataFrame(
-        market_candles(open_store(settings.lake), settings, DAY, "binance", "BTC-USDT", "1h")
-    )
+    stored = pl.DataFrame(market_candles(open_store(settings.lake), DAY, "binance", "BTC-USDT", "1h"))
     assert stored.height == 24
 
     with (tmp_path / "c.parquet").open("wb") as file:
@@ -106,7 +104,7 @@ def test_a_timeframe_that_is_not_stored_is_rolled_up(filled):
 
 def test_prices_of_any_size_keep_their_digits_in_the_table(filled):
     _, settings = filled
-    candles = market_candles(open_store(settings.lake), settings, DAY, "binance", "BTC-USDT", "1d")
+    candles = market_candles(open_store(settings.lake), DAY, "binance", "BTC-USDT", "1d")
     odd = pl.DataFrame(candles).with_columns(
         open=pl.lit(104_283.58), low=pl.lit(0.00001234), volume=pl.lit(123_456_789.125)
     )

@@ -37,7 +37,7 @@ def quality_of(pipeline, symbol="BTC-USDT"):
 
 def due(pipeline):
     """What the schedule finds by judging; a plan knows it of days that are out without judging them."""
-    found = is_due(pipeline.store, DAY, pipeline.settings)
+    found = is_due(pipeline.store, DAY)
     plan = make_plan(pipeline.store, pipeline.settings, DAY, DAY)
     assert plan.days_held or bool(plan.days_to_run) == found
     return found

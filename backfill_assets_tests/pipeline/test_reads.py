@@ -21,6 +21,7 @@ from backfill_assets.cli import main
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.quality import settle
+from backfill_assets.rule_set import RULES_VERSION
 
 DAY, NEXT = "2024-01-02", "2024-01-03"
 #: Reads of one document by one asset or by the checks of one.
@@ -157,8 +158,10 @@ def test_a_command_that_shows_writes_nothing_even_under_other_thresholds(
     pipeline, tmp_path, words, monkeypatch
 ):
     assert pipeline.run(DAY).success
-    stricter = pipeline.file.read_text() + "thresholds: {missing_ids: 0, day_completeness: 0.999}\n"
-    pipeline.file.write_text(stricter)
+    rules = pipeline.folder / "rules.yaml"
+    rules.write_text(f"version: {RULES_VERSION}\nmissing_ids: 0\n")
+    stricter = "thresholds: {rules: rules.yaml, day_completeness: 0.999}\n"
+    pipeline.file.write_text(pipeline.file.read_text() + stricter)
     before = {file: file.read_bytes() for file in (pipeline.folder / "lake").rglob("*") if file.is_file()}
 
     def refuse(self, *_):

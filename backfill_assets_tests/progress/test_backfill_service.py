@@ -171,14 +171,14 @@ def test_a_job_without_bad_days_cannot_be_retried_or_cancelled(
         instance,
         DEFS.resolve_asset_graph,
         lambda: lake.settings,
-        truth=lambda store, _, day: known_truth(store, day),
+        truth=known_truth,
     )
     job, _ = service.create(request())
     for day in ("2024-01-01", "2024-01-02", "2024-01-03"):
         lake.run(day)
         execute(instance, job.job_id, day)
-    seen = wait(lambda: found if (found := service.job(job.job_id)).state == "succeeded" else None)
-    assert (seen.percent, seen.days_by_state) == (100, {"published": 3})
+    seen = service.job(job.job_id)
+    assert (seen.state, seen.percent, seen.days_by_state) == ("succeeded", 100, {"published": 3})
     with pytest.raises(Conflict, match="nothing to retry"):
         service.retry(job.job_id)
     with pytest.raises(Conflict, match="nothing to cancel"):

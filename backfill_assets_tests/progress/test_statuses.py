@@ -27,12 +27,10 @@ from backfill_assets.progress import day_cache, records, statuses
 from backfill_assets.progress.model import BackfillRequest, DayTruth
 from backfill_assets.progress.service import Backfills
 from backfill_assets.progress.truth import known_truth
-from backfill_assets.settings import Settings
 from backfill_assets_tests.progress.planned_lake import Lake
 from backfill_assets_tests.progress.small_assets import DEFS, execute
 
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
-SOON = 30
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ class Truths:
         self.asked: list[str] = []
         self.fails = False
 
-    def __call__(self, store: Store, _: Settings, day: str) -> DayTruth:
+    def __call__(self, store: Store, day: str) -> DayTruth:
         self.asked.append(day)
         if self.fails:
             msg = "the bucket does not answer"
@@ -249,7 +247,7 @@ def test_a_process_that_has_just_begun_tells_what_one_that_saw_it_all_tells(
         }
         instance.daemon_cursor_storage.set_cursor_values({live_key(run_id): json.dumps(total)})
         service.status(job.job_id)
-    seen = settled(service, job.job_id)
+    seen = service.status(job.job_id)
     assert [day.state for day in seen.days] == ["published", "failed", "failed"]
     assert [(day.rows, day.raw_bytes) for day in seen.days] == [(5, 8)] * 3
     assert [len(day.failed_checks) for day in seen.days] == [1, 2, 0]
@@ -262,15 +260,6 @@ def test_a_process_that_has_just_begun_tells_what_one_that_saw_it_all_tells(
         assert one.revision <= seen.revision
     assert fresh.model_copy(update={"revision": seen.revision}) == seen
     assert listed.failure == seen.failure
-
-
-def settled(service: Backfills, job_id: str) -> Any:
-    """The status once the job is over: Dagster may take some seconds to say that nothing is started again."""
-    deadline = time.monotonic() + SOON
-    while (status := service.status(job_id)).finished is None:
-        assert time.monotonic() < deadline, status
-        time.sleep(0.2)
-    return status
 
 
 def test_of_many_that_bring_one_request_id_together_to_several_services_one_makes_the_job(
@@ -345,7 +334,7 @@ def test_the_logs_of_many_failed_runs_are_read_over_several_looks(
     job, _ = service.create(asked())
     for day in DAYS:
         execute(instance, job.job_id, day, **{"break": "ticks"})
-    seen = settled(service, job.job_id)
+    seen = service.status(job.job_id)
     assert [day.failure is not None for day in seen.days] == [True, False, False]
     assert seen.days_by_state == {"failed": 3}, "how they ended is told at once"
     monkeypatch.setattr(records, "_SECONDS_FOR_LOGS", 60.0)

@@ -39,26 +39,29 @@ def test_the_first_and_the_last_feed_are_written_and_in_between_one_every_two_se
     assert [written["done"] for written in watch.written] == [1, 5, 9, 13, 17, 20]
 
 
-def test_what_is_written_stands_for_itself(watch: Watch) -> None:
-    watch.progress(outcome(1), 1, 3)
-    watch.progress(outcome(2, "failed"), 2, 3)
-    watch.progress(outcome(3, "kept"), 3, 3)
-    last = watch.written[-1]
-    assert (last["done"], last["total"], last["rows"], last["raw_bytes"]) == (3, 3, 30, 300)
-    assert last["states"] == {"failed": 1, "fetched": 1, "kept": 1}
-    assert last["feeds"][0] == {
+def test_what_is_written_stands_for_itself_and_the_totals_at_the_end_name_no_feed(watch: Watch) -> None:
+    for number, state in ((1, "fetched"), (2, "failed"), (3, "kept"), (4, "fetched")):
+        watch.now += 10
+        watch.progress(outcome(number, state), number, 4)
+    *_, third, last = watch.written
+    assert (third["done"], third["total"], third["rows"], third["raw_bytes"]) == (3, 4, 30, 300)
+    assert third["states"] == {"failed": 1, "fetched": 1, "kept": 1}
+    assert third["feeds"][0] == {
         "feed": "binance/trades/S2", "state": "failed", "rows": 10, "raw_bytes": 100, "reason": "why"
     }  # fmt: skip
+    assert (last["done"], last["rows"], last["fetched_bytes"], last["feeds"]) == (4, 40, 200, [])
+    assert third["written"] <= last["written"]
 
 
 def test_of_thousands_of_feeds_the_latest_are_named_and_no_failure_is_pushed_out_by_them(
     watch: Watch,
 ) -> None:
-    watch.progress(outcome(0, "absent"), 1, 5_000)
+    watch.progress(outcome(0, "absent"), 1, 5_001)
     for number in range(1, 5_000):
-        watch.progress(outcome(number), number + 1, 5_000)
+        watch.now += 0.001
+        watch.progress(outcome(number), number + 1, 5_001)
     named = [feed["feed"] for feed in watch.written[-1]["feeds"]]
     assert len(named) == FEEDS_NAMED + 1
     assert named[0] == "binance/trades/S0"
-    assert named[-1] == "binance/trades/S4999"
-    assert watch.written[-1]["states"] == {"absent": 1, "fetched": 4_999}
+    assert named[-1] == f"binance/trades/S{watch.written[-1]['done'] - 1}"
+    assert watch.written[-1]["states"] == {"absent": 1, "fetched": watch.written[-1]["done"] - 1}
