@@ -194,7 +194,8 @@ class FeedManifest(Document):
         A fetch that brings the accepted rows again drops the versions after them: the vendor has returned to
         the version that counts. A fetch that brings the newest version again leaves it. Rows that are held
         already take over the new evidence where it was counted under other parameters. ``EARLIER_VERSIONS``
-        are held besides the newest and the accepted one.
+        are held besides the newest and the accepted one. A version that somebody has approved, perhaps while
+        this was fetched, is never dropped.
 
         Parameters
         ----------
@@ -203,14 +204,18 @@ class FeedManifest(Document):
         """
         held = list(self.versions)
         known = next((i for i, v in enumerate(held) if v.content == version.content), None)
-        if known is not None and (version.content == accepted or known == len(held) - 1):
+        decided = {decision.content: decision.kind for decision in self.decisions}
+        after = held[known + 1 :] if known is not None else ()
+        returns = version.content == accepted and all(decided.get(v.content) != "approval" for v in after)
+        if known is not None and (returns or not after):
             kept = held[known] if held[known].is_same_evidence(version) else version
             return self.model_copy(update={"versions": (*held[:known], kept), "absent": None})
         if held and version.fetched_at < held[-1].fetched_at:
             # The clock of another machine; this fetch ends later than those that it finds here.
             version = version.model_copy(update={"fetched_at": held[-1].fetched_at})
         older = [v for v in held if v.content != version.content]
-        spare = [v for v in older if v.content != accepted][:-EARLIER_VERSIONS]
+        spare = [v for v in older if v.content != accepted and decided.get(v.content) != "approval"]
+        spare = spare[:-EARLIER_VERSIONS]
         kept_versions = tuple(v for v in older if v not in spare)
         return self.model_copy(update={"versions": (*kept_versions, version), "absent": None})
 

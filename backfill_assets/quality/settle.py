@@ -6,8 +6,8 @@ after an approval or a retraction, and nothing else does; everybody else reads t
 A day's document is a pure function of its inputs, whose hash it carries: where nothing has changed nothing is
 judged and nothing is written. Because a day's ids bear on its neighbours, each document also names the edges
 of its neighbours as they were seen. A neighbour that has seen other edges is settled, too, and its own
-neighbours where that changes what it shows; so the documents end up the same in whatever order days are run,
-and a run that was killed in between is made up for by the next.
+neighbours where that changes what it shows; so the documents end up the same in whatever order days are run.
+What a killed run has left is made up for by the next run of the day that it left, or of a day beside that.
 """
 
 from __future__ import annotations

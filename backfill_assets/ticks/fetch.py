@@ -37,8 +37,9 @@ from backfill_assets.lake.manifests import (
 )
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
+from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import load_settled
-from backfill_assets.settings import Settings, resolve
+from backfill_assets.settings import Settings, ThresholdSettings, resolve
 from backfill_assets.tardis.client import Download, TardisClient
 from backfill_assets.ticks.decode import decode
 from backfill_assets.ticks.grids import price_grids
@@ -115,9 +116,8 @@ def fetch_day(
     PermanentFailure
         What would fail every feed alike: no key, no permission, a disk that is full.
     """
-    day, settled = record.day, load_settled(store, record.day)
+    day = record.day
     expected = {e.feed: dict(e.symbols) for e in record.expected_feeds}
-    accepted = {f.feed: f.accepted.content for f in settled.feeds if f.accepted} if settled else {}
     parameters = ProfileParameters.of(settings.thresholds)
     again = set(refresh)
     report = FetchReport()
@@ -136,8 +136,9 @@ def fetch_day(
         if outcome is not None:
             done(outcome)
     wanted = [feed for feed, outcome in zip(expected, kept, strict=True) if outcome is None]
-    # Without a file to decode nobody needs the steps of prices.
+    # Without a file to decode nobody needs the steps of prices, nor which versions count.
     grids = price_grids(store, day, expected) if wanted else {}
+    accepted = _accepted(store, day, settings.thresholds) if wanted else {}
     worker = _Worker(store, day, expected, accepted, parameters, grids)
     with tempfile.TemporaryDirectory(prefix="backfill-", dir=_scratch(settings)) as folder:
         for attempt in range(DOWNLOAD_ROUNDS):
@@ -151,6 +152,15 @@ def fetch_day(
             if not wanted:
                 break
     return report
+
+
+def _accepted(store: Store, day: str, thresholds: ThresholdSettings) -> dict[Feed, str]:
+    """Content of the versions that count, which a fetch must not drop."""
+    settled = load_settled(store, day)
+    if settled is None and store.exists(paths.accepted_versions(day)):
+        # An earlier version of this package has judged the day; what it says is not read any more.
+        settled = settle(store, day, thresholds)
+    return {f.feed: f.accepted.content for f in settled.feeds if f.accepted} if settled else {}
 
 
 @dataclass(frozen=True, slots=True)

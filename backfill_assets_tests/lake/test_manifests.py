@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from backfill_assets.feeds import ExpectedFeed, Feed
 from backfill_assets.lake import documents, paths
-from backfill_assets.lake.evidence import Decisions, Retraction
+from backfill_assets.lake.evidence import Approval, Decisions, Retraction
 from backfill_assets.lake.manifests import (
     EARLIER_VERSIONS,
     Absence,
@@ -101,6 +101,18 @@ def test_a_refresh_that_brings_the_accepted_rows_changes_nothing() -> None:
 
 def test_a_refresh_that_brings_the_accepted_rows_drops_the_versions_after_them() -> None:
     assert contents(fetched("a", "b", "c", "b", accepted="b")) == ["a", "b"]
+
+
+def test_a_version_that_is_approved_while_its_feed_is_fetched_is_not_dropped() -> None:
+    approval = Approval(content="b", rules="r", reason="checked", approved_at=EARLY)
+    approved = fetched("a", "b").model_copy(update={"decisions": (approval,)})
+    assert contents(approved.with_version(A, "a")) == ["b", "a"]
+    for number in range(EARLIER_VERSIONS + 3):
+        approved = approved.with_version(version(f"v{number}"), "a")
+    assert {"a", "b"} <= set(contents(approved))
+    retracted = Retraction(content="b", reason="was wrong", retracted_at=LATE)
+    taken_back = fetched("a", "b").model_copy(update={"decisions": (approval, retracted)})
+    assert contents(taken_back.with_version(A, "a")) == ["a"]
 
 
 @pytest.mark.parametrize("change", [{"profile_parameters": "q"}, {"schema_version": 2}])

@@ -22,6 +22,7 @@ from backfill_assets.quality.profiles import profile_of
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import load_settled
 from backfill_assets.quality.verdict import rules_hash
+from backfill_assets.ticks import fetch
 from backfill_assets_tests.quality.quality_samples import DAY, FEED, THRESHOLDS, gaps
 from backfill_assets_tests.quality.settled_lake import (
     NOW,
@@ -131,6 +132,14 @@ def test_the_same_version_counts_as_before(store: Store) -> None:
     compare(store, DAY)
     settle(store, DAY, THRESHOLDS)
     assert contents(store, DAY) == (GOOD.content, NEWEST.content)
+
+
+def test_what_counts_is_known_before_a_fetch_that_could_drop_it(store: Store) -> None:
+    manifest(store, versions={"accepted": GOOD, "candidate": NEWEST})
+    compare(store, DAY)
+    assert fetch._accepted(store, DAY, THRESHOLDS) == {}
+    write(store, paths.accepted_versions(DAY), {})
+    assert fetch._accepted(store, DAY, THRESHOLDS) == {FEED: GOOD.content}
 
 
 APPROVAL = Approval(content=NEWEST.content, rules=rules_hash(THRESHOLDS), reason="checked", approved_at=NOW)
