@@ -12,21 +12,21 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from backfill_assets.quality.scores import DayState
+
 JobState = Literal["queued", "running", "canceling", "canceled", "succeeded", "failed"]
 #: States that a job leaves by a retry only.
 FINAL_JOB_STATES: Final[frozenset[str]] = frozenset({"canceled", "succeeded", "failed"})
 
 #: Of a day within a job: ``waiting`` (no run yet), ``queued`` and ``running`` (its run), ``failed`` (its run
 #: or a blocking check failed), ``canceled``, else what the lake and the warehouse say of it.
-DayState = Literal[
+JobDayState = Literal[
     "waiting", "queued", "running", "published", "degraded", "held", "missing", "failed", "canceled"
 ]
 UNFINISHED_DAY_STATES: Final[frozenset[str]] = frozenset({"waiting", "queued", "running"})
 #: What a retry runs again.
 RETRIED_DAY_STATES: Final[frozenset[str]] = frozenset({"failed", "held", "missing", "canceled"})
 
-#: Of a day whatever ran it: what may be read in the warehouse.
-Outcome = Literal["published", "degraded", "held", "missing"]
 
 AssetState = Literal["waiting", "running", "materialized", "failed", "skipped"]
 
@@ -144,7 +144,7 @@ class FeedVerdict(_Model):
 class DayTruth(_Model):
     """What lake and warehouse say of a day, whatever Dagster says of its runs."""
 
-    outcome: Outcome
+    outcome: DayState
     sealed: bool = False
     feeds: int = Field(default=0, description="Expected feeds.")
     verdicts: dict[str, int] = Field(default={}, description="Feeds by verdict.")
@@ -171,7 +171,7 @@ class DayStatus(_Model):
     """One day of a job."""
 
     day: str
-    state: DayState
+    state: JobDayState
     attempt: int = Field(default=1, description="The attempt of the job that ran, or will run, this day.")
     skipped: bool = Field(default=False, description="Good already when the job was made: it was not run.")
     run_id: str | None = Field(default=None, description="Dagster's run, the latest of this attempt.")
@@ -260,7 +260,7 @@ class CalendarDay(_Model):
     """One day of the calendar, whoever ran it."""
 
     day: str
-    outcome: Outcome
+    outcome: DayState
     sealed: bool = False
     quarantined: tuple[str, ...] = Field(default=(), description="Feeds that are left out.")
     feeds: int = 0
@@ -268,7 +268,7 @@ class CalendarDay(_Model):
     quality: float | None = None
     report: str | None = Field(default=None, description="Where the day's page is, if it has one.")
     job_id: str | None = Field(default=None, description="The unfinished job that has this day, if any.")
-    job_state: DayState | None = Field(default=None, description="Its state in that job.")
+    job_state: JobDayState | None = Field(default=None, description="Its state in that job.")
 
 
 class Calendar(_Model):

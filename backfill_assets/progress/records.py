@@ -24,7 +24,7 @@ from backfill_assets.progress.facts import (
     day_events,
     succeeded_events,
 )
-from backfill_assets.progress.model import DayProgress, DayState, DayStatus, DayTruth, FailedCheck
+from backfill_assets.progress.model import DayProgress, DayStatus, DayTruth, FailedCheck, JobDayState
 from backfill_assets.progress.reader import Reader
 
 #: In between only the runs that have changed are read.
@@ -87,7 +87,7 @@ class _Day:
     #: Whether that run has ended the day.
     over: bool
     #: Its state if it has no run.
-    state_without_run: DayState
+    state_without_run: JobDayState
     truth: DayTruth | None = None
     events: DayEvents | None = None
     progress: DayProgress | None = None

@@ -39,10 +39,10 @@ from backfill_assets.progress.model import (
     UNFINISHED_DAY_STATES,
     BackfillRequest,
     CalendarDay,
-    DayState,
     DayTruth,
     InvalidField,
     Job,
+    JobDayState,
     JobState,
     JobStatus,
 )
@@ -277,7 +277,7 @@ class Backfills:
         if not 0 < count <= most:
             detail = f"{start} to {end} are {max(0, count)} days: ask for 1 to {most}"
             raise InvalidRequest([InvalidField(pointer="to", detail=detail)])
-        at_work: dict[str, tuple[str, DayState]] = {}
+        at_work: dict[str, tuple[str, JobDayState]] = {}
         for job in reversed(self.unfinished()):
             if job.request.start <= last and job.request.end >= first:
                 _, found = self._statuses.with_days(job.job_id, in_full=False)

@@ -21,11 +21,11 @@ from backfill_assets.progress.model import (
     RETRIED_DAY_STATES,
     UNFINISHED_DAY_STATES,
     DayProgress,
-    DayState,
     DayStatus,
     DayTruth,
     Eta,
     Job,
+    JobDayState,
     JobState,
     Links,
     Throughput,
@@ -131,11 +131,11 @@ def skipped_day(day: str, truth: DayTruth | None) -> DayStatus:
     return DayStatus(day=day, state=truth.outcome if truth else "waiting", skipped=True, truth=truth)
 
 
-def _at_work(run: RunFact) -> DayState:
+def _at_work(run: RunFact) -> JobDayState:
     return "running" if run.state == "running" else "queued"
 
 
-def _state(run: RunFact, backfill: BackfillFact, events: DayEvents, truth: DayTruth | None) -> DayState:
+def _state(run: RunFact, backfill: BackfillFact, events: DayEvents, truth: DayTruth | None) -> JobDayState:
     if _was_cut_off(run, backfill):
         return "canceled"
     if truth is None:
@@ -153,13 +153,13 @@ def _was_cut_off(run: RunFact, backfill: BackfillFact) -> bool:
     return backfill.canceled is None or run.ended is None or run.ended >= backfill.canceled
 
 
-def state_without_run(backfill: BackfillFact, now: datetime) -> DayState:
+def state_without_run(backfill: BackfillFact, now: datetime) -> JobDayState:
     """The state of those days of the backfill that have no run."""
     if backfill.state == "canceling" and backfill.canceled is not None:
         # A minute before Dagster's daemon says so.
         is_late = now > backfill.canceled + timedelta(seconds=_SECONDS_OF_LATE_RUNS)
         return "canceled" if is_late else "waiting"
-    states: dict[str, DayState] = {"canceled": "canceled", "completed": "missing", "failed": "failed"}
+    states: dict[str, JobDayState] = {"canceled": "canceled", "completed": "missing", "failed": "failed"}
     return states.get(backfill.state, "waiting")
 
 

@@ -13,7 +13,8 @@ from backfill_assets.days import day_range
 from backfill_assets.lake import paths
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.progress.model import CalendarDay, DayTruth, FeedVerdict, Outcome
+from backfill_assets.progress.model import CalendarDay, DayTruth, FeedVerdict
+from backfill_assets.quality.scores import DayState
 from backfill_assets.quality.settled import SettledFeed, load_day
 from backfill_assets.report.month import DaySummary, load_summary
 
@@ -93,7 +94,7 @@ def _data_types(summary: DaySummary) -> set[str]:
     return {feed.feed.split("/")[1] for feed in summary.feeds}
 
 
-def _outcome(store: Store, day: str, verdict: str, data_types: set[str]) -> tuple[Outcome, tuple[str, ...]]:
+def _outcome(store: Store, day: str, verdict: str, data_types: set[str]) -> tuple[DayState, tuple[str, ...]]:
     if verdict == "held":
         return "held", ()
     if verdict not in ("published", "degraded"):

@@ -17,7 +17,6 @@ from backfill_assets.progress.model import (
     DayTruth,
     FailedCheck,
     Job,
-    Outcome,
 )
 from backfill_assets.progress.request_tags import attempt_id
 from backfill_assets.progress.tracking import (
@@ -30,6 +29,7 @@ from backfill_assets.progress.tracking import (
     state_without_run,
     throughput,
 )
+from backfill_assets.quality.scores import DayState
 
 NOW = datetime(2024, 2, 10, 12, tzinfo=UTC)
 DAY = "2024-01-01"
@@ -71,7 +71,7 @@ def check(*, blocking: bool, severity: str = "ERROR") -> DayEvents:
     return DayEvents(failed_checks=(FailedCheck(check="ticks:sane", severity=severity, blocking=blocking),))  # type: ignore[arg-type]
 
 
-def ended(run_state: RunState, outcome: Outcome, events: DayEvents | None = None) -> str:
+def ended(run_state: RunState, outcome: DayState, events: DayEvents | None = None) -> str:
     truth = DayTruth(outcome=outcome)
     return day_status(DAY, ACTIVE, run(run_state), over=True, truth=truth, events=events).state
 
@@ -81,7 +81,7 @@ def live(done: int) -> DayProgress:
 
 
 @pytest.mark.parametrize("outcome", ["published", "degraded", "missing", "held"])
-def test_a_day_whose_run_succeeded_is_what_lake_and_warehouse_say(outcome: Outcome) -> None:
+def test_a_day_whose_run_succeeded_is_what_lake_and_warehouse_say(outcome: DayState) -> None:
     assert ended("succeeded", outcome) == outcome
 
 
@@ -143,7 +143,7 @@ def test_a_day_that_has_ended_stays_so_whoever_runs_it_again() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["published", "held"])
-def test_a_run_that_fails_while_its_backfill_is_cancelled_was_cut_off(outcome: Outcome) -> None:
+def test_a_run_that_fails_while_its_backfill_is_cancelled_was_cut_off(outcome: DayState) -> None:
     truth = DayTruth(outcome=outcome)
     for of in (backfill("canceling"), CANCELED, backfill("canceled", canceled=after(5))):
         assert day_status(DAY, of, run("failed"), over=True, truth=truth).state == "canceled"
