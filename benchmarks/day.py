@@ -1,0 +1,374 @@
+"""What a day costs: CPU seconds of the job ``day`` beside those of a graph that does nothing.
+
+    python benchmarks/day.py                       3 feeds x 100 rows, 50 x 1,000, 500 x 100; then lakes
+    python benchmarks/day.py --quick               without the 500 feeds and the largest lakes, once each
+    python benchmarks/day.py --sizes 50x1000 --steps    this size only, and of each step
+    python benchmarks/day.py --days 1,1000         only a new day where the lake holds 1 and 1,000 days
+
+The floor is a graph with the same assets, asset checks, dependencies and partitions, whose bodies return at
+once; it is run in the same way and does not import the package. Both run in processes of their own, in turn.
+CPU is user and system time of such a process; the stand-in for the vendor runs in another one and does not
+count. To compare two checkouts, run this file with ``PYTHONPATH`` set to each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+#: Feeds, and rows of each.
+SIZES = ((3, 100), (50, 1000), (500, 100))
+#: Days that the lake holds already, of so many feeds and rows.
+LAKES = (1, 10, 100, 1000)
+LAKE_FEEDS, LAKE_ROWS = 10, 100
+#: The 20th, so that the month's overview has the same days in it whether the lake holds 100 days or 1,000.
+FIRST = date(2024, 3, 20)
+CASES = (
+    "first day, fresh process",
+    "second day, same process",
+    "rerun, same process",
+    "rerun, fresh process",
+)
+
+
+#: Processes write bytecode, so that after the first none compiles, as in an image that is built once.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+def day_after(first: date, days: int) -> str:
+    return (first + timedelta(days=days)).isoformat()
+
+
+# ---- The stand-in, in a process of its own
+
+
+def serve(feeds: int, rows: int) -> None:
+    """Serve trades of so many symbols until the process is ended."""
+    from backfill_assets.standins.listings import Listing, Stream
+    from backfill_assets.standins.market import Market
+    from backfill_assets.standins.tardis import TardisStandin
+
+    def stream(base: str) -> Stream:
+        listing = Listing(
+            exchange="binance",
+            native_id=f"{base}usdt".lower(),
+            dataset_symbol=f"{base}USDT",
+            column_symbol=f"{base}USDT",
+            base=base,
+            quote="USDT",
+            type="spot",
+            since="2020-01-01",
+            price_decimals=4,
+            amount_decimals=4,
+        )
+        return Stream((listing,), rows, id_base=1_000_000, millisecond_times=True)
+
+    market = Market(rows={}, streams=[stream(f"C{number:03d}") for number in range(feeds)])
+    with TardisStandin(market, clock=lambda: datetime(2024, 6, 1, tzinfo=UTC)) as standin:
+        print(standin.url, flush=True)
+        threading.Event().wait()
+
+
+@contextmanager
+def serving(feeds: int, rows: int) -> Iterator[str]:
+    """The address of a running stand-in."""
+    command = [sys.executable, __file__, "--serve", str(feeds), str(rows)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
+        url = process.stdout.readline().strip() if process.stdout else ""
+        try:
+            yield url
+        finally:
+            process.terminate()
+
+
+def settings(folder: Path, feeds: int, url: str) -> Path:
+    """A settings file with a lake and a warehouse in the folder."""
+    content = {
+        "tardis": {
+            "datasets_endpoint": f"{url}/v1/datasets",
+            "api_endpoint": f"{url}/v1",
+            "api_key": "standin-key",
+            "requests_per_minute": 1_000_000,
+        },
+        "universe": [
+            {
+                "exchanges": ["binance"],
+                "symbols": [f"C{number:03d}-USDT" for number in range(feeds)],
+                "data_types": ["trades"],
+            }
+        ],
+        "lake": {"uri": str(folder / "lake")},
+        "warehouse": {"kind": "duckdb", "folder": str(folder / "warehouse")},
+    }
+    file = folder / "settings.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+# ---- The processes that are measured
+
+
+def cpu() -> float:
+    """User and system time of this process and of its children that have ended."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def describe() -> None:
+    """Print the graph of the package: what the floor is built from."""
+    from backfill_assets.definitions import build_definitions
+
+    defs = build_definitions()
+    assets = [
+        {
+            "key": spec.key.path,
+            "deps": [dep.asset_key.path for dep in spec.deps],
+            "group": spec.group_name,
+            "description": spec.description,
+        }
+        for each in defs.assets or ()
+        for spec in each.specs  # type: ignore[union-attr]
+    ]
+    checks = [
+        [
+            {"name": spec.name, "asset": spec.asset_key.path, "blocking": spec.blocking}
+            for spec in each.check_specs  # type: ignore[attr-defined]
+        ]
+        for each in defs.asset_checks or ()
+    ]
+    print(json.dumps({"assets": assets, "checks": checks}))
+
+
+def count_calls(of: Counter[str]) -> None:
+    """Count what is asked of the lake on disk."""
+    from backfill_assets.lake.local import LocalStore
+
+    lock = threading.Lock()
+
+    def counted(name: str, called: Callable[..., Any]) -> Callable[..., Any]:
+        def call(store: Any, path: Any, *rest: Any) -> Any:
+            with lock:
+                of[name] += 1
+            return called(store, path, *rest)
+
+        return call
+
+    for name in ("read", "local_copy", "replace", "put_file", "list"):
+        setattr(LocalStore, name, counted(name, getattr(LocalStore, name)))
+
+
+def note_steps(instance: Any, spent: dict[str, float]) -> None:
+    """Add the CPU seconds of each step to ``spent`` as its events come in."""
+    stored, began = instance.handle_new_event, {}
+
+    def handle(entry: Any, **more: Any) -> None:
+        event = entry.dagster_event
+        if event and event.event_type_value == "STEP_START":
+            began[event.step_key] = cpu()
+        elif event and event.event_type_value in ("STEP_SUCCESS", "STEP_FAILURE"):
+            spent[event.step_key] = cpu() - began[event.step_key]
+        stored(entry, **more)
+
+    instance.handle_new_event = handle
+
+
+def run(what: str, settings: str, days: list[str]) -> None:
+    """Run the days one after the other, and print for each the CPU seconds since the one before."""
+    # pandera imports hypothesis, and so pytest, where they are installed, which deployments do not do.
+    sys.modules["hypothesis"] = None  # type: ignore[assignment]
+    import dagster as dg
+
+    calls: Counter[str] = Counter()
+    if what == "floor":
+        from day_floor import floor
+
+        defs = floor(json.loads(Path(settings).read_text()))
+    else:
+        from backfill_assets.definitions import build_definitions
+
+        defs = build_definitions(settings)
+        count_calls(calls)
+    job = defs.resolve_job_def("day")
+    config = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+    before, steps = 0.0, dict[str, float]()
+    with dg.DagsterInstance.ephemeral() as instance:
+        note_steps(instance, steps)
+        for day in days:
+            calls.clear()
+            steps.clear()
+            job.execute_in_process(partition_key=day, run_config=config, instance=instance)
+            found = {
+                "cpu": cpu() - before,
+                "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "calls": calls,
+                "steps": steps,
+            }
+            print(json.dumps(found), flush=True)
+            before = cpu()
+
+
+def measured(what: str, settings: Path, *days: str) -> list[dict[str, Any]]:
+    """Run the days in a fresh process."""
+    command = [sys.executable, __file__, "--run", what, str(settings), *days]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=ENVIRONMENT)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+# ---- The comparisons
+
+
+def compare(feeds: int, rows: int, repeats: int, graph: Path, *, steps: bool) -> None:
+    """One day and its rerun beside the floor."""
+    first, second = day_after(FIRST, 0), day_after(FIRST, 1)
+    found: dict[str, list[list[dict[str, Any]]]] = {"day": [], "floor": []}
+
+    def one(what: str, url: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="backfill-day-") as folder:
+            file = settings(Path(folder), feeds, url) if what == "day" else graph
+            runs = measured(what, file, first, second, second) + measured(what, file, second)
+            if what == "day" and not (Path(folder) / "warehouse" / "candles" / f"{second}.parquet").exists():
+                msg = f"{second} was not published: this is not the cost of a day"
+                raise SystemExit(msg)
+            found[what].append(runs)
+
+    with serving(feeds, rows) as url:
+        for repeat in range(repeats):
+            for what in ("day", "floor")[:: 1 if repeat % 2 else -1]:
+                one(what, url)
+    table(feeds, rows, found, steps=steps)
+
+
+def table(feeds: int, rows: int, found: dict[str, list[list[dict[str, Any]]]], *, steps: bool) -> None:
+    """Print the medians of one size."""
+
+    def middle(what: str, case: int, key: str) -> float:
+        return statistics.median(runs[case][key] for runs in found[what])
+
+    for case, name in enumerate(CASES):
+        spent, least = middle("day", case, "cpu"), middle("floor", case, "cpu")
+        cells = f"{spent:.1f} | {least:.2f} | {spent / least:.1f} | {middle('day', case, 'peak'):.0f}"
+        calls = found["day"][0][case]["calls"]
+        counts = " | ".join(f"{calls.get(name, 0):,}" for name in ("read", "local_copy", "replace"))
+        print(f"| {feeds} × {rows:,} | {name} | {cells} | {counts} |", flush=True)
+    if not steps:
+        return
+    print(f"\n| step, {feeds} × {rows:,} | {' | '.join(CASES)} |\n|---|---|---|---|---|")
+    for step in found["day"][0][0]["steps"]:
+        spent = [statistics.median(runs[case]["steps"][step] for runs in found["day"]) for case in range(4)]
+        print(f"| {step} | {' | '.join(f'{each:.2f}' for each in spent)} |", flush=True)
+
+
+def compare_lakes(days: list[int], repeats: int, graph: Path) -> None:
+    """A new day in lakes that hold more and more days, beside the floor."""
+    new = [day_after(FIRST, 1), day_after(FIRST, 2)]
+    found: dict[int, list[list[float]]] = {held: [] for held in days}
+    reads: dict[int, int] = {}
+    with (
+        serving(LAKE_FEEDS, LAKE_ROWS) as url,
+        tempfile.TemporaryDirectory(prefix="backfill-days-") as folder,
+    ):
+        model = Path(folder) / "model"
+        model.mkdir()
+        measured("day", settings(model, LAKE_FEEDS, url), FIRST.isoformat())
+        for _ in range(repeats):
+            for held in days:
+                copy = Path(folder) / str(held)
+                shutil.copytree(model, copy)
+                for back in range(1, held):
+                    add_day(model, copy, FIRST.isoformat(), day_after(FIRST, -1 - back))
+                least = measured("floor", graph, *new, new[-1])
+                runs = measured("day", settings(copy, LAKE_FEEDS, url), *new, new[-1])
+                found[held].append([of["cpu"] / to["cpu"] for of, to in zip(runs, least, strict=True)])
+                reads[held] = runs[1]["calls"].get("read", 0)
+                shutil.rmtree(copy)
+    print(f"\nA new day of {LAKE_FEEDS} feeds × {LAKE_ROWS} rows: CPU, × floor")
+    print("| days in the lake | fresh process | same process | rerun | documents read |")
+    print("|---|---|---|---|---|")
+    for held in days:
+        cells = " | ".join(f"{statistics.median(case):.1f}" for case in zip(*found[held], strict=True))
+        print(f"| {held:,} | {cells} | {reads[held]:,} |")
+
+
+def add_day(model: Path, copy: Path, day: str, other: str) -> None:
+    """Store every file of a day under another day too, in lake and warehouse alike."""
+    for folder in ("lake", "warehouse"):
+        for file in (model / folder).rglob("*"):
+            name = str(file.relative_to(model))
+            if file.is_file() and day in name:
+                target = copy / name.replace(day, other)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                content = file.read_bytes()
+                target.write_bytes(
+                    content.replace(day.encode(), other.encode()) if file.suffix == ".json" else content
+                )
+
+
+def compare_sizes(sizes: list[tuple[int, ...]], repeats: int, graph: Path, *, steps: bool) -> None:
+    """Days of several sizes."""
+    described = json.loads(graph.read_text())
+    checks = sum(len(each) for each in described["checks"])
+    print(f"CPU seconds, medians; the floor has {len(described['assets'])} assets and {checks} checks")
+    print("| feeds × rows | | day | floor | × floor | peak MB | documents read | files opened | written |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for feeds, rows in sizes:
+        compare(feeds, rows, repeats, graph, steps=steps)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--sizes", default="", help="FEEDSxROWS,…")
+    parser.add_argument("--days", default="", help="days in the lake, with commas between")
+    parser.add_argument("--repeats", type=int)
+    parser.add_argument("--steps", action="store_true", help="the steps of each size too")
+    parser.add_argument("--serve", nargs=2, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--describe", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(*options.serve)
+    elif options.describe:
+        describe()
+    elif options.run:
+        run(options.run[0], options.run[1], options.run[2:])
+    else:
+        compare_all(options)
+
+
+def compare_all(options: argparse.Namespace) -> None:
+    sizes = [tuple(map(int, size.split("x"))) for size in options.sizes.split(",") if size]
+    days = [int(number) for number in options.days.split(",") if number]
+    if not sizes and not days:
+        sizes, days = list(SIZES), list(LAKES)
+        if options.quick:
+            sizes, days = sizes[:2], days[:3]
+    repeats = options.repeats or (1 if options.quick else 3)
+    with tempfile.TemporaryDirectory(prefix="backfill-floor-") as folder:
+        graph = Path(folder) / "graph.json"
+        with graph.open("w") as file:
+            command = [sys.executable, __file__, "--describe"]
+            subprocess.run(command, stdout=file, check=True, env=ENVIRONMENT)
+        if sizes:
+            compare_sizes(sizes, repeats, graph, steps=options.steps)
+        if days:
+            compare_lakes(days, repeats, graph)
+
+
+if __name__ == "__main__":
+    main()
