@@ -156,7 +156,7 @@ def test_a_day_that_was_not_run_is_no_empty_table(filled):
     desk, settings = filled
     answer = desk.run(*arguments(date="2024-01-03"))
     assert answer.code == 1
-    assert answer.error == f"the lake {settings.lake.uri} has nothing of 2024-01-03: run the day first"
+    assert answer.error == f"the lake {settings.lake.uri} has no candles of 2024-01-03: run the day first"
 
 
 def test_looking_makes_no_lake(desk):
