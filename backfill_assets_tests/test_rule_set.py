@@ -11,7 +11,7 @@ import yaml
 
 from backfill_assets.failures import SettingsError
 from backfill_assets.quality.verdict import rules_hash
-from backfill_assets.report.month import making_of
+from backfill_assets.report.month import build_version
 from backfill_assets.rule_set import DEFAULT_RULES, RULES_VERSION, RuleSet
 from backfill_assets.settings import (
     ComparisonSettings,
@@ -100,7 +100,7 @@ def test_a_copy_of_the_packages_rules_is_the_same_rules_with_the_same_hashes(tmp
         load_settings(settings_with(tmp_path, name)) for name in ("", "rules.yaml", "floats.yaml")
     )
     assert ours == copied == floats
-    assert making_of(ours) == making_of(copied) == making_of(floats)
+    assert build_version(ours) == build_version(copied) == build_version(floats)
     hashes = {profile_parameters_hash(ProfileParameters.of(s.thresholds)) for s in (ours, copied, floats)}
     assert len(hashes) == 1
     assert rules_hash(ours.thresholds) == rules_hash(copied.thresholds) == rules_hash(floats.thresholds)
