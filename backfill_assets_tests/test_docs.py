@@ -353,7 +353,7 @@ def test_the_page_of_scores_has_every_threshold_row_rule_and_constant_with_its_v
 
 def test_the_page_of_scores_has_every_number_of_the_judging_modules() -> None:
     documented = {bare(name) for name, *_ in table("docs/scores.md", "constants")}
-    for name in ("completeness", "estimates", "losses", "rules", "verdict"):
+    for name in ("completeness", "estimates", "completeness_messages", "rules", "verdict"):
         module = importlib.import_module(f"backfill_assets.quality.{name}")
         source = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
         for node in source.body:
