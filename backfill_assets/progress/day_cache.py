@@ -16,19 +16,18 @@ from datetime import datetime
 from typing import Final
 
 from backfill_assets.days import utc_now
-from backfill_assets.failures import BackfillError
 from backfill_assets.progress.model import DayTruth
 
 LOGGER: Final = logging.getLogger(__name__)
 #: After so long a day is read again.
 SECONDS_KEPT: Final = 60.0
 #: Days that are read again because they are old, in one look: a look must not take longer for them.
-MOST_OLD_DAYS: Final = 50
+MOST_OLD_DAYS: Final = 200
 #: A day with few odd feeds is a kilobyte.
 _MOST_DAYS: Final = 20_000
 _TROUBLES_TOLD: Final = 3
 
-Read = Callable[[Sequence[str]], Sequence[DayTruth | BackfillError]]
+Read = Callable[[Sequence[str]], Sequence[DayTruth | Exception]]
 
 
 @dataclass(slots=True)
@@ -75,16 +74,14 @@ class DayCache:
                 self._load(old[:MOST_OLD_DAYS])
             finally:
                 self._reading.release()
-        outdated = set(self._outdated(wanted))
-        known = {day: self._kept[day].truth for day in wanted if day not in outdated}
-        return known, troubles
+        return {day: truth for day, since in wanted.items() if (truth := self._current(day, since))}, troubles
+
+    def _current(self, day: str, since: datetime | None) -> DayTruth | None:
+        kept = self._kept.get(day)
+        return kept.truth if kept is not None and (since is None or kept.at >= since) else None
 
     def _outdated(self, wanted: Mapping[str, datetime | None]) -> list[str]:
-        return [
-            day
-            for day, since in wanted.items()
-            if (kept := self._kept.get(day)) is None or (since is not None and kept.at < since)
-        ]
+        return [day for day, since in wanted.items() if self._current(day, since) is None]
 
     def _old(self, wanted: Mapping[str, datetime | None]) -> list[str]:
         before = time.monotonic() - SECONDS_KEPT
@@ -96,7 +93,7 @@ class DayCache:
         troubles = []
         for day, found in zip(days, self._read(days), strict=True):
             kept = self._kept.get(day)
-            if isinstance(found, BackfillError):
+            if isinstance(found, Exception):
                 LOGGER.warning("%s cannot be read: %s", day, found)
                 troubles.append(f"what came of {day} is not known yet: {found}")
             else:

@@ -46,6 +46,8 @@ class Seen:
     changed: datetime
     #: Why some of the stored days are not known.
     troubles: tuple[str, ...]
+    #: Whether every log was read that was asked for.
+    is_whole: bool
 
 
 @dataclass(slots=True)
@@ -137,11 +139,11 @@ class JobRecords:
         """
         days = self._read_runs(attempts, now)
         skipped = [day for day in attempts[0].skipped if day not in days]
-        known, troubles = self._read_stored(days, skipped, again=in_full)
-        self._read_logs(days, in_full=in_full)
+        left_out, troubles = self._read_stored(days, skipped, again=in_full)
+        is_whole = self._read_logs(days, in_full=in_full)
         self._read_progress(days)
         names = sorted([*days, *skipped])
-        has_changed = [self._make(name, days.get(name), known.get(name)) for name in names]
+        has_changed = [self._make(name, days.get(name), left_out.get(name)) for name in names]
         latest = [day for day in days.values() if day.backfill is attempts[-1]]
         changed = tracking.changed_at(
             attempts[-1],
@@ -151,7 +153,7 @@ class JobRecords:
         )
         if any(has_changed):
             self._days = tuple(self._made[name][1] for name in names)
-        return Seen(self._days, changed, tuple(troubles))
+        return Seen(self._days, changed, tuple(troubles), is_whole)
 
     def json(self) -> tuple[str, bytes]:
         """The days that were seen last as a list in JSON, and a digest of it."""
@@ -215,8 +217,14 @@ class JobRecords:
         left_out, more = self._skipped_days.days(dict.fromkeys(skipped), again=again)
         return left_out, [*troubles, *more]
 
-    def _read_logs(self, days: Mapping[str, _Day], *, in_full: bool) -> None:
-        """Read the events of days at work, and of those that are over as far as they are asked for."""
+    def _read_logs(self, days: Mapping[str, _Day], *, in_full: bool) -> bool:
+        """Read the events of days at work, and of those that are over as far as they are asked for.
+
+        Returns
+        -------
+        bool
+            Whether there was time for all of them.
+        """
         at_work = [day for day in days.values() if not day.over and day.run and day.run.state == "running"]
         over = [(day, day.run) for day in days.values() if day.over and day.run]
         good = [(day, run) for day, run in over if run.state == "succeeded"]
@@ -226,13 +234,14 @@ class JobRecords:
         for day in (*at_work, *begun, *bad[:_REASONS_TOLD]):
             self._read_log(day)
         deadline = time.monotonic() + _SECONDS_FOR_LOGS
-        for day in bad[_REASONS_TOLD:]:
-            if in_full and time.monotonic() < deadline:
-                self._read_log(day)
+        late = bad[_REASONS_TOLD:] if in_full else []
+        while late and time.monotonic() < deadline:
+            self._read_log(late.pop(0))
         if in_full:
             self._read_checks([(day, run) for day, run in good if run.run_id not in self._logs])
         for name, day in days.items():
             day.events = self._events_of(name, day)
+        return not late
 
     def _read_log(self, day: _Day) -> None:
         for run in day.runs:

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from backfill_assets.automation.backfills import (
@@ -63,8 +62,9 @@ __all__ = ["Backfills", "Conflict", "InvalidRequest", "UnknownJob", "open_backfi
 UNFINISHED: Final[tuple[JobState, ...]] = ("queued", "running", "canceling")
 #: Unfinished jobs that are told; each costs some reads.
 MOST_JOBS: Final = 200
-#: Jobs that are looked through for those in one state, and those that are counted.
-_LOOKED_THROUGH: Final = 1_000
+#: Jobs that are looked through for those in one state: first few of them, then more.
+_LOOKED_THROUGH: Final = (50, 200, 1_000)
+#: Newest jobs that are counted by state.
 _COUNTED: Final = 50
 #: What may be an id at all; anything else need not be looked for, nor may it reach the database's driver.
 _JOB_ID: Final = re.compile(r"[a-z0-9-]{1,32}")
@@ -214,8 +214,12 @@ class Backfills:
 
     def recent(self, limit: int = 20, state: JobState | None = None) -> list[Job]:
         """Jobs, the newest first; all, or those in one state of the newest thousand."""
-        jobs = self._statuses.newest(limit if state is None else _LOOKED_THROUGH)
-        return list(islice((job for job in jobs if state in (None, job.state)), limit))
+        jobs: list[Job] = []
+        for most in (limit,) if state is None else _LOOKED_THROUGH:
+            jobs = [job for job in self._statuses.newest(most) if state in (None, job.state)]
+            if len(jobs) >= limit:
+                break
+        return jobs[:limit]
 
     def cancel(self, job_id: str) -> Job:
         """Stop the job: no further day starts, running ones are ended; cancelling twice is the same.
@@ -376,13 +380,13 @@ class Backfills:
 
     def _read_days(
         self, read: Callable[[Store, str], DayTruth], days: Sequence[str]
-    ) -> list[DayTruth | BackfillError]:
+    ) -> list[DayTruth | Exception]:
         store = self._store()
 
-        def one(day: str) -> DayTruth | BackfillError:
+        def one(day: str) -> DayTruth | Exception:
             try:
                 return read(store, day)
-            except BackfillError as failure:
+            except (BackfillError, OSError) as failure:
                 return failure
 
         return parallel_map(one, days, store.parallel_reads)

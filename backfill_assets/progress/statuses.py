@@ -34,6 +34,8 @@ _BACKFILLS_PER_PAGE: Final = 50
 _LOOKED_AT: Final = 20
 #: Backfills of a job that are asked for beyond those that are known.
 _ATTEMPTS_BEYOND: Final = 4
+#: How often the stored days of a job that is over are looked at.
+_SECONDS_OF_ENDED: Final = 10.0
 _LONG_AGO: Final = float("-inf")
 
 
@@ -56,6 +58,8 @@ class _Known:
     days: tuple[DayStatus, ...] | None = None
     records: JobRecords | None = None
     in_full: bool = False
+    #: When the stored days were looked at, where nothing else was left to read; else long ago.
+    whole_at: float = _LONG_AGO
 
 
 class Statuses:
@@ -199,10 +203,12 @@ class Statuses:
     def _is_old(self, known: _Known, asked: float) -> bool:
         return known.looked <= asked - self._seconds()
 
-    def _is_settled(self, job: Job) -> bool:
-        return job.state in FINAL_JOB_STATES and job.links == tracking.links(
-            job.job_id, self._dagster_url(), job.attempt
-        )
+    def _is_settled(self, known: _Known, attempts: tuple[BackfillFact, ...]) -> bool:
+        """Whether the job was over, and nobody has started it again."""
+        job = known.job
+        if job is None or job.state not in FINAL_JOB_STATES or attempts != known.attempts:
+            return False
+        return job.links == tracking.links(job.job_id, self._dagster_url(), job.attempt)
 
     # Looking
 
@@ -212,8 +218,14 @@ class Statuses:
     ) -> Iterator[tuple[Job, tuple[DayStatus, ...], JobRecords]]:
         asked = time.monotonic()
         with self._one(job_id) as known:
-            if self._is_old(known, asked) or known.days is None or (in_full and not known.in_full):
-                self._see(known, self._attempts(job_id, known), in_full=in_full)
+            is_deep = known.days is not None and (known.in_full or not in_full)
+            if self._is_old(known, asked) or not is_deep:
+                attempts = self._attempts(job_id, known)
+                is_fresh = is_deep and known.whole_at > asked - _SECONDS_OF_ENDED
+                if is_fresh and self._is_settled(known, attempts):
+                    known.looked = asked
+                else:
+                    self._see(known, attempts, in_full=in_full)
             assert known.job is not None
             assert known.days is not None
             assert known.records is not None
@@ -226,8 +238,8 @@ class Statuses:
         with self._one(job_id) as known:
             if at_once or self._is_old(known, asked) or known.job is None:
                 found = attempts or self._attempts(job_id, known)
-                if known.job is not None and self._is_settled(known.job) and found == known.attempts:
-                    known.looked = time.monotonic()
+                if self._is_settled(known, found):
+                    known.looked = asked
                 else:
                     self._see(known, found, in_full=False)
             assert known.job is not None
@@ -258,6 +270,7 @@ class Statuses:
                 job = job.model_copy(update={"revision": max(job.revision, before.revision + 1)})
         known.job, known.days, known.attempts = job, seen.days, attempts
         known.in_full, known.looked = in_full, looked
+        known.whole_at = looked if seen.is_whole else _LONG_AGO
 
     def _attempts(self, job_id: str, known: _Known) -> tuple[BackfillFact, ...]:
         """The backfills of the job, the first one first; a retry's id follows from the job's."""

@@ -216,6 +216,7 @@ def test_what_is_old_is_read_again_a_few_days_at_a_time_and_a_failure_forgets_no
         lake.run(day)
         execute(instance, job.job_id, day)
     first = service.status(job.job_id)
+    monkeypatch.setattr(statuses, "_SECONDS_OF_ENDED", 0.0)
     monkeypatch.setattr(day_cache, "SECONDS_KEPT", 0.0)
     monkeypatch.setattr(day_cache, "MOST_OLD_DAYS", 2)
     lake.run(DAYS[1], state="held")
