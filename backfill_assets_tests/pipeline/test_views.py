@@ -48,9 +48,7 @@ def holds_what_fill_gives(pipeline: Any, day: str, exchange: str, symbol: str) -
     """Compare the view with the command for every timeframe; flat candles by timeframe."""
     flat = {}
     for timeframe in TIMEFRAMES_USED:
-        ours = pl.DataFrame(
-            filled_candles(pipeline.store, pipeline.settings, day, exchange, symbol, timeframe)
-        )
+        ours = pl.DataFrame(filled_candles(pipeline.store, day, exchange, symbol, timeframe))
         view = ask(
             pipeline,
             f"SELECT * FROM candles_filled WHERE date = '{day}' AND exchange = '{exchange}' "
@@ -74,7 +72,7 @@ def test_the_filled_view_is_what_fill_gives_and_the_states_are_those_of_the_lake
     rows = ask(illiquid, f"SELECT * FROM coverage WHERE date = '{DAY}' ORDER BY timeframe, first_open_time")
     for timeframe in TIMEFRAMES_USED:
         runs = rows.filter(timeframe=timeframe)
-        [market] = buckets(illiquid.store, illiquid.settings, DAY, timeframe)
+        [market] = buckets(illiquid.store, DAY, timeframe)
         states = [s for s, n in runs.select("state", "buckets").iter_rows() for _ in range(n)]
         assert states == list(market.states)
         assert runs["buckets"].sum() == 86_400 // TIMEFRAMES[timeframe]

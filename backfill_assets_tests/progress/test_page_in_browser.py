@@ -252,7 +252,7 @@ def test_a_running_backfill_is_cancelled_by_mouse(reader: Reader, job: str) -> N
     reader.says("#plan", "Started")
     job_id = reader.text("#plan code")
     button = f"#cancel-{job_id}"
-    reader.says("#now h1", "running")
+    reader.says("#now h1", "1 backfill running")
     reader.click(button)
     reader.click("#confirm-no")
     assert reader.live.status(job_id).state == "running"
