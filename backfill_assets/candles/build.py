@@ -268,18 +268,16 @@ class _Work:
         seam = settings.thresholds.seam_window_seconds
         accepted = accepted_files(self.settled, self.maker.settled(shift(self.day, -1)), seam)
         by_feed: dict[str, AcceptedFile] = {str(file.feed): file for file in accepted}
+        larger = frame.lazy().filter(pl.col("timeframe") != BASE_TIMEFRAME)
+        counted = larger.group_by("exchange", "symbol").len().collect()
+        rolled_up = {(exchange, symbol): rows for exchange, symbol, rows in counted.iter_rows()}
         found = {}
         for feed, file in self.files(self.day):
             name = str(feed.feed)
             rows = file.mismatches
             if not file.is_compared or rows:
                 rows = _plain(mismatches(store, by_feed[name], file))
-            symbols = [name for _, name in feed.symbols]
-            ours = frame.filter(
-                (pl.col("exchange") == feed.feed.exchange)
-                & pl.col("symbol").is_in(symbols)
-                & (pl.col("timeframe") != BASE_TIMEFRAME)
-            )
+            symbols = {name for _, name in feed.symbols}
             # Told apart by feed only where there is something to tell.
             wrong: Sequence[object] = ()
             if between:
@@ -292,7 +290,7 @@ class _Work:
                     "compared": file.partials.content,
                     "buckets": file.partials.rows,
                     "mismatches": rows,
-                    "rolled_up": ours.height,
+                    "rolled_up": sum(rolled_up.get((feed.feed.exchange, s), 0) for s in symbols),
                     "rolled_up_misses": len(wrong),
                 }
             )

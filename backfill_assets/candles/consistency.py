@@ -84,9 +84,8 @@ def mismatches_with_ticks(
             pl.col("base").filter(pl.col("side") == "buy").sum().alias("buy_volume"),
             pl.col("base").filter(pl.col("side") == "sell").sum().alias("sell_volume"),
         )
-        .collect()
     )
-    stored = pl.DataFrame(partials).with_columns(
+    stored = pl.LazyFrame(partials).with_columns(
         (pl.col(name) + pl.col(f"{name}_error")).alias(name) for name in _SUMS
     )
     return _differences(stored, again, ("symbol", "open_time"))
@@ -97,7 +96,7 @@ def mismatches_between_timeframes(candles: pl.DataFrame, timeframes: Sequence[st
     import polars as pl
 
     key = ("exchange", "symbol", "open_time")
-    base = candles.filter(pl.col("timeframe") == BASE_TIMEFRAME)
+    base = candles.lazy().filter(pl.col("timeframe") == BASE_TIMEFRAME)
     found: list[dict[str, Any]] = []
     for name in timeframes:
         if name == BASE_TIMEFRAME:
@@ -117,12 +116,12 @@ def mismatches_between_timeframes(candles: pl.DataFrame, timeframes: Sequence[st
                 *(pl.col(column).sum() for column in _SUMS),
             )
         )
-        stored = candles.filter(pl.col("timeframe") == name)
+        stored = candles.lazy().filter(pl.col("timeframe") == name)
         found += [{"timeframe": name, **row} for row in _differences(stored, again, key)]
     return found[:LIMIT]
 
 
-def _differences(stored: pl.DataFrame, again: pl.DataFrame, key: Sequence[str]) -> list[dict[str, Any]]:
+def _differences(stored: pl.LazyFrame, again: pl.LazyFrame, key: Sequence[str]) -> list[dict[str, Any]]:
     """Rows by key that are on one side only or differ; each names the columns in question."""
     import polars as pl
 
@@ -142,4 +141,4 @@ def _differences(stored: pl.DataFrame, again: pl.DataFrame, key: Sequence[str]) 
             ignore_nulls=True,
         ).alias("differs")
     ).filter(pl.col("differs") != "")
-    return named.sort(list(key)).head(LIMIT).select(*key, "differs").to_dicts()
+    return named.sort(list(key)).head(LIMIT).select(*key, "differs").collect().to_dicts()

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from backfill_assets.candles.buckets import MarketBuckets, market_buckets
+from backfill_assets.candles.buckets import market_buckets
 from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.candles.schemas import COVERAGE_SCHEMA, coverage_schema
 from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_SECOND, start_us
@@ -52,13 +52,39 @@ def coverage_rows(
     closes
         The last price of each market on the day before.
     """
-    of_day = _closes(candles)
-    nothing = np.empty(0, dtype=np.int64), np.empty(0)
-    rows = [
-        _rows(market, day, *of_day.get((market.exchange, market.symbol), nothing), closes)
-        for market in market_buckets(minutes, timeframes, is_sealed=is_sealed)
-    ]
-    return pa.concat_tables([COVERAGE_SCHEMA.empty_table(), *rows])
+    markets = market_buckets(minutes, timeframes, is_sealed=is_sealed)
+    if not markets:
+        return COVERAGE_SCHEMA.empty_table()
+    of_day, nothing = _closes(candles), (np.empty(0, dtype=np.int64), np.empty(0))
+    runs = [market.alike() for market in markets]
+    lengths = [len(run.codes) for run in runs]
+    step_us = np.repeat([TIMEFRAMES[m.timeframe] * MICROSECONDS_PER_SECOND for m in markets], lengths)
+    codes, provisional, flagged, first, last = map(np.concatenate, zip(*runs, strict=True))
+    first_us, last_us = (start_us(day) + positions * step_us for positions in (first, last))
+    previous = np.empty(len(codes))
+    at = 0
+    for market, length in zip(markets, lengths, strict=True):
+        key = (market.exchange, market.symbol)
+        times, prices = of_day.get(key, nothing)
+        known = np.concatenate(([closes.get(key, np.nan)], prices))
+        previous[at : at + length] = known[np.searchsorted(times, first_us[at : at + length])]
+        at += length
+    which = pa.array(np.repeat(np.arange(len(markets)), lengths))
+    columns = {
+        "date": pa.repeat(pa.scalar(date.fromisoformat(day)), len(codes)),
+        **{
+            name: pa.array([getattr(market, name) for market in markets], pa.string()).take(which)
+            for name in MARKET_KEY
+        },
+        "state": pa.array(STATES).take(pa.array(codes)),
+        "provisional": pa.array(provisional),
+        "flagged": pa.array(flagged, mask=~np.isin(codes, codes_of(WITH_CANDLE))),
+        "first_open_time": pa.array(first_us),
+        "last_open_time": pa.array(last_us),
+        "buckets": pa.array(last - first + 1),
+        "previous_close": pa.array(previous, mask=np.isnan(previous)),
+    }
+    return pa.table([columns[field.name].cast(field.type) for field in COVERAGE_SCHEMA], COVERAGE_SCHEMA)
 
 
 def _closes(
@@ -67,11 +93,12 @@ def _closes(
     """Open times in microseconds and closes of each market's base candles, in order of time."""
     import polars as pl
 
-    base = candles.filter(pl.col("timeframe") == BASE_TIMEFRAME)
-    frame = base.select("exchange", "symbol", "open_time", "close").sort("exchange", "symbol", "open_time")
+    base = candles.lazy().filter(pl.col("timeframe") == BASE_TIMEFRAME).sort("open_time")
+    opened = pl.col("open_time").dt.epoch("us")
+    markets = base.group_by("exchange", "symbol", maintain_order=True).agg(opened, "close").collect()
     return {
-        (exchange, symbol): (group["open_time"].dt.epoch("us").to_numpy(), group["close"].to_numpy())
-        for (exchange, symbol), group in frame.group_by("exchange", "symbol", maintain_order=True)
+        (exchange, symbol): (times.to_numpy(), prices.to_numpy())
+        for exchange, symbol, times, prices in zip(*markets, strict=True)
     }
 
 
@@ -89,40 +116,6 @@ def coverage_findings(
         "coverage:whole_day": look_at(whole_day_schema(), whole, MARKET_KEY),
         "coverage:traded_buckets": look_at(traded_schema(), traded, (*MARKET_KEY, "open_time")),
     }
-
-
-def _rows(
-    market: MarketBuckets,
-    day: str,
-    times: npt.NDArray[np.int64],
-    closes: npt.NDArray[np.float64],
-    before: Mapping[Market, float],
-) -> pa.Table:
-    runs = market.alike()
-    step_us = TIMEFRAMES[market.timeframe] * MICROSECONDS_PER_SECOND
-    first_us, last_us = (start_us(day) + positions * step_us for positions in (runs.first, runs.last))
-    at = np.searchsorted(times, first_us)
-    last_close = before.get((market.exchange, market.symbol))
-    previous = np.concatenate(([np.nan if last_close is None else last_close], closes))[at]
-    columns = {
-        "date": pa.repeat(pa.scalar(date.fromisoformat(day)), len(at)),
-        **{
-            name: pa.repeat(value, len(at))
-            for name, value in (
-                ("exchange", market.exchange),
-                ("symbol", market.symbol),
-                ("timeframe", market.timeframe),
-            )
-        },
-        "state": pa.array(STATES).take(pa.array(runs.codes)),
-        "provisional": pa.array(runs.provisional),
-        "flagged": pa.array(runs.flagged, mask=~np.isin(runs.codes, codes_of(WITH_CANDLE))),
-        "first_open_time": pa.array(first_us),
-        "last_open_time": pa.array(last_us),
-        "buckets": pa.array(runs.last - runs.first + 1),
-        "previous_close": pa.array(previous, mask=np.isnan(previous)),
-    }
-    return pa.table([columns[field.name].cast(field.type) for field in COVERAGE_SCHEMA], COVERAGE_SCHEMA)
 
 
 def whole_day_frame(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
 
 from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, end_us, start_us
@@ -14,8 +17,9 @@ from backfill_assets.quality.settled import SettledDay, SettledFeed, SymbolEvide
 if TYPE_CHECKING:
     import polars as pl
 
-#: Low and high of a minute that has a candle.
-Traded = Mapping[int, tuple[float, float]]
+#: Minutes with a candle, and the low and the high of each.
+Traded = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]
+_NOTHING: Final[Traded] = (np.empty(0, np.int64), np.empty(0), np.empty(0))
 
 
 def minutes_of_day(
@@ -40,9 +44,9 @@ def minutes_of_day(
         out = tuple((first, after - 1) for first, after in feed.verdict.context.outages)
         symbols, flagged = {}, {}
         for symbol, evidence in sorted(feed.evidence.items()):
-            market = traded.get((feed.feed.exchange, symbol), {})
+            market = traded.get((feed.feed.exchange, symbol), _NOTHING)
             lost = (*evidence.lost, *_reaching(feed, symbol, neighbours, day))
-            states = minute_states(market, Evidence(lost, evidence.proven, out), start_us(day))
+            states = minute_states(market[0], Evidence(lost, evidence.proven, out), start_us(day))
             symbols[symbol] = encode(states)
             minutes = _set_by(unconfirmed.get((str(feed.feed), symbol), ()), market, start_us(day))
             if minutes:
@@ -51,17 +55,16 @@ def minutes_of_day(
     return found
 
 
-def _traded(candles: pl.DataFrame, start: int) -> dict[tuple[str, str], dict[int, tuple[float, float]]]:
-    """By market and minute of the day, low and high of each base candle."""
+def _traded(candles: pl.DataFrame, start: int) -> dict[tuple[str, str], Traded]:
+    """The traded minutes of each market."""
     import polars as pl
 
     minute = ((pl.col("open_time").dt.epoch("us") - start) // MICROSECONDS_PER_MINUTE).alias("minute")
-    base = candles.filter(pl.col("timeframe") == BASE_TIMEFRAME).select(
-        "exchange", "symbol", minute, "low", "high"
-    )
+    base = candles.lazy().filter(pl.col("timeframe") == BASE_TIMEFRAME)
+    markets = base.group_by("exchange", "symbol").agg(minute, "low", "high").collect()
     return {
-        (exchange, symbol): {row[0]: (row[1], row[2]) for row in group.select("minute", "low", "high").rows()}
-        for (exchange, symbol), group in base.group_by(["exchange", "symbol"])
+        (exchange, symbol): (minutes.to_numpy(), low.to_numpy(), high.to_numpy())
+        for exchange, symbol, minutes, low, high in zip(*markets, strict=True)
     }
 
 
@@ -91,7 +94,11 @@ def _reaching(
     )
 
 
-def _set_by(spikes: Sequence[tuple[int, float]], candles: Traded, start: int) -> tuple[int, ...]:
+def _set_by(spikes: Sequence[tuple[int, float]], market: Traded, start: int) -> tuple[int, ...]:
     """Minutes of the day whose low or high is the price of a spike in them."""
-    of_minutes = {((time_us - start) // MICROSECONDS_PER_MINUTE, price) for time_us, price in spikes}
-    return tuple(sorted({m for m, price in of_minutes if price in candles.get(m, ())}))
+    minutes, low, high = market
+    found = set()
+    for time_us, price in spikes:
+        minute = (time_us - start) // MICROSECONDS_PER_MINUTE
+        found.update(minutes[(minutes == minute) & ((low == price) | (high == price))].tolist())
+    return tuple(sorted(found))

@@ -116,9 +116,13 @@ def market_candles(store: Store, day: str, exchange: str, symbol: str, timeframe
 
 def candles_of(store: Store, day: str, timeframe: str) -> pa.Table:
     """Every market's candles of one timeframe, rolled up where the lake does not keep it."""
+    return of_timeframe(read_made(store, day, "candles"), day, timeframe)
+
+
+def of_timeframe(candles: pa.Table, day: str, timeframe: str) -> pa.Table:
+    """The candles of one timeframe among those of a day, rolled up where they are not there."""
     import pyarrow.compute as pc
 
-    candles = read_made(store, day, "candles")
     found = candles.filter(pc.equal(candles["timeframe"], timeframe))
     if found.num_rows or not candles.num_rows:
         return found

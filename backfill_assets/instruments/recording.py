@@ -6,6 +6,7 @@ putting one in lets past days gain it by a rerun.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,15 +15,15 @@ from typing import Final
 from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us, utc_now
 from backfill_assets.failures import NotExportedYet
 from backfill_assets.instruments.findings import kept_findings
-from backfill_assets.instruments.rows import instrument_rows
+from backfill_assets.instruments.rows import ROWS_VERSION, expected_names, instrument_rows
 from backfill_assets.lake import documents, paths
-from backfill_assets.lake.listing import InstrumentsManifest, Outage, store_instruments
+from backfill_assets.lake.listing import InstrumentsManifest, Outage, load_instruments, store_instruments
 from backfill_assets.lake.manifests import DayRecord, ExpectedSymbols
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.settings import UniverseEntry
 from backfill_assets.tardis.client import TardisClient
-from backfill_assets.tardis.metadata import ExchangeDetails, ready
+from backfill_assets.tardis.metadata import ExchangeDetails, InstrumentList, ready
 from backfill_assets.tardis.symbols import DayUniverse, resolve
 
 REQUESTS_AT_ONCE: Final = 8
@@ -64,18 +65,35 @@ def record_day(
     )
     resolved = resolve(universe, day, details, instruments)
     manifests = [
-        store_instruments(
-            store,
-            exchange,
-            day,
-            instrument_rows(exchange, day, instruments[exchange], resolved.expected),
-            instruments[exchange].source,
-            outages_of_day(details[exchange], day),
-            look_at=kept_findings,
-        )
+        _stored(store, exchange, day, instruments[exchange], resolved, outages_of_day(details[exchange], day))
         for exchange in exchanges
     ]
     return RecordedDay(_update_record(store, day, resolved, ()), tuple(manifests))
+
+
+def _stored(
+    store: Store,
+    exchange: str,
+    day: str,
+    instruments: InstrumentList,
+    resolved: DayUniverse,
+    outages: tuple[Outage, ...],
+) -> InstrumentsManifest:
+    """Store the exchange's instruments; rows are made only where the answer or the universe has changed."""
+    names = expected_names(exchange, resolved.expected)
+    text = f"{ROWS_VERSION}:{sorted(names)}:{instruments.model_dump_json()}"
+    inputs = hashlib.sha256(text.encode()).hexdigest()[:16]
+    former = load_instruments(store, exchange, day)
+    if (
+        former is not None
+        and (former.inputs, former.outages) == (inputs, outages)
+        and store.size(paths.instruments_data(exchange, day, former.content)) == former.bytes
+    ):
+        return former
+    rows = instrument_rows(exchange, day, instruments, names)
+    return store_instruments(
+        store, exchange, day, rows, instruments.source, outages, look_at=kept_findings, inputs=inputs
+    )
 
 
 def outages_of_day(details: ExchangeDetails, day: str) -> tuple[Outage, ...]:

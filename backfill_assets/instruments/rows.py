@@ -6,9 +6,9 @@ Made twice from the same answer, the table is the same, in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -18,10 +18,21 @@ from backfill_assets.feeds import ExpectedFeed
 from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
 from backfill_assets.tardis.metadata import Instrument, InstrumentList, day_bounds, listed_on
 
+#: Raised when the same answer makes other rows or other findings.
+ROWS_VERSION: Final = 1
 
-def instrument_rows(
-    exchange: str, day: str, instruments: InstrumentList, expected: Sequence[ExpectedFeed]
-) -> pa.Table:
+
+def expected_names(exchange: str, expected: Sequence[ExpectedFeed]) -> set[str]:
+    """The symbols of the exchange that the day's feeds name."""
+    return {
+        name
+        for feed in expected
+        if feed.feed.exchange == exchange
+        for name in (feed.feed.dataset_symbol, *(value for value, _ in feed.symbols))
+    }
+
+
+def instrument_rows(exchange: str, day: str, instruments: InstrumentList, names: Collection[str]) -> pa.Table:
     """Make one row per instrument listed on the day, ordered by data set symbol and id.
 
     Values are those valid at the day's start (or at the start of the vendor's data, if that is later):
@@ -30,22 +41,18 @@ def instrument_rows(
 
     Parameters
     ----------
-    expected
-        The day's feeds, of this and other exchanges; they fill the column ``expected``.
+    names
+        What ``expected_names`` gives; they fill the column ``expected``.
     """
-    names = {
-        name
-        for feed in expected
-        if feed.feed.exchange == exchange
-        for name in (feed.feed.dataset_symbol, *(value for value, _ in feed.symbols))
-    }
     listed = [i for i in instruments.instruments if listed_on(i.available_since, i.available_to, day)]
     listed.sort(key=lambda i: (i.dataset_symbol, i.id))
     rows = [_row(exchange, day, instrument, instruments.source, names) for instrument in listed]
     return pa.Table.from_pylist(rows, schema=arrow_schema(INSTRUMENT_COLUMNS))
 
 
-def _row(exchange: str, day: str, instrument: Instrument, source: str, names: set[str]) -> dict[str, Any]:
+def _row(
+    exchange: str, day: str, instrument: Instrument, source: str, names: Collection[str]
+) -> dict[str, Any]:
     start, end = day_bounds(day)
     valid = instrument.as_of(max(start, instrument.available_since))
     ended_as = instrument.as_of(end - timedelta(microseconds=1)).price_increment

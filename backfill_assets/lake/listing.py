@@ -44,6 +44,8 @@ class InstrumentsManifest(BaseModel):
     bytes: int
     #: ``instruments`` or ``exchange_details``, whichever endpoint the key covers.
     source: str
+    #: Hash of everything that the rows are made from; empty where it is not known.
+    inputs: str = ""
     #: As the vendor reported them when the instruments were stored.
     outages: tuple[Outage, ...] = ()
     #: ``instruments.findings.LookedAt`` of this content as JSON; null where the file was not looked at.
@@ -58,6 +60,7 @@ def store_instruments(
     source: str,
     outages: tuple[Outage, ...] = (),
     look_at: Callable[[pa.Table], dict[str, Any]] | None = None,
+    inputs: str = "",
 ) -> InstrumentsManifest:
     """Put the table in place of what the manifest named before; the same rows are the same bytes.
 
@@ -79,6 +82,7 @@ def store_instruments(
             rows=table.num_rows,
             bytes=file.stat().st_size,
             source=source,
+            inputs=inputs,
             outages=outages,
             looked_at=known or (look_at(table) if look_at is not None else None),
         )

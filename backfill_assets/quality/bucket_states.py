@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Final, Literal
 
 import numpy as np
@@ -39,9 +38,9 @@ MINUTES: Final = MICROSECONDS_PER_DAY // MICROSECONDS_PER_MINUTE
 
 Range = tuple[int, int]
 
+#: One letter per state, in the order of ``STATES``.
+LETTERS: Final = "ptegmu"
 #: How a run of minutes is written: the letter of its state, and how many minutes it has.
-_LETTERS: Final = dict(zip(STATES, "ptegmu", strict=True))
-_BY_LETTER: Final = {letter: state for state, letter in _LETTERS.items()}
 _RUN: Final = re.compile(r"([a-z])(\d+)")
 
 
@@ -97,7 +96,7 @@ def evidence_of(
     return tuple(lost), tuple(joined)
 
 
-def minute_states(traded: Iterable[int], evidence: Evidence, start_us: int) -> list[State]:
+def minute_states(traded: Iterable[int], evidence: Evidence, start_us: int) -> Codes:
     """States of the day's minutes.
 
     Parameters
@@ -107,20 +106,14 @@ def minute_states(traded: Iterable[int], evidence: Evidence, start_us: int) -> l
     start_us
         First microsecond of the day.
     """
-    with_trades = set(traded)
+    with_trades = np.zeros(MINUTES, np.bool_)
+    with_trades[list(traded)] = True
     lost, out = (_touched(ranges, start_us) for ranges in (evidence.lost, evidence.outages))
-    proven = _inside(evidence.proven, start_us) - lost
-    states: list[State] = []
-    for minute in range(MINUTES):
-        if minute in with_trades:
-            states.append("traded_partial" if minute in lost else "traded")
-        elif minute in proven:
-            states.append("proven_empty")
-        elif minute in out:
-            states.append("outage")
-        else:
-            states.append("missing" if minute in lost else "empty_unproven")
-    return states
+    proven = _inside(evidence.proven, start_us) & ~lost
+    # The first that applies; without any the minute is ``empty_unproven``, the last of ``STATES``.
+    applies = [with_trades & lost, with_trades, proven, out, lost]
+    found: Codes = np.select(applies, range(len(applies)), len(applies)).astype(np.uint8)
+    return found
 
 
 def bucket_codes(minutes: Codes, timeframe: str) -> Codes:
@@ -148,20 +141,23 @@ def states_of(codes: Codes) -> tuple[State, ...]:
     return tuple(STATES[code] for code in codes.tolist())
 
 
-def encode(states: Iterable[State]) -> str:
-    """States as text, run by run: ``m600t840``."""
-    return "".join(f"{_LETTERS[state]}{sum(1 for _ in run)}" for state, run in groupby(states))
+def letters_of(codes: Codes) -> str:
+    """Codes as text, one of ``LETTERS`` per bucket."""
+    return np.frombuffer(LETTERS.encode(), np.uint8)[codes].tobytes().decode()
 
 
-def runs_of(text: str) -> list[tuple[State, int]]:
-    """The runs of an encoded text: state, and how many minutes."""
-    return [(_BY_LETTER[letter], int(length)) for letter, length in _RUN.findall(text)]
+def encode(codes: Codes) -> str:
+    """Codes as text, run by run: ``m600t840``."""
+    starts = np.flatnonzero(np.diff(codes, prepend=len(STATES)))
+    lengths = np.diff(starts, append=len(codes))
+    return "".join(f"{LETTERS[code]}{length}" for code, length in zip(codes[starts], lengths, strict=True))
 
 
 def decode(text: str) -> Codes:
     """An encoded text as codes, one per minute."""
-    runs = runs_of(text)
-    return np.repeat(codes_of(state for state, _ in runs), [length for _, length in runs])
+    runs = _RUN.findall(text)
+    codes = np.array([LETTERS.index(letter) for letter, _ in runs], np.uint8)
+    return np.repeat(codes, [int(length) for _, length in runs])
 
 
 def _together(codes: Codes, step: int) -> Codes:
@@ -181,22 +177,21 @@ def _together(codes: Codes, step: int) -> Codes:
     return found.astype(np.uint8)
 
 
-def _touched(ranges: Iterable[Range], start_us: int) -> set[int]:
+def _touched(ranges: Iterable[Range], start_us: int) -> npt.NDArray[np.bool_]:
     """Minutes that share a moment with a range."""
-    found: set[int] = set()
+    found = np.zeros(MINUTES, np.bool_)
     for first, last in ranges:
         low = max(0, (first - start_us) // MICROSECONDS_PER_MINUTE)
-        high = min(MINUTES - 1, (last - start_us) // MICROSECONDS_PER_MINUTE)
-        found.update(range(low, high + 1))
+        found[low : max(0, (last - start_us) // MICROSECONDS_PER_MINUTE + 1)] = True
     return found
 
 
-def _inside(ranges: Sequence[Range], start_us: int) -> set[int]:
+def _inside(ranges: Sequence[Range], start_us: int) -> npt.NDArray[np.bool_]:
     """Minutes that lie wholly in the union of ranges that meet each other's ends."""
-    if not ranges:
-        return set()
-    # The ranges are the file's own span and its joined sides, so their union is one range.
-    low, high = min(first for first, _ in ranges), max(last for _, last in ranges)
-    first = -((start_us - low) // MICROSECONDS_PER_MINUTE)
-    last = (high + 1 - start_us) // MICROSECONDS_PER_MINUTE
-    return set(range(max(0, first), min(MINUTES, last)))
+    found = np.zeros(MINUTES, np.bool_)
+    if ranges:
+        # The ranges are the file's own span and its joined sides, so their union is one range.
+        low, high = min(first for first, _ in ranges), max(last for _, last in ranges)
+        first = -((start_us - low) // MICROSECONDS_PER_MINUTE)
+        found[max(0, first) : max(0, (high + 1 - start_us) // MICROSECONDS_PER_MINUTE)] = True
+    return found

@@ -6,17 +6,19 @@ again.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-import pyarrow as pa
+import numpy as np
+import numpy.typing as npt
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, start_us
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.evidence import Approval, Restatement
 from backfill_assets.lake.manifests import FeedManifest
+from backfill_assets.quality.bucket_states import MINUTES
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.profiles import FeedProfile, Gap, profile_of
 from backfill_assets.quality.rules import quality, row_rules, rule_score
@@ -31,15 +33,17 @@ from backfill_assets.report.minutes import (
     of_version,
     uniform,
 )
-from backfill_assets.report.silences import SilenceLine, silence_lines
+from backfill_assets.report.silences import SHOWN_SILENCES, SilenceLine, silence_lines
 from backfill_assets.settings import RowSettings, ThresholdSettings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Charts of one minute are 60 kB a market; with more markets than this the finest chart has five minutes.
 MINUTE_CHARTS: Final = 20
 #: The last is the one that is also shown as a table.
 CHART_TIMEFRAMES: Final = ("1m", "5m", "1h")
 FINEST: Final = CHART_TIMEFRAMES[0]
-SHOWN_SILENCES: Final = 5
 SHOWN_GAPS: Final = 5
 
 Market = tuple[str, str]
@@ -56,8 +60,7 @@ class RuleLine:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class Candle:
+class Candle(NamedTuple):
     """One bucket; ``time_us`` is its ``open_time``."""
 
     time_us: int
@@ -66,7 +69,7 @@ class Candle:
     low: float
     close: float
     volume: float
-    trades: int
+    trade_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +97,40 @@ class FeedReport:
     gaps: tuple[Gap, ...]
     gap_count: int
     rules: tuple[RuleLine, ...]
-    candles: dict[str, tuple[Candle, ...]]
+    candles: Mapping[str, tuple[Candle, ...]]
 
 
-def candles_by_market(tables: Iterable[pa.Table]) -> dict[Market, dict[str, tuple[Candle, ...]]]:
-    """Candles of tables of ``CANDLE_SCHEMA`` by market and timeframe."""
-    found: dict[Market, dict[str, list[Candle]]] = {}
-    for (exchange, symbol, timeframe), candle in (row for table in tables for row in _rows(table)):
-        found.setdefault((exchange, symbol), {}).setdefault(timeframe, []).append(candle)
-    return {market: {name: tuple(c) for name, c in frames.items()} for market, frames in found.items()}
+class DayCandles(NamedTuple):
+    """Candles of a day by market: those of the charts by timeframe, and the trades of each minute."""
+
+    charts: Mapping[Market, Mapping[str, tuple[Candle, ...]]]
+    trades: Mapping[Market, npt.NDArray[np.int64]]
 
 
-def _rows(table: pa.Table) -> list[tuple[tuple[str, str, str], Candle]]:
-    keys = zip(*(table[name].to_pylist() for name in ("exchange", "symbol", "timeframe")), strict=True)
-    values = ("open", "high", "low", "close", "volume", "trade_count")
-    times = table["open_time"].cast(pa.int64()).to_pylist()
-    columns = zip(times, *(table[name].to_pylist() for name in values), strict=True)
-    return [(key, Candle(*column)) for key, column in zip(keys, columns, strict=True)]
+def day_candles(tables: Mapping[str, pa.Table], day: str) -> DayCandles:
+    """Candles of a day.
+
+    Parameters
+    ----------
+    tables
+        Of ``CANDLE_SCHEMA``, by each of ``CHART_TIMEFRAMES``.
+    """
+    import polars as pl
+
+    market, opened = ("exchange", "symbol"), pl.col("open_time").dt.epoch("us")
+    frames = {name: pl.DataFrame(table).with_columns(time_us=opened) for name, table in tables.items()}
+    minute = (pl.col("time_us") - start_us(day)) // MICROSECONDS_PER_MINUTE
+    traded = frames[FINEST].group_by(market).agg(minute, "trade_count")
+    trades = {}
+    for exchange, symbol, minutes, counts in zip(*traded, strict=True):
+        trades[exchange, symbol] = np.zeros(MINUTES, np.int64)
+        trades[exchange, symbol][minutes] = counts
+    charts: dict[Market, dict[str, tuple[Candle, ...]]] = defaultdict(dict)
+    for name in CHART_TIMEFRAMES if len(trades) <= MINUTE_CHARTS else CHART_TIMEFRAMES[1:]:
+        of_market = frames[name].group_by(market).agg("time_us", *Candle._fields[1:])
+        for exchange, symbol, *columns in of_market.iter_rows():
+            charts[exchange, symbol][name] = tuple(map(Candle, *columns))
+    return DayCandles(charts, trades)
 
 
 def feed_report(
@@ -118,7 +138,7 @@ def feed_report(
     manifest: FeedManifest,
     day: str,
     thresholds: ThresholdSettings,
-    candles: Mapping[Market, dict[str, tuple[Candle, ...]]],
+    candles: DayCandles,
     states: FeedMinutes | None,
     published: str,
 ) -> FeedReport:
@@ -129,13 +149,12 @@ def feed_report(
     names = sorted({name for _, name in settled.symbols})
     symbol = names[0] if len(names) == 1 else feed.dataset_symbol
     accepted = settled.accepted is not None
-    series = candles.get((feed.exchange, symbol), {}) if accepted and feed.type.makes_candles else {}
-    shown = CHART_TIMEFRAMES if len(candles) <= MINUTE_CHARTS else CHART_TIMEFRAMES[1:]
+    has_chart = accepted and feed.type.makes_candles
     symbols = profile.symbols if profile else ()
     silences = silence_lines(settled, profile, thresholds) if profile else []
     gaps = [gap for s in symbols for gap in s.gaps]
     gaps.sort(key=lambda h: (h.first_missing - h.last_missing, h.after_us))
-    minutes = _minutes(settled, day, candles, states)
+    minutes = _minutes(settled, candles, states)
     waiting = None
     if profile is not None and not accepted:
         waiting = of_version(feed, day, profile, verdict.context, thresholds.legitimate_hole)
@@ -158,23 +177,16 @@ def feed_report(
         gaps=tuple(gaps[:SHOWN_GAPS]),
         gap_count=sum(s.gap_count or 0 for s in symbols),
         rules=_rules(profile, verdict, thresholds.rows, grouped=feed.is_grouped),
-        candles={name: series[name] for name in shown if name in series},
+        candles=candles.charts.get((feed.exchange, symbol), {}) if has_chart else {},
     )
 
 
-def _minutes(
-    settled: SettledFeed,
-    day: str,
-    candles: Mapping[Market, dict[str, tuple[Candle, ...]]],
-    states: FeedMinutes | None,
-) -> Minutes | None:
+def _minutes(settled: SettledFeed, candles: DayCandles, states: FeedMinutes | None) -> Minutes | None:
     if states is None:
         return uniform(MISSING) if settled.verdict.content is None else None
-    midnight, trades = start_us(day), Counter[int]()
-    for symbol in states.symbols:
-        for candle in candles.get((settled.feed.exchange, symbol), {}).get(FINEST, ()):
-            trades[(candle.time_us - midnight) // MICROSECONDS_PER_MINUTE] += candle.trades
-    return of_states(states, trades)
+    markets = [(settled.feed.exchange, symbol) for symbol in states.symbols]
+    trades = sum((candles.trades[m] for m in markets if m in candles.trades), np.zeros(MINUTES, np.int64))
+    return of_states(states, trades.tolist())
 
 
 def _rules(

@@ -6,10 +6,11 @@ page that opens at once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, Final
+
+import numpy as np
 
 from backfill_assets.quality.bucket_states import MINUTES
 from backfill_assets.report.actions import clock_range
@@ -38,8 +39,11 @@ _PATTERNED: Final = frozenset(state.code for state in STATES) - {TRADED.code, EM
 
 def _levels(minutes: Minutes) -> list[int]:
     """Shade of each minute, 1 to ``LEVELS``, by the logarithm of its trades; 0 where there are none."""
-    most = math.log1p(max(minutes.trades, default=0)) or 1.0
-    return [min(LEVELS, 1 + int(LEVELS * math.log1p(n) / most)) if n else 0 for n in minutes.trades]
+    logarithms = np.log1p(minutes.trades)
+    most = logarithms.max(initial=0) or 1.0
+    levels = np.minimum(LEVELS, 1 + (LEVELS * logarithms / most).astype(int))
+    shades: list[int] = np.where(logarithms > 0, levels, 0).tolist()
+    return shades
 
 
 def heat_map(feed: FeedReport) -> dict[str, Any] | None:

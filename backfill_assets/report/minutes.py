@@ -7,8 +7,9 @@ over each other, and what a reader has to be pointed at is marked.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,10 +18,11 @@ from backfill_assets.feeds import Feed
 from backfill_assets.quality.bucket_states import (
     MINUTES,
     Evidence,
-    State,
+    decode,
     evidence_of,
+    letters_of,
     minute_states,
-    runs_of,
+    together,
 )
 from backfill_assets.quality.completeness import evidence_class
 from backfill_assets.quality.measures import FeedMinutes
@@ -32,34 +34,27 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class MinuteState:
-    """One state: the letter it is stored as, the sign and the words it is shown with."""
+    """One state: its letter of ``bucket_states.LETTERS``, the sign and the words it is shown with."""
 
     code: str
-    key: State
     name: str
     sign: str
     meaning: str
 
 
-TRADED: Final = MinuteState("t", "traded", "traded", "", "trades; the darker, the more")
-PARTIAL: Final = MinuteState("p", "traded_partial", "traded, with a loss", "!", "trades, and some are lost")
-MISSING: Final = MinuteState(
-    "m", "missing", "missing", "×", "no trades, where ids or the whole file are lost"
-)
-OUTAGE: Final = MinuteState("g", "outage", "outage", "‖", "no trades during an incident that was reported")
-UNPROVEN: Final = MinuteState(
-    "u", "empty_unproven", "empty, unproven", "?", "no trades; nothing proves that there were none"
-)
-EMPTY: Final = MinuteState("e", "proven_empty", "proven empty", "·", "no trades: the ids around it join")
+TRADED: Final = MinuteState("t", "traded", "", "trades; the darker, the more")
+PARTIAL: Final = MinuteState("p", "traded, with a loss", "!", "trades, and some are lost")
+MISSING: Final = MinuteState("m", "missing", "×", "no trades, where ids or the whole file are lost")
+OUTAGE: Final = MinuteState("g", "outage", "‖", "no trades during an incident that was reported")
+UNPROVEN: Final = MinuteState("u", "empty, unproven", "?", "no trades; nothing proves that there were none")
+EMPTY: Final = MinuteState("e", "proven empty", "·", "no trades: the ids around it join")
 
 #: In the order in which they are listed.
 STATES: Final = (TRADED, EMPTY, UNPROVEN, OUTAGE, PARTIAL, MISSING)
 BY_CODE: Final = {state.code: state for state in STATES}
-BY_KEY: Final = {state.key: state for state in STATES}
 #: What a reader has to be pointed at, worst first.
 NOTABLE: Final = (MISSING, PARTIAL, OUTAGE)
-#: Where symbols of one file differ, and none of them was traded: the first of them that applies.
-_UNTRADED: Final = (MISSING, OUTAGE, UNPROVEN, EMPTY)
+_RUN: Final = re.compile(r"(.)\1*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +81,8 @@ class Minutes:
 
     def runs(self, *wanted: MinuteState) -> list[tuple[int, int, MinuteState]]:
         """Runs of minutes in one state, all or those wanted: first, after the last, state."""
-        found, start = [], 0
-        for i in range(1, len(self.states) + 1):
-            if i == len(self.states) or self.states[i] != self.states[start]:
-                state = BY_CODE[self.states[start]]
-                if not wanted or state in wanted:
-                    found.append((start, i, state))
-                start = i
-        return found
+        found = ((*run.span(), BY_CODE[run[1]]) for run in _RUN.finditer(self.states))
+        return [run for run in found if not wanted or run[2] in wanted]
 
     def marks(self, silences: Iterable[Range] = ()) -> tuple[Mark, ...]:
         """What a reader has to be pointed at, worst first.
@@ -114,18 +103,13 @@ def uniform(state: MinuteState) -> Minutes:
     return Minutes(state.code * MINUTES, (0,) * MINUTES)
 
 
-def of_states(record: FeedMinutes, trades: Mapping[int, int]) -> Minutes:
-    """The minutes of accepted data; ``trades`` by minute are those of the merged candles."""
-    by_symbol = [
-        "".join(BY_KEY[state].code * length for state, length in runs_of(text))
-        for text in record.symbols.values()
-    ]
-    if len(by_symbol) == 1:
-        [states] = by_symbol
-    else:
-        states = "".join(map(together, zip(*by_symbol, strict=True))) or UNPROVEN.code * MINUTES
+def of_states(record: FeedMinutes, trades: Sequence[int]) -> Minutes:
+    """The minutes of accepted data; ``trades`` of each minute are those of the merged candles."""
+    if not record.symbols:
+        return uniform(UNPROVEN)
+    states = letters_of(together([decode(text) for text in record.symbols.values()]))
     flagged = sorted({minute for minutes in record.flagged.values() for minute in minutes})
-    return Minutes(states, tuple(trades.get(minute, 0) for minute in range(MINUTES)), tuple(flagged))
+    return Minutes(states, tuple(trades), tuple(flagged))
 
 
 def of_version(
@@ -133,7 +117,7 @@ def of_version(
 ) -> Minutes | None:
     """The minutes of one file by itself, such as one that waits; None where it counts no trades by minute."""
     start, end = start_us(day), end_us(day) - 1
-    by_symbol, counts = [], []
+    by_symbol = []
     for symbol in profile.symbols:
         previous = context.previous.get(symbol.dataset_symbol)
         following = context.following.get(symbol.dataset_symbol)
@@ -146,23 +130,11 @@ def of_version(
             legitimate_hole=legitimate_hole,
         )
         traded = [minute for minute, rows in enumerate(symbol.minute_rows) if rows]
-        states = minute_states(traded, Evidence(lost=lost, proven=proven), start)
-        by_symbol.append([BY_KEY[state].code for state in states])
-        counts.append(symbol.minute_rows)
+        by_symbol.append(minute_states(traded, Evidence(lost=lost, proven=proven), start))
     if not by_symbol:
         return None
-    return Minutes(
-        "".join(map(together, zip(*by_symbol, strict=True))),
-        tuple(map(sum, zip(*counts, strict=True))),
-    )
-
-
-def together(letters: Sequence[str]) -> str:
-    """One state of a minute that the symbols of one file share; a loss beside trades stays visible."""
-    found = set(letters)
-    if found & {TRADED.code, PARTIAL.code}:
-        return (PARTIAL if found & {PARTIAL.code, MISSING.code} else TRADED).code
-    return next(state.code for state in _UNTRADED if state.code in found)
+    counts = zip(*(symbol.minute_rows for symbol in profile.symbols), strict=True)
+    return Minutes(letters_of(together(by_symbol)), tuple(map(sum, counts)))
 
 
 def summary(minutes: Iterable[Minutes]) -> dict[MinuteState, int]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from backfill_assets.candles.query import candles_of
+from backfill_assets.candles.query import of_timeframe, read_made
+from backfill_assets.candles.schemas import CANDLE_SCHEMA
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.evidence import Restatement
@@ -23,7 +24,7 @@ from backfill_assets.quality.settled import Day, SettledFeed, load_day
 from backfill_assets.quality.verdict import Outcome
 from backfill_assets.report.actions import Action, actions_of
 from backfill_assets.report.comparisons import AgreementLine, agreements_of
-from backfill_assets.report.evidence import CHART_TIMEFRAMES, FeedReport, candles_by_market, feed_report
+from backfill_assets.report.evidence import CHART_TIMEFRAMES, FeedReport, day_candles, feed_report
 from backfill_assets.settings import (
     OverallSettings,
     RestatementSettings,
@@ -124,8 +125,8 @@ def day_report(store: Store, settings: Settings, day: str) -> DayReport:
         raise PermanentFailure(msg)
     publications = _publications(store, found)
     made = found.measures if found.measures is not None and found.measures.candles is not None else None
-    tables = [candles_of(store, day, timeframe) for timeframe in CHART_TIMEFRAMES] if made else []
-    candles = candles_by_market(tables)
+    table = read_made(store, day, "candles") if made else CANDLE_SCHEMA.empty_table()
+    candles = day_candles({name: of_timeframe(table, day, name) for name in CHART_TIMEFRAMES}, day)
     manifests = parallel_map(lambda f: load_manifest(store, f.feed, day), found.feeds, store.parallel_reads)
     feeds = [
         feed_report(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import nlargest
+from typing import Final
 
 from backfill_assets.quality.estimates import allowed_silence_us
 from backfill_assets.quality.profiles import FeedProfile, Gap, Silence
@@ -14,6 +16,8 @@ from backfill_assets.quality.settled import SettledFeed
 from backfill_assets.quality.verdict import arrival_edges
 from backfill_assets.quality.window import Window
 from backfill_assets.settings import ThresholdSettings
+
+SHOWN_SILENCES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +45,20 @@ def silence_lines(
     found = []
     for symbol in profile.symbols:
         window = settled.verdict.context.window_of(symbol, grouped=settled.feed.is_grouped)
-        silences = symbol.silences
+        silences = list(symbol.silences)
         if settled.verdict.evidence_class == "C":
             edges = arrival_edges(profile, symbol, grouped=settled.feed.is_grouped)
             usual_us = window.owed_us(*edges) / max(1, symbol.rows - 1)
             at_edges = ((window.start_us, edges[0]), (edges[1], window.end_us))
-            silences += tuple(
+            silences += [
                 Silence(start_us=start, end_us=end, usual_us=usual_us)
                 for start, end in at_edges
                 if end - start > allowed_silence_us(usual_us, thresholds)
-            )
+            ]
         kind = settled.verdict.evidence_class
+        if kind != "C" and not symbol.gaps:
+            # None of them counts, so the longest are enough; a sparse feed has a thousand.
+            silences = nlargest(SHOWN_SILENCES, silences, key=lambda s: (s.end_us - s.start_us, -s.start_us))
         found += [_silence(silence, symbol.gaps, kind, window, thresholds) for silence in silences]
     if profile.longest_silence is not None:
         silence = profile.longest_silence

@@ -15,7 +15,7 @@ from pandera.errors import SchemaErrors
 
 from backfill_assets.columns import arrow_schema
 from backfill_assets.feeds import ExpectedFeed, Feed
-from backfill_assets.instruments.rows import instrument_rows
+from backfill_assets.instruments.rows import expected_names, instrument_rows
 from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS, instrument_schema
 from backfill_assets.tardis.metadata import Instrument, InstrumentList
 
@@ -42,9 +42,8 @@ FEED = ExpectedFeed(Feed("kraken", "trades", "XBT-USDT"), (("XBT/USDT", "BTC-USD
 
 def table(*wire: dict[str, Any], day: str = DAY, expected: tuple[ExpectedFeed, ...] = (FEED,)) -> pa.Table:
     instruments = tuple(Instrument.model_validate(w) for w in wire)
-    return instrument_rows(
-        "kraken", day, InstrumentList(source="instruments", instruments=instruments), expected
-    )
+    listed = InstrumentList(source="instruments", instruments=instruments)
+    return instrument_rows("kraken", day, listed, expected_names("kraken", expected))
 
 
 def test_a_row_holds_what_the_vendor_says_and_what_the_day_expects():

@@ -36,6 +36,7 @@ class Counts:
         self.step = ""
         self.reads: dict[str, Counter[str]] = defaultdict(Counter)
         self.opens: dict[str, Counter[str]] = defaultdict(Counter)
+        self.written: list[str] = []
         self.verdicts = 0
         self.lock = threading.Lock()
 
@@ -53,6 +54,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     """Counts everything that the local store is asked for in this test."""
     counted = Counts()
     read, local_copy, judge = LocalStore.read, LocalStore.local_copy, settle.judge_feed
+    put_file = LocalStore.put_file
 
     def counting_read(self: LocalStore, path: str) -> Any:
         with counted.lock:
@@ -66,12 +68,17 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
         with local_copy(self, path) as file:
             yield file
 
+    def counting_put(self: LocalStore, file: Path, path: str) -> None:
+        counted.written.append(path)
+        put_file(self, file, path)
+
     def counting_judge(*arguments: Any) -> Any:
         counted.verdicts += 1
         return judge(*arguments)
 
     monkeypatch.setattr(LocalStore, "read", counting_read)
     monkeypatch.setattr(LocalStore, "local_copy", counting_copy)
+    monkeypatch.setattr(LocalStore, "put_file", counting_put)
     monkeypatch.setattr(settle, "judge_feed", counting_judge)
     return counted
 
@@ -80,6 +87,7 @@ def run(pipeline: Any, day: str, counts: Counts) -> dg.ExecuteInProcessResult:
     """Run the day and count by the step that is at work."""
     counts.reads.clear()
     counts.opens.clear()
+    counts.written.clear()
     counts.verdicts = 0
     original = dg.DagsterInstance.handle_new_event
 
@@ -126,12 +134,13 @@ def test_no_step_of_a_first_day_reads_a_document_more_often_than_its_budget(pipe
     assert over == {}
 
 
-def test_a_rerun_with_nothing_to_do_opens_no_data_file_and_judges_nothing(pipeline, counts):
+def test_a_rerun_with_nothing_to_do_opens_and_writes_no_data_file_and_judges_nothing(pipeline, counts):
     assert pipeline.run(DAY).success
     assert pipeline.run(NEXT).success
     run(pipeline, NEXT, counts)
     opened = {step: dict(found) for step, found in counts.opens.items() if found}
     assert opened == {}
+    assert counts.written == []
     assert counts.verdicts == 0
     over = {
         (step, path): n

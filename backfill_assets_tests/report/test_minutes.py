@@ -8,10 +8,10 @@ import pytest
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE
 from backfill_assets.feeds import Feed
-from backfill_assets.quality.bucket_states import MINUTES, STATES, encode
+from backfill_assets.quality.bucket_states import LETTERS, MINUTES, codes_of, encode
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.profiles import FeedProfile, Gap
-from backfill_assets.report.minutes import BY_KEY, MISSING, Minutes, minutes_of, of_states, of_version
+from backfill_assets.report.minutes import BY_CODE, MISSING, Minutes, minutes_of, of_states, of_version
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
     FEED,
@@ -55,9 +55,8 @@ def file_of(found: FeedProfile, feed: Feed = FEED) -> Minutes | None:
 
 
 def test_every_state_of_the_coverage_has_a_letter_and_only_traded_has_no_sign() -> None:
-    assert set(BY_KEY) == set(STATES)
-    assert [state.name for state in BY_KEY.values() if not state.sign] == ["traded"]
-    assert len({state.code for state in BY_KEY.values()}) == len(STATES)
+    assert set(BY_CODE) == set(LETTERS)
+    assert [state.name for state in BY_CODE.values() if not state.sign] == ["traded"]
 
 
 def test_minutes_are_those_of_the_document_with_the_trades_of_the_candles() -> None:
@@ -69,8 +68,8 @@ def test_minutes_are_those_of_the_document_with_the_trades_of_the_candles() -> N
         ("missing", 4),
         ("empty_unproven", 1420),
     )
-    text = encode([state for state, length in runs for _ in range(length)])
-    minutes = of_states(kept(BTC=text), {3: 9, 5: 1})
+    text = encode(codes_of([state for state, length in runs for _ in range(length)]))
+    minutes = of_states(kept(BTC=text), [0, 0, 0, 9, 0, 1, *[0] * 1434])
     assert minutes.states == "eee" + "tt" + "p" + "g" * 10 + "mmmm" + "u" * 1420
     assert minutes.trades[:7] == (0, 0, 0, 9, 0, 1, 0)
 
@@ -88,16 +87,16 @@ def test_minutes_are_those_of_the_document_with_the_trades_of_the_candles() -> N
     ],
 )
 def test_symbols_of_one_file_are_laid_over_each_other_and_a_loss_stays_visible(one, other, both) -> None:
-    feeds = kept(A=encode([one] * MINUTES), B=encode([other] * MINUTES))
-    assert of_states(feeds, {}).states == both * MINUTES
+    feeds = kept(A=encode(codes_of([one] * MINUTES)), B=encode(codes_of([other] * MINUTES)))
+    assert of_states(feeds, traded_in()).states == both * MINUTES
 
 
 def test_flagged_minutes_are_marked_whichever_symbol_they_are_of() -> None:
-    text = encode(["traded"] * MINUTES)
-    minutes = of_states(kept({"B": (700,), "A": (700, 12)}, A=text, B=text), {})
+    text = encode(codes_of(["traded"] * MINUTES))
+    minutes = of_states(kept({"B": (700,), "A": (700, 12)}, A=text, B=text), traded_in())
     assert minutes.flagged == (12, 700)
     assert [(m.first, m.sign) for m in minutes.marks()] == [(12, "▲"), (700, "▲")]
-    assert of_states(kept(A=text), {}).marks() == ()
+    assert of_states(kept(A=text), traded_in()).marks() == ()
 
 
 def test_a_file_that_waits_shows_its_gap_by_the_rules_of_the_coverage() -> None:

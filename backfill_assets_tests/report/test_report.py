@@ -13,10 +13,10 @@ from backfill_assets.candles.build import build_candles
 from backfill_assets.cli import main
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.lake import paths
-from backfill_assets.quality.bucket_states import MINUTES, decode, states_of
+from backfill_assets.quality.bucket_states import MINUTES, decode, letters_of
 from backfill_assets.quality.measures import load_measures
 from backfill_assets.report.evidence import FeedReport
-from backfill_assets.report.minutes import BY_KEY, MISSING
+from backfill_assets.report.minutes import MISSING
 from backfill_assets.report.model import DayReport, day_report
 from backfill_assets.report.month import month_report
 from backfill_assets.report.page import score, seconds
@@ -71,7 +71,7 @@ def test_the_minutes_are_those_of_the_coverage_of_every_feed(reports):
         measured = load_measures(reports.pipeline.store, day).minutes
         for feed in report_of(reports.pipeline, day).feeds:
             [text] = measured[str(feed.feed)].symbols.values()
-            assert [BY_KEY[state].code for state in states_of(decode(text))] == list(feed.minutes.states)
+            assert letters_of(decode(text)) == feed.minutes.states
 
 
 def test_a_degraded_day_lists_the_worst_first_and_says_why(reports):

@@ -32,8 +32,9 @@ def browser() -> Iterator[Browser]:
 
 
 def wait_for_chart(browser: Browser, feed: str = "feed-0") -> None:
-    canvas = f"#{feed} .chart[data-ready] canvas"
-    WebDriverWait(browser.driver, 20).until(lambda d: d.find_elements(By.CSS_SELECTOR, canvas))
+    # A canvas has 300 pixels by itself; the library sets its width when the browser next draws.
+    drawn = f"return document.querySelector('#{feed} .chart[data-ready] canvas')?.width > 300"
+    WebDriverWait(browser.driver, 20).until(lambda d: d.execute_script(drawn))
 
 
 @pytest.mark.parametrize("name", [GOOD, DEGRADED, HELD, MONTH])
