@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.candles.query import close_before, made_day, market_candles
 from backfill_assets.candles.schemas import CANDLE_SCHEMA
 from backfill_assets.days import MICROSECONDS_PER_SECOND, start_us
@@ -29,7 +28,7 @@ from backfill_assets.quality.bucket_states import (
     together,
 )
 from backfill_assets.quality.measures import FeedMinutes
-from backfill_assets.settings import TIMEFRAMES
+from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES
 
 if TYPE_CHECKING:
     import pyarrow as pa

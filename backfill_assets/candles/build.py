@@ -22,7 +22,6 @@ from backfill_assets.candles.coverage import coverage_rows
 from backfill_assets.candles.findings import look_at_day
 from backfill_assets.candles.merge import day_of_candles
 from backfill_assets.candles.minutes import minutes_of_day
-from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.candles.trade_files import (
     WORKERS,
     AcceptedFile,
@@ -41,7 +40,7 @@ from backfill_assets.lake.store import Store
 from backfill_assets.quality.measures import DataFile, DayMeasures, LastTrade, TradesFile, load_measures
 from backfill_assets.quality.reference import reference_of
 from backfill_assets.quality.settled import SettledDay, SettledFeed, load_settled, versions_hash
-from backfill_assets.settings import Settings
+from backfill_assets.settings import BASE_TIMEFRAME, Settings
 
 if TYPE_CHECKING:
     import polars as pl

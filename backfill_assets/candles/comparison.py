@@ -8,11 +8,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.quality.reference import PRICES, ReferenceCandles
 from backfill_assets.quality.settled import SettledDay
-from backfill_assets.settings import ComparisonSettings
+from backfill_assets.settings import BASE_TIMEFRAME, ComparisonSettings
 
 if TYPE_CHECKING:
     import polars as pl

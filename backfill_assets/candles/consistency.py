@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from backfill_assets.candles.partials import BASE_TIMEFRAME, BASE_US, SPOT, Contract
 from backfill_assets.candles.schemas import SUM_TOLERANCE
-from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us
-from backfill_assets.settings import TIMEFRAMES
+from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES
+from backfill_assets.ticks.partials import SPOT, Contract, seam_window
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,7 +38,7 @@ def mismatches_with_ticks(
     """K1: base candles that differ from those computed again from the file's trades; empty if none."""
     import polars as pl
 
-    margin_us = -(-seam_window_seconds * MICROSECONDS_PER_SECOND // BASE_US) * BASE_US
+    first_us, beyond_us = seam_window(day, seam_window_seconds)
     contracts = contracts or {}
     multiplier = {symbol: c.multiplier for symbol, c in contracts.items()}
     inverse = [symbol for symbol, c in contracts.items() if c.inverse]
@@ -54,9 +53,7 @@ def mismatches_with_ticks(
             pl.col("price", "amount") > 0,
             pl.col("price", "amount").is_finite(),
             ~trade_id.is_in(sorted(exclude_ids)),
-            pl.col("timestamp")
-            .dt.epoch("us")
-            .is_between(start_us(day) - margin_us, end_us(day) + margin_us, closed="left"),
+            pl.col("timestamp").dt.epoch("us").is_between(first_us, beyond_us, closed="left"),
         )
         .select(
             "symbol",

@@ -15,14 +15,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from backfill_assets.candles.buckets import MarketBuckets, market_buckets
-from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.candles.schemas import COVERAGE_SCHEMA, coverage_schema
 from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_SECOND, start_us
 from backfill_assets.quality.bucket_states import STATES, WITH_CANDLE, codes_of
 from backfill_assets.quality.findings import Finding, look_at
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.settled import SettledDay
-from backfill_assets.settings import TIMEFRAMES
+from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES
 
 if TYPE_CHECKING:
     import pandera.polars as pa_polars

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
-from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.candles.schemas import CANDLE_SCHEMA
 from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us
-from backfill_assets.settings import TIMEFRAMES
+from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES
 
 if TYPE_CHECKING:
-    from backfill_assets.candles.kernels import Floats, Ints
+    from backfill_assets.ticks.partial_kernels import Floats, Ints
 
 _INTEGERS: Final = ("trade_count", "first_trade_time", "last_trade_time", "open_id", "close_id")
 _FLOATS: Final = (
@@ -100,7 +99,7 @@ def _markets(table: pa.Table) -> tuple[list[tuple[str, str]], Ints]:
 
 def _fold(market: Ints, open_time: Ints, integers: Ints, floats: Floats) -> tuple[Ints, Ints, Ints, Floats]:
     """Merge neighbouring rows of the same market and bucket, in their order."""
-    from backfill_assets.candles import kernels
+    from backfill_assets.ticks import partial_kernels as kernels
 
     new = np.ones(len(market), np.bool_)
     new[1:] = (market[1:] != market[:-1]) | (open_time[1:] != open_time[:-1])
@@ -123,7 +122,7 @@ def _candles(
     integers: Ints,
     floats: Floats,
 ) -> pa.Table:
-    from backfill_assets.candles import kernels
+    from backfill_assets.ticks import partial_kernels as kernels
 
     rows = len(market)
     times = pa.timestamp("us", tz="UTC")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, end_us, start_us
 from backfill_assets.quality.bucket_states import Evidence, Range, encode, minute_states
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.settled import SettledDay, SettledFeed, SymbolEvidence
+from backfill_assets.settings import BASE_TIMEFRAME
 
 if TYPE_CHECKING:
     import polars as pl

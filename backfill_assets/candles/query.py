@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import pyarrow.parquet as pq
 
 from backfill_assets.candles.merge import rolled_up
-from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.lake import paths
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.measures import DataFile, DayMeasures, load_measures
 from backfill_assets.quality.settled import SettledDay, load_settled
-from backfill_assets.settings import TIMEFRAMES
+from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,14 +18,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from backfill_assets.candles.consistency import mismatches_with_ticks
-from backfill_assets.candles.partials import Contract, partial_candles
-from backfill_assets.candles.schemas import PARTIAL_SCHEMA
 from backfill_assets.days import MICROSECONDS_PER_DAY, shift, start_us
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.measures import DataFile, LastTrade, TradesFile
 from backfill_assets.quality.settled import SettledDay, SettledFeed
+from backfill_assets.ticks.partials import Contract, partial_candles
+from backfill_assets.ticks.schemas import PARTIAL_SCHEMA
 
 #: Raised when the kernels' results or the partials' columns change.
 PARTIALS_VERSION: Final = 1
