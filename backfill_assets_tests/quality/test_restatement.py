@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_MINUTE
+from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
 from backfill_assets.lake.evidence import Largest, Restatement
 from backfill_assets.lake.local import LocalStore
@@ -345,6 +346,28 @@ def test_quotes_are_compared_by_the_rows_of_each_minute(tmp_path: Path) -> None:
     empty = written("empty", rows.slice(0, 0))
     assert compare_rows(old, empty, ("a", "b")).minutes_differing == 3
     assert compare_rows(empty, empty, ("a", "b")).minutes == 0
+
+
+def test_a_quote_that_is_lost_changes_its_own_minute_and_no_other(tmp_path: Path) -> None:
+    header = csv_header("quotes")
+    times = [START + n * MINUTE for n in range(10)]
+    files = []
+    for name, kept in (("before", times), ("after", [*times[:3], *times[4:]])):
+        lines = [header, *(f"binance,BTCUSDT,{us},{us},1.0,101.0,100.0,2.0" for us in kept)]
+        source, target = tmp_path / f"{name}.csv.gz", tmp_path / f"{name}.parquet"
+        source.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
+        decode(
+            source,
+            target,
+            feed=Feed("binance", "quotes", "BTCUSDT"),
+            day=DAY,
+            symbols={"BTCUSDT": "BTC-USDT"},
+            parameters=ProfileParameters.of(THRESHOLDS),
+        )
+        files.append(target)
+    found = compare_rows(files[0], files[1], ("a", "b"))
+    assert (found.rows_before, found.rows_after) == (10, 9)
+    assert (found.minutes, found.minutes_differing) == (10, 1)
 
 
 @pytest.mark.parametrize(("rows", "beyond"), [(110, False), (111, True), (89, True), (90, False)])
