@@ -30,14 +30,14 @@ from backfill_assets.candles.trade_files import (
     make_partials,
     mismatches,
     read_partials,
-    store_table,
 )
 from backfill_assets.days import shift
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.measures import DataFile, DayMeasures, LastTrade, TradesFile, load_measures
+from backfill_assets.lake.tables import DataFile, store_table
+from backfill_assets.quality.measures import DayMeasures, LastTrade, TradesFile, load_measures
 from backfill_assets.quality.reference import reference_of
 from backfill_assets.quality.settled import SettledDay, SettledFeed, load_settled, versions_hash
 from backfill_assets.settings import BASE_TIMEFRAME, Settings
@@ -111,9 +111,6 @@ class _Maker:
             return made
 
         made = documents.update(self.store, paths.measures(day), DayMeasures, change)
-        if made is None:  # update returns the document that change returned, which is never None
-            msg = f"candles of {day} were not made"
-            raise RuntimeError(msg)
         self._measures[day] = made
         self._tidy(made)
         return made

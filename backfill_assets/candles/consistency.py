@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from backfill_assets.candles.schemas import SUM_TOLERANCE
 from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES
 from backfill_assets.ticks.partials import SPOT, Contract, seam_window
+from backfill_assets.ticks.schemas import PRICES, SUMS
 
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-_EXACT: Final = ("open", "high", "low", "close", "trade_count", "first_trade_time", "last_trade_time")
-_SUMS: Final = ("volume", "quote_volume", "buy_volume", "sell_volume")
+_EXACT: Final = (*PRICES, "trade_count", "first_trade_time", "last_trade_time")
 #: Mismatches returned at most; one is enough to stop a day.
 LIMIT: Final = 50
 
@@ -84,7 +84,7 @@ def mismatches_with_ticks(
         .collect()
     )
     stored = pl.DataFrame(partials).with_columns(
-        (pl.col(name) + pl.col(f"{name}_error")).alias(name) for name in _SUMS
+        (pl.col(name) + pl.col(f"{name}_error")).alias(name) for name in SUMS
     )
     return _differences(stored, again, ("symbol", "open_time"))
 
@@ -111,7 +111,7 @@ def mismatches_between_timeframes(candles: pl.DataFrame, timeframes: Sequence[st
                 pl.col("trade_count").sum(),
                 pl.col("first_trade_time").min(),
                 pl.col("last_trade_time").max(),
-                *(pl.col(column).sum() for column in _SUMS),
+                *(pl.col(column).sum() for column in SUMS),
             )
         )
         stored = candles.filter(pl.col("timeframe") == name)
@@ -123,11 +123,11 @@ def _differences(stored: pl.DataFrame, again: pl.DataFrame, key: Sequence[str]) 
     """Rows by key that are on one side only or differ; each names the columns in question."""
     import polars as pl
 
-    both = stored.select(*key, *_EXACT, *_SUMS).join(
-        again.select(*key, *_EXACT, *_SUMS), on=list(key), how="full", suffix="_again", coalesce=True
+    both = stored.select(*key, *_EXACT, *SUMS).join(
+        again.select(*key, *_EXACT, *SUMS), on=list(key), how="full", suffix="_again", coalesce=True
     )
     differs = {name: ~pl.col(name).eq_missing(pl.col(f"{name}_again")) for name in _EXACT}
-    for name in _SUMS:
+    for name in SUMS:
         apart = (pl.col(name) - pl.col(f"{name}_again")).abs()
         limit = SUM_TOLERANCE * pl.max_horizontal(pl.col(name).abs(), pl.col(f"{name}_again").abs())
         # NaN and infinity compare as equal to themselves, and are the sum of no trades.

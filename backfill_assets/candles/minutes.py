@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, end_us, start_us
-from backfill_assets.quality.bucket_states import Evidence, Range, encode, minute_states
+from backfill_assets.quality.bucket_states import Evidence, encode, minute_states
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.settled import SettledDay, SettledFeed, SymbolEvidence
+from backfill_assets.quality.window import Range
 from backfill_assets.settings import BASE_TIMEFRAME
 
 if TYPE_CHECKING:

@@ -91,9 +91,9 @@ def candle_schema() -> pa_polars.DataFrameSchema:
     def of_the_day(data: pa.PolarsData) -> pl.LazyFrame:
         return data.lazyframe.select(pl.col("open_time").dt.date() == pl.col("date"))
 
-    types = _polars_types()
+    types = pl.DataFrame(CANDLE_SCHEMA.empty_table()).schema
     return pa.DataFrameSchema(
-        {c.name: pa.Column(types[c.type], nullable=not c.required) for c in CANDLE_COLUMNS},
+        {c.name: pa.Column(types[c.name], nullable=not c.required) for c in CANDLE_COLUMNS},
         strict=True,
         unique=list(CANDLE_KEY),
         checks=[
@@ -149,7 +149,7 @@ def coverage_schema() -> pa_polars.DataFrameSchema:
     def flags_need_trades(data: pa.PolarsData) -> pl.LazyFrame:
         return data.lazyframe.select(pl.col("flagged").is_not_null() == pl.col("state").is_in(WITH_CANDLE))
 
-    types = _polars_types()
+    types = pl.DataFrame(COVERAGE_SCHEMA.empty_table()).schema
     checks = {
         "state": [pa.Check.isin(STATES)],
         "timeframe": [pa.Check.isin(list(TIMEFRAMES))],
@@ -157,7 +157,7 @@ def coverage_schema() -> pa_polars.DataFrameSchema:
     }
     return pa.DataFrameSchema(
         {
-            c.name: pa.Column(types[c.type], nullable=not c.required, checks=checks.get(c.name))
+            c.name: pa.Column(types[c.name], nullable=not c.required, checks=checks.get(c.name))
             for c in COVERAGE_COLUMNS
         },
         strict=True,
@@ -167,16 +167,3 @@ def coverage_schema() -> pa_polars.DataFrameSchema:
             pa.Check(flags_need_trades, name="flagged_is_null_exactly_without_trades"),
         ],
     )
-
-
-def _polars_types() -> dict[str, pl.DataType | type[pl.DataType]]:
-    import polars as pl
-
-    return {
-        "STRING": pl.String,
-        "DATE": pl.Date,
-        "TIMESTAMP": pl.Datetime("us", "UTC"),
-        "INT64": pl.Int64,
-        "FLOAT64": pl.Float64,
-        "BOOL": pl.Boolean,
-    }

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, MICROSECONDS_PER_SECOND, end_us, start_us
-from backfill_assets.ticks.schemas import PARTIAL_SCHEMA
+from backfill_assets.ticks.schemas import PARTIAL_SCHEMA, PRICES, SUMS
 
 if TYPE_CHECKING:
     from backfill_assets.ticks.partial_kernels import Floats, Ints
@@ -28,7 +28,6 @@ BATCH_ROWS: Final = 500_000
 _MOST_SYMBOLS: Final = 1 << 20
 
 _COLUMNS: Final = ("timestamp", "id", "side", "price", "amount")
-_SUMS: Final = ("volume", "quote_volume", "buy_volume", "sell_volume")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +183,9 @@ def _table(symbols: object, open_time: Ints, integers: Ints, floats: Floats) -> 
         "open_id": pa.array(integers[:, kernels.OPEN_ID]),
         "close_id": pa.array(integers[:, kernels.CLOSE_ID]),
     }
-    for i, name in enumerate(("open", "high", "low", "close")):
+    for i, name in enumerate(PRICES):
         columns[name] = pa.array(floats[:, i])
-    for i, name in enumerate(_SUMS):
+    for i, name in enumerate(SUMS):
         columns[name] = pa.array(floats[:, kernels.VOLUME + 2 * i])
         columns[f"{name}_error"] = pa.array(floats[:, kernels.VOLUME + 2 * i + 1])
     schema = PARTIAL_SCHEMA.remove(PARTIAL_SCHEMA.get_field_index("exchange"))

@@ -23,13 +23,13 @@ from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.profiles import profile_of
 from backfill_assets.ticks.partials import minute_candles
+from backfill_assets.ticks.schemas import PRICES
 
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
     from numpy.typing import NDArray
 
-PRICES: Final = ("open", "high", "low", "close")
 #: Sums of the same amounts, added up in another order, differ by less.
 ROUNDING: Final = 1e-9
 #: Feeds compared at once: each holds a group of rows and the ids of two files in memory.

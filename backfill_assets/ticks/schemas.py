@@ -22,6 +22,10 @@ TIME_COLUMNS: Final = (
     Column("last_trade_time", "TIMESTAMP", "Exchange time of the last trade.", required=True),
 )
 
+PRICES: Final = tuple(column.name for column in PRICE_COLUMNS)
+#: Sums over the trades of a candle.
+SUMS: Final = ("volume", "quote_volume", "buy_volume", "sell_volume")
+
 #: A partial candle: the candle's parts before division, ids for ties, and the error terms of the sums.
 PARTIAL_COLUMNS: Final = (
     Column("exchange", "STRING", "Exchange id of the vendor.", required=True),
@@ -30,8 +34,8 @@ PARTIAL_COLUMNS: Final = (
     *PRICE_COLUMNS,
     *(
         Column(name, "FLOAT64", "Sum, or its error term.", required=True)
-        for quantity in ("volume", "quote_volume", "buy_volume", "sell_volume")
-        for name in (quantity, f"{quantity}_error")
+        for total in SUMS
+        for name in (total, f"{total}_error")
     ),
     Column("trade_count", "INT64", "Trades.", required=True),
     *TIME_COLUMNS,
