@@ -54,6 +54,11 @@ def end_us(day: str) -> int:
     return start_us(day) + MICROSECONDS_PER_DAY
 
 
+def time_us(moment: datetime) -> int:
+    """The moment in microseconds."""
+    return int(moment.timestamp()) * MICROSECONDS_PER_SECOND + moment.microsecond
+
+
 def day_of(time_us: int) -> str:
     """The day that holds the microsecond."""
     return datetime.fromtimestamp(time_us // MICROSECONDS_PER_SECOND, tz=UTC).date().isoformat()

@@ -33,7 +33,7 @@ from backfill_assets.yaml_files import Strict, read_mapping, validated
 
 ENVIRONMENTS: Final = Path(__file__).parent / "environments"
 
-#: Timeframes in seconds; the base timeframe of the stored partials is one minute.
+#: Timeframes in seconds.
 TIMEFRAMES: Final = {
     "1m": 60,
     "3m": 180,
@@ -48,6 +48,8 @@ TIMEFRAMES: Final = {
     "12h": 43_200,
     "1d": 86_400,
 }
+#: The timeframe of the stored partials, which every other one is rolled up from.
+BASE_TIMEFRAME: Final = "1m"
 
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}")
 

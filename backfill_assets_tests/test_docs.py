@@ -20,13 +20,14 @@ import click
 import pytest
 
 from backfill_assets.cli import main
-from backfill_assets.quality.rules import RULES
+from backfill_assets.quality.rules import row_rules
 from backfill_assets.rule_set import load_rules
 from backfill_assets.settings import (
     ENVIRONMENTS,
     REPLACED,
     DayThresholds,
     ProcessEnvironment,
+    RowSettings,
     SettingsFile,
     load_settings,
 )
@@ -342,7 +343,7 @@ def test_the_page_of_scores_has_every_threshold_row_rule_and_constant_with_its_v
     thresholds = {key: shown(field.default) for key, field in fields(DayThresholds)}
     page = "docs/scores.md"
     assert {bare(key): value for key, value, _ in table(page, "thresholds")} == thresholds
-    rules = {(rule.name, shown(rule.excused), shown(rule.limit)) for rule in RULES}
+    rules = {(rule.name, shown(rule.excused), shown(rule.limit)) for rule in row_rules(RowSettings())}
     assert {(bare(name), excused, limit) for name, excused, limit, _ in table(page, "rules")} == rules
     for name, value, _ in table(page, "constants"):
         module, _, constant = bare(name).rpartition(".")

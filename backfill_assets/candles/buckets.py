@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from backfill_assets.candles.partials import BASE_TIMEFRAME
-from backfill_assets.candles.query import close_before, made_day, market_candles
+from backfill_assets.candles.query import close_before, insist_on_timeframe, made_day, market_candles
 from backfill_assets.candles.schemas import CANDLE_SCHEMA
 from backfill_assets.days import MICROSECONDS_PER_SECOND, start_us
 from backfill_assets.failures import PermanentFailure
@@ -29,7 +28,8 @@ from backfill_assets.quality.bucket_states import (
     together,
 )
 from backfill_assets.quality.measures import FeedMinutes
-from backfill_assets.settings import TIMEFRAMES
+from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES
+from backfill_assets.ticks.schemas import PRICES, SUMS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -110,9 +110,7 @@ def buckets(
     PermanentFailure
         No such timeframe, the day's candles were not made, or the day has no such market.
     """
-    if timeframe not in TIMEFRAMES:
-        msg = f"'{timeframe}' is no timeframe: choose from {', '.join(TIMEFRAMES)}"
-        raise PermanentFailure(msg)
+    insist_on_timeframe(timeframe)
     settled, measures = made_day(store, day)
     found = [
         market
@@ -211,8 +209,8 @@ def filled_candles(store: Store, day: str, exchange: str, symbol: str, timeframe
                     "symbol": symbol,
                     "timeframe": timeframe,
                     "open_time": opened,
-                    **dict.fromkeys(("open", "high", "low", "close", "vwap"), close),
-                    **dict.fromkeys(("volume", "quote_volume", "buy_volume", "sell_volume"), 0.0),
+                    **dict.fromkeys((*PRICES, "vwap"), close),
+                    **dict.fromkeys(SUMS, 0.0),
                     "trade_count": 0,
                     "first_trade_time": opened,
                     "last_trade_time": opened,

@@ -22,7 +22,6 @@ from backfill_assets.candles.coverage import coverage_rows
 from backfill_assets.candles.findings import look_at_day
 from backfill_assets.candles.merge import day_of_candles
 from backfill_assets.candles.minutes import minutes_of_day
-from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.candles.trade_files import (
     WORKERS,
     AcceptedFile,
@@ -31,17 +30,17 @@ from backfill_assets.candles.trade_files import (
     make_partials,
     mismatches,
     read_partials,
-    store_table,
 )
 from backfill_assets.days import shift
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.measures import DataFile, DayMeasures, LastTrade, TradesFile, load_measures
+from backfill_assets.lake.tables import DataFile, store_table
+from backfill_assets.quality.measures import DayMeasures, LastTrade, TradesFile, load_measures
 from backfill_assets.quality.reference import reference_of
 from backfill_assets.quality.settled import SettledDay, SettledFeed, load_settled, versions_hash
-from backfill_assets.settings import Settings
+from backfill_assets.settings import BASE_TIMEFRAME, Settings
 
 if TYPE_CHECKING:
     import polars as pl
@@ -112,9 +111,6 @@ class _Maker:
             return made
 
         made = documents.update(self.store, paths.measures(day), DayMeasures, change)
-        if made is None:  # update returns the document that change returned, which is never None
-            msg = f"candles of {day} were not made"
-            raise RuntimeError(msg)
         self._measures[day] = made
         self._tidy(made)
         return made

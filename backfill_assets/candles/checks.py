@@ -13,9 +13,8 @@ from backfill_assets.candles.findings import findings_of
 from backfill_assets.candles.query import made_day
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.orchestration import daily_checks, table_metadata
-from backfill_assets.quality.findings import Finding
-from backfill_assets.quality.pandera_checks import finding_check
-from backfill_assets.quality.settled import Day, day_of
+from backfill_assets.quality.pandera_checks import finding_check, score_check
+from backfill_assets.quality.settled import day_of
 from backfill_assets.quality.verdict_schema import candle_rows
 
 KEY = dg.AssetKey("candles")
@@ -49,7 +48,10 @@ def candles_checks(
         "timeframes", measures.between_timeframes, f"{len(settings.candles.timeframes)} timeframes"
     )
     found = day_of(settled, measures)
-    yield _consistency(found, findings["candles:consistency"])
+    # Without an accepted feed of trades there is no candle to be wrong; that the feeds are not there is the
+    # finding of the checks of ticks.
+    of_candles = candle_rows(found), findings["candles:consistency"]
+    yield score_check(KEY, "consistency", found, *of_candles, needs_feeds=False)
     least = settings.comparison.agreement
     yield _agreement("reference", measures.reference, least, measures.reference_failure)
     yield _agreement("venues", measures.venues, least)
@@ -63,33 +65,6 @@ def _equality(name: str, differing: Sequence[dict[str, Any]], compared: str) -> 
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"{len(differing)} buckets differ" if differing else f"{compared} agree",
         metadata={"mismatches": len(differing), "buckets": table_metadata(differing)},
-    )
-
-
-def _consistency(found: Day, finding: Finding) -> dg.AssetCheckResult:
-    """ERROR where the day is not above the threshold, WARN where single feeds have a miss."""
-    score, threshold = found.scores.consistency, found.settled.limits.day_consistency
-    compared = candle_rows(found)
-    rows = [compared[i] for i in finding.broken]
-    enough = score is not None and score > threshold
-    # Without an accepted feed of trades there is no candle to be wrong; that the feeds are not there is the
-    # finding of the checks of ticks.
-    vacuous = score is None and not compared
-    shown = "no evidence" if score is None else f"{score:.6f}"
-    return dg.AssetCheckResult(
-        asset_key=KEY,
-        check_name="consistency",
-        passed=vacuous or (enough and not finding.failures),
-        severity=dg.AssetCheckSeverity.WARN if enough else dg.AssetCheckSeverity.ERROR,
-        description=(
-            f"consistency of the day: {shown} (threshold {threshold:g}); "
-            f"{len(rows)} of {len(compared)} feeds fall short"
-        ),
-        metadata={
-            "score": dg.MetadataValue.float(score) if score is not None else dg.MetadataValue.null(),
-            "threshold": threshold,
-            "feeds_that_fall_short": table_metadata(rows),
-        },
     )
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from backfill_assets.candles.partials import BASE_TIMEFRAME
+from backfill_assets.candles.query import markets_of
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.quality.reference import PRICES, ReferenceCandles
 from backfill_assets.quality.settled import SettledDay
-from backfill_assets.settings import ComparisonSettings
+from backfill_assets.settings import BASE_TIMEFRAME, ComparisonSettings
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,11 +24,8 @@ def reference_hash(reference: ReferenceCandles | None, settled: SettledDay) -> s
     """Hash of what the reference says of the day's markets; empty without a reference."""
     if reference is None:
         return ""
-    markets = sorted(
-        {(f.feed.exchange, name) for f in settled.feeds if f.feed.type.makes_candles for _, name in f.symbols}
-    )
     parts = []
-    for exchange, symbol in markets:
+    for exchange, symbol in markets_of(settled):
         try:
             found = reference.minutes(exchange, symbol, settled.day)
         except PermanentFailure as failure:

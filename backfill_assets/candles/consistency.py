@@ -11,17 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from backfill_assets.candles.partials import BASE_TIMEFRAME, BASE_US, SPOT, Contract
 from backfill_assets.candles.schemas import SUM_TOLERANCE
-from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us
-from backfill_assets.settings import TIMEFRAMES
+from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES
+from backfill_assets.ticks.partials import SPOT, Contract, seam_window
+from backfill_assets.ticks.schemas import PRICES, SUMS
 
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-_EXACT: Final = ("open", "high", "low", "close", "trade_count", "first_trade_time", "last_trade_time")
-_SUMS: Final = ("volume", "quote_volume", "buy_volume", "sell_volume")
+_EXACT: Final = (*PRICES, "trade_count", "first_trade_time", "last_trade_time")
 #: Mismatches returned at most; one is enough to stop a day.
 LIMIT: Final = 50
 
@@ -39,7 +38,7 @@ def mismatches_with_ticks(
     """K1: base candles that differ from those computed again from the file's trades; empty if none."""
     import polars as pl
 
-    margin_us = -(-seam_window_seconds * MICROSECONDS_PER_SECOND // BASE_US) * BASE_US
+    first_us, beyond_us = seam_window(day, seam_window_seconds)
     contracts = contracts or {}
     multiplier = {symbol: c.multiplier for symbol, c in contracts.items()}
     inverse = [symbol for symbol, c in contracts.items() if c.inverse]
@@ -54,9 +53,7 @@ def mismatches_with_ticks(
             pl.col("price", "amount") > 0,
             pl.col("price", "amount").is_finite(),
             ~trade_id.is_in(sorted(exclude_ids)),
-            pl.col("timestamp")
-            .dt.epoch("us")
-            .is_between(start_us(day) - margin_us, end_us(day) + margin_us, closed="left"),
+            pl.col("timestamp").dt.epoch("us").is_between(first_us, beyond_us, closed="left"),
         )
         .select(
             "symbol",
@@ -86,7 +83,7 @@ def mismatches_with_ticks(
         )
     )
     stored = pl.LazyFrame(partials).with_columns(
-        (pl.col(name) + pl.col(f"{name}_error")).alias(name) for name in _SUMS
+        (pl.col(name) + pl.col(f"{name}_error")).alias(name) for name in SUMS
     )
     return _differences(stored, again, ("symbol", "open_time"))
 
@@ -113,7 +110,7 @@ def mismatches_between_timeframes(candles: pl.DataFrame, timeframes: Sequence[st
                 pl.col("trade_count").sum(),
                 pl.col("first_trade_time").min(),
                 pl.col("last_trade_time").max(),
-                *(pl.col(column).sum() for column in _SUMS),
+                *(pl.col(column).sum() for column in SUMS),
             )
         )
         stored = candles.lazy().filter(pl.col("timeframe") == name)
@@ -125,11 +122,11 @@ def _differences(stored: pl.LazyFrame, again: pl.LazyFrame, key: Sequence[str]) 
     """Rows by key that are on one side only or differ; each names the columns in question."""
     import polars as pl
 
-    both = stored.select(*key, *_EXACT, *_SUMS).join(
-        again.select(*key, *_EXACT, *_SUMS), on=list(key), how="full", suffix="_again", coalesce=True
+    both = stored.select(*key, *_EXACT, *SUMS).join(
+        again.select(*key, *_EXACT, *SUMS), on=list(key), how="full", suffix="_again", coalesce=True
     )
     differs = {name: ~pl.col(name).eq_missing(pl.col(f"{name}_again")) for name in _EXACT}
-    for name in _SUMS:
+    for name in SUMS:
         apart = (pl.col(name) - pl.col(f"{name}_again")).abs()
         limit = SUM_TOLERANCE * pl.max_horizontal(pl.col(name).abs(), pl.col(f"{name}_again").abs())
         # NaN and infinity compare as equal to themselves, and are the sum of no trades.

@@ -15,14 +15,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from backfill_assets.candles.buckets import market_buckets
-from backfill_assets.candles.partials import BASE_TIMEFRAME
+from backfill_assets.candles.query import markets_of
 from backfill_assets.candles.schemas import COVERAGE_SCHEMA, coverage_schema
 from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_SECOND, start_us
 from backfill_assets.quality.bucket_states import STATES, WITH_CANDLE, codes_of
 from backfill_assets.quality.findings import Finding, look_at
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.settled import SettledDay
-from backfill_assets.settings import TIMEFRAMES
+from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES
 
 if TYPE_CHECKING:
     import pandera.polars as pa_polars
@@ -106,10 +106,7 @@ def coverage_findings(
     rows: pl.DataFrame, candles: pl.DataFrame, settled: SettledDay, timeframes: Sequence[str]
 ) -> dict[str, Finding]:
     """What the schemas find in the rows alone, in the day that they add up to, and beside the candles."""
-    markets = sorted(
-        {(f.feed.exchange, name) for f in settled.feeds if f.feed.type.makes_candles for _, name in f.symbols}
-    )
-    whole = whole_day_frame(rows, settled.day, markets, timeframes)
+    whole = whole_day_frame(rows, settled.day, markets_of(settled), timeframes)
     traded = traded_frame(rows, candles)
     return {
         "coverage:schema": look_at(coverage_schema(), rows, (*MARKET_KEY, "first_open_time")),
@@ -128,7 +125,7 @@ def whole_day_frame(
     """
     import polars as pl
 
-    key = ["exchange", "symbol", "timeframe"]
+    key = list(MARKET_KEY)
     wanted = pl.DataFrame(
         [(e, s, t) for e, s in markets for t in timeframes],
         schema=dict.fromkeys(key, pl.String),
@@ -178,7 +175,7 @@ def traded_frame(rows: pl.DataFrame, candles: pl.DataFrame) -> pl.DataFrame:
     """Buckets with trades by the coverage or by the candles: key, ``has_candle`` and ``is_traded``."""
     import polars as pl
 
-    key = ["exchange", "symbol", "timeframe", "open_time"]
+    key = [*MARKET_KEY, "open_time"]
     traded = rows.filter(pl.col("state").is_in(WITH_CANDLE))
     seconds = pl.col("timeframe").replace_strict(TIMEFRAMES, default=None, return_dtype=pl.Int64)
     opened = (

@@ -12,22 +12,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
-from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.candles.schemas import CANDLE_SCHEMA
 from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us
-from backfill_assets.settings import TIMEFRAMES
+from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES
+from backfill_assets.ticks.schemas import PRICES, SUMS
 
 if TYPE_CHECKING:
-    from backfill_assets.candles.kernels import Floats, Ints
+    from backfill_assets.ticks.partial_kernels import Floats, Ints
 
 _INTEGERS: Final = ("trade_count", "first_trade_time", "last_trade_time", "open_id", "close_id")
-_FLOATS: Final = (
-    "open",
-    "high",
-    "low",
-    "close",
-    *(n for q in ("volume", "quote_volume", "buy_volume", "sell_volume") for n in (q, f"{q}_error")),
-)
+_FLOATS: Final = (*PRICES, *(name for total in SUMS for name in (total, f"{total}_error")))
 
 
 def day_of_candles(day: str, partials: Sequence[pa.Table], timeframes: Sequence[str]) -> pa.Table:
@@ -59,18 +53,15 @@ def day_of_candles(day: str, partials: Sequence[pa.Table], timeframes: Sequence[
     # lexsort is stable: rows of one bucket stay in the order of the files.
     order = np.lexsort((open_time, market))
     base = _fold(market[order], open_time[order], integers[order], floats[order])
-    tables = []
-    for name in sorted(timeframes, key=lambda t: TIMEFRAMES[t]):
+    tables, keys = [], []
+    for position, name in enumerate(sorted(timeframes, key=lambda t: TIMEFRAMES[t])):
         step_us = TIMEFRAMES[name] * MICROSECONDS_PER_SECOND
         rolled = base if name == BASE_TIMEFRAME else _fold(base[0], base[1] // step_us * step_us, *base[2:])
         tables.append(_candles(day, name, markets, *rolled))
-    candles = pa.concat_tables(tables)
-    length = np.concatenate([np.full(t.num_rows, i) for i, t in enumerate(tables)])
-    rank = {pair: i for i, pair in enumerate(markets)}
-    pairs = zip(candles["exchange"].to_pylist(), candles["symbol"].to_pylist(), strict=True)
-    by_market = np.array([rank[pair] for pair in pairs])
-    order = np.lexsort((candles["open_time"].cast(pa.int64()).to_numpy(), length, by_market))
-    return candles.take(pa.array(order)).combine_chunks()
+        market, open_time, *_ = rolled
+        keys.append(np.stack([open_time, np.full_like(open_time, position), market]))
+    order = np.lexsort(np.concatenate(keys, axis=1))
+    return pa.concat_tables(tables).take(pa.array(order)).combine_chunks()
 
 
 def rolled_up(base: pa.Table, day: str, timeframe: str) -> pa.Table:
@@ -86,7 +77,7 @@ def rolled_up(base: pa.Table, day: str, timeframe: str) -> pa.Table:
     zeros = pa.array(np.zeros(rows))
     partial = {name: base[name] for name in base.column_names}
     partial |= {"open_id": ids, "close_id": ids}
-    partial |= {f"{name}_error": zeros for name in ("volume", "quote_volume", "buy_volume", "sell_volume")}
+    partial |= {f"{name}_error": zeros for name in SUMS}
     return day_of_candles(day, [pa.table(partial)], [timeframe])
 
 
@@ -100,7 +91,7 @@ def _markets(table: pa.Table) -> tuple[list[tuple[str, str]], Ints]:
 
 def _fold(market: Ints, open_time: Ints, integers: Ints, floats: Floats) -> tuple[Ints, Ints, Ints, Floats]:
     """Merge neighbouring rows of the same market and bucket, in their order."""
-    from backfill_assets.candles import kernels
+    from backfill_assets.ticks import partial_kernels as kernels
 
     new = np.ones(len(market), np.bool_)
     new[1:] = (market[1:] != market[:-1]) | (open_time[1:] != open_time[:-1])
@@ -123,7 +114,7 @@ def _candles(
     integers: Ints,
     floats: Floats,
 ) -> pa.Table:
-    from backfill_assets.candles import kernels
+    from backfill_assets.ticks import partial_kernels as kernels
 
     rows = len(market)
     times = pa.timestamp("us", tz="UTC")

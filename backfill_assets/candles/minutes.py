@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, end_us, start_us
-from backfill_assets.quality.bucket_states import Evidence, Range, encode, minute_states
+from backfill_assets.quality.bucket_states import Evidence, encode, minute_states
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.settled import SettledDay, SettledFeed, SymbolEvidence
+from backfill_assets.quality.window import Range
+from backfill_assets.settings import BASE_TIMEFRAME
 
 if TYPE_CHECKING:
     import polars as pl

@@ -9,16 +9,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from backfill_assets.candles.merge import rolled_up
-from backfill_assets.candles.partials import BASE_TIMEFRAME
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.lake import paths
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.measures import DataFile, DayMeasures, load_measures
+from backfill_assets.lake.tables import DataFile
+from backfill_assets.quality.measures import DayMeasures, load_measures
 from backfill_assets.quality.settled import SettledDay, load_settled
-from backfill_assets.settings import TIMEFRAMES
+from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,6 +62,19 @@ def read_made(store: Store, day: str, table: str, columns: Sequence[str] | None 
         return pq.read_table(file, columns=columns, partitioning=None)
 
 
+def markets_of(settled: SettledDay) -> list[tuple[str, str]]:
+    """Exchange and canonical symbol of every market that the day may have candles of, in order."""
+    feeds = [f for f in settled.feeds if f.feed.type.makes_candles]
+    return sorted({(f.feed.exchange, symbol) for f in feeds for _, symbol in f.symbols})
+
+
+def insist_on_timeframe(name: str) -> None:
+    """Refuse what is no timeframe, with a ``PermanentFailure`` that names those there are."""
+    if name not in TIMEFRAMES:
+        msg = f"'{name}' is no timeframe: choose from {', '.join(TIMEFRAMES)}"
+        raise PermanentFailure(msg)
+
+
 @contextmanager
 def open_made(store: Store, day: str, table: str) -> Iterator[tuple[DataFile, Path]]:
     """Lend the file of the day's candles or coverage that counts, for the block."""
@@ -92,25 +106,12 @@ def market_candles(store: Store, day: str, exchange: str, symbol: str, timeframe
     PermanentFailure
         The day was not run, or has no such exchange, symbol or timeframe; names what there is.
     """
-    import pyarrow.compute as pc
-
-    if timeframe not in TIMEFRAMES:
-        msg = f"'{timeframe}' is no timeframe: choose from {', '.join(TIMEFRAMES)}"
-        raise PermanentFailure(msg)
-    settled, _ = made_day(store, day)
-    markets = sorted(
-        {
-            (f.feed.exchange, canonical)
-            for f in settled.feeds
-            if f.feed.type.makes_candles
-            for _, canonical in f.symbols
-        }
-    )
+    insist_on_timeframe(timeframe)
+    markets = markets_of(made_day(store, day)[0])
     _insist("exchange", exchange, sorted({e for e, _ in markets}), day)
     _insist("symbol", symbol, [s for e, s in markets if e == exchange], day)
-    candles = candles_of(store, day, timeframe)
-    return candles.filter(
-        pc.and_(pc.equal(candles["exchange"], exchange), pc.equal(candles["symbol"], symbol))
+    return candles_of(store, day, timeframe).filter(
+        (pc.field("exchange") == exchange) & (pc.field("symbol") == symbol)
     )
 
 
@@ -123,22 +124,18 @@ def of_timeframe(candles: pa.Table, day: str, timeframe: str) -> pa.Table:
     """The candles of one timeframe among those of a day, rolled up where they are not there."""
     import pyarrow.compute as pc
 
-    found = candles.filter(pc.equal(candles["timeframe"], timeframe))
+    found = candles.filter(pc.field("timeframe") == timeframe)
     if found.num_rows or not candles.num_rows:
         return found
-    return rolled_up(candles.filter(pc.equal(candles["timeframe"], BASE_TIMEFRAME)), day, timeframe)
+    return rolled_up(candles.filter(pc.field("timeframe") == BASE_TIMEFRAME), day, timeframe)
 
 
 def close_before(store: Store, day: str, exchange: str, symbol: str) -> float | None:
     """The last price of the market on the day before, by the coverage of the day; None if none is known."""
-    import pyarrow.compute as pc
-
-    rows = read_made(store, day, "coverage")
-    first = rows.filter(
-        pc.and_(
-            pc.and_(pc.equal(rows["exchange"], exchange), pc.equal(rows["symbol"], symbol)),
-            pc.equal(rows["timeframe"], BASE_TIMEFRAME),
-        )
+    first = read_made(store, day, "coverage").filter(
+        (pc.field("exchange") == exchange)
+        & (pc.field("symbol") == symbol)
+        & (pc.field("timeframe") == BASE_TIMEFRAME)
     )
     return first["previous_close"][0].as_py() if first.num_rows else None
 

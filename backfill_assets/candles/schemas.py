@@ -1,4 +1,4 @@
-"""Columns of the partials (lake only), the candle and the coverage table, and what must hold for their rows.
+"""Columns of the candle and the coverage table, and what must hold for their rows.
 
 Units: prices in the quote currency, volumes in base units, times in UTC with microseconds.
 """
@@ -11,6 +11,7 @@ from backfill_assets.columns import Column, arrow_schema
 from backfill_assets.days import MICROSECONDS_PER_SECOND
 from backfill_assets.quality.bucket_states import STATES, WITH_CANDLE
 from backfill_assets.settings import TIMEFRAMES
+from backfill_assets.ticks.schemas import PRICE_COLUMNS, TIME_COLUMNS
 
 if TYPE_CHECKING:
     import pandera.polars as pa_polars
@@ -19,24 +20,13 @@ if TYPE_CHECKING:
 #: Float sums of the same trades in another order differ by less than this, relatively (measured: 1e-11).
 SUM_TOLERANCE: Final = 1e-9
 
-_PRICES: Final = (
-    Column("open", "FLOAT64", "Price of the first trade by (timestamp, id, row).", required=True),
-    Column("high", "FLOAT64", "Highest price.", required=True),
-    Column("low", "FLOAT64", "Lowest price.", required=True),
-    Column("close", "FLOAT64", "Price of the last trade by (timestamp, id, row).", required=True),
-)
-_TIMES: Final = (
-    Column("first_trade_time", "TIMESTAMP", "Exchange time of the first trade.", required=True),
-    Column("last_trade_time", "TIMESTAMP", "Exchange time of the last trade.", required=True),
-)
-
 CANDLE_COLUMNS: Final = (
     Column("date", "DATE", "UTC day of open_time.", required=True),
     Column("exchange", "STRING", "Exchange id of the vendor.", required=True),
     Column("symbol", "STRING", "Canonical symbol, e.g. BTC-USDT.", required=True),
     Column("timeframe", "STRING", "Length of the bucket: 1m, 5m, 15m, 1h, 4h, 1d, ...", required=True),
     Column("open_time", "TIMESTAMP", "Start of the bucket, inclusive, aligned to UTC.", required=True),
-    *_PRICES,
+    *PRICE_COLUMNS,
     Column("volume", "FLOAT64", "Sum of amounts, in base units.", required=True),
     Column("quote_volume", "FLOAT64", "Sum of price times amount, in quote units.", required=True),
     Column("vwap", "FLOAT64", "quote_volume / volume.", required=True),
@@ -45,24 +35,7 @@ CANDLE_COLUMNS: Final = (
     ),
     Column("buy_volume", "FLOAT64", "Volume of trades whose taker bought.", required=True),
     Column("sell_volume", "FLOAT64", "Volume of trades whose taker sold.", required=True),
-    *_TIMES,
-)
-
-#: A partial candle: the candle's parts before division, ids for ties, and the error terms of the sums.
-PARTIAL_COLUMNS: Final = (
-    Column("exchange", "STRING", "Exchange id of the vendor.", required=True),
-    Column("symbol", "STRING", "Canonical symbol.", required=True),
-    Column("open_time", "TIMESTAMP", "Start of the base bucket.", required=True),
-    *_PRICES,
-    *(
-        Column(name, "FLOAT64", "Sum, or its error term.", required=True)
-        for quantity in ("volume", "quote_volume", "buy_volume", "sell_volume")
-        for name in (quantity, f"{quantity}_error")
-    ),
-    Column("trade_count", "INT64", "Trades.", required=True),
-    *_TIMES,
-    Column("open_id", "INT64", "Numeric id of the first trade, or -1.", required=True),
-    Column("close_id", "INT64", "Numeric id of the last trade, or -1.", required=True),
+    *TIME_COLUMNS,
 )
 
 #: A run of a market's buckets that are alike.
@@ -101,7 +74,6 @@ COVERAGE_COLUMNS: Final = (
 CANDLE_KEY: Final = ("exchange", "symbol", "timeframe", "open_time")
 
 CANDLE_SCHEMA: Final = arrow_schema(CANDLE_COLUMNS)
-PARTIAL_SCHEMA: Final = arrow_schema(PARTIAL_COLUMNS)
 COVERAGE_SCHEMA: Final = arrow_schema(COVERAGE_COLUMNS)
 
 
@@ -119,9 +91,9 @@ def candle_schema() -> pa_polars.DataFrameSchema:
     def of_the_day(data: pa.PolarsData) -> pl.LazyFrame:
         return data.lazyframe.select(pl.col("open_time").dt.date() == pl.col("date"))
 
-    types = _polars_types()
+    types = pl.DataFrame(CANDLE_SCHEMA.empty_table()).schema
     return pa.DataFrameSchema(
-        {c.name: pa.Column(types[c.type], nullable=not c.required) for c in CANDLE_COLUMNS},
+        {c.name: pa.Column(types[c.name], nullable=not c.required) for c in CANDLE_COLUMNS},
         strict=True,
         unique=list(CANDLE_KEY),
         checks=[
@@ -177,7 +149,7 @@ def coverage_schema() -> pa_polars.DataFrameSchema:
     def flags_need_trades(data: pa.PolarsData) -> pl.LazyFrame:
         return data.lazyframe.select(pl.col("flagged").is_not_null() == pl.col("state").is_in(WITH_CANDLE))
 
-    types = _polars_types()
+    types = pl.DataFrame(COVERAGE_SCHEMA.empty_table()).schema
     checks = {
         "state": [pa.Check.isin(STATES)],
         "timeframe": [pa.Check.isin(list(TIMEFRAMES))],
@@ -185,7 +157,7 @@ def coverage_schema() -> pa_polars.DataFrameSchema:
     }
     return pa.DataFrameSchema(
         {
-            c.name: pa.Column(types[c.type], nullable=not c.required, checks=checks.get(c.name))
+            c.name: pa.Column(types[c.name], nullable=not c.required, checks=checks.get(c.name))
             for c in COVERAGE_COLUMNS
         },
         strict=True,
@@ -195,16 +167,3 @@ def coverage_schema() -> pa_polars.DataFrameSchema:
             pa.Check(flags_need_trades, name="flagged_is_null_exactly_without_trades"),
         ],
     )
-
-
-def _polars_types() -> dict[str, pl.DataType | type[pl.DataType]]:
-    import polars as pl
-
-    return {
-        "STRING": pl.String,
-        "DATE": pl.Date,
-        "TIMESTAMP": pl.Datetime("us", "UTC"),
-        "INT64": pl.Int64,
-        "FLOAT64": pl.Float64,
-        "BOOL": pl.Boolean,
-    }

@@ -8,9 +8,7 @@ that is made anew because a neighbour has changed, finds what was made before.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -18,14 +16,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from backfill_assets.candles.consistency import mismatches_with_ticks
-from backfill_assets.candles.partials import Contract, partial_candles
-from backfill_assets.candles.schemas import PARTIAL_SCHEMA
-from backfill_assets.days import MICROSECONDS_PER_DAY, shift, start_us
+from backfill_assets.days import shift
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.measures import DataFile, LastTrade, TradesFile
+from backfill_assets.lake.tables import store_table
+from backfill_assets.quality.measures import LastTrade, TradesFile
 from backfill_assets.quality.settled import SettledDay, SettledFeed
+from backfill_assets.ticks.partials import Contract, partial_candles
+from backfill_assets.ticks.schemas import PARTIAL_SCHEMA
 
 #: Raised when the kernels' results or the partials' columns change.
 PARTIALS_VERSION: Final = 1
@@ -105,20 +104,7 @@ def make_partials(store: Store, file: AcceptedFile) -> TradesFile:
             exclude_ids=repeated_ids(store, file),
         )
     stored = store_table(store, table, lambda content: paths.partials_data(file.feed, file.day, content))
-    return TradesFile(
-        content=file.content, key=file.key, partials=stored, last_trades=_last_trades(table, file.day)
-    )
-
-
-def store_table(store: Store, table: pa.Table, path: Any) -> DataFile:
-    """Store a table as a Parquet file that ``path`` names by its sha256; equal tables are equal bytes."""
-    with tempfile.TemporaryDirectory(prefix="backfill-") as folder:
-        target = Path(folder) / "made.parquet"
-        pq.write_table(table, target, compression="zstd")
-        content = hashlib.sha256(target.read_bytes()).hexdigest()
-        made = DataFile(content=content, rows=table.num_rows, bytes=target.stat().st_size)
-        store.put_file(target, path(content))
-    return made
+    return TradesFile(content=file.content, key=file.key, partials=stored, last_trades=_last_trades(table))
 
 
 def has_partials(store: Store, file: AcceptedFile, made: TradesFile | None) -> bool:
@@ -174,24 +160,16 @@ def _ids_between(store: Store, feed: Feed, day: str, content: str, low: int, hig
     return frozenset(found)
 
 
-def _last_trades(partials: pa.Table, day: str) -> dict[str, dict[str, LastTrade]]:
+def _last_trades(partials: pa.Table) -> dict[str, dict[str, LastTrade]]:
     """The last trade of each market on the file's day and on the days beside it, as far as the file knows."""
+    import polars as pl
+
+    day = pl.col("open_time").dt.strftime("%Y-%m-%d").alias("day")
+    # Sorted by symbol and time: the last row of a symbol and day is its last bucket.
+    last = pl.DataFrame(partials).group_by(day, "symbol", maintain_order=True).last()
     found: dict[str, dict[str, LastTrade]] = {}
-    opened = partials["open_time"].cast(pa.int64())
-    for days in (-1, 0, 1):
-        start = start_us(shift(day, days))
-        inside = pc.and_(pc.greater_equal(opened, start), pc.less(opened, start + MICROSECONDS_PER_DAY))
-        # Sorted by symbol and time: the last row of a symbol is its last bucket.
-        rows = partials.filter(inside).select(["symbol", "last_trade_time", "close_id", "close"])
-        columns = (
-            rows["symbol"].to_pylist(),
-            rows["last_trade_time"].cast(pa.int64()).to_pylist(),
-            rows["close_id"].to_pylist(),
-            rows["close"].to_pylist(),
+    for row in last.with_columns(pl.col("last_trade_time").dt.epoch("us")).iter_rows(named=True):
+        found.setdefault(row["day"], {})[row["symbol"]] = LastTrade(
+            time_us=row["last_trade_time"], trade_id=row["close_id"], price=row["close"]
         )
-        last: dict[str, LastTrade] = {}
-        for symbol, time_us, trade_id, price in zip(*columns, strict=True):
-            last[symbol] = LastTrade(time_us=time_us, trade_id=trade_id, price=price)
-        if last:
-            found[shift(day, days)] = last
     return found

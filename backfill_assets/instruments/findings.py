@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backfill_assets.instruments.schemas import instrument_schema
 from backfill_assets.lake.documents import Document
@@ -32,11 +32,6 @@ def look_at_listing(table: pa.Table) -> LookedAt:
         schema_finding=look_at(instrument_schema(), frame, ("exchange", "dataset_symbol")),
         listed=dict(Counter(expected["dataset_symbol"].to_list())),
     )
-
-
-def kept_findings(table: pa.Table) -> dict[str, Any]:
-    """The same as JSON, for the manifest."""
-    return look_at_listing(table).model_dump(mode="json")
 
 
 def looked_at(store: Store, manifest: InstrumentsManifest) -> LookedAt:

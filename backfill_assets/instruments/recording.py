@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
-from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us, utc_now
+from backfill_assets.days import end_us, start_us, time_us, utc_now
 from backfill_assets.failures import NotExportedYet
-from backfill_assets.instruments.findings import kept_findings
+from backfill_assets.instruments.findings import look_at_listing
 from backfill_assets.instruments.rows import ROWS_VERSION, expected_names, instrument_rows
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.listing import InstrumentsManifest, Outage, load_instruments, store_instruments
@@ -92,22 +91,25 @@ def _stored(
         return former
     rows = instrument_rows(exchange, day, instruments, names)
     return store_instruments(
-        store, exchange, day, rows, instruments.source, outages, look_at=kept_findings, inputs=inputs
+        store,
+        exchange,
+        day,
+        rows,
+        instruments.source,
+        outages,
+        look_at=lambda table: look_at_listing(table).model_dump(mode="json"),
+        inputs=inputs,
     )
 
 
 def outages_of_day(details: ExchangeDetails, day: str) -> tuple[Outage, ...]:
     """The reported incidents that touch the day, in order of time."""
     found = [
-        Outage(start_us=_us(incident.start), end_us=_us(incident.end), details=incident.details or "")
+        Outage(start_us=time_us(incident.start), end_us=time_us(incident.end), details=incident.details or "")
         for incident in details.incident_reports
     ]
     touching = [o for o in found if o.start_us < end_us(day) and o.end_us > start_us(day)]
     return tuple(sorted(touching, key=lambda o: (o.start_us, o.end_us)))
-
-
-def _us(moment: datetime) -> int:
-    return int(moment.timestamp()) * MICROSECONDS_PER_SECOND + moment.microsecond
 
 
 def _update_record(store: Store, day: str, resolved: DayUniverse, waiting: tuple[str, ...]) -> DayRecord:
@@ -132,8 +134,4 @@ def _update_record(store: Store, day: str, resolved: DayUniverse, waiting: tuple
         unchanged = old is not None and old == record.model_copy(update={"recorded_at": old.recorded_at})
         return old if old is not None and unchanged else record
 
-    stored = documents.update(store, paths.day_record(day), DayRecord, change)
-    if stored is None:  # update returns what change returned, which is never None
-        msg = f"the record of {day} was not stored"
-        raise RuntimeError(msg)
-    return stored
+    return documents.update(store, paths.day_record(day), DayRecord, change)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from backfill_assets.columns import Column
+from backfill_assets.columns import Column, arrow_schema
 
 if TYPE_CHECKING:
     import polars as pl
@@ -77,14 +77,7 @@ def instrument_schema() -> Any:
     import pandera.polars as pa
     import polars as pl
 
-    types = {
-        "STRING": pl.String(),
-        "DATE": pl.Date(),
-        "TIMESTAMP": pl.Datetime("us", "UTC"),
-        "INT64": pl.Int64(),
-        "FLOAT64": pl.Float64(),
-        "BOOL": pl.Boolean(),
-    }
+    types = pl.DataFrame(arrow_schema(INSTRUMENT_COLUMNS).empty_table()).schema
     checks: dict[str, pa.Check] = {
         "type": pa.Check.isin(INSTRUMENT_TYPES, name="known_type"),
         "source": pa.Check.isin(SOURCES, name="known_source"),
@@ -93,7 +86,7 @@ def instrument_schema() -> Any:
     return pa.DataFrameSchema(
         {
             column.name: pa.Column(
-                types[column.type],
+                types[column.name],
                 checks.get(column.name),
                 nullable=not column.required,
                 description=column.description,

@@ -152,7 +152,7 @@ class Copies:
         copy.file.parent.mkdir(parents=True, exist_ok=True)
         try:
             fetch(copy.file)
-        except BaseException:
+        except BaseException:  # Dagster interrupts a canceled step with one
             copy.file.unlink(missing_ok=True)
             raise
         with _lock:

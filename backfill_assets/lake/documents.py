@@ -12,7 +12,7 @@ import json
 import random
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -72,6 +72,16 @@ def digest(store: Store, path: str) -> str:
     return "" if stored is None else hashlib.sha256(stored.data).hexdigest()
 
 
+@overload
+def update(store: Store, path: str, model: type[Model], change: Callable[[Model | None], Model]) -> Model: ...
+
+
+@overload
+def update(
+    store: Store, path: str, model: type[Model], change: Callable[[Model | None], Model | None]
+) -> Model | None: ...
+
+
 def update(
     store: Store, path: str, model: type[Model], change: Callable[[Model | None], Model | None]
 ) -> Model | None:
@@ -84,7 +94,7 @@ def update(
     Returns
     -------
     Model | None
-        The document as it is now stored.
+        The document as it is now stored; None only where ``change`` returned it.
 
     Raises
     ------

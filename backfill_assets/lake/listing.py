@@ -6,36 +6,30 @@ stages before and after it find the table.
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
 
 from backfill_assets.lake import documents, paths
+from backfill_assets.lake.documents import Document
 from backfill_assets.lake.store import Store
+from backfill_assets.lake.tables import store_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Outage(BaseModel):
+class Outage(Document):
     """A known outage of the vendor's capture, as far as it touches the day."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     start_us: int
     end_us: int
     details: str = ""
 
 
-class InstrumentsManifest(BaseModel):
+class InstrumentsManifest(Document):
     """Names the file that counts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     exchange: str
     day: str
@@ -70,23 +64,17 @@ def store_instruments(
         Gives ``looked_at`` of the table; called once per content.
     """
     former = load_instruments(store, exchange, day)
-    with tempfile.TemporaryDirectory(prefix="backfill-") as folder:
-        file = Path(folder) / "instruments.parquet"
-        pq.write_table(table, file, compression="zstd")
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        known = former.looked_at if former is not None and former.content == content else None
-        manifest = InstrumentsManifest(
-            exchange=exchange,
-            day=day,
-            content=content,
-            rows=table.num_rows,
-            bytes=file.stat().st_size,
-            source=source,
-            inputs=inputs,
-            outages=outages,
-            looked_at=known or (look_at(table) if look_at is not None else None),
-        )
-        store.put_file(file, paths.instruments_data(exchange, day, content))
+    file = store_table(store, table, lambda content: paths.instruments_data(exchange, day, content))
+    known = former.looked_at if former is not None and former.content == file.content else None
+    manifest = InstrumentsManifest(
+        exchange=exchange,
+        day=day,
+        **file.model_dump(),
+        source=source,
+        inputs=inputs,
+        outages=outages,
+        looked_at=known or (look_at(table) if look_at is not None else None),
+    )
     documents.update(
         store, paths.instruments_manifest(exchange, day), InstrumentsManifest, lambda _: manifest
     )

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
-
 from backfill_assets.days import shift
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
+from backfill_assets.lake.documents import Document
 from backfill_assets.lake.store import Store
 from backfill_assets.settings import HistorySettings
 
@@ -26,14 +25,12 @@ if TYPE_CHECKING:
 Symbols = Sequence[tuple[str, str]]
 
 
-class Baseline(BaseModel):
+class Baseline(Document):
     """What published days held: notional by day and market (``exchange/SYMBOL``), rows by day and series.
 
     Notional is in US dollars; a market whose quote currency had no dollar price on a day is left out of that
     day. Rows are those of the accepted file of every feed, whatever its data type.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     #: Grows by one whenever the content changes.
     version: int = 0

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_MINUTE, MICROSECONDS_PER_SECOND
 from backfill_assets.quality.completeness import EvidenceClass
 from backfill_assets.quality.profiles import SymbolProfile
+from backfill_assets.quality.window import Range
 from backfill_assets.settings import TIMEFRAMES
 
 #: In order of precedence. ``traded_partial``: trades, and ids or a file that are lost there too.
@@ -35,8 +36,6 @@ WITH_CANDLE: Final[tuple[State, ...]] = ("traded", "traded_partial")
 Codes = npt.NDArray[np.uint8]
 
 MINUTES: Final = MICROSECONDS_PER_DAY // MICROSECONDS_PER_MINUTE
-
-Range = tuple[int, int]
 
 #: One letter per state, in the order of ``STATES``.
 LETTERS: Final = "ptegmu"

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 
-from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us
+from backfill_assets.days import end_us, start_us, time_us
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.listing import load_instruments, read_table
 from backfill_assets.lake.parallel import parallel_map
@@ -121,8 +120,4 @@ def _contracts(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, bool
 
 
 def _times(row: Mapping[str, Any], *columns: str) -> list[int]:
-    return [_us(row[column]) for column in columns if row[column] is not None]
-
-
-def _us(moment: datetime) -> int:
-    return int(moment.timestamp()) * MICROSECONDS_PER_SECOND + moment.microsecond
+    return [time_us(row[column]) for column in columns if row[column] is not None]

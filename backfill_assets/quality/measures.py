@@ -12,18 +12,11 @@ from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.documents import Document
 from backfill_assets.lake.store import Store
+from backfill_assets.lake.tables import DataFile as DataFile
 from backfill_assets.quality.findings import Finding
 
 #: Rows of a table of findings: names and values.
 Rows = tuple[dict[str, Any], ...]
-
-
-class DataFile(Document):
-    """A Parquet file, named by its sha256."""
-
-    content: str
-    rows: int
-    bytes: int
 
 
 class LastTrade(Document):

@@ -10,12 +10,13 @@ from collections.abc import Iterable
 
 from backfill_assets.days import end_us, start_us
 from backfill_assets.feeds import Feed
-from backfill_assets.quality.bucket_states import Range, evidence_of
+from backfill_assets.quality.bucket_states import evidence_of
 from backfill_assets.quality.completeness import evidence_class
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.settled import SymbolEvidence
 from backfill_assets.quality.spikes import unconfirmed_spikes
 from backfill_assets.quality.verdict import Verdict
+from backfill_assets.quality.window import Range
 
 
 def minute_evidence(

@@ -1,13 +1,15 @@
-"""Findings of pandera schemas as Dagster asset checks: one adapter, so all of them look alike."""
+"""Findings of pandera schemas as Dagster asset checks: one place, so all of them look alike."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
 from backfill_assets.orchestration import table_metadata
 from backfill_assets.quality.findings import Finding
+from backfill_assets.quality.settled import Day
 
 
 def finding_check(asset_key: dg.AssetKey, name: str, finding: Finding) -> dg.AssetCheckResult:
@@ -22,4 +24,48 @@ def finding_check(asset_key: dg.AssetKey, name: str, finding: Finding) -> dg.Ass
         severity=dg.AssetCheckSeverity.ERROR,
         description=finding.summary,
         metadata=metadata,
+    )
+
+
+def score_check(
+    asset_key: dg.AssetKey,
+    score_name: str,
+    found: Day,
+    feeds: Sequence[dict[str, Any]],
+    finding: Finding,
+    *,
+    needs_feeds: bool = True,
+) -> dg.AssetCheckResult:
+    """Tell a score of the day: ERROR where it is not above its threshold, WARN where single feeds fall short.
+
+    Parameters
+    ----------
+    score_name
+        Of the check too.
+    feeds
+        Rows of ``verdict_rows`` that the finding is about.
+    needs_feeds
+        Whether the check fails where there is neither a feed nor a score.
+    """
+    score: float | None = getattr(found.scores, score_name)
+    threshold: float = getattr(found.settled.limits, f"day_{score_name}")
+    rows = [feeds[i] for i in finding.broken]
+    enough = score is not None and score > threshold
+    vacuous = score is None and not feeds and not needs_feeds
+    shown = "no evidence" if score is None else f"{score:.6f}"
+    return dg.AssetCheckResult(
+        asset_key=asset_key,
+        check_name=score_name,
+        passed=vacuous or (enough and not finding.failures),
+        severity=dg.AssetCheckSeverity.WARN if enough else dg.AssetCheckSeverity.ERROR,
+        description=(
+            f"{score_name} of the day: {shown} (threshold {threshold:g}); "
+            f"{len(rows)} of {len(feeds)} feeds fall short"
+        ),
+        metadata={
+            "score": dg.MetadataValue.float(score) if score is not None else dg.MetadataValue.null(),
+            "threshold": threshold,
+            "day_state": found.scores.state,
+            "feeds_that_fall_short": table_metadata(rows),
+        },
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _COUNTS: Final = (
     "rows",
     "stored_rows",
+    "profile_rows",
     "symbol_rows",
     "valid_rows",
     "minute_rows",
@@ -77,9 +78,7 @@ def profile_schema() -> pa_polars.DataFrameSchema:
     return pa_polars.DataFrameSchema(
         {
             "feed": pa_polars.Column(pl.String, unique=True),
-            **{
-                name: pa_polars.Column(pl.Int64, pa_polars.Check.ge(0)) for name in (*_COUNTS, "profile_rows")
-            },
+            **{name: pa_polars.Column(pl.Int64, pa_polars.Check.ge(0)) for name in _COUNTS},
             "columns": pa_polars.Column(pl.Boolean),
         },
         checks=[
@@ -94,5 +93,4 @@ def profile_frame_schema() -> dict[str, Any]:
     """Types of the frame that ``profile_schema`` judges, for days without files."""
     import polars as pl
 
-    integers = dict.fromkeys((*_COUNTS, "profile_rows"), pl.Int64)
-    return {"feed": pl.String, **integers, "columns": pl.Boolean}
+    return {"feed": pl.String, **dict.fromkeys(_COUNTS, pl.Int64), "columns": pl.Boolean}

@@ -10,7 +10,6 @@ still be true only warns; the sentences are in ``warnings``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND
 from backfill_assets.lake.evidence import SpikeEvidence
@@ -39,10 +38,6 @@ def row_rules(limits: RowSettings) -> tuple[Rule, ...]:
         Rule("crossed_quotes", excused=limits.crossed_excused, limit=limits.crossed_limit),
         Rule("rows_without_values", excused=limits.valueless_excused, limit=limits.valueless_limit),
     )
-
-
-#: The rules as they are without settings of one's own.
-RULES: Final = row_rules(RowSettings())
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,19 +11,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from backfill_assets.feeds import DATA_TYPES, Feed
+from backfill_assets.lake.documents import Document
 from backfill_assets.quality.verdict import Verdict
 from backfill_assets.settings import OverallSettings, ThresholdSettings
 
 DayState = Literal["published", "degraded", "held", "missing"]
 
 
-class DayLimits(BaseModel):
+class DayLimits(Document):
     """The thresholds of a day's scores, as its document keeps them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     day_completeness: float
     day_quality: float
@@ -38,10 +35,8 @@ class DayLimits(BaseModel):
         return cls(**{name: getattr(thresholds, name) for name in cls.model_fields})
 
 
-class DayScores(BaseModel):
+class DayScores(Document):
     """Scores and state of a day; a score without evidence is null."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     state: DayState
     completeness: float | None
@@ -59,13 +54,11 @@ class DayScores(BaseModel):
     consistencies: tuple[float | None, ...] = ()
 
 
-class Overall(BaseModel):
+class Overall(Document):
     """One number for a day, in two ways, with its parts; null where a part is.
 
     ``product`` is Π partʷ, ``weighted_sum`` Σ w·part. A part that is 0 makes the product 0, the sum lower.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ticks: float | None
     candles: float | None

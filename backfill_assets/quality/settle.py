@@ -120,11 +120,7 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings) -> Settle
         )
         return settled.model_copy(update={"findings": _findings(settled, around, thresholds)})
 
-    settled = documents.update(store, paths.settled_day(day), SettledDay, change)
-    if settled is None:  # update returns the document that change returned, which is never None
-        msg = f"{day} was not settled"
-        raise RuntimeError(msg)
-    return settled
+    return documents.update(store, paths.settled_day(day), SettledDay, change)
 
 
 def _settled_feeds(

@@ -9,20 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import reduce
 
-from pydantic import BaseModel, ConfigDict
-
 from backfill_assets.days import MICROSECONDS_PER_SECOND
 from backfill_assets.feeds import Feed
+from backfill_assets.lake.documents import Document
 from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.window import Range
 from backfill_assets.settings import RowSettings
 
-Range = tuple[int, int]
 
-
-class JointSilence(BaseModel):
+class JointSilence(Document):
     """When, by arrival, and how many feeds were silent."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     start_us: int
     end_us: int

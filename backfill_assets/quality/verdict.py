@@ -11,9 +11,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from backfill_assets.feeds import Feed
+from backfill_assets.lake.documents import Document
 from backfill_assets.lake.evidence import SpikeEvidence
 from backfill_assets.quality.completeness import (
     Completeness,
@@ -42,10 +41,8 @@ _STATES: Final[tuple[CompletenessState, ...]] = (
 Outcome = Literal["publish", "quarantine", "no_evidence", "missing"]
 
 
-class Context(BaseModel):
+class Context(Document):
     """What a verdict depends on besides the feed's own profile."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     window_start_us: int
     window_end_us: int
@@ -81,10 +78,8 @@ class Context(BaseModel):
         return Window(start, end, clipped(self.outages, start, end), is_listed)
 
 
-class Verdict(BaseModel):
+class Verdict(Document):
     """The judgement of one feed's version on one day."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     feed: str
     day: str

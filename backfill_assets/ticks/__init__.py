@@ -2,6 +2,7 @@
 
 ``decode`` is the entrance. It drives ``blocks`` (inflate), ``kernels`` (the fast parser),
 ``reference_parser`` (right about everything, used where the fast one declines), ``rowgroups`` (Arrow and
-Parquet) and ``profile`` with ``profile_kernels`` (the evidence). Only decoding imports numba, never this
-package's import.
+Parquet) and ``profile`` with ``profile_kernels`` (the evidence). ``partials`` makes partial candles of a
+stored file, and ``restatements`` compares versions of a file by them. Functions that use numba import it;
+importing this package does not.
 """

@@ -18,13 +18,13 @@ from backfill_assets.orchestration import (
     table_metadata,
 )
 from backfill_assets.partitions import daily
-from backfill_assets.quality.restated import compare_versions
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import SettledDay
 from backfill_assets.quality.witnesses import ask_witnesses
 from backfill_assets.tardis.resource import TardisResource
 from backfill_assets.ticks.fetch import FeedOutcome, FetchReport, fetch_day, recorded_day
 from backfill_assets.ticks.fetch_progress import FetchProgress
+from backfill_assets.ticks.restatements import compare_versions
 
 
 class TicksConfig(dg.Config):

@@ -17,12 +17,12 @@ from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.ranges import read_footer
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.lake.store import Store
-from backfill_assets.orchestration import daily_checks, table_metadata
+from backfill_assets.orchestration import daily_checks
 from backfill_assets.quality.findings import Finding
-from backfill_assets.quality.pandera_checks import finding_check
+from backfill_assets.quality.pandera_checks import finding_check, score_check
 from backfill_assets.quality.profile_schema import profile_finding, profile_row
 from backfill_assets.quality.profiles import profile_of
-from backfill_assets.quality.settled import Day, load_day
+from backfill_assets.quality.settled import load_day
 from backfill_assets.quality.verdict_schema import verdict_rows
 
 KEY = dg.AssetKey("ticks")
@@ -46,12 +46,8 @@ def ticks_checks(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> 
         raise dg.Failure(description=msg, allow_retries=False)
     schema = found.settled.findings.get("schema")
     yield finding_check(KEY, "schema", schema if schema is not None else look_at_footers(store, day))
-    scores, limits = found.scores, found.settled.limits
-    for name, score, threshold in (
-        ("completeness", scores.completeness, limits.day_completeness),
-        ("quality", scores.quality, limits.day_quality),
-    ):
-        yield _score(found, name, score, threshold)
+    for name in ("completeness", "quality"):
+        yield score_check(KEY, name, found, verdict_rows(found), found.settled.findings[name])
 
 
 def look_at_footers(store: Store, day: str) -> Finding:
@@ -69,28 +65,3 @@ def look_at_footers(store: Store, day: str) -> Finding:
     manifests = load_manifests(store, record) if record else {}
     rows = parallel_map(row, manifests.items(), store.parallel_reads)
     return profile_finding(found for found in rows if found is not None)
-
-
-def _score(found: Day, name: str, score: float | None, threshold: float) -> dg.AssetCheckResult:
-    """Passes if the day is above the threshold and every feed satisfies the verdict's schema."""
-    finding = found.settled.findings[name]
-    enough = score is not None and score > threshold
-    of_feeds = verdict_rows(found)
-    rows = [of_feeds[i] for i in finding.broken]
-    shown = "no evidence" if score is None else f"{score:.6f}"
-    return dg.AssetCheckResult(
-        asset_key=KEY,
-        check_name=name,
-        passed=enough and not finding.failures,
-        severity=dg.AssetCheckSeverity.WARN if enough else dg.AssetCheckSeverity.ERROR,
-        description=(
-            f"{name} of the day: {shown} (threshold {threshold:g}); "
-            f"{len(rows)} of {len(of_feeds)} feeds fall short"
-        ),
-        metadata={
-            "score": dg.MetadataValue.float(score) if score is not None else dg.MetadataValue.null(),
-            "threshold": threshold,
-            "day_state": found.scores.state,
-            "feeds_that_fall_short": table_metadata(rows),
-        },
-    )

@@ -11,18 +11,12 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from backfill_assets.days import utc_now
-from backfill_assets.failures import (
-    BackfillError,
-    CorruptFeed,
-    FeedAbsent,
-    PermanentFailure,
-    TransientFailure,
-)
+from backfill_assets.failures import CorruptFeed, FeedAbsent, PermanentFailure, TransientFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
 from backfill_assets.lake.manifests import (
@@ -140,14 +134,15 @@ def fetch_day(
     grids = price_grids(store, day, expected) if wanted else {}
     accepted = _accepted(store, day, settings.thresholds) if wanted else {}
     worker = _Worker(store, day, expected, accepted, parameters, grids)
+    threads = settings.decode_threads or os.cpu_count() or 1
     with tempfile.TemporaryDirectory(prefix="backfill-", dir=_scratch(settings)) as folder:
         for attempt in range(DOWNLOAD_ROUNDS):
             damaged: list[Feed] = []
-            for outcome in _fetch_round(client, wanted, day, Path(folder), worker, _threads(settings)):
+            for outcome in _fetch_round(client, wanted, day, Path(folder), worker, threads):
                 if outcome.state == "damaged" and attempt + 1 < DOWNLOAD_ROUNDS:
                     damaged.append(outcome.feed)
                     continue
-                done(outcome if outcome.state != "damaged" else _failed(outcome.feed, outcome.reason))
+                done(replace(outcome, state="failed") if outcome.state == "damaged" else outcome)
             wanted = damaged
             if not wanted:
                 break
@@ -233,31 +228,20 @@ def _fetch_round(
     """Outcomes of one download of each feed; decoding runs while other files still come in."""
     if not feeds:
         return
-    outcomes: list[FeedOutcome] = []
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         running: set[Future[FeedOutcome]] = set()
         for feed, result in client.fetch(feeds, day, folder):
             if isinstance(result, Download):
                 running.add(pool.submit(worker, feed, result))
+            elif isinstance(result, FeedAbsent):
+                yield worker.absent(feed, str(result))
             else:
-                outcomes.append(_not_downloaded(worker, feed, result))
+                yield FeedOutcome(feed, "failed", reason=str(result))
             finished = {future for future in running if future.done()}
             running -= finished
-            outcomes += [future.result() for future in finished]
-            yield from outcomes
-            outcomes.clear()
+            yield from (future.result() for future in finished)
         for future in as_completed(running):
             yield future.result()
-
-
-def _not_downloaded(worker: _Worker, feed: Feed, failure: BackfillError) -> FeedOutcome:
-    if isinstance(failure, FeedAbsent):
-        return worker.absent(feed, str(failure))
-    return _failed(feed, str(failure))
-
-
-def _failed(feed: Feed, reason: str) -> FeedOutcome:
-    return FeedOutcome(feed, "failed", reason=reason)
 
 
 def _kept(store: Store, feed: Feed, day: str, parameters: ProfileParameters) -> FeedOutcome | None:
@@ -271,10 +255,6 @@ def _kept(store: Store, feed: Feed, day: str, parameters: ProfileParameters) -> 
     ):
         return None
     return FeedOutcome(feed, "kept", rows=version.rows, raw_bytes=version.source.raw_bytes)
-
-
-def _threads(settings: Settings) -> int:
-    return settings.decode_threads or os.cpu_count() or 1
 
 
 def _scratch(settings: Settings) -> str | None:

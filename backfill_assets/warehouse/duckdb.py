@@ -93,7 +93,7 @@ class DuckDBWarehouse:
             temporary = _temporary(target)
             try:
                 concatenate(table, day, files, temporary)
-            except BaseException:
+            except BaseException:  # Dagster interrupts a canceled step with one
                 temporary.unlink(missing_ok=True)
                 raise
             # Recorded first: when the rows are visible, no older generation may come after them.

@@ -22,7 +22,6 @@ import yaml
 from click.testing import CliRunner, Result
 
 from backfill_assets.candles.build import build_candles
-from backfill_assets.candles.partials import Contract
 from backfill_assets.candles.query import candles_of, market_candles, read_made, write_candles
 from backfill_assets.candles.trade_files import (
     AcceptedFile,
@@ -63,6 +62,7 @@ from backfill_assets.settings import (
 )
 from backfill_assets.tardis.columns import csv_header
 from backfill_assets.ticks.decode import decode
+from backfill_assets.ticks.partials import Contract
 from backfill_assets.ticks.profile import ProfileParameters
 from backfill_assets_tests.candles.candle_samples import (
     AFTER,

@@ -19,7 +19,7 @@ from backfill_assets.candles.consistency import (
     mismatches_with_ticks,
 )
 from backfill_assets.candles.merge import day_of_candles
-from backfill_assets.candles.partials import Contract
+from backfill_assets.ticks.partials import Contract
 from backfill_assets_tests.candles.candle_samples import (
     DAY,
     END,

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from backfill_assets.candles import partials
 from backfill_assets.candles.merge import day_of_candles
-from backfill_assets.candles.partials import SPOT, Contract
-from backfill_assets.candles.schemas import PARTIAL_SCHEMA
+from backfill_assets.ticks import partials
+from backfill_assets.ticks.partials import SPOT, Contract
+from backfill_assets.ticks.schemas import PARTIAL_SCHEMA
 from backfill_assets_tests.candles.candle_samples import (
     DAY,
     END,

@@ -17,7 +17,6 @@ import pytest
 
 from backfill_assets.candles.consistency import mismatches_between_timeframes, mismatches_with_ticks
 from backfill_assets.candles.merge import day_of_candles
-from backfill_assets.candles.partials import partial_candles
 from backfill_assets.candles.schemas import candle_schema, ohlc_schema
 from backfill_assets.days import end_us, shift, start_us
 from backfill_assets.feeds import Feed
@@ -28,6 +27,7 @@ from backfill_assets.quality.rules import quality
 from backfill_assets.quality.window import Window
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets.ticks.decode import decode
+from backfill_assets.ticks.partials import partial_candles
 from backfill_assets.ticks.profile import ProfileParameters
 
 DAYS = ("2019-10-11", "2019-10-12", "2019-10-13")

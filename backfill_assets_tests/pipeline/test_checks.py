@@ -26,7 +26,6 @@ import yaml
 
 from backfill_assets.candles.coverage import coverage_rows
 from backfill_assets.candles.query import read_made
-from backfill_assets.candles.trade_files import store_table
 from backfill_assets.definitions import build_definitions, defs
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
@@ -36,6 +35,7 @@ from backfill_assets.lake.manifests import (
     load_manifest,
     update_manifest,
 )
+from backfill_assets.lake.tables import store_table
 from backfill_assets.quality.bucket_states import decode, encode, states_of
 from backfill_assets.quality.measures import DataFile, DayMeasures, load_measures
 from backfill_assets.standins import faults

@@ -23,8 +23,8 @@ from backfill_assets.lake.manifests import (
 )
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.profiles import FeedProfile
-from backfill_assets.quality.restated import keep_comparisons
 from backfill_assets.quality.settled import HeldVersion, SettledFeed, load_settled
+from backfill_assets.ticks.restatements import keep_comparisons
 from backfill_assets_tests.quality.quality_samples import FEED, SECOND, profile, symbol
 
 NOW: Final = datetime(2024, 1, 10, tzinfo=UTC)

@@ -13,11 +13,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from backfill_assets.days import MICROSECONDS_PER_MINUTE
+from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_MINUTE
+from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
-from backfill_assets.lake.evidence import Restatement
+from backfill_assets.lake.evidence import Largest, Restatement
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.manifests import (
     Source,
@@ -27,15 +29,16 @@ from backfill_assets.lake.manifests import (
     load_manifests,
 )
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.differences import compare_rows
-from backfill_assets.quality.restated import compare_versions
 from backfill_assets.quality.selection import NOT_COMPARED
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import HeldVersion, SettledFeed
 from backfill_assets.settings import RestatementSettings, ThresholdSettings
 from backfill_assets.tardis.columns import csv_header
+from backfill_assets.ticks import partials
 from backfill_assets.ticks.decode import decode
 from backfill_assets.ticks.profile import ProfileParameters
+from backfill_assets.ticks.restatements import compare_rows, compare_trades, compare_versions
+from backfill_assets_tests.candles.candle_samples import Trade, numbered, write_ticks
 from backfill_assets_tests.quality import damaged_days as dd
 from backfill_assets_tests.quality import settled_lake
 from backfill_assets_tests.quality.damaged_days import DAY, SAMPLES, START, THRESHOLDS, Damage, Sample
@@ -249,25 +252,78 @@ def test_other_limits_need_no_other_comparison(store: Store, tmp_path: Path) -> 
     assert settle(store, DAY, THRESHOLDS).feeds[0].accepted == narrow.accepted
 
 
-def test_a_file_of_several_groups_of_rows_is_compared_whole(store: Store, tmp_path: Path) -> None:
-    """Minutes that straddle two groups are put together."""
-    from backfill_assets.quality import differences
-
+def test_a_file_of_several_groups_of_rows_is_compared_whole(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Minutes that straddle two groups, or two batches, are put together."""
     settled, old, new = refresh(store, SAMPLES["A liquid"], dd.nothing(), steps(300), tmp_path)
     assert settled.restatement is not None
-    import pyarrow.parquet as pq
-
-    tables = []
-    for content in (settled.restatement.before, settled.restatement.after):
-        with store.local_copy(paths.ticks_data(SAMPLES["A liquid"].feed, DAY, content)) as path:
-            whole = pq.read_table(path, columns=list(differences.TRADE_COLUMNS))
-        tables.append([whole.slice(n, 997) for n in range(0, whole.num_rows, 997)])
     names = (settled.restatement.before, settled.restatement.after)
-    assert differences.compare_trades(tables[0], tables[1], names, numeric_ids=True) == settled.restatement
+    files = []
+    for content in names:
+        with store.local_copy(paths.ticks_data(SAMPLES["A liquid"].feed, DAY, content)) as path:
+            files.append(tmp_path / f"{content}.parquet")
+            pq.write_table(pq.read_table(path), files[-1], row_group_size=997)
+    monkeypatch.setattr(partials, "BATCH_ROWS", 503)
+    assert compare_trades(files[0], files[1], names, numeric_ids=True) == settled.restatement
     assert_counts(settled.restatement, old, new)
 
 
-def test_quotes_are_compared_by_the_rows_of_each_minute() -> None:
+MINUTE, END = MICROSECONDS_PER_MINUTE, START + MICROSECONDS_PER_DAY
+OF_THE_DAY = [Trade(START + n * MINUTE, 100.0, 2.0) for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("lost", "symbol"),
+    [
+        (Trade(START - MINUTE, 100.0), "BTC-USDT"),
+        (Trade(START - 40 * 24 * 60 * MINUTE, 100.0), "BTC-USDT"),
+        (Trade(0, 100.0), "BTC-USDT"),
+        (Trade(-1, 100.0), "BTC-USDT"),
+        (Trade(END + 10 * MINUTE, 100.0), "BTC-USDT"),
+        (Trade(START, 100.0, symbol=None), "OTHER"),
+    ],
+)
+def test_rows_that_are_in_no_candle_of_the_day_are_compared_too(
+    lost: Trade, symbol: str, tmp_path: Path
+) -> None:
+    before = write_ticks(tmp_path / "before.parquet", numbered([*OF_THE_DAY, lost]))
+    after = write_ticks(tmp_path / "after.parquet", numbered(OF_THE_DAY))
+    found = compare_trades(before, after, ("a", "b"), numeric_ids=True)
+    assert (found.rows_before, found.rows_after, found.ids_added, found.ids_removed) == (11, 10, 0, 1)
+    assert (found.minutes, found.minutes_differing, found.price) == (11, 1, None)
+    mean = (10 * 2.0 + 1.0) / 11
+    assert found.volume == Largest(difference=1.0 / mean, symbol=symbol, minute_us=lost.us // MINUTE * MINUTE)
+    assert compare_trades(before, before, ("a", "b"), numeric_ids=True).minutes_differing == 0
+
+
+def test_rows_that_are_no_trades_are_counted_and_are_in_no_minute(tmp_path: Path) -> None:
+    before = write_ticks(tmp_path / "before.parquet", numbered([*OF_THE_DAY, Trade(END, None)]))
+    after = write_ticks(tmp_path / "after.parquet", numbered([*OF_THE_DAY, Trade(END, 1.0, 0.0)], 2))
+    found = compare_trades(before, after, ("a", "b"), numeric_ids=True)
+    assert (found.rows_before, found.rows_after, found.ids_added, found.ids_removed) == (11, 11, 1, 1)
+    assert (found.minutes, found.minutes_differing, found.price, found.volume) == (10, 0, None, None)
+
+
+def test_ids_belong_to_their_market(tmp_path: Path) -> None:
+    two = [Trade(START, 100.0, id="7", symbol=s) for s in ("BTC-USDT", "ETH-USDT")]
+    before, after = (
+        write_ticks(tmp_path / name, [two[n]]) for n, name in enumerate(("before.parquet", "after.parquet"))
+    )
+    found = compare_trades(before, after, ("a", "b"), numeric_ids=True)
+    assert (found.ids_added, found.ids_removed, found.minutes_differing) == (1, 1, 2)
+    empty = write_ticks(tmp_path / "empty.parquet", [])
+    found = compare_trades(empty, after, ("a", "b"), numeric_ids=True)
+    assert (found.ids_added, found.ids_removed, found.minutes, found.minutes_differing) == (1, 0, 1, 1)
+    found = compare_trades(empty, empty, ("a", "b"), numeric_ids=False)
+    assert (found.ids_added, found.ids_removed, found.minutes) == (None, None, 0)
+
+
+def test_quotes_are_compared_by_the_rows_of_each_minute(tmp_path: Path) -> None:
+    def written(name: str, table: pa.Table, row_group_size: int = 4) -> Path:
+        pq.write_table(table, tmp_path / name, row_group_size=row_group_size)
+        return tmp_path / name
+
     def table(seconds: list[int], prices: list[float]) -> pa.Table:
         times = pa.array([START + s * 1_000_000 for s in seconds], pa.timestamp("us", tz="UTC"))
         return pa.table(
@@ -279,15 +335,39 @@ def test_quotes_are_compared_by_the_rows_of_each_minute() -> None:
             }
         )
 
-    old = table([0, 1, 61, 121], [1.0, 2.0, 3.0, 4.0])
-    same = compare_rows([old], [old.slice(0, 1), old.slice(1)], ("a", "b"))
+    rows = table([0, 1, 61, 121], [1.0, 2.0, 3.0, 4.0])
+    old = written("old", rows)
+    same = compare_rows(old, written("groups", rows, 1), ("a", "b"))
     assert (same.minutes, same.minutes_differing, same.price, same.ids_added) == (3, 0, None, None)
-    turned = compare_rows([old], [table([1, 0, 61, 121], [2.0, 1.0, 3.0, 4.0])], ("a", "b"))
+    turned = compare_rows(old, written("turned", table([1, 0, 61, 121], [2.0, 1.0, 3.0, 4.0])), ("a", "b"))
     assert turned.minutes_differing == 0
-    other = compare_rows([old], [table([0, 1, 61, 121], [1.0, 2.0, 3.5, 4.0])], ("a", "b"))
+    other = compare_rows(old, written("other", table([0, 1, 61, 121], [1.0, 2.0, 3.5, 4.0])), ("a", "b"))
     assert (other.rows_before, other.rows_after, other.minutes_differing) == (4, 4, 1)
-    assert compare_rows([old], [], ("a", "b")).minutes_differing == 3
-    assert compare_rows([], [], ("a", "b")).minutes == 0
+    empty = written("empty", rows.slice(0, 0))
+    assert compare_rows(old, empty, ("a", "b")).minutes_differing == 3
+    assert compare_rows(empty, empty, ("a", "b")).minutes == 0
+
+
+def test_a_quote_that_is_lost_changes_its_own_minute_and_no_other(tmp_path: Path) -> None:
+    header = csv_header("quotes")
+    times = [START + n * MINUTE for n in range(10)]
+    files = []
+    for name, kept in (("before", times), ("after", [*times[:3], *times[4:]])):
+        lines = [header, *(f"binance,BTCUSDT,{us},{us},1.0,101.0,100.0,2.0" for us in kept)]
+        source, target = tmp_path / f"{name}.csv.gz", tmp_path / f"{name}.parquet"
+        source.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
+        decode(
+            source,
+            target,
+            feed=Feed("binance", "quotes", "BTCUSDT"),
+            day=DAY,
+            symbols={"BTCUSDT": "BTC-USDT"},
+            parameters=ProfileParameters.of(THRESHOLDS),
+        )
+        files.append(target)
+    found = compare_rows(files[0], files[1], ("a", "b"))
+    assert (found.rows_before, found.rows_after) == (10, 9)
+    assert (found.minutes, found.minutes_differing) == (10, 1)
 
 
 @pytest.mark.parametrize(("rows", "beyond"), [(110, False), (111, True), (89, True), (90, False)])

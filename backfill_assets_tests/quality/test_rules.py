@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backfill_assets.quality.profiles import FeedProfile, Silence, Spike, Stretch, SymbolProfile
-from backfill_assets.quality.rules import RULES, Rule, quality, rule_score, violations
+from backfill_assets.quality.rules import Rule, quality, row_rules, rule_score, violations
 from backfill_assets.quality.spikes import SpikeEvidence
 from backfill_assets.settings import RowSettings
 from backfill_assets_tests.quality.quality_samples import (
@@ -19,6 +19,7 @@ from backfill_assets_tests.quality.quality_samples import (
     symbol,
 )
 
+RULES = row_rules(RowSettings())
 INVALID_VALUES, CONFLICTING_IDS, OFF_GRID, SPIKES, CROSSED, VALUELESS = RULES
 
 

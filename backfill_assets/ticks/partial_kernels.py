@@ -1,4 +1,4 @@
-"""The two loops of the candle stage, compiled: trades into partials, and sorted candles into larger ones.
+"""The two loops that make candles, compiled: trades into partials, and sorted candles into larger ones.
 
 Both add in one fixed order, so the same input gives the same bits on every run and machine. Compiled with
 numba and cached on disk; imported only by the functions that use it, because importing numba takes about
@@ -20,8 +20,8 @@ COUNT, FIRST, LAST, OPEN_ID, CLOSE_ID = range(5)
 OPEN, HIGH, LOW, CLOSE, VOLUME, QUOTE, BUY, SELL = 0, 1, 2, 3, 4, 6, 8, 10
 INTEGER_COLUMNS, FLOAT_COLUMNS = 5, 12
 
-#: Codes of the taker's side.
-SIDE_BUY, SIDE_SELL, SIDE_UNKNOWN = 0, 1, 2
+#: Codes of the taker's side; others count as neither.
+SIDE_BUY, SIDE_SELL = 0, 1
 #: Stands for "no numeric id"; such trades are ordered by their row alone.
 NO_ID = -1
 
@@ -38,26 +38,21 @@ def _add(floats, k, column, value):  # pragma: no cover
 
 @nb.njit(nogil=True, cache=True)
 def accumulate(  # pragma: no cover
-    time_us, ids, price, amount, side, key, multiplier, inverse, start_us, step_us, buckets, integers, floats
+    time_us, ids, price, amount, side, symbol, row, multiplier, inverse, integers, floats
 ):
-    """Fold trades into state rows ``key * buckets + bucket``; returns how many lay outside all buckets.
+    """Fold each trade into the state row ``row``; a negative one leaves it out.
 
-    Amounts are in contracts where ``multiplier`` is not 1: base volume is ``amount * multiplier``, or
-    ``amount * multiplier / price`` for inverse contracts, whose vwap is thereby the harmonic mean.
+    ``multiplier`` and ``inverse`` have one value per symbol. Amounts are in contracts where the multiplier is
+    not 1: base volume is ``amount * multiplier``, or ``amount * multiplier / price`` for inverse contracts,
+    whose vwap is thereby the harmonic mean.
     """
-    outside = 0
     for i in range(len(time_us)):
         t = time_us[i]
         p = price[i]
         a = amount[i]
-        symbol = key[i]
-        if symbol < 0 or not (p > 0.0 and a > 0.0 and np.isfinite(p) and np.isfinite(a)):
+        k = row[i]
+        if k < 0 or not (p > 0.0 and a > 0.0 and np.isfinite(p) and np.isfinite(a)):
             continue
-        bucket = (t - start_us) // step_us
-        if bucket < 0 or bucket >= buckets:
-            outside += 1
-            continue
-        k = symbol * buckets + bucket
         n = ids[i]
         if integers[k, COUNT] == 0:
             integers[k, FIRST] = t
@@ -80,8 +75,8 @@ def accumulate(  # pragma: no cover
             floats[k, HIGH] = max(floats[k, HIGH], p)
             floats[k, LOW] = min(floats[k, LOW], p)
         integers[k, COUNT] += 1
-        base = a * multiplier[symbol]
-        if inverse[symbol]:
+        base = a * multiplier[symbol[i]]
+        if inverse[symbol[i]]:
             base = base / p
         _add(floats, k, VOLUME, base)
         _add(floats, k, QUOTE, base * p)
@@ -89,7 +84,6 @@ def accumulate(  # pragma: no cover
             _add(floats, k, BUY, base)
         elif side[i] == SIDE_SELL:
             _add(floats, k, SELL, base)
-    return outside
 
 
 @nb.njit(nogil=True, cache=True)

@@ -1,0 +1,228 @@
+"""Comparing the versions that the lake holds of a feed's day, so that judging knows what a refresh changes.
+
+Done after a fetch and before judging. Only feeds with more than one version are looked at, and a pair that
+was compared before is not compared again: files never change, so what was found of two of them holds. Files
+are read group by group: memory holds a group of rows, a row per minute and, of trades with numeric ids, the
+ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pyarrow.parquet as pq
+
+from backfill_assets.feeds import Feed
+from backfill_assets.lake import paths
+from backfill_assets.lake.evidence import Largest, Restatement
+from backfill_assets.lake.manifests import FeedManifest, Version, update_manifest, valid
+from backfill_assets.lake.parallel import parallel_map
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.profiles import profile_of
+from backfill_assets.ticks.partials import minute_candles
+from backfill_assets.ticks.schemas import PRICES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
+
+#: Sums of the same amounts, added up in another order, differ by less.
+ROUNDING: Final = 1e-9
+#: Feeds compared at once: each holds a group of rows and the ids of two files in memory.
+WORKERS: Final = 2
+
+_KEY: Final = ("symbol", "minute_us")
+
+
+def compare_versions(store: Store, manifests: Mapping[Feed, FeedManifest]) -> int:
+    """Keep what the newer versions of every feed of the day change against the older ones.
+
+    Returns
+    -------
+    int
+        How many pairs were compared.
+    """
+    several = [(feed, manifest) for feed, manifest in manifests.items() if len(manifest.versions) > 1]
+    return sum(parallel_map(lambda found: _compare(store, *found), several, WORKERS))
+
+
+def _compare(store: Store, feed: Feed, manifest: FeedManifest) -> int:
+    pairs = list(combinations(manifest.versions, 2))
+    made = [
+        _restatement(store, feed, manifest.day, old, new)
+        for old, new in pairs
+        if manifest.restatement(old.content, new.content) is None
+        and valid(store, feed, manifest.day, old)
+        and valid(store, feed, manifest.day, new)
+    ]
+    if made:
+        keep_comparisons(store, feed, manifest.day, made)
+    return len(made)
+
+
+def keep_comparisons(store: Store, feed: Feed, day: str, made: Sequence[Restatement]) -> None:
+    """Add comparisons to the feed's manifest; those of versions that are no longer held go."""
+
+    def change(manifest: FeedManifest) -> FeedManifest:
+        held = {v.content for v in manifest.versions}
+        compared = {(r.before, r.after): r for r in (*manifest.compared, *made)}
+        ordered = tuple(compared[key] for key in sorted(compared) if held.issuperset(key))
+        return manifest.model_copy(update={"compared": ordered})
+
+    update_manifest(store, feed, day, change)
+
+
+def _restatement(store: Store, feed: Feed, day: str, old: Version, new: Version) -> Restatement:
+    names = (old.content, new.content)
+    with (
+        store.local_copy(paths.ticks_data(feed, day, old.content)) as before,
+        store.local_copy(paths.ticks_data(feed, day, new.content)) as after,
+    ):
+        if not feed.type.makes_candles:
+            return compare_rows(before, after, names)
+        numeric_ids = profile_of(old).has_numeric_ids and profile_of(new).has_numeric_ids
+        return compare_trades(before, after, names, numeric_ids=numeric_ids)
+
+
+def compare_trades(before: Path, after: Path, names: tuple[str, str], *, numeric_ids: bool) -> Restatement:
+    """What one file of trades changes against another, by the partial candles of every minute in either.
+
+    Parameters
+    ----------
+    names
+        Contents of the two files.
+    numeric_ids
+        Whether every row of both files has an integer as its id.
+    """
+    import polars as pl
+
+    old, new = (_candles(path, numeric_ids=numeric_ids) for path in (before, after))
+    both = old.join(new, on=list(_KEY), how="full", suffix="_after", coalesce=True)
+    mean = pl.lit(old["volume"].mean() if old.height else 0.0, pl.Float64)
+    volume, volume_after = pl.col("volume").fill_null(0.0), pl.col("volume_after").fill_null(0.0)
+    moved = (volume_after - volume).abs()
+    compared = both.select(
+        *_KEY,
+        price=pl.max_horizontal(
+            (pl.col(f"{name}_after") - pl.col(name)).abs() / pl.col(name) for name in PRICES
+        ),
+        volume=pl.when(moved > ROUNDING * pl.max_horizontal(volume, volume_after))
+        .then(moved / pl.max_horizontal(volume, mean, pl.lit(5e-324)))
+        .otherwise(0.0),
+        other_count=pl.col("trade_count").ne_missing(pl.col("trade_count_after")),
+    )
+    differs = (pl.col("price").fill_null(1.0) > 0) | (pl.col("volume") > 0) | pl.col("other_count")
+    ids, ids_after = (_ids(path) if numeric_ids else None for path in (before, after))
+    return Restatement(
+        before=names[0],
+        after=names[1],
+        rows_before=pq.read_metadata(before).num_rows,
+        rows_after=pq.read_metadata(after).num_rows,
+        ids_added=_only_in(ids_after, ids),
+        ids_removed=_only_in(ids, ids_after),
+        minutes=compared.height,
+        minutes_differing=compared.filter(differs).height,
+        price=_largest(compared, "price"),
+        volume=_largest(compared, "volume"),
+    )
+
+
+def compare_rows(before: Path, after: Path, names: tuple[str, str]) -> Restatement:
+    """The same for any other data type: minutes of arrival whose rows are not the same, in any order."""
+    import polars as pl
+
+    # A minute that is equal in both files is there twice.
+    minutes = pl.concat([_hashes(before), _hashes(after)])
+    return Restatement(
+        before=names[0],
+        after=names[1],
+        rows_before=pq.read_metadata(before).num_rows,
+        rows_after=pq.read_metadata(after).num_rows,
+        minutes=minutes.select(_KEY).n_unique(),
+        minutes_differing=minutes.unique(keep="none").select(_KEY).n_unique(),
+    )
+
+
+def _candles(path: Path, *, numeric_ids: bool) -> pl.DataFrame:
+    import polars as pl
+
+    return pl.DataFrame(minute_candles(path, numeric_ids=numeric_ids, every_symbol=True)).select(
+        "symbol",
+        *PRICES,
+        "trade_count",
+        minute_us=pl.col("open_time").dt.epoch("us"),
+        volume=pl.col("volume") + pl.col("volume_error"),
+    )
+
+
+def _ids(path: Path) -> dict[str, NDArray[np.int64]]:
+    """The ids of each market, once."""
+    import polars as pl
+
+    names = ["symbol", "dataset_symbol"]
+    found = [
+        group.select(pl.coalesce(names), pl.col("id").cast(pl.Int64)).unique()
+        for group in _groups(path, [*names, "id"])
+    ]
+    markets = pl.concat(found).group_by("symbol")
+    return {str(symbol): ids["id"].unique().to_numpy() for (symbol,), ids in markets}
+
+
+def _hashes(path: Path) -> pl.DataFrame:
+    """Per minute the rows and two sums of halves of their hashes, which no order of rows changes."""
+    import polars as pl
+
+    found = []
+    for group in _groups(path):
+        # One row more or less changes the numbers of all rows after it.
+        hashes = group.drop("row", strict=False).hash_rows()
+        rows = group.select(
+            symbol=pl.coalesce("symbol", "dataset_symbol"),
+            minute_us=pl.col("local_timestamp").dt.truncate("1m").dt.epoch("us"),
+            rows=pl.lit(1, pl.Int64),
+            low=hashes % 2**32,
+            high=hashes // 2**32,
+        )
+        found.append(rows.group_by(_KEY).sum())
+    return pl.concat(found).group_by(_KEY).sum()
+
+
+def _groups(path: Path, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
+    """The file's groups of rows after one without rows; texts are texts, however the file encodes them."""
+    import polars as pl
+    from polars import selectors
+
+    with pq.ParquetFile(path) as file:
+        for group in range(-1, file.num_row_groups):
+            table = file.read_row_group(group, columns) if group >= 0 else file.schema_arrow.empty_table()
+            yield pl.DataFrame(table).with_columns(selectors.categorical().cast(pl.String))
+
+
+def _only_in(
+    ids: dict[str, NDArray[np.int64]] | None, others: dict[str, NDArray[np.int64]] | None
+) -> int | None:
+    import numpy as np
+
+    if ids is None or others is None:
+        return None
+    none = np.empty(0, np.int64)
+    return sum(
+        len(np.setdiff1d(own, others.get(symbol, none), assume_unique=True)) for symbol, own in ids.items()
+    )
+
+
+def _largest(compared: pl.DataFrame, name: str) -> Largest | None:
+    """The largest difference, of equal ones the first by time and market; None if nothing differs."""
+    import polars as pl
+
+    found = compared.filter(pl.col(name) > 0).sort(
+        name, "minute_us", "symbol", descending=[True, False, False]
+    )
+    if not found.height:
+        return None
+    row = found.row(0, named=True)
+    return Largest(difference=row[name], symbol=row["symbol"], minute_us=row["minute_us"])
