@@ -21,16 +21,14 @@ from backfill_assets.ticks.assets import ticks
 from backfill_assets.ticks.checks import ticks_checks
 from backfill_assets.warehouse.assets import ASSETS as WAREHOUSE_ASSETS
 from backfill_assets.warehouse.checks import CHECKS as WAREHOUSE_CHECKS
-from backfill_assets.warehouse.ohlcv.assets import ohlcv
-from backfill_assets.warehouse.ohlcv.checks import ohlcv_checks
 from backfill_assets.warehouse.resource import WarehouseResource
 
 
 def build_definitions(environment: str = "") -> dg.Definitions:
     """Everything Dagster loads; ``environment`` (a name or a file) overrides ``BACKFILL_ENV``."""
     return dg.Definitions(
-        assets=[instruments, ticks, candles, *WAREHOUSE_ASSETS, ohlcv, report],
-        asset_checks=[instruments_checks, ticks_checks, candles_checks, *WAREHOUSE_CHECKS, ohlcv_checks],
+        assets=[instruments, ticks, candles, *WAREHOUSE_ASSETS, report],
+        asset_checks=[instruments_checks, ticks_checks, candles_checks, *WAREHOUSE_CHECKS],
         jobs=JOBS,
         schedules=SCHEDULES,
         sensors=SENSORS,

@@ -25,9 +25,8 @@ from backfill_assets.settings import (
 )
 from backfill_assets.tardis.client import TardisClient
 from backfill_assets.tardis.metadata import exported_until
-from backfill_assets.warehouse.catalog import QUALITY
-from backfill_assets.warehouse.ohlcv.table import ensure, ohlcv_tables
-from backfill_assets.warehouse.ohlcv.target import open_target
+from backfill_assets.warehouse.catalog import OHLCV, QUALITY
+from backfill_assets.warehouse.ohlcv.warehouse import open_ohlcv
 from backfill_assets.warehouse.protocol import Warehouse, open_warehouse
 
 #: Somebody is waiting for the answer; the pipeline itself asks for minutes.
@@ -134,12 +133,11 @@ def _warehouse(settings: Settings) -> str:
 
 
 def _ohlcv(settings: Settings) -> str:
-    target = open_target(settings.ohlcv)
-    if target is None:
+    opened = open_ohlcv(settings.ohlcv)
+    if opened is None:
         return "off: ohlcv.url is empty here"
-    with target.transaction() as connection:
-        ensure(connection, ohlcv_tables(target.table), target.place)
-    return f"{target.table} in {target.place} can be written"
+    opened.ensure_table(OHLCV)
+    return f"{opened} can be written"
 
 
 def _dagster() -> str:

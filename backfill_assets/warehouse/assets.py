@@ -1,11 +1,12 @@
 """The nodes that publish: one day partition of each table, exactly what the lake's accepted versions hold.
 
 A held day fails here, after its quality rows are written. The keys say ``bigquery`` in every environment; the
-embedded warehouse has the same tables.
+embedded warehouse has the same tables. The asset ``ohlcv`` is in the graph whatever the settings say, because
+the graph must not depend on the environment; where ``ohlcv.url`` is empty its materialization says so.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import dagster as dg
 
@@ -13,12 +14,12 @@ from backfill_assets.lake.resource import LakeResource
 from backfill_assets.orchestration import OWNERS, column_schema, failures_as_dagster, table_metadata
 from backfill_assets.partitions import daily
 from backfill_assets.quality.scores import Overall
-from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY
+from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, OHLCV, QUALITY, TABLES
 from backfill_assets.warehouse.publisher import PublishedDay, Publisher
 from backfill_assets.warehouse.resource import WarehouseResource
 from backfill_assets.warehouse.tables import Table
 
-PREFIX = "bigquery"
+OFF = "off: ohlcv.url is empty"
 
 
 @contextmanager
@@ -28,30 +29,50 @@ def publisher(lake: LakeResource, warehouse: WarehouseResource) -> Iterator[Publ
         yield Publisher(lake.store(), opened, lake.settings())
 
 
+@contextmanager
+def ohlcv_publisher(lake: LakeResource, _: WarehouseResource) -> Iterator[Publisher | None]:
+    """A publisher from the run's lake into the OHLCV table that the settings name, if they name one."""
+    # SQLAlchemy takes long to load; a code location that only loads has no use for it.
+    from backfill_assets.warehouse.ohlcv.warehouse import open_ohlcv
+
+    opened = open_ohlcv(lake.settings().ohlcv)
+    yield None if opened is None else Publisher(lake.store(), opened, lake.settings())
+
+
+OpenPublisher = Callable[[LakeResource, WarehouseResource], AbstractContextManager[Publisher | None]]
+
+
 def _publishing_asset(
-    name: str, description: str, upstream: Sequence[str], table: Table | None
+    key: str,
+    description: str,
+    upstream: Sequence[str],
+    table: Table | None,
+    opener: OpenPublisher = publisher,
 ) -> dg.AssetsDefinition:
     """An asset that publishes ``table``, or without one every tick table of the day."""
+    columns = column_schema(table.columns) if table in TABLES else None
 
     @dg.asset(
-        key=[PREFIX, name],
-        deps=list(upstream),
+        key=dg.AssetKey.from_user_string(key),
+        deps=[dg.AssetKey.from_user_string(asset) for asset in upstream],
         partitions_def=daily,
         group_name="warehouse",
         owners=OWNERS,
-        kinds={"bigquery", "table"},
+        kinds={*key.split("/")[:-1], "table"},
         pool="warehouse",
         # The quality rows tell what became of the other tables, so they come last among what can run; they
         # do not depend on them, because a held day has quality rows and nothing else.
         op_tags={"dagster/priority": "-1"} if table is QUALITY else None,
         description=description,
-        metadata={"dagster/column_schema": column_schema(table.columns)} if table else None,
+        metadata={"dagster/column_schema": columns} if columns else None,
     )
     def published(
         context: dg.AssetExecutionContext, lake: LakeResource, warehouse: WarehouseResource
     ) -> dg.MaterializeResult[None]:
         day = context.partition_key
-        with failures_as_dagster(), publisher(lake, warehouse) as opened:
+        with failures_as_dagster(), opener(lake, warehouse) as opened:
+            if opened is None:
+                return dg.MaterializeResult(metadata={"state": OFF})
             tables = [table] if table else opened.tick_tables(day)
             outcomes = [outcome for wanted in tables for outcome in opened.publish(wanted, day)]
             scores = opened.overall(day) if table is QUALITY else None
@@ -64,7 +85,8 @@ def _publishing_asset(
                 "%s %s %s: %d rows", done.table, done.day, done.publication.state, done.publication.rows
             )
         links = {f"link_{wanted.name}": warehouse.link(wanted.name) for wanted in tables}
-        metadata = {**_metadata(day, outcomes), **_overall_metadata(scores), **links}
+        places = {"place": dg.MetadataValue.text(str(opened.warehouse))} if table is OHLCV else links
+        metadata = {**_metadata(day, outcomes), **_overall_metadata(scores), **places}
         return dg.MaterializeResult(metadata=metadata)
 
     return published
@@ -98,14 +120,18 @@ def _metadata(day: str, outcomes: Sequence[PublishedDay]) -> dict[str, dg.Metada
 
 
 # Whether a day may be published is decided by its ticks and its candles together.
-bigquery_instruments = _publishing_asset(
-    "instruments", INSTRUMENTS.description, ["instruments", "candles"], INSTRUMENTS
+ASSETS = (
+    _publishing_asset(
+        "bigquery/instruments", INSTRUMENTS.description, ["instruments", "candles"], INSTRUMENTS
+    ),
+    _publishing_asset(
+        "bigquery/ticks",
+        "One table per data type: the rows of the accepted files of the day.",
+        ["ticks", "candles"],
+        None,
+    ),
+    _publishing_asset("bigquery/candles", CANDLES.description, ["candles"], CANDLES),
+    _publishing_asset("bigquery/coverage", COVERAGE.description, ["candles"], COVERAGE),
+    _publishing_asset("bigquery/quality", QUALITY.description, ["ticks", "candles"], QUALITY),
+    _publishing_asset("ohlcv", OHLCV.description, ["bigquery/candles"], OHLCV, ohlcv_publisher),
 )
-bigquery_ticks = _publishing_asset(
-    "ticks", "One table per data type: the rows of the accepted files of the day.", ["ticks", "candles"], None
-)
-bigquery_candles = _publishing_asset("candles", CANDLES.description, ["candles"], CANDLES)
-bigquery_coverage = _publishing_asset("coverage", COVERAGE.description, ["candles"], COVERAGE)
-bigquery_quality = _publishing_asset("quality", QUALITY.description, ["ticks", "candles"], QUALITY)
-
-ASSETS = (bigquery_instruments, bigquery_ticks, bigquery_candles, bigquery_coverage, bigquery_quality)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from backfill_assets.candles.schemas import CANDLE_COLUMNS, COVERAGE_COLUMNS
@@ -42,6 +43,20 @@ CANDLES: Final = Table(
     time_column="open_time",
     exact_sums=("trade_count", "first_trade_time", "last_trade_time"),
     float_sums=("open", "high", "low", "close", "volume", "quote_volume"),
+)
+
+#: Candles for services that read them by key. It is published to another database, so ``TABLES`` lacks it.
+OHLCV: Final = replace(
+    CANDLES,
+    name="ohlcv",
+    description="Candles by key for services, in Postgres or SQLite; nothing unless ohlcv.url is set.",
+    columns=tuple(
+        c
+        for c in CANDLE_COLUMNS
+        if c.name not in ("buy_volume", "sell_volume", "first_trade_time", "last_trade_time")
+    ),
+    exact_sums=("trade_count",),
+    float_sums=(*CANDLES.float_sums, "vwap"),
 )
 
 COVERAGE: Final = Table(

@@ -10,10 +10,10 @@ import dagster as dg
 from backfill_assets.candles.findings import findings_of
 from backfill_assets.candles.query import made_day
 from backfill_assets.lake.resource import LakeResource
-from backfill_assets.orchestration import daily_checks, table_metadata
+from backfill_assets.orchestration import daily_checks, failures_as_dagster, table_metadata
 from backfill_assets.quality.pandera_checks import finding_check
-from backfill_assets.warehouse.assets import PREFIX, publisher
-from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY
+from backfill_assets.warehouse.assets import OFF, OpenPublisher, ohlcv_publisher, publisher
+from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, OHLCV, QUALITY
 from backfill_assets.warehouse.publisher import Publisher
 from backfill_assets.warehouse.resource import WarehouseResource
 from backfill_assets.warehouse.tables import Table
@@ -28,52 +28,58 @@ OF_COVERAGE = {
 }
 
 
-def _equality_check(name: str, table: Table | None) -> dg.AssetChecksDefinition:
-    @daily_checks([PREFIX, name], EQUALS_LAKE)
+def _equality_check(
+    key: str, table: Table | None, opener: OpenPublisher = publisher
+) -> dg.AssetChecksDefinition:
+    @daily_checks(key.split("/"), EQUALS_LAKE)
     def check(
         context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
     ) -> Iterator[dg.AssetCheckResult]:
-        day = context.partition_key
-        with publisher(lake, warehouse) as opened:
-            yield _equals_lake(opened, name, [table] if table else opened.tick_tables(day), day)
+        with failures_as_dagster(), opener(lake, warehouse) as opened:
+            result = _equals_lake(opened, key, table, context.partition_key)
+        yield result
 
     return check
 
 
-@daily_checks([PREFIX, "coverage"], {**EQUALS_LAKE, **OF_COVERAGE})
+@daily_checks(["bigquery", "coverage"], {**EQUALS_LAKE, **OF_COVERAGE})
 def coverage_checks(
     context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
 ) -> Iterator[dg.AssetCheckResult]:
     """Compare the warehouse with the lake, and tell what was found when the coverage was made."""
-    key, day = dg.AssetKey([PREFIX, "coverage"]), context.partition_key
-    with publisher(lake, warehouse) as opened:
-        yield _equals_lake(opened, "coverage", [COVERAGE], day)
+    key, day = "bigquery/coverage", context.partition_key
+    with failures_as_dagster(), publisher(lake, warehouse) as opened:
+        result = _equals_lake(opened, key, COVERAGE, day)
+    yield result
     settled, measures = made_day(lake.store(), day)
     found = findings_of(lake.store(), settled, measures, lake.settings())
     for name in OF_COVERAGE:
-        yield finding_check(key, name, found[f"coverage:{name}"])
+        yield finding_check(dg.AssetKey.from_user_string(key), name, found[f"coverage:{name}"])
 
 
-def _equals_lake(opened: Publisher, name: str, tables: list[Table], day: str) -> dg.AssetCheckResult:
+def _equals_lake(opened: Publisher | None, key: str, table: Table | None, day: str) -> dg.AssetCheckResult:
+    tables = [] if opened is None else [table] if table else opened.tick_tables(day)
     found = [
         {"table": wanted.name, "difference": line}
         for wanted in tables
-        for line in opened.differences(wanted, day)
+        for line in (opened.differences(wanted, day) if opened else ())
     ]
+    agreed = OFF if opened is None else f"{len(tables)} tables agree"
     return dg.AssetCheckResult(
-        asset_key=dg.AssetKey([PREFIX, name]),
+        asset_key=dg.AssetKey.from_user_string(key),
         check_name="equals_lake",
         passed=not found,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=f"{len(found)} differences" if found else f"{len(tables)} tables agree",
+        description=f"{len(found)} differences" if found else agreed,
         metadata={"tables": len(tables), "differences": table_metadata(found)},
     )
 
 
 CHECKS = (
-    _equality_check("instruments", INSTRUMENTS),
-    _equality_check("ticks", None),
-    _equality_check("candles", CANDLES),
+    _equality_check("bigquery/instruments", INSTRUMENTS),
+    _equality_check("bigquery/ticks", None),
+    _equality_check("bigquery/candles", CANDLES),
     coverage_checks,
-    _equality_check("quality", QUALITY),
+    _equality_check("bigquery/quality", QUALITY),
+    _equality_check("ohlcv", OHLCV, ohlcv_publisher),
 )

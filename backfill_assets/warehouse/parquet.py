@@ -56,7 +56,7 @@ def concatenate(table: Table, day: str, files: Sequence[LoadFile], target: Path)
     ):
         waiting: list[pa.RecordBatch] = []
         count = 0
-        for batch in _rows(table, parse_day(day), files):
+        for batch in read_batches(table, day, files):
             waiting.append(batch)
             count += batch.num_rows
             while count >= ROW_GROUP_ROWS:
@@ -71,7 +71,15 @@ def concatenate(table: Table, day: str, files: Sequence[LoadFile], target: Path)
     return written
 
 
-def _rows(table: Table, day: date, files: Sequence[LoadFile]) -> Iterator[pa.RecordBatch]:
+def read_batches(table: Table, day: str, files: Sequence[LoadFile]) -> Iterator[pa.RecordBatch]:
+    """The rows of all files in the table's schema, each checked.
+
+    Raises
+    ------
+    PermanentFailure
+        See ``concatenate``.
+    """
+    partition = parse_day(day)
     for file in files:
         if file.path is None:
             msg = (
@@ -85,7 +93,7 @@ def _rows(table: Table, day: date, files: Sequence[LoadFile]) -> Iterator[pa.Rec
                 _check_columns(table, source.schema_arrow, file.path)
                 for batch in source.iter_batches(batch_size=_BATCH_ROWS):
                     found += batch.num_rows
-                    yield _conform(table, day, batch, file.path)
+                    yield _conform(table, partition, batch, file.path)
         except (OSError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())
             msg = f"{file.path}: cannot be read as Parquet: {reason}: refresh the feed"

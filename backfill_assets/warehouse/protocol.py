@@ -1,7 +1,7 @@
 """What a warehouse promises, whichever one it is.
 
-``publish`` is written against this protocol and one test suite holds both implementations to it. Which one is
-used, and where, is said by the settings.
+``publish`` is written against this protocol and one test suite holds every implementation to it. The settings
+say which one is used, and where; the OHLCV table's is used beside it (``warehouse.ohlcv``).
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def publish(
     warehouse.ensure_table(table)
     for _ in range(attempts):
         proposal = plan()
-        outcome = _already_there(store, warehouse, table, day, proposal)
+        outcome = already_there(store, warehouse, table, day, proposal)
         if outcome is not None:
             return outcome
         mine = ledger.claim(store, table.name, day, proposal.fingerprint)
@@ -124,10 +124,10 @@ def publish(
     raise TransientFailure(msg)
 
 
-def _already_there(
+def already_there(
     store: Store, warehouse: Warehouse, table: Table, day: str, proposal: Partition
 ) -> Publication | None:
-    """Whether the partition holds this fingerprint, by the ledger and by the totals that were proven then."""
+    """The publication of this fingerprint, if the ledger has it and the totals proven then are there now."""
     entry = ledger.entry(store, table.name, day)
     if entry is None or entry.state != "done" or entry.published is None:
         return None

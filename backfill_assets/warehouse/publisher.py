@@ -36,10 +36,10 @@ from backfill_assets.quality.scores import Overall
 from backfill_assets.quality.settled import Day, HeldVersion, load_day
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse import ledger
-from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY
+from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, OHLCV, QUALITY
 from backfill_assets.warehouse.overall import day_overall, tick_tables
 from backfill_assets.warehouse.protocol import LoadFile, Warehouse
-from backfill_assets.warehouse.publish import Load, Partition, Publication, publish
+from backfill_assets.warehouse.publish import Load, Partition, Publication, already_there, publish
 from backfill_assets.warehouse.tables import Table
 from backfill_assets.warehouse.totals import GroupTotals, compare_totals, file_totals
 
@@ -84,20 +84,19 @@ class Publisher:
         DayHeld
             The day's verdict forbids it; nothing was written.
         """
+        if table is OHLCV:
+            # ``publish`` first makes the table; a held day must not need the database.
+            self.partition(table, day)
         outcomes = [PublishedDay(table.name, day, self._publish_one(table, day))]
         for days in _REACH_OF_COVERAGE if table is COVERAGE else _REACH:
             neighbour = shift(day, days)
-            entry = ledger.entry(self.store, table.name, neighbour)
-            if entry is None:
-                continue
             try:
-                current = self.partition(table, neighbour).fingerprint
-                if entry.state != "done" or entry.fingerprint != current:
+                if self._is_outdated(table, neighbour):
                     outcomes.append(PublishedDay(table.name, neighbour, self._publish_one(table, neighbour)))
             except (DayHeld, NotMade):
                 # The neighbour's rows stay as they are until its own run decides.
                 continue
-        if table is not QUALITY:
+        if table not in (QUALITY, OHLCV):
             outcomes += [done for touched in list(outcomes) for done in self._follow(touched.day)]
         return outcomes
 
@@ -142,6 +141,8 @@ class Publisher:
 
     def partition(self, table: Table, day: str) -> Partition:
         """What the lake says that the day of the table holds now."""
+        if table is OHLCV:
+            return self._ohlcv(self.partition(CANDLES, day))
         found = self.settled(day)
         if table is QUALITY:
             return self._quality(found)
@@ -163,6 +164,21 @@ class Publisher:
         """
         retracted = any(feed.retraction is not None for feed in found.feeds)
         return retracted and ledger.entry(self.store, table.name, found.day) is not None
+
+    def _is_outdated(self, table: Table, day: str) -> bool:
+        """Whether the day is out and no longer what the lake says.
+
+        One ledger serves every database that ``ohlcv.url`` has named, so for the OHLCV table the rows of the
+        database decide.
+        """
+        if table is OHLCV:
+            if not self.warehouse.totals(table, day):
+                return False
+            return already_there(self.store, self.warehouse, table, day, self.partition(table, day)) is None
+        entry = ledger.entry(self.store, table.name, day)
+        if entry is None:
+            return False
+        return entry.state != "done" or entry.fingerprint != self.partition(table, day).fingerprint
 
     def _publish_one(self, table: Table, day: str) -> Publication:
         return publish(self.store, self.warehouse, table, day, partial(self.partition, table, day))
@@ -238,6 +254,25 @@ class Publisher:
                 yield Load((LoadFile(uri=None, path=path, rows=file.rows),), file_totals(table, [path]))
 
         return Partition(fingerprint(table, [made.content]), load)
+
+    def _ohlcv(self, candles: Partition) -> Partition:
+        timeframes = self.settings.ohlcv.timeframes or self.settings.candles.timeframes
+
+        @contextmanager
+        def load() -> Iterator[Load]:
+            import pyarrow.parquet as pq
+
+            with candles.load() as made:
+                rows = pq.read_table(
+                    [file.path for file in made.files],
+                    columns=OHLCV.schema.names,
+                    filters=[("timeframe", "in", list(timeframes))],
+                    partitioning=None,
+                )
+            with _load_rows(OHLCV, rows) as chosen:
+                yield chosen
+
+        return Partition(fingerprint(OHLCV, [candles.fingerprint, *timeframes]), load)
 
     def _quality(self, found: Day) -> Partition:
         overall = day_overall(self.store, found, self.settings.overall)

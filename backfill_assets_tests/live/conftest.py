@@ -16,8 +16,11 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "warehouse"))  # where the contract's samples are
 
+from warehouse_samples import TRADES, rows
+
 from backfill_assets.settings import BigQueryWarehouse, LakeSettings
 from backfill_assets.warehouse.protocol import LoadFile, Warehouse, open_warehouse
+from backfill_assets.warehouse.tables import Table
 
 #: Also set where a data set is to be made elsewhere than in the US.
 LOCATION = os.environ.get("BACKFILL_LIVE_BIGQUERY_LOCATION", "US")
@@ -36,6 +39,8 @@ class Bench:
     tamper: Callable[[], None]
     file: Callable[..., LoadFile]
     kind: str = "bigquery"
+    table: Table = TRADES
+    rows: Callable[..., list[dict[str, Any]]] = rows
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +112,12 @@ def bench(
         to_bucket if request.param == "gs" else load_file,
     )
     warehouse.close()
+
+
+@pytest.fixture
+def wide(bench: Bench) -> Bench:
+    """BigQuery takes any table."""
+    return bench
 
 
 @pytest.fixture

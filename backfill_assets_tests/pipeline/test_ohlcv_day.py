@@ -5,11 +5,16 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
+import yaml
+from click.testing import CliRunner
 
+from backfill_assets.cli import main
+from backfill_assets.report.model import day_report
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
-from backfill_assets.warehouse.ohlcv.day import OhlcvDay
-from backfill_assets.warehouse.ohlcv.target import open_target
+from backfill_assets.warehouse.catalog import CANDLES, OHLCV
+from backfill_assets.warehouse.ledger import entry
+from backfill_assets.warehouse.ohlcv.warehouse import open_ohlcv
 from backfill_assets.warehouse.publisher import Publisher
 
 DAY, NEXT = "2024-01-02", "2024-01-03"
@@ -23,8 +28,8 @@ def pipeline(make_pipeline, standin, tmp_path):
     return make_pipeline(standin, ohlcv={"url": f"sqlite:///{tmp_path}/candles.db"})
 
 
-def rows(pipeline):
-    with sqlite3.connect(pipeline.folder.parent / "candles.db") as connection:
+def rows(pipeline, database="candles.db"):
+    with sqlite3.connect(pipeline.folder.parent / database) as connection:
         columns = "exchange, symbol, timeframe, open_time, open, high, low, close, volume, trade_count"
         return connection.execute(f"SELECT {columns} FROM ohlcv ORDER BY 1, 2, 3, 4").fetchall()
 
@@ -52,7 +57,7 @@ def test_published_candles_are_in_the_table_and_a_rerun_writes_none_of_them(pipe
     assert found == published(pipeline, DAY)
     assert len(found) == ohlcv_metadata(result)["dagster/row_count"].value > 1_000
     again = ohlcv_metadata(pipeline.run(DAY))
-    assert [r.data["written"] for r in again["days"].records] == [0]
+    assert [r.data["state"] for r in again["partitions"].records] == ["skipped"]
     assert rows(pipeline) == found
 
 
@@ -63,7 +68,62 @@ def test_the_next_days_run_brings_along_the_candles_that_it_changes(pipeline, ch
     assert rows(pipeline) == published(pipeline, DAY, NEXT)
     again = pipeline.run(DAY)
     assert checks_of(again)[CHECK].passed
-    assert [r.data["day"] for r in ohlcv_metadata(again)["days"].records] == [DAY], "nothing has changed"
+    assert [r.data["day"] for r in ohlcv_metadata(again)["partitions"].records] == [DAY], (
+        "nothing has changed"
+    )
+
+
+def test_a_neighbour_that_another_database_has_is_not_taken_for_one_of_this(pipeline, checks_of):
+    def use(database, **more):
+        written = yaml.safe_load(pipeline.file.read_text())
+        written["ohlcv"] = {"url": f"sqlite:///{pipeline.folder.parent}/{database}", **more}
+        pipeline.file.write_text(yaml.safe_dump(written))
+
+    for database in ("stale.db", "candles.db"):
+        use(database)
+        assert checks_of(pipeline.run(DAY))[CHECK].passed
+        assert rows(pipeline, database) == published(pipeline, DAY)
+    pipeline.run(NEXT)
+    for database, days in (("stale.db", (DAY, NEXT)), ("empty.db", (NEXT,))):
+        use(database)
+        assert checks_of(pipeline.run(NEXT, select=["ohlcv"]))[CHECK].passed
+        assert rows(pipeline, database) == published(pipeline, *days)
+
+
+def test_days_of_an_earlier_layout_are_brought_along_as_well(pipeline):
+    pipeline.run(DAY)
+    with sqlite3.connect(pipeline.folder.parent / "candles.db") as connection:
+        connection.executescript(
+            "DROP TABLE ohlcv_days; CREATE TABLE ohlcv_days (day TEXT PRIMARY KEY, "
+            "fingerprint TEXT NOT NULL, totals TEXT NOT NULL, updated_at BIGINT NOT NULL); "
+            f"INSERT INTO ohlcv_days VALUES ('{DAY}', 'f', '[]', 1)"
+        )
+    pipeline.store.delete(f"publications/ohlcv/{DAY}.json")
+    before = rows(pipeline)
+    pipeline.run(NEXT)
+    assert rows(pipeline) == published(pipeline, DAY, NEXT)
+    assert not set(before) <= set(rows(pipeline)), "the day has changed"
+
+
+def test_what_is_retracted_leaves_the_table(make_pipeline, standin, tmp_path):
+    universe = [{"exchanges": ["binance"], "symbols": ["BTC-USDT"], "data_types": ["trades"]}]
+    pipeline = make_pipeline(standin, universe=universe, ohlcv={"url": f"sqlite:///{tmp_path}/candles.db"})
+    assert pipeline.run(DAY).success
+    assert len(rows(pipeline)) > 1_000
+    words = ("retract", "--date", DAY, "--feed", "binance/trades/BTCUSDT", "--reason", "not ours to publish")
+    assert CliRunner(env={"BACKFILL_ENV": str(pipeline.file)}).invoke(main, words).exit_code == 0
+    pipeline.run(DAY)
+    assert rows(pipeline) == []
+
+
+def test_its_ledger_is_none_of_the_warehouses(make_pipeline, standin, tmp_path):
+    ohlcv = {"url": f"sqlite:///{tmp_path}/candles.db", "table": "candles", "timeframes": ["1h"]}
+    pipeline = make_pipeline(standin, ohlcv=ohlcv)
+    assert pipeline.run(DAY).success
+    candles, own = (entry(pipeline.store, table.name, DAY).published for table in (CANDLES, OHLCV))
+    assert candles.rows == pipeline.table("candles", DAY).height > own.rows
+    report = day_report(pipeline.store, pipeline.settings, DAY)
+    assert "ohlcv" not in {line.table for line in report.publications}
 
 
 def test_a_held_day_writes_nothing_whatever_asks(pipeline):
@@ -93,8 +153,8 @@ def test_a_table_that_somebody_changed_is_red_until_the_day_is_run_again(pipelin
     for damage in DAMAGES:
         with sqlite3.connect(pipeline.folder.parent / "candles.db") as connection:
             connection.execute(damage)
-        publisher = Publisher(pipeline.store, pipeline.warehouse, settings)
-        assert len(OhlcvDay(publisher, open_target(settings.ohlcv)).differences(DAY)) == 1
+        publisher = Publisher(pipeline.store, open_ohlcv(settings.ohlcv), settings)
+        assert len(publisher.differences(OHLCV, DAY)) == 1
         assert checks_of(pipeline.run(DAY, select=["ohlcv"]))[CHECK].passed
         assert rows(pipeline) == good
 

@@ -1,4 +1,4 @@
-"""Both warehouses behind one face, so that one suite can hold them to the same promises."""
+"""Every warehouse behind one face, so that one suite can hold them to the same promises."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
 import pytest
+import sqlalchemy as sa
 
 sys.path.insert(
     0, str(Path(__file__).parent)
 )  # the samples serve the tests and the processes that they start
 
-from warehouse_samples import DAY, TRADES, load_file
+from warehouse_samples import DAY, TRADES, candle_rows, load_file, rows
 
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.settings import BigQueryWarehouse as BigQuerySettings
 from backfill_assets.settings import DuckDBWarehouse as DuckDBSettings
+from backfill_assets.settings import OhlcvSettings
+from backfill_assets.warehouse.catalog import OHLCV
+from backfill_assets.warehouse.ohlcv.warehouse import OhlcvWarehouse, open_ohlcv
 from backfill_assets.warehouse.protocol import LoadFile, Warehouse, open_warehouse
+from backfill_assets.warehouse.tables import Table
+from backfill_assets_tests.emulators.postgres import binaries, postgres_server
 
 
 def _emulator_module() -> ModuleType:
@@ -43,13 +50,16 @@ class Bench:
 
     kind: str
     warehouse: Warehouse
-    settings: BigQuerySettings | DuckDBSettings
+    settings: BigQuerySettings | DuckDBSettings | OhlcvSettings
     #: The rows of the sample table as another client sees them.
     read: Callable[[], list[dict[str, Any]]]
     #: Remove one row of the day behind our back.
     tamper: Callable[[], None]
     #: How the warehouse is to be told of a local file.
     file: Callable[..., LoadFile] = load_file
+    #: A sample table that it can hold, and rows for it.
+    table: Table = TRADES
+    rows: Callable[..., list[dict[str, Any]]] = rows
     emulator: Any = None
     client: Any = None
 
@@ -120,11 +130,73 @@ def bigquery_bench(emulator: Any) -> Iterator[Bench]:
     client.close()
 
 
-@pytest.fixture(params=["duckdb", "bigquery upload", "bigquery gs"])
-def bench(request: pytest.FixtureRequest) -> Bench:
-    """Each warehouse in turn, with the table made; BigQuery with files from here and from a bucket."""
-    made: Bench = request.getfixturevalue("duckdb_bench" if request.param == "duckdb" else "bigquery_bench")
-    if request.param == "bigquery gs":
+@dataclass
+class OhlcvBench(Bench):
+    """The OHLCV table of one database, and SQL on it as any client would run it."""
+
+    warehouse: OhlcvWarehouse
+    settings: OhlcvSettings
+
+    def run(self, sql: str) -> list[dict[str, Any]]:
+        with self.warehouse.engine.begin() as connection:
+            result = connection.execute(sa.text(sql.replace("TABLE_NAME", self.settings.table)))
+            return [dict(row) for row in result.mappings()] if result.returns_rows else []
+
+    def stored(self) -> list[dict[str, Any]]:
+        """The rows with their times of writing, as the database has them."""
+        return self.run("SELECT * FROM TABLE_NAME ORDER BY exchange, symbol, timeframe, open_time")
+
+
+def ohlcv_bench(url: str) -> OhlcvBench:
+    settings = OhlcvSettings(url=url, table=f"ohlcv_{uuid4().hex[:8]}", batch_rows=7)
+    warehouse = open_ohlcv(settings)
+    assert warehouse is not None
+
+    def read() -> list[dict[str, Any]]:
+        found = []
+        for row in made.stored():
+            at = row["open_time"]
+            time = at if isinstance(at, datetime) else datetime.fromtimestamp(at / 1e6, UTC)
+            given = {**row, "open_time": time.astimezone(UTC), "date": time.astimezone(UTC).date()}
+            found.append({column.name: given[column.name] for column in OHLCV.columns})
+        return sorted(found, key=lambda row: row["date"])
+
+    def tamper() -> None:
+        made.run("DELETE FROM TABLE_NAME WHERE trade_count = 1")
+
+    made = OhlcvBench("ohlcv", warehouse, settings, read, tamper, table=OHLCV, rows=candle_rows)
+    return made
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    if binaries() is None:
+        pytest.skip("Postgres is not installed (initdb and postgres in PATH or /usr/lib/postgresql)")
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_bench(tmp_path: Path) -> OhlcvBench:
+    return ohlcv_bench(f"sqlite:///{tmp_path / 'candles.db'}")
+
+
+@pytest.fixture
+def postgres_bench(postgres: str) -> OhlcvBench:
+    return ohlcv_bench(postgres)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> OhlcvBench:
+    """Each database in turn, without the OHLCV table."""
+    made: OhlcvBench = request.getfixturevalue(f"{request.param}_bench")
+    return made
+
+
+def _with_table(request: pytest.FixtureRequest) -> Bench:
+    kind, _, source = request.param.partition(" ")
+    made: Bench = request.getfixturevalue(f"{kind}_bench")
+    if source == "gs":
         bucket = f"b{uuid4().hex[:10]}"
 
         def to_bucket(path: Path, count: int | None = None) -> LoadFile:
@@ -135,11 +207,27 @@ def bench(request: pytest.FixtureRequest) -> Bench:
             return LoadFile(uri=f"gs://{bucket}/{name}", path=None, rows=load_file(path, count).rows)
 
         made.file = to_bucket
-    made.warehouse.ensure_table(TRADES)
+    made.warehouse.ensure_table(made.table)
     return made
 
 
-@pytest.fixture(params=["duckdb", "bigquery"])
+#: BigQuery with files from here and from a bucket.
+WIDE = ("duckdb", "bigquery upload", "bigquery gs")
+
+
+@pytest.fixture(params=WIDE)
+def wide(request: pytest.FixtureRequest) -> Bench:
+    """Each warehouse that takes any table, with the table made."""
+    return _with_table(request)
+
+
+@pytest.fixture(params=[*WIDE, "sqlite", "postgres"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    """Each warehouse in turn, with its sample table made."""
+    return _with_table(request)
+
+
+@pytest.fixture(params=["duckdb", "bigquery", "sqlite", "postgres"])
 def publishing(request: pytest.FixtureRequest) -> Bench:
     """Each warehouse in turn, without the table."""
     made: Bench = request.getfixturevalue(f"{request.param}_bench")

@@ -15,7 +15,9 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from backfill_assets.lake.store import open_store
-from backfill_assets.settings import BigQueryWarehouse, DuckDBWarehouse, LakeSettings
+from backfill_assets.settings import BigQueryWarehouse, DuckDBWarehouse, LakeSettings, OhlcvSettings
+from backfill_assets.warehouse.catalog import OHLCV
+from backfill_assets.warehouse.ohlcv.warehouse import open_ohlcv
 from backfill_assets.warehouse.protocol import open_warehouse
 from backfill_assets.warehouse.publish import Partition, publish
 
@@ -23,14 +25,19 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
     from warehouse_samples import DAY, TRADES, plan
 
-    settings = TypeAdapter(BigQueryWarehouse | DuckDBWarehouse).validate_json(sys.argv[1])
+    settings = TypeAdapter(BigQueryWarehouse | DuckDBWarehouse | OhlcvSettings).validate_json(sys.argv[1])
+    if isinstance(settings, OhlcvSettings):
+        table, warehouse = OHLCV, open_ohlcv(settings)
+        assert warehouse is not None
+    else:
+        table, warehouse = TRADES, open_warehouse(settings)
     lake = Path(sys.argv[2])
     calls = 0
 
     def read_lake() -> Partition:
         global calls
         calls += 1
-        result = plan(lake)
+        result = plan(lake, table)
         if sys.argv[3:] == ["PAUSE"] and calls == 2:
             print("claimed", flush=True)
             while not (lake / "go").exists():
@@ -39,4 +46,4 @@ if __name__ == "__main__":
 
     store = open_store(LakeSettings(uri=str(lake)))
     print("ready", flush=True)
-    print(publish(store, open_warehouse(settings), TRADES, DAY, read_lake).state, flush=True)
+    print(publish(store, warehouse, table, DAY, read_lake).state, flush=True)

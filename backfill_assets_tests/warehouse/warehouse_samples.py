@@ -1,4 +1,4 @@
-"""A small table, rows for it, and a lake of one partition: what the tests and their processes publish."""
+"""Rows of a small table and of the OHLCV table, and a lake of one partition: what is published here."""
 
 from __future__ import annotations
 
@@ -58,6 +58,31 @@ def rows(
     ]
 
 
+def candle_rows(
+    symbol: str = "BTC-USDT", count: int = 3, day: str = DAY, price: float = 10.1
+) -> list[dict[str, Any]]:
+    """As many one-minute candles of one symbol, from midnight on: rows of the OHLCV table."""
+    midnight = datetime.fromisoformat(day).replace(tzinfo=UTC)
+    return [
+        {
+            "date": date.fromisoformat(day),
+            "exchange": "binance",
+            "symbol": symbol,
+            "timeframe": "1m",
+            "open_time": midnight + timedelta(minutes=i),
+            "open": price - 0.1,
+            "high": price + 1,
+            "low": price - 0.4,
+            "close": price,
+            "volume": 0.1 + i,
+            "quote_volume": 1.7 + i,
+            "vwap": price + 0.1,
+            "trade_count": i + 1,
+        }
+        for i in range(count)
+    ]
+
+
 def write(path: Path, content: Sequence[dict[str, Any]], schema: pa.Schema = TRADES.schema) -> Path:
     """Write rows as one Parquet file, replacing it atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,13 +104,13 @@ def set_lake(folder: Path, *files: Path) -> None:
     temporary.replace(folder / "current")
 
 
-def plan(folder: Path) -> Partition:
+def plan(folder: Path, table: Table = TRADES) -> Partition:
     """Read what ``set_lake`` said last."""
     text = (folder / "current").read_text()
     paths = [Path(line) for line in text.splitlines()]
     return partition(
         hashlib.sha256(text.encode()).hexdigest(),
-        Load(files=[load_file(path) for path in paths], totals=file_totals(TRADES, paths)),
+        Load(files=[load_file(path) for path in paths], totals=file_totals(table, paths)),
     )
 
 

@@ -7,14 +7,11 @@ microseconds since the epoch: sorts, compares and computes right, which text doe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from backfill_assets.candles.schemas import CANDLE_COLUMNS
-from backfill_assets.columns import Column
 from backfill_assets.days import utc_now
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.warehouse.tables import Table
@@ -22,23 +19,10 @@ from backfill_assets.warehouse.tables import Table
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Dialect
 
-KEY: Final = ("exchange", "symbol", "timeframe", "open_time")
-VALUES: Final = ("open", "high", "low", "close", "volume", "quote_volume", "vwap", "trade_count")
 UPDATED_AT: Final = "updated_at"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-
-#: As control totals see it: what is compared between the lake's candles and the rows read back.
-TOTALS: Final = Table(
-    name="ohlcv",
-    description="Candles by key, for services.",
-    columns=tuple(c for c in CANDLE_COLUMNS if c.name in ("date", *KEY, *VALUES)),
-    group_by=("exchange", "symbol", "timeframe"),
-    time_column="open_time",
-    exact_sums=("trade_count",),
-    float_sums=("open", "high", "low", "close", "volume", "quote_volume", "vwap"),
-)
 
 
 class Moment(sa.TypeDecorator[int]):
@@ -66,23 +50,39 @@ class Moment(sa.TypeDecorator[int]):
         return None if value is None else int(value)
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """The table of candles, and beside it which days it has and what they came to."""
+#: Fingerprint and totals of a day are now in the ledger.
+_EARLIER_DAYS: Final = {"day", "fingerprint", "totals", UPDATED_AT}
+_TYPES: Final[dict[str, Any]] = {
+    "STRING": sa.Text,
+    "TIMESTAMP": Moment,
+    "FLOAT64": sa.Double,
+    "INT64": sa.BigInteger,
+}
 
-    candles: sa.Table
-    days: sa.Table
 
+def tables_of(table: Table, name: str) -> tuple[sa.Table, sa.Table]:
+    """The table of candles under this name, and beside it the days, by which older claims are refused.
 
-def ohlcv_tables(name: str) -> Tables:
-    """The tables under this name; double precision for all prices and volumes."""
-    described = {column.name: column for column in CANDLE_COLUMNS}
+    The key is the columns that ``table`` groups by, and its time. The day is not stored.
+    """
+    key = (*table.group_by, table.time_column)
     metadata = sa.MetaData()
     candles = sa.Table(
         name,
         metadata,
-        *(_column(described[column], key=True) for column in KEY),
-        *(_column(described[column], key=False) for column in VALUES),
+        *(
+            sa.Column(
+                column.name,
+                _TYPES[column.type](),
+                primary_key=column.name in key,
+                # Else a database may take a single integer of the key for one that it counts up itself.
+                autoincrement=False,
+                nullable=False,
+                comment=column.description,
+            )
+            for column in table.columns
+            if column.name != table.partition_column
+        ),
         sa.Column(UPDATED_AT, Moment(), nullable=False, comment="Transaction that last changed the row."),
         # The key serves readers, who ask for a market; a day as a whole is asked for by its times.
         sa.Index(f"{name}_open_time", "open_time"),
@@ -91,45 +91,27 @@ def ohlcv_tables(name: str) -> Tables:
         f"{name}_days",
         metadata,
         sa.Column("day", sa.Text(), primary_key=True, comment="UTC day of open_time."),
-        sa.Column("fingerprint", sa.Text(), nullable=False, comment="Of the lake's candles of the day."),
-        sa.Column("totals", sa.Text(), nullable=False, comment="Control totals, read back; JSON."),
-        sa.Column(UPDATED_AT, Moment(), nullable=False, comment="Transaction that last wrote the day."),
+        sa.Column("generation", sa.BigInteger(), nullable=False, comment="Claims up to it write no more."),
+        sa.Column(UPDATED_AT, Moment(), nullable=False, comment="Transaction that last changed the row."),
     )
-    return Tables(candles, days)
+    return candles, days
 
 
-def _column(described: Column, *, key: bool) -> sa.Column[Any]:
-    types: dict[str, Any] = {
-        "STRING": sa.Text,
-        "TIMESTAMP": Moment,
-        "FLOAT64": sa.Double,
-        "INT64": sa.BigInteger,
-    }
-    return sa.Column(
-        described.name,
-        types[described.type](),
-        primary_key=key,
-        # Else a database may take a single integer of the key for one that it counts up itself.
-        autoincrement=False,
-        nullable=False,
-        comment=described.description,
-    )
-
-
-def ensure(connection: Connection, tables: Tables, place: str) -> None:
-    """Create the tables that there are not.
+def ensure(connection: Connection, tables: tuple[sa.Table, sa.Table], place: str) -> None:
+    """Create the missing tables.
 
     Raises
     ------
     PermanentFailure
-        There is one that cannot take the rows: other columns, another key. Columns that it has besides are
-        its owner's business, if they need no value.
+        A table has other columns or another key; the message names them. Further columns that need no value
+        are accepted.
     """
     inspector = sa.inspect(connection)
-    for table in (tables.candles, tables.days):
+    for table in tables:
         if not inspector.has_table(table.name):
             table.create(connection)
             continue
+        _renew(connection, inspector, table)
         wrong = _wrong(inspector, table, connection.dialect)
         if wrong:
             msg = (
@@ -139,13 +121,22 @@ def ensure(connection: Connection, tables: Tables, place: str) -> None:
             raise PermanentFailure(msg)
 
 
+def _renew(connection: Connection, inspector: sa.Inspector, table: sa.Table) -> None:
+    """Bring a table of days that has the columns of an earlier layout to this one."""
+    if {column["name"] for column in inspector.get_columns(table.name)} != _EARLIER_DAYS:
+        return
+    for change in ("ADD generation BIGINT NOT NULL DEFAULT 0", "DROP fingerprint", "DROP totals"):
+        connection.execute(sa.text(f"ALTER TABLE {table.name} {change}"))
+    inspector.clear_cache()
+
+
 def _wrong(inspector: sa.Inspector, table: sa.Table, dialect: Dialect) -> list[str]:
     found = {column["name"]: column for column in inspector.get_columns(table.name)}
     wrong = [f"{column.name} is missing" for column in table.columns if column.name not in found]
     wrong += [
         f"{column.name} is {found[column.name]['type']}"
         for column in table.columns
-        if column.name in found and not _takes(found[column.name]["type"], column, dialect)
+        if column.name in found and not _takes(found[column.name]["type"], column.type, dialect)
     ]
     wrong += [
         f"{name} needs a value"
@@ -159,20 +150,16 @@ def _wrong(inspector: sa.Inspector, table: sa.Table, dialect: Dialect) -> list[s
     return wrong
 
 
-def _takes(found: Any, wanted: sa.Column[Any], dialect: Dialect) -> bool:
+def _takes(found: Any, wanted: Any, dialect: Dialect) -> bool:
     """Whether a column of the found type keeps the wanted values exactly."""
-    if isinstance(wanted.type, Moment):
-        if dialect.name == "postgresql":
-            return isinstance(found, sa.DateTime) and bool(found.timezone)
-        return isinstance(found, sa.Integer)
-    if isinstance(wanted.type, sa.Double):
-        # Postgres gives float8 as Double, and real, which rounds to seven digits, as REAL; SQLite's REAL is a
-        # double.
-        return isinstance(found, sa.Float) and (dialect.name == "sqlite" or not isinstance(found, sa.REAL))
-    if isinstance(wanted.type, sa.BigInteger):
-        return isinstance(found, sa.BigInteger) or (
-            dialect.name == "sqlite" and isinstance(found, sa.Integer)
-        )
+    on_sqlite = dialect.name == "sqlite"
+    if isinstance(wanted, Moment) and not on_sqlite:
+        return isinstance(found, sa.DateTime) and bool(found.timezone)
+    if isinstance(wanted, Moment | sa.BigInteger):
+        return isinstance(found, sa.Integer if on_sqlite else sa.BigInteger)
+    if isinstance(wanted, sa.Double):
+        # REAL is a double on SQLite, and rounds to seven digits on Postgres.
+        return isinstance(found, sa.Float) and (on_sqlite or not isinstance(found, sa.REAL))
     return isinstance(found, sa.String)
 
 

@@ -1,4 +1,4 @@
-"""The OHLCV table on SQLite and Postgres: a day in it is the lake's, whoever writes, dies or meddles."""
+"""The OHLCV table on SQLite and Postgres: what it promises beside the promises of every warehouse."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from warehouse_samples import DAY, NEXT_DAY, candle_rows, load_file, plan, set_lake
+from warehouse_samples import write as write_file
 
-from backfill_assets.failures import DayHeld, PermanentFailure, SettingsError, TransientFailure
+from backfill_assets.failures import PermanentFailure, SettingsError, Superseded, TransientFailure
 from backfill_assets.settings import OhlcvSettings
-from backfill_assets.warehouse.ohlcv.target import open_target
-from backfill_assets.warehouse.ohlcv.writing import Written, insert_ohlcv_backfill, stored_day
-from backfill_assets_tests.warehouse.ohlcv.ohlcv_samples import DAY, NEXT_DAY, candles, day_candles
+from backfill_assets.warehouse.catalog import OHLCV
+from backfill_assets.warehouse.ohlcv import warehouse as implementation
+from backfill_assets.warehouse.ohlcv.database import open_engine, place, transaction
+from backfill_assets.warehouse.ohlcv.warehouse import open_ohlcv
+from backfill_assets.warehouse.publish import publish
+from backfill_assets_tests.warehouse.conftest import OhlcvBench, ohlcv_bench
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -28,173 +35,125 @@ WRITER = "backfill_assets_tests.warehouse.ohlcv.ohlcv_writer"
 REPOSITORY = Path(__file__).parents[3]
 
 
-def write(bench: Any, rows: Any, day: str = DAY) -> Written:
-    content = day_candles(rows)
-    return insert_ohlcv_backfill(bench.target, day, lambda: content, batch_rows=bench.settings.batch_rows)
+def write(bench: OhlcvBench, rows: list[dict[str, Any]], generation: int = 1, day: str = DAY) -> None:
+    bench.warehouse.ensure_table(OHLCV)
+    with tempfile.TemporaryDirectory() as folder:
+        file = load_file(write_file(Path(folder) / "candles.parquet", rows, OHLCV.schema))
+        bench.warehouse.replace_partition(OHLCV, day, [file], generation)
 
 
-@contextmanager
-def writer(bench: Any, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A writer in a process of its own, past its imports."""
-    command = [sys.executable, "-m", WRITER, json.dumps(bench.settings.model_dump()), *map(str, arguments)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
-    ) as process:
-        try:
-            assert line(process) == "ready"
-            yield process
-        finally:
-            process.kill()
+def on_postgres(bench: OhlcvBench) -> bool:
+    return bench.warehouse.engine.dialect.name == "postgresql"
 
 
-def go(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-
-def line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
-def test_the_first_day_makes_the_table_and_its_rows_are_the_candles(bench: Any) -> None:
-    content = candles(10)
-    assert write(bench, content) == Written(DAY, rows=10, written=10, deleted=0)
-    rows = bench.rows()
-    names = ("symbol", "open", "high", "low", "close", "volume", "quote_volume", "vwap", "trade_count")
-    assert [tuple(row[n] for n in names) for row in rows] == [
-        tuple(row[n] for n in names) for row in content.to_pylist()
-    ]
-    assert len(rows) == 10
-
-
-def test_times_are_timestamps_on_postgres_and_microseconds_on_sqlite(bench: Any) -> None:
-    write(bench, candles(2))
-    second = bench.rows()[1]["open_time"]
+def test_times_are_timestamps_on_postgres_and_microseconds_on_sqlite(database: Any) -> None:
+    write(database, candle_rows(count=2))
+    second = database.stored()[1]["open_time"]
     moment = datetime(2024, 1, 1, 0, 1, tzinfo=UTC)
-    on_postgres = bench.target.engine.dialect.name == "postgresql"
-    assert second == (moment if on_postgres else int(moment.timestamp()) * 1_000_000)
+    assert second == (moment if on_postgres(database) else int(moment.timestamp()) * 1_000_000)
 
 
-def test_writing_the_same_again_changes_nothing(bench: Any) -> None:
-    write(bench, candles(10))
-    before = bench.rows()
-    assert write(bench, candles(10)) == Written(DAY, rows=10, written=0, deleted=0)
-    assert bench.rows() == before, "also the times of the last change"
+def test_writing_the_same_again_changes_nothing(database: Any) -> None:
+    write(database, candle_rows(count=10))
+    before = database.stored()
+    write(database, candle_rows(count=10), 2)
+    assert database.stored() == before, "also the times of the last change"
 
 
-def test_a_changed_candle_is_updated_and_no_other(bench: Any) -> None:
-    write(bench, candles(10))
-    before = bench.rows()
-    changed = candles(10).to_pylist()
+def test_a_changed_candle_is_updated_and_no_other(database: Any) -> None:
+    write(database, candle_rows(count=10))
+    before, changed = database.stored(), candle_rows(count=10)
     changed[3]["close"] = 10.6
-    assert write(bench, candles(10).from_pylist(changed, candles(1).schema)).written == 1
-    after = bench.rows()
+    write(database, changed, 2)
+    after = database.stored()
     assert [i for i in range(10) if after[i] != before[i]] == [3]
     assert after[3]["close"] == 10.6
     assert after[3]["updated_at"] > before[3]["updated_at"]
 
 
-def test_vanished_candles_go_and_those_of_the_days_around_stay(bench: Any) -> None:
-    for day in ("2023-12-31", DAY, NEXT_DAY):
-        write(bench, candles(1440 if day < DAY else 10, day), day)
-    assert write(bench, candles(4)) == Written(DAY, rows=4, written=0, deleted=6)
-    assert len(bench.rows()) == 1440 + 4 + 10
+def test_vanished_candles_go_and_all_others_stay_untouched(database: Any) -> None:
+    for day, count in (("2023-12-31", 1440), (DAY, 10), (NEXT_DAY, 10)):
+        write(database, candle_rows(count=count, day=day), day=day)
+    before = database.stored()
+    write(database, candle_rows(count=4), 2)
+    assert database.stored() == before[:1444] + before[1450:]
 
 
-def test_a_day_without_candles_empties_the_day(bench: Any) -> None:
-    write(bench, candles(10))
-    assert write(bench, candles(0)).deleted == 10
-    assert bench.rows() == []
-    assert stored_day(bench.target, DAY) is not None
-    assert stored_day(bench.target, NEXT_DAY) is None
+def test_a_value_that_somebody_changed_or_emptied_is_put_right(database: Any) -> None:
+    write(database, candle_rows(count=10))
+    before = database.stored()
+    database.run("UPDATE TABLE_NAME SET close = 1 WHERE trade_count = 3")
+    database.run("DELETE FROM TABLE_NAME WHERE trade_count = 5")
+    write(database, candle_rows(count=10), 2)
+    after = database.stored()
+    assert database.read() == candle_rows(count=10)
+    assert [i for i in range(10) if after[i]["updated_at"] != before[i]["updated_at"]] == [2, 4]
 
 
-def test_a_held_day_leaves_the_table_as_it_is(bench: Any) -> None:
-    write(bench, candles(10))
-    before = bench.rows()
-
-    def held() -> Any:
-        raise DayHeld("the day is held")
-
-    with pytest.raises(DayHeld):
-        insert_ohlcv_backfill(bench.target, DAY, held, batch_rows=5)
-    assert bench.rows() == before
-
-
-def test_a_value_that_somebody_changed_or_emptied_is_put_right(bench: Any) -> None:
-    write(bench, candles(10))
-    before = [{**row, "updated_at": None} for row in bench.rows()]
-    bench.run("UPDATE TABLE_NAME SET close = 1 WHERE trade_count = 3")
-    bench.run("DELETE FROM TABLE_NAME WHERE trade_count = 5")
-    assert write(bench, candles(10)).written == 2
-    assert [{**row, "updated_at": None} for row in bench.rows()] == before
+def test_rows_that_are_not_what_was_written_are_seen_before_the_commit(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(database, candle_rows(count=10))
+    before = database.stored()
+    monkeypatch.setattr(implementation, "_delete_others", lambda *_: None)
+    with pytest.raises(PermanentFailure, match=r"does not hold what was written of 2024-01-01: .*5 rows"):
+        write(database, candle_rows(count=5, price=11.0), 2)
+    assert database.stored() == before
 
 
-def test_rows_that_are_not_what_was_written_are_seen_before_the_commit(bench: Any) -> None:
-    write(bench, candles(10))
-    before = bench.rows()
-    content = day_candles(candles(10, close=11.0))
-    wrong = day_candles(candles(10, close=12.0)).totals
-    with pytest.raises(PermanentFailure, match="does not hold what was written of 2024-01-01"):
-        insert_ohlcv_backfill(
-            bench.target,
-            DAY,
-            lambda: type(content)(content.fingerprint, content.rows, wrong),
-            batch_rows=100,
-        )
-    assert bench.rows() == before
-
-
-def test_a_writer_that_is_killed_within_its_day_leaves_the_day_whole(bench: Any) -> None:
-    write(bench, candles(30))
-    before = bench.rows()
-    with writer(bench, 20, 11.0, 2) as process:
-        go(process)
-        assert line(process) == "within"
+def test_a_writer_that_is_killed_within_its_day_leaves_the_day_whole(database: Any, tmp_path: Path) -> None:
+    write(database, candle_rows(count=30))
+    before = database.stored()
+    file = write_file(tmp_path / "new.parquet", candle_rows(count=20, price=11.0), OHLCV.schema)
+    settings = json.dumps(database.settings.model_dump())
+    command = [sys.executable, "-m", WRITER, settings, str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "within\n"
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(timeout=10)
-    assert bench.rows() == before
-    assert write(bench, candles(20, close=11.0)) == Written(DAY, rows=20, written=20, deleted=10)
+    assert database.stored() == before
+    write(database, candle_rows(count=20, price=11.0), 2)
+    assert database.read() == candle_rows(count=20, price=11.0)
 
 
-def test_writers_at_the_same_time_leave_the_day_of_one_of_them(bench: Any) -> None:
-    with ExitStack() as stack:
-        wanted = {f"{10.0 + i}": 100 + 50 * i for i in range(3)}
-        processes = [stack.enter_context(writer(bench, n, close)) for close, n in wanted.items()]
-        for process in processes:
-            go(process)
-        assert [int(line(p).split()[0]) for p in processes] == list(wanted.values())
-    rows = bench.rows()
-    [close] = {row["close"] for row in rows}
-    assert len(rows) == wanted[str(close)]
+def test_a_writer_that_waited_for_a_newer_one_is_refused(database: Any) -> None:
+    write(database, candle_rows(count=10))
+    before = database.stored()
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(database.warehouse.engine, database.settings.table) as connection:
+            late = pool.submit(write, database, candle_rows(count=5), 2)
+            with pytest.raises(NotYet):
+                late.result(timeout=0.5)
+            connection.execute(sa.text(f"UPDATE {database.settings.table}_days SET generation = 3"))
+        with pytest.raises(Superseded, match="generation 2 is overtaken by 3"):
+            late.result(timeout=60)
+    assert database.stored() == before
 
 
-def test_the_lake_is_read_behind_the_lock_so_whoever_writes_last_read_last(bench: Any) -> None:
-    with writer(bench, 20, 11.0) as process:
-
-        def read() -> Any:
-            go(process)
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(timeout=0.5)
-            return day_candles(candles(5))
-
-        insert_ohlcv_backfill(bench.target, DAY, read, batch_rows=100)
-        assert line(process) == "20 20 0"
-    assert {row["close"] for row in bench.rows()} == {11.0}
+def test_fifty_thousand_candles_are_written_and_updated(database: Any) -> None:
+    database.warehouse = replace(database.warehouse, batch_rows=5_000)
+    content = [row for i in range(35) for row in candle_rows(f"COIN{i}-USDT", count=1440)]
+    for generation in (1, 2):
+        write(database, content, generation)
+        found = database.run("SELECT count(*) AS n, count(DISTINCT updated_at) AS times FROM TABLE_NAME")
+        assert found == [{"n": 50_400, "times": 1}]
+    assert database.run("SELECT generation FROM TABLE_NAME_days") == [{"generation": 2}]
 
 
-def test_fifty_thousand_candles_are_written_and_updated(bench: Any) -> None:
-    symbols = tuple(f"COIN{i}-USDT" for i in range(35))
-    content = day_candles(candles(1440, symbols=symbols))
-    for expected in (50_400, 0):
-        done = insert_ohlcv_backfill(bench.target, DAY, lambda: content, batch_rows=5_000)
-        assert (done.rows, done.written) == (50_400, expected)
-    assert bench.run("SELECT count(*) AS n FROM TABLE_NAME") == [{"n": 50_400}]
+def test_another_table_or_database_is_filled_whatever_the_ledger_says(
+    database: Any, tmp_path: Path, store: Any, lake: Path
+) -> None:
+    set_lake(lake, write_file(lake / "data.parquet", candle_rows(), OHLCV.schema))
+    url = database.settings.url
+    for bench in (database, ohlcv_bench(url), ohlcv_bench(f"sqlite:///{tmp_path / 'other.db'}")):
+        states = [
+            publish(store, bench.warehouse, OHLCV, DAY, lambda: plan(lake, OHLCV)).state for _ in range(2)
+        ]
+        assert states == ["published", "skipped"]
+        assert bench.read() == candle_rows()
 
 
-# --- tables of somebody else -------------------------------------------------------------------------------
+# --- tables that exist -------------------------------------------------------------------------------
 
 COLUMNS = (
     "exchange TEXT NOT NULL, symbol TEXT NOT NULL, timeframe TEXT NOT NULL, open_time TIME NOT NULL, "
@@ -205,10 +164,9 @@ COLUMNS = (
 )
 
 
-def existing(bench: Any, columns: str) -> None:
-    on_postgres = bench.target.engine.dialect.name == "postgresql"
-    columns = columns.replace("TIME NOT", "TIMESTAMPTZ NOT" if on_postgres else "BIGINT NOT")
-    bench.run(f"CREATE TABLE TABLE_NAME ({columns})")
+def existing(database: Any, columns: str) -> None:
+    columns = columns.replace("TIME NOT", "TIMESTAMPTZ NOT" if on_postgres(database) else "BIGINT NOT")
+    database.run(f"CREATE TABLE TABLE_NAME ({columns})")
 
 
 @pytest.mark.parametrize(
@@ -220,9 +178,10 @@ def existing(bench: Any, columns: str) -> None:
         ("symbol TEXT", "symbol VARCHAR(40)"),
     ],
 )
-def test_a_table_that_can_take_the_rows_is_used(bench: Any, old: str, new: str) -> None:
-    existing(bench, COLUMNS.replace(old, new, 1) if old else COLUMNS)
-    assert write(bench, candles(10)).written == 10
+def test_a_table_that_can_take_the_rows_is_used(database: Any, old: str, new: str) -> None:
+    existing(database, COLUMNS.replace(old, new, 1) if old else COLUMNS)
+    write(database, candle_rows())
+    assert database.read() == candle_rows()
 
 
 @pytest.mark.parametrize(
@@ -235,30 +194,60 @@ def test_a_table_that_can_take_the_rows_is_used(bench: Any, old: str, new: str) 
         (", timeframe, open_time)", ", open_time)", r"its key is \(exchange, symbol, open_time\)"),
     ],
 )
-def test_a_table_that_cannot_is_refused_in_one_line(bench: Any, old: str, new: str, complaint: str) -> None:
-    existing(bench, COLUMNS.replace(old, new))
+def test_a_table_that_cannot_is_refused_in_one_line(
+    database: Any, old: str, new: str, complaint: str
+) -> None:
+    existing(database, COLUMNS.replace(old, new))
     with pytest.raises(PermanentFailure, match=f"is another one .*{complaint}.*ohlcv.table") as refused:
-        write(bench, candles(10))
+        write(database, candle_rows())
     assert "\n" not in str(refused.value)
-    assert bench.rows() == []
+    assert database.stored() == []
 
 
-def test_a_postgres_column_that_rounds_prices_is_refused(bench: Any) -> None:
-    if bench.target.engine.dialect.name == "sqlite":
-        existing(bench, COLUMNS.replace("close DOUBLE PRECISION", "close REAL"))
-        assert write(bench, candles(10)).written == 10, "REAL is a double there"
+def test_a_postgres_column_that_rounds_prices_is_refused(database: Any) -> None:
+    existing(database, COLUMNS.replace("close DOUBLE PRECISION", "close REAL"))
+    if not on_postgres(database):
+        write(database, candle_rows())
+        assert database.read() == candle_rows(), "REAL is a double there"
         return
-    existing(bench, COLUMNS.replace("close DOUBLE PRECISION", "close REAL"))
     with pytest.raises(PermanentFailure, match="close is REAL"):
-        write(bench, candles(10))
+        write(database, candle_rows())
+
+
+def test_a_table_of_days_of_an_earlier_layout_is_taken_over(database: Any) -> None:
+    write(database, candle_rows(count=10), 7)
+    before = database.stored()
+    database.run("DROP TABLE TABLE_NAME_days")
+    kind = "TIMESTAMPTZ" if on_postgres(database) else "BIGINT"
+    database.run(
+        "CREATE TABLE TABLE_NAME_days (day TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, "
+        f"totals TEXT NOT NULL, updated_at {kind} NOT NULL)"
+    )
+    moment = "now()" if on_postgres(database) else "1700000000000000"
+    database.run(f"INSERT INTO TABLE_NAME_days VALUES ('{DAY}', 'f', '[]', {moment})")
+    database.warehouse.ensure_table(OHLCV)
+    assert [set(row) for row in database.run("SELECT * FROM TABLE_NAME_days")] == [
+        {"day", "generation", "updated_at"}
+    ]
+    assert database.stored() == before
+    write(database, candle_rows(count=4), 8)
+    assert database.stored() == before[:4]
+    with pytest.raises(Superseded):
+        write(database, candle_rows(count=4), 8)
+
+
+def test_a_table_of_days_that_is_another_one_is_refused(database: Any) -> None:
+    database.run("CREATE TABLE TABLE_NAME_days (day TEXT PRIMARY KEY, fingerprint TEXT, note TEXT)")
+    with pytest.raises(PermanentFailure, match=r"_days is another one \(generation is missing"):
+        database.warehouse.ensure_table(OHLCV)
 
 
 # --- which database ----------------------------------------------------------------------------------------
 
 
 def test_without_an_address_there_is_no_target() -> None:
-    assert open_target(OhlcvSettings()) is None
-    assert open_target(OhlcvSettings(url="${NOBODY_SETS_THIS:-}")) is None
+    assert open_engine(OhlcvSettings()) is None
+    assert open_engine(OhlcvSettings(url="${NOBODY_SETS_THIS:-}")) is None
 
 
 def test_dagster_means_a_file_beside_its_own_or_its_postgres(
@@ -267,17 +256,17 @@ def test_dagster_means_a_file_beside_its_own_or_its_postgres(
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.delenv("DAGSTER_POSTGRES_URL", raising=False)
     settings = OhlcvSettings(url="dagster")
-    target = open_target(settings)
-    assert target is not None
-    assert target.place == str(tmp_path / "ohlcv.db")
+    engine = open_engine(settings)
+    assert engine is not None
+    assert place(engine) == str(tmp_path / "ohlcv.db")
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", "postgres://me:secret@db:5432/dagster")
-    target = open_target(settings)
-    assert target is not None
-    assert target.place == "postgresql+psycopg2://me:***@db:5432/dagster"
+    engine = open_engine(settings)
+    assert engine is not None
+    assert place(engine) == "postgresql+psycopg2://me:***@db:5432/dagster"
     monkeypatch.delenv("DAGSTER_POSTGRES_URL")
     monkeypatch.delenv("DAGSTER_HOME")
     with pytest.raises(SettingsError, match="set DAGSTER_HOME or DAGSTER_POSTGRES_URL"):
-        open_target(settings)
+        open_engine(settings)
 
 
 @pytest.mark.parametrize(
@@ -285,23 +274,26 @@ def test_dagster_means_a_file_beside_its_own_or_its_postgres(
 )
 def test_other_databases_are_refused_without_quoting_the_address(url: str) -> None:
     with pytest.raises(SettingsError, match=r"ohlcv.url .*: write postgresql://") as refused:
-        open_target(OhlcvSettings(url=url))
+        open_engine(OhlcvSettings(url=url))
     assert "secret" not in str(refused.value)
 
 
 def test_a_database_out_of_reach_is_transient_and_keeps_the_password() -> None:
-    target = open_target(OhlcvSettings(url="postgresql://me:secret@127.0.0.1:1/x"))
-    assert target is not None
-    with pytest.raises(TransientFailure, match=r"127.0.0.1:1/x: .*refused") as failure:
-        stored_day(target, DAY)
+    warehouse = open_ohlcv(OhlcvSettings(url="postgresql://me:secret@127.0.0.1:1/x"))
+    assert warehouse is not None
+    with pytest.raises(TransientFailure, match=r"127.0.0.1:1/x: .*refused.*: check that") as failure:
+        warehouse.ensure_table(OHLCV)
     assert "secret" not in str(failure.value)
 
 
-def test_a_statement_that_is_refused_is_told_without_its_thousands_of_parameters(bench: Any) -> None:
-    write(bench, candles(10))
-    with pytest.raises(PermanentFailure) as refused, bench.target.transaction() as connection:
+def test_a_statement_that_is_refused_is_told_without_its_thousands_of_parameters(database: Any) -> None:
+    write(database, candle_rows())
+    with (
+        pytest.raises(PermanentFailure) as refused,
+        transaction(database.warehouse.engine, database.settings.table) as connection,
+    ):
         connection.execute(
-            sa.text(f"INSERT INTO {bench.table} (exchange) VALUES (:x)"), {"x": "parameter" * 100}
+            sa.text(f"INSERT INTO {database.settings.table} (exchange) VALUES (:x)"), {"x": "parameter" * 100}
         )
     assert "parameter" not in str(refused.value)
     assert len(str(refused.value)) < 500

@@ -1,14 +1,13 @@
 """The database that holds the OHLCV table: which one the settings mean, and transactions on it.
 
 Every transaction first takes a lock (on Postgres of this table, on SQLite of the file), so that writers come
-one after the other and each reads what the one before has left.
+one after the other and each reads the rows of the one before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,38 +29,35 @@ LOCK_SECONDS: Final = 120
 _POSTGRES: Final = ("postgresql", "postgres", "postgresql+psycopg2")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """An open database and the name of the table in it."""
+@contextmanager
+def transaction(engine: Engine, table: str) -> Iterator[Connection]:
+    """One transaction, alone at the table; committed at the end of the block, or nothing of it.
 
-    engine: Engine
-    table: str
-    #: For messages; without the password.
-    place: str
-
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """One transaction, alone at the table; committed at the end of the block, or nothing of it.
-
-        Raises
-        ------
-        TransientFailure
-            The database cannot be reached, was lost on the way, or another writer takes too long.
-        PermanentFailure
-            It refuses what was asked.
-        """
-        with _as_failures(self.place), self.engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
-                connection.execute(
-                    sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
-                    {"name": f"backfill_assets ohlcv {self.table}"},
-                )
-            yield connection
+    Raises
+    ------
+    TransientFailure
+        The database cannot be reached, the connection was lost, or another writer takes too long.
+    PermanentFailure
+        The database refuses a statement.
+    """
+    with _as_failures(place(engine)), engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+            connection.execute(
+                sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
+                {"name": f"backfill_assets ohlcv {table}"},
+            )
+        yield connection
 
 
-def open_target(settings: OhlcvSettings) -> Target | None:
-    """The target that the settings name; None where publication to it is off.
+def place(engine: Engine) -> str:
+    """The database for messages: the file of SQLite, else the address without the password."""
+    url = engine.url
+    return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string()
+
+
+def open_engine(settings: OhlcvSettings) -> Engine | None:
+    """The database that the settings name, not yet connected to; None where ``ohlcv.url`` is empty.
 
     Raises
     ------
@@ -74,10 +70,9 @@ def open_target(settings: OhlcvSettings) -> Target | None:
         return None
     url = _dagsters() if given == DAGSTER else _url(given, "ohlcv.url")
     if url.get_backend_name() == "sqlite":
-        return Target(_sqlite(url), settings.table, str(url.database))
+        return _sqlite(url)
     # No pool: a run publishes one day and ends, and a process may fork.
-    engine = sa.create_engine(url, poolclass=NullPool)
-    return Target(engine, settings.table, url.render_as_string(hide_password=True))
+    return sa.create_engine(url, poolclass=NullPool)
 
 
 def _dagsters() -> URL:
