@@ -378,6 +378,7 @@ def settings(show: bool, schema: str | None) -> None:
 def doctor() -> None:
     """Check settings, reachability and permissions, and say what to mend."""
     from backfill_assets.doctor import examine
+    from backfill_assets.readable_numbers import plural
 
     findings = 0
     for finding in examine():
@@ -385,8 +386,7 @@ def doctor() -> None:
         click.echo(f"{mark}  {finding.what}: {finding.text}")
         findings += not finding.ok
     if findings:
-        plural = "s" if findings > 1 else ""
-        msg = f"{findings} thing{plural} to mend"
+        msg = f"{plural(findings, 'thing')} to mend"
         raise click.ClickException(msg)
 
 

@@ -5,8 +5,8 @@ the job ``range``, or in Dagster's UI. Its request is kept as its tags, and noth
 each knowing those before it:
 
 - ``model``: what crosses the API, and nothing else.
-- ``request_tags``, ``facts``, ``reader``: the only reader of Dagster's records; ``truth``: what the lake and
-  the ledger say of a day, ``day_cache`` keeps it for a while.
+- ``request_tags``, ``facts``, ``reader``: the only reader of Dagster's records; ``stored_days``: days as
+  the lake and the ledger have them, ``day_cache`` keeps them for a while.
 - ``tracking``: a job as a pure function of these; ``records`` reads on for one job, ``statuses`` for all.
 - ``service``: what the API, the page and the command line call.
 - ``api``, ``events``, ``metrics``, ``problems``, ``server``: HTTP.

@@ -12,7 +12,7 @@ from datetime import datetime
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from backfill_assets.automation.backfills import checked_days
 from backfill_assets.automation.history import MeasuredRun
@@ -20,9 +20,11 @@ from backfill_assets.days import utc_now
 from backfill_assets.feeds import ExpectedFeed, FeedChoice
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
+from backfill_assets.progress.model import ApiModel
 from backfill_assets.progress.plan_day import DayPlan, Listing, plan_day
 from backfill_assets.progress.plan_history import LakeHistory, Sizes, Speed
 from backfill_assets.progress.selection import Combination, checked_choice, combinations
+from backfill_assets.readable_numbers import plural
 from backfill_assets.settings import BigQueryWarehouse, Settings
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
@@ -35,18 +37,14 @@ if TYPE_CHECKING:
 LOADS_WITH_NEIGHBOURS: Final = 3
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Range(_Model):
+class Range(ApiModel):
     """A quantity as far as it is known."""
 
     low: float
     high: float
 
 
-class TableLoads(_Model):
+class TableLoads(ApiModel):
     """BigQuery load jobs of one table."""
 
     table: str
@@ -60,7 +58,7 @@ class TableLoads(_Model):
         return ceil((self.used_today + self.jobs.high) / self.limit)
 
 
-class Plan(_Model):
+class Plan(ApiModel):
     """What a backfill would do and take."""
 
     start: str
@@ -263,7 +261,7 @@ def _notes(
     unlisted = sum(not plan.listed for plan in due)
     if unlisted:
         notes.append(
-            f"{_count(unlisted, 'day')} never run: every feed of the universe is counted, though some may "
+            f"{plural(unlisted, 'day')} never run: every feed of the universe is counted, though some may "
             "not have been listed then (--online asks the vendor)"
         )
     if unknown:
@@ -271,14 +269,14 @@ def _notes(
         notes.append(f"{what}: no published day in the lake has them")
     if sizes.days and files:
         span = f"{sizes.days[0]} to {sizes.days[-1]}"
-        notes.append(f"sizes are medians of {_count(len(sizes.days), 'published day')}, {span}")
+        notes.append(f"sizes are medians of {plural(len(sizes.days), 'published day')}, {span}")
     if due and speed is None:
         notes.append("no time is known: Dagster has no record of a run that fetched a day's files")
     elif speed is not None:
-        notes.append(f"speed is that of {_count(speed.runs, 'run')}, {speed.overlap:.1f} at once")
+        notes.append(f"speed is that of {plural(speed.runs, 'run')}, {speed.overlap:.1f} at once")
     held = sum(plan.held for plan in due)
     if held:
-        notes.append(f"{_count(held, 'day')} held: running them again helps only if something is new")
+        notes.append(f"{plural(held, 'day')} held: running them again helps only if something is new")
     for table in loads:
         if table.utc_days > 1:
             notes.append(
@@ -286,10 +284,6 @@ def _notes(
                 f"{table.limit:,} a day: what exceeds them fails until the next UTC day and is to be retried"
             )
     return notes
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _times(expected_bytes: int | None, ratio: float | None) -> int | None:

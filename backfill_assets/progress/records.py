@@ -24,7 +24,7 @@ from backfill_assets.progress.facts import (
     day_events,
     succeeded_events,
 )
-from backfill_assets.progress.model import DayProgress, DayStatus, DayTruth, FailedCheck, JobDayState
+from backfill_assets.progress.model import DayProgress, DayStatus, FailedCheck, JobDayState, StoredDay
 from backfill_assets.progress.reader import Reader
 
 #: In between only the runs that have changed are read.
@@ -90,14 +90,23 @@ class _Day:
     over: bool
     #: Its state if it has no run.
     state_without_run: JobDayState
-    truth: DayTruth | None = None
+    stored: StoredDay | None = None
     events: DayEvents | None = None
     progress: DayProgress | None = None
 
     def parts(self) -> tuple[object, ...]:
         """Everything that its status is made of."""
         fate = (self.backfill.state, self.state_without_run)
-        return *fate, self.run, self.over, self.truth, self.events, self.progress
+        return *fate, self.run, self.over, self.stored, self.events, self.progress
+
+
+@dataclass(slots=True)
+class _Made:
+    """The status of a day, the parts that it was made of, and its JSON once that was asked for."""
+
+    parts: tuple[object, ...]
+    status: DayStatus
+    json: str = ""
 
 
 class JobRecords:
@@ -116,12 +125,11 @@ class JobRecords:
         self._totals: dict[str, DayProgress | None] = {}
         #: By day: what its events are made of, and they.
         self._events: dict[str, tuple[object, DayEvents]] = {}
-        #: By day: what its status is made of, and it.
-        self._made: dict[str, tuple[tuple[object, ...], DayStatus]] = {}
+        #: By day.
+        self._made: dict[str, _Made] = {}
         self._days: tuple[DayStatus, ...] = ()
-        #: By day: its status, and the same in JSON; made only where they are asked for.
-        self._texts: dict[str, tuple[DayStatus, str]] = {}
-        self._json: tuple[tuple[DayStatus, ...], str, bytes] = ((), "[]", b"")
+        #: Of the days in JSON, and the days that it was made of.
+        self._digest: tuple[tuple[DayStatus, ...], bytes] | None = None
 
     def __len__(self) -> int:
         """How many days are kept."""
@@ -152,32 +160,31 @@ class JobRecords:
             [day.progress for day in latest if day.progress],
         )
         if any(has_changed):
-            self._days = tuple(self._made[name][1] for name in names)
+            self._days = tuple(self._made[name].status for name in names)
         return Seen(self._days, changed, tuple(troubles), is_whole)
 
     def json(self) -> tuple[str, bytes]:
         """The days that were seen last as a list in JSON, and a digest of it."""
-        days, text, digest = self._json
-        if days is not self._days:
-            for day in self._days:
-                made = self._texts.get(day.day)
-                if made is None or made[0] is not day:
-                    self._texts[day.day] = (day, day.model_dump_json())
-            text = f"[{','.join(self._texts[day.day][1] for day in self._days)}]"
-            digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-            self._json = (self._days, text, digest)
-        return text, digest
+        made = [self._made[day.day] for day in self._days]
+        for day in made:
+            day.json = day.json or day.status.model_dump_json()
+        text = f"[{','.join(day.json for day in made)}]"
+        if self._digest is None or self._digest[0] is not self._days:
+            self._digest = (self._days, hashlib.blake2b(text.encode(), digest_size=16).digest())
+        return text, self._digest[1]
 
-    def _make(self, name: str, day: _Day | None, skipped: DayTruth | None) -> bool:
-        """Make the day's status where it is not as before; returns whether it was made."""
+    def _make(self, name: str, day: _Day | None, skipped: StoredDay | None) -> bool:
+        """Make the day's status where its parts have changed; returns whether the status has."""
         parts = day.parts() if day else (skipped,)
-        made = self._made.get(name)
-        if made is not None and made[0] == parts:
+        before = self._made.get(name)
+        if before is not None and before.parts == parts:
             return False
         status = _status(name, day) if day else tracking.skipped_day(name, skipped)
-        is_new = made is None or made[1] != status
-        self._made[name] = (parts, status if made is None or is_new else made[1])
-        return is_new
+        if before is not None and before.status == status:
+            before.parts = parts
+            return False
+        self._made[name] = _Made(parts, status)
+        return True
 
     def _read_runs(self, attempts: Sequence[BackfillFact], now: datetime) -> dict[str, _Day]:
         """Each day that is run, as the latest attempt has it that runs it."""
@@ -202,7 +209,7 @@ class JobRecords:
 
     def _read_stored(
         self, days: Mapping[str, _Day], skipped: Sequence[str], *, again: bool
-    ) -> tuple[Mapping[str, DayTruth], list[str]]:
+    ) -> tuple[Mapping[str, StoredDay], list[str]]:
         """Ask for the stored days of those that are over, and for those that are skipped."""
         over = {name: day.run for name, day in days.items() if day.over and day.run}
         ends = {name: run.ended or run.updated for name, run in over.items()}
@@ -213,7 +220,7 @@ class JobRecords:
         }
         known, troubles = self._run_days.days(wanted, again=again)
         for name in known:
-            days[name].truth = known[name]
+            days[name].stored = known[name]
         left_out, more = self._skipped_days.days(dict.fromkeys(skipped), again=again)
         return left_out, [*troubles, *more]
 
@@ -272,12 +279,12 @@ class JobRecords:
 
     def _read_progress(self, days: Mapping[str, _Day]) -> None:
         """Read the runs' own words on their feeds: the furthest of a day at work, the last of others."""
-        unfinished = [day for day in days.values() if not (day.over and day.truth)]
+        unfinished = [day for day in days.values() if not (day.over and day.stored)]
         live = self._reader.live([run.run_id for day in unfinished for run in day.runs])
         for day in unfinished:
             found = [live[run.run_id] for run in day.runs if run.run_id in live]
             day.progress = max(found, key=lambda progress: progress.share, default=None)
-        over = {day.run.run_id: day for day in days.values() if day.over and day.truth and day.run}
+        over = {day.run.run_id: day for day in days.values() if day.over and day.stored and day.run}
         missing = [run_id for run_id in over if run_id not in self._totals]
         if missing:
             found_totals = self._reader.live(missing)
@@ -294,7 +301,7 @@ def _status(name: str, day: _Day) -> DayStatus:
         day.backfill,
         day.run,
         over=day.over,
-        truth=day.truth,
+        stored=day.stored,
         events=day.events,
         progress=day.progress,
     )

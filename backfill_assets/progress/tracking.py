@@ -22,12 +22,12 @@ from backfill_assets.progress.model import (
     UNFINISHED_DAY_STATES,
     DayProgress,
     DayStatus,
-    DayTruth,
     Eta,
     Job,
     JobDayState,
     JobState,
     Links,
+    StoredDay,
     Throughput,
 )
 from backfill_assets.progress.request_tags import attempt_id
@@ -90,7 +90,7 @@ def day_status(
     run: RunFact,
     *,
     over: bool = False,
-    truth: DayTruth | None = None,
+    stored: StoredDay | None = None,
     events: DayEvents | None = None,
     progress: DayProgress | None = None,
 ) -> DayStatus:
@@ -100,14 +100,14 @@ def day_status(
     ----------
     run, over
         As ``deciding_run`` gives them.
-    truth
+    stored
         None where it is not known.
     progress
         The furthest that the day's runs have written.
     """
     found = events or DayEvents()
     all_fetched = progress is not None and progress.done == progress.total
-    state = _state(run, backfill, found, truth) if over else _at_work(run)
+    state = _state(run, backfill, found, stored) if over else _at_work(run)
     is_unfinished = state in UNFINISHED_DAY_STATES
     return DayStatus(
         day=day,
@@ -121,29 +121,29 @@ def day_status(
         assets=found.assets,
         failed_checks=found.failed_checks,
         failure=found.failure,
-        truth=None if is_unfinished else truth,
+        stored=None if is_unfinished else stored,
         progress=progress if is_unfinished else None,
     )
 
 
-def skipped_day(day: str, truth: DayTruth | None) -> DayStatus:
+def skipped_day(day: str, stored: StoredDay | None) -> DayStatus:
     """A day of the request that is not run, since it was good already."""
-    return DayStatus(day=day, state=truth.outcome if truth else "waiting", skipped=True, truth=truth)
+    return DayStatus(day=day, state=stored.outcome if stored else "waiting", skipped=True, stored=stored)
 
 
 def _at_work(run: RunFact) -> JobDayState:
     return "running" if run.state == "running" else "queued"
 
 
-def _state(run: RunFact, backfill: BackfillFact, events: DayEvents, truth: DayTruth | None) -> JobDayState:
+def _state(run: RunFact, backfill: BackfillFact, events: DayEvents, stored: StoredDay | None) -> JobDayState:
     if _was_cut_off(run, backfill):
         return "canceled"
-    if truth is None:
+    if stored is None:
         return "running"
-    if truth.outcome == "held":
+    if stored.outcome == "held":
         return "held"
-    blocked = any(check.blocking and check.severity == "ERROR" for check in events.failed_checks)
-    return "failed" if run.state == "failed" or blocked else truth.outcome
+    blocked = any(check.fails_the_day for check in events.failed_checks)
+    return "failed" if run.state == "failed" or blocked else stored.outcome
 
 
 def _was_cut_off(run: RunFact, backfill: BackfillFact) -> bool:
@@ -339,7 +339,10 @@ def _finished_at(days: Sequence[DayStatus], latest: BackfillFact) -> datetime:
 
 def _failure(days: Sequence[DayStatus], latest: BackfillFact) -> str:
     bad = bad_days(days)
-    named = [f"{d.day} {_why(d)}" for d in bad[:_BAD_DAYS_NAMED]]
+    named = [
+        f"{d.day} {d.state}{f' (check {d.failing_check})' if d.failing_check else ''}"
+        for d in bad[:_BAD_DAYS_NAMED]
+    ]
     more = [f"and {len(bad) - _BAD_DAYS_NAMED} more"] if len(bad) > _BAD_DAYS_NAMED else []
     parts = [f"{len(bad)} of {len(days)} days: {', '.join([*named, *more])}"] if bad else []
     return "; ".join([*([f"Dagster: {latest.error}"] if latest.error else []), *parts])
@@ -348,11 +351,6 @@ def _failure(days: Sequence[DayStatus], latest: BackfillFact) -> str:
 def bad_days(days: Sequence[DayStatus]) -> list[DayStatus]:
     """The days that a retry runs again."""
     return [d for d in days if d.state in RETRIED_DAY_STATES]
-
-
-def _why(day: DayStatus) -> str:
-    blocking = [c.check for c in day.failed_checks if c.blocking and c.severity == "ERROR"]
-    return f"{day.state} (check {blocking[0]})" if blocking else day.state
 
 
 def _percent(days: Sequence[DayStatus]) -> float:

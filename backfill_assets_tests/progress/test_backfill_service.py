@@ -15,8 +15,10 @@ from dagster._core.execution.backfill import BulkActionStatus
 
 from backfill_assets.automation import backfills
 from backfill_assets.progress.model import BackfillRequest
-from backfill_assets.progress.service import Backfills, Conflict, InvalidRequest, UnknownJob
-from backfill_assets.progress.truth import known_truth
+from backfill_assets.progress.request import InvalidRequest, requested_days
+from backfill_assets.progress.service import Backfills, Conflict
+from backfill_assets.progress.statuses import UnknownJob
+from backfill_assets.progress.stored_days import summarized_day
 from backfill_assets_tests.progress.planned_lake import Lake
 from backfill_assets_tests.progress.small_assets import DEFS, execute
 
@@ -90,8 +92,9 @@ def test_what_cannot_be_run_is_refused_with_where_and_why(
 
 
 def test_the_longest_range_and_the_newest_day_are_taken(rig: SimpleNamespace) -> None:
-    assert len(rig.service.check(request(end="2024-04-09"))) == 100
-    assert rig.service.check(request("2024-01-01", "2024-01-01", exchanges=["kraken"])) == ["2024-01-01"]
+    assert len(requested_days(request(end="2024-04-09"), rig.settings)) == 100
+    one = request("2024-01-01", "2024-01-01", exchanges=["kraken"])
+    assert requested_days(one, rig.settings) == ["2024-01-01"]
 
 
 def test_every_wrong_part_is_named_at_once(rig: SimpleNamespace) -> None:
@@ -171,7 +174,7 @@ def test_a_job_without_bad_days_cannot_be_retried_or_cancelled(
         instance,
         DEFS.resolve_asset_graph,
         lambda: lake.settings,
-        truth=known_truth,
+        read_day=summarized_day,
     )
     job, _ = service.create(request())
     for day in ("2024-01-01", "2024-01-02", "2024-01-03"):

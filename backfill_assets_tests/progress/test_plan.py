@@ -15,7 +15,7 @@ from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import (
     DayRecord,
 )
-from backfill_assets.progress.plan_text import bytes_text, plan_text, seconds_text
+from backfill_assets.progress.plan_text import plan_text
 from backfill_assets.warehouse import ledger
 from backfill_assets_tests.progress.planned_lake import BTC, ETH, NOW, SIZES, SYMBOLS, TABLES, Lake
 from backfill_assets_tests.quality.watched_stores import ReadOnlyStore
@@ -266,28 +266,6 @@ def test_what_the_vendor_lists_takes_the_place_of_the_universe_where_it_is_asked
     plan = lake.plan(end="2024-01-02", listing=listing)
     assert (plan.files, plan.days_unlisted) == (3, 0)
     assert "at most" not in plan_text(plan)
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1_000, "1.0 kB"),
-        (999_400, "999 kB"),
-        (999_600, "1.0 MB"),
-        (1_540_000_000, "1.5 GB"),
-    ],
-)
-def test_bytes_are_told_with_two_or_three_digits(number: float, text: str) -> None:
-    assert bytes_text(number) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(40, "40 s"), (720, "12 min"), (12_600, "3.5 h"), (180_000, "2.1 days")]
-)
-def test_seconds_are_told_in_the_unit_that_a_person_would_use(seconds: float, text: str) -> None:
-    assert seconds_text(seconds) == text
 
 
 # --- Dagster's records -------------------------------------------------------------------------------------

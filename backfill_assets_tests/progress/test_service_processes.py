@@ -141,14 +141,14 @@ def test_a_held_day_makes_the_job_failed_and_says_why(rig: Rig, watched: Watched
     assert status.failure == f"1 of 3 days: {BAD} held"
     by_day = {day.day: day for day in status.days}
     held = by_day[BAD]
-    assert held.truth is not None
-    assert (held.truth.outcome, held.truth.verdicts) == ("held", {"missing": 6, "publish": 3})
-    assert len(held.truth.quarantined) == 6
+    assert held.stored is not None
+    assert (held.stored.outcome, held.stored.verdicts) == ("held", {"missing": 6, "publish": 3})
+    assert len(held.stored.quarantined) == 6
     assert held.failure is not None
     for day in GOOD:
-        truth = by_day[day].truth
-        assert truth is not None
-        assert (truth.outcome, truth.feeds) == ("published", 9)
+        stored = by_day[day].stored
+        assert stored is not None
+        assert (stored.outcome, stored.feeds) == ("published", 9)
         assert {asset.state for asset in by_day[day].assets} == {"materialized"}
         assert by_day[day].rows
 
@@ -207,7 +207,7 @@ def test_a_retry_runs_the_held_day_only_and_heals_the_job(
     assert (status.state, status.days_by_state) == ("succeeded", {"published": 3})
     assert [day.attempt for day in status.days] == [1, 2, 1]
     assert [day for day, _ in runs(rig, monkeypatch, watched.job_id)][before:] == [BAD]
-    assert [day.truth.sealed for day in status.days if day.truth] == [False, True, False]
+    assert [day.stored.sealed for day in status.days if day.stored] == [False, True, False]
 
 
 LAUNCH = """
@@ -266,8 +266,8 @@ def test_a_backfill_is_shown_like_any_other_whoever_started_it(
         assert (status.state, status.days_by_state, status.percent) == ("succeeded", {"published": 1}, 100)
         [found] = status.days
         assert (found.day, found.rows is not None, found.run_id is not None) == (day, True, True)
-        assert found.truth is not None
-        assert (found.truth.outcome, found.truth.feeds) == ("published", 9)
+        assert found.stored is not None
+        assert (found.stored.outcome, found.stored.feeds) == ("published", 9)
         assert {asset.state for asset in found.assets} == {"materialized"}
         [listed] = [job for job in recent(rig) if job["job_id"] == job_id]
         assert (listed["request"]["start"], listed["state"]) == (day, "succeeded")

@@ -24,9 +24,9 @@ from backfill_assets.failures import TransientFailure
 from backfill_assets.lake.store import Store
 from backfill_assets.orchestration import live_key
 from backfill_assets.progress import day_cache, records, statuses
-from backfill_assets.progress.model import BackfillRequest, DayTruth
+from backfill_assets.progress.model import BackfillRequest, StoredDay
 from backfill_assets.progress.service import Backfills
-from backfill_assets.progress.truth import known_truth
+from backfill_assets.progress.stored_days import summarized_day
 from backfill_assets_tests.progress.planned_lake import Lake
 from backfill_assets_tests.progress.small_assets import DEFS, execute
 
@@ -38,33 +38,35 @@ def lake(tmp_path: Path) -> Lake:
     return Lake(tmp_path / "lake", serve={"refresh_seconds": 1e-9})
 
 
-class Truths:
+class CountingReads:
     """Reads the stored days, and counts."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.fails = False
 
-    def __call__(self, store: Store, day: str) -> DayTruth:
+    def __call__(self, store: Store, day: str) -> StoredDay:
         self.asked.append(day)
         if self.fails:
             msg = "the bucket does not answer"
             raise TransientFailure(msg)
-        return known_truth(store, day)
+        return summarized_day(store, day)
 
 
 @pytest.fixture
-def truths() -> Truths:
-    return Truths()
+def reads() -> CountingReads:
+    return CountingReads()
 
 
 @pytest.fixture
-def another(instance: dg.DagsterInstance, lake: Lake, truths: Truths) -> Iterator[Callable[[], Backfills]]:
+def another(
+    instance: dg.DagsterInstance, lake: Lake, reads: CountingReads
+) -> Iterator[Callable[[], Backfills]]:
     """Makes a service that knows nothing yet, as that of a process that has just begun."""
     made: list[Backfills] = []
 
     def make() -> Backfills:
-        made.append(Backfills(instance, DEFS.resolve_asset_graph, lambda: lake.settings, truth=truths))
+        made.append(Backfills(instance, DEFS.resolve_asset_graph, lambda: lake.settings, read_day=reads))
         return made[-1]
 
     yield make
@@ -98,6 +100,13 @@ def ends(instance: dg.DagsterInstance, backfill_id: str, status: BulkActionStatu
 
 def by_day(service: Backfills, job_id: str) -> dict[str, str]:
     return {day.day: day.state for day in service.status(job_id).days}
+
+
+def wait_for_old_days() -> None:
+    """Until the days that are old have been read again."""
+    for thread in threading.enumerate():
+        if thread.name == day_cache.OLD_DAYS:
+            thread.join()
 
 
 # --- whoever started it -------------------------------------------------------------------------------------
@@ -175,39 +184,39 @@ def test_a_backfill_that_dagster_calls_completed_before_its_runs_have_ended_is_a
 
 
 def test_a_day_is_read_when_its_run_has_ended_and_again_when_a_neighbours_has(
-    instance: dg.DagsterInstance, service: Backfills, truths: Truths, lake: Lake
+    instance: dg.DagsterInstance, service: Backfills, reads: CountingReads, lake: Lake
 ) -> None:
     job, _ = service.create(asked(all_days=True))
     service.status(job.job_id)
-    assert truths.asked == []
+    assert reads.asked == []
     for day in DAYS:
         lake.run(day)
         execute(instance, job.job_id, day)
         assert by_day(service, job.job_id)[day] == "published"
-    assert truths.asked == [DAYS[0], DAYS[0], DAYS[1], DAYS[1], DAYS[2]]
+    assert reads.asked == [DAYS[0], DAYS[0], DAYS[1], DAYS[1], DAYS[2]]
     for _ in range(3):
         service.status(job.job_id)
-    assert len(truths.asked) == 5, "nothing has changed"
+    assert len(reads.asked) == 5, "nothing has changed"
 
 
 def test_a_day_that_cannot_be_read_has_not_ended_and_says_why(
-    instance: dg.DagsterInstance, service: Backfills, truths: Truths, lake: Lake
+    instance: dg.DagsterInstance, service: Backfills, reads: CountingReads, lake: Lake
 ) -> None:
     job, _ = service.create(asked(end=DAYS[0]))
     lake.run(DAYS[0])
     execute(instance, job.job_id, DAYS[0])
-    truths.fails = True
+    reads.fails = True
     status = service.status(job.job_id)
     assert (status.state, status.days_by_state) == ("running", {"running": 1})
     assert f"what came of {DAYS[0]} is not known yet: the bucket does not answer" in status.warnings
-    truths.fails = False
+    reads.fails = False
     assert service.status(job.job_id).state == "succeeded"
 
 
 def test_what_is_old_is_read_again_a_few_days_at_a_time_and_a_failure_forgets_nothing(
     instance: dg.DagsterInstance,
     service: Backfills,
-    truths: Truths,
+    reads: CountingReads,
     lake: Lake,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -220,10 +229,13 @@ def test_what_is_old_is_read_again_a_few_days_at_a_time_and_a_failure_forgets_no
     monkeypatch.setattr(day_cache, "SECONDS_KEPT", 0.0)
     monkeypatch.setattr(day_cache, "MOST_OLD_DAYS", 2)
     lake.run(DAYS[1], state="held")
-    truths.asked.clear()
-    seen = [by_day(service, job.job_id)[DAYS[1]] for _ in range(3)]
-    assert (len(truths.asked), seen[-1]) == (6, "held"), "another run has taken it back"
-    truths.fails = True
+    reads.asked.clear()
+    seen = []
+    for _ in range(3):
+        seen.append(by_day(service, job.job_id)[DAYS[1]])
+        wait_for_old_days()
+    assert (len(reads.asked), seen[-1]) == (6, "held"), "another run has taken it back"
+    reads.fails = True
     assert service.status(job.job_id).days_by_state == {"held": 1, "published": 2}
     assert first.days_by_state == {"published": 3}
 

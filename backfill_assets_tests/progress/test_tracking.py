@@ -14,9 +14,9 @@ from backfill_assets.progress.model import (
     BackfillRequest,
     DayProgress,
     DayStatus,
-    DayTruth,
     FailedCheck,
     Job,
+    StoredDay,
 )
 from backfill_assets.progress.request_tags import attempt_id
 from backfill_assets.progress.tracking import (
@@ -33,7 +33,7 @@ from backfill_assets.quality.scores import DayState
 
 NOW = datetime(2024, 2, 10, 12, tzinfo=UTC)
 DAY = "2024-01-01"
-PUBLISHED = DayTruth(outcome="published")
+PUBLISHED = StoredDay(outcome="published")
 
 
 def backfill(state: BackfillState = "active", attempt: int = 1, **more: object) -> BackfillFact:
@@ -72,8 +72,8 @@ def check(*, blocking: bool, severity: str = "ERROR") -> DayEvents:
 
 
 def ended(run_state: RunState, outcome: DayState, events: DayEvents | None = None) -> str:
-    truth = DayTruth(outcome=outcome)
-    return day_status(DAY, ACTIVE, run(run_state), over=True, truth=truth, events=events).state
+    stored = StoredDay(outcome=outcome)
+    return day_status(DAY, ACTIVE, run(run_state), over=True, stored=stored, events=events).state
 
 
 def live(done: int) -> DayProgress:
@@ -107,12 +107,12 @@ def test_a_day_has_not_ended_before_the_lake_was_asked() -> None:
 def test_rows_and_bytes_of_a_day_are_told_when_all_its_feeds_are_done() -> None:
     told = [day_status(DAY, ACTIVE, run("running"), progress=live(done)) for done in (9, 10)]
     assert [(day.rows, day.raw_bytes) for day in told] == [(None, None), (7, 8)]
-    over = day_status(DAY, ACTIVE, run("succeeded"), over=True, truth=PUBLISHED, progress=live(10))
+    over = day_status(DAY, ACTIVE, run("succeeded"), over=True, stored=PUBLISHED, progress=live(10))
     assert (over.rows, over.raw_bytes, over.progress) == (7, 8, None)
 
 
 def test_the_percentage_is_of_the_days_that_are_run() -> None:
-    good = [skipped_day("2024-01-01", PUBLISHED), skipped_day("2024-01-02", DayTruth(outcome="degraded"))]
+    good = [skipped_day("2024-01-01", PUBLISHED), skipped_day("2024-01-02", StoredDay(outcome="degraded"))]
     days = [*good, *waiting(4)[2:]]
     assert (job(days).percent, job(days).finished_days, job(days).skipped_days) == (0, 2, 2)
     days[2] = days[2].model_copy(update={"state": "published"})
@@ -144,12 +144,14 @@ def test_a_day_that_has_ended_stays_so_whoever_runs_it_again() -> None:
 
 @pytest.mark.parametrize("outcome", ["published", "held"])
 def test_a_run_that_fails_while_its_backfill_is_cancelled_was_cut_off(outcome: DayState) -> None:
-    truth = DayTruth(outcome=outcome)
+    stored = StoredDay(outcome=outcome)
     for of in (backfill("canceling"), CANCELED, backfill("canceled", canceled=after(5))):
-        assert day_status(DAY, of, run("failed"), over=True, truth=truth).state == "canceled"
-    before = day_status(DAY, backfill("canceled", canceled=after(15)), run("failed"), over=True, truth=truth)
+        assert day_status(DAY, of, run("failed"), over=True, stored=stored).state == "canceled"
+    before = day_status(
+        DAY, backfill("canceled", canceled=after(15)), run("failed"), over=True, stored=stored
+    )
     assert before.state in ("failed", "held"), "it had failed before"
-    assert day_status(DAY, CANCELED, run("succeeded"), over=True, truth=PUBLISHED).state == "published"
+    assert day_status(DAY, CANCELED, run("succeeded"), over=True, stored=PUBLISHED).state == "published"
 
 
 def test_a_run_that_is_made_after_the_cancellation_does_not_bring_the_day_back() -> None:
@@ -235,7 +237,7 @@ def test_progress_never_goes_back_within_an_attempt_whatever_is_recorded() -> No
                 days.append(
                     DayStatus(day=day, state=state_without_run(of, now))
                     if found is None
-                    else day_status(day, of, found, over=over, truth=PUBLISHED, progress=live(furthest[day]))
+                    else day_status(day, of, found, over=over, stored=PUBLISHED, progress=live(furthest[day]))
                 )
             seen = job(days, of, now=now)
             assert seen.percent >= percent, seed
@@ -273,8 +275,8 @@ def test_a_retry_starts_the_bad_days_again_and_keeps_the_good_ones() -> None:
 
 
 def test_a_failed_day_does_not_turn_good_by_what_its_neighbour_does() -> None:
-    sealed = DayTruth(outcome="published", sealed=True)
-    assert day_status(DAY, ACTIVE, run("failed"), over=True, truth=sealed).state == "failed"
+    sealed = StoredDay(outcome="published", sealed=True)
+    assert day_status(DAY, ACTIVE, run("failed"), over=True, stored=sealed).state == "failed"
 
 
 def test_throughput_is_over_the_time_from_first_start_to_last_end() -> None:
