@@ -1,4 +1,4 @@
-"""What ``backfill-assets backfill``, ``status``, ``recent``, ``cancel``, ``retry`` do: the service, in words.
+"""The commands ``backfill``, ``status``, ``recent``, ``cancel`` and ``retry``: the service, in words.
 
 They call the same service as the API, in their own process, over the instance in ``DAGSTER_HOME``; no server
 is needed, only the daemon that runs the days.
@@ -32,10 +32,10 @@ from backfill_assets.progress.page.view import JOB_STATES, STATES, days_words, e
 from backfill_assets.progress.service import Backfills
 from backfill_assets.readable_numbers import bytes_text, plural
 
-#: Exit codes of whoever waits; click's own for a wrong call is 2, and 130 is a shell's for an interrupt.
+#: Exit codes of ``--wait``; click's own for a wrong call is 2, and 130 is a shell's for an interrupt.
 EXIT_CODES: Final = {"succeeded": 0, "failed": 1, "canceled": 3}
 INTERRUPTED: Final = 130
-#: Days that are told one by one at the end.
+#: Days that the status names one by one.
 _DAYS_TOLD: Final = 20
 
 Say = Callable[[str], None]
@@ -52,7 +52,7 @@ def requester() -> str:
 
 
 def started(job: Job, *, is_new: bool) -> str:
-    """What to say of a job that was just asked for."""
+    """The line that confirms a new job, or names the job that the request has made before."""
     skipped = f", {job.skipped_days} of them good already" if job.skipped_days else ""
     days = f"{_range(job)}, {plural(job.total_days, 'day')}{skipped}"
     if not is_new:

@@ -62,7 +62,7 @@ class DayCache:
     def days(
         self, wanted: Mapping[str, datetime | None], *, again: bool
     ) -> tuple[dict[str, StoredDay], list[str]]:
-        """The wanted days, and in words why some of them are not known.
+        """The wanted days, and the reasons why some of them are not known.
 
         Parameters
         ----------

@@ -1,8 +1,8 @@
-"""What a backfill will cost, before it is started: files, bytes, load jobs, storage, time, days to skip.
+"""The cost of a backfill before its start: files, bytes, load jobs, storage, time, days to skip.
 
-``make_plan`` is asked by the command line, the API and the page; all show the same ``Plan``. It reads the
-lake and what Dagster has recorded, writes nothing, and asks the vendor only where ``listing`` is given. What
-it does not know is null and said in ``notes``.
+The command line, the API and the page call ``make_plan``; all show the same ``Plan``. It reads the lake and
+Dagster's records, writes nothing, and asks the vendor only where ``listing`` is given. A number that it does
+not know is null, and ``notes`` says so.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from pydantic import Field
 from backfill_assets.automation.backfills import checked_days
 from backfill_assets.automation.history import MeasuredRun
 from backfill_assets.days import utc_now
-from backfill_assets.feeds import ExpectedFeed, FeedChoice
+from backfill_assets.feeds import ExpectedFeed
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.progress.model import ApiModel
+from backfill_assets.progress.model import ApiModel, BackfillRequest
 from backfill_assets.progress.plan_day import DayPlan, Listing, plan_day
 from backfill_assets.progress.plan_history import LakeHistory, Sizes, Speed
+from backfill_assets.progress.request_tags import as_kept, choice_of
 from backfill_assets.progress.selection import Combination, checked_choice, combinations
 from backfill_assets.readable_numbers import plural
 from backfill_assets.settings import BigQueryWarehouse, Settings
@@ -90,27 +91,17 @@ class Plan(ApiModel):
 def make_plan(
     store: Store,
     settings: Settings,
-    start: str,
-    end: str,
+    request: BackfillRequest,
     *,
-    choice: FeedChoice | None = None,
-    refresh: bool = False,
-    all_days: bool = False,
     runs: Sequence[MeasuredRun] = (),
     runs_at_once: int | None = 1,
     listing: Listing | None = None,
     now: datetime | None = None,
 ) -> Plan:
-    """Plan a backfill of the days from ``start`` to ``end``.
+    """Plan the backfill.
 
     Parameters
     ----------
-    choice
-        Feeds to fetch again; as in a backfill, the others of a day are fetched where the lake lacks them.
-    refresh
-        Fetch feeds again although the lake has them; implied by a choice.
-    all_days
-        Run the days that are good already, too.
     runs, runs_at_once
         ``automation.history.measured_runs`` and ``runs_at_once`` of Dagster's instance.
     listing
@@ -122,12 +113,12 @@ def make_plan(
     PermanentFailure
         Days outside the partitions, or a name that the universe does not have; one line.
     """
+    start, end = request.start.isoformat(), request.end.isoformat()
     days = checked_days(start, end)
-    wanted = choice or FeedChoice()
-    checked_choice(settings.universe, wanted)
+    checked_choice(settings.universe, choice_of(request))
     universe = combinations(settings.universe)
-    plans = plan_days(store, settings, days, wanted, refresh=refresh, listing=listing)
-    due = [plan for plan in plans if all_days or not plan.good]
+    plans = plan_days(store, settings, days, request, listing=listing)
+    due = [plan for plan in plans if request.all_days or not plan.good]
     files = [file for plan in due for file in plan.files]
     history = LakeHistory(store, settings)
     sizes = history.sizes(start, end, set(files))
@@ -139,14 +130,14 @@ def make_plan(
     return Plan(
         start=start,
         end=end,
-        exchanges=wanted.exchanges,
-        symbols=wanted.symbols,
-        data_types=wanted.data_types,
-        refresh=refresh or wanted != FeedChoice(),
+        exchanges=request.exchanges,
+        symbols=request.symbols,
+        data_types=request.data_types,
+        refresh=as_kept(request).refresh,
         days=len(days),
         days_to_run=tuple(plan.day for plan in due),
         days_good=sum(plan.good for plan in plans),
-        all_days=all_days,
+        all_days=request.all_days,
         days_held=sum(plan.held for plan in due),
         days_unlisted=sum(not plan.listed for plan in due),
         files=len(files),
@@ -168,14 +159,13 @@ def plan_days(
     store: Store,
     settings: Settings,
     days: Sequence[str],
-    choice: FeedChoice,
+    request: BackfillRequest,
     *,
-    refresh: bool = False,
     listing: Listing | None = None,
 ) -> list[DayPlan]:
-    """What a run of each of the days would fetch, and whether it would change anything."""
+    """For each day, the files that a run would fetch, and whether the run would change anything."""
     universe = combinations(settings.universe)
-    again = choice if refresh or choice != FeedChoice() else None
+    again = choice_of(request) if as_kept(request).refresh else None
     return parallel_map(
         lambda day: plan_day(store, settings, day, universe, again, listing), days, store.parallel_reads
     )
@@ -187,7 +177,7 @@ def vendor_listing(client: TardisClient, settings: Settings) -> Listing:
     Raises
     ------
     PermanentFailure, TransientFailure
-        The vendor knows an exchange not, or cannot be asked.
+        The vendor does not list an exchange, or did not answer.
     """
     from backfill_assets.tardis.symbols import resolve
 
@@ -256,7 +246,7 @@ def _notes(
     loads: Sequence[TableLoads],
     unknown: int,
 ) -> list[str]:
-    """What a person must know to take the numbers for what they are."""
+    """The limits of the numbers, in words."""
     notes = []
     unlisted = sum(not plan.listed for plan in due)
     if unlisted:

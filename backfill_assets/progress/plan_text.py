@@ -7,7 +7,7 @@ from backfill_assets.readable_numbers import bytes_text, seconds_text
 
 
 def plan_text(plan: Plan) -> str:
-    """The plan in lines; what is not known says so."""
+    """The plan in lines; an unknown number says so."""
     held = f", {plan.days_held:,} of them held" if plan.days_held else ""
     what = (", run again" if plan.all_days else ", skipped") if plan.days_good else ""
     days = f"{len(plan.days_to_run):,} of {plan.days:,} to run{held}; {plan.days_good:,} good already{what}"

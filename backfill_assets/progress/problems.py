@@ -39,7 +39,7 @@ _MEANINGS: Final = {
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route's entry in the OpenAPI document says of its errors."""
+    """The errors in a route's entry of the OpenAPI document."""
     schema = {"$ref": "#/components/schemas/Problem"}
     content = {MEDIA_TYPE: {"schema": schema}}
     return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
@@ -87,7 +87,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def status_of(failure: BackfillError) -> int:
-    """The status of an answer that tells a failure; 500 for one that the client can do nothing about."""
+    """The HTTP status of a failure; 500 for a failure that the client cannot mend."""
     kinds = {InvalidRequest: 422, UnknownJob: 404, Conflict: 409, TransientFailure: 503}
     return next((status for kind, status in kinds.items() if isinstance(failure, kind)), 500)
 

@@ -72,7 +72,7 @@ _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def storage_errors() -> tuple[type[Exception], ...]:
-    """What reading Dagster's records raises when the database is out of reach or busy."""
+    """The errors of Dagster's storage when the database is out of reach or busy."""
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -309,7 +309,7 @@ def _failure(event: dg.DagsterEvent) -> str:
     data = event.step_failure_data
     text = data.user_failure_data.description if data.user_failure_data else None
     if not text and data.error is not None:
-        # Dagster wraps what the asset raised.
+        # Dagster wraps the asset's own exception.
         text = (data.error.cause or data.error).message
     return " ".join((text or "").split())[:500]
 

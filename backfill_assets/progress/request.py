@@ -1,4 +1,4 @@
-"""Requests from words, and what is wrong with one: its form first, then its days and its feeds.
+"""Requests from the words of a form or a command line, and their checks: form, days and feeds.
 
 Separate from ``service``, so that the API, the page and the command line refuse the same request with the
 same words before anything is read or started.

@@ -1,10 +1,10 @@
-"""What may be done with backfills: create, look, cancel, retry; for the API, the page and the command line.
+"""Backfills can be created, read, cancelled and retried here, by the API, the page and the command line.
 
-``api`` maps each method to a route, the command line calls the same methods in its own process. A backfill is
-one of Dagster's, whoever started it; nothing else is kept of it, so any number of services may work side by
-side, and one that is killed leaves nothing to repair.
+``api`` maps each method to a route; the command line calls the same methods in its own process. Every
+backfill is one of Dagster's, and nothing is kept beside it, so any number of services may work side by side,
+and a service that is killed leaves nothing to repair.
 
-The graph of assets comes from whoever makes the service, since only the code location knows all of them.
+The caller hands in the graph of assets, since only the code location knows all of them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from backfill_assets.progress.plan import Plan, make_plan, plan_days
 from backfill_assets.progress.reader import Reader
 from backfill_assets.progress.records import JobRecords
 from backfill_assets.progress.request import InvalidRequest, requested_days
-from backfill_assets.progress.request_tags import as_kept, attempt_id, choice_of, request_tags
+from backfill_assets.progress.request_tags import as_kept, attempt_id, request_tags
 from backfill_assets.progress.statuses import Statuses, UnknownJob
 from backfill_assets.progress.stored_days import calendar, stored_day, summarized_day
 from backfill_assets.settings import ProcessEnvironment, Settings, current_settings
@@ -55,15 +55,15 @@ if TYPE_CHECKING:
     from backfill_assets.automation.backfills import AssetGraph, DagsterInstance
 
 UNFINISHED: Final[tuple[JobState, ...]] = ("queued", "running", "canceling")
-#: Unfinished jobs that are told; each costs some reads.
+#: Unfinished jobs in one answer; each costs some reads.
 MOST_JOBS: Final = 200
-#: Jobs that are looked through for those in one state: first few of them, then more.
+#: Jobs that are searched for those in one state: first a few, then more.
 _LOOKED_THROUGH: Final = (50, 200, 1_000)
 #: Newest jobs that are counted by state.
 _COUNTED: Final = 50
-#: What may be an id at all; anything else need not be looked for, nor may it reach the database's driver.
+#: The form of an id; any other text names no job, and must not reach the database's driver.
 _JOB_ID: Final = re.compile(r"[a-z0-9-]{1,32}")
-#: Seconds that a process which is about to end waits for the runs that it is ending.
+#: Seconds that the process waits at its end for the runs that it is cancelling.
 _SECONDS_TO_CLOSE: Final = 10
 
 
@@ -110,13 +110,12 @@ class Backfills:
         self._ending: list[threading.Thread] = []
         self._opened: tuple[Settings, Store] | None = None
 
-    # What people ask for
+    # For API, page and command line
 
     def create(self, request: BackfillRequest, requester: str = "") -> tuple[Job, bool]:
         """Start a backfill of the days that are not good yet; returns the job and whether it is new.
 
-        The same ``request_id`` with the same request gives the same job, however often and from wherever it
-        is asked for: it is where the job's id comes from.
+        The same ``request_id`` with the same request always gives the same job: the job's id is made from it.
 
         Raises
         ------
@@ -144,7 +143,7 @@ class Backfills:
         return self._statuses.job(job_id, at_once=True), is_new
 
     def plan(self, request: BackfillRequest) -> Plan:
-        """What the request would fetch, load, store and take, and which of its days are good already.
+        """The cost of the request, and which of its days are good already.
 
         Raises
         ------
@@ -155,11 +154,7 @@ class Backfills:
         return make_plan(
             self._store(),
             self._settings(),
-            request.start.isoformat(),
-            request.end.isoformat(),
-            choice=choice_of(request),
-            refresh=request.refresh,
-            all_days=request.all_days,
+            request,
             runs=measured_runs(self._instance),
             runs_at_once=runs_at_once(self._instance),
         )
@@ -234,7 +229,7 @@ class Backfills:
         return self._statuses.job(job_id, at_once=True)
 
     def days(self, first: date, last: date) -> list[CalendarDay]:
-        """The calendar: what is published, degraded, held or missing, and which job is at it.
+        """The calendar: whether each day is published, degraded, held or missing, and which job runs it.
 
         Raises
         ------
@@ -289,7 +284,7 @@ class Backfills:
         return sorted(run | at_work)
 
     def close(self) -> None:
-        """Wait a little for the runs that are being ended; Dagster's daemon ends those that are left."""
+        """Wait a little for the runs that are being cancelled; Dagster's daemon ends the rest."""
         self._closing.set()
         for thread in self._ending:
             thread.join(timeout=_SECONDS_TO_CLOSE)
@@ -315,8 +310,7 @@ class Backfills:
         """Days that the request does not run."""
         if request.all_days:
             return set()
-        plans = plan_days(self._store(), self._settings(), days, choice_of(request), refresh=request.refresh)
-        return {plan.day for plan in plans if plan.good}
+        return {plan.day for plan in plan_days(self._store(), self._settings(), days, request) if plan.good}
 
     def _same(self, job_id: str, request: BackfillRequest) -> Job | None:
         """The job that the same request has made before, if one has."""

@@ -1,7 +1,7 @@
-"""What the lake and the ledger say of a day, whatever Dagster says of its runs: pure reading, no Dagster.
+"""Days as the lake and the ledger have them, whatever Dagster says of their runs: pure reading, no Dagster.
 
-``stored_day`` reads the day's own documents, when a run of the day or of a neighbour has ended. ``calendar``
-reads one summary and the ledger per day, for ranges of any length.
+``stored_day`` reads the day's own documents, after a run of the day or of a neighbour. ``summarized_day`` and
+``calendar`` read one summary and the ledger per day, for ranges of any length.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def stored_day(store: Store, day: str) -> StoredDay:
 
 
 def summarized_day(store: Store, day: str) -> StoredDay:
-    """What the last run of the day has written of it; versions that wait are not known."""
+    """The day as its last run summarized it; the summary does not know versions that wait."""
     summary = load_summary(store, day)
     if summary is None:
         return StoredDay(outcome="missing")

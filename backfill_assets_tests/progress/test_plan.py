@@ -10,7 +10,7 @@ import pytest
 
 from backfill_assets.automation.history import MeasuredRun, measured_runs, runs_at_once
 from backfill_assets.failures import PermanentFailure
-from backfill_assets.feeds import ExpectedFeed, FeedChoice
+from backfill_assets.feeds import ExpectedFeed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import (
     DayRecord,
@@ -120,7 +120,7 @@ def test_a_changed_way_of_counting_fetches_everything_anew(lake: Lake, tmp_path:
 def test_a_choice_of_feeds_is_fetched_again_and_of_the_others_what_is_lacking(lake: Lake) -> None:
     lake.run("2024-01-01")
     lake.run("2024-01-02", lacking=(BTC,))
-    plan = lake.plan(end="2024-01-02", choice=FeedChoice(symbols=("ETH-USDT",)))
+    plan = lake.plan(end="2024-01-02", symbols=("ETH-USDT",))
     assert (plan.files, plan.days_good, plan.refresh) == (1 + 2, 0, True)
     assert plan.expected_bytes == SIZES[ETH] * 2 + SIZES[BTC]
     assert lake.plan(end="2024-01-02", refresh=True).files == 4
@@ -220,10 +220,10 @@ def test_load_jobs_are_set_against_the_days_limit_and_what_was_used_of_it(tmp_pa
 def test_planning_writes_nothing(lake: Lake, tmp_path: Path) -> None:
     lake.run("2024-01-01", lacking=(ETH,))
     before = files_of(tmp_path)
-    plan = lake.plan(choice=FeedChoice(exchanges=("binance",)))
+    plan = lake.plan(exchanges=("binance",))
     assert files_of(tmp_path) == before
     lake.store = ReadOnlyStore(Path(lake.store.uri))
-    assert lake.plan(choice=FeedChoice(exchanges=("binance",))) == plan
+    assert lake.plan(exchanges=("binance",)) == plan
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(
     lake: Lake, start: str, end: str, choice: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(PermanentFailure) as refused:
-        lake.plan(start, end, choice=FeedChoice(**choice))
+        lake.plan(start, end, **choice)
     assert complaint in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -253,8 +253,8 @@ def test_a_combination_that_no_entry_has_is_refused_though_each_name_is_known(tm
     ]
     lake = Lake(tmp_path / "lake", universe=universe)
     with pytest.raises(PermanentFailure, match="this combination"):
-        lake.plan(choice=FeedChoice(exchanges=("kraken",), symbols=("BTC-USDT",)))
-    assert lake.plan(choice=FeedChoice(exchanges=("kraken",), symbols=("ETH-USDT",))).files == 8
+        lake.plan(exchanges=("kraken",), symbols=("BTC-USDT",))
+    assert lake.plan(exchanges=("kraken",), symbols=("ETH-USDT",)).files == 8
 
 
 def test_what_the_vendor_lists_takes_the_place_of_the_universe_where_it_is_asked(lake: Lake) -> None:

@@ -24,14 +24,19 @@ import dagster as dg
 import pytest
 
 from backfill_assets.definitions import defs
-from backfill_assets.feeds import Feed
 from backfill_assets.progress.model import JobStatus
 from backfill_assets.progress.request_tags import attempt_id
-from backfill_assets.standins.faults import Fault, not_available
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
-from backfill_assets_tests.progress.conftest import EXCHANGES, SYMBOLS, empty_database, needs_postgres
-from backfill_assets_tests.progress.rig import REPOSITORY, Rig, running_rig
+from backfill_assets_tests.progress.conftest import empty_database, needs_postgres
+from backfill_assets_tests.progress.rig import (
+    EXCHANGES,
+    REPOSITORY,
+    SYMBOLS,
+    Rig,
+    running_rig,
+    take_away_feeds,
+)
 
 pytestmark = pytest.mark.timeout(500)
 
@@ -96,10 +101,7 @@ def poll(rig: Rig, job_id: str, percents: list[float], over: threading.Event) ->
 @pytest.fixture(scope="module")
 def watched(rig: Rig) -> Watched:
     """A range whose middle day has no files, watched to its end; everything is killed on the way."""
-    for exchange, symbols in (("binance", SYMBOLS), ("coinbase", SYMBOLS)):
-        for symbol in symbols:
-            name = symbol.replace("-", "") if exchange == "binance" else symbol
-            rig.standin.faults.put_dataset(Feed(exchange, "trades", name), BAD, Fault(always=not_available()))
+    take_away_feeds(rig.standin, BAD)
     body = {"start": GOOD[0], "end": GOOD[-1], "request_id": "story", "reason": "a test"}
     found = Watched(rig.ask("/api/v1/backfill", body)["job_id"])
     over = threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ def test_only_the_days_that_are_not_good_are_run(service: Backfills, instance: d
     assert last.stored is not None
     assert last.stored.quarantined == (str(ETH),)
     assert (middle.state, middle.stored) == ("waiting", None)
+    given = json.loads(service.status_json(job.job_id)[0])["days"][0]
+    assert given["truth"]["outcome"] == "published", "the API's name of it"
 
 
 @pytest.mark.parametrize("change", [{"all_days": True}, {"refresh": True}, {"symbols": ["BTC-USDT"]}])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
@@ -28,7 +27,7 @@ from backfill_assets.progress.model import BackfillRequest, StoredDay
 from backfill_assets.progress.service import Backfills
 from backfill_assets.progress.stored_days import summarized_day
 from backfill_assets_tests.progress.planned_lake import Lake
-from backfill_assets_tests.progress.small_assets import DEFS, execute
+from backfill_assets_tests.progress.small_assets import DEFS, end_backfill, execute
 
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
 
@@ -43,10 +42,12 @@ class CountingReads:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.threads: set[str] = set()
         self.fails = False
 
     def __call__(self, store: Store, day: str) -> StoredDay:
         self.asked.append(day)
+        self.threads.add(threading.current_thread().name)
         if self.fails:
             msg = "the bucket does not answer"
             raise TransientFailure(msg)
@@ -92,12 +93,6 @@ def launch(instance: dg.DagsterInstance, backfill_id: str, *, tags: dict[str, st
     return backfill_id
 
 
-def ends(instance: dg.DagsterInstance, backfill_id: str, status: BulkActionStatus) -> None:
-    found = instance.get_backfill(backfill_id)
-    assert found is not None
-    instance.update_backfill(found.with_status(status).with_end_timestamp(time.time()))
-
-
 def by_day(service: Backfills, job_id: str) -> dict[str, str]:
     return {day.day: day.state for day in service.status(job_id).days}
 
@@ -136,7 +131,7 @@ def test_a_retry_of_it_is_the_next_attempt_and_runs_the_same_assets(
     instance: dg.DagsterInstance, service: Backfills
 ) -> None:
     launch(instance, "abcdefgh", tags={"team": "mine"})
-    ends(instance, "abcdefgh", BulkActionStatus.CANCELED)
+    end_backfill(instance, "abcdefgh", BulkActionStatus.CANCELED)
     again = service.retry("abcdefgh")
     assert (again.job_id, again.state, again.attempt) == ("abcdefgh", "queued", 2)
     found = instance.get_backfill("abcdefgh-2")
@@ -175,7 +170,7 @@ def test_a_backfill_that_dagster_calls_completed_before_its_runs_have_ended_is_a
     for day in (DAYS[0], DAYS[2]):
         tags = {"dagster/backfill": "abcdefgh", "dagster/partition": day}
         instance.add_run(dg.DagsterRun(job_name="all", status=dg.DagsterRunStatus.NOT_STARTED, tags=tags))
-    ends(instance, "abcdefgh", BulkActionStatus.COMPLETED)
+    end_backfill(instance, "abcdefgh", BulkActionStatus.COMPLETED)
     assert [(job.job_id, job.state) for job in service.unfinished()] == [("abcdefgh", "running")]
     assert service.cancel("abcdefgh").state == "canceling"
 
@@ -230,11 +225,13 @@ def test_what_is_old_is_read_again_a_few_days_at_a_time_and_a_failure_forgets_no
     monkeypatch.setattr(day_cache, "MOST_OLD_DAYS", 2)
     lake.run(DAYS[1], state="held")
     reads.asked.clear()
+    reads.threads.clear()
     seen = []
     for _ in range(3):
         seen.append(by_day(service, job.job_id)[DAYS[1]])
         wait_for_old_days()
     assert (len(reads.asked), seen[-1]) == (6, "held"), "another run has taken it back"
+    assert reads.threads == {day_cache.OLD_DAYS}, "no request waits for days that are only old"
     reads.fails = True
     assert service.status(job.job_id).days_by_state == {"held": 1, "published": 2}
     assert first.days_by_state == {"published": 3}
@@ -318,10 +315,54 @@ def test_a_job_that_has_ended_costs_one_query_and_is_forgotten_before_there_are_
         patch.setattr(instance.event_log_storage, "get_records_for_run", never)
         assert [service.status_json(job_id) for job_id in jobs] == before
     monkeypatch.setattr(statuses, "_MOST_DAYS", 1)
+    monkeypatch.setattr(statuses, "_SECONDS_OF_ANSWER", 0.0)
     assert [service.status_json(job_id) for job_id in jobs] == before
     kept = [known.records for known in service._statuses._known.values()]
     assert [found is not None for found in kept] == [False, False, True], "the others' summaries are kept"
     assert [job.job_id for job in service.recent()] == jobs[::-1]
+
+
+def test_of_more_ended_jobs_than_are_kept_the_last_answer_is_repeated_for_a_while(
+    instance: dg.DagsterInstance, service: Backfills, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = []
+    for day in DAYS:
+        lake.run(day)
+        jobs.append(service.create(asked(start=day, end=day, all_days=True))[0].job_id)
+        execute(instance, jobs[-1], day)
+    monkeypatch.setattr(statuses, "_MOST_DAYS", 1)
+    before = [service.status_json(job_id) for job_id in jobs]
+    read: list[str] = []
+    reads_runs = instance.run_storage.get_run_partition_data
+
+    def count(runs_filter: dg.RunsFilter) -> object:
+        read.append("runs")
+        return reads_runs(runs_filter)
+
+    monkeypatch.setattr(instance.run_storage, "get_run_partition_data", count)
+    assert [service.status_json(job_id) for job_id in jobs] == before
+    assert read == []
+    assert service._statuses._known[jobs[0]].records is None, "the answer was all that was kept"
+    monkeypatch.setattr(statuses, "_SECONDS_OF_ANSWER", 0.0)
+    assert [service.status_json(job_id) for job_id in jobs[:2]] == before[:2]
+    assert len(read) == 2, "an old answer is made again"
+
+
+def test_the_last_answer_is_not_repeated_once_another_process_has_retried_the_job(
+    instance: dg.DagsterInstance,
+    service: Backfills,
+    another: Callable[[], Backfills],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = []
+    for day in DAYS[:2]:
+        jobs.append(service.create(asked(start=day, end=day))[0].job_id)
+        end_backfill(instance, jobs[-1], BulkActionStatus.COMPLETED)
+    monkeypatch.setattr(statuses, "_MOST_DAYS", 0)
+    assert [json.loads(service.status_json(job_id)[0])["state"] for job_id in jobs] == ["failed", "failed"]
+    assert service._statuses._known[jobs[0]].records is None
+    another().retry(jobs[0])
+    assert json.loads(service.status_json(jobs[0])[0])["state"] == "queued"
 
 
 def test_a_look_is_told_to_all_who_ask_within_the_time_and_a_change_of_ones_own_at_once(
@@ -378,7 +419,7 @@ def test_the_end_of_a_job_is_when_its_last_run_ended_and_not_when_dagster_saw_it
     execute(instance, job.job_id, DAYS[0])
     seen = service.status(job.job_id)
     assert seen.finished == seen.days[0].ended == seen.updated
-    ends(instance, job.job_id, BulkActionStatus.COMPLETED_SUCCESS)
+    end_backfill(instance, job.job_id, BulkActionStatus.COMPLETED_SUCCESS)
     assert service.status(job.job_id) == seen
     assert seen.revision == int(seen.updated.timestamp() * 1000)
     assert datetime.now(tz=UTC) > seen.updated

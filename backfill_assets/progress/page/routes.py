@@ -1,9 +1,9 @@
-"""The addresses of the page; each asks the service and renders what it says, refusals in words included.
+"""The addresses of the page; each calls the service and renders its answer, refusals in words included.
 
 Changing ones take the bearer token as the API does: the page's script sends it with every changing request as
 ``Authorization``, from the tab's memory. There is no cookie that a browser would send by itself, changing
 requests must carry the header that htmx sets, which a form of another site cannot, and another ``Origin`` is
-refused; so no site can start a backfill through somebody's browser.
+refused; so no other site can start a backfill through a user's browser.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _Days:
     found: dict[int | None, tuple[float, str, dict[str, Any]]] = field(default_factory=dict)
 
     def of(self, year: int | None, ended: str) -> dict[str, Any]:
-        """What the template of the calendar shows; ``ended`` as in ``view.Now``."""
+        """The values of the calendar's template; ``ended`` as in ``view.Now``."""
         read, known, content = self.found.get(year, (0.0, "", {}))
         if not content or known != ended or time.monotonic() - read > SECONDS_BETWEEN_READS:
             content = _calendar(self.service, year)

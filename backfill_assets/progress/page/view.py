@@ -1,4 +1,4 @@
-"""What the templates show: words, signs and groups made of the models; pure, without HTML.
+"""Words, signs and groups for the templates, made from the models; pure, without HTML.
 
 Every state has a sign and words beside its colour.
 """
@@ -45,9 +45,9 @@ ASSET_SIGNS: Final = {"waiting": "·", "running": "▸", "materialized": "✓", 
 _WAY: Final = ("instruments", "ticks", "candles")
 #: A job at work changes every few seconds; after this long without a change a person should look.
 STILL: Final = timedelta(minutes=10)
-#: Jobs among the recent ones whose failure is told at the top.
+#: Recent jobs whose failure stands at the top.
 _FAILURES_TOLD: Final = 3
-#: Rows of a job's table; whoever needs all of a long job takes the API.
+#: Rows of a job's table; the API has all days of a long job.
 MOST_ROWS: Final = 100
 
 
@@ -61,7 +61,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """What is going on, for the top of the page."""
+    """The top of the page: the jobs at work, and the problems."""
 
     headline: str
     lead: str
@@ -70,7 +70,7 @@ class Now:
     troubles: tuple[Trouble, ...]
     #: Changes when a day or a job has ended, so that the calendar is asked for again.
     ended: str
-    #: What a screen reader is told of it; whole days, so that it is not told every second.
+    #: The text for screen readers; in whole days, so that it does not change every second.
     said: str
 
 
@@ -172,7 +172,7 @@ def by_state(counts: dict[str, int]) -> list[tuple[str, str, int]]:
 
 
 def steps(day: DayStatus) -> list[AssetStatus]:
-    """The day's assets in the order of the data's way; what hangs on them comes after."""
+    """The day's assets in the order in which data passes through them; other assets come after."""
     return sorted(day.assets, key=lambda a: (_WAY.index(a.asset) if a.asset in _WAY else len(_WAY), a.asset))
 
 
