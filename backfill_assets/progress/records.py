@@ -108,8 +108,8 @@ class JobRecords:
         #: By day.
         self._made: dict[str, _Made] = {}
         self._days: tuple[DayStatus, ...] = ()
-        #: Of the days in JSON, and the days that it was made of.
-        self._digest: tuple[tuple[DayStatus, ...], bytes] | None = None
+        #: The days, and the same as a list in JSON with its digest.
+        self._json: tuple[tuple[DayStatus, ...], str, bytes] = ((), "[]", b"")
 
     def __len__(self) -> int:
         """How many days are kept."""
@@ -145,13 +145,15 @@ class JobRecords:
 
     def json(self) -> tuple[str, bytes]:
         """The days that were read last as a list in JSON, and a digest of it."""
-        made = [self._made[day.day] for day in self._days]
-        for day in made:
-            day.json = day.json or day.status.model_dump_json()
-        text = f"[{','.join(day.json for day in made)}]"
-        if self._digest is None or self._digest[0] is not self._days:
-            self._digest = (self._days, hashlib.blake2b(text.encode(), digest_size=16).digest())
-        return text, self._digest[1]
+        days, text, digest = self._json
+        if days is not self._days:
+            made = [self._made[day.day] for day in self._days]
+            for day in made:
+                day.json = day.json or day.status.model_dump_json()
+            text = f"[{','.join(day.json for day in made)}]"
+            digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+            self._json = (self._days, text, digest)
+        return text, digest
 
     def _make(self, name: str, day: DayFact | None, skipped: StoredDay | None) -> bool:
         """Make the day's status where its parts have changed; returns whether the status has."""
