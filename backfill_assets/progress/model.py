@@ -175,7 +175,7 @@ class StoredDay(ApiModel):
 
 
 class DayStatus(ApiModel):
-    """One day of a job; clients of the API know ``stored`` as ``truth``."""
+    """One day of a job."""
 
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
@@ -191,6 +191,7 @@ class DayStatus(ApiModel):
     assets: tuple[AssetStatus, ...] = ()
     failed_checks: tuple[FailedCheck, ...] = ()
     failure: str | None = Field(default=None, description="What the last step that failed said.")
+    # Clients of the API rely on the name "truth".
     stored: StoredDay | None = Field(
         default=None, alias="truth", description="Null until the day's run has ended."
     )
