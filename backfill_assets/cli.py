@@ -34,16 +34,22 @@ class _Day(click.ParamType[str]):
         return parse_day(value).isoformat()
 
 
-class _Names(click.ParamType[str]):
+class _Names(click.ParamType[tuple[str, ...]]):
     name = "A,B,…"
+
+    def convert(
+        self,
+        value: str | tuple[str, ...],
+        param: click.Parameter | None,  # noqa: ARG002
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> tuple[str, ...]:
+        # Click converts a default again that is converted already.
+        names = value.split(",") if isinstance(value, str) else value
+        return tuple(name.strip() for name in names if name.strip())
 
 
 DAY = _Day()
 NAMES = _Names()
-
-
-def _names(given: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in given.split(",") if name.strip())
 
 
 @click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -167,24 +173,14 @@ def days_and_feeds(command: Callable[..., None]) -> Callable[..., None]:
 @days_and_feeds
 @click.option("--online", is_flag=True, help="Ask Tardis what was listed on days that were never run.")
 @click.option("--json", "as_json", is_flag=True, help="The plan as JSON, as the API gives it.")
-def plan(
-    start: str,
-    end: str,
-    exchanges: str,
-    symbols: str,
-    data_types: str,
-    refresh: bool,
-    all_days: bool,
-    online: bool,
-    as_json: bool,
-) -> None:
+def plan(online: bool, as_json: bool, **fields: Any) -> None:
     """Say what a backfill would fetch, load, store and take, and which of its days are good already."""
     from backfill_assets.automation.history import measured_runs, runs_at_once
-    from backfill_assets.feeds import FeedChoice
     from backfill_assets.lake.store import open_store
     from backfill_assets.orchestration import open_instance
     from backfill_assets.progress.plan import make_plan, vendor_listing
     from backfill_assets.progress.plan_text import plan_text
+    from backfill_assets.progress.request import backfill_request
     from backfill_assets.settings import current_settings
     from backfill_assets.tardis.client import TardisClient
 
@@ -194,11 +190,7 @@ def plan(
     found = make_plan(
         open_store(settings.lake),
         settings,
-        start,
-        end,
-        choice=FeedChoice(_names(exchanges), _names(symbols), _names(data_types)),
-        refresh=refresh,
-        all_days=all_days,
+        backfill_request(fields),
         runs=runs,
         runs_at_once=at_once,
         listing=vendor_listing(TardisClient(settings.tardis), settings) if online else None,
@@ -284,13 +276,12 @@ def serve(host: str, port: int | None, with_ui: bool) -> None:
 @click.option("--reason", default="", help="Why, for whoever looks at the job later.")
 @click.option("--request-id", help="The same id again gives the same job instead of another one.")
 @click.option("--wait", is_flag=True, help="Watch it until it has ended; the exit code is its outcome.")
-def backfill(wait: bool, exchanges: str, symbols: str, data_types: str, **fields: Any) -> None:
+def backfill(wait: bool, **fields: Any) -> None:
     """Start a backfill. With --wait exit 0: all published, 1: failed or held days, 3: cancelled."""
     from backfill_assets.progress import commands
     from backfill_assets.progress.request import backfill_request
 
-    names = {"exchanges": _names(exchanges), "symbols": _names(symbols), "data_types": _names(data_types)}
-    request = backfill_request({**fields, **names})
+    request = backfill_request(fields)
     with _backfills() as service:
         job, is_new = service.create(request, commands.requester())
         click.echo(commands.started(job, is_new=is_new))
@@ -378,6 +369,7 @@ def settings(show: bool, schema: str | None) -> None:
 def doctor() -> None:
     """Check settings, reachability and permissions, and say what to mend."""
     from backfill_assets.doctor import examine
+    from backfill_assets.readable_numbers import plural
 
     findings = 0
     for finding in examine():
@@ -385,8 +377,7 @@ def doctor() -> None:
         click.echo(f"{mark}  {finding.what}: {finding.text}")
         findings += not finding.ok
     if findings:
-        plural = "s" if findings > 1 else ""
-        msg = f"{findings} thing{plural} to mend"
+        msg = f"{plural(findings, 'thing')} to mend"
         raise click.ClickException(msg)
 
 

@@ -26,7 +26,7 @@ PACKAGE: Final = "backfill_assets"
 ORDER: Final = (
     (
         *("failures", "files", "feeds", "venues", "columns", "days", "yaml_files", "rule_set", "settings"),
-        *("partitions", "orchestration"),
+        *("readable_numbers", "partitions", "orchestration"),
     ),
     ("tardis",),
     ("lake",),

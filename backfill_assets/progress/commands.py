@@ -1,4 +1,4 @@
-"""What ``backfill-assets backfill``, ``status``, ``recent``, ``cancel``, ``retry`` do: the service, in words.
+"""The commands ``backfill``, ``status``, ``recent``, ``cancel`` and ``retry``: the service, in words.
 
 They call the same service as the API, in their own process, over the instance in ``DAGSTER_HOME``; no server
 is needed, only the daemon that runs the days.
@@ -28,14 +28,14 @@ from backfill_assets.progress.model import (
     Job,
     JobStatus,
 )
-from backfill_assets.progress.page.view import JOB_STATES, STATES, count, days_words, eta_words
-from backfill_assets.progress.plan_text import bytes_text
+from backfill_assets.progress.page.view import JOB_STATES, STATES, days_words, eta_words
 from backfill_assets.progress.service import Backfills
+from backfill_assets.readable_numbers import bytes_text, plural
 
-#: Exit codes of whoever waits; click's own for a wrong call is 2, and 130 is a shell's for an interrupt.
+#: Exit codes of ``--wait``; click's own for a wrong call is 2, and 130 is a shell's for an interrupt.
 EXIT_CODES: Final = {"succeeded": 0, "failed": 1, "canceled": 3}
 INTERRUPTED: Final = 130
-#: Days that are told one by one at the end.
+#: Days that the status names one by one.
 _DAYS_TOLD: Final = 20
 
 Say = Callable[[str], None]
@@ -52,9 +52,9 @@ def requester() -> str:
 
 
 def started(job: Job, *, is_new: bool) -> str:
-    """What to say of a job that was just asked for."""
+    """The line that confirms a new job, or names the job that the request has made before."""
     skipped = f", {job.skipped_days} of them good already" if job.skipped_days else ""
-    days = f"{_range(job)}, {count(job.total_days, 'day')}{skipped}"
+    days = f"{_range(job)}, {plural(job.total_days, 'day')}{skipped}"
     if not is_new:
         return f"{job.job_id}: {days}; this request_id has made it before, it is {job.state}"
     return f"{job.job_id}: {days}"
@@ -117,7 +117,7 @@ def _watch(
             job = service.status(job_id)
             for day in job.days:
                 is_new = day.day not in told and day.attempt == job.attempt and not day.skipped
-                if is_new and _has_ended(day):
+                if is_new and day.state not in UNFINISHED_DAY_STATES:
                     told.add(day.day)
                     show(f"{day.day} {STATES[day.state][0]} {day.state}{_why(day)}")
             for warning in set(job.warnings) - warned:
@@ -131,20 +131,17 @@ def _watch(
 
 
 def _show(bar: Progress, task: TaskID, job: Job) -> None:
-    words = f"{job.finished_days}/{count(job.total_days, 'day')}"
+    words = f"{job.finished_days}/{plural(job.total_days, 'day')}"
     eta = eta_words(job, utc_now()) if job.eta else ""
     bar.update(task, completed=job.percent, words=f"{words} {eta}".strip())
 
 
-def _has_ended(day: DayStatus) -> bool:
-    return day.state not in UNFINISHED_DAY_STATES
-
-
 def _why(day: DayStatus) -> str:
-    reasons = day.truth.reasons if day.truth else ()
-    blocking = [f"check {c.check}" for c in day.failed_checks if c.blocking and c.severity == "ERROR"]
-    first = [*blocking, *([day.failure] if day.failure else []), *reasons][:1]
-    return f": {first[0]}" if first and day.state != "published" else ""
+    if day.state == "published":
+        return ""
+    check = f"check {day.failing_check}" if day.failing_check else None
+    reasons = (check, day.failure, *(day.stored.reasons if day.stored else ()))
+    return next((f": {reason}" for reason in reasons if reason), "")
 
 
 def _outcome(job: Job) -> str:
@@ -171,7 +168,7 @@ def status_text(job: JobStatus) -> str:
         lines.append(f"  reason   {job.request.reason}")
     lines += [f"  !        {text}" for text in ([job.failure] if job.failure else []) + [*job.warnings]]
     for day in job.running:
-        done = f"{day.progress.done} of {count(day.progress.total, 'feed')}" if day.progress else "starting"
+        done = f"{day.progress.done} of {plural(day.progress.total, 'feed')}" if day.progress else "starting"
         lines.append(f"  {day.day} {STATES['running'][0]} running: {done}")
     bad = [day for day in job.days if day.state in RETRIED_DAY_STATES | {"degraded"}]
     lines += [f"  {day.day} {STATES[day.state][0]} {day.state}{_why(day)}" for day in bad[:_DAYS_TOLD]]

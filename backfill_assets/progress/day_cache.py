@@ -1,8 +1,8 @@
 """The stored days that statuses show, read once and kept for a while; bounded, for one process.
 
-A day that was read before the end of a run that may have changed it is read again. Approvals and runs of
-other backfills change days as well, so what is shown in full is also read again once it is old, a few days
-at each look.
+A day that was read before the end of a run that may have changed it is read again, before the answer.
+Approvals and runs of other backfills change days as well, so days that are shown in full are also read again
+once they are old: a few at a time and in a thread of their own, since on a bucket that takes seconds.
 """
 
 from __future__ import annotations
@@ -16,23 +16,28 @@ from datetime import datetime
 from typing import Final
 
 from backfill_assets.days import utc_now
-from backfill_assets.progress.model import DayTruth
+from backfill_assets.failures import BackfillError
+from backfill_assets.lake.parallel import parallel_map
+from backfill_assets.lake.store import Store
+from backfill_assets.progress.model import StoredDay
 
 LOGGER: Final = logging.getLogger(__name__)
 #: After so long a day is read again.
 SECONDS_KEPT: Final = 60.0
-#: Days that are read again because they are old, in one look: a look must not take longer for them.
+#: Old days that one thread reads again before it ends.
 MOST_OLD_DAYS: Final = 200
+#: The name of the thread that reads old days again.
+OLD_DAYS: Final = "old days"
 #: A day with few odd feeds is a kilobyte.
 _MOST_DAYS: Final = 20_000
 _TROUBLES_TOLD: Final = 3
 
-Read = Callable[[Sequence[str]], Sequence[DayTruth | Exception]]
+ReadDay = Callable[[Store, str], StoredDay]
 
 
 @dataclass(slots=True)
 class _Kept:
-    truth: DayTruth
+    stored: StoredDay
     #: When the reading began, as Dagster's records tell the time.
     at: datetime
     checked: float
@@ -43,42 +48,43 @@ class DayCache:
 
     Parameters
     ----------
-    read
-        Gives each of the days, or why it cannot be read, in order.
+    store
+        The lake as the settings have it now.
     """
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, store: Callable[[], Store], read: ReadDay) -> None:
+        self._store = store
         self._read = read
         self._kept: dict[str, _Kept] = {}
         self._reading = threading.Lock()
+        self._reading_old = threading.Lock()
 
     def days(
         self, wanted: Mapping[str, datetime | None], *, again: bool
-    ) -> tuple[dict[str, DayTruth], list[str]]:
-        """The wanted days, and in words why some of them are not known.
+    ) -> tuple[dict[str, StoredDay], list[str]]:
+        """The wanted days, and the reasons why some of them are not known.
 
         Parameters
         ----------
         wanted
             By day, when it may have changed for the last time.
         again
-            Read some of the days that are old again.
+            Begin to read some of the days that are old; a later call gives them.
         """
         troubles = []
         if self._outdated(wanted):
             # One at a time: statuses of the same days are often asked for together.
             with self._reading:
                 troubles = self._load(self._outdated(wanted))
-        if again and (old := self._old(wanted)) and self._reading.acquire(blocking=False):
-            try:
-                self._load(old[:MOST_OLD_DAYS])
-            finally:
-                self._reading.release()
-        return {day: truth for day, since in wanted.items() if (truth := self._current(day, since))}, troubles
+        if again and (old := self._old(wanted)) and self._reading_old.acquire(blocking=False):
+            days = old[:MOST_OLD_DAYS]
+            threading.Thread(target=self._load_old, args=(days,), name=OLD_DAYS, daemon=True).start()
+        found = {day: self._current(day, since) for day, since in wanted.items()}
+        return {day: stored for day, stored in found.items() if stored is not None}, troubles
 
-    def _current(self, day: str, since: datetime | None) -> DayTruth | None:
+    def _current(self, day: str, since: datetime | None) -> StoredDay | None:
         kept = self._kept.get(day)
-        return kept.truth if kept is not None and (since is None or kept.at >= since) else None
+        return kept.stored if kept is not None and (since is None or kept.at >= since) else None
 
     def _outdated(self, wanted: Mapping[str, datetime | None]) -> list[str]:
         return [day for day, since in wanted.items() if self._current(day, since) is None]
@@ -88,21 +94,34 @@ class DayCache:
         checked = {day: kept.checked for day in wanted if (kept := self._kept.get(day)) is not None}
         return sorted((day for day, when in checked.items() if when < before), key=checked.__getitem__)
 
+    def _load_old(self, days: Sequence[str]) -> None:
+        try:
+            self._load(days)
+        finally:
+            self._reading_old.release()
+
     def _load(self, days: Sequence[str]) -> list[str]:
-        at, checked = utc_now(), time.monotonic()
+        at, checked, store = utc_now(), time.monotonic(), self._store()
+
+        def read(day: str) -> StoredDay | Exception:
+            try:
+                return self._read(store, day)
+            except (BackfillError, OSError) as failure:
+                return failure
+
         troubles = []
-        for day, found in zip(days, self._read(days), strict=True):
+        for day, found in zip(days, parallel_map(read, days, store.parallel_reads), strict=True):
             kept = self._kept.get(day)
             if isinstance(found, Exception):
                 LOGGER.warning("%s cannot be read: %s", day, found)
                 troubles.append(f"what came of {day} is not known yet: {found}")
-            else:
+            elif kept is None or kept.at <= at:
                 # The same object while nothing has changed, so that nobody compares twice.
-                truth = kept.truth if kept is not None and kept.truth == found else found
-                self._kept[day] = _Kept(truth, at, checked)
+                stored = kept.stored if kept is not None and kept.stored == found else found
+                self._kept[day] = _Kept(stored, at, checked)
         if len(troubles) > _TROUBLES_TOLD:
             troubles[_TROUBLES_TOLD:] = [f"nor of {len(troubles) - _TROUBLES_TOLD} days more"]
         for day in list(self._kept)[: max(0, len(self._kept) - _MOST_DAYS)]:
             if day not in days:
-                del self._kept[day]
+                self._kept.pop(day, None)
         return troubles

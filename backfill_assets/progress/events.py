@@ -1,8 +1,8 @@
 """A job's changes as server-sent events.
 
-Each event is the whole job as it then is, and its id is the job's revision. So whoever comes back with the
-last id it saw (``Last-Event-ID``) misses nothing that still matters, from whichever service; changes that
-follow faster than they are looked for are told together.
+Each event is the whole job as it then is, and its id is the job's revision. So a client that comes back with
+its last id (``Last-Event-ID``) misses nothing that still matters, from whichever service; changes that follow
+each other within one look are one event.
 """
 
 from __future__ import annotations

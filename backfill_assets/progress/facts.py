@@ -11,7 +11,15 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Literal
 
-from backfill_assets.progress.model import AssetState, AssetStatus, BackfillRequest, FailedCheck
+from backfill_assets.progress.model import (
+    AssetState,
+    AssetStatus,
+    BackfillRequest,
+    DayProgress,
+    FailedCheck,
+    JobDayState,
+    StoredDay,
+)
 
 RunState = Literal["queued", "running", "succeeded", "failed", "canceled"]
 BackfillState = Literal["active", "canceling", "canceled", "completed", "failed"]
@@ -81,6 +89,35 @@ class DayEvents:
     failed_checks: tuple[FailedCheck, ...] = ()
     failure: str | None = None
     at: datetime | None = None
+
+
+@dataclass(slots=True)
+class DayFact:
+    """A day that is run: its backfill, the runs of it that count, and the records of these runs."""
+
+    day: str
+    backfill: BackfillFact
+    #: The oldest first; the last one gives the day its state.
+    runs: list[RunFact]
+    #: Whether the last run has ended the day.
+    over: bool
+    #: The state of the day if it has no run.
+    state_without_run: JobDayState = "waiting"
+    #: None where it is not known.
+    stored: StoredDay | None = None
+    events: DayEvents | None = None
+    #: The furthest that the runs have written.
+    progress: DayProgress | None = None
+
+    @property
+    def run(self) -> RunFact | None:
+        """The run that gives the day its state."""
+        return self.runs[-1] if self.runs else None
+
+    def parts(self) -> tuple[object, ...]:
+        """Everything that ``tracking.day_status`` uses."""
+        fate = (self.backfill.state, self.state_without_run)
+        return *fate, self.run, self.over, self.stored, self.events, self.progress
 
 
 def day_events(logs: Sequence[RunLog]) -> DayEvents:

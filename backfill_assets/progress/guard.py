@@ -1,4 +1,4 @@
-"""Who may change something: a bearer token where one is set, else whoever is on this machine.
+"""Access to changing calls: by a bearer token where one is set, else from this machine alone.
 
 Without a token the browser of that machine is the danger: a page from elsewhere may send requests to
 loopback. So a changing call whose ``Origin`` is another site is refused, and without a token one that is

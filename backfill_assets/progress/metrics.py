@@ -1,6 +1,6 @@
-"""What Prometheus reads at ``/metrics``: the jobs, the requests, the process.
+"""The metrics at ``/metrics`` for Prometheus: the jobs, the requests, the process.
 
-A registry of its own per app, since the default one is shared by whatever else the process imports.
+Each app has a registry of its own, since other libraries of the process share the default one.
 """
 
 from __future__ import annotations

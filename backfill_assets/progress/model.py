@@ -34,7 +34,9 @@ Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 Names = Annotated[tuple[Name, ...], Field(max_length=1_000)]
 
 
-class _Model(BaseModel):
+class ApiModel(BaseModel):
+    """Immutable, and strict about the names of its fields."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -53,7 +55,7 @@ def _as_written(value: object) -> object:
 Day = Annotated[date, BeforeValidator(_as_written)]
 
 
-class BackfillRequest(_Model):
+class BackfillRequest(ApiModel):
     """What is to be run: days, and optionally which of their feeds to fetch again."""
 
     start: Day = Field(description="First day, in UTC.")
@@ -84,7 +86,7 @@ class BackfillRequest(_Model):
         return bool(self.exchanges or self.symbols or self.data_types)
 
 
-class FeedProgress(_Model):
+class FeedProgress(ApiModel):
     """How one feed of a running day ended."""
 
     feed: str = Field(description="exchange/data_type/SYMBOL")
@@ -94,7 +96,7 @@ class FeedProgress(_Model):
     reason: str = ""
 
 
-class DayProgress(_Model):
+class DayProgress(ApiModel):
     """The feeds of a day while its run fetches them; at most two seconds old."""
 
     done: int
@@ -114,7 +116,7 @@ class DayProgress(_Model):
         return self.done / self.total if self.total else 0.0
 
 
-class FailedCheck(_Model):
+class FailedCheck(ApiModel):
     """A check that failed in the day's runs of this attempt."""
 
     check: str = Field(description="asset:check")
@@ -122,8 +124,13 @@ class FailedCheck(_Model):
     blocking: bool
     description: str = ""
 
+    @property
+    def fails_the_day(self) -> bool:
+        """Whether the day counts as failed, although Dagster may call its run a success."""
+        return self.blocking and self.severity == "ERROR"
 
-class AssetStatus(_Model):
+
+class AssetStatus(ApiModel):
     """One asset of the day."""
 
     asset: str
@@ -131,7 +138,7 @@ class AssetStatus(_Model):
     failed_checks: tuple[str, ...] = ()
 
 
-class FeedVerdict(_Model):
+class FeedVerdict(ApiModel):
     """A feed whose verdict is not ``publish``, or that has a version waiting."""
 
     feed: str
@@ -141,8 +148,8 @@ class FeedVerdict(_Model):
     reasons: tuple[str, ...] = ()
 
 
-class DayTruth(_Model):
-    """What lake and warehouse say of a day, whatever Dagster says of its runs."""
+class StoredDay(ApiModel):
+    """The day in the lake and the warehouse, whatever Dagster says of its runs."""
 
     outcome: DayState
     sealed: bool = False
@@ -167,8 +174,10 @@ class DayTruth(_Model):
         return tuple(f.feed for f in self.notable if f.pending)
 
 
-class DayStatus(_Model):
+class DayStatus(ApiModel):
     """One day of a job."""
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     day: str
     state: JobDayState
@@ -182,11 +191,19 @@ class DayStatus(_Model):
     assets: tuple[AssetStatus, ...] = ()
     failed_checks: tuple[FailedCheck, ...] = ()
     failure: str | None = Field(default=None, description="What the last step that failed said.")
-    truth: DayTruth | None = Field(default=None, description="Null until the day's run has ended.")
+    # Clients of the API rely on the name "truth".
+    stored: StoredDay | None = Field(
+        default=None, alias="truth", description="Null until the day's run has ended."
+    )
     progress: DayProgress | None = Field(default=None, description="While the run fetches feeds.")
 
+    @property
+    def failing_check(self) -> str | None:
+        """The first check by which the day counts as failed."""
+        return next((check.check for check in self.failed_checks if check.fails_the_day), None)
 
-class Throughput(_Model):
+
+class Throughput(ApiModel):
     """Measured over the finished days of the current attempt."""
 
     days: int = Field(description="How many days it was measured over.")
@@ -197,14 +214,14 @@ class Throughput(_Model):
     )
 
 
-class Eta(_Model):
+class Eta(ApiModel):
     """When the job will have ended, as a range; made when a day ends, null until two days have."""
 
     earliest: AwareDatetime
     latest: AwareDatetime
 
 
-class Links(_Model):
+class Links(ApiModel):
     """Where to look further; addresses are relative to this server, or begin with ``serve.dagster_url``."""
 
     self: str
@@ -215,7 +232,7 @@ class Links(_Model):
     )
 
 
-class Job(_Model):
+class Job(ApiModel):
     """A backfill as a whole."""
 
     job_id: str = Field(description="Also the id of Dagster's backfill (of the first attempt).")
@@ -250,13 +267,13 @@ class JobStatus(Job):
     days: tuple[DayStatus, ...]
 
 
-class Jobs(_Model):
+class Jobs(ApiModel):
     """Jobs, the newest first."""
 
     jobs: tuple[Job, ...]
 
 
-class CalendarDay(_Model):
+class CalendarDay(ApiModel):
     """One day of the calendar, whoever ran it."""
 
     day: str
@@ -271,20 +288,20 @@ class CalendarDay(_Model):
     job_state: JobDayState | None = Field(default=None, description="Its state in that job.")
 
 
-class Calendar(_Model):
+class Calendar(ApiModel):
     """Every day of a range, in order."""
 
     days: tuple[CalendarDay, ...]
 
 
-class InvalidField(_Model):
+class InvalidField(ApiModel):
     """One part of a request that cannot be taken."""
 
     pointer: str = Field(description="Where: JSON pointer into the body, or the parameter's name.")
     detail: str
 
 
-class Problem(_Model):
+class Problem(ApiModel):
     """RFC 9457 problem details; the media type is application/problem+json."""
 
     type: str = "about:blank"

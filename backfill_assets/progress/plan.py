@@ -1,8 +1,8 @@
-"""What a backfill will cost, before it is started: files, bytes, load jobs, storage, time, days to skip.
+"""The cost of a backfill before its start: files, bytes, load jobs, storage, time, days to skip.
 
-``make_plan`` is asked by the command line, the API and the page; all show the same ``Plan``. It reads the
-lake and what Dagster has recorded, writes nothing, and asks the vendor only where ``listing`` is given. What
-it does not know is null and said in ``notes``.
+The command line, the API and the page call ``make_plan``; all show the same ``Plan``. It reads the lake and
+Dagster's records, writes nothing, and asks the vendor only where ``listing`` is given. A number that it does
+not know is null, and ``notes`` says so.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ from datetime import datetime
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from backfill_assets.automation.backfills import checked_days
 from backfill_assets.automation.history import MeasuredRun
 from backfill_assets.days import utc_now
-from backfill_assets.feeds import ExpectedFeed, FeedChoice
+from backfill_assets.feeds import ExpectedFeed
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
+from backfill_assets.progress.model import ApiModel, BackfillRequest
 from backfill_assets.progress.plan_day import DayPlan, Listing, plan_day
 from backfill_assets.progress.plan_history import LakeHistory, Sizes, Speed
+from backfill_assets.progress.request_tags import as_kept, choice_of
 from backfill_assets.progress.selection import Combination, checked_choice, combinations
+from backfill_assets.readable_numbers import plural
 from backfill_assets.settings import BigQueryWarehouse, Settings
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
@@ -35,18 +38,14 @@ if TYPE_CHECKING:
 LOADS_WITH_NEIGHBOURS: Final = 3
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Range(_Model):
+class Range(ApiModel):
     """A quantity as far as it is known."""
 
     low: float
     high: float
 
 
-class TableLoads(_Model):
+class TableLoads(ApiModel):
     """BigQuery load jobs of one table."""
 
     table: str
@@ -60,7 +59,7 @@ class TableLoads(_Model):
         return ceil((self.used_today + self.jobs.high) / self.limit)
 
 
-class Plan(_Model):
+class Plan(ApiModel):
     """What a backfill would do and take."""
 
     start: str
@@ -92,27 +91,17 @@ class Plan(_Model):
 def make_plan(
     store: Store,
     settings: Settings,
-    start: str,
-    end: str,
+    request: BackfillRequest,
     *,
-    choice: FeedChoice | None = None,
-    refresh: bool = False,
-    all_days: bool = False,
     runs: Sequence[MeasuredRun] = (),
     runs_at_once: int | None = 1,
     listing: Listing | None = None,
     now: datetime | None = None,
 ) -> Plan:
-    """Plan a backfill of the days from ``start`` to ``end``.
+    """Plan the backfill.
 
     Parameters
     ----------
-    choice
-        Feeds to fetch again; as in a backfill, the others of a day are fetched where the lake lacks them.
-    refresh
-        Fetch feeds again although the lake has them; implied by a choice.
-    all_days
-        Run the days that are good already, too.
     runs, runs_at_once
         ``automation.history.measured_runs`` and ``runs_at_once`` of Dagster's instance.
     listing
@@ -124,12 +113,12 @@ def make_plan(
     PermanentFailure
         Days outside the partitions, or a name that the universe does not have; one line.
     """
+    start, end = request.start.isoformat(), request.end.isoformat()
     days = checked_days(start, end)
-    wanted = choice or FeedChoice()
-    checked_choice(settings.universe, wanted)
+    checked_choice(settings.universe, choice_of(request))
     universe = combinations(settings.universe)
-    plans = plan_days(store, settings, days, wanted, refresh=refresh, listing=listing)
-    due = [plan for plan in plans if all_days or not plan.good]
+    plans = plan_days(store, settings, days, request, listing=listing)
+    due = [plan for plan in plans if request.all_days or not plan.good]
     files = [file for plan in due for file in plan.files]
     history = LakeHistory(store, settings)
     sizes = history.sizes(start, end, set(files))
@@ -141,14 +130,14 @@ def make_plan(
     return Plan(
         start=start,
         end=end,
-        exchanges=wanted.exchanges,
-        symbols=wanted.symbols,
-        data_types=wanted.data_types,
-        refresh=refresh or wanted != FeedChoice(),
+        exchanges=request.exchanges,
+        symbols=request.symbols,
+        data_types=request.data_types,
+        refresh=as_kept(request).refresh,
         days=len(days),
         days_to_run=tuple(plan.day for plan in due),
         days_good=sum(plan.good for plan in plans),
-        all_days=all_days,
+        all_days=request.all_days,
         days_held=sum(plan.held for plan in due),
         days_unlisted=sum(not plan.listed for plan in due),
         files=len(files),
@@ -170,14 +159,13 @@ def plan_days(
     store: Store,
     settings: Settings,
     days: Sequence[str],
-    choice: FeedChoice,
+    request: BackfillRequest,
     *,
-    refresh: bool = False,
     listing: Listing | None = None,
 ) -> list[DayPlan]:
-    """What a run of each of the days would fetch, and whether it would change anything."""
+    """For each day, the files that a run would fetch, and whether the run would change anything."""
     universe = combinations(settings.universe)
-    again = choice if refresh or choice != FeedChoice() else None
+    again = choice_of(request) if as_kept(request).refresh else None
     return parallel_map(
         lambda day: plan_day(store, settings, day, universe, again, listing), days, store.parallel_reads
     )
@@ -189,7 +177,7 @@ def vendor_listing(client: TardisClient, settings: Settings) -> Listing:
     Raises
     ------
     PermanentFailure, TransientFailure
-        The vendor knows an exchange not, or cannot be asked.
+        The vendor does not list an exchange, or did not answer.
     """
     from backfill_assets.tardis.symbols import resolve
 
@@ -258,12 +246,12 @@ def _notes(
     loads: Sequence[TableLoads],
     unknown: int,
 ) -> list[str]:
-    """What a person must know to take the numbers for what they are."""
+    """The limits of the numbers, in words."""
     notes = []
     unlisted = sum(not plan.listed for plan in due)
     if unlisted:
         notes.append(
-            f"{_count(unlisted, 'day')} never run: every feed of the universe is counted, though some may "
+            f"{plural(unlisted, 'day')} never run: every feed of the universe is counted, though some may "
             "not have been listed then (--online asks the vendor)"
         )
     if unknown:
@@ -271,14 +259,14 @@ def _notes(
         notes.append(f"{what}: no published day in the lake has them")
     if sizes.days and files:
         span = f"{sizes.days[0]} to {sizes.days[-1]}"
-        notes.append(f"sizes are medians of {_count(len(sizes.days), 'published day')}, {span}")
+        notes.append(f"sizes are medians of {plural(len(sizes.days), 'published day')}, {span}")
     if due and speed is None:
         notes.append("no time is known: Dagster has no record of a run that fetched a day's files")
     elif speed is not None:
-        notes.append(f"speed is that of {_count(speed.runs, 'run')}, {speed.overlap:.1f} at once")
+        notes.append(f"speed is that of {plural(speed.runs, 'run')}, {speed.overlap:.1f} at once")
     held = sum(plan.held for plan in due)
     if held:
-        notes.append(f"{_count(held, 'day')} held: running them again helps only if something is new")
+        notes.append(f"{plural(held, 'day')} held: running them again helps only if something is new")
     for table in loads:
         if table.utc_days > 1:
             notes.append(
@@ -286,10 +274,6 @@ def _notes(
                 f"{table.limit:,} a day: what exceeds them fails until the next UTC day and is to be retried"
             )
     return notes
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _times(expected_bytes: int | None, ratio: float | None) -> int | None:

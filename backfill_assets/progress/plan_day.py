@@ -1,7 +1,7 @@
-"""What a run of one day would fetch, read from the lake alone, without the network.
+"""The files that a run of one day would fetch, read from the lake alone, without the network.
 
-A day that was never run is expected to have every combination of the universe, unless the vendor's listing is
-at hand: whether a symbol was listed on that day is then not known. A day that was run has its record.
+A day that was run has its record. A day that was never run is expected to have every combination of the
+universe, since only the vendor's listing knows whether a symbol was listed on that day.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def plan_day(
     refresh: FeedChoice | None,
     listing: Listing | None,
 ) -> DayPlan:
-    """What a run of the day would fetch; ``refresh`` are feeds to fetch although the lake has them."""
+    """The day's part of a plan; ``refresh`` are feeds to fetch although the lake has them."""
     record = load_day_record(store, day)
     if record is None or record.awaiting_export:
         if listing is None:

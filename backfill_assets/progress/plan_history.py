@@ -1,6 +1,6 @@
-"""What past days tell of coming ones: sizes of files, ratios of bytes, and the speed of runs.
+"""Measurements of past days for a plan: sizes of files, ratios of bytes, and the speed of runs.
 
-Measured, never assumed: where the lake or Dagster's records have nothing to measure, the answer is None.
+Nothing is assumed: where the lake or Dagster's records have nothing to measure, the answer is None.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from backfill_assets.warehouse.catalog import CANDLES
 
 #: A median over a week has every weekday once.
 DAYS_PER_FEED: Final = 7
-#: Days looked at for feeds that few days have; also bounds what an answer costs.
+#: Days that are searched for feeds that few days have; bounds the cost of an answer.
 DAYS_CONSIDERED: Final = 28
 #: Runs that a speed is measured over.
 RUNS_CONSIDERED: Final = 20

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from backfill_assets.progress.plan import Plan, Range
-
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+from backfill_assets.readable_numbers import bytes_text, seconds_text
 
 
 def plan_text(plan: Plan) -> str:
-    """The plan in lines; what is not known says so."""
+    """The plan in lines; an unknown number says so."""
     held = f", {plan.days_held:,} of them held" if plan.days_held else ""
     what = (", run again" if plan.all_days else ", skipped") if plan.days_good else ""
     days = f"{len(plan.days_to_run):,} of {plan.days:,} to run{held}; {plan.days_good:,} good already{what}"
@@ -24,24 +23,6 @@ def plan_text(plan: Plan) -> str:
         *(f"  · {note}" for note in plan.notes),
     ]
     return "\n".join(lines)
-
-
-def bytes_text(number: float) -> str:
-    """``1.5 GB``: decimal units, three digits."""
-    for unit in _UNITS:
-        if number < 999.5 or unit == _UNITS[-1]:
-            return f"{number:.0f} {unit}" if unit == "B" or number >= 99.95 else f"{number:.1f} {unit}"
-        number /= 1000
-    return ""
-
-
-def seconds_text(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
-    for limit, divisor, unit in ((100, 1, "s"), (5_940, 60, "min"), (172_800, 3_600, "h")):
-        if seconds < limit:
-            value = seconds / divisor
-            return f"{value:.0f} {unit}" if unit != "h" or value >= 9.95 else f"{value:.1f} {unit}"
-    return f"{seconds / 86_400:.1f} days"
 
 
 def _choice(plan: Plan) -> str:

@@ -16,7 +16,9 @@ from starlette.exceptions import HTTPException
 
 from backfill_assets.failures import BackfillError, TransientFailure
 from backfill_assets.progress.model import InvalidField, Problem
-from backfill_assets.progress.service import Conflict, InvalidRequest, UnknownJob
+from backfill_assets.progress.request import InvalidRequest
+from backfill_assets.progress.service import Conflict
+from backfill_assets.progress.statuses import UnknownJob
 
 LOGGER: Final = logging.getLogger(__name__)
 MEDIA_TYPE: Final = "application/problem+json"
@@ -37,14 +39,14 @@ _MEANINGS: Final = {
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route's entry in the OpenAPI document says of its errors."""
+    """The errors in a route's entry of the OpenAPI document."""
     schema = {"$ref": "#/components/schemas/Problem"}
     content = {MEDIA_TYPE: {"schema": schema}}
     return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
 
 
 def problem(
-    request: Request | None,
+    request: Request,
     status: int,
     detail: str = "",
     errors: tuple[InvalidField, ...] = (),
@@ -55,7 +57,7 @@ def problem(
         title=HTTPStatus(status).phrase,
         status=status,
         detail=detail,
-        instance=request.url.path if request is not None else None,
+        instance=request.url.path,
         errors=errors,
     )
     return Response(content.model_dump_json(), status, headers, MEDIA_TYPE)
@@ -84,17 +86,19 @@ async def _http(request: Request, error: Exception) -> Response:
     return problem(request, error.status_code, detail, headers=dict(error.headers or {}))
 
 
+def status_of(failure: BackfillError) -> int:
+    """The HTTP status of a failure; 500 for a failure that the client cannot mend."""
+    kinds = {InvalidRequest: 422, UnknownJob: 404, Conflict: 409, TransientFailure: 503}
+    return next((status for kind, status in kinds.items() if isinstance(failure, kind)), 500)
+
+
 async def _failure(request: Request, error: Exception) -> Response:
-    if isinstance(error, InvalidRequest):
-        return problem(request, 422, str(error), error.errors)
-    if isinstance(error, UnknownJob):
-        return problem(request, 404, str(error))
-    if isinstance(error, Conflict):
-        return problem(request, 409, str(error))
-    if isinstance(error, TransientFailure):
-        return problem(request, 503, str(error), headers={"Retry-After": "30"})
-    LOGGER.error("%s %s: %s", request.method, request.url.path, error)
-    return problem(request, 500, str(error))
+    assert isinstance(error, BackfillError)
+    status = status_of(error)
+    if status == 500:
+        LOGGER.error("%s %s: %s", request.method, request.url.path, error)
+    errors = error.errors if isinstance(error, InvalidRequest) else ()
+    return problem(request, status, str(error), errors, {"Retry-After": "30"} if status == 503 else None)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001

@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final, Literal
 
 import dagster as dg
@@ -24,7 +26,7 @@ from pydantic import ValidationError
 
 from backfill_assets.orchestration import STEP_RETRIES, TAG_CANCELED, TAG_USER, live_key
 from backfill_assets.progress.facts import BackfillFact, BackfillState, RunFact, RunLog, RunState
-from backfill_assets.progress.model import AssetState, BackfillRequest, DayProgress, FailedCheck
+from backfill_assets.progress.model import AssetState, DayProgress, FailedCheck
 from backfill_assets.progress.request_tags import attempt_of, request_of
 
 _RUN_STATES: Final[dict[dg.DagsterRunStatus, RunState]] = {
@@ -65,24 +67,16 @@ DAEMON_SECONDS: Final = 120
 _OVERLAP: Final = timedelta(seconds=5)
 #: Values in one query; SQLite takes 32,766.
 _MOST_VALUES: Final = 10_000
-_MOST_REQUESTS: Final = 1_000
+_MOST_BACKFILLS: Final = 1_000
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def storage_errors() -> tuple[type[Exception], ...]:
-    """What reading Dagster's records raises when the database is out of reach or busy."""
+    """The errors of Dagster's storage when the database is out of reach or busy."""
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError
 
     return (SQLAlchemyError, DagsterPostgresException, dg.DagsterError)
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    request: BackfillRequest
-    days: tuple[str, ...]
-    skipped: tuple[str, ...]
-    assets: tuple[str, ...]
 
 
 class Reader:
@@ -90,8 +84,9 @@ class Reader:
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
-        #: The request and the days of backfills, which do not change; reading them takes milliseconds.
-        self._requests: dict[str, _Request | None] = {}
+        #: Backfills as they were read first: reading the request and the days, which do not change, takes
+        #: milliseconds. None for a backfill of something else than days.
+        self._first_read: dict[str, BackfillFact | None] = {}
 
     def backfills(self, backfill_ids: Sequence[str]) -> list[BackfillFact]:
         """Those of the backfills that there are."""
@@ -144,23 +139,23 @@ class Reader:
     ) -> dict[str, tuple[FailedCheck, ...]]:
         """The failed checks of the assets in each of the runs; empty where none has failed.
 
-        Dagster's calls are for one run or one check, hence its table; the query uses its unique index.
+        Dagster's calls are for one run or one check, hence its table. A query for each asset names its
+        checks, since the table's index begins with asset and check.
         """
         table = AssetCheckExecutionsTable.c
         found: dict[str, list[FailedCheck]] = {run_id: [] for run_id in run_ids}
         with self._instance.event_log_storage.index_connection() as connection:  # type: ignore[attr-defined]
             for asset in assets:
                 key = dg.AssetKey.from_user_string(asset).to_string()
-                for check in _check_names(connection, key):
-                    of_check = (table.asset_key == key, table.check_name == check)
-                    for some in _batches(run_ids):
-                        failed = (table.run_id.in_(some), table.execution_status == "FAILED")
-                        query = sa.select(table.run_id, table.evaluation_event).where(*of_check, *failed)
-                        for run_id, event in connection.execute(query):
-                            if event:
-                                entry = deserialize_value(event, dg.EventLogEntry)
-                                found[run_id].append(_failed_check(entry.get_dagster_event()))
-        return {run_id: tuple(sorted(checks, key=_name)) for run_id, checks in found.items()}
+                of_asset = (table.asset_key == key, table.check_name.in_(_check_names(connection, key)))
+                for some in _batches(run_ids):
+                    failed = (table.run_id.in_(some), table.execution_status == "FAILED")
+                    query = sa.select(table.run_id, table.evaluation_event).where(*of_asset, *failed)
+                    for run_id, event in connection.execute(query):
+                        if event:
+                            entry = deserialize_value(event, dg.EventLogEntry)
+                            found[run_id].append(_failed_check(entry.get_dagster_event()))
+        return {run_id: tuple(sorted(checks, key=attrgetter("check"))) for run_id, checks in found.items()}
 
     def live(self, run_ids: Iterable[str]) -> dict[str, DayProgress]:
         """The furthest progress that each of the runs has written, the totals where it has fetched all."""
@@ -189,13 +184,13 @@ class Reader:
     def _facts(self, backfills: Iterable[PartitionBackfill]) -> Iterator[BackfillFact]:
         for backfill in backfills:
             name = backfill.backfill_id
-            if name not in self._requests:
-                if len(self._requests) >= _MOST_REQUESTS:
-                    self._requests.clear()
-                self._requests[name] = _request(backfill)
-            request = self._requests[name]
-            if request is not None:
-                yield _fact(backfill, request)
+            if name not in self._first_read:
+                if len(self._first_read) >= _MOST_BACKFILLS:
+                    self._first_read.clear()
+                self._first_read[name] = _first_read(backfill)
+            fact = self._first_read[name]
+            if fact is not None:
+                yield _as_now(fact, backfill)
 
     def _run_facts(self, filters: dg.RunsFilter) -> list[RunFact]:
         are_decided = not self._instance.run_retries_enabled
@@ -203,36 +198,38 @@ class Reader:
         return sorted((fact for fact in found if fact), key=lambda fact: fact.created)
 
 
-def _request(backfill: PartitionBackfill) -> _Request | None:
+def _first_read(backfill: PartitionBackfill) -> BackfillFact | None:
     """None for a backfill of something else than days."""
     days = _days(backfill)
     try:
         request, skipped = request_of(backfill.backfill_id, backfill.tags, backfill.description, days)
     except ValueError:
         return None
-    assets = tuple(key.to_user_string() for key in backfill.asset_selection or ())
-    # The same days stand in many backfills.
-    return _Request(request, tuple(map(sys.intern, days)), tuple(map(sys.intern, skipped)), assets)
-
-
-def _fact(backfill: PartitionBackfill, request: _Request) -> BackfillFact:
     job_id, attempt = attempt_of(backfill.backfill_id, backfill.tags)
-    error = " ".join(backfill.error.message.split())[:300] if backfill.error else None
-    canceled = backfill.tags.get(TAG_CANCELED)
     return BackfillFact(
         backfill_id=backfill.backfill_id,
         job_id=job_id,
         attempt=attempt,
         state=_BACKFILL_STATES[backfill.status],
-        request=request.request,
+        request=request,
         requester=backfill.tags.get(TAG_USER, ""),
-        days=request.days,
-        skipped=request.skipped,
-        assets=request.assets,
+        # The same days stand in many backfills.
+        days=tuple(map(sys.intern, days)),
+        skipped=tuple(map(sys.intern, skipped)),
+        assets=tuple(key.to_user_string() for key in backfill.asset_selection or ()),
         created=datetime.fromtimestamp(backfill.backfill_timestamp, UTC),
+    )
+
+
+def _as_now(fact: BackfillFact, backfill: PartitionBackfill) -> BackfillFact:
+    """The backfill with the parts that Dagster or a cancellation changes."""
+    canceled = backfill.tags.get(TAG_CANCELED)
+    return replace(
+        fact,
+        state=_BACKFILL_STATES[backfill.status],
         ended=_moment(backfill.backfill_end_timestamp),
         canceled=datetime.fromisoformat(canceled) if canceled else None,
-        error=error,
+        error=" ".join(backfill.error.message.split())[:300] if backfill.error else None,
     )
 
 
@@ -312,22 +309,25 @@ def _failure(event: dg.DagsterEvent) -> str:
     data = event.step_failure_data
     text = data.user_failure_data.description if data.user_failure_data else None
     if not text and data.error is not None:
-        # Dagster wraps what the asset raised.
+        # Dagster wraps the asset's own exception.
         text = (data.error.cause or data.error).message
     return " ".join((text or "").split())[:500]
 
 
 def _failed_check(event: dg.DagsterEvent) -> FailedCheck:
     evaluation = event.asset_check_evaluation_data
-    severity: Literal["WARN", "ERROR"] = (
-        "ERROR" if evaluation.severity is dg.AssetCheckSeverity.ERROR else "WARN"
+    return _check(
+        f"{evaluation.asset_key.to_user_string()}:{evaluation.check_name}",
+        "ERROR" if evaluation.severity is dg.AssetCheckSeverity.ERROR else "WARN",
+        bool(evaluation.blocking),
+        " ".join((evaluation.description or "").split())[:300],
     )
-    return FailedCheck(
-        check=f"{evaluation.asset_key.to_user_string()}:{evaluation.check_name}",
-        severity=severity,
-        blocking=bool(evaluation.blocking),
-        description=" ".join((evaluation.description or "").split())[:300],
-    )
+
+
+@lru_cache(maxsize=10_000)
+def _check(check: str, severity: Literal["WARN", "ERROR"], blocking: bool, description: str) -> FailedCheck:
+    """One object for all days on which the check says the same."""
+    return FailedCheck(check=check, severity=severity, blocking=blocking, description=description)
 
 
 def _batches(values: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -335,13 +335,10 @@ def _batches(values: Sequence[str]) -> Iterator[Sequence[str]]:
         yield values[start : start + _MOST_VALUES]
 
 
-def _name(check: FailedCheck) -> str:
-    return check.check
-
-
-def _check_names(connection: Any, asset: str) -> Iterator[str]:
+def _check_names(connection: Any, asset: str) -> list[str]:
     """The names of the asset's checks, one step in the index for each."""
-    table, name = AssetCheckExecutionsTable.c, ""
+    table, names = AssetCheckExecutionsTable.c, [""]
     query = sa.select(sa.func.min(table.check_name)).where(table.asset_key == asset)
-    while name := connection.execute(query.where(table.check_name > name)).scalar():
-        yield name
+    while name := connection.execute(query.where(table.check_name > names[-1])).scalar():
+        names.append(name)
+    return names[1:]

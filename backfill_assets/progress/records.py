@@ -1,7 +1,7 @@
-"""The records of one job: what was read of its runs and days so far, and reading on.
+"""The records of one job: its runs and days as far as they were read, and how reading goes on.
 
-Only what may have changed is read again: a run that has ended does not change, nor does a backfill of which
-every day has ended. A record is for one thread at a time; it may be dropped and read anew at any moment.
+Only records that may have changed are read again: a run that has ended does not change, nor does a backfill
+whose days have all ended. One thread at a time uses a job's records; they may be dropped and read anew.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ from backfill_assets.progress.day_cache import DayCache
 from backfill_assets.progress.facts import (
     BackfillFact,
     DayEvents,
+    DayFact,
     RunFact,
     RunLog,
     day_events,
     succeeded_events,
 )
-from backfill_assets.progress.model import DayProgress, DayStatus, DayTruth, FailedCheck, JobDayState
+from backfill_assets.progress.model import DayProgress, DayStatus, FailedCheck, StoredDay
 from backfill_assets.progress.reader import Reader
 
-#: In between only the runs that have changed are read.
+#: Between two full reads, only changed runs are read.
 _SECONDS_BETWEEN_ALL: Final = 60.0
-#: Reading the logs of runs that have failed ends after this, and the next look goes on. Only a process that
-#: has just begun to look at a job has more than a few of them to read.
+#: Reading the logs of failed runs stops after this, and the next request goes on. Only a process that has
+#: just begun to read a job has more than a few such logs to read.
 _SECONDS_FOR_LOGS: Final = 1.0
-#: Bad days whose reason the job itself tells.
+#: Bad days that the summary of the job names with their reason.
 _REASONS_TOLD: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look at the records has found."""
+    """The days of a job as they were just read."""
 
     #: The same object as before while nothing has changed.
     days: tuple[DayStatus, ...]
@@ -80,24 +81,12 @@ class _Runs:
 
 
 @dataclass(slots=True)
-class _Day:
-    """A day that is run: its backfill, the runs of it that count, and the one that tells of it."""
+class _Made:
+    """The status of a day, the parts that it was made of, and its JSON once that was asked for."""
 
-    backfill: BackfillFact
-    runs: list[RunFact]
-    run: RunFact | None
-    #: Whether that run has ended the day.
-    over: bool
-    #: Its state if it has no run.
-    state_without_run: JobDayState
-    truth: DayTruth | None = None
-    events: DayEvents | None = None
-    progress: DayProgress | None = None
-
-    def parts(self) -> tuple[object, ...]:
-        """Everything that its status is made of."""
-        fate = (self.backfill.state, self.state_without_run)
-        return *fate, self.run, self.over, self.truth, self.events, self.progress
+    parts: tuple[object, ...]
+    status: DayStatus
+    json: str = ""
 
 
 class JobRecords:
@@ -109,18 +98,17 @@ class JobRecords:
         self._skipped_days = skipped_days
         #: By backfill.
         self._runs: dict[str, _Runs] = {}
-        # By run: its log; of one that has succeeded the failed checks alone; and what it has written of its
-        # feeds at last, if anything.
+        # By run: the log, or for a run that succeeded the failed checks alone; and the run's last word on its
+        # feeds, if it wrote one.
         self._logs: dict[str, RunLog] = {}
         self._checks: dict[str, tuple[FailedCheck, ...]] = {}
         self._totals: dict[str, DayProgress | None] = {}
-        #: By day: what its events are made of, and they.
+        #: By day: the events, after the records that they were made of.
         self._events: dict[str, tuple[object, DayEvents]] = {}
-        #: By day: what its status is made of, and it.
-        self._made: dict[str, tuple[tuple[object, ...], DayStatus]] = {}
+        #: By day.
+        self._made: dict[str, _Made] = {}
         self._days: tuple[DayStatus, ...] = ()
-        #: By day: its status, and the same in JSON; made only where they are asked for.
-        self._texts: dict[str, tuple[DayStatus, str]] = {}
+        #: The days, and the same as a list in JSON with its digest.
         self._json: tuple[tuple[DayStatus, ...], str, bytes] = ((), "[]", b"")
 
     def __len__(self) -> int:
@@ -152,36 +140,37 @@ class JobRecords:
             [day.progress for day in latest if day.progress],
         )
         if any(has_changed):
-            self._days = tuple(self._made[name][1] for name in names)
+            self._days = tuple(self._made[name].status for name in names)
         return Seen(self._days, changed, tuple(troubles), is_whole)
 
     def json(self) -> tuple[str, bytes]:
-        """The days that were seen last as a list in JSON, and a digest of it."""
+        """The days that were read last as a list in JSON, and a digest of it."""
         days, text, digest = self._json
         if days is not self._days:
-            for day in self._days:
-                made = self._texts.get(day.day)
-                if made is None or made[0] is not day:
-                    self._texts[day.day] = (day, day.model_dump_json())
-            text = f"[{','.join(self._texts[day.day][1] for day in self._days)}]"
+            made = [self._made[day.day] for day in self._days]
+            for day in made:
+                day.json = day.json or day.status.model_dump_json()
+            text = f"[{','.join(day.json for day in made)}]"
             digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
             self._json = (self._days, text, digest)
         return text, digest
 
-    def _make(self, name: str, day: _Day | None, skipped: DayTruth | None) -> bool:
-        """Make the day's status where it is not as before; returns whether it was made."""
+    def _make(self, name: str, day: DayFact | None, skipped: StoredDay | None) -> bool:
+        """Make the day's status where its parts have changed; returns whether the status has."""
         parts = day.parts() if day else (skipped,)
-        made = self._made.get(name)
-        if made is not None and made[0] == parts:
+        before = self._made.get(name)
+        if before is not None and before.parts == parts:
             return False
-        status = _status(name, day) if day else tracking.skipped_day(name, skipped)
-        is_new = made is None or made[1] != status
-        self._made[name] = (parts, status if made is None or is_new else made[1])
-        return is_new
+        status = tracking.day_status(day) if day else tracking.skipped_day(name, skipped)
+        if before is not None and before.status == status:
+            before.parts = parts
+            return False
+        self._made[name] = _Made(parts, status)
+        return True
 
-    def _read_runs(self, attempts: Sequence[BackfillFact], now: datetime) -> dict[str, _Day]:
+    def _read_runs(self, attempts: Sequence[BackfillFact], now: datetime) -> dict[str, DayFact]:
         """Each day that is run, as the latest attempt has it that runs it."""
-        days: dict[str, _Day] = {}
+        days: dict[str, DayFact] = {}
         for backfill in attempts:
             runs = self._runs.setdefault(backfill.backfill_id, _Runs())
             if not runs.are_settled:
@@ -189,11 +178,8 @@ class JobRecords:
             of_backfill = {}
             without_run = tracking.state_without_run(backfill, now)
             for name in backfill.days:
-                counted = tracking.counted_runs(runs.by_day.get(name, ()), backfill)
-                run, over = tracking.deciding_run(counted, backfill, now)
-                if over and run is not None:
-                    del counted[counted.index(run) + 1 :]
-                of_backfill[name] = _Day(backfill, counted, run, over, without_run)
+                counted, over = tracking.counted_runs(runs.by_day.get(name, ()), backfill, now)
+                of_backfill[name] = DayFact(name, backfill, counted, over, without_run)
             runs.are_settled = all(
                 day.over or (day.run is None and without_run != "waiting") for day in of_backfill.values()
             )
@@ -201,8 +187,8 @@ class JobRecords:
         return days
 
     def _read_stored(
-        self, days: Mapping[str, _Day], skipped: Sequence[str], *, again: bool
-    ) -> tuple[Mapping[str, DayTruth], list[str]]:
+        self, days: Mapping[str, DayFact], skipped: Sequence[str], *, again: bool
+    ) -> tuple[Mapping[str, StoredDay], list[str]]:
         """Ask for the stored days of those that are over, and for those that are skipped."""
         over = {name: day.run for name, day in days.items() if day.over and day.run}
         ends = {name: run.ended or run.updated for name, run in over.items()}
@@ -213,11 +199,11 @@ class JobRecords:
         }
         known, troubles = self._run_days.days(wanted, again=again)
         for name in known:
-            days[name].truth = known[name]
+            days[name].stored = known[name]
         left_out, more = self._skipped_days.days(dict.fromkeys(skipped), again=again)
         return left_out, [*troubles, *more]
 
-    def _read_logs(self, days: Mapping[str, _Day], *, in_full: bool) -> bool:
+    def _read_logs(self, days: Mapping[str, DayFact], *, in_full: bool) -> bool:
         """Read the events of days at work, and of those that are over as far as they are asked for.
 
         Returns
@@ -243,19 +229,19 @@ class JobRecords:
             day.events = self._events_of(name, day)
         return not late
 
-    def _read_log(self, day: _Day) -> None:
+    def _read_log(self, day: DayFact) -> None:
         for run in day.runs:
             log = self._logs.setdefault(run.run_id, RunLog())
             if not log.is_whole:
                 self._reader.read_on(run, log)
 
-    def _read_checks(self, good: Sequence[tuple[_Day, RunFact]]) -> None:
+    def _read_checks(self, good: Sequence[tuple[DayFact, RunFact]]) -> None:
         missing = [(day, run) for day, run in good if run.run_id not in self._checks]
         for backfill in {day.backfill.backfill_id: day.backfill for day, _ in missing}.values():
             runs = [run.run_id for day, run in missing if day.backfill is backfill]
             self._checks |= self._reader.failed_checks(runs, backfill.assets)
 
-    def _events_of(self, name: str, day: _Day) -> DayEvents | None:
+    def _events_of(self, name: str, day: DayFact) -> DayEvents | None:
         if day.run is None:
             return None
         logs = [self._logs[run.run_id] for run in day.runs if run.run_id in self._logs]
@@ -270,31 +256,17 @@ class JobRecords:
             made = self._events[name] = ((day.run.run_id, of), events)
         return made[1]
 
-    def _read_progress(self, days: Mapping[str, _Day]) -> None:
-        """Read the runs' own words on their feeds: the furthest of a day at work, the last of others."""
-        unfinished = [day for day in days.values() if not (day.over and day.truth)]
+    def _read_progress(self, days: Mapping[str, DayFact]) -> None:
+        """Read the progress that the runs wrote: the furthest for a day at work, the last for other days."""
+        unfinished = [day for day in days.values() if not (day.over and day.stored)]
         live = self._reader.live([run.run_id for day in unfinished for run in day.runs])
         for day in unfinished:
             found = [live[run.run_id] for run in day.runs if run.run_id in live]
             day.progress = max(found, key=lambda progress: progress.share, default=None)
-        over = {day.run.run_id: day for day in days.values() if day.over and day.truth and day.run}
+        over = {day.run.run_id: day for day in days.values() if day.over and day.stored and day.run}
         missing = [run_id for run_id in over if run_id not in self._totals]
         if missing:
             found_totals = self._reader.live(missing)
             self._totals |= {run_id: found_totals.get(run_id) for run_id in missing}
         for run_id, day in over.items():
             day.progress = self._totals[run_id]
-
-
-def _status(name: str, day: _Day) -> DayStatus:
-    if day.run is None:
-        return DayStatus(day=name, state=day.state_without_run, attempt=day.backfill.attempt)
-    return tracking.day_status(
-        name,
-        day.backfill,
-        day.run,
-        over=day.over,
-        truth=day.truth,
-        events=day.events,
-        progress=day.progress,
-    )

@@ -1,4 +1,8 @@
-"""A request from words: what a form or a command line gives, as a ``BackfillRequest`` or as what is wrong."""
+"""Requests from the words of a form or a command line, and their checks: form, days and feeds.
+
+Separate from ``service``, so that the API, the page and the command line refuse the same request with the
+same words before anything is read or started.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,29 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from backfill_assets.automation.backfills import checked_days
+from backfill_assets.failures import PermanentFailure
 from backfill_assets.progress.model import BackfillRequest, InvalidField
-from backfill_assets.progress.service import InvalidRequest
+from backfill_assets.progress.request_tags import choice_of
+from backfill_assets.progress.selection import checked_choice, unknown_names
+from backfill_assets.settings import Settings
+
+
+class InvalidRequest(PermanentFailure):
+    """The request cannot be taken; ``errors`` says which parts and why."""
+
+    def __init__(self, errors: list[InvalidField]) -> None:
+        super().__init__("; ".join(error.detail for error in errors))
+        self.errors = tuple(errors)
 
 
 def backfill_request(values: Mapping[str, Any]) -> BackfillRequest:
-    """The request with these fields; those that are empty are left out.
+    """The request with the values of a form or of a command line; empty ones are left out.
 
     Raises
     ------
     InvalidRequest
-        A field has not its form; every one that is wrong is named.
+        Fields are malformed; lists every malformed field.
     """
     given = {name: value for name, value in values.items() if value not in ("", None, (), [])}
     try:
@@ -32,6 +48,40 @@ def backfill_request(values: Mapping[str, Any]) -> BackfillRequest:
                 for found in error.errors()
             ]
         ) from error
+
+
+def requested_days(request: BackfillRequest, settings: Settings) -> list[str]:
+    """The days of the request.
+
+    Raises
+    ------
+    InvalidRequest
+        Days, exchanges, symbols or data types that cannot be run; lists every one of them.
+    """
+    errors, days = [], []
+    most = settings.serve.max_days
+    try:
+        days = checked_days(request.start.isoformat(), request.end.isoformat())
+    except PermanentFailure as failure:
+        errors.append(InvalidField(pointer="/start", detail=str(failure)))
+    if len(days) > most:
+        detail = f"{len(days)} days are more than the {most} of serve.max_days: ask for fewer at a time"
+        errors.append(InvalidField(pointer="/end", detail=detail))
+    errors += _wrong_choice(request, settings)
+    if errors:
+        raise InvalidRequest(errors)
+    return days
+
+
+def _wrong_choice(request: BackfillRequest, settings: Settings) -> list[InvalidField]:
+    choice = choice_of(request)
+    if unknown := unknown_names(settings.universe, choice):
+        return [InvalidField(pointer=f"/{name.part}/{name.index}", detail=name.detail) for name in unknown]
+    try:
+        checked_choice(settings.universe, choice)
+    except PermanentFailure as failure:
+        return [InvalidField(pointer="", detail=str(failure))]
+    return []
 
 
 def _name(location: tuple[int | str, ...]) -> str:

@@ -98,7 +98,7 @@ def request_of(
     try:
         request = BackfillRequest.model_validate(fields)
     except ValidationError:
-        # Somebody's own tags.
+        # The tags of another program.
         request = BackfillRequest.model_validate({"start": start, "end": end, "all_days": True})
     run = set(days)
     everything = day_range(start, end) if tags.get(TAG_JOB) == backfill_id else days

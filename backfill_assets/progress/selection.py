@@ -1,4 +1,4 @@
-"""Which feeds a request means: the universe's combinations, and what is wrong with a choice among them.
+"""The feeds that a request means: the universe's combinations, and the mistakes in a choice among them.
 
 Plan, API and command line check a choice here, so that all of them refuse the same with the same words.
 """
@@ -21,7 +21,7 @@ PARTS: Final = {"exchanges": "exchange", "symbols": "symbol", "data_types": "dat
 
 @dataclass(frozen=True, order=True, slots=True)
 class Combination:
-    """One expected feed of the universe, before it is looked up what the venue calls it on a day."""
+    """One expected feed of the universe, under its canonical symbol instead of the venue's name of a day."""
 
     exchange: str
     data_type: str

@@ -1,10 +1,10 @@
-"""What may be done with backfills: create, look, cancel, retry; for the API, the page and the command line.
+"""Backfills can be created, read, cancelled and retried here, by the API, the page and the command line.
 
-``api`` maps each method to a route, the command line calls the same methods in its own process. A backfill is
-one of Dagster's, whoever started it; nothing else is kept of it, so any number of services may work side by
-side, and one that is killed leaves nothing to repair.
+``api`` maps each method to a route; the command line calls the same methods in its own process. Every
+backfill is one of Dagster's, and nothing is kept beside it, so any number of services may work side by side,
+and a service that is killed leaves nothing to repair.
 
-The graph of assets comes from whoever makes the service, since only the code location knows all of them.
+The caller hands in the graph of assets, since only the code location knows all of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Final
@@ -20,25 +20,22 @@ from typing import TYPE_CHECKING, Final
 from backfill_assets.automation.backfills import (
     add_backfill,
     cancel_backfill,
-    checked_days,
     end_runs,
     new_backfill_id,
     repeat_backfill,
 )
 from backfill_assets.automation.history import measured_runs, runs_at_once
-from backfill_assets.failures import BackfillError, PermanentFailure, SettingsError, TransientFailure
+from backfill_assets.failures import PermanentFailure, SettingsError, TransientFailure
 from backfill_assets.lake import paths
-from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store, open_store
 from backfill_assets.orchestration import TAG_ATTEMPT, TAG_JOB, open_instance
 from backfill_assets.progress import tracking
-from backfill_assets.progress.day_cache import DayCache
+from backfill_assets.progress.day_cache import DayCache, ReadDay
 from backfill_assets.progress.model import (
     FINAL_JOB_STATES,
     UNFINISHED_DAY_STATES,
     BackfillRequest,
     CalendarDay,
-    DayTruth,
     InvalidField,
     Job,
     JobDayState,
@@ -48,36 +45,26 @@ from backfill_assets.progress.model import (
 from backfill_assets.progress.plan import Plan, make_plan, plan_days
 from backfill_assets.progress.reader import Reader
 from backfill_assets.progress.records import JobRecords
-from backfill_assets.progress.request_tags import as_kept, attempt_id, choice_of, request_tags
-from backfill_assets.progress.selection import checked_choice, unknown_names
+from backfill_assets.progress.request import InvalidRequest, requested_days
+from backfill_assets.progress.request_tags import as_kept, attempt_id, request_tags
 from backfill_assets.progress.statuses import Statuses, UnknownJob
-from backfill_assets.progress.truth import calendar, day_truth, known_truth
+from backfill_assets.progress.stored_days import calendar, stored_day, summarized_day
 from backfill_assets.settings import ProcessEnvironment, Settings, current_settings
 
 if TYPE_CHECKING:
     from backfill_assets.automation.backfills import AssetGraph, DagsterInstance
 
-__all__ = ["Backfills", "Conflict", "InvalidRequest", "UnknownJob", "open_backfills"]
-
 UNFINISHED: Final[tuple[JobState, ...]] = ("queued", "running", "canceling")
-#: Unfinished jobs that are told; each costs some reads.
+#: Unfinished jobs in one answer; each costs some reads.
 MOST_JOBS: Final = 200
-#: Jobs that are looked through for those in one state: first few of them, then more.
+#: Jobs that are searched for those in one state: first a few, then more.
 _LOOKED_THROUGH: Final = (50, 200, 1_000)
 #: Newest jobs that are counted by state.
 _COUNTED: Final = 50
-#: What may be an id at all; anything else need not be looked for, nor may it reach the database's driver.
+#: The form of an id; any other text names no job, and must not reach the database's driver.
 _JOB_ID: Final = re.compile(r"[a-z0-9-]{1,32}")
-#: Seconds that a process which is about to end waits for the runs that it is ending.
+#: Seconds that the process waits at its end for the runs that it is cancelling.
 _SECONDS_TO_CLOSE: Final = 10
-
-
-class InvalidRequest(PermanentFailure):
-    """The request cannot be taken; ``errors`` says which parts and why."""
-
-    def __init__(self, errors: list[InvalidField]) -> None:
-        super().__init__("; ".join(error.detail for error in errors))
-        self.errors = tuple(errors)
 
 
 class Conflict(PermanentFailure):
@@ -104,15 +91,15 @@ class Backfills:
         settings: Callable[[], Settings] = current_settings,
         *,
         dagster_url: str = "",
-        truth: Callable[[Store, str], DayTruth] = day_truth,
+        read_day: ReadDay = stored_day,
     ) -> None:
         self._instance = instance
         self._graph = graph
         self._settings = settings
         self._dagster_url = dagster_url
         reader = Reader(instance)
-        run_days = DayCache(lambda days: self._read_days(truth, days))
-        skipped_days = DayCache(lambda days: self._read_days(known_truth, days))
+        run_days = DayCache(self._store, read_day)
+        skipped_days = DayCache(self._store, summarized_day)
         self._statuses = Statuses(
             reader,
             lambda: JobRecords(reader, run_days, skipped_days),
@@ -123,13 +110,12 @@ class Backfills:
         self._ending: list[threading.Thread] = []
         self._opened: tuple[Settings, Store] | None = None
 
-    # What people ask for
+    # For API, page and command line
 
     def create(self, request: BackfillRequest, requester: str = "") -> tuple[Job, bool]:
         """Start a backfill of the days that are not good yet; returns the job and whether it is new.
 
-        The same ``request_id`` with the same request gives the same job, however often and from wherever it
-        is asked for: it is where the job's id comes from.
+        The same ``request_id`` with the same request always gives the same job: the job's id is made from it.
 
         Raises
         ------
@@ -141,7 +127,7 @@ class Backfills:
         job_id = new_backfill_id(request.request_id)
         if request.request_id is not None and (known := self._same(job_id, request)):
             return known, False
-        days = self.check(request)
+        days = requested_days(request, self._settings())
         good = self._good_days(request, days)
         is_new = add_backfill(
             self._instance,
@@ -156,45 +142,19 @@ class Backfills:
             return known, False
         return self._statuses.job(job_id, at_once=True), is_new
 
-    def check(self, request: BackfillRequest) -> list[str]:
-        """The days of the request.
-
-        Raises
-        ------
-        InvalidRequest
-            It cannot be taken; every part that is wrong is named.
-        """
-        errors, days = [], []
-        most = self._settings().serve.max_days
-        try:
-            days = checked_days(request.start.isoformat(), request.end.isoformat())
-        except PermanentFailure as failure:
-            errors.append(InvalidField(pointer="/start", detail=str(failure)))
-        if len(days) > most:
-            detail = f"{len(days)} days are more than the {most} of serve.max_days: ask for fewer at a time"
-            errors.append(InvalidField(pointer="/end", detail=detail))
-        errors += self._unknown_names(request)
-        if errors:
-            raise InvalidRequest(errors)
-        return days
-
     def plan(self, request: BackfillRequest) -> Plan:
-        """What the request would fetch, load, store and take, and which of its days are good already.
+        """The cost of the request, and which of its days are good already.
 
         Raises
         ------
         InvalidRequest
-            As ``check``.
+            As ``create``.
         """
-        self.check(request)
+        requested_days(request, self._settings())
         return make_plan(
             self._store(),
             self._settings(),
-            request.start.isoformat(),
-            request.end.isoformat(),
-            choice=choice_of(request),
-            refresh=request.refresh,
-            all_days=request.all_days,
+            request,
             runs=measured_runs(self._instance),
             runs_at_once=runs_at_once(self._instance),
         )
@@ -269,7 +229,7 @@ class Backfills:
         return self._statuses.job(job_id, at_once=True)
 
     def days(self, first: date, last: date) -> list[CalendarDay]:
-        """The calendar: what is published, degraded, held or missing, and which job is at it.
+        """The calendar: whether each day is published, degraded, held or missing, and which job runs it.
 
         Raises
         ------
@@ -324,7 +284,7 @@ class Backfills:
         return sorted(run | at_work)
 
     def close(self) -> None:
-        """Wait a little for the runs that are being ended; Dagster's daemon ends those that are left."""
+        """Wait a little for the runs that are being cancelled; Dagster's daemon ends the rest."""
         self._closing.set()
         for thread in self._ending:
             thread.join(timeout=_SECONDS_TO_CLOSE)
@@ -350,22 +310,7 @@ class Backfills:
         """Days that the request does not run."""
         if request.all_days:
             return set()
-        plans = plan_days(self._store(), self._settings(), days, choice_of(request), refresh=request.refresh)
-        return {plan.day for plan in plans if plan.good}
-
-    def _unknown_names(self, request: BackfillRequest) -> list[InvalidField]:
-        universe, choice = self._settings().universe, choice_of(request)
-        errors = [
-            InvalidField(pointer=f"/{found.part}/{found.index}", detail=found.detail)
-            for found in unknown_names(universe, choice)
-        ]
-        if errors:
-            return errors
-        try:
-            checked_choice(universe, choice)
-        except PermanentFailure as failure:
-            return [InvalidField(pointer="", detail=str(failure))]
-        return []
+        return {plan.day for plan in plan_days(self._store(), self._settings(), days, request) if plan.good}
 
     def _same(self, job_id: str, request: BackfillRequest) -> Job | None:
         """The job that the same request has made before, if one has."""
@@ -377,19 +322,6 @@ class Backfills:
             msg = f"request_id {request.request_id!r} was used for another request: job {job.job_id}"
             raise Conflict(msg)
         return job
-
-    def _read_days(
-        self, read: Callable[[Store, str], DayTruth], days: Sequence[str]
-    ) -> list[DayTruth | Exception]:
-        store = self._store()
-
-        def one(day: str) -> DayTruth | Exception:
-            try:
-                return read(store, day)
-            except (BackfillError, OSError) as failure:
-                return failure
-
-        return parallel_map(one, days, store.parallel_reads)
 
     def _dagster(self) -> str:
         return self._dagster_url or self._settings().serve.dagster_url

@@ -15,19 +15,19 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from backfill_assets.progress.facts import BackfillFact, DayEvents, RunFact
+from backfill_assets.progress.facts import BackfillFact, DayEvents, DayFact, RunFact
 from backfill_assets.progress.model import (
     FINAL_JOB_STATES,
     RETRIED_DAY_STATES,
     UNFINISHED_DAY_STATES,
     DayProgress,
     DayStatus,
-    DayTruth,
     Eta,
     Job,
     JobDayState,
     JobState,
     Links,
+    StoredDay,
     Throughput,
 )
 from backfill_assets.progress.request_tags import attempt_id
@@ -55,22 +55,18 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 # Days
 
 
-def counted_runs(runs: Sequence[RunFact], backfill: BackfillFact) -> list[RunFact]:
-    """Those runs of a day that count."""
-    if backfill.canceled is None:
-        return list(runs)
-    last = backfill.canceled + timedelta(seconds=_SECONDS_OF_LATE_RUNS)
-    return [run for run in runs if run.created <= last]
-
-
-def deciding_run(
+def counted_runs(
     runs: Sequence[RunFact], backfill: BackfillFact, now: datetime
-) -> tuple[RunFact | None, bool]:
-    """The run that tells of a day, of those that count, oldest first; and whether it has ended the day."""
-    for number, run in enumerate(runs, 1):
-        if _is_over(run, backfill, now, is_last=number == len(runs)):
-            return run, True
-    return (runs[-1] if runs else None), False
+) -> tuple[list[RunFact], bool]:
+    """Those runs of a day that count, of all of them oldest first; and whether the last has ended the day."""
+    counted = list(runs)
+    if backfill.canceled is not None:
+        last = backfill.canceled + timedelta(seconds=_SECONDS_OF_LATE_RUNS)
+        counted = [run for run in runs if run.created <= last]
+    for number, run in enumerate(counted, 1):
+        if _is_over(run, backfill, now, is_last=number == len(counted)):
+            return counted[:number], True
+    return counted, False
 
 
 def _is_over(run: RunFact, backfill: BackfillFact, now: datetime, *, is_last: bool) -> bool:
@@ -84,66 +80,49 @@ def _is_over(run: RunFact, backfill: BackfillFact, now: datetime, *, is_last: bo
     return now - run.ended > timedelta(seconds=_SECONDS_TO_DECIDE)
 
 
-def day_status(
-    day: str,
-    backfill: BackfillFact,
-    run: RunFact,
-    *,
-    over: bool = False,
-    truth: DayTruth | None = None,
-    events: DayEvents | None = None,
-    progress: DayProgress | None = None,
-) -> DayStatus:
-    """A day of the backfill that has a run.
-
-    Parameters
-    ----------
-    run, over
-        As ``deciding_run`` gives them.
-    truth
-        None where it is not known.
-    progress
-        The furthest that the day's runs have written.
-    """
-    found = events or DayEvents()
-    all_fetched = progress is not None and progress.done == progress.total
-    state = _state(run, backfill, found, truth) if over else _at_work(run)
+def day_status(found: DayFact) -> DayStatus:
+    """A day that is run."""
+    run, events, progress = found.run, found.events or DayEvents(), found.progress
+    if run is None:
+        return DayStatus(day=found.day, state=found.state_without_run, attempt=found.backfill.attempt)
+    state = _state(run, found.backfill, events, found.stored) if found.over else _at_work(run)
     is_unfinished = state in UNFINISHED_DAY_STATES
+    all_fetched = progress is not None and progress.done == progress.total
     return DayStatus(
-        day=day,
+        day=found.day,
         state=state,
-        attempt=backfill.attempt,
+        attempt=found.backfill.attempt,
         run_id=run.run_id,
         started=run.started,
         ended=None if is_unfinished else run.ended,
         rows=progress.rows if progress and all_fetched else None,
         raw_bytes=progress.fetched_bytes if progress and all_fetched else None,
-        assets=found.assets,
-        failed_checks=found.failed_checks,
-        failure=found.failure,
-        truth=None if is_unfinished else truth,
+        assets=events.assets,
+        failed_checks=events.failed_checks,
+        failure=events.failure,
+        stored=None if is_unfinished else found.stored,
         progress=progress if is_unfinished else None,
     )
 
 
-def skipped_day(day: str, truth: DayTruth | None) -> DayStatus:
+def skipped_day(day: str, stored: StoredDay | None) -> DayStatus:
     """A day of the request that is not run, since it was good already."""
-    return DayStatus(day=day, state=truth.outcome if truth else "waiting", skipped=True, truth=truth)
+    return DayStatus(day=day, state=stored.outcome if stored else "waiting", skipped=True, stored=stored)
 
 
 def _at_work(run: RunFact) -> JobDayState:
     return "running" if run.state == "running" else "queued"
 
 
-def _state(run: RunFact, backfill: BackfillFact, events: DayEvents, truth: DayTruth | None) -> JobDayState:
+def _state(run: RunFact, backfill: BackfillFact, events: DayEvents, stored: StoredDay | None) -> JobDayState:
     if _was_cut_off(run, backfill):
         return "canceled"
-    if truth is None:
+    if stored is None:
         return "running"
-    if truth.outcome == "held":
+    if stored.outcome == "held":
         return "held"
-    blocked = any(check.blocking and check.severity == "ERROR" for check in events.failed_checks)
-    return "failed" if run.state == "failed" or blocked else truth.outcome
+    blocked = any(check.fails_the_day for check in events.failed_checks)
+    return "failed" if run.state == "failed" or blocked else stored.outcome
 
 
 def _was_cut_off(run: RunFact, backfill: BackfillFact) -> bool:
@@ -264,9 +243,9 @@ def throughput(days: Sequence[DayStatus], attempt: int) -> Throughput:
 
 
 def eta(days: Sequence[DayStatus], attempt: int, now: datetime) -> Eta | None:
-    """When all days will have ended, were the others as long as those that have; None before two have.
+    """When all days will have ended, if the others take as long as the ended ones; None before two have.
 
-    Made when a day ends, and not with every look at the clock; once it is overdue, anew every half minute.
+    The time is made when a day ends, not with every look at the clock; once overdue, anew every half minute.
     """
     ends = [end for _, end, _ in _measured(days, attempt)]
     if len(ends) < DAYS_FOR_ETA:
@@ -280,8 +259,8 @@ def eta(days: Sequence[DayStatus], attempt: int, now: datetime) -> Eta | None:
 def _eta(days: Sequence[DayStatus], attempt: int, at: datetime) -> Eta | None:
     """As seen at a time.
 
-    The range is that of the days' durations, over as many runs side by side as were seen on average; what the
-    running days have done is taken off.
+    The range is that of the days' durations, divided by the average number of parallel runs; the time that
+    running days have spent is taken off.
     """
     durations = sorted((end - start).total_seconds() for start, end, _ in _measured(days, attempt))
     left = [d for d in days if d.state in UNFINISHED_DAY_STATES]
@@ -339,7 +318,10 @@ def _finished_at(days: Sequence[DayStatus], latest: BackfillFact) -> datetime:
 
 def _failure(days: Sequence[DayStatus], latest: BackfillFact) -> str:
     bad = bad_days(days)
-    named = [f"{d.day} {_why(d)}" for d in bad[:_BAD_DAYS_NAMED]]
+    named = [
+        f"{d.day} {d.state}{f' (check {d.failing_check})' if d.failing_check else ''}"
+        for d in bad[:_BAD_DAYS_NAMED]
+    ]
     more = [f"and {len(bad) - _BAD_DAYS_NAMED} more"] if len(bad) > _BAD_DAYS_NAMED else []
     parts = [f"{len(bad)} of {len(days)} days: {', '.join([*named, *more])}"] if bad else []
     return "; ".join([*([f"Dagster: {latest.error}"] if latest.error else []), *parts])
@@ -348,11 +330,6 @@ def _failure(days: Sequence[DayStatus], latest: BackfillFact) -> str:
 def bad_days(days: Sequence[DayStatus]) -> list[DayStatus]:
     """The days that a retry runs again."""
     return [d for d in days if d.state in RETRIED_DAY_STATES]
-
-
-def _why(day: DayStatus) -> str:
-    blocking = [c.check for c in day.failed_checks if c.blocking and c.severity == "ERROR"]
-    return f"{day.state} (check {blocking[0]})" if blocking else day.state
 
 
 def _percent(days: Sequence[DayStatus]) -> float:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from backfill_assets.quality.bucket_states import MINUTES
+from backfill_assets.readable_numbers import plural
 from backfill_assets.report.actions import clock_range
 from backfill_assets.report.evidence import FeedReport
 from backfill_assets.report.minutes import (
@@ -135,8 +136,3 @@ def _runs_in_words(minutes: Minutes, prefix: str) -> list[tuple[str, str]]:
         lines.append((clock_range(first, after), prefix + words(Minutes(states, ()))))
         first = after
     return lines
-
-
-def plural(count: int, one: str) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"

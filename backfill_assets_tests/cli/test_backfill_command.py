@@ -11,18 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from backfill_assets.feeds import Feed
-from backfill_assets.standins.faults import Fault, not_available
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.cli.conftest import REPOSITORY, Desk
-from backfill_assets_tests.progress.rig import Rig
+from backfill_assets_tests.progress.rig import EXCHANGES, SYMBOLS, Rig, take_away_feeds
 
 pytestmark = pytest.mark.timeout(500)
 
 GOOD, BAD = "2024-01-01", "2024-01-02"
 ASKED = ("backfill", "--start", GOOD, "--end", BAD, "--reason", "a test", "--request-id", "one")
-FEEDS = ("BTC-USDT", "ETH-USDT", "ADA-USDT")
 
 
 class Office:
@@ -38,17 +35,12 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     home = tmp_path_factory.mktemp("home")
     (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
     folder = tmp_path_factory.mktemp("desk")
-    rows = {(exchange, symbol): 2_000 for exchange in ("binance", "coinbase", "kraken") for symbol in FEEDS}
+    rows = {(exchange, symbol): 2_000 for exchange in EXCHANGES for symbol in SYMBOLS}
     with TardisStandin(Market(rows=rows), clock=lambda: datetime(2024, 2, 10, 12, tzinfo=UTC)) as standin:
         desk = Desk(folder).set(
             DAGSTER_HOME=str(home), BACKFILL_DATA=str(home / "data"), BACKFILL_STANDIN_URL=standin.url
         )
-        for symbol in FEEDS:
-            for feed in (
-                Feed("binance", "trades", symbol.replace("-", "")),
-                Feed("coinbase", "trades", symbol),
-            ):
-                standin.faults.put_dataset(feed, BAD, Fault(always=not_available()))
+        take_away_feeds(standin, BAD)
         rig = Rig(home, desk.environment, standin)
         rig.start_daemon()
         try:

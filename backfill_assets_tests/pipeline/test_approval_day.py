@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from backfill_assets.automation.due import is_due
 from backfill_assets.cli import main
 from backfill_assets.progress.plan import make_plan
+from backfill_assets.progress.request import backfill_request
 
 DAY = "2024-01-02"
 BTC, ETH = "binance/trades/BTCUSDT", "binance/trades/ETHUSDT"
@@ -38,7 +39,7 @@ def quality_of(pipeline, symbol="BTC-USDT"):
 def due(pipeline):
     """What the schedule finds by judging; a plan knows it of days that are out without judging them."""
     found = is_due(pipeline.store, DAY)
-    plan = make_plan(pipeline.store, pipeline.settings, DAY, DAY)
+    plan = make_plan(pipeline.store, pipeline.settings, backfill_request({"start": DAY, "end": DAY}))
     assert plan.days_held or bool(plan.days_to_run) == found
     return found
 

@@ -12,6 +12,7 @@ from backfill_assets.automation.history import measured_runs
 from backfill_assets.cli import main
 from backfill_assets.lake.manifests import load_day_record, load_manifest
 from backfill_assets.progress.plan import LOADS_WITH_NEIGHBOURS, make_plan, vendor_listing
+from backfill_assets.progress.request import backfill_request
 from backfill_assets.tardis.client import TardisClient
 
 DAYS = ("2024-01-02", "2024-01-03", "2024-01-04")
@@ -26,7 +27,8 @@ def pipeline(make_pipeline, standin):
 
 def plan(pipeline, start, end, **more):
     runs = measured_runs(pipeline.instance)
-    return make_plan(pipeline.store, pipeline.settings, start, end, runs=runs, **more)
+    request = backfill_request({"start": start, "end": end})
+    return make_plan(pipeline.store, pipeline.settings, request, runs=runs, **more)
 
 
 def command(pipeline, *words):

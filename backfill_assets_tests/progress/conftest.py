@@ -13,15 +13,16 @@ import psycopg2  # type: ignore[import-untyped]
 import pytest
 import sqlalchemy as sa
 import yaml
+from starlette.testclient import TestClient
 
 from backfill_assets.definitions import defs
+from backfill_assets.progress.api import create_app
 from backfill_assets.progress.service import Backfills
 from backfill_assets.settings import Settings, load_settings
 from backfill_assets_tests.emulators.postgres import binaries, postgres_server
-from backfill_assets_tests.progress.rig import REPOSITORY
+from backfill_assets_tests.progress.rig import EXCHANGES, REPOSITORY, SYMBOLS
 
-EXCHANGES = ["binance", "coinbase", "kraken"]
-SYMBOLS = ["BTC-USDT", "ETH-USDT", "ADA-USDT"]
+BASE = "http://127.0.0.1:3080"
 needs_postgres = pytest.mark.skipif(binaries() is None, reason="Postgres is not installed")
 
 
@@ -100,3 +101,13 @@ def rig(instance: dg.DagsterInstance, settings: Settings) -> Iterator[SimpleName
     service = Backfills(instance, defs.resolve_asset_graph, lambda: settings)
     yield SimpleNamespace(service=service, instance=instance, settings=settings)
     service.close()
+
+
+def client_of(rig: SimpleNamespace, token: str = "", base: str = BASE) -> TestClient:
+    return TestClient(create_app(rig.service, token=token), base_url=base, raise_server_exceptions=False)
+
+
+@pytest.fixture
+def client(rig: SimpleNamespace) -> Iterator[TestClient]:
+    with client_of(rig) as found:
+        yield found

@@ -17,6 +17,7 @@ from backfill_assets.lake.manifests import (
     expected_symbols,
     update_manifest,
 )
+from backfill_assets.progress.model import BackfillRequest
 from backfill_assets.progress.plan import Plan, make_plan
 from backfill_assets.quality.scores import DayLimits
 from backfill_assets.quality.settled import HeldVersion, SettledDay, SettledFeed, scores_of
@@ -126,7 +127,9 @@ class Lake:
         return settled
 
     def plan(self, start: str = "2024-01-01", end: str = "2024-01-04", **more: Any) -> Plan:
-        return make_plan(self.store, self.settings, start, end, now=NOW, **more)
+        fields = {name: more.pop(name) for name in list(more) if name in BackfillRequest.model_fields}
+        request = BackfillRequest.model_validate({"start": start, "end": end, **fields})
+        return make_plan(self.store, self.settings, request, now=NOW, **more)
 
     def _put(self, feed: Feed, day: str, values: dict[str, Any]) -> None:
         manifest = FeedManifest(feed=str(feed), day=day, **values)

@@ -18,15 +18,28 @@ from typing import Any
 import psutil
 import pytest
 
+from backfill_assets.feeds import Feed
 from backfill_assets.progress.model import JobStatus
+from backfill_assets.standins.faults import Fault, not_available
 from backfill_assets.standins.tardis import TardisStandin
 
 REPOSITORY = Path(__file__).parents[2]
+EXCHANGES = ["binance", "coinbase", "kraken"]
+SYMBOLS = ["BTC-USDT", "ETH-USDT", "ADA-USDT"]
 PATIENCE = 300
 OURS = ("BACKFILL_", "DAGSTER_", "TARDIS_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 #: Looks for backfills every other second; Dagster's own looks every half minute.
 QUICK_DAEMON = "backfill_assets_tests.progress.quick_daemon"
 DAEMON = "dagster._daemon"
+
+
+def take_away_feeds(standin: TardisStandin, day: str) -> list[Feed]:
+    """Let the vendor lack six of the nine feeds of the day, so that it is held; returns the six."""
+    feeds = [Feed("coinbase", "trades", symbol) for symbol in SYMBOLS]
+    feeds += [Feed("binance", "trades", symbol.replace("-", "")) for symbol in SYMBOLS]
+    for feed in feeds:
+        standin.faults.put_dataset(feed, day, Fault(always=not_available()))
+    return feeds
 
 
 @dataclass

@@ -6,12 +6,12 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import schemathesis
+from dagster._core.execution.backfill import BulkActionStatus
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as examples
 from schemathesis.checks import not_a_server_error
@@ -21,21 +21,13 @@ from starlette.testclient import TestClient
 from backfill_assets.progress.api import create_app
 from backfill_assets.progress.events import changes, seen_revision
 from backfill_assets.progress.guard import is_loopback
+from backfill_assets.progress.model import BackfillRequest
 from backfill_assets.progress.problems import MEDIA_TYPE
+from backfill_assets_tests.progress.conftest import BASE, client_of
+from backfill_assets_tests.progress.small_assets import end_backfill
 
-BASE = "http://127.0.0.1:3080"
 BODY = {"start": "2024-01-01", "end": "2024-01-03"}
 CHANGING = ["/api/v1/backfill", "/api/v1/backfill/abcdefgh/cancel", "/api/v1/backfill/abcdefgh/retry"]
-
-
-def client_of(rig: SimpleNamespace, token: str = "", base: str = BASE) -> TestClient:
-    return TestClient(create_app(rig.service, token=token), base_url=base, raise_server_exceptions=False)
-
-
-@pytest.fixture
-def client(rig: SimpleNamespace) -> Iterator[TestClient]:
-    with client_of(rig) as found:
-        yield found
 
 
 def is_problem(answer: Any, status: int) -> dict[str, Any]:
@@ -203,10 +195,7 @@ def test_events_tell_every_change_until_the_end_and_go_on_after_the_last_that_wa
         time.sleep(0.7)
         rig.service.cancel(job_id)
         time.sleep(2)
-        backfill = rig.instance.get_backfill(job_id)
-        from dagster._core.execution.backfill import BulkActionStatus
-
-        rig.instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELED))
+        end_backfill(rig.instance, job_id, BulkActionStatus.CANCELED)
 
     threading.Thread(target=cancel).start()
     answer = client.get(f"/api/v1/backfill/{job_id}/events")
@@ -225,8 +214,6 @@ def test_events_tell_every_change_until_the_end_and_go_on_after_the_last_that_wa
 def test_a_silent_stream_gives_signs_of_life(rig: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backfill_assets.progress.events.SECONDS_BETWEEN_LOOKS", 0.01)
     monkeypatch.setattr("backfill_assets.progress.events.SECONDS_BETWEEN_HEARTBEATS", 0.02)
-    from backfill_assets.progress.model import BackfillRequest
-
     job, _ = rig.service.create(BackfillRequest.model_validate(BODY))
 
     async def first(count: int) -> list[str]:

@@ -15,10 +15,12 @@ from dagster._core.execution.backfill import BulkActionStatus
 
 from backfill_assets.automation import backfills
 from backfill_assets.progress.model import BackfillRequest
-from backfill_assets.progress.service import Backfills, Conflict, InvalidRequest, UnknownJob
-from backfill_assets.progress.truth import known_truth
+from backfill_assets.progress.request import InvalidRequest, requested_days
+from backfill_assets.progress.service import Backfills, Conflict
+from backfill_assets.progress.statuses import UnknownJob
+from backfill_assets.progress.stored_days import summarized_day
 from backfill_assets_tests.progress.planned_lake import Lake
-from backfill_assets_tests.progress.small_assets import DEFS, execute
+from backfill_assets_tests.progress.small_assets import DEFS, end_backfill, execute
 
 
 def request(start: str = "2024-01-01", end: str = "2024-01-03", **more: Any) -> BackfillRequest:
@@ -29,11 +31,6 @@ def backfill(rig: SimpleNamespace, backfill_id: str) -> Any:
     found = rig.instance.get_backfill(backfill_id)
     assert found is not None
     return found
-
-
-def ends(rig: SimpleNamespace, backfill_id: str, status: BulkActionStatus) -> None:
-    """What the daemon does in the end."""
-    rig.instance.update_backfill(backfill(rig, backfill_id).with_status(status))
 
 
 def test_a_job_is_a_backfill_of_dagsters_with_its_id_days_and_tags(rig: SimpleNamespace) -> None:
@@ -90,8 +87,9 @@ def test_what_cannot_be_run_is_refused_with_where_and_why(
 
 
 def test_the_longest_range_and_the_newest_day_are_taken(rig: SimpleNamespace) -> None:
-    assert len(rig.service.check(request(end="2024-04-09"))) == 100
-    assert rig.service.check(request("2024-01-01", "2024-01-01", exchanges=["kraken"])) == ["2024-01-01"]
+    assert len(requested_days(request(end="2024-04-09"), rig.settings)) == 100
+    one = request("2024-01-01", "2024-01-01", exchanges=["kraken"])
+    assert requested_days(one, rig.settings) == ["2024-01-01"]
 
 
 def test_every_wrong_part_is_named_at_once(rig: SimpleNamespace) -> None:
@@ -123,7 +121,7 @@ def test_a_cancelled_job_is_cancelled_in_dagster_and_ends_when_that_has(rig: Sim
     assert rig.service.cancel(job.job_id).state == "canceling"
     assert rig.service.cancel(job.job_id).state == "canceling", "twice is the same"
     assert backfill(rig, job.job_id).status is BulkActionStatus.CANCELING
-    ends(rig, job.job_id, BulkActionStatus.CANCELED)
+    end_backfill(rig.instance, job.job_id, BulkActionStatus.CANCELED)
     status = rig.service.status(job.job_id)
     assert (status.state, status.days_by_state) == ("canceled", {"canceled": 3})
     assert rig.service.unfinished() == []
@@ -141,7 +139,7 @@ def wait(look: Callable[[], Any]) -> Any:
 def test_a_cancellation_that_dagster_lost_is_asked_for_again(rig: SimpleNamespace) -> None:
     job, _ = rig.service.create(request())
     rig.service.cancel(job.job_id)
-    ends(rig, job.job_id, BulkActionStatus.REQUESTED)
+    end_backfill(rig.instance, job.job_id, BulkActionStatus.REQUESTED)
     wait(lambda: backfill(rig, job.job_id).status is BulkActionStatus.CANCELING)
 
 
@@ -149,7 +147,7 @@ def test_a_retry_is_a_backfill_of_the_bad_days_under_the_next_number(rig: Simple
     job, _ = rig.service.create(request())
     with pytest.raises(Conflict, match="is queued"):
         rig.service.retry(job.job_id)
-    ends(rig, job.job_id, BulkActionStatus.COMPLETED_SUCCESS)
+    end_backfill(rig.instance, job.job_id, BulkActionStatus.COMPLETED_SUCCESS)
     failed = rig.service.job(job.job_id)
     assert (failed.state, failed.failure) == (
         "failed",
@@ -171,7 +169,7 @@ def test_a_job_without_bad_days_cannot_be_retried_or_cancelled(
         instance,
         DEFS.resolve_asset_graph,
         lambda: lake.settings,
-        truth=known_truth,
+        read_day=summarized_day,
     )
     job, _ = service.create(request())
     for day in ("2024-01-01", "2024-01-02", "2024-01-03"):
@@ -231,7 +229,7 @@ def test_services_over_one_database_tell_the_same_whatever_each_has_seen(rig: Si
     assert other.status_json(job.job_id) == rig.service.status_json(job.job_id)
     other.cancel(job.job_id)
     assert told(other) == told(rig.service) == told(another())
-    ends(rig, job.job_id, BulkActionStatus.CANCELED)
+    end_backfill(rig.instance, job.job_id, BulkActionStatus.CANCELED)
     assert told(other) == told(another())
     other.close()
 

@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus
 from starlette.testclient import TestClient
 
 from backfill_assets.days import day_range
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.store import open_store
 from backfill_assets.progress import page as page_package
-from backfill_assets.progress.api import create_app
 from backfill_assets.progress.model import CalendarDay
 from backfill_assets.progress.page import render, view
 from backfill_assets.report.month import DaySummary
+from backfill_assets_tests.progress.conftest import client_of
+from backfill_assets_tests.progress.small_assets import end_backfill
 
-BASE = "http://127.0.0.1:3080"
 HTMX = {"HX-Request": "true"}
 FORM = {"start": "2024-01-01", "end": "2024-01-03", "request_id": "one"}
 STATIC = Path(page_package.__file__).parent / "static"
 SHA256 = "d6fdc75f204e6bdefa99b69bf1e6d4ac69b8a364f77929f45c13476b4000f717"
-
-
-def client_of(rig: SimpleNamespace, token: str = "", base: str = BASE) -> TestClient:
-    return TestClient(create_app(rig.service, token=token), base_url=base, raise_server_exceptions=False)
-
-
-@pytest.fixture
-def client(rig: SimpleNamespace) -> Iterator[TestClient]:
-    with client_of(rig) as found:
-        yield found
 
 
 def part(client: TestClient, job_id: str = "") -> str:
@@ -150,8 +140,6 @@ def test_a_start_twice_is_one_job(client: TestClient) -> None:
 def test_a_job_is_shown_cancelled_and_its_end_offers_a_retry(
     client: TestClient, rig: SimpleNamespace
 ) -> None:
-    from dagster._core.execution.backfill import BulkActionStatus
-
     job_id = started(client)
     text = part(client)
     assert "1 backfill waiting to start" in text
@@ -161,8 +149,7 @@ def test_a_job_is_shown_cancelled_and_its_end_offers_a_retry(
     assert answer.status_code == 202
     assert answer.headers["hx-trigger"] == "jobs-changed"
     assert f"/page/jobs/{job_id}/cancel" not in part(client)
-    backfill = rig.instance.get_backfill(job_id)
-    rig.instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELED))
+    end_backfill(rig.instance, job_id, BulkActionStatus.CANCELED)
     text = part(client, job_id)
     assert f"/page/jobs/{job_id}/retry" in text
     assert "every 2s" not in text, "what has ended is not asked for again"

@@ -15,13 +15,11 @@ from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from backfill_assets.feeds import Feed
-from backfill_assets.standins.faults import Fault, not_available
+from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.emulators.browser import Browser, chromium, installed
-from backfill_assets_tests.progress.conftest import EXCHANGES, SYMBOLS
-from backfill_assets_tests.progress.rig import Rig, running_rig
+from backfill_assets_tests.progress.rig import EXCHANGES, SYMBOLS, Rig, running_rig, take_away_feeds
 
 pytestmark = [
     pytest.mark.timeout(500),
@@ -40,13 +38,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     home = tmp_path_factory.mktemp("page")
     rows = {(exchange, symbol): 3_000 for exchange in EXCHANGES for symbol in SYMBOLS}
     with TardisStandin(Market(rows=rows), clock=lambda: datetime(2024, 2, 10, tzinfo=UTC)) as standin:
-        for exchange in ("binance", "coinbase"):
-            for symbol in SYMBOLS:
-                name = symbol.replace("-", "") if exchange == "binance" else symbol
-                feed = Feed(exchange, "trades", name)
-                standin.faults.put_dataset(feed, BAD, Fault(always=not_available()))
-                # Slow enough for a day at work to be seen.
-                standin.faults.put_dataset(feed, GOOD, Fault(delay_seconds=3))
+        for feed in take_away_feeds(standin, BAD):
+            # Slow enough for a day at work to be seen.
+            standin.faults.put_dataset(feed, GOOD, Fault(delay_seconds=3))
         with running_rig(home, standin, BACKFILL_API_TOKEN=TOKEN) as rig:
             yield rig
 

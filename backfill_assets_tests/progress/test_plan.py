@@ -10,12 +10,12 @@ import pytest
 
 from backfill_assets.automation.history import MeasuredRun, measured_runs, runs_at_once
 from backfill_assets.failures import PermanentFailure
-from backfill_assets.feeds import ExpectedFeed, FeedChoice
+from backfill_assets.feeds import ExpectedFeed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import (
     DayRecord,
 )
-from backfill_assets.progress.plan_text import bytes_text, plan_text, seconds_text
+from backfill_assets.progress.plan_text import plan_text
 from backfill_assets.warehouse import ledger
 from backfill_assets_tests.progress.planned_lake import BTC, ETH, NOW, SIZES, SYMBOLS, TABLES, Lake
 from backfill_assets_tests.quality.watched_stores import ReadOnlyStore
@@ -120,7 +120,7 @@ def test_a_changed_way_of_counting_fetches_everything_anew(lake: Lake, tmp_path:
 def test_a_choice_of_feeds_is_fetched_again_and_of_the_others_what_is_lacking(lake: Lake) -> None:
     lake.run("2024-01-01")
     lake.run("2024-01-02", lacking=(BTC,))
-    plan = lake.plan(end="2024-01-02", choice=FeedChoice(symbols=("ETH-USDT",)))
+    plan = lake.plan(end="2024-01-02", symbols=("ETH-USDT",))
     assert (plan.files, plan.days_good, plan.refresh) == (1 + 2, 0, True)
     assert plan.expected_bytes == SIZES[ETH] * 2 + SIZES[BTC]
     assert lake.plan(end="2024-01-02", refresh=True).files == 4
@@ -220,10 +220,10 @@ def test_load_jobs_are_set_against_the_days_limit_and_what_was_used_of_it(tmp_pa
 def test_planning_writes_nothing(lake: Lake, tmp_path: Path) -> None:
     lake.run("2024-01-01", lacking=(ETH,))
     before = files_of(tmp_path)
-    plan = lake.plan(choice=FeedChoice(exchanges=("binance",)))
+    plan = lake.plan(exchanges=("binance",))
     assert files_of(tmp_path) == before
     lake.store = ReadOnlyStore(Path(lake.store.uri))
-    assert lake.plan(choice=FeedChoice(exchanges=("binance",))) == plan
+    assert lake.plan(exchanges=("binance",)) == plan
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(
     lake: Lake, start: str, end: str, choice: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(PermanentFailure) as refused:
-        lake.plan(start, end, choice=FeedChoice(**choice))
+        lake.plan(start, end, **choice)
     assert complaint in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -253,8 +253,8 @@ def test_a_combination_that_no_entry_has_is_refused_though_each_name_is_known(tm
     ]
     lake = Lake(tmp_path / "lake", universe=universe)
     with pytest.raises(PermanentFailure, match="this combination"):
-        lake.plan(choice=FeedChoice(exchanges=("kraken",), symbols=("BTC-USDT",)))
-    assert lake.plan(choice=FeedChoice(exchanges=("kraken",), symbols=("ETH-USDT",))).files == 8
+        lake.plan(exchanges=("kraken",), symbols=("BTC-USDT",))
+    assert lake.plan(exchanges=("kraken",), symbols=("ETH-USDT",)).files == 8
 
 
 def test_what_the_vendor_lists_takes_the_place_of_the_universe_where_it_is_asked(lake: Lake) -> None:
@@ -266,28 +266,6 @@ def test_what_the_vendor_lists_takes_the_place_of_the_universe_where_it_is_asked
     plan = lake.plan(end="2024-01-02", listing=listing)
     assert (plan.files, plan.days_unlisted) == (3, 0)
     assert "at most" not in plan_text(plan)
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1_000, "1.0 kB"),
-        (999_400, "999 kB"),
-        (999_600, "1.0 MB"),
-        (1_540_000_000, "1.5 GB"),
-    ],
-)
-def test_bytes_are_told_with_two_or_three_digits(number: float, text: str) -> None:
-    assert bytes_text(number) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(40, "40 s"), (720, "12 min"), (12_600, "3.5 h"), (180_000, "2.1 days")]
-)
-def test_seconds_are_told_in_the_unit_that_a_person_would_use(seconds: float, text: str) -> None:
-    assert seconds_text(seconds) == text
 
 
 # --- Dagster's records -------------------------------------------------------------------------------------

@@ -24,14 +24,19 @@ import dagster as dg
 import pytest
 
 from backfill_assets.definitions import defs
-from backfill_assets.feeds import Feed
 from backfill_assets.progress.model import JobStatus
 from backfill_assets.progress.request_tags import attempt_id
-from backfill_assets.standins.faults import Fault, not_available
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
-from backfill_assets_tests.progress.conftest import EXCHANGES, SYMBOLS, empty_database, needs_postgres
-from backfill_assets_tests.progress.rig import REPOSITORY, Rig, running_rig
+from backfill_assets_tests.progress.conftest import empty_database, needs_postgres
+from backfill_assets_tests.progress.rig import (
+    EXCHANGES,
+    REPOSITORY,
+    SYMBOLS,
+    Rig,
+    running_rig,
+    take_away_feeds,
+)
 
 pytestmark = pytest.mark.timeout(500)
 
@@ -96,10 +101,7 @@ def poll(rig: Rig, job_id: str, percents: list[float], over: threading.Event) ->
 @pytest.fixture(scope="module")
 def watched(rig: Rig) -> Watched:
     """A range whose middle day has no files, watched to its end; everything is killed on the way."""
-    for exchange, symbols in (("binance", SYMBOLS), ("coinbase", SYMBOLS)):
-        for symbol in symbols:
-            name = symbol.replace("-", "") if exchange == "binance" else symbol
-            rig.standin.faults.put_dataset(Feed(exchange, "trades", name), BAD, Fault(always=not_available()))
+    take_away_feeds(rig.standin, BAD)
     body = {"start": GOOD[0], "end": GOOD[-1], "request_id": "story", "reason": "a test"}
     found = Watched(rig.ask("/api/v1/backfill", body)["job_id"])
     over = threading.Event()
@@ -141,14 +143,14 @@ def test_a_held_day_makes_the_job_failed_and_says_why(rig: Rig, watched: Watched
     assert status.failure == f"1 of 3 days: {BAD} held"
     by_day = {day.day: day for day in status.days}
     held = by_day[BAD]
-    assert held.truth is not None
-    assert (held.truth.outcome, held.truth.verdicts) == ("held", {"missing": 6, "publish": 3})
-    assert len(held.truth.quarantined) == 6
+    assert held.stored is not None
+    assert (held.stored.outcome, held.stored.verdicts) == ("held", {"missing": 6, "publish": 3})
+    assert len(held.stored.quarantined) == 6
     assert held.failure is not None
     for day in GOOD:
-        truth = by_day[day].truth
-        assert truth is not None
-        assert (truth.outcome, truth.feeds) == ("published", 9)
+        stored = by_day[day].stored
+        assert stored is not None
+        assert (stored.outcome, stored.feeds) == ("published", 9)
         assert {asset.state for asset in by_day[day].assets} == {"materialized"}
         assert by_day[day].rows
 
@@ -207,7 +209,7 @@ def test_a_retry_runs_the_held_day_only_and_heals_the_job(
     assert (status.state, status.days_by_state) == ("succeeded", {"published": 3})
     assert [day.attempt for day in status.days] == [1, 2, 1]
     assert [day for day, _ in runs(rig, monkeypatch, watched.job_id)][before:] == [BAD]
-    assert [day.truth.sealed for day in status.days if day.truth] == [False, True, False]
+    assert [day.stored.sealed for day in status.days if day.stored] == [False, True, False]
 
 
 LAUNCH = """
@@ -266,8 +268,8 @@ def test_a_backfill_is_shown_like_any_other_whoever_started_it(
         assert (status.state, status.days_by_state, status.percent) == ("succeeded", {"published": 1}, 100)
         [found] = status.days
         assert (found.day, found.rows is not None, found.run_id is not None) == (day, True, True)
-        assert found.truth is not None
-        assert (found.truth.outcome, found.truth.feeds) == ("published", 9)
+        assert found.stored is not None
+        assert (found.stored.outcome, found.stored.feeds) == ("published", 9)
         assert {asset.state for asset in found.assets} == {"materialized"}
         [listed] = [job for job in recent(rig) if job["job_id"] == job_id]
         assert (listed["request"]["start"], listed["state"]) == (day, "succeeded")

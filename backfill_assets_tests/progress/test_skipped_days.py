@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,14 @@ def test_only_the_days_that_are_not_good_are_run(service: Backfills, instance: d
     assert job.days_by_state == {"degraded": 1, "published": 1, "waiting": 1}
     first, middle, last = service.status(job.job_id).days
     assert [day.skipped for day in (first, middle, last)] == [True, False, True]
-    assert first.truth is not None
-    assert (first.truth.outcome, first.truth.quality) == ("published", 1.0)
-    assert first.truth.verdicts == {"publish": 2}
-    assert last.truth is not None
-    assert last.truth.quarantined == (str(ETH),)
-    assert (middle.state, middle.truth) == ("waiting", None)
+    assert first.stored is not None
+    assert (first.stored.outcome, first.stored.quality) == ("published", 1.0)
+    assert first.stored.verdicts == {"publish": 2}
+    assert last.stored is not None
+    assert last.stored.quarantined == (str(ETH),)
+    assert (middle.state, middle.stored) == ("waiting", None)
+    given = json.loads(service.status_json(job.job_id)[0])["days"][0]
+    assert given["truth"]["outcome"] == "published", "the API's name of it"
 
 
 @pytest.mark.parametrize("change", [{"all_days": True}, {"refresh": True}, {"symbols": ["BTC-USDT"]}])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
@@ -24,11 +23,11 @@ from backfill_assets.failures import TransientFailure
 from backfill_assets.lake.store import Store
 from backfill_assets.orchestration import live_key
 from backfill_assets.progress import day_cache, records, statuses
-from backfill_assets.progress.model import BackfillRequest, DayTruth
+from backfill_assets.progress.model import BackfillRequest, StoredDay
 from backfill_assets.progress.service import Backfills
-from backfill_assets.progress.truth import known_truth
+from backfill_assets.progress.stored_days import summarized_day
 from backfill_assets_tests.progress.planned_lake import Lake
-from backfill_assets_tests.progress.small_assets import DEFS, execute
+from backfill_assets_tests.progress.small_assets import DEFS, end_backfill, execute
 
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
 
@@ -38,33 +37,37 @@ def lake(tmp_path: Path) -> Lake:
     return Lake(tmp_path / "lake", serve={"refresh_seconds": 1e-9})
 
 
-class Truths:
+class CountingReads:
     """Reads the stored days, and counts."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.threads: set[str] = set()
         self.fails = False
 
-    def __call__(self, store: Store, day: str) -> DayTruth:
+    def __call__(self, store: Store, day: str) -> StoredDay:
         self.asked.append(day)
+        self.threads.add(threading.current_thread().name)
         if self.fails:
             msg = "the bucket does not answer"
             raise TransientFailure(msg)
-        return known_truth(store, day)
+        return summarized_day(store, day)
 
 
 @pytest.fixture
-def truths() -> Truths:
-    return Truths()
+def reads() -> CountingReads:
+    return CountingReads()
 
 
 @pytest.fixture
-def another(instance: dg.DagsterInstance, lake: Lake, truths: Truths) -> Iterator[Callable[[], Backfills]]:
+def another(
+    instance: dg.DagsterInstance, lake: Lake, reads: CountingReads
+) -> Iterator[Callable[[], Backfills]]:
     """Makes a service that knows nothing yet, as that of a process that has just begun."""
     made: list[Backfills] = []
 
     def make() -> Backfills:
-        made.append(Backfills(instance, DEFS.resolve_asset_graph, lambda: lake.settings, truth=truths))
+        made.append(Backfills(instance, DEFS.resolve_asset_graph, lambda: lake.settings, read_day=reads))
         return made[-1]
 
     yield make
@@ -90,14 +93,15 @@ def launch(instance: dg.DagsterInstance, backfill_id: str, *, tags: dict[str, st
     return backfill_id
 
 
-def ends(instance: dg.DagsterInstance, backfill_id: str, status: BulkActionStatus) -> None:
-    found = instance.get_backfill(backfill_id)
-    assert found is not None
-    instance.update_backfill(found.with_status(status).with_end_timestamp(time.time()))
-
-
 def by_day(service: Backfills, job_id: str) -> dict[str, str]:
     return {day.day: day.state for day in service.status(job_id).days}
+
+
+def wait_for_old_days() -> None:
+    """Until the days that are old have been read again."""
+    for thread in threading.enumerate():
+        if thread.name == day_cache.OLD_DAYS:
+            thread.join()
 
 
 # --- whoever started it -------------------------------------------------------------------------------------
@@ -127,7 +131,7 @@ def test_a_retry_of_it_is_the_next_attempt_and_runs_the_same_assets(
     instance: dg.DagsterInstance, service: Backfills
 ) -> None:
     launch(instance, "abcdefgh", tags={"team": "mine"})
-    ends(instance, "abcdefgh", BulkActionStatus.CANCELED)
+    end_backfill(instance, "abcdefgh", BulkActionStatus.CANCELED)
     again = service.retry("abcdefgh")
     assert (again.job_id, again.state, again.attempt) == ("abcdefgh", "queued", 2)
     found = instance.get_backfill("abcdefgh-2")
@@ -166,7 +170,7 @@ def test_a_backfill_that_dagster_calls_completed_before_its_runs_have_ended_is_a
     for day in (DAYS[0], DAYS[2]):
         tags = {"dagster/backfill": "abcdefgh", "dagster/partition": day}
         instance.add_run(dg.DagsterRun(job_name="all", status=dg.DagsterRunStatus.NOT_STARTED, tags=tags))
-    ends(instance, "abcdefgh", BulkActionStatus.COMPLETED)
+    end_backfill(instance, "abcdefgh", BulkActionStatus.COMPLETED)
     assert [(job.job_id, job.state) for job in service.unfinished()] == [("abcdefgh", "running")]
     assert service.cancel("abcdefgh").state == "canceling"
 
@@ -175,39 +179,39 @@ def test_a_backfill_that_dagster_calls_completed_before_its_runs_have_ended_is_a
 
 
 def test_a_day_is_read_when_its_run_has_ended_and_again_when_a_neighbours_has(
-    instance: dg.DagsterInstance, service: Backfills, truths: Truths, lake: Lake
+    instance: dg.DagsterInstance, service: Backfills, reads: CountingReads, lake: Lake
 ) -> None:
     job, _ = service.create(asked(all_days=True))
     service.status(job.job_id)
-    assert truths.asked == []
+    assert reads.asked == []
     for day in DAYS:
         lake.run(day)
         execute(instance, job.job_id, day)
         assert by_day(service, job.job_id)[day] == "published"
-    assert truths.asked == [DAYS[0], DAYS[0], DAYS[1], DAYS[1], DAYS[2]]
+    assert reads.asked == [DAYS[0], DAYS[0], DAYS[1], DAYS[1], DAYS[2]]
     for _ in range(3):
         service.status(job.job_id)
-    assert len(truths.asked) == 5, "nothing has changed"
+    assert len(reads.asked) == 5, "nothing has changed"
 
 
 def test_a_day_that_cannot_be_read_has_not_ended_and_says_why(
-    instance: dg.DagsterInstance, service: Backfills, truths: Truths, lake: Lake
+    instance: dg.DagsterInstance, service: Backfills, reads: CountingReads, lake: Lake
 ) -> None:
     job, _ = service.create(asked(end=DAYS[0]))
     lake.run(DAYS[0])
     execute(instance, job.job_id, DAYS[0])
-    truths.fails = True
+    reads.fails = True
     status = service.status(job.job_id)
     assert (status.state, status.days_by_state) == ("running", {"running": 1})
     assert f"what came of {DAYS[0]} is not known yet: the bucket does not answer" in status.warnings
-    truths.fails = False
+    reads.fails = False
     assert service.status(job.job_id).state == "succeeded"
 
 
 def test_what_is_old_is_read_again_a_few_days_at_a_time_and_a_failure_forgets_nothing(
     instance: dg.DagsterInstance,
     service: Backfills,
-    truths: Truths,
+    reads: CountingReads,
     lake: Lake,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -220,10 +224,15 @@ def test_what_is_old_is_read_again_a_few_days_at_a_time_and_a_failure_forgets_no
     monkeypatch.setattr(day_cache, "SECONDS_KEPT", 0.0)
     monkeypatch.setattr(day_cache, "MOST_OLD_DAYS", 2)
     lake.run(DAYS[1], state="held")
-    truths.asked.clear()
-    seen = [by_day(service, job.job_id)[DAYS[1]] for _ in range(3)]
-    assert (len(truths.asked), seen[-1]) == (6, "held"), "another run has taken it back"
-    truths.fails = True
+    reads.asked.clear()
+    reads.threads.clear()
+    seen = []
+    for _ in range(3):
+        seen.append(by_day(service, job.job_id)[DAYS[1]])
+        wait_for_old_days()
+    assert (len(reads.asked), seen[-1]) == (6, "held"), "another run has taken it back"
+    assert reads.threads == {day_cache.OLD_DAYS}, "no request waits for days that are only old"
+    reads.fails = True
     assert service.status(job.job_id).days_by_state == {"held": 1, "published": 2}
     assert first.days_by_state == {"published": 3}
 
@@ -306,10 +315,54 @@ def test_a_job_that_has_ended_costs_one_query_and_is_forgotten_before_there_are_
         patch.setattr(instance.event_log_storage, "get_records_for_run", never)
         assert [service.status_json(job_id) for job_id in jobs] == before
     monkeypatch.setattr(statuses, "_MOST_DAYS", 1)
+    monkeypatch.setattr(statuses, "_SECONDS_OF_ANSWER", 0.0)
     assert [service.status_json(job_id) for job_id in jobs] == before
     kept = [known.records for known in service._statuses._known.values()]
     assert [found is not None for found in kept] == [False, False, True], "the others' summaries are kept"
     assert [job.job_id for job in service.recent()] == jobs[::-1]
+
+
+def test_of_more_ended_jobs_than_are_kept_the_last_answer_is_repeated_for_a_while(
+    instance: dg.DagsterInstance, service: Backfills, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = []
+    for day in DAYS:
+        lake.run(day)
+        jobs.append(service.create(asked(start=day, end=day, all_days=True))[0].job_id)
+        execute(instance, jobs[-1], day)
+    monkeypatch.setattr(statuses, "_MOST_DAYS", 1)
+    before = [service.status_json(job_id) for job_id in jobs]
+    read: list[str] = []
+    reads_runs = instance.run_storage.get_run_partition_data
+
+    def count(runs_filter: dg.RunsFilter) -> object:
+        read.append("runs")
+        return reads_runs(runs_filter)
+
+    monkeypatch.setattr(instance.run_storage, "get_run_partition_data", count)
+    assert [service.status_json(job_id) for job_id in jobs] == before
+    assert read == []
+    assert service._statuses._known[jobs[0]].records is None, "the answer was all that was kept"
+    monkeypatch.setattr(statuses, "_SECONDS_OF_ANSWER", 0.0)
+    assert [service.status_json(job_id) for job_id in jobs[:2]] == before[:2]
+    assert len(read) == 2, "an old answer is made again"
+
+
+def test_the_last_answer_is_not_repeated_once_another_process_has_retried_the_job(
+    instance: dg.DagsterInstance,
+    service: Backfills,
+    another: Callable[[], Backfills],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = []
+    for day in DAYS[:2]:
+        jobs.append(service.create(asked(start=day, end=day))[0].job_id)
+        end_backfill(instance, jobs[-1], BulkActionStatus.COMPLETED)
+    monkeypatch.setattr(statuses, "_MOST_DAYS", 0)
+    assert [json.loads(service.status_json(job_id)[0])["state"] for job_id in jobs] == ["failed", "failed"]
+    assert service._statuses._known[jobs[0]].records is None
+    another().retry(jobs[0])
+    assert json.loads(service.status_json(jobs[0])[0])["state"] == "queued"
 
 
 def test_a_look_is_told_to_all_who_ask_within_the_time_and_a_change_of_ones_own_at_once(
@@ -366,7 +419,7 @@ def test_the_end_of_a_job_is_when_its_last_run_ended_and_not_when_dagster_saw_it
     execute(instance, job.job_id, DAYS[0])
     seen = service.status(job.job_id)
     assert seen.finished == seen.days[0].ended == seen.updated
-    ends(instance, job.job_id, BulkActionStatus.COMPLETED_SUCCESS)
+    end_backfill(instance, job.job_id, BulkActionStatus.COMPLETED_SUCCESS)
     assert service.status(job.job_id) == seen
     assert seen.revision == int(seen.updated.timestamp() * 1000)
     assert datetime.now(tz=UTC) > seen.updated

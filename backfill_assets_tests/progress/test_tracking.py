@@ -9,20 +9,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from backfill_assets.automation.backfills import new_backfill_id
-from backfill_assets.progress.facts import BackfillFact, BackfillState, DayEvents, RunFact, RunState
+from backfill_assets.progress.facts import BackfillFact, BackfillState, DayEvents, DayFact, RunFact, RunState
 from backfill_assets.progress.model import (
     BackfillRequest,
     DayProgress,
     DayStatus,
-    DayTruth,
     FailedCheck,
     Job,
+    StoredDay,
 )
 from backfill_assets.progress.request_tags import attempt_id
 from backfill_assets.progress.tracking import (
     counted_runs,
     day_status,
-    deciding_run,
     eta,
     job_of,
     skipped_day,
@@ -33,7 +32,7 @@ from backfill_assets.quality.scores import DayState
 
 NOW = datetime(2024, 2, 10, 12, tzinfo=UTC)
 DAY = "2024-01-01"
-PUBLISHED = DayTruth(outcome="published")
+PUBLISHED = StoredDay(outcome="published")
 
 
 def backfill(state: BackfillState = "active", attempt: int = 1, **more: object) -> BackfillFact:
@@ -55,8 +54,12 @@ def run(state: RunState, *, will_retry: bool | None = False, name: str = "run", 
 
 
 def decided(runs: list[RunFact], of: BackfillFact = ACTIVE, now: datetime = NOW) -> tuple[str | None, bool]:
-    found, over = deciding_run(counted_runs(runs, of), of, now)
-    return (found.run_id if found else None), over
+    counted, over = counted_runs(runs, of, now)
+    return (counted[-1].run_id if counted else None), over
+
+
+def status_of(of: BackfillFact, latest: RunFact, *, over: bool = False, **more: object) -> DayStatus:
+    return day_status(DayFact(DAY, of, [latest], over, **more))  # type: ignore[arg-type]
 
 
 def waiting(count: int) -> list[DayStatus]:
@@ -72,8 +75,8 @@ def check(*, blocking: bool, severity: str = "ERROR") -> DayEvents:
 
 
 def ended(run_state: RunState, outcome: DayState, events: DayEvents | None = None) -> str:
-    truth = DayTruth(outcome=outcome)
-    return day_status(DAY, ACTIVE, run(run_state), over=True, truth=truth, events=events).state
+    stored = StoredDay(outcome=outcome)
+    return status_of(ACTIVE, run(run_state), over=True, stored=stored, events=events).state
 
 
 def live(done: int) -> DayProgress:
@@ -100,19 +103,19 @@ def test_a_failed_run_is_failed_though_the_day_is_out_since_before_and_a_held_da
 
 
 def test_a_day_has_not_ended_before_the_lake_was_asked() -> None:
-    day = day_status(DAY, ACTIVE, run("succeeded"), over=True)
+    day = status_of(ACTIVE, run("succeeded"), over=True)
     assert (day.state, day.ended) == ("running", None)
 
 
 def test_rows_and_bytes_of_a_day_are_told_when_all_its_feeds_are_done() -> None:
-    told = [day_status(DAY, ACTIVE, run("running"), progress=live(done)) for done in (9, 10)]
+    told = [status_of(ACTIVE, run("running"), progress=live(done)) for done in (9, 10)]
     assert [(day.rows, day.raw_bytes) for day in told] == [(None, None), (7, 8)]
-    over = day_status(DAY, ACTIVE, run("succeeded"), over=True, truth=PUBLISHED, progress=live(10))
+    over = status_of(ACTIVE, run("succeeded"), over=True, stored=PUBLISHED, progress=live(10))
     assert (over.rows, over.raw_bytes, over.progress) == (7, 8, None)
 
 
 def test_the_percentage_is_of_the_days_that_are_run() -> None:
-    good = [skipped_day("2024-01-01", PUBLISHED), skipped_day("2024-01-02", DayTruth(outcome="degraded"))]
+    good = [skipped_day("2024-01-01", PUBLISHED), skipped_day("2024-01-02", StoredDay(outcome="degraded"))]
     days = [*good, *waiting(4)[2:]]
     assert (job(days).percent, job(days).finished_days, job(days).skipped_days) == (0, 2, 2)
     days[2] = days[2].model_copy(update={"state": "published"})
@@ -122,7 +125,7 @@ def test_the_percentage_is_of_the_days_that_are_run() -> None:
 def test_a_run_that_dagster_will_start_again_has_not_failed_yet() -> None:
     lost, again = run("failed", will_retry=True), run("running", name="again", at=20)
     assert decided([lost]) == ("run", False)
-    assert day_status(DAY, ACTIVE, lost).state == "queued"
+    assert status_of(ACTIVE, lost).state == "queued"
     assert decided([lost, again]) == ("again", False)
     assert decided([lost], COMPLETED) == ("run", True)
     done = run("succeeded", name="again", at=20)
@@ -144,12 +147,12 @@ def test_a_day_that_has_ended_stays_so_whoever_runs_it_again() -> None:
 
 @pytest.mark.parametrize("outcome", ["published", "held"])
 def test_a_run_that_fails_while_its_backfill_is_cancelled_was_cut_off(outcome: DayState) -> None:
-    truth = DayTruth(outcome=outcome)
+    stored = StoredDay(outcome=outcome)
     for of in (backfill("canceling"), CANCELED, backfill("canceled", canceled=after(5))):
-        assert day_status(DAY, of, run("failed"), over=True, truth=truth).state == "canceled"
-    before = day_status(DAY, backfill("canceled", canceled=after(15)), run("failed"), over=True, truth=truth)
+        assert status_of(of, run("failed"), over=True, stored=stored).state == "canceled"
+    before = status_of(backfill("canceled", canceled=after(15)), run("failed"), over=True, stored=stored)
     assert before.state in ("failed", "held"), "it had failed before"
-    assert day_status(DAY, CANCELED, run("succeeded"), over=True, truth=PUBLISHED).state == "published"
+    assert status_of(CANCELED, run("succeeded"), over=True, stored=PUBLISHED).state == "published"
 
 
 def test_a_run_that_is_made_after_the_cancellation_does_not_bring_the_day_back() -> None:
@@ -229,14 +232,11 @@ def test_progress_never_goes_back_within_an_attempt_whatever_is_recorded() -> No
                 of = backfill("canceling", canceled=now)
             days = []
             for day, its_runs in runs.items():
-                counted = counted_runs(its_runs, of)
-                found, over = deciding_run(counted, of, now)
+                counted, over = counted_runs(its_runs, of, now)
                 furthest[day] = min(10, furthest[day] + chance.randrange(3))
-                days.append(
-                    DayStatus(day=day, state=state_without_run(of, now))
-                    if found is None
-                    else day_status(day, of, found, over=over, truth=PUBLISHED, progress=live(furthest[day]))
-                )
+                without_run, progress = state_without_run(of, now), live(furthest[day])
+                fact = DayFact(day, of, counted, over, without_run, PUBLISHED, progress=progress)
+                days.append(day_status(fact))
             seen = job(days, of, now=now)
             assert seen.percent >= percent, seed
             assert seen.finished_days >= done, seed
@@ -273,8 +273,8 @@ def test_a_retry_starts_the_bad_days_again_and_keeps_the_good_ones() -> None:
 
 
 def test_a_failed_day_does_not_turn_good_by_what_its_neighbour_does() -> None:
-    sealed = DayTruth(outcome="published", sealed=True)
-    assert day_status(DAY, ACTIVE, run("failed"), over=True, truth=sealed).state == "failed"
+    sealed = StoredDay(outcome="published", sealed=True)
+    assert status_of(ACTIVE, run("failed"), over=True, stored=sealed).state == "failed"
 
 
 def test_throughput_is_over_the_time_from_first_start_to_last_end() -> None:

@@ -16,7 +16,7 @@ import jinja2
 from fastapi.responses import HTMLResponse, Response
 
 from backfill_assets.progress.page import view
-from backfill_assets.progress.plan_text import bytes_text, seconds_text
+from backfill_assets.readable_numbers import bytes_text, plural, seconds_text
 from backfill_assets.report import page as report_page
 
 _HERE: Final = Path(__file__).parent
@@ -25,7 +25,7 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-#: What the report's own policy allows, without this page's origin; its links may leave the sandbox.
+#: The report's own policy, without this page's origin; its links may leave the sandbox.
 REPORT_POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; frame-ancestors 'none'; "
@@ -60,7 +60,7 @@ def _environment() -> jinja2.Environment:
         moment=report_page.moment,
         bytes=bytes_text,
         seconds=seconds_text,
-        count=view.count,
+        plural=plural,
         days=view.days_words,
         span=view.span,
     )

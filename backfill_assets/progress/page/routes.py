@@ -1,15 +1,16 @@
-"""The addresses of the page; each asks the service and renders what it says, refusals in words included.
+"""The addresses of the page; each calls the service and renders its answer, refusals in words included.
 
 Changing ones take the bearer token as the API does: the page's script sends it with every changing request as
 ``Authorization``, from the tab's memory. There is no cookie that a browser would send by itself, changing
 requests must carry the header that htmx sets, which a form of another site cannot, and another ``Origin`` is
-refused; so no site can start a backfill through somebody's browser.
+refused; so no other site can start a backfill through a user's browser.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
@@ -22,13 +23,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from backfill_assets.days import parse_day, shift, utc_now
-from backfill_assets.failures import BackfillError, PermanentFailure, TransientFailure
+from backfill_assets.failures import BackfillError, PermanentFailure
 from backfill_assets.progress.guard import may_change
 from backfill_assets.progress.model import Job
 from backfill_assets.progress.page import render, view
-from backfill_assets.progress.request import backfill_request
+from backfill_assets.progress.problems import status_of
+from backfill_assets.progress.request import InvalidRequest, backfill_request
 from backfill_assets.progress.selection import PARTS
-from backfill_assets.progress.service import Backfills, Conflict, InvalidRequest, UnknownJob
+from backfill_assets.progress.service import Backfills
+from backfill_assets.progress.statuses import UnknownJob
 
 #: Jobs in the table of the latest.
 RECENT: Final = 12
@@ -59,7 +62,7 @@ class _Days:
     found: dict[int | None, tuple[float, str, dict[str, Any]]] = field(default_factory=dict)
 
     def of(self, year: int | None, ended: str) -> dict[str, Any]:
-        """What the template of the calendar shows; ``ended`` as in ``view.Now``."""
+        """The values of the calendar's template; ``ended`` as in ``view.Now``."""
         read, known, content = self.found.get(year, (0.0, "", {}))
         if not content or known != ended or time.monotonic() - read > SECONDS_BETWEEN_READS:
             content = _calendar(self.service, year)
@@ -202,13 +205,8 @@ def _add_changing(router: APIRouter, service: Backfills, guard: Callable[[Reques
 
 def _refused(failure: BackfillError) -> Response:
     """The failure in words, for the place beside the form or the button."""
-    if isinstance(failure, InvalidRequest):
-        return render.page("problem.html.j2", 422, texts=tuple(e.detail for e in failure.errors))
-    status = 500
-    for kind, code in ((UnknownJob, 404), (Conflict, 409), (TransientFailure, 503)):
-        if isinstance(failure, kind):
-            status = code
-    return render.page("problem.html.j2", status, texts=(str(failure),))
+    texts = [e.detail for e in failure.errors] if isinstance(failure, InvalidRequest) else [str(failure)]
+    return render.page("problem.html.j2", status_of(failure), texts=texts)
 
 
 def _values(form: dict[str, list[str]]) -> dict[str, object]:
@@ -223,16 +221,13 @@ def _calendar(service: Backfills, year: int | None) -> dict[str, Any]:
     shown = min(year or (years[-1] if years else today.year), today.year)
     first, last = view.year_range(shown, today, service.settings.serve.max_days)
     days = service.days(first, last)
-    counts: dict[str, int] = {}
-    for day in days:
-        counts[day.outcome] = counts.get(day.outcome, 0) + 1
     return {
         "year": shown,
         # Where none is chosen the page goes to the newest by itself, when a job begins there.
         "chosen": year is not None,
         "years": sorted({*years, today.year, shown}),
         "months": view.months(days),
-        "counts": counts,
+        "counts": Counter(day.outcome for day in days),
     }
 
 

@@ -1,4 +1,4 @@
-"""What the templates show: words, signs and groups made of the models; pure, without HTML.
+"""Words, signs and groups for the templates, made from the models; pure, without HTML.
 
 Every state has a sign and words beside its colour.
 """
@@ -19,6 +19,7 @@ from backfill_assets.progress.model import (
     Job,
     JobStatus,
 )
+from backfill_assets.readable_numbers import plural
 
 #: Of days: sign, and what it means. The first four are the report's.
 STATES: Final = {
@@ -44,9 +45,9 @@ ASSET_SIGNS: Final = {"waiting": "·", "running": "▸", "materialized": "✓", 
 _WAY: Final = ("instruments", "ticks", "candles")
 #: A job at work changes every few seconds; after this long without a change a person should look.
 STILL: Final = timedelta(minutes=10)
-#: Jobs among the recent ones whose failure is told at the top.
+#: Recent jobs whose failure stands at the top.
 _FAILURES_TOLD: Final = 3
-#: Rows of a job's table; whoever needs all of a long job takes the API.
+#: Rows of a job's table; the API has all days of a long job.
 MOST_ROWS: Final = 100
 
 
@@ -60,7 +61,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """What is going on, for the top of the page."""
+    """The top of the page: the jobs at work, and the problems."""
 
     headline: str
     lead: str
@@ -69,7 +70,7 @@ class Now:
     troubles: tuple[Trouble, ...]
     #: Changes when a day or a job has ended, so that the calendar is asked for again.
     ended: str
-    #: What a screen reader is told of it; whole days, so that it is not told every second.
+    #: The text for screen readers; in whole days, so that it does not change every second.
     said: str
 
 
@@ -92,15 +93,15 @@ def now_view(active: Sequence[Job], recent: Sequence[Job], now: datetime) -> Now
         if at_work:
             days = sum(j.total_days for j in at_work)
             percent = sum(j.percent * j.total_days for j in at_work) / days
-            headline = f"{count(len(at_work), 'backfill')} running, {percent:.0f} % done"
+            headline = f"{plural(len(at_work), 'backfill')} running, {percent:.0f} % done"
         else:
-            headline = f"{count(waiting, 'backfill')} waiting to start"
-        busy = count(sum(len(j.running) for j in jobs), "day")
-        behind = f"; {count(waiting, 'backfill')} waiting behind" if waiting and at_work else ""
-        lead = f"{finished:,} of {count(total, 'day')} finished, {busy} at work now{behind}."
+            headline = f"{plural(waiting, 'backfill')} waiting to start"
+        busy = plural(sum(len(j.running) for j in jobs), "day")
+        behind = f"; {plural(waiting, 'backfill')} waiting behind" if waiting and at_work else ""
+        lead = f"{finished:,} of {plural(total, 'day')} finished, {busy} at work now{behind}."
     troubles = _troubles(jobs, recent, now)
-    stuck = f" {count(len(troubles), 'thing')} to look at." if troubles else ""
-    said = f"{count(len(jobs), 'backfill')} running, {finished} of {count(total, 'day')} finished.{stuck}"
+    stuck = f" {plural(len(troubles), 'thing')} to look at." if troubles else ""
+    said = f"{plural(len(jobs), 'backfill')} running, {finished} of {plural(total, 'day')} finished.{stuck}"
     return Now(
         headline=headline,
         lead=lead,
@@ -122,7 +123,7 @@ def _last_words(recent: Sequence[Job]) -> str:
 def _ended_as(job: Job) -> str:
     if job.state == "failed":
         bad = sum(job.days_by_state.get(state, 0) for state in RETRIED_DAY_STATES)
-        return f"ended with {count(bad, 'day')} that failed, are held or are missing" if bad else "failed"
+        return f"ended with {plural(bad, 'day')} that failed, are held or are missing" if bad else "failed"
     return {"succeeded": "succeeded", "canceled": "was cancelled"}.get(job.state, job.state)
 
 
@@ -138,10 +139,13 @@ def _troubles(active: Sequence[Job], recent: Sequence[Job], now: datetime) -> tu
         if now - job.updated > STILL
     ]
     bad = [
-        Trouble(f"{job.request.start} to {job.request.end}, day {day.day}: {why}", job.job_id)
+        Trouble(
+            f"{job.request.start} to {job.request.end}, day {day.day}: check {day.failing_check} failed",
+            job.job_id,
+        )
         for job in active
         for day in job.running
-        if (why := _blocking(day))
+        if day.failing_check
     ]
     failed = [
         Trouble(f"{job.request.start} to {job.request.end} failed: {job.failure or 'no reason'}", job.job_id)
@@ -152,11 +156,6 @@ def _troubles(active: Sequence[Job], recent: Sequence[Job], now: datetime) -> tu
     if len(failed) > len(told):
         told.append(Trouble(f"{len(failed) - len(told)} more of the recent backfills failed"))
     return (*(Trouble(warning) for warning in warnings), *still, *bad, *told)
-
-
-def _blocking(day: DayStatus) -> str:
-    names = [c.check for c in day.failed_checks if c.blocking and c.severity == "ERROR"]
-    return f"check {names[0]} failed" if names else ""
 
 
 # One job
@@ -173,7 +172,7 @@ def by_state(counts: dict[str, int]) -> list[tuple[str, str, int]]:
 
 
 def steps(day: DayStatus) -> list[AssetStatus]:
-    """The day's assets in the order of the data's way; what hangs on them comes after."""
+    """The day's assets in the order in which data passes through them; other assets come after."""
     return sorted(day.assets, key=lambda a: (_WAY.index(a.asset) if a.asset in _WAY else len(_WAY), a.asset))
 
 
@@ -241,7 +240,7 @@ def _cell(day: CalendarDay) -> Cell:
     words = [f"{date.fromisoformat(day.day):%a} {day.day}: {day.outcome}"]
     if day.outcome != "missing":
         words.append("sealed" if day.sealed else "not sealed")
-        words.append(f"{day.feeds - len(day.quarantined)} of {count(day.feeds, 'feed')}")
+        words.append(f"{day.feeds - len(day.quarantined)} of {plural(day.feeds, 'feed')}")
     if day.quarantined:
         more = len(day.quarantined) - 3
         shown = ", ".join(day.quarantined[:3])
@@ -261,11 +260,6 @@ def year_range(year: int, today: date, most: int) -> tuple[date, date]:
 
 
 # Words
-
-
-def count(number: int, what: str) -> str:
-    """``1 day``, ``2 days``."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def days_words(counts: dict[str, int]) -> str:

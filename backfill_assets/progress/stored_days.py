@@ -1,7 +1,7 @@
-"""What the lake and the ledger say of a day, whatever Dagster says of its runs: pure reading, no Dagster.
+"""Days as the lake and the ledger have them, whatever Dagster says of their runs: pure reading, no Dagster.
 
-``day_truth`` reads the day's own documents, when a run of the day or of a neighbour has ended. ``calendar``
-reads one summary and the ledger per day, for ranges of any length.
+``stored_day`` reads the day's own documents, after a run of the day or of a neighbour. ``summarized_day`` and
+``calendar`` read one summary and the ledger per day, for ranges of any length.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from backfill_assets.days import day_range
 from backfill_assets.lake import paths
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.progress.model import CalendarDay, DayTruth, FeedVerdict
+from backfill_assets.progress.model import CalendarDay, FeedVerdict, StoredDay
 from backfill_assets.quality.scores import DayState
 from backfill_assets.quality.settled import SettledFeed, load_day
 from backfill_assets.report.month import DaySummary, load_summary
 
 
-def day_truth(store: Store, day: str) -> DayTruth:
+def stored_day(store: Store, day: str) -> StoredDay:
     """The settled day. A day that its verdict lets through counts as published when the ledger says so."""
     found = load_day(store, day)
     if found is None:
-        return DayTruth(outcome="missing")
+        return StoredDay(outcome="missing")
     scores = found.scores
     outcome, reasons = _outcome(store, day, scores.state, {f.feed.data_type for f in found.feeds})
-    return DayTruth(
+    return StoredDay(
         outcome=outcome,
         sealed=found.is_sealed,
         feeds=len(found.feeds),
@@ -39,13 +39,13 @@ def day_truth(store: Store, day: str) -> DayTruth:
     )
 
 
-def known_truth(store: Store, day: str) -> DayTruth:
-    """What the last run of the day has written of it; versions that wait are not known."""
+def summarized_day(store: Store, day: str) -> StoredDay:
+    """The day as its last run summarized it; the summary does not know versions that wait."""
     summary = load_summary(store, day)
     if summary is None:
-        return DayTruth(outcome="missing")
+        return StoredDay(outcome="missing")
     outcome, reasons = _outcome(store, day, summary.state, _data_types(summary))
-    return DayTruth(
+    return StoredDay(
         outcome=outcome,
         sealed=summary.sealed,
         feeds=len(summary.feeds),
@@ -71,9 +71,7 @@ def calendar(store: Store, first: str, last: str) -> list[CalendarDay]:
     stored = set(store.list(prefix))
 
     def of_day(day: str) -> CalendarDay:
-        if paths.day_summary(day) not in stored:
-            return CalendarDay(day=day, outcome="missing")
-        summary = load_summary(store, day)
+        summary = load_summary(store, day) if paths.day_summary(day) in stored else None
         if summary is None:
             return CalendarDay(day=day, outcome="missing")
         return CalendarDay(
