@@ -267,12 +267,13 @@ class _Work:
         larger = frame.lazy().filter(pl.col("timeframe") != BASE_TIMEFRAME)
         counted = larger.group_by("exchange", "symbol").len().collect()
         rolled_up = {(exchange, symbol): rows for exchange, symbol, rows in counted.iter_rows()}
+        files = self.files(self.day)
+        due = [(str(f.feed), file) for f, file in files if not file.is_compared or file.mismatches]
+        rows = mismatches(store, [(by_feed[name], file) for name, file in due])
+        fresh = {name: _plain(found) for (name, _), found in zip(due, rows, strict=True)}
         found = {}
-        for feed, file in self.files(self.day):
+        for feed, file in files:
             name = str(feed.feed)
-            rows = file.mismatches
-            if not file.is_compared or rows:
-                rows = _plain(mismatches(store, by_feed[name], file))
             symbols = {name for _, name in feed.symbols}
             # Told apart by feed only where there is something to tell.
             wrong: Sequence[object] = ()
@@ -285,7 +286,7 @@ class _Work:
                 update={
                     "compared": file.partials.content,
                     "buckets": file.partials.rows,
-                    "mismatches": rows,
+                    "mismatches": fresh.get(name, ()),
                     "rolled_up": sum(rolled_up.get((feed.feed.exchange, s), 0) for s in symbols),
                     "rolled_up_misses": len(wrong),
                 }

@@ -8,6 +8,7 @@ sharing code with ``kernels`` would let one bug hide in both.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,53 +22,103 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _EXACT: Final = (*PRICES, "trade_count", "first_trade_time", "last_trade_time")
-#: Mismatches returned at most; one is enough to stop a day.
+#: Mismatches of a file or timeframe returned at most; one is enough to stop a day.
 LIMIT: Final = 50
 
 
+@dataclass(frozen=True, slots=True)
+class ComparedFile:
+    """Ticks of one feed, the partials that were made of them, and what these depend on besides."""
+
+    ticks: Path
+    #: ``PARTIAL_SCHEMA``.
+    partials: pa.Table
+    #: Whether every id is an integer.
+    numeric_ids: bool
+    contracts: Mapping[str, Contract] = field(default_factory=dict)
+    #: Ids that an accepted neighbour's file holds already.
+    exclude_ids: frozenset[int] = frozenset()
+
+
 def mismatches_with_ticks(
-    ticks: Path,
-    partials: pa.Table,
-    *,
-    day: str,
-    seam_window_seconds: int,
-    numeric_ids: bool,
-    contracts: Mapping[str, Contract] | None = None,
-    exclude_ids: frozenset[int] = frozenset(),
-) -> list[dict[str, Any]]:
-    """K1: base candles that differ from those computed again from the file's trades; empty if none."""
+    files: Sequence[ComparedFile], *, day: str, seam_window_seconds: int
+) -> list[list[dict[str, Any]]]:
+    """K1: for each file the base candles that differ from those computed again from its trades.
+
+    One query over all files: most of what a small file costs is the query.
+    """
     import polars as pl
 
-    first_us, beyond_us = seam_window(day, seam_window_seconds)
-    contracts = contracts or {}
-    multiplier = {symbol: c.multiplier for symbol, c in contracts.items()}
-    inverse = [symbol for symbol, c in contracts.items() if c.inverse]
-    units = pl.col("symbol").replace_strict(multiplier, default=SPOT.multiplier, return_dtype=pl.Float64)
-    base = pl.col("amount") * units
-    base = pl.when(pl.col("symbol").is_in(inverse)).then(base / pl.col("price")).otherwise(base)
-    trade_id = pl.col("id").cast(pl.Int64) if numeric_ids else pl.lit(-1, pl.Int64)
-    trades = (
-        pl.scan_parquet(ticks)
-        .filter(
-            pl.col("symbol").is_not_null(),
-            pl.col("price", "amount") > 0,
-            pl.col("price", "amount").is_finite(),
-            ~trade_id.is_in(sorted(exclude_ids)),
-            pl.col("timestamp").dt.epoch("us").is_between(first_us, beyond_us, closed="left"),
-        )
-        .select(
-            "symbol",
-            "timestamp",
-            "side",
-            "price",
-            base.alias("base"),
-            trade_id.alias("trade_id"),
-            pl.col("timestamp").dt.truncate("1m").alias("open_time"),
-        )
+    stored = pl.concat(
+        pl.LazyFrame(one.partials).with_columns(file=pl.lit(number, pl.Int32))
+        for number, one in enumerate(files)
+    ).with_columns((pl.col(name) + pl.col(f"{name}_error")).alias(name) for name in SUMS)
+    again = _candles_again(_trades(files, *seam_window(day, seam_window_seconds)))
+    found: list[list[dict[str, Any]]] = [[] for _ in files]
+    differing = _differences(stored, again, ("file", "symbol", "open_time"))
+    for row in differing.group_by("file", maintain_order=True).head(LIMIT).collect().iter_rows(named=True):
+        found[row.pop("file")].append(row)
+    return found
+
+
+def _trades(files: Sequence[ComparedFile], first_us: int, beyond_us: int) -> pl.LazyFrame:
+    """The valid trades of the files that their partials count, each with the number of its file."""
+    import polars as pl
+
+    rows = pl.scan_parquet(
+        [one.ticks for one in files],
+        glob=False,
+        hive_partitioning=False,
+        extra_columns="ignore",
+        include_file_paths="path",
     )
-    again = (
-        trades.sort("symbol", "open_time", "timestamp", "trade_id", maintain_order=True)
-        .group_by("symbol", "open_time")
+    numeric_ids = [one.numeric_ids for one in files]
+    if files[1:]:
+        paths, numbers = [str(one.ticks) for one in files], pl.Series(range(len(files)), dtype=pl.Int32)
+        named = pl.LazyFrame({"path": paths, "file": numbers, "numeric_ids": numeric_ids})
+        rows = rows.join(named, on="path", maintain_order="left")
+    else:
+        rows = rows.with_columns(file=pl.lit(0, pl.Int32), numeric_ids=pl.lit(numeric_ids[0]))
+    units = [
+        (number, symbol, contract.multiplier, contract.inverse)
+        for number, one in enumerate(files)
+        for symbol, contract in one.contracts.items()
+    ]
+    base = pl.col("amount")
+    if units:
+        schema = {"file": pl.Int32, "symbol": pl.String, "multiplier": pl.Float64, "inverse": pl.Boolean}
+        contracts = pl.LazyFrame(units, schema=schema, orient="row")
+        rows = rows.join(contracts, on=["file", "symbol"], how="left", maintain_order="left")
+        base *= pl.col("multiplier").fill_null(SPOT.multiplier)
+        base = pl.when("inverse").then(base / pl.col("price")).otherwise(base)
+    trades = rows.filter(
+        pl.col("symbol").is_not_null(),
+        pl.col("price", "amount") > 0,
+        pl.col("price", "amount").is_finite(),
+        pl.col("timestamp").dt.epoch("us").is_between(first_us, beyond_us, closed="left"),
+    ).select(
+        "file",
+        "symbol",
+        "timestamp",
+        "side",
+        "price",
+        base=base,
+        trade_id=pl.when("numeric_ids").then(pl.col("id").cast(pl.Int64, strict=False)).otherwise(-1),
+        open_time=pl.col("timestamp").dt.truncate("1m"),
+    )
+    excluded = [(number, trade_id) for number, one in enumerate(files) for trade_id in one.exclude_ids]
+    if not excluded:
+        return trades
+    ids = pl.LazyFrame(excluded, schema={"file": pl.Int32, "trade_id": pl.Int64}, orient="row")
+    return trades.join(ids, on=["file", "trade_id"], how="anti", maintain_order="left")
+
+
+def _candles_again(trades: pl.LazyFrame) -> pl.LazyFrame:
+    import polars as pl
+
+    return (
+        trades.sort("file", "symbol", "open_time", "timestamp", "trade_id", maintain_order=True)
+        .group_by("file", "symbol", "open_time")
         .agg(
             pl.col("price").first().alias("open"),
             pl.col("price").max().alias("high"),
@@ -82,10 +133,6 @@ def mismatches_with_ticks(
             pl.col("base").filter(pl.col("side") == "sell").sum().alias("sell_volume"),
         )
     )
-    stored = pl.LazyFrame(partials).with_columns(
-        (pl.col(name) + pl.col(f"{name}_error")).alias(name) for name in SUMS
-    )
-    return _differences(stored, again, ("symbol", "open_time"))
 
 
 def mismatches_between_timeframes(candles: pl.DataFrame, timeframes: Sequence[str]) -> list[dict[str, Any]]:
@@ -114,11 +161,12 @@ def mismatches_between_timeframes(candles: pl.DataFrame, timeframes: Sequence[st
             )
         )
         stored = candles.lazy().filter(pl.col("timeframe") == name)
-        found += [{"timeframe": name, **row} for row in _differences(stored, again, key)]
+        differing = _differences(stored, again, key).head(LIMIT).collect()
+        found += [{"timeframe": name, **row} for row in differing.iter_rows(named=True)]
     return found[:LIMIT]
 
 
-def _differences(stored: pl.LazyFrame, again: pl.LazyFrame, key: Sequence[str]) -> list[dict[str, Any]]:
+def _differences(stored: pl.LazyFrame, again: pl.LazyFrame, key: Sequence[str]) -> pl.LazyFrame:
     """Rows by key that are on one side only or differ; each names the columns in question."""
     import polars as pl
 
@@ -138,4 +186,4 @@ def _differences(stored: pl.LazyFrame, again: pl.LazyFrame, key: Sequence[str]) 
             ignore_nulls=True,
         ).alias("differs")
     ).filter(pl.col("differs") != "")
-    return named.sort(list(key)).head(LIMIT).select(*key, "differs").collect().to_dicts()
+    return named.sort(list(key)).select(*key, "differs")

@@ -8,15 +8,18 @@ that is made anew because a neighbour has changed, finds what was made before.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from backfill_assets.candles.consistency import mismatches_with_ticks
-from backfill_assets.days import shift
+from backfill_assets.candles.consistency import ComparedFile, mismatches_with_ticks
+from backfill_assets.days import MICROSECONDS_PER_DAY, shift, time_us
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
 from backfill_assets.lake.store import Store
@@ -30,6 +33,8 @@ from backfill_assets.ticks.schemas import PARTIAL_SCHEMA
 PARTIALS_VERSION: Final = 1
 #: Feeds whose ticks are read at once; the kernels release the GIL and the machine has few processors.
 WORKERS: Final = 2
+#: Rows of files that are compared with their partials at once; the query holds them in memory.
+ROWS_AT_ONCE: Final = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class AcceptedFile:
     feed: Feed
     day: str
     content: str
+    rows: int
     #: Whether every row has an integer id.
     numeric_ids: bool
     #: The accepted file of the day before, where its ids reach into those of this file: ids of both count
@@ -70,6 +76,7 @@ def accepted_files(
             feed=found.feed,
             day=settled.day,
             content=found.accepted.content,
+            rows=found.accepted.rows,
             numeric_ids=found.numeric_ids,
             overlap=_overlap(found, before.feed(found.feed) if before else None),
             contracts={s: Contract(*contract) for s, contract in found.contracts.items()},
@@ -121,19 +128,40 @@ def read_partials(store: Store, feed: Feed, day: str, made: TradesFile) -> pa.Ta
         return pq.read_table(path, schema=PARTIAL_SCHEMA)
 
 
-def mismatches(store: Store, file: AcceptedFile, made: TradesFile) -> list[dict[str, Any]]:
-    """K1 for one file: partials that another engine computes differently from the same ticks."""
-    partials = read_partials(store, file.feed, file.day, made)
-    with store.local_copy(paths.ticks_data(file.feed, file.day, file.content)) as ticks:
-        return mismatches_with_ticks(
-            ticks,
-            partials,
-            day=file.day,
-            seam_window_seconds=file.seam_window_seconds,
-            numeric_ids=file.numeric_ids,
-            contracts=file.contracts,
-            exclude_ids=repeated_ids(store, file),
-        )
+def mismatches(store: Store, files: Sequence[tuple[AcceptedFile, TradesFile]]) -> list[list[dict[str, Any]]]:
+    """K1 for each file of one day: partials that another engine computes differently from the same ticks."""
+    found = []
+    for batch in _batches(files):
+        with ExitStack() as stack:
+            compared = [
+                ComparedFile(
+                    stack.enter_context(
+                        store.local_copy(paths.ticks_data(file.feed, file.day, file.content))
+                    ),
+                    read_partials(store, file.feed, file.day, made),
+                    file.numeric_ids,
+                    file.contracts,
+                    repeated_ids(store, file),
+                )
+                for file, made in batch
+            ]
+            one = batch[0][0]
+            found += mismatches_with_ticks(compared, day=one.day, seam_window_seconds=one.seam_window_seconds)
+    return found
+
+
+def _batches(
+    files: Sequence[tuple[AcceptedFile, TradesFile]],
+) -> Iterator[list[tuple[AcceptedFile, TradesFile]]]:
+    """Files with up to ``ROWS_AT_ONCE`` rows together; a larger file is alone."""
+    batch: list[tuple[AcceptedFile, TradesFile]] = []
+    for each in files:
+        if batch and sum(file.rows for file, _ in (*batch, each)) > ROWS_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(each)
+    if batch:
+        yield batch
 
 
 def repeated_ids(store: Store, file: AcceptedFile) -> frozenset[int]:
@@ -162,14 +190,16 @@ def _ids_between(store: Store, feed: Feed, day: str, content: str, low: int, hig
 
 def _last_trades(partials: pa.Table) -> dict[str, dict[str, LastTrade]]:
     """The last trade of each market on the file's day and on the days beside it, as far as the file knows."""
-    import polars as pl
-
-    day = pl.col("open_time").dt.strftime("%Y-%m-%d").alias("day")
+    if not partials.num_rows:
+        return {}
+    symbols = partials["symbol"].combine_chunks().dictionary_encode().indices.to_numpy()
+    days = partials["open_time"].cast(pa.int64()).to_numpy() // MICROSECONDS_PER_DAY
     # Sorted by symbol and time: the last row of a symbol and day is its last bucket.
-    last = pl.DataFrame(partials).group_by(day, "symbol", maintain_order=True).last()
+    last = np.flatnonzero((np.diff(symbols, append=-1) != 0) | (np.diff(days, append=-1) != 0))
     found: dict[str, dict[str, LastTrade]] = {}
-    for row in last.with_columns(pl.col("last_trade_time").dt.epoch("us")).iter_rows(named=True):
-        found.setdefault(row["day"], {})[row["symbol"]] = LastTrade(
-            time_us=row["last_trade_time"], trade_id=row["close_id"], price=row["close"]
+    for row in partials.take(pa.array(last)).to_pylist():
+        trade = LastTrade(
+            time_us=time_us(row["last_trade_time"]), trade_id=row["close_id"], price=row["close"]
         )
+        found.setdefault(f"{row['open_time']:%Y-%m-%d}", {})[row["symbol"]] = trade
     return found

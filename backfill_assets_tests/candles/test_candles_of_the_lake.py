@@ -340,12 +340,13 @@ class TestPartials:
         bring(store, DAY, at_once(1, 5, START))
         (file,) = files(store, DAY)
         partials = make_partials(store, file)
-        assert mismatches(store, file, partials) == []
+        assert mismatches(store, [(file, partials)]) == [[]]
         data = Path(store.uri_of(paths.partials_data(FEED, DAY, partials.partials.content)))
         table = pq.read_table(data)
         field = table.schema.field("high")
         pq.write_table(table.set_column(4, field, pa.array([99.0])), data, compression="zstd")
-        assert [row["differs"] for row in mismatches(store, file, partials)] == ["high"]
+        [differing] = mismatches(store, [(file, partials)])
+        assert [row["differs"] for row in differing] == ["high"]
 
     @pytest.mark.parametrize(
         ("multiplier", "inverse", "expected"),
@@ -369,7 +370,7 @@ class TestPartials:
         settle(store, DAY, SETTINGS.thresholds)
         (file,) = files(store, DAY)
         assert file.contracts == expected
-        assert mismatches(store, file, make_partials(store, file)) == []
+        assert mismatches(store, [(file, make_partials(store, file))]) == [[]]
         contract = expected.get("BTC-USDT", Contract())
         volume = made(store, DAY, ["1d"])["volume"][0].as_py()
         prices = [t.price or 0 for _, t in at_once(1, 5, START)]

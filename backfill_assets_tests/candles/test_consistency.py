@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from backfill_assets.candles.consistency import (
     LIMIT,
+    ComparedFile,
     mismatches_between_timeframes,
     mismatches_with_ticks,
 )
@@ -76,13 +78,37 @@ class TestTicks:
     """K1: partials of one file against another engine's."""
 
     @staticmethod
-    def compare(folder: Path, rows: list[Trade], found: pa.Table, **options: Any) -> list[dict[str, Any]]:
+    def compare(
+        folder: Path, rows: list[Trade], found: pa.Table, seam_window_seconds: int = 300, **options: Any
+    ) -> list[dict[str, Any]]:
         numeric = all(t.id is not None for t in rows)
-        return mismatches_with_ticks(
-            folder / "ticks.parquet",
-            found,
-            **{"day": DAY, "seam_window_seconds": 300, "numeric_ids": numeric, **options},
-        )
+        file = ComparedFile(folder / "ticks.parquet", found, **{"numeric_ids": numeric, **options})
+        [differing] = mismatches_with_ticks([file], day=DAY, seam_window_seconds=seam_window_seconds)
+        return differing
+
+    def test_of_several_files_each_is_compared_by_its_own_ids_and_units(self, tmp_path: Path) -> None:
+        contracts, left_out = {"BTC-USDT": Contract(100.0, inverse=True)}, frozenset({2, 3})
+        plain, ids = trades(), numbered(trades())
+        random.Random(1).shuffle(ids)
+        cases: list[tuple[list[Trade], dict[str, Any]]] = [
+            (plain, {}),
+            (ids, {}),
+            (plain, {"contracts": contracts}),
+            (ids, {"exclude_ids": left_out}),
+        ]
+        files = []
+        for number, (rows, options) in enumerate(cases):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            found = partials_of(folder, rows, **options)
+            files.append(ComparedFile(folder / "ticks.parquet", found, rows is ids, **options))
+        assert mismatches_with_ticks(files, day=DAY, seam_window_seconds=300) == [[], [], [], []]
+        wrong = [*files[:3], replace(files[3], partials=edited(files[3].partials, "high", nudged))]
+        differing = mismatches_with_ticks(wrong, day=DAY, seam_window_seconds=300)
+        assert differing[:3] == [[], [], []]
+        assert [row["differs"] for row in differing[3]] == ["high"]
+        swapped = [replace(files[1], partials=files[3].partials), *files[2:]]
+        assert mismatches_with_ticks(swapped, day=DAY, seam_window_seconds=300)[0] != []
 
     @pytest.mark.parametrize("ids", [False, True])
     def test_two_engines_agree(self, ids: bool, tmp_path: Path) -> None:

@@ -15,7 +15,11 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from backfill_assets.candles.consistency import mismatches_between_timeframes, mismatches_with_ticks
+from backfill_assets.candles.consistency import (
+    ComparedFile,
+    mismatches_between_timeframes,
+    mismatches_with_ticks,
+)
 from backfill_assets.candles.merge import day_of_candles
 from backfill_assets.candles.schemas import candle_schema, ohlc_schema
 from backfill_assets.days import end_us, shift, start_us
@@ -106,10 +110,9 @@ def test_candles_of_real_days_are_those_of_the_reference(
 def test_every_real_file_gives_the_same_candles_twice(files: list[RealFile]) -> None:
     assert len(files) == 5
     for file in files:
-        differing = mismatches_with_ticks(
-            file.ticks, file.partials, day=file.day, seam_window_seconds=SEAM, numeric_ids=file.numeric_ids
-        )
-        assert differing == [], str(file.feed)
+        compared = ComparedFile(file.ticks, file.partials, file.numeric_ids)
+        differing = mismatches_with_ticks([compared], day=file.day, seam_window_seconds=SEAM)
+        assert differing == [[]], str(file.feed)
         assert file.partials.num_rows > 0
 
 
