@@ -36,7 +36,7 @@ from backfill_assets.lake.manifests import (
     update_manifest,
 )
 from backfill_assets.lake.tables import store_table
-from backfill_assets.quality.bucket_states import decode, encode, states_of
+from backfill_assets.quality.bucket_states import codes_of, decode, encode, states_of
 from backfill_assets.quality.measures import DataFile, DayMeasures, load_measures
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
@@ -720,7 +720,9 @@ def change_coverage(pipeline, change, feed=BTC):
     """Put a file of other states in place of the one that was made; nothing says what is found in it."""
     store, measures = pipeline.store, load_measures(pipeline.store, DAY)
     ours = measures.minutes[feed]
-    symbols = {name: encode(change(list(states_of(decode(text))))) for name, text in ours.symbols.items()}
+    symbols = {
+        name: encode(codes_of(change(list(states_of(decode(text)))))) for name, text in ours.symbols.items()
+    }
     changed = ours.model_copy(update={"symbols": {n: text for n, text in symbols.items() if text}})
     minutes = {**measures.minutes, feed: changed}
     candles = pl.DataFrame(read_made(store, DAY, "candles"))

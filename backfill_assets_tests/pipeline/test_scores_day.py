@@ -16,7 +16,7 @@ from backfill_assets.cli import main
 from backfill_assets.days import start_us
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.quality.baseline import load_baseline
-from backfill_assets.quality.bucket_states import decode, runs_of, states_of
+from backfill_assets.quality.bucket_states import decode, states_of
 from backfill_assets.quality.measures import load_measures
 from backfill_assets.quality.reference import ReferenceDirectory
 from backfill_assets.settings import ComparisonSettings
@@ -217,7 +217,7 @@ def test_a_missing_feed_is_missing_in_every_bucket_and_an_outage_says_why(make_p
     incident = {"from": f"{DAY}T10:00:00.000Z", "to": f"{DAY}T11:00:00.000Z", "details": "x"}
     standin.faults.incidents["binance"] = [{**incident, "status": "resolved"}]
     assert pipeline.run(DAY).success
-    assert runs_of(minutes(pipeline)) == [("missing", 600), ("outage", 60), ("missing", 780)]
+    assert minutes(pipeline) == "m600g60m780"
     listing = next((pipeline.folder / "lake" / "instruments" / "binance" / DAY).glob("manifest.json"))
     assert len(json.loads(listing.read_text())["outages"]) == 1
 

@@ -65,6 +65,12 @@ def feed(day: str = DAY, **values: Any) -> Row:
     return row(QUALITY, day, **{**given, "day_state": "published", "day_overall": 0.5, **values})
 
 
+@pytest.fixture(params=["duckdb", "bigquery"])
+def publishing(request: pytest.FixtureRequest) -> Any:
+    """Each warehouse that has views."""
+    return request.getfixturevalue(f"{request.param}_bench")
+
+
 @pytest.fixture
 def load(publishing: Any, tmp_path: Path) -> Callable[..., None]:
     """Makes tables with these rows, and then the views; once per table."""
