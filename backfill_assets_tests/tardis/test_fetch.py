@@ -109,7 +109,7 @@ def test_a_passing_refusal_is_asked_again(vendor, answer, tardis_settings, tmp_p
     [(_, result)] = TardisClient(tardis_settings()).fetch([BTC], DAY, tmp_path)
     assert isinstance(result, Download)
     assert vendor.paths == [path_of(BTC)] * 3  # Never the official client's own ?retryAttempt=1.
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.usefixtures("quick")
@@ -134,7 +134,7 @@ def test_retry_after_is_waited_for(vendor, answer, tardis_settings, tmp_path):
     began = time.monotonic()
     [(_, result)] = TardisClient(tardis_settings()).fetch([BTC], DAY, tmp_path)
     assert isinstance(result, Download)
-    assert 1 <= time.monotonic() - began < 2
+    assert 1 <= time.monotonic() - began < 10
 
 
 @pytest.mark.usefixtures("quick")
@@ -143,7 +143,7 @@ def test_a_key_in_use_elsewhere_is_waited_for(vendor, answer, tardis_settings, t
     began = time.monotonic()
     [(_, result)] = TardisClient(tardis_settings()).fetch([BTC], DAY, tmp_path)
     assert isinstance(result, Download)
-    assert 1 <= time.monotonic() - began < 2
+    assert 1 <= time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_wait_beyond_the_budget_is_handed_back_at_once(vendor, answer, tardis_
     assert isinstance(result, TransientFailure)
     assert result.retry_after_seconds == 900
     assert "tardis.retry_budget_seconds (10)" in str(result)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert len(vendor.paths) == 1
 
 
@@ -167,7 +167,7 @@ def test_a_vendor_that_stays_down_costs_no_more_than_the_budget(vendor, answer, 
     vendor.scripts[path_of(BTC)] = [answer.error(503, 0, "maintenance")]
     began = time.monotonic()
     results = dict(TardisClient(tardis_settings(retry_budget_seconds=1)).fetch([BTC, ETH], DAY, tmp_path))
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert isinstance(results[BTC], TransientFailure)
     assert "maintenance" in str(results[BTC])
     assert isinstance(results[ETH], Download)  # One bad feed blocks no other.
@@ -184,11 +184,11 @@ def test_no_budget_means_one_attempt(vendor, answer, tardis_settings, tmp_path):
 def test_an_attempt_that_hangs_is_cut_at_its_time_limit_and_repeated(
     vendor, answer, tardis_settings, tmp_path
 ):
-    vendor.scripts[path_of(BTC)] = [answer(delay=3), answer()]
+    vendor.scripts[path_of(BTC)] = [answer(delay=8), answer()]
     began = time.monotonic()
     [(_, result)] = TardisClient(tardis_settings(timeout_seconds=0.5)).fetch([BTC], DAY, tmp_path)
     assert isinstance(result, Download)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 7
 
 
 def test_a_reason_that_the_vendor_stops_logging_still_ends_within_the_limits(
@@ -205,7 +205,7 @@ def test_a_reason_that_the_vendor_stops_logging_still_ends_within_the_limits(
     finally:
         logger.setLevel(before)
     assert isinstance(result, TransientFailure)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("refusal", [(400, 300), (400, 140), (404, 0)])
@@ -234,12 +234,12 @@ def test_a_missing_key_fails_the_run_at_once_and_says_what_to_set(
     vendor, answer, tardis_settings, tmp_path, left_threads
 ):
     slow = [Feed("binance", "trades", f"S{i}") for i in range(5)]
-    vendor.scripts.update({path_of(feed): [answer(delay=3)] for feed in slow})
+    vendor.scripts.update({path_of(feed): [answer(delay=8)] for feed in slow})
     vendor.scripts[path_of(BTC)] = [answer.error(401, 0)]
     began = time.monotonic()
     with pytest.raises(RunRefused) as refused:
         list(TardisClient(tardis_settings(api_key="")).fetch([*slow, BTC], DAY, tmp_path))
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 7
     assert str(refused.value) == (
         "Tardis refuses 2024-01-02 without an API key: set TARDIS_API_KEY "
         "(only the first day of each month is free)"
@@ -302,13 +302,13 @@ def test_closing_early_cancels_the_rest_and_leaves_nothing(
     vendor, answer, tardis_settings, tmp_path, left_threads
 ):
     slow = [Feed("binance", "trades", f"S{i}") for i in range(5)]
-    vendor.scripts.update({path_of(feed): [answer(delay=3, cut=True)] for feed in slow})
+    vendor.scripts.update({path_of(feed): [answer(delay=8, cut=True)] for feed in slow})
     began = time.monotonic()
     results = TardisClient(tardis_settings()).fetch([BTC, ETH, *slow], DAY, tmp_path)
     with contextlib.closing(results):
         _, kept = next(results)
         time.sleep(0.3)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 7
     assert leftovers(tmp_path) == [kept.path]
     assert [path.name for path in tmp_path.iterdir()] == [kept.path.parent.name]
     assert left_threads() == []

@@ -39,4 +39,4 @@ def test_every_request_of_a_fetch_takes_a_start(vendor, tardis_settings, tmp_pat
     feeds = [Feed("binance", "trades", f"S{i}") for i in range(4)]
     began = time.monotonic()
     assert len(list(TardisClient(tardis_settings()).fetch(feeds, "2024-01-02", tmp_path))) == 4
-    assert 0.5 <= time.monotonic() - began < 2
+    assert 0.5 <= time.monotonic() - began < 10
