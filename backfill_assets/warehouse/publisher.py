@@ -279,7 +279,7 @@ class Publisher:
         text = json.dumps(quality_values(found, overall), sort_keys=True, default=str)
         content = hashlib.sha256(text.encode()).hexdigest()
         return Partition(
-            fingerprint(QUALITY, [content]), partial(_load_rows, QUALITY, quality_rows(found, overall))
+            fingerprint(QUALITY, [content]), lambda: _load_rows(QUALITY, quality_rows(found, overall))
         )
 
     def _load_file(self, stack: ExitStack, path: str, rows: int) -> LoadFile:

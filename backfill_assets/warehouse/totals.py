@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import PlainSerializer
 
+from backfill_assets.columns import ColumnType
 from backfill_assets.days import iso_time
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.warehouse.tables import Table
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
 TOLERANCE: Final = 1e-9
 
 _MEMORY_LIMIT: Final = "512MB"
+_DUCKDB_TYPES: Final[dict[ColumnType, str]] = {
+    "STRING": "VARCHAR",
+    "BOOL": "BOOLEAN",
+    "INT64": "BIGINT",
+    "FLOAT64": "DOUBLE",
+    "DATE": "DATE",
+    "TIMESTAMP": "TIMESTAMPTZ",
+}
 _THREADS: Final = 2
 
 #: JSON knows no NaN, so the ledger holds the text of a float.
@@ -89,8 +98,6 @@ def file_totals(table: Table, paths: Sequence[Path]) -> tuple[GroupTotals, ...]:
     import duckdb
 
     with _engine(os.getpid()).cursor() as connection:
-        # The empty relation brings the columns that none of the files has yet.
-        connection.register("wanted", table.schema.empty_table())
         try:
             rows = connection.execute(_query(table), {"paths": [str(path) for path in paths]}).fetchall()
         except duckdb.Error as error:
@@ -125,7 +132,10 @@ def _query(table: Table) -> str:
     ]
     floats = [f'sum("{name}")' for name in table.float_sums]
     columns = ", ".join([*groups, "count(*)", f"min({time})", f"max({time})", *exact, *floats])
-    source = "SELECT * FROM wanted UNION ALL BY NAME SELECT * FROM read_parquet($paths, union_by_name = true)"
+    # Brings the columns that none of the files has yet. A relation of Arrow's would import pandas.
+    empty = ", ".join(f'CAST(NULL AS {_DUCKDB_TYPES[c.type]}) AS "{c.name}"' for c in table.columns)
+    files = "SELECT * FROM read_parquet($paths, union_by_name = true)"
+    source = f"SELECT {empty} WHERE false UNION ALL BY NAME {files}"
     if not groups:
         return f"SELECT {columns} FROM ({source}) HAVING count(*) > 0"
     return f"SELECT {columns} FROM ({source}) GROUP BY {', '.join(groups)}"

@@ -6,6 +6,8 @@ counts are taken below the lake's store, by a store that counts.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -195,3 +197,23 @@ def test_a_change_of_thresholds_shows_after_the_next_run_of_the_day(pipeline):
     pipeline.run(DAY)
     assert pipeline.settled(DAY).settled.rules != rules
     assert pipeline.settled(DAY).scores.state == "degraded"
+
+
+#: Libraries that take a quarter of a second and more to import, and that nothing needs where nothing is done.
+HEAVY = ("pandas", "polars", "numba", "pandera", "dagster_gcp")
+
+
+def test_a_rerun_with_nothing_to_do_imports_none_of_the_heavy_libraries(pipeline):
+    assert pipeline.run(DAY).success
+    code = f"""
+import sys
+import dagster as dg
+from backfill_assets.definitions import build_definitions
+job = build_definitions({str(pipeline.file)!r}).resolve_job_def("day")
+with dg.DagsterInstance.ephemeral() as instance:
+    assert job.execute_in_process(partition_key="{DAY}", instance=instance).success
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "[]"
