@@ -41,6 +41,8 @@ _LOOKED_AT: Final = 20
 _ATTEMPTS_BEYOND: Final = 4
 #: How often the stored days of an ended job are read again.
 _SECONDS_OF_ENDED: Final = 10.0
+#: Between two such readings, of whichever jobs: else a poll of many ended jobs waits for all of them at once.
+_SECONDS_BETWEEN_ENDED: Final = 0.25
 _LONG_AGO: Final = float("-inf")
 
 
@@ -116,6 +118,8 @@ class Statuses:
         self._listing = threading.Lock()
         self._listed: tuple[float, int, list[tuple[BackfillFact, ...]]] = (_LONG_AGO, 0, [])
         self._heartbeat: tuple[float, datetime | None] = (_LONG_AGO, None)
+        #: When the stored days of any ended job were read again.
+        self._read_ended = _LONG_AGO
 
     def job(self, job_id: str, *, at_once: bool = False) -> Job:
         """The job without its days; ``at_once`` as it is now, since it was just changed."""
@@ -222,6 +226,19 @@ class Statuses:
     def _is_old(self, known: _Known, asked: float) -> bool:
         return known.looked <= asked - self._seconds()
 
+    def _is_due(self, known: _Known, asked: float) -> bool:
+        """Whether the stored days of an ended job are to be read again now."""
+        if known.whole_at > asked - _SECONDS_OF_ENDED:
+            return False
+        with self._changing:
+            if (
+                known.whole_at > asked - _SECONDS_OF_ANSWER
+                and self._read_ended > asked - _SECONDS_BETWEEN_ENDED
+            ):
+                return False
+            self._read_ended = asked
+        return True
+
     def _is_settled(self, known: _Known, attempts: tuple[BackfillFact, ...]) -> bool:
         """Whether the job had ended, and has no new attempt."""
         job = known.job
@@ -238,8 +255,7 @@ class Statuses:
         is_deep = known.days is not None and (known.in_full or not in_full)
         if self._is_old(known, asked) or not is_deep:
             attempts = self._attempts(job_id, known)
-            is_fresh = is_deep and known.whole_at > asked - _SECONDS_OF_ENDED
-            if is_fresh and self._is_settled(known, attempts):
+            if is_deep and self._is_settled(known, attempts) and not self._is_due(known, asked):
                 known.looked = asked
             else:
                 self._see(known, attempts, in_full=in_full)

@@ -221,6 +221,7 @@ def test_what_is_old_is_read_again_a_few_days_at_a_time_and_a_failure_forgets_no
         execute(instance, job.job_id, day)
     first = service.status(job.job_id)
     monkeypatch.setattr(statuses, "_SECONDS_OF_ENDED", 0.0)
+    monkeypatch.setattr(statuses, "_SECONDS_BETWEEN_ENDED", 0.0)
     monkeypatch.setattr(day_cache, "SECONDS_KEPT", 0.0)
     monkeypatch.setattr(day_cache, "MOST_OLD_DAYS", 2)
     lake.run(DAYS[1], state="held")
@@ -320,6 +321,32 @@ def test_a_job_that_has_ended_costs_one_query_and_is_forgotten_before_there_are_
     kept = [known.records for known in service._statuses._known.values()]
     assert [found is not None for found in kept] == [False, False, True], "the others' summaries are kept"
     assert [job.job_id for job in service.recent()] == jobs[::-1]
+
+
+def test_of_ended_jobs_that_are_asked_for_at_once_one_is_read_again(
+    instance: dg.DagsterInstance, service: Backfills, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = []
+    for day in DAYS:
+        lake.run(day)
+        jobs.append(service.create(asked(start=day, end=day, all_days=True))[0].job_id)
+        execute(instance, jobs[-1], day)
+    before = [service.status_json(job_id) for job_id in jobs]
+    monkeypatch.setattr(statuses, "_SECONDS_OF_ENDED", 0.0)
+    monkeypatch.setattr(statuses, "_SECONDS_BETWEEN_ENDED", 3_600.0)
+    read = []
+    see = statuses.Statuses._see
+
+    def count(self: statuses.Statuses, known: object, *rest: object, **more: object) -> None:
+        read.append(known)
+        see(self, known, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(statuses.Statuses, "_see", count)
+    assert [service.status_json(job_id) for job_id in jobs] == before
+    assert len(read) == 1
+    monkeypatch.setattr(statuses, "_SECONDS_OF_ANSWER", 0.0)
+    assert [service.status_json(job_id) for job_id in jobs] == before
+    assert len(read) == 4, "after a minute each is read again, however many there are"
 
 
 def test_of_more_ended_jobs_than_are_kept_the_last_answer_is_repeated_for_a_while(
