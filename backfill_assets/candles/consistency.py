@@ -45,7 +45,7 @@ def mismatches_with_ticks(
 ) -> list[list[dict[str, Any]]]:
     """K1: for each file the base candles that differ from those computed again from its trades.
 
-    One query over all files: most of what a small file costs is the query.
+    One query compares all files, since a query costs more than the rows of a small file.
     """
     import polars as pl
 

@@ -69,7 +69,7 @@ def markets_of(settled: SettledDay) -> list[tuple[str, str]]:
 
 
 def insist_on_timeframe(name: str) -> None:
-    """Refuse what is no timeframe, with a ``PermanentFailure`` that names those there are."""
+    """Raise ``PermanentFailure`` for an unknown timeframe; the message lists the known ones."""
     if name not in TIMEFRAMES:
         msg = f"'{name}' is no timeframe: choose from {', '.join(TIMEFRAMES)}"
         raise PermanentFailure(msg)

@@ -149,7 +149,7 @@ class FeedVerdict(ApiModel):
 
 
 class StoredDay(ApiModel):
-    """The day in the lake and the warehouse, whatever Dagster says of its runs."""
+    """The day by the lake and the warehouse alone; Dagster's runs do not count here."""
 
     outcome: DayState
     sealed: bool = False

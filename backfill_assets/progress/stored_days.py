@@ -1,4 +1,4 @@
-"""Days as the lake and the ledger have them, whatever Dagster says of their runs: pure reading, no Dagster.
+"""Days as the lake and the ledger have them, read without Dagster and without regard to its runs.
 
 ``stored_day`` reads the day's own documents, after a run of the day or of a neighbour. ``summarized_day`` and
 ``calendar`` read one summary and the ledger per day, for ranges of any length.

@@ -89,7 +89,7 @@ def minute_candles(
     exclude_ids: frozenset[int] = frozenset(),
     every_symbol: bool = False,
 ) -> pa.Table:
-    """Partial candles of every minute that has trades in the file, whatever its day.
+    """Partial candles of every minute with trades in the file, on any day.
 
     Parameters
     ----------

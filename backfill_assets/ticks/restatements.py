@@ -1,4 +1,4 @@
-"""Comparing the versions that the lake holds of a feed's day, so that judging knows what a refresh changes.
+"""Comparisons of the versions that the lake holds of a feed's day; judging limits a refresh by them.
 
 Done after a fetch and before judging. Only feeds with more than one version are looked at, and a pair that
 was compared before is not compared again: files never change, so what was found of two of them holds. Files
@@ -39,7 +39,7 @@ _KEY: Final = ("symbol", "minute_us")
 
 
 def compare_versions(store: Store, manifests: Mapping[Feed, FeedManifest]) -> int:
-    """Keep what the newer versions of every feed of the day change against the older ones.
+    """Store how each newer version of every feed of the day differs from the older ones.
 
     Returns
     -------

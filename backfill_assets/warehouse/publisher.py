@@ -166,7 +166,7 @@ class Publisher:
         return retracted and ledger.entry(self.store, table.name, found.day) is not None
 
     def _is_outdated(self, table: Table, day: str) -> bool:
-        """Whether the day is out and no longer what the lake says.
+        """Whether the day is published, and its rows differ from the lake's.
 
         One ledger serves every database that ``ohlcv.url`` has named, so for the OHLCV table the rows of the
         database decide.

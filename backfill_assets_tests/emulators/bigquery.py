@@ -143,7 +143,7 @@ def _execute(config: dict[str, Any], project: str, ctx: Any, faults: Faults) -> 
             error = faults.load_errors.pop(0)
             raise LoadError(error["reason"], error["message"])
         execute("COMMIT")
-    except BaseException:
+    except Exception:
         execute("ROLLBACK")
         raise
     return {"outputRows": str(rows), "inputFiles": str(len(paths)), "inputFileBytes": "0", "outputBytes": "0"}

@@ -294,17 +294,23 @@ def test_of_many_that_bring_one_request_id_together_to_several_services_one_make
 # --- what is kept -------------------------------------------------------------------------------------------
 
 
+def ended_jobs(instance: dg.DagsterInstance, service: Backfills, lake: Lake) -> list[str]:
+    """A job of each day; all have ended."""
+    jobs = []
+    for day in DAYS:
+        lake.run(day)
+        jobs.append(service.create(asked(start=day, end=day, all_days=True))[0].job_id)
+        execute(instance, jobs[-1], day)
+    return jobs
+
+
 def test_a_job_that_has_ended_costs_one_query_and_is_forgotten_before_there_are_too_many(
     instance: dg.DagsterInstance,
     service: Backfills,
     lake: Lake,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    jobs = []
-    for day in DAYS:
-        lake.run(day)
-        jobs.append(service.create(asked(start=day, end=day, all_days=True))[0].job_id)
-        execute(instance, jobs[-1], day)
+    jobs = ended_jobs(instance, service, lake)
     before = [service.status_json(job_id) for job_id in jobs]
 
     def never(*_: object, **__: object) -> None:
@@ -326,11 +332,7 @@ def test_a_job_that_has_ended_costs_one_query_and_is_forgotten_before_there_are_
 def test_of_ended_jobs_that_are_asked_for_at_once_one_is_read_again(
     instance: dg.DagsterInstance, service: Backfills, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = []
-    for day in DAYS:
-        lake.run(day)
-        jobs.append(service.create(asked(start=day, end=day, all_days=True))[0].job_id)
-        execute(instance, jobs[-1], day)
+    jobs = ended_jobs(instance, service, lake)
     before = [service.status_json(job_id) for job_id in jobs]
     monkeypatch.setattr(statuses, "_SECONDS_OF_ENDED", 0.0)
     monkeypatch.setattr(statuses, "_SECONDS_BETWEEN_ENDED", 3_600.0)
@@ -352,11 +354,7 @@ def test_of_ended_jobs_that_are_asked_for_at_once_one_is_read_again(
 def test_of_more_ended_jobs_than_are_kept_the_last_answer_is_repeated_for_a_while(
     instance: dg.DagsterInstance, service: Backfills, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = []
-    for day in DAYS:
-        lake.run(day)
-        jobs.append(service.create(asked(start=day, end=day, all_days=True))[0].job_id)
-        execute(instance, jobs[-1], day)
+    jobs = ended_jobs(instance, service, lake)
     monkeypatch.setattr(statuses, "_MOST_DAYS", 1)
     before = [service.status_json(job_id) for job_id in jobs]
     read: list[str] = []
