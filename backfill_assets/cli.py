@@ -8,22 +8,59 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from backfill_assets.days import parse_day
 from backfill_assets.failures import BackfillError
 
+PROGRAM: Final = "backfill-assets"
+START, BACKFILLS, DATA, DECISIONS, OTHER = "Start here", "Backfills", "Look at data", "Decide", "Other"
 
-class _OneLineErrors(click.Group):
-    """Deliberate failures are told in one line, with exit code 1."""
+
+class _Command(click.Command):
+    """A command with its place in the list of commands, and an example to copy."""
+
+    def __init__(self, *args: Any, section: str = OTHER, example: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+        self.example = example
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        if self.example:
+            with formatter.section("Example"):
+                # Not wrapped: a command that is copied must stay one line.
+                formatter.write(f"{'':{formatter.current_indent}}{PROGRAM} {self.example}\n")
+
+
+class _Commands(click.Group):
+    """The list of commands by section; deliberate failures are told in one line, with exit code 1."""
+
+    command_class = _Command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BackfillError as failure:
             raise click.ClickException(str(failure)) from failure
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        width = formatter.width - max(map(len, self.commands)) - _MARGIN
+        for section in (START, BACKFILLS, DATA, DECISIONS, OTHER):
+            rows = [
+                (name, command.get_short_help_str(width))
+                for name, command in self.commands.items()
+                if getattr(command, "section", OTHER) == section
+            ]
+            if rows:
+                with formatter.section(section):
+                    formatter.write_dl(rows)
+
+
+#: Columns of a list of commands beside names and summaries.
+_MARGIN: Final = 4
 
 
 class _Day(click.ParamType[str]):
@@ -52,16 +89,19 @@ DAY = _Day()
 NAMES = _Names()
 
 
-@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="backfill-assets")
 def main() -> None:
     """Daily crypto market data: Tardis ticks to candles to BigQuery, proven day by day."""
 
 
-@main.command()
+@main.command(section=START, example="demo --date 2024-01-01")
 @click.option("--date", "day", type=DAY, default="2024-01-01", show_default=True, help="The day to run.")
 def demo(day: str) -> None:
-    """Run one day of the local universe, from a stand-in for Tardis to the embedded warehouse."""
+    """Run one day on generated data, without any account.
+
+    The day goes from a stand-in for Tardis through lake and candles to the embedded warehouse.
+    """
     from backfill_assets.settings import ProcessEnvironment
 
     if ProcessEnvironment().backfill_standin_url is None:
@@ -73,7 +113,11 @@ def demo(day: str) -> None:
     sys.exit(run_demo(day))
 
 
-@main.command(context_settings={"ignore_unknown_options": True})
+@main.command(
+    section=START,
+    example="standins -- backfill-assets doctor",
+    context_settings={"ignore_unknown_options": True},
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.")
 @click.option(
     "--datasets",
@@ -82,7 +126,10 @@ def demo(day: str) -> None:
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def standins(port: int, datasets: Path | None, command: tuple[str, ...]) -> None:
-    """Serve a stand-in for Tardis on loopback; with a COMMAND behind --, for as long as it runs."""
+    """Serve a stand-in for Tardis on loopback.
+
+    With a COMMAND behind --, for as long as the command runs.
+    """
     from backfill_assets.standins.run import run_with_standins, serve_standins
 
     if command:
@@ -90,7 +137,10 @@ def standins(port: int, datasets: Path | None, command: tuple[str, ...]) -> None
     serve_standins(port, datasets)
 
 
-@main.command()
+@main.command(
+    section=DATA,
+    example="candles --date 2024-01-01 --exchange binance --symbol BTC-USDT --timeframe 1h",
+)
 @click.option("--date", "day", type=DAY, required=True, help="Day of open_time, in UTC.")
 @click.option("--exchange", required=True, help="The vendor's exchange id, e.g. binance.")
 @click.option("--symbol", required=True, help="Canonical symbol, e.g. BTC-USDT.")
@@ -105,7 +155,10 @@ def standins(port: int, datasets: Path | None, command: tuple[str, ...]) -> None
 )
 @click.option("--fill", is_flag=True, help="Add flat candles where it is proven that nothing was traded.")
 def candles(day: str, exchange: str, symbol: str, timeframe: str, form: str, fill: bool) -> None:
-    """Print the candles of one market and day from the lake's accepted data."""
+    """Print the candles of one market and day.
+
+    They are those of the lake's accepted data.
+    """
     from backfill_assets.candles.buckets import filled_candles
     from backfill_assets.candles.query import market_candles, write_candles
     from backfill_assets.lake.store import open_store
@@ -117,7 +170,7 @@ def candles(day: str, exchange: str, symbol: str, timeframe: str, form: str, fil
     write_candles(found, form, sys.stdout.buffer)
 
 
-@main.command()
+@main.command(section=DATA, example="report --date 2024-01-01")
 @click.option("--date", "day", type=DAY, help="The day to report on.")
 @click.option("--month", help="The month to give an overview of, as YYYY-MM.")
 @click.option(
@@ -126,7 +179,10 @@ def candles(day: str, exchange: str, symbol: str, timeframe: str, form: str, fil
     help="Write the page to this file and leave the lake's own as it is.",
 )
 def report(day: str | None, month: str | None, out: Path | None) -> None:
-    """Write the page of a day or a month as the lake is now, and say where it is."""
+    """Write the page of a day or a month.
+
+    It shows the lake as it is now; the command says where the page is.
+    """
     from backfill_assets.lake.store import open_store
     from backfill_assets.report.publish import write_page
     from backfill_assets.settings import current_settings
@@ -138,13 +194,13 @@ def report(day: str | None, month: str | None, out: Path | None) -> None:
     click.echo(write_page(open_store(settings.lake), settings, day or "", month or "", out))
 
 
-@main.command()
+@main.command(section=DATA, example="coverage --date 2024-01-01 --exchange binance --symbol BTC-USDT")
 @click.option("--date", "day", type=DAY, required=True, help="Day of the buckets, in UTC.")
 @click.option("--exchange", help="Only this one's markets.")
 @click.option("--symbol", help="Only this canonical symbol; one market is shown run by run.")
 @click.option("--timeframe", default="1m", show_default=True, help="1m, 5m, 15m, 1h, 4h, 1d, ...")
 def coverage(day: str, exchange: str | None, symbol: str | None, timeframe: str) -> None:
-    """Say of every bucket whether it was traded, proven to be empty, or lost."""
+    """Say which candles are traded, proven to be empty, or lost."""
     from backfill_assets.candles.buckets import buckets, write_buckets
     from backfill_assets.lake.store import open_store
     from backfill_assets.settings import current_settings
@@ -169,12 +225,15 @@ def days_and_feeds(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@main.command()
+@main.command(section=BACKFILLS, example="plan --start 2024-01-01 --end 2024-01-31")
 @days_and_feeds
 @click.option("--online", is_flag=True, help="Ask Tardis what was listed on days that were never run.")
 @click.option("--json", "as_json", is_flag=True, help="The plan as JSON, as the API gives it.")
 def plan(online: bool, as_json: bool, **fields: Any) -> None:
-    """Say what a backfill would fetch, load, store and take, and which of its days are good already."""
+    """Say what a backfill would do and cost, before it starts.
+
+    What it would fetch, load, store and take, and which of its days are good already; writes nothing.
+    """
     from backfill_assets.automation.history import measured_runs, runs_at_once
     from backfill_assets.lake.store import open_store
     from backfill_assets.orchestration import open_instance
@@ -198,11 +257,14 @@ def plan(online: bool, as_json: bool, **fields: Any) -> None:
     click.echo(found.model_dump_json(indent=2) if as_json else plan_text(found))
 
 
-@main.command()
+@main.command(section=DECISIONS, example="baseline")
 @click.option("--start", type=DAY, help="Measure this day and later ones again; default: days not in it yet.")
 @click.option("--end", type=DAY, help="The last day to measure.")
 def baseline(start: str | None, end: str | None) -> None:
-    """Measure what published days were like; later days are weighed and judged by it when they are run."""
+    """Measure published days, by which later days are judged.
+
+    Later days are weighed and judged by it when they are run.
+    """
     from backfill_assets.candles.notional import notional_usd
     from backfill_assets.lake.store import open_store
     from backfill_assets.quality.baseline import accepted_rows, add_days, load_baseline
@@ -225,59 +287,86 @@ def baseline(start: str | None, end: str | None) -> None:
     click.echo(f"baseline {stored.version}: {len(stored.days)} days, {len(settled)} measured now")
 
 
-@main.command()
+@main.command(
+    section=DECISIONS,
+    example='approve --date 2024-01-01 --content 18a200144829 --reason "checked with the exchange"',
+)
 @click.option("--date", "day", type=DAY, required=True, help="Day of the feed's file, in UTC.")
-@click.option("--feed", help="exchange/data_type/SYMBOL; default: every feed with a pending version.")
+@click.option("--feed", help="exchange/data_type/SYMBOL; default: the feeds that have these contents.")
+@click.option(
+    "--content",
+    "contents",
+    multiple=True,
+    help="First digits of the version's sha256, as the report and quality print it; may be repeated.",
+)
 @click.option("--reason", required=True, help="Why it shall count; shown wherever the verdict is.")
-def approve(day: str, feed: str | None, reason: str) -> None:
-    """Let a pending version count, whatever its verdict; the next run of the day publishes it."""
+def approve(day: str, feed: str | None, contents: tuple[str, ...], reason: str) -> None:
+    """Let a pending version count, whatever its verdict.
+
+    The next run of the day publishes it. The report and the table quality print the content of the version;
+    where another one is pending by now, nothing is approved.
+    """
     from backfill_assets.lake.store import open_store
-    from backfill_assets.quality.decisions import PUBLISH_COMMAND
     from backfill_assets.quality.decisions import approve as approve_feeds
     from backfill_assets.settings import current_settings
 
     settings = current_settings()
-    decided = approve_feeds(open_store(settings.lake), day, feed, reason, settings.thresholds)
+    decided = approve_feeds(open_store(settings.lake), day, feed, contents, reason, settings.thresholds)
     for one in decided:
         click.echo("\n".join(one.lines))
-    click.echo(f"{day} is {decided[0].day_state}; publish it: {PUBLISH_COMMAND.format(day=day)}")
+    click.echo(f"{day} is {decided[0].day_state}; publish it: {decided[0].publish}")
 
 
-@main.command()
+@main.command(
+    section=DECISIONS,
+    example='retract --date 2024-01-01 --feed binance/trades/BTCUSDT --content 18a200144829 --reason "wrong"',
+)
 @click.option("--date", "day", type=DAY, required=True, help="Day of the feed's file, in UTC.")
 @click.option("--feed", required=True, help="exchange/data_type/SYMBOL")
+@click.option(
+    "--content", default="", help="First digits of the version's sha256, as the report and quality print it."
+)
 @click.option("--reason", required=True, help="Why it shall not count.")
-def retract(day: str, feed: str, reason: str) -> None:
-    """Withdraw the version that counts, until it is approved; the next run of the day takes it out."""
+def retract(day: str, feed: str, content: str, reason: str) -> None:
+    """Withdraw the version that counts.
+
+    It does not count until it is approved; the next run of the day takes it out of the tables.
+    """
     from backfill_assets.lake.store import open_store
-    from backfill_assets.quality.decisions import PUBLISH_COMMAND
     from backfill_assets.quality.decisions import retract as retract_feed
     from backfill_assets.settings import current_settings
 
     settings = current_settings()
-    decided = retract_feed(open_store(settings.lake), day, feed, reason, settings.thresholds)
+    store = open_store(settings.lake)
+    decided = retract_feed(store, day, feed, content, reason, settings.thresholds)
     click.echo("\n".join(decided.lines))
-    click.echo(f"{day} is {decided.day_state}; publish that: {PUBLISH_COMMAND.format(day=day)}")
+    click.echo(f"{day} is {decided.day_state}; publish that: {decided.publish}")
 
 
-@main.command()
+@main.command(section=BACKFILLS, example="serve --port 3080")
 @click.option("--host", default="", help="Address to listen at; default: serve.host.")
 @click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free one; default: serve.port.")
 @click.option("--with-ui", is_flag=True, help="The Dagster UI as well, under /dagster.")
 def serve(host: str, port: int | None, with_ui: bool) -> None:
-    """Serve page and API of backfills: start them, watch them, cancel and retry."""
+    """Serve page and API: start, watch, cancel and retry backfills."""
     from backfill_assets.progress.server import serve as run_server
 
     run_server(_asset_graph, host=host, port=port, with_ui=with_ui, say=click.echo)
 
 
-@main.command()
+@main.command(
+    section=BACKFILLS,
+    example='backfill --start 2024-01-01 --end 2024-01-31 --reason "first month" --wait',
+)
 @days_and_feeds
 @click.option("--reason", default="", help="Why, for whoever looks at the job later.")
 @click.option("--request-id", help="The same id again gives the same job instead of another one.")
 @click.option("--wait", is_flag=True, help="Watch it until it has ended; the exit code is its outcome.")
 def backfill(wait: bool, **fields: Any) -> None:
-    """Start a backfill. With --wait exit 0: all published, 1: failed or held days, 3: cancelled."""
+    """Start a backfill of a range of days.
+
+    Dagster's daemon runs it. With --wait exit 0: all published, 1: failed or held days, 3: canceled.
+    """
     from backfill_assets.progress import commands
     from backfill_assets.progress.request import backfill_request
 
@@ -290,7 +379,7 @@ def backfill(wait: bool, **fields: Any) -> None:
         click.echo(f"backfill-assets status {job.job_id} shows how far it is")
 
 
-@main.command()
+@main.command(section=BACKFILLS, example="status twqndbej")
 @click.argument("job")
 @click.option("--json", "as_json", is_flag=True, help="With every day, as the API gives it.")
 def status(job: str, as_json: bool) -> None:
@@ -301,7 +390,7 @@ def status(job: str, as_json: bool) -> None:
         click.echo(service.status_json(job)[0] if as_json else commands.status_text(service.status(job)))
 
 
-@main.command()
+@main.command(section=BACKFILLS, example="recent --state failed")
 @click.option("--limit", type=click.IntRange(1, 1_000), default=20, show_default=True, help="Of how many.")
 @click.option(
     "--state",
@@ -322,19 +411,25 @@ def recent(limit: int, state: Any, as_json: bool) -> None:
         commands.show_recent(jobs, _console())
 
 
-@main.command()
+@main.command(section=BACKFILLS, example="cancel twqndbej")
 @click.argument("job")
 def cancel(job: str) -> None:
-    """Stop a backfill: no further day starts, running ones are ended, finished ones stay."""
+    """Stop a backfill.
+
+    No further day starts, running ones are ended, finished ones stay.
+    """
     with _backfills() as service:
         click.echo(f"{job} is {service.cancel(job).state}")
 
 
-@main.command()
+@main.command(section=BACKFILLS, example="retry twqndbej --wait")
 @click.argument("job")
 @click.option("--wait", is_flag=True, help="Watch it until it has ended, as backfill --wait does.")
 def retry(job: str, wait: bool) -> None:
-    """Run the failed, held, missing and cancelled days of a backfill again."""
+    """Run the days of a backfill again that are not good.
+
+    These are failed, held, missing and canceled days, and those that lack a file.
+    """
     from backfill_assets.progress import commands
 
     with _backfills() as service:
@@ -344,7 +439,7 @@ def retry(job: str, wait: bool) -> None:
             sys.exit(commands.wait(service, job, click.echo, _console()))
 
 
-@main.command()
+@main.command(section=START, example="settings")
 @click.option(
     "--show", is_flag=True, help="Every value and where it comes from, secrets masked; the default."
 )
@@ -356,7 +451,7 @@ def retry(job: str, wait: bool) -> None:
     help="A JSON schema for editors, of a settings file or of a file of rules.",
 )
 def settings(show: bool, schema: str | None) -> None:
-    """Show the settings as they are now, or the JSON schema of their file."""
+    """Show every setting with its value, or the schema of the file."""
     from backfill_assets.settings_view import schema_text, settings_text
 
     if show and schema:
@@ -365,9 +460,12 @@ def settings(show: bool, schema: str | None) -> None:
     click.echo(schema_text(schema) if schema else settings_text())
 
 
-@main.command()
+@main.command(section=START, example="doctor")
 def doctor() -> None:
-    """Check settings, reachability and permissions, and say what to mend."""
+    """Check settings, reachability and permissions.
+
+    Says what to mend; exit code 1 if anything is.
+    """
     from backfill_assets.doctor import examine
     from backfill_assets.readable_numbers import plural
 
@@ -401,4 +499,4 @@ def _asset_graph() -> Any:
 
 
 if __name__ == "__main__":
-    main(prog_name="backfill-assets")
+    main(prog_name=PROGRAM)

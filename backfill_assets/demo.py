@@ -6,6 +6,7 @@ simulated but the vendor.
 
 from __future__ import annotations
 
+import http.client
 import threading
 import time
 import uuid
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.markup import escape
@@ -27,6 +29,7 @@ from backfill_assets.lake.store import open_store
 from backfill_assets.orchestration import open_instance
 from backfill_assets.quality.settled import Day, load_day
 from backfill_assets.settings import ProcessEnvironment, Settings, current_settings, resolve
+from backfill_assets.tardis.generated import GENERATED_SERVER
 from backfill_assets.warehouse.catalog import CANDLES, TICKS
 from backfill_assets.warehouse.protocol import open_warehouse
 
@@ -34,6 +37,10 @@ if TYPE_CHECKING:
     import dagster as dg
 
 POLL_SECONDS: Final = 0.2
+_ANSWER_SECONDS: Final = 60.0
+GENERATED: Final = (
+    "Every price below is generated: the data come from a stand-in for Tardis, not from a market."
+)
 _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -54,6 +61,8 @@ def run_demo(day: str) -> int:
     _insist_on_standin(settings)
     checked_days(day, day)
     started = time.monotonic()
+    if _is_generated():
+        console.print(GENERATED)
     console.print(f"[bold]{day}[/] through Dagster: Tardis stand-in → lake → candles → warehouse")
     succeeded, work = _run(day, console)
     store = open_store(settings.lake)
@@ -77,6 +86,21 @@ def _insist_on_standin(settings: Settings) -> None:
     if not standin or not resolve(settings.tardis.datasets_endpoint).startswith(standin):
         msg = f"BACKFILL_ENV={settings.name} does not read the Tardis stand-in, the demo does: unset it"
         raise SettingsError(msg)
+
+
+def _is_generated() -> bool:
+    """Whether the stand-in says that its market is generated; it may serve real files instead."""
+    url = urlsplit(str(ProcessEnvironment().backfill_standin_url))
+    asked = http.client.HTTPConnection(url.netloc, timeout=_ANSWER_SECONDS)
+    try:
+        # It has no such page, but each answer says who gives it.
+        asked.request("GET", "/")
+        return asked.getresponse().getheader("Server") == GENERATED_SERVER
+    except OSError as error:
+        msg = f"the Tardis stand-in does not answer ({error}): start it, or unset BACKFILL_STANDIN_URL"
+        raise SettingsError(msg) from error
+    finally:
+        asked.close()
 
 
 def _run(day: str, console: Console) -> tuple[bool, Work]:

@@ -32,11 +32,18 @@ EARLIER_VERSIONS: Final = 4
 
 
 class Source(Document):
-    """The vendor's file that a version was decoded from."""
+    """The vendor's file that a version was decoded from.
+
+    Attributes
+    ----------
+    generated
+        Whether the file says that its content is generated and no market's.
+    """
 
     url: str
     raw_bytes: int
     raw_sha256: str
+    generated: bool = False
 
 
 class ColumnTotals(Document):

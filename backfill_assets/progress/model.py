@@ -145,6 +145,7 @@ class FeedVerdict(ApiModel):
     outcome: str = Field(description="publish, quarantine, no_evidence or missing")
     accepted: bool = Field(description="Whether a version of it is merged and published.")
     pending: bool = Field(description="Whether a candidate waits beside or instead of an accepted version.")
+    content: str = Field(default="", description="sha256 of the candidate, as approve takes it.")
     reasons: tuple[str, ...] = ()
 
 
@@ -162,6 +163,7 @@ class StoredDay(ApiModel):
         default=(), description="Feeds that are not simply published: quarantined, missing or pending."
     )
     reasons: tuple[str, ...] = ()
+    command: str = Field(default="", description="What to try first where the day is not good.")
 
     @property
     def quarantined(self) -> tuple[str, ...]:

@@ -70,9 +70,12 @@ class Plan(ApiModel):
     refresh: bool = False
     days: int
     days_to_run: tuple[str, ...] = Field(description="Days of which a run would change something.")
-    days_good: int = Field(description="Published in full, nothing to fetch: another run changes nothing.")
+    days_good: int = Field(description="Published in full, no file lacks: another run changes nothing.")
     all_days: bool = Field(default=False, description="Whether the good days are run, too.")
     days_held: int = Field(description="Of those to run: held now, and held again unless something is new.")
+    days_lacking: int = Field(
+        description="Of those to run: they lack a file that the vendor did not have when last asked."
+    )
     days_unlisted: int = Field(description="Of those to run: not known yet which symbols are listed.")
     files: int = Field(description="Files to fetch, at most so many where days_unlisted is not 0.")
     files_of_unknown_size: int = Field(description="Not in expected_bytes, nor in what is derived from it.")
@@ -139,6 +142,7 @@ def make_plan(
         days_good=sum(plan.good for plan in plans),
         all_days=request.all_days,
         days_held=sum(plan.held for plan in due),
+        days_lacking=sum(plan.asked_again > 0 for plan in due),
         days_unlisted=sum(not plan.listed for plan in due),
         files=len(files),
         files_of_unknown_size=unknown,
@@ -267,6 +271,12 @@ def _notes(
     held = sum(plan.held for plan in due)
     if held:
         notes.append(f"{plural(held, 'day')} held: running them again helps only if something is new")
+    lacking = [plan.asked_again for plan in due if plan.asked_again]
+    if lacking:
+        notes.append(
+            f"{plural(len(lacking), 'day')} without {plural(sum(lacking), 'file')} that the vendor did not "
+            "have when last asked: running them again asks for these files only"
+        )
     for table in loads:
         if table.utc_days > 1:
             notes.append(

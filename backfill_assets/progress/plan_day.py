@@ -31,9 +31,12 @@ class DayPlan:
     #: One for each file to fetch.
     files: tuple[Combination, ...]
     #: Published in full by a run of its own under the present settings, with the versions that count now, and
-    #: nothing to fetch: another run would change nothing.
+    #: no file lacks: another run would change nothing.
     good: bool = False
     held: bool = False
+    #: Files that the vendor did not have when last asked, and that a run asks for again; not in ``files``,
+    #: since nobody knows whether they bring bytes.
+    asked_again: int = 0
     #: Whether it is known which symbols were listed.
     listed: bool = True
 
@@ -67,10 +70,12 @@ def plan_day(
     fetched = {e.feed for e, lacks in zip(suspects, lacking, strict=True) if lacks}
     if refresh is not None:
         fetched |= {e.feed for e in expected if refresh.has(e.feed, [c for _, c in e.symbols])}
+    absent = {feed.feed for feed in summary.feeds if feed.outcome == "missing"} if summary else set()
+    asked_again = len(absent - {str(feed) for feed in fetched})
     files = [combination_of(e) for e in expected if e.feed in fetched]
     files += [wanted for wanted in universe if not _is_recorded(record, wanted)]
-    good = not files and not unpublished and current and same and not held
-    return DayPlan(day, tuple(files), good=good, held=held)
+    good = not files and not asked_again and not unpublished and current and same and not held
+    return DayPlan(day, tuple(files), good=good, held=held, asked_again=asked_again)
 
 
 def combination_of(expected: ExpectedFeed) -> Combination:

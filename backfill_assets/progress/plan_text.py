@@ -9,8 +9,10 @@ from backfill_assets.readable_numbers import bytes_text, seconds_text
 def plan_text(plan: Plan) -> str:
     """The plan in lines; an unknown number says so."""
     held = f", {plan.days_held:,} of them held" if plan.days_held else ""
+    lacking = f", {plan.days_lacking:,} lacking a file" if plan.days_lacking else ""
     what = (", run again" if plan.all_days else ", skipped") if plan.days_good else ""
-    days = f"{len(plan.days_to_run):,} of {plan.days:,} to run{held}; {plan.days_good:,} good already{what}"
+    to_run = f"{len(plan.days_to_run):,} of {plan.days:,} to run{held}{lacking}"
+    days = f"{to_run}; {plan.days_good:,} good already{what}"
     at_most = "at most " if plan.days_unlisted else ""
     lines = [
         f"{plan.start} to {plan.end}{_choice(plan)}",

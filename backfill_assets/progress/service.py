@@ -27,6 +27,7 @@ from backfill_assets.automation.backfills import (
 from backfill_assets.automation.history import measured_runs, runs_at_once
 from backfill_assets.failures import PermanentFailure, SettingsError, TransientFailure
 from backfill_assets.lake import paths
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store, open_store
 from backfill_assets.orchestration import TAG_ATTEMPT, TAG_JOB, open_instance
 from backfill_assets.progress import tracking
@@ -41,6 +42,7 @@ from backfill_assets.progress.model import (
     JobDayState,
     JobState,
     JobStatus,
+    StoredDay,
 )
 from backfill_assets.progress.plan import Plan, make_plan, plan_days
 from backfill_assets.progress.reader import Reader
@@ -206,7 +208,9 @@ class Backfills:
         return self._statuses.job(job_id, at_once=True)
 
     def retry(self, job_id: str) -> Job:
-        """Run the failed, held, missing and cancelled days again, as the job's next attempt.
+        """Run the failed, held, missing and canceled days again, and those that lack a file.
+
+        They are the job's next attempt.
 
         Raises
         ------
@@ -219,9 +223,11 @@ class Backfills:
             msg = f"{job.job_id} is {job.state}: cancel it, or wait for its end"
             raise Conflict(msg)
         _, days = self._statuses.with_days(job_id, in_full=False)
-        again = [day.day for day in tracking.bad_days(days)]
+        again = [day.day for day in tracking.retried_days(days)]
         if not again:
-            msg = f"{job.job_id}: no day is failed, held or missing: there is nothing to retry"
+            msg = (
+                f"{job.job_id}: no day is failed, held, missing or without a file: there is nothing to retry"
+            )
             raise Conflict(msg)
         attempt = job.attempt + 1
         tags = {TAG_JOB: job_id, TAG_ATTEMPT: str(attempt)}
@@ -270,6 +276,12 @@ class Backfills:
         path = paths.month_report(name) if len(name) == len("YYYY-MM") else paths.day_report(name)
         stored = self._store().read(path)
         return None if stored is None else stored.data
+
+    def stored(self, days: list[str]) -> dict[str, StoredDay]:
+        """What the lake says of each of a few days."""
+        store = self._store()
+        found = parallel_map(lambda day: stored_day(store, day), days, store.parallel_reads)
+        return dict(zip(days, found, strict=True))
 
     def years(self) -> list[int]:
         """Years with days that were run or that a job is at, in order."""

@@ -14,8 +14,9 @@ from backfill_assets.lake import paths
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.progress.model import CalendarDay, FeedVerdict, StoredDay
+from backfill_assets.quality.remedies import run_day
 from backfill_assets.quality.scores import DayState
-from backfill_assets.quality.settled import SettledFeed, load_day
+from backfill_assets.quality.settled import Day, SettledFeed, load_day
 from backfill_assets.report.month import DaySummary, load_summary
 
 
@@ -36,6 +37,7 @@ def stored_day(store: Store, day: str) -> StoredDay:
         consistency=scores.consistency,
         notable=tuple(_verdict(f) for f in found.feeds if _is_notable(f)),
         reasons=(*scores.reasons, *reasons),
+        command="" if outcome == "published" else _first_remedy(found),
     )
 
 
@@ -103,6 +105,14 @@ def _outcome(store: Store, day: str, verdict: str, data_types: set[str]) -> tupl
     return ("published" if verdict == "published" else "degraded"), ()
 
 
+def _first_remedy(found: Day) -> str:
+    """The first command of the day's report: missing files come by a run, others by a refresh."""
+    out = [f for f in found.feeds if f.accepted is None]
+    broken = [str(f.feed) for f in out if f.judged is not None]
+    lacking = len(broken) < len(out)
+    return run_day(found.day, () if lacking else broken, generated=found.is_generated)
+
+
 def _is_notable(feed: SettledFeed) -> bool:
     return feed.verdict.outcome != "publish" or feed.candidate is not None
 
@@ -113,5 +123,6 @@ def _verdict(feed: SettledFeed) -> FeedVerdict:
         outcome=feed.verdict.outcome,
         accepted=feed.accepted is not None,
         pending=feed.candidate is not None,
+        content=feed.candidate.content if feed.candidate else "",
         reasons=feed.verdict.reasons,
     )

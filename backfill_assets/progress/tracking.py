@@ -328,8 +328,17 @@ def _failure(days: Sequence[DayStatus], latest: BackfillFact) -> str:
 
 
 def bad_days(days: Sequence[DayStatus]) -> list[DayStatus]:
-    """The days that a retry runs again."""
+    """The days by which a job fails."""
     return [d for d in days if d.state in RETRIED_DAY_STATES]
+
+
+def retried_days(days: Sequence[DayStatus]) -> list[DayStatus]:
+    """The days that a retry runs again: bad ones, and those without a file that the vendor may have now."""
+    return [d for d in days if d.state in RETRIED_DAY_STATES or (d.state == "degraded" and _lacks_a_file(d))]
+
+
+def _lacks_a_file(day: DayStatus) -> bool:
+    return day.stored is not None and day.stored.verdicts.get("missing", 0) > 0
 
 
 def _percent(days: Sequence[DayStatus]) -> float:

@@ -7,8 +7,9 @@ run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from backfill_assets.days import utc_now
 from backfill_assets.failures import PermanentFailure
@@ -17,13 +18,14 @@ from backfill_assets.lake.evidence import Approval, Retraction
 from backfill_assets.lake.manifests import FeedManifest, update_manifest
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.measures import load_measures
+from backfill_assets.quality.remedies import SHOWN_DIGITS, approve_command, retract_command, run_day
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import HeldVersion, SettledFeed, day_of, load_settled
 from backfill_assets.quality.verdict import rules_hash
 from backfill_assets.settings import ThresholdSettings
 
-#: Runs a day, and so publishes what a decision has changed.
-PUBLISH_COMMAND = "dagster asset materialize -m backfill_assets.definitions --select '*' --partition {day}"
+#: Digits of a content that name a version; fewer could be a slip.
+_FEWEST_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,61 +34,88 @@ class Decided:
 
     feed: str
     day: str
+    verb: Literal["approved", "retracted"]
     #: The version that was approved or withdrawn.
     version: HeldVersion
     #: What counts now; null if nothing does.
     accepted: HeldVersion | None
     #: State of the day, after.
     day_state: str
+    #: The command that publishes what was decided.
+    publish: str
 
     @property
     def lines(self) -> list[str]:
         """The same for people."""
-        which = f"{self.version.rows:,} rows, {self.version.content[:12]}"
-        if self.accepted is not None and self.accepted.content == self.version.content:
-            return [f"{self.feed} of {self.day}: approved and accepted ({which})"]
+        which, decided = _which(self.version), f"{self.feed} of {self.day}: {self.verb}"
         if self.accepted is None:
-            return [f"{self.feed} of {self.day}: retracted, nothing counts now ({which})"]
-        other = f"{self.accepted.rows:,} rows, {self.accepted.content[:12]}"
+            return [f"{decided}, nothing counts now {which}"]
+        if self.accepted.content == self.version.content:
+            return [f"{decided} and accepted {which}"]
         fetched = f"fetched {self.accepted.fetched_at:%Y-%m-%d %H:%M} UTC"
         return [
-            f"{self.feed} of {self.day}: retracted ({which})",
-            f"the version that counts now: {other}, {fetched}; retract it, too, if it shall not count",
+            f"{decided} {which}",
+            f"the version that counts now: {_which(self.accepted)}, {fetched}; to take it out, too: "
+            f"{retract_command(self.day, self.feed, self.accepted.content)}",
         ]
 
 
 def approve(
-    store: Store, day: str, feed: str | None, reason: str, thresholds: ThresholdSettings
+    store: Store,
+    day: str,
+    feed: str | None,
+    contents: Sequence[str],
+    reason: str,
+    thresholds: ThresholdSettings,
 ) -> list[Decided]:
-    """Let the pending version of a feed count, or those of all feeds of the day that have one.
+    """Let pending versions count, those of these contents.
+
+    Parameters
+    ----------
+    feed
+        The feed that the version is of; without one, the contents are looked for among all feeds of the day.
+    contents
+        The first digits of the sha256 of each version.
 
     Raises
     ------
     PermanentFailure
-        The day was never run, the feed is none of it, nothing is pending, or there is no reason.
+        The day was never run, the feed is none of it, another version is pending or none, or there is no
+        reason. The message has the command for the version that is pending now.
     """
     why = _checked(reason)
-    feeds = [f for f in _feeds(store, day, feed) if f.candidate is not None]
-    if not feeds:
+    pending = {f.feed: f.candidate for f in _feeds(store, day, feed) if f.candidate is not None}
+    if not pending:
         msg = f"nothing is pending of {feed or 'any feed'} on {day}: there is no version to approve"
         raise PermanentFailure(msg)
-    versions = [f.candidate for f in feeds if f.candidate is not None]
+    words = ", ".join(f"{found} {_which(version)}" for found, version in pending.items())
+    command = approve_command(day, feed, *(version.content for version in pending.values()))
+    named = _named([*pending.values()], contents, "pending", f"{words}: {command}")
+    chosen = {found: version for found, version in pending.items() if version in named}
     rules = rules_hash(thresholds)
-    for decided, version in zip(feeds, versions, strict=True):
+    for found, version in chosen.items():
         approval = Approval(content=version.content, rules=rules, reason=why, approved_at=utc_now())
-        _decide(store, decided.feed, day, approval)
-    return _after(store, day, feeds, versions, thresholds)
+        _decide(store, found, day, approval)
+    return _after(store, day, chosen, "approved", thresholds)
 
 
-def retract(store: Store, day: str, feed: str, reason: str, thresholds: ThresholdSettings) -> Decided:
+def retract(
+    store: Store, day: str, feed: str, content: str, reason: str, thresholds: ThresholdSettings
+) -> Decided:
     """Withdraw the accepted version of a feed; its content counts no more until it is approved.
 
     An earlier version that is good counts again, or a pending one that is.
 
+    Parameters
+    ----------
+    content
+        The first digits of the sha256 of that version.
+
     Raises
     ------
     PermanentFailure
-        The day was never run, the feed is none of it or has nothing accepted, or there is no reason.
+        The day was never run, the feed is none of it, another version is accepted or none, or there is no
+        reason. The message has the command for the version that is accepted now.
     """
     why = _checked(reason)
     (found,) = _feeds(store, day, feed)
@@ -94,9 +123,11 @@ def retract(store: Store, day: str, feed: str, reason: str, thresholds: Threshol
     if version is None:
         msg = f"nothing of {feed} is accepted on {day}: there is no version to retract"
         raise PermanentFailure(msg)
+    command = retract_command(day, feed, version.content)
+    _named([version], [content] if content else [], "accepted", f"{feed} {_which(version)}: {command}")
     retraction = Retraction(content=version.content, reason=why, retracted_at=utc_now())
     _decide(store, found.feed, day, retraction)
-    return _after(store, day, [found], [version], thresholds)[0]
+    return _after(store, day, {found.feed: version}, "retracted", thresholds)[0]
 
 
 def _decide(store: Store, feed: Feed, day: str, decision: Approval | Retraction) -> None:
@@ -104,6 +135,27 @@ def _decide(store: Store, feed: Feed, day: str, decision: Approval | Retraction)
         return manifest.model_copy(update={"decisions": (*manifest.decisions, decision)})
 
     update_manifest(store, feed, day, change)
+
+
+def _which(version: HeldVersion) -> str:
+    return f"({version.rows:,} rows, {version.content[:SHOWN_DIGITS]})"
+
+
+def _named(
+    versions: Sequence[HeldVersion], contents: Sequence[str], role: str, remedy: str
+) -> list[HeldVersion]:
+    """The versions that have these contents; a content that none of them has is refused with the remedy."""
+    if not contents:
+        msg = f"say with --content which version is meant; {role} now: {remedy}"
+        raise PermanentFailure(msg)
+    found = []
+    for content in contents:
+        of_content = [v for v in versions if v.content.startswith(content.lower())]
+        if len(content) < _FEWEST_DIGITS or len(of_content) != 1:
+            msg = f"no version {content} is {role}: look at the one that is, then decide on it; {remedy}"
+            raise PermanentFailure(msg)
+        found += of_content
+    return found
 
 
 def _checked(reason: str) -> str:
@@ -130,14 +182,14 @@ def _feeds(store: Store, day: str, feed: str | None) -> list[SettledFeed]:
 def _after(
     store: Store,
     day: str,
-    feeds: Sequence[SettledFeed],
-    versions: Sequence[HeldVersion],
+    decided: Mapping[Feed, HeldVersion],
+    verb: Literal["approved", "retracted"],
     thresholds: ThresholdSettings,
 ) -> list[Decided]:
     settled = settle(store, day, thresholds)
     now = {f.feed: f.accepted for f in settled.feeds}
-    state = day_of(settled, load_measures(store, day)).scores.state
+    found = day_of(settled, load_measures(store, day))
+    state, publish = found.scores.state, run_day(day, generated=found.is_generated)
     return [
-        Decided(str(f.feed), day, version, now[f.feed], state)
-        for f, version in zip(feeds, versions, strict=True)
+        Decided(str(feed), day, verb, version, now[feed], state, publish) for feed, version in decided.items()
     ]

@@ -14,12 +14,11 @@ from typing import Final
 
 from backfill_assets.lake.evidence import Approval, Restatement, Retraction
 from backfill_assets.lake.manifests import FeedManifest
+from backfill_assets.quality.remedies import approve_command
 from backfill_assets.quality.verdict import Verdict
 from backfill_assets.settings import RestatementSettings
 
-NOT_COMPARED: Final = (
-    "it was not compared with the accepted version: materialize the day's ticks, or approve it"
-)
+NOT_COMPARED: Final = "it was not compared with the accepted version: materialize the day's ticks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,8 @@ def select_version(
             if accepted is not None and (
                 reason := _too_different(manifest.restatement(accepted, content), limits)
             ):
-                held_back[content] = excess = reason
+                command = approve_command(manifest.day, manifest.feed, content)
+                held_back[content] = excess = f"{reason}; or, if it shall count: {command}"
                 continue
         before, accepted = accepted, content
     newest = next(reversed([*verdicts]), None)
@@ -92,4 +92,4 @@ def _too_different(difference: Restatement | None, limits: RestatementSettings) 
     beyond = difference.beyond(limits)
     if not beyond:
         return ""
-    return f"it restates more than the limits allow: {', '.join(beyond)}; approve it to publish it"
+    return f"it restates more than the limits allow: {', '.join(beyond)}; look at what it changes"

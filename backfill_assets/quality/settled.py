@@ -40,6 +40,7 @@ class HeldVersion(Document):
     bytes: int
     raw_bytes: int
     fetched_at: AwareDatetime
+    generated: bool = False
 
     @classmethod
     def of(cls, version: Version | None) -> HeldVersion | None:
@@ -52,6 +53,7 @@ class HeldVersion(Document):
             bytes=version.bytes,
             raw_bytes=version.source.raw_bytes,
             fetched_at=version.fetched_at,
+            generated=version.source.generated,
         )
 
 
@@ -250,6 +252,12 @@ class Day:
     def feeds(self) -> tuple[SettledFeed, ...]:
         """The expected feeds, in order."""
         return self.settled.feeds
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether a file of the day holds generated data instead of a market's."""
+        versions = (version for feed in self.feeds for version in (feed.accepted, feed.candidate))
+        return any(version is not None and version.generated for version in versions)
 
     @property
     def is_sealed(self) -> bool:

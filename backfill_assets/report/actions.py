@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from backfill_assets.quality.bucket_states import MINUTES
+from backfill_assets.quality.remedies import approve_command, run_day
 from backfill_assets.report.evidence import FeedReport
 from backfill_assets.report.minutes import NOTABLE, Minutes
 
@@ -20,18 +21,15 @@ URGENCIES: Final[tuple[Urgency, ...]] = ("bad", "warn", "note")
 
 #: Below this an accepted feed has lost something that a reader may want to know of.
 NEARLY_COMPLETE: Final = 0.99
-RUN_AGAIN: Final = "dagster asset materialize -m backfill_assets.definitions --select '*' --partition {day}"
-APPROVE: Final = 'backfill-assets approve --date {day} --feed {feed} --reason "…"'
 
 _REMEDIES: Final = {
-    "missing": "Run the day again once the vendor has the file; only what is missing is fetched.",
+    "missing": "Run the day again once the vendor has the file. Only missing files are fetched.",
     "quarantine": (
-        "Run the day with a refresh of this feed when the vendor has mended the file; or, if you know that "
-        "its rows are usable as they are, approve them."
+        "Fetch the file again: the vendor may have mended it. If its rows are usable as they are, approve it."
     ),
     "no_evidence": (
-        "Nothing, if a neighbouring day is still to come: its ids may prove this one. Otherwise look at the "
-        "file and approve it."
+        "Wait if a neighboring day is still to come: its ids may prove this one. Otherwise fetch the file "
+        "again, or look at it and approve it."
     ),
 }
 
@@ -54,11 +52,12 @@ class Action:
     urgency: Urgency
     remedy: str
     findings: tuple[Finding, ...]
+    #: In the order in which to try them.
     commands: tuple[str, ...]
 
 
-#: Urgency, remedy, finding, command.
-_Found = tuple[Urgency, str, Finding, str]
+#: Urgency, remedy, finding, commands.
+_Found = tuple[Urgency, str, Finding, tuple[str, ...]]
 
 
 def clock_range(first: int, after: int) -> str:
@@ -68,7 +67,7 @@ def clock_range(first: int, after: int) -> str:
 
 
 def actions_of(
-    day: str, feeds: Sequence[FeedReport], tables: Iterable[tuple[str, str]]
+    day: str, feeds: Sequence[FeedReport], tables: Iterable[tuple[str, str]], *, generated: bool = False
 ) -> tuple[Action, ...]:
     """What is to be done about a day, most urgent first.
 
@@ -76,20 +75,30 @@ def actions_of(
     ----------
     tables
         Tables that should hold the day and do not, with what is known of it.
+    generated
+        The day's data are the stand-in's, which a run needs.
     """
-    found = [_left_out(day, i, feed) for i, feed in enumerate(feeds) if not feed.accepted]
-    found += [_unpublished(day, table, what) for table, what in tables]
+    again = {
+        outcome: run_day(
+            day,
+            [str(f.feed) for f in feeds if outcome != "missing" and not f.accepted and _kind(f) == outcome],
+            generated=generated,
+        )
+        for outcome in _REMEDIES
+    }
+    found = [_left_out(day, i, feed, again[_kind(feed)]) for i, feed in enumerate(feeds) if not feed.accepted]
+    found += [_unpublished(again["missing"], table, what) for table, what in tables]
     found += [_replacing(day, i, feed) for i, feed in enumerate(feeds) if feed.accepted and feed.pending]
     found += [_thin(i, feed) for i, feed in enumerate(feeds) if feed.accepted and is_thin(feed)]
-    grouped: dict[tuple[Urgency, str], list[tuple[Finding, str]]] = {}
-    for urgency, remedy, finding, command in found:
-        grouped.setdefault((urgency, remedy), []).append((finding, command))
+    grouped: dict[tuple[Urgency, str], list[tuple[Finding, tuple[str, ...]]]] = {}
+    for urgency, remedy, finding, commands in found:
+        grouped.setdefault((urgency, remedy), []).append((finding, commands))
     actions = [
         Action(
             urgency,
             remedy,
             tuple(finding for finding, _ in group),
-            tuple(dict.fromkeys(command for _, command in group if command)),
+            tuple(dict.fromkeys(command for _, commands in group for command in commands)),
         )
         for (urgency, remedy), group in grouped.items()
     ]
@@ -102,21 +111,30 @@ def is_thin(feed: FeedReport) -> bool:
     return verdict.completeness_state == "degraded" or (verdict.completeness or 0.0) < NEARLY_COMPLETE
 
 
-def _left_out(day: str, index: int, feed: FeedReport) -> _Found:
+def _kind(feed: FeedReport) -> str:
+    """The kind of remedy: a version that was retracted is left out whatever its verdict was."""
+    return feed.verdict.outcome if feed.verdict.outcome in _REMEDIES else "quarantine"
+
+
+def _left_out(day: str, index: int, feed: FeedReport, again: str) -> _Found:
     verdict = feed.verdict
     missing = verdict.outcome == "missing"
-    when = "the whole day" if missing else _when(feed.waiting)
-    command = RUN_AGAIN if missing else APPROVE
+    approval = (approve_command(day, str(feed.feed), feed.pending),) if feed.pending else ()
     return (
         "warn" if verdict.outcome == "no_evidence" else "bad",
-        _REMEDIES.get(verdict.outcome, _REMEDIES["quarantine"]),
-        Finding(index, str(feed.feed), "; ".join(verdict.reasons), when),
-        command.format(day=day, feed=feed.feed),
+        _REMEDIES[_kind(feed)],
+        Finding(
+            index,
+            str(feed.feed),
+            "; ".join(verdict.reasons),
+            "the whole day" if missing else _when(feed.waiting),
+        ),
+        (again, *approval),
     )
 
 
-def _unpublished(day: str, table: str, what: str) -> _Found:
-    return "bad", "Run the day again.", Finding(None, table, what, ""), RUN_AGAIN.format(day=day)
+def _unpublished(again: str, table: str, what: str) -> _Found:
+    return "bad", "Run the day again.", Finding(None, table, what, ""), (again,)
 
 
 def _replacing(day: str, index: int, feed: FeedReport) -> _Found:
@@ -124,7 +142,7 @@ def _replacing(day: str, index: int, feed: FeedReport) -> _Found:
         "warn",
         "See under Pending what it changes. Approve it or leave it: the accepted version stays published.",
         Finding(index, str(feed.feed), "a newer file waits", ""),
-        APPROVE.format(day=day, feed=feed.feed),
+        (approve_command(day, str(feed.feed), feed.pending),),
     )
 
 
@@ -135,7 +153,7 @@ def _thin(index: int, feed: FeedReport) -> _Found:
         "note",
         "Nothing has to be done: they are good enough to be published.",
         Finding(index, str(feed.feed), what, _when(feed.minutes) or when),
-        "",
+        (),
     )
 
 

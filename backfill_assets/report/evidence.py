@@ -82,7 +82,8 @@ class FeedReport:
     accepted: bool
     #: ``yes``, ``not yet`` (accepted, but its table has no such day) or ``no``.
     published: str
-    pending: bool
+    #: Content of the version that waits; empty where none does.
+    pending: str
     #: Why the accepted version counts by somebody's wish; null where its verdict decides.
     approval: Approval | None
     #: What the version that waits would change, else what the accepted one has changed.
@@ -166,7 +167,7 @@ def feed_report(
         verdict=verdict,
         accepted=accepted,
         published=published,
-        pending=settled.candidate is not None,
+        pending=settled.candidate.content if settled.candidate else "",
         approval=settled.approval,
         restatement=settled.restatement,
         minutes=minutes,

@@ -102,6 +102,8 @@ class DayReport:
     pending: tuple[PendingLine, ...]
     not_listed: tuple[str, ...]
     awaiting_export: tuple[str, ...]
+    #: Whether the data are the stand-in's and no market's.
+    generated: bool
     #: Hash of the thresholds and rules of the verdicts.
     rules: str
 
@@ -151,7 +153,7 @@ def day_report(store: Store, settings: Settings, day: str) -> DayReport:
         scores=_scores(found),
         overall=day_overall(store, found, settings.overall),
         weights=settings.overall,
-        actions=actions_of(day, feeds, [] if held else absent),
+        actions=actions_of(day, feeds, [] if held else absent, generated=found.is_generated),
         feeds=tuple(feeds),
         agreements=agreements_of(made, settings.comparison) if made else (),
         reference_failure=made.reference_failure if made else "",
@@ -161,6 +163,7 @@ def day_report(store: Store, settings: Settings, day: str) -> DayReport:
         ),
         not_listed=found.settled.not_listed,
         awaiting_export=found.settled.awaiting_export,
+        generated=found.is_generated,
         rules=found.settled.rules,
     )
 

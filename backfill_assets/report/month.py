@@ -55,6 +55,8 @@ class DaySummary(BaseModel):
     inputs: str = ""
     state: str
     sealed: bool
+    #: Whether a file of the day holds generated data.
+    generated: bool = False
     completeness: float | None
     quality: float | None
     consistency: float | None = None
@@ -80,6 +82,11 @@ class MonthReport:
     #: Days that have a page of their own.
     pages: frozenset[str]
 
+    @property
+    def generated(self) -> bool:
+        """Whether data of a day are the stand-in's and no market's."""
+        return any(summary.generated for summary in self.summaries.values())
+
     def cell(self, feed: str, day: str) -> FeedSummary | None:
         """The feed on that day; None where it was not expected or the day was not run."""
         summary = self.summaries.get(day)
@@ -103,6 +110,7 @@ def summarize(found: Day, overall: Overall, built: str = "", inputs: str = "") -
         inputs=inputs,
         state=found.scores.state,
         sealed=found.is_sealed,
+        generated=found.is_generated,
         completeness=found.scores.completeness,
         quality=found.scores.quality,
         consistency=found.scores.consistency,

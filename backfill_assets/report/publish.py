@@ -26,7 +26,7 @@ from backfill_assets.warehouse.catalog import TABLES
 from backfill_assets.warehouse.overall import day_overall
 
 #: Raised when the page of a day shows other things or shows them in another way.
-PAGE_VERSION: Final = 1
+PAGE_VERSION: Final = 2
 #: Times that another writer may be faster; each of them has just read the lake, too.
 ATTEMPTS: Final = 20
 

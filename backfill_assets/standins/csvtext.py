@@ -1,16 +1,21 @@
 """The vendor's CSV text: numbers as JavaScript prints them, LF, empty cells, gzip without a time stamp.
 
+The header of each file says that its content is generated, so that a lake knows it of its files.
+
 The column lists are written out from the contract on purpose and not imported from ``tardis.columns``: a
 server that shared its client's list would share its mistakes.
 """
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterable
 from typing import Final
 
 import polars as pl
+
+from backfill_assets.tardis.generated import GZIP_HEADER
 
 KEY_COLUMNS: Final = ("exchange", "symbol", "timestamp", "local_timestamp")
 
@@ -99,17 +104,20 @@ class GzipText:
     """Collects CSV text and compresses it as it comes; the same text always gives the same bytes."""
 
     def __init__(self) -> None:
-        # wbits 31 writes a gzip header without name and time, which gzip.compress does not promise.
-        self._compressor = zlib.compressobj(6, zlib.DEFLATED, 31)
-        self._parts: list[bytes] = []
+        # Negative wbits write no gzip header, in which zlib cannot put a comment.
+        self._compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
+        self._parts: list[bytes] = [GZIP_HEADER]
+        self._checksum = self._length = 0
 
     def write(self, text: bytes) -> None:
         """Append text."""
+        self._checksum, self._length = zlib.crc32(text, self._checksum), self._length + len(text)
         self._parts.append(self._compressor.compress(text))
 
     def finish(self) -> bytes:
         """Return the whole file."""
         self._parts.append(self._compressor.flush())
+        self._parts.append(struct.pack("<LL", self._checksum, self._length & 0xFFFFFFFF))
         return b"".join(self._parts)
 
 

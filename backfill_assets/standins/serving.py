@@ -75,6 +75,8 @@ class Answers(Protocol):
     faults: Faults
     stopping: threading.Event
     counting: Counting
+    #: What the header ``Server`` says.
+    name: str
 
     def log(self, request: LoggedRequest) -> None:
         """Take note of a request."""
@@ -129,6 +131,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self._send_refusal(not_found())
+
+    def version_string(self) -> str:
+        return self.server.standin.name
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay silent: the requests are in ``TardisStandin.requests``."""

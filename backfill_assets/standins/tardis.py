@@ -25,6 +25,7 @@ from backfill_assets.standins.market import Market
 from backfill_assets.standins.metadata import exchange_details, first_day_not_exported, instrument, matches
 from backfill_assets.standins.serving import HOST, Counting, LoggedRequest, RefusedError, Server
 from backfill_assets.standins.sources import NOT_ON_THAT_DAY, NoDatasetError, Source
+from backfill_assets.tardis.generated import FILES_SERVER, GENERATED_SERVER
 
 #: Covers data sets but no instruments, like the vendor's cheaper plans.
 CSV_ONLY_KEY: Final = "standin-csv-key"
@@ -64,6 +65,7 @@ class TardisStandin:
         require_keys: bool | None = None,
     ) -> None:
         self.source: Source = DatasetsDirectory(datasets_dir) if datasets_dir else market or Market()
+        self.name = FILES_SERVER if datasets_dir else GENERATED_SERVER
         self.api_key = api_key
         self.faults = Faults()
         self.clock = clock

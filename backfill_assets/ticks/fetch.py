@@ -35,6 +35,7 @@ from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import load_settled
 from backfill_assets.settings import Settings, ThresholdSettings, resolve
 from backfill_assets.tardis.client import Download, TardisClient
+from backfill_assets.tardis.generated import is_generated
 from backfill_assets.ticks.decode import decode
 from backfill_assets.ticks.grids import price_grids
 from backfill_assets.ticks.prices import Grids
@@ -190,7 +191,12 @@ class _Worker:
             content=decoded.content,
             rows=decoded.rows,
             bytes=decoded.bytes,
-            source=Source(url=download.url, raw_bytes=decoded.raw_bytes, raw_sha256=decoded.raw_sha256),
+            source=Source(
+                url=download.url,
+                raw_bytes=decoded.raw_bytes,
+                raw_sha256=decoded.raw_sha256,
+                generated=is_generated(download.path),
+            ),
             profile=decoded.profile.model_dump(mode="json"),
             schema_version=SCHEMA_VERSION,
             profile_parameters=profile_parameters_hash(self.parameters),

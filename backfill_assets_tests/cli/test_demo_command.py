@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import signal
 import time
@@ -14,6 +15,7 @@ import pytest
 from backfill_assets.feeds import Feed
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
+from backfill_assets.standins.tardis import TardisStandin
 
 DAY = "2024-01-01"
 FEEDS = [
@@ -31,6 +33,7 @@ def test_a_day_is_run_and_told_what_to_look_at_works_and_nothing_is_done_twice(d
     desk.set(BACKFILL_STANDIN_URL=standin.url)
     first = desk.run("demo")
     assert (first.code, first.err) == (0, "")
+    assert first.out.startswith("Every price below is generated: the data come from a stand-in for Tardis")
     assert f"{DAY}: published" in first.out
     rows = re.findall(
         r"^(\S+/trades/\S+) +([\d,]+) +([\d,]+) +([\d.]+) \S+ +(\w+) +(\w+)", first.out, re.MULTILINE
@@ -61,6 +64,23 @@ def test_a_day_is_run_and_told_what_to_look_at_works_and_nothing_is_done_twice(d
     shown = desk.run("-c", query, program="/bin/sh")
     assert shown.code == 0
     assert "completeness" in shown.out
+
+
+def test_files_of_a_persons_own_are_not_called_generated(desk, standin, tmp_path):
+    feed = Feed("binance", "trades", "BTCUSDT")
+    file = tmp_path / "own" / feed.exchange / feed.data_type / DAY.replace("-", "/") / "BTCUSDT.csv.gz"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(gzip.compress(gzip.decompress(standin.source.dataset(feed, DAY))))
+    with TardisStandin(datasets_dir=tmp_path / "own") as own:
+        answer = desk.set(BACKFILL_STANDIN_URL=own.url).run("demo")
+    assert "through Dagster" in answer.out
+    assert "generated" not in answer.out
+
+
+def test_a_stand_in_that_does_not_answer_is_told_in_one_line(desk, closed_port):
+    answer = desk.set(BACKFILL_STANDIN_URL=f"http://127.0.0.1:{closed_port}").run("demo")
+    assert answer.code == 1
+    assert "the Tardis stand-in does not answer" in answer.error
 
 
 def test_a_held_day_is_told_with_its_reason_and_exit_code_1(desk, standin):

@@ -110,7 +110,9 @@ def test_what_is_retracted_leaves_the_table(make_pipeline, standin, tmp_path):
     pipeline = make_pipeline(standin, universe=universe, ohlcv={"url": f"sqlite:///{tmp_path}/candles.db"})
     assert pipeline.run(DAY).success
     assert len(rows(pipeline)) > 1_000
-    words = ("retract", "--date", DAY, "--feed", "binance/trades/BTCUSDT", "--reason", "not ours to publish")
+    content = pipeline.table("quality", DAY).row(0, named=True)["content"][:12]
+    words = ("retract", "--date", DAY, "--feed", "binance/trades/BTCUSDT", "--content", content)
+    words = (*words, "--reason", "not ours to publish")
     assert CliRunner(env={"BACKFILL_ENV": str(pipeline.file)}).invoke(main, words).exit_code == 0
     pipeline.run(DAY)
     assert rows(pipeline) == []

@@ -15,11 +15,12 @@ from dagster._core.execution.backfill import BulkActionStatus
 
 from backfill_assets.automation import backfills
 from backfill_assets.progress.model import BackfillRequest
+from backfill_assets.progress.page.view import needs_a_look
 from backfill_assets.progress.request import InvalidRequest, requested_days
 from backfill_assets.progress.service import Backfills, Conflict
 from backfill_assets.progress.statuses import UnknownJob
 from backfill_assets.progress.stored_days import summarized_day
-from backfill_assets_tests.progress.planned_lake import Lake
+from backfill_assets_tests.progress.planned_lake import ETH, Lake
 from backfill_assets_tests.progress.small_assets import DEFS, end_backfill, execute
 
 
@@ -181,6 +182,27 @@ def test_a_job_without_bad_days_cannot_be_retried_or_cancelled(
         service.retry(job.job_id)
     with pytest.raises(Conflict, match="nothing to cancel"):
         service.cancel(job.job_id)
+
+
+def test_a_retry_asks_again_for_files_that_the_vendor_may_have_by_now(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """A day without a file is degraded, and its job has succeeded; its report advises to run it again."""
+    lake = Lake(tmp_path / "lake")
+    service = Backfills(instance, DEFS.resolve_asset_graph, lambda: lake.settings, read_day=summarized_day)
+    job, _ = service.create(request())
+    for day, changes in (
+        ("2024-01-01", {}),
+        ("2024-01-02", {"state": "degraded", "absent": (ETH,)}),
+        ("2024-01-03", {"state": "degraded"}),
+    ):
+        lake.run(day, **changes)
+        execute(instance, job.job_id, day)
+    assert service.job(job.job_id).state == "succeeded"
+    assert needs_a_look(service.status(job.job_id)), "the page of the job offers it"
+    assert service.retry(job.job_id).attempt == 2
+    again = service.status(job.job_id)
+    assert [day.day for day in again.days if day.attempt == 2] == ["2024-01-02"]
 
 
 @pytest.mark.parametrize("job_id", ["nosuchjb", "../x", "a" * 100, "a\x00b", ""])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +20,10 @@ from backfill_assets.lake.store import open_store
 from backfill_assets.progress import page as page_package
 from backfill_assets.progress.model import CalendarDay
 from backfill_assets.progress.page import render, view
+from backfill_assets.progress.page.routes import _to_do
 from backfill_assets.report.month import DaySummary
 from backfill_assets_tests.progress.conftest import client_of
+from backfill_assets_tests.progress.planned_lake import BTC, ETH, Lake
 from backfill_assets_tests.progress.small_assets import end_backfill
 
 HTMX = {"HX-Request": "true"}
@@ -310,3 +313,73 @@ def test_a_job_that_does_not_move_is_told_and_one_that_does_is_not(
         now = view.now_view([job], [job], job.updated + timedelta(minutes=minutes))
         assert len(now.troubles) == stuck
     assert "nothing has changed since" in now.troubles[0].text
+
+
+# --- what a person must do ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bad_days(rig: SimpleNamespace) -> Lake:
+    """One held and two degraded days, of which one lacks a file, after runs without a backfill."""
+    lake = Lake(Path(rig.settings.lake.uri))
+    lake.run("2024-12-01")
+    lake.run("2024-12-02", state="held", absent=(BTC, ETH), tables=("quality",))
+    lake.run("2024-12-03", state="degraded", absent=(ETH,))
+    lake.run("2024-12-04", state="degraded")
+    return lake
+
+
+def test_days_that_are_not_good_are_told_first_with_reason_and_command(
+    client: TestClient, bad_days: Lake
+) -> None:
+    text = html.unescape(part(client))
+    assert "3 things to look at" in text
+    assert "Nothing is stuck" not in text
+    held, other, lacking = re.findall(r"<li>(2024-\d\d-\d\d is .*?)</li>", text, re.DOTALL)
+    assert held.startswith("2024-12-02 is held: only 0 of 2 feeds are accepted")
+    assert "404" in held
+    assert "--partition 2024-12-02" in held
+    assert other.startswith("2024-12-04 is degraded: ")
+    assert lacking.startswith("2024-12-03 is degraded: ")
+    assert "binance/trades/ETHUSDT: 404" in lacking
+    assert 'href="/days/2024-12-02/report"' in held
+    assert text.index("2024-12-02 is held") < text.index("Latest backfills")
+
+
+def test_of_many_bad_days_the_latest_are_told_and_the_others_counted(
+    client: TestClient, bad_days: Lake
+) -> None:
+    for number in range(5, 12):
+        bad_days.run(f"2024-12-{number:02d}", state="degraded", absent=(ETH,))
+    told = re.findall(r"<li>(2024-\d\d-\d\d) is", part(client))
+    assert told == ["2024-12-02", "2024-12-11", "2024-12-10", "2024-12-09", "2024-12-08"]
+    assert "5 degraded more, in the calendar below" in part(client)
+
+
+def test_where_every_day_is_published_nothing_is_to_be_done(client: TestClient, rig: SimpleNamespace) -> None:
+    Lake(Path(rig.settings.lake.uri)).run("2024-12-01")
+    text = part(client)
+    assert "every day of 2024 in the calendar that was run is published" in text
+    assert "to look at" not in text
+
+
+def test_the_look_back_of_the_schedule_counts_beside_the_newest_year(rig: SimpleNamespace) -> None:
+    """In the first days of a year the look-back reaches into the year before."""
+    lake = Lake(Path(rig.settings.lake.uri))
+    lake.run("2023-12-31", state="held", tables=("quality",))
+    lake.run("2024-01-01")
+    days = rig.service.days(date(2024, 1, 1), date(2024, 1, 2))
+    told = _to_do(rig.service, days, date(2024, 1, 3))
+    assert [trouble.day for trouble in told] == ["2023-12-31"]
+
+
+def test_a_canceled_backfill_with_failed_days_is_told_beside_one_that_failed(
+    client: TestClient, rig: SimpleNamespace
+) -> None:
+    started(client)
+    [job] = rig.service.unfinished()
+    ended = job.model_copy(update={"state": "canceled", "days_by_state": {"failed": 1, "canceled": 2}})
+    [trouble] = view.now_view([], [ended], job.updated).troubles
+    assert trouble.text == "2024-01-01 to 2024-01-03 canceled: 1 failed"
+    harmless = ended.model_copy(update={"days_by_state": {"published": 1, "canceled": 2}})
+    assert view.now_view([], [harmless], job.updated).troubles == ()

@@ -163,6 +163,9 @@ def test_a_backfill_is_planned_started_and_watched_to_its_end(reader: Reader, jo
     status = reader.live.status(job)
     assert (status.state, status.days_by_state) == ("failed", {"held": 1, "published": 1})
     reader.says(".look", "1 of 2 days: 2024-01-02 held")
+    first = reader.find(".look li")
+    assert f"{BAD} is held: " in first.text, "a day that waits for a person comes before what was told of it"
+    assert f"--partition {BAD}" in first.find_element(By.CSS_SELECTOR, "pre.command").text
     reader.is_whole()
 
 

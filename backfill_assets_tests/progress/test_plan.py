@@ -83,11 +83,17 @@ def test_good_days_are_skipped_and_days_that_lack_something_are_not(lake: Lake) 
     assert plan.files == 1 + 2, "one file of the 3rd, all of the 4th"
 
 
-def test_a_file_that_the_vendor_does_not_have_keeps_no_day_from_being_good(lake: Lake) -> None:
-    lake.run("2024-01-01", absent=(ETH,))
-    plan = lake.plan(end="2024-01-01")
-    assert (plan.days_good, plan.files, plan.days_to_run) == (1, 0, ())
-    assert "nothing to do" in plan_text(plan)
+def test_a_day_without_a_file_that_the_vendor_may_have_by_now_is_run_to_ask_for_it(lake: Lake) -> None:
+    lake.run("2024-01-01", state="degraded", absent=(ETH,))
+    lake.run("2024-01-02")
+    plan = lake.plan(end="2024-01-02")
+    assert (plan.days_good, plan.files, plan.days_to_run) == (1, 0, ("2024-01-01",))
+    assert (plan.days_lacking, plan.expected_bytes) == (1, 0), "nobody knows whether it brings bytes"
+    text = plan_text(plan)
+    assert "1 of 2 to run, 1 lacking a file; 1 good already, skipped" in text
+    assert "1 day without 1 file that the vendor did not have when last asked" in text
+    again = lake.plan(end="2024-01-02", exchanges=("binance",))
+    assert (again.days_lacking, again.files) == (0, 4), "what is fetched anyway is counted as a file"
 
 
 def test_held_days_are_run_and_counted_as_such(lake: Lake) -> None:

@@ -22,8 +22,10 @@ from backfill_assets.lake.manifests import (
     update_manifest,
 )
 from backfill_assets.lake.store import Store
+from backfill_assets.quality.decisions import Decided, approve, retract
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.settled import HeldVersion, SettledFeed, load_settled
+from backfill_assets.settings import ThresholdSettings
 from backfill_assets.ticks.restatements import keep_comparisons
 from backfill_assets_tests.quality.quality_samples import FEED, SECOND, profile, symbol
 
@@ -140,3 +142,21 @@ def everything(store: Store, days: Iterable[str], feed: Feed = FEED) -> dict[str
         for path in (paths.ticks_manifest(feed, day), paths.settled_day(day))
     }
     return {path: stored.data for path, stored in found.items() if stored is not None}
+
+
+def approve_pending(
+    store: Store, day: str, feed: str | None, reason: str, thresholds: ThresholdSettings
+) -> list[Decided]:
+    """Approve whatever is pending of the feed, or of all feeds of the day, by its content."""
+    settled = load_settled(store, day)
+    pending = [f.candidate for f in settled.feeds if feed in (None, str(f.feed))] if settled else []
+    return approve(store, day, feed, [v.content for v in pending if v], reason, thresholds)
+
+
+def retract_accepted(
+    store: Store, day: str, feed: str, reason: str, thresholds: ThresholdSettings
+) -> Decided:
+    """Retract whatever counts of the feed, by its content."""
+    settled = load_settled(store, day)
+    accepted = [f.accepted for f in settled.feeds if str(f.feed) == feed] if settled else []
+    return retract(store, day, feed, "".join(v.content for v in accepted if v), reason, thresholds)

@@ -26,6 +26,7 @@ from backfill_assets.settings import ThresholdSettings
 from backfill_assets_tests.quality.quality_samples import DAY, FEED, SECOND, THRESHOLDS, empty_profile, gaps
 from backfill_assets_tests.quality.settled_lake import (
     NOW,
+    approve_pending,
     bring,
     compare,
     contents,
@@ -34,6 +35,7 @@ from backfill_assets_tests.quality.settled_lake import (
     fetch,
     held,
     ids,
+    retract_accepted,
     version,
 )
 
@@ -86,7 +88,7 @@ class TestApprove:
         self, found: FeedProfile, outcome: str, store: Store
     ) -> None:
         assert run(store, found).accepted is None
-        (decided,) = approve(store, DAY, None, "  seen with\n the exchange ", THRESHOLDS)
+        (decided,) = approve_pending(store, DAY, None, "  seen with\n the exchange ", THRESHOLDS)
         assert decided.accepted == decided.version
         after = settled(store)
         assert (after.verdict.outcome, after.accepted) == (outcome, decided.version)
@@ -98,7 +100,7 @@ class TestApprove:
 
     def test_settling_again_changes_no_byte(self, store: Store) -> None:
         run(store, BAD)
-        approve(store, DAY, None, "checked", THRESHOLDS)
+        approve_pending(store, DAY, None, "checked", THRESHOLDS)
         before = everything(store, [DAY])
         assert settle(store, DAY, THRESHOLDS) == settle(store, DAY, THRESHOLDS)
         assert everything(store, [DAY]) == before
@@ -108,7 +110,7 @@ class TestApprove:
         pending = run(store, BETTER, **TOO_MUCH)
         assert (pending.accepted, pending.approval) == (old, None)
         assert "it restates more than the limits allow: 8,995 rows are others" in pending.excess
-        approve(store, DAY, str(FEED), "the vendor's note of the day", THRESHOLDS)
+        approve_pending(store, DAY, str(FEED), "the vendor's note of the day", THRESHOLDS)
         after = settled(store)
         assert (after.accepted, after.candidate) == (held(BETTER), None)
         assert after.restatement is not None
@@ -119,14 +121,14 @@ class TestApprove:
         eth_bad = ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **gaps((100, 110)))
         for feed, found in ((FEED, BAD), (ETH, eth_bad)):
             run(store, found, feed=feed)
-        (one,) = approve(store, DAY, str(ETH), "checked", THRESHOLDS)
+        (one,) = approve_pending(store, DAY, str(ETH), "checked", THRESHOLDS)
         assert (one.feed, contents(store, DAY)[0]) == (str(ETH), None)
-        (other,) = approve(store, DAY, None, "checked", THRESHOLDS)
+        (other,) = approve_pending(store, DAY, None, "checked", THRESHOLDS)
         assert other.feed == str(FEED)
 
     def test_other_content_is_judged_like_any_other(self, store: Store) -> None:
         run(store, BAD)
-        approve(store, DAY, None, "checked", THRESHOLDS)
+        approve_pending(store, DAY, None, "checked", THRESHOLDS)
         worse = run(store, ids(DAY, 1, 9000, **gaps((100, 120))))
         assert worse.accepted == held(BAD)
         assert worse.candidate is not None
@@ -135,7 +137,7 @@ class TestApprove:
 
     def test_under_other_rules_it_is_void_and_holds_again_under_the_old_ones(self, store: Store) -> None:
         run(store, BAD)
-        approve(store, DAY, None, "checked", THRESHOLDS)
+        approve_pending(store, DAY, None, "checked", THRESHOLDS)
         void = settled(store, STRICTER)
         assert (void.accepted, void.approval) == (None, None)
         assert settled(store).accepted == held(BAD)
@@ -143,7 +145,7 @@ class TestApprove:
     def test_what_counted_before_counts_again_where_the_approval_is_void(self, store: Store) -> None:
         run(store, GOOD)
         run(store, BAD)
-        approve(store, DAY, None, "checked", THRESHOLDS)
+        approve_pending(store, DAY, None, "checked", THRESHOLDS)
         assert settled(store).accepted == held(BAD)
         void = settled(store, STRICTER)
         assert (void.accepted, void.candidate) == (held(GOOD), held(BAD))
@@ -151,7 +153,7 @@ class TestApprove:
     def test_it_stays_with_the_version_when_a_neighbour_shows_a_loss(self, store: Store) -> None:
         late = ids(DAY, 1012, 10_000, head_us=HOUR, **gaps((2000, 2010)))
         run(store, late)
-        approve(store, DAY, None, "checked", THRESHOLDS)
+        approve_pending(store, DAY, None, "checked", THRESHOLDS)
         run(store, ids(BEFORE, 1, 1000), BEFORE)
         assert settled(store).accepted == held(late)
 
@@ -162,10 +164,12 @@ class TestApprove:
         run(store, BETTER, **TOO_MUCH)
         row = quality_row(store)
         assert (row["approved"], row["pending"]) == (False, True)
+        assert row["pending_content"] == version(BETTER).content
+        assert f"--content {row['pending_content'][:12]} --reason" in row["restatement"]
         assert row["restatement"].startswith(
             "rows 9,000 → 5, 0 of 0 minutes differ; pending: it restates more"
         )
-        approve(store, DAY, None, "checked", THRESHOLDS)
+        approve_pending(store, DAY, None, "checked", THRESHOLDS)
         row = quality_row(store)
         assert (row["approved"], row["approval_reason"], row["pending"]) == (True, "checked", False)
         assert row["restatement"] == "rows 9,000 → 5, 0 of 0 minutes differ"
@@ -174,7 +178,7 @@ class TestApprove:
 class TestRetract:
     def test_a_version_counts_no_more_however_often_it_is_settled(self, store: Store) -> None:
         run(store, GOOD)
-        decided = retract(store, DAY, str(FEED), "wrong market", THRESHOLDS)
+        decided = retract_accepted(store, DAY, str(FEED), "wrong market", THRESHOLDS)
         assert (decided.version, decided.accepted) == (held(GOOD), None)
         for _ in range(2):
             after = settled(store)
@@ -185,30 +189,31 @@ class TestRetract:
 
     def test_until_it_is_approved(self, store: Store) -> None:
         run(store, GOOD)
-        retract(store, DAY, str(FEED), "wrong market", THRESHOLDS)
-        approve(store, DAY, str(FEED), "it was right", THRESHOLDS)
+        retract_accepted(store, DAY, str(FEED), "wrong market", THRESHOLDS)
+        approve_pending(store, DAY, str(FEED), "it was right", THRESHOLDS)
         after = settled(store)
         assert (after.accepted, after.retraction) == (held(GOOD), None)
 
     def test_an_approved_version_can_be_retracted(self, store: Store) -> None:
         run(store, BAD)
-        approve(store, DAY, None, "checked", THRESHOLDS)
-        retract(store, DAY, str(FEED), "it was not", THRESHOLDS)
+        approve_pending(store, DAY, None, "checked", THRESHOLDS)
+        retract_accepted(store, DAY, str(FEED), "it was not", THRESHOLDS)
         after = settled(store)
         assert (after.accepted, after.approval) == (None, None)
 
     def test_other_content_is_judged_like_any_other(self, store: Store) -> None:
         run(store, GOOD)
-        retract(store, DAY, str(FEED), "wrong market", THRESHOLDS)
+        retract_accepted(store, DAY, str(FEED), "wrong market", THRESHOLDS)
         assert run(store, BETTER, **TOO_MUCH).accepted == held(BETTER)
 
     def test_an_earlier_good_version_counts_again_and_that_is_said(self, store: Store) -> None:
         run(store, GOOD)
         assert run(store, BETTER).accepted == held(BETTER)
-        decided = retract(store, DAY, str(FEED), "a bad correction", THRESHOLDS)
+        decided = retract_accepted(store, DAY, str(FEED), "a bad correction", THRESHOLDS)
         assert decided.accepted == held(GOOD)
-        assert decided.lines[1].startswith("the version that counts now: 9,000 rows, ")
-        again = retract(store, DAY, str(FEED), "both are", THRESHOLDS)
+        assert decided.lines[1].startswith("the version that counts now: (9,000 rows, ")
+        assert decided.lines[1].endswith(f'--content {version(GOOD).content[:12]} --reason "…"')
+        again = retract_accepted(store, DAY, str(FEED), "both are", THRESHOLDS)
         assert again.accepted is None
 
 
@@ -231,7 +236,7 @@ class TestRefused:
     def test_an_approval(self, day: str, feed: str | None, reason: str, message: str, store: Store) -> None:
         run(store, GOOD)
         with pytest.raises(PermanentFailure) as failure:
-            approve(store, day, feed, reason, THRESHOLDS)
+            approve_pending(store, day, feed, reason, THRESHOLDS)
         assert message in str(failure.value)
         assert "\n" not in str(failure.value)
         assert load_manifest(store, FEED, DAY).decisions == ()
@@ -248,9 +253,64 @@ class TestRefused:
     def test_a_retraction(self, day: str, feed: str, reason: str, message: str, store: Store) -> None:
         run(store, BAD)
         with pytest.raises(PermanentFailure) as failure:
-            retract(store, day, feed, reason, THRESHOLDS)
+            retract_accepted(store, day, feed, reason, THRESHOLDS)
         assert message in str(failure.value)
         assert load_manifest(store, FEED, DAY).decisions == ()
+
+    def test_an_approval_of_a_version_that_another_has_replaced(self, store: Store) -> None:
+        """A person looks at one file, another arrives, then the person approves."""
+        looked_at = run(store, BAD).candidate
+        arrived = run(store, ids(DAY, 1, 9000, **gaps((100, 2100)))).candidate
+        assert looked_at is not None
+        assert arrived is not None
+        with pytest.raises(PermanentFailure) as failure:
+            approve(store, DAY, str(FEED), [looked_at.content], "checked", THRESHOLDS)
+        assert str(failure.value) == (
+            f"no version {looked_at.content} is pending: look at the one that is, then decide on it; "
+            f"{FEED} ({arrived.rows:,} rows, {arrived.content[:12]}): backfill-assets approve --date {DAY} "
+            f'--feed {FEED} --content {arrived.content[:12]} --reason "…"'
+        )
+        assert load_manifest(store, FEED, DAY).decisions == ()
+        approve(store, DAY, str(FEED), [arrived.content[:12]], "checked", THRESHOLDS)
+        assert settled(store).accepted == arrived
+
+    def test_a_retraction_of_a_version_that_another_has_replaced(self, store: Store) -> None:
+        looked_at, arrived = run(store, GOOD).accepted, run(store, BETTER).accepted
+        assert looked_at is not None
+        assert arrived is not None
+        with pytest.raises(PermanentFailure, match=f"--content {arrived.content[:12]} --reason"):
+            retract(store, DAY, str(FEED), looked_at.content, "wrong market", THRESHOLDS)
+        assert settled(store).accepted == arrived
+        retract(store, DAY, str(FEED), arrived.content[:8].upper(), "wrong market", THRESHOLDS)
+        assert settled(store).accepted == looked_at
+
+    def test_a_decision_that_names_no_content_and_what_it_would_decide_on_is_said(self, store: Store) -> None:
+        pending = run(store, BAD).candidate
+        assert pending is not None
+        for feed, named in ((str(FEED), f" --feed {FEED}"), (None, "")):
+            with pytest.raises(PermanentFailure) as failure:
+                approve(store, DAY, feed, [], "checked", THRESHOLDS)
+            command = f'approve --date {DAY}{named} --content {pending.content[:12]} --reason "…"'
+            assert str(failure.value).endswith(command)
+        approve(store, DAY, None, [pending.content], "checked", THRESHOLDS)
+        with pytest.raises(PermanentFailure, match=f"--content {pending.content[:12]} --reason"):
+            retract(store, DAY, str(FEED), "", "wrong market", THRESHOLDS)
+
+    def test_a_content_of_too_few_digits_names_nothing(self, store: Store) -> None:
+        pending = run(store, BAD).candidate
+        assert pending is not None
+        with pytest.raises(PermanentFailure, match="is pending: look at the one that is"):
+            approve(store, DAY, None, [pending.content[:7]], "checked", THRESHOLDS)
+
+
+def test_an_approval_without_a_feed_is_of_the_contents_alone(store: Store) -> None:
+    """The contents of a day name its versions, so one command decides on as many as were looked at."""
+    expect(store, DAY, FEED, ETH)
+    eth_bad = ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **gaps((100, 110)))
+    both = [run(store, found, feed=feed).candidate for feed, found in ((FEED, BAD), (ETH, eth_bad))]
+    contents_of = [version.content for version in both if version is not None]
+    assert [d.feed for d in approve(store, DAY, None, contents_of[1:], "checked", THRESHOLDS)] == [str(ETH)]
+    assert [d.feed for d in approve(store, DAY, None, contents_of[:1], "checked", THRESHOLDS)] == [str(FEED)]
 
 
 def test_of_several_decisions_on_one_content_the_last_holds() -> None:
@@ -265,9 +325,9 @@ def test_of_several_decisions_on_one_content_the_last_holds() -> None:
 
 def test_every_decision_stays_on_record(store: Store) -> None:
     run(store, BAD)
-    approve(store, DAY, None, "one", THRESHOLDS)
-    retract(store, DAY, str(FEED), "two", THRESHOLDS)
-    approve(store, DAY, None, "three", THRESHOLDS)
+    approve_pending(store, DAY, None, "one", THRESHOLDS)
+    retract_accepted(store, DAY, str(FEED), "two", THRESHOLDS)
+    approve_pending(store, DAY, None, "three", THRESHOLDS)
     found = load_manifest(store, FEED, DAY).decisions
     assert [(d.kind, d.reason) for d in found] == [
         ("approval", "one"),

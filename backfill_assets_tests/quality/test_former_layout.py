@@ -17,7 +17,6 @@ from backfill_assets.lake.evidence import Approval, Retraction
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.manifests import Version, load_manifest
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.decisions import approve, retract
 from backfill_assets.quality.profiles import profile_of
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import load_settled
@@ -26,11 +25,13 @@ from backfill_assets.ticks import fetch
 from backfill_assets_tests.quality.quality_samples import DAY, FEED, THRESHOLDS, gaps
 from backfill_assets_tests.quality.settled_lake import (
     NOW,
+    approve_pending,
     bring,
     compare,
     contents,
     expect,
     ids,
+    retract_accepted,
     version,
 )
 
@@ -159,9 +160,9 @@ def test_a_later_decision_comes_after_them(store: Store) -> None:
     manifest(store, versions={"accepted": NEWEST}, decided=True)
     decisions(store, RETRACTION, APPROVAL)
     settle(store, DAY, THRESHOLDS)
-    retract(store, DAY, str(FEED), "it was wrong", THRESHOLDS)
+    retract_accepted(store, DAY, str(FEED), "it was wrong", THRESHOLDS)
     assert contents(store, DAY)[0] is None
-    approve(store, DAY, None, "it was right", THRESHOLDS)
+    approve_pending(store, DAY, None, "it was right", THRESHOLDS)
     assert contents(store, DAY)[0] == NEWEST.content
     found = load_manifest(store, FEED, DAY).decisions
     assert found[:2] == (RETRACTION, APPROVAL)

@@ -224,7 +224,10 @@ def test_a_restated_file_is_taken_within_the_limits_and_waits_beyond(
     assert on_pending is not None
     assert (on_pending.outcome, on_pending.reasons) == ("quarantine", (settled.excess,))
     assert settled.excess.startswith("it restates more than the limits allow: ")
-    assert settled.excess.endswith("; approve it to publish it")
+    command = f"backfill-assets approve --date {DAY} --feed {settled.feed} --content {pending.content[:12]}"
+    assert settled.excess.endswith(
+        f'; look at what it changes; or, if it shall count: {command} --reason "…"'
+    )
 
 
 def test_without_a_comparison_a_version_waits(store: Store, tmp_path: Path) -> None:
@@ -234,8 +237,9 @@ def test_without_a_comparison_a_version_waits(store: Store, tmp_path: Path) -> N
     old = settle(store, DAY, THRESHOLDS).feeds[0].accepted
     new = bring(store, sample, dd.good_rows(sample, DAY), tmp_path)
     waiting = settle(store, DAY, THRESHOLDS).feeds[0]
-    assert (waiting.accepted, waiting.restatement, waiting.excess) == (old, None, NOT_COMPARED)
-    assert waiting.restatement_summary == f"pending: {NOT_COMPARED}"
+    assert (waiting.accepted, waiting.restatement) == (old, None)
+    assert waiting.excess.startswith(f"{NOT_COMPARED}; or, if it shall count: backfill-assets approve ")
+    assert waiting.restatement_summary == f"pending: {waiting.excess}"
     assert compare(store) == 1
     assert settle(store, DAY, THRESHOLDS).feeds[0].accepted == HeldVersion.of(new)
     assert compare(store) == 0

@@ -64,7 +64,7 @@ def feed_report(index: int, *, frames: dict[str, int] | None = None, **changes: 
         "verdict": verdict(feed),
         "accepted": True,
         "published": "yes",
-        "pending": False,
+        "pending": "",
         "approval": None,
         "restatement": None,
         "minutes": Minutes("t" * MINUTES, tuple(rng.randrange(1, 900) for _ in range(MINUTES))),
@@ -99,6 +99,7 @@ def day_of(feeds: tuple[FeedReport, ...], **changes: object) -> DayReport:
         "pending": (),
         "not_listed": (),
         "awaiting_export": (),
+        "generated": False,
         "rules": "r" * 12,
     }
     return DayReport(**{**fields, **changes})  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 from backfill_assets.quality.bucket_states import MINUTES
@@ -14,8 +15,9 @@ COUNTS = (1,) * MINUTES
 
 
 def left_out(index: int, outcome: str, *reasons: str, waiting: Minutes | None = None):
-    feed = feed_report(index, accepted=False, minutes=uniform(MISSING), waiting=waiting, pending=True)
-    return replace(feed, verdict=verdict(feed.feed, outcome, reasons=reasons))
+    feed = feed_report(index, accepted=False, minutes=uniform(MISSING), waiting=waiting)
+    pending = "" if outcome == "missing" else f"{index:02d}" * 32
+    return replace(feed, pending=pending, verdict=verdict(feed.feed, outcome, reasons=reasons))
 
 
 def one(feed) -> Action:
@@ -35,13 +37,30 @@ def test_missing_feeds_are_one_action_with_one_command() -> None:
     assert command.endswith(f"--partition {DAY}")
 
 
-def test_a_quarantined_feed_is_told_with_reason_time_and_the_command_to_approve_it() -> None:
+def test_a_quarantined_feed_is_told_with_reason_time_and_what_to_try_in_which_order() -> None:
     waiting = Minutes("t" * 544 + "p" + "m" * 50 + "p" + "t" * 844, COUNTS)
     action = one(left_out(0, "quarantine", "500 ids are missing", waiting=waiting))
     assert (action.findings[0].what, action.findings[0].when) == ("500 ids are missing", "09:04–09:55")
-    assert action.commands == (
-        f'backfill-assets approve --date {DAY} --feed binance/trades/COIN00USDT --reason "…"',
-    )
+    again, approve = action.commands
+    assert shlex.split(again)[-2:] == [
+        "--config-json",
+        '{"ops": {"ticks": {"config": {"refresh": true, "feeds": ["binance/trades/COIN00USDT"]}}}}',
+    ]
+    feed = "--feed binance/trades/COIN00USDT --content 000000000000"
+    assert approve == f'backfill-assets approve --date {DAY} {feed} --reason "…"'
+
+
+def test_several_quarantined_feeds_are_fetched_again_by_one_command_and_approved_one_by_one() -> None:
+    [action] = actions_of(DAY, [left_out(0, "quarantine"), GOOD, left_out(2, "quarantine")], [])
+    again, *approvals = action.commands
+    assert '"feeds": ["binance/trades/COIN00USDT", "binance/trades/COIN02USDT"]' in again
+    contents = [command.split("--content ")[1].split()[0] for command in approvals]
+    assert contents == ["000000000000", "020202020202"]
+
+
+def test_the_run_of_a_generated_day_is_told_with_the_stand_in_that_it_needs() -> None:
+    [action] = actions_of(DAY, [left_out(0, "missing", "404")], [], generated=True)
+    assert action.commands[0].startswith("backfill-assets standins -- dagster asset materialize ")
 
 
 def test_a_feed_without_evidence_waits_and_is_not_an_alarm() -> None:
@@ -49,9 +68,10 @@ def test_a_feed_without_evidence_waits_and_is_not_an_alarm() -> None:
 
 
 def test_an_accepted_feed_with_a_newer_file_that_waits_asks_for_a_decision() -> None:
-    action = one(replace(GOOD, pending=True))
+    action = one(replace(GOOD, pending="ab" * 32))
     assert action.urgency == "warn"
     assert "approve" in action.commands[0]
+    assert "--content abababababab" in action.commands[0]
 
 
 def test_a_loss_in_an_accepted_feed_is_a_note_and_a_whole_one_none() -> None:

@@ -50,7 +50,7 @@ def pending(restatement: Restatement | None) -> DayReport:
         restatement=restatement,
         beyond=restatement.beyond(RestatementSettings()) if restatement else (),
     )
-    return day_of((replace(FEED, pending=True),), pending=(line,))
+    return day_of((replace(FEED, pending="c" * 64),), pending=(line,))
 
 
 def test_an_approval_is_told_beside_the_verdict_and_its_absence_is_not() -> None:

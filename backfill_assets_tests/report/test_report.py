@@ -21,9 +21,12 @@ from backfill_assets.report.model import DayReport, day_report
 from backfill_assets.report.month import month_report
 from backfill_assets.report.page import score, seconds
 from backfill_assets.report.publish import write_day, write_page
+from backfill_assets.standins.market import Market
+from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets_tests.pipeline.conftest import Pipeline, write_settings
 from backfill_assets_tests.quality.watched_stores import ReadOnlyStore
 
-RUN = "dagster asset materialize -m backfill_assets.definitions --select '*'"
+RUN = "backfill-assets standins -- dagster asset materialize -m backfill_assets.definitions --select '*'"
 GOOD, DEGRADED, HELD, NEVER_RUN = "2024-01-02", "2024-01-03", "2024-01-05", "2024-01-09"
 
 
@@ -110,12 +113,36 @@ def test_a_degraded_day_says_which_feed_why_since_when_and_what_to_do(reports):
     assert [(f.title, f.when) for f in again.findings] == [("kraken/trades/XBT-USDT", "the whole day")]
     assert "404" in again.findings[0].what
     assert again.commands == (f"{RUN} --partition {DEGRADED}",)
+    assert refresh.commands[0].startswith(f"{RUN} --partition {DEGRADED} --config-json ")
+    [content] = {line.content[:12] for line in report_of(reports.pipeline, DEGRADED).pending}
+    feed = "--feed binance/trades/BTCUSDT"
+    assert refresh.commands[1] == (
+        f'backfill-assets approve --date {DEGRADED} {feed} --content {content} --reason "…"'
+    )
     [gap] = refresh.findings
     assert gap.title == "binance/trades/BTCUSDT"
     assert "500 ids are missing" in gap.what
     assert re.fullmatch(r"\d\d:\d\d–\d\d:\d\d", gap.when)
     assert [action.urgency for action in notes] == ["note"]
     assert {finding.title for finding in notes[0].findings} >= {"kraken/trades/ETH-USDT"}
+
+
+def test_every_page_of_generated_data_says_so_and_that_of_other_data_does_not(reports, tmp_path):
+    words = "Generated data: these prices and trades come from the stand-in for Tardis"
+    for name in (GOOD, DEGRADED, HELD, GOOD[:7]):
+        assert words in reports.file(name).read_text()
+    mixed = {str(f.feed): f.candidate or f.accepted for f in reports.pipeline.settled(DEGRADED).feeds}
+    assert mixed["kraken/trades/ADA-USDT"].generated
+    assert not mixed["binance/trades/BTCUSDT"].generated, "its file was served by the test"
+    folder = tmp_path / "real"
+    folder.mkdir()
+    with TardisStandin(Market(rows={("kraken", "BTC-USDT"): 3_000})) as standin:
+        universe = [{"exchanges": ["kraken"], "symbols": ["BTC-USDT"], "data_types": ["trades"]}]
+        real = Pipeline(write_settings(folder, standin, universe=universe), standin)
+        real.serve_changed("kraken/trades/XBT-USDT", GOOD, lambda rows: rows)
+        assert real.run(GOOD).success
+    for name in (f"{GOOD}.html", f"{GOOD[:7]}.html"):
+        assert words not in (folder / "lake" / "reports" / name).read_text()
 
 
 def test_a_held_day_has_its_page_although_its_run_failed(reports):

@@ -16,6 +16,7 @@ import jinja2
 from fastapi.responses import HTMLResponse, Response
 
 from backfill_assets.progress.page import view
+from backfill_assets.quality.remedies import approve_command
 from backfill_assets.readable_numbers import bytes_text, plural, seconds_text
 from backfill_assets.report import page as report_page
 
@@ -68,6 +69,7 @@ def _environment() -> jinja2.Environment:
         STATES=view.STATES,
         JOB_STATES=view.JOB_STATES,
         ASSET_SIGNS=view.ASSET_SIGNS,
+        approve_command=approve_command,
         asset_url=asset_url,
         by_state=view.by_state,
         needs_a_look=view.needs_a_look,

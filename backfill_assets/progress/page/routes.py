@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qs
 from uuid import uuid4
@@ -22,10 +23,11 @@ from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from backfill_assets.automation.due import look_back
 from backfill_assets.days import parse_day, shift, utc_now
 from backfill_assets.failures import BackfillError, PermanentFailure
 from backfill_assets.progress.guard import may_change
-from backfill_assets.progress.model import Job
+from backfill_assets.progress.model import CalendarDay, Job
 from backfill_assets.progress.page import render, view
 from backfill_assets.progress.problems import status_of
 from backfill_assets.progress.request import InvalidRequest, backfill_request
@@ -75,9 +77,10 @@ def _add_reading(router: APIRouter, service: Backfills, *, needs_token: bool) ->
 
     def current(year: int | None = None) -> dict[str, Any]:
         moment = utc_now()
-        now = view.now_view(service.unfinished(), service.recent(RECENT), moment)
+        active, recent = service.unfinished(), service.recent(RECENT)
+        newest = calendars.of(None, view.ended(active, recent))
+        now = view.now_view(active, recent, moment, newest["to_do"])
         etas = {job.job_id: view.eta_words(job, moment) for job in now.active}
-        newest = calendars.of(None, now.ended)
         shown = newest if year is None else calendars.of(year, now.ended)
         return {"now": now, "etas": etas, "newest": newest, "calendar": shown}
 
@@ -228,7 +231,17 @@ def _calendar(service: Backfills, year: int | None) -> dict[str, Any]:
         "years": sorted({*years, today.year, shown}),
         "months": view.months(days),
         "counts": Counter(day.outcome for day in days),
+        "to_do": _to_do(service, days, today) if year is None else [],
     }
+
+
+def _to_do(service: Backfills, days: list[CalendarDay], today: date) -> list[view.Trouble]:
+    """The days that wait for a person, among the newest year's and those of the schedule's look-back."""
+    shown = {day.day for day in days}
+    others = [parse_day(day) for day in look_back(today, service.settings) if day not in shown]
+    before = service.days(others[0], others[-1]) if others else []
+    found = view.days_to_look_at([*days, *(day for day in before if day.day not in shown)])
+    return view.day_troubles(found, service.stored([day.day for day in found[: view.DAYS_TOLD]]))
 
 
 def _job(service: Backfills, job_id: str) -> dict[str, Any]:

@@ -5,7 +5,8 @@ Every state has a sign and words beside its colour.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -18,7 +19,9 @@ from backfill_assets.progress.model import (
     DayStatus,
     Job,
     JobStatus,
+    StoredDay,
 )
+from backfill_assets.progress.tracking import retried_days
 from backfill_assets.readable_numbers import plural
 
 #: Of days: sign, and what it means. The first four are the report's.
@@ -47,6 +50,11 @@ _WAY: Final = ("instruments", "ticks", "candles")
 STILL: Final = timedelta(minutes=10)
 #: Recent jobs whose failure stands at the top.
 _FAILURES_TOLD: Final = 3
+#: Feeds of a day that are named at the top.
+_FEEDS_TOLD: Final = 2
+_WORST_FIRST: Final = ("unreadable", "held", "missing", "degraded")
+#: Days that are told with their reasons at the top.
+DAYS_TOLD: Final = 5
 #: Rows of a job's table; the API has all days of a long job.
 MOST_ROWS: Final = 100
 
@@ -57,6 +65,10 @@ class Trouble:
 
     text: str
     job_id: str | None = None
+    #: A day whose report says more.
+    day: str = ""
+    #: What to try first.
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +80,28 @@ class Now:
     active: tuple[Job, ...]
     recent: tuple[Job, ...]
     troubles: tuple[Trouble, ...]
-    #: Changes when a day or a job has ended, so that the calendar is asked for again.
+    #: As ``ended`` gives it.
     ended: str
     #: The text for screen readers; in whole days, so that it does not change every second.
     said: str
 
 
-def now_view(active: Sequence[Job], recent: Sequence[Job], now: datetime) -> Now:
+def ended(active: Sequence[Job], recent: Sequence[Job]) -> str:
+    """A text that changes when a day or a job has ended, so that the calendar is asked for again."""
+    return f"{sum(j.finished_days for j in active)}-{'-'.join(j.job_id + j.state for j in recent)}"
+
+
+def now_view(
+    active: Sequence[Job], recent: Sequence[Job], now: datetime, bad_days: Sequence[Trouble] = ()
+) -> Now:
     """The top of the page.
 
     Parameters
     ----------
     active, recent
         Unfinished jobs, and the latest of all states; both the newest first.
+    bad_days
+        Days that wait for a person, by ``day_troubles``.
     """
     # Dagster works on the oldest first.
     jobs = tuple(reversed(active))
@@ -99,7 +120,7 @@ def now_view(active: Sequence[Job], recent: Sequence[Job], now: datetime) -> Now
         busy = plural(sum(len(j.running) for j in jobs), "day")
         behind = f"; {plural(waiting, 'backfill')} waiting behind" if waiting and at_work else ""
         lead = f"{finished:,} of {plural(total, 'day')} finished, {busy} at work now{behind}."
-    troubles = _troubles(jobs, recent, now)
+    troubles = _troubles(jobs, recent, now, bad_days)
     stuck = f" {plural(len(troubles), 'thing')} to look at." if troubles else ""
     said = f"{plural(len(jobs), 'backfill')} running, {finished} of {plural(total, 'day')} finished.{stuck}"
     return Now(
@@ -108,7 +129,7 @@ def now_view(active: Sequence[Job], recent: Sequence[Job], now: datetime) -> Now
         active=jobs,
         recent=tuple(recent),
         troubles=troubles,
-        ended=f"{finished}-{'-'.join(j.job_id + j.state for j in recent)}",
+        ended=ended(active, recent),
         said=said if jobs else f"Nothing is running.{stuck}",
     )
 
@@ -127,7 +148,9 @@ def _ended_as(job: Job) -> str:
     return {"succeeded": "succeeded", "canceled": "was cancelled"}.get(job.state, job.state)
 
 
-def _troubles(active: Sequence[Job], recent: Sequence[Job], now: datetime) -> tuple[Trouble, ...]:
+def _troubles(
+    active: Sequence[Job], recent: Sequence[Job], now: datetime, days: Sequence[Trouble]
+) -> tuple[Trouble, ...]:
     warnings = dict.fromkeys(warning for job in active for warning in job.warnings)
     still = [
         Trouble(
@@ -148,14 +171,52 @@ def _troubles(active: Sequence[Job], recent: Sequence[Job], now: datetime) -> tu
         if day.failing_check
     ]
     failed = [
-        Trouble(f"{job.request.start} to {job.request.end} failed: {job.failure or 'no reason'}", job.job_id)
+        Trouble(f"{job.request.start} to {job.request.end} {job.state}: {_failed_as(job)}", job.job_id)
         for job in recent
-        if job.state == "failed"
+        if job.state == "failed" or (job.state == "canceled" and _bad_days(job))
     ]
     told = failed[:_FAILURES_TOLD]
     if len(failed) > len(told):
         told.append(Trouble(f"{len(failed) - len(told)} more of the recent backfills failed"))
-    return (*(Trouble(warning) for warning in warnings), *still, *bad, *told)
+    return (*(Trouble(warning) for warning in warnings), *still, *bad, *days, *told)
+
+
+def _bad_days(job: Job) -> dict[str, int]:
+    bad = RETRIED_DAY_STATES - {"canceled"}
+    return {state: number for state, number in job.days_by_state.items() if state in bad and number}
+
+
+def _failed_as(job: Job) -> str:
+    return job.failure or days_words(_bad_days(job)) or "no reason is known"
+
+
+# Days that wait for a person
+
+
+def days_to_look_at(days: Iterable[CalendarDay]) -> list[CalendarDay]:
+    """Days that were run and are not good, the worst first and of these the latest; not those at work."""
+    found = [d for d in days if d.outcome in _WORST_FIRST and not d.job_state and (d.feeds or d.report)]
+    found.sort(key=lambda d: d.day, reverse=True)
+    return sorted(found, key=lambda d: _WORST_FIRST.index(d.outcome))
+
+
+def day_troubles(days: Sequence[CalendarDay], stored: Mapping[str, StoredDay]) -> list[Trouble]:
+    """What to do about the days that are known by ``stored``, and how many more there are."""
+    told = [
+        Trouble(_day_words(d, stored[d.day]), day=d.day, command=stored[d.day].command)
+        for d in days
+        if d.day in stored
+    ]
+    if len(days) > len(told):
+        counts = days_words(Counter(d.outcome for d in days if d.day not in stored))
+        told.append(Trouble(f"{counts} more, in the calendar below"))
+    return told
+
+
+def _day_words(day: CalendarDay, stored: StoredDay) -> str:
+    out = [f"{f.feed}: {'; '.join(f.reasons)}" for f in stored.notable if not f.accepted]
+    more = [f"and {plural(len(out) - _FEEDS_TOLD, 'feed')} more"] if len(out) > _FEEDS_TOLD else []
+    return f"{day.day} is {day.outcome}: {'. '.join([*stored.reasons, *out[:_FEEDS_TOLD], *more])}"
 
 
 # One job
@@ -163,7 +224,10 @@ def _troubles(active: Sequence[Job], recent: Sequence[Job], now: datetime) -> tu
 
 def needs_a_look(job: Job) -> bool:
     """Whether a retry would run something."""
-    return job.state in FINAL_JOB_STATES and any(job.days_by_state.get(s, 0) for s in RETRIED_DAY_STATES)
+    if job.state not in FINAL_JOB_STATES:
+        return False
+    days = job.days if isinstance(job, JobStatus) else ()
+    return any(job.days_by_state.get(s, 0) for s in RETRIED_DAY_STATES) or bool(retried_days(days))
 
 
 def by_state(counts: dict[str, int]) -> list[tuple[str, str, int]]:

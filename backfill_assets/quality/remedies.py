@@ -1,0 +1,49 @@
+"""The commands that mend a day, whole, as reports, messages, plans and pages print them.
+
+Plain text, made without the lake, so that every stage can name a remedy. A command that decides on a version
+names its content: what a person has looked at is what counts, also when another file has come in between.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from typing import Final
+
+#: Digits of a content that are printed; a command takes as many as name one version.
+SHOWN_DIGITS: Final = 12
+_RUN_DAY: Final = "dagster asset materialize -m backfill_assets.definitions --select '*' --partition {day}"
+
+
+def run_day(day: str, refresh: Sequence[str] = (), *, generated: bool = False) -> str:
+    """The command that runs a day, and so publishes what has changed of it.
+
+    Parameters
+    ----------
+    refresh
+        Feeds to fetch again although the lake has them.
+    generated
+        The day's data are the stand-in's, which must be there for the run.
+    """
+    command = f"{'backfill-assets standins -- ' if generated else ''}{_RUN_DAY.format(day=day)}"
+    if not refresh:
+        return command
+    config = {"ops": {"ticks": {"config": {"refresh": True, "feeds": list(refresh)}}}}
+    return f"{command} --config-json {shlex.quote(json.dumps(config))}"
+
+
+def approve_command(day: str, feed: str | None, *contents: str) -> str:
+    """The command that approves these pending versions; without a feed, of all feeds of the day."""
+    return _decide("approve", day, feed, contents)
+
+
+def retract_command(day: str, feed: str, content: str) -> str:
+    """The command that withdraws this version."""
+    return _decide("retract", day, feed, (content,))
+
+
+def _decide(verb: str, day: str, feed: str | None, contents: Sequence[str]) -> str:
+    named = f" --feed {shlex.quote(feed)}" if feed else ""
+    named += "".join(f" --content {content[:SHOWN_DIGITS]}" for content in contents)
+    return f'backfill-assets {verb} --date {day}{named} --reason "…"'
