@@ -38,9 +38,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS: Final = 0.2
 _ANSWER_SECONDS: Final = 60.0
-GENERATED: Final = (
-    "Every price below is generated: the data come from a stand-in for Tardis, not from a market."
-)
+GENERATED: Final = "Generated prices: they come from a stand-in for Tardis, not from a market."
 _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 

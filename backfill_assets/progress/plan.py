@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 #: A day's candles, coverage and quality rows are published again when each of its two neighbours is; ticks
 #: and instruments only when a verdict moves.
 LOADS_WITH_NEIGHBOURS: Final = 3
+#: Versions that wait whose commands are in the notes.
+_APPROVALS_TOLD: Final = 3
 
 
 class Range(ApiModel):
@@ -155,7 +157,7 @@ def make_plan(
         seconds=_seconds(settings, len(due), len(files), unknown, expected_bytes, speed, runs_at_once),
         speed_of_runs=speed.runs if speed else 0,
         runs_at_once=runs_at_once,
-        notes=tuple(_notes(due, files, sizes, speed, loads, unknown)),
+        notes=(*_notes(due, files, sizes, speed, loads, unknown), *_waiting(plans)),
     )
 
 
@@ -284,6 +286,15 @@ def _notes(
                 f"{table.limit:,} a day: what exceeds them fails until the next UTC day and is to be retried"
             )
     return notes
+
+
+def _waiting(plans: Sequence[DayPlan]) -> list[str]:
+    """The versions that wait for a decision, whether their day is run or not."""
+    commands = [command for plan in plans for command in plan.approvals]
+    told = [f"a version waits for a decision: {command}" for command in commands[:_APPROVALS_TOLD]]
+    if len(commands) > len(told):
+        told.append(f"{len(commands) - len(told):,} more wait: the reports of their days have the commands")
+    return told
 
 
 def _times(expected_bytes: int | None, ratio: float | None) -> int | None:

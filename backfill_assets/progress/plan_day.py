@@ -15,6 +15,7 @@ from backfill_assets.lake.manifests import DayRecord, load_day_record, load_mani
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.progress.selection import Combination
+from backfill_assets.quality.remedies import approve_command
 from backfill_assets.quality.settled import load_settled
 from backfill_assets.report.month import build_version, load_summary
 from backfill_assets.settings import Settings
@@ -37,6 +38,8 @@ class DayPlan:
     #: Files that the vendor did not have when last asked, and that a run asks for again; not in ``files``,
     #: since nobody knows whether they bring bytes.
     asked_again: int = 0
+    #: The commands that approve versions which wait; running the day decides nothing about them.
+    approvals: tuple[str, ...] = ()
     #: Whether it is known which symbols were listed.
     listed: bool = True
 
@@ -75,7 +78,9 @@ def plan_day(
     files = [combination_of(e) for e in expected if e.feed in fetched]
     files += [wanted for wanted in universe if not _is_recorded(record, wanted)]
     good = not files and not asked_again and not unpublished and current and same and not held
-    return DayPlan(day, tuple(files), good=good, held=held, asked_again=asked_again)
+    waiting = [(f.feed, f.candidate) for f in settled.feeds if f.candidate] if settled else []
+    approvals = tuple(approve_command(day, str(feed), version.content) for feed, version in waiting)
+    return DayPlan(day, tuple(files), good=good, held=held, asked_again=asked_again, approvals=approvals)
 
 
 def combination_of(expected: ExpectedFeed) -> Combination:

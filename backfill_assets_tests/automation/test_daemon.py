@@ -20,20 +20,26 @@ from typing import Any
 import dagster as dg
 import psutil
 import pytest
+from selenium.common.exceptions import ElementClickInterceptedException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from backfill_assets.definitions import defs
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets_tests.emulators.browser import Browser, chromium, installed
 
 pytestmark = pytest.mark.timeout(400)
 
 REPOSITORY = Path(__file__).parents[2]
+ARTEFACTS = REPOSITORY / "test-artefacts" / "dagster"
 DAGSTER = Path(sysconfig.get_path("scripts")) / "dagster"
 START_SECONDS = 120
 #: It takes 90 with two processors to itself, half of that waiting for the daemon, which looks twice a minute.
 BACKFILL_SECONDS = 300
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
 RANGE_DAYS = ["2024-01-06", "2024-01-07"]
+MOUSE_DAYS = ["2024-01-10", "2024-01-11"]
 TABLES = ("candles", "coverage", "instruments", "quality", "trades")
 OURS = ("BACKFILL_", "DAGSTER_", "TARDIS_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 
@@ -302,6 +308,68 @@ def test_the_range_job_ends_in_one_backfill_with_a_run_per_day(
     with services.records(monkeypatch) as instance:
         runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
     assert sorted(run.tags["dagster/partition"] for run in runs) == RANGE_DAYS
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+def with_text(services: Services, browser: Browser, text: str, within: str = "") -> Any:
+    """The element that shows this text, as soon as it is there."""
+    path = f"{within}//*[normalize-space(text())='{text}']"
+    return services.wait(lambda: browser.driver.find_elements(By.XPATH, path), START_SECONDS)[0]
+
+
+def choose_days(services: Services, browser: Browser, days: str) -> None:
+    """Type the days into the dialog's field, and leave it."""
+    [field] = services.wait(
+        lambda: browser.driver.find_elements(By.CSS_SELECTOR, "[role=dialog] input[type=text]"), START_SECONDS
+    )
+    field.click()
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(days, Keys.TAB)
+
+
+@pytest.mark.skipif(installed() is None, reason="needs Chromium and its driver")
+def test_a_range_is_launched_with_the_mouse_as_the_readme_walks_through_it(
+    services: Services, browser: Browser
+) -> None:
+    """The dialog begins with the last 90 days; without a click it knows no day of January 2024."""
+    before, dialog = set(services.backfills()), "//*[@role='dialog']"
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for words in ("Lineage", "Materialize all…", "Show all partitions", "[2024-01-01...2024-01-31]"):
+        assert words in readme
+    browser.open(services.url)
+    with_text(services, browser, "Lineage").click()
+    with_text(services, browser, "Materialize all…").click()
+    choose_days(services, browser, "[2024-01-01...2024-01-31]")
+    with_text(services, browser, "Could not find partitions for provided range: 2024-01-01...2024-01-31")
+    with_text(services, browser, "OK").click()
+    show_all = with_text(services, browser, "Show all partitions", dialog)
+    services.wait(lambda: _clicked(show_all), START_SECONDS)
+    choose_days(services, browser, "[2024-01-01...2024-01-31]")
+    with_text(services, browser, "31 partitions", dialog)
+    shown = browser.driver.find_element(By.CSS_SELECTOR, "[role=dialog]")
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    shown.screenshot(str(ARTEFACTS / "dagster-dialog.png"))
+    choose_days(services, browser, f"[{MOUSE_DAYS[0]}...{MOUSE_DAYS[-1]}]")
+    with_text(services, browser, "2 partitions", dialog)
+    with_text(services, browser, "Launch backfill", dialog).click()
+    [launched] = services.wait(lambda: set(services.backfills()) - before, START_SECONDS)
+    assert services.backfills()[launched]["numPartitions"] == len(MOUSE_DAYS)
+    assert services.wait_for_backfill(launched)["status"] == "COMPLETED_SUCCESS"
+    assert services.published() >= {(table, day) for table in TABLES for day in MOUSE_DAYS}
+
+
+def _clicked(element: Any) -> bool:
+    """Whether nothing stood before the element any more; a box that fades away does for a moment."""
+    try:
+        element.click()
+    except ElementClickInterceptedException:
+        return False
+    return True
 
 
 def test_terminating_the_process_group_leaves_no_process(services: Services) -> None:

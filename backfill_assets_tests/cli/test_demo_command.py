@@ -33,7 +33,9 @@ def test_a_day_is_run_and_told_what_to_look_at_works_and_nothing_is_done_twice(d
     desk.set(BACKFILL_STANDIN_URL=standin.url)
     first = desk.run("demo")
     assert (first.code, first.err) == (0, "")
-    assert first.out.startswith("Every price below is generated: the data come from a stand-in for Tardis")
+    assert first.out.startswith(
+        "Generated prices: they come from a stand-in for Tardis, not from a market.\n"
+    )
     assert f"{DAY}: published" in first.out
     rows = re.findall(
         r"^(\S+/trades/\S+) +([\d,]+) +([\d,]+) +([\d.]+) \S+ +(\w+) +(\w+)", first.out, re.MULTILINE
@@ -74,7 +76,7 @@ def test_files_of_a_persons_own_are_not_called_generated(desk, standin, tmp_path
     with TardisStandin(datasets_dir=tmp_path / "own") as own:
         answer = desk.set(BACKFILL_STANDIN_URL=own.url).run("demo")
     assert "through Dagster" in answer.out
-    assert "generated" not in answer.out
+    assert "Generated" not in answer.out
 
 
 def test_a_stand_in_that_does_not_answer_is_told_in_one_line(desk, closed_port):

@@ -227,7 +227,7 @@ def test_a_failed_backfill_is_retried_by_keyboard_alone(reader: Reader, job: str
     reader.open(f"/jobs/{job}")
     reader.tab_to(f"#retry-{job}")
     reader.press(Keys.ENTER)
-    assert "again?" in reader.text("#question")
+    assert "again that are failed" in reader.text("#question")
     reader.press(Keys.ESCAPE)
     assert reader.live.status(job).attempt == 1, "an escape changes nothing"
     reader.browser.run("arguments[0].focus()", reader.find(f"#retry-{job}"))
@@ -256,7 +256,7 @@ def test_a_running_backfill_is_cancelled_by_mouse(reader: Reader, job: str) -> N
     reader.click(button)
     reader.picture("6-cancel")
     reader.click("#confirm-yes")
-    reader.says("#notice", "Being cancelled")
+    reader.says("#notice", "Being canceled")
     reader.says("#now h1", "Nothing is running")
     status = reader.live.status(job_id)
     assert status.state == "canceled"

@@ -16,6 +16,7 @@ from backfill_assets.lake.manifests import (
     DayRecord,
 )
 from backfill_assets.progress.plan_text import plan_text
+from backfill_assets.quality.settled import HeldVersion, SettledDay, load_settled
 from backfill_assets.warehouse import ledger
 from backfill_assets_tests.progress.planned_lake import BTC, ETH, NOW, SIZES, SYMBOLS, TABLES, Lake
 from backfill_assets_tests.quality.watched_stores import ReadOnlyStore
@@ -94,6 +95,25 @@ def test_a_day_without_a_file_that_the_vendor_may_have_by_now_is_run_to_ask_for_
     assert "1 day without 1 file that the vendor did not have when last asked" in text
     again = lake.plan(end="2024-01-02", exchanges=("binance",))
     assert (again.days_lacking, again.files) == (0, 4), "what is fetched anyway is counted as a file"
+
+
+def test_versions_that_wait_are_told_with_their_command_though_their_day_is_good(lake: Lake) -> None:
+    for number in range(1, 5):
+        day = f"2024-01-0{number}"
+        lake.run(day)
+        settled = load_settled(lake.store, day)
+        assert settled is not None
+        waits = HeldVersion.of(lake.version(10, content=str(number)))
+        feeds = (settled.feeds[0].model_copy(update={"candidate": waits}), *settled.feeds[1:])
+        changed = settled.model_copy(update={"feeds": feeds})
+        documents.update(lake.store, paths.settled_day(day), SettledDay, lambda _, c=changed: c)
+    plan = lake.plan()
+    assert plan.days_to_run == ()
+    told = [note for note in plan.notes if "wait" in note]
+    command = f'backfill-assets approve --date 2024-01-01 --feed {BTC} --content 111111111111 --reason "…"'
+    assert told[0] == f"a version waits for a decision: {command}"
+    assert told[3:] == ["1 more wait: the reports of their days have the commands"]
+    assert command in plan_text(plan)
 
 
 def test_held_days_are_run_and_counted_as_such(lake: Lake) -> None:
