@@ -1,5 +1,5 @@
 # Everything a person or CI runs here. Needs make and Python 3.11 to 3.13; the first target that needs an
-# environment makes it in .venv from requirements.lock, and makes it again when the lock changes.
+# environment makes it in .venv from requirements-test.lock, and installs again when the lock changes.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -49,11 +49,15 @@ bench: $(READY) ## the side-by-side comparisons of benchmarks/
 
 # setuptools builds the package itself, without isolation, so it is pinned like everything else.
 # `make lock UPGRADE=--upgrade` takes newer versions; without it only what setup.cfg demands changes.
-lock: $(READY) ## write requirements.lock anew from setup.cfg
+# The second lock is a part of the first, so what is tested is what runs. pip wants the extras that one package
+# asks of another beside the hashes.
+COMPILE := $(BIN)/uv pip compile pyproject.toml - --universal --python-version 3.11 --generate-hashes \
+    --no-strip-extras --no-emit-index-url --no-header --no-annotate --quiet
+lock: $(READY) ## write requirements-test.lock and its run-time part, requirements.lock, from setup.cfg
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv
-	@echo 'setuptools>=77' | $(BIN)/uv pip compile pyproject.toml - --extra test --universal \
-	    --python-version 3.11 --no-emit-index-url --no-header --no-annotate --quiet $(UPGRADE) -o requirements.lock
-	@echo "requirements.lock holds $$(grep -c == requirements.lock) pins; the next make installs what changed."
+	@echo 'setuptools>=77' | $(COMPILE) --extra test $(UPGRADE) -o requirements-test.lock
+	@echo 'setuptools>=77' | $(COMPILE) --constraint requirements-test.lock $(UPGRADE) -o requirements.lock
+	@echo "$$(grep -c == requirements-test.lock) pins, $$(grep -c == requirements.lock) of them at run time; the next make installs what changed."
 
 clean: ## remove .venv, Dagster's records and caches; data/ is kept
 	@rm -rf .venv .home build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -66,7 +70,7 @@ $(OPENED): dagster.yaml $(READY)
 	@DAGSTER_HOME="$(DAGSTER_HOME)" $(BIN)/python -c 'import dagster; dagster.DagsterInstance.get().dispose()'
 	@touch $(OPENED)
 
-$(READY): requirements.lock setup.cfg pyproject.toml
+$(READY): requirements-test.lock setup.cfg pyproject.toml
 	@suits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; \
 	if ! $(BIN)/python -c "$$suits" 2>/dev/null; then \
 	    found=; bare=; \
@@ -83,8 +87,8 @@ $(READY): requirements.lock setup.cfg pyproject.toml
 	    echo "Making .venv with $$("$$found" --version) ..."; \
 	    "$$found" -m venv --clear .venv || exit 1; \
 	fi
-	@echo "Installing what requirements.lock pins into .venv (a few minutes, only the first time) ..."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	@echo "Installing what requirements-test.lock pins into .venv (a few minutes, only the first time) ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-test.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 	@echo "Installed."

@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from backfill_assets.days import parse_day
-from backfill_assets.failures import BackfillError
+from backfill_assets.failures import BackfillError, printable
 
 PROGRAM: Final = "backfill-assets"
 START, BACKFILLS, DATA, DECISIONS, OTHER = "Start here", "Backfills", "Look at data", "Decide", "Other"
@@ -44,7 +44,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BackfillError as failure:
-            raise click.ClickException(str(failure)) from failure
+            raise click.ClickException(printable(str(failure))) from failure
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         width = formatter.width - max(map(len, self.commands)) - _MARGIN
@@ -472,7 +472,7 @@ def doctor() -> None:
     findings = 0
     for finding in examine():
         mark = click.style("ok  ", fg="green") if finding.ok else click.style("FAIL", fg="red")
-        click.echo(f"{mark}  {finding.what}: {finding.text}")
+        click.echo(f"{mark}  {finding.what}: {printable(finding.text)}")
         findings += not finding.ok
     if findings:
         msg = f"{plural(findings, 'thing')} to mend"
@@ -488,8 +488,8 @@ def _backfills() -> Any:
 def _console() -> Any:
     from rich.console import Console
 
-    # Names and numbers are not to be coloured as if they meant something.
-    return Console(highlight=False)
+    # Names, numbers and words of others are neither coloured nor read as markup.
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def _asset_graph() -> Any:

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table as RichTable
 
 from backfill_assets.automation.backfills import checked_days
-from backfill_assets.failures import SettingsError
+from backfill_assets.failures import SettingsError, printable
 from backfill_assets.lake import paths
 from backfill_assets.lake.store import open_store
 from backfill_assets.orchestration import open_instance
@@ -124,7 +124,7 @@ def _run(day: str, console: Console) -> tuple[bool, Work]:
         if any(_was_interrupted(event) for event in result.all_events):
             raise KeyboardInterrupt
         for text in _failures(instance, run_id):
-            console.print(f"[red]{escape(text)}[/]", soft_wrap=True)
+            console.print(f"[red]{escape(printable(text))}[/]", soft_wrap=True)
         return result.success, _work(result)
 
 
@@ -220,7 +220,7 @@ def _table(found: Day, settings: Settings, day: str) -> RichTable:
         score = "–" if verdict.completeness is None else f"{verdict.completeness:.4f}"
         style = {"publish": "green", "quarantine": "red", "missing": "red"}.get(verdict.outcome, "yellow")
         table.add_row(
-            str(feed.feed),
+            escape(printable(str(feed.feed))),
             f"{verdict.rows:,}",
             f"{made:,}",
             f"{score} {verdict.completeness_state}",
@@ -251,4 +251,4 @@ def _say_next(console: Console, settings: Settings, day: str, page: str) -> None
         query = "select exchange, symbol, verdict, completeness, quality, day_overall from quality"
         database = f"duckdb.connect('{folder}/warehouse.duckdb')"
         lines.append(f"  python -c \"import duckdb; print({database}.sql('{query}'))\"")
-    console.print("Look at next:", *lines, sep="\n", highlight=False, soft_wrap=True)
+    console.print("Look at next:", *lines, sep="\n", highlight=False, markup=False, soft_wrap=True)

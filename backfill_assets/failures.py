@@ -7,6 +7,8 @@ knows about Dagster or HTTP.
 
 from __future__ import annotations
 
+import json
+
 
 class BackfillError(Exception):
     """Base of all deliberate failures; its text is a one-line message for a person."""
@@ -46,3 +48,11 @@ class CorruptFeed(PermanentFailure):
 
 class DayHeld(PermanentFailure):
     """The day's verdict forbids publishing; nothing was written to the warehouse."""
+
+
+def printable(text: str) -> str:
+    """The text as one line that a terminal only shows: any other character is written as JSON writes it.
+
+    For words of others: a line break could forge a line, an escape sequence could do anything.
+    """
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)

@@ -29,7 +29,7 @@ from backfill_assets.rule_set import CountingSettings as CountingSettings
 from backfill_assets.rule_set import HistorySettings as HistorySettings
 from backfill_assets.rule_set import RestatementSettings as RestatementSettings
 from backfill_assets.rule_set import RowSettings as RowSettings
-from backfill_assets.yaml_files import Strict, read_mapping, validated
+from backfill_assets.yaml_files import Strict, quoted, read_mapping, validated
 
 ENVIRONMENTS: Final = Path(__file__).parent / "environments"
 
@@ -95,21 +95,22 @@ def variables_in(value: str) -> dict[str, bool]:
 
 def _known_data_type(value: str) -> str:
     if value not in DATA_TYPES:
-        msg = f"'{value}' is no data type; choose from {', '.join(DATA_TYPES)}"
+        msg = f"{quoted(value)} is no data type; choose from {', '.join(DATA_TYPES)}"
         raise ValueError(msg)
     return value
 
 
 def _canonical_symbol(value: str) -> str:
     if not re.fullmatch(_SYMBOL, value):
-        msg = f"'{value}' is no canonical symbol; write BASE-QUOTE such as BTC-USDT, or a group such as SPOT"
+        remedy = "write BASE-QUOTE such as BTC-USDT, or a group such as SPOT"
+        msg = f"{quoted(value)} is no canonical symbol; {remedy}"
         raise ValueError(msg)
     return value
 
 
 def _known_timeframe(value: str) -> str:
     if value not in TIMEFRAMES:
-        msg = f"'{value}' is no timeframe; choose from {', '.join(TIMEFRAMES)}"
+        msg = f"{quoted(value)} is no timeframe; choose from {', '.join(TIMEFRAMES)}"
         raise ValueError(msg)
     return value
 
@@ -121,6 +122,8 @@ SECRET: Final = "secret"
 #: Marks a field whose value is shown without user and password.
 ADDRESS: Final = "address"
 
+#: A name, and perhaps a port.
+_HOST: Final = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$"
 _SYMBOL: Final = r"[A-Z0-9]+(-[A-Z0-9]+)?"
 Text = Annotated[str, REPLACED]
 Secret = Annotated[str, REPLACED, SECRET]
@@ -318,7 +321,11 @@ class ServeSettings(_Section):
     port: int = Field(default=3080, ge=0, le=65_535)
     """Port at which `serve` listens; 0: a free one"""
     token: Secret = "${BACKFILL_API_TOKEN:-}"
-    """Bearer token of every changing call; empty: only this machine is served"""
+    """Bearer token of every changing call, and the password of Dagster's UI; empty: only this machine is
+    served"""
+    hosts: tuple[Annotated[str, Field(pattern=_HOST)], ...] = ()
+    """With a token: names by which `serve` is reached besides loopback names and addresses, such as that of a
+    proxy in front; with the port unless that is 80 or 443"""
     max_days: int = Field(default=800, ge=1, le=10_000)
     """Most days of one backfill: about two years; a longer range is more likely a typing error"""
     refresh_seconds: float = Field(default=1, gt=0, le=60)

@@ -1,7 +1,13 @@
-"""YAML files that people write: read into a frozen model, or refused in one line with the remedy."""
+"""YAML files that people write: read into a frozen model, or refused in one line with the remedy.
+
+A slip of the pen puts a secret where none belongs: ``api_key:SECRET`` without the space is a key, a value in
+the wrong line is that of its neighbor. So a refusal, which a running service shows to others, quotes nothing
+that may be a secret: of keys the first letters, of values the short ones.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -15,6 +21,10 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 #: The compiled loader takes a tenth of the time; not every build of PyYAML has it.
 _LOADER: Final[type[Any]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+#: Names, symbols and numbers are shorter, keys and tokens are longer.
+_QUOTED: Final = 20
 
 
 class Strict(BaseModel):
@@ -36,12 +46,13 @@ def read_mapping(path: Path, example: str) -> dict[str, Any]:
         content: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        msg = f"{path}: cannot be read as YAML: {place}{error.problem or error.context}"
-        raise SettingsError(msg) from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        problem = re.sub(r"(tag|alias) '.*", r"\1", str(error.problem or error.context))
+        msg = f"{path}: cannot be read as YAML: {place}{problem}"
+        raise SettingsError(msg) from None
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or type(error).__name__
         msg = f"{path}: cannot be read as YAML: {reason}"
-        raise SettingsError(msg) from error
+        raise SettingsError(msg) from None
     if not isinstance(content, dict):
         msg = f"{path}: must hold a mapping of {example}"
         raise SettingsError(msg)
@@ -60,12 +71,19 @@ def validated(model: type[ModelT], content: dict[str, Any], path: Path, *, page:
         return model.model_validate(content)
     except ValidationError as error:
         msg = f"{path}: {_first_error(error, page)}"
-        raise SettingsError(msg) from error
+        # Without the cause: Dagster keeps the texts of a chain, and pydantic's quotes every value.
+        raise SettingsError(msg) from None
+
+
+def quoted(value: str) -> str:
+    """The value as a message may quote it."""
+    is_short = len(value) <= _QUOTED and "@" not in value
+    return repr(value) if is_short else f"a text of {len(value)} characters"
 
 
 def _first_error(error: ValidationError, page: str) -> str:
     first, *others = error.errors()
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(_name(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         what = f"unknown key; remove it or correct its spelling ({page})"
     elif first["type"] == "missing":
@@ -76,9 +94,20 @@ def _first_error(error: ValidationError, page: str) -> str:
     return f"{key}: {what}{more}" if key else f"{what}{more}"
 
 
+def _name(part: str | int) -> str:
+    """A key up to where it cannot be one of ours any more."""
+    text = str(part)
+    begin = text if isinstance(part, int) else re.match(r"[A-Za-z_-]*", text)[0][:40]
+    return begin if begin == text else f"{begin}…"
+
+
 def _given(key: str, error: ErrorDetails) -> str:
     """Quote the value, unless it is or may hold a secret: a key, a database address, a section."""
     if key.endswith(("api_key", "token", "ohlcv.url")):
         return " (got a secret)"
-    value, is_section = error["input"], error["type"] == "model_type"
-    return f" (got {value!r})" if isinstance(value, str | int | float | None) and not is_section else ""
+    value, expected = error["input"], error["type"]
+    if expected.endswith(("model_type", "attributes_type", "tuple_type", "list_type", "dict_type")):
+        return ""
+    if isinstance(value, str):
+        return f" (got {quoted(value)})"
+    return f" (got {value!r})" if isinstance(value, int | float | None) else ""

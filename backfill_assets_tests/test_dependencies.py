@@ -1,13 +1,18 @@
-"""What the project depends on is declared, explained and pinned: setup.cfg, its page in docs, the lock."""
+"""What the project depends on is declared, explained and pinned: setup.cfg, its page in docs, the locks."""
 
 from __future__ import annotations
 
 import configparser
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 REPOSITORY: Final = Path(__file__).parents[1]
+#: Of a deployment, and of work on the package.
+LOCKS: Final = ("requirements.lock", "requirements-test.lock")
 
 
 def normalized(requirement: str) -> str:
@@ -17,11 +22,39 @@ def normalized(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", name[0]).lower()
 
 
-def declared() -> set[str]:
+def declared(part: str = "") -> set[str]:
+    """Names in setup.cfg: of the run time, of the tests, or of both."""
     config = configparser.ConfigParser()
     config.read(REPOSITORY / "setup.cfg", encoding="utf-8")
-    text = config["options"]["install_requires"] + config["options.extras_require"]["test"]
+    parts = {
+        "run time": config["options"]["install_requires"],
+        "test": config["options.extras_require"]["test"],
+    }
+    text = parts[part] if part else "".join(parts.values())
     return {normalized(line) for line in text.split("\n") if line.strip()}
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One entry of a lock: the version, for whom it is, and the files that may be installed as it."""
+
+    version: str
+    marker: str
+    hashes: frozenset[str]
+
+
+def pins(lock: str) -> dict[str, Pin]:
+    """The entries by name; anything else in the file fails."""
+    text = (REPOSITORY / lock).read_text(encoding="utf-8").replace(" \\\n", "")
+    found = {}
+    for line in text.splitlines():
+        parts = re.fullmatch(
+            r"([A-Za-z0-9._-]+)(?:\[[a-z0-9,-]+\])?==([^\s;*]+)( ; .+?)?((?: +--hash=sha256:[0-9a-f]{64})+)",
+            line,
+        )
+        assert parts is not None, line
+        found[normalized(parts[1])] = Pin(parts[2], parts[3] or "", frozenset(parts[4].split()))
+    return found
 
 
 def test_every_dependency_has_a_row_that_says_why_and_every_row_is_a_dependency() -> None:
@@ -30,8 +63,27 @@ def test_every_dependency_has_a_row_that_says_why_and_every_row_is_a_dependency(
     assert {normalized(row) for row in rows} == declared()
 
 
-def test_the_lock_pins_every_dependency_exactly_and_names_no_place_to_get_it_from() -> None:
-    lines = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    pins = [re.fullmatch(r"([A-Za-z0-9._-]+)==([^\s;*]+)( ; .+)?", line) for line in lines]
-    assert [line for line, pin in zip(lines, pins, strict=True) if pin is None] == []
-    assert declared() <= {normalized(line) for line in lines}
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_is_exact_pins_with_hashes_and_names_no_place_to_get_them_from(lock: str) -> None:
+    assert len(pins(lock)) > 100
+    assert "://" not in (REPOSITORY / lock).read_text(encoding="utf-8")
+
+
+def test_the_lock_of_the_run_time_is_the_part_of_the_other_that_no_test_alone_needs() -> None:
+    run_time, everything = (pins(lock) for lock in LOCKS)
+    assert declared("run time") <= run_time.keys()
+    assert declared("test").isdisjoint(run_time)
+    assert declared() <= everything.keys()
+    same = {name: (everything[name].version, everything[name].hashes) for name in run_time}
+    assert {name: (pin.version, pin.hashes) for name, pin in run_time.items()} == same
+
+
+def test_what_ci_runs_of_others_is_named_by_its_content() -> None:
+    used = [
+        line.split("uses:")[1].split("#")[0].strip()
+        for file in (REPOSITORY / ".github").rglob("*.yml")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if "uses:" in line
+    ]
+    assert used
+    assert [action for action in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)] == []

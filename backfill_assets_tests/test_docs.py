@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import click
+import dagster as dg
 import pytest
+import yaml
 
 from backfill_assets.cli import main
 from backfill_assets.quality.rules import row_rules
@@ -120,6 +123,58 @@ def test_settings_files_that_the_pages_show_are_accepted(block: str, tmp_path: P
     file = tmp_path / "shown.yaml"
     file.write_text(block, encoding="utf-8")
     assert load_settings(file).name == "shown"
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml part\n(.*?)```", EVERYTHING, re.DOTALL))
+def test_parts_of_settings_files_that_the_pages_show_are_accepted(block: str, tmp_path: Path) -> None:
+    [whole, *_] = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    [rules] = re.findall(r"```yaml rules\n(.*?)```", EVERYTHING, re.DOTALL)
+    (tmp_path / "rules.yaml").write_text(rules, encoding="utf-8")
+    file = tmp_path / "shown.yaml"
+    file.write_text(block + whole, encoding="utf-8")
+    load_settings(file)
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml dagster\n(.*?)```", EVERYTHING, re.DOTALL))
+def test_parts_of_dagsters_settings_that_the_pages_show_are_loaded_by_dagster(
+    block: str, tmp_path: Path
+) -> None:
+    content = yaml.safe_load((REPOSITORY / "dagster.yaml").read_text(encoding="utf-8"))
+    content |= yaml.safe_load(block)
+    if launcher := content.get("run_launcher"):
+        # In place of the cluster that a pod finds by itself.
+        file = tmp_path / "kube.yaml"
+        file.write_text(KUBE_CONFIG, encoding="utf-8")
+        launcher["config"] |= {"load_incluster_config": False, "kubeconfig_file": str(file)}
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert type(instance.run_launcher).__name__ == launcher["class"]
+
+
+KUBE_CONFIG: Final = """
+apiVersion: v1
+kind: Config
+clusters: [{name: one, cluster: {server: "http://127.0.0.1:9"}}]
+users: [{name: one, user: {token: none}}]
+contexts: [{name: one, context: {cluster: one, user: one}}]
+current-context: one
+"""
+
+
+def test_run_configurations_that_the_pages_show_are_accepted_by_their_jobs() -> None:
+    from backfill_assets.definitions import defs
+
+    [of_range] = re.findall(r"`(ops: \{.*?\})` in", EVERYTHING)
+    [of_day] = re.findall(r"--config-json '(.*?)'", EVERYTHING)
+    repository = defs.get_repository_def()
+    assert dg.validate_run_config(repository.get_job("range"), yaml.safe_load(of_range))
+    assert dg.validate_run_config(repository.get_job("day"), json.loads(of_day))
+
+
+def test_no_block_of_configuration_on_the_pages_is_without_its_loader() -> None:
+    kinds = set(re.findall(r"^ *```(.+)$", EVERYTHING, re.MULTILINE))
+    loaded = {"yaml", "yaml rules", "yaml part", "yaml dagster"}
+    assert kinds - loaded <= {"sh", "console", "mermaid", "sql duckdb"}
 
 
 @pytest.mark.parametrize("block", re.findall(r"```yaml rules\n(.*?)```", EVERYTHING, re.DOTALL))

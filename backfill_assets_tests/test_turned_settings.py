@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import dagster as dg
 import polars as pl
@@ -29,6 +29,7 @@ import sqlalchemy as sa
 import yaml
 from click.testing import CliRunner
 from dagster._core.execution.backfill import BulkActionStatus
+from starlette.testclient import TestClient
 
 from backfill_assets.automation.schedules import daily_0900_utc
 from backfill_assets.cli import main
@@ -39,6 +40,7 @@ from backfill_assets.instruments.recording import record_day
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.lake.store import open_store
+from backfill_assets.progress.api import create_app
 from backfill_assets.progress.request import backfill_request
 from backfill_assets.progress.server import serve
 from backfill_assets.progress.service import Backfills
@@ -396,6 +398,14 @@ def look_at_the_start_of_the_server(bench: Bench) -> dict[str, object]:
     with pytest.raises(BackfillError) as refused:
         serve(lambda: pytest.fail("it must not come so far"))
     return {"message": str(refused.value)}
+
+
+@turns("serve.hosts", ["backfill.example"], "status", base={"serve.token": "a-token"})
+def look_at_the_names_that_are_answered(bench: Bench) -> dict[str, object]:
+    settings = bench.settings.serve
+    app = create_app(cast("Any", None), token=settings.token, hosts=settings.hosts)
+    client = TestClient(app, base_url="http://backfill.example")
+    return {"status": client.get("/healthz").status_code}
 
 
 @turns("serve.max_days", 1, "message")

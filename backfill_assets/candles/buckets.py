@@ -13,7 +13,7 @@ import numpy.typing as npt
 from backfill_assets.candles.query import close_before, insist_on_timeframe, made_day, market_candles
 from backfill_assets.candles.schemas import CANDLE_SCHEMA
 from backfill_assets.days import MICROSECONDS_PER_SECOND, start_us
-from backfill_assets.failures import PermanentFailure
+from backfill_assets.failures import PermanentFailure, printable
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.bucket_states import (
@@ -172,7 +172,7 @@ def write_buckets(found: list[MarketBuckets], day: str, out: TextIO) -> None:
             line = "  ".join([f"{shown}  {run.last - run.first + 1:5}", run.state, *marks])
             out.write(f"{line}\n")
         return
-    names = [f"{b.exchange}/{b.symbol}" for b in found]
+    names = [printable(f"{b.exchange}/{b.symbol}") for b in found]
     width = max(len(name) for name in names)
     out.write(f"{'':{width}}  {'  '.join(STATES)}\n")
     for name, market in zip(names, found, strict=True):

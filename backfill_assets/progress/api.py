@@ -8,15 +8,18 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
+from fastapi.responses import PlainTextResponse, RedirectResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backfill_assets.progress import problems
+from backfill_assets.progress.answers import Answers
 from backfill_assets.progress.events import changes, seen_revision
 from backfill_assets.progress.explorer import explorer_router
-from backfill_assets.progress.guard import may_change
+from backfill_assets.progress.guard import BASIC, Access, Guard, Refusal
 from backfill_assets.progress.metrics import MeasureRequests, Metrics
 from backfill_assets.progress.model import (
     FINAL_JOB_STATES,
@@ -30,20 +33,48 @@ from backfill_assets.progress.model import (
     Name,
     Problem,
 )
-from backfill_assets.progress.page.routes import page_router
+from backfill_assets.progress.page.routes import PARTS_PREFIX, page_router, refused_part
 from backfill_assets.progress.plan import Plan
 from backfill_assets.progress.service import Backfills
 
 _JSON: Final = "application/json"
 _PREFIX: Final = "/api/v1"
+UI_PREFIX: Final = "/dagster"
+#: Where a browser signs in to Dagster's UI.
+LOGIN: Final = "/login"
 _DESCRIPTION: Final = (
     "Backfills of daily market data: start them, see how far they are and what came of each day. "
     "A job is one of Dagster's backfills; errors are RFC 9457 problem details."
 )
 
 
-def create_app(service: Backfills, *, token: str = "") -> FastAPI:
-    """API and page over a service; ``token`` guards every changing call."""
+class _WithUi:
+    """ASGI middleware: requests below the prefix go to the Dagster UI, all others to the app inside."""
+
+    def __init__(self, app: ASGIApp, ui: ASGIApp) -> None:
+        self._app = app
+        self._ui = ui
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        is_ui = path == UI_PREFIX or path.startswith(f"{UI_PREFIX}/")
+        await (self._ui if is_ui else self._app)(scope, receive, send)
+
+
+def create_app(
+    service: Backfills, *, token: str = "", hosts: tuple[str, ...] = (), ui: ASGIApp | None = None
+) -> FastAPI:
+    """API and page over a service, and the Dagster UI below ``UI_PREFIX``; all of it behind the guard.
+
+    Parameters
+    ----------
+    token, hosts
+        As in ``guard.Access``.
+    ui
+        Answers requests below ``UI_PREFIX``; asks ``guard.may_change`` before it changes something.
+    """
+    # Dagster's UI asks its questions by POST, and its answers to them are those of a reader.
+    access = Access(token, hosts, readable={f"{UI_PREFIX}/graphql"} if ui else ())
     metrics = Metrics(service)
     app = FastAPI(
         title="backfill-assets",
@@ -54,23 +85,44 @@ def create_app(service: Backfills, *, token: str = "") -> FastAPI:
         redoc_url=None,
     )
     problems.install(app)
+    # The last is the outermost.
+    if ui:
+        app.add_middleware(_WithUi, ui=ui)
+    app.add_middleware(Guard, access=access, refuse=_refuse)
     app.add_middleware(MeasureRequests, metrics=metrics)
+    app.add_middleware(Answers)
     app.include_router(_reading(service))
-    app.include_router(_changing(service, token))
+    app.include_router(_changing(service))
     app.include_router(_operating(service, metrics))
-    app.include_router(page_router(service, token=token))
+    app.include_router(page_router(service, needs_token=bool(token)))
     app.include_router(explorer_router())
+    if ui:
+        app.include_router(_signing_in(access))
     _describe_problems(app)
     return app
 
 
-def _changing(service: Backfills, token: str) -> APIRouter:
-    router = APIRouter(
-        prefix=_PREFIX,
-        tags=["backfill"],
-        dependencies=[Depends(may_change(token))],
-        responses=problems.responses(401, 403, 413),
-    )
+def _refuse(request: Request, refusal: Refusal) -> Response:
+    if request.url.path.startswith(PARTS_PREFIX):
+        return refused_part(refusal)
+    return problems.problem(request, refusal.status, refusal.detail, headers=refusal.headers)
+
+
+def _signing_in(access: Access) -> APIRouter:
+    """Dagster's UI has no field for a token; a browser that has asked for it here sends it from then on."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get(LOGIN)
+    async def login(request: Request) -> Response:
+        if not access.is_authenticated(request):
+            raise HTTPException(401, "give any name, and serve.token as the password", BASIC)
+        return RedirectResponse(UI_PREFIX, 303)
+
+    return router
+
+
+def _changing(service: Backfills) -> APIRouter:
+    router = APIRouter(prefix=_PREFIX, tags=["backfill"], responses=problems.responses(401, 403, 413))
 
     @router.post(
         "/backfill",

@@ -1,7 +1,8 @@
 """The commands ``backfill``, ``status``, ``recent``, ``cancel`` and ``retry``: the service, in words.
 
 They call the same service as the API, in their own process, over the instance in ``DAGSTER_HOME``; no server
-is needed, only the daemon that runs the days.
+is needed, only the daemon that runs the days. Words of others (reasons, names, messages) go through
+``printable``, and nothing is markup.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from backfill_assets.days import utc_now
+from backfill_assets.failures import printable
 from backfill_assets.progress.model import (
     FINAL_JOB_STATES,
     RETRIED_DAY_STATES,
@@ -104,10 +106,10 @@ def _watch(
     told: set[str] = set()
     warned: set[str] = set()
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[words]}"),
+        TextColumn("{task.fields[words]}", markup=False),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -122,7 +124,7 @@ def _watch(
                     show(f"{day.day} {STATES[day.state][0]} {day.state}{_why(day)}")
             for warning in set(job.warnings) - warned:
                 warned.add(warning)
-                show(f"! {warning}")
+                show(f"! {printable(warning)}")
             _show(bar, task, job)
             if job.state in FINAL_JOB_STATES:
                 return job
@@ -141,11 +143,11 @@ def _why(day: DayStatus) -> str:
         return ""
     check = f"check {day.failing_check}" if day.failing_check else None
     reasons = (check, day.failure, *(day.stored.reasons if day.stored else ()))
-    return next((f": {reason}" for reason in reasons if reason), "")
+    return next((f": {printable(reason)}" for reason in reasons if reason), "")
 
 
 def _outcome(job: Job) -> str:
-    why = f": {job.failure}" if job.failure else f": {days_words(job.days_by_state)}"
+    why = f": {printable(job.failure)}" if job.failure else f": {days_words(job.days_by_state)}"
     hint = f"; backfill-assets retry {job.job_id} runs them again" if job.state == "failed" else ""
     return f"{job.job_id} {job.state}{why}{hint}"
 
@@ -162,11 +164,12 @@ def status_text(job: JobStatus) -> str:
         speed = f"  speed    {job.throughput.days_per_hour:.3g} days an hour"
         rate = job.throughput.bytes_per_second
         lines.append(speed + (f", {bytes_text(rate)}/s" if rate else ""))
-    by = f" by {job.requester}" if job.requester else ""
+    by = f" by {printable(job.requester)}" if job.requester else ""
     lines.append(f"  started  {job.created:%Y-%m-%d %H:%M} UTC{by}")
     if job.request.reason:
-        lines.append(f"  reason   {job.request.reason}")
-    lines += [f"  !        {text}" for text in ([job.failure] if job.failure else []) + [*job.warnings]]
+        lines.append(f"  reason   {printable(job.request.reason)}")
+    warnings = (*([job.failure] if job.failure else []), *job.warnings)
+    lines += [f"  !        {printable(text)}" for text in warnings]
     for day in job.running:
         done = f"{day.progress.done} of {plural(day.progress.total, 'feed')}" if day.progress else "starting"
         lines.append(f"  {day.day} {STATES['running'][0]} running: {done}")
@@ -190,7 +193,7 @@ def show_recent(jobs: list[Job], console: Console) -> None:
             f"{job.percent:.0f}",
             days_words(job.days_by_state),
             f"{job.created:%Y-%m-%d %H:%M}",
-            job.request.reason,
+            printable(job.request.reason),
         )
     console.print(table if jobs else "no backfill yet: backfill-assets backfill starts one")
 

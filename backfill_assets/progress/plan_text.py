@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backfill_assets.failures import printable
 from backfill_assets.progress.plan import Plan, Range
 from backfill_assets.readable_numbers import bytes_text, seconds_text
 
@@ -22,7 +23,7 @@ def plan_text(plan: Plan) -> str:
         f"  lake       {_known(plan, plan.lake_bytes)}{_rows(plan)}",
         f"  warehouse  {_known(plan, plan.warehouse_bytes)}{_jobs(plan)}",
         f"  time       {_time(plan)}",
-        *(f"  · {note}" for note in plan.notes),
+        *(f"  · {printable(note)}" for note in plan.notes),
     ]
     return "\n".join(lines)
 

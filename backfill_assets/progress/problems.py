@@ -15,6 +15,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from backfill_assets.failures import BackfillError, TransientFailure
+from backfill_assets.progress.answers import HEADERS
 from backfill_assets.progress.model import InvalidField, Problem
 from backfill_assets.progress.request import InvalidRequest
 from backfill_assets.progress.service import Conflict
@@ -28,7 +29,7 @@ _ERRORS_SHOWN: Final = 20
 _MEANINGS: Final = {
     400: "The request cannot be read.",
     401: "The bearer token is missing or wrong.",
-    403: "The request comes from another site.",
+    403: "The Host is none of this service's names, or the request comes from another site.",
     404: "There is no such job.",
     409: "The state of the job does not allow it.",
     413: "The request is too large.",
@@ -103,7 +104,8 @@ async def _failure(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001
     # Starlette raises the error again after the answer, so that the server's log has it with its trace.
-    return problem(request, 500, "an unexpected error; the server's log has it")
+    # It is made outside of all middleware.
+    return problem(request, 500, "an unexpected error; the server's log has it", headers=HEADERS)
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:

@@ -1,7 +1,7 @@
 """``backfill-assets serve``: API and page, and on request the Dagster UI.
 
-One process. Without a token it binds to loopback only, and says so; the Dagster UI knows no token, so beside
-a server that others reach it is read-only.
+One process, behind one guard. Without a token it binds to loopback only, and says so; with one the Dagster
+UI is read-only for browsers that have not signed in.
 """
 
 from __future__ import annotations
@@ -12,33 +12,18 @@ from contextlib import ExitStack
 from typing import Final
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backfill_assets.automation.backfills import AssetGraph
 from backfill_assets.automation.dagster_ui import dagster_ui
 from backfill_assets.failures import SettingsError
 from backfill_assets.orchestration import open_instance
-from backfill_assets.progress.api import create_app
-from backfill_assets.progress.guard import is_loopback
+from backfill_assets.progress.api import LOGIN, UI_PREFIX, create_app
+from backfill_assets.progress.guard import MOST_BYTES, is_loopback, may_change
 from backfill_assets.progress.service import Backfills, need_home
 from backfill_assets.settings import current_settings, resolve
 
-UI_PREFIX: Final = "/dagster"
 #: Open event streams are ended when the server is told to stop.
 _SHUTDOWN_SECONDS: Final = 3
-
-
-class _WithUi:
-    """Requests below the prefix go to the Dagster UI, all others to the API."""
-
-    def __init__(self, api: ASGIApp, ui: ASGIApp) -> None:
-        self._api = api
-        self._ui = ui
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
-        is_ui = path == UI_PREFIX or path.startswith(f"{UI_PREFIX}/")
-        await (self._ui if is_ui else self._api)(scope, receive, send)
 
 
 def serve(
@@ -84,22 +69,27 @@ def serve(
         loaded = graph()
         service = Backfills(instance, lambda: loaded, dagster_url=ui_url)
         stack.callback(service.close)
-        app: ASGIApp = create_app(service, token=token)
-        if with_ui:
-            ui = stack.enter_context(dagster_ui(instance, UI_PREFIX, read_only=not is_loopback(host)))
-            app = _WithUi(app, ui)
+        ui = stack.enter_context(dagster_ui(instance, UI_PREFIX, may_change)) if with_ui else None
+        app = create_app(service, token=token, hosts=(*settings.hosts, host), ui=ui)
         address = _address(listener)
         say(f"Page: {address}/")
         say(f"API: {address}/docs")
         if with_ui:
-            say(f"Dagster UI: {address}{UI_PREFIX}{'' if is_loopback(host) else ' (read-only)'}")
+            sign_in = f" (read-only until you sign in at {LOGIN}: any name, the token as password)"
+            say(f"Dagster UI: {address}{UI_PREFIX}{sign_in if token else ''}")
         say(
             "Changing calls need the bearer token."
             if token
             else "No token is set: only this machine is served, and whoever is on it may start backfills."
         )
         config = uvicorn.Config(
-            app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_SECONDS, server_header=False
+            app,
+            # Bounds the headers of a request, which the faster httptools does not.
+            http="h11",
+            ws_max_size=MOST_BYTES,
+            log_level="warning",
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+            server_header=False,
         )
         uvicorn.Server(config).run(sockets=[listener])
 

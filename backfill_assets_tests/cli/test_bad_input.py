@@ -7,6 +7,8 @@ import socket
 
 import pytest
 
+from backfill_assets_tests.cli.conftest import REPOSITORY
+
 CANDLES = ("candles", "--exchange", "binance", "--symbol", "BTC-USDT", "--date")
 
 
@@ -125,3 +127,65 @@ def test_the_demo_refuses_an_environment_that_is_for_real(desk):
         "BACKFILL_ENV=staging does not read the Tardis stand-in, the demo does: unset it",
     )
     assert desk.left == []
+
+
+#: Markup of the table's library, a sign by its name, a cleared screen, a forged line, colour, right to left.
+WORDS = "[/nope] [bold]b[/] :boom: \x1b[2J\nforged \x9b31m \u202e.dne"
+SHOWN = r"[/nope] [bold]b[/] :boom: \u001b[2J\nforged \u009b31m \u202e.dne"
+
+
+def test_words_of_others_are_shown_on_one_line_and_do_nothing(desk, tmp_path):
+    (tmp_path / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
+    desk.set(DAGSTER_HOME=str(tmp_path))
+    days = ("--start", "2024-01-01", "--end", "2024-01-01")
+    started = desk.run("backfill", *days, "--reason", WORDS)
+    assert started.code == 0, started.err
+    job_id = started.out.partition(":")[0]
+    for command in (("recent",), ("status", job_id)):
+        answer = desk.run(*command)
+        assert answer.code == 0, answer.err
+        assert SHOWN in answer.out
+    refused = desk.run("status", WORDS)
+    assert refused.error.isprintable()
+
+
+def test_every_word_of_a_job_that_others_may_have_written_is_shown_so(capsys):
+    from rich.console import Console
+
+    from backfill_assets.progress import commands
+    from backfill_assets.progress.model import DayStatus, JobStatus
+
+    schema = JobStatus.model_json_schema()
+    job = JobStatus.model_validate(made_up(schema, schema["$defs"]))
+    assert isinstance(job.days[0], DayStatus)
+    text = commands.status_text(job)
+    commands.show_recent([job], Console(width=400, markup=False, emoji=False))
+    shown = text + capsys.readouterr().out
+    assert shown.count(SHOWN) >= 5
+    assert all(line.isprintable() for line in shown.splitlines())
+
+
+def made_up(schema, known, name=""):
+    """Content that the schema takes, with the words of others in every text that is free."""
+    if "$ref" in schema:
+        return made_up(known[schema["$ref"].rpartition("/")[2]], known, name)
+    if "const" in schema or "enum" in schema:
+        return schema.get("const") or {"state": "failed"}.get(name, schema["enum"][-1])
+    if "anyOf" in schema:
+        return made_up(schema["anyOf"][0], known, name)
+    kind = schema.get("type")
+    if kind == "object" and "properties" in schema:
+        return {key: made_up(one, known, key) for key, one in schema["properties"].items()}
+    if kind == "object":
+        return {}
+    if kind == "array":
+        return [made_up(one, known, name) for one in schema.get("prefixItems", [schema.get("items", {})])]
+    if kind == "string":
+        ours = {
+            "date": "2024-01-01",
+            "date-time": "2024-01-01T00:00:00Z",
+            "day": "2024-01-01",
+            "job_id": "job",
+        }
+        return ours.get(schema.get("format", name), "abcdefgh" if "pattern" in schema else WORDS)
+    return {"integer": 1, "number": 1.0, "boolean": False}.get(kind)

@@ -23,6 +23,8 @@ from backfill_assets_tests.emulators.postgres import binaries, postgres_server
 from backfill_assets_tests.progress.rig import EXCHANGES, REPOSITORY, SYMBOLS
 
 BASE = "http://127.0.0.1:3080"
+#: Of a service that others reach.
+NAME = "backfill.example"
 needs_postgres = pytest.mark.skipif(binaries() is None, reason="Postgres is not installed")
 
 
@@ -104,7 +106,8 @@ def rig(instance: dg.DagsterInstance, settings: Settings) -> Iterator[SimpleName
 
 
 def client_of(rig: SimpleNamespace, token: str = "", base: str = BASE) -> TestClient:
-    return TestClient(create_app(rig.service, token=token), base_url=base, raise_server_exceptions=False)
+    app = create_app(rig.service, token=token, hosts=(NAME,))
+    return TestClient(app, base_url=base, raise_server_exceptions=False)
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def running_rig(
     """Daemon and service over an empty home, started together; both end with the block.
 
     ``postgres`` is the address of an empty database (without one SQLite is used), ``options`` are those of
-    ``serve``, ``extra`` is added to the processes' environment.
+    ``serve``, ``daemon`` is its module (empty: none), ``extra`` is added to the processes' environment.
     """
     (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
@@ -146,7 +146,8 @@ def running_rig(
     }
     found = Rig(home, environment, standin, tuple(options))
     try:
-        found.start_daemon(daemon)
+        if daemon:
+            found.start_daemon(daemon)
         found.start_service()
         yield found
     finally:

@@ -1,9 +1,8 @@
 """The addresses of the page; each calls the service and renders its answer, refusals in words included.
 
-Changing ones take the bearer token as the API does: the page's script sends it with every changing request as
-``Authorization``, from the tab's memory. There is no cookie that a browser would send by itself, changing
-requests must carry the header that htmx sets, which a form of another site cannot, and another ``Origin`` is
-refused; so no other site can start a backfill through a user's browser.
+Changing ones are behind the guard as those of the API are: the page's script sends the token with every
+changing request as ``Authorization``, from the tab's memory. They must also carry the header that htmx sets,
+which a form of another site cannot; so no other site can start a backfill through a user's browser.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from starlette.exceptions import HTTPException
 from backfill_assets.automation.due import look_back
 from backfill_assets.days import parse_day, shift, utc_now
 from backfill_assets.failures import BackfillError, PermanentFailure
-from backfill_assets.progress.guard import may_change
+from backfill_assets.progress.guard import Refusal
 from backfill_assets.progress.model import CalendarDay, Job
 from backfill_assets.progress.page import render, view
 from backfill_assets.progress.problems import status_of
@@ -35,6 +34,8 @@ from backfill_assets.progress.selection import PARTS
 from backfill_assets.progress.service import Backfills
 from backfill_assets.progress.statuses import UnknownJob
 
+#: Addresses of parts of the page, whose errors are parts as well.
+PARTS_PREFIX: Final = "/page/"
 #: Jobs in the table of the latest.
 RECENT: Final = 12
 #: Of the calendar, where no job has ended in between; the schedule's days come in once a day.
@@ -45,12 +46,22 @@ Seen = Annotated[str, Query(max_length=16)]
 Year = Annotated[int | None, Query(ge=2000, le=2999)]
 
 
-def page_router(service: Backfills, *, token: str = "") -> APIRouter:
-    """Every address of the page; ``token`` as for the API."""
+def page_router(service: Backfills, *, needs_token: bool = False) -> APIRouter:
+    """Every address of the page; ``needs_token``: it has a field for the token."""
     router = APIRouter(include_in_schema=False)
-    _add_reading(router, service, needs_token=bool(token))
-    _add_changing(router, service, may_change(token))
+    _add_reading(router, service, needs_token=needs_token)
+    _add_changing(router, service)
     return router
+
+
+def refused_part(refusal: Refusal) -> Response:
+    """The guard's refusal in words, for the place beside the form or the button."""
+    words = (
+        "This needs the token: type it at the top of the page, then try again."
+        if refusal.status == 401
+        else f"Refused: {refusal.detail}."
+    )
+    return render.page("problem.html.j2", refusal.status, texts=(words,))
 
 
 @dataclass(slots=True)
@@ -155,20 +166,11 @@ def _add_reading(router: APIRouter, service: Backfills, *, needs_token: bool) ->
         return found
 
 
-def _add_changing(router: APIRouter, service: Backfills, guard: Callable[[Request], None]) -> None:
+def _add_changing(router: APIRouter, service: Backfills) -> None:
     def refusal(request: Request) -> Response | None:
-        try:
-            guard(request)
-        except HTTPException as refused:
-            words = (
-                "This needs the token: type it at the top of the page, then try again."
-                if refused.status_code == 401
-                else f"Refused: {refused.detail}."
-            )
-            return render.page("problem.html.j2", refused.status_code, texts=(words,))
-        if request.headers.get("hx-request") != "true":
-            return render.page("problem.html.j2", 403, texts=("Refused: not sent by this page.",))
-        return None
+        if request.headers.get("hx-request") == "true":
+            return None
+        return refused_part(Refusal(403, "not sent by this page"))
 
     @router.post("/page/start")
     async def start(request: Request) -> Response:

@@ -1,0 +1,364 @@
+"""Who gets in at a service as it is started, with Dagster's UI, over real sockets; with a token and without.
+
+No daemon runs: what was launched waits, and is seen in the list of jobs.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import http.client
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from backfill_assets.progress.guard import MOST_BYTES
+from backfill_assets.standins.market import Market
+from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets_tests.emulators.browser import chromium, installed
+from backfill_assets_tests.progress.rig import Rig, running_rig
+
+TOKEN = "s3cret:with a colon and ü"
+NAME = "backfill.example"
+BEARER = {"Authorization": f"Bearer {TOKEN}".encode().decode("latin-1")}
+BASIC = {"Authorization": f"Basic {base64.b64encode(f'any:{TOKEN}'.encode()).decode()}"}
+LAUNCH = (
+    'mutation { launchPartitionBackfill(backfillParams: {partitionNames: ["2024-01-01"], '
+    'assetSelection: [{path: ["report"]}]}) { __typename } }'
+)
+WIPE = 'mutation { wipeAssets(assetPartitionRanges: [{assetKey: {path: ["report"]}}]) { __typename } }'
+READ = "{ version permissions { permission value } }"
+PATHS = [
+    *("/", "/page/now", "/jobs/abcdefgh", "/reports/2024-01-01.html", "/static/page.js", "/docs"),
+    *("/openapi.json", "/api/v1/backfill/recent", "/healthz", "/readyz", "/metrics", "/nothing"),
+    *("/dagster", "/dagster/", "/dagster/runs", "/dagster/server_info", "/dagster/graphql?query={version}"),
+    "/login",
+]
+
+
+@pytest.fixture(scope="module", params=["open", "locked"])
+def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    home = tmp_path_factory.mktemp(request.param)
+    settings = home / "settings.yaml"
+    settings.write_text(
+        "universe: [{exchanges: [kraken], symbols: [BTC-USDT]}]\n"
+        f"lake: {{uri: {home}/lake}}\nwarehouse: {{kind: duckdb, folder: {home}/warehouse}}\n"
+        f"serve: {{hosts: [{NAME}]}}\n"
+    )
+    extra = {"BACKFILL_ENV": str(settings)} | (
+        {"BACKFILL_API_TOKEN": TOKEN} if request.param == "locked" else {}
+    )
+    with (
+        TardisStandin(Market(rows={})) as standin,
+        running_rig(home, standin, options=("--with-ui",), daemon="", **extra) as found,
+    ):
+        yield found
+
+
+@pytest.fixture
+def open_rig(rig: Rig) -> Rig:
+    if "BACKFILL_API_TOKEN" in rig.environment:
+        pytest.skip("of a service without a token")
+    return rig
+
+
+@pytest.fixture
+def locked(rig: Rig) -> Rig:
+    if "BACKFILL_API_TOKEN" not in rig.environment:
+        pytest.skip("of a service with a token")
+    return rig
+
+
+class Answer:
+    """Status, headers and body of what was answered."""
+
+    def __init__(self, found: http.client.HTTPResponse) -> None:
+        self.status, self.headers, self.body = found.status, found.headers, found.read()
+        self.text = html.unescape(self.body.decode("utf-8", "replace"))
+
+
+def ask(
+    rig: Rig, method: str, path: str, headers: Mapping[str, str] | None = None, body: object = None
+) -> Answer:
+    connection = http.client.HTTPConnection(urlsplit(rig.url).netloc, timeout=60)
+    try:
+        data = None if body is None else json.dumps(body)
+        sent = {"Content-Type": "application/json"} | dict(headers or {})
+        connection.request(method, path, data, sent)
+        return Answer(connection.getresponse())
+    finally:
+        connection.close()
+
+
+def graphql(rig: Rig, query: str, headers: Mapping[str, str] | None = None) -> Any:
+    return json.loads(ask(rig, "POST", "/dagster/graphql", headers, {"query": query}).text)
+
+
+def jobs(rig: Rig) -> list[Any]:
+    """Ids of what was launched, as Dagster has them at this moment."""
+    query = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { id } } } }"
+    found: list[Any] = graphql(rig, query)["data"]["partitionBackfillsOrError"]["results"]
+    return found
+
+
+def test_a_get_launches_nothing_whoever_sends_it(rig: Rig) -> None:
+    before = jobs(rig)
+    for headers in ({}, BEARER, BASIC, {"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+        ask(rig, "GET", f"/dagster/graphql?query={quote(LAUNCH)}", headers)
+    assert jobs(rig) == before
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_name_but_the_services_own_is_answered(path: str, rig: Rig) -> None:
+    for host in ("evil.example", f"evil.example:{urlsplit(rig.url).port}", "localhost.evil.example", ""):
+        answer = ask(rig, "GET", path, {"Host": host})
+        assert answer.status == 403
+        assert repr(host) in answer.text
+        assert "evil.example" not in answer.headers.get("location", "")
+    for host in ("localhost", "127.0.0.1:443", "[::1]:80", "LOCALHOST:9"):
+        assert ask(rig, "GET", path, {"Host": host}).status != 403
+
+
+@pytest.mark.parametrize("path", [p for p in PATHS if p != "/login"])
+def test_no_page_of_another_site_is_answered(path: str, rig: Rig) -> None:
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:9", "http://user@127.0.0.1"):
+        for method in ("GET", "POST"):
+            answer = ask(rig, method, path, {"Origin": origin, **BEARER}, {})
+            assert answer.status == 403
+            assert repr(origin) in answer.text
+            assert urlsplit(rig.url).netloc in answer.text
+    assert ask(rig, "GET", path, {"Origin": rig.url}).status != 403
+
+
+def shake_hands(rig: Rig, **headers: str) -> str:
+    """The first line of the answer to a request for a web socket."""
+    address = urlsplit(rig.url)
+    fields = {
+        "Host": address.netloc,
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Protocol": "graphql-ws",
+        **headers,
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=60) as connection:
+        connection.sendall(f"GET /dagster/graphql HTTP/1.1\r\n{lines}\r\n".encode())
+        return connection.makefile("rb").readline().decode()
+
+
+def test_the_web_socket_asks_for_host_and_origin_too(rig: Rig) -> None:
+    assert " 403 " in shake_hands(rig, Origin="https://evil.example")
+    assert " 403 " in shake_hands(rig, Host="evil.example")
+    assert " 101 " in shake_hands(rig, Origin=rig.url)
+    assert " 101 " in shake_hands(rig)
+
+
+def test_without_a_token_this_machine_changes_what_it_likes_in_dagsters_ui(open_rig: Rig) -> None:
+    before = len(jobs(open_rig))
+    assert graphql(open_rig, LAUNCH) == {
+        "data": {"launchPartitionBackfill": {"__typename": "LaunchBackfillSuccess"}}
+    }
+    assert len(jobs(open_rig)) == before + 1
+
+
+def test_without_a_token_nobody_comes_through_a_proxy(open_rig: Rig) -> None:
+    answer = ask(open_rig, "GET", "/", {"X-Forwarded-For": "203.0.113.9"})
+    assert (answer.status, "set serve.token" in answer.text) == (403, True)
+    assert ask(open_rig, "GET", "/", {"Host": NAME}).status == 403
+
+
+def test_without_the_token_dagsters_ui_is_read_only(locked: Rig) -> None:
+    before = jobs(locked)
+    reported = "/dagster/report_asset_materialization/report?partition=2024-01-01"
+    assert ask(locked, "POST", reported, BEARER, {}).status == 200
+    count = (
+        '{ assetOrError(assetKey: {path: ["report"]}) { ... on Asset { assetMaterializations { runId } } } }'
+    )
+    stored = graphql(locked, count)["data"]["assetOrError"]["assetMaterializations"]
+    assert len(stored) == 1, "reading needs no token"
+    for headers in (
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Basic !"},
+        {"Cookie": TOKEN_COOKIE},
+    ):
+        for mutation in (LAUNCH, WIPE):
+            [answer] = graphql(locked, mutation, headers)["data"].values()
+            assert answer == {"__typename": "UnauthorizedError"}
+        assert ask(locked, "POST", reported, headers, {}).status == 401
+        permissions = graphql(locked, READ, headers)["data"]["permissions"]
+        assert {p["value"] for p in permissions} == {False}
+    assert jobs(locked) == before
+    assert graphql(locked, count)["data"]["assetOrError"]["assetMaterializations"] == stored
+
+
+TOKEN_COOKIE = "token=s3cret"
+
+
+@pytest.mark.parametrize("headers", [BEARER, BASIC], ids=["bearer", "basic"])
+def test_with_the_token_dagsters_ui_and_the_api_change_what_is_asked(
+    headers: dict[str, str], locked: Rig
+) -> None:
+    before = len(jobs(locked))
+    assert "LaunchBackfillSuccess" in str(graphql(locked, LAUNCH, headers))
+    body = {"start": "2024-01-01", "end": "2024-01-01"}
+    assert ask(locked, "POST", "/api/v1/backfill", headers, body).status == 202
+    assert len(jobs(locked)) == before + 2
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        (f"{NAME}:443", f"https://{NAME}"),
+        (NAME, f"https://{NAME}:443"),
+        (NAME.upper(), f"http://{NAME}"),
+        (f"{NAME}:8443", f"https://{NAME}:8443"),
+        ("127.0.0.1:3080", f"https://{NAME}"),
+        ("10.1.2.3", "http://10.1.2.3:80"),
+        ("[fd00::1]:3080", "http://[fd00::1]:3080"),
+    ],
+)
+def test_a_proxy_in_front_is_passed_by_its_listed_name(host: str, origin: str, locked: Rig) -> None:
+    headers = {"Host": host, "Origin": origin, "X-Forwarded-For": "203.0.113.9", **BEARER}
+    body = {"start": "2024-01-01", "end": "2024-01-01", "request_id": "proxied"}
+    assert ask(locked, "POST", "/api/v1/backfill", headers, body).status in (200, 202)
+
+
+def test_a_proxy_that_is_not_listed_is_told_what_came_and_what_is_served(locked: Rig) -> None:
+    other_name = ask(locked, "GET", "/", {"Host": "proxy.example"})
+    assert "'proxy.example' is none of this service's names" in other_name.text
+    assert NAME in other_name.text
+    assert "serve.hosts" in other_name.text
+    other_origin = ask(locked, "POST", "/api/v1/backfill", {"Origin": "https://proxy.example", **BEARER}, {})
+    assert "'https://proxy.example'" in other_origin.text
+    assert f"'{urlsplit(locked.url).netloc}'" in other_origin.text
+    assert "must forward the Host" in other_origin.text
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_answer_tells_browsers_what_they_may_do_with_it(path: str, rig: Rig) -> None:
+    for headers in ({}, {"Host": "evil.example"}, {"Origin": "null"}):
+        for method in ("GET", "POST", "DELETE"):
+            answer = ask(rig, method, path, headers)
+            assert answer.headers.get_all("x-content-type-options") == ["nosniff"]
+            assert answer.headers["x-frame-options"] == "SAMEORIGIN"
+            assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+            assert answer.headers["referrer-policy"]
+
+
+def test_a_redirect_names_no_host(rig: Rig) -> None:
+    for path in ("/api/v1/backfill/recent/", "/dagster", "/days/2024-01-01/report"):
+        answer = ask(rig, "GET", path, {"Host": "localhost"})
+        assert answer.status == 307
+        assert answer.headers["location"].startswith("/")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_head_answers_as_get_does_without_the_body(path: str, rig: Rig) -> None:
+    get, head = (ask(rig, method, path) for method in ("GET", "HEAD"))
+    assert (head.status, head.body) == (get.status, b"")
+    assert head.headers.get("content-type") == get.headers.get("content-type")
+
+
+def test_head_of_a_stream_ends(rig: Rig) -> None:
+    body = {"start": "2024-01-01", "end": "2024-01-01", "request_id": "stream"}
+    job = json.loads(ask(rig, "POST", "/api/v1/backfill", BEARER, body).text)
+    connection = http.client.HTTPConnection(urlsplit(rig.url).netloc, timeout=60)
+    for _ in range(2):
+        connection.request("HEAD", job["links"]["events"])
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+    connection.close()
+
+
+def peak_bytes(rig: Rig) -> int:
+    """The most memory that the service has held; of Linux."""
+    status = Path(f"/proc/{rig.running['service'].pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def pour(rig: Rig, head: str, piece: bytes, pieces: int) -> bytes:
+    """Send the head and then the pieces, until all is sent or the server has closed the connection."""
+    address = urlsplit(rig.url)
+    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=60) as connection:
+        try:
+            connection.sendall(head.replace("\n", "\r\n").encode())
+            for _ in range(pieces):
+                connection.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        try:
+            return connection.recv(65_536)
+        except ConnectionResetError:
+            return b""
+
+
+MEGABYTE = b"x" * 2**20
+GIGABYTE = 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory of a process from Linux")
+@pytest.mark.parametrize("path", ["/api/v1/backfill", "/page/start", "/dagster/graphql", "/healthz"])
+@pytest.mark.parametrize(
+    ("fields", "piece"),
+    [
+        (f"Content-Length: {2**30}\n\n", MEGABYTE),
+        ("Transfer-Encoding: chunked\n\n", b"%x\r\n" % len(MEGABYTE) + MEGABYTE + b"\r\n"),
+        ("X-Long: ", MEGABYTE),
+    ],
+    ids=["length", "chunked", "header"],
+)
+def test_a_gigabyte_is_not_taken_in(path: str, fields: str, piece: bytes, rig: Rig) -> None:
+    ask(rig, "GET", "/healthz")
+    before = peak_bytes(rig)
+    for authorization in (f"Authorization: Bearer {TOKEN}", "X-No: token"):
+        head = (
+            f"POST {path} HTTP/1.1\nHost: {urlsplit(rig.url).netloc}\nContent-Type: application/json\n"
+            f"{authorization}\n{fields}"
+        )
+        pour(rig, head, piece, GIGABYTE)
+    assert peak_bytes(rig) - before < 100 * 2**20
+    assert ask(rig, "GET", "/healthz").status == 200
+
+
+def test_a_large_body_is_refused_by_what_it_says_of_itself(rig: Rig) -> None:
+    """Nothing is sent of it, so the answer cannot have waited for it."""
+    for length in (str(MOST_BYTES + 1), "9" * 30, "-1", "1e3", "²"):
+        head = (
+            f"POST /api/v1/backfill HTTP/1.1\nHost: {urlsplit(rig.url).netloc}\n"
+            f"Authorization: Bearer {TOKEN}\nContent-Length: {length}\n\n"
+        )
+        assert pour(rig, head, b"", 0).split(b" ")[1] in (b"413", b"400")
+
+
+def test_without_the_token_the_answer_comes_before_the_body(locked: Rig) -> None:
+    head = (
+        f"POST /api/v1/backfill HTTP/1.1\nHost: {urlsplit(locked.url).netloc}\n"
+        "Content-Type: application/json\nContent-Length: 100\n\n"
+    )
+    assert pour(locked, head, b"", 0).startswith(b"HTTP/1.1 401")
+
+
+@pytest.mark.skipif(installed() is None, reason="needs Chromium and its driver")
+def test_a_browser_signs_in_to_dagsters_ui_with_the_token(locked: Rig) -> None:
+    may_launch = """
+        const done = arguments[arguments.length - 1];
+        const body = JSON.stringify({query: '{ permissions { permission value } }'});
+        const headers = {'Content-Type': 'application/json'};
+        fetch('/dagster/graphql', {method: 'POST', body, headers}).then((answer) => answer.json())
+          .then((found) => done(found.data.permissions.some((one) => one.value)));
+    """
+    with chromium() as browser:
+        browser.open(f"{locked.url}/dagster/runs")
+        assert browser.driver.execute_async_script(may_launch) is False
+        signed = locked.url.replace("http://", f"http://me:{quote(TOKEN)}@")
+        browser.open(f"{signed}/login")
+        browser.open(f"{locked.url}/dagster/runs")
+        assert browser.driver.execute_async_script(may_launch) is True
