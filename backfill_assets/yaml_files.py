@@ -97,7 +97,7 @@ def _first_error(error: ValidationError, page: str) -> str:
 def _name(part: str | int) -> str:
     """A key up to where it cannot be one of ours any more."""
     text = str(part)
-    begin = text if isinstance(part, int) else re.match(r"[A-Za-z_-]*", text)[0][:40]
+    begin = text if isinstance(part, int) else re.split(r"[^A-Za-z_-]", text, maxsplit=1)[0][:40]
     return begin if begin == text else f"{begin}…"
 
 

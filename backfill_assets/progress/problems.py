@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from backfill_assets.failures import BackfillError, TransientFailure
+from backfill_assets.failures import BackfillError, TransientFailure, printable
 from backfill_assets.progress.answers import HEADERS
 from backfill_assets.progress.model import InvalidField, Problem
 from backfill_assets.progress.request import InvalidRequest
@@ -97,7 +97,7 @@ async def _failure(request: Request, error: Exception) -> Response:
     assert isinstance(error, BackfillError)
     status = status_of(error)
     if status == 500:
-        LOGGER.error("%s %s: %s", request.method, request.url.path, error)
+        LOGGER.error(printable(f"{request.method} {request.url.path}: {error}"))
     errors = error.errors if isinstance(error, InvalidRequest) else ()
     return problem(request, status, str(error), errors, {"Retry-After": "30"} if status == 503 else None)
 
