@@ -174,7 +174,9 @@ def status_text(job: JobStatus) -> str:
         done = f"{day.progress.done} of {plural(day.progress.total, 'feed')}" if day.progress else "starting"
         lines.append(f"  {day.day} {STATES['running'][0]} running: {done}")
     bad = [day for day in job.days if day.state in RETRIED_DAY_STATES | {"degraded"}]
-    lines += [f"  {day.day} {STATES[day.state][0]} {day.state}{_why(day)}" for day in bad[:_DAYS_TOLD]]
+    for day in bad[:_DAYS_TOLD]:
+        lines.append(f"  {day.day} {STATES[day.state][0]} {day.state}{_why(day)}")
+        lines += [f"    try first: {day.stored.command}"] if day.stored and day.stored.command else []
     if len(bad) > _DAYS_TOLD:
         lines.append(f"  and {len(bad) - _DAYS_TOLD} more: --json has every day")
     return "\n".join(lines)

@@ -37,7 +37,7 @@ def stored_day(store: Store, day: str) -> StoredDay:
         consistency=scores.consistency,
         notable=tuple(_verdict(f) for f in found.feeds if _is_notable(f)),
         reasons=(*scores.reasons, *reasons),
-        command="" if outcome == "published" else _first_remedy(found),
+        command=_first_remedy(found, outcome),
     )
 
 
@@ -105,9 +105,14 @@ def _outcome(store: Store, day: str, verdict: str, data_types: set[str]) -> tupl
     return ("published" if verdict == "published" else "degraded"), ()
 
 
-def _first_remedy(found: Day) -> str:
-    """The first command of the day's report: missing files come by a run, others by a refresh."""
+def _first_remedy(found: Day, outcome: DayState) -> str:
+    """The first command of the day's report: missing files come by a run, others by a refresh.
+
+    Where every feed counts, a run helps only a day that is not in the warehouse; low scores stay low.
+    """
     out = [f for f in found.feeds if f.accepted is None]
+    if not out and outcome != "missing":
+        return ""
     broken = [str(f.feed) for f in out if f.judged is not None]
     lacking = len(broken) < len(out)
     return run_day(found.day, () if lacking else broken, generated=found.is_generated)

@@ -340,6 +340,7 @@ def test_days_that_are_not_good_are_told_first_with_reason_and_command(
     assert "404" in held
     assert "--partition 2024-12-02" in held
     assert other.startswith("2024-12-04 is degraded: ")
+    assert "--partition" not in other, "every feed of it counts, so a run would change nothing"
     assert lacking.startswith("2024-12-03 is degraded: ")
     assert "binance/trades/ETHUSDT: 404" in lacking
     assert 'href="/days/2024-12-02/report"' in held

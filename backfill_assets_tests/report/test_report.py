@@ -13,6 +13,7 @@ from backfill_assets.candles.build import build_candles
 from backfill_assets.cli import main
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.lake import paths
+from backfill_assets.progress.stored_days import stored_day
 from backfill_assets.quality.bucket_states import MINUTES, decode, letters_of
 from backfill_assets.quality.measures import load_measures
 from backfill_assets.report.evidence import FeedReport
@@ -125,6 +126,13 @@ def test_a_degraded_day_says_which_feed_why_since_when_and_what_to_do(reports):
     assert re.fullmatch(r"\d\d:\d\d–\d\d:\d\d", gap.when)
     assert [action.urgency for action in notes] == ["note"]
     assert {finding.title for finding in notes[0].findings} >= {"kraken/trades/ETH-USDT"}
+
+
+def test_pages_and_reports_name_the_same_command_first(reports):
+    for day in (DEGRADED, HELD):
+        found = stored_day(reports.pipeline.store, day)
+        assert found.command == report_of(reports.pipeline, day).actions[0].commands[0]
+    assert stored_day(reports.pipeline.store, GOOD).command == ""
 
 
 def test_every_page_of_generated_data_says_so_and_that_of_other_data_does_not(reports, tmp_path):
