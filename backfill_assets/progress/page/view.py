@@ -195,7 +195,11 @@ def _failed_as(job: Job) -> str:
 
 def days_to_look_at(days: Iterable[CalendarDay]) -> list[CalendarDay]:
     """Days that were run and are not good, the worst first and of these the latest; not those at work."""
-    found = [d for d in days if d.outcome in _WORST_FIRST and not d.job_state and (d.feeds or d.report)]
+    found = [
+        d
+        for d in days
+        if d.outcome in _WORST_FIRST and not d.job_state and (d.feeds or d.outcome != "missing")
+    ]
     found.sort(key=lambda d: d.day, reverse=True)
     return sorted(found, key=lambda d: _WORST_FIRST.index(d.outcome))
 
