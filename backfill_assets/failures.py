@@ -46,6 +46,14 @@ class CorruptFeed(PermanentFailure):
     """A file cannot be read as what it claims to be; the message names file, line and column."""
 
 
+class DamagedFile(PermanentFailure):
+    """A data file of the lake is gone or is not what its name says; ``path`` is its place in the lake."""
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class DayHeld(PermanentFailure):
     """The day's verdict forbids publishing; nothing was written to the warehouse."""
 

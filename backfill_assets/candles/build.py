@@ -32,7 +32,7 @@ from backfill_assets.candles.trade_files import (
     read_partials,
 )
 from backfill_assets.days import shift
-from backfill_assets.failures import PermanentFailure
+from backfill_assets.failures import DamagedFile, PermanentFailure
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
@@ -92,6 +92,16 @@ class _Maker:
         return self._measures[day]
 
     def make(self, day: str) -> DayMeasures:
+        while True:
+            try:
+                return self._make(day)
+            except DamagedFile as found:
+                # Partial candles are made anew of their ticks; ticks can only be fetched again.
+                if not paths.is_partials(found.path) or not self.store.exists(found.path):
+                    raise
+                self.store.set_aside(found.path)
+
+    def _make(self, day: str) -> DayMeasures:
         settled = self.settled(day)
         if settled is None:
             msg = f"nothing is settled of {day}: materialize its ticks first"

@@ -8,6 +8,8 @@ token, by which a writer recognises what it wrote itself. Like the client, this 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -23,7 +25,9 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
 from backfill_assets.failures import BackfillError, PermanentFailure, Superseded, TransientFailure
+from backfill_assets.lake import paths
 from backfill_assets.lake.copies import copies_in
+from backfill_assets.lake.intact import insist_on_content
 from backfill_assets.lake.ranges import TAIL_BYTES, RangedFile
 from backfill_assets.lake.store import GCS_SCHEME, Stored, checked, gone
 
@@ -153,11 +157,11 @@ class GcsStore:
         return str(blob.generation)
 
     def put_file(self, local: Path, path: str) -> None:
-        """See ``Store.put_file``; an object of another size was damaged from outside and is replaced."""
+        """See ``Store.put_file``; the service's checksum tells whether the object has other bytes."""
         size = local.stat().st_size
         with self._explained(path):
             present = self._found(path)
-            if present is not None and present.size == size:
+            if present is not None and present.size == size and present.md5_hash == _md5(local):
                 return
             try:
                 self._blob(path).upload_from_filename(
@@ -179,6 +183,7 @@ class GcsStore:
 
         def fetch(file: Path) -> None:
             self._data(path, lambda blob: blob.download_to_filename(str(file), **self._call))
+            insist_on_content(self, path, file)
 
         return copies_in(self._scratch).lend(self.uri_of(path), fetch)
 
@@ -210,6 +215,14 @@ class GcsStore:
 
         # All of BinaryIO that a file opened for reading has.
         return cast("BinaryIO", RangedFile(size, fetch(size - TAIL_BYTES, size), fetch))
+
+    def set_aside(self, path: str) -> None:
+        """See ``Store.set_aside``."""
+        with self._explained(path):
+            present = self._found(path)
+            if present is not None:
+                self._bucket.copy_blob(present, self._bucket, self._name(paths.damaged(path)), **self._call)
+        self.delete(path)
 
     def exists(self, path: str) -> bool:
         """See ``Store.exists``."""
@@ -317,6 +330,13 @@ class GcsStore:
 
     def _transient(self, path: str, error: Exception) -> TransientFailure:
         return TransientFailure(f"{self.uri}/{path}: Google Cloud Storage does not answer: {_line(error)}")
+
+
+def _md5(file: Path) -> str:
+    """Return the checksum as the service writes it."""
+    with file.open("rb") as handle:
+        digest = hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).digest()
+    return base64.b64encode(digest).decode()
 
 
 def _line(error: Exception) -> str:

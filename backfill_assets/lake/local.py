@@ -22,6 +22,8 @@ from typing import BinaryIO, Final
 
 from backfill_assets.failures import PermanentFailure, Superseded
 from backfill_assets.files import locked, put_in_place, sync_folder
+from backfill_assets.lake import paths
+from backfill_assets.lake.intact import has_content, insist_on_content
 from backfill_assets.lake.store import Stored, checked, gone
 
 LOCKS: Final = ".locks"
@@ -95,10 +97,10 @@ class LocalStore:
         return _generation(data)
 
     def put_file(self, local: Path, path: str) -> None:
-        """See ``Store.put_file``; a file of another size was damaged from outside and is replaced."""
+        """See ``Store.put_file``."""
         file = self._file(path)
         with _explained(file):
-            if _size_of(file) == local.stat().st_size:
+            if _size_of(file) == local.stat().st_size and has_content(path, file):
                 return
             with self._unfinished() as unfinished:
                 shutil.copyfile(local, unfinished)
@@ -107,18 +109,23 @@ class LocalStore:
     @contextmanager
     def local_copy(self, path: str) -> Iterator[Path]:
         """See ``Store.local_copy``; it is the file itself, nothing is copied."""
-        if self.size(path) is None:
-            raise gone(self, path)
-        yield self._file(path)
+        yield self._intact(path)
 
     def open_ranges(self, path: str) -> BinaryIO:
         """See ``Store.open_ranges``; it is the file itself."""
-        file = self._file(path)
+        file = self._intact(path)
         with _explained(file):
             try:
                 return file.open("rb")
             except FileNotFoundError as error:
                 raise gone(self, path) from error
+
+    def set_aside(self, path: str) -> None:
+        """See ``Store.set_aside``."""
+        file = self._file(path)
+        with _explained(file):
+            if _size_of(file) is not None:
+                put_in_place(file, self._file(paths.damaged(path)))
 
     def exists(self, path: str) -> bool:
         """See ``Store.exists``."""
@@ -155,6 +162,18 @@ class LocalStore:
 
     def _file(self, path: str) -> Path:
         return self._root / checked(path)
+
+    def _intact(self, path: str) -> Path:
+        """Return the data file, which is there and is what its name says."""
+        file = self._file(path)
+        with _explained(file):
+            if _size_of(file) is None:
+                raise gone(self, path)
+            try:
+                insist_on_content(self, path, file)
+            except FileNotFoundError as error:
+                raise gone(self, path) from error
+        return file
 
     def _locked(self, path: str) -> AbstractContextManager[None]:
         """Keep other writers of this document out."""

@@ -40,6 +40,11 @@ def partials_data(feed: Feed, day: str, content: str) -> str:
     return f"partials/{_feed(feed)}/{_day(day)}/{_component(content)}.parquet"
 
 
+def is_partials(path: str) -> bool:
+    """Whether the path is one of ``partials_data``."""
+    return path.startswith("partials/")
+
+
 def made_prefix(table: str, day: str) -> str:
     """Of the day's file of ``candles`` or ``coverage``, in a folder that readers take for a partition."""
     return f"{_component(table)}/date={_day(day)}/"
@@ -118,6 +123,11 @@ def month_report(month: str) -> str:
 def rejected(feed: Feed, day: str, raw_sha256: str) -> str:
     """Return a raw file that could not be decoded, kept for inspection."""
     return f"rejected/{_feed(feed)}/{_day(day)}/{_component(raw_sha256)}.csv.gz"
+
+
+def damaged(path: str) -> str:
+    """Return the place for a data file that is not what its name says, kept for inspection."""
+    return f"damaged/{path}"
 
 
 def _feed(feed: Feed) -> str:

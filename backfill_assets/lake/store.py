@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
-from backfill_assets.failures import PermanentFailure
+from backfill_assets.failures import DamagedFile, PermanentFailure
+from backfill_assets.lake.intact import damaged
 from backfill_assets.settings import LakeSettings, resolve
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Store(Protocol):
         ...
 
     def put_file(self, local: Path, path: str) -> None:
-        """Store a file under a path that names its content; nothing happens if it is there in full size."""
+        """Store a file under a path that names its content; one with other bytes is replaced."""
         ...
 
     def local_copy(self, path: str) -> AbstractContextManager[Path]:
@@ -93,8 +94,8 @@ class Store(Protocol):
 
         Raises
         ------
-        PermanentFailure
-            The object is gone, though a manifest names it.
+        DamagedFile
+            The object is gone, though a document names it, or it is not what its name says.
         """
         ...
 
@@ -105,9 +106,14 @@ class Store(Protocol):
 
         Raises
         ------
-        PermanentFailure
-            The object is gone, though a manifest names it; reading may raise it too.
+        DamagedFile
+            The object is gone, though a document names it (reading may raise it too), or, where the whole of
+            it is at hand, it is not what its name says.
         """
+        ...
+
+    def set_aside(self, path: str) -> None:
+        """Move a data file to ``paths.damaged``, where no reader looks; nothing happens if there is none."""
         ...
 
     def exists(self, path: str) -> bool:
@@ -142,12 +148,9 @@ def checked(path: str) -> str:
     return path
 
 
-def gone(store: Store, path: str) -> PermanentFailure:
-    """Return the failure for a data file that a manifest names and that is not there."""
-    folder, _, name = path.rpartition("/")
-    return PermanentFailure(
-        f"manifest {store.uri_of(folder)}/manifest.json names {name}, which is gone: refresh the feed"
-    )
+def gone(store: Store, path: str) -> DamagedFile:
+    """Return the failure for a data file that a document names and that is not there."""
+    return damaged(store, path, "is gone, though a document names it")
 
 
 def open_store(lake: LakeSettings, *, client: storage.Client | None = None) -> Store:

@@ -9,16 +9,18 @@ ids.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pyarrow.parquet as pq
 
+from backfill_assets.failures import DamagedFile
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
 from backfill_assets.lake.evidence import Largest, Restatement
-from backfill_assets.lake.manifests import FeedManifest, Version, update_manifest, valid
+from backfill_assets.lake.manifests import FeedManifest, Version, update_manifest
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.profiles import profile_of
@@ -51,14 +53,13 @@ def compare_versions(store: Store, manifests: Mapping[Feed, FeedManifest]) -> in
 
 
 def _compare(store: Store, feed: Feed, manifest: FeedManifest) -> int:
-    pairs = list(combinations(manifest.versions, 2))
-    made = [
-        _restatement(store, feed, manifest.day, old, new)
-        for old, new in pairs
-        if manifest.restatement(old.content, new.content) is None
-        and valid(store, feed, manifest.day, old)
-        and valid(store, feed, manifest.day, new)
-    ]
+    made = []
+    for old, new in combinations(manifest.versions, 2):
+        if manifest.restatement(old.content, new.content) is not None:
+            continue
+        # A file that is gone or damaged is compared when it was fetched again.
+        with suppress(DamagedFile):
+            made.append(_restatement(store, feed, manifest.day, old, new))
     if made:
         keep_comparisons(store, feed, manifest.day, made)
     return len(made)

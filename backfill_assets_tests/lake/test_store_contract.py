@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from backfill_assets.failures import PermanentFailure, Superseded
+from backfill_assets.failures import DamagedFile, PermanentFailure, Superseded
 from backfill_assets.lake.ranges import TAIL_BYTES, read_footer
 from backfill_assets.lake.store import Store, open_store
 from backfill_assets.settings import LakeSettings
@@ -125,12 +125,57 @@ def test_a_data_file_too_large_for_one_request_is_stored_whole(store: Store, tmp
         assert hashlib.sha256(copy.read_bytes()).hexdigest() == file.name
 
 
+def named(data: bytes) -> str:
+    """The place of a data file with these bytes."""
+    return f"ticks/kraken/trades/SPOT/2024-01-01/{hashlib.sha256(data).hexdigest()}.parquet"
+
+
+def written_as(store: Store, path: str) -> str:
+    """Changes whenever the object is written."""
+    file, stored = Path(store.uri_of(path)), store.read(path)
+    assert stored is not None
+    return str(file.stat().st_ino) if file.exists() else stored.generation
+
+
+def damage(store: Store, path: str, data: bytes) -> None:
+    """Write other bytes behind the store's back."""
+    stored = store.read(path)
+    store.replace(path, data, stored.generation if stored else None)
+
+
 def test_a_data_file_that_is_there_is_not_written_again(store: Store, tmp_path: Path) -> None:
-    store.put_file(a_file(tmp_path, b"rows"), "a.parquet")
-    # Other bytes of the same size: if they were written, they would show.
-    store.put_file(a_file(tmp_path, b"ROWS"), "a.parquet")
-    with store.local_copy("a.parquet") as copy:
-        assert copy.read_bytes() == b"rows"
+    store.put_file(a_file(tmp_path, b"rows"), named(b"rows"))
+    before = written_as(store, named(b"rows"))
+    store.put_file(a_file(tmp_path, b"rows"), named(b"rows"))
+    assert written_as(store, named(b"rows")) == before
+
+
+@pytest.mark.parametrize("other", [b"rowz", b"\0\0\0\0", b"ro", b""])
+def test_a_data_file_that_is_not_what_its_name_says_is_lent_to_nobody(
+    store: Store, tmp_path: Path, other: bytes
+) -> None:
+    path = named(b"rows")
+    damage(store, path, other)
+    for read in (lambda: store.local_copy(path).__enter__(), lambda: store.open_ranges(path)):
+        with pytest.raises(DamagedFile, match="does not have the bytes that its name says") as e:
+            read()
+        assert store.uri_of(path) in str(e.value)
+        assert "verify --date 2024-01-01 --mend" in str(e.value)
+        assert e.value.path == path
+    store.put_file(a_file(tmp_path, b"rows"), path)
+    with store.local_copy(path) as copy, store.open_ranges(path) as ranges:
+        assert copy.read_bytes() == ranges.read() == b"rows"
+
+
+def test_a_file_that_is_set_aside_is_out_of_the_way_and_still_there(store: Store) -> None:
+    path = named(b"rows")
+    damage(store, path, b"rowz")
+    store.set_aside(path)
+    assert list(store.list("")) == [f"damaged/{path}"]
+    stored = store.read(f"damaged/{path}")
+    assert stored is not None
+    assert stored.data == b"rowz"
+    store.set_aside(path)
 
 
 def test_a_data_file_that_was_cut_short_from_outside_is_written_again(store: Store, tmp_path: Path) -> None:
@@ -199,18 +244,13 @@ def test_many_threads_borrow_one_data_file(store: Store, tmp_path: Path) -> None
         assert set(pool.map(borrowed, range(16))) == {data}
 
 
-def test_a_data_file_that_is_gone_says_which_manifest_names_it_and_what_to_do(store: Store) -> None:
-    path = PATH.replace("manifest.json", "abc.parquet")
-    with (
-        pytest.raises(
-            PermanentFailure, match=r"manifest .*/2024-01-01/manifest\.json names abc\.parquet"
-        ) as e,
-        store.local_copy(path),
-    ):
+def test_a_data_file_that_is_gone_is_named_with_what_to_do(store: Store) -> None:
+    path = named(b"rows")
+    with pytest.raises(DamagedFile, match="is gone") as e, store.local_copy(path):
         pytest.fail("lent a file that is not there")
-    assert "refresh the feed" in str(e.value)
-    assert store.uri in str(e.value)
-    with pytest.raises(PermanentFailure) as ranges:
+    assert "backfill --start 2024-01-01 --end 2024-01-01" in str(e.value)
+    assert store.uri_of(path) in str(e.value)
+    with pytest.raises(DamagedFile) as ranges:
         store.open_ranges(path)
     assert str(ranges.value) == str(e.value)
 
