@@ -460,6 +460,47 @@ def settings(show: bool, schema: str | None) -> None:
     click.echo(schema_text(schema) if schema else settings_text())
 
 
+@main.command(section=DATA, example="verify --start 2024-01-01 --end 2024-01-31")
+@click.option("--date", "day", type=DAY, help="Only this day.")
+@click.option("--start", type=DAY, help="First day, in UTC.")
+@click.option("--end", type=DAY, help="Last day, included.")
+@click.option("--mend", is_flag=True, help="Set damaged data aside, so that a backfill brings it back.")
+def verify(day: str | None, start: str | None, end: str | None, mend: bool) -> None:
+    """Look at every byte of days in lake and warehouse.
+
+    Exit code 1 if any is not as it was stored.
+    """
+    from contextlib import closing
+
+    from backfill_assets.days import day_range
+    from backfill_assets.lake.store import open_store
+    from backfill_assets.readable_numbers import bytes_text, plural
+    from backfill_assets.settings import current_settings
+    from backfill_assets.warehouse.ohlcv.warehouse import open_ohlcv
+    from backfill_assets.warehouse.protocol import open_warehouse
+    from backfill_assets.warehouse.verify import verify_days
+
+    if (day is None) == (start is None) or (start is None) != (end is None):
+        msg = "give either --date, or --start and --end"
+        raise click.UsageError(msg)
+    first, last = day or start or "", day or end or ""
+    settings, damaged = current_settings(), 0
+    with closing(open_warehouse(settings.warehouse)) as warehouse:
+        ohlcv = open_ohlcv(settings.ohlcv)
+        opened = (warehouse,) if ohlcv is None else (warehouse, ohlcv)
+        for found in verify_days(open_store(settings.lake), opened, day_range(first, last), mend=mend):
+            seen = f"{plural(found.files, 'file')} ({bytes_text(found.bytes)}), "
+            seen += plural(found.partitions, "partition")
+            click.echo("\n".join(f"{found.day}  {line}" for line in found.problems or (f"ok  {seen}",)))
+            damaged += bool(found.problems)
+    if damaged:
+        words = f"--date {day}" if day else f"--start {start} --end {end}"
+        verb = "is set aside" if mend else f"'backfill-assets verify {words} --mend' sets it aside"
+        again = f"'backfill-assets backfill --start {first} --end {last}' then brings it back"
+        msg = f"{plural(damaged, 'day')} damaged: what is damaged {verb}, {again}"
+        raise click.ClickException(msg)
+
+
 @main.command(section=START, example="doctor")
 def doctor() -> None:
     """Check settings, reachability and permissions.

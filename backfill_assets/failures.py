@@ -47,11 +47,15 @@ class CorruptFeed(PermanentFailure):
 
 
 class DamagedFile(PermanentFailure):
-    """A data file of the lake is gone or is not what its name says; ``path`` is its place in the lake."""
+    """A data file of the lake is gone or is not what its name says.
 
-    def __init__(self, message: str, path: str) -> None:
+    ``path`` is its place in the lake, ``problem`` what is wrong with it, without the remedy.
+    """
+
+    def __init__(self, message: str, path: str, problem: str) -> None:
         super().__init__(message)
         self.path = path
+        self.problem = problem
 
 
 class DayHeld(PermanentFailure):

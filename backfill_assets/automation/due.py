@@ -6,7 +6,6 @@ change that. A held day is not asked for again until something about it is new.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import date, timedelta
 
 from backfill_assets.lake.manifests import load_day_record
@@ -14,8 +13,9 @@ from backfill_assets.lake.store import Store
 from backfill_assets.quality.settled import Day, load_day
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse import ledger
-from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
+from backfill_assets.warehouse.catalog import QUALITY
 from backfill_assets.warehouse.overall import tick_tables
+from backfill_assets.warehouse.presence import is_out, lost_files, tick_files, unpublished_tables
 from backfill_assets.warehouse.publisher import ticks_fingerprint
 
 
@@ -27,7 +27,7 @@ def look_back(today: date, settings: Settings) -> list[str]:
 
 def due_days(store: Store, today: date, settings: Settings) -> list[str]:
     """The days of the look-back that are to be run."""
-    return [day for day in look_back(today, settings) if is_due(store, day)]
+    return [day for day in look_back(today, settings) if is_due(store, settings, day)]
 
 
 def awaiting_export(store: Store, today: date, settings: Settings) -> list[str]:
@@ -36,24 +36,21 @@ def awaiting_export(store: Store, today: date, settings: Settings) -> list[str]:
     return [day for day, record in records if record is not None and record.awaiting_export]
 
 
-def is_due(store: Store, day: str) -> bool:
-    """Whether a run of the day could bring something new out."""
+def is_due(store: Store, settings: Settings, day: str) -> bool:
+    """Whether a run of the day could bring something new out, or bring back what was lost."""
     found = load_day(store, day)
     if found is None or found.settled.awaiting_export:
         return True
     if any(feed.judged is None and not feed.is_absent for feed in found.feeds):
         return True
     if found.scores.state == "held":
-        return not _out(store, QUALITY.name, day) or _is_to_be_taken_back(store, found)
+        return not is_out(store, settings, QUALITY.name, day) or _is_to_be_taken_back(store, found)
     data_types = {feed.feed.data_type for feed in found.feeds}
-    return bool(unpublished_tables(store, day, data_types)) or _is_outdated(store, found)
-
-
-def unpublished_tables(store: Store, day: str, data_types: Collection[str]) -> list[str]:
-    """The day's tables of which the ledger does not say that the partition is out."""
-    ticks = [TICKS[t].name for t in sorted(data_types)]
-    tables = [INSTRUMENTS.name, *ticks, CANDLES.name, COVERAGE.name, QUALITY.name]
-    return [table for table in tables if not _out(store, table, day)]
+    return bool(
+        unpublished_tables(store, settings, day, data_types)
+        or _is_outdated(store, found)
+        or lost_files(store, day, tick_files(found))
+    )
 
 
 def _is_to_be_taken_back(store: Store, found: Day) -> bool:
@@ -67,8 +64,3 @@ def _is_outdated(store: Store, found: Day) -> bool:
     return any(
         entry is not None and entry.fingerprint != ticks_fingerprint(table, found) for table, entry in entries
     )
-
-
-def _out(store: Store, table: str, day: str) -> bool:
-    entry = ledger.entry(store, table, day)
-    return entry is not None and entry.state == "done"

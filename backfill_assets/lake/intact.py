@@ -44,4 +44,5 @@ def damaged(store: Store, path: str, problem: str) -> DamagedFile:
         f"{store.uri_of(path)} {problem}: 'backfill-assets verify --date {day} --mend' sets it aside, "
         f"'backfill-assets backfill --start {day} --end {day}' then fetches or makes it anew",
         path,
+        problem,
     )

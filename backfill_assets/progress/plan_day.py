@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from backfill_assets.automation.due import unpublished_tables
 from backfill_assets.feeds import ExpectedFeed, Feed, FeedChoice
+from backfill_assets.lake import paths
 from backfill_assets.lake.manifests import DayRecord, load_day_record, load_manifest
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
@@ -19,6 +19,7 @@ from backfill_assets.quality.remedies import approve_command
 from backfill_assets.quality.settled import load_settled
 from backfill_assets.report.month import build_version, load_summary
 from backfill_assets.settings import Settings
+from backfill_assets.warehouse.presence import lost_files, unpublished_tables
 
 #: The feeds that the vendor lists on a day; None where it was not asked.
 Listing = Callable[[str], Sequence[ExpectedFeed]]
@@ -32,7 +33,7 @@ class DayPlan:
     #: One for each file to fetch.
     files: tuple[Combination, ...]
     #: Published in full by a run of its own under the present settings, with the versions that count now, and
-    #: no file lacks: another run would change nothing.
+    #: no file lacks and none was lost: another run would change nothing.
     good: bool = False
     held: bool = False
     #: Files that the vendor did not have when last asked, and that a run asks for again; not in ``files``,
@@ -60,7 +61,8 @@ def plan_day(
         return DayPlan(day, tuple(combination_of(feed) for feed in listing(day)))
     summary, settled = load_summary(store, day), load_settled(store, day)
     expected = record.expected_feeds
-    unpublished = unpublished_tables(store, day, {e.feed.data_type for e in expected})
+    unpublished = unpublished_tables(store, settings, day, {e.feed.data_type for e in expected})
+    lost = lost_files(store, day, summary.tick_files) if summary is not None else []
     held = summary is not None and summary.state == "held"
     current = summary is not None and summary.build_version == build_version(settings)
     same = summary is not None and settled is not None and summary.versions == settled.versions
@@ -71,13 +73,14 @@ def plan_day(
         suspects = [e for e in expected if str(e.feed) not in seen]
     lacking = parallel_map(lambda e: _lacks(store, settings, day, e.feed), suspects, store.parallel_reads)
     fetched = {e.feed for e, lacks in zip(suspects, lacking, strict=True) if lacks}
+    fetched |= {e.feed for e in expected if any(p.startswith(paths.ticks_prefix(e.feed, day)) for p in lost)}
     if refresh is not None:
         fetched |= {e.feed for e in expected if refresh.has(e.feed, [c for _, c in e.symbols])}
     absent = {feed.feed for feed in summary.feeds if feed.outcome == "missing"} if summary else set()
     asked_again = len(absent - {str(feed) for feed in fetched})
     files = [combination_of(e) for e in expected if e.feed in fetched]
     files += [wanted for wanted in universe if not _is_recorded(record, wanted)]
-    good = not files and not asked_again and not unpublished and current and same and not held
+    good = not files and not asked_again and not unpublished and not lost and current and same and not held
     waiting = [(f.feed, f.candidate) for f in settled.feeds if f.candidate] if settled else []
     approvals = tuple(approve_command(day, str(feed), version.content) for feed, version in waiting)
     return DayPlan(day, tuple(files), good=good, held=held, asked_again=asked_again, approvals=approvals)

@@ -93,15 +93,17 @@ class Backfills:
         settings: Callable[[], Settings] = current_settings,
         *,
         dagster_url: str = "",
-        read_day: ReadDay = stored_day,
+        read_day: ReadDay | None = None,
     ) -> None:
         self._instance = instance
         self._graph = graph
         self._settings = settings
         self._dagster_url = dagster_url
         reader = Reader(instance)
-        run_days = DayCache(self._store, read_day)
-        skipped_days = DayCache(self._store, summarized_day)
+        run_days = DayCache(
+            self._store, read_day or (lambda store, day: stored_day(store, self._settings(), day))
+        )
+        skipped_days = DayCache(self._store, lambda store, day: summarized_day(store, self._settings(), day))
         self._statuses = Statuses(
             reader,
             lambda: JobRecords(reader, run_days, skipped_days),
@@ -257,7 +259,7 @@ class Backfills:
             day.model_copy(update={"job_id": at_work[day.day][0], "job_state": at_work[day.day][1]})
             if day.day in at_work
             else day
-            for day in calendar(self._store(), start, end)
+            for day in calendar(self._store(), self._settings(), start, end)
         ]
 
     # For the page
@@ -280,7 +282,7 @@ class Backfills:
     def stored(self, days: list[str]) -> dict[str, StoredDay]:
         """What the lake says of each of a few days."""
         store = self._store()
-        found = parallel_map(lambda day: stored_day(store, day), days, store.parallel_reads)
+        found = parallel_map(lambda day: stored_day(store, self._settings(), day), days, store.parallel_reads)
         return dict(zip(days, found, strict=True))
 
     def years(self) -> list[int]:

@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
-from backfill_assets.automation.due import unpublished_tables
 from backfill_assets.days import day_range
 from backfill_assets.lake import paths
 from backfill_assets.lake.parallel import parallel_map
@@ -18,15 +18,18 @@ from backfill_assets.quality.remedies import run_day
 from backfill_assets.quality.scores import DayState
 from backfill_assets.quality.settled import Day, SettledFeed, load_day
 from backfill_assets.report.month import DaySummary, load_summary
+from backfill_assets.settings import Settings
+from backfill_assets.warehouse.presence import lost_files, tick_files, unpublished_tables
 
 
-def stored_day(store: Store, day: str) -> StoredDay:
-    """The settled day. A day that its verdict lets through counts as published when the ledger says so."""
+def stored_day(store: Store, settings: Settings, day: str) -> StoredDay:
+    """The settled day; one that its verdict lets through is published when its tables and files are there."""
     found = load_day(store, day)
     if found is None:
         return StoredDay(outcome="missing")
     scores = found.scores
-    outcome, reasons = _outcome(store, day, scores.state, {f.feed.data_type for f in found.feeds})
+    data_types = {f.feed.data_type for f in found.feeds}
+    outcome, reasons = _outcome(store, settings, day, scores.state, data_types, tick_files(found))
     return StoredDay(
         outcome=outcome,
         sealed=found.is_sealed,
@@ -41,12 +44,12 @@ def stored_day(store: Store, day: str) -> StoredDay:
     )
 
 
-def summarized_day(store: Store, day: str) -> StoredDay:
+def summarized_day(store: Store, settings: Settings, day: str) -> StoredDay:
     """The day as its last run summarized it; the summary does not know versions that wait."""
     summary = load_summary(store, day)
     if summary is None:
         return StoredDay(outcome="missing")
-    outcome, reasons = _outcome(store, day, summary.state, _data_types(summary))
+    outcome, reasons = _summarized(store, settings, summary)
     return StoredDay(
         outcome=outcome,
         sealed=summary.sealed,
@@ -64,7 +67,7 @@ def summarized_day(store: Store, day: str) -> StoredDay:
     )
 
 
-def calendar(store: Store, first: str, last: str) -> list[CalendarDay]:
+def calendar(store: Store, settings: Settings, first: str, last: str) -> list[CalendarDay]:
     """Every day of the range; one that was never judged is missing.
 
     The summaries are those that the runs wrote last: a change of thresholds shows after the next run.
@@ -78,7 +81,7 @@ def calendar(store: Store, first: str, last: str) -> list[CalendarDay]:
             return CalendarDay(day=day, outcome="missing")
         return CalendarDay(
             day=day,
-            outcome=_outcome(store, day, summary.state, _data_types(summary))[0],
+            outcome=_summarized(store, settings, summary)[0],
             sealed=summary.sealed,
             quarantined=tuple(f.feed for f in summary.feeds if not f.accepted),
             feeds=len(summary.feeds),
@@ -90,18 +93,23 @@ def calendar(store: Store, first: str, last: str) -> list[CalendarDay]:
     return parallel_map(of_day, day_range(first, last), store.parallel_reads)
 
 
-def _data_types(summary: DaySummary) -> set[str]:
-    return {feed.feed.split("/")[1] for feed in summary.feeds}
+def _summarized(store: Store, settings: Settings, summary: DaySummary) -> tuple[DayState, tuple[str, ...]]:
+    data_types = {feed.feed.split("/")[1] for feed in summary.feeds}
+    return _outcome(store, settings, summary.day, summary.state, data_types, summary.tick_files)
 
 
-def _outcome(store: Store, day: str, verdict: str, data_types: set[str]) -> tuple[DayState, tuple[str, ...]]:
+def _outcome(
+    store: Store, settings: Settings, day: str, verdict: str, data_types: set[str], ticks: Mapping[str, int]
+) -> tuple[DayState, tuple[str, ...]]:
     if verdict == "held":
         return "held", ()
     if verdict not in ("published", "degraded"):
         return "missing", ()
-    tables = unpublished_tables(store, day, data_types)
-    if tables:
-        return "missing", (f"not in the warehouse: {', '.join(tables)}",)
+    tables = unpublished_tables(store, settings, day, data_types)
+    files = lost_files(store, day, ticks)
+    if tables or files:
+        lacking = (("the warehouse", tables), ("the lake", files))
+        return "missing", tuple(f"not in {where}: {', '.join(names)}" for where, names in lacking if names)
     return ("published" if verdict == "published" else "degraded"), ()
 
 

@@ -25,6 +25,7 @@ from backfill_assets.settings import Settings
 from backfill_assets.ticks.fetch import SCHEMA_VERSION
 from backfill_assets.ticks.profile import PROFILE_VERSION
 from backfill_assets.warehouse.overall import day_overall
+from backfill_assets.warehouse.presence import tick_files
 
 
 class FeedSummary(BaseModel):
@@ -63,6 +64,8 @@ class DaySummary(BaseModel):
     #: The product of the parts.
     overall: float | None = None
     feeds: tuple[FeedSummary, ...]
+    #: Bytes of the tick files that count, by path in the lake.
+    tick_files: dict[str, int] = {}
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -126,6 +129,7 @@ def summarize(found: Day, overall: Overall, built: str = "", inputs: str = "") -
             )
             for f in found.feeds
         ),
+        tick_files=tick_files(found),
     )
 
 

@@ -159,20 +159,33 @@ class BigQueryWarehouse:
 
     def totals(self, table: Table, day: str) -> tuple[GroupTotals, ...]:
         """See ``Warehouse``; computed by the service, never from its cache."""
+        rows = self._query(table, day, _totals_query(table, self._name(table)))
+        return totals_from_rows(table, (_whole_sums(table, row.values()) for row in rows))
+
+    def _query(self, table: Table, day: str, query: str) -> list[Any]:
+        """The rows of a query about the day's partition."""
         config = bigquery.QueryJobConfig(
             query_parameters=[bigquery.ScalarQueryParameter("day", "DATE", parse_day(day))],
             use_query_cache=False,
         )
         with translated(f"{self._name(table)} {day}"):
             job = self._client.query(
-                _totals_query(table, self._name(table)),
+                query,
                 job_config=config,
                 location=self._location,
                 retry=self._retry,
                 timeout=_REQUEST_SECONDS,
             )
-            rows = job.result(retry=self._retry, timeout=self._job_timeout_seconds)
-            return totals_from_rows(table, (_whole_sums(table, row.values()) for row in rows))
+            return list(job.result(retry=self._retry, timeout=self._job_timeout_seconds))
+
+    def content(self, table: Table, day: str) -> str:
+        """See ``Warehouse``; the service hashes the rows, whose order does not matter."""
+        query = (
+            "SELECT COUNT(*), BIT_XOR(FARM_FINGERPRINT(TO_JSON_STRING(stored))) "
+            f"FROM `{self._name(table)}` AS stored WHERE `{table.partition_column}` = @day"
+        )
+        ((rows, content),) = (tuple(row.values()) for row in self._query(table, day, query))
+        return f"{rows}:{content}" if rows else ""
 
     def ensure_views(self) -> tuple[str, ...]:
         """See ``Warehouse``."""

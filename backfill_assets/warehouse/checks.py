@@ -1,4 +1,4 @@
-"""What a published day promises: the warehouse holds what the lake says, as far as totals can tell.
+"""What a published day promises: the warehouse holds what the lake says, to the last value.
 
 The checks of the coverage also tell whether its rows are whole and agree with the candles.
 """
@@ -18,9 +18,7 @@ from backfill_assets.warehouse.publisher import Publisher
 from backfill_assets.warehouse.resource import WarehouseResource
 from backfill_assets.warehouse.tables import Table
 
-EQUALS_LAKE = {
-    "equals_lake": "Rows, first and last time and sums per feed, read back, are those of the lake's files."
-}
+EQUALS_LAKE = {"equals_lake": "The rows, read back, are those that were published of the lake's files."}
 OF_COVERAGE = {
     "schema": "Columns, types and states are right, no run begins twice, each is as long as it says.",
     "whole_day": "The runs of every market and timeframe add up to exactly one day, without gap or overlap.",

@@ -15,6 +15,7 @@ here; until then ``SET file_search_path`` or the Parquet files themselves serve.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -116,6 +117,16 @@ class DuckDBWarehouse:
         path = self.folder / table.name / f"{parse_day(day)}.parquet"
         return file_totals(table, [path]) if path.exists() else ()
 
+    def content(self, table: Table, day: str) -> str:
+        """See ``Warehouse``: size and sha256 of the file, ``has_size`` reads the size."""
+        path = self.folder / table.name / f"{parse_day(day)}.parquet"
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                return f"{file.tell()}:{digest}"
+        except FileNotFoundError:
+            return ""
+
     def ensure_views(self) -> tuple[str, ...]:
         """See ``Warehouse``; the DuckDB file is wholly ours, so nothing else can have a view's name."""
         with self._locked(self._state("tables")):
@@ -162,6 +173,15 @@ class DuckDBWarehouse:
             )
             msg = f"{self.folder}: cannot be written ({error}): free space there or mend its permissions"
             raise kind(msg) from error
+
+
+def has_size(folder: Path, table: str, day: str, content: str) -> bool:
+    """Whether the partition is there, in the size that ``content`` tells if it is not empty."""
+    try:
+        found = (folder / table / f"{day}.parquet").stat().st_size
+    except OSError:
+        return False
+    return not content or content.partition(":")[0] == str(found)
 
 
 def _described(table: Table) -> pa.Schema:

@@ -43,6 +43,8 @@ class Published(_Document):
         What ``Warehouse.replace_partition`` returned.
     totals
         As read back from the warehouse.
+    content
+        ``Warehouse.content`` at that time; empty in entries of an earlier layout.
     """
 
     generation: int
@@ -50,6 +52,7 @@ class Published(_Document):
     job: str
     rows: int
     totals: tuple[GroupTotals, ...]
+    content: str = ""
     published_at: AwareDatetime
 
 
@@ -151,6 +154,7 @@ def complete(
     fingerprint: str,
     job: str,
     totals: tuple[GroupTotals, ...],
+    content: str = "",
     now: Callable[[], datetime] = utc_now,
 ) -> Published:
     """Record that the claim's load is there and proven.
@@ -166,6 +170,7 @@ def complete(
         job=job,
         rows=total_rows(totals),
         totals=totals,
+        content=content,
         published_at=now(),
     )
 
@@ -197,6 +202,17 @@ def give_up(store: Store, table: str, day: str, mine: Entry, failure: str) -> No
         return _held(current, table, day, mine.generation).model_copy(update={"failure": failure})
 
     _changed(store, table, day, change)
+
+
+def doubt(store: Store, table: str, day: str, reason: str) -> None:
+    """Take back that the publication is proven, so that the day is not good and its next run loads it."""
+
+    def change(current: Entry | None) -> Entry | None:
+        if current is None or current.state != "done":
+            return current
+        return current.model_copy(update={"state": "intent", "failure": reason})
+
+    documents.update(store, paths.publication(table, day), Entry, change)
 
 
 def is_latest(store: Store, table: str, day: str, mine: Entry) -> bool:

@@ -99,6 +99,14 @@ class Warehouse(Protocol):
         """Control totals of the partition as it is now, ordered by group; none if it is empty or missing."""
         ...
 
+    def content(self, table: Table, day: str) -> str:
+        """Name the partition by every value of its rows as they are now; empty if there is no row.
+
+        While nobody writes to the partition the name stays the same; where any value is another, it is
+        another. Names of two warehouses have nothing in common.
+        """
+        ...
+
     def ensure_views(self) -> tuple[str, ...]:
         """Make the views of ``warehouse.views`` over the tables that are there, where they are not yet so.
 

@@ -68,7 +68,7 @@ class Partition:
 class Publication:
     """What publishing did.
 
-    ``skipped`` means that the warehouse already held exactly this, proven by its totals.
+    ``skipped`` means that the warehouse already held exactly this, proven by its content.
     """
 
     state: Literal["published", "skipped"]
@@ -127,27 +127,39 @@ def publish(
 def already_there(
     store: Store, warehouse: Warehouse, table: Table, day: str, proposal: Partition
 ) -> Publication | None:
-    """The publication of this fingerprint, if the ledger has it and the totals proven then are there now."""
+    """The publication of this fingerprint, if the ledger has it and the warehouse has its rows now."""
     entry = ledger.entry(store, table.name, day)
     if entry is None or entry.state != "done" or entry.published is None:
         return None
-    if entry.published.fingerprint != proposal.fingerprint:
-        return None
-    try:
-        found = warehouse.totals(table, day)
-    except PermanentFailure:
-        # A partition that cannot be read is mended by loading it, or the load says better what is wrong.
-        return None
-    if compare_totals(entry.published.totals, found):
+    published = entry.published
+    if published.fingerprint != proposal.fingerprint or changes(warehouse, table, day, published):
         return None
     return Publication(
         state="skipped",
-        generation=entry.published.generation,
+        generation=published.generation,
         fingerprint=proposal.fingerprint,
-        rows=total_rows(found),
-        totals=found,
-        job=entry.published.job,
+        rows=total_rows(published.totals),
+        totals=published.totals,
+        job=published.job,
     )
+
+
+def changes(warehouse: Warehouse, table: Table, day: str, published: ledger.Published) -> list[str]:
+    """What is no longer as it was published, one line each; every value is looked at.
+
+    Entries of an earlier layout do not name the content, so of them only the totals are compared.
+    """
+    try:
+        # Where no row was published, none has a name.
+        if (published.content or not published.rows) and warehouse.content(table, day) == published.content:
+            return []
+        found = compare_totals(published.totals, warehouse.totals(table, day), table=table)
+    except PermanentFailure as failure:
+        # A partition that cannot be read is mended by loading it.
+        return [str(failure)]
+    if not found and published.content:
+        return ["rows are not those that were published, though all totals agree"]
+    return found
 
 
 def _take_over(
@@ -166,7 +178,7 @@ def _take_over(
         if warehouse.daily_loads is not None:
             ledger.count_submission(store, table.name, day, mine.generation, warehouse.daily_loads)
         job = warehouse.replace_partition(table, day, load.files, mine.generation)
-        found = warehouse.totals(table, day)
+        content, found = warehouse.content(table, day), warehouse.totals(table, day)
         differences = compare_totals(load.totals, found, table=table)
     if differences:
         if not ledger.is_latest(store, table.name, day, mine):
@@ -182,7 +194,7 @@ def _take_over(
         )
         raise PermanentFailure(msg)
     published = ledger.complete(
-        store, table.name, day, mine, fingerprint=final.fingerprint, job=job, totals=found
+        store, table.name, day, mine, fingerprint=final.fingerprint, job=job, totals=found, content=content
     )
     return Publication(
         state="published",

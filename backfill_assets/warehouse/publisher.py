@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from backfill_assets.candles.build import trades_versions
 from backfill_assets.candles.query import open_made
 from backfill_assets.days import shift
-from backfill_assets.failures import DayHeld, PermanentFailure, TransientFailure
+from backfill_assets.failures import DayHeld, TransientFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
 from backfill_assets.lake.listing import InstrumentsManifest, load_instruments
@@ -39,7 +39,14 @@ from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, OHLCV, QUALITY
 from backfill_assets.warehouse.overall import day_overall, tick_tables
 from backfill_assets.warehouse.protocol import LoadFile, Warehouse
-from backfill_assets.warehouse.publish import Load, Partition, Publication, already_there, publish
+from backfill_assets.warehouse.publish import (
+    Load,
+    Partition,
+    Publication,
+    already_there,
+    changes,
+    publish,
+)
 from backfill_assets.warehouse.tables import Table
 from backfill_assets.warehouse.totals import GroupTotals, compare_totals, file_totals
 
@@ -109,21 +116,15 @@ class Publisher:
 
         That is the lake as it is now, unless a neighbour's run has changed it since: then the neighbour
         publishes this day again. The totals of a publication were held against the lake's when it was made,
-        so no file is opened; a day that was never published differs by every row that it should have.
+        so no file of the lake is opened; a day that was never published differs by every row that it should
+        have.
         """
         partition = self.partition(table, day)
         entry = ledger.entry(self.store, table.name, day)
         if entry is not None and entry.published is not None:
-            expected = entry.published.totals
-        else:
-            with partition.load() as load:
-                expected = load.totals
-        try:
-            found = self.warehouse.totals(table, day)
-        except PermanentFailure as failure:
-            # A partition that cannot be read is not what was published, and the failure says why.
-            return [str(failure)]
-        return compare_totals(expected, found, table=table)
+            return changes(self.warehouse, table, day, entry.published)
+        with partition.load() as load:
+            return compare_totals(load.totals, self.warehouse.totals(table, day), table=table)
 
     def settled(self, day: str) -> Day:
         """The day as it was settled, with its final scores.

@@ -43,7 +43,7 @@ def content(pipeline, name="content"):
 
 def due(pipeline):
     """What the schedule finds by judging; a plan knows it of days that are out without judging them."""
-    found = is_due(pipeline.store, DAY)
+    found = is_due(pipeline.store, pipeline.settings, DAY)
     plan = make_plan(pipeline.store, pipeline.settings, backfill_request({"start": DAY, "end": DAY}))
     assert plan.days_held or bool(plan.days_to_run) == found
     return found

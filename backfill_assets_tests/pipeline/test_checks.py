@@ -805,15 +805,22 @@ def a_score_was_changed_in_the_warehouse(pipeline):
 
 
 @stays_green(*(f"bigquery/{name}:equals_lake" for name in TABLE))
-def rows_lie_in_another_order(pipeline):
+def the_partitions_were_copied_from_another_disk(pipeline):
     for table in TABLE.values():
-        change_partition(pipeline, table, reversed_rows)
+        file = pipeline.folder / "warehouse" / table / f"{DAY}.parquet"
+        shutil.copyfile(file, file.with_suffix(".copy"))
+        file.with_suffix(".copy").rename(file)
 
 
-@stays_green("bigquery/ticks:equals_lake", "bigquery/candles:equals_lake")
-def sums_differ_as_orders_of_addition_do(pipeline):
-    change_partition(pipeline, "trades", set_where(BUCKET >= 0, amount=pl.col("amount") * (1 + 1e-12)))
-    change_partition(pipeline, "candles", set_where(BUCKET >= 0, volume=pl.col("volume") * (1 - 1e-12)))
+@turns_red("bigquery/ticks:equals_lake", "rows are not those that were published")
+def a_side_was_turned_in_the_warehouse(pipeline):
+    change_partition(pipeline, "trades", first_row(side=pl.lit("unknown")))
+
+
+@turns_red("bigquery/candles:equals_lake", "rows are not those that were published")
+def two_highs_were_swapped_in_the_warehouse(pipeline):
+    swapped = pl.col("high").gather([1, 0]).append(pl.col("high")[2:])
+    change_partition(pipeline, "candles", lambda frame: frame.with_columns(high=swapped))
 
 
 # --- the OHLCV table ---------------------------------------------------------------------------------------
@@ -838,6 +845,16 @@ def a_candle_was_deleted_for_the_services(pipeline):
 @turns_red("ohlcv:equals_lake", "sum of volume")
 def a_volume_was_changed_for_the_services(pipeline):
     change_ohlcv(pipeline, "update ohlcv set volume = volume * 2 where timeframe = '1h'")
+
+
+@turns_red("ohlcv:equals_lake", "rows are not those that were published")
+def two_closes_were_changed_for_the_services(pipeline):
+    market = "exchange = 'binance' and symbol = 'BTC-USDT' and timeframe = '1m'"
+    first, last = (f"(select {end}(open_time) from ohlcv where {market})" for end in ("min", "max"))
+    other = f"close + case when open_time = {first} then 1 else -1 end"
+    change_ohlcv(
+        pipeline, f"update ohlcv set close = {other} where {market} and open_time in ({first}, {last})"
+    )
 
 
 @stays_green("ohlcv:equals_lake")

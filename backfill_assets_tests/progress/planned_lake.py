@@ -99,6 +99,13 @@ class Lake:
         for table in tables:
             mine = ledger.claim(self.store, table, day, "f")
             ledger.complete(self.store, table, day, mine, fingerprint="f", job="j", totals=())
+            partition = self.partition(table, day)
+            partition.parent.mkdir(parents=True, exist_ok=True)
+            partition.touch()
+
+    def partition(self, table: str, day: str) -> Path:
+        """Where the embedded warehouse has the day of the table."""
+        return Path(self.store.uri) / "warehouse" / table / f"{day}.parquet"
 
     def settle(self, day: str, accepted: dict[Feed, Version], state: str = "published") -> SettledDay:
         """Write the day's document, by which these versions count and the other feeds are missing."""

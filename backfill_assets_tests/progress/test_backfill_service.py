@@ -170,7 +170,7 @@ def test_a_job_without_bad_days_cannot_be_retried_or_cancelled(
         instance,
         DEFS.resolve_asset_graph,
         lambda: lake.settings,
-        read_day=summarized_day,
+        read_day=lambda store, day: summarized_day(store, lake.settings, day),
     )
     job, _ = service.create(request())
     for day in ("2024-01-01", "2024-01-02", "2024-01-03"):

@@ -26,6 +26,7 @@ from backfill_assets.progress import day_cache, records, statuses
 from backfill_assets.progress.model import BackfillRequest, StoredDay
 from backfill_assets.progress.service import Backfills
 from backfill_assets.progress.stored_days import summarized_day
+from backfill_assets.settings import Settings
 from backfill_assets_tests.progress.planned_lake import Lake
 from backfill_assets_tests.progress.small_assets import DEFS, end_backfill, execute
 
@@ -40,7 +41,8 @@ def lake(tmp_path: Path) -> Lake:
 class CountingReads:
     """Reads the stored days, and counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.asked: list[str] = []
         self.threads: set[str] = set()
         self.fails = False
@@ -51,12 +53,12 @@ class CountingReads:
         if self.fails:
             msg = "the bucket does not answer"
             raise TransientFailure(msg)
-        return summarized_day(store, day)
+        return summarized_day(store, self.settings, day)
 
 
 @pytest.fixture
-def reads() -> CountingReads:
-    return CountingReads()
+def reads(lake: Lake) -> CountingReads:
+    return CountingReads(lake.settings)
 
 
 @pytest.fixture

@@ -55,6 +55,8 @@ class Bench:
     read: Callable[[], list[dict[str, Any]]]
     #: Remove one row of the day behind our back.
     tamper: Callable[[], None]
+    #: Change values behind our back so that all totals stay.
+    swap: Callable[[], None]
     #: How the warehouse is to be told of a local file.
     file: Callable[..., LoadFile] = load_file
     #: A sample table that it can hold, and rows for it.
@@ -74,6 +76,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture
 def duckdb_bench(tmp_path: Path) -> Bench:
     import duckdb
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     folder = tmp_path / "warehouse"
@@ -87,8 +90,15 @@ def duckdb_bench(tmp_path: Path) -> Bench:
         path = folder / "trades" / f"{DAY}.parquet"
         pq.write_table(pq.read_table(path).slice(1), path)
 
+    def swap() -> None:
+        path = folder / "trades" / f"{DAY}.parquet"
+        rows = pq.read_table(path)
+        turned = pc.invert(rows["is_maker"])
+        column = rows.schema.get_field_index("is_maker")
+        pq.write_table(rows.set_column(column, rows.schema.field(column), turned), path)
+
     settings = DuckDBSettings(kind="duckdb", folder=str(folder))
-    return Bench("duckdb", open_warehouse(settings), settings, read, tamper)
+    return Bench("duckdb", open_warehouse(settings), settings, read, tamper, swap)
 
 
 @pytest.fixture
@@ -122,6 +132,7 @@ def bigquery_bench(emulator: Any) -> Iterator[Bench]:
         settings,
         lambda: run(f"SELECT * FROM `{dataset}.trades` ORDER BY date, symbol, timestamp, price"),
         lambda: run(f"DELETE FROM `{dataset}.trades` WHERE date = '{DAY}' AND id = {2**62}") and None,
+        lambda: run(f"UPDATE `{dataset}.trades` SET is_maker = FALSE WHERE date = '{DAY}'") and None,
         emulator=emulator,
         client=client,
     )
@@ -164,7 +175,11 @@ def ohlcv_bench(url: str) -> OhlcvBench:
     def tamper() -> None:
         made.run("DELETE FROM TABLE_NAME WHERE trade_count = 1")
 
-    made = OhlcvBench("ohlcv", warehouse, settings, read, tamper, table=OHLCV, rows=candle_rows)
+    def swap() -> None:
+        other = "high + CASE WHEN trade_count = 1 THEN 0.5 ELSE -0.5 END"
+        made.run(f"UPDATE TABLE_NAME SET high = {other} WHERE trade_count IN (1, 2)")
+
+    made = OhlcvBench("ohlcv", warehouse, settings, read, tamper, swap, table=OHLCV, rows=candle_rows)
     return made
 
 

@@ -20,7 +20,8 @@ from warehouse_samples import DAY, NEXT_DAY, loaded, partition, plan, set_lake, 
 from backfill_assets.failures import DayHeld, PermanentFailure, Superseded, TransientFailure
 from backfill_assets.lake import paths
 from backfill_assets.warehouse import ledger
-from backfill_assets.warehouse.publish import Partition, Publication, publish
+from backfill_assets.warehouse.publish import Partition, Publication, changes, publish
+from backfill_assets.warehouse.totals import compare_totals
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -101,6 +102,37 @@ def test_rows_removed_behind_our_back_are_loaded_again(publishing: Any, store: A
     assert len(publishing.read()) == 2
     assert _publish(publishing, store, lake).state == "published"
     assert publishing.read() == content
+
+
+def test_values_changed_behind_our_back_are_loaded_again_though_all_totals_agree(
+    publishing: Any, store: Any, lake: Path
+) -> None:
+    content = _version(publishing, lake, 1.5)
+    _publish(publishing, store, lake)
+    before = publishing.warehouse.totals(publishing.table, DAY)
+    publishing.swap()
+    assert publishing.read() != content
+    assert compare_totals(before, publishing.warehouse.totals(publishing.table, DAY)) == []
+    published = ledger.entry(store, publishing.table.name, DAY).published
+    found = changes(publishing.warehouse, publishing.table, DAY, published)
+    assert found == ["rows are not those that were published, though all totals agree"]
+    assert _publish(publishing, store, lake).state == "published"
+    assert publishing.read() == content
+    assert _publish(publishing, store, lake).state == "skipped"
+
+
+def test_a_publication_that_names_no_content_is_compared_by_its_totals(
+    publishing: Any, store: Any, lake: Path
+) -> None:
+    _version(publishing, lake, 1.5)
+    _publish(publishing, store, lake)
+    path = paths.publication(publishing.table.name, DAY)
+    entry = json.loads(store.read(path).data)
+    del entry["published"]["content"]
+    store.replace(path, json.dumps(entry).encode(), store.read(path).generation)
+    assert _publish(publishing, store, lake).state == "skipped"
+    publishing.tamper()
+    assert _publish(publishing, store, lake).state == "published"
 
 
 def test_a_damaged_partition_is_loaded_again(duckdb_bench: Any, store: Any, lake: Path) -> None:

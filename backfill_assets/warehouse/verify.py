@@ -1,0 +1,163 @@
+"""Every byte of a range of days is looked at: files of the lake by their names, partitions by the ledger.
+
+A run opens no file that it has no use for, so what a disk loses in old days shows when somebody looks.
+Mending takes damaged data out of sight: plans find the day not good, and its next run fetches or makes it
+anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from backfill_assets.failures import DamagedFile, PermanentFailure
+from backfill_assets.feeds import Feed
+from backfill_assets.lake import paths
+from backfill_assets.lake.listing import load_instruments
+from backfill_assets.lake.manifests import DayRecord, load_day_record, load_manifest
+from backfill_assets.lake.parallel import parallel_map
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.measures import load_measures
+from backfill_assets.quality.settled import load_settled
+from backfill_assets.warehouse import ledger
+from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, OHLCV, TABLES, TICKS
+from backfill_assets.warehouse.protocol import Warehouse
+from backfill_assets.warehouse.publish import changes
+from backfill_assets.warehouse.tables import Table
+
+Read = TypeVar("Read")
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A day: how much was looked at, and what is not as it should be, one line each."""
+
+    day: str
+    files: int
+    bytes: int
+    partitions: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A data file that a document names, and the table whose rows are made of it."""
+
+    path: str
+    bytes: int
+    table: Table
+    #: Whether it must be there; an earlier version that does not count need not.
+    needed: bool = True
+
+
+def verify_days(
+    store: Store, warehouses: Sequence[Warehouse], days: Sequence[str], *, mend: bool
+) -> Iterator[Verified]:
+    """Look at each day in turn.
+
+    Parameters
+    ----------
+    warehouses
+        The warehouse and, where there is one, that of the OHLCV table.
+    mend
+        Set damaged files aside, and take back that partitions which differ are proven.
+    """
+    for day in days:
+        problems: list[str] = []
+        files = _named_files(store, day, problems)
+        _look_at_files(store, day, files, problems, mend=mend)
+        partitions = sum(_look_at_partitions(store, one, day, problems, mend=mend) for one in warehouses)
+        yield Verified(day, len(files), sum(file.bytes for file in files), partitions, tuple(problems))
+
+
+def _look_at_files(
+    store: Store, day: str, files: Sequence[_File], problems: list[str], *, mend: bool
+) -> None:
+    found = parallel_map(lambda file: _problem(store, file), files, store.parallel_reads)
+    for file, problem in zip(files, found, strict=True):
+        if problem:
+            problems.append(f"{store.uri_of(file.path)} {problem}")
+            if mend:
+                store.set_aside(file.path)
+                ledger.doubt(store, file.table.name, day, problems[-1])
+
+
+def _look_at_partitions(
+    store: Store, warehouse: Warehouse, day: str, problems: list[str], *, mend: bool
+) -> int:
+    """Returns how many partitions were looked at: those that the ledger says are out."""
+    count = 0
+    for table in _tables(warehouse):
+        entry = _read(problems, ledger.entry, store, table.name, day)
+        if entry is None or entry.state != "done" or entry.published is None:
+            continue
+        count += 1
+        if lines := changes(warehouse, table, day, entry.published):
+            more = f"; and {len(lines) - 1} more" if lines[1:] else ""
+            problems.append(f"{table.name} is not what was published: {lines[0]}{more}")
+            if mend:
+                ledger.doubt(store, table.name, day, problems[-1])
+    return count
+
+
+def _tables(warehouse: Warehouse) -> Sequence[Table]:
+    from backfill_assets.warehouse.ohlcv.warehouse import OhlcvWarehouse
+
+    return (OHLCV,) if isinstance(warehouse, OhlcvWarehouse) else TABLES
+
+
+def _problem(store: Store, file: _File) -> str:
+    try:
+        with store.local_copy(file.path) as copy:
+            size = copy.stat().st_size
+    except DamagedFile as failure:
+        return failure.problem if file.needed or store.exists(file.path) else ""
+    return "" if size == file.bytes else f"has {size} bytes, its document says {file.bytes}"
+
+
+def _named_files(store: Store, day: str, problems: list[str]) -> list[_File]:
+    """Every data file that the day's documents name; documents that cannot be read are problems."""
+    record = _read(problems, load_day_record, store, day)
+    files = [] if record is None else [*_ticks(store, record, problems), *_listings(store, record, problems)]
+    measures = _read(problems, load_measures, store, day)
+    if measures is not None:
+        for name, trades in measures.files.items():
+            path = paths.partials_data(Feed.parse(name), day, trades.partials.content)
+            files.append(_File(path, trades.partials.bytes, CANDLES))
+        for table, made in ((CANDLES, measures.candles), (COVERAGE, measures.coverage)):
+            if made is not None:
+                files.append(_File(paths.made_data(table.name, day, made.content), made.bytes, table))
+    return files
+
+
+def _ticks(store: Store, record: DayRecord, problems: list[str]) -> Iterator[_File]:
+    day = record.day
+    settled = _read(problems, load_settled, store, day)
+    counting = {f.accepted.content for f in settled.feeds if f.accepted is not None} if settled else set()
+    for expected in record.expected_feeds:
+        feed = expected.feed
+        manifest = _read(problems, load_manifest, store, feed, day)
+        if manifest is None:
+            continue
+        for version in manifest.versions:
+            needed = version == manifest.newest or version.content in counting
+            path = paths.ticks_data(feed, day, version.content)
+            yield _File(path, version.bytes, TICKS[feed.data_type], needed)
+
+
+def _listings(store: Store, record: DayRecord, problems: list[str]) -> Iterator[_File]:
+    for exchange in record.exchanges:
+        manifest = _read(problems, load_instruments, store, exchange, record.day)
+        if manifest is not None:
+            path = paths.instruments_data(exchange, record.day, manifest.content)
+            yield _File(path, manifest.bytes, INSTRUMENTS)
+
+
+def _read(problems: list[str], read: Callable[P, Read], *args: P.args, **named: P.kwargs) -> Read | None:
+    try:
+        return read(*args, **named)
+    except PermanentFailure as failure:
+        problems.append(str(failure))
+        return None

@@ -1,0 +1,174 @@
+"""Published data is lost or changed behind our back: the day says so, and comes back."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+
+from backfill_assets.automation.due import due_days
+from backfill_assets.cli import main
+from backfill_assets.progress.plan import make_plan
+from backfill_assets.progress.request import backfill_request
+from backfill_assets.progress.stored_days import calendar, stored_day, summarized_day
+from backfill_assets_tests.pipeline.conftest import Pipeline
+
+DAY = "2024-01-02"
+ONE_FEED = {"exchanges": ["binance"], "symbols": ["BTC-USDT"], "data_types": ["trades"]}
+
+
+@pytest.fixture
+def pipeline(make_pipeline, standin) -> Pipeline:
+    """A day of one feed that was published."""
+    made: Pipeline = make_pipeline(standin, universe=[ONE_FEED])
+    assert made.run(DAY).success
+    return made
+
+
+def tick_file(pipeline: Pipeline) -> Path:
+    [file] = (pipeline.folder / "lake/ticks").rglob("*.parquet")
+    return file
+
+
+def partition(pipeline: Pipeline, table: str) -> Path:
+    return pipeline.folder / "warehouse" / table / f"{DAY}.parquet"
+
+
+def plan(pipeline: Pipeline) -> Any:
+    return make_plan(pipeline.store, pipeline.settings, backfill_request({"start": DAY, "end": DAY}))
+
+
+def outcomes(pipeline: Pipeline) -> set[str]:
+    """What calendar, statuses and page say of the day."""
+    store, settings = pipeline.store, pipeline.settings
+    [shown] = calendar(store, settings, DAY, DAY)
+    stored, summarized = stored_day(store, settings, DAY), summarized_day(store, settings, DAY)
+    return {shown.outcome, stored.outcome, summarized.outcome}
+
+
+def is_due(pipeline: Pipeline) -> bool:
+    return DAY in due_days(pipeline.store, date(2024, 1, 4), pipeline.settings)
+
+
+def command(pipeline: Pipeline, *words: str) -> Result:
+    return CliRunner(env={"BACKFILL_ENV": str(pipeline.file)}).invoke(main, words)
+
+
+def lose_partition(pipeline: Pipeline) -> str:
+    partition(pipeline, "candles").unlink()
+    return "not in the warehouse: candles"
+
+
+def cut_partition(pipeline: Pipeline) -> str:
+    file = partition(pipeline, "trades")
+    file.write_bytes(file.read_bytes()[:-1])
+    return "not in the warehouse: trades"
+
+
+def lose_warehouse(pipeline: Pipeline) -> str:
+    shutil.rmtree(pipeline.folder / "warehouse")
+    return "not in the warehouse: instruments, trades, candles, coverage, quality"
+
+
+def lose_ticks(pipeline: Pipeline) -> str:
+    tick_file(pipeline).unlink()
+    return "not in the lake: ticks/binance/trades/BTCUSDT"
+
+
+def cut_ticks(pipeline: Pipeline) -> str:
+    tick_file(pipeline).write_bytes(b"")
+    return "not in the lake: ticks/binance/trades/BTCUSDT"
+
+
+def lose_candles(pipeline: Pipeline) -> str:
+    shutil.rmtree(pipeline.folder / "lake/candles")
+    return "not in the lake: candles/date=2024-01-02"
+
+
+LOSSES = (lose_partition, cut_partition, lose_warehouse, lose_ticks, cut_ticks, lose_candles)
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_a_day_that_lost_its_data_is_not_good_and_its_next_run_brings_it_back(
+    pipeline: Pipeline, lose: Any
+) -> None:
+    assert (outcomes(pipeline), is_due(pipeline), plan(pipeline).days_good) == ({"published"}, False, 1)
+    before = pipeline.table("candles", DAY), pipeline.table("trades", DAY)
+    reason = lose(pipeline)
+    assert outcomes(pipeline) == {"missing"}
+    assert any(reason in text for text in stored_day(pipeline.store, pipeline.settings, DAY).reasons)
+    assert plan(pipeline).days_to_run == (DAY,)
+    assert plan(pipeline).files == (1 if "ticks/" in reason else 0)
+    assert is_due(pipeline)
+    assert pipeline.run(DAY).success
+    assert (outcomes(pipeline), is_due(pipeline), plan(pipeline).days_good) == ({"published"}, False, 1)
+    after = pipeline.table("candles", DAY), pipeline.table("trades", DAY)
+    assert all(one.equals(other) for one, other in zip(before, after, strict=True))
+    assert command(pipeline, "verify", "--date", DAY).exit_code == 0
+
+
+def turn_a_side(pipeline: Pipeline) -> str:
+    file = partition(pipeline, "trades")
+    pl.read_parquet(file).with_columns(side=pl.col("side").shuffle(seed=1)).write_parquet(file)
+    return "trades is not what was published: rows are not those that were published"
+
+
+def flip_ticks(pipeline: Pipeline) -> str:
+    return flip(tick_file(pipeline))
+
+
+def flip_partials(pipeline: Pipeline) -> str:
+    return flip(next((pipeline.folder / "lake/partials").rglob("*.parquet")))
+
+
+def flip_coverage(pipeline: Pipeline) -> str:
+    return flip(next((pipeline.folder / "lake/coverage").rglob("*.parquet")))
+
+
+def flip_instruments(pipeline: Pipeline) -> str:
+    return flip(next((pipeline.folder / "lake/instruments").rglob("*.parquet")))
+
+
+def flip(file: Path) -> str:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    return f"{file} does not have the bytes that its name says"
+
+
+@pytest.mark.parametrize(
+    "harm", [turn_a_side, flip_ticks, flip_partials, flip_coverage, flip_instruments, lose_ticks]
+)
+def test_verify_finds_what_no_plan_can_see_and_mending_lets_a_backfill_bring_it_back(
+    pipeline: Pipeline, harm: Any
+) -> None:
+    whole = command(pipeline, "verify", "--start", "2024-01-01", "--end", "2024-01-03")
+    assert whole.exit_code == 0, whole.output
+    assert f"{DAY}  ok  5 files" in whole.output
+    assert "5 partitions" in whole.output
+    before = pipeline.partition_bytes("trades"), pipeline.partition_bytes("candles")
+    said = harm(pipeline)
+    found = command(pipeline, "verify", "--start", "2024-01-01", "--end", "2024-01-03")
+    assert found.exit_code == 1
+    assert said in found.output if harm is not lose_ticks else "is gone" in found.output
+    assert "1 day damaged" in found.output
+    assert command(pipeline, "verify", "--date", DAY).output.count("\n") == 2, "looking changed nothing"
+    assert command(pipeline, "verify", "--date", DAY, "--mend").exit_code == 1
+    assert plan(pipeline).days_to_run == (DAY,)
+    assert pipeline.run(DAY).success
+    again = command(pipeline, "verify", "--date", DAY)
+    assert again.exit_code == 0, again.output
+    assert (pipeline.partition_bytes("trades"), pipeline.partition_bytes("candles")) == before
+    assert plan(pipeline).days_good == 1
+
+
+@pytest.mark.parametrize("words", [(), ("--start", DAY), ("--date", DAY, "--start", DAY, "--end", DAY)])
+def test_verify_wants_a_day_or_a_range(pipeline: Pipeline, words: tuple[str, ...]) -> None:
+    refused = command(pipeline, "verify", *words)
+    assert refused.exit_code == 2
+    assert "give either --date, or --start and --end" in refused.output
