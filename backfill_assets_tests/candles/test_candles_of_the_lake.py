@@ -50,6 +50,7 @@ from backfill_assets.lake.manifests import (
     update_manifest,
 )
 from backfill_assets.lake.store import Store
+from backfill_assets.lake.tables import store_table
 from backfill_assets.quality.measures import DayMeasures, TradesFile, load_measures
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import load_settled
@@ -344,8 +345,9 @@ class TestPartials:
         data = Path(store.uri_of(paths.partials_data(FEED, DAY, partials.partials.content)))
         table = pq.read_table(data)
         field = table.schema.field("high")
-        pq.write_table(table.set_column(4, field, pa.array([99.0])), data, compression="zstd")
-        [differing] = mismatches(store, [(file, partials)])
+        lie = table.set_column(4, field, pa.array([99.0]))
+        named = store_table(store, lie, lambda content: paths.partials_data(FEED, DAY, content))
+        [differing] = mismatches(store, [(file, partials.model_copy(update={"partials": named}))])
         assert [row["differs"] for row in differing] == ["high"]
 
     @pytest.mark.parametrize(
