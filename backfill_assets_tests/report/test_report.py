@@ -136,7 +136,7 @@ def test_pages_and_reports_name_the_same_command_first(reports):
 
 
 def test_every_page_of_generated_data_says_so_and_that_of_other_data_does_not(reports, tmp_path):
-    words = "Generated data: these prices and trades come from the stand-in for Tardis"
+    words = "Generated data from the stand-in for Tardis: no market had these prices"
     for name in (GOOD, DEGRADED, HELD, GOOD[:7]):
         assert words in reports.file(name).read_text()
     mixed = {str(f.feed): f.candidate or f.accepted for f in reports.pipeline.settled(DEGRADED).feeds}
