@@ -254,7 +254,7 @@ def plan(online: bool, as_json: bool, **fields: Any) -> None:
         runs_at_once=at_once,
         listing=vendor_listing(TardisClient(settings.tardis), settings) if online else None,
     )
-    click.echo(found.model_dump_json(indent=2) if as_json else plan_text(found))
+    click.echo(_json(found.model_dump_json(indent=2)) if as_json else plan_text(found))
 
 
 @main.command(section=DECISIONS, example="baseline")
@@ -387,7 +387,9 @@ def status(job: str, as_json: bool) -> None:
     from backfill_assets.progress import commands
 
     with _backfills() as service:
-        click.echo(service.status_json(job)[0] if as_json else commands.status_text(service.status(job)))
+        click.echo(
+            _json(service.status_json(job)[0]) if as_json else commands.status_text(service.status(job))
+        )
 
 
 @main.command(section=BACKFILLS, example="recent --state failed")
@@ -406,7 +408,7 @@ def recent(limit: int, state: Any, as_json: bool) -> None:
     with _backfills() as service:
         jobs = service.recent(limit, state)
     if as_json:
-        click.echo(Jobs(jobs=tuple(jobs)).model_dump_json())
+        click.echo(_json(Jobs(jobs=tuple(jobs)).model_dump_json()))
     else:
         commands.show_recent(jobs, _console())
 
@@ -524,6 +526,11 @@ def _backfills() -> Any:
     from backfill_assets.progress.service import open_backfills
 
     return open_backfills(_asset_graph)
+
+
+def _json(text: str) -> str:
+    """The same JSON, which a terminal only shows: ``printable`` writes other characters as JSON does."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def _console() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 
@@ -145,6 +146,11 @@ def test_words_of_others_are_shown_on_one_line_and_do_nothing(desk, tmp_path):
         answer = desk.run(*command)
         assert answer.code == 0, answer.err
         assert SHOWN in answer.out
+    for command in (("recent", "--json"), ("status", job_id, "--json")):
+        answer = desk.run(*command)
+        assert answer.out.rstrip("\n").isprintable()
+        found = json.loads(answer.out)
+        assert found.get("jobs", [found])[0]["request"]["reason"] == WORDS
     refused = desk.run("status", WORDS)
     assert refused.error.isprintable()
 
