@@ -49,10 +49,10 @@ bench: $(READY) ## the side-by-side comparisons of benchmarks/
 
 # setuptools builds the package itself, without isolation, so it is pinned like everything else.
 # `make lock UPGRADE=--upgrade` takes newer versions; without it only what setup.cfg demands changes.
-# The second lock is a part of the first, so what is tested is what runs. pip wants the extras that one package
-# asks of another beside the hashes.
+# The second lock is a part of the first, so what is tested is what runs. The locks are complete, so they are
+# installed without dependencies: pip does not find the pin of a package that another asks for with extras.
 COMPILE := $(BIN)/uv pip compile pyproject.toml - --universal --python-version 3.11 --generate-hashes \
-    --no-strip-extras --no-emit-index-url --no-header --no-annotate --quiet
+    --no-emit-index-url --no-header --no-annotate --quiet
 lock: $(READY) ## write requirements-test.lock and its run-time part, requirements.lock, from setup.cfg
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv
 	@echo 'setuptools>=77' | $(COMPILE) --extra test $(UPGRADE) -o requirements-test.lock
@@ -88,7 +88,7 @@ $(READY): requirements-test.lock setup.cfg pyproject.toml
 	    "$$found" -m venv --clear .venv || exit 1; \
 	fi
 	@echo "Installing what requirements-test.lock pins into .venv (a few minutes, only the first time) ..."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-test.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements-test.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 	@echo "Installed."

@@ -49,7 +49,7 @@ def pins(lock: str) -> dict[str, Pin]:
     found = {}
     for line in text.splitlines():
         parts = re.fullmatch(
-            r"([A-Za-z0-9._-]+)(?:\[[a-z0-9,-]+\])?==([^\s;*]+)( ; .+?)?((?: +--hash=sha256:[0-9a-f]{64})+)",
+            r"([A-Za-z0-9._-]+)==([^\s;*]+)( ; .+?)?((?: +--hash=sha256:[0-9a-f]{64})+)",
             line,
         )
         assert parts is not None, line
