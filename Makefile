@@ -9,6 +9,8 @@ SHELL := /bin/sh
 PYTHON ?=
 # Where `make ui` listens, on 127.0.0.1.
 PORT ?= 3000
+# Inputs of `make fuzz`, for each of its two parts.
+INPUTS ?= 1000000
 
 BIN := .venv/bin
 READY := .venv/.installed
@@ -19,7 +21,7 @@ OPENED := .home/.opened
 # A developer's own settings must not decide whether the tests pass.
 CLEAN_ENV := env -u DAGSTER_HOME -u DAGSTER_POSTGRES_URL -u BACKFILL_ENV
 
-.PHONY: help demo ui test cover lint bench lock clean
+.PHONY: help demo ui test cover lint bench fuzz lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +48,10 @@ bench: $(READY) ## the side-by-side comparisons of benchmarks/
 	    grep -q '__main__' "$$file" || continue; \
 	    echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
 	done
+
+fuzz: $(READY) ## mutated tick files, with every index checked (INPUTS=… for another number than a million)
+	@NUMBA_BOUNDSCHECK=1 $(BIN)/python -m backfill_assets_tests.ticks.fuzzing --inputs $(INPUTS)
+	@NUMBA_BOUNDSCHECK=1 $(BIN)/python -m backfill_assets_tests.ticks.fuzzing --storm --inputs $(INPUTS)
 
 # setuptools builds the package itself, without isolation, so it is pinned like everything else.
 # `make lock UPGRADE=--upgrade` takes newer versions; without it only what setup.cfg demands changes.

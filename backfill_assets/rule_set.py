@@ -36,9 +36,9 @@ class CountingSettings(Strict):
     spike_least_neighbours: int = _number("counting.spike_least_neighbours", ge=5, le=200)
     spike_scatter_trades: int = _number("counting.spike_scatter_trades", ge=200, le=20_000)
     spike_least_scatter_bp: float = _number("counting.spike_least_scatter_bp", gt=0)
-    clock_residual_ms: int = _number("counting.clock_residual_ms", ge=1)
-    id_reset: int = _number("counting.id_reset", ge=1)
-    resent_rows: int = _number("counting.resent_rows", ge=2)
+    clock_residual_ms: int = _number("counting.clock_residual_ms", ge=1, le=60_000)
+    id_reset: int = _number("counting.id_reset", ge=1, le=10**18)
+    resent_rows: int = _number("counting.resent_rows", ge=2, le=10**6)
 
 
 class RowSettings(Strict):

@@ -92,6 +92,7 @@ def _markets(table: pa.Table) -> tuple[list[tuple[str, str]], Ints]:
 def _fold(market: Ints, open_time: Ints, integers: Ints, floats: Floats) -> tuple[Ints, Ints, Ints, Floats]:
     """Merge neighbouring rows of the same market and bucket, in their order."""
     from backfill_assets.ticks import partial_kernels as kernels
+    from backfill_assets.ticks.jit import prove_indices
 
     new = np.ones(len(market), np.bool_)
     new[1:] = (market[1:] != market[:-1]) | (open_time[1:] != open_time[:-1])
@@ -99,7 +100,8 @@ def _fold(market: Ints, open_time: Ints, integers: Ints, floats: Floats) -> tupl
     group = np.cumsum(new) - 1
     out_integers = np.zeros((len(starts), kernels.INTEGER_COLUMNS), np.int64)
     out_floats = np.zeros((len(starts), kernels.FLOAT_COLUMNS))
-    kernels.fold(
+    prove_indices(group, len(starts), "buckets")
+    kernels.fold(  # type: ignore[no-untyped-call]
         group, np.ascontiguousarray(integers), np.ascontiguousarray(floats), out_integers, out_floats
     )
     return market[starts], open_time[starts], out_integers, out_floats

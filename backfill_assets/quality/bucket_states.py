@@ -165,8 +165,8 @@ def _together(codes: Codes, step: int) -> Codes:
     traded_partial, traded, proven_empty, missing = (
         STATES.index(state) for state in ("traded_partial", "traded", "proven_empty", "missing")
     )
-    with_trades = np.logical_or.reduceat(np.isin(codes, (traded_partial, traded)), starts)
-    lossy = np.logical_or.reduceat(np.isin(codes, (traded_partial, missing)), starts)
+    with_trades = np.logical_or.reduceat((codes == traded_partial) | (codes == traded), starts)
+    lossy = np.logical_or.reduceat((codes == traded_partial) | (codes == missing), starts)
     proven = np.logical_and.reduceat(codes == proven_empty, starts)
     # What is left comes after these in STATES, the more telling first.
     others = np.minimum.reduceat(np.where(codes > proven_empty, codes, len(STATES)), starts)

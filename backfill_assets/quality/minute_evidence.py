@@ -6,13 +6,13 @@ of the minutes from it without looking at profiles or rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from backfill_assets.days import end_us, start_us
 from backfill_assets.feeds import Feed
 from backfill_assets.quality.bucket_states import evidence_of
 from backfill_assets.quality.completeness import evidence_class
-from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
 from backfill_assets.quality.settled import SymbolEvidence
 from backfill_assets.quality.spikes import unconfirmed_spikes
 from backfill_assets.quality.verdict import Verdict
@@ -35,6 +35,9 @@ def minute_evidence(
         Of the accepted version; None where none counts.
     """
     whole: Range = (start_us(day), end_us(day) - 1)
+    by_symbol: dict[str | None, list[SymbolProfile]] = {}
+    for counted in profile.symbols if profile else ():
+        by_symbol.setdefault(counted.symbol, []).append(counted)
     found = {}
     for symbol in sorted(set(symbols)):
         if profile is None or verdict is None:
@@ -43,20 +46,19 @@ def minute_evidence(
             proven = (whole,) if verdict.completeness_state == "proven" else ()
             found[symbol] = SymbolEvidence(proven=proven)
         else:
-            found[symbol] = _of_rows(feed, symbol, day, whole, profile, verdict, legitimate_hole)
+            of_symbol = by_symbol.get(symbol, [])
+            found[symbol] = _of_rows(feed, of_symbol, day, whole, verdict, legitimate_hole)
     return found
 
 
 def _of_rows(
     feed: Feed,
-    symbol: str,
+    of_symbol: Sequence[SymbolProfile],
     day: str,
     whole: Range,
-    profile: FeedProfile,
     verdict: Verdict,
     legitimate_hole: int,
 ) -> SymbolEvidence:
-    of_symbol = [s for s in profile.symbols if s.symbol == symbol]
     spikes = verdict.context.spikes.get(verdict.content or "")
     unconfirmed = tuple(
         (spike.time_us, spike.price) for s in of_symbol for spike in unconfirmed_spikes(s, spikes)

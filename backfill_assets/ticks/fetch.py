@@ -183,8 +183,13 @@ class _Worker:
                 parameters=self.parameters,
                 grids=self.grids[feed],
             )
+            stored = stored_file(target, feed.data_type)
         except CorruptFeed as failure:
             return self._reject(feed, download, str(failure))
+        except (ArithmeticError, LookupError, RecursionError, ValueError) as failure:
+            # A file that nobody foresaw must not stop the other feeds.
+            shown = " ".join(f"{type(failure).__name__}: {failure}".split())[:300]
+            return self._reject(feed, download, f"{feed} {self.day}: cannot be read ({shown}); report it")
         except TransientFailure as failure:
             return FeedOutcome(feed, "damaged", reason=str(failure))
         version = Version(
@@ -201,7 +206,7 @@ class _Worker:
             schema_version=SCHEMA_VERSION,
             profile_parameters=profile_parameters_hash(self.parameters),
             fetched_at=utc_now(),
-            stored=stored_file(target, feed.data_type),
+            stored=stored,
         )
         accepted = self.accepted.get(feed)
         self.store.put_file(target, paths.ticks_data(feed, self.day, version.content))

@@ -40,6 +40,8 @@ FULL: Final = 1
 ODD_FULL: Final = 2
 DECLINED: Final = 3
 
+#: As ``reference_parser.NO_TIME_US``; kernels use no constants of other modules.
+_NO_TIME_US: Final = 253_370_764_800_000_000
 _POWERS: Final = np.array([10.0**k for k in range(16)])
 _U = np.uint64
 _COMMA, _NEWLINE, _RETURN, _POINT, _MINUS, _QUOTE = 44, 10, 13, 46, 45, 34
@@ -248,7 +250,7 @@ def parse(block, pos, end, names, name_ends, table, plan, words, codes, integers
                         mantissa = mantissa * 10 + d
                         p += 1
                         d = np.int64(block[p]) - 48
-                    if block[p] != _COMMA or (p == q and c < 2):
+                    if block[p] != _COMMA or (p == q and c < 2) or mantissa >= _NO_TIME_US:
                         good = False
                         break
                     integers[target, r] = NULL_TIME if p == q else mantissa

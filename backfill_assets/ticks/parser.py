@@ -8,7 +8,7 @@ stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from backfill_assets.ticks.reference_parser import Reader, Value, numeric_id
 from backfill_assets.ticks.rowgroups import RowGroup
 
 _ODD_CELLS: Final = 1 << 14
+#: Pairs of exchange and symbol in a file. The largest grouped files have some thousand symbols; each costs
+#: memory and time, however few its rows are.
+MOST_NAMES: Final = 10_000
 #: The header is line 1.
 _FIRST_LINE: Final = 2
 
@@ -29,16 +32,22 @@ class NameTable:
 
     def __init__(self) -> None:
         self.names: list[bytes] = []
-        self.texts = np.zeros(SLACK, np.uint8)
-        self.ends = np.zeros(0, np.int64)
+        self.texts = np.zeros(256 + SLACK, np.uint8)
+        self.ends = np.zeros(8, np.int64)
         self.table = np.full(16, -1, np.int32)
 
     def add(self, text: bytes) -> None:
         """Give the next number to a text that is not in the table."""
+        number = len(self.names)
+        start = int(self.ends[number - 1]) if number else 0
+        end = start + len(text)
+        if end + SLACK > len(self.texts):
+            self.texts = _grown(self.texts, 2 * (end + SLACK))
+        if number == len(self.ends):
+            self.ends = _grown(self.ends, 2 * number)
         self.names.append(text)
-        joined = b"".join(self.names)
-        self.texts = np.frombuffer(joined + bytes(SLACK), np.uint8)
-        self.ends = np.append(self.ends, len(joined))
+        self.texts[start:end] = np.frombuffer(text, np.uint8)
+        self.ends[number] = end
         if 2 * len(self.names) <= len(self.table):
             self._insert(len(self.names) - 1)
             return
@@ -54,6 +63,12 @@ class NameTable:
         while self.table[slot] >= 0:
             slot = (slot + 1) & (len(self.table) - 1)
         self.table[slot] = number
+
+
+def _grown(array: np.typing.NDArray[Any], size: int) -> np.typing.NDArray[Any]:
+    larger = np.zeros(size, array.dtype)
+    larger[: len(array)] = array
+    return larger
 
 
 class LineParser:
@@ -113,6 +128,9 @@ class LineParser:
         self, block: Block, view: np.typing.NDArray[np.uint8], position: int, group: RowGroup
     ) -> tuple[int, int]:
         table, layout = self._table, group.layout
+        if not 0 <= position <= block.end <= len(view) - SLACK:
+            msg = f"bytes {position} to {block.end} of {len(view)}, without {SLACK} behind them"
+            raise IndexError(msg)
         group.rows, position, odd, reason = kernels.parse(  # type: ignore[no-untyped-call]
             view, position, block.end, table.texts, table.ends, table.table, layout.plan, layout.words,
             group.codes, group.integers, group.numbers, group.word_codes, group.text_ends, group.texts,
@@ -137,6 +155,12 @@ class LineParser:
         prefix = b",".join(line.split(b",", 2)[:2]) + b","
         code = self._codes.get(prefix)
         if code is None:
+            if len(self.names) == MOST_NAMES:
+                self._reader.fail(
+                    group.first_row + group.rows + _FIRST_LINE,
+                    "symbol",
+                    f"more than {MOST_NAMES:,} different pairs of exchange and symbol",
+                )
             self._add_name(prefix)
             return position
         if not _place(values, code, group):

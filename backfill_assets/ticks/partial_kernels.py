@@ -1,8 +1,7 @@
 """The two loops that make candles, compiled: trades into partials, and sorted candles into larger ones.
 
-Both add in one fixed order, so the same input gives the same bits on every run and machine. Compiled with
-numba and cached on disk; imported only by the functions that use it, because importing numba takes about
-half a second.
+Both add in one fixed order, so the same input gives the same bits on every run and machine. Imported only by
+the functions that use it, because importing numba takes about half a second.
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 import numpy.typing as npt
+
+from backfill_assets.ticks.jit import kernel
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -26,7 +27,15 @@ SIDE_BUY, SIDE_SELL = 0, 1
 NO_ID = -1
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+_I64_2, _F64_2 = nb.int64[:, ::1], nb.float64[:, ::1]
+#: Columns of Arrow tables are read-only.
+_INTS, _FLOATS, _FLAGS, _INTS_2, _FLOATS_2 = (
+    nb.types.Array(kind, dimensions, "C", readonly=True)
+    for kind, dimensions in ((nb.int64, 1), (nb.float64, 1), (nb.boolean, 1), (nb.int64, 2), (nb.float64, 2))
+)
+
+
+@nb.njit(inline="always")
 def _add(floats, k, column, value):  # pragma: no cover
     """Two-sum: the rounding error of every addition is kept beside the sum (Knuth, TAOCP 4.2.2)."""
     total = floats[k, column]
@@ -36,7 +45,12 @@ def _add(floats, k, column, value):  # pragma: no cover
     floats[k, column] = grown
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel(
+    nb.void(
+        _INTS, _INTS, _FLOATS, _FLOATS, _INTS, _INTS, _INTS,  # trades
+        _FLOATS, _FLAGS, _I64_2, _F64_2,  # contracts, state
+    )
+)  # fmt: skip
 def accumulate(  # pragma: no cover
     time_us, ids, price, amount, side, symbol, row, multiplier, inverse, integers, floats
 ):
@@ -86,7 +100,7 @@ def accumulate(  # pragma: no cover
             _add(floats, k, SELL, base)
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel(nb.void(_INTS, _INTS_2, _FLOATS_2, _I64_2, _F64_2))
 def fold(group, integers, floats, out_integers, out_floats):  # pragma: no cover
     """Fold candle rows into larger ones; rows of a group are merged in the order they come.
 

@@ -111,6 +111,7 @@ def minute_candles(
         not a finite number above zero are in none.
     """
     from backfill_assets.ticks import partial_kernels as kernels
+    from backfill_assets.ticks.jit import prove_indices
 
     contracts = contracts or {}
     excluded = np.fromiter(exclude_ids, np.int64, len(exclude_ids))
@@ -134,7 +135,9 @@ def minute_candles(
             integers.resize((size, kernels.INTEGER_COLUMNS), refcheck=False)
             floats.resize((size, kernels.FLOAT_COLUMNS), refcheck=False)
         units = [contracts.get(name, SPOT) for name in symbols]
-        kernels.accumulate(
+        prove_indices(row, len(integers), "rows of candles", least=-1)
+        prove_indices(symbol, len(units), "symbols of trades", least=-1)
+        kernels.accumulate(  # type: ignore[no-untyped-call]
             time_us,
             ids,
             pc.fill_null(batch["price"], float("nan")).to_numpy(zero_copy_only=False),
@@ -142,7 +145,7 @@ def minute_candles(
             _numbered(batch["side"], {"buy": kernels.SIDE_BUY, "sell": kernels.SIDE_SELL}),
             symbol,
             row,
-            np.array([u.multiplier for u in units]),
+            np.array([u.multiplier for u in units], np.float64),
             np.array([u.inverse for u in units], np.bool_),
             integers,
             floats,

@@ -34,8 +34,9 @@ class Prices:
         import numpy as np
 
         from backfill_assets.ticks import price_kernels
+        from backfill_assets.ticks.jit import untouched
 
-        self._np: Any = np
+        self._untouched = untouched
         self._k: Any = price_kernels
         self._known_grids = grids
         near, many = counting.spike_neighbours, counting.spike_scatter_trades
@@ -52,13 +53,26 @@ class Prices:
 
     def make_room(self, symbols: int) -> None:
         """Let there be room for this many symbols."""
-        while symbols > len(self._counts):
-            for name in ("counts", "values", "grids", "prices", "price_times", "spike_times", "spike_prices"):
-                setattr(self, f"_{name}", self._doubled(getattr(self, f"_{name}")))
+        known = len(self._counts)
+        if symbols <= known:
+            return
+        size = max(symbols, 2 * known)
+        filled = self._counts[:, self._k.P_FILL].tolist()
+        spikes = self._counts[:, self._k.P_SPIKES].tolist()
+        for used, names in (
+            (None, ("counts", "values", "grids")),
+            (filled, ("prices", "price_times")),
+            (spikes, ("spike_times", "spike_prices")),
+        ):
+            for name in names:
+                setattr(self, f"_{name}", self._larger(getattr(self, f"_{name}"), size, used))
 
-    def _doubled(self, array: Any) -> Any:
-        larger = self._np.zeros((2 * len(array), array.shape[1]), array.dtype)
-        larger[: len(array)] = array
+    def _larger(self, array: Any, size: int, used: list[int] | None) -> Any:
+        """The array with more rows; only used cells are copied, since a touched page takes memory."""
+        larger = self._untouched((size, array.shape[1]), array.dtype)
+        for row, count in enumerate(used or [array.shape[1]] * len(array)):
+            if count:
+                larger[row, :count] = array[row, :count]
         return larger
 
     def name(self, symbol: int, text: str) -> None:

@@ -23,8 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import mmap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
+    _OfSymbol = Callable[[int], Ints]
 
 #: Changes whenever the same rows give another profile.
 PROFILE_VERSION: Final = 3
@@ -112,6 +112,15 @@ class Rows:
     #: All columns of numbers that may be null, one below the other.
     values: Floats | None = None
 
+    @property
+    def count(self) -> int:
+        """Rows that every column has."""
+        columns = (
+            self.times, self.locals, self.codes, self.price, self.amount, self.side, self.ids, self.best_bid,
+            self.best_ask, self.values,
+        )  # fmt: skip
+        return min(int(column.shape[-1]) for column in columns if column is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Name:
@@ -122,17 +131,17 @@ class Name:
     symbol: str | None
 
 
-def _untouched(shape: tuple[int, ...], kind: Any) -> Any:
-    """Zeros that take memory only where they are touched.
-
-    Of arrays of this size ``numpy.zeros`` may clear all memory (where the process has used it before) or take
-    it in pages of 2 MB, which for a small file costs more than to decode it.
-    """
+def _by_symbol(rows: Ints) -> _OfSymbol:
+    """A look-up of the rows of a symbol, without its number, which is in the first column; sorted once."""
     import numpy as np
 
-    size = math.prod(shape) * np.dtype(kind).itemsize
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return np.frombuffer(memory, kind).reshape(shape)
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+
+    def of_symbol(slot: int) -> Ints:
+        first, end = np.searchsorted(rows[:, 0], (slot, slot + 1))
+        return rows[first:end, 1:]
+
+    return of_symbol
 
 
 class Profiler:
@@ -155,8 +164,10 @@ class Profiler:
         import numpy as np
 
         from backfill_assets.ticks import profile_kernels, repeat_kernels
+        from backfill_assets.ticks.jit import prove_indices, untouched
 
         self._np: Any = np
+        self._prove_indices, self._untouched = prove_indices, untouched
         self._k: Any = profile_kernels
         self._r: Any = repeat_kernels
         self._counting = parameters.counting
@@ -169,7 +180,7 @@ class Profiler:
         self._names: list[Name] = []
         self._symbols: dict[str, int] = {}
         self._feed = np.zeros(self._k.F_SIZE, np.int64)
-        self._clock = _untouched((self._k.HOURS, self._k.CLOCK_BINS), np.int32)
+        self._clock = self._untouched((self._k.HOURS, self._k.CLOCK_BINS), np.int32)
         self._clock_range = np.zeros((self._k.HOURS, 2), np.int64)
         self._clock_range[:, 0] = self._k.CLOCK_BINS
         self._code_rows = np.zeros(1, np.int64)
@@ -183,12 +194,12 @@ class Profiler:
             self._ring = np.zeros((1, self._k.RING), np.int64)
             self._minutes = np.zeros((1, self._k.MINUTES), np.int32)
             self._shared = np.zeros(self._k.N_SIZE, np.int64)
-            self._page_table = _untouched((2 * BITMAP_PAGES, 2), np.int64)
-            self._page_keys = _untouched((BITMAP_PAGES,), np.int64)
-            self._pages = _untouched((BITMAP_PAGES * self._k.PAGE_WORDS,), np.uint64)
-            self._window = _untouched((WINDOW_IDS, 2), np.uint64)
-            self._edges = _untouched((_EDGES, 3), np.int64)
-            self._found = _untouched((_SILENCES, 5), np.int64)
+            self._page_table = self._untouched((2 * BITMAP_PAGES, 2), np.int64)
+            self._page_keys = self._untouched((BITMAP_PAGES,), np.int64)
+            self._pages = self._untouched((BITMAP_PAGES * self._k.PAGE_WORDS,), np.uint64)
+            self._window = self._untouched((WINDOW_IDS, 2), np.uint64)
+            self._edges = self._untouched((_EDGES, 3), np.int64)
+            self._found = self._untouched((_SILENCES, 5), np.int64)
 
     def register(self, name: Name) -> None:
         """Give the next code to a name."""
@@ -211,11 +222,17 @@ class Profiler:
             self._minutes = self._doubled(self._minutes)
 
     def _doubled(self, array: Any) -> Any:
-        return self._np.concatenate([array, self._np.zeros_like(array)])
+        larger = self._untouched((2 * len(array), *array.shape[1:]), array.dtype)
+        larger[: len(array)] = array
+        return larger
 
     def add(self, rows: Rows, start: int, stop: int) -> None:
         """Count the rows from ``start`` to before ``stop``."""
         k = self._k
+        if not 0 <= start <= stop <= rows.count:
+            msg = f"rows {start} to {stop} of {rows.count}"
+            raise IndexError(msg)
+        self._prove_indices(rows.codes[start:stop], len(self._names), "names of rows")
         k.count_feed(
             rows.times,
             rows.locals,
@@ -281,6 +298,8 @@ class Profiler:
     def _keep_silences(self) -> None:
         """Move the silences found so far to their symbols, and of each symbol keep the longest."""
         np, k = self._np, self._k
+        if not self._shared[k.N_SILENCES]:
+            return
         found = self._found[: int(self._shared[k.N_SILENCES])]
         for slot in np.unique(found[:, 0]).tolist():
             count, kept = self._silences.get(slot, (0, found[:0]))
@@ -359,17 +378,18 @@ class Profiler:
             self._found[:size] = tail[:size]
             self._shared[k.N_SILENCES] = size
             self._keep_silences()
-        edges = self._edges[: int(self._shared[k.N_EDGES])]
+        edges = _by_symbol(self._edges[: int(self._shared[k.N_EDGES])])
         keys = self._page_keys[: int(self._shared[k.N_PAGES])]
+        pages = _by_symbol(np.column_stack([keys >> 45, keys & ((1 << 45) - 1), np.arange(len(keys))]))
         canonical = {name.dataset_symbol: name.symbol for name in self._names}
         return tuple(
-            self._symbol_profile(text, canonical[text], slot, edges, keys)
+            self._symbol_profile(text, canonical[text], slot, edges, pages)
             for text, slot in sorted(self._symbols.items())
             if self._counts[slot, k.S_ROWS]
         )
 
     def _symbol_profile(
-        self, text: str, symbol: str | None, slot: int, edges: Ints, keys: Ints
+        self, text: str, symbol: str | None, slot: int, edges: _OfSymbol, pages: _OfSymbol
     ) -> SymbolProfile:
         k, c = self._k, self._counts[slot].tolist()
         valid, numeric = c[k.S_VALID] > 0, c[k.S_NUMERIC] > 0
@@ -377,7 +397,7 @@ class Profiler:
         gaps: tuple[Gap, ...] = ()
         totals = [0, 0, 0]
         if numeric and mapped:
-            gaps, totals = self._gaps(slot, edges, keys)
+            gaps, totals = self._gaps(slot, edges(slot), pages(slot))
         silence_count, silences = self._silences.get(slot, (0, self._found[:0]))
         self._r.end_block(self._repeats[slot], self._counting.resent_rows)
         return SymbolProfile(
@@ -420,16 +440,14 @@ class Profiler:
             **self._prices.finish(slot),
         )
 
-    def _gaps(self, slot: int, edges: Ints, keys: Ints) -> tuple[tuple[Gap, ...], list[int]]:
+    def _gaps(self, slot: int, edges: Ints, pages: Ints) -> tuple[tuple[Gap, ...], list[int]]:
         np, k = self._np, self._k
-        own = np.flatnonzero(keys >> 45 == slot)
-        pages = np.column_stack([keys[own] & ((1 << 45) - 1), own])
         pages = np.ascontiguousarray(pages[np.argsort(pages[:, 0])])
         found, totals = np.zeros((LISTED_GAPS, 2), np.int64), np.zeros(3, np.int64)
         k.find_gaps(pages, self._pages, int(self._counts[slot, k.S_ID_MIN]), SHORT_GAP, found, totals)
         found = found[: min(int(totals[0]), LISTED_GAPS)]
         last = self._counts[slot, [k.S_ID_LAST, k.S_ID_LAST_TIME]]
-        beside = np.vstack([edges[edges[:, 0] == slot, 1:], last])
+        beside = np.vstack([edges, last])
         beside = beside[np.argsort(beside[:, 0], kind="stable")]
 
         def times(ids: Ints, otherwise: int) -> list[int]:

@@ -18,12 +18,17 @@ from backfill_assets.tardis.columns import CsvField
 
 #: A number as the vendor writes it, from JavaScript: ``8531.5``, ``-0.2``, ``9.9e-7``, ``1e+21``.
 NUMBER: Final = re.compile(rb"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
+#: Microseconds from 9999 on: in a file, a number that is no time; elsewhere, dates would overflow.
+NO_TIME_US: Final = 253_370_764_800_000_000
 _TIME: Final = re.compile(rb"[0-9]{1,18}", re.ASCII)
 #: An id that counts as evidence: a decimal integer in its shortest form that fits into 63 bits.
 _INTEGER_ID: Final = re.compile(rb"(?:0|[1-9][0-9]{0,17})", re.ASCII)
 
 ID_EMPTY: Final = -2
 ID_NOT_NUMERIC: Final = -1
+
+#: Bytes of the name of an exchange or a symbol; the longest real ones have about 40.
+LONGEST_NAME: Final = 200
 
 Value = int | float | bytes | None
 
@@ -82,13 +87,15 @@ class Reader:
         if field.kind == "number":
             return self.number(cell, field.csv, line_number)
         if field.kind == "time":
-            if not _TIME.fullmatch(cell):
+            if not _TIME.fullmatch(cell) or int(cell) >= NO_TIME_US:
                 self.fail(line_number, field.csv, f"{_shown(cell)} is no time in microseconds")
             return int(cell)
         if field.words:
             if cell not in [word.encode() for word in field.words]:
                 self.fail(line_number, field.csv, f"{_shown(cell)} is none of {', '.join(field.words)}")
             return cell
+        if field.kind == "name" and len(cell) > LONGEST_NAME:
+            self.fail(line_number, field.csv, f"{_shown(cell)} has {len(cell):,} bytes: this is no name")
         try:
             cell.decode()
         except UnicodeDecodeError:

@@ -1,16 +1,15 @@
 """Facts about a finished tick file, read back from it before it is stored: footer, columns, control totals.
 
 They go with the version in its manifest, so that the check of the file's schema and the proof of a
-publication need not open it again. Sums of integers are exact: times are added up as distances from the first
-of a row group, because the sum of a day's times does not fit 64 bits.
+publication need not open it again. Sums of integers are exact.
 """
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,6 +20,10 @@ from backfill_assets.lake.manifests import ColumnTotals, StoredFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
 
 #: Columns that name the market of a row.
 NAMES: Final = ("exchange", "dataset_symbol")
@@ -35,8 +38,8 @@ def stored_file(file: Path, data_type: str) -> StoredFile:
     totals: dict[tuple[str, str], ColumnTotals] = {}
     with pq.ParquetFile(file, read_dictionary=list(NAMES)) as opened:
         for group in range(opened.num_row_groups):
-            for names, rows in _by_names(opened.read_row_group(group, columns=columns)):
-                found = _totals(names, rows, summed)
+            for found in _totals(opened.read_row_group(group, columns=columns), summed):
+                names = (found.exchange, found.dataset_symbol)
                 totals[names] = _added(totals[names], found) if names in totals else found
         return StoredFile(
             rows=opened.metadata.num_rows,
@@ -45,35 +48,53 @@ def stored_file(file: Path, data_type: str) -> StoredFile:
         )
 
 
-def _by_names(table: pa.Table) -> Iterator[tuple[tuple[str, str], pa.Table]]:
-    """The rows of each exchange and symbol; a file usually has one of each."""
+def _totals(table: pa.Table, summed: tuple[str, ...]) -> Iterator[ColumnTotals]:
+    """Totals of each exchange and symbol; a file usually has one of each, and its rows need no order."""
     if table.num_rows == 0:
         return
-    texts = [pc.unique(table[name]).to_pylist() for name in NAMES]
-    for exchange, symbol in product(*texts):
-        rows = table
-        for name, text, known in zip(NAMES, (exchange, symbol), texts, strict=True):
-            rows = rows if len(known) == 1 else rows.filter(pc.equal(rows[name], text))
-        if rows.num_rows:
-            yield (exchange, symbol), rows
+    names, codes = _names(table)
+    if len(names) > 1:
+        order = np.argsort(codes, kind="stable")
+        table, codes = table.take(pa.array(order)), codes[order]
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    rows = np.diff(starts, append=len(codes)).tolist()
+    times = table["timestamp"].cast(pa.int64()).to_numpy()
+    first, last = np.minimum.reduceat(times, starts).tolist(), np.maximum.reduceat(times, starts).tolist()
+    exact = {name: _exact(table[name].cast(pa.int64()).to_numpy(), starts) for name in EXACT}
+    floats = {name: _sums(table[name], starts) for name in summed}
+    for n, code in enumerate(codes[starts].tolist()):
+        yield ColumnTotals(
+            exchange=names[code][0],
+            dataset_symbol=names[code][1],
+            rows=rows[n],
+            first_timestamp_us=first[n],
+            last_timestamp_us=last[n],
+            exact={name: sums[n] for name, sums in exact.items()},
+            floats={name: sums[n] for name, sums in floats.items()},
+        )
 
 
-def _totals(names: tuple[str, str], rows: pa.Table, summed: tuple[str, ...]) -> ColumnTotals:
-    times = pc.min_max(rows["timestamp"].cast(pa.int64())).as_py()
-    return ColumnTotals(
-        exchange=names[0],
-        dataset_symbol=names[1],
-        rows=rows.num_rows,
-        first_timestamp_us=times["min"],
-        last_timestamp_us=times["max"],
-        exact={name: _exact(rows[name].cast(pa.int64())) for name in EXACT},
-        floats={name: pc.sum(rows[name]).as_py() or 0.0 for name in summed},
-    )
+def _names(table: pa.Table) -> tuple[list[tuple[str, str]], Ints]:
+    """The distinct pairs of names, and the number of each row's pair among them."""
+    columns = [table[name].unify_dictionaries().combine_chunks() for name in NAMES]
+    texts = [column.dictionary.to_pylist() for column in columns]
+    exchange, symbol = (column.indices.to_numpy().astype(np.int64) for column in columns)
+    pairs, codes = np.unique(exchange * len(texts[1]) + symbol, return_inverse=True)
+    return [
+        (texts[0][pair // len(texts[1])], texts[1][pair % len(texts[1])]) for pair in pairs.tolist()
+    ], codes
 
 
-def _exact(values: pa.ChunkedArray) -> int:
-    first = values[0].as_py()
-    return int(pc.sum(pc.subtract(values, first)).as_py()) + int(first) * len(values)
+def _exact(values: Ints, starts: Ints) -> list[int]:
+    """Sums of each part, by halves of 32 bits, because the sum of a day's times does not fit 64."""
+    high, low = (np.add.reduceat(half, starts).tolist() for half in (values >> 32, values & 0xFFFFFFFF))
+    return [(above << 32) + below for above, below in zip(high, low, strict=True)]
+
+
+def _sums(column: pa.ChunkedArray, starts: Ints) -> list[float]:
+    if len(starts) == 1:
+        return [pc.sum(column).as_py() or 0.0]
+    return list(np.add.reduceat(pc.fill_null(column, 0.0).to_numpy(), starts).tolist())
 
 
 def _added(one: ColumnTotals, other: ColumnTotals) -> ColumnTotals:

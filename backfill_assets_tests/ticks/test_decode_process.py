@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,21 @@ print(tracemalloc.get_traced_memory()[1] // 1024)
 """
 
 
+#: Makes partial candles of what was decoded, and days of candles of them.
+CANDLES = f"""{DECODER}
+import backfill_assets
+assert backfill_assets.__file__.startswith(sys.argv[3]), "another copy of the package"
+from backfill_assets.candles.merge import day_of_candles
+from backfill_assets.ticks.partials import partial_candles
+found = decoded()
+partials = partial_candles(Path(sys.argv[2]), exchange="binance", day="2024-01-01", seam_window_seconds=0,
+                           numeric_ids=True)
+(symbol,) = found.profile.symbols
+print(found.rows, symbol.unique_ids, symbol.missing_ids,
+      *day_of_candles("2024-01-01", [partials], ["1d"])["trade_count"].to_pylist())
+"""
+
+
 def run(code: str, *arguments: str, **environment: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
@@ -72,17 +88,70 @@ def test_importing_decode_does_not_import_numba_or_polars_or_pandas() -> None:
     assert not {"numba", "polars", "pandas", "dagster"} & set(run(code))
 
 
-def test_decoding_works_where_no_cache_can_be_written(tmp_path: Path) -> None:
-    copy = tmp_path / "backfill_assets"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "ticks" / "__pycache__").write_text("a file here makes the folder impossible, for root too")
+def _copied_package(folder: Path) -> Path:
+    shutil.copytree(PACKAGE, folder / "backfill_assets", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder / "backfill_assets" / "ticks"
+
+
+def test_decoding_and_candles_work_where_no_cache_can_be_written(tmp_path: Path) -> None:
+    (_copied_package(tmp_path) / "__pycache__").write_text(
+        "a file here makes the folder impossible, for root too"
+    )
     (tmp_path / "home").write_text("so does this")
     home = str(tmp_path / "home")
-    rows, *_ = run(
-        DECODE, *_tiny(tmp_path),
-        PYTHONPATH=str(tmp_path), HOME=home, XDG_CACHE_HOME=home, PYTHONDONTWRITEBYTECODE="1",
+    found = run(
+        CANDLES, *_tiny(tmp_path), str(tmp_path), PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1",
+        HOME=home, XDG_CACHE_HOME=home, PYTHONDONTWRITEBYTECODE="1",
     )  # fmt: skip
-    assert rows == "10"
+    assert found == ["10", "10", "0", "10"]
+
+
+#: A kernel whose machine code holds ``ADDED``.
+SMALL = """
+import numba as nb
+from backfill_assets.ticks.jit import kernel
+ADDED = {}
+@kernel(nb.int64(nb.int64))
+def plus(value):
+    return value + ADDED
+print(plus(0))
+"""
+
+#: Ends where the index of a kernel's machine code is new and the code is not.
+KILLED = """
+import os, signal
+from numba.core.caching import IndexDataCacheFile
+IndexDataCacheFile._save_data = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+import small_kernels
+"""
+
+
+def _small_kernel(folder: Path, added: int) -> str:
+    (folder / "small_kernels.py").write_text(SMALL.format(added))
+    return run("import small_kernels", PYTHONPATH=str(folder))[0]
+
+
+def test_machine_code_of_another_source_is_never_run(tmp_path: Path) -> None:
+    """Numba's own names would pair the new index with the old code, here and in every later process."""
+    assert _small_kernel(tmp_path, 1) == "1"
+    (tmp_path / "small_kernels.py").write_text(SMALL.format(22))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert run("import small_kernels", PYTHONPATH=str(tmp_path)) == ["22"]
+
+
+def test_machine_code_that_a_power_failure_emptied_is_compiled_again(tmp_path: Path) -> None:
+    assert _small_kernel(tmp_path, 1) == "1"
+    for pattern, size in (("*.nbc", 100), ("*.nbi", 0)):
+        (stored,) = tmp_path.glob(f"__pycache__/{pattern}")
+        stored.write_bytes(stored.read_bytes()[:size])
+        assert run("import small_kernels", PYTHONPATH=str(tmp_path)) == ["1"]
+
+
+def test_only_kernels_keep_machine_code() -> None:
+    caching = [file.name for file in PACKAGE.rglob("*.py") if "cache=True" in file.read_text()]
+    assert caching == ["jit.py"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
