@@ -38,18 +38,10 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def checked_kernels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment in which kernels check every index."""
-    return {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path_factory.mktemp("checked"))}
-
-
 @pytest.mark.parametrize(("mode", "inputs"), [((), 5_000), (("--storm",), 20_000)])
-def test_mutated_inputs_are_read_or_refused_within_bounds(
-    mode: tuple[str, ...], inputs: int, checked_kernels: dict[str, str]
-) -> None:
+def test_mutated_inputs_are_read_or_refused_within_bounds(mode: tuple[str, ...], inputs: int) -> None:
     fuzzing = ("-m", "backfill_assets_tests.ticks.fuzzing", *mode, "--inputs", str(inputs))
-    done = python(*fuzzing, **checked_kernels)
+    done = python(*fuzzing, NUMBA_BOUNDSCHECK="1")
     assert done.returncode == 0, done.stderr[-4000:]
     assert "inputs with bounds checks" in done.stdout
 
