@@ -14,7 +14,8 @@ import requests
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
 
-from backfill_assets.failures import BackfillError, PermanentFailure, Superseded, TransientFailure
+from backfill_assets.failures import BackfillError, PermanentFailure, TransientFailure
+from backfill_assets.warehouse.protocol import LoadStopped
 
 _TRANSIENT: Final = frozenset(
     {
@@ -33,6 +34,7 @@ _REMEDIES: Final = {
     "accessDenied": "grant this account the roles BigQuery Data Editor and BigQuery Job User",
     "notFound": "check warehouse.project, dataset and location, and make the data set",
     "billingNotEnabled": "enable billing for the project",
+    "stopped": "publish again when it may run",
     "invalid": "the files do not fit the table: compare them with its schema",
 }
 _DEFAULT_REMEDY: Final = "correct what the message names, then publish again"
@@ -42,8 +44,8 @@ def failed_job(what: str, job_id: str, error: Mapping[str, Any]) -> BackfillErro
     """The failure that a job's ``errorResult`` means."""
     reason, text = str(error.get("reason", "")), f"job {job_id}: {error.get('message', '')}"
     if reason == "stopped":
-        # Nobody else cancels loads than a publisher with a newer claim.
-        return Superseded(f"{what}: job {job_id} was cancelled")
+        # By a publisher with a newer claim, by a person, or by the service: ``publish`` tells which.
+        return LoadStopped(f"{what}: {text}")
     return _by_reason(what, reason, text)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from backfill_assets.failures import Superseded
 from backfill_assets.settings import BigQueryWarehouse as BigQuerySettings
 from backfill_assets.settings import DuckDBWarehouse as DuckDBSettings
 from backfill_assets.settings import resolve
@@ -40,6 +41,10 @@ class LoadFile:
     def name(self) -> str:
         """Where it is, for messages and the ledger."""
         return self.uri or str(self.path)
+
+
+class LoadStopped(Superseded):
+    """A load was cancelled before its end; the partition is as it was."""
 
 
 class Warehouse(Protocol):
@@ -82,7 +87,8 @@ class Warehouse(Protocol):
         Raises
         ------
         Superseded
-            This generation was fenced off, or has been loaded before.
+            This generation was fenced off, or has been loaded before; ``LoadStopped`` if its load was
+            cancelled.
         PermanentFailure
             The files are not rows of this table and day; the partition is as it was.
         """

@@ -19,7 +19,7 @@ from typing import Final, Literal
 from backfill_assets.failures import BackfillError, PermanentFailure, Superseded, TransientFailure
 from backfill_assets.lake.store import Store
 from backfill_assets.warehouse import ledger
-from backfill_assets.warehouse.protocol import LoadFile, Warehouse
+from backfill_assets.warehouse.protocol import LoadFile, LoadStopped, Warehouse
 from backfill_assets.warehouse.tables import Table
 from backfill_assets.warehouse.totals import GroupTotals, compare_totals, total_rows
 
@@ -100,8 +100,8 @@ def publish(
     Raises
     ------
     PermanentFailure
-        The rows read back are not those of the lake, or the load was refused; the ledger then stays at
-        ``intent``, so the next publisher loads again.
+        The rows read back are not those of the lake, or the load was refused, or stopped by a person; the
+        ledger then stays at ``intent``, so the next publisher loads again.
     TransientFailure
         The service failed, the day's loads are used up, or other publishers were faster every time.
     """
@@ -177,7 +177,7 @@ def _take_over(
         ledger.announce(store, table.name, day, mine, final.fingerprint, [file.name for file in load.files])
         if warehouse.daily_loads is not None:
             ledger.count_submission(store, table.name, day, mine.generation, warehouse.daily_loads)
-        job = warehouse.replace_partition(table, day, load.files, mine.generation)
+        job = _replaced(store, warehouse, table, day, mine, load.files)
         content, found = warehouse.content(table, day), warehouse.totals(table, day)
         differences = compare_totals(load.totals, found, table=table)
     if differences:
@@ -204,6 +204,19 @@ def _take_over(
         totals=found,
         job=job,
     )
+
+
+def _replaced(
+    store: Store, warehouse: Warehouse, table: Table, day: str, mine: ledger.Entry, files: Sequence[LoadFile]
+) -> str:
+    """Load the files; a load that was stopped, although nobody has claimed the partition since, is final."""
+    try:
+        return warehouse.replace_partition(table, day, files, mine.generation)
+    except LoadStopped as stopped:
+        if not ledger.is_latest(store, table.name, day, mine):
+            raise
+        msg = f"{stopped}: stopped by no other publisher: run the day again when it may be loaded"
+        raise PermanentFailure(msg) from stopped
 
 
 def _wait_for_others(

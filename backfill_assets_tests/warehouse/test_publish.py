@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from warehouse_samples import DAY, NEXT_DAY, loaded, partition, plan, set_lake, write
 
+from backfill_assets.days import utc_now
 from backfill_assets.failures import DayHeld, PermanentFailure, Superseded, TransientFailure
 from backfill_assets.lake import paths
 from backfill_assets.warehouse import ledger
@@ -93,6 +94,37 @@ def test_an_empty_plan_takes_the_rows_away(publishing: Any, store: Any, lake: Pa
     assert _publish(publishing, store, lake).rows == 0
     assert publishing.read() == []
     assert _publish(publishing, store, lake).state == "skipped"
+
+
+def test_a_load_that_a_person_stops_is_one_failure_and_is_not_submitted_again(
+    bigquery_bench: Any, store: Any, lake: Path
+) -> None:
+    _version(bigquery_bench, lake, 1.5)
+    bigquery_bench.emulator.arm(load_delay_seconds=60)
+    with ThreadPoolExecutor(1) as pool:
+        publishing = pool.submit(_publish, bigquery_bench, store, lake)
+        while (job := _load_job(bigquery_bench, store)) is None:
+            assert not publishing.done(), publishing.result()
+        # As the button in Google's console does.
+        job.cancel(timeout=30)
+        bigquery_bench.emulator.arm()
+        with pytest.raises(PermanentFailure, match="User requested cancellation: stopped by no other publisher"):
+            publishing.result(timeout=60)
+    table = bigquery_bench.table.name
+    assert ledger.submissions(store, table, utc_now()) == 1
+    entry = ledger.entry(store, table, DAY)
+    assert entry is not None
+    assert entry.failure is not None
+    assert "User requested cancellation" in entry.failure
+    assert _publish(bigquery_bench, store, lake).state == "published", "when somebody asks for it again"
+
+
+def _load_job(bench: Any, store: Any) -> Any:
+    """The job that the latest claim has submitted, if it has."""
+    entry = ledger.entry(store, bench.table.name, DAY)
+    if entry is None:
+        return None
+    return bench.warehouse._find(bench.warehouse.job_id(bench.table, DAY, entry.generation))
 
 
 def test_rows_removed_behind_our_back_are_loaded_again(publishing: Any, store: Any, lake: Path) -> None:
