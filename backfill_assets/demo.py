@@ -105,18 +105,20 @@ def _run(day: str, console: Console) -> tuple[bool, Work]:
     """Run the job in this thread, where an interrupt ends it, and show its event log while it grows."""
     import dagster as dg
 
+    from backfill_assets.automation.run_process import RunProcess, ending_with_the_terminal
     from backfill_assets.definitions import defs
 
     job = defs.resolve_job_def("day")
     run_id = str(uuid.uuid4())
     with open_instance() as instance:
         try:
-            with _following(instance, run_id, console, len(job.nodes)):
+            with ending_with_the_terminal(), _following(instance, run_id, console, len(job.nodes)):
                 result = job.execute_in_process(
                     partition_key=day,
                     instance=instance,
                     run_id=run_id,
                     run_config=_QUIET,
+                    tags=RunProcess.this(run_id).tags(),
                     raise_on_error=False,
                 )
         except dg.DagsterExecutionInterruptedError as interrupt:

@@ -63,6 +63,25 @@ class EnvironmentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return current_settings(self.environment)
 
 
+def database_errors() -> tuple[type[Exception], ...]:
+    """The errors of Dagster's database when it is out of reach or busy."""
+    from dagster_postgres.utils import DagsterPostgresException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (SQLAlchemyError, DagsterPostgresException)
+
+
+@contextmanager
+def database_failures() -> Iterator[None]:
+    """Raise the errors of Dagster's database as a ``TransientFailure``."""
+    errors = database_errors()
+    try:
+        yield
+    except errors as error:
+        msg = f"Dagster's database does not answer: {' '.join(str(error).split())[:200]}"
+        raise TransientFailure(msg) from error
+
+
 def open_instance() -> dg.DagsterInstance:
     """Dagster's instance in ``DAGSTER_HOME``; without one, an instance that is forgotten with the process.
 
@@ -74,14 +93,13 @@ def open_instance() -> dg.DagsterInstance:
     home = ProcessEnvironment().dagster_home
     if home is None:
         return dg.DagsterInstance.ephemeral()
-    from dagster_postgres.utils import DagsterPostgresException
-    from sqlalchemy.exc import SQLAlchemyError
     from yaml import YAMLError
 
+    refusals: tuple[type[Exception], ...] = (dg.DagsterError, *database_errors(), YAMLError, OSError)
     try:
         instance = dg.DagsterInstance.get()
         instance.get_runs_count()
-    except (dg.DagsterError, DagsterPostgresException, SQLAlchemyError, YAMLError, OSError) as error:
+    except refusals as error:
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         remedy = "correct DAGSTER_HOME or DAGSTER_POSTGRES_URL, or unset them"
         msg = f"Dagster's storage cannot be opened (DAGSTER_HOME={home}): {reason}: {remedy}"
@@ -135,15 +153,13 @@ def live_progress_writer(context: dg.AssetExecutionContext) -> Callable[[str], N
     The key-value store costs half of what a tag or an observation does. Progress is worth no failure: what
     the storage refuses is logged.
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
-    storage = context.instance.daemon_cursor_storage
+    storage, refusals = context.instance.daemon_cursor_storage, database_errors()
     key = live_key(context.run.run_id, context.retry_number)
 
     def write(text: str) -> None:
         try:
             storage.set_cursor_values({key: text})
-        except SQLAlchemyError as error:
+        except refusals as error:
             context.log.warning("live progress was not stored: %s", " ".join(str(error).split())[:200])
 
     return write

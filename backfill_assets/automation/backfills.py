@@ -25,11 +25,11 @@ from dagster._core.execution.backfill import (
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 from dagster._core.utils import make_new_backfill_id
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
 from backfill_assets.days import day_range, parse_day, utc_now
 from backfill_assets.failures import PermanentFailure
-from backfill_assets.orchestration import TAG_CANCELED
+from backfill_assets.orchestration import TAG_CANCELED, database_errors
 from backfill_assets.partitions import daily
 
 __all__ = [
@@ -179,11 +179,12 @@ def end_runs(instance: DagsterInstance, backfill_id: str, closing: threading.Eve
     after the look that is under way.
     """
     told: set[str] = set()
+    errors = database_errors()
     for _ in range(_SECONDS_OF_ENDING):
         try:
             if _is_cancelled(instance, backfill_id, told):
                 return
-        except SQLAlchemyError as error:
+        except errors as error:
             LOGGER.warning("%s: runs were not ended: %s", backfill_id, " ".join(str(error).split())[:200])
         if closing.wait(1):
             return

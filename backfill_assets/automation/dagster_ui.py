@@ -19,6 +19,8 @@ from starlette.types import Scope
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+#: Without a name of its own the location has the module's, like that of a daemon started with ``-m``:
+#: a schedule that is switched off, and a run that is started, under one name is unknown under another.
 _CODE_LOCATION: Final = "backfill_assets.definitions"
 
 
@@ -50,7 +52,7 @@ def dagster_ui(
     from dagster_webserver.app import create_app_from_workspace_process_context
 
     target = ModuleTarget(
-        module_name=_CODE_LOCATION, attribute=None, working_directory=None, location_name="backfill_assets"
+        module_name=_CODE_LOCATION, attribute=None, working_directory=None, location_name=None
     )
     with _Workspace(instance, version=__version__, read_only=True, workspace_load_target=target) as context:
         context.may_change = may_change

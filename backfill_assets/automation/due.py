@@ -13,10 +13,10 @@ from backfill_assets.lake.store import Store
 from backfill_assets.quality.settled import Day, load_day
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse import ledger
-from backfill_assets.warehouse.catalog import QUALITY
+from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, QUALITY
 from backfill_assets.warehouse.overall import tick_tables
 from backfill_assets.warehouse.presence import is_out, lost_files, tick_files, unpublished_tables
-from backfill_assets.warehouse.publisher import ticks_fingerprint
+from backfill_assets.warehouse.publisher import made_fingerprint, ticks_fingerprint
 
 
 def look_back(today: date, settings: Settings) -> list[str]:
@@ -48,19 +48,21 @@ def is_due(store: Store, settings: Settings, day: str) -> bool:
     data_types = {feed.feed.data_type for feed in found.feeds}
     return bool(
         unpublished_tables(store, settings, day, data_types)
-        or _is_outdated(store, found)
+        or outdated_tables(store, found)
         or lost_files(store, day, tick_files(found))
     )
 
 
 def _is_to_be_taken_back(store: Store, found: Day) -> bool:
     """Whether tables hold rows that were retracted; other rows of a held day stay as they are."""
-    return any(feed.retraction is not None for feed in found.feeds) and _is_outdated(store, found)
+    return any(feed.retraction is not None for feed in found.feeds) and bool(outdated_tables(store, found))
 
 
-def _is_outdated(store: Store, found: Day) -> bool:
-    """Whether a tick table that is out holds other versions than those that count now."""
-    entries = [(table, ledger.entry(store, table.name, found.day)) for table in tick_tables(found)]
-    return any(
-        entry is not None and entry.fingerprint != ticks_fingerprint(table, found) for table, entry in entries
-    )
+def outdated_tables(store: Store, found: Day) -> list[str]:
+    """The tables of the day that are out and hold other versions, or candles of others, than count now."""
+    wanted = {table.name: ticks_fingerprint(table, found) for table in tick_tables(found)}
+    wanted |= {table.name: made_fingerprint(table, found) for table in (CANDLES, COVERAGE)}
+    entries = {table: ledger.entry(store, table, found.day) for table in wanted}
+    return [
+        table for table, entry in entries.items() if entry is not None and entry.fingerprint != wanted[table]
+    ]

@@ -11,6 +11,7 @@ minor version and the tests keep watch over them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
@@ -29,6 +30,7 @@ from backfill_assets.files import locked
 from backfill_assets.settings import ProcessEnvironment
 
 if TYPE_CHECKING:
+    from dagster import DagsterInstance
     from dagster._config import UserConfigSchema
 
 DRIVER: Final = "postgresql+psycopg2"
@@ -37,6 +39,9 @@ DRIVER: Final = "postgresql+psycopg2"
 _SAME_DRIVER: Final = ("postgresql", "postgres", DRIVER)
 #: Any number that nobody else locks in Dagster's database.
 _OPENING: Final = 2_024_010_109
+#: A restart or a fail-over of a database takes seconds to minutes; the data of a run take as long to fetch.
+SECONDS_OF_PATIENCE: Final = 600.0
+_LONGEST_WAIT_SECONDS: Final = 5.0
 
 
 def postgres_url(given: str) -> str:
@@ -86,6 +91,29 @@ def _alone_at(url: str) -> Iterator[None]:
     with create_pg_connection(create_pg_engine(url, poolclass=NullPool)) as connection, connection.begin():
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _OPENING})
         yield
+
+
+def wait_for_database(instance: DagsterInstance) -> None:
+    """Let this process's calls of Dagster's Postgres wait for it from now on, instead of failing.
+
+    For runs: each event is written over a connection of its own, and a run whose events are not taken fails.
+    """
+    for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
+        engine = getattr(storage, "_engine", None)
+        if engine is not None and engine.dialect.name == "postgresql":
+            event.listen(engine, "do_connect", _connect_patiently)
+
+
+def _connect_patiently(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
+    deadline, wait = time.monotonic() + SECONDS_OF_PATIENCE, 0.2
+    while True:
+        try:
+            return dialect.connect(*arguments, **options)
+        except dialect.loaded_dbapi.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(wait)
+            wait = min(_LONGEST_WAIT_SECONDS, wait * 1.5)
 
 
 class InstanceStorage(DagsterStorage, ConfigurableClass):

@@ -4,6 +4,7 @@ from typing import Final
 
 import dagster as dg
 
+from backfill_assets.automation.run_process import run_executor
 from backfill_assets.orchestration import TAG_RANGE, failures_as_dagster
 
 #: No run of a day takes longer; dagster.yaml's monitoring ends what does.
@@ -44,7 +45,7 @@ def request_days(context: dg.OpExecutionContext, config: RangeConfig) -> str:
 @dg.job(
     name="range",
     description="A range of days as a Dagster backfill: one run per day.",
-    executor_def=dg.in_process_executor,
+    executor_def=run_executor,
 )
 def range_job() -> None:
     """Launches the backfill and ends; its runs are Dagster's."""

@@ -1,23 +1,32 @@
-"""Runs whose process is gone: found by a sensor, ended as failed, and started again by Dagster's run retries.
+"""Runs that will not go on by themselves, found by a sensor: their process is gone, or nobody queued them.
 
-Dagster's launcher of local processes cannot tell that one was killed (the machine went down, memory ran out),
-so such a run would count as started until its longest time is over, and hold its place in the queue. Only
-runs on this machine are looked at: those whose code location is served through a socket file, which is how
-Dagster's services serve it unless it is given a host.
+Dagster cannot tell that the process of a run was killed (the machine went down, memory ran out, somebody
+ended the command that ran it), so such a run would count as started until its longest time is over, and hold
+its place in the queue. It is ended as failed; Dagster's run retries start it again if the daemon had launched
+it. A daemon that is killed between making a run and queueing it leaves a run that nobody starts: it is queued
+here.
+
+Only processes of this machine are looked at. A run says where it is (``run_process``); before that, it is
+known of runs whose code location is served through a socket file, which is how Dagster's services serve it
+unless they are given a host.
 """
 
 from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import dagster as dg
+from dagster._core.execution.backfill import BulkActionStatus
+from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._core.storage.dagster_run import RunRecord
-from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.storage.tags import BACKFILL_ID_TAG, GRPC_INFO_TAG
 
+from backfill_assets.automation.run_process import RunProcess
 from backfill_assets.days import utc_now
 
 #: What a process that is about to run may take until it says that it is there.
@@ -26,35 +35,86 @@ START_SECONDS: Final = 15.0
 #: the age of processes by its own ticks.
 _SLACK_SECONDS: Final = 2.0
 _AT_WORK: Final = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED)
+_CANCELED: Final = (BulkActionStatus.CANCELING, BulkActionStatus.CANCELED)
 
 
 @dg.sensor(
     name="lost_runs",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ends runs whose process is gone as failed, so that they are started again.",
+    description="Ends runs whose process is gone as failed, and queues runs that were made and never queued.",
 )
 def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Look for lost runs; asks for none itself, that is for the run retries of ``dagster.yaml``."""
     ended = end_lost_runs(context.instance, utc_now())
-    return dg.SkipReason(f"ended as failed: {', '.join(ended)}" if ended else "no run is lost")
+    queued, waiting = queue_forgotten_runs(context.instance, json.loads(context.cursor or "[]"))
+    context.update_cursor(json.dumps(waiting))
+    words = {"ended as failed": ended, "queued": queued}
+    said = "; ".join(f"{done}: {', '.join(runs)}" for done, runs in words.items() if runs)
+    return dg.SkipReason(said or "no run is lost")
 
 
 def end_lost_runs(instance: dg.DagsterInstance, now: datetime) -> list[str]:
     """End every lost run as failed; returns their ids."""
     ended = []
-    for record in instance.get_run_records(dg.RunsFilter(statuses=list(_AT_WORK))):
-        why = why_lost(instance, record, now)
-        run = instance.get_run_by_id(record.dagster_run.run_id)
+    for run_id, why in lost(instance, now).items():
+        run = instance.get_run_by_id(run_id)
         # Once more: it may have ended while it was looked for.
-        if why and run is not None and run.status in _AT_WORK:
+        if run is not None and run.status in _AT_WORK:
             instance.report_run_failed(run, why)
             ended.append(run.run_id)
     return ended
 
 
+def lost(instance: dg.DagsterInstance, now: datetime) -> dict[str, str]:
+    """The ids of the runs that count as being at work and are not, each with the reason."""
+    at_work = instance.get_run_records(dg.RunsFilter(statuses=list(_AT_WORK)))
+    reasons = {record.dagster_run.run_id: why_lost(instance, record, now) for record in at_work}
+    return {run_id: why for run_id, why in reasons.items() if why}
+
+
+def queue_forgotten_runs(instance: dg.DagsterInstance, seen: Collection[str]) -> tuple[list[str], list[str]]:
+    """Queue the runs that were made for the queue, were not in it half a minute ago, and are not now.
+
+    A run of a backfill that was cancelled since is cancelled, and a run that a command made for itself and
+    did not begin is ended as failed: both would count as about to start for ever.
+
+    Parameters
+    ----------
+    seen
+        Ids of the runs that were found unqueued by the look before: Dagster queues a run within a second of
+        making it. The time of making would not do, since Postgres tells it in the server's own time zone.
+
+    Returns
+    -------
+    tuple[list[str], list[str]]
+        The runs that are queued now, and those to be seen again.
+    """
+    if not isinstance(instance.run_coordinator, QueuedRunCoordinator):
+        return [], []
+    queued, waiting = [], []
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.NOT_STARTED])):
+        backfill_id = run.tags.get(BACKFILL_ID_TAG)
+        backfill = instance.get_backfill(backfill_id) if backfill_id else None
+        if run.run_id not in seen:
+            waiting.append(run.run_id)
+        elif backfill is not None and backfill.status in _CANCELED:
+            instance.report_run_canceled(run, "its backfill was cancelled before it was queued")
+        elif run.remote_job_origin is None:
+            instance.report_run_failed(run, "the command that made it ended before it began")
+        else:
+            # This coordinator has no use for a workspace, and a sensor has none.
+            instance.run_coordinator.submit_run(SubmitRunContext(run, workspace=None))  # type: ignore[arg-type]
+            queued.append(run.run_id)
+    return queued, waiting
+
+
 def why_lost(instance: dg.DagsterInstance, record: RunRecord, now: datetime) -> str:
     """Why the run will not go on by itself; empty where it may, or where that cannot be known."""
+    process = RunProcess.of(record.dagster_run)
+    if process is not None:
+        is_lost = process.is_of_this_machine and process.is_gone()
+        return f"its process {process.pid} is gone" if is_lost else ""
     served = json.loads(record.dagster_run.tags.get(GRPC_INFO_TAG, "{}")).get("socket")
     if not served:
         return ""

@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from backfill_assets.failures import TransientFailure
 from backfill_assets.progress import problems
 from backfill_assets.progress.answers import Answers
 from backfill_assets.progress.events import changes, seen_revision
@@ -229,9 +230,15 @@ def _reading(service: Backfills) -> APIRouter:
     async def events(job_id: str, last_event_id: Annotated[str | None, Header()] = None) -> Response:
         """The job's changes as server-sent events, until it has ended."""
         seen = seen_revision(last_event_id)
-        job = await run_in_threadpool(service.job, job_id)
-        if job.state in FINAL_JOB_STATES and job.revision == seen:
-            return Response(status_code=204)
+        try:
+            job = await run_in_threadpool(service.job, job_id)
+        except TransientFailure:
+            # A browser that comes back would give up for good.
+            if not seen:
+                raise
+        else:
+            if job.state in FINAL_JOB_STATES and job.revision == seen:
+                return Response(status_code=204)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(
             changes(service, job_id, seen), media_type="text/event-stream", headers=headers

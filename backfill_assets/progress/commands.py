@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from backfill_assets.days import utc_now
-from backfill_assets.failures import printable
+from backfill_assets.failures import TransientFailure, printable
 from backfill_assets.progress.model import (
     FINAL_JOB_STATES,
     RETRIED_DAY_STATES,
@@ -39,6 +39,8 @@ EXIT_CODES: Final = {"succeeded": 0, "failed": 1, "canceled": 3}
 INTERRUPTED: Final = 130
 #: Days that the status names one by one.
 _DAYS_TOLD: Final = 20
+#: Between two looks at a job while the database or the lake does not answer.
+_SECONDS_OF_OUTAGE: Final = 5.0
 
 Say = Callable[[str], None]
 
@@ -116,7 +118,14 @@ def _watch(
         task = bar.add_task(job_id, total=100, words="")
         show = bar.console.print if console.is_terminal else say
         while not interrupted.is_set():
-            job = service.status(job_id)
+            try:
+                job = service.status(job_id)
+            except TransientFailure as failure:
+                if str(failure) not in warned:
+                    warned.add(str(failure))
+                    show(f"! {failure}")
+                interrupted.wait(_SECONDS_OF_OUTAGE)
+                continue
             for day in job.days:
                 is_new = day.day not in told and day.attempt == job.attempt and not day.skipped
                 if is_new and day.state not in UNFINISHED_DAY_STATES:

@@ -13,8 +13,10 @@ from typing import Final
 
 from starlette.concurrency import run_in_threadpool
 
+from backfill_assets.failures import TransientFailure
 from backfill_assets.progress.model import FINAL_JOB_STATES
 from backfill_assets.progress.service import Backfills
+from backfill_assets.progress.statuses import UnknownJob
 
 SECONDS_BETWEEN_LOOKS: Final = 0.5
 #: Comments keep proxies from closing a silent connection; the usual limit is 60 s.
@@ -28,11 +30,21 @@ def seen_revision(last_event_id: str | None) -> int:
 
 
 async def changes(service: Backfills, job_id: str, seen: int) -> AsyncIterator[str]:
-    """Events newer than ``seen``, until the job has ended."""
+    """Events newer than ``seen``, until the job has ended.
+
+    An outage of the database is silence: a browser does not come back to a stream that was refused.
+    """
     silent = 0.0
     yield "retry: 2000\n\n"
     while True:
-        job = await run_in_threadpool(service.job, job_id)
+        try:
+            job = await run_in_threadpool(service.job, job_id)
+        except TransientFailure:
+            yield ": the database does not answer\n\n"
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+            continue
+        except UnknownJob:
+            return
         is_over = job.state in FINAL_JOB_STATES
         # Revisions are times: of another service's clock, the end might be the earlier one.
         if job.revision > seen or is_over:

@@ -77,8 +77,10 @@ class RunLog:
     assets: dict[str, AssetState] = field(default_factory=dict)
     #: The failure of each check that was evaluated, None if it passed.
     checks: dict[str, FailedCheck | None] = field(default_factory=dict)
-    #: The message of the last step that failed.
+    #: The message of the last step that failed, or else why Dagster has ended the run.
     failure: str | None = None
+    #: The last error that Dagster itself has met with the run.
+    trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,12 +192,16 @@ class DayStatus(ApiModel):
     raw_bytes: int | None = Field(default=None, description="Compressed bytes that were read for the day.")
     assets: tuple[AssetStatus, ...] = ()
     failed_checks: tuple[FailedCheck, ...] = ()
-    failure: str | None = Field(default=None, description="What the last step that failed said.")
+    failure: str | None = Field(
+        default=None, description="What the last step that failed said, or why Dagster has ended the run."
+    )
     # Clients of the API rely on the name "truth".
     stored: StoredDay | None = Field(
         default=None, alias="truth", description="Null until the day's run has ended."
     )
-    progress: DayProgress | None = Field(default=None, description="While the run fetches feeds.")
+    progress: DayProgress | None = Field(
+        default=None, description="While the run fetches feeds, and of a day that was cancelled meanwhile."
+    )
 
     @property
     def failing_check(self) -> str | None:
@@ -244,7 +248,9 @@ class Job(ApiModel):
     attempt: int = 1
     revision: int = Field(description="Grows with every change; the id of the job's events.")
     percent: float = Field(
-        ge=0, le=100, description="Of the days that are run; never goes back within an attempt."
+        ge=0,
+        le=100,
+        description="Of the days that are run, as far as each got; never goes back within an attempt.",
     )
     created: AwareDatetime
     updated: AwareDatetime

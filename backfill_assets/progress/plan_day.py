@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from backfill_assets.automation.due import outdated_tables
 from backfill_assets.feeds import ExpectedFeed, Feed, FeedChoice
 from backfill_assets.lake import paths
 from backfill_assets.lake.manifests import DayRecord, load_day_record, load_manifest
@@ -16,8 +17,8 @@ from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.progress.selection import Combination
 from backfill_assets.quality.remedies import approve_command
-from backfill_assets.quality.settled import load_settled
-from backfill_assets.report.month import build_version, load_summary
+from backfill_assets.quality.settled import Day, load_day
+from backfill_assets.report.month import DaySummary, build_version, current_summary
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse.presence import lost_files, unpublished_tables
 
@@ -59,13 +60,13 @@ def plan_day(
         if listing is None:
             return DayPlan(day, tuple(universe), listed=False)
         return DayPlan(day, tuple(combination_of(feed) for feed in listing(day)))
-    summary, settled = load_summary(store, day), load_settled(store, day)
+    summary, found = current_summary(store, day), load_day(store, day)
     expected = record.expected_feeds
     unpublished = unpublished_tables(store, settings, day, {e.feed.data_type for e in expected})
     lost = lost_files(store, day, summary.tick_files) if summary is not None else []
     held = summary is not None and summary.state == "held"
     current = summary is not None and summary.build_version == build_version(settings)
-    same = summary is not None and settled is not None and summary.versions == settled.versions
+    same = summary is not None and found is not None and _is_published(store, summary, found)
     if summary is None or held or unpublished or not current:
         suspects = list(expected)
     else:
@@ -81,9 +82,14 @@ def plan_day(
     files = [combination_of(e) for e in expected if e.feed in fetched]
     files += [wanted for wanted in universe if not _is_recorded(record, wanted)]
     good = not files and not asked_again and not unpublished and not lost and current and same and not held
-    waiting = [(f.feed, f.candidate) for f in settled.feeds if f.candidate] if settled else []
+    waiting = [(f.feed, f.candidate) for f in found.feeds if f.candidate] if found else []
     approvals = tuple(approve_command(day, str(feed), version.content) for feed, version in waiting)
     return DayPlan(day, tuple(files), good=good, held=held, asked_again=asked_again, approvals=approvals)
+
+
+def _is_published(store: Store, summary: DaySummary, found: Day) -> bool:
+    """Whether the versions that count now are those of the day's own run, or of the ledger since."""
+    return summary.versions == found.settled.versions or not outdated_tables(store, found)
 
 
 def combination_of(expected: ExpectedFeed) -> Combination:

@@ -23,6 +23,8 @@ from backfill_assets.progress.statuses import UnknownJob
 
 LOGGER: Final = logging.getLogger(__name__)
 MEDIA_TYPE: Final = "application/problem+json"
+#: Of whatever is out of reach.
+RETRY_AFTER_SECONDS: Final = "30"
 #: Of one request's errors, so that an answer stays readable.
 _ERRORS_SHOWN: Final = 20
 
@@ -61,7 +63,8 @@ def problem(
         instance=request.url.path,
         errors=errors,
     )
-    return Response(content.model_dump_json(), status, headers, MEDIA_TYPE)
+    more = {"Retry-After": RETRY_AFTER_SECONDS} if status == 503 else {}
+    return Response(content.model_dump_json(), status, {**more, **(headers or {})}, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
@@ -99,7 +102,7 @@ async def _failure(request: Request, error: Exception) -> Response:
     if status == 500:
         LOGGER.error(printable(f"{request.method} {request.url.path}: {error}"))
     errors = error.errors if isinstance(error, InvalidRequest) else ()
-    return problem(request, status, str(error), errors, {"Retry-After": "30"} if status == 503 else None)
+    return problem(request, status, str(error), errors)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001

@@ -18,12 +18,16 @@ from typing import Any, Final, Literal
 
 import dagster as dg
 import sqlalchemy as sa
+from dagster._core.events import JobFailureData
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.tags import BACKFILL_ID_TAG, PARTITION_NAME_TAG, WILL_RETRY_TAG
 from dagster._serdes import deserialize_value
 from pydantic import ValidationError
 
+from backfill_assets.automation.history import runs_at_once
+from backfill_assets.automation.lost_runs import lost
 from backfill_assets.orchestration import STEP_RETRIES, TAG_CANCELED, TAG_USER, live_key
 from backfill_assets.progress.facts import BackfillFact, BackfillState, RunFact, RunLog, RunState
 from backfill_assets.progress.model import AssetState, DayProgress, FailedCheck
@@ -58,6 +62,8 @@ _EVENTS: Final = {
     dg.DagsterEventType.ASSET_CHECK_EVALUATION,
     dg.DagsterEventType.STEP_START,
     dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.ENGINE_EVENT,
+    dg.DagsterEventType.RUN_FAILURE,
 }
 #: The daemon that works on backfills, and how old its last sign of life may be: it gives one twice a minute.
 _DAEMON: Final = "BACKFILL"
@@ -69,14 +75,6 @@ _OVERLAP: Final = timedelta(seconds=5)
 _MOST_VALUES: Final = 10_000
 _MOST_BACKFILLS: Final = 1_000
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-
-
-def storage_errors() -> tuple[type[Exception], ...]:
-    """The errors of Dagster's storage when the database is out of reach or busy."""
-    from dagster_postgres.utils import DagsterPostgresException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return (SQLAlchemyError, DagsterPostgresException, dg.DagsterError)
 
 
 class Reader:
@@ -180,6 +178,14 @@ class Reader:
         """The last sign of life of the daemon that works on backfills."""
         heartbeat = self._instance.get_daemon_heartbeats().get(_DAEMON)
         return datetime.fromtimestamp(heartbeat.timestamp, UTC) if heartbeat else None
+
+    def full_queue(self, now: datetime) -> tuple[int, int]:
+        """The places of the queue if all are taken, else 0; and how many of them by runs that are lost."""
+        places = runs_at_once(self._instance)
+        at_work = dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES)
+        if places is None or self._instance.get_runs_count(at_work) < places:
+            return 0, 0
+        return places, len(lost(self._instance, now))
 
     def _facts(self, backfills: Iterable[PartitionBackfill]) -> Iterator[BackfillFact]:
         for backfill in backfills:
@@ -292,6 +298,13 @@ def _take_in(log: RunLog, event: dg.DagsterEvent) -> None:
     elif kind is dg.DagsterEventType.STEP_FAILURE:
         _move(log, event.step_key, "failed")
         log.failure = _failure(event)
+    elif kind is dg.DagsterEventType.ENGINE_EVENT:
+        error = event.engine_event_data.error
+        log.trouble = _line(error.message) if error is not None else log.trouble
+    elif kind is dg.DagsterEventType.RUN_FAILURE:
+        # A failed step says more. Where no step has failed, Dagster has ended the run, and says so itself or
+        # has told an error before.
+        log.failure = log.failure or _run_failure(event, log.trouble)
     elif kind is dg.DagsterEventType.ASSET_MATERIALIZATION and asset:
         log.assets[asset] = "materialized"
     elif kind is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
@@ -311,7 +324,17 @@ def _failure(event: dg.DagsterEvent) -> str:
     if not text and data.error is not None:
         # Dagster wraps the asset's own exception.
         text = (data.error.cause or data.error).message
-    return " ".join((text or "").split())[:500]
+    return _line(text or "")
+
+
+def _run_failure(event: dg.DagsterEvent, trouble: str | None) -> str:
+    data = event.event_specific_data
+    error = data.error if isinstance(data, JobFailureData) else None
+    return _line(error.message) if error is not None else trouble or _line(event.message or "")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:500]
 
 
 def _failed_check(event: dg.DagsterEvent) -> FailedCheck:

@@ -29,7 +29,7 @@ from backfill_assets.failures import PermanentFailure, SettingsError, TransientF
 from backfill_assets.lake import paths
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store, open_store
-from backfill_assets.orchestration import TAG_ATTEMPT, TAG_JOB, open_instance
+from backfill_assets.orchestration import TAG_ATTEMPT, TAG_JOB, database_failures, open_instance
 from backfill_assets.progress import tracking
 from backfill_assets.progress.day_cache import DayCache, ReadDay
 from backfill_assets.progress.model import (
@@ -51,14 +51,13 @@ from backfill_assets.progress.request import InvalidRequest, requested_days
 from backfill_assets.progress.request_tags import as_kept, attempt_id, request_tags
 from backfill_assets.progress.statuses import Statuses, UnknownJob
 from backfill_assets.progress.stored_days import calendar, stored_day, summarized_day
+from backfill_assets.report.publish import current_page
 from backfill_assets.settings import ProcessEnvironment, Settings, current_settings
 
 if TYPE_CHECKING:
     from backfill_assets.automation.backfills import AssetGraph, DagsterInstance
 
 UNFINISHED: Final[tuple[JobState, ...]] = ("queued", "running", "canceling")
-#: Unfinished jobs in one answer; each costs some reads.
-MOST_JOBS: Final = 200
 #: Jobs that are searched for those in one state: first a few, then more.
 _LOOKED_THROUGH: Final = (50, 200, 1_000)
 #: Newest jobs that are counted by state.
@@ -133,15 +132,17 @@ class Backfills:
             return known, False
         days = requested_days(request, self._settings())
         good = self._good_days(request, days)
-        is_new = add_backfill(
-            self._instance,
-            self._graph(),
-            job_id,
-            [day for day in days if day not in good],
-            request_tags(request, requester, job_id),
-            f"{request.start} to {request.end}",
-            description=request.reason,
-        )
+        graph = self._graph()
+        with database_failures():
+            is_new = add_backfill(
+                self._instance,
+                graph,
+                job_id,
+                [day for day in days if day not in good],
+                request_tags(request, requester, job_id),
+                f"{request.start} to {request.end}",
+                description=request.reason,
+            )
         if not is_new and (known := self._same(job_id, request)):
             return known, False
         return self._statuses.job(job_id, at_once=True), is_new
@@ -155,13 +156,9 @@ class Backfills:
             As ``create``.
         """
         requested_days(request, self._settings())
-        return make_plan(
-            self._store(),
-            self._settings(),
-            request,
-            runs=measured_runs(self._instance),
-            runs_at_once=runs_at_once(self._instance),
-        )
+        with database_failures():
+            runs, at_once = measured_runs(self._instance), runs_at_once(self._instance)
+        return make_plan(self._store(), self._settings(), request, runs=runs, runs_at_once=at_once)
 
     def status(self, job_id: str) -> JobStatus:
         """The job with each of its days."""
@@ -201,7 +198,8 @@ class Backfills:
             msg = f"{job.job_id} has {job.state}: there is nothing to cancel"
             raise Conflict(msg)
         backfill_id = attempt_id(job_id, job.attempt)
-        cancel_backfill(self._instance, backfill_id)
+        with database_failures():
+            cancel_backfill(self._instance, backfill_id)
         ending = threading.Thread(
             target=end_runs, args=(self._instance, backfill_id, self._closing), name="cancel", daemon=True
         )
@@ -232,8 +230,9 @@ class Backfills:
             )
             raise Conflict(msg)
         attempt = job.attempt + 1
-        tags = {TAG_JOB: job_id, TAG_ATTEMPT: str(attempt)}
-        repeat_backfill(self._instance, self._graph(), job_id, attempt_id(job_id, attempt), again, tags)
+        tags, graph = {TAG_JOB: job_id, TAG_ATTEMPT: str(attempt)}, self._graph()
+        with database_failures():
+            repeat_backfill(self._instance, graph, job_id, attempt_id(job_id, attempt), again, tags)
         return self._statuses.job(job_id, at_once=True)
 
     def days(self, first: date, last: date) -> list[CalendarDay]:
@@ -271,13 +270,12 @@ class Backfills:
 
     def unfinished(self) -> list[Job]:
         """Every job that is queued, running or being cancelled, the newest first."""
-        return self._statuses.unfinished(MOST_JOBS)
+        return self._statuses.unfinished()
 
     def report(self, name: str) -> bytes | None:
-        """The page of a day (``YYYY-MM-DD``) or a month (``YYYY-MM``) in the lake, or None."""
-        path = paths.month_report(name) if len(name) == len("YYYY-MM") else paths.day_report(name)
-        stored = self._store().read(path)
-        return None if stored is None else stored.data
+        """The page of a day (``YYYY-MM-DD``) or a month (``YYYY-MM``), or None where the lake has none."""
+        page = current_page(self._store(), self._settings(), name)
+        return None if page is None else page.encode()
 
     def stored(self, days: list[str]) -> dict[str, StoredDay]:
         """What the lake says of each of a few days."""

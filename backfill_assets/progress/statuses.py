@@ -20,12 +20,14 @@ from typing import Final
 
 from backfill_assets.days import utc_now
 from backfill_assets.failures import PermanentFailure, TransientFailure
+from backfill_assets.orchestration import database_failures
 from backfill_assets.progress import tracking
 from backfill_assets.progress.facts import BackfillFact
 from backfill_assets.progress.model import FINAL_JOB_STATES, DayStatus, Job
-from backfill_assets.progress.reader import DAEMON_SECONDS, Reader, storage_errors
+from backfill_assets.progress.reader import DAEMON_SECONDS, Reader
 from backfill_assets.progress.records import JobRecords
 from backfill_assets.progress.request_tags import attempt_id
+from backfill_assets.readable_numbers import plural
 
 #: Days of jobs that are kept, each of some six kilobytes; of other jobs the summary is kept, and of ended
 #: ones the last answer, compressed.
@@ -44,6 +46,7 @@ _SECONDS_OF_ENDED: Final = 10.0
 #: Between two such readings, of whichever jobs: else a poll of many ended jobs waits for all of them at once.
 _SECONDS_BETWEEN_ENDED: Final = 0.25
 _LONG_AGO: Final = float("-inf")
+_NEVER: Final = float("inf")
 
 
 class UnknownJob(PermanentFailure):
@@ -111,13 +114,16 @@ class Statuses:
         self._records = records
         self._seconds = seconds
         self._dagster_url = dagster_url
-        self._storage_errors = storage_errors()
         #: The one that was asked for last comes last.
         self._known: dict[str, _Known] = {}
         self._changing = threading.Lock()
         self._listing = threading.Lock()
         self._listed: tuple[float, int, list[tuple[BackfillFact, ...]]] = (_LONG_AGO, 0, [])
         self._heartbeat: tuple[float, datetime | None] = (_LONG_AGO, None)
+        #: When Dagster's queue was looked at, its places if all are taken, and how many of them by lost runs.
+        self._queue: tuple[float, int, int] = (_LONG_AGO, 0, 0)
+        #: When the database failed last, and how.
+        self._failed: tuple[float, str] = (_LONG_AGO, "")
         #: When the stored days of any ended job were read again.
         self._read_ended = _LONG_AGO
 
@@ -160,7 +166,7 @@ class Statuses:
         for attempts in self._list(limit):
             yield self._summary(attempts[0].job_id, attempts)
 
-    def unfinished(self, most: int) -> list[Job]:
+    def unfinished(self) -> list[Job]:
         """The jobs that are not over, the newest first.
 
         Dagster may call a backfill completed before its runs have ended, as ``dagster job backfill`` does;
@@ -170,7 +176,7 @@ class Statuses:
             ids = {fact.job_id for fact in self._reader.unfinished()}
         jobs = [*(self.job(job_id) for job_id in ids), *self.newest(_LOOKED_AT)]
         left = {job.job_id: job for job in jobs if job.state not in FINAL_JOB_STATES}
-        return sorted(left.values(), key=lambda job: job.created, reverse=True)[:most]
+        return sorted(left.values(), key=lambda job: job.created, reverse=True)
 
     def daemon_trouble(self) -> str | None:
         """Why no day will be run: the daemon gives no sign of life."""
@@ -185,16 +191,33 @@ class Statuses:
             return f"the Dagster daemon gave no sign of life since {moment}: start it"
         return None
 
+    def _queue_trouble(self, *, is_at_work: bool) -> str | None:
+        """Why no further day of a job begins: the queue is full, of lost runs or of the runs of others."""
+        if time.monotonic() - self._queue[0] >= self._seconds():
+            with self._passing():
+                self._queue = (time.monotonic(), *self._reader.full_queue(utc_now()))
+        _, places, lost = self._queue
+        runs = plural(places, "run")
+        if places and lost:
+            return (
+                f"Dagster's queue is full, and the processes of {lost} of its {runs} are gone: the sensor "
+                "lost_runs ends these within a minute, where it is on and a daemon runs"
+            )
+        if places and not is_at_work:
+            return f"Dagster's queue is full with {runs} of others: no day begins before they end"
+        return None
+
     # The kept jobs
 
     @contextmanager
     def _one(self, job_id: str) -> Iterator[_Known]:
         """The job, for one thread at a time: threads that wait for it get the job as it was just read."""
+        asked = time.monotonic()
         with self._changing:
             known = self._known.pop(job_id) if job_id in self._known else _Known()
             self._known[job_id] = known
         try:
-            with known.looking, self._passing():
+            with known.looking, self._passing(asked):
                 yield known
         finally:
             with self._changing:
@@ -216,12 +239,19 @@ class Statuses:
                 known.looking.release()
 
     @contextmanager
-    def _passing(self) -> Iterator[None]:
+    def _passing(self, asked: float = _NEVER) -> Iterator[None]:
+        """Raise what the database refuses; at once if it has refused somebody since this was asked for.
+
+        A call takes many seconds to fail, and requests that wait for one another would make theirs in turn.
+        """
+        if self._failed[0] > asked:
+            raise TransientFailure(self._failed[1])
         try:
-            yield
-        except self._storage_errors as error:
-            msg = f"Dagster's database does not answer: {' '.join(str(error).split())[:200]}"
-            raise TransientFailure(msg) from error
+            with database_failures():
+                yield
+        except TransientFailure as failure:
+            self._failed = (time.monotonic(), str(failure))
+            raise
 
     def _is_old(self, known: _Known, asked: float) -> bool:
         return known.looked <= asked - self._seconds()
@@ -284,12 +314,14 @@ class Statuses:
             known.records, known.in_full = self._records(), False
         in_full, deepens = in_full or known.in_full, in_full and not known.in_full
         seen = known.records.read(attempts, now, in_full=in_full)
-        trouble = self.daemon_trouble()
+        waits = any(d.state in ("waiting", "queued") for d in seen.days)
+        is_at_work = any(d.state == "running" for d in seen.days)
+        queue = self._queue_trouble(is_at_work=is_at_work) if waits else None
         job = tracking.job_of(
             attempts,
             seen.days,
             changed=seen.changed,
-            warnings=[*([trouble] if trouble else []), *seen.troubles],
+            warnings=[*filter(None, (self.daemon_trouble(), queue)), *seen.troubles],
             dagster_url=self._dagster_url(),
             now=now,
         )
@@ -328,7 +360,7 @@ class Statuses:
                 return listed[:limit]
             read, listed = time.monotonic(), []
             retries: dict[str, list[BackfillFact]] = defaultdict(list)
-            with self._passing():
+            with self._passing(asked):
                 for fact in self._reader.newest(min(limit, _BACKFILLS_PER_PAGE)):
                     if fact.attempt > 1:
                         retries[fact.job_id].insert(0, fact)

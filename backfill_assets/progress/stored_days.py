@@ -17,7 +17,7 @@ from backfill_assets.progress.model import CalendarDay, FeedVerdict, StoredDay
 from backfill_assets.quality.remedies import run_day
 from backfill_assets.quality.scores import DayState
 from backfill_assets.quality.settled import Day, SettledFeed, load_day
-from backfill_assets.report.month import DaySummary, load_summary
+from backfill_assets.report.month import DaySummary, current_summary
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse.presence import lost_files, tick_files, unpublished_tables
 
@@ -45,8 +45,8 @@ def stored_day(store: Store, settings: Settings, day: str) -> StoredDay:
 
 
 def summarized_day(store: Store, settings: Settings, day: str) -> StoredDay:
-    """The day as its last run summarized it; the summary does not know versions that wait."""
-    summary = load_summary(store, day)
+    """The day in a few words; a summary does not know versions that wait."""
+    summary = current_summary(store, day)
     if summary is None:
         return StoredDay(outcome="missing")
     outcome, reasons = _summarized(store, settings, summary)
@@ -70,13 +70,14 @@ def summarized_day(store: Store, settings: Settings, day: str) -> StoredDay:
 def calendar(store: Store, settings: Settings, first: str, last: str) -> list[CalendarDay]:
     """Every day of the range; one that was never judged is missing.
 
-    The summaries are those that the runs wrote last: a change of thresholds shows after the next run.
+    A change of thresholds shows after the next run.
     """
-    prefix = paths.day_summary(first).removesuffix(f"{first}.json")
-    stored = set(store.list(prefix))
+    folders = {path(first).removesuffix(f"{first}.json") for path in (paths.day_summary, paths.settled_day)}
+    stored = {path for folder in folders for path in store.list(folder)}
 
     def of_day(day: str) -> CalendarDay:
-        summary = load_summary(store, day) if paths.day_summary(day) in stored else None
+        was_run = {paths.day_summary(day), paths.settled_day(day)} & stored
+        summary = current_summary(store, day) if was_run else None
         if summary is None:
             return CalendarDay(day=day, outcome="missing")
         return CalendarDay(

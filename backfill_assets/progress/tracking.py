@@ -41,8 +41,9 @@ DAYS_FOR_QUARTILES: Final = 8
 _SHARE_OF_FEEDS: Final = 0.7
 #: Seconds; the shortest time of arrival that is named, and how often one that is overdue is made anew.
 _SOON: Final = 30
-#: Seconds that Dagster may take to say whether a run that failed is started again.
-_SECONDS_TO_DECIDE: Final = 10
+#: Seconds that Dagster may take to say whether a run that failed is started again. The process that writes
+#: the failure says so with its next write; where it was killed in between, the daemon does.
+_SECONDS_TO_DECIDE: Final = 600
 #: Seconds that Dagster's daemon may go on to add runs to a backfill that was just cancelled; runs that come
 #: later are not counted: the daemon ends them.
 _SECONDS_OF_LATE_RUNS: Final = 5
@@ -99,9 +100,10 @@ def day_status(found: DayFact) -> DayStatus:
         raw_bytes=progress.fetched_bytes if progress and all_fetched else None,
         assets=events.assets,
         failed_checks=events.failed_checks,
-        failure=events.failure,
+        # A run that was lost before may have left one.
+        failure=None if run.state == "succeeded" else events.failure,
         stored=None if is_unfinished else found.stored,
-        progress=progress if is_unfinished else None,
+        progress=progress if is_unfinished or state == "canceled" else None,
     )
 
 
@@ -175,7 +177,7 @@ def job_of(
         state=state,
         attempt=latest.attempt,
         revision=int(changed.timestamp() * 1000),
-        percent=100.0 if over else _percent(days),
+        percent=_percent(days, over=over),
         created=first.created,
         updated=changed,
         finished=_finished_at(days, latest) if over else None,
@@ -341,14 +343,14 @@ def _lacks_a_file(day: DayStatus) -> bool:
     return day.stored is not None and day.stored.verdicts.get("missing", 0) > 0
 
 
-def _percent(days: Sequence[DayStatus]) -> float:
+def _percent(days: Sequence[DayStatus], *, over: bool) -> float:
     run = [d for d in days if not d.skipped]
-    parts = sum(
-        1.0
-        if d.state not in UNFINISHED_DAY_STATES
-        else _SHARE_OF_FEEDS * d.progress.share
-        if d.progress
-        else 0.0
-        for d in run
-    )
-    return round(min(_ALMOST, 100 * parts / max(1, len(run))), 2)
+    percent = 100 * sum(_share(day) for day in run) / max(1, len(run)) if run else 100.0
+    return round(percent if over else min(_ALMOST, percent), 2)
+
+
+def _share(day: DayStatus) -> float:
+    """The part of the day's work that was done: all of it, unless the day was cancelled or has not ended."""
+    if day.state not in UNFINISHED_DAY_STATES | {"canceled"}:
+        return 1.0
+    return _SHARE_OF_FEEDS * day.progress.share if day.progress else 0.0

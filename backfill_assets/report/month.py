@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import calendar
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -21,7 +22,7 @@ from backfill_assets.lake.store import Store
 from backfill_assets.quality.scores import Overall
 from backfill_assets.quality.settled import Day, load_day
 from backfill_assets.quality.verdict import RULES_VERSION, Outcome
-from backfill_assets.settings import Settings
+from backfill_assets.settings import OverallSettings, Settings
 from backfill_assets.ticks.fetch import SCHEMA_VERSION
 from backfill_assets.ticks.profile import PROFILE_VERSION
 from backfill_assets.warehouse.overall import day_overall
@@ -54,6 +55,8 @@ class DaySummary(BaseModel):
     versions: str = ""
     #: Hash of everything that the page rests on.
     inputs: str = ""
+    #: ``documents_hash`` of what it was made of.
+    documents: str = ""
     state: str
     sealed: bool
     #: Whether a file of the day holds generated data.
@@ -104,20 +107,23 @@ def build_version(settings: Settings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def summarize(found: Day, overall: Overall, built: str = "", inputs: str = "") -> DaySummary:
+def summarize(
+    found: Day, overall: Overall | None, built: str = "", inputs: str = "", documents: str = ""
+) -> DaySummary:
     """The day as its summary."""
     return DaySummary(
         day=found.day,
         build_version=built,
         versions=found.settled.versions,
         inputs=inputs,
+        documents=documents,
         state=found.scores.state,
         sealed=found.is_sealed,
         generated=found.is_generated,
         completeness=found.scores.completeness,
         quality=found.scores.quality,
         consistency=found.scores.consistency,
-        overall=overall.product,
+        overall=overall.product if overall is not None else None,
         feeds=tuple(
             FeedSummary(
                 feed=str(f.feed),
@@ -138,6 +144,43 @@ def load_summary(store: Store, day: str) -> DaySummary | None:
     return documents.load(store, paths.day_summary(day), DaySummary)[0]
 
 
+def documents_hash(digests: Sequence[str]) -> str:
+    """Hash of the digests of a day's documents, in the order of ``documents_of``."""
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
+
+
+def documents_of(day: str) -> tuple[str, str]:
+    """Paths of the documents that decide what became of the day."""
+    return paths.settled_day(day), paths.measures(day)
+
+
+def current_summary(store: Store, day: str, weights: OverallSettings | None = None) -> DaySummary | None:
+    """Return the day's summary as its documents are now; None if the day was never settled.
+
+    The summary is written with the day's page. A run of some assets alone settles a day, makes its candles
+    or publishes it without a page; then the documents are read themselves. Versions and build of the summary
+    stay those of the day's own run.
+
+    Parameters
+    ----------
+    weights
+        Of the overall score; without them the score of a day whose documents were read is None.
+    """
+    summary = load_summary(store, day)
+    now = documents_hash([documents.digest(store, path) for path in documents_of(day)])
+    if summary is not None and summary.documents == now:
+        return summary
+    found = load_day(store, day)
+    if found is None:
+        return summary
+    overall = day_overall(store, found, weights) if weights is not None else None
+    made = summarize(found, overall)
+    if summary is None:
+        return made.model_copy(update={"versions": ""})
+    kept = {"build_version": summary.build_version, "versions": summary.versions}
+    return made.model_copy(update=kept)
+
+
 def days_of(month: str) -> list[str]:
     """The days of ``YYYY-MM``; anything else is a ``PermanentFailure``."""
     first = parse_day(f"{month}-01")
@@ -150,9 +193,10 @@ def month_report(store: Store, settings: Settings, month: str, *, fresh: bool = 
     days = days_of(month)
 
     def summary_of(day: str) -> DaySummary | None:
-        stored = load_summary(store, day)
-        found = load_day(store, day) if stored is None or fresh else None
-        return summarize(found, day_overall(store, found, settings.overall)) if found else stored
+        found = load_day(store, day) if fresh else None
+        if found is None:
+            return current_summary(store, day, settings.overall)
+        return summarize(found, day_overall(store, found, settings.overall))
 
     found = [s for s in parallel_map(summary_of, days, store.parallel_reads) if s is not None and s.feeds]
     pages = parallel_map(lambda s: store.exists(paths.day_report(s.day)), found, store.parallel_reads)

@@ -19,7 +19,15 @@ from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.settled import load_day
 from backfill_assets.report.model import day_report
-from backfill_assets.report.month import DaySummary, build_version, load_summary, month_report, summarize
+from backfill_assets.report.month import (
+    DaySummary,
+    build_version,
+    documents_hash,
+    documents_of,
+    load_summary,
+    month_report,
+    summarize,
+)
 from backfill_assets.report.page import day_page, month_page
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse.catalog import TABLES
@@ -65,17 +73,18 @@ def write_day(store: Store, settings: Settings, day: str, *, was_run: bool = Fal
         The lake has nothing of the day.
     """
     path, beside = paths.day_report(day), _pages_beside(store, day)
-    inputs, former = _inputs(store, settings, day, beside), load_summary(store, day)
+    (inputs, made_of), former = _inputs(store, settings, day, beside), load_summary(store, day)
     built = build_version(settings) if was_run else former.build_version if former is not None else ""
     if former is not None and former.inputs == inputs and store.exists(path):
-        if former.build_version != built:
-            _write_summary(store, former.model_copy(update={"build_version": built}))
+        wanted = former.model_copy(update={"build_version": built, "documents": made_of})
+        if former != wanted:
+            _write_summary(store, wanted)
         return path
-    _replace(store, path, lambda: day_page(day_report(store, settings, day), frozenset({*beside, day[:7]})))
+    _replace(store, path, lambda: _page_of(store, settings, day, beside))
     found = load_day(store, day)
     if found is not None:
         overall = day_overall(store, found, settings.overall)
-        _write_summary(store, summarize(found, overall, built, inputs))
+        _write_summary(store, summarize(found, overall, built, inputs, made_of))
     return path
 
 
@@ -87,21 +96,41 @@ def _pages_beside(store: Store, day: str) -> frozenset[str]:
     return frozenset(d for d in (shift(day, -1), shift(day, 1)) if store.exists(paths.day_report(d)))
 
 
-def _inputs(store: Store, settings: Settings, day: str, beside: frozenset[str]) -> str:
-    """Hash of everything that the page of the day rests on."""
-    documents_read = [
-        paths.settled_day(day),
-        paths.measures(day),
-        *(paths.publication(table.name, day) for table in TABLES),
-    ]
+def _inputs(store: Store, settings: Settings, day: str, beside: frozenset[str]) -> tuple[str, str]:
+    """Hashes of everything that the page of the day rests on, and of the day's documents alone."""
+    own = documents_of(day)
+    read = [*own, *(paths.publication(table.name, day) for table in TABLES)]
+    digests = parallel_map(lambda path: documents.digest(store, path), read, store.parallel_reads)
     shown = {"candles", "comparison", "overall", "thresholds"}
     parts = [
         str(PAGE_VERSION),
         ",".join(sorted(beside)),
         settings.model_dump_json(include=shown),
-        *parallel_map(lambda path: documents.digest(store, path), documents_read, store.parallel_reads),
+        *digests,
     ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    inputs = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return inputs, documents_hash(digests[: len(own)])
+
+
+def current_page(store: Store, settings: Settings, name: str) -> str | None:
+    """Return the page of a day (``YYYY-MM-DD``) or month (``YYYY-MM``) as the lake is now, if it has one.
+
+    The stored page of a day is as old as the last run that wrote it; a run of some assets alone does not.
+    """
+    if len(name) == len("YYYY-MM"):
+        known = store.exists(paths.month_report(name))
+        return month_page(month_report(store, settings, name)) if known else None
+    stored, summary = store.read(paths.day_report(name)), load_summary(store, name)
+    if stored is None or summary is None:
+        return None
+    beside = _pages_beside(store, name)
+    if summary.inputs == _inputs(store, settings, name, beside)[0] or load_day(store, name) is None:
+        return stored.data.decode()
+    return _page_of(store, settings, name, beside)
+
+
+def _page_of(store: Store, settings: Settings, day: str, beside: frozenset[str]) -> str:
+    return day_page(day_report(store, settings, day), frozenset({*beside, day[:7]}))
 
 
 def write_month(store: Store, settings: Settings, month: str, *, fresh: bool = False) -> str:

@@ -300,6 +300,15 @@ def ticks_fingerprint(table: Table, found: Day) -> str:
     return fingerprint(table, [version.content for _, version in found.accepted_feeds(table.name)])
 
 
+def made_fingerprint(table: Table, found: Day) -> str:
+    """The same of candles or coverage; empty where they were not made of the versions that count now."""
+    measures = found.measures
+    made: DataFile | None = getattr(measures, table.name) if measures is not None else None
+    if measures is None or made is None or measures.versions.get(found.day) != trades_versions(found.settled):
+        return ""
+    return fingerprint(table, [made.content])
+
+
 def fingerprint(table: Table, contents: Sequence[str]) -> str:
     """Hash of the table's columns and of the contents of a partition's files."""
     columns = [(c.name, c.type, c.required) for c in table.columns]

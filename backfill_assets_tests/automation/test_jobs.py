@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
+from starlette.testclient import TestClient
 
+from backfill_assets.automation.dagster_ui import dagster_ui
 from backfill_assets.days import shift, utc_now
 from backfill_assets.definitions import defs
 
 REPOSITORY = Path(__file__).parents[2]
+LOCATIONS = "{ workspaceOrError { ... on Workspace { locationEntries { name } } } }"
 
 
 @pytest.fixture
@@ -24,6 +29,20 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
     monkeypatch.delenv("DAGSTER_POSTGRES_URL", raising=False)
     with dg.DagsterInstance.get() as opened:
         yield opened
+
+
+def test_every_way_of_starting_dagster_gives_the_code_location_one_name(instance):
+    by_module = ModuleTarget("backfill_assets.definitions", None, None, None)
+    by_file = WorkspaceFileTarget([str(REPOSITORY / "workspace.yaml")])
+    names = {origin.location_name for way in (by_module, by_file) for origin in way.create_origins()}
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["dg"]["project"]
+    with dagster_ui(instance, "/dagster", read_only=True) as ui:
+        [entry] = (
+            TestClient(ui)
+            .post("/dagster/graphql", json={"query": LOCATIONS})
+            .json()["data"]["workspaceOrError"]["locationEntries"]
+        )
+    assert {*names, project["code_location_name"], entry["name"]} == {"backfill_assets.definitions"}
 
 
 def request_range(instance: dg.DagsterInstance, start: str, end: str) -> dg.JobExecutionResult:

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,13 @@ def binaries() -> Path | None:
 @contextmanager
 def postgres_server() -> Iterator[str]:
     """Start a server and yield the address of an empty database, as a person would write it."""
+    with restartable_server() as server:
+        yield server.url
+
+
+@contextmanager
+def restartable_server() -> Iterator[Server]:
+    """Start a server that may be stopped and started again."""
     folder = binaries()
     if folder is None:
         msg = "Postgres is not installed (initdb and postgres in PATH or /usr/lib/postgresql)"
@@ -55,16 +62,36 @@ def postgres_server() -> Iterator[str]:
         password = secrets.token_hex(8)
         _make_cluster(folder, home, password, runs_as)
         port = _free_port()
-        process = _start(folder, home, port, runs_as)
+        url = f"postgresql://{USER}:{password}@127.0.0.1:{port}/postgres"
+        server = Server(url, lambda: _start(folder, home, port, runs_as), home)
         try:
-            url = f"postgresql://{USER}:{password}@127.0.0.1:{port}/postgres"
-            _wait_until_it_answers(url, process, home)
-            yield url
+            server.start()
+            yield server
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=START_SECONDS)
+            server.stop()
     finally:
         shutil.rmtree(home)
+
+
+@dataclass
+class Server:
+    """A server with one cluster, which keeps what is in it while it is stopped."""
+
+    url: str
+    launch: Callable[[], subprocess.Popen[bytes]]
+    home: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = self.launch()
+        _wait_until_it_answers(self.url, self.process, self.home)
+
+    def stop(self) -> None:
+        """Stop it as ``pg_ctl stop`` does; connections are cut."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(timeout=START_SECONDS)
+            self.process = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +138,7 @@ def _make_cluster(folder: Path, home: Path, password: str, runs_as: _Identity) -
 def _start(folder: Path, home: Path, port: int, runs_as: _Identity) -> subprocess.Popen[bytes]:
     command = [str(folder / "postgres"), "-D", str(home / "data"), "-h", "127.0.0.1", "-p", str(port)]
     command += ["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "shared_buffers=16MB"]
-    with (home / "log").open("wb") as log:
+    with (home / "log").open("ab") as log:
         return subprocess.Popen(
             command,
             cwd=home,

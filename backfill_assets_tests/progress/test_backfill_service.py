@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,14 +16,20 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus
+from dagster._core.test_utils import create_run_for_test
 
 from backfill_assets.automation import backfills
+from backfill_assets.automation.lost_runs import end_lost_runs
+from backfill_assets.automation.run_process import RunProcess
+from backfill_assets.days import utc_now
+from backfill_assets.definitions import defs
 from backfill_assets.progress.model import BackfillRequest
 from backfill_assets.progress.page.view import needs_a_look
 from backfill_assets.progress.request import InvalidRequest, requested_days
 from backfill_assets.progress.service import Backfills, Conflict
 from backfill_assets.progress.statuses import UnknownJob
 from backfill_assets.progress.stored_days import summarized_day
+from backfill_assets.settings import Settings
 from backfill_assets_tests.progress.planned_lake import ETH, Lake
 from backfill_assets_tests.progress.small_assets import DEFS, end_backfill, execute
 
@@ -289,3 +299,48 @@ def test_a_run_on_its_way_into_the_queue_is_left_alone(rig: SimpleNamespace) -> 
     run_id = add_run(rig, "abcdefgh")
     assert not backfills.stop_run(rig.instance, run_id)
     assert rig.instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.NOT_STARTED
+
+
+def test_every_unfinished_job_is_looked_at_however_many_there_are(rig: SimpleNamespace) -> None:
+    jobs = [rig.service.create(request(end="2024-01-01"))[0].job_id for _ in range(205)]
+    oldest = jobs[0]
+    assert [job.job_id for job in reversed(rig.service.unfinished())] == jobs
+    rig.service.cancel(oldest)
+    end_backfill(rig.instance, oldest, BulkActionStatus.CANCELED)
+    assert rig.service.job(oldest).state == "canceled"
+    assert {job.job_id for job in rig.service.unfinished()} == set(jobs[1:])
+    assert rig.service.counts()["queued"] == 204
+
+
+def at_work(instance: dg.DagsterInstance, pid: int) -> str:
+    """A run that counts as started, of a process of this machine."""
+    run_id = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED).run_id
+    instance.add_run_tags(run_id, replace(RunProcess.this(run_id), pid=pid).tags())
+    return run_id
+
+
+def test_a_queue_that_is_full_is_said_and_who_fills_it(
+    stored: dg.DagsterInstance, settings: Settings
+) -> None:
+    service = Backfills(stored, defs.resolve_asset_graph, lambda: settings)
+    job, _ = service.create(request())
+
+    def said() -> list[str]:
+        return [words for words in service.job(job.job_id).warnings if "queue" in words]
+
+    at_work(stored, os.getpid())
+    assert said() == []
+    for _ in range(3):
+        at_work(stored, os.getpid())
+    assert said() == ["Dagster's queue is full with 4 runs of others: no day begins before they end"]
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for run in stored.get_runs():
+        stored.add_run_tags(run.run_id, replace(RunProcess.this(run.run_id), pid=gone.pid).tags())
+    [words] = said()
+    assert words.startswith(
+        "Dagster's queue is full, and the processes of 4 of its 4 runs are gone: the sensor"
+    )
+    assert len(end_lost_runs(stored, utc_now())) == 4
+    assert said() == []
+    service.close()

@@ -5,6 +5,9 @@ from datetime import timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.events import EngineEventData
+from dagster._core.test_utils import create_run_for_test
+from dagster._utils.error import SerializableErrorInfo
 
 from backfill_assets.automation.backfills import add_backfill, cancel_backfill
 from backfill_assets.orchestration import STEP_RETRIES, live_key
@@ -99,6 +102,25 @@ def test_a_later_run_that_left_the_failed_check_out_does_not_hide_it(
     assert "ticks:sane" in {found.check for found in events(reader, first, second).failed_checks}
     third = execute(instance, "job", DAY)
     assert "ticks:sane" not in {found.check for found in events(reader, first, third).failed_checks}
+
+
+def test_a_run_that_dagster_has_dropped_from_its_queue_says_why(
+    instance: dg.DagsterInstance, reader: Reader
+) -> None:
+    add(instance)
+    run = create_run_for_test(instance, tags={"dagster/backfill": "job", "dagster/partition": DAY})
+    # As Dagster's queue does when it cannot launch a run.
+    error = SerializableErrorInfo("Location x does\nnot exist", [], "DagsterCodeLocationNotFoundError")
+    instance.report_engine_event("dropping it", run, EngineEventData.engine_error(error))
+    instance.report_run_failed(run)
+    assert events(reader, run.run_id).failure == "Location x does not exist"
+
+
+def test_a_run_whose_process_is_gone_says_so(instance: dg.DagsterInstance, reader: Reader) -> None:
+    add(instance)
+    run = create_run_for_test(instance, tags={"dagster/backfill": "job", "dagster/partition": DAY})
+    instance.report_run_failed(run, "its process 7 is gone")
+    assert events(reader, run.run_id).failure == "its process 7 is gone"
 
 
 def test_a_failed_step_says_why_in_one_line(instance: dg.DagsterInstance, reader: Reader) -> None:

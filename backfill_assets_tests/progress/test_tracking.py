@@ -122,6 +122,14 @@ def test_the_percentage_is_of_the_days_that_are_run() -> None:
     assert (job(days).percent, job(days).finished_days) == (50, 3)
 
 
+def test_a_cancelled_job_is_as_far_as_its_days_came() -> None:
+    days = [day.model_copy(update={"state": "canceled"}) for day in waiting(4)]
+    assert (job(days, CANCELED).state, job(days, CANCELED).percent) == ("canceled", 0)
+    days[0] = days[0].model_copy(update={"state": "published"})
+    days[1] = status_of(CANCELED, run("canceled"), over=True, stored=PUBLISHED, progress=live(5))
+    assert (days[1].state, job(days, CANCELED).percent) == ("canceled", (1 + 0.7 * 0.5) / 4 * 100)
+
+
 def test_a_run_that_dagster_will_start_again_has_not_failed_yet() -> None:
     lost, again = run("failed", will_retry=True), run("running", name="again", at=20)
     assert decided([lost]) == ("run", False)
@@ -134,8 +142,12 @@ def test_a_run_that_dagster_will_start_again_has_not_failed_yet() -> None:
 
 def test_a_run_has_not_failed_while_dagster_may_still_say_that_it_is_started_again() -> None:
     failed = run("failed", will_retry=None)
-    assert decided([failed], now=after(11)) == ("run", False)
-    assert decided([failed], now=after(60)) == ("run", True)
+    for seconds in (11, 60, 300):
+        assert decided([failed], now=after(seconds)) == ("run", False)
+        assert status_of(ACTIVE, failed).state == "queued"
+    late, again = run("failed", will_retry=True), run("running", name="again", at=300)
+    assert decided([late, again], now=after(310)) == ("again", False), "the word came late"
+    assert decided([failed], now=after(3600)) == ("run", True), "the word will not come"
     assert decided([failed], COMPLETED, after(11)) == ("run", True)
 
 
@@ -240,9 +252,10 @@ def test_progress_never_goes_back_within_an_attempt_whatever_is_recorded() -> No
             seen = job(days, of, now=now)
             assert seen.percent >= percent, seed
             assert seen.finished_days >= done, seed
-            assert (seen.percent == 100) == (seen.finished_days == 4)
+            is_whole = all(day.state != "canceled" for day in days)
+            assert (seen.percent == 100) == (seen.finished_days == 4 and is_whole)
             percent, done = seen.percent, seen.finished_days
-            if percent == 100:
+            if done == 4:
                 break
 
 

@@ -26,6 +26,7 @@ from backfill_assets.warehouse.totals import compare_totals
 
 pytestmark = pytest.mark.timeout(90)
 
+BUTTON = "User requested cancellation"
 PUBLISHER = Path(__file__).with_name("warehouse_publisher.py")
 
 
@@ -108,14 +109,16 @@ def test_a_load_that_a_person_stops_is_one_failure_and_is_not_submitted_again(
         # As the button in Google's console does.
         job.cancel(timeout=30)
         bigquery_bench.emulator.arm()
-        with pytest.raises(PermanentFailure, match="User requested cancellation: stopped by no other publisher"):
+        with pytest.raises(
+            PermanentFailure, match="User requested cancellation: stopped by no other publisher"
+        ):
             publishing.result(timeout=60)
     table = bigquery_bench.table.name
     assert ledger.submissions(store, table, utc_now()) == 1
     entry = ledger.entry(store, table, DAY)
     assert entry is not None
     assert entry.failure is not None
-    assert "User requested cancellation" in entry.failure
+    assert BUTTON in entry.failure
     assert _publish(bigquery_bench, store, lake).state == "published", "when somebody asks for it again"
 
 

@@ -28,7 +28,7 @@ from backfill_assets.failures import BackfillError, PermanentFailure
 from backfill_assets.progress.guard import Refusal
 from backfill_assets.progress.model import CalendarDay, Job
 from backfill_assets.progress.page import render, view
-from backfill_assets.progress.problems import status_of
+from backfill_assets.progress.problems import RETRY_AFTER_SECONDS, status_of
 from backfill_assets.progress.request import InvalidRequest, backfill_request
 from backfill_assets.progress.selection import PARTS
 from backfill_assets.progress.service import Backfills
@@ -211,7 +211,9 @@ def _add_changing(router: APIRouter, service: Backfills) -> None:
 def _refused(failure: BackfillError) -> Response:
     """The failure in words, for the place beside the form or the button."""
     texts = [e.detail for e in failure.errors] if isinstance(failure, InvalidRequest) else [str(failure)]
-    return render.page("problem.html.j2", status_of(failure), texts=texts)
+    status = status_of(failure)
+    headers = {"Retry-After": RETRY_AFTER_SECONDS} if status == 503 else {}
+    return render.page("problem.html.j2", status, headers, texts=texts)
 
 
 def _values(form: dict[str, list[str]]) -> dict[str, object]:

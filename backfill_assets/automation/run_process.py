@@ -1,0 +1,153 @@
+"""The process of a run: it says where it is, ends with its terminal, and outlasts an outage of the database.
+
+An executor, since every run passes one: runs of the daemon, of ``dagster asset materialize`` and of ``dagster
+job execute``. Dagster's own executor leaves the number of its process in the log, without the machine. Which
+processes are gone is found by ``lost_runs``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import dagster as dg
+from dagster._core.definitions.executor_definition import IN_PROC_CONFIG, _core_in_process_executor_creation
+from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.executor.base import Executor
+from dagster._core.executor.in_process import InProcessExecutor
+from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
+
+from backfill_assets.automation.instance_storage import wait_for_database
+
+TAG_PROCESS: Final = "backfill_assets/process"
+#: Two readings of one start differ by less; a number is not given out again so soon.
+_SAME_START_SECONDS: Final = 0.05
+#: By name, as events tell them. An asset's own database speaks in the package's failures.
+_ERRORS_OF_DATABASES: Final = frozenset(
+    {"OperationalError", "InterfaceError", "InternalError", "DagsterPostgresException"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunProcess:
+    """Where a run is at work.
+
+    Attributes
+    ----------
+    run
+        The run's id: Dagster gives the tags of a run to the run that repeats it.
+    machine
+        Host and namespace of process numbers: containers of one name count their own processes.
+    since
+        Start of the process in seconds since the machine's start, which setting the clock does not change.
+    """
+
+    run: str
+    machine: str
+    pid: int
+    since: float
+
+    @classmethod
+    def this(cls, run: str) -> RunProcess:
+        """The calling process, at work on the run."""
+        return cls(run, _machine(), os.getpid(), _start_of(os.getpid()))
+
+    @classmethod
+    def of(cls, run: dg.DagsterRun) -> RunProcess | None:
+        """The process that the run has left word of; None if it has not begun, or with another executor."""
+        try:
+            found = cls(**json.loads(run.tags.get(TAG_PROCESS, "{}")))
+        except (ValueError, TypeError):
+            return None
+        return found if found.run == run.run_id else None
+
+    def tags(self) -> dict[str, str]:
+        """The tag by which ``of`` finds it."""
+        return {TAG_PROCESS: json.dumps(asdict(self))}
+
+    @property
+    def is_of_this_machine(self) -> bool:
+        """Whether this machine can tell if it is gone."""
+        return self.machine == _machine()
+
+    def is_gone(self) -> bool:
+        """Whether there is no such process on this machine."""
+        import psutil
+
+        try:
+            same = abs(_start_of(self.pid) - self.since) < _SAME_START_SECONDS
+            return not same or psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+
+def _machine() -> str:
+    namespace = Path("/proc/self/ns/pid")
+    number = f"/{namespace.stat().st_ino}" if namespace.exists() else ""
+    return f"{socket.gethostname()}{number}"
+
+
+def _start_of(pid: int) -> float:
+    import psutil
+
+    # Asked first, since psutil counts the start of a process from the machine's start that it knows.
+    boot = psutil.boot_time()
+    return psutil.Process(pid).create_time() - boot
+
+
+@contextmanager
+def ending_with_the_terminal() -> Iterator[None]:
+    """Treat a closed terminal like SIGTERM, so that the run ends as interrupted; ``nohup`` still holds."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        yield
+        return
+
+    def end(*_: Any) -> None:
+        # Dagster replaces the handler of SIGTERM from phase to phase.
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGHUP, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+class _RunExecutor(InProcessExecutor):
+    def execute(
+        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
+    ) -> Iterator[dg.DagsterEvent]:
+        instance, run_id = plan_context.instance, plan_context.run_id
+        wait_for_database(instance)
+        with ending_with_the_terminal():
+            instance.add_run_tags(run_id, RunProcess.this(run_id).tags())
+            for event in super().execute(plan_context, execution_plan):
+                if _is_by_database(event):
+                    # Not the step's fault: the run is started again like one whose process was lost.
+                    instance.add_run_tags(run_id, {RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "true"})
+                yield event
+
+
+def _is_by_database(event: dg.DagsterEvent) -> bool:
+    """Whether a step failed because Dagster's database did not take one of its events."""
+    error = event.step_failure_data.error if event.is_step_failure else None
+    if error is not None and error.cls_name == "DagsterExecutionStepExecutionError":
+        error = error.cause
+    return error is not None and error.cls_name in _ERRORS_OF_DATABASES
+
+
+@dg.executor(name="in_process", config_schema=IN_PROC_CONFIG)
+def run_executor(context: dg.InitExecutorContext) -> Executor:
+    """All steps in the process of the run; a process per step costs more than the steps."""
+    made = _core_in_process_executor_creation(context.executor_config)
+    return _RunExecutor(made.retries, made.step_dependency_config)

@@ -1,0 +1,216 @@
+"""Runs of the command line whose processes end before they do: by a kill, by a closed terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.test_utils import create_run_for_test
+from dagster._core.workspace.load_target import ModuleTarget
+
+from backfill_assets.automation.backfills import add_backfill, cancel_backfill, new_backfill_id
+from backfill_assets.automation.lost_runs import end_lost_runs, lost, lost_runs, queue_forgotten_runs
+from backfill_assets.automation.run_process import TAG_PROCESS, RunProcess
+from backfill_assets.days import utc_now
+from backfill_assets.definitions import defs
+from backfill_assets.feeds import Feed
+from backfill_assets.standins.faults import Fault
+from backfill_assets.standins.market import Market
+from backfill_assets.standins.tardis import TardisStandin
+
+pytestmark = pytest.mark.timeout(400)
+
+REPOSITORY = Path(__file__).parents[2]
+DAGSTER = str(Path(sysconfig.get_path("scripts")) / "dagster")
+OURS = ("BACKFILL_", "DAGSTER_", "TARDIS_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
+SECONDS = 200
+STARTED, FAILURE = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE
+#: A program that gives its command a terminal, which is closed with the program.
+TERMINAL = ("-c", "import pty, sys; pty.spawn(sys.argv[1:])")
+#: As ``nohup`` does, which also writes a file into the folder.
+NOHUP = ("sh", "-c", "trap '' HUP; exec \"$@\"", "sh")
+
+
+@dataclass
+class Shell:
+    """Where commands are started, and the records that they write."""
+
+    instance: dg.DagsterInstance
+    environment: dict[str, str]
+    log: Path
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            started = subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.running.append(started)
+        return started
+
+    def run_of(self, day: str) -> dg.DagsterRun | None:
+        found = self.instance.get_runs(dg.RunsFilter(tags={"dagster/partition": day}))
+        return found[0] if found else None
+
+    def status_of(self, day: str) -> dg.DagsterRunStatus | None:
+        run = self.run_of(day)
+        return run.status if run is not None else None
+
+    def process_of(self, day: str) -> RunProcess | None:
+        run = self.run_of(day)
+        return RunProcess.of(run) if run is not None else None
+
+    def wait(self, look: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            if found := look():
+                return found
+            time.sleep(0.2)
+        return pytest.fail(f"not within {SECONDS} s: {self.log.read_text()[-3000:]}")
+
+
+@pytest.fixture
+def standin() -> Iterator[TardisStandin]:
+    """Answers about each first file of a day after minutes, so that its run is at work until it is ended."""
+    with TardisStandin(Market(), clock=lambda: datetime(2024, 2, 10, tzinfo=UTC)) as found:
+        for day in ("2024-01-01", "2024-01-02", "2024-01-03"):
+            found.faults.put_dataset(Feed("kraken", "trades", "ADA-USDT"), day, Fault(delay_seconds=300))
+        yield found
+
+
+@pytest.fixture
+def shell(standin: TardisStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.delenv("DAGSTER_POSTGRES_URL", raising=False)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    environment |= {
+        "DAGSTER_HOME": str(home),
+        "BACKFILL_DATA": str(tmp_path / "data"),
+        "BACKFILL_STANDIN_URL": standin.url,
+    }
+    with dg.DagsterInstance.get() as instance:
+        made = Shell(instance, environment, tmp_path / "log")
+        yield made
+        for process in made.running:
+            process.kill()
+            process.wait()
+
+
+def materialize(day: str) -> tuple[str, ...]:
+    where = ("-m", "backfill_assets.definitions")
+    return (DAGSTER, "asset", "materialize", *where, "--select", "*", "--partition", day)
+
+
+def test_a_killed_command_is_lost_at_once_and_a_closed_terminal_ends_a_run_by_itself(shell: Shell) -> None:
+    killed, closed, kept = "2024-01-01", "2024-01-02", "2024-01-03"
+    command = shell.start(*materialize(killed))
+    terminal = shell.start(sys.executable, *TERMINAL, *materialize(closed))
+    deaf = shell.start(sys.executable, *TERMINAL, *NOHUP, *materialize(kept))
+    for day in (killed, closed, kept):
+        shell.wait(lambda day=day: shell.process_of(day))
+    assert lost(shell.instance, utc_now()) == {}, "all are at work"
+
+    command.kill()
+    command.wait()
+    run = shell.run_of(killed)
+    assert run is not None
+    assert end_lost_runs(shell.instance, utc_now()) == [run.run_id]
+    assert shell.status_of(killed) is FAILURE
+
+    for process in (terminal, deaf):
+        process.kill()
+        process.wait()
+    shell.wait(lambda: shell.status_of(closed) is FAILURE)
+    assert shell.status_of(kept) is STARTED, "nohup holds"
+    assert lost(shell.instance, utc_now()) == {}
+    left = shell.process_of(kept)
+    assert left is not None
+    os.kill(left.pid, signal.SIGKILL)
+    shell.wait(lambda: end_lost_runs(shell.instance, utc_now()))
+    assert shell.status_of(kept) is FAILURE
+
+
+def at_work(instance: dg.DagsterInstance, tags: dict[str, str]) -> str:
+    return create_run_for_test(instance, status=STARTED, tags=tags).run_id
+
+
+def test_what_a_run_inherits_or_another_machine_says_makes_no_run_lost() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    with dg.DagsterInstance.ephemeral() as instance:
+        machine = RunProcess.this("").machine
+        repeated = at_work(instance, RunProcess("the run before", machine, gone.pid, 1.0).tags())
+        elsewhere = at_work(instance, {})
+        instance.add_run_tags(elsewhere, RunProcess(elsewhere, "another/1", gone.pid, 1.0).tags())
+        strange = at_work(instance, {TAG_PROCESS: "another program's"})
+        assert lost(instance, utc_now()) == {}
+        for run_id in (repeated, elsewhere, strange):
+            instance.add_run_tags(
+                run_id, RunProcess(run_id, RunProcess.this("").machine, gone.pid, 1.0).tags()
+            )
+        assert set(lost(instance, utc_now())) == {repeated, elsewhere, strange}
+
+
+def test_a_number_that_was_given_to_another_process_is_not_the_runs() -> None:
+    mine = RunProcess.this("r")
+    assert not mine.is_gone()
+    assert RunProcess(mine.run, mine.machine, mine.pid, mine.since - 1).is_gone()
+
+
+def made_for_the_queue(instance: dg.DagsterInstance, **tags: str) -> str:
+    """A run as the daemon makes it, before it queues it; returns its id."""
+    [location] = ModuleTarget("backfill_assets.definitions", None, None, None).create_origins()
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), "day")
+    return create_run_for_test(instance, job_name="day", remote_job_origin=origin, tags=tags).run_id
+
+
+def test_a_run_that_was_made_and_never_queued_is_queued_at_the_second_look(shell: Shell) -> None:
+    instance = shell.instance
+    run_id = made_for_the_queue(instance)
+    with dg.build_sensor_context(instance) as context:
+        assert lost_runs(context).skip_message == "no run is lost"
+        seen = context.cursor
+    with dg.build_sensor_context(instance, cursor=seen) as context:
+        assert lost_runs(context).skip_message == f"queued: {run_id}"
+        seen = context.cursor
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.QUEUED
+    with dg.build_sensor_context(instance, cursor=seen) as context:
+        assert lost_runs(context).skip_message == "no run is lost"
+
+
+def test_a_forgotten_run_of_a_cancelled_backfill_is_cancelled(shell: Shell) -> None:
+    instance = shell.instance
+    backfill = new_backfill_id()
+    add_backfill(instance, defs.resolve_asset_graph(), backfill, ["2024-01-01"], {}, "a day")
+    cancel_backfill(instance, backfill)
+    run_id = made_for_the_queue(instance, **{"dagster/backfill": backfill})
+    assert queue_forgotten_runs(instance, [run_id]) == ([], [])
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.CANCELED
+
+
+def test_a_run_that_its_command_did_not_begin_is_ended_as_failed(shell: Shell) -> None:
+    run = create_run_for_test(shell.instance, tags={"dagster/partition": "2024-01-01"})
+    assert queue_forgotten_runs(shell.instance, []) == ([], [run.run_id]), "it may be about to begin"
+    assert queue_forgotten_runs(shell.instance, [run.run_id]) == ([], [])
+    assert shell.status_of("2024-01-01") is FAILURE
