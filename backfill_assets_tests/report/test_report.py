@@ -130,9 +130,9 @@ def test_a_degraded_day_says_which_feed_why_since_when_and_what_to_do(reports):
 
 def test_pages_and_reports_name_the_same_command_first(reports):
     for day in (DEGRADED, HELD):
-        found = stored_day(reports.pipeline.store, day)
+        found = stored_day(reports.pipeline.store, reports.pipeline.settings, day)
         assert found.command == report_of(reports.pipeline, day).actions[0].commands[0]
-    assert stored_day(reports.pipeline.store, GOOD).command == ""
+    assert stored_day(reports.pipeline.store, reports.pipeline.settings, GOOD).command == ""
 
 
 def test_every_page_of_generated_data_says_so_and_that_of_other_data_does_not(reports, tmp_path):
