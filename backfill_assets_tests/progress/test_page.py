@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import re
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +16,16 @@ from dagster._core.execution.backfill import BulkActionStatus
 from starlette.testclient import TestClient
 
 from backfill_assets.days import day_range
+from backfill_assets.definitions import defs
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.store import open_store
 from backfill_assets.progress import page as page_package
 from backfill_assets.progress.model import CalendarDay
 from backfill_assets.progress.page import render, view
 from backfill_assets.progress.page.routes import _to_do
+from backfill_assets.progress.service import Backfills
+from backfill_assets.progress.stored_days import _first_remedy
+from backfill_assets.quality.settled import load_day
 from backfill_assets.report.month import DaySummary
 from backfill_assets_tests.progress.conftest import client_of
 from backfill_assets_tests.progress.planned_lake import BTC, ETH, Lake
@@ -319,9 +324,22 @@ def test_a_job_that_does_not_move_is_told_and_one_that_does_is_not(
 
 
 @pytest.fixture
-def bad_days(rig: SimpleNamespace) -> Lake:
+def lake(rig: SimpleNamespace) -> Lake:
+    """An empty lake, and the service over it and its warehouse."""
+    found = Lake(Path(rig.settings.lake.uri))
+    rig.service = Backfills(rig.instance, defs.resolve_asset_graph, lambda: found.settings)
+    return found
+
+
+@pytest.fixture
+def lake_page(rig: SimpleNamespace, lake: Lake) -> Iterator[TestClient]:
+    with client_of(rig) as found:
+        yield found
+
+
+@pytest.fixture
+def bad_days(lake: Lake) -> Lake:
     """One held and two degraded days, of which one lacks a file, after runs without a backfill."""
-    lake = Lake(Path(rig.settings.lake.uri))
     lake.run("2024-12-01")
     lake.run("2024-12-02", state="held", absent=(BTC, ETH), tables=("quality",))
     lake.run("2024-12-03", state="degraded", absent=(ETH,))
@@ -330,9 +348,9 @@ def bad_days(rig: SimpleNamespace) -> Lake:
 
 
 def test_days_that_are_not_good_are_told_first_with_reason_and_command(
-    client: TestClient, bad_days: Lake
+    lake_page: TestClient, bad_days: Lake
 ) -> None:
-    text = html.unescape(part(client))
+    text = html.unescape(part(lake_page))
     assert "3 things to look at" in text
     assert "Nothing is stuck" not in text
     held, other, lacking = re.findall(r"<li>(2024-\d\d-\d\d is .*?)</li>", text, re.DOTALL)
@@ -340,33 +358,40 @@ def test_days_that_are_not_good_are_told_first_with_reason_and_command(
     assert "404" in held
     assert "--partition 2024-12-02" in held
     assert other.startswith("2024-12-04 is degraded: ")
-    assert "--partition" not in other, "every feed of it counts, so a run would change nothing"
     assert lacking.startswith("2024-12-03 is degraded: ")
     assert "binance/trades/ETHUSDT: 404" in lacking
     assert 'href="/days/2024-12-02/report"' in held
     assert text.index("2024-12-02 is held") < text.index("Latest backfills")
 
 
+def test_a_day_whose_every_feed_counts_is_run_again_only_where_the_warehouse_lacks_it(bad_days: Lake) -> None:
+    found = load_day(bad_days.store, "2024-12-04")
+    assert found is not None
+    assert _first_remedy(found, "degraded") == "", "a run leaves a low score as it is"
+    assert _first_remedy(found, "missing").endswith("--partition 2024-12-04")
+
+
 def test_of_many_bad_days_the_latest_are_told_and_the_others_counted(
-    client: TestClient, bad_days: Lake
+    lake_page: TestClient, bad_days: Lake
 ) -> None:
     for number in range(5, 12):
         bad_days.run(f"2024-12-{number:02d}", state="degraded", absent=(ETH,))
-    told = re.findall(r"<li>(2024-\d\d-\d\d) is", part(client))
+    told = re.findall(r"<li>(2024-\d\d-\d\d) is", part(lake_page))
     assert told == ["2024-12-02", "2024-12-11", "2024-12-10", "2024-12-09", "2024-12-08"]
-    assert "5 degraded more, in the calendar below" in part(client)
+    assert "5 degraded more, in the calendar below" in part(lake_page)
 
 
-def test_where_every_day_is_published_nothing_is_to_be_done(client: TestClient, rig: SimpleNamespace) -> None:
-    Lake(Path(rig.settings.lake.uri)).run("2024-12-01")
-    text = part(client)
+def test_where_every_day_is_published_nothing_is_to_be_done(lake_page: TestClient, lake: Lake) -> None:
+    lake.run("2024-12-01")
+    text = part(lake_page)
     assert "every day of 2024 in the calendar that was run is published" in text
     assert "to look at" not in text
 
 
-def test_the_look_back_of_the_schedule_counts_beside_the_newest_year(rig: SimpleNamespace) -> None:
+def test_the_look_back_of_the_schedule_counts_beside_the_newest_year(
+    rig: SimpleNamespace, lake: Lake
+) -> None:
     """In the first days of a year the look-back reaches into the year before."""
-    lake = Lake(Path(rig.settings.lake.uri))
     lake.run("2023-12-31", state="held", tables=("quality",))
     lake.run("2024-01-01")
     days = rig.service.days(date(2024, 1, 1), date(2024, 1, 2))
