@@ -32,6 +32,14 @@ def parse_day(text: str) -> date:
     return day
 
 
+def is_day(text: str) -> bool:
+    """Whether the text is a day as it is written everywhere."""
+    try:
+        return parse_day(text).isoformat() == text
+    except PermanentFailure:
+        return False
+
+
 def shift(day: str, days: int) -> str:
     """The day ``days`` later (negative: earlier)."""
     return (date.fromisoformat(day) + timedelta(days=days)).isoformat()

@@ -12,9 +12,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from backfill_assets.days import shift, utc_now
-from backfill_assets.failures import BackfillError, TransientFailure
-from backfill_assets.lake.store import open_store
+from pydantic import BaseModel
+
+from backfill_assets.days import FIRST_DAY, is_day, shift, utc_now
+from backfill_assets.failures import BackfillError, PermanentFailure, SettingsError, TransientFailure
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.listing import InstrumentsManifest
+from backfill_assets.lake.manifests import DayRecord, FeedManifest
+from backfill_assets.lake.parallel import parallel_map
+from backfill_assets.lake.store import Store, open_store
+from backfill_assets.quality.baseline import Baseline
+from backfill_assets.quality.measures import DayMeasures
+from backfill_assets.quality.reference import reference_of
+from backfill_assets.quality.settled import SettledDay, load_settled
+from backfill_assets.readable_numbers import plural
+from backfill_assets.report.month import DaySummary
 from backfill_assets.settings import (
     BigQueryWarehouse,
     DuckDBWarehouse,
@@ -25,12 +37,16 @@ from backfill_assets.settings import (
 )
 from backfill_assets.tardis.client import TardisClient
 from backfill_assets.tardis.metadata import exported_until
-from backfill_assets.warehouse.catalog import OHLCV, QUALITY
+from backfill_assets.tardis.symbols import resolve as resolve_universe
+from backfill_assets.warehouse.catalog import OHLCV, QUALITY, TABLES
+from backfill_assets.warehouse.ledger import Entry
 from backfill_assets.warehouse.ohlcv.warehouse import open_ohlcv
 from backfill_assets.warehouse.protocol import Warehouse, open_warehouse
 
 #: Somebody is waiting for the answer; the pipeline itself asks for minutes.
 PATIENCE_SECONDS: Final = 10.0
+#: Days whose documents are read, the newest: some twenty small reads each.
+_DAYS_READ: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +71,12 @@ def examine() -> Iterator[Finding]:
     yield _tried("Tardis key", lambda: _key(settings))
     for exchange in sorted({e for entry in settings.universe for e in entry.exchanges}):
         yield _tried(f"Tardis {exchange}", lambda e=exchange: _exchange(settings, e))  # type: ignore[misc]
-    yield _tried("lake", lambda: _lake(settings))
+    if settings.comparison.reference:
+        yield _tried("reference candles", lambda: _reference(settings))
+    lake = _tried("lake", lambda: _lake(settings))
+    yield lake
+    if lake.ok:
+        yield _tried("documents", lambda: _documents(settings))
     yield _tried("warehouse", lambda: _warehouse(settings))
     if settings.ohlcv.url:
         yield _tried("OHLCV table", lambda: _ohlcv(settings))
@@ -77,15 +98,30 @@ def _key(settings: Settings) -> str:
 def _exchange(settings: Settings, exchange: str) -> str:
     client = TardisClient(settings.tardis.model_copy(update={"retry_budget_seconds": 0}))
     try:
-        exported = exported_until(client.exchange_details(exchange))
-        source = client.instruments(exchange).source
+        details, instruments = client.exchange_details(exchange), client.instruments(exchange)
+        exported, source = exported_until(details), instruments.source
     except TransientFailure as failure:
         msg = f"{failure}: check the network and tardis.api_endpoint in the settings, then try again"
         raise TransientFailure(msg) from failure
+    # The last day that was exported whole; a symbol that the exchange never had is refused by name.
+    day = shift(max(exported.date().isoformat(), FIRST_DAY), -1)
+    entries = [entry for entry in settings.universe if exchange in entry.exchanges]
+    own = [entry.model_copy(update={"exchanges": (exchange,)}) for entry in entries]
+    found = resolve_universe(own, day, {exchange: details}, {exchange: instruments})
+    unlisted = "".join(f"; {n.symbol} {n.data_type} is not listed on {day}" for n in found.not_listed)
     plan = (
         "covered by the key" if source == "instruments" else "not covered by the key, taken from the details"
     )
-    return f"exported until {exported:%Y-%m-%d %H:%M} UTC; instruments {plan}"
+    return f"exported until {exported:%Y-%m-%d %H:%M} UTC; instruments {plan}{unlisted}"
+
+
+def _reference(settings: Settings) -> str:
+    source = reference_of(settings.comparison)
+    if source is None:
+        return "off: comparison.reference is empty here"
+    if trouble := source.trouble():
+        raise SettingsError(trouble)
+    return f"{resolve(settings.comparison.reference)} has files of candles"
 
 
 def _lake(settings: Settings) -> str:
@@ -101,6 +137,37 @@ def _lake(settings: Settings) -> str:
         if found
         else f"{store.uri} lost what was written"
     )
+
+
+def _documents(settings: Settings) -> str:
+    """Read every document of the newest days."""
+    store = open_store(settings.lake)
+    names = (path.removeprefix("days/").removesuffix(".json") for path in store.list("days/"))
+    days = sorted(name for name in names if is_day(name))[-_DAYS_READ:]
+    found = parallel_map(lambda day: _damages(store, day), days, store.parallel_reads)
+    damaged = [documents.damage(store, paths.baseline(), Baseline), *(why for some in found for why in some)]
+    told = [why for why in damaged if why]
+    if told:
+        more = f"; and {len(told) - 1} more" if told[1:] else ""
+        msg = f"{told[0]}{more}"
+        raise PermanentFailure(msg)
+    return f"every document of the newest {plural(len(days), 'day')} can be read"
+
+
+def _damages(store: Store, day: str) -> list[str]:
+    """Why documents of the day cannot be read."""
+    looked_at: list[tuple[str, type[BaseModel]]] = [
+        (paths.day_record(day), DayRecord),
+        (paths.settled_day(day), SettledDay),
+        (paths.measures(day), DayMeasures),
+        (paths.day_summary(day), DaySummary),
+        *((paths.publication(table.name, day), Entry) for table in (*TABLES, OHLCV)),
+    ]
+    settled = load_settled(store, day)
+    if settled is not None:
+        looked_at += [(paths.instruments_manifest(e, day), InstrumentsManifest) for e in settled.exchanges]
+        looked_at += [(paths.ticks_manifest(f.feed, day), FeedManifest) for f in settled.feeds]
+    return [why for path, model in looked_at if (why := documents.damage(store, path, model))]
 
 
 def _opened(settings: DuckDBWarehouse | BigQueryWarehouse) -> Warehouse:

@@ -58,6 +58,10 @@ class DamagedFile(PermanentFailure):
         self.problem = problem
 
 
+class Unreadable(PermanentFailure):
+    """A document of the lake is damaged; its feed or day waits for a person, and all others go on."""
+
+
 class DayHeld(PermanentFailure):
     """The day's verdict forbids publishing; nothing was written to the warehouse."""
 

@@ -29,7 +29,7 @@ from backfill_assets.rule_set import CountingSettings as CountingSettings
 from backfill_assets.rule_set import HistorySettings as HistorySettings
 from backfill_assets.rule_set import RestatementSettings as RestatementSettings
 from backfill_assets.rule_set import RowSettings as RowSettings
-from backfill_assets.yaml_files import Strict, quoted, read_mapping, validated
+from backfill_assets.yaml_files import Strict, did_you_mean, quoted, read_mapping, validated
 
 ENVIRONMENTS: Final = Path(__file__).parent / "environments"
 
@@ -95,22 +95,30 @@ def variables_in(value: str) -> dict[str, bool]:
 
 def _known_data_type(value: str) -> str:
     if value not in DATA_TYPES:
-        msg = f"{quoted(value)} is no data type; choose from {', '.join(DATA_TYPES)}"
+        hint = did_you_mean(value, DATA_TYPES) or f"choose from {', '.join(DATA_TYPES)}"
+        msg = f"{quoted(value)} is no data type; {hint}"
         raise ValueError(msg)
     return value
 
 
 def _canonical_symbol(value: str) -> str:
     if not re.fullmatch(_SYMBOL, value):
-        remedy = "write BASE-QUOTE such as BTC-USDT, or a group such as SPOT"
-        msg = f"{quoted(value)} is no canonical symbol; {remedy}"
+        said, upper = quoted(value), value.upper().replace("/", "-").replace("_", "-")
+        is_shown = said == repr(value) and re.fullmatch(_SYMBOL, upper)
+        remedy = (
+            f"did you mean {upper}?"
+            if is_shown
+            else "write BASE-QUOTE such as BTC-USDT, or a group such as SPOT"
+        )
+        msg = f"{said} is no canonical symbol; {remedy}"
         raise ValueError(msg)
     return value
 
 
 def _known_timeframe(value: str) -> str:
     if value not in TIMEFRAMES:
-        msg = f"{quoted(value)} is no timeframe; choose from {', '.join(TIMEFRAMES)}"
+        hint = did_you_mean(value, TIMEFRAMES) or f"choose from {', '.join(TIMEFRAMES)}"
+        msg = f"{quoted(value)} is no timeframe; {hint}"
         raise ValueError(msg)
     return value
 

@@ -7,9 +7,11 @@ that may be a secret: of keys the first letters, of values the short ones.
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -25,6 +27,8 @@ _LOADER: Final[type[Any]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 #: Names, symbols and numbers are shorter, keys and tokens are longer.
 _QUOTED: Final = 20
+#: Faults of one file that are told at once.
+_FAULTS_TOLD: Final = 10
 
 
 class Strict(BaseModel):
@@ -65,12 +69,14 @@ def validated(model: type[ModelT], content: dict[str, Any], path: Path, *, page:
     Raises
     ------
     SettingsError
-        An unknown or missing key, or a bad value: the first is named, the others are counted.
+        Unknown or missing keys, or bad values: each is named once, with its key and the remedy.
     """
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        msg = f"{path}: {_first_error(error, page)}"
+        faults = _faults(model, error.errors(), page)
+        more = f"; and {len(faults) - _FAULTS_TOLD} more" if faults[_FAULTS_TOLD:] else ""
+        msg = f"{path}: {'; '.join(faults[:_FAULTS_TOLD])}{more}"
         # Without the cause: Dagster keeps the texts of a chain, and pydantic's quotes every value.
         raise SettingsError(msg) from None
 
@@ -81,17 +87,53 @@ def quoted(value: str) -> str:
     return repr(value) if is_short else f"a text of {len(value)} characters"
 
 
-def _first_error(error: ValidationError, page: str) -> str:
-    first, *others = error.errors()
-    key = ".".join(_name(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        what = f"unknown key; remove it or correct its spelling ({page})"
-    elif first["type"] == "missing":
-        what = f"is missing; add it ({page})"
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """``did you mean …?`` with the nearest of the known names, whatever the case; empty if none is near."""
+    names = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(given.lower(), names, n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(names[name] for name in close)}?" if close else ""
+
+
+def _faults(model: type[BaseModel], errors: Sequence[ErrorDetails], page: str) -> list[str]:
+    """One text for each mistake: an item that is refused also makes its list too short."""
+    places = [error["loc"] for error in errors]
+    found: list[str] = []
+    meant: set[tuple[int | str, ...]] = set()
+    for error in errors:
+        place = error["loc"]
+        inside = any(len(other) > len(place) and other[: len(place)] == place for other in places)
+        if error["type"] == "extra_forbidden":
+            hint = did_you_mean(str(place[-1]), _keys_at(model, place[:-1]))
+            meant.update((*place[:-1], name) for name in _keys_at(model, place[:-1]) if f" {name}?" in hint)
+            remedy = hint or "remove it or correct its spelling"
+            found.append(f"{_key(place)}: unknown key; {remedy} ({page})")
+        elif not inside or error["type"] != "too_short":
+            found.append(f"{_key(place)}: {_fault(error, page)}" if place else _fault(error, page))
+    missing = {f"{_key(place)}: is missing; add it ({page})" for place in meant}
+    return [fault for fault in found if fault not in missing]
+
+
+def _fault(error: ErrorDetails, page: str) -> str:
+    kind = error["type"]
+    if kind == "missing":
+        return f"is missing; add it ({page})"
+    if kind in ("tuple_type", "list_type"):
+        what = "must be a list: write [ and ] around it, or a line with - before each item"
+    elif kind in ("model_type", "model_attributes_type", "dict_type"):
+        what = f"must be a section with keys of its own ({page})"
+    elif kind == "string_type":
+        what = "must be text: put it into quotes"
+    elif kind == "union_tag_not_found":
+        return f"its key {error['ctx']['discriminator']} is missing; add it ({page})"
+    elif kind == "union_tag_invalid":
+        context = error["ctx"]
+        known = context["expected_tags"].replace("'", "")
+        return (
+            f"{quoted(context['tag'])} is no {context['discriminator'].strip(chr(39))}; choose from {known}"
+        )
     else:
-        what = f"{first['msg'].removeprefix('Value error, ')}{_given(key, first)}"
-    more = f"; and {len(others)} more" if others else ""
-    return f"{key}: {what}{more}" if key else f"{what}{more}"
+        what = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return f"{what}{_given(_key(error['loc']), error, what)}"
 
 
 def _name(part: str | int) -> str:
@@ -101,13 +143,37 @@ def _name(part: str | int) -> str:
     return begin if begin == text else f"{begin}…"
 
 
-def _given(key: str, error: ErrorDetails) -> str:
-    """Quote the value, unless it is or may hold a secret: a key, a database address, a section."""
+def _key(place: Sequence[int | str]) -> str:
+    return ".".join(_name(part) for part in place)
+
+
+def _keys_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    """The keys that the section at this place has."""
+    sections = [model]
+    for part in place:
+        fields = [s.model_fields[part] for s in sections if isinstance(part, str) and part in s.model_fields]
+        if fields:
+            sections = [found for field in fields for found in _sections_in(field.annotation)]
+        elif isinstance(part, str):  # not a key: the kind of a section that has several
+            sections = [
+                s for s in sections if any(part in get_args(f.annotation) for f in s.model_fields.values())
+            ]
+    return sorted({name for section in sections for name in section.model_fields})
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for inner in get_args(annotation) for found in _sections_in(inner)]
+
+
+def _given(key: str, error: ErrorDetails, said: str) -> str:
+    """Quote the value, unless it was said or may hold a secret: a key, a database address, a section."""
     if key.endswith(("api_key", "token", "ohlcv.url")):
         return " (got a secret)"
     value, expected = error["input"], error["type"]
     if expected.endswith(("model_type", "attributes_type", "tuple_type", "list_type", "dict_type")):
         return ""
     if isinstance(value, str):
-        return f" (got {quoted(value)})"
+        return "" if said.startswith(quoted(value)) else f" (got {quoted(value)})"
     return f" (got {value!r})" if isinstance(value, int | float | None) else ""

@@ -245,5 +245,5 @@ def test_a_file_that_is_refused_is_told_in_one_line(tmp_path: Path) -> None:
     result = run(BACKFILL_ENV=str(file))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        f"Error: {file}: lakes: unknown key; remove it or correct its spelling (see docs/settings.md)\n"
+        f"Error: {file}: lakes: unknown key; did you mean lake? (see docs/settings.md)\n"
     )

@@ -6,17 +6,27 @@ change that. A held day is not asked for again until something about it is new.
 
 from __future__ import annotations
 
+import logging
 from datetime import date, timedelta
+from typing import Final
 
-from backfill_assets.lake.manifests import load_day_record
+from pydantic import BaseModel
+
+from backfill_assets.failures import Unreadable
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.manifests import DayRecord, load_day_record
 from backfill_assets.lake.store import Store
+from backfill_assets.quality.measures import DayMeasures
 from backfill_assets.quality.settled import Day, load_day
+from backfill_assets.report.month import DaySummary
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, QUALITY
 from backfill_assets.warehouse.overall import tick_tables
 from backfill_assets.warehouse.presence import is_out, lost_files, tick_files, unpublished_tables
 from backfill_assets.warehouse.publisher import made_fingerprint, ticks_fingerprint
+
+LOGGER: Final = logging.getLogger(__name__)
 
 
 def look_back(today: date, settings: Settings) -> list[str]:
@@ -32,12 +42,20 @@ def due_days(store: Store, today: date, settings: Settings) -> list[str]:
 
 def awaiting_export(store: Store, today: date, settings: Settings) -> list[str]:
     """The days of the look-back that the vendor had not exported when they were last run."""
-    records = ((day, load_day_record(store, day)) for day in look_back(today, settings))
-    return [day for day, record in records if record is not None and record.awaiting_export]
+    found = []
+    for day in look_back(today, settings):
+        try:
+            record = load_day_record(store, day)
+        except Unreadable as failure:
+            # The run that the other schedule asks for makes the record again.
+            LOGGER.warning("%s", failure)
+        else:
+            found += [day] if record is not None and record.awaiting_export else []
+    return found
 
 
 def is_due(store: Store, settings: Settings, day: str) -> bool:
-    """Whether a run of the day could bring something new out, or bring back what was lost."""
+    """Whether a run of the day could bring something new out, or bring back what was lost or damaged."""
     found = load_day(store, day)
     if found is None or found.settled.awaiting_export:
         return True
@@ -45,12 +63,24 @@ def is_due(store: Store, settings: Settings, day: str) -> bool:
         return True
     if found.scores.state == "held":
         return not is_out(store, settings, QUALITY.name, day) or _is_to_be_taken_back(store, found)
+    if _is_damaged(store, day):
+        return True
     data_types = {feed.feed.data_type for feed in found.feeds}
     return bool(
         unpublished_tables(store, settings, day, data_types)
         or outdated_tables(store, found)
         or lost_files(store, day, tick_files(found))
     )
+
+
+def _is_damaged(store: Store, day: str) -> bool:
+    """Whether a document beside the settled day is, which a run makes again."""
+    made: tuple[tuple[str, type[BaseModel]], ...] = (
+        (paths.day_record(day), DayRecord),
+        (paths.measures(day), DayMeasures),
+        (paths.day_summary(day), DaySummary),
+    )
+    return any(documents.damage(store, path, model) for path, model in made)
 
 
 def _is_to_be_taken_back(store: Store, found: Day) -> bool:

@@ -67,7 +67,7 @@ def build_candles(store: Store, day: str, settings: Settings) -> DayMeasures:
         # Documents are read anew for every day: other runs may have changed them.
         maker = _Maker(store, settings)
         found = maker.measures(shift(day, days))
-        if found is not None and found.candles is not None:
+        if maker.is_damaged(shift(day, days)) or (found is not None and found.candles is not None):
             maker.make(shift(day, days))
     return made
 
@@ -91,6 +91,12 @@ class _Maker:
             self._measures[day] = load_measures(self.store, day)
         return self._measures[day]
 
+    def is_damaged(self, day: str) -> bool:
+        """Whether the day was settled, and the document of its candles cannot be read."""
+        if self.settled(day) is None or self.measures(day) is not None:
+            return False
+        return bool(documents.damage(self.store, paths.measures(day), DayMeasures))
+
     def make(self, day: str) -> DayMeasures:
         while True:
             try:
@@ -109,6 +115,8 @@ class _Maker:
         around = [d for d in (shift(day, -1), day, shift(day, 1)) if self.settled(d) is not None]
         for file_day in around:
             self._ensure_files(file_day)
+        if self.is_damaged(shift(day, -2)):  # it may have the last price before the day
+            self._ensure_files(shift(day, -2))
         replaced: list[DataFile | None] = []
 
         def change(current: DayMeasures | None) -> DayMeasures:
@@ -237,6 +245,8 @@ class _Work:
             agreed = against_reference(frame, day, reference, limits) if reference is not None else []
         except PermanentFailure as error:
             failure = str(error)
+        if reference is not None and not agreed and not failure:
+            failure = reference.trouble()
         made = DayMeasures(
             day=day,
             inputs=self.inputs,

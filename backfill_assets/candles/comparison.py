@@ -25,6 +25,8 @@ def reference_hash(reference: ReferenceCandles | None, settled: SettledDay) -> s
     if reference is None:
         return ""
     parts = []
+    if trouble := reference.trouble():
+        parts.append(trouble)
     for exchange, symbol in markets_of(settled):
         try:
             found = reference.minutes(exchange, symbol, settled.day)

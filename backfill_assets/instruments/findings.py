@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
 
 from backfill_assets.instruments.schemas import instrument_schema
 from backfill_assets.lake.documents import Document
@@ -37,5 +40,6 @@ def look_at_listing(table: pa.Table) -> LookedAt:
 def looked_at(store: Store, manifest: InstrumentsManifest) -> LookedAt:
     """What the manifest keeps, else what looking at the file finds now."""
     if manifest.looked_at is not None:
-        return LookedAt.model_validate(manifest.looked_at)
+        with suppress(ValidationError):
+            return LookedAt.model_validate(manifest.looked_at)
     return look_at_listing(read_table(store, manifest))

@@ -1,7 +1,7 @@
 """What a day is expected to have: the vendor's instruments as of that day, and the universe resolved.
 
-Written once per day and then only added to: taking a symbol out of the universe concerns days to come, and
-putting one in lets past days gain it by a rerun.
+Written once per day and then added to: taking a symbol out of the universe concerns days to come, and putting
+one in lets past days gain it by a rerun. A feed of which nothing was ever stored leaves with the settings.
 """
 
 from __future__ import annotations
@@ -12,14 +12,21 @@ from dataclasses import dataclass
 from typing import Final
 
 from backfill_assets.days import end_us, start_us, time_us, utc_now
-from backfill_assets.failures import NotExportedYet
+from backfill_assets.failures import NotExportedYet, Unreadable
+from backfill_assets.feeds import Feed
 from backfill_assets.instruments.findings import look_at_listing
 from backfill_assets.instruments.rows import ROWS_VERSION, expected_names, instrument_rows
 from backfill_assets.lake import documents, paths
-from backfill_assets.lake.listing import InstrumentsManifest, Outage, load_instruments, store_instruments
-from backfill_assets.lake.manifests import DayRecord, ExpectedSymbols
+from backfill_assets.lake.listing import (
+    InstrumentsManifest,
+    Outage,
+    readable_instruments,
+    store_instruments,
+)
+from backfill_assets.lake.manifests import DayRecord, ExpectedSymbols, load_manifest
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
+from backfill_assets.quality.settled import load_settled
 from backfill_assets.settings import UniverseEntry
 from backfill_assets.tardis.client import TardisClient
 from backfill_assets.tardis.metadata import ExchangeDetails, InstrumentList, ready
@@ -82,7 +89,7 @@ def _stored(
     names = expected_names(exchange, resolved.expected)
     text = f"{ROWS_VERSION}:{sorted(names)}:{instruments.model_dump_json()}"
     inputs = hashlib.sha256(text.encode()).hexdigest()[:16]
-    former = load_instruments(store, exchange, day)
+    former = readable_instruments(store, exchange, day)
     if (
         former is not None
         and (former.inputs, former.outages) == (inputs, outages)
@@ -113,12 +120,19 @@ def outages_of_day(details: ExchangeDetails, day: str) -> tuple[Outage, ...]:
 
 
 def _update_record(store: Store, day: str, resolved: DayUniverse, waiting: tuple[str, ...]) -> DayRecord:
+    """Add the day's feeds to the record; what was never stored leaves it with the settings."""
     found = {str(e.feed): dict(e.symbols) for e in resolved.expected}
     absent = [f"{n.exchange}/{n.data_type}/{n.symbol}" for n in resolved.not_listed]
     now = utc_now()
 
-    def change(old: DayRecord | None) -> DayRecord:
-        expected = {e.feed: dict(e.symbols) for e in old.expected} if old else {}
+    def change(stored: DayRecord | None) -> DayRecord:
+        old = stored or _record_as_settled(store, day)
+        before = {e.feed: dict(e.symbols) for e in old.expected} if old else {}
+        expected = {
+            feed: symbols
+            for feed, symbols in before.items()
+            if feed in found or waiting or _is_stored(store, Feed.parse(feed), day)
+        }
         for feed, symbols in found.items():
             expected[feed] = {**expected.get(feed, {}), **symbols}
         record = DayRecord(
@@ -134,4 +148,26 @@ def _update_record(store: Store, day: str, resolved: DayUniverse, waiting: tuple
         unchanged = old is not None and old == record.model_copy(update={"recorded_at": old.recorded_at})
         return old if old is not None and unchanged else record
 
-    return documents.update(store, paths.day_record(day), DayRecord, change)
+    return documents.update(store, paths.day_record(day), DayRecord, change, anew=True)
+
+
+def _is_stored(store: Store, feed: Feed, day: str) -> bool:
+    """Whether the lake holds anything of the feed; one that cannot be read may."""
+    try:
+        manifest = load_manifest(store, feed, day)
+    except Unreadable:
+        return True
+    return bool(manifest.versions or manifest.decisions)
+
+
+def _record_as_settled(store: Store, day: str) -> DayRecord | None:
+    """The record as the day's document has it, where the record itself is gone or damaged."""
+    settled = load_settled(store, day)
+    if settled is None:
+        return None
+    return DayRecord(
+        day=day,
+        expected=tuple(ExpectedSymbols(feed=str(f.feed), symbols=f.symbols) for f in settled.feeds),
+        not_listed=settled.not_listed,
+        recorded_at=utc_now(),
+    )

@@ -3,24 +3,31 @@
 A change is a pure function from what is stored to what shall be; it is called again whenever another writer
 was faster, so no writer ever undoes what it has not seen. The bytes are canonical: equal documents are equal
 files, and a change that changes nothing writes nothing.
+
+A document that cannot be read is ``Unreadable``. A ``Derived`` one counts as not there, and its next writer
+makes it again. The bytes of a document that is replaced unread are kept below ``damaged/``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar, overload
+from contextlib import suppress
+from typing import ClassVar, Final, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from backfill_assets.failures import PermanentFailure, Superseded
-from backfill_assets.lake.store import Store
+from backfill_assets.failures import Superseded, Unreadable
+from backfill_assets.lake import paths
+from backfill_assets.lake.store import Store, Stored
 
 Model = TypeVar("Model", bound=BaseModel)
 
+LOGGER: Final = logging.getLogger(__name__)
 #: Attempts at one change. Twenty writers of one document need about as many; a bucket allows one write to an
 #: object per second, so with the waits below this is more than a minute of contention.
 ATTEMPTS: Final = 100
@@ -29,12 +36,21 @@ _LONGEST_WAIT_SECONDS: Final = 1.0
 
 
 class Document(BaseModel):
-    """A document of the lake: frozen, and without keys that nobody declared.
+    """A document of the lake, or a part of one: frozen.
 
+    Keys of a newer version of this package are left out, so that versions can work on one lake side by side.
     NaN and infinity reach the encoder, which refuses them; pydantic itself would write null, silently.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+    #: What mends a damaged one.
+    remedy: ClassVar[str] = "restore it, or run the version of the package that wrote it"
+
+
+class Derived(Document):
+    """A document that a run of its day can make again from others; one that is damaged is no loss."""
+
+    remedy: ClassVar[str] = "the next run of its day makes it again"
 
 
 def encode(document: BaseModel) -> bytes:
@@ -45,17 +61,34 @@ def encode(document: BaseModel) -> bytes:
 
 
 def load(store: Store, path: str, model: type[Model]) -> tuple[Model | None, str | None]:
-    """Return the document and its generation; None and None if there is none.
+    """Return the document and its generation; None and None if there is none, or it is to be made again.
 
     Raises
     ------
-    PermanentFailure
-        The document is damaged or of another version of this package.
+    Unreadable
+        The document is damaged, and nothing can make it again.
     """
-    stored = store.read(path)
-    if stored is None:
+    try:
+        stored = store.read(path)
+        return (
+            (None, None) if stored is None else (_decode(store, path, model, stored.data), stored.generation)
+        )
+    except Unreadable as failure:
+        if not issubclass(model, Derived):
+            raise
+        LOGGER.warning("%s", failure)
         return None, None
-    return _decode(store, path, model, stored.data), stored.generation
+
+
+def damage(store: Store, path: str, model: type[BaseModel]) -> str:
+    """Say in one line why the document cannot be read; empty if it can, or if there is none."""
+    try:
+        stored = store.read(path)
+        if stored is not None:
+            _decode(store, path, model, stored.data)
+    except Unreadable as failure:
+        return str(failure)
+    return ""
 
 
 def load_hashed(store: Store, path: str, model: type[Model]) -> tuple[Model | None, str]:
@@ -68,28 +101,53 @@ def load_hashed(store: Store, path: str, model: type[Model]) -> tuple[Model | No
 
 def digest(store: Store, path: str) -> str:
     """Return the sha256 of the document's bytes, without parsing them; empty if there is none."""
-    stored = store.read(path)
+    try:
+        stored = store.read(path)
+    except Unreadable:
+        return "unreadable"
     return "" if stored is None else hashlib.sha256(stored.data).hexdigest()
 
 
 @overload
-def update(store: Store, path: str, model: type[Model], change: Callable[[Model | None], Model]) -> Model: ...
+def update(
+    store: Store,
+    path: str,
+    model: type[Model],
+    change: Callable[[Model | None], Model],
+    *,
+    anew: bool = False,
+) -> Model: ...
 
 
 @overload
 def update(
-    store: Store, path: str, model: type[Model], change: Callable[[Model | None], Model | None]
+    store: Store,
+    path: str,
+    model: type[Model],
+    change: Callable[[Model | None], Model | None],
+    *,
+    anew: bool = False,
 ) -> Model | None: ...
 
 
 def update(
-    store: Store, path: str, model: type[Model], change: Callable[[Model | None], Model | None]
+    store: Store,
+    path: str,
+    model: type[Model],
+    change: Callable[[Model | None], Model | None],
+    *,
+    anew: bool = False,
 ) -> Model | None:
     """Replace the document by ``change(document)``, again on what is stored if another writer was faster.
 
     ``change`` gets None where there is no document. It writes nothing by returning None or a document equal
     to the stored one, and may be called several times: it must do nothing but compute. It is also applied
     twice where the answer to a write was lost and another writer replaced it before it could be recognised.
+
+    Parameters
+    ----------
+    anew
+        Replace a document that cannot be read, as a ``Derived`` one always is: ``change`` gets None.
 
     Returns
     -------
@@ -100,19 +158,24 @@ def update(
     ------
     Superseded
         Other writers were faster every time; a later rerun may succeed.
-    PermanentFailure
-        The stored document cannot be read.
+    Unreadable
+        The stored document cannot be read, and is not to be replaced.
     """
+    anew = anew or issubclass(model, Derived)
     for attempt in range(ATTEMPTS):
-        stored = store.read(path)
-        current = None if stored is None else _decode(store, path, model, stored.data)
+        stored, current, trouble = _current(store, path, model)
+        if trouble is not None and not anew:
+            raise trouble
         changed = change(current)
-        if changed is None:
+        # The document itself stays as it is, with keys of a newer version.
+        if changed is None or changed is current:
             return current
         data = encode(changed)
         if stored is not None and data == stored.data:
             return current
         try:
+            if trouble is not None:
+                _set_aside(store, path, stored, trouble)
             store.replace(path, data, None if stored is None else stored.generation)
         except Superseded:
             # Full jitter: writers that collided must not meet again in step.
@@ -126,6 +189,29 @@ def update(
     raise Superseded(msg)
 
 
+def _current(
+    store: Store, path: str, model: type[Model]
+) -> tuple[Stored | None, Model | None, Unreadable | None]:
+    """The stored bytes, the document, and why it cannot be read."""
+    stored = None
+    try:
+        stored = store.read(path)
+        return stored, None if stored is None else _decode(store, path, model, stored.data), None
+    except Unreadable as failure:
+        return stored, None, failure
+
+
+def _set_aside(store: Store, path: str, stored: Stored | None, trouble: Unreadable) -> None:
+    """Keep the bytes that are about to be replaced; the store itself keeps a folder in a document's place."""
+    if stored is None:
+        LOGGER.warning("%s: it is made again", trouble)
+        return
+    aside = paths.damaged(f"{path}.{hashlib.sha256(stored.data).hexdigest()[:8]}")
+    with suppress(Superseded):  # they are there already
+        store.replace(aside, stored.data, None)
+    LOGGER.warning("%s: it is made again, the damaged one is kept as %s", trouble, store.uri_of(aside))
+
+
 def _decode(store: Store, path: str, model: type[Model], data: bytes) -> Model:
     try:
         return model.model_validate_json(data)
@@ -133,8 +219,6 @@ def _decode(store: Store, path: str, model: type[Model], data: bytes) -> Model:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         reason = f"{where}: {first['msg']}" if where else first["msg"]
-        msg = (
-            f"{store.uri_of(path)}: cannot be read as {model.__name__} ({reason}): "
-            "move it away and run its day again, or run the version of the package that wrote it"
-        )
-        raise PermanentFailure(msg) from error
+        remedy = (model if issubclass(model, Document) else Document).remedy
+        msg = f"{store.uri_of(path)}: cannot be read as {model.__name__} ({reason}): {remedy}"
+        raise Unreadable(msg) from error

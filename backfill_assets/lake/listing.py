@@ -7,10 +7,11 @@ stages before and after it find the table.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow.parquet as pq
 
+from backfill_assets.failures import Unreadable
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.documents import Document
 from backfill_assets.lake.store import Store
@@ -29,7 +30,13 @@ class Outage(Document):
 
 
 class InstrumentsManifest(Document):
-    """Names the file that counts."""
+    """Names the file that counts.
+
+    A run of the day asks the vendor for it again where it is damaged. Until then it is no absence: judged
+    without its instruments a day would change.
+    """
+
+    remedy: ClassVar[str] = "a run of the day asks the vendor for it again"
 
     exchange: str
     day: str
@@ -63,7 +70,7 @@ def store_instruments(
     look_at
         Gives ``looked_at`` of the table; called once per content.
     """
-    former = load_instruments(store, exchange, day)
+    former = readable_instruments(store, exchange, day)
     file = store_table(store, table, lambda content: paths.instruments_data(exchange, day, content))
     known = former.looked_at if former is not None and former.content == file.content else None
     manifest = InstrumentsManifest(
@@ -75,15 +82,22 @@ def store_instruments(
         outages=outages,
         looked_at=known or (look_at(table) if look_at is not None else None),
     )
-    documents.update(
-        store, paths.instruments_manifest(exchange, day), InstrumentsManifest, lambda _: manifest
-    )
+    path = paths.instruments_manifest(exchange, day)
+    documents.update(store, path, InstrumentsManifest, lambda _: manifest, anew=True)
     return manifest
 
 
 def load_instruments(store: Store, exchange: str, day: str) -> InstrumentsManifest | None:
     """Return the manifest; None if the day's instruments were never stored."""
     return documents.load(store, paths.instruments_manifest(exchange, day), InstrumentsManifest)[0]
+
+
+def readable_instruments(store: Store, exchange: str, day: str) -> InstrumentsManifest | None:
+    """Return the manifest; None also where it cannot be read, for who stores it again."""
+    try:
+        return load_instruments(store, exchange, day)
+    except Unreadable:
+        return None
 
 
 def read_instruments(store: Store, exchange: str, day: str) -> pa.Table | None:

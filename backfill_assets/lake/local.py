@@ -12,6 +12,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import threading
 import time
 import uuid
@@ -20,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from backfill_assets.failures import PermanentFailure, Superseded
+from backfill_assets.failures import PermanentFailure, Superseded, Unreadable
 from backfill_assets.files import locked, put_in_place, sync_folder
 from backfill_assets.lake import paths
 from backfill_assets.lake.intact import has_content, insist_on_content
@@ -43,6 +44,7 @@ _REMEDIES: Final = {
     errno.EDQUOT: "raise the quota or set lake.uri to another disk",
     errno.ENOTDIR: "a file is where a folder should be; remove it or set lake.uri to another folder",
     errno.EEXIST: "a file is where a folder should be; remove it or set lake.uri to another folder",
+    errno.EISDIR: "a folder is where a file should be; remove it",
     errno.ENAMETOOLONG: "set lake.uri to a folder with a shorter path",
 }
 
@@ -79,13 +81,18 @@ class LocalStore:
         """See ``Store.read``."""
         file = self._file(path)
         with _explained(file):
-            data = _bytes_of(file)
+            try:
+                data = _bytes_of(file)
+            except IsADirectoryError as error:
+                msg = f"{file}: a folder is where a document should be: remove it"
+                raise Unreadable(msg) from error
         return None if data is None else Stored(data, _generation(data))
 
     def replace(self, path: str, data: bytes, expected: str | None) -> str:
         """See ``Store.replace``."""
         file = self._file(path)
         with _explained(file), self._locked(path):
+            self._set_aside_folder(path)
             present = _bytes_of(file)
             found = None if present is None else _generation(present)
             if found != expected:
@@ -102,6 +109,7 @@ class LocalStore:
         with _explained(file):
             if _size_of(file) == local.stat().st_size and has_content(path, file):
                 return
+            self._set_aside_folder(path)
             with self._unfinished() as unfinished:
                 shutil.copyfile(local, unfinished)
                 put_in_place(unfinished, file)
@@ -192,6 +200,14 @@ class LocalStore:
         finally:
             file.unlink(missing_ok=True)
 
+    def _set_aside_folder(self, path: str) -> None:
+        """Move a folder away that is in the place of a file."""
+        file = self._file(path)
+        if file.is_dir():
+            aside = self._file(paths.damaged(f"{path}.{uuid.uuid4().hex[:8]}"))
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(aside)
+
     def _remove_abandoned(self, folder: Path) -> None:
         with self._tidying:
             if self._tidied:
@@ -218,10 +234,12 @@ def _bytes_of(file: Path) -> bytes | None:
 
 
 def _size_of(file: Path) -> int | None:
+    """Bytes of the file; None if there is none, or a folder in its place."""
     try:
-        return file.stat().st_size
+        found = file.stat()
     except FileNotFoundError:
         return None
+    return None if stat.S_ISDIR(found.st_mode) else found.st_size
 
 
 def _unless_missing(error: OSError) -> None:

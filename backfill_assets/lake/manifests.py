@@ -9,11 +9,12 @@ profile is carried as plain JSON because its model lies downstream.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
-from pydantic import AwareDatetime, model_validator
+from pydantic import AfterValidator, AwareDatetime, model_validator
 
-from backfill_assets.feeds import ExpectedFeed, Feed
+from backfill_assets.failures import Unreadable
+from backfill_assets.feeds import DATA_TYPES, ExpectedFeed, Feed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.documents import Document
 from backfill_assets.lake.evidence import (
@@ -29,6 +30,18 @@ from backfill_assets.lake.store import Store
 
 #: Versions of a feed's day that are held besides the newest and the accepted one.
 EARLIER_VERSIONS: Final = 4
+
+
+def checked_feed(text: str) -> str:
+    """Return the text itself if it names a feed; else raise ``ValueError``."""
+    if Feed.parse(text).data_type not in DATA_TYPES:
+        msg = f"{text} has no known data type"
+        raise ValueError(msg)
+    return text
+
+
+#: A feed's name, ``exchange/data_type/SYMBOL``.
+FeedText = Annotated[str, AfterValidator(checked_feed)]
 
 
 class Source(Document):
@@ -110,10 +123,11 @@ class Version(Document):
 
     def is_same_evidence(self, other: Version) -> bool:
         """Whether nothing but the fetch differs: same rows, counted in the same way."""
-        return (self.content, self.schema_version, self.profile_parameters) == (
+        return (self.content, self.schema_version, self.profile_parameters, self.profile) == (
             other.content,
             other.schema_version,
             other.profile_parameters,
+            other.profile,
         )
 
 
@@ -142,7 +156,11 @@ class FeedManifest(Document):
         Whether a document of an earlier layout holds decisions, too; ``read_manifest`` puts them first.
     """
 
-    feed: str
+    remedy: ClassVar[str] = (
+        "the feed stays as it was published; a backfill of the day that fetches the feed again begins another"
+    )
+
+    feed: FeedText
     day: str
     decided: bool = False
     versions: tuple[Version, ...] = ()
@@ -239,7 +257,7 @@ class FeedManifest(Document):
 class ExpectedSymbols(Document):
     """A feed that the day must have, with pairs (data set symbol, canonical symbol)."""
 
-    feed: str
+    feed: FeedText
     symbols: tuple[tuple[str, str], ...]
 
 
@@ -255,6 +273,8 @@ class DayRecord(Document):
     awaiting_export
         Feeds that the vendor had not exported yet.
     """
+
+    remedy: ClassVar[str] = "a run of the day makes it again from what was settled, and the universe"
 
     day: str
     expected: tuple[ExpectedSymbols, ...]
@@ -296,26 +316,48 @@ def load_manifest(store: Store, feed: Feed, day: str) -> FeedManifest:
 
 
 def load_manifests(store: Store, record: DayRecord) -> dict[Feed, FeedManifest]:
-    """Return the manifests of the day's expected feeds."""
+    """Return the manifests of the day's expected feeds; those that cannot be read are left out."""
     feeds = [e.feed for e in record.expected_feeds]
-    read = parallel_map(lambda feed: load_manifest(store, feed, record.day), feeds, store.parallel_reads)
-    return dict(zip(feeds, read, strict=True))
+
+    def load(feed: Feed) -> FeedManifest | None:
+        try:
+            return load_manifest(store, feed, record.day)
+        except Unreadable:
+            return None
+
+    read = parallel_map(load, feeds, store.parallel_reads)
+    return {feed: manifest for feed, manifest in zip(feeds, read, strict=True) if manifest is not None}
 
 
 def update_manifest(
-    store: Store, feed: Feed, day: str, change: Callable[[FeedManifest], FeedManifest]
+    store: Store,
+    feed: Feed,
+    day: str,
+    change: Callable[[FeedManifest], FeedManifest],
+    instead: FeedManifest | None = None,
 ) -> FeedManifest:
     """Change the feed's manifest by compare-and-swap; ``change`` gets an empty one where there is none.
 
     An empty manifest that stays empty is not written.
+
+    Parameters
+    ----------
+    instead
+        What to change where the stored manifest cannot be read; without it that is a failure.
+
+    Raises
+    ------
+    Unreadable
+        See ``instead``.
     """
-    empty = FeedManifest(feed=str(feed), day=day)
+    empty = instead or FeedManifest(feed=str(feed), day=day)
 
     def apply(found: FeedManifest | None) -> FeedManifest | None:
         changed = change(found or empty)
         return None if found is None and changed == empty else changed
 
-    return documents.update(store, paths.ticks_manifest(feed, day), FeedManifest, apply) or empty
+    path = paths.ticks_manifest(feed, day)
+    return documents.update(store, path, FeedManifest, apply, anew=instead is not None) or empty
 
 
 def load_day_record(store: Store, day: str) -> DayRecord | None:

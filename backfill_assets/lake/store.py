@@ -65,7 +65,13 @@ class Store(Protocol):
         ...
 
     def read(self, path: str) -> Stored | None:
-        """Return the object, or None if there is none."""
+        """Return the object, or None if there is none.
+
+        Raises
+        ------
+        Unreadable
+            Something else is in its place.
+        """
         ...
 
     def replace(self, path: str, data: bytes, expected: str | None) -> str:

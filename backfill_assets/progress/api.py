@@ -154,7 +154,7 @@ def _changing(service: Backfills) -> APIRouter:
 
     @router.post("/backfill/{job_id}/retry", status_code=202, responses=problems.responses(404, 409, 422))
     def retry(job_id: str) -> Job:
-        """Run the failed, held, missing and cancelled days again, as the job's next attempt."""
+        """Run the failed, held, missing, unreadable and cancelled days again, as the job's next attempt."""
         return service.retry(job_id)
 
     return router

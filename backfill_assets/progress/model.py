@@ -21,11 +21,22 @@ FINAL_JOB_STATES: Final[frozenset[str]] = frozenset({"canceled", "succeeded", "f
 #: Of a day within a job: ``waiting`` (no run yet), ``queued`` and ``running`` (its run), ``failed`` (its run
 #: or a blocking check failed), ``canceled``, else what the lake and the warehouse say of it.
 JobDayState = Literal[
-    "waiting", "queued", "running", "published", "degraded", "held", "missing", "failed", "canceled"
+    "waiting",
+    "queued",
+    "running",
+    "published",
+    "degraded",
+    "held",
+    "missing",
+    "unreadable",
+    "failed",
+    "canceled",
 ]
+#: Of a day by the lake and the warehouse: ``unreadable`` where a document of it is damaged.
+StoredState = DayState | Literal["unreadable"]
 UNFINISHED_DAY_STATES: Final[frozenset[str]] = frozenset({"waiting", "queued", "running"})
 #: What a retry runs again.
-RETRIED_DAY_STATES: Final[frozenset[str]] = frozenset({"failed", "held", "missing", "canceled"})
+RETRIED_DAY_STATES: Final[frozenset[str]] = frozenset({"failed", "held", "missing", "unreadable", "canceled"})
 
 
 AssetState = Literal["waiting", "running", "materialized", "failed", "skipped"]
@@ -86,17 +97,23 @@ class BackfillRequest(ApiModel):
         return bool(self.exchanges or self.symbols or self.data_types)
 
 
-class FeedProgress(ApiModel):
+class _Kept(ApiModel):
+    """Read back from Dagster's storage, where a newer version of this package may have written more."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class FeedProgress(_Kept):
     """How one feed of a running day ended."""
 
     feed: str = Field(description="exchange/data_type/SYMBOL")
-    state: str = Field(description="fetched, kept, absent, rejected or failed")
+    state: str = Field(description="fetched, kept, absent, rejected, failed or unreadable")
     rows: int = 0
     raw_bytes: int = 0
     reason: str = ""
 
 
-class DayProgress(ApiModel):
+class DayProgress(_Kept):
     """The feeds of a day while its run fetches them; at most two seconds old."""
 
     done: int
@@ -152,7 +169,7 @@ class FeedVerdict(ApiModel):
 class StoredDay(ApiModel):
     """The day by the lake and the warehouse alone; Dagster's runs do not count here."""
 
-    outcome: DayState
+    outcome: StoredState
     sealed: bool = False
     feeds: int = Field(default=0, description="Expected feeds.")
     verdicts: dict[str, int] = Field(default={}, description="Feeds by verdict.")
@@ -285,7 +302,7 @@ class CalendarDay(ApiModel):
     """One day of the calendar, whoever ran it."""
 
     day: str
-    outcome: DayState
+    outcome: StoredState
     sealed: bool = False
     quarantined: tuple[str, ...] = Field(default=(), description="Feeds that are left out.")
     feeds: int = 0

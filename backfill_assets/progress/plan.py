@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 LOADS_WITH_NEIGHBOURS: Final = 3
 #: Versions that wait whose commands are in the notes.
 _APPROVALS_TOLD: Final = 3
+#: Damaged documents that the notes name.
+_UNREADABLE_TOLD: Final = 10
 
 
 class Range(ApiModel):
@@ -270,6 +272,7 @@ def _notes(
         notes.append("no time is known: Dagster has no record of a run that fetched a day's files")
     elif speed is not None:
         notes.append(f"speed is that of {plural(speed.runs, 'run')}, {speed.overlap:.1f} at once")
+    notes += [why for plan in due for why in plan.unreadable][:_UNREADABLE_TOLD]
     held = sum(plan.held for plan in due)
     if held:
         notes.append(f"{plural(held, 'day')} held: running them again helps only if something is new")

@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from backfill_assets.automation.due import outdated_tables
+from backfill_assets.failures import Unreadable
 from backfill_assets.feeds import ExpectedFeed, Feed, FeedChoice
-from backfill_assets.lake import paths
+from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import DayRecord, load_day_record, load_manifest
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.progress.selection import Combination
+from backfill_assets.quality.measures import DayMeasures
 from backfill_assets.quality.remedies import approve_command
 from backfill_assets.quality.settled import Day, load_day
 from backfill_assets.report.month import DaySummary, build_version, current_summary
@@ -44,6 +46,8 @@ class DayPlan:
     approvals: tuple[str, ...] = ()
     #: Whether it is known which symbols were listed.
     listed: bool = True
+    #: Why documents of the day cannot be read.
+    unreadable: tuple[str, ...] = ()
 
 
 def plan_day(
@@ -55,7 +59,10 @@ def plan_day(
     listing: Listing | None,
 ) -> DayPlan:
     """The day's part of a plan; ``refresh`` are feeds to fetch although the lake has them."""
-    record = load_day_record(store, day)
+    try:
+        record = load_day_record(store, day)
+    except Unreadable as failure:
+        return DayPlan(day, tuple(universe), listed=False, unreadable=(str(failure),))
     if record is None or record.awaiting_export:
         if listing is None:
             return DayPlan(day, tuple(universe), listed=False)
@@ -72,7 +79,10 @@ def plan_day(
     else:
         seen = {feed.feed for feed in summary.feeds if feed.outcome != "missing"}
         suspects = [e for e in expected if str(e.feed) not in seen]
-    lacking = parallel_map(lambda e: _lacks(store, settings, day, e.feed), suspects, store.parallel_reads)
+    troubles: list[str] = []
+    lacking = parallel_map(
+        lambda e: _lacks(store, settings, day, e.feed, troubles), suspects, store.parallel_reads
+    )
     fetched = {e.feed for e, lacks in zip(suspects, lacking, strict=True) if lacks}
     fetched |= {e.feed for e in expected if any(p.startswith(paths.ticks_prefix(e.feed, day)) for p in lost)}
     if refresh is not None:
@@ -82,9 +92,20 @@ def plan_day(
     files = [combination_of(e) for e in expected if e.feed in fetched]
     files += [wanted for wanted in universe if not _is_recorded(record, wanted)]
     good = not files and not asked_again and not unpublished and not lost and current and same and not held
+    if good and (trouble := documents.damage(store, paths.measures(day), DayMeasures)):
+        troubles.append(trouble)
+        good = False
     waiting = [(f.feed, f.candidate) for f in found.feeds if f.candidate] if found else []
     approvals = tuple(approve_command(day, str(feed), version.content) for feed, version in waiting)
-    return DayPlan(day, tuple(files), good=good, held=held, asked_again=asked_again, approvals=approvals)
+    return DayPlan(
+        day,
+        tuple(files),
+        good=good,
+        held=held,
+        asked_again=asked_again,
+        approvals=approvals,
+        unreadable=tuple(sorted(troubles)),
+    )
 
 
 def _is_published(store: Store, summary: DaySummary, found: Day) -> bool:
@@ -107,9 +128,13 @@ def _is_recorded(record: DayRecord, wanted: Combination) -> bool:
     return any(only.has(e.feed, [c for _, c in e.symbols]) for e in record.expected_feeds)
 
 
-def _lacks(store: Store, settings: Settings, day: str, feed: Feed) -> bool:
+def _lacks(store: Store, settings: Settings, day: str, feed: Feed, troubles: list[str]) -> bool:
     """Whether a run would fetch the file; one that the vendor said it does not have brings no bytes."""
-    manifest = load_manifest(store, feed, day)
+    try:
+        manifest = load_manifest(store, feed, day)
+    except Unreadable as failure:
+        troubles.append(str(failure))
+        return False
     if manifest.newest is None:
         return manifest.absent is None
     return _outdated(settings, manifest.newest.schema_version, manifest.newest.profile_parameters)

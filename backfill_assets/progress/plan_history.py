@@ -13,6 +13,7 @@ from statistics import median, quantiles
 from typing import Final
 
 from backfill_assets.automation.history import MeasuredRun
+from backfill_assets.days import is_day
 from backfill_assets.feeds import ExpectedFeed
 from backfill_assets.lake import paths
 from backfill_assets.lake.parallel import parallel_map
@@ -116,7 +117,8 @@ class LakeHistory:
     def _nearest(self, start: str, end: str) -> list[str]:
         """Published days, the nearest to the range first; of equally near ones the later."""
         prefix = paths.publication(CANDLES.name, start).removesuffix(f"{start}.json")
-        days = [path.removeprefix(prefix).removesuffix(".json") for path in self.store.list(prefix)]
+        names = (path.removeprefix(prefix).removesuffix(".json") for path in self.store.list(prefix))
+        days = [name for name in names if is_day(name)]
         first, last = date.fromisoformat(start), date.fromisoformat(end)
 
         def distance(day: str) -> int:

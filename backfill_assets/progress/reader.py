@@ -234,7 +234,7 @@ def _as_now(fact: BackfillFact, backfill: PartitionBackfill) -> BackfillFact:
         fact,
         state=_BACKFILL_STATES[backfill.status],
         ended=_moment(backfill.backfill_end_timestamp),
-        canceled=datetime.fromisoformat(canceled) if canceled else None,
+        canceled=_written_moment(canceled) if canceled else None,
         error=" ".join(backfill.error.message.split())[:300] if backfill.error else None,
     )
 
@@ -256,7 +256,7 @@ def _days(backfill: PartitionBackfill) -> tuple[str, ...]:
 def _run_fact(record: dg.RunRecord, *, are_decided: bool) -> RunFact | None:
     run = record.dagster_run
     day = run.tags.get(PARTITION_NAME_TAG)
-    if day is None:
+    if day is None or not _DAY.fullmatch(day):
         return None
     will_retry = run.tags.get(WILL_RETRY_TAG, "false" if are_decided else None)
     return RunFact(
@@ -281,6 +281,14 @@ def _succeeded(run_id: str, day: str, start: float | None, end: float | None) ->
 
 def _moment(seconds: float | None) -> datetime | None:
     return datetime.fromtimestamp(seconds, UTC) if seconds else None
+
+
+def _written_moment(text: str) -> datetime | None:
+    """A time in a tag; None where another program has written something else."""
+    try:
+        return _utc(datetime.fromisoformat(text))
+    except ValueError:
+        return None
 
 
 def _utc(moment: datetime) -> datetime:

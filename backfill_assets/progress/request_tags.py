@@ -95,11 +95,12 @@ def request_of(
         "reason": reason,
         "request_id": tags.get(TAG_REQUEST),
     }
+    run = set(days)
     try:
         request = BackfillRequest.model_validate(fields)
     except ValidationError:
-        # The tags of another program.
-        request = BackfillRequest.model_validate({"start": start, "end": end, "all_days": True})
-    run = set(days)
+        # The tags of another program, or of another version of this one.
+        first, last = (days[0], days[-1]) if days else ("", "")
+        return BackfillRequest.model_validate({"start": first, "end": last, "all_days": True}), ()
     everything = day_range(start, end) if tags.get(TAG_JOB) == backfill_id else days
     return request, tuple(day for day in everything if day not in run)

@@ -208,7 +208,7 @@ class Backfills:
         return self._statuses.job(job_id, at_once=True)
 
     def retry(self, job_id: str) -> Job:
-        """Run the failed, held, missing and canceled days again, and those that lack a file.
+        """Run the failed, held, missing, unreadable and canceled days again, and those that lack a file.
 
         They are the job's next attempt.
 

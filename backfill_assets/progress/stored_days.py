@@ -10,15 +10,15 @@ from collections import Counter
 from collections.abc import Mapping
 
 from backfill_assets.days import day_range
-from backfill_assets.lake import paths
+from backfill_assets.lake import documents, paths
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.progress.model import CalendarDay, FeedVerdict, StoredDay
+from backfill_assets.progress.model import CalendarDay, FeedVerdict, StoredDay, StoredState
 from backfill_assets.quality.remedies import run_day
-from backfill_assets.quality.scores import DayState
-from backfill_assets.quality.settled import Day, SettledFeed, load_day
+from backfill_assets.quality.settled import Day, SettledDay, SettledFeed, load_day
 from backfill_assets.report.month import DaySummary, current_summary
 from backfill_assets.settings import Settings
+from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.presence import lost_files, tick_files, unpublished_tables
 
 
@@ -26,7 +26,7 @@ def stored_day(store: Store, settings: Settings, day: str) -> StoredDay:
     """The settled day; one that its verdict lets through is published when its tables and files are there."""
     found = load_day(store, day)
     if found is None:
-        return StoredDay(outcome="missing")
+        return _unknown(day, documents.damage(store, paths.settled_day(day), SettledDay))
     scores = found.scores
     data_types = {f.feed.data_type for f in found.feeds}
     outcome, reasons = _outcome(store, settings, day, scores.state, data_types, tick_files(found))
@@ -48,7 +48,7 @@ def summarized_day(store: Store, settings: Settings, day: str) -> StoredDay:
     """The day in a few words; a summary does not know versions that wait."""
     summary = current_summary(store, day)
     if summary is None:
-        return StoredDay(outcome="missing")
+        return _unknown(day, documents.damage(store, paths.day_summary(day), DaySummary))
     outcome, reasons = _summarized(store, settings, summary)
     return StoredDay(
         outcome=outcome,
@@ -78,8 +78,9 @@ def calendar(store: Store, settings: Settings, first: str, last: str) -> list[Ca
     def of_day(day: str) -> CalendarDay:
         was_run = {paths.day_summary(day), paths.settled_day(day)} & stored
         summary = current_summary(store, day) if was_run else None
+        page = store.uri_of(paths.day_report(day)) if paths.day_report(day) in stored else None
         if summary is None:
-            return CalendarDay(day=day, outcome="missing")
+            return CalendarDay(day=day, outcome="unreadable" if was_run else "missing", report=page)
         return CalendarDay(
             day=day,
             outcome=_summarized(store, settings, summary)[0],
@@ -88,25 +89,34 @@ def calendar(store: Store, settings: Settings, first: str, last: str) -> list[Ca
             feeds=len(summary.feeds),
             completeness=summary.completeness,
             quality=summary.quality,
-            report=store.uri_of(paths.day_report(day)) if paths.day_report(day) in stored else None,
+            report=page,
         )
 
     return parallel_map(of_day, day_range(first, last), store.parallel_reads)
 
 
-def _summarized(store: Store, settings: Settings, summary: DaySummary) -> tuple[DayState, tuple[str, ...]]:
+def _unknown(day: str, damage: str) -> StoredDay:
+    """A day without a document that can be read."""
+    if not damage:
+        return StoredDay(outcome="missing")
+    return StoredDay(outcome="unreadable", reasons=(damage,), command=run_day(day))
+
+
+def _summarized(store: Store, settings: Settings, summary: DaySummary) -> tuple[StoredState, tuple[str, ...]]:
     data_types = {feed.feed.split("/")[1] for feed in summary.feeds}
     return _outcome(store, settings, summary.day, summary.state, data_types, summary.tick_files)
 
 
 def _outcome(
     store: Store, settings: Settings, day: str, verdict: str, data_types: set[str], ticks: Mapping[str, int]
-) -> tuple[DayState, tuple[str, ...]]:
+) -> tuple[StoredState, tuple[str, ...]]:
     if verdict == "held":
         return "held", ()
     if verdict not in ("published", "degraded"):
         return "missing", ()
     tables = unpublished_tables(store, settings, day, data_types)
+    if troubles := [t for table in tables if (t := ledger.damage(store, table, day))]:
+        return "unreadable", tuple(troubles)
     files = lost_files(store, day, ticks)
     if tables or files:
         lacking = (("the warehouse", tables), ("the lake", files))
@@ -114,7 +124,7 @@ def _outcome(
     return ("published" if verdict == "published" else "degraded"), ()
 
 
-def _first_remedy(found: Day, outcome: DayState) -> str:
+def _first_remedy(found: Day, outcome: StoredState) -> str:
     """The first command of the day's report: missing files come by a run, others by a refresh.
 
     Where every feed counts, a run helps only a day that is not in the warehouse; low scores stay low.
@@ -128,7 +138,7 @@ def _first_remedy(found: Day, outcome: DayState) -> str:
 
 
 def _is_notable(feed: SettledFeed) -> bool:
-    return feed.verdict.outcome != "publish" or feed.candidate is not None
+    return feed.verdict.outcome != "publish" or feed.candidate is not None or bool(feed.unreadable)
 
 
 def _verdict(feed: SettledFeed) -> FeedVerdict:
@@ -138,5 +148,5 @@ def _verdict(feed: SettledFeed) -> FeedVerdict:
         accepted=feed.accepted is not None,
         pending=feed.candidate is not None,
         content=feed.candidate.content if feed.candidate else "",
-        reasons=feed.verdict.reasons,
+        reasons=(*feed.verdict.reasons, *([feed.unreadable] if feed.unreadable else [])),
     )

@@ -7,11 +7,13 @@ when somebody makes a new one, and is the same for everybody until then.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from backfill_assets.days import shift
+from backfill_assets.failures import Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.documents import Document
@@ -21,6 +23,7 @@ from backfill_assets.settings import HistorySettings
 if TYPE_CHECKING:
     from backfill_assets.quality.settled import SettledDay
 
+LOGGER: Final = logging.getLogger(__name__)
 #: Pairs (venue's symbol, canonical symbol).
 Symbols = Sequence[tuple[str, str]]
 
@@ -31,6 +34,8 @@ class Baseline(Document):
     Notional is in US dollars; a market whose quote currency had no dollar price on a day is left out of that
     day. Rows are those of the accepted file of every feed, whatever its data type.
     """
+
+    remedy: ClassVar[str] = "days are judged without one; 'backfill-assets baseline' measures them again"
 
     #: Grows by one whenever the content changes.
     version: int = 0
@@ -100,8 +105,12 @@ def series(feed: Feed, symbols: Symbols) -> str:
 
 
 def load_baseline(store: Store) -> Baseline:
-    """Return the baseline; an empty one if none was made."""
-    return documents.load(store, paths.baseline(), Baseline)[0] or Baseline()
+    """Return the baseline; an empty one if none was made, or it cannot be read."""
+    try:
+        return documents.load(store, paths.baseline(), Baseline)[0] or Baseline()
+    except Unreadable as failure:
+        LOGGER.warning("%s", failure)
+        return Baseline()
 
 
 def add_days(
@@ -114,7 +123,7 @@ def add_days(
     def change(found: Baseline | None) -> Baseline:
         return (found or Baseline()).with_days(notional, rows)
 
-    return documents.update(store, paths.baseline(), Baseline, change) or Baseline()
+    return documents.update(store, paths.baseline(), Baseline, change, anew=True) or Baseline()
 
 
 def accepted_rows(day: SettledDay) -> dict[str, int]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from backfill_assets.days import end_us, shift, start_us
+from backfill_assets.failures import Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import DayRecord, FeedManifest, Version, read_manifest
@@ -43,6 +44,8 @@ class DayInputs:
     before: SettledDay | None
     after: SettledDay | None
     hash: str
+    #: By feed, why its manifest cannot be read; its place in ``manifests`` is then an empty one.
+    unreadable: Mapping[Feed, str]
 
     @property
     def neighbours(self) -> tuple[str, str]:
@@ -64,13 +67,13 @@ def day_inputs(store: Store, record: DayRecord, rules: str) -> DayInputs:
     """Read the documents of the recorded day."""
     day = record.day
     expected = {Feed.parse(e.feed): e.symbols for e in record.expected}
-    read = parallel_map(lambda feed: read_manifest(store, feed, day), expected, store.parallel_reads)
+    read = parallel_map(lambda feed: _read(store, feed, day), expected, store.parallel_reads)
     before, after = load_settled(store, shift(day, -1)), load_settled(store, shift(day, 1))
     listings = [paths.instruments_manifest(e, day) for e in record.exchanges]
     parts = [
         f"{RULES_VERSION}:{rules}",
         record.model_dump_json(exclude={"recorded_at"}),
-        *(digest for _, digest in read),
+        *(digest for _, digest, _ in read),
         before.edges if before else "",
         after.edges if after else "",
         documents.digest(store, paths.baseline()),
@@ -79,11 +82,22 @@ def day_inputs(store: Store, record: DayRecord, rules: str) -> DayInputs:
     return DayInputs(
         day=day,
         expected=expected,
-        manifests={feed: manifest for feed, (manifest, _) in zip(expected, read, strict=True)},
+        manifests={feed: manifest for feed, (manifest, _, _) in zip(expected, read, strict=True)},
         before=before,
         after=after,
         hash=hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16],
+        unreadable={feed: why for feed, (_, _, why) in zip(expected, read, strict=True) if why},
     )
+
+
+def _read(store: Store, feed: Feed, day: str) -> tuple[FeedManifest, str, str]:
+    """The manifest, the sha256 of its document, and why it cannot be read."""
+    try:
+        manifest, digest = read_manifest(store, feed, day)
+    except Unreadable as failure:
+        empty = FeedManifest(feed=str(feed), day=day)
+        return empty, documents.digest(store, paths.ticks_manifest(feed, day)), str(failure)
+    return manifest, digest, ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +128,7 @@ def surroundings(store: Store, inputs: DayInputs, thresholds: ThresholdSettings)
     """Work out what the contexts of the day's feeds are made of."""
     day, expected = inputs.day, list(inputs.expected.items())
     listings, baseline = listings_on(store, inputs.expected, day), load_baseline(store)
-    profiles = {
-        (feed, version.content): profile_of(version)
-        for feed, manifest in inputs.manifests.items()
-        for version in manifest.versions
-    }
+    inputs, profiles = _with_profiles(store, inputs)
     owed = listings.owed
     windows = {feed: (o.window.start_us, o.window.end_us) for feed, o in owed.items()}
     places = _places(inputs, profiles, {}, thresholds.rows)
@@ -135,6 +145,22 @@ def surroundings(store: Store, inputs: DayInputs, thresholds: ThresholdSettings)
         duplicates=_duplicates(inputs, profiles, places, thresholds.rows),
         joint_silences=joint_silences(_newest(inputs, profiles), windows, thresholds.rows),
     )
+
+
+def _with_profiles(store: Store, inputs: DayInputs) -> tuple[DayInputs, dict[tuple[Feed, str], FeedProfile]]:
+    """The profiles by feed and content; a manifest with a damaged one cannot be read either."""
+    profiles: dict[tuple[Feed, str], FeedProfile] = {}
+    unreadable, manifests = dict(inputs.unreadable), dict(inputs.manifests)
+    for feed, manifest in inputs.manifests.items():
+        try:
+            of_feed = {(feed, version.content): profile_of(version) for version in manifest.versions}
+        except Unreadable as failure:
+            path = paths.ticks_manifest(feed, inputs.day)
+            unreadable[feed] = f"{store.uri_of(path)}: {failure}: {FeedManifest.remedy}"
+            manifests[feed] = FeedManifest(feed=str(feed), day=inputs.day)
+        else:
+            profiles |= of_feed
+    return replace(inputs, manifests=manifests, unreadable=unreadable), profiles
 
 
 def with_accepted(

@@ -10,7 +10,7 @@ from typing import Any
 
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
-from backfill_assets.lake.documents import Document
+from backfill_assets.lake.documents import Derived, Document
 from backfill_assets.lake.store import Store
 from backfill_assets.lake.tables import DataFile as DataFile
 from backfill_assets.quality.findings import Finding
@@ -83,7 +83,7 @@ class FeedMinutes(Document):
     flagged: dict[str, tuple[int, ...]] = {}
 
 
-class DayMeasures(Document):
+class DayMeasures(Derived):
     """A day of candles.
 
     Attributes

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from backfill_assets.failures import Unreadable
 from backfill_assets.lake.manifests import Version
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Gap(_Frozen):
@@ -211,5 +212,17 @@ class FeedProfile(_Frozen):
 
 
 def profile_of(version: Version) -> FeedProfile:
-    """The version's profile."""
-    return FeedProfile.model_validate(version.profile)
+    """The version's profile.
+
+    Raises
+    ------
+    Unreadable
+        It is damaged, and so the manifest that holds it.
+    """
+    try:
+        return FeedProfile.model_validate(version.profile)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        msg = f"the profile of version {version.content[:12]} cannot be read ({where}: {first['msg']})"
+        raise Unreadable(msg) from error

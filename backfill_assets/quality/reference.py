@@ -34,6 +34,10 @@ class ReferenceCandles(Protocol):
         """
         ...
 
+    def trouble(self) -> str:
+        """Why it has no candles of any day, in one line with the remedy; empty if it has some."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ReferenceDirectory:
@@ -60,6 +64,19 @@ class ReferenceDirectory:
                     msg = f"{file}: cannot be read as candles ({reason}): it needs the columns {needed}"
                     raise PermanentFailure(msg) from error
         return None
+
+    def trouble(self) -> str:
+        """See ``ReferenceCandles``."""
+        if not self.folder.is_dir():
+            return (
+                f"comparison.reference: there is no folder {self.folder}: correct the path, or remove the key"
+            )
+        if any(next(self.folder.glob(f"*/*/[0-9]*.{kind}"), None) for kind in ("csv", "parquet")):
+            return ""
+        return (
+            f"comparison.reference: {self.folder} holds no EXCHANGE/SYMBOL/DAY.csv or .parquet: "
+            "name the folder above those of the exchanges, or remove the key"
+        )
 
 
 def reference_of(limits: ComparisonSettings) -> ReferenceCandles | None:

@@ -12,12 +12,13 @@ What a killed run has left is made up for by the next run of the day that it lef
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from functools import partial
 from typing import Final
 
 from backfill_assets.days import shift
-from backfill_assets.failures import PermanentFailure
+from backfill_assets.failures import PermanentFailure, Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import load_day_record
@@ -48,6 +49,7 @@ from backfill_assets.quality.verdict import Context, Verdict, judge_feed, missin
 from backfill_assets.quality.verdict_schema import score_finding, verdict_rows
 from backfill_assets.settings import ThresholdSettings
 
+LOGGER: Final = logging.getLogger(__name__)
 #: How often one change lets a neighbour be settled; changes that come to rest need fewer.
 MOST_VISITS: Final = 8
 
@@ -69,7 +71,13 @@ def settle(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
     while waiting:
         visited = waiting.pop(0)
         visits[visited] += 1
-        settled = _settle_one(store, visited, thresholds)
+        try:
+            settled = _settle_one(store, visited, thresholds)
+        except Unreadable as failure:
+            if visited == day:
+                raise
+            LOGGER.warning("%s is not settled again beside %s: %s", visited, day, failure)
+            continue
         for neighbour, side in ((shift(visited, -1), 1), (shift(visited, 1), 0)):
             if neighbour in waiting or visits[neighbour] >= MOST_VISITS:
                 continue
@@ -77,8 +85,10 @@ def settle(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
             if seen is not None:
                 is_outdated = seen.neighbours[side] != settled.edges
             else:
-                # A day that an earlier version of this package has judged.
-                is_outdated = store.exists(paths.accepted_versions(neighbour))
+                # A day that an earlier version of this package has judged, or whose document is damaged.
+                is_outdated = store.exists(paths.accepted_versions(neighbour)) or bool(
+                    documents.damage(store, paths.settled_day(neighbour), SettledDay)
+                )
             if is_outdated:
                 waiting.append(neighbour)
     found = load_settled(store, day)
@@ -101,6 +111,8 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings) -> Settle
         if current is not None and current.inputs == inputs.hash:
             return current
         feeds, around = _settled_feeds(surroundings(store, inputs, thresholds), rules, thresholds)
+        unreadable = around.inputs.unreadable
+        feeds = tuple(_kept(f, current, unreadable[f.feed]) if f.feed in unreadable else f for f in feeds)
         limits = DayLimits.of(thresholds)
         settled = SettledDay(
             day=day,
@@ -121,6 +133,15 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings) -> Settle
         return settled.model_copy(update={"findings": _findings(settled, around, thresholds)})
 
     return documents.update(store, paths.settled_day(day), SettledDay, change)
+
+
+def _kept(computed: SettledFeed, current: SettledDay | None, why: str) -> SettledFeed:
+    """The feed as it counted before its manifest was damaged; one that never counted is missing."""
+    before = current.feed(computed.feed) if current is not None else None
+    if before is not None and before.judged is not None:
+        return before.model_copy(update={"symbols": computed.symbols, "unreadable": why})
+    found = computed.verdict.model_copy(update={"reasons": (why,)})
+    return computed.model_copy(update={"candidate_verdict": found, "unreadable": why})
 
 
 def _settled_feeds(

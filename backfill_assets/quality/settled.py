@@ -15,9 +15,9 @@ from pydantic import AwareDatetime, BeforeValidator, PlainSerializer
 
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
-from backfill_assets.lake.documents import Document
+from backfill_assets.lake.documents import Derived, Document
 from backfill_assets.lake.evidence import Approval, Restatement, Retraction
-from backfill_assets.lake.manifests import Version
+from backfill_assets.lake.manifests import Version, checked_feed
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.duplicate_files import Place
 from backfill_assets.quality.findings import Finding
@@ -27,7 +27,7 @@ from backfill_assets.quality.verdict import Verdict
 
 FeedName = Annotated[
     Feed,
-    BeforeValidator(lambda value: Feed.parse(value) if isinstance(value, str) else value),
+    BeforeValidator(lambda value: Feed.parse(checked_feed(value)) if isinstance(value, str) else value),
     PlainSerializer(str, return_type=str),
 ]
 
@@ -122,6 +122,8 @@ class SettledFeed(Document):
         knows how much; empty where that is not so.
     is_absent
         Whether the vendor said that it has no such file, and the lake has none.
+    unreadable
+        Why the feed's manifest cannot be read; what counted before then counts on. Empty where it can.
     numeric_ids
         Whether every row of the accepted file has an integer id.
     contracts
@@ -142,6 +144,7 @@ class SettledFeed(Document):
     restatement: Restatement | None = None
     excess: str = ""
     is_absent: bool = False
+    unreadable: str = ""
     numeric_ids: bool = False
     contracts: dict[str, tuple[float, bool]] = {}
     evidence: dict[str, SymbolEvidence] = {}
@@ -168,7 +171,7 @@ class SettledFeed(Document):
         return "; ".join([*parts, *([f"pending: {self.excess}"] if self.excess else [])]) or None
 
 
-class SettledDay(Document):
+class SettledDay(Derived):
     """A day as the run that last changed it has settled it.
 
     Attributes

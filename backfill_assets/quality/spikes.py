@@ -18,8 +18,11 @@ from backfill_assets.quality.profiles import Spike, SymbolProfile
 
 
 def spikes_key(version: Version) -> str | None:
-    """Names the spikes that a version's profile lists; None if it lists none."""
-    listed = {s["dataset_symbol"]: s["spikes"] for s in version.profile["symbols"] if s.get("spikes")}
+    """Names the spikes that a version's profile lists; None if it lists none, or is damaged."""
+    try:
+        listed = {s["dataset_symbol"]: s["spikes"] for s in version.profile["symbols"] if s.get("spikes")}
+    except (KeyError, TypeError, AttributeError):
+        return None
     if not listed:
         return None
     text = json.dumps(listed, sort_keys=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, start_us
+from backfill_assets.failures import Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.evidence import Approval, Restatement
 from backfill_assets.lake.manifests import FeedManifest
@@ -146,7 +148,10 @@ def feed_report(
     """Everything about one feed; ``candles`` are those of the whole day."""
     feed, verdict = settled.feed, settled.verdict
     version = manifest.version(verdict.content)
-    profile = profile_of(version) if version else None
+    profile = None
+    if version is not None:
+        with suppress(Unreadable):  # the day's document says so
+            profile = profile_of(version)
     names = sorted({name for _, name in settled.symbols})
     symbol = names[0] if len(names) == 1 else feed.dataset_symbol
     accepted = settled.accepted is not None

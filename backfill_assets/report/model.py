@@ -13,10 +13,10 @@ from typing import Final
 
 from backfill_assets.candles.query import of_timeframe, read_made
 from backfill_assets.candles.schemas import CANDLE_SCHEMA
-from backfill_assets.failures import PermanentFailure
+from backfill_assets.failures import PermanentFailure, Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.evidence import Restatement
-from backfill_assets.lake.manifests import load_manifest
+from backfill_assets.lake.manifests import FeedManifest, load_manifest
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.scores import Overall
@@ -129,7 +129,7 @@ def day_report(store: Store, settings: Settings, day: str) -> DayReport:
     made = found.measures if found.measures is not None and found.measures.candles is not None else None
     table = read_made(store, day, "candles") if made else CANDLE_SCHEMA.empty_table()
     candles = day_candles({name: of_timeframe(table, day, name) for name in CHART_TIMEFRAMES}, day)
-    manifests = parallel_map(lambda f: load_manifest(store, f.feed, day), found.feeds, store.parallel_reads)
+    manifests = parallel_map(lambda f: _manifest(store, f.feed, day), found.feeds, store.parallel_reads)
     feeds = [
         feed_report(
             feed,
@@ -166,6 +166,14 @@ def day_report(store: Store, settings: Settings, day: str) -> DayReport:
         generated=found.is_generated,
         rules=found.settled.rules,
     )
+
+
+def _manifest(store: Store, feed: Feed, day: str) -> FeedManifest:
+    """The feed's manifest; an empty one where it cannot be read, as the day's document says then."""
+    try:
+        return load_manifest(store, feed, day)
+    except Unreadable:
+        return FeedManifest(feed=str(feed), day=day)
 
 
 def _published(feed: SettledFeed, day: Day, publications: Sequence[PublicationLine]) -> str:

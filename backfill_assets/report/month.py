@@ -11,12 +11,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
-
 from backfill_assets.candles.build import MEASURES_VERSION
 from backfill_assets.candles.trade_files import PARTIALS_VERSION
 from backfill_assets.days import day_range, parse_day
 from backfill_assets.lake import documents, paths
+from backfill_assets.lake.documents import Derived, Document
+from backfill_assets.lake.manifests import FeedText
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.scores import Overall
@@ -29,12 +29,10 @@ from backfill_assets.warehouse.overall import day_overall
 from backfill_assets.warehouse.presence import tick_files
 
 
-class FeedSummary(BaseModel):
+class FeedSummary(Document):
     """A feed's verdict on one day."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    feed: str
+    feed: FeedText
     outcome: Outcome
     accepted: bool
     completeness: float | None
@@ -42,11 +40,8 @@ class FeedSummary(BaseModel):
     quality: float | None
 
 
-class DaySummary(BaseModel):
+class DaySummary(Derived):
     """A day in a few lines."""
-
-    # A summary of an earlier layout has other keys; the next run of the day replaces it.
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     day: str
     #: ``build_version`` of the day's own run; empty where only a neighbour's run has written the summary.

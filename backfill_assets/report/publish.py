@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from backfill_assets.days import shift
-from backfill_assets.failures import PermanentFailure, Superseded
+from backfill_assets.failures import PermanentFailure, Superseded, Unreadable
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
@@ -172,7 +172,10 @@ def write_page(store: Store, settings: Settings, day: str, month: str, out: Path
 
 def _replace(store: Store, path: str, make: Callable[[], str]) -> None:
     for _ in range(ATTEMPTS):
-        stored = store.read(path)
+        try:
+            stored = store.read(path)
+        except Unreadable:  # a folder, which the store moves away
+            stored = None
         data = make().encode()
         if stored is not None and stored.data == data:
             return

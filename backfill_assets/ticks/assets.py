@@ -106,7 +106,7 @@ def _insist(report: FetchReport, day: str, *, last_try: bool) -> None:
 
 
 def _metadata(report: FetchReport, settled: SettledDay) -> dict[str, dg.MetadataValue | int | float | str]:
-    states = ("fetched", "kept", "absent", "rejected", "failed")
+    states = ("fetched", "kept", "absent", "rejected", "failed", "unreadable")
     return {
         "dagster/row_count": sum(outcome.rows for outcome in report.outcomes),
         "raw_bytes": sum(outcome.raw_bytes for outcome in report.outcomes),

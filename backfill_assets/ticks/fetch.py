@@ -16,12 +16,19 @@ from pathlib import Path
 from typing import Final
 
 from backfill_assets.days import utc_now
-from backfill_assets.failures import CorruptFeed, FeedAbsent, PermanentFailure, TransientFailure
+from backfill_assets.failures import (
+    CorruptFeed,
+    FeedAbsent,
+    PermanentFailure,
+    TransientFailure,
+    Unreadable,
+)
 from backfill_assets.feeds import Feed
-from backfill_assets.lake import paths
+from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import (
     Absence,
     DayRecord,
+    FeedManifest,
     Source,
     Version,
     load_day_record,
@@ -32,7 +39,7 @@ from backfill_assets.lake.manifests import (
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.settle import settle
-from backfill_assets.quality.settled import load_settled
+from backfill_assets.quality.settled import SettledDay, load_settled
 from backfill_assets.settings import Settings, ThresholdSettings, resolve
 from backfill_assets.tardis.client import Download, TardisClient
 from backfill_assets.tardis.generated import is_generated
@@ -50,7 +57,11 @@ DOWNLOAD_ROUNDS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class FeedOutcome:
-    """How one feed ended: ``fetched``, ``kept`` (it was there), ``absent``, ``rejected`` or ``failed``."""
+    """How one feed ended.
+
+    It was ``fetched`` or ``kept`` (it was there), is ``absent``, was ``rejected`` or ``failed``, or its
+    manifest is ``unreadable``.
+    """
 
     feed: Feed
     state: str
@@ -127,14 +138,19 @@ def fetch_day(
         expected,
         store.parallel_reads,
     )
-    for outcome in kept:
-        if outcome is not None:
+    unsettled = _never_settled(store, day) if any(o and o.state == "unreadable" for o in kept) else False
+    wanted = []
+    for feed, outcome in zip(expected, kept, strict=True):
+        if outcome is None or (outcome.state == "unreadable" and unsettled):
+            wanted.append(feed)
+        else:
             done(outcome)
-    wanted = [feed for feed, outcome in zip(expected, kept, strict=True) if outcome is None]
     # Without a file to decode nobody needs the steps of prices, nor which versions count.
     grids = price_grids(store, day, expected) if wanted else {}
-    accepted = _accepted(store, day, settings.thresholds) if wanted else {}
-    worker = _Worker(store, day, expected, accepted, parameters, grids)
+    settled = _settled(store, day, settings.thresholds) if wanted else None
+    accepted = {f.feed: f.accepted.content for f in settled.feeds if f.accepted} if settled else {}
+    anew = {feed: _begun(feed, day, settled) for feed in wanted if unsettled or feed in again}
+    worker = _Worker(store, day, expected, accepted, anew, parameters, grids)
     threads = settings.decode_threads or os.cpu_count() or 1
     with tempfile.TemporaryDirectory(prefix="backfill-", dir=_scratch(settings)) as folder:
         for attempt in range(DOWNLOAD_ROUNDS):
@@ -150,13 +166,29 @@ def fetch_day(
     return report
 
 
-def _accepted(store: Store, day: str, thresholds: ThresholdSettings) -> dict[Feed, str]:
-    """Content of the versions that count, which a fetch must not drop."""
+def _settled(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay | None:
+    """The day's document: a fetch must not drop the versions that count."""
     settled = load_settled(store, day)
-    if settled is None and store.exists(paths.accepted_versions(day)):
-        # An earlier version of this package has judged the day; what it says is not read any more.
+    if settled is None and not _never_settled(store, day):
+        # An earlier version of this package has judged the day, or its document is damaged.
         settled = settle(store, day, thresholds)
-    return {f.feed: f.accepted.content for f in settled.feeds if f.accepted} if settled else {}
+    return settled
+
+
+def _never_settled(store: Store, day: str) -> bool:
+    """Whether nobody can have decided anything about the day's files."""
+    return (
+        load_settled(store, day) is None
+        and not store.exists(paths.accepted_versions(day))
+        and not documents.damage(store, paths.settled_day(day), SettledDay)
+    )
+
+
+def _begun(feed: Feed, day: str, settled: SettledDay | None) -> FeedManifest:
+    """The manifest to begin with where the stored one cannot be read: the decisions that hold are known."""
+    found = settled.feed(feed) if settled is not None else None
+    decisions = [d for d in (found.approval, found.retraction) if d is not None] if found else []
+    return FeedManifest(feed=str(feed), day=day, decisions=tuple(decisions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +200,10 @@ class _Worker:
     symbols: dict[Feed, dict[str, str]]
     #: Contents that count, by the day's document.
     accepted: dict[Feed, str]
+    #: For feeds whose manifest may be begun again where it cannot be read, the one to begin with. A damaged
+    #: manifest may hold decisions of people, so only a refresh replaces it; of a day that was never settled
+    #: there are none.
+    anew: dict[Feed, FeedManifest]
     parameters: ProfileParameters
     grids: dict[Feed, Grids]
 
@@ -210,7 +246,10 @@ class _Worker:
         )
         accepted = self.accepted.get(feed)
         self.store.put_file(target, paths.ticks_data(feed, self.day, version.content))
-        update_manifest(self.store, feed, self.day, lambda found: found.with_version(version, accepted))
+        instead = self.anew.get(feed)
+        update_manifest(
+            self.store, feed, self.day, lambda found: found.with_version(version, accepted), instead
+        )
         target.unlink()
         download.path.unlink()
         return FeedOutcome(feed, "fetched", rows=decoded.rows, raw_bytes=decoded.raw_bytes)
@@ -220,17 +259,22 @@ class _Worker:
         with download.path.open("rb") as file:
             raw_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         self.store.put_file(download.path, paths.rejected(feed, self.day, raw_sha256))
-        self._record_absence(feed, reason)
-        return FeedOutcome(feed, "rejected", raw_bytes=download.bytes, reason=reason)
+        return self._without_file(FeedOutcome(feed, "rejected", raw_bytes=download.bytes, reason=reason))
 
     def absent(self, feed: Feed, reason: str) -> FeedOutcome:
         """Record that the vendor has no such file."""
-        self._record_absence(feed, reason)
-        return FeedOutcome(feed, "absent", reason=reason)
+        return self._without_file(FeedOutcome(feed, "absent", reason=reason))
 
-    def _record_absence(self, feed: Feed, reason: str) -> None:
-        absence = Absence(reason=reason, seen_at=utc_now())
-        update_manifest(self.store, feed, self.day, lambda manifest: manifest.with_absence(absence))
+    def _without_file(self, outcome: FeedOutcome) -> FeedOutcome:
+        """Record the absence; beside a damaged manifest it does not take a version away that counts."""
+        feed = outcome.feed
+        absence = Absence(reason=outcome.reason, seen_at=utc_now())
+        instead = None if feed in self.accepted else self.anew.get(feed)
+        try:
+            update_manifest(self.store, feed, self.day, lambda found: found.with_absence(absence), instead)
+        except Unreadable as failure:
+            return replace(outcome, state="unreadable", reason=f"{outcome.reason}; {failure}")
+        return outcome
 
 
 def _fetch_round(
@@ -257,7 +301,10 @@ def _fetch_round(
 
 def _kept(store: Store, feed: Feed, day: str, parameters: ProfileParameters) -> FeedOutcome | None:
     """The outcome of a feed that needs no fetching; None if its file is missing or of another build."""
-    version = load_manifest(store, feed, day).newest
+    try:
+        version = load_manifest(store, feed, day).newest
+    except Unreadable as failure:
+        return FeedOutcome(feed, "unreadable", reason=str(failure))
     if (
         version is None
         or version.schema_version != SCHEMA_VERSION

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow.parquet as pq
 
-from backfill_assets.failures import DamagedFile
+from backfill_assets.failures import DamagedFile, Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
 from backfill_assets.lake.evidence import Largest, Restatement
@@ -57,8 +57,9 @@ def _compare(store: Store, feed: Feed, manifest: FeedManifest) -> int:
     for old, new in combinations(manifest.versions, 2):
         if manifest.restatement(old.content, new.content) is not None:
             continue
-        # A file that is gone or damaged is compared when it was fetched again.
-        with suppress(DamagedFile):
+        # A file that is gone or damaged is compared when it was fetched again; of a damaged profile settling
+        # the day tells.
+        with suppress(DamagedFile, Unreadable):
             made.append(_restatement(store, feed, manifest.day, old, new))
     if made:
         keep_comparisons(store, feed, manifest.day, made)

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime
 
-from backfill_assets.days import utc_now
+from backfill_assets.days import is_day, utc_now
 from backfill_assets.failures import Superseded, TransientFailure
 from backfill_assets.lake import documents, paths
+from backfill_assets.lake.documents import Derived, Document
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.warehouse.totals import GroupTotals, total_rows
@@ -26,11 +27,7 @@ from backfill_assets.warehouse.totals import GroupTotals, total_rows
 _AFTER_MIDNIGHT: Final = timedelta(minutes=5)
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Published(_Document):
+class Published(Document):
     """A publication that was completed and proven.
 
     Attributes
@@ -56,8 +53,8 @@ class Published(_Document):
     published_at: AwareDatetime
 
 
-class Entry(_Document):
-    """State of one table's partition.
+class Entry(Derived):
+    """State of one table's partition. One that is lost is proven again by the next publisher.
 
     Attributes
     ----------
@@ -95,10 +92,16 @@ def entry(store: Store, table: str, day: str) -> Entry | None:
     return documents.load(store, paths.publication(table, day), Entry)[0]
 
 
+def damage(store: Store, table: str, day: str) -> str:
+    """Why the entry cannot be read; empty if it can, or if there is none."""
+    return documents.damage(store, paths.publication(table, day), Entry)
+
+
 def published_days(store: Store, table: str) -> list[str]:
     """The days of which a publication of the table was proven, oldest first."""
     prefix = paths.publication(table, "2000-01-01").removesuffix("2000-01-01.json")
-    days = sorted(path.removeprefix(prefix).removesuffix(".json") for path in store.list(prefix))
+    names = (path.removeprefix(prefix).removesuffix(".json") for path in store.list(prefix))
+    days = sorted(name for name in names if is_day(name))
     entries = parallel_map(lambda day: entry(store, table, day), days, store.parallel_reads)
     return [day for day, found in zip(days, entries, strict=True) if found and found.published is not None]
 

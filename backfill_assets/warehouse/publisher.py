@@ -14,7 +14,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from backfill_assets.candles.build import trades_versions
 from backfill_assets.candles.query import open_made
 from backfill_assets.days import shift
-from backfill_assets.failures import DayHeld, TransientFailure
+from backfill_assets.failures import DayHeld, TransientFailure, Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
 from backfill_assets.lake.listing import InstrumentsManifest, load_instruments
@@ -100,7 +100,7 @@ class Publisher:
             try:
                 if self._is_outdated(table, neighbour):
                     outcomes.append(PublishedDay(table.name, neighbour, self._publish_one(table, neighbour)))
-            except (DayHeld, NotMade):
+            except (DayHeld, NotMade, Unreadable):
                 # The neighbour's rows stay as they are until its own run decides.
                 continue
         if table not in (QUALITY, OHLCV):
@@ -213,7 +213,9 @@ class Publisher:
         self, table: Table, day: str, feed: Feed, version: HeldVersion
     ) -> tuple[GroupTotals, ...]:
         """As they were read back when the file was stored; of an earlier layout from the file."""
-        held = load_manifest(self.store, feed, day).version(version.content)
+        held = None
+        with suppress(Unreadable):
+            held = load_manifest(self.store, feed, day).version(version.content)
         if held is not None and held.stored is not None:
             return tuple(_group_totals(table, totals) for totals in held.stored.totals)
         with self.store.local_copy(paths.ticks_data(feed, day, version.content)) as path:

@@ -36,7 +36,7 @@ def test_an_unknown_key_of_the_settings_is_named_with_its_file_before_anything_i
     file = settings_file(standin.url, warehouse={"kind": "duckdb", "folder": "./w", "fodler": "./w"})
     answer = desk.set(BACKFILL_ENV=str(file), BACKFILL_STANDIN_URL=standin.url).run("demo")
     assert answer.code == 1
-    assert answer.error.startswith(f"{file}: warehouse.duckdb.fodler: unknown key; remove it or correct")
+    assert answer.error.startswith(f"{file}: warehouse.duckdb.fodler: unknown key; did you mean folder?")
     assert desk.left == []
     assert standin.requests == []
 

@@ -44,7 +44,7 @@ def test_behind_stand_ins_everything_is_well(desk, dagster_home):
     lines = answer.out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
         *("ok    settings", "ok    Tardis key", "ok    Tardis binance", "ok    Tardis coinbase"),
-        *("ok    Tardis kraken", "ok    lake", "ok    warehouse", "ok    Dagster storage"),
+        *("ok    Tardis kraken", "ok    lake", "ok    documents", "ok    warehouse", "ok    Dagster storage"),
     ]
     assert lines[-1] == "ok    Dagster storage: 0 runs in SQLite"
 
@@ -86,6 +86,35 @@ def test_an_exchange_that_tardis_does_not_have(doctor):
     found = ill(doctor(universe=universe))
     assert set(found) == {"Tardis binanse"}
     assert "correct universe.exchanges in the settings" in found["Tardis binanse"]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "hint"),
+    [("BTCUSDT", "did you mean BTC-USDT?"), ("BTC-USDX", "did you mean BTC-USD"), ("QQQ-XXX", "for example")],
+)
+def test_a_symbol_that_the_exchange_never_had_is_refused_with_the_nearest(doctor, symbol, hint):
+    found = ill(doctor(universe=[{"exchanges": ["binance"], "symbols": ["ETH-USDT", symbol]}]))
+    assert set(found) == {"Tardis binance"}
+    assert found["Tardis binance"].startswith(f"unknown symbol '{symbol}' on binance: ")
+    assert hint in found["Tardis binance"]
+
+
+def test_a_folder_of_reference_candles_without_any_is_told(doctor, tmp_path):
+    found = ill(doctor(comparison={"reference": str(tmp_path / "nowhere")}))
+    assert found == {
+        "reference candles": f"comparison.reference: there is no folder {tmp_path / 'nowhere'}: "
+        "correct the path, or remove the key"
+    }
+    folder = tmp_path / "BTC-USDT"
+    folder.mkdir()
+    (folder / "2024-01-01.csv").write_text("open_time,open,high,low,close,volume\n")
+    assert (
+        "holds no EXCHANGE/SYMBOL/DAY.csv"
+        in ill(doctor(comparison={"reference": str(tmp_path)}))["reference candles"]
+    )
+    (tmp_path / "all" / "binance").mkdir(parents=True)
+    folder.rename(tmp_path / "all" / "binance" / "BTC-USDT")
+    assert ill(doctor(comparison={"reference": str(tmp_path / "all")})) == {}
 
 
 def test_bad_settings_are_the_only_finding(doctor):

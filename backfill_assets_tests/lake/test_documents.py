@@ -142,7 +142,7 @@ def test_a_document_that_cannot_be_read_is_named_with_the_remedy(
         lambda: documents.load(store, PATH, Counter),
         lambda: documents.update(store, PATH, Counter, counted),
     ):
-        with pytest.raises(PermanentFailure, match="move it away and run its day again") as e:
+        with pytest.raises(PermanentFailure, match="restore it, or run the version") as e:
             call()
         assert store.uri_of(PATH) in str(e.value)
         assert reason in str(e.value)
@@ -150,6 +150,37 @@ def test_a_document_that_cannot_be_read_is_named_with_the_remedy(
     stored = store.read(PATH)
     assert stored is not None
     assert stored.data == data
+
+
+class Sum(documents.Derived):
+    value: int
+
+
+def test_keys_of_a_newer_version_are_left_out_and_stay_where_nothing_changes(store: Store) -> None:
+    newer = b'{"value": 1, "colour": 2}'
+    store.replace(PATH, newer, None)
+    assert documents.load(store, PATH, Sum)[0] == Sum(value=1)
+    assert documents.update(store, PATH, Sum, lambda found: found) == Sum(value=1)
+    stored = store.read(PATH)
+    assert stored is not None
+    assert stored.data == newer
+
+
+@pytest.mark.parametrize("data", [b"", b'{"value": 1', b"[" * 100_000])
+def test_a_derived_document_that_is_damaged_is_made_again_and_its_bytes_are_kept(
+    store: Store, data: bytes
+) -> None:
+    store.replace(PATH, data, None)
+    assert documents.load(store, PATH, Sum) == (None, None)
+    assert store.uri_of(PATH) in documents.damage(store, PATH, Sum)
+    assert documents.update(store, PATH, Sum, lambda found: Sum(value=found.value if found else 7)) == Sum(
+        value=7
+    )
+    assert documents.damage(store, PATH, Sum) == ""
+    [kept] = store.list("damaged/")
+    aside = store.read(kept)
+    assert aside is not None
+    assert aside.data == data
 
 
 def _count(lake: LakeSettings, times: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backfill_assets.failures import PermanentFailure, SettingsError
+from backfill_assets.failures import PermanentFailure, SettingsError, Unreadable
 from backfill_assets.lake.local import ABANDONED_SECONDS, UNFINISHED, LocalStore, _explained
 from backfill_assets.lake.store import open_store
 from backfill_assets.settings import LakeSettings
@@ -96,11 +96,28 @@ def test_a_finished_write_leaves_no_temporary_file(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    (tmp_path / "a.parquet").mkdir()
+    (tmp_path / "a").write_bytes(b"a file")
     (tmp_path / "source").write_bytes(b"rows")
-    with pytest.raises(IsADirectoryError):
-        store.put_file(tmp_path / "source", "a.parquet")
-    assert list((tmp_path / UNFINISHED).iterdir()) == []
+    with pytest.raises(PermanentFailure, match="a file is where a folder should be"):
+        store.put_file(tmp_path / "source", "a/b.parquet")
+    assert list((tmp_path / UNFINISHED).glob("*")) == []
+    assert (tmp_path / "a").read_bytes() == b"a file"
+
+
+def test_a_folder_in_the_place_of_a_file_is_moved_away_by_the_next_writer(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    (tmp_path / "source").write_bytes(b"rows")
+    for path in ("a.json", "a.parquet"):
+        (tmp_path / path).mkdir()
+        assert not store.exists(path)
+    with pytest.raises(Unreadable, match="a folder is where a document should be"):
+        store.read("a.json")
+    store.replace("a.json", b"1", None)
+    store.put_file(tmp_path / "source", "a.parquet")
+    assert (tmp_path / "a.json").read_bytes() == b"1"
+    assert (tmp_path / "a.parquet").read_bytes() == b"rows"
+    kept = sorted(p.name.rpartition(".")[0] for p in (tmp_path / "damaged").iterdir())
+    assert kept == ["a.json", "a.parquet"]
 
 
 def test_the_lock_of_a_killed_writer_is_free(tmp_path: Path) -> None:

@@ -652,6 +652,22 @@ def the_exchange_rounds_its_volumes_and_has_another_high_in_a_minute(pipeline):
     compare_with(pipeline, lambda frame: other(rounded(frame)))
 
 
+@turns_red("candles:reference", "comparison.reference: there is no folder", severity=WARN)
+def the_folder_of_the_exchanges_own_candles_is_not_there(pipeline):
+    settings = yaml.safe_load(pipeline.file.read_text())
+    reference = {"reference": str(pipeline.folder / "nowhere")}
+    pipeline.file.write_text(yaml.safe_dump({**settings, "comparison": reference}))
+    pipeline.run(DAY, select=["candles"])
+
+
+@stays_green("candles:reference")
+def the_exchanges_own_candles_are_of_another_day(pipeline):
+    compare_with(pipeline, lambda frame: frame)
+    folder = pipeline.folder / "reference" / "binance" / "BTC-USDT"
+    (folder / f"{DAY}.parquet").rename(folder / "2023-01-01.parquet")
+    pipeline.run(DAY, select=["candles"])
+
+
 # --- warehouse --------------------------------------------------------------------------------------------
 
 TABLE = {

@@ -7,13 +7,22 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from backfill_assets import orchestration
 from backfill_assets.definitions import defs
 from backfill_assets.lake.manifests import load_day_record
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
+from backfill_assets_tests.pipeline.conftest import write_settings
 
 DAY = "2024-01-02"
 BTC = "binance/trades/BTCUSDT"
+
+
+def failure_of(result: dg.ExecuteInProcessResult, asset: str) -> str:
+    """What the asset's step said when it failed."""
+    [event] = [e for e in result.all_events if e.is_step_failure and e.step_key == asset.replace("/", "__")]
+    data = event.step_failure_data
+    return data.user_failure_data.description if data.user_failure_data else str(data.error)
 
 
 def test_a_good_day_is_published_and_every_check_is_green(pipeline, checks_of):
@@ -99,6 +108,34 @@ def test_a_held_day_fails_publishes_nothing_and_still_gets_its_quality_rows(pipe
     assert pipeline.table("instruments", DAY).is_empty()
     assert set(pipeline.table("quality", DAY)["day_state"]) == {"held"}
     assert sum(pipeline.table("quality", DAY)["verdict"] == "missing") == 5
+
+
+@pytest.mark.parametrize(
+    ("asset", "first"), [("candles", "ticks"), ("bigquery/candles", "ticks"), ("report", "run the day first")]
+)
+def test_an_asset_alone_on_a_day_that_was_never_run_says_what_comes_first(
+    pipeline, checks_of, asset, first, monkeypatch
+):
+    monkeypatch.setattr(orchestration, "STEP_RETRY_SECONDS", 0.01)
+    result = pipeline.run(DAY, select=[asset])
+    assert not result.success
+    assert first in failure_of(result, asset)
+    assert checks_of(result) == {}
+
+
+def test_a_feed_that_was_never_stored_leaves_the_day_with_the_settings(make_pipeline, standin):
+    entry = {"exchanges": ["binance"], "symbols": ["BTC-USDT", "ETH-USDT"], "data_types": ["trades"]}
+    pipeline = make_pipeline(standin, universe=[entry])
+    pipeline.with_fault(BTC, DAY, Fault(always=faults.not_available()))
+    assert pipeline.run(DAY).success
+    assert [str(f.feed) for f in pipeline.settled(DAY).feeds] == [BTC, "binance/trades/ETHUSDT"]
+    write_settings(pipeline.folder, standin, universe=[{**entry, "symbols": ["ADA-USDT"]}])
+    pipeline.standin.forget_requests()
+    assert pipeline.run(DAY).success
+    assert not [path for path in pipeline.downloads if "BTCUSDT" in path]
+    kept = ["binance/trades/ADAUSDT", "binance/trades/ETHUSDT"]
+    assert [str(f.feed) for f in pipeline.settled(DAY).feeds] == kept, "what was stored stays"
+    assert pipeline.settled(DAY).scores.state == "published"
 
 
 def test_four_missing_feeds_of_nine_do_not_hold_the_day(pipeline):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from backfill_assets import orchestration
 from backfill_assets.cli import main
 from backfill_assets.report.model import day_report
 from backfill_assets.standins import faults
@@ -116,6 +117,15 @@ def test_what_is_retracted_leaves_the_table(make_pipeline, standin, tmp_path):
     assert CliRunner(env={"BACKFILL_ENV": str(pipeline.file)}).invoke(main, words).exit_code == 0
     pipeline.run(DAY)
     assert rows(pipeline) == []
+
+
+def test_alone_on_a_day_that_was_never_run_it_says_what_comes_first(pipeline, checks_of, monkeypatch):
+    monkeypatch.setattr(orchestration, "STEP_RETRY_SECONDS", 0.01)
+    result = pipeline.run(DAY, select=["ohlcv"])
+    assert not result.success
+    [event] = [e for e in result.all_events if e.is_step_failure]
+    assert "materialize its instruments and ticks first" in str(event.step_failure_data)
+    assert checks_of(result) == {}
 
 
 def test_its_ledger_is_none_of_the_warehouses(make_pipeline, standin, tmp_path):

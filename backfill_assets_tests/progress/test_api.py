@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import time
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +24,7 @@ from backfill_assets.progress.api import create_app
 from backfill_assets.progress.events import changes, seen_revision
 from backfill_assets.progress.guard import is_loopback
 from backfill_assets.progress.model import BackfillRequest
+from backfill_assets.progress.page.routes import page_router
 from backfill_assets.progress.problems import MEDIA_TYPE
 from backfill_assets_tests.progress.conftest import BASE, client_of
 from backfill_assets_tests.progress.small_assets import end_backfill
@@ -234,6 +237,41 @@ def test_a_last_event_id_that_is_none_of_ours_begins_at_the_beginning(
     given: str | None, revision: int
 ) -> None:
     assert seen_revision(given) == revision
+
+
+#: Texts in the place of a day, a job or a name, quoted as a path.
+BAD_PARTS = [
+    *("x", "2024-02-30", "2024-13-01", "2024-1-1", "20240101", "0000-00-00", "99999-01-01", "-1"),
+    *("2024-01-01T00:00", "%00", "..%2f..%2fetc", "%2e%2e", "%0a", "%ff%fe", "%F0%9F%92%A9", "%25"),
+    *("a" * 5_000, "'%20or%201=1"),
+]
+GET_WITH_QUERY = [
+    *("/api/v1/days", "/api/v1/plan", "/api/v1/backfill/recent"),
+    *("/page/plan", "/page/calendar", "/page/now"),
+]
+
+
+def test_every_route_with_a_parameter_answers_a_bad_one_with_what_is_wrong(
+    client: TestClient, rig: SimpleNamespace
+) -> None:
+    of_api = client.get("/openapi.json").json()["paths"]
+    of_page: Any = page_router(rig.service).routes
+    routes = [(path, method.upper()) for path, methods in of_api.items() for method in methods]
+    routes += [(route.path, method) for route in of_page for method in route.methods]
+    routes = [(path, method) for path, method in routes if "{" in path]
+    assert len(routes) >= 10
+    for (route, method), bad in product(routes, BAD_PARTS):
+        path = re.sub(r"\{[^}]*\}", lambda _, bad=bad: bad, route)  # type: ignore[misc]
+        answer = client.request(method, path, headers={"HX-Request": "true"}, follow_redirects=True)
+        assert 400 <= answer.status_code < 500, (method, path, answer.text[:200])
+        if route.startswith(("/api", "/days")):
+            is_problem(answer, answer.status_code)
+
+
+def test_no_bad_query_is_an_error_of_the_server(client: TestClient) -> None:
+    for path, name, bad in product(GET_WITH_QUERY, ("from", "start", "year", "limit", "seen"), BAD_PARTS):
+        answer = client.get(f"{path}?{name}={bad}&to=2024-01-01&end=2024-01-01")
+        assert answer.status_code < 500, (path, name, bad, answer.text[:200])
 
 
 def test_no_request_makes_the_server_fail_or_answer_what_its_document_does_not_say(

@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from uuid import uuid4
 
 import dagster as dg
 import pytest
@@ -10,11 +11,21 @@ from dagster._core.test_utils import create_run_for_test
 from dagster._utils.error import SerializableErrorInfo
 
 from backfill_assets.automation.backfills import add_backfill, cancel_backfill
-from backfill_assets.orchestration import STEP_RETRIES, live_key
+from backfill_assets.orchestration import (
+    STEP_RETRIES,
+    TAG_ALL_DAYS,
+    TAG_ATTEMPT,
+    TAG_CANCELED,
+    TAG_RANGE,
+    TAG_REQUEST,
+    live_key,
+)
 from backfill_assets.progress.facts import DayEvents, RunLog, day_events
 from backfill_assets.progress.model import BackfillRequest
 from backfill_assets.progress.reader import Reader
 from backfill_assets.progress.request_tags import request_tags
+from backfill_assets.progress.service import Backfills
+from backfill_assets.settings import Settings
 from backfill_assets_tests.progress.small_assets import DEFS, execute
 
 DAY = "2024-01-01"
@@ -196,6 +207,54 @@ def test_the_furthest_live_progress_of_all_tries_is_read_and_foreign_text_is_lef
     )
     found = reader.live(["one", "two", "three", "four"])
     assert {name: progress.done for name, progress in found.items()} == {"one": 3, "three": 4}
+
+
+def test_what_a_newer_version_wrote_with_one_field_more_is_read(
+    instance: dg.DagsterInstance, reader: Reader
+) -> None:
+    feed = {"feed": "binance/trades/BTCUSDT", "state": "fetched", "eta": 3}
+    fields = {"done": 1, "total": 2, "rows": 10, "raw_bytes": 5, "states": {"fetched": 1}, "feeds": [feed]}
+    text = json.dumps({**fields, "of_a_newer_version": [1]})
+    instance.daemon_cursor_storage.set_cursor_values({live_key("r"): text})
+    assert reader.live(["r"])["r"].feeds[0].feed == "binance/trades/BTCUSDT"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {TAG_RANGE: "2024-01-01..2024-01-03;weekly"},
+        {TAG_RANGE: ""},
+        {TAG_RANGE: "2024-01-03..2024-01-01"},
+        {TAG_REQUEST: "with a space"},
+        {TAG_CANCELED: "yesterday"},
+        {TAG_CANCELED: "2024-01-01T00:00:00"},
+        {TAG_ATTEMPT: "2.1"},
+        {TAG_ALL_DAYS: "weekly"},
+        {"backfill_assets/exchanges": "," * 5_000, "backfill_assets/refresh": "true"},
+        {"backfill_assets/of_a_newer_version": "x"},
+    ],
+)
+def test_tags_of_another_version_hide_no_job(
+    changed: dict[str, str], instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    request = BackfillRequest.model_validate({"start": DAYS[0], "end": DAYS[-1]})
+    tags = {**request_tags(request, "me", "job"), **changed}
+    add_backfill(instance, DEFS.resolve_asset_graph(), "job", DAYS, tags, "days")
+    add(instance, "other")
+    service = Backfills(instance, DEFS.resolve_asset_graph, lambda: settings)
+    assert {job.job_id for job in service.recent()} == {"job", "other"}
+    assert {job.job_id for job in service.unfinished()} == {"job", "other"}
+    assert [day.day for day in service.status("job").days] == DAYS
+    service.close()
+
+
+def test_a_run_of_something_else_than_a_day_is_no_run_of_the_job(
+    instance: dg.DagsterInstance, reader: Reader
+) -> None:
+    add(instance)
+    tags = {"dagster/backfill": "job", "dagster/partition": "eu|2024"}
+    instance.add_run(dg.DagsterRun(job_name="other", run_id=str(uuid4()), tags=tags))
+    assert reader.runs(reader.backfills(["job"])[0]) == []
 
 
 def test_a_backfill_is_launched_once_and_cancelled(instance: dg.DagsterInstance, reader: Reader) -> None:

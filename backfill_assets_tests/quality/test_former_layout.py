@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from backfill_assets.days import shift
-from backfill_assets.failures import PermanentFailure
 from backfill_assets.lake import paths
 from backfill_assets.lake.evidence import Approval, Retraction
 from backfill_assets.lake.local import LocalStore
@@ -138,9 +137,11 @@ def test_the_same_version_counts_as_before(store: Store) -> None:
 def test_what_counts_is_known_before_a_fetch_that_could_drop_it(store: Store) -> None:
     manifest(store, versions={"accepted": GOOD, "candidate": NEWEST})
     compare(store, DAY)
-    assert fetch._accepted(store, DAY, THRESHOLDS) == {}
+    assert fetch._settled(store, DAY, THRESHOLDS) is None
     write(store, paths.accepted_versions(DAY), {})
-    assert fetch._accepted(store, DAY, THRESHOLDS) == {FEED: GOOD.content}
+    settled = fetch._settled(store, DAY, THRESHOLDS)
+    assert settled is not None
+    assert [(f.feed, f.accepted and f.accepted.content) for f in settled.feeds] == [(FEED, GOOD.content)]
 
 
 APPROVAL = Approval(content=NEWEST.content, rules=rules_hash(THRESHOLDS), reason="checked", approved_at=NOW)
@@ -197,9 +198,6 @@ def test_a_neighbour_that_was_judged_in_the_former_layout_is_settled_with_the_da
     assert found.feeds[0].verdict.completeness_state == "head_proven"
 
 
-def test_other_keys_are_refused_with_the_remedy(store: Store) -> None:
+def test_other_keys_are_left_out(store: Store) -> None:
     manifest(store, versions={"accepted": GOOD}, unknown=1)
-    with pytest.raises(
-        PermanentFailure, match=r"cannot be read as FeedManifest .*: move it away and run its day"
-    ):
-        load_manifest(store, FEED, DAY)
+    assert [v.content for v in load_manifest(store, FEED, DAY).versions] == [GOOD.content]

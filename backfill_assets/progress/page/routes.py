@@ -26,7 +26,7 @@ from backfill_assets.automation.due import look_back
 from backfill_assets.days import parse_day, shift, utc_now
 from backfill_assets.failures import BackfillError, PermanentFailure
 from backfill_assets.progress.guard import Refusal
-from backfill_assets.progress.model import CalendarDay, Job
+from backfill_assets.progress.model import CalendarDay, Day, Job
 from backfill_assets.progress.page import render, view
 from backfill_assets.progress.problems import RETRY_AFTER_SECONDS, status_of
 from backfill_assets.progress.request import InvalidRequest, backfill_request
@@ -144,8 +144,8 @@ def _add_reading(router: APIRouter, service: Backfills, *, needs_token: bool) ->
         return render.live("job.html.j2", seen, **_job(service, job_id))
 
     @router.get("/days/{day}/report")
-    def day_report(day: str) -> Response:
-        return RedirectResponse(f"/reports/{parse_day(day).isoformat()}.html", 307)
+    def day_report(day: Day) -> Response:
+        return RedirectResponse(f"/reports/{day.isoformat()}.html", 307)
 
     @router.get("/reports/{name}.html")
     def report(name: str) -> Response:

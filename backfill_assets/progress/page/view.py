@@ -30,12 +30,26 @@ STATES: Final = {
     "degraded": ("!", "published without what fell short"),
     "held": ("×", "too little is good: nothing is published"),
     "missing": ("∅", "not in the tables"),
+    "unreadable": ("?", "a document of it is damaged"),
     "failed": ("‼", "its run or a blocking check failed"),
     "running": ("▸", "being run now"),
     "queued": ("…", "its run waits for a place"),
     "waiting": ("·", "no run yet"),
     "canceled": ("–", "not run, since the backfill was cancelled"),
 }
+#: Days in a table of days: those first that need a look.
+_ROW_ORDER: Final = (
+    "failed",
+    "unreadable",
+    "held",
+    "missing",
+    "running",
+    "degraded",
+    "canceled",
+    "queued",
+    "published",
+    "waiting",
+)
 JOB_STATES: Final = {
     "queued": "…",
     "running": "▸",
@@ -246,8 +260,7 @@ def steps(day: DayStatus) -> list[AssetStatus]:
 
 def rows(job: JobStatus) -> tuple[list[DayStatus], int]:
     """Days for the table, those first that need a look, and how many are left out."""
-    order = ("failed", "held", "missing", "running", "degraded", "canceled", "queued", "published", "waiting")
-    found = sorted(job.days, key=lambda day: (order.index(day.state), day.day))
+    found = sorted(job.days, key=lambda day: (_ROW_ORDER.index(day.state), day.day))
     return found[:MOST_ROWS], max(0, len(found) - MOST_ROWS)
 
 
@@ -306,7 +319,7 @@ def months(days: Iterable[CalendarDay]) -> list[Month]:
 
 def _cell(day: CalendarDay) -> Cell:
     words = [f"{date.fromisoformat(day.day):%a} {day.day}: {day.outcome}"]
-    if day.outcome != "missing":
+    if day.outcome not in ("missing", "unreadable"):
         words.append("sealed" if day.sealed else "not sealed")
         words.append(f"{day.feeds - len(day.quarantined)} of {plural(day.feeds, 'feed')}")
     if day.quarantined:
