@@ -22,7 +22,7 @@ from backfill_assets.progress.plan import Plan, make_plan
 from backfill_assets.quality.scores import DayLimits
 from backfill_assets.quality.settled import HeldVersion, SettledDay, SettledFeed, scores_of
 from backfill_assets.quality.verdict import Context, Verdict, missing_verdict, rules_hash
-from backfill_assets.report.month import DaySummary, FeedSummary, build_version
+from backfill_assets.report.month import DaySummary, FeedSummary, build_version, documents_hash, documents_of
 from backfill_assets.settings import Settings
 from backfill_assets.ticks.fetch import SCHEMA_VERSION
 from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_hash
@@ -95,13 +95,15 @@ class Lake:
             quality=1.0,
             feeds=feeds,
         )
-        documents.update(self.store, paths.day_summary(day), DaySummary, lambda _: summary)
         for table in tables:
             mine = ledger.claim(self.store, table, day, "f")
             ledger.complete(self.store, table, day, mine, fingerprint="f", job="j", totals=())
             partition = self.partition(table, day)
             partition.parent.mkdir(parents=True, exist_ok=True)
             partition.touch()
+        seen = documents_hash([documents.digest(self.store, path) for path in documents_of(day)])
+        written = summary.model_copy(update={"documents": seen})
+        documents.update(self.store, paths.day_summary(day), DaySummary, lambda _: written)
 
     def partition(self, table: str, day: str) -> Path:
         """Where the embedded warehouse has the day of the table."""
