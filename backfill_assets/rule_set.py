@@ -111,6 +111,8 @@ class FeedRules(Strict):
     legitimate_hole: int = _number("legitimate_hole", ge=0, le=5)
     silence_seconds: float = _number("silence_seconds", ge=5)
     silence_factor: float = _number("silence_factor", gt=0)
+    edge_factor: float = _number("edge_factor", ge=1)
+    edge_minutes: int = _number("edge_minutes", ge=1)
     uncalibrated_cap: Score = _number("uncalibrated_cap")
     repeated_ids: int = _number("repeated_ids", ge=0)
     notional_weight: Score = _number("notional_weight")

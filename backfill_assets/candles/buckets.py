@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, TextIO
@@ -114,7 +114,7 @@ def buckets(
     settled, measures = made_day(store, day)
     found = [
         market
-        for market in market_buckets(measures.minutes, [timeframe], is_sealed=settled.is_sealed)
+        for market in market_buckets(measures.minutes, [timeframe], settled.sealed_feeds)
         if exchange in (None, market.exchange) and symbol in (None, market.symbol)
     ]
     if not found:
@@ -125,7 +125,7 @@ def buckets(
 
 
 def market_buckets(
-    by_feed: Mapping[str, FeedMinutes], timeframes: Sequence[str], *, is_sealed: bool
+    by_feed: Mapping[str, FeedMinutes], timeframes: Sequence[str], sealed: Collection[str]
 ) -> list[MarketBuckets]:
     """States of every market by exchange, symbol and timeframe.
 
@@ -136,21 +136,26 @@ def market_buckets(
     ----------
     by_feed
         Minutes by the feed's name.
+    sealed
+        Names of the feeds that nothing outside the day can change.
     """
     minutes: dict[tuple[str, str], list[Codes]] = {}
     flagged: dict[tuple[str, str], set[int]] = {}
+    provisional: set[tuple[str, str]] = set()
     for feed, found in by_feed.items():
         exchange = Feed.parse(feed).exchange
         for symbol, text in found.symbols.items():
             minutes.setdefault((exchange, symbol), []).append(decode(text))
             flagged.setdefault((exchange, symbol), set()).update(found.flagged.get(symbol, ()))
+            if feed not in sealed:
+                provisional.add((exchange, symbol))
     return [
         MarketBuckets(
             exchange,
             symbol,
             timeframe,
             bucket_codes(together(minutes[exchange, symbol]), timeframe),
-            provisional=not is_sealed,
+            provisional=(exchange, symbol) in provisional,
             flagged=frozenset(
                 minute * TIMEFRAMES[BASE_TIMEFRAME] // TIMEFRAMES[timeframe]
                 for minute in flagged[exchange, symbol]

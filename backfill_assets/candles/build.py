@@ -237,7 +237,7 @@ class _Work:
             frame,
             self.closes,
             settings.candles.timeframes,
-            is_sealed=self.settled.is_sealed,
+            self.settled.sealed_feeds,
         )
         limits, failure, agreed = settings.comparison, "", []
         reference = reference_of(limits)
@@ -328,7 +328,7 @@ class _Work:
             settings.candles.timeframes,
             comparison.model_dump(mode="json"),
             reference_hash(reference_of(comparison), self.settled),
-            self.settled.is_sealed,
+            sorted(self.settled.sealed_feeds),
             sorted((*market, price) for market, price in self.closes.items()),
             [
                 (str(f.feed), f.symbols, f.verdict.context.outages, _evidence(f))

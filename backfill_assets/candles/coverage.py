@@ -6,7 +6,7 @@ One row per run of buckets that are alike, so a liquid market's day is a few row
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -38,8 +38,7 @@ def coverage_rows(
     candles: pl.DataFrame,
     closes: Mapping[Market, float],
     timeframes: Sequence[str],
-    *,
-    is_sealed: bool,
+    sealed: Collection[str],
 ) -> pa.Table:
     """Rows of ``COVERAGE_SCHEMA`` of the day's markets, ordered by market, timeframe and time.
 
@@ -51,8 +50,10 @@ def coverage_rows(
         The day's candles.
     closes
         The last price of each market on the day before.
+    sealed
+        Names of the feeds that nothing outside the day can change.
     """
-    markets = market_buckets(minutes, timeframes, is_sealed=is_sealed)
+    markets = market_buckets(minutes, timeframes, sealed)
     if not markets:
         return COVERAGE_SCHEMA.empty_table()
     of_day, nothing = _closes(candles), (np.empty(0, dtype=np.int64), np.empty(0))

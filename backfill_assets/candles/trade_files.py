@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -35,6 +36,8 @@ PARTIALS_VERSION: Final = 1
 WORKERS: Final = 2
 #: Rows of files that are compared with their partials at once; the query holds them in memory.
 ROWS_AT_ONCE: Final = 500_000
+
+_TRADE: Final = np.dtype([("id", np.int64), ("time", np.int64)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +92,11 @@ def accepted_files(
 
 def _overlap(found: SettledFeed, before: SettledFeed | None) -> tuple[str, int, int] | None:
     """Of ordinary feeds with numeric ids: what tells whether ids of the day before come again."""
-    if before is None or before.accepted is None or found.feed.is_grouped:
+    if before is None or before.accepted is None:
         return None
-    ours, theirs = list(found.edges.first_ids.values()), list(before.edges.last_ids.values())
-    if len(ours) != 1 or len(theirs) != 1 or not (found.numeric_ids and before.numeric_ids):
+    if found.id_range is None or before.id_range is None:
         return None
-    (low, _), (high, _) = ours[0], theirs[0]
+    low, high = found.id_range[0], before.id_range[1]
     return (before.accepted.content, low, high) if low <= high else None
 
 
@@ -165,27 +167,34 @@ def _batches(
 
 
 def repeated_ids(store: Store, file: AcceptedFile) -> frozenset[int]:
-    """Ids that the accepted file of the day before has, too; files are read only where there may be any."""
+    """Ids of trades that the accepted file of the day before has, too.
+
+    The same id at another time is another trade: some venues count anew. Files are read only where their ids
+    overlap.
+    """
     if file.overlap is None:
         return frozenset()
     before, low, high = file.overlap
-    return _ids_between(store, file.feed, file.day, file.content, low, high) & _ids_between(
-        store, file.feed, shift(file.day, -1), before, low, high
-    )
+    theirs = _trades_between(store, file.feed, shift(file.day, -1), before, low, high)
+    ours = _trades_between(store, file.feed, file.day, file.content, low, high)
+    return frozenset(np.intersect1d(ours, theirs)["id"].tolist())
 
 
-def _ids_between(store: Store, feed: Feed, day: str, content: str, low: int, high: int) -> frozenset[int]:
-    found: set[int] = set()
+def _trades_between(
+    store: Store, feed: Feed, day: str, content: str, low: int, high: int
+) -> npt.NDArray[np.void]:
+    """Id and exchange time of the rows whose ids lie between, both ends included."""
+    found = [np.empty(0, _TRADE)]
     with (
         store.local_copy(paths.ticks_data(feed, day, content)) as ticks,
         pq.ParquetFile(ticks) as file,
     ):
-        for batch in file.iter_batches(columns=["id"]):
-            ids = pc.cast(batch["id"], pa.int64())
-            found.update(
-                ids.filter(pc.and_(pc.greater_equal(ids, low), pc.less_equal(ids, high))).to_pylist()
-            )
-    return frozenset(found)
+        for batch in file.iter_batches(columns=["id", "timestamp"]):
+            ids = pc.cast(batch["id"], pa.int64()).to_numpy()
+            trades = np.empty(len(ids), _TRADE)
+            trades["id"], trades["time"] = ids, pc.cast(batch["timestamp"], pa.int64()).to_numpy()
+            found.append(trades[(ids >= low) & (ids <= high)])
+    return np.concatenate(found)
 
 
 def _last_trades(partials: pa.Table) -> dict[str, dict[str, LastTrade]]:

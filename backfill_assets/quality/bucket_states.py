@@ -17,6 +17,7 @@ import numpy.typing as npt
 from backfill_assets.days import MICROSECONDS_PER_DAY, MICROSECONDS_PER_MINUTE, MICROSECONDS_PER_SECOND
 from backfill_assets.quality.completeness import EvidenceClass
 from backfill_assets.quality.profiles import SymbolProfile
+from backfill_assets.quality.seams import Seams
 from backfill_assets.quality.window import Range
 from backfill_assets.settings import TIMEFRAMES
 
@@ -56,9 +57,7 @@ def evidence_of(
     kind: EvidenceClass | None,
     profile: SymbolProfile,
     day: Range,
-    *,
-    previous_id: int | None,
-    following_id: int | None,
+    seams: Seams | None,
     legitimate_hole: int,
 ) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
     """Ranges in which ids are lost, and in which the ids prove that every trade is there.
@@ -69,29 +68,25 @@ def evidence_of(
         Class of the symbol's ids: A proves, B only shows losses, C shows nothing.
     day
         First and last microsecond.
-    previous_id, following_id
-        The accepted neighbours' ids nearest to the day; None where they are not here or have none.
+    seams
+        The midnights; None to look between the rows only.
     legitimate_hole
         Longest run of missing ids that venues of class B leave themselves.
     """
-    low, high = profile.id_min, profile.id_max
     first, last = profile.first_trade_us, profile.last_trade_us
-    if kind not in ("A", "B") or low is None or high is None or first is None or last is None:
+    if kind not in ("A", "B") or profile.id_min is None or first is None or last is None:
         return (), ()
     allowed = legitimate_hole if kind == "B" else 0
     lost = [(h.after_us, h.before_us) for h in profile.gaps if h.last_missing - h.first_missing + 1 > allowed]
-    if previous_id is not None and low - previous_id - 1 > allowed:
-        lost.append((day[0], first))
-    if following_id is not None and following_id - high - 1 > allowed:
-        lost.append((last, day[1]))
+    midnights = (day[0], first), (last, day[1])
+    if seams is not None:
+        lost += [edge for edge, lost_us in zip(midnights, seams.lost_us, strict=True) if lost_us]
     all_listed = (profile.gap_count or 0) <= len(profile.gaps)
     if kind == "B" or not all_listed:
         return tuple(lost), ()
     joined = [(first, last)]
-    if previous_id is not None and previous_id + 1 == low:
-        joined.append((day[0], first))
-    if following_id is not None and high + 1 == following_id:
-        joined.append((last, day[1]))
+    if seams is not None:
+        joined += [edge for edge, ids in zip(midnights, seams.between, strict=True) if ids == 0]
     return tuple(lost), tuple(joined)
 
 

@@ -9,21 +9,21 @@ Source of the constants: measured on real captures; see docs/scores.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from backfill_assets.days import end_us, start_us
 from backfill_assets.quality.estimates import silence_score, unexcused_silences
 from backfill_assets.quality.profiles import Silence, SymbolProfile
+from backfill_assets.quality.seams import Seams
 from backfill_assets.quality.window import Range, Window
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets.venues import venue
 
 EvidenceClass = Literal["A", "B", "C"]
 
-#: ``proven``: every id is there and both seams join. ``head_proven``: the seam to the day after is open.
-#: ``inner_proven``: every id is there between the first and the last row, the seam to the day before is open.
+#: ``proven``: every id is there and both midnights join. ``head_proven``: only that before joins.
+#: ``inner_proven``: every id is there between the first and the last row, the midnight before does not join.
 #: ``degraded``: ids are missing. ``estimated``: nothing is known to be missing, and nothing proves that.
 #: ``no_evidence``: nothing to judge by.
 CompletenessState = Literal[
@@ -35,25 +35,13 @@ COUNTED_SHORT_GAP: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Seam:
-    """What the neighbour's accepted file says about the border: its id nearest to ours, and its silence.
-
-    ``id`` is the last id of the day before or the first id of the day after; ``silence_us`` is the time
-    between the border and the neighbour's nearest row.
-    """
-
-    id: int
-    silence_us: int
-
-
-@dataclass(frozen=True, slots=True)
 class Completeness:
     """Score in [0, 1] or null, its class and state, and the counts it was made of."""
 
     score: float | None
     evidence_class: EvidenceClass | None
     state: CompletenessState
-    #: Ids that should be there: from after the day before's last to the last; null without id evidence.
+    #: Ids from the lowest to the highest; null without id evidence.
     span: int | None = None
     missing_ids: int | None = None
     longest_gap: int | None = None
@@ -63,7 +51,8 @@ class Completeness:
     #: Unexcused silences, and what of them lies in known outages and does not count.
     silence_us: int = 0
     outage_silence_us: int = 0
-    repeated_ids: int = 0
+    #: Null without id evidence.
+    seams: Seams | None = None
     uncalibrated: bool = False
 
 
@@ -87,8 +76,7 @@ def completeness(
     day: str,
     profile: SymbolProfile,
     window: Window,
-    previous: Seam | None,
-    following: Seam | None,
+    seams: Seams,
     thresholds: ThresholdSettings,
     edges: Range,
     thinning: float | None = None,
@@ -97,8 +85,8 @@ def completeness(
 
     Parameters
     ----------
-    previous, following
-        The seams to the accepted neighbours; ``None`` while they are not here.
+    seams
+        The midnights, as its ids tell of them.
     edges
         Arrival time of the symbol's first and last row, in microseconds.
     thinning
@@ -114,7 +102,12 @@ def completeness(
     kind = evidence_class(exchange, day, profile)
     if kind == "C":
         return by_estimate(profile.rows, profile.silences, window, thresholds, edges, thinning)
-    return _by_ids(kind, day, profile, _judged(window, edges), previous, following, thresholds, edges)
+    return _by_ids(kind, profile, judged_window(window, edges), seams, thresholds)
+
+
+def legitimate_gap(kind: EvidenceClass, thresholds: ThresholdSettings) -> int:
+    """The longest run of missing ids that venues of the class leave themselves."""
+    return thresholds.legitimate_hole if kind == "B" else 0
 
 
 def by_estimate(
@@ -126,7 +119,7 @@ def by_estimate(
     thinning: float | None,
 ) -> Completeness:
     """Judge rows without usable ids, of any data type, by silences and by their number."""
-    window = _judged(window, edges)
+    window = judged_window(window, edges)
     found = unexcused_silences(rows, silences, edges, window, thresholds)
     limit = thresholds.uncalibrated_cap if thinning is None else thinning
     return Completeness(
@@ -139,98 +132,47 @@ def by_estimate(
     )
 
 
-def over_nothing(
-    exchange: str, day: str, previous: Mapping[str, Seam], following: Mapping[str, Seam]
-) -> Completeness:
-    """Judge a file without rows: complete if the ids around it join for every symbol that both sides know."""
-    kind, shared = id_class(exchange, day), previous.keys() & following.keys()
-    if kind == "C" or not shared or any(following[s].id != previous[s].id + 1 for s in shared):
+def over_nothing(exchange: str, day: str, previous: Sequence[int], following: Sequence[int]) -> Completeness:
+    """Judge a file of one symbol without rows: complete if the ids of the days around it join."""
+    kind = id_class(exchange, day)
+    if kind == "C" or not any(after == before + 1 for before in previous for after in following):
         return Completeness(score=None, evidence_class=None, state="no_evidence")
     return Completeness(score=1.0, evidence_class=kind, state="proven")
 
 
-def without_rows(
-    exchange: str, day: str, previous: Seam, following: Seam, thresholds: ThresholdSettings
-) -> Completeness | None:
-    """Judge a symbol that both neighbours of a grouped file have and it has not; None if that is right."""
-    kind = id_class(exchange, day)
-    lost = _gap(following.id - previous.id - 1, thresholds.legitimate_hole if kind == "B" else 0)
-    if kind == "C" or not lost:
-        return None
-    return Completeness(
-        score=0.0, evidence_class=kind, state="degraded", span=lost, missing_ids=lost, longest_gap=lost
-    )
-
-
-def _judged(window: Window, edges: Range) -> Window:
+def judged_window(window: Window, edges: Range) -> Window:
     """The window itself; from the first to the last row where nobody knows when the symbol was listed."""
     return window if window.is_listed else replace(window, start_us=edges[0], end_us=edges[1])
 
 
 def _by_ids(
     kind: EvidenceClass,
-    day: str,
     profile: SymbolProfile,
     window: Window,
-    previous: Seam | None,
-    following: Seam | None,
+    seams: Seams,
     thresholds: ThresholdSettings,
-    edges: Range,
 ) -> Completeness:
-    id_min, id_max = profile.id_min, profile.id_max
-    if id_min is None or id_max is None:  # excluded by evidence_class: all ids are numeric and rows > 0
-        return Completeness(score=None, evidence_class=kind, state="no_evidence")
-    allowed = thresholds.legitimate_hole if kind == "B" else 0
+    allowed = legitimate_gap(kind, thresholds)
     excused = _excused_ids(profile, allowed)
     missing = (profile.missing_ids or 0) - excused
     longest = profile.longest_gap or 0
-    longest = longest if longest > allowed else 0
     lost = [h for h in profile.gaps if h.last_missing - h.first_missing + 1 > allowed]
-
-    between = (
-        id_min - previous.id - 1 if previous else None,
-        following.id - id_max - 1 if following else None,
-    )
-    # Ids far behind the other side's are another count, or the same file again: they say nothing of the seam.
-    meets = tuple(n is not None and n >= -thresholds.repeated_ids for n in between)
-    joins = (
-        meets[0] and between[0] is not None and between[0] <= allowed,
-        meets[1] and between[1] is not None and between[1] <= allowed,
-    )
-    head, tail = (_gap(n or 0, allowed) for n in between)
-    excused += sum(n for n, join in zip(between, joins, strict=True) if n is not None and join and n > 0)
-    # A gap at midnight is the loss of the side that was silent there for longer, and counts once.
-    midnights = (start_us(day), end_us(day))
-    if previous and previous.silence_us > edges[0] - midnights[0]:
-        head = 0
-    if following and following.silence_us >= midnights[1] - edges[1]:
-        tail = 0
-    span = id_max - id_min + 1 + head + tail
-    missing += head + tail
-
-    found = unexcused_silences(profile.rows, (), edges, window, thresholds)
-    unseen = sum(silence for silence, meet in zip(found.edges_us, meets, strict=True) if not meet)
-    silent = sum(silence for silence, join in zip(found.edges_us, joins, strict=True) if not join)
-    in_outages = [
-        *(
+    span = (profile.id_max or 0) - (profile.id_min or 0) + 1
+    return Completeness(
+        score=min((span - missing) / span, silence_score(sum(seams.silence_us), window)),
+        evidence_class=kind,
+        state=_state_by_ids(missing, excused + seams.excused_ids, seams.joins, is_listed=window.is_listed),
+        span=span,
+        missing_ids=missing,
+        longest_gap=longest if longest > allowed else 0,
+        lossy_us=sum(window.owed_us(h.after_us, h.before_us) for h in lost),
+        outage_ids=sum(
             h.last_missing - h.first_missing + 1
             for h in lost
             if window.touches_outage(min(h.after_us, h.before_us), max(h.after_us, h.before_us))
         ),
-        head if window.touches_outage(midnights[0], edges[0]) else 0,
-        tail if window.touches_outage(edges[1], midnights[1]) else 0,
-    ]
-    return Completeness(
-        score=min((span - missing) / span, silence_score(unseen, window)),
-        evidence_class=kind,
-        state=_state_by_ids(missing, excused, joins, is_listed=window.is_listed),
-        span=span,
-        missing_ids=missing,
-        longest_gap=max(longest, head, tail),
-        lossy_us=sum(window.owed_us(h.after_us, h.before_us) for h in lost),
-        outage_ids=sum(in_outages),
-        silence_us=silent,
-        repeated_ids=max(0, previous.id - id_min + 1) if previous else 0,
+        silence_us=sum(seams.silence_us),
+        seams=seams,
     )
 
 
@@ -253,7 +195,3 @@ def _state_by_ids(
     if all(joins):
         return "proven"
     return "head_proven" if joins[0] else "inner_proven"
-
-
-def _gap(ids: int, allowed: int) -> int:
-    return ids if ids > allowed else 0

@@ -6,10 +6,11 @@ lies in it: it explains a loss and does not undo it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND
 from backfill_assets.quality.completeness import Completeness
+from backfill_assets.quality.seams import Seams
 from backfill_assets.quality.window import Range, Window, shown
 from backfill_assets.settings import ThresholdSettings
 
@@ -30,11 +31,21 @@ def loss_reasons(
         elif found.lossy_us > thresholds.lossy_seconds * MICROSECONDS_PER_SECOND:
             limit = f"at most {thresholds.lossy_seconds:g}"
             reasons.append(f"{_seconds(found.lossy_us)} s lie in gaps of the ids ({limit}){beside}")
-        if found.repeated_ids > thresholds.repeated_ids:
+        silent = [
+            f"{_seconds(silence)} s {where}"
+            for silence, where in zip(_edges(found), ("after midnight", "before midnight"), strict=True)
+            if silence > thresholds.lossy_seconds * MICROSECONDS_PER_SECOND
+        ]
+        if silent:
             reasons.append(
-                f"{found.repeated_ids} ids are the day before's too (at most {thresholds.repeated_ids})"
+                f"it is silent for longer than usual: {' and '.join(silent)} count as lost until the ids "
+                "of the neighboring day's file join"
             )
     return reasons
+
+
+def _edges(found: Completeness) -> tuple[int, int]:
+    return found.seams.lost_us if found.seams else (0, 0)
 
 
 def loss_warnings(
@@ -57,7 +68,24 @@ def loss_warnings(
     left_out_us = max((c.outage_silence_us for c in per_symbol), default=0)
     if left_out_us:
         warnings.append(f"{_seconds(left_out_us)} s of silence in the {_named(outages)} do not count")
+    for found in per_symbol:
+        warnings += _open_midnights(found.seams) if found.seams else ()
     return warnings
+
+
+def _open_midnights(seams: Seams) -> Iterator[str]:
+    """Which midnights the neighbours' ids do not prove although they are here."""
+    sides = zip(seams.between, seams.joins, ("before", "after"), strict=True)
+    for between, joins, side in sides:
+        if between is None or joins:
+            continue
+        if between > 0:
+            yield f"{between} ids lie between its ids and those of the day {side}: midnight is not proven"
+        else:
+            yield (
+                f"its ids and those of the day {side} overlap by {-between}: midnight is not proven, "
+                "and a trade that is in both files counts once"
+            )
 
 
 def collapse_warnings(

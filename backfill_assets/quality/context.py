@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from backfill_assets.days import end_us, shift, start_us
+from backfill_assets.days import shift
 from backfill_assets.failures import Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
@@ -27,7 +27,7 @@ from backfill_assets.quality.scores import instruments_share
 from backfill_assets.quality.settled import Edges, SettledDay, load_settled
 from backfill_assets.quality.silences import JointSilence, joint_silences
 from backfill_assets.quality.spikes import spike_evidence
-from backfill_assets.quality.verdict import RULES_VERSION, Context, arrival_edges
+from backfill_assets.quality.verdict import RULES_VERSION, Context
 from backfill_assets.settings import RowSettings, ThresholdSettings
 
 Symbols = tuple[tuple[str, str], ...]
@@ -52,15 +52,10 @@ class DayInputs:
         """The edges of both."""
         return (self.before.edges if self.before else "", self.after.edges if self.after else "")
 
-    @property
-    def is_sealed(self) -> bool:
-        """Whether the files of both neighbours are final for every feed that they expect, too."""
-        for neighbour in (self.before, self.after):
-            if neighbour is None or neighbour.awaiting_export:
-                return False
-            if not all(f.edges.is_final for f in neighbour.feeds if f.feed in self.expected):
-                return False
-        return True
+    def is_sealed(self, feed: Feed) -> bool:
+        """Whether the feed's files of both neighbours are final."""
+        symbols = self.expected[feed]
+        return all(day is not None and day.is_final(feed, symbols) for day in (self.before, self.after))
 
 
 def day_inputs(store: Store, record: DayRecord, rules: str) -> DayInputs:
@@ -186,31 +181,34 @@ def context_of(feed: Feed, around: Surroundings) -> Context:
         symbol_windows=dict(owed.symbol_windows),
         outages=owed.window.outages,
         usual_rows=around.usual_rows.get(feed),
-        previous=previous.edges.last_ids if previous else {},
-        following=following.edges.first_ids if following else {},
+        previous=previous.edges.closing_ids if previous else {},
+        following=following.edges.opening_ids if following else {},
         duplicates=around.duplicates[feed],
         spikes=spike_evidence(around.inputs.manifests[feed]),
         joint_silences=around.joint_silences.get(feed, ()),
     )
 
 
-def edges_of(feed: Feed, accepted: str | None, around: Surroundings) -> Edges:
-    """What the feed shows to the neighbours when this version counts."""
-    manifest = around.inputs.manifests[feed]
-    first_ids, last_ids = {}, {}
-    if accepted is not None:
-        profile = around.profiles[feed, accepted]
-        start, end = start_us(around.inputs.day), end_us(around.inputs.day)
-        for s in profile.symbols:
+def edges_of(feed: Feed, accepted: str | None, around: Surroundings, former: SettledDay | None) -> Edges:
+    """What the feed shows to the neighbours when this version counts.
+
+    Parameters
+    ----------
+    former
+        The day's document so far, which keeps the ids of versions that the lake no longer holds.
+    """
+    shown = former.feed(feed) if former else None
+    opening = {name: {*ids} for name, ids in (shown.edges.opening_ids if shown else {}).items()}
+    closing = {name: {*ids} for name, ids in (shown.edges.closing_ids if shown else {}).items()}
+    for version in around.inputs.manifests[feed].versions:
+        for s in around.profiles[feed, version.content].symbols:
             if s.id_min is not None and s.id_max is not None and s.numeric_ids == s.rows:
-                first, last = arrival_edges(profile, s, grouped=feed.is_grouped)
-                first_ids[s.dataset_symbol] = (s.id_min, first - start)
-                last_ids[s.dataset_symbol] = (s.id_max, end - last)
+                opening.setdefault(s.dataset_symbol, set()).add(s.id_min)
+                closing.setdefault(s.dataset_symbol, set()).add(s.id_max)
     return Edges(
-        first_ids=first_ids,
-        last_ids=last_ids,
-        places=around.places[feed],
-        is_final=accepted is not None or manifest.is_missing,
+        opening_ids={name: tuple(sorted(ids)) for name, ids in sorted(opening.items())},
+        closing_ids={name: tuple(sorted(ids)) for name, ids in sorted(closing.items())},
+        is_final=accepted is not None,
     )
 
 
@@ -258,22 +256,17 @@ def _duplicates(
     limits: RowSettings,
 ) -> dict[Feed, dict[str, tuple[str, ...]]]:
     same_day = index_of(place for of_feed in places.values() for place in of_feed)
-    neighbours = [settled for settled in (inputs.before, inputs.after) if settled is not None]
-    found: dict[Feed, dict[str, tuple[str, ...]]] = {}
-    for feed, manifest in inputs.manifests.items():
-        settled = [s for neighbour in neighbours if (s := neighbour.feed(feed)) is not None]
-        beside = index_of(place for s in settled for place in s.edges.places)
-        found[feed] = {
+    return {
+        feed: {
             version.content: blamed
             for version in manifest.versions
             if version.rows
-            and (version.content in same_day or version.source.raw_sha256 in same_day or beside)
+            and (version.content in same_day or version.source.raw_sha256 in same_day)
             and (
                 blamed := duplicates_of(
-                    _place(feed, inputs.day, version, profiles[feed, version.content], limits),
-                    same_day,
-                    beside,
+                    _place(feed, inputs.day, version, profiles[feed, version.content], limits), same_day
                 )
             )
         }
-    return found
+        for feed, manifest in inputs.manifests.items()
+    }

@@ -1,9 +1,10 @@
-"""Files that lie in two places: the same bytes under another symbol of the day, or under a neighbouring day.
+"""Files of a day that lie in two places: the same bytes under another symbol.
 
-No two markets and no two days have the same trades, so one of the places is wrong. The rows say which: where
-they break a hard rule in one place and none in the other, the first is blamed; otherwise both are, for
-nothing tells them apart. That depends on the files alone, not on which came first, and a wrong file never
-takes back the good one that it is a copy of. A file without rows has no duplicate.
+No two markets have the same trades, so one of the places is wrong. The rows say which: where they break a
+hard rule in one place and none in the other, the first is blamed; otherwise both are, for nothing tells them
+apart. That depends on the files alone, not on which came first, and a wrong file never takes back the good
+one that it is a copy of. A copy of another day's file needs no rule of its own: its rows arrived on another
+day. A file without rows has no duplicate.
 """
 
 from __future__ import annotations
@@ -47,21 +48,16 @@ def index_of(places: Iterable[Place]) -> Index:
     return found
 
 
-def duplicates_of(own: Place, *indexes: Index) -> tuple[str, ...]:
-    """The other places for which a version is blamed, in order; empty where it is not.
+def duplicates_of(own: Place, index: Index) -> tuple[str, ...]:
+    """The other places of the day for which a version is blamed, in order; empty where it is not.
 
-    Parameters
-    ----------
-    indexes
-        Of all feeds of the day, and of the feed on the days before and after; the feed's own versions are no
-        duplicates of each other.
+    The feed's own versions are no duplicates of each other.
     """
     others = {
         (place.name, place.content): place
-        for index in indexes
         for key in (own.raw_sha256, own.content)
         for place in index.get(key, ())
-        if (place.feed, place.day) != (own.feed, own.day)
+        if place.feed != own.feed
     }
     blamed = {other.name for other in others.values() if not (own.is_sound and not other.is_sound)}
     return tuple(sorted(blamed))

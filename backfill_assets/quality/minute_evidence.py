@@ -15,8 +15,9 @@ from backfill_assets.quality.completeness import evidence_class
 from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
 from backfill_assets.quality.settled import SymbolEvidence
 from backfill_assets.quality.spikes import unconfirmed_spikes
-from backfill_assets.quality.verdict import Verdict
+from backfill_assets.quality.verdict import Verdict, seams_in
 from backfill_assets.quality.window import Range
+from backfill_assets.settings import ThresholdSettings
 
 
 def minute_evidence(
@@ -25,7 +26,7 @@ def minute_evidence(
     day: str,
     profile: FeedProfile | None,
     verdict: Verdict | None,
-    legitimate_hole: int,
+    thresholds: ThresholdSettings,
 ) -> dict[str, SymbolEvidence]:
     """By canonical symbol.
 
@@ -47,7 +48,7 @@ def minute_evidence(
             found[symbol] = SymbolEvidence(proven=proven)
         else:
             of_symbol = by_symbol.get(symbol, [])
-            found[symbol] = _of_rows(feed, of_symbol, day, whole, verdict, legitimate_hole)
+            found[symbol] = _of_rows(feed, of_symbol, day, whole, profile, verdict, thresholds)
     return found
 
 
@@ -56,8 +57,9 @@ def _of_rows(
     of_symbol: Sequence[SymbolProfile],
     day: str,
     whole: Range,
+    profile: FeedProfile,
     verdict: Verdict,
-    legitimate_hole: int,
+    thresholds: ThresholdSettings,
 ) -> SymbolEvidence:
     spikes = verdict.context.spikes.get(verdict.content or "")
     unconfirmed = tuple(
@@ -66,20 +68,15 @@ def _of_rows(
     reaching: list[Range] = []
     for s in of_symbol:
         kind = evidence_class(feed.exchange, day, s)
-        gaps, _ = evidence_of(
-            kind, s, whole, previous_id=None, following_id=None, legitimate_hole=legitimate_hole
-        )
+        gaps, _ = evidence_of(kind, s, whole, None, thresholds.legitimate_hole)
         reaching += [gap for gap in gaps if gap[0] < whole[0] or gap[1] > whole[1]]
     if len(of_symbol) != 1:
         return SymbolEvidence(reaching=tuple(reaching), unconfirmed=unconfirmed)
-    name, context = of_symbol[0].dataset_symbol, verdict.context
-    previous, following = context.previous.get(name), context.following.get(name)
     lost, proven = evidence_of(
         evidence_class(feed.exchange, day, of_symbol[0]),
         of_symbol[0],
         whole,
-        previous_id=previous[0] if previous else None,
-        following_id=following[0] if following else None,
-        legitimate_hole=legitimate_hole,
+        seams_in(verdict.context, feed, day, profile, of_symbol[0], thresholds),
+        thresholds.legitimate_hole,
     )
     return SymbolEvidence(lost=lost, proven=proven, reaching=tuple(reaching), unconfirmed=unconfirmed)

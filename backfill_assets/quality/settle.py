@@ -3,17 +3,18 @@
 The one door by which verdicts come into the lake. The asset ``ticks`` calls it after a fetch, ``decisions``
 after an approval or a retraction, and nothing else does; everybody else reads the document (``settled``).
 
-A day's document is a pure function of its inputs, whose hash it carries: where nothing has changed nothing is
-judged and nothing is written. Because a day's ids bear on its neighbours, each document also names the edges
-of its neighbours as they were seen. A neighbour that has seen other edges is settled, too, and its own
-neighbours where that changes what it shows; so the documents end up the same in whatever order days are run.
-What a killed run has left is made up for by the next run of the day that it left, or of a day beside that.
+A day's document follows from its inputs, whose hash it carries: where nothing has changed nothing is judged
+and nothing is written. Because a day's ids bear on its neighbours, each document also names the edges of its
+neighbours as they were seen. A neighbour that has seen other edges is settled, too; so the documents end up
+the same in whatever order days are run. That ends by itself: the ids that a day shows are those of all files
+that it ever held, a verdict rests on the ids of the neighbours, and whether a day is sealed on which of their
+versions count. What a killed run has left is made up for by the next run of the day that it left, or of a day
+beside that.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from functools import partial
 from typing import Final
 
@@ -35,6 +36,7 @@ from backfill_assets.quality.context import (
 from backfill_assets.quality.findings import Finding
 from backfill_assets.quality.minute_evidence import minute_evidence
 from backfill_assets.quality.profile_schema import profile_finding, profile_row
+from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.scores import DayLimits
 from backfill_assets.quality.selection import select_version
 from backfill_assets.quality.settled import (
@@ -50,27 +52,25 @@ from backfill_assets.quality.verdict_schema import score_finding, verdict_rows
 from backfill_assets.settings import ThresholdSettings
 
 LOGGER: Final = logging.getLogger(__name__)
-#: How often one change lets a neighbour be settled; changes that come to rest need fewer.
-MOST_VISITS: Final = 8
+#: How often the feeds of a day are judged beside each other; of duplicates each may drive the other out.
+MOST_ROUNDS: Final = 8
 
 
 def settle(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
     """Settle a day that has changed, and the days whose verdicts that bears on.
 
-    Of two files that meet only one is ever blamed for their border, so a day is not judged by what its own
-    verdict has caused. Of two versions of a day each may drive the other out by way of a neighbour; there
-    ``MOST_VISITS`` ends it.
+    The days beside it are settled under the present rules. From there on only days of the same rules are:
+    a change of the rules shows after the next run of a day or of one beside it, and never walks through the
+    lake.
 
     Raises
     ------
     PermanentFailure
         The day was never recorded.
     """
-    waiting = [day]
-    visits: Counter[str] = Counter()
+    waiting, rules = [day], rules_hash(thresholds)
     while waiting:
         visited = waiting.pop(0)
-        visits[visited] += 1
         try:
             settled = _settle_one(store, visited, thresholds)
         except Unreadable as failure:
@@ -79,15 +79,17 @@ def settle(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
             LOGGER.warning("%s is not settled again beside %s: %s", visited, day, failure)
             continue
         for neighbour, side in ((shift(visited, -1), 1), (shift(visited, 1), 0)):
-            if neighbour in waiting or visits[neighbour] >= MOST_VISITS:
+            if neighbour in waiting:
                 continue
             seen = load_settled(store, neighbour)
             if seen is not None:
-                is_outdated = seen.neighbours[side] != settled.edges
+                follows = visited == day or seen.rules == rules
+                is_outdated = follows and seen.neighbours[side] != settled.edges
             else:
                 # A day that an earlier version of this package has judged, or whose document is damaged.
-                is_outdated = store.exists(paths.accepted_versions(neighbour)) or bool(
-                    documents.damage(store, paths.settled_day(neighbour), SettledDay)
+                is_outdated = visited == day and (
+                    store.exists(paths.accepted_versions(neighbour))
+                    or bool(documents.damage(store, paths.settled_day(neighbour), SettledDay))
                 )
             if is_outdated:
                 waiting.append(neighbour)
@@ -110,7 +112,8 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings) -> Settle
         inputs = day_inputs(store, record, rules)
         if current is not None and current.inputs == inputs.hash:
             return current
-        feeds, around = _settled_feeds(surroundings(store, inputs, thresholds), rules, thresholds)
+        around = surroundings(store, inputs, thresholds)
+        feeds, around = _settled_feeds(around, current, rules, thresholds)
         unreadable = around.inputs.unreadable
         feeds = tuple(_kept(f, current, unreadable[f.feed]) if f.feed in unreadable else f for f in feeds)
         limits = DayLimits.of(thresholds)
@@ -120,7 +123,6 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings) -> Settle
             rules=rules,
             baseline=around.baseline.version,
             neighbours=inputs.neighbours,
-            is_sealed=inputs.is_sealed,
             exchanges=record.exchanges,
             not_listed=record.not_listed,
             awaiting_export=record.awaiting_export,
@@ -145,11 +147,13 @@ def _kept(computed: SettledFeed, current: SettledDay | None, why: str) -> Settle
 
 
 def _settled_feeds(
-    around: Surroundings, rules: str, thresholds: ThresholdSettings
+    around: Surroundings, former: SettledDay | None, rules: str, thresholds: ThresholdSettings
 ) -> tuple[tuple[SettledFeed, ...], Surroundings]:
     """Each feed beside the versions that count, which are known once all are judged beside the newest."""
-    for _ in range(MOST_VISITS):
-        feeds = tuple(_settled_feed(feed, around, rules, thresholds) for feed in around.inputs.expected)
+    for _ in range(MOST_ROUNDS):
+        feeds = tuple(
+            _settled_feed(feed, around, former, rules, thresholds) for feed in around.inputs.expected
+        )
         accepted = {f.feed: f.accepted.content for f in feeds if f.accepted}
         beside = with_accepted(around, accepted, thresholds.rows)
         if beside is around:
@@ -171,7 +175,13 @@ def _findings(settled: SettledDay, around: Surroundings, thresholds: ThresholdSe
     return {**found, "schema": profile_finding(stored)} if len(stored) == len(newest) else found
 
 
-def _settled_feed(feed: Feed, around: Surroundings, rules: str, thresholds: ThresholdSettings) -> SettledFeed:
+def _settled_feed(
+    feed: Feed,
+    around: Surroundings,
+    former: SettledDay | None,
+    rules: str,
+    thresholds: ThresholdSettings,
+) -> SettledFeed:
     inputs: DayInputs = around.inputs
     manifest, day = inputs.manifests[feed], inputs.day
     context = context_of(feed, around)
@@ -204,12 +214,22 @@ def _settled_feed(feed: Feed, around: Surroundings, rules: str, thresholds: Thre
         excess=selected.excess,
         is_absent=manifest.is_missing,
         numeric_ids=profile is not None and profile.has_numeric_ids,
+        id_range=_id_range(profile) if profile is not None and not feed.is_grouped else None,
+        is_sealed=inputs.is_sealed(feed),
         contracts={name: contracts[own] for own, name in inputs.expected[feed] if own in contracts},
-        evidence=minute_evidence(feed, canonical, day, profile, on_accepted, thresholds.legitimate_hole)
+        evidence=minute_evidence(feed, canonical, day, profile, on_accepted, thresholds)
         if feed.type.makes_candles
         else {},
-        edges=edges_of(feed, selected.accepted, around),
+        edges=edges_of(feed, selected.accepted, around, former),
     )
+
+
+def _id_range(profile: FeedProfile) -> tuple[int, int] | None:
+    """The lowest and the highest id of a file of one symbol; null where a row has none."""
+    if len(profile.symbols) != 1 or not profile.has_numeric_ids:
+        return None
+    (symbol,) = profile.symbols
+    return None if symbol.id_min is None or symbol.id_max is None else (symbol.id_min, symbol.id_max)
 
 
 def _verdict(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AwareDatetime, BeforeValidator, PlainSerializer
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, PlainSerializer
 
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
@@ -19,7 +19,6 @@ from backfill_assets.lake.documents import Derived, Document
 from backfill_assets.lake.evidence import Approval, Restatement, Retraction
 from backfill_assets.lake.manifests import Version, checked_feed
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.duplicate_files import Place
 from backfill_assets.quality.findings import Finding
 from backfill_assets.quality.measures import DayMeasures, load_measures
 from backfill_assets.quality.scores import DayLimits, DayScores, judge_day
@@ -58,22 +57,22 @@ class HeldVersion(Document):
 
 
 class Edges(Document):
-    """What a feed's day shows to the verdicts of its neighbours.
+    """What a feed's day shows to its neighbours.
 
     Attributes
     ----------
-    first_ids, last_ids
-        By data set symbol, the lowest and the highest id of the accepted file, and how far its first and its
-        last row are from the day's edge, in microseconds.
-    places
-        The versions that duplicates are looked for among.
+    opening_ids, closing_ids
+        By data set symbol, the lowest and the highest id of each version that the lake has ever held, in
+        order. They do not depend on which version counts, so no verdict depends on another day's; and they
+        only grow, so a neighbour never takes back the trust that it gave.
     is_final
-        Whether nothing more is to come: a version counts, or the vendor has no file.
+        Whether a version counts.
     """
 
-    first_ids: dict[str, tuple[int, int]] = {}
-    last_ids: dict[str, tuple[int, int]] = {}
-    places: tuple[Place, ...] = ()
+    model_config = ConfigDict(extra="ignore")
+
+    opening_ids: dict[str, tuple[int, ...]] = {}
+    closing_ids: dict[str, tuple[int, ...]] = {}
     is_final: bool = False
 
 
@@ -126,6 +125,10 @@ class SettledFeed(Document):
         Why the feed's manifest cannot be read; what counted before then counts on. Empty where it can.
     numeric_ids
         Whether every row of the accepted file has an integer id.
+    id_range
+        The lowest and the highest of them, of files of one symbol.
+    is_sealed
+        Whether the files of both neighbouring days are final, so that nothing outside the day can change it.
     contracts
         By canonical symbol, what one unit of the file's amounts is where it is not the base currency: a
         multiplier, and whether it is of quote currency (inverse).
@@ -146,6 +149,8 @@ class SettledFeed(Document):
     is_absent: bool = False
     unreadable: str = ""
     numeric_ids: bool = False
+    id_range: tuple[int, int] | None = None
+    is_sealed: bool = False
     contracts: dict[str, tuple[float, bool]] = {}
     evidence: dict[str, SymbolEvidence] = {}
     edges: Edges = Edges()
@@ -184,8 +189,6 @@ class SettledDay(Derived):
         Version of the baseline.
     neighbours
         ``edges`` of the day before and of the day after as they were seen; empty where there is none.
-    is_sealed
-        Whether the files of both neighbours are final, so that nothing outside the day can change it.
     exchanges
         Every exchange asked for, also one that listed none of its symbols.
     instruments
@@ -198,12 +201,13 @@ class SettledDay(Derived):
         Outcomes of the checks of ``ticks``; without ``schema`` where the check has to look at footers.
     """
 
+    model_config = ConfigDict(extra="ignore")
+
     day: str
     inputs: str
     rules: str
     baseline: int
     neighbours: tuple[str, str]
-    is_sealed: bool
     exchanges: tuple[str, ...]
     not_listed: tuple[str, ...]
     awaiting_export: tuple[str, ...]
@@ -215,10 +219,20 @@ class SettledDay(Derived):
     findings: dict[str, Finding] = {}
 
     @property
+    def is_sealed(self) -> bool:
+        """Whether every feed is, so that nothing outside the day can change it."""
+        return not self.awaiting_export and all(f.is_sealed for f in self.feeds)
+
+    @property
+    def sealed_feeds(self) -> frozenset[str]:
+        """Names of the feeds that nothing outside the day can change."""
+        return frozenset(str(f.feed) for f in self.feeds if f.is_sealed)
+
+    @property
     def edges(self) -> str:
         """Hash of what the day shows to its neighbours."""
         shown = [f"{f.feed}:{f.edges.model_dump_json()}" for f in self.feeds]
-        return hashlib.sha256(f"{self.awaiting_export}\n{shown}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.not_listed}\n{shown}".encode()).hexdigest()[:16]
 
     @property
     def versions(self) -> str:
@@ -228,6 +242,18 @@ class SettledDay(Derived):
     def feed(self, feed: Feed) -> SettledFeed | None:
         """The feed, if the day expects it."""
         return next((f for f in self.feeds if f.feed == feed), None)
+
+    def is_final(self, feed: Feed, symbols: Iterable[tuple[str, str]]) -> bool:
+        """Whether no file of the feed is to come: a version counts, or nothing of it was listed.
+
+        A file that the vendor answered with 404 may still come, and so may that of a feed which the day did
+        not ask for.
+        """
+        found = self.feed(feed)
+        if found is not None:
+            return found.edges.is_final
+        named = {f"{feed.exchange}/{feed.data_type}/{canonical}" for _, canonical in symbols}
+        return bool(named) and named <= {*self.not_listed}
 
 
 def versions_hash(feeds: Iterable[SettledFeed]) -> str:

@@ -8,7 +8,6 @@ again and gives the same. Which feeds count is decided here and nowhere else; wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Final, Literal
 
 from backfill_assets.feeds import Feed
@@ -17,16 +16,19 @@ from backfill_assets.lake.evidence import SpikeEvidence
 from backfill_assets.quality.completeness import (
     Completeness,
     CompletenessState,
-    Seam,
     by_estimate,
     completeness,
+    evidence_class,
+    id_class,
+    judged_window,
+    legitimate_gap,
     over_nothing,
-    without_rows,
 )
 from backfill_assets.quality.completeness_messages import collapse_warnings, loss_reasons, loss_warnings
 from backfill_assets.quality.estimates import thinning_score, usual_share
 from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
 from backfill_assets.quality.rules import Quality, quality
+from backfill_assets.quality.seams import Seams, seams_of
 from backfill_assets.quality.silences import JointSilence
 from backfill_assets.quality.warnings import joint_warnings
 from backfill_assets.quality.window import Window, clipped
@@ -54,9 +56,9 @@ class Context(Document):
     outages: tuple[tuple[int, int], ...] = ()
     #: Median rows of published days of the same weekday; null without enough of them.
     usual_rows: float | None = None
-    #: Last ids of the accepted day before, and first ids of the accepted day after, by data set symbol.
-    previous: dict[str, tuple[int, int]] = {}
-    following: dict[str, tuple[int, int]] = {}
+    #: By data set symbol, last ids of the day before's files and first ids of the day after's.
+    previous: dict[str, tuple[int, ...]] = {}
+    following: dict[str, tuple[int, ...]] = {}
     #: By content of the feed's versions: where the same file lies, too, and what others saw of its spikes.
     duplicates: dict[str, tuple[str, ...]] = {}
     spikes: dict[str, SpikeEvidence] = {}
@@ -179,6 +181,7 @@ def judge_feed(
             *sound.warnings,
             *joint_warnings(context.joint_silences),
             *loss_warnings(per_symbol, context.outages, thresholds),
+            *_lost_symbols(feed, day, profile, context, thresholds),
             *collapse_warnings(profile.rows, context.usual_rows, context.window, share, thresholds),
         ),
         context=context,
@@ -193,37 +196,69 @@ def _per_symbol(
     thresholds: ThresholdSettings,
     thinning: float | None,
 ) -> list[Completeness]:
-    """Completeness of every symbol of the file, and of those that a grouped file has lost whole."""
-    previous, following = _seams(context.previous), _seams(context.following)
+    """Completeness of every symbol of the file."""
     if profile.rows == 0:
-        return [over_nothing(feed.exchange, day, previous, following)]
+        if feed.is_grouped:
+            return [Completeness(score=None, evidence_class=None, state="no_evidence")]
+        ids = (next(iter(known.values()), ()) for known in (context.previous, context.following))
+        return [over_nothing(feed.exchange, day, *ids)]
     if not profile.symbols:
         edges = (profile.first_local_timestamp_us or 0, profile.last_local_timestamp_us or 0)
         return [by_estimate(profile.rows, (), context.window, thresholds, edges, thinning)]
-    found = [
+    return [
         completeness(
             feed.exchange,
             day,
             symbol,
             context.window_of(symbol, grouped=feed.is_grouped),
-            previous.get(symbol.dataset_symbol),
-            following.get(symbol.dataset_symbol),
+            seams_in(context, feed, day, profile, symbol, thresholds),
             thresholds,
             arrival_edges(profile, symbol, grouped=feed.is_grouped),
             thinning,
         )
         for symbol in profile.symbols
     ]
+
+
+def seams_in(
+    context: Context,
+    feed: Feed,
+    day: str,
+    profile: FeedProfile,
+    symbol: SymbolProfile,
+    thresholds: ThresholdSettings,
+) -> Seams:
+    """The midnights of a symbol of the file, in the context of its verdict."""
+    edges = arrival_edges(profile, symbol, grouped=feed.is_grouped)
+    return seams_of(
+        symbol,
+        judged_window(context.window_of(symbol, grouped=feed.is_grouped), edges),
+        edges,
+        context.previous.get(symbol.dataset_symbol, ()),
+        context.following.get(symbol.dataset_symbol, ()),
+        legitimate_gap(evidence_class(feed.exchange, day, symbol), thresholds),
+        thresholds,
+    )
+
+
+def _lost_symbols(
+    feed: Feed, day: str, profile: FeedProfile, context: Context, thresholds: ThresholdSettings
+) -> list[str]:
+    """Symbols of which a grouped file has no row though ids are missing between the days around it."""
     here = {symbol.dataset_symbol for symbol in profile.symbols}
-    known = previous.keys() & following.keys() if feed.is_grouped else set()
-    for name in sorted(known - here):
-        lost = without_rows(feed.exchange, day, previous[name], following[name], thresholds)
-        found += [lost] if lost else []
-    return found
-
-
-def _seams(ids: Mapping[str, tuple[int, int]]) -> dict[str, Seam]:
-    return {name: Seam(*seam) for name, seam in ids.items()}
+    allowed = legitimate_gap(id_class(feed.exchange, day), thresholds)
+    if not feed.is_grouped or id_class(feed.exchange, day) == "C":
+        return []
+    lost = {
+        name: min(after - before - 1 for before in context.previous[name] for after in ids)
+        for name, ids in sorted(context.following.items())
+        if name in context.previous and name not in here
+    }
+    return [
+        f"no row of {name}, and {ids} ids are missing between the days around it"
+        for name, ids in lost.items()
+        if ids > allowed
+    ]
 
 
 def _strength(found: Completeness) -> tuple[bool, float, int]:

@@ -163,7 +163,7 @@ def feed_report(
     minutes = _minutes(settled, candles, states)
     waiting = None
     if profile is not None and not accepted:
-        waiting = of_version(feed, day, profile, verdict.context, thresholds.legitimate_hole)
+        waiting = of_version(feed, day, profile, verdict.context, thresholds)
     lost = [minutes_of(s.start_us, s.end_us, day) for s in silences if s.counts and not s.ids_missing]
     shown_minutes = waiting or minutes
     return FeedReport(

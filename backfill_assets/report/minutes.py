@@ -27,7 +27,8 @@ from backfill_assets.quality.bucket_states import (
 from backfill_assets.quality.completeness import evidence_class
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.profiles import FeedProfile
-from backfill_assets.quality.verdict import Context
+from backfill_assets.quality.verdict import Context, seams_in
+from backfill_assets.settings import ThresholdSettings
 
 Range = tuple[int, int]
 
@@ -113,21 +114,18 @@ def of_states(record: FeedMinutes, trades: Sequence[int]) -> Minutes:
 
 
 def of_version(
-    feed: Feed, day: str, profile: FeedProfile, context: Context, legitimate_hole: int
+    feed: Feed, day: str, profile: FeedProfile, context: Context, thresholds: ThresholdSettings
 ) -> Minutes | None:
     """The minutes of one file by itself, such as one that waits; None where it counts no trades by minute."""
     start, end = start_us(day), end_us(day) - 1
     by_symbol = []
     for symbol in profile.symbols:
-        previous = context.previous.get(symbol.dataset_symbol)
-        following = context.following.get(symbol.dataset_symbol)
         lost, proven = evidence_of(
             evidence_class(feed.exchange, day, symbol),
             symbol,
             (start, end),
-            previous_id=previous[0] if previous else None,
-            following_id=following[0] if following else None,
-            legitimate_hole=legitimate_hole,
+            seams_in(context, feed, day, profile, symbol, thresholds),
+            thresholds.legitimate_hole,
         )
         traded = [minute for minute, rows in enumerate(symbol.minute_rows) if rows]
         by_symbol.append(minute_states(traded, Evidence(lost=lost, proven=proven), start))

@@ -390,9 +390,9 @@ class TestIdsRepeatedOverMidnight:
         again = [(START + n, trade) for n, (_, trade) in enumerate(before[len(before) - repeated :])]
         return {BEFORE: before, DAY: [*again, *at_once(501, 600, START + SECOND)]}
 
-    @pytest.mark.parametrize("repeated", [0, 1, 100])
+    @pytest.mark.parametrize("repeated", [0, 1, 100, 101, 400])
     @pytest.mark.parametrize("order", [(BEFORE, DAY), (DAY, BEFORE)])
-    def test_a_few_count_once(self, repeated: int, order: tuple[str, str], store: Store) -> None:
+    def test_they_count_once(self, repeated: int, order: tuple[str, str], store: Store) -> None:
         arrivals = self.arrivals(repeated)
         for day in order:
             bring(store, day, arrivals[day])
@@ -406,16 +406,15 @@ class TestIdsRepeatedOverMidnight:
         assert len(repeated_ids(store, file)) == repeated
         assert partials_of(store, DAY).consistency == 1.0
 
-    @pytest.mark.parametrize("order", [(BEFORE, DAY), (DAY, BEFORE)])
-    def test_more_than_the_limit_quarantine_the_later_file(
-        self, order: tuple[str, str], store: Store
-    ) -> None:
-        arrivals = self.arrivals(101)
-        for day in order:
-            bring(store, day, arrivals[day])
-        assert (is_accepted(store, BEFORE), is_accepted(store, DAY)) == (True, False)
-        assert made(store, BEFORE, ["1d"])["trade_count"].to_pylist() == [500]
-        assert made(store, DAY).num_rows == 0
+    def test_a_venue_that_counts_anew_repeats_no_trade(self, store: Store) -> None:
+        """Both days have the ids 1 to 500, at other times."""
+        bring(store, BEFORE, at_once(1, 500, START - SECOND))
+        bring(store, DAY, at_once(1, 500, START + SECOND))
+        (file,) = files(store, DAY)
+        assert (file.overlap is not None, repeated_ids(store, file)) == (True, frozenset())
+        for day in (BEFORE, DAY):
+            assert is_accepted(store, day)
+            assert made(store, day, ["1d"])["trade_count"].to_pylist() == [500]
 
     def test_without_the_day_before_they_are_all_there_is(self, store: Store) -> None:
         expect_nothing_yet(store, BEFORE)

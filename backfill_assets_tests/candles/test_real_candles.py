@@ -24,10 +24,11 @@ from backfill_assets.candles.merge import day_of_candles
 from backfill_assets.candles.schemas import candle_schema, ohlc_schema
 from backfill_assets.days import end_us, shift, start_us
 from backfill_assets.feeds import Feed
-from backfill_assets.quality.completeness import Completeness, Seam, completeness
+from backfill_assets.quality.completeness import Completeness, completeness
 from backfill_assets.quality.findings import failure_cases
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.rules import quality
+from backfill_assets.quality.seams import seams_of
 from backfill_assets.quality.window import Window
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets.ticks.decode import decode
@@ -125,41 +126,42 @@ def test_every_real_day_satisfies_the_schemas_at_every_timeframe(files: list[Rea
         assert failure_cases(ohlc_schema(), frame) == []
 
 
-def judged(files: list[RealFile], n: int) -> Completeness:
-    """Completeness of one of the days, with those around it."""
+def judged(files: list[RealFile], n: int, *, beside: bool = True) -> Completeness:
+    """Completeness of one of the days, beside those around it or alone."""
 
-    def seam(other: int) -> Seam | None:
-        if not 0 <= other < len(files):
-            return None
+    def ids(other: int) -> list[int]:
+        if not (beside and 0 <= other < len(files)):
+            return []
         symbol = files[other].profile.symbols[0]
-        assert symbol.id_min is not None
-        assert symbol.id_max is not None
-        return Seam(symbol.id_max if other < n else symbol.id_min, 0)
+        nearest = symbol.id_max if other < n else symbol.id_min
+        assert nearest is not None
+        return [nearest]
 
     file = files[n]
     first, last = file.profile.first_local_timestamp_us, file.profile.last_local_timestamp_us
     assert first is not None
     assert last is not None
     window = Window(start_us(file.day), end_us(file.day))
-    return completeness(
-        "binance",
-        file.day,
-        file.profile.symbols[0],
-        window,
-        seam(n - 1),
-        seam(n + 1),
-        ThresholdSettings(),
-        (first, last),
-    )
+    symbol, limits, edges = file.profile.symbols[0], ThresholdSettings(), (first, last)
+    seams = seams_of(symbol, window, edges, ids(n - 1), ids(n + 1), 0, limits)
+    return completeness("binance", file.day, symbol, window, seams, limits, edges)
 
 
 def test_three_real_days_lack_no_id_and_join_at_midnight(xrpeth: list[RealFile]) -> None:
     found = [judged(xrpeth, n) for n in range(3)]
     assert [c.state for c in found] == ["inner_proven", "proven", "head_proven"]
-    assert [(c.missing_ids, c.repeated_ids, c.evidence_class) for c in found] == [(0, 0, "A")] * 3
+    assert [(c.missing_ids, c.evidence_class) for c in found] == [(0, "A")] * 3
+    assert [c.seams.between for c in found if c.seams] == [(None, 0), (0, 0), (0, None)]
     assert found[1].score == 1.0
     assert sum(c.span or 0 for c in found) == sum(f.profile.rows for f in xrpeth)
     assert [shift(f.day, 1) for f in xrpeth[:-1]] == [f.day for f in xrpeth[1:]]
+
+
+def test_no_edge_of_a_real_day_counts_as_lost_before_its_neighbours_are_here(
+    xrpeth: list[RealFile],
+) -> None:
+    alone = [judged(xrpeth, n, beside=False) for n in range(3)]
+    assert [(c.score, c.state, c.silence_us) for c in alone] == [(1.0, "inner_proven", 0)] * 3
 
 
 def test_real_rows_are_sound_and_a_slow_clock_only_warns(files: list[RealFile]) -> None:

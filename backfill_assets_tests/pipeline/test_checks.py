@@ -743,7 +743,7 @@ def change_coverage(pipeline, change, feed=BTC):
     minutes = {**measures.minutes, feed: changed}
     candles = pl.DataFrame(read_made(store, DAY, "candles"))
     timeframes = pipeline.settings.candles.timeframes
-    rows = coverage_rows(DAY, minutes, candles, {}, timeframes, is_sealed=False)
+    rows = coverage_rows(DAY, minutes, candles, {}, timeframes, ())
     made = store_table(store, rows, lambda content: paths.made_data("coverage", DAY, content))
     change_measures(pipeline, lambda _: {"minutes": minutes, "coverage": made, "findings": None})
 

@@ -134,13 +134,11 @@ def quotes(rows: int = 9_000, **changes: Any) -> FeedProfile:
     return profile(**{"rows": rows, "symbols": (), **changes})
 
 
-def context(
-    previous: tuple[int, int] | None = None, following: tuple[int, int] | None = None, **changes: Any
-) -> Context:
-    """The day's whole window, and neighbours by (nearest id, silence in microseconds)."""
+def context(previous: int | None = None, following: int | None = None, **changes: Any) -> Context:
+    """The day's whole window, and the neighbours' nearest ids."""
     sides = {"previous": previous, "following": following}
-    given = {side: {"BTCUSDT": seam} for side, seam in sides.items() if seam is not None}
+    given = {side: {"BTCUSDT": (nearest,)} for side, nearest in sides.items() if nearest is not None}
     return Context(**{"window_start_us": START, "window_end_us": END, **given, **changes})
 
 
-JOINED: Final = context((1000, SECOND), (10_001, SECOND))
+JOINED: Final = context(1000, 10_001)

@@ -342,34 +342,39 @@ def test_every_decision_stays_on_record(store: Store) -> None:
 # --- nothing is lost ---------------------------------------------------------------------------------------
 
 
-def test_a_version_that_is_taken_back_beside_a_pending_one_comes_back(store: Store) -> None:
-    """Our day begins 11 ids late; a first file of yesterday shows that, a second one brings what was lost."""
-    late = ids(DAY, 1012, 10_000, head_us=HOUR)
+def test_a_version_that_waits_for_its_neighbour_counts_beside_a_newer_one_that_is_bad(store: Store) -> None:
+    """Our day begins late; a first file of yesterday does not join, a second one does."""
+    late = ids(DAY, 1012, 100_000, head_us=HOUR, **BUSY)
     run(store, late)
-    worse = ids(DAY, 1012, 10_000, head_us=HOUR, **gaps((2000, 2100)))
-    assert run(store, worse).accepted == held(late)
+    worse = ids(DAY, 1012, 100_000, head_us=HOUR, **gaps((2000, 2100)))
+    run(store, worse)
     run(store, ids(BEFORE, 1, 1000), BEFORE)
     assert contents(store, DAY) == (None, version(worse).content)
     run(store, ids(BEFORE, 1, 1011), BEFORE)
     assert contents(store, DAY) == (version(late).content, version(worse).content)
 
 
-#: Files of two days, each fetched in this order: some bad by themselves, some only beside another day's.
+BUSY: Any = {"minute_rows": (60,) * 1440}
+
+#: Files of two days, each fetched in this order: some bad by themselves, some until a neighbour joins.
 REFRESHED: dict[str, dict[str, list[FeedProfile]]] = {
     "the second file is bad by itself": {
         DAY: [ids(DAY, 1001, 10_000), ids(DAY, 1001, 10_000, **gaps((2000, 2100)))],
         BEFORE: [ids(BEFORE, 1, 1000)],
     },
-    "the first file is bad beside its neighbour": {
-        DAY: [ids(DAY, 1012, 10_000, head_us=HOUR), ids(DAY, 1001, 10_000)],
+    "the first file is cut off": {
+        DAY: [ids(DAY, 1012, 100_000, head_us=HOUR, **BUSY), ids(DAY, 1001, 100_000, **BUSY)],
         BEFORE: [ids(BEFORE, 1, 1000)],
     },
-    "the second file is bad beside its neighbour": {
-        DAY: [ids(DAY, 1001, 10_000), ids(DAY, 1012, 10_000, head_us=HOUR)],
+    "the second file is cut off": {
+        DAY: [ids(DAY, 1001, 100_000, **BUSY), ids(DAY, 1012, 100_000, head_us=HOUR, **BUSY)],
         BEFORE: [ids(BEFORE, 1, 1000)],
     },
     "both days are refreshed": {
-        DAY: [ids(DAY, 1012, 10_000, head_us=HOUR), ids(DAY, 1012, 10_000, **gaps((2000, 2100)))],
+        DAY: [
+            ids(DAY, 1012, 100_000, head_us=HOUR, **BUSY),
+            ids(DAY, 1012, 100_000, **gaps((2000, 2100))),
+        ],
         BEFORE: [ids(BEFORE, 1, 1000), ids(BEFORE, 1, 1011)],
     },
 }

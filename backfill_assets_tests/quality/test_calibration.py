@@ -183,7 +183,7 @@ def test_quotes_are_calibrated_too() -> None:
 
 
 def test_an_empty_file_that_ids_prove_is_told_as_a_collapse() -> None:
-    around = context((1000, 0), (1001, 0), usual_rows=9000.0)
+    around = context(1000, 1001, usual_rows=9000.0)
     verdict = judge_feed(FEED, DAY, "sha", empty_profile(), around, THRESHOLDS)
     assert (verdict.completeness, said(verdict)) == (1.0, ["volume collapse"])
 

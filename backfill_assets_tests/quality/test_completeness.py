@@ -8,13 +8,14 @@ import pytest
 
 from backfill_assets.quality.completeness import (
     Completeness,
-    Seam,
     completeness,
     evidence_class,
+    judged_window,
+    legitimate_gap,
     over_nothing,
-    without_rows,
 )
 from backfill_assets.quality.profiles import SymbolProfile
+from backfill_assets.quality.seams import seams_of
 from backfill_assets.quality.window import Window
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets_tests.quality.quality_samples import (
@@ -34,13 +35,13 @@ from backfill_assets_tests.quality.quality_samples import (
 HOUR = 3600 * SECOND
 CAP = THRESHOLDS.uncalibrated_cap
 #: The neighbours' nearest ids where nothing is lost at midnight: the sample's ids are 1001 to 10000.
-BEFORE, AFTER = Seam(1000, SECOND), Seam(10_001, SECOND)
+BEFORE, AFTER = 1000, 10_001
 
 
 def judged(
     profile: SymbolProfile,
-    previous: Seam | None = BEFORE,
-    following: Seam | None = AFTER,
+    previous: int | None = BEFORE,
+    following: int | None = AFTER,
     *,
     exchange: str = "binance",
     window: Window = WHOLE_DAY,
@@ -49,7 +50,16 @@ def judged(
     **thresholds: Any,
 ) -> Completeness:
     limits = ThresholdSettings(**thresholds) if thresholds else THRESHOLDS
-    return completeness(exchange, DAY, profile, window, previous, following, limits, edges, thinning)
+    seams = seams_of(
+        profile,
+        judged_window(window, edges),
+        edges,
+        [] if previous is None else [previous],
+        [] if following is None else [following],
+        legitimate_gap(evidence_class(exchange, DAY, profile), limits),
+        limits,
+    )
+    return completeness(exchange, DAY, profile, window, seams, limits, edges, thinning)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +92,7 @@ def test_the_class_is_the_venues_promise_if_every_row_carries_an_id(
     ],
 )
 def test_ids_without_a_gap_prove_the_day_as_far_as_its_neighbours_are_here(
-    previous: Seam | None, following: Seam | None, state: str
+    previous: int | None, following: int | None, state: str
 ) -> None:
     found = judged(symbol(), previous, following)
     assert (found.score, found.evidence_class, found.state) == (1.0, "A", state)
@@ -107,48 +117,22 @@ def test_ids_that_go_back_beside_a_gap_lose_no_negative_time() -> None:
     assert judged(symbol(**gaps((2000, 2000), seconds=-5))).lossy_us == 0
 
 
-@pytest.mark.parametrize(
-    ("ours_us", "theirs_us", "is_ours"),
-    [(5 * SECOND, SECOND, True), (SECOND, 5 * SECOND, False), (SECOND, SECOND, True)],
-)
-def test_a_gap_at_midnight_is_the_loss_of_the_side_that_was_silent_for_longer(
-    ours_us: int, theirs_us: int, is_ours: bool
-) -> None:
-    later = judged(symbol(), Seam(990, theirs_us), AFTER, edges=(START + ours_us, END - SECOND))
-    assert later.missing_ids == (10 if is_ours else 0)
-    assert later.span == (9010 if is_ours else 9000)
-    assert later.longest_gap == (10 if is_ours else 0)
-    assert later.state == ("degraded" if is_ours else "inner_proven")
+#: A busy day that ends two hours early, and one whole.
+BUSY = symbol(1001, 900_000, minute_rows=(600,) * 1440)
+CUT: Final = (EDGES[0], END - 2 * HOUR)
 
 
-@pytest.mark.parametrize("earlier_us", [0, 1, SECOND, SECOND + 1, 20 * SECOND])
-@pytest.mark.parametrize("later_us", [0, 1, SECOND, SECOND + 1, 20 * SECOND])
-def test_a_gap_at_midnight_counts_on_exactly_one_side(earlier_us: int, later_us: int) -> None:
-    """The day before ends with id 10000, ours begins with 10008: seven ids lie between."""
-    earlier = judged(symbol(), BEFORE, Seam(10_008, later_us), edges=(START + SECOND, END - earlier_us))
-    later = judged(
-        symbol(10_008, 20_000),
-        Seam(10_000, earlier_us),
-        Seam(20_001, SECOND),
-        edges=(START + later_us, END - SECOND),
-    )
-    assert sorted([earlier.missing_ids or 0, later.missing_ids or 0]) == [0, 7]
+def seams(found: Completeness) -> tuple[tuple[bool, bool], tuple[int, int]]:
+    assert found.seams is not None
+    return found.seams.joins, tuple(round(us / HOUR) for us in found.seams.lost_us)  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize(
-    ("previous", "repeated"), [(1000, 0), (1001, 1), (1010, 10), (20_000, 19_000), (999, 0)]
-)
-def test_ids_that_the_day_before_has_too_are_counted_and_are_no_gap(previous: int, repeated: int) -> None:
-    found = judged(symbol(), Seam(previous, 20 * SECOND), AFTER)
-    assert found.repeated_ids == repeated
-    assert found.missing_ids == 0
-
-
-def test_ids_that_begin_anew_the_next_day_are_no_gap_of_this_day_and_prove_nothing_of_its_end() -> None:
-    found = judged(symbol(), BEFORE, Seam(1, SECOND))
-    assert (found.missing_ids, found.state, found.repeated_ids, found.score) == (0, "head_proven", 0, 1.0)
-    quiet = judged(symbol(1001, 900_000), BEFORE, Seam(1, SECOND), edges=(EDGES[0], END - 2 * HOUR))
-    assert quiet.score == pytest.approx(1 - 2 / 24, abs=1e-3)
+@pytest.mark.parametrize("between", [1, 7, 100, 10**9])
+def test_ids_between_two_days_are_nobodys_loss_and_leave_the_midnight_unproven(between: int) -> None:
+    found = judged(symbol(), 1000 - between, 10_001 + between)
+    assert (found.missing_ids, found.span, found.score, found.state) == (0, 9000, 1.0, "inner_proven")
+    assert found.seams is not None
+    assert found.seams.between == (between, between)
 
 
 @pytest.mark.parametrize(
@@ -158,33 +142,63 @@ def test_ids_that_begin_anew_the_next_day_are_no_gap_of_this_day_and_prove_nothi
         (1100, 10_001, "proven"),
         (1000, 9_900, "head_proven"),
         (1101, 10_001, "inner_proven"),
+        (20_000, 1, "inner_proven"),
     ],
 )
-def test_a_seam_joins_over_as_many_repeated_ids_as_are_excused(
+def test_a_midnight_joins_over_as_many_common_ids_as_are_excused(
     previous: int, following: int, state: str
 ) -> None:
-    found = judged(symbol(), Seam(previous, SECOND), Seam(following, SECOND))
-    assert (found.state, found.missing_ids) == (state, 0)
+    found = judged(symbol(), previous, following)
+    assert (found.state, found.missing_ids, found.score) == (state, 0, 1.0)
 
 
-def test_a_silent_end_is_excused_by_ids_that_join_and_not_without_them() -> None:
-    edges, busy, after = (START + HOUR, END - 2 * HOUR), symbol(1001, 900_000), Seam(900_001, 0)
-    proven = judged(busy, BEFORE, after, edges=edges)
-    assert (proven.score, proven.silence_us) == (1.0, 0)
-    assert judged(busy, BEFORE, None, edges=edges).score == pytest.approx(1 - 2 / 24, abs=1e-3)
-    assert judged(busy, None, after, edges=edges).score == pytest.approx(1 - 1 / 24, abs=1e-3)
-    alone = judged(busy, None, None, edges=edges)
-    assert alone.score == pytest.approx(1 - 3 / 24, abs=1e-3)
-    assert alone.silence_us == pytest.approx(3 * HOUR, rel=0.01)
-    assert alone.state == "inner_proven"
+def test_a_day_that_is_cut_off_counts_as_lost_until_ids_join_over_midnight() -> None:
+    for following in (None, 1, 899_000, 900_002, 10**12):
+        found = judged(BUSY, BEFORE, following, edges=CUT)
+        assert seams(found) == ((True, False), (0, 2))
+        assert found.score == pytest.approx(1 - 2 / 24, abs=1e-3)
+        assert found.silence_us == pytest.approx(2 * HOUR, rel=0.01)
+    proven = judged(BUSY, BEFORE, 900_001, edges=CUT)
+    assert (proven.score, proven.silence_us, proven.state, seams(proven)[1]) == (1.0, 0, "proven", (0, 0))
+    late = judged(BUSY, None, 900_001, edges=(START + HOUR, EDGES[1]))
+    assert seams(late) == ((False, True), (1, 0))
 
 
-def test_the_edges_of_the_day_are_judged_inside_its_window() -> None:
-    edges = (START + 6 * HOUR + SECOND, START + 18 * HOUR - SECOND)
-    listed = Window(START + 6 * HOUR, START + 18 * HOUR)
-    busy = symbol(1001, 900_000)
-    assert judged(busy, None, None, window=listed, edges=edges).score == 1.0
-    assert judged(busy, None, None, edges=edges).score == pytest.approx(0.5, abs=1e-3)
+def test_of_several_files_of_a_neighbour_one_that_joins_is_enough() -> None:
+    found = seams_of(BUSY, WHOLE_DAY, CUT, [5, 1000, 2000], [1, 900_001], 0, THRESHOLDS)
+    assert (found.joins, found.between) == ((True, True), (0, 0))
+    assert (found.silence_us, found.lost_us) == ((0, 0), (0, 0))
+
+
+class TestEdgesThatMayBeSilent:
+    def silent_hours(self, profile: SymbolProfile, edges: tuple[int, int] = CUT, **rules: Any) -> int:
+        return seams(judged(profile, BEFORE, None, edges=edges, **rules))[1][1]
+
+    @pytest.mark.parametrize(("minutes", "hours"), [(59, 0), (60, 2), (1440, 2)])
+    def test_a_market_that_trades_in_few_minutes_may_be_silent_for_the_rest(
+        self, minutes: int, hours: int
+    ) -> None:
+        few = symbol(1001, 900_000, minute_rows=(600,) * minutes + (0,) * (1440 - minutes))
+        assert self.silent_hours(few) == hours
+        assert self.silent_hours(few, edge_minutes=minutes) == 2
+
+    @pytest.mark.parametrize(("longest", "hours"), [(39 * 60, 0), (41 * 60, 0), (20 * 60, 1)])
+    def test_a_market_that_is_silent_for_long_elsewhere_may_be_so_at_midnight(
+        self, longest: float, hours: int
+    ) -> None:
+        bursts = BUSY.model_copy(update={"silences": (silence(longest),), "silence_count": 1})
+        assert self.silent_hours(bursts) == hours
+        assert self.silent_hours(bursts, edge_factor=1) >= 1
+
+    def test_so_may_one_with_few_trades(self) -> None:
+        thin = symbol(1001, 1300, minute_rows=(1,) * 300 + (0,) * 1140)
+        assert self.silent_hours(thin) == 0
+
+    def test_the_edges_are_those_of_the_listing(self) -> None:
+        edges = (START + 6 * HOUR + SECOND, START + 18 * HOUR - SECOND)
+        listed = Window(START + 6 * HOUR, START + 18 * HOUR)
+        assert judged(BUSY, None, None, window=listed, edges=edges).score == 1.0
+        assert judged(BUSY, None, None, edges=edges).score == pytest.approx(0.5, abs=1e-3)
 
 
 class TestGapsThatTheVenueLeaves:
@@ -197,12 +211,10 @@ class TestGapsThatTheVenueLeaves:
         assert found.state == ("degraded" if lost else "estimated")
         assert found.score == (9000 - lost) / 9000
 
-    @pytest.mark.parametrize(("length", "lost"), [(5, 0), (6, 6)])
-    def test_the_same_holds_at_midnight(self, length: int, lost: int) -> None:
-        seam = Seam(1000 - length, 0)
-        found = judged(symbol(), seam, AFTER, exchange="binance-futures")
-        assert found.missing_ids == lost
-        assert found.state == ("degraded" if lost else "estimated")
+    @pytest.mark.parametrize(("length", "state"), [(0, "proven"), (5, "estimated"), (6, "inner_proven")])
+    def test_over_short_ones_midnight_joins(self, length: int, state: str) -> None:
+        found = judged(symbol(), 1000 - length, AFTER, exchange="binance-futures")
+        assert (found.missing_ids, found.state) == (0, state)
 
     def test_without_any_gap_they_prove_the_day_like_those_of_other_venues(self) -> None:
         assert judged(symbol(), exchange="binance-futures").state == "proven"
@@ -287,9 +299,10 @@ def test_a_symbol_without_rows_has_no_evidence() -> None:
 def test_one_row_is_enough_to_be_judged() -> None:
     noon = START + 12 * HOUR
     found = judged(symbol(1001, 1001), None, None, edges=(noon, noon))
-    assert found.span == 1
+    assert (found.span, seams(found)[1]) == (1, (0, 0))
     assert found.score == pytest.approx(0, abs=1e-3)
-    assert judged(symbol(1001, 1001), BEFORE, Seam(1002, SECOND), edges=(noon, noon)).score == 1.0
+    joined = judged(symbol(1001, 1001), BEFORE, 1002, edges=(noon, noon))
+    assert (joined.score, joined.state) == (1.0, "proven")
 
 
 class TestOutages:
@@ -331,9 +344,8 @@ class TestOutages:
 
     def test_a_silent_end_inside_is_excused_where_the_neighbour_is_not_here(self) -> None:
         late = Window(START, END, ((END - 2 * HOUR, END),))
-        edges, busy = (EDGES[0], END - 2 * HOUR), symbol(1001, 900_000)
-        assert judged(busy, BEFORE, None, window=late, edges=edges).score == 1.0
-        assert judged(without_ids(900_000), window=late, edges=edges).silence_us == 0
+        assert judged(BUSY, BEFORE, None, window=late, edges=CUT).score == 1.0
+        assert judged(without_ids(900_000), window=late, edges=CUT).silence_us == 0
 
     def test_ids_that_are_missing_stay_missing_and_their_time_does_not_count(self) -> None:
         lossy = symbol(**gaps((5000, 5004), seconds=3_600 * 9 + 7))  # the samples' gaps begin at 01:00
@@ -343,11 +355,6 @@ class TestOutages:
         elsewhere = judged(lossy, window=Window(START, END, ((START + 20 * HOUR, END),)))
         assert (elsewhere.outage_ids, elsewhere.lossy_us) == (0, (9 * 3600 + 7) * SECOND)
 
-    def test_a_gap_at_a_midnight_inside_is_named_too(self) -> None:
-        found = judged(symbol(), Seam(990, SECOND), window=Window(START, END, ((START, START + HOUR),)))
-        assert (found.missing_ids, found.outage_ids) == (10, 10)
-        assert judged(symbol(), Seam(990, SECOND), window=self.OUT).outage_ids == 0
-
 
 class TestListingUnknown:
     """Nobody knows when the symbol was listed: the first and the last trade bound the window."""
@@ -356,7 +363,7 @@ class TestListingUnknown:
     HALF = (START + 12 * HOUR, END - SECOND)
 
     def test_what_is_not_there_at_the_edges_is_not_missing_and_not_proven(self) -> None:
-        found = judged(symbol(1001, 900_000), None, None, window=self.UNKNOWN, edges=self.HALF)
+        found = judged(BUSY, None, None, window=self.UNKNOWN, edges=self.HALF)
         assert (found.score, found.state) == (1.0, "estimated")
         without = judged(without_ids(900_000), window=self.UNKNOWN, edges=self.HALF)
         assert (without.score, without.state, without.silence_us) == (CAP, "estimated", 0)
@@ -369,8 +376,6 @@ class TestListingUnknown:
     def test_a_gap_is_seen_and_charged_as_ever(self) -> None:
         found = judged(symbol(**gaps((5000, 5001))), window=self.UNKNOWN)
         assert (found.state, found.missing_ids) == ("degraded", 2)
-        at_midnight = judged(symbol(), Seam(990, 5 * SECOND), window=self.UNKNOWN, edges=self.HALF)
-        assert at_midnight.missing_ids == 10
 
 
 class TestHistory:
@@ -389,8 +394,6 @@ class TestHistory:
 
 
 class TestNoRows:
-    KNOWN: Final = {"BTCUSDT": BEFORE}
-
     @pytest.mark.parametrize(
         ("exchange", "following", "score"),
         [
@@ -406,30 +409,10 @@ class TestNoRows:
     def test_a_file_without_rows_is_complete_if_a_venue_that_numbers_its_trades_went_on_counting(
         self, exchange: str, following: int, score: float | None
     ) -> None:
-        found = over_nothing(exchange, DAY, self.KNOWN, {"BTCUSDT": Seam(following, 0)})
+        found = over_nothing(exchange, DAY, [BEFORE], [following])
         assert (found.score, found.state) == (score, "proven" if score else "no_evidence")
 
-    def test_one_neighbour_is_not_enough(self) -> None:
-        assert over_nothing("binance", DAY, self.KNOWN, {}).score is None
-        assert over_nothing("binance", DAY, {}, self.KNOWN).score is None
-        assert over_nothing("binance", DAY, self.KNOWN, {"ETHUSDT": AFTER}).score is None
-
-    @pytest.mark.parametrize(
-        ("exchange", "following", "lost"),
-        [
-            ("binance", 1001, 0),
-            ("binance", 1002, 1),
-            ("binance-futures", 1006, 0),
-            ("binance-futures", 1007, 6),
-            ("bybit", 2000, 0),
-        ],
-    )
-    def test_a_symbol_that_a_group_has_lost_lacks_the_ids_between_its_neighbours(
-        self, exchange: str, following: int, lost: int
-    ) -> None:
-        found = without_rows(exchange, DAY, BEFORE, Seam(following, 0), THRESHOLDS)
-        assert (found is not None) == bool(lost)
-        if found:
-            assert (found.score, found.state, found.missing_ids, found.longest_gap) == (
-                0.0, "degraded", lost, lost,
-            )  # fmt: skip
+    def test_one_neighbour_is_not_enough_and_one_file_of_each_is(self) -> None:
+        assert over_nothing("binance", DAY, [BEFORE], []).score is None
+        assert over_nothing("binance", DAY, [], [AFTER]).score is None
+        assert over_nothing("binance", DAY, [5, BEFORE], [1001, 10**9]).score == 1.0

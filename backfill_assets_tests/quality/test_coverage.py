@@ -22,18 +22,31 @@ from backfill_assets.quality.bucket_states import (
     states_of,
     together,
 )
-from backfill_assets.quality.completeness import evidence_class
+from backfill_assets.quality.completeness import evidence_class, legitimate_gap
 from backfill_assets.quality.profiles import Gap
-from backfill_assets_tests.quality.quality_samples import DAY, END, SECOND, START, gaps, symbol, without_ids
+from backfill_assets.quality.seams import seams_of
+from backfill_assets_tests.quality.quality_samples import (
+    DAY,
+    END,
+    SECOND,
+    START,
+    THRESHOLDS,
+    WHOLE_DAY,
+    gaps,
+    symbol,
+    without_ids,
+)
 
 MINUTE = 60 * SECOND
 WHOLE = (START, END - 1)
 
 
-def ranges(profile: Any, exchange: str = "binance", **around: int | None) -> Any:
+def ranges(profile: Any, exchange: str = "binance", previous: int = 0, following: int = 0) -> Any:
     kind = evidence_class(exchange, DAY, profile)
-    given = {"previous_id": None, "following_id": None, **around}
-    return evidence_of(kind, profile, WHOLE, legitimate_hole=5, **given)
+    edges = (profile.first_trade_us, profile.last_trade_us)
+    ids = ([n] if n else [] for n in (previous, following))
+    seams = seams_of(profile, WHOLE_DAY, edges, *ids, legitimate_gap(kind, THRESHOLDS), THRESHOLDS)
+    return evidence_of(kind, profile, WHOLE, seams, legitimate_hole=5)
 
 
 def states(traded: set[int], profile: Any, outages: tuple[Any, ...] = (), **around: Any) -> list[State]:
@@ -62,12 +75,11 @@ def test_contiguous_ids_prove_every_silent_minute_between_the_first_and_the_last
 @pytest.mark.parametrize(
     ("around", "head", "tail"),
     [
-        ({"previous_id": 1000}, "proven_empty", "empty_unproven"),
-        ({"following_id": 10_001}, "empty_unproven", "proven_empty"),
-        ({"previous_id": 1000, "following_id": 10_001}, "proven_empty", "proven_empty"),
-        ({"previous_id": 999}, "missing", "empty_unproven"),
-        ({"following_id": 10_002}, "empty_unproven", "missing"),
-        ({"previous_id": 1001}, "empty_unproven", "empty_unproven"),
+        ({"previous": 1000}, "proven_empty", "empty_unproven"),
+        ({"following": 10_001}, "empty_unproven", "proven_empty"),
+        ({"previous": 1000, "following": 10_001}, "proven_empty", "proven_empty"),
+        ({"previous": 999, "following": 10_002}, "empty_unproven", "empty_unproven"),
+        ({"previous": 1001}, "empty_unproven", "empty_unproven"),
     ],
 )
 def test_the_edges_are_proven_by_the_neighbours_ids_alone(
@@ -76,7 +88,21 @@ def test_the_edges_are_proven_by_the_neighbours_ids_alone(
     found = states({10, 700}, symbol(first_trade_us=at(10, 30), last_trade_us=at(700, 10)), **around)
     assert (set(found[:10]), set(found[701:])) == ({head}, {tail})
     assert found[500] == "proven_empty"
-    assert found[10] == ("traded_partial" if head == "missing" else "traded")
+    assert found[10] == "traded"
+
+
+def test_an_edge_that_is_silent_for_longer_than_usual_is_missing_until_it_joins() -> None:
+    busy = symbol(
+        1001,
+        900_000,
+        first_trade_us=at(10, 30),
+        last_trade_us=at(1400, 10),
+        minute_rows=(0,) * 10 + (650,) * 1391 + (0,) * 39,
+    )
+    found = states({*range(10, 1401)}, busy, previous=1000)
+    assert (set(found[:10]), found[10], found[1400]) == ({"proven_empty"}, "traded", "traded_partial")
+    assert set(found[1401:]) == {"missing"}
+    assert set(states({*range(10, 1401)}, busy, following=900_001)[1401:]) == {"proven_empty"}
 
 
 def test_a_gap_touches_the_minutes_of_its_time_range_and_no_other() -> None:

@@ -35,6 +35,7 @@ from backfill_assets_tests.quality.settled_lake import fetch
 
 #: Said of every feed without ids.
 UNCALIBRATED: Final = "uncalibrated: judged by silences"
+MIDNIGHT: Final = "midnight is not proven"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ BY_OUTAGE: Final = "of them by the " + OUTAGE
 STALE: Final = "of prices lie between the listed steps, on finer ones: the list is out of date"
 TOO_MANY: Final = "ids are missing (at most 10 are excused)"
 TOO_LONG: Final = "s lie in gaps of the ids (at most 10)"
+CUT_OFF: Final = "s before midnight count as lost until the ids of the neighboring day's file join"
 ZERO: Final = "rows break invalid_price_or_amount"
 
 CASES: Final = {
@@ -118,10 +120,10 @@ CASES: Final = {
     "1,000 ids in the middle": Case(
         dd.gap(1_000),
         {"A": lost("1000 " + TOO_MANY), "B liquid": lost("1000 " + TOO_MANY),
-         "B thin": Expected(score=(0.52, 0.53), warnings=(SILENT,)),
+         "B thin": quarantined(CUT_OFF, score=(0.52, 0.53), warnings=(SILENT,)),
          "C liquid": Expected(score=(0.92, 0.925), warnings=(SILENT,)),
          "C thin": Expected(score=(0.54, 0.55), warnings=(SILENT,))},
-        {"B thin": lost("842 " + TOO_MANY, score=(0.49, 0.5), warnings=(SILENT,))},
+        {"B thin": quarantined(CUT_OFF, score=(0.52, 0.53), warnings=(SILENT,))},
     ),
     "59 s": Case(
         dd.silence(12, 59 / 3600),
@@ -139,11 +141,9 @@ CASES: Final = {
     ),
     "the last four hours": Case(
         dd.silence(20, 4),
-        {"A": Expected(score=(0.83, 0.86), warnings=(SILENT,)),
-         "B": Expected(score=(0.83, 0.86), warnings=(SILENT,)),
-         "C": Expected(score=(0.83, 0.86), warnings=(SILENT,))},
-        {"A": lost(TOO_MANY, score=(0.77, 0.88), warnings=(SILENT,)),
-         "B": lost(TOO_MANY, score=(0.81, 0.88), warnings=(SILENT,))},
+        {**dict.fromkeys("AB", quarantined(CUT_OFF, score=(0.83, 0.88), warnings=(SILENT,))),
+         "C": Expected(score=(0.83, 0.88), warnings=(SILENT,))},
+        dict.fromkeys("AB", quarantined(CUT_OFF, score=(0.83, 0.88), warnings=(SILENT,))),
     ),
     # Losses that a known outage explains.
     "an incident hour without trades": Case(
@@ -229,8 +229,6 @@ CASES: Final = {
         {"A": quarantined("arrived outside the file's day", score=(0.0, 0.02), warnings=(SILENT,)),
          "B": quarantined("arrived outside the file's day", score=(0.0, 0.02), warnings=(SILENT,)),
          "C": quarantined("arrived outside the file's day", score=(0.0, 0.02), warnings=(SILENT,))},
-        {"A": lost("ids are the day before's too", score=(0.4, 0.6), warnings=(SILENT,)),
-         "B": lost("ids are the day before's too", score=(0.4, 0.6), warnings=(SILENT,))},
     ),
     # Values.
     "1 amount of zero": Case(dd.changed(1, amount="0")),
@@ -278,7 +276,12 @@ CASES: Final = {
     "ids from 1 again": Case(
         dd.ids_anew(),
         dict.fromkeys(
-            "AB", lost("ids are missing (at most", score=(0.0, 0.02), warnings=("ids fall back 1 times",))
+            "AB",
+            lost(
+                "ids are missing (at most",
+                score=(0.0, 0.02),
+                warnings=("ids fall back 1 times",),
+            ),
         ),
     ),
 }  # fmt: skip
@@ -314,7 +317,8 @@ def expected_quality(expected: Expected, rows: Sequence[dd.Row]) -> Any:
 
 
 def said(warnings: Sequence[str]) -> list[str]:
-    return [w for w in warnings if not w.startswith(UNCALIBRATED)]
+    """Without what is said of every feed without ids, and of every midnight beside a damaged file."""
+    return [w for w in warnings if not w.startswith(UNCALIBRATED) and MIDNIGHT not in w]
 
 
 def assert_is(
@@ -448,7 +452,10 @@ def test_half_a_day_is_whole_on_the_first_and_the_last_day_of_a_listing_alone(
     settle(store, neighbour, THRESHOLDS)
     verdict = settle(store, DAY, THRESHOLDS).feeds[0].verdict
     by_ids = "inner_proven" if first else "head_proven"
-    assert (verdict.outcome, verdict.reasons) == ("publish", ())
+    side = "after" if first else "before"
+    cut_off = not listed and not sample.name.startswith("C")
+    assert verdict.outcome == ("quarantine" if cut_off else "publish")
+    assert [f"s {side} midnight count as lost" in reason for reason in verdict.reasons] == [True] * cut_off
     unproven = sample.name.startswith("C") or (sample.name.startswith("B") and has_gaps(half))
     assert verdict.completeness_state == ("estimated" if unproven else by_ids)
     if not listed:
@@ -469,7 +476,7 @@ def test_a_fat_finger_is_found_among_five_million_trades(wrong: int) -> None:
     count, batch, price = 5_000_000, 500_000, 42_000.0
     time_of_wrong = 0
     for first in range(0, count, batch):
-        times = START + (first + np.arange(batch)) * 17_000
+        times = START + (first + np.arange(batch)) * 17_279
         path = price * np.exp(np.cumsum(rng.normal(0, 3e-6, batch)))
         price = float(path[-1])
         prices = np.round(path, 2)

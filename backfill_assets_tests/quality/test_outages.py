@@ -192,7 +192,7 @@ class TestVerdict:
         assert judged(profile(whole, late), context(), group).completeness == pytest.approx(0.5, abs=1e-3)
 
     def test_a_symbol_that_nobody_knows_is_judged_from_its_first_to_its_last_trade(self) -> None:
-        late = symbol(1001, 90_000, first_trade_us=NOON)
+        late = symbol(1001, 90_000, first_trade_us=NOON, minute_rows=(0,) * 720 + (125,) * 720)
         unknown = late.model_copy(update={"symbol": None})
         known = judged(profile(late), context(), GROUP)
         assert (known.completeness, known.completeness_state) == (
@@ -202,26 +202,27 @@ class TestVerdict:
         verdict = judged(profile(unknown), context(), GROUP)
         assert (verdict.completeness, verdict.completeness_state) == (1.0, "estimated")
 
-    def test_a_group_that_lacks_a_symbol_of_both_its_neighbours_is_lossy(self) -> None:
+    def test_a_group_that_lacks_a_symbol_of_both_its_neighbours_says_so(self) -> None:
         around = Context(
             window_start_us=START,
             window_end_us=END,
-            previous={"BTCUSDT": (1000, 0), "GONE": (500, 0)},
-            following={"BTCUSDT": (10_001, 0), "GONE": (600, 0)},
+            previous={"BTCUSDT": (1000,), "GONE": (400, 500)},
+            following={"BTCUSDT": (10_001,), "GONE": (600,)},
         )
         verdict = judged(profile(), around, GROUP)
-        assert (verdict.outcome, verdict.completeness, verdict.missing_ids) == ("quarantine", 0.0, 99)
-        silent = around.model_copy(update={"following": {"BTCUSDT": (10_001, 0), "GONE": (501, 0)}})
-        assert judged(profile(), silent, GROUP).completeness_state == "proven"
+        assert (verdict.outcome, verdict.completeness) == ("publish", 1.0)
+        assert verdict.warnings == ("no row of GONE, and 99 ids are missing between the days around it",)
+        silent = around.model_copy(update={"following": {"BTCUSDT": (10_001,), "GONE": (501,)}})
+        assert judged(profile(), silent, GROUP).warnings == ()
 
     def test_a_group_is_proven_only_if_each_of_its_symbols_is(self) -> None:
-        around = context((1000, 0), (10_001, 0))
+        around = context(1000, 10_001)
         other = symbol(dataset_symbol="B")
         assert judged(profile(symbol(), other), around, GROUP).completeness_state == "inner_proven"
         both = around.model_copy(
             update={
-                "previous": {**around.previous, "B": (1000, 0)},
-                "following": {**around.following, "B": (10_001, 0)},
+                "previous": {**around.previous, "B": (1000,)},
+                "following": {**around.following, "B": (10_001,)},
             }
         )
         assert judged(profile(symbol(), other), both, GROUP).completeness_state == "proven"

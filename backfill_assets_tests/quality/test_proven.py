@@ -30,13 +30,12 @@ def days(draw: st.DrawFn) -> dict[str, Any]:
     ]
     # The neighbours may have up to three of our ids, too, but never all of them.
     shared = draw(st.integers(0, min(3, (count - 1) // 2)))
-    silence = st.integers(0, 7_200 * SECOND)
     own = range(FIRST + shared, FIRST + count - shared)
     alone = [number for number in own if number not in twice]
     return {
         "rows": rows,
-        "previous": (FIRST - 1 + shared, draw(silence)),
-        "following": (FIRST + count - shared, draw(silence)),
+        "previous": (FIRST - 1 + shared,),
+        "following": (FIRST + count - shared,),
         "taken": draw(st.sampled_from(alone)) if alone else None,
     }
 
@@ -85,7 +84,7 @@ def test_a_run_as_short_as_the_venues_own_is_not_missed_and_not_proven(lacking: 
         dd.Row(B.exchange, B.symbol, at, at, str(FIRST + n), "buy", "100.00", "1")
         for n, at in enumerate(times)
     ]
-    day = {"previous": (FIRST - 1, 0), "following": (FIRST + len(rows), 0)}
+    day = {"previous": (FIRST - 1,), "following": (FIRST + len(rows),)}
     assert judged(day, rows, B).completeness_state == "proven"
     less = judged(day, rows[:70] + rows[70 + lacking :], B)
     assert (less.completeness, less.completeness_state, less.missing_ids) == (1.0, "estimated", 0)

@@ -26,6 +26,7 @@ from backfill_assets.lake.store import Store
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import Day, SettledDay, load_day, load_settled
+from backfill_assets.quality.verdict import rules_hash
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
@@ -121,34 +122,42 @@ def test_a_good_refresh_takes_the_place_of_the_old_data(store: Store) -> None:
     assert contents(store, DAY) == (new.content, None)
 
 
-def test_a_neighbour_that_shows_a_loss_takes_the_day_back(store: Store) -> None:
-    """Our day begins 11 ids late after an hour of silence, which nobody can know before yesterday is here."""
-    run(store, DAY, ids(DAY, 1012, 10_000, head_us=HOUR))
-    assert contents(store, DAY)[0] is not None
+#: Trades in every minute of the day, so that an edge that is silent for an hour counts as lost.
+BUSY: Any = {"minute_rows": (6,) * 1440}
+
+
+def test_a_neighbour_that_does_not_join_takes_nothing_back(store: Store) -> None:
+    run(store, DAY, ids(DAY, 1012, 10_000))
+    for last in (1000, 10**9):
+        run(store, BEFORE, ids(BEFORE, 1, last))
+        assert contents(store, DAY)[1] is None
+    found = settled_feed(store, DAY).verdict
+    assert (found.outcome, found.completeness_state, found.missing_ids) == ("publish", "inner_proven", 0)
+    assert found.warnings == (
+        "11 ids lie between its ids and those of the day before: midnight is not proven",
+    )
+
+
+def test_a_day_that_begins_late_waits_until_ids_of_the_day_before_join(store: Store) -> None:
+    run(store, DAY, ids(DAY, 1012, 100_000, head_us=HOUR, **BUSY))
+    reasons = settled_feed(store, DAY).verdict.reasons
+    assert reasons == (
+        "it is silent for longer than usual: 3567 s after midnight count as lost until the ids of the "
+        "neighboring day's file join",
+    )
     run(store, BEFORE, ids(BEFORE, 1, 1000))
-    accepted, candidate = contents(store, DAY)
-    assert accepted is None
-    assert candidate is not None
-    assert settled_feed(store, DAY).accepted_verdict is None
-    assert contents(store, BEFORE)[0] is not None
-
-
-def test_a_loss_just_within_the_limit_leaves_the_day_where_it_is(store: Store) -> None:
-    run(store, DAY, ids(DAY, 1011, 10_000, head_us=HOUR))
-    run(store, BEFORE, ids(BEFORE, 1, 1000))
-    assert contents(store, DAY)[0] is not None
-    found = settled_feed(store, DAY).accepted_verdict
-    assert found is not None
-    assert (found.completeness_state, found.missing_ids) == ("degraded", 10)
-
-
-def test_the_day_comes_back_when_the_neighbour_brings_what_was_lost(store: Store) -> None:
-    run(store, BEFORE, ids(BEFORE, 1, 1000))
-    run(store, DAY, ids(DAY, 1012, 10_000, head_us=HOUR))
-    assert contents(store, DAY)[0] is None
+    assert (contents(store, DAY)[0], settled_feed(store, DAY).verdict.reasons) == (None, reasons)
     run(store, BEFORE, ids(BEFORE, 1, 1011))
     assert contents(store, DAY)[0] is not None
     assert settled_feed(store, DAY).verdict.completeness_state == "head_proven"
+
+
+def test_what_a_neighbour_has_proven_stays_proven_when_it_gets_another_file(store: Store) -> None:
+    run(store, DAY, ids(DAY, 1001, 100_000, head_us=HOUR, **BUSY))
+    for lost in range(8):
+        run(store, BEFORE, ids(BEFORE, 1, 1000 - lost))
+        assert contents(store, DAY)[0] is not None
+    assert settled_feed(store, BEFORE).edges.closing_ids == {"BTCUSDT": (*range(993, 1001),)}
 
 
 def test_neighbours_that_arrive_later_complete_the_proof(store: Store) -> None:
@@ -161,14 +170,16 @@ def test_neighbours_that_arrive_later_complete_the_proof(store: Store) -> None:
     assert states == ["inner_proven", "head_proven", "proven"]
 
 
-def test_only_accepted_neighbours_bear_witness(store: Store) -> None:
-    run(store, BEFORE, ids(BEFORE, 1, 1000, **gaps((500, 520))))
-    settled = run(store, DAY, ids(DAY, 1012, 10_000, head_us=HOUR))
-    assert settled.feeds[0].verdict.context.previous == {}
+def test_a_file_that_does_not_count_shows_its_ids_all_the_same(store: Store) -> None:
+    """Else a verdict would rest on another verdict, and the order of days would decide."""
+    run(store, BEFORE, ids(BEFORE, 1, 1011, **gaps((500, 520))))
+    settled = run(store, DAY, ids(DAY, 1012, 100_000, head_us=HOUR, **BUSY))
+    assert contents(store, BEFORE)[0] is None
+    assert settled.feeds[0].verdict.context.previous == {"BTCUSDT": (1011,)}
     assert contents(store, DAY)[0] is not None
 
 
-def test_an_empty_day_is_accepted_when_the_ids_around_it_join_and_taken_back_when_not(store: Store) -> None:
+def test_an_empty_day_counts_from_when_the_ids_around_it_join(store: Store) -> None:
     run(store, DAY, empty_profile())
     assert settled_feed(store, DAY).verdict.outcome == "no_evidence"
     run(store, BEFORE, ids(BEFORE, 1, 1000))
@@ -177,33 +188,58 @@ def test_an_empty_day_is_accepted_when_the_ids_around_it_join_and_taken_back_whe
     assert contents(store, DAY)[0] is not None
     assert loaded(store).scores.completeness == 1.0
     run(store, AFTER, ids(AFTER, 1002, 2000))
-    assert contents(store, DAY)[0] is None
+    assert contents(store, DAY)[0] is not None
 
 
 def test_a_change_is_followed_as_far_as_it_reaches(store: Store) -> None:
-    """The last day repeats ids of the middle one, which counts only as long as the first one is not here."""
-    run(store, AFTER, ids(AFTER, 9_001, 20_000))
-    run(store, DAY, ids(DAY, 1012, 10_000, head_us=HOUR))
-    assert (contents(store, DAY)[0] is None, contents(store, AFTER)[0] is None) == (False, True)
-    run(store, BEFORE, ids(BEFORE, 1, 1000))
-    assert (contents(store, DAY)[0] is None, contents(store, AFTER)[0] is None) == (True, False)
+    """The first day lets the second count, and that seals the third."""
+    days = [shift(DAY, n) for n in range(4)]
+    for n, day in reversed([*enumerate(days)][1:]):
+        changes = {"head_us": HOUR, **BUSY} if n == 1 else {}
+        run(store, day, ids(day, n * 100_000 + 1, (n + 1) * 100_000, **changes))
+    assert contents(store, days[1])[0] is None
+    assert not loaded(store, days[2]).is_sealed
+    run(store, days[0], ids(days[0], 1, 100_000))
+    assert contents(store, days[1])[0] is not None
+    assert [loaded(store, day).is_sealed for day in days] == [False, True, True, False]
+
+
+def test_other_rules_are_followed_to_the_next_day_and_no_further(store: Store) -> None:
+    days = [shift(DAY, n) for n in range(4)]
+    for n, day in enumerate(days):
+        run(store, day, ids(day, n * 1000 + 1, (n + 1) * 1000))
+    stricter = ThresholdSettings(missing_ids=3)
+    run(store, days[0], ids(days[0], 2, 1000), missing_ids=3)
+    of_rules = [load_settled(store, day).rules == rules_hash(stricter) for day in days]  # type: ignore[union-attr]
+    assert of_rules == [True, True, False, False]
 
 
 @st.composite
 def chains(draw: st.DrawFn) -> list[FeedProfile]:
-    """Files of three days whose ids join, leave gaps or overlap at midnight, some with own losses."""
+    """Files of three days whose ids join, leave gaps, jump or overlap at midnight, some with own losses."""
     found: list[FeedProfile] = []
     last = 10_000
     for day in (BEFORE, DAY, AFTER):
-        first = last + draw(st.sampled_from([1, 1, 2, 11, 12, 0, -99, -100, -5000]))
-        last = first + draw(st.sampled_from([0, 9_000]))
-        lost = draw(st.sampled_from([0, 0, 0, 11])) if last > first else 0
+        first = last + draw(st.sampled_from([1, 1, 1, 2, 11, 12, 0, -99, -100, -5000, 10**9]))
+        last = first + draw(st.sampled_from([0, 9_000, 90_000]))
+        lost = draw(st.sampled_from([0, 0, 0, 11])) if last > first + 100 else 0
         runs = gaps((first + 50, first + 49 + lost)) if lost else {}
         ends = {side: draw(st.sampled_from([SECOND, 2 * SECOND, HOUR])) for side in ("head_us", "tail_us")}
         is_empty = draw(st.sampled_from([False] * 6 + [True]))
-        found.append(empty_profile() if is_empty else ids(day, first, last, **ends, **runs))
+        busy = BUSY if last - first == 90_000 else {}
+        found.append(empty_profile() if is_empty else ids(day, first, last, **ends, **runs, **busy))
         last = found[-1].symbols[0].id_max or last if found[-1].symbols else first - 1
     return found
+
+
+#: The second day's ids are those of the vendor and a thousand million more.
+SHIFTED: Any = [ids(BEFORE, 1, 1000), ids(DAY, 10**9 + 1001, 10**9 + 2000), ids(AFTER, 2001, 3000)]
+#: The second day is cut off, and the third proves that it is.
+CUT: Any = [
+    ids(BEFORE, 1, 1000),
+    ids(DAY, 1001, 91_000, tail_us=HOUR, **BUSY),
+    ids(AFTER, 95_001, 96_000),
+]
 
 
 @settings(
@@ -213,20 +249,46 @@ def chains(draw: st.DrawFn) -> list[FeedProfile]:
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-@example(chain=[ids(BEFORE, 1, 1000), ids(DAY, 1012, 10_000, head_us=HOUR), ids(AFTER, 9_001, 20_000)])
-@example(chain=[ids(BEFORE, 1, 1000), empty_profile(), ids(AFTER, 1001, 2000)])
-@given(chain=chains())
-def test_days_run_in_any_order_end_the_same(chain: list[FeedProfile]) -> None:
+@example(chain=SHIFTED, missed=DAY)
+@example(chain=CUT, missed=AFTER)
+@example(chain=[ids(BEFORE, 1, 1000), empty_profile(), ids(AFTER, 1001, 2000)], missed=BEFORE)
+@given(chain=chains(), missed=st.sampled_from([BEFORE, DAY, AFTER]))
+def test_in_any_order_days_end_the_same_and_nothing_good_is_taken_back(
+    chain: list[FeedProfile], missed: str
+) -> None:
+    """The file of one day is a 404 at first, and there when that day is run again as the last."""
     days = (BEFORE, DAY, AFTER)
     ends = []
     for order in itertools.permutations(days):
         with tempfile.TemporaryDirectory() as folder:
             store = LocalStore(Path(folder))
-            for day in order:
-                run(store, day, chain[days.index(day)])
-            ends.append(everything(store, days))
+            counted: dict[str, str] = {}
+            sealed: dict[str, str] = {}
+            for n, day in enumerate((*order, missed)):
+                expect(store, day)
+                if day == missed and n < len(order):
+                    absent(store, day)
+                    settle(store, day, THRESHOLDS)
+                else:
+                    run(store, day, chain[days.index(day)])
+                for seen in days:
+                    accepted = contents(store, seen)[0]
+                    assert accepted == counted.get(seen, accepted), f"{seen} was taken back by {day}"
+                    if accepted is not None:
+                        counted[seen] = accepted
+                    around = "".join(contents(store, d)[0] or "" for d in (shift(seen, -1), shift(seen, 1)))
+                    if settled_sealed(store, seen):
+                        assert sealed.setdefault(seen, around) == around, f"{seen} was final before {day}"
+                    else:
+                        assert seen not in sealed
+            ends.append({name: data for name, data in everything(store, days).items() if "settled" in name})
     assert all(end == ends[0] for end in ends)
-    assert len(ends[0]) == 6
+    assert len(ends[0]) == 3
+
+
+def settled_sealed(store: Store, day: str) -> bool:
+    settled = load_settled(store, day)
+    return settled is not None and settled.is_sealed
 
 
 def test_one_bad_feed_neither_hides_nor_blocks_another(store: Store) -> None:
@@ -271,25 +333,34 @@ class TestSealed:
         run(store, AFTER, ids(AFTER, 2001, 3000))
         assert self.sealed(store)
 
-    @pytest.mark.parametrize("state", ["absent", "not listed", "empty and proven"])
+    @pytest.mark.parametrize("state", ["not listed", "empty and proven"])
     def test_what_will_never_come_does_not_keep_it_open(self, state: str, store: Store) -> None:
         run(store, BEFORE, ids(BEFORE, 1, 1000))
         run(store, DAY, ids(DAY, 1001, 2000))
-        expect(store, AFTER, ETH if state == "not listed" else FEED)
-        if state == "absent":
-            absent(store, AFTER)
-        elif state == "empty and proven":
+        expect(store, AFTER)
+        if state == "not listed":
+            expect(store, AFTER, ETH, not_listed=("binance/trades/BTC-USDT",))
+        else:
             run(store, AFTER, empty_profile())
             run(store, shift(AFTER, 1), ids(shift(AFTER, 1), 2001, 3000))
         settle(store, AFTER, THRESHOLDS)
         assert self.sealed(store)
 
-    @pytest.mark.parametrize("state", ["not fetched", "quarantined", "no record", "not exported yet"])
+    @pytest.mark.parametrize(
+        "state", ["not fetched", "a 404", "not asked for", "quarantined", "no record", "not exported yet"]
+    )
     def test_what_may_still_come_keeps_it_open(self, state: str, store: Store) -> None:
         run(store, BEFORE, ids(BEFORE, 1, 1000))
         run(store, DAY, ids(DAY, 1001, 2000))
         if state == "not fetched":
             expect(store, AFTER)
+            settle(store, AFTER, THRESHOLDS)
+        elif state == "a 404":
+            expect(store, AFTER)
+            absent(store, AFTER)
+            settle(store, AFTER, THRESHOLDS)
+        elif state == "not asked for":
+            expect(store, AFTER, ETH)
             settle(store, AFTER, THRESHOLDS)
         elif state == "quarantined":
             run(store, AFTER, ids(AFTER, 2001, 3000, **gaps((2100, 2200))))
@@ -298,6 +369,20 @@ class TestSealed:
             documents.update(store, paths.day_record(AFTER), DayRecord, lambda _: waiting)
             settle(store, AFTER, THRESHOLDS)
         assert not self.sealed(store)
+
+    def test_one_feed_may_be_sealed_where_another_is_not(self, store: Store) -> None:
+        for n, day in enumerate((BEFORE, DAY, AFTER)):
+            expect(store, day, FEED, ETH)
+            fetch(store, day, ids(day, n * 1000 + 1, (n + 1) * 1000))
+            if day == AFTER:
+                absent(store, day, ETH)
+            else:
+                eth = ids(day, n * 1000 + 1, (n + 1) * 1000, dataset_symbol="ETHUSDT", symbol="ETH-USDT")
+                fetch(store, day, eth, ETH)
+            settle(store, day, THRESHOLDS)
+        settled = load_settled(store, DAY)
+        assert settled is not None
+        assert (settled.sealed_feeds, settled.is_sealed) == ({str(FEED)}, False)
 
 
 class TestWindow:
@@ -346,7 +431,7 @@ class TestWindow:
 
     def test_a_feed_listed_at_noon_is_not_blamed_for_the_morning(self, store: Store) -> None:
         expect(store, DAY, FEED)
-        fetch(store, DAY, ids(DAY, 1, 900_000, head_us=12 * HOUR + SECOND))
+        fetch(store, DAY, ids(DAY, 1, 900_000, head_us=12 * HOUR + SECOND, **BUSY))
         assert settle(store, DAY, THRESHOLDS).scores.completeness == pytest.approx(0.5, abs=1e-3)
         self.list_from(store, 12, None, "listing", "expiry")
         assert settle(store, DAY, THRESHOLDS).scores.completeness == 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -146,18 +147,20 @@ class TestReaders:
         assert after.settled.rules != before.settled.rules
 
 
-#: By neighbour: the files of both days, of which the first takes the neighbour's back.
-LOSSES = {
-    AFTER: (ids(DAY, 1, 1000), ids(AFTER, 1012, 10_000, head_us=HOUR)),
-    BEFORE: (ids(DAY, 1012, 10_000, head_us=SECOND), ids(BEFORE, 1, 1000, tail_us=HOUR)),
+BUSY: Any = {"minute_rows": (60,) * 1440}
+
+#: By neighbour: the files of both days, of which the first lets the neighbour's count.
+PROOFS = {
+    AFTER: (ids(DAY, 1, 1000), ids(AFTER, 1001, 100_000, head_us=HOUR, **BUSY)),
+    BEFORE: (ids(DAY, 100_001, 110_000), ids(BEFORE, 1, 100_000, tail_us=HOUR, **BUSY)),
 }
 
 
-@pytest.mark.parametrize("neighbour", LOSSES)
+@pytest.mark.parametrize("neighbour", PROOFS)
 def test_a_run_makes_up_for_one_that_was_killed_before_it_settled_a_neighbour(
     neighbour: str, tmp_path: Path
 ) -> None:
-    own, other = LOSSES[neighbour]
+    own, other = PROOFS[neighbour]
     ends = []
     for name in ("killed", "whole"):
         store = LocalStore(tmp_path / name)
@@ -183,13 +186,13 @@ def test_the_killed_run_may_have_been_any_before(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     for day in (DAY, AFTER):
         expect(store, day)
-    bring(store, AFTER, LOSSES[AFTER][1])
+    bring(store, AFTER, PROOFS[AFTER][1])
     settle(store, AFTER, THRESHOLDS)
-    assert contents(store, AFTER)[0] is not None
-    bring(store, DAY, LOSSES[AFTER][0])
+    assert contents(store, AFTER)[0] is None
+    bring(store, DAY, PROOFS[AFTER][0])
     with pytest.raises(Killed):
         settle(DyingStore(tmp_path, paths.settled_day(AFTER)), DAY, THRESHOLDS)
     watched = CountingStore(tmp_path)
     settle(watched, DAY, THRESHOLDS)
     assert watched.writes[paths.settled_day(AFTER)] == 1
-    assert contents(store, AFTER)[0] is None
+    assert contents(store, AFTER)[0] is not None

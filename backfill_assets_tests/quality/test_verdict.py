@@ -20,6 +20,7 @@ from backfill_assets.quality.verdict import (
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
+    END,
     FEED,
     JOINED,
     SECOND,
@@ -30,9 +31,7 @@ from backfill_assets_tests.quality.quality_samples import (
     gaps,
     profile,
     quotes,
-    silence,
     symbol,
-    without_ids,
 )
 
 
@@ -94,7 +93,7 @@ class TestFeed:
         self, runs: tuple[tuple[int, int], ...], outcome: str, reason: str | None
     ) -> None:
         big = symbol(1001, 2_001_000, **gaps(*runs))
-        verdict = judged(profile(big), context((1000, 0), (2_001_001, 0)))
+        verdict = judged(profile(big), context(1000, 2_001_001))
         assert verdict.outcome == outcome
         assert verdict.reasons == ((reason,) if reason else ())
 
@@ -109,31 +108,40 @@ class TestFeed:
         assert judged(lossy, missing_ids_rate=0.01).outcome == "publish"
         assert judged(lossy, missing_ids=12, longest_hole=11).outcome == "quarantine"
 
-    @pytest.mark.parametrize(("repeated", "outcome"), [(100, "publish"), (101, "quarantine")])
-    def test_ids_of_the_day_before_are_excused_up_to_a_hundred(self, repeated: int, outcome: str) -> None:
-        verdict = judged(profile(), context((1000 + repeated, 0), (10_001, 0)))
-        assert verdict.outcome == outcome
-        assert verdict.reasons == (
-            () if outcome == "publish" else ("101 ids are the day before's too (at most 100)",)
+    @pytest.mark.parametrize(
+        ("previous", "following", "warning"),
+        [
+            (1000, 10_001, None),
+            (1100, 9_901, None),
+            (1101, 10_001, "its ids and those of the day before overlap by 101"),
+            (1000, 9_900, "its ids and those of the day after overlap by 101"),
+            (990, 10_001, "10 ids lie between its ids and those of the day before"),
+            (1000, 10**9, "999989999 ids lie between its ids and those of the day after"),
+        ],
+    )
+    def test_no_id_of_a_neighbour_ever_quarantines_a_day(
+        self, previous: int, following: int, warning: str | None
+    ) -> None:
+        verdict = judged(profile(), context(previous, following))
+        assert (verdict.outcome, verdict.reasons, verdict.completeness) == ("publish", (), 1.0)
+        assert [w.split(":")[0] for w in verdict.warnings] == ([warning] if warning else [])
+
+    @pytest.mark.parametrize("seconds", [10, 11])
+    def test_a_day_that_is_cut_off_waits_until_ids_join(self, seconds: int) -> None:
+        """Rows come 0.1 s apart, so 5 s are usual and the rest counts as lost."""
+        end = END - 5 * SECOND - seconds * SECOND
+        cut = profile(symbol(1001, 900_000, minute_rows=(600,) * 1440), last_local_timestamp_us=end)
+        reasons = judged(cut, context(1000)).reasons
+        assert bool(reasons) == (seconds > 10)
+        assert reasons in (
+            (),
+            (
+                "it is silent for longer than usual: 11 s before midnight count as lost until the ids of the "
+                "neighboring day's file join",
+            ),
         )
-
-    def test_a_gap_at_midnight_quarantines_like_any_other(self) -> None:
-        assert judged(profile(), context((990, 0), (10_001, 0))).outcome == "publish"
-        assert judged(profile(), context((989, 0), (10_001, 0))).outcome == "quarantine"
-        assert judged(profile(), context((989, 5 * SECOND), (10_001, 0))).outcome == "publish"
-        assert judged(profile(), context((1000, 0), (10_012, 0))).outcome == "quarantine"
-        assert judged(profile(), context((1000, 0), (10_012, 5 * SECOND))).outcome == "publish"
-
-    def test_silences_alone_never_quarantine(self) -> None:
-        quiet = without_ids(silences=(silence(40_000),), silence_count=1)
-        verdict = judged(profile(quiet))
-        assert verdict.outcome == "publish"
-        assert verdict.completeness == pytest.approx(1 - 39_995 / 86_400)
-        assert verdict.missing_ids is None
-        assert [w.split(":")[0] for w in verdict.warnings] == [
-            "uncalibrated",
-            "39995 s of silence beyond 5 s or 40 usual silences",
-        ]
+        assert judged(cut, context(1000, 900_100)).reasons == reasons
+        assert judged(cut, context(1000, 900_001)).reasons == ()
 
     @pytest.mark.parametrize(
         ("changes", "reason"),
@@ -164,10 +172,10 @@ class TestFeed:
     @pytest.mark.parametrize(
         ("around", "outcome"),
         [
-            (context((1000, 0), (1001, 0)), "publish"),
-            (context((1000, 0), (1002, 0)), "no_evidence"),
-            (context((1000, 0), None), "no_evidence"),
-            (context(None, (1001, 0)), "no_evidence"),
+            (context(1000, 1001), "publish"),
+            (context(1000, 1002), "no_evidence"),
+            (context(1000, None), "no_evidence"),
+            (context(None, 1001), "no_evidence"),
             (context(), "no_evidence"),
         ],
     )
@@ -185,19 +193,10 @@ class TestFeed:
                 "the file is empty and no ids of the neighbours show that the day was",
             )
 
-    def test_every_symbol_that_both_neighbours_know_must_join_over_an_empty_file(self) -> None:
-        group = Feed("binance", "trades", "SPOT")
-
-        def around(last: int) -> Context:
-            return Context(
-                window_start_us=JOINED.window_start_us,
-                window_end_us=JOINED.window_end_us,
-                previous={"A": (10, 0), "B": (20, 0), "OLD": (5, 0)},
-                following={"A": (11, 0), "B": (last, 0), "NEW": (7, 0)},
-            )
-
-        assert judged(empty_profile(), around(21), group).outcome == "publish"
-        assert judged(empty_profile(), around(22), group).outcome == "no_evidence"
+    def test_a_group_without_rows_is_no_evidence_whatever_the_days_around_it_show(self) -> None:
+        around = context(10, 11)
+        assert judged(empty_profile(), around).outcome == "publish"
+        assert judged(empty_profile(), around, Feed("binance", "trades", "SPOT")).outcome == "no_evidence"
 
     def test_a_grouped_file_is_as_complete_as_its_worst_symbol(self) -> None:
         group = Feed("binance", "trades", "SPOT")

@@ -1,0 +1,99 @@
+"""A file's two midnights: whether its ids join those of the days beside it, and how long it is silent there.
+
+A neighbour only adds trust. Ids that join prove that nothing was lost at that midnight; ids that do not join
+prove nothing, because the neighbour's file may be the wrong one. A loss at midnight is therefore found in the
+file itself: a silence at its edge that is longer than usual counts as lost until ids join over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from backfill_assets.quality.estimates import unexcused_silences
+from backfill_assets.quality.profiles import SymbolProfile
+from backfill_assets.quality.window import Range, Window
+from backfill_assets.settings import ThresholdSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """The midnights before and after, in this order.
+
+    Attributes
+    ----------
+    between
+        Ids missing between the file's and the neighbour's nearest one, negative where both have the same
+        ids; None where the neighbour shows no id.
+    joins
+        Whether the ids go on over midnight.
+    silence_us
+        Unexcused silence at an edge that does not join; 0 elsewhere.
+    lost_us
+        The part of it that counts as lost: beyond the silences of the market's own day.
+    """
+
+    between: tuple[int | None, int | None]
+    joins: tuple[bool, bool]
+    silence_us: tuple[int, int]
+    lost_us: tuple[int, int]
+
+    @property
+    def excused_ids(self) -> int:
+        """Ids missing at the midnights that join: as few as the venue leaves out itself."""
+        return sum(n for n, joins in zip(self.between, self.joins, strict=True) if joins and n and n > 0)
+
+
+def seams_of(
+    profile: SymbolProfile,
+    window: Window,
+    edges: Range,
+    previous: Sequence[int],
+    following: Sequence[int],
+    allowed: int,
+    thresholds: ThresholdSettings,
+) -> Seams:
+    """Look at both midnights of a symbol with ids.
+
+    Parameters
+    ----------
+    edges
+        Arrival time of the symbol's first and last row, in microseconds.
+    previous, following
+        Last ids of the day before's files and first ids of the day after's; empty while they are not here.
+    allowed
+        The longest run of missing ids that the venue leaves itself.
+    """
+    low, high = profile.id_min, profile.id_max
+    if low is None or high is None:
+        return Seams((None, None), (False, False), (0, 0), (0, 0))
+    between = (_nearest(low - i - 1 for i in previous), _nearest(i - high - 1 for i in following))
+    head, tail = (n is not None and -thresholds.repeated_ids <= n <= allowed for n in between)
+    found = unexcused_silences(profile.rows, (), edges, window, thresholds).edges_us
+    silent = (0 if head else found[0], 0 if tail else found[1])
+    return Seams(between, (head, tail), silent, _lost(silent, profile, window, edges, thresholds))
+
+
+def _nearest(between: Iterable[int]) -> int | None:
+    """Of the neighbour's versions the one whose ids come nearest."""
+    return min(between, key=lambda n: (abs(n), n), default=None)
+
+
+def _lost(
+    silent: tuple[int, int],
+    profile: SymbolProfile,
+    window: Window,
+    edges: Range,
+    thresholds: ThresholdSettings,
+) -> tuple[int, int]:
+    """Of the unexcused silences the part that is longer than the file shows to be usual.
+
+    Trades come in bursts, so an edge is held against the longest silence between two rows, too; and a market
+    that trades in few minutes of the day may well be silent for the rest of it.
+    """
+    if not any(silent) or sum(1 for rows in profile.minute_rows if rows) < thresholds.edge_minutes:
+        return 0, 0
+    longest = max((window.owed_us(s.start_us, s.end_us) for s in profile.silences), default=0)
+    usual = round(thresholds.edge_factor * longest)
+    head, tail = window.owed_us(window.start_us, edges[0]), window.owed_us(edges[1], window.end_us)
+    return min(silent[0], max(0, head - usual)), min(silent[1], max(0, tail - usual))

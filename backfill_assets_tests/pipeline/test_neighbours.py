@@ -1,0 +1,147 @@
+"""A bad day beside good ones: they stay published, and rows that were final never change."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import duckdb
+import polars as pl
+import pytest
+
+from backfill_assets.feeds import Feed
+from backfill_assets.standins.faults import Fault, not_found
+from backfill_assets.standins.market import Market
+from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets_tests.pipeline.conftest import MakePipeline, Pipeline
+
+BEFORE, DAY, AFTER = DAYS = ("2024-01-01", "2024-01-02", "2024-01-03")
+FEED = "binance/trades/BTCUSDT"
+OTHER = "binance/trades/ETHUSDT"
+SMALL = {"exchanges": ["binance"], "symbols": ["BTC-USDT", "ETH-USDT"], "data_types": ["trades"]}
+
+
+@pytest.fixture
+def standin() -> Iterator[TardisStandin]:
+    market = Market(rows={("binance", "BTC-USDT"): 4_000, ("binance", "ETH-USDT"): 200})
+    with TardisStandin(market, clock=lambda: datetime(2024, 2, 10, 12, tzinfo=UTC)) as running:
+        yield running
+
+
+@pytest.fixture
+def small(make_pipeline: MakePipeline, standin: TardisStandin) -> Callable[[str], Pipeline]:
+    return lambda name: make_pipeline(standin, name=name, universe=[SMALL])
+
+
+def shifted(lines: list[str]) -> list[str]:
+    """Every id a thousand million higher."""
+    cells = [line.split(",") for line in lines]
+    return [",".join([*c[:4], str(int(c[4]) + 10**9), *c[5:]]) for c in cells]
+
+
+def cut_off(lines: list[str]) -> list[str]:
+    return lines[: len(lines) // 2]
+
+
+def rows(pipeline: Pipeline, day: str) -> dict[str, int]:
+    """Rows of the feed's market in the day's tables."""
+    found = {}
+    for table in ("trades", "candles"):
+        frame = pipeline.table(table, day)
+        ours = frame.filter(symbol="BTC-USDT") if len(frame) else frame
+        found[table] = len(ours)
+    return found
+
+
+def final_candles(pipeline: Pipeline) -> set[tuple[object, ...]]:
+    with duckdb.connect(str(pipeline.folder / "warehouse" / "warehouse.duckdb"), read_only=True) as db:
+        names = {row[0] for row in db.execute("SELECT view_name FROM duckdb_views()").fetchall()}
+        return {*db.execute("FROM candles_final").fetchall()} if "candles_final" in names else set()
+
+
+def outcome(pipeline: Pipeline, day: str, feed: str = FEED) -> tuple[str, bool]:
+    found = pipeline.settled(day).settled.feed(Feed.parse(feed))
+    assert found is not None
+    return found.verdict.outcome, found.accepted is not None
+
+
+def test_a_day_after_with_other_ids_takes_nothing_out_of_the_warehouse(small):
+    pipeline = small("shifted")
+    assert pipeline.run(BEFORE).success
+    before = rows(pipeline, BEFORE)
+    assert min(before.values()) > 100
+    pipeline.serve_changed(FEED, DAY, shifted)
+    assert pipeline.run(DAY).success
+    assert outcome(pipeline, BEFORE) == outcome(pipeline, DAY) == ("publish", True)
+    pipeline.heal()
+    assert pipeline.run(DAY, refresh=True, feeds=[FEED]).success
+    assert pipeline.run(BEFORE).success
+    # Trades that arrived after midnight may have joined the last minute.
+    assert rows(pipeline, BEFORE) == before
+    (warning,) = pipeline.settled(DAY).settled.feed(Feed.parse(FEED)).verdict.warnings
+    assert "ids lie between its ids and those of the day before: midnight is not proven" in warning
+
+
+def test_a_day_that_is_cut_off_waits_and_is_never_published_first(small):
+    pipeline = small("cut-off")
+    pipeline.serve_changed(FEED, DAY, cut_off)
+    for day in DAYS:
+        assert pipeline.run(day).success
+        if day != BEFORE:
+            assert outcome(pipeline, DAY) == ("quarantine", False)
+            assert rows(pipeline, DAY)["trades"] == 0
+    pipeline.heal()
+    assert pipeline.run(DAY, refresh=True, feeds=[FEED]).success
+    assert outcome(pipeline, DAY) == ("publish", True)
+    assert rows(pipeline, DAY)["trades"] > 100
+
+
+def test_a_day_beside_a_404_is_not_final_and_its_other_feeds_are(small):
+    pipeline = small("absent")
+    pipeline.with_fault(FEED, AFTER, Fault(always=not_found()))
+    for day in (*DAYS, "2024-01-04"):
+        assert pipeline.run(day).success
+    first = final_candles(pipeline)
+    assert {(str(row[0]), row[2]) for row in first} == {(DAY, "ETH-USDT"), (AFTER, "ETH-USDT")}
+    coverage = pipeline.table("coverage", DAY).group_by("symbol").agg(pl.col("provisional").any())
+    assert dict(coverage.iter_rows()) == {"BTC-USDT": True, "ETH-USDT": False}
+    pipeline.heal()
+    assert pipeline.run(AFTER).success
+    assert first < final_candles(pipeline)
+    assert {(str(row[0]), row[2]) for row in final_candles(pipeline)} == {
+        (day, symbol) for day in (DAY, AFTER) for symbol in ("BTC-USDT", "ETH-USDT")
+    }
+
+
+@pytest.mark.parametrize(
+    ("damage", "bad"), [(shifted, DAY), (cut_off, BEFORE), (None, AFTER)], ids=["ids", "cut off", "404"]
+)
+def test_in_some_orders_days_end_in_the_same_tables_and_what_is_final_never_changes(damage, bad, small):
+    """One of the days is bad in its first run, or absent, and runs again at the end.
+
+    ``quality/test_settled_days`` has all orders, and many more files.
+    """
+    ends = []
+    for number, order in enumerate([*itertools.permutations(DAYS)][::2]):
+        pipeline = small(f"order-{number}")
+        if damage is None:
+            pipeline.with_fault(FEED, bad, Fault(always=not_found()))
+        else:
+            pipeline.serve_changed(FEED, bad, damage)
+        final: set[tuple[object, ...]] = set()
+        published: set[str] = set()
+        for day in (*order, bad):
+            assert pipeline.run(day).success
+            now = final_candles(pipeline)
+            assert final <= now, f"rows that were final changed with {day}"
+            final = now
+            for seen in published:
+                assert rows(pipeline, seen)["trades"] > 0, f"{seen} was taken back by {day}"
+            published |= {seen for seen in DAYS if rows(pipeline, seen)["trades"]}
+            if day == bad and damage is None:
+                pipeline.heal()
+        pipeline.heal()
+        ends.append({table: pipeline.partition_bytes(table) for table in ("trades", "candles", "coverage")})
+    assert all(end == ends[0] for end in ends)
+    assert set(ends[0]["candles"]) == set(DAYS)
