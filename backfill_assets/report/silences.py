@@ -5,15 +5,15 @@ Read from the profile and by the verdict's own window, so that the page blames w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from typing import Final
 
 from backfill_assets.quality.estimates import allowed_silence_us
-from backfill_assets.quality.profiles import FeedProfile, Gap, Silence
+from backfill_assets.quality.profiles import FeedProfile, Gap, Silence, SymbolProfile
 from backfill_assets.quality.settled import SettledFeed
-from backfill_assets.quality.verdict import arrival_edges
+from backfill_assets.quality.verdict import arrival_edges, seams_in
 from backfill_assets.quality.window import Window
 from backfill_assets.settings import ThresholdSettings
 
@@ -42,7 +42,7 @@ def silence_lines(
 
     Those that count against the feed come first, then the longest.
     """
-    found = []
+    found: list[SilenceLine] = []
     for symbol in profile.symbols:
         window = settled.verdict.context.window_of(symbol, grouped=settled.feed.is_grouped)
         silences = list(symbol.silences)
@@ -56,6 +56,8 @@ def silence_lines(
                 if end - start > allowed_silence_us(usual_us, thresholds)
             ]
         kind = settled.verdict.evidence_class
+        if kind != "C":
+            found += _at_midnight(settled, profile, symbol, thresholds)
         if kind != "C" and not symbol.gaps:
             # None of them counts, so the longest are enough; a sparse feed has a thousand.
             silences = nlargest(SHOWN_SILENCES, silences, key=lambda s: (s.end_us - s.start_us, -s.start_us))
@@ -68,6 +70,22 @@ def silence_lines(
             SilenceLine(silence.start_us, silence.end_us, silence.usual_us, allowed, text, counts=False)
         )
     return sorted(found, key=lambda g: (not g.counts, g.start_us - g.end_us, g.start_us))
+
+
+def _at_midnight(
+    settled: SettledFeed, profile: FeedProfile, symbol: SymbolProfile, thresholds: ThresholdSettings
+) -> Iterator[SilenceLine]:
+    """The edges that count as lost until ids join over midnight."""
+    feed, context = settled.feed, settled.verdict.context
+    seams = seams_in(context, feed, settled.verdict.day, profile, symbol, thresholds)
+    window = context.window_of(symbol, grouped=feed.is_grouped)
+    first, last = arrival_edges(profile, symbol, grouped=feed.is_grouped)
+    usual_us = window.owed_us(first, last) / max(1, symbol.rows - 1)
+    edges = ((window.start_us, first), (last, window.end_us))
+    for (start, end), lost_us in zip(edges, seams.lost_us, strict=True):
+        if lost_us:
+            text = "no ids join over midnight: counts as lost time"
+            yield SilenceLine(start, end, usual_us, end - start - lost_us, text, counts=True)
 
 
 def _silence(

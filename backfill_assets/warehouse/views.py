@@ -95,7 +95,7 @@ def _final(table: Table, data_type: str, symbol: str) -> View:
     condition = f"data_type = '{data_type}' AND {_FINAL}"
     return View(
         name=f"{table.name}_final",
-        description=f"Rows of {table.name} of published feeds on sealed days, which nothing changes.",
+        description=f"Rows of {table.name} of published feeds that are sealed.",
         columns=table.columns,
         tables=(table, QUALITY),
         template=f"""SELECT {_of("rows_of", table.columns)}
