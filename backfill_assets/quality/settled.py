@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AwareDatetime, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import AwareDatetime, BeforeValidator, PlainSerializer
 
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
@@ -68,8 +68,6 @@ class Edges(Document):
     is_final
         Whether a version counts.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     opening_ids: dict[str, tuple[int, ...]] = {}
     closing_ids: dict[str, tuple[int, ...]] = {}
@@ -200,8 +198,6 @@ class SettledDay(Derived):
     findings
         Outcomes of the checks of ``ticks``; without ``schema`` where the check has to look at footers.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     day: str
     inputs: str
