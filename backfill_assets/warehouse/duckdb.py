@@ -1,22 +1,27 @@
 """The embedded warehouse: a folder with one Parquet file per table and day, under a DuckDB file of views.
 
-``FOLDER/{table}/{day}.parquet`` is a partition; it is replaced by ``os.replace`` while a lock on that table
-and day is held, so readers never see half of one and never wait. ``FOLDER/{table}/schema.parquet`` has the
-table's columns and no rows. ``FOLDER/warehouse.duckdb`` holds nothing but views over these files: tables
-inside it were rejected, because one reader in another process locks every writer out of the file. It is
-replaced as a whole, and only when its views change, so a reader that keeps it open still sees every new
-partition.
+``FOLDER/{table}/{day}.parquet`` is a partition; it is replaced by ``os.replace``, so readers never see half
+of one and never wait. ``FOLDER/{table}/schema.parquet`` has the table's columns and no rows.
+``FOLDER/warehouse.duckdb`` holds nothing but views over these files: tables inside it were rejected, because
+one reader in another process locks every writer out of the file. It is replaced as a whole, and only when its
+views change or it was damaged, so a reader that keeps it open still sees every new partition.
+
+No writer takes a lock, for a process that is stopped while it holds one would stop all others. A load is
+written under a name of its own and its generation is marked by an empty file; then the unfinished loads of
+older generations are deleted, and the load is renamed. A load whose generation is not the greatest marked one
+is refused, and an older one that has passed this test finds its file gone, however long it was stopped.
 
 DuckDB resolves relative paths by the reader's working directory, and knows no path relative to the database,
-so the views hold absolute paths. A folder that was moved is put right when the warehouse is next used from
-here; until then ``SET file_search_path`` or the Parquet files themselves serve.
+so the views hold the folder's absolute path. A reader that has the folder elsewhere names it in the variable
+``warehouse``; a folder that was moved is put right when the warehouse is next used from here.
 """
 
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
-import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +34,7 @@ import pyarrow.parquet as pq
 from backfill_assets.columns import ARROW_TYPES, Column, ColumnType
 from backfill_assets.days import parse_day
 from backfill_assets.failures import PermanentFailure, Superseded, TransientFailure
-from backfill_assets.files import locked, put_in_place
+from backfill_assets.files import put_in_place
 from backfill_assets.warehouse.parquet import concatenate
 from backfill_assets.warehouse.protocol import LoadFile
 from backfill_assets.warehouse.tables import Table, missing_columns
@@ -39,14 +44,17 @@ from backfill_assets.warehouse.views import DUCKDB, VIEWS, View
 DATABASE: Final = "warehouse.duckdb"
 SCHEMA: Final = "schema.parquet"
 _STATE: Final = ".state"
+#: Times that another process may make the views at the same moment.
+_ATTEMPTS: Final = 20
+#: Nobody writes a schema or the views for this long; what is older was left by a process that died.
+_ABANDONED_SECONDS: Final = 3600
 
 
 class DuckDBWarehouse:
     """``Warehouse`` in a local folder, shared by any number of processes of one machine."""
 
-    def __init__(self, folder: Path, *, lock_timeout_seconds: float = 3600) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
-        self._lock_timeout_seconds = lock_timeout_seconds
 
     @property
     def daily_loads(self) -> int | None:
@@ -64,13 +72,20 @@ class DuckDBWarehouse:
         return self.folder / DATABASE
 
     def ensure_table(self, table: Table) -> None:
-        """See ``Warehouse``; the views are put right as well."""
-        path = self.folder / table.name / SCHEMA
-        with self._locked(self._state("tables")):
-            if path.exists():
-                missing_columns(table, _stored_columns(path), str(path.parent))
-            schema = _described(table)
-            if not path.exists() or not pq.read_schema(path).equals(schema, check_metadata=True):
+        """See ``Warehouse``; the views are put right as well.
+
+        Raises
+        ------
+        PermanentFailure
+            A file among the partitions is none, so that its rows would be taken for rows of the table.
+        """
+        path, schema = self.folder / table.name / SCHEMA, _described(table)
+        with self._writable():
+            _refuse_strays(path.parent)
+            found = _read_schema(path)
+            if found is not None:
+                missing_columns(table, _stored_columns(found), str(path.parent))
+            if found is None or not found.equals(schema, check_metadata=True):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = _temporary(path)
                 pq.write_table(schema.empty_table(), temporary)
@@ -79,38 +94,57 @@ class DuckDBWarehouse:
 
     def replace_partition(self, table: Table, day: str, files: Sequence[LoadFile], generation: int) -> str:
         """See ``Warehouse``."""
-        parse_day(day)
-        folder = self.folder / table.name
-        if not (folder / SCHEMA).exists():
-            msg = f"{folder}: there is no such table: ensure_table makes it"
+        target = self.folder / table.name / f"{parse_day(day)}.parquet"
+        if not (target.parent / SCHEMA).exists():
+            msg = f"{target.parent}: there is no such table: ensure_table makes it"
             raise PermanentFailure(msg)
-        target = folder / f"{day}.parquet"
-        state = self._state(table.name, day)
-        with self._locked(state):
-            current, fenced = _generations(state)
-            if generation <= max(current, fenced):
-                msg = f"{table.name} {day}: generation {generation} is overtaken by {max(current, fenced)}"
-                raise Superseded(msg)
-            temporary = _temporary(target)
+        with self._writable():
+            if generation <= (latest := max(self._marks(table, day), default=0)):
+                raise _overtaken(table, day, generation, latest)
+            unfinished = target.with_name(f".{target.name}.{generation}.{uuid4().hex}.tmp")
             try:
-                concatenate(table, day, files, temporary)
-            except BaseException:  # Dagster interrupts a canceled step with one
-                temporary.unlink(missing_ok=True)
-                raise
-            # Recorded first: when the rows are visible, no older generation may come after them.
-            _record(state, generation, fenced)
-            put_in_place(temporary, target)
+                concatenate(table, day, files, unfinished)
+                self._mark(table, day, generation)
+                _delete_unfinished(target, before=generation)
+                try:
+                    put_in_place(unfinished, target)
+                except FileNotFoundError as error:
+                    latest = max(self._marks(table, day), default=generation)
+                    raise _overtaken(table, day, generation, latest) from error
+            finally:
+                unfinished.unlink(missing_ok=True)
         return f"{target}#{generation}"
 
     def fence(self, table: Table, day: str, generations: Sequence[int]) -> None:
-        """See ``Warehouse``; waits for a running load by taking its lock."""
+        """See ``Warehouse``; nobody is waited for."""
         if not generations:
             return
-        state = self._state(table.name, day)
-        with self._locked(state):
-            current, fenced = _generations(state)
-            if max(generations) > fenced:
-                _record(state, current, max(generations))
+        with self._writable():
+            greatest = max(generations)
+            if greatest > max(self._marks(table, day), default=0):
+                marks = self._state(table.name, day)
+                marks.mkdir(parents=True, exist_ok=True)
+                (marks / str(greatest)).touch()
+            _delete_unfinished(self.folder / table.name / f"{parse_day(day)}.parquet", before=greatest + 1)
+
+    def _mark(self, table: Table, day: str, generation: int) -> None:
+        """Mark the generation, once, unless a greater one is marked."""
+        marks = self._state(table.name, day)
+        marks.mkdir(parents=True, exist_ok=True)
+        try:
+            (marks / str(generation)).touch(exist_ok=False)
+        except FileExistsError as error:
+            raise _overtaken(table, day, generation, generation) from error
+        found = self._marks(table, day)
+        if max(found) > generation:
+            raise _overtaken(table, day, generation, max(found))
+        for older in found:
+            if older < generation:
+                (marks / str(older)).unlink(missing_ok=True)
+
+    def _marks(self, table: Table, day: str) -> list[int]:
+        """Generations that are marked; only the greatest counts."""
+        return [int(mark.name) for mark in self._state(table.name, day).glob("*") if mark.name.isdecimal()]
 
     def totals(self, table: Table, day: str) -> tuple[GroupTotals, ...]:
         """See ``Warehouse``."""
@@ -129,7 +163,7 @@ class DuckDBWarehouse:
 
     def ensure_views(self) -> tuple[str, ...]:
         """See ``Warehouse``; the DuckDB file is wholly ours, so nothing else can have a view's name."""
-        with self._locked(self._state("tables")):
+        with self._writable():
             self._refresh_views()
         return ()
 
@@ -137,42 +171,93 @@ class DuckDBWarehouse:
         """Nothing is kept open."""
 
     def _refresh_views(self) -> None:
-        """Make the DuckDB file again if its views would be others; called under the lock of the tables."""
-        schemas = {path.parent: pq.read_schema(path) for path in sorted(self.folder.glob(f"*/{SCHEMA}"))}
+        """Make the DuckDB file again if its views would be others or it is not the one that was made.
+
+        A process that makes it at the same time may have read other schemas, so both look again.
+        """
+        for _ in range(_ATTEMPTS):
+            script = self._script()
+            if self._recorded() == _record(script, self.database):
+                return
+            self._make_database(script)
+        msg = f"{self.database}: others keep making the views: run again when they have ended"
+        raise TransientFailure(msg)
+
+    def _script(self) -> str:
+        """The SQL that makes the views over the tables that are there."""
+        found = {path.parent: _read_schema(path) for path in sorted(self.folder.glob(f"*/{SCHEMA}"))}
+        schemas = {folder: schema for folder, schema in found.items() if schema is not None}
         columns = {folder.name: schema.names for folder, schema in schemas.items()}
         script = "".join(_table_view(folder, schema) for folder, schema in schemas.items())
-        script += "".join(_view(view) for view in VIEWS if view.is_possible(columns))
-        written = self._state("views").with_suffix(".sql")
-        if self.database.exists() and written.exists() and written.read_text(encoding="utf-8") == script:
-            return
+        return script + "".join(_view(view) for view in VIEWS if view.is_possible(columns))
+
+    def _make_database(self, script: str) -> None:
         import duckdb
 
         temporary = _temporary(self.database)
-        with duckdb.connect(str(temporary)) as connection:
-            connection.execute(script)
+        try:
+            with duckdb.connect(str(temporary)) as connection:
+                connection.execute(script)
+        except duckdb.Error as error:
+            raise self._refused(" ".join(str(error).split())) from error
+        record = _record(script, temporary)
         put_in_place(temporary, self.database)
-        temporary = _temporary(written)
-        temporary.write_text(script, encoding="utf-8")
-        put_in_place(temporary, written)
+        path = self._state("views.sql")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
+        temporary.write_text(record, encoding="utf-8")
+        put_in_place(temporary, path)
+
+    def _recorded(self) -> str:
+        try:
+            return self._state("views.sql").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
 
     def _state(self, *parts: str) -> Path:
         return self.folder.joinpath(_STATE, *parts)
 
     @contextmanager
-    def _locked(self, state: Path) -> Iterator[None]:
-        """Hold the lock beside ``state``, and say what is wrong where the folder cannot be written."""
-        lock = state.with_name(f"{state.name}.lock")
+    def _writable(self) -> Iterator[None]:
+        """Say what is wrong where the folder cannot be written."""
         try:
-            with locked(lock, timeout_seconds=self._lock_timeout_seconds):
-                yield
+            yield
         except OSError as error:
-            kind = (
-                TransientFailure
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-                else PermanentFailure
+            raise self._refused(str(error), error.errno) from error
+
+    def _refused(self, reason: str, number: int | None = errno.EIO) -> PermanentFailure | TransientFailure:
+        kind = TransientFailure if number in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else PermanentFailure
+        return kind(f"{self.folder}: cannot be written ({reason}): free space there or mend its permissions")
+
+
+def _overtaken(table: Table, day: str, generation: int, latest: int) -> Superseded:
+    return Superseded(f"{table.name} {day}: generation {generation} is overtaken by {latest}")
+
+
+def _delete_unfinished(target: Path, *, before: int) -> None:
+    """Delete what loads of these generations have written; they can no longer take effect."""
+    for file in target.parent.glob(f".{target.name}.*.tmp"):
+        generation = file.name.removeprefix(f".{target.name}.").partition(".")[0]
+        # Names without a generation are of an earlier layout.
+        if not generation.isdecimal() or int(generation) < before:
+            file.unlink(missing_ok=True)
+
+
+def _refuse_strays(folder: Path) -> None:
+    for file in sorted(folder.glob("*.parquet")):
+        if file.name != SCHEMA and not _is_day(file.stem):
+            msg = (
+                f"{file}: is no partition, but readers take its rows for rows of {folder.name}: "
+                "move it to another folder"
             )
-            msg = f"{self.folder}: cannot be written ({error}): free space there or mend its permissions"
-            raise kind(msg) from error
+            raise PermanentFailure(msg)
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return parse_day(text).isoformat() == text
+    except PermanentFailure:
+        return False
 
 
 def has_size(folder: Path, table: str, day: str, content: str) -> bool:
@@ -192,20 +277,32 @@ def _described(table: Table) -> pa.Schema:
     return pa.schema(fields, metadata={"description": table.description})
 
 
-def _stored_columns(path: Path) -> list[Column]:
-    types: dict[pa.DataType, ColumnType] = {
-        arrow: cast("ColumnType", name) for name, arrow in ARROW_TYPES.items()
-    }
+def _read_schema(path: Path) -> pa.Schema | None:
+    """The table's columns; None where there is no such file, or a damaged one that is to be made anew."""
+    try:
+        return pq.read_schema(path)
+    except (FileNotFoundError, pa.ArrowException):
+        return None
+
+
+def _stored_columns(schema: pa.Schema) -> list[Column]:
+    types = {arrow: name for name, arrow in ARROW_TYPES.items()}
     return [
-        Column(field.name, types[field.type], _description(field), required=not field.nullable)
-        for field in pq.read_schema(path)
+        Column(
+            field.name,
+            cast("ColumnType", types.get(field.type, str(field.type))),
+            _description(field),
+            required=not field.nullable,
+        )
+        for field in schema
     ]
 
 
 def _table_view(folder: Path, schema: pa.Schema) -> str:
     name = f'"{folder.name}"'
     columns = ", ".join(f'"{column}"' for column in schema.names)
-    files = _literal(str(folder / "*.parquet"))
+    root = f"coalesce(getvariable('warehouse'), {_literal(glob.escape(str(folder.parent)))})"
+    files = f"{root} || '/{folder.name}/*.parquet'"
     lines = [
         f"CREATE VIEW {name} AS SELECT {columns} FROM read_parquet({files}, union_by_name = true);",
         f"COMMENT ON VIEW {name} IS {_literal(_description(schema))};",
@@ -237,31 +334,18 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _generations(state: Path) -> tuple[int, int]:
-    """Generation of the partition, and the greatest one that was fenced off."""
-    path = state.with_name(f"{state.name}.json")
+def _record(script: str, database: Path) -> str:
+    """The script, and the sha256 of the DuckDB file that it made."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return int(content["generation"]), int(content["fenced"])
+        with database.open("rb") as file:
+            return f"{script}-- {hashlib.file_digest(file, 'sha256').hexdigest()}\n"
     except FileNotFoundError:
-        return 0, 0
-    except (ValueError, KeyError, TypeError) as error:
-        msg = f"{path}: is damaged: delete it while nothing is published, then publish the day again"
-        raise PermanentFailure(msg) from error
-
-
-def _record(state: Path, generation: int, fenced: int) -> None:
-    path = state.with_name(f"{state.name}.json")
-    temporary = _temporary(path)
-    temporary.write_text(json.dumps({"generation": generation, "fenced": fenced}) + "\n", encoding="utf-8")
-    put_in_place(temporary, path)
+        return script
 
 
 def _temporary(path: Path) -> Path:
-    """Beside ``path``, where a rename is atomic; hidden, so that no view takes it for a partition.
-
-    Called with the lock of ``path`` held, so whatever lies there already was left by a process that died.
-    """
+    """Beside ``path``, where a rename is atomic; hidden, so that no view takes it for a partition."""
     for orphan in path.parent.glob(f".{path.name}.*.tmp*"):
-        orphan.unlink(missing_ok=True)
+        if time.time() - orphan.stat().st_mtime > _ABANDONED_SECONDS:
+            orphan.unlink(missing_ok=True)
     return path.with_name(f".{path.name}.{uuid4().hex}.tmp")

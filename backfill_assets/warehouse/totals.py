@@ -7,6 +7,7 @@ bounded memory, and compared here. Sums of floats depend on the order of additio
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -99,7 +100,9 @@ def file_totals(table: Table, paths: Sequence[Path]) -> tuple[GroupTotals, ...]:
 
     with _engine(os.getpid()).cursor() as connection:
         try:
-            rows = connection.execute(_query(table), {"paths": [str(path) for path in paths]}).fetchall()
+            rows = connection.execute(
+                _query(table), {"paths": [glob.escape(str(path)) for path in paths]}
+            ).fetchall()
         except duckdb.Error as error:
             reason = " ".join(str(error).split())
             more = f" and {len(paths) - 1} more" if paths[1:] else ""

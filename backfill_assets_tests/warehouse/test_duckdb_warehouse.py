@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import psutil
@@ -20,10 +22,11 @@ import pytest
 from warehouse_samples import DAY, NEXT_DAY, TRADES, load_file, rows, write
 
 from backfill_assets.columns import Column
-from backfill_assets.failures import PermanentFailure, TransientFailure
+from backfill_assets.failures import PermanentFailure, Superseded
 from backfill_assets.warehouse.duckdb import DuckDBWarehouse
 from backfill_assets.warehouse.parquet import ROW_GROUP_ROWS, concatenate
 from backfill_assets.warehouse.tables import Table
+from backfill_assets.warehouse.totals import file_totals
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -135,16 +138,178 @@ def test_a_load_that_fails_leaves_no_litter(warehouse: DuckDBWarehouse, tmp_path
     assert [p.name for p in (warehouse.folder / "trades").iterdir()] == ["schema.parquet"]
 
 
-def test_a_lock_that_is_never_released_is_named(warehouse: DuckDBWarehouse, tmp_path: Path) -> None:
-    impatient = DuckDBWarehouse(warehouse.folder, lock_timeout_seconds=0.1)
-    impatient.fence(TRADES, DAY, [1])
-    lock = warehouse.folder / ".state" / "trades" / f"{DAY}.lock"
-    with lock.open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(TransientFailure, match=str(lock)):
-            impatient.fence(TRADES, DAY, [2])
-        impatient.fence(TRADES, NEXT_DAY, [2])
-    impatient.fence(TRADES, DAY, [2])
+#: Publishes a generation and stops itself right before a step of it; says how it ended.
+STOPPING = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from warehouse_samples import DAY, TRADES, load_file
+from backfill_assets.failures import Superseded
+from backfill_assets.warehouse import duckdb
+step, original = sys.argv[4], None
+def stopping(*arguments, **more):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return original(*arguments, **more)
+where = duckdb.DuckDBWarehouse if hasattr(duckdb.DuckDBWarehouse, step) else duckdb
+original = getattr(where, step)
+setattr(where, step, stopping)
+try:
+    warehouse = duckdb.DuckDBWarehouse(Path(sys.argv[2]))
+    if sys.argv[5:] == ["ensure"]:
+        warehouse.ensure_table(TRADES)
+    else:
+        warehouse.replace_partition(TRADES, DAY, [load_file(Path(sys.argv[3]))], 5)
+except Superseded:
+    print("superseded")
+else:
+    print("published")
+"""
+
+
+@contextmanager
+def stopped(warehouse: DuckDBWarehouse, file: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that has stopped itself before that step."""
+    command = [sys.executable, "-c", STOPPING, str(Path(__file__).parent), str(warehouse.folder), str(file)]
+    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 45
+            while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+                assert process.poll() is None, "it did not come to that step"
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("step", ["concatenate", "_mark", "_delete_unfinished", "put_in_place"])
+def test_a_stopped_publisher_stops_nobody_and_changes_nothing_when_it_goes_on(
+    warehouse: DuckDBWarehouse, tmp_path: Path, step: str
+) -> None:
+    old, new = write(tmp_path / "old.parquet", rows(price=1.5)), write(tmp_path / "new.parquet", rows())
+    with stopped(warehouse, old, step) as process:
+        warehouse.fence(TRADES, DAY, [5])
+        warehouse.replace_partition(TRADES, DAY, [load_file(new)], 6)
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=45)[0] == "superseded\n"
+    folder = warehouse.folder / "trades"
+    assert pq.read_table(folder / f"{DAY}.parquet").to_pylist() == rows()
+    assert sorted(p.name for p in folder.iterdir()) == [f"{DAY}.parquet", "schema.parquet"]
+
+
+@pytest.mark.parametrize("step", ["concatenate", "_mark", "_delete_unfinished", "put_in_place"])
+def test_an_older_publisher_that_was_stopped_does_not_undo_a_newer_one_that_fenced_nobody(
+    warehouse: DuckDBWarehouse, tmp_path: Path, step: str
+) -> None:
+    old, new = write(tmp_path / "old.parquet", rows(price=1.5)), write(tmp_path / "new.parquet", rows())
+    with stopped(warehouse, old, step) as process:
+        warehouse.replace_partition(TRADES, DAY, [load_file(new)], 6)
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=45)[0] == "superseded\n"
+    assert pq.read_table(warehouse.folder / "trades" / f"{DAY}.parquet").to_pylist() == rows()
+
+
+def test_a_publisher_that_was_stopped_goes_on_where_nobody_came_in_between(
+    warehouse: DuckDBWarehouse, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "1.parquet", rows())
+    with stopped(warehouse, path, "put_in_place") as process:
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=45)[0] == "published\n"
+    with pytest.raises(Superseded, match="generation 5 is overtaken by 5"):
+        warehouse.replace_partition(TRADES, DAY, [load_file(path)], 5)
+
+
+@pytest.mark.parametrize("step", ["_refresh_views", "_make_database", "put_in_place"])
+def test_a_process_stopped_while_it_makes_tables_stops_nobody_and_hides_no_table(
+    warehouse: DuckDBWarehouse, tmp_path: Path, step: str
+) -> None:
+    warehouse.database.unlink()
+    path = write(tmp_path / "1.parquet", rows())
+    with stopped(warehouse, path, step, "ensure") as process:
+        warehouse.ensure_table(Table("more", "", TRADES.columns))
+        warehouse.ensure_table(TRADES)
+        process.send_signal(signal.SIGCONT)
+        # It stops again where it comes to the step again.
+        while process.poll() is None:
+            if psutil.Process(process.pid).status() == psutil.STATUS_STOPPED:
+                process.send_signal(signal.SIGCONT)
+            time.sleep(0.02)
+    with duckdb.connect(str(warehouse.database), read_only=True) as connection:
+        assert connection.execute(
+            "SELECT (SELECT count(*) FROM more), (SELECT count(*) FROM trades)"
+        ).fetchall()
+    assert list(warehouse.folder.glob(".warehouse.duckdb.*")) == []
+
+
+def test_generations_of_many_threads_end_with_the_greatest(
+    warehouse: DuckDBWarehouse, tmp_path: Path
+) -> None:
+    count = 24
+    files = [write(tmp_path / f"{n}.parquet", rows(price=float(n))) for n in range(1, count + 1)]
+
+    def load(generation: int) -> None:
+        with suppress(Superseded):
+            warehouse.replace_partition(TRADES, DAY, [load_file(files[generation - 1])], generation)
+
+    order = random.Random(7).sample(range(1, count + 1), count)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(load, order))
+    folder = warehouse.folder / "trades"
+    assert pq.read_table(folder / f"{DAY}.parquet").to_pylist() == rows(price=float(count))
+    assert sorted(p.name for p in folder.iterdir()) == [f"{DAY}.parquet", "schema.parquet"]
+
+
+@pytest.mark.parametrize("harm", [b"", b"not DuckDB", None])
+def test_views_that_were_damaged_are_made_anew(warehouse: DuckDBWarehouse, harm: bytes | None) -> None:
+    whole = warehouse.database.read_bytes()
+    warehouse.database.write_bytes(whole[: len(whole) // 2] if harm is None else harm)
+    warehouse.ensure_table(TRADES)
+    with duckdb.connect(str(warehouse.database), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM trades").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("harm", [b"", b"PAR1"])
+def test_columns_that_were_damaged_are_written_anew(warehouse: DuckDBWarehouse, harm: bytes) -> None:
+    schema = warehouse.folder / "trades" / "schema.parquet"
+    schema.write_bytes(harm)
+    warehouse.ensure_table(Table("more", "", TRADES.columns))
+    warehouse.ensure_table(TRADES)
+    assert pq.read_schema(schema).names == TRADES.schema.names
+    with duckdb.connect(str(warehouse.database), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM trades").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("name", ["2024-13-45", "2024-01-01 (copy)", "20240101", ".2024-01-01"])
+def test_a_file_among_the_partitions_that_is_none_is_refused_by_name(
+    warehouse: DuckDBWarehouse, tmp_path: Path, name: str
+) -> None:
+    stray = write(warehouse.folder / "trades" / f"{name}.parquet", rows())
+    with pytest.raises(PermanentFailure, match=re.escape(f"{stray}: is no partition")):
+        warehouse.ensure_table(TRADES)
+    stray.unlink()
+    (warehouse.folder / "trades" / "notes.txt").write_text("no rows")
+    warehouse.ensure_table(TRADES)
+
+
+def test_a_reader_that_has_the_folder_elsewhere_names_it(warehouse: DuckDBWarehouse, tmp_path: Path) -> None:
+    warehouse.replace_partition(TRADES, DAY, [load_file(write(tmp_path / "1.parquet", rows()))], 1)
+    elsewhere = warehouse.folder.rename(tmp_path / "elsewhere")
+    with duckdb.connect(str(elsewhere / "warehouse.duckdb"), read_only=True) as connection:
+        connection.execute(f"SET VARIABLE warehouse = '{elsewhere}'")
+        assert connection.execute("SELECT count(*) FROM trades").fetchone() == (3,)
+
+
+@pytest.mark.parametrize("name", ["[1]", "what?", "a*b", "two words", "it's", 'a"b', "100%20", "ü", "a;b"])
+def test_a_folder_of_any_name_works(tmp_path: Path, name: str) -> None:
+    (tmp_path / "1").mkdir()  # what the pattern [1] would find
+    warehouse = DuckDBWarehouse(tmp_path / name / "warehouse")
+    warehouse.ensure_table(TRADES)
+    path = write(tmp_path / name / "1.parquet", rows())
+    warehouse.replace_partition(TRADES, DAY, [load_file(path)], 1)
+    assert warehouse.totals(TRADES, DAY) == file_totals(TRADES, [path])
+    with duckdb.connect(str(warehouse.database), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM trades").fetchone() == (3,)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -152,6 +317,40 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(PermanentFailure, match="mend its permissions"):
         DuckDBWarehouse(tmp_path / "warehouse").ensure_table(TRADES)
+
+
+#: Makes a table where no file may be larger than so many bytes.
+NARROW = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from warehouse_samples import TRADES
+from backfill_assets.failures import BackfillError
+from backfill_assets.warehouse.duckdb import DuckDBWarehouse
+import duckdb
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+try:
+    DuckDBWarehouse(Path(sys.argv[2])).ensure_table(TRADES)
+except BackfillError as failure:
+    print(failure)
+"""
+
+
+@pytest.mark.parametrize("room", [10, 20_000])
+def test_a_disk_that_takes_no_more_is_told_in_one_line_and_leaves_no_half_views(
+    tmp_path: Path, room: int
+) -> None:
+    folder = tmp_path / "warehouse"
+    command = [sys.executable, "-c", NARROW, str(Path(__file__).parent), str(folder), str(room)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True).stdout
+    assert told.startswith(f"{folder}: cannot be written (")
+    assert told.count("\n") == 1
+    assert not (folder / "warehouse.duckdb").exists()
+    warehouse = DuckDBWarehouse(folder)
+    warehouse.ensure_table(TRADES)
+    with duckdb.connect(str(warehouse.database), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM trades").fetchone() == (0,)
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
@@ -231,11 +430,3 @@ def test_many_files_are_brought_together_in_bounded_memory(tmp_path: Path) -> No
     metadata = pq.read_metadata(tmp_path / "all.parquet")
     assert metadata.row_group(0).num_rows == ROW_GROUP_ROWS
     assert metadata.num_rows == 10_000_000
-
-
-def test_a_damaged_state_is_named_with_the_remedy(warehouse: DuckDBWarehouse) -> None:
-    warehouse.fence(TRADES, DAY, [1])
-    state: Any = warehouse.folder / ".state" / "trades" / f"{DAY}.json"
-    state.write_text("{")
-    with pytest.raises(PermanentFailure, match="is damaged: delete it"):
-        warehouse.fence(TRADES, DAY, [2])

@@ -25,6 +25,8 @@ DAGSTER: Final = "dagster"
 SQLITE_FILE: Final = "ohlcv.db"
 #: Longest wait for another writer's transaction; a day takes seconds.
 LOCK_SECONDS: Final = 120
+#: Postgres ends a transaction whose client sends nothing for so long: it was stopped, and others wait for it.
+IDLE_SECONDS: Final = 60
 
 _POSTGRES: Final = ("postgresql", "postgres", "postgresql+psycopg2")
 
@@ -43,6 +45,7 @@ def transaction(engine: Engine, table: str) -> Iterator[Connection]:
     with _as_failures(place(engine)), engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+            connection.execute(sa.text(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'"))
             connection.execute(
                 sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
                 {"name": f"backfill_assets ohlcv {table}"},

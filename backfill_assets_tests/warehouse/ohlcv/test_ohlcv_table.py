@@ -23,6 +23,7 @@ from warehouse_samples import write as write_file
 from backfill_assets.failures import PermanentFailure, SettingsError, Superseded, TransientFailure
 from backfill_assets.settings import OhlcvSettings
 from backfill_assets.warehouse.catalog import OHLCV
+from backfill_assets.warehouse.ohlcv import database as database_module
 from backfill_assets.warehouse.ohlcv import warehouse as implementation
 from backfill_assets.warehouse.ohlcv.database import open_engine, place, transaction
 from backfill_assets.warehouse.ohlcv.warehouse import open_ohlcv
@@ -297,3 +298,17 @@ def test_a_statement_that_is_refused_is_told_without_its_thousands_of_parameters
         )
     assert "parameter" not in str(refused.value)
     assert len(str(refused.value)) < 500
+
+
+def test_a_client_that_was_stopped_in_its_transaction_stops_no_other(
+    postgres_bench: OhlcvBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(postgres_bench, candle_rows())
+    monkeypatch.setattr(database_module, "IDLE_SECONDS", 1)
+    engine, table = postgres_bench.warehouse.engine, postgres_bench.settings.table
+    with pytest.raises(TransientFailure), transaction(engine, table) as held:  # noqa: PT012
+        held.execute(sa.text(f"DELETE FROM {table}"))
+        # It sends nothing more: the next writer waits for the server to end it.
+        write(postgres_bench, candle_rows(price=20.5), 2)
+        held.execute(sa.text(f"DELETE FROM {table}"))
+    assert postgres_bench.read() == candle_rows(price=20.5)
