@@ -1,23 +1,31 @@
-"""Files of this machine: durable renames, and locks that end with their holder.
+"""Files of this machine: durable renames, locks that end with their holder, leases that end before it.
 
-Every room that keeps files on a disk needs both, and each is easy to get wrong: without the two syncs a power
-cut leaves an empty file under the new name, and a lock that is a file's existence outlives a killed process.
+Every room that keeps files on a disk needs them, and each is easy to get wrong: without the two syncs a power
+cut leaves an empty file under the new name, a lock that is a file's existence outlives a killed process, and
+one that a stopped process holds keeps all others waiting.
 Where the files lie and what they mean is the business of their rooms.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from backfill_assets.failures import TransientFailure
+from backfill_assets.failures import PermanentFailure, Superseded, TransientFailure
 
 _POLL_SECONDS: Final = 0.02
+_SHORTEST_POLL_SECONDS: Final = 0.0005
+#: What a disk says that takes no more, or nothing at all.
+_REFUSALS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 def put_in_place(unfinished: Path, file: Path) -> None:
@@ -84,3 +92,115 @@ def _lock_within(lock: IO[bytes], timeout_seconds: float) -> None:
             time.sleep(_POLL_SECONDS)
         else:
             return
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lock that is held until another holder takes it over.
+
+    ``is_taken_over`` tells that the former holder did not let it go: it may be stopped, and go on later.
+    """
+
+    path: Path
+    handle: IO[bytes]
+    is_taken_over: bool
+
+    def insist(self) -> None:
+        """Raise ``Superseded`` where somebody has taken the lock over."""
+        if not _is_at(self.path, self.handle):
+            msg = f"{self.path}: this process was stopped for too long, and another has gone on: run again"
+            raise Superseded(msg)
+
+
+@contextmanager
+def leased(path: Path, seconds: float) -> Iterator[Lease]:
+    """Hold the lock that is the file at ``path``, or take it over from one who has held it for too long.
+
+    The former holder may go on at any moment, so all that holders do has to come to nothing then: each makes
+    a file of its own, calls ``insist``, and renames that file; one that takes over deletes the files of
+    former holders before it looks at anything. So a former holder finds its file gone, or is told by
+    ``insist``.
+
+    Parameters
+    ----------
+    seconds
+        How long others wait for one and the same holder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("a+b") as handle:
+            if _locked_in_time(path, handle, seconds):
+                _sign(handle)
+                yield Lease(path, handle, is_taken_over=False)
+                return
+            if not _is_at(path, handle):
+                continue
+            successor = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+            with successor.open("a+b") as new:
+                fcntl.flock(new, fcntl.LOCK_EX)
+                _sign(new)
+                successor.replace(path)
+                yield Lease(path, new, is_taken_over=True)
+                return
+
+
+def _locked_in_time(path: Path, handle: IO[bytes], seconds: float) -> bool:
+    """Whether the lock was got, before one holder had it for so long and while it is the one at ``path``."""
+    wait, holder, deadline = _SHORTEST_POLL_SECONDS, b"", 0.0
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not _is_at(path, handle):
+                return False
+            handle.seek(0)
+            if (present := handle.read()) != holder or not deadline:
+                holder, deadline = present, time.monotonic() + seconds
+            elif time.monotonic() >= deadline:
+                return False
+            time.sleep(wait)
+            wait = min(_POLL_SECONDS, wait * 1.5)
+        else:
+            return _is_at(path, handle)
+
+
+def _sign(handle: IO[bytes]) -> None:
+    """Let those who wait see that the holder is another one."""
+    handle.truncate(0)
+    handle.write(uuid.uuid4().bytes)
+    handle.flush()
+
+
+def _is_at(path: Path, handle: IO[bytes]) -> bool:
+    try:
+        found, held = path.stat(), os.fstat(handle.fileno())
+    except FileNotFoundError:
+        return False
+    return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
+
+
+@contextmanager
+def temporary_folder(parent: Path | None, setting: str) -> Iterator[Path]:
+    """A folder for unfinished files, gone at the end of the block.
+
+    Parameters
+    ----------
+    parent
+        On which disk; None is the system's temporary directory.
+    setting
+        Named as the remedy where that disk refuses a file.
+
+    Raises
+    ------
+    PermanentFailure
+        The disk is full or cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="backfill-", dir=parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        where = parent or tempfile.gettempdir()
+        msg = f"{where}: {os.strerror(error.errno)}: free space there, or point {setting} at another disk"
+        raise PermanentFailure(msg) from error

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from backfill_assets.failures import TransientFailure
-from backfill_assets.files import locked, put_in_place
+from backfill_assets.failures import PermanentFailure, TransientFailure
+from backfill_assets.files import locked, put_in_place, temporary_folder
 
 HOLD = (
     "import pathlib, sys, time\n"
@@ -105,3 +105,18 @@ def test_a_lock_is_waited_for_as_long_as_is_said_and_free_when_its_holder_is_kil
         pass
     with locked(lock):
         pass
+
+
+def test_a_full_disk_of_unfinished_files_is_named_with_its_setting(tmp_path: Path) -> None:
+    with (
+        pytest.raises(PermanentFailure, match=r"No space left.*point lake\.scratch at another disk") as e,
+        temporary_folder(tmp_path, "lake.scratch"),
+    ):
+        os.write(os.open("/dev/full", os.O_WRONLY), b"rows")
+    assert str(e.value).startswith(f"{tmp_path}: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_the_disks_fault_passes_through(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), temporary_folder(tmp_path, "lake.scratch") as folder:
+        (folder / "missing").read_bytes()

@@ -1,9 +1,10 @@
 """A lake in a directory, for one machine: any number of threads and processes, killed whenever.
 
-Compare-and-swap is a lock, a temporary file and ``os.replace``: the lock keeps writers of one document apart
-and is let go by the kernel when its holder dies; readers need none, for a rename is all or nothing. Locks and
-temporary files live in two folders at the root, which keeps the tree free of them and lets any path component
-begin with a dot, as some symbols do.
+Compare-and-swap is a lease, a temporary file and ``os.replace``: the lease keeps writers of one document
+apart, is let go by the kernel when its holder dies, and is taken over from a holder that was stopped; readers
+need none, for a rename is all or nothing. Leases and temporary files live in two folders at the root, and
+temporary files in another one at the top of each folder that links to another disk. This keeps the tree free
+of them and lets any path component begin with a dot, as some symbols do.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from backfill_assets.failures import PermanentFailure, Superseded, Unreadable
-from backfill_assets.files import locked, put_in_place, sync_folder
+from backfill_assets.files import Lease, leased, put_in_place, sync_folder
 from backfill_assets.lake import paths
 from backfill_assets.lake.intact import has_content, insist_on_content
 from backfill_assets.lake.store import Stored, checked, gone
@@ -33,6 +35,8 @@ UNFINISHED: Final = ".unfinished"
 #: A lock file per document would double the number of files; documents that share one only wait for each
 #: other's rename.
 _LOCK_FILES: Final = 256
+#: A change of a document takes milliseconds; one that takes so long is that of a process that was stopped.
+LEASE_SECONDS: Final = 30.0
 #: Nobody writes one file for this long; what is older was left by a writer that died.
 ABANDONED_SECONDS: Final = 24 * 3600
 
@@ -54,7 +58,7 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self._root = Path(os.path.abspath(root.expanduser()))  # noqa: PTH100 - resolve() would follow links
-        self._tidied = False
+        self._tidied: set[Path] = set()
         self._tidying = threading.Lock()
 
     @property
@@ -91,16 +95,22 @@ class LocalStore:
     def replace(self, path: str, data: bytes, expected: str | None) -> str:
         """See ``Store.replace``."""
         file = self._file(path)
-        with _explained(file), self._locked(path):
+        with _explained(file), self._leased(path) as lease:
             self._set_aside_folder(path)
             present = _bytes_of(file)
             found = None if present is None else _generation(present)
             if found != expected:
                 msg = f"{file}: another writer was faster; look at it afresh"
                 raise Superseded(msg)
-            with self._unfinished() as unfinished:
+            with self._unfinished(file, f"{lease.path.name}-") as unfinished:
                 unfinished.write_bytes(data)
-                put_in_place(unfinished, file)
+                lease.insist()
+                try:
+                    put_in_place(unfinished, file)
+                except FileNotFoundError:
+                    # One that has taken the lease over has deleted it.
+                    lease.insist()
+                    raise
         return _generation(data)
 
     def put_file(self, local: Path, path: str) -> None:
@@ -110,9 +120,7 @@ class LocalStore:
             if _size_of(file) == local.stat().st_size and has_content(path, file):
                 return
             self._set_aside_folder(path)
-            with self._unfinished() as unfinished:
-                shutil.copyfile(local, unfinished)
-                put_in_place(unfinished, file)
+            self._put(local, file)
 
     @contextmanager
     def local_copy(self, path: str) -> Iterator[Path]:
@@ -133,7 +141,8 @@ class LocalStore:
         file = self._file(path)
         with _explained(file):
             if _size_of(file) is not None:
-                put_in_place(file, self._file(paths.damaged(path)))
+                self._put(file, self._file(paths.damaged(path)))
+                file.unlink(missing_ok=True)
 
     def exists(self, path: str) -> bool:
         """See ``Store.exists``."""
@@ -151,17 +160,17 @@ class LocalStore:
         top = self._file(folder) if folder else self._root
         found = []
         with _explained(top):
-            for where, folders, names in os.walk(top, onerror=_unless_missing):
-                inside = Path(where).relative_to(self._root)
-                if inside == Path():
-                    folders[:] = [f for f in folders if f not in (LOCKS, UNFINISHED)]
+            for where, folders, names in _walk(top):
+                inside = where.relative_to(self._root)
+                folders[:] = [f for f in folders if f != UNFINISHED and (f != LOCKS or inside != Path())]
                 found += [(inside / name).as_posix() for name in names]
         yield from sorted(path for path in found if path.startswith(prefix))
 
     def delete(self, path: str) -> None:
         """See ``Store.delete``; folders stay, for a writer may be about to use them."""
         file = self._file(path)
-        with _explained(file), self._locked(path):
+        with _explained(file), self._leased(path) as lease:
+            lease.insist()
             try:
                 file.unlink()
             except FileNotFoundError:
@@ -183,18 +192,30 @@ class LocalStore:
                 raise gone(self, path) from error
         return file
 
-    def _locked(self, path: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def _leased(self, path: str) -> Iterator[Lease]:
         """Keep other writers of this document out."""
         number = int.from_bytes(hashlib.sha256(path.encode()).digest()[:4]) % _LOCK_FILES
-        return locked(self._root / LOCKS / f"{number:02x}")
+        with leased(self._root / LOCKS / f"{number:02x}", LEASE_SECONDS) as lease:
+            if lease.is_taken_over:
+                for where, _, _ in _walk(self._root):
+                    if where.name == UNFINISHED:
+                        for file in where.glob(f"{lease.path.name}-*"):
+                            file.unlink(missing_ok=True)
+            yield lease
+
+    def _put(self, source: Path, file: Path) -> None:
+        with self._unfinished(file) as unfinished:
+            shutil.copyfile(source, unfinished)
+            put_in_place(unfinished, file)
 
     @contextmanager
-    def _unfinished(self) -> Iterator[Path]:
-        """Name a file that nobody sees yet, on the lake's own file system; remove it if it is still there."""
-        folder = self._root / UNFINISHED
+    def _unfinished(self, file: Path, prefix: str = "") -> Iterator[Path]:
+        """Name a file that nobody sees yet, on the disk of ``file``; remove it if it is still there."""
+        folder = self._disk_of(file) / UNFINISHED
         folder.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned(folder)
-        file = folder / uuid.uuid4().hex
+        file = folder / f"{prefix}{uuid.uuid4().hex}"
         try:
             yield file
         finally:
@@ -208,11 +229,21 @@ class LocalStore:
             aside.parent.mkdir(parents=True, exist_ok=True)
             file.rename(aside)
 
+    def _disk_of(self, file: Path) -> Path:
+        """The lake's topmost folder on the disk of ``file``: its root, unless a folder links elsewhere."""
+        inside = [folder for folder in file.parents if folder.is_relative_to(self._root)]
+        folders = [folder for folder in inside if folder.exists()]
+        if not folders:
+            return self._root
+        disk = folders[0].stat().st_dev
+        same = takewhile(lambda folder: folder.stat().st_dev == disk, folders)
+        return list(same)[-1]
+
     def _remove_abandoned(self, folder: Path) -> None:
         with self._tidying:
-            if self._tidied:
+            if folder in self._tidied:
                 return
-            self._tidied = True
+            self._tidied.add(folder)
         oldest = time.time() - ABANDONED_SECONDS
         for file in folder.iterdir():
             try:
@@ -242,6 +273,18 @@ def _size_of(file: Path) -> int | None:
     return None if stat.S_ISDIR(found.st_mode) else found.st_size
 
 
+def _walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """``os.walk`` into folders that link to another disk, but into none twice."""
+    seen = set[tuple[int, int]]()
+    for where, folders, names in os.walk(top, onerror=_unless_missing, followlinks=True):
+        place = Path(where).stat()
+        if (place.st_dev, place.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        yield Path(where), folders, names
+
+
 def _unless_missing(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
@@ -256,5 +299,6 @@ def _explained(file: Path) -> Iterator[None]:
         remedy = _REMEDIES.get(error.errno or 0)
         if remedy is None:
             raise
-        msg = f"{error.filename or file}: {error.strerror}: {remedy}"
+        # A copy names its source first; the disk in question is that of the target.
+        msg = f"{error.filename2 or error.filename or file}: {error.strerror}: {remedy}"
         raise PermanentFailure(msg) from error

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from backfill_assets.files import temporary_folder
 from backfill_assets.lake.documents import Document
 from backfill_assets.lake.store import Store
 
@@ -24,8 +23,8 @@ class DataFile(Document):
 
 def store_table(store: Store, table: pa.Table, path: Callable[[str], str]) -> DataFile:
     """Store a table under the path that ``path`` makes of its sha256."""
-    with tempfile.TemporaryDirectory(prefix="backfill-") as folder:
-        target = Path(folder) / "made.parquet"
+    with temporary_folder(None, "TMPDIR") as folder:
+        target = folder / "made.parquet"
         pq.write_table(table, target, compression="zstd")
         content = hashlib.sha256(target.read_bytes()).hexdigest()
         store.put_file(target, path(content))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from backfill_assets.failures import (
     Unreadable,
 )
 from backfill_assets.feeds import Feed
+from backfill_assets.files import temporary_folder
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import (
     Absence,
@@ -152,10 +152,10 @@ def fetch_day(
     anew = {feed: _begun(feed, day, settled) for feed in wanted if unsettled or feed in again}
     worker = _Worker(store, day, expected, accepted, anew, parameters, grids)
     threads = settings.decode_threads or os.cpu_count() or 1
-    with tempfile.TemporaryDirectory(prefix="backfill-", dir=_scratch(settings)) as folder:
+    with temporary_folder(_scratch(settings), "lake.scratch") as folder:
         for attempt in range(DOWNLOAD_ROUNDS):
             damaged: list[Feed] = []
-            for outcome in _fetch_round(client, wanted, day, Path(folder), worker, threads):
+            for outcome in _fetch_round(client, wanted, day, folder, worker, threads):
                 if outcome.state == "damaged" and attempt + 1 < DOWNLOAD_ROUNDS:
                     damaged.append(outcome.feed)
                     continue
@@ -315,9 +315,10 @@ def _kept(store: Store, feed: Feed, day: str, parameters: ProfileParameters) -> 
     return FeedOutcome(feed, "kept", rows=version.rows, raw_bytes=version.source.raw_bytes)
 
 
-def _scratch(settings: Settings) -> str | None:
+def _scratch(settings: Settings) -> Path | None:
     scratch = resolve(settings.lake.scratch)
     if not scratch:
         return None
-    Path(scratch).mkdir(parents=True, exist_ok=True)
-    return scratch
+    folder = Path(scratch).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

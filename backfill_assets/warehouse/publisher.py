@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backfill_assets.candles.build import trades_versions
@@ -25,6 +23,7 @@ from backfill_assets.candles.query import open_made
 from backfill_assets.days import shift
 from backfill_assets.failures import DayHeld, TransientFailure, Unreadable
 from backfill_assets.feeds import Feed
+from backfill_assets.files import temporary_folder
 from backfill_assets.lake import paths
 from backfill_assets.lake.listing import InstrumentsManifest, load_instruments
 from backfill_assets.lake.manifests import ColumnTotals, load_manifest
@@ -321,8 +320,8 @@ def fingerprint(table: Table, contents: Sequence[str]) -> str:
 def _load_rows(table: Table, rows: pa.Table) -> Iterator[Load]:
     import pyarrow.parquet as pq
 
-    with tempfile.TemporaryDirectory(prefix="backfill-") as folder:
-        path = Path(folder) / f"{table.name}.parquet"
+    with temporary_folder(None, "TMPDIR") as folder:
+        path = folder / f"{table.name}.parquet"
         pq.write_table(rows, path, compression="zstd")
         yield Load((LoadFile(uri=None, path=path, rows=rows.num_rows),), file_totals(table, [path]))
 

@@ -2,14 +2,21 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from backfill_assets.failures import PermanentFailure, SettingsError, Unreadable
+from backfill_assets.lake import local
 from backfill_assets.lake.local import ABANDONED_SECONDS, UNFINISHED, LocalStore, _explained
 from backfill_assets.lake.store import open_store
 from backfill_assets.settings import LakeSettings
@@ -151,6 +158,112 @@ _REPLACE = (
     "store = LocalStore(pathlib.Path(sys.argv[1]))\n"
     "store.replace('a.json', b'2', store.read('a.json').generation)\n"
 )
+
+
+#: Replaces a document, and stops itself right before a step of it; says how it ended.
+_STOPPING = (
+    "import os, pathlib, signal, sys\n"
+    "from backfill_assets.failures import Superseded\n"
+    "from backfill_assets.lake import local\n"
+    "store, step = local.LocalStore(pathlib.Path(sys.argv[1])), sys.argv[2]\n"
+    "generation = store.read('a.json').generation\n"
+    "where = local.Lease if hasattr(local.Lease, step) else local\n"
+    "original = getattr(where, step)\n"
+    "def stopping(*arguments):\n"
+    "    os.kill(os.getpid(), signal.SIGSTOP)\n"
+    "    return original(*arguments)\n"
+    "setattr(where, step, stopping)\n"
+    "try:\n"
+    "    store.replace('a.json', b'late', generation)\n"
+    "except Superseded:\n"
+    "    print('superseded')\n"
+    "else:\n"
+    "    print('written')\n"
+)
+
+
+@contextmanager
+def stopped_writer(folder: Path, step: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that has stopped itself before that step, with the lease of ``a.json``."""
+    command = [sys.executable, "-c", _STOPPING, str(folder), step]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+                assert process.poll() is None, "it did not come to that step"
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("step", ["_bytes_of", "insist", "put_in_place"])
+def test_a_stopped_writer_stops_nobody_and_writes_nothing_when_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    store = LocalStore(tmp_path)
+    known = store.replace("a.json", b"first", None)
+    monkeypatch.setattr(local, "LEASE_SECONDS", 0.2)
+    with stopped_writer(tmp_path, step) as process:
+        newer = store.replace("a.json", b"newer", known)
+        # The very bytes that the stopped one has seen: only the lease can tell that it is late.
+        store.replace("a.json", b"first", newer)
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=60)[0] == "superseded\n"
+    assert (tmp_path / "a.json").read_bytes() == b"first"
+    assert list((tmp_path / UNFINISHED).iterdir()) == []
+    assert list((tmp_path / ".locks").glob("*.*")) == []
+
+
+def test_a_stopped_writer_goes_on_where_nobody_came_in_between(tmp_path: Path) -> None:
+    LocalStore(tmp_path).replace("a.json", b"first", None)
+    with stopped_writer(tmp_path, "put_in_place") as process:
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=60)[0] == "written\n"
+    assert (tmp_path / "a.json").read_bytes() == b"late"
+
+
+def test_a_folder_that_links_to_another_disk_is_a_part_of_the_lake(tmp_path: Path) -> None:
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    with tempfile.TemporaryDirectory(prefix="backfill-test-", dir=shared) as elsewhere:
+        (tmp_path / "lake" / "ticks").mkdir(parents=True)
+        (tmp_path / "lake" / "ticks" / "kraken").symlink_to(elsewhere)
+        store = LocalStore(tmp_path / "lake")
+        (tmp_path / "source").write_bytes(b"rows")
+        document, data = "ticks/kraken/trades/a.json", "ticks/kraken/trades/a.parquet"
+        store.put_file(tmp_path / "source", data)
+        generation = store.replace(document, b"1", None)
+        store.replace(document, b"2", generation)
+        assert (Path(elsewhere) / "trades" / "a.json").read_bytes() == b"2"
+        assert list(store.list("ticks/")) == [document, data]
+        store.set_aside(data)
+        assert list(store.list("")) == [f"damaged/{data}", document]
+        assert list((Path(elsewhere) / UNFINISHED).iterdir()) == []
+
+
+def test_a_folder_that_links_to_itself_is_listed_once(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.replace("days/a.json", b"1", None)
+    (tmp_path / "days" / "again").symlink_to(tmp_path / "days")
+    assert list(store.list("")) == ["days/a.json"]
+
+
+def test_the_disk_that_is_full_is_named_and_not_the_one_that_is_copied_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path / "lake")
+    store.replace("a.json", b"1", None)
+    (tmp_path / "source").write_bytes(b"rows")
+    monkeypatch.setattr(local.uuid, "uuid4", lambda: uuid.UUID(int=0))
+    full = tmp_path / "lake" / UNFINISHED / uuid.UUID(int=0).hex
+    full.symlink_to("/dev/full")
+    with pytest.raises(PermanentFailure, match="No space left") as e:
+        store.put_file(tmp_path / "source", "a.parquet")
+    assert str(e.value).startswith(f"{full}: ")
+    assert "larger disk" in str(e.value)
 
 
 def test_a_file_where_a_folder_should_be_is_named_with_the_remedy(tmp_path: Path) -> None:
