@@ -1,0 +1,109 @@
+"""Published partitions and the lake's candles give every reader of Parquet the same values."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+DAY = "2024-01-01"
+TABLES = ("instruments", "trades", "candles", "coverage", "quality")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where lake and warehouse of one day are, made by the first test that asks."""
+    return tmp_path_factory.mktemp("readers")
+
+
+@pytest.fixture
+def day(folder, make_pipeline, standin) -> Path:
+    if not (folder / "lake").exists():
+        made = make_pipeline(standin)
+        assert made.run(DAY).success
+        for name in ("lake", "warehouse"):
+            (made.folder / name).rename(folder / name)
+    return folder
+
+
+def cells(values: list[Any]) -> list[Any]:
+    """Values as each reader can say them: times as moments of UTC, whatever is missing as None."""
+    return [cell(value) for value in values]
+
+
+def cell(value: Any) -> Any:
+    if value is None or value is pd.NaT or value is pd.NA or value != value:
+        return None
+    if isinstance(value, pd.Timestamp):
+        value = value.to_pydatetime(warn=False)
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return value.item() if hasattr(value, "item") else value
+
+
+def by_pandas(engine: str) -> Any:
+    def read(file: Path, name: str) -> list[Any]:
+        pytest.importorskip(engine, reason=f"{engine} is not installed (a dependency of the tests)")
+        return cells(pd.read_parquet(file, engine=engine, columns=[name])[name].tolist())
+
+    return read
+
+
+def by_polars(file: Path, name: str) -> list[Any]:
+    return cells(pl.read_parquet(file, columns=[name], hive_partitioning=False)[name].to_list())
+
+
+def by_duckdb(file: Path, name: str) -> list[Any]:
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        query = f'SELECT "{name}" FROM read_parquet($file, hive_partitioning = false)'
+        return cells([row[0] for row in connection.execute(query, {"file": str(file)}).fetchall()])
+
+
+READERS = {
+    "pandas with pyarrow": by_pandas("pyarrow"),
+    "pandas with fastparquet": by_pandas("fastparquet"),
+    "polars": by_polars,
+    "DuckDB": by_duckdb,
+}
+
+
+def differing(file: Path, read: Any) -> dict[str, int]:
+    """Rows of each column that this reader gives otherwise than the file's own writer does."""
+    schema = pq.read_schema(file)
+    found = {}
+    for field in schema:
+        true = cells(pq.read_table(file, columns=[field.name], partitioning=None)[field.name].to_pylist())
+        said = read(file, field.name)
+        if str(field.type) == "date32[day]":
+            said = [getattr(value, "date", lambda value=value: value)() for value in said]
+        if len(said) != len(true) or said != true:
+            found[field.name] = sum(a != b for a, b in zip(true, said, strict=False))
+    return found
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("table", TABLES)
+def test_every_reader_gives_the_values_of_a_published_partition(day: Path, table: str, reader: str) -> None:
+    assert differing(day / "warehouse" / table / f"{DAY}.parquet", READERS[reader]) == {}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("kind", ["candles", "coverage", "instruments"])
+def test_every_reader_gives_the_values_of_the_lakes_files(day: Path, kind: str, reader: str) -> None:
+    for file in (day / "lake" / kind).rglob("*.parquet"):
+        assert differing(file, READERS[reader]) == {}, file
+
+
+@pytest.mark.parametrize("reader", ["pandas with pyarrow", "polars", "DuckDB"])
+def test_tick_files_of_the_lake_are_read_by_all_but_fastparquet(day: Path, reader: str) -> None:
+    file = next((day / "lake" / "ticks").rglob("*.parquet"))
+    assert differing(file, READERS[reader]) == {}
+    with pytest.raises(Exception, match="ncoding"):
+        by_pandas("fastparquet")(file, "id")
