@@ -21,6 +21,7 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ import pyarrow.parquet as pq
 from backfill_assets.columns import ARROW_TYPES, Column, ColumnType
 from backfill_assets.days import parse_day
 from backfill_assets.failures import PermanentFailure, Superseded, TransientFailure
-from backfill_assets.files import put_in_place
+from backfill_assets.files import put_in_place, temporary_folder
 from backfill_assets.warehouse.parquet import concatenate
 from backfill_assets.warehouse.protocol import LoadFile
 from backfill_assets.warehouse.tables import Table, missing_columns
@@ -195,11 +196,15 @@ class DuckDBWarehouse:
         import duckdb
 
         temporary = _temporary(self.database)
-        try:
-            with duckdb.connect(str(temporary)) as connection:
-                connection.execute(script)
-        except duckdb.Error as error:
-            raise self._refused(" ".join(str(error).split())) from error
+        # Made elsewhere: DuckDB cannot write where a folder's name has a question mark.
+        with temporary_folder(None, "TMPDIR") as folder:
+            made = folder / DATABASE
+            try:
+                with duckdb.connect(str(made)) as connection:
+                    connection.execute(script)
+            except duckdb.Error as error:
+                raise self._refused(" ".join(str(error).split())) from error
+            shutil.copyfile(made, temporary)
         record = _record(script, temporary)
         put_in_place(temporary, self.database)
         path = self._state("views.sql")
