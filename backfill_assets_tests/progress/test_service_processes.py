@@ -22,6 +22,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.scheduler.instigation import InstigatorStatus
 
 from backfill_assets.definitions import defs
 from backfill_assets.progress.model import JobStatus
@@ -302,3 +303,45 @@ def test_dagsters_ui_is_served_by_the_same_process_and_linked(rig: Rig, watched:
     status = rig.status(watched.job_id)
     assert status.links.dagster == f"/dagster/runs/b/{attempt_id(watched.job_id, status.attempt)}"
     assert rig.ask("/dagster/runs").startswith("<!DOCTYPE html>")
+
+
+LAUNCH_DAY = """
+mutation Launch($params: ExecutionParams!) {
+  launchPipelineExecution(executionParams: $params) { ... on LaunchRunSuccess { run { runId } } }
+}
+"""
+SENSOR = """
+query Sensor($selector: SensorSelector!) {
+  sensorOrError(sensorSelector: $selector) { ... on Sensor { id sensorState { ticks(limit: 1) { status } } } }
+}
+"""
+STOP = "mutation Stop($id: String!) { stopSensor(id: $id) { __typename } }"
+
+
+def test_the_ui_and_the_daemon_mean_the_same_code_location(
+    rig: Rig, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is started or switched off in the UI is so for the daemon, which was started with ``-m``."""
+    if not rig.options:
+        pytest.skip("with SQLite only")
+
+    def ask(query: str, **variables: Any) -> Any:
+        return rig.ask("/dagster/graphql", {"query": query, "variables": variables})["data"]
+
+    location = {
+        "repositoryName": "__repository__",
+        "repositoryLocationName": "backfill_assets.definitions",
+    }
+    day = [{"key": "dagster/partition", "value": "2024-01-26"}]
+    params = {"selector": {**location, "pipelineName": "day"}, "mode": "default"}
+    params |= {"executionMetadata": {"tags": day}}
+    run_id = ask(LAUNCH_DAY, params=params)["launchPipelineExecution"]["run"]["runId"]
+    of_daemon = {"selector": {**location, "sensorName": "lost_runs"}}
+    rig.wait(lambda: ask(SENSOR, **of_daemon)["sensorOrError"]["sensorState"]["ticks"])
+    assert ask(STOP, id=ask(SENSOR, **of_daemon)["sensorOrError"]["id"])
+    monkeypatch.setenv("DAGSTER_HOME", rig.environment["DAGSTER_HOME"])
+    with dg.DagsterInstance.get() as instance:
+        [state] = [s for s in instance.all_instigator_state() if s.instigator_name == "lost_runs"]
+        assert state.status is InstigatorStatus.STOPPED
+        rig.wait(lambda: instance.get_run_by_id(run_id).is_finished)
+        assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.SUCCESS
