@@ -23,6 +23,10 @@ ARROW_TYPES: Final[dict[str, pa.DataType]] = {
     "BOOL": pa.bool_(),
 }
 
+#: Control totals add up the values in this range, both ends included, so that no sum overflows or cancels.
+#: Rows outside it are proven by the exact sums.
+SUMMED_RANGE: Final = (0.0, 1e36)
+
 
 @dataclass(frozen=True, slots=True)
 class Column:

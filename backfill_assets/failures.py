@@ -7,7 +7,16 @@ knows about Dagster or HTTP.
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import urllib.parse
+from typing import Final
+
+#: Shorter texts are no secrets: taking them out would spoil every message.
+SHORTEST_SECRET: Final = 8
+
+_USER_IN_URL: Final = re.compile(r"(?<=://)[^/\s?#]*@")
 
 
 class BackfillError(Exception):
@@ -72,3 +81,25 @@ def printable(text: str) -> str:
     For words of others: a line break could forge a line, an escape sequence could do anything.
     """
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def redacted(text: str, *secrets: str) -> str:
+    """The text with ``***`` for each secret and for user and password in URLs.
+
+    For texts from outside, which may repeat what they were asked with: in any case, and as URLs, JSON and
+    HTML write it.
+    """
+    for secret in secrets:
+        if len(secret) < SHORTEST_SECRET:
+            continue
+        spellings = {
+            secret,
+            urllib.parse.quote(secret, safe=""),
+            urllib.parse.quote(secret),
+            urllib.parse.quote_plus(secret),
+            json.dumps(secret)[1:-1],
+            html.escape(secret),
+        }
+        pattern = "|".join(re.escape(spelling) for spelling in sorted(spellings, key=len, reverse=True))
+        text = re.sub(pattern, "***", text, flags=re.IGNORECASE)
+    return _USER_IN_URL.sub("***@", text)

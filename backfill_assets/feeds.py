@@ -10,6 +10,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+#: No market has prices or amounts outside these ranges (both ends included), and sums of them need not be
+#: numbers. The cheapest coins cost 1e-15 bitcoin, and the supply of none reaches 1e18.
+SANE_PRICE: Final = (1e-18, 1e15)
+SANE_AMOUNT: Final = (1e-18, 1e18)
+
 
 @dataclass(frozen=True, slots=True)
 class DataType:

@@ -41,7 +41,7 @@ def due_days(store: Store, today: date, settings: Settings) -> list[str]:
 
 
 def awaiting_export(store: Store, today: date, settings: Settings) -> list[str]:
-    """The days of the look-back that the vendor had not exported when they were last run."""
+    """The days of the look-back that wait for an exchange which may come without anybody's help."""
     found = []
     for day in look_back(today, settings):
         try:
@@ -50,8 +50,14 @@ def awaiting_export(store: Store, today: date, settings: Settings) -> list[str]:
             # The run that the other schedule asks for makes the record again.
             LOGGER.warning("%s", failure)
         else:
-            found += [day] if record is not None and record.awaiting_export else []
+            found += [day] if record is not None and _may_come(record) else []
     return found
+
+
+def _may_come(record: DayRecord) -> bool:
+    if not record.awaited:
+        return bool(record.awaiting_export)
+    return any(awaited.is_passing for awaited in record.awaited)
 
 
 def is_due(store: Store, settings: Settings, day: str) -> bool:

@@ -1,4 +1,4 @@
-"""When days are asked for: 09:00 UTC for all that is due, and every half hour for what was not exported.
+"""When days are asked for: all that are due at 09:00 UTC, those that wait for an exchange every half hour.
 
 Dagster does not make up for ticks that were missed while it was down, so each tick looks back over the last
 days and asks for every one that is not published and may have something new.
@@ -45,12 +45,12 @@ def daily_0900_utc(
     cron_schedule=["30 9 * * *", "0,30 10-23 * * *"],
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Each of the last days that the vendor had not exported when it was last asked for.",
+    description="Each of the last days that waits for an exchange: not exported yet, or not answered.",
 )
 def ask_again_for_exports(
     context: dg.ScheduleEvaluationContext, lake: LakeResource
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Run requests for the days that wait for their export."""
+    """Run requests for the days that wait for an exchange."""
     settings = lake.settings()
     now = context.scheduled_execution_time
     yield from _requests(context, awaiting_export(lake.store(), now.date(), settings))

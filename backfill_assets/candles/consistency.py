@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.candles.schemas import SUM_TOLERANCE
+from backfill_assets.feeds import SANE_AMOUNT, SANE_PRICE
 from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES
 from backfill_assets.ticks.partials import SPOT, Contract, seam_window
 from backfill_assets.ticks.schemas import PRICES, SUMS
@@ -93,8 +94,8 @@ def _trades(files: Sequence[ComparedFile], first_us: int, beyond_us: int) -> pl.
         base = pl.when("inverse").then(base / pl.col("price")).otherwise(base)
     trades = rows.filter(
         pl.col("symbol").is_not_null(),
-        pl.col("price", "amount") > 0,
-        pl.col("price", "amount").is_finite(),
+        pl.col("price").is_between(*SANE_PRICE),
+        pl.col("amount").is_between(*SANE_AMOUNT),
         pl.col("timestamp").dt.epoch("us").is_between(first_us, beyond_us, closed="left"),
     ).select(
         "file",

@@ -31,7 +31,7 @@ from backfill_assets.ticks.partials import Contract, partial_candles
 from backfill_assets.ticks.schemas import PARTIAL_SCHEMA
 
 #: Raised when the kernels' results or the partials' columns change.
-PARTIALS_VERSION: Final = 1
+PARTIALS_VERSION: Final = 2
 #: Feeds whose ticks are read at once; the kernels release the GIL and the machine has few processors.
 WORKERS: Final = 2
 #: Rows of files that are compared with their partials at once; the query holds them in memory.

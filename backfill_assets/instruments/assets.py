@@ -31,12 +31,16 @@ def instruments(
         recorded = record_day(lake.store(), tardis.client(), context.partition_key, settings.universe)
     rows = sum(manifest.rows for manifest in recorded.manifests)
     record = recorded.record
+    for sentence in (*record.why_awaited, *recorded.unreadable):
+        context.log.warning("%s: %s", record.day, sentence)
     context.log.info("%s: %d instruments, %d feeds expected", record.day, rows, len(record.expected))
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": rows,
             "expected_feeds": len(record.expected),
             "not_listed": dg.MetadataValue.json(list(record.not_listed)),
+            "awaited": dg.MetadataValue.json(list(record.why_awaited)),
+            "unreadable": dg.MetadataValue.json(list(recorded.unreadable)),
             "exchanges": table_metadata(
                 [{"exchange": m.exchange, "rows": m.rows, "source": m.source} for m in recorded.manifests]
             ),

@@ -7,12 +7,19 @@ one in lets past days gain it by a rerun. A feed of which nothing was ever store
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from backfill_assets.days import end_us, start_us, time_us, utc_now
-from backfill_assets.failures import NotExportedYet, Unreadable
+from backfill_assets.failures import (
+    BackfillError,
+    NotExportedYet,
+    PermanentFailure,
+    SettingsError,
+    TransientFailure,
+    Unreadable,
+)
 from backfill_assets.feeds import Feed
 from backfill_assets.instruments.findings import look_at_listing
 from backfill_assets.instruments.rows import ROWS_VERSION, expected_names, instrument_rows
@@ -23,7 +30,7 @@ from backfill_assets.lake.listing import (
     readable_instruments,
     store_instruments,
 )
-from backfill_assets.lake.manifests import DayRecord, ExpectedSymbols, load_manifest
+from backfill_assets.lake.manifests import Awaited, DayRecord, ExpectedSymbols, load_manifest
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.settled import load_settled
@@ -37,10 +44,20 @@ REQUESTS_AT_ONCE: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class RecordedDay:
-    """The day's record as stored, and each exchange's instruments."""
+    """The day's record as stored, each exchange's instruments, and entries that could not be read."""
 
     record: DayRecord
     manifests: tuple[InstrumentsManifest, ...]
+    unreadable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Metadata:
+    """What the vendor says of one exchange, and the feeds of the day that follow from it."""
+
+    details: ExchangeDetails
+    instruments: InstrumentList
+    resolved: DayUniverse
 
 
 def record_day(
@@ -48,33 +65,92 @@ def record_day(
 ) -> RecordedDay:
     """Store the instruments of every configured exchange and what the day must have.
 
+    An exchange that is not exported, or of which the vendor does not say what it has, costs no other: the
+    record says that the day waits for it, and why.
+
     Raises
     ------
-    NotExportedYet
-        The vendor has not finished the day for some exchange; the record says for which.
+    NotExportedYet, TransientFailure
+        The day waits for every exchange; the record says why.
     PermanentFailure
-        The universe names an exchange or a symbol that does not exist.
+        The same, and asking again changes nothing; or the universe names a symbol that does not exist.
     """
     exchanges = sorted({exchange for entry in universe for exchange in entry.exchanges})
-    details = dict(
-        zip(exchanges, parallel_map(client.exchange_details, exchanges, REQUESTS_AT_ONCE), strict=True)
-    )
-    waiting = tuple(exchange for exchange in exchanges if not ready(details[exchange], day))
-    if waiting:
-        _update_record(store, day, DayUniverse((), ()), waiting)
-        msg = (
-            f"{day} is not exported yet for {', '.join(waiting)}: run it again later, usually after 06:00 UTC"
+    answers = dict(
+        zip(
+            exchanges,
+            parallel_map(
+                lambda exchange: _asked(client, day, exchange, universe), exchanges, REQUESTS_AT_ONCE
+            ),
+            strict=True,
         )
-        raise NotExportedYet(msg)
-    instruments = dict(
-        zip(exchanges, parallel_map(client.instruments, exchanges, REQUESTS_AT_ONCE), strict=True)
     )
-    resolved = resolve(universe, day, details, instruments)
+    failures = {exchange: a for exchange, a in answers.items() if isinstance(a, BackfillError)}
+    known = {exchange: a for exchange, a in answers.items() if isinstance(a, _Metadata)}
+    awaited = tuple(
+        Awaited(exchange=e, reason=str(failure), is_passing=isinstance(failure, TransientFailure))
+        for e, failure in failures.items()
+    )
+    resolved = DayUniverse(
+        expected=tuple(sorted(feed for a in known.values() for feed in a.resolved.expected)),
+        not_listed=tuple(sorted(one for a in known.values() for one in a.resolved.not_listed)),
+    )
+    if not known:
+        _update_record(store, day, resolved, awaited)
+        raise _nothing_known(day, failures)
     manifests = [
-        _stored(store, exchange, day, instruments[exchange], resolved, outages_of_day(details[exchange], day))
-        for exchange in exchanges
+        _stored(store, exchange, day, a.instruments, resolved, outages_of_day(a.details, day))
+        for exchange, a in known.items()
     ]
-    return RecordedDay(_update_record(store, day, resolved, ()), tuple(manifests))
+    unreadable = tuple(
+        text for a in known.values() for text in (*a.details.unreadable, *a.instruments.unreadable)
+    )
+    return RecordedDay(_update_record(store, day, resolved, awaited), tuple(manifests), unreadable)
+
+
+def _asked(
+    client: TardisClient, day: str, exchange: str, universe: Sequence[UniverseEntry]
+) -> _Metadata | BackfillError:
+    """The exchange's metadata, or why the day has to wait for them."""
+    own = [
+        entry.model_copy(update={"exchanges": (exchange,)})
+        for entry in universe
+        if exchange in entry.exchanges
+    ]
+    try:
+        details = client.exchange_details(exchange)
+        if not ready(details, day):
+            return NotExportedYet(f"{day} is not exported yet for {exchange}")
+        instruments = client.instruments(exchange)
+    except SettingsError:
+        raise
+    except BackfillError as failure:
+        return failure
+    unreadable = (*details.unreadable, *instruments.unreadable)
+    try:
+        return _Metadata(
+            details, instruments, resolve(own, day, {exchange: details}, {exchange: instruments})
+        )
+    except PermanentFailure as failure:
+        if unreadable or not details.datasets.symbols or not instruments.instruments:
+            said = unreadable[0] if unreadable else f"the vendor lists nothing of {exchange}"
+            return PermanentFailure(f"{failure} ({said})")
+        raise
+
+
+def _nothing_known(day: str, failures: Mapping[str, BackfillError]) -> BackfillError:
+    """The failure of a day without any exchange; of a kind that asks again where that may be enough."""
+    if all(isinstance(failure, NotExportedYet) for failure in failures.values()):
+        remedy = "run it again later, usually after 06:00 UTC"
+        return NotExportedYet(f"{day} is not exported yet for {', '.join(failures)}: {remedy}")
+    passing = [failure for failure in failures.values() if isinstance(failure, TransientFailure)]
+    first = passing[0] if passing else next(iter(failures.values()))
+    if len(failures) == 1:
+        return first
+    msg = f"nothing is known of {day} at any of {', '.join(failures)}: {first}"
+    if isinstance(first, TransientFailure):
+        return TransientFailure(msg, retry_after_seconds=first.retry_after_seconds)
+    return PermanentFailure(msg)
 
 
 def _stored(
@@ -119,19 +195,26 @@ def outages_of_day(details: ExchangeDetails, day: str) -> tuple[Outage, ...]:
     return tuple(sorted(touching, key=lambda o: (o.start_us, o.end_us)))
 
 
-def _update_record(store: Store, day: str, resolved: DayUniverse, waiting: tuple[str, ...]) -> DayRecord:
+def _update_record(store: Store, day: str, resolved: DayUniverse, awaited: tuple[Awaited, ...]) -> DayRecord:
     """Add the day's feeds to the record; what was never stored leaves it with the settings."""
     found = {str(e.feed): dict(e.symbols) for e in resolved.expected}
     absent = [f"{n.exchange}/{n.data_type}/{n.symbol}" for n in resolved.not_listed]
     now = utc_now()
 
+    asked_in_vain = {a.exchange for a in awaited}
+
     def change(stored: DayRecord | None) -> DayRecord:
         old = stored or _record_as_settled(store, day)
+        # What an exchange had on the day is known once, whether or not it can be asked again.
+        known = {*old.exchanges} - {*old.awaiting_export} if old else set()
+        waiting = tuple(a for a in awaited if a.exchange not in known)
         before = {e.feed: dict(e.symbols) for e in old.expected} if old else {}
         expected = {
             feed: symbols
             for feed, symbols in before.items()
-            if feed in found or waiting or _is_stored(store, Feed.parse(feed), day)
+            if feed in found
+            or Feed.parse(feed).exchange in asked_in_vain
+            or _is_stored(store, Feed.parse(feed), day)
         }
         for feed, symbols in found.items():
             expected[feed] = {**expected.get(feed, {}), **symbols}
@@ -142,7 +225,8 @@ def _update_record(store: Store, day: str, resolved: DayUniverse, waiting: tuple
                 for feed, symbols in sorted(expected.items())
             ),
             not_listed=tuple(sorted({*(old.not_listed if old else ()), *absent})),
-            awaiting_export=waiting,
+            awaiting_export=tuple(a.exchange for a in waiting),
+            awaited=waiting,
             recorded_at=now,
         )
         unchanged = old is not None and old == record.model_copy(update={"recorded_at": old.recorded_at})

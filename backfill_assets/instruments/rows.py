@@ -46,7 +46,9 @@ def instrument_rows(exchange: str, day: str, instruments: InstrumentList, names:
     """
     listed = [i for i in instruments.instruments if listed_on(i.available_since, i.available_to, day)]
     listed.sort(key=lambda i: (i.dataset_symbol, i.id))
-    rows = [_row(exchange, day, instrument, instruments.source, names) for instrument in listed]
+    # One that the vendor names twice is one: the key of the table is exchange and data set symbol.
+    once = {i.dataset_symbol: i for i in reversed(listed)}
+    rows = [_row(exchange, day, once[name], instruments.source, names) for name in sorted(once)]
     return pa.Table.from_pylist(rows, schema=arrow_schema(INSTRUMENT_COLUMNS))
 
 

@@ -8,15 +8,16 @@ is not said here.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from backfill_assets.columns import Column, arrow_schema
+from backfill_assets.tardis.metadata import InstrumentType
 
 if TYPE_CHECKING:
     import polars as pl
 
 #: Kinds in the vendor's documentation.
-INSTRUMENT_TYPES: Final = ("spot", "perpetual", "future", "option", "combo", "prediction")
+INSTRUMENT_TYPES: Final = get_args(InstrumentType)
 
 #: Where a row comes from; see ``tardis.metadata.InstrumentList``.
 SOURCES: Final = ("instruments", "exchange_details")

@@ -28,6 +28,8 @@ from backfill_assets.lake.evidence import (
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 
+#: What a version ends.
+_FOUND: Final[dict[str, None]] = {"absent": None, "failed": None}
 #: Versions of a feed's day that are held besides the newest and the accepted one.
 EARLIER_VERSIONS: Final = 4
 
@@ -132,7 +134,7 @@ class Version(Document):
 
 
 class Absence(Document):
-    """The vendor said for good that it has no such file."""
+    """Why there is no file: the vendor said for good that it has none, or the last fetch failed."""
 
     reason: str
     seen_at: AwareDatetime
@@ -146,6 +148,10 @@ class FeedManifest(Document):
     versions
         Decodings of the feed's file in the order of their fetching, the newest last. Versions that do not
         count are held because a neighbour that comes later may let them count.
+    absent
+        The vendor's word that it has no such file.
+    failed
+        Why the last fetch brought no file, where another one may; null once there is a version or an absence.
     decisions
         Approvals and retractions in the order in which they were made.
     compared
@@ -165,6 +171,7 @@ class FeedManifest(Document):
     decided: bool = False
     versions: tuple[Version, ...] = ()
     absent: Absence | None = None
+    failed: Absence | None = None
     decisions: tuple[Decision, ...] = ()
     compared: tuple[Restatement, ...] = ()
     spikes: dict[str, SpikeEvidence] = {}
@@ -190,6 +197,12 @@ class FeedManifest(Document):
     def is_missing(self) -> bool:
         """Whether the vendor has no file and the lake has none of an earlier day."""
         return self.absent is not None and not self.versions
+
+    @property
+    def why_missing(self) -> str:
+        """Why there is no version."""
+        known = self.absent or self.failed
+        return known.reason if known else "not fetched yet"
 
     def version(self, content: str | None) -> Version | None:
         """The version with this content, if it is held."""
@@ -234,7 +247,7 @@ class FeedManifest(Document):
         returns = version.content == accepted and all(decided.get(v.content) != "approval" for v in after)
         if known is not None and (returns or not after):
             kept = held[known] if held[known].is_same_evidence(version) else version
-            return self.model_copy(update={"versions": (*held[:known], kept), "absent": None})
+            return self.model_copy(update={"versions": (*held[:known], kept), **_FOUND})
         if held and version.fetched_at < held[-1].fetched_at:
             # The clock of another machine; this fetch ends later than those that it finds here.
             version = version.model_copy(update={"fetched_at": held[-1].fetched_at})
@@ -242,7 +255,7 @@ class FeedManifest(Document):
         spare = [v for v in older if v.content != accepted and decided.get(v.content) != "approval"]
         spare = spare[:-EARLIER_VERSIONS]
         kept_versions = tuple(v for v in older if v not in spare)
-        return self.model_copy(update={"versions": (*kept_versions, version), "absent": None})
+        return self.model_copy(update={"versions": (*kept_versions, version), **_FOUND})
 
     def with_absence(self, absence: Absence) -> Self:
         """After the vendor's answer that there is no file; versions fetched before are kept.
@@ -251,7 +264,16 @@ class FeedManifest(Document):
         """
         if self.absent is not None and self.absent.reason == absence.reason:
             return self
-        return self.model_copy(update={"absent": absence})
+        return self.model_copy(update={"absent": absence, "failed": None})
+
+    def with_failure(self, failure: Absence) -> Self:
+        """After a fetch that failed, and may not fail again; nothing changes where more is known of the feed.
+
+        The first sighting of the same reason stays.
+        """
+        if self.versions or self.absent or (self.failed is not None and self.failed.reason == failure.reason):
+            return self
+        return self.model_copy(update={"failed": failure})
 
 
 class ExpectedSymbols(Document):
@@ -259,6 +281,14 @@ class ExpectedSymbols(Document):
 
     feed: FeedText
     symbols: tuple[tuple[str, str], ...]
+
+
+class Awaited(Document):
+    """An exchange without which the day was run, and why; ``is_passing`` where asking again may be enough."""
+
+    exchange: str
+    reason: str
+    is_passing: bool = True
 
 
 class DayRecord(Document):
@@ -271,7 +301,9 @@ class DayRecord(Document):
     not_listed
         ``exchange/data_type/SYMBOL`` with the canonical symbol, configured but not listed on that day.
     awaiting_export
-        Feeds that the vendor had not exported yet.
+        Exchanges that the vendor had not exported yet, or of which it did not say what they have.
+    awaited
+        The same, with the reason of each; empty in records of earlier versions.
     """
 
     remedy: ClassVar[str] = "a run of the day makes it again from what was settled, and the universe"
@@ -280,12 +312,20 @@ class DayRecord(Document):
     expected: tuple[ExpectedSymbols, ...]
     not_listed: tuple[str, ...] = ()
     awaiting_export: tuple[str, ...] = ()
+    awaited: tuple[Awaited, ...] = ()
     recorded_at: AwareDatetime
 
     @property
     def expected_feeds(self) -> tuple[ExpectedFeed, ...]:
         """``expected`` as the ground type."""
         return tuple(ExpectedFeed(Feed.parse(e.feed), e.symbols) for e in self.expected)
+
+    @property
+    def why_awaited(self) -> tuple[str, ...]:
+        """A sentence for each exchange that the day waits for."""
+        return tuple(a.reason for a in self.awaited) or tuple(
+            f"{exchange} is not exported yet" for exchange in self.awaiting_export
+        )
 
     @property
     def exchanges(self) -> tuple[str, ...]:

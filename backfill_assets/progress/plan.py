@@ -40,6 +40,8 @@ LOADS_WITH_NEIGHBOURS: Final = 3
 _APPROVALS_TOLD: Final = 3
 #: Damaged documents that the notes name.
 _UNREADABLE_TOLD: Final = 10
+#: Failures of the last runs that are told one by one.
+FAILURES_NAMED: Final = 5
 
 
 class Range(ApiModel):
@@ -273,6 +275,10 @@ def _notes(
     elif speed is not None:
         notes.append(f"speed is that of {plural(speed.runs, 'run')}, {speed.overlap:.1f} at once")
     notes += [why for plan in due for why in plan.unreadable][:_UNREADABLE_TOLD]
+    failures = [failure for plan in due for failure in plan.failures]
+    notes += [f"did not come: {failure}" for failure in failures[:FAILURES_NAMED]]
+    if len(failures) > FAILURES_NAMED:
+        notes.append(f"{len(failures) - FAILURES_NAMED:,} more did not come, as the days' reports say")
     held = sum(plan.held for plan in due)
     if held:
         notes.append(f"{plural(held, 'day')} held: running them again helps only if something is new")

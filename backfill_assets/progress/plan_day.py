@@ -6,7 +6,7 @@ universe, since only the vendor's listing knows whether a symbol was listed on t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from backfill_assets.automation.due import outdated_tables
@@ -48,6 +48,8 @@ class DayPlan:
     listed: bool = True
     #: Why documents of the day cannot be read.
     unreadable: tuple[str, ...] = ()
+    #: Why files that are to be fetched did not come when the day was run last, and exchanges neither.
+    failures: tuple[str, ...] = ()
 
 
 def plan_day(
@@ -63,10 +65,11 @@ def plan_day(
         record = load_day_record(store, day)
     except Unreadable as failure:
         return DayPlan(day, tuple(universe), listed=False, unreadable=(str(failure),))
-    if record is None or record.awaiting_export:
+    if record is None or (record.awaiting_export and not record.expected):
+        failures = tuple(f"{day}: {reason}" for reason in record.why_awaited) if record else ()
         if listing is None:
-            return DayPlan(day, tuple(universe), listed=False)
-        return DayPlan(day, tuple(combination_of(feed) for feed in listing(day)))
+            return DayPlan(day, tuple(universe), listed=False, failures=failures)
+        return DayPlan(day, tuple(combination_of(feed) for feed in listing(day)), failures=failures)
     summary, found = current_summary(store, day), load_day(store, day)
     expected = record.expected_feeds
     unpublished = unpublished_tables(store, settings, day, {e.feed.data_type for e in expected})
@@ -91,21 +94,29 @@ def plan_day(
     asked_again = len(absent - {str(feed) for feed in fetched})
     files = [combination_of(e) for e in expected if e.feed in fetched]
     files += [wanted for wanted in universe if not _is_recorded(record, wanted)]
-    good = not files and not asked_again and not unpublished and not lost and current and same and not held
+    good = not (files or asked_again or unpublished or lost or held or record.awaiting_export)
+    good = good and current and same
     if good and (trouble := documents.damage(store, paths.measures(day), DayMeasures)):
         troubles.append(trouble)
         good = False
     waiting = [(f.feed, f.candidate) for f in found.feeds if f.candidate] if found else []
-    approvals = tuple(approve_command(day, str(feed), version.content) for feed, version in waiting)
+    failures = tuple(f"{day}: {reason}" for reason in record.why_awaited)
+    failures += _failures(found, fetched) if found else ()
     return DayPlan(
         day,
         tuple(files),
         good=good,
         held=held,
         asked_again=asked_again,
-        approvals=approvals,
+        approvals=tuple(approve_command(day, str(feed), version.content) for feed, version in waiting),
+        failures=failures,
         unreadable=tuple(sorted(troubles)),
     )
+
+
+def _failures(found: Day, fetched: Collection[Feed]) -> tuple[str, ...]:
+    lacking = [f for f in found.feeds if f.feed in fetched and f.judged is None]
+    return tuple(f"{f.feed} of {found.day}: {reason}" for f in lacking for reason in f.verdict.reasons)
 
 
 def _is_published(store: Store, summary: DaySummary, found: Day) -> bool:

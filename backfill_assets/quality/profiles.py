@@ -80,7 +80,7 @@ class SymbolProfile(_Frozen):
     dataset_symbol: str
     symbol: str | None
     rows: int
-    #: Rows that enter candles: price and amount above zero, both present.
+    #: Rows that enter candles: price and amount are there, and in their sane ranges.
     valid_rows: int
     #: Earliest and latest ``timestamp`` of the valid rows.
     first_trade_us: int | None
@@ -164,6 +164,8 @@ class FeedProfile(_Frozen):
     rows: int
     #: False when the file, inflated, is empty.
     has_header: bool
+    #: Names of columns of the file that are not read, since nobody knew of them.
+    unknown_columns: tuple[str, ...] = ()
     #: Earliest and latest, wherever they stand in the file.
     first_timestamp_us: int | None
     last_timestamp_us: int | None
@@ -190,8 +192,8 @@ class FeedProfile(_Frozen):
     #: ``local_timestamp``, 24 of each; in whole milliseconds rounded up, within ±60 s, null without rows.
     hour_latency_us: tuple[int | None, ...] = ()
     hour_rows: tuple[int, ...] = ()
-    #: Trades, liquidations: null or not above zero. Quotes and books: best bid or ask not above zero; null is
-    #: legitimate there.
+    #: Trades, liquidations: null or outside the sane range. Quotes and books: best bid or ask outside it; a
+    #: null is legitimate there.
     invalid_price_rows: int
     invalid_amount_rows: int
     #: Quotes and books: best bid at or above best ask.

@@ -83,6 +83,7 @@ def judge_day(
     *,
     consistencies: Sequence[float | None] = (),
     notional: Sequence[float] = (),
+    awaited: Sequence[str] = (),
 ) -> DayScores:
     """Scores of a day from its feeds' verdicts.
 
@@ -97,9 +98,13 @@ def judge_day(
         is null and does not bear on the state: publishing compares before it asks.
     notional
         Median daily notional of each feed, 0 where unknown.
+    awaited
+        Why exchanges are awaited, whose feeds are not among the verdicts: without them no day is whole.
     """
     if not verdicts:
-        return DayScores(state="missing", completeness=None, quality=None, accepted_share=0.0, reasons=())
+        return DayScores(
+            state="missing", completeness=None, quality=None, accepted_share=0.0, reasons=tuple(awaited)
+        )
     known = list(notional) or [0.0] * len(verdicts)
     measured = list(consistencies) or [None] * len(verdicts)
     weights = feed_weights(known, thresholds.notional_weight)
@@ -119,13 +124,13 @@ def judge_day(
     if hold or (thresholds.strict and low):
         state: DayState = "held"
     else:
-        state = "published" if all(accepted) and not low else "degraded"
+        state = "published" if all(accepted) and not low and not awaited else "degraded"
     return DayScores(
         state=state,
         **scores,
         accepted_share=share,
         accepted_notional=by_notional,
-        reasons=(*hold, *low),
+        reasons=(*hold, *low, *awaited),
         weights=weights,
         consistencies=tuple(measured),
     )

@@ -126,10 +126,11 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings) -> Settle
             exchanges=record.exchanges,
             not_listed=record.not_listed,
             awaiting_export=record.awaiting_export,
+            awaited=record.why_awaited,
             instruments=around.instruments,
             limits=limits,
             notional=around.notional,
-            scores=scores_of(feeds, limits, around.notional),
+            scores=scores_of(feeds, limits, around.notional, awaited=record.why_awaited),
             feeds=feeds,
         )
         return settled.model_copy(update={"findings": _findings(settled, around, thresholds)})
@@ -195,8 +196,7 @@ def _settled_feed(
         reasons = (selected.held_back[candidate.content],)
         on_candidate = verdict_on(candidate.content, context.model_copy(update={"held_back": reasons}))
     if accepted is None and candidate is None:
-        reason = manifest.absent.reason if manifest.absent else "not fetched yet"
-        on_candidate = missing_verdict(feed, day, reason, context, rules)
+        on_candidate = missing_verdict(feed, day, manifest.why_missing, context, rules)
     on_accepted = verdicts[accepted.content] if accepted else None
     profile = around.profiles[feed, accepted.content] if accepted else None
     contracts = around.contracts.get(feed.exchange, {})

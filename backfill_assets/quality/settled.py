@@ -191,6 +191,8 @@ class SettledDay(Derived):
         Every exchange asked for, also one that listed none of its symbols.
     instruments
         Share of the expected symbols with exactly one instrument; null where no symbol is expected.
+    awaited
+        Why the day waits for exchanges, a sentence for each; without them it is degraded.
     limits, notional
         What ``scores`` were made with: thresholds of days, and the median daily notional of each feed.
     scores
@@ -207,6 +209,7 @@ class SettledDay(Derived):
     exchanges: tuple[str, ...]
     not_listed: tuple[str, ...]
     awaiting_export: tuple[str, ...]
+    awaited: tuple[str, ...] = ()
     instruments: float | None
     limits: DayLimits
     notional: tuple[float, ...]
@@ -314,7 +317,10 @@ def day_of(settled: SettledDay, measures: DayMeasures | None) -> Day:
     ]
     if not any(c is not None for c in consistencies):
         return Day(settled, measures, settled.scores)
-    return Day(settled, measures, scores_of(settled.feeds, settled.limits, settled.notional, consistencies))
+    scores = scores_of(
+        settled.feeds, settled.limits, settled.notional, consistencies, awaited=settled.awaited
+    )
+    return Day(settled, measures, scores)
 
 
 def scores_of(
@@ -322,12 +328,15 @@ def scores_of(
     limits: DayLimits,
     notional: Sequence[float],
     consistencies: Sequence[float | None] = (),
+    *,
+    awaited: Sequence[str] = (),
 ) -> DayScores:
-    """Scores of a day of these feeds."""
+    """Scores of a day of these feeds; ``awaited`` are the exchanges that it waits for."""
     return judge_day(
         [f.verdict for f in feeds],
         [f.accepted is not None for f in feeds],
         limits,
         consistencies=consistencies,
         notional=notional,
+        awaited=awaited,
     )

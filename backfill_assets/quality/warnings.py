@@ -23,7 +23,7 @@ def row_warnings(
     profile: FeedProfile, limits: RowSettings, *, grouped: bool, spikes: SpikeEvidence | None = None
 ) -> tuple[str, ...]:
     """Every warning on the file, then those of its symbols (named where there are several)."""
-    found = [*_of_clock(profile, limits), *_of_updates(profile, limits)]
+    found = [*_of_columns(profile), *_of_clock(profile, limits), *_of_updates(profile, limits)]
     if grouped and profile.unknown_symbol_rows:
         found.append(f"{profile.unknown_symbol_rows} rows of symbols that the instruments do not list")
     of_symbols = [
@@ -35,6 +35,13 @@ def row_warnings(
     if len(of_symbols) > _NAMED:
         found.append(f"{len(of_symbols) - _NAMED} more warnings on symbols of the file")
     return tuple(found)
+
+
+def _of_columns(profile: FeedProfile) -> Iterator[str]:
+    names = profile.unknown_columns
+    if names:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        yield f"columns that are not read: {', '.join(names[:_NAMED])}{more}: update backfill_assets"
 
 
 def _of_clock(profile: FeedProfile, limits: RowSettings) -> Iterator[str]:

@@ -6,6 +6,9 @@ for it; but before each of its waits it logs the error, and a handler on its pub
 there, with the vendor's own exception (and so with its ``Retry-After``). Were that log line to disappear, an
 attempt would still be bounded by its time limit, only the reason would be lost.
 
+Answers take bounded memory, and no text of the vendor leaves this module with the key in it: the vendor's
+functions work on sessions whose ``_Answer`` reads so much of an error or of metadata, and no more.
+
 The client does not hand out response headers, so the ``x-md5`` that the vendor sends with free files is not
 compared. aiohttp reports a body shorter than announced; a file cut off at the source shows when it is
 decoded.
@@ -14,24 +17,37 @@ decoded.
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import errno
 import json
 import logging
 import socket
+import sys
 import urllib.parse
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import HTTPError
 
 import aiohttp
 import tardis_dev
+from multidict import CIMultiDict, CIMultiDictProxy
+from tardis_dev import _http
 
-from backfill_assets.days import shift
-from backfill_assets.failures import BackfillError, FeedAbsent, PermanentFailure, TransientFailure
+from backfill_assets.days import shift, utc_now
+from backfill_assets.failures import (
+    BackfillError,
+    FeedAbsent,
+    PermanentFailure,
+    TransientFailure,
+    printable,
+    redacted,
+)
 from backfill_assets.feeds import Feed
 
 #: A connection that stays silent for so long is dead; long transfers are bounded by the attempt's limit.
@@ -42,13 +58,98 @@ _TRANSIENT_STATUS: Final = frozenset({408, 425, 429})
 
 #: The vendor's error codes.
 _INVALID_SYMBOL, _NOT_ON_THAT_DAY, _OTHER_ADDRESS = 300, 140, 274
+_CODES: Final = range(1, 10_000)
+
+#: Bytes that are read of an error's body, whose message is one line.
+ERROR_BYTES: Final = 1 << 16
+#: Bytes of metadata, inflated; a venue with 500,000 options has about 220 MB.
+METADATA_BYTES: Final = 1 << 28
+#: A longer wait than a day is no wait: the schedule asks for the day again anyway.
+LONGEST_WAIT_ASKED: Final = 86_400.0
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _VENDOR_LOGGER: Final = logging.getLogger("tardis_dev")
+_CHUNK: Final = 1 << 16
+
+#: What reading an answer may raise besides the errors of aiohttp, of whatever the vendor sent.
+_UNREADABLE: Final = (ValueError, EOFError, ArithmeticError, LookupError, RecursionError, zlib.error)
 
 
 class RunRefused(PermanentFailure):
     """Permanent for the whole run: no other feed would fare better (a missing key, a full disk)."""
+
+
+class AccessRefused(PermanentFailure):
+    """The key does not cover this request; it may cover others."""
+
+
+class _Answer(aiohttp.ClientResponse):
+    """An answer whose body is read up to a bound; one that is no success raises ``HTTPError`` when read.
+
+    Data sets are streamed to disk by the vendor's client, so only errors and metadata come through ``read``.
+    """
+
+    #: The key of the session, to be taken out of every text.
+    key = ""
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """Without the encoding, which ``read`` has undone."""
+        kept = [(name, value) for name, value in self._headers.items() if name.lower() != "content-encoding"]
+        return CIMultiDictProxy(CIMultiDict(kept))
+
+    async def read(self) -> bytes:
+        """The inflated body of metadata; raises what the vendor's client raises for an error."""
+        if self._body is None:
+            is_error = self.status != 200
+            body = await self._bounded(ERROR_BYTES if is_error else METADATA_BYTES, is_error=is_error)
+            if is_error or (self.key and self.key.encode() in body):
+                body = redacted(body.decode(errors="replace"), self.key).encode()
+            if is_error:
+                raise HTTPError(self.url.path, self.status, body.decode(), self.headers, None)  # type: ignore[arg-type]
+            self._body = body
+        return self._body
+
+    async def text(self, encoding: str | None = None, errors: str = "strict") -> str:
+        """The body as UTF-8, whatever charset the vendor claims."""
+        del encoding, errors
+        return (await self.read()).decode(errors="replace")
+
+    async def _bounded(self, limit: int, *, is_error: bool) -> bytes:
+        inflated = zlib.decompressobj(47) if self._headers.get("Content-Encoding") == "gzip" else None
+        body = bytearray()
+        try:
+            async for chunk in self.content.iter_chunked(_CHUNK):
+                body += inflated.decompress(chunk, limit + 1 - len(body)) if inflated else chunk
+                if len(body) > limit:
+                    break
+        except (aiohttp.ClientError, zlib.error):
+            # The status of an error says more than the end of its body.
+            if not is_error:
+                raise
+        finally:
+            self.close()
+        if len(body) > limit and not is_error:
+            msg = f"longer than {limit >> 20} MiB"
+            raise ValueError(msg)
+        if inflated is not None and not inflated.eof and not is_error:
+            msg = "the gzip body is cut off"
+            raise EOFError(msg)
+        del body[limit:]
+        return bytes(body)
+
+
+async def _session(api_key: str, timeout: int, accept_encoding: str = "gzip") -> aiohttp.ClientSession:
+    """A session of the vendor's client that reads answers as ``_Answer``."""
+    session: aiohttp.ClientSession = await _create_session(api_key, timeout, accept_encoding)
+    # aiohttp takes the class in the constructor, which is called by the vendor.
+    session._response_class = type("_Answer", (_Answer,), {"key": api_key})
+    return session
+
+
+_create_session: Final = _http.create_session
+for _module in ("download_datasets", "get_exchange_details", "instrument_info"):
+    sys.modules[f"tardis_dev.{_module}"].create_session = _session  # type: ignore[attr-defined]
 
 
 @dataclass
@@ -106,8 +207,10 @@ async def download_once(
         Another attempt may succeed; with ``retry_after_seconds`` if the vendor says when.
     FeedAbsent
         The vendor has no such file.
+    AccessRefused
+        The key does not cover this file.
     RunRefused
-        The key, or the disk, permits no download at all.
+        There is no key, or the disk permits no download.
     PermanentFailure
         Any other refusal of this request.
     """
@@ -139,7 +242,7 @@ async def download_once(
     path = directory / name
     with path.open("rb") as file:
         if file.read(2) != _GZIP_MAGIC:
-            msg = f"{url}: the answer is no gzip file"
+            msg = f"{redacted(url, api_key)}: the answer is no gzip file"
             raise TransientFailure(msg)
     return path
 
@@ -163,7 +266,7 @@ async def details_once(endpoint: str, exchange: str, *, limit_seconds: float) ->
     PermanentFailure
         The vendor knows no such exchange.
     TransientFailure
-        Another attempt may succeed. The client hides ``Retry-After`` here.
+        Another attempt may succeed; with ``retry_after_seconds`` if the vendor says when.
     """
     base = endpoint or tardis_dev.DEFAULT_ENDPOINT
     url = f"{base}/exchanges/{exchange}"
@@ -178,7 +281,7 @@ async def details_once(endpoint: str, exchange: str, *, limit_seconds: float) ->
 
 
 async def instruments_once(endpoint: str, api_key: str, exchange: str, *, limit_seconds: float) -> Any:
-    """Ask for the exchange's instruments; ``RunRefused`` where the key does not cover them."""
+    """Ask for the exchange's instruments; ``AccessRefused`` where the key does not cover them."""
     base = endpoint or tardis_dev.DEFAULT_ENDPOINT
     url = f"{base}/instruments/{exchange}"
     async with _classified(url, limit_seconds, key=api_key):
@@ -191,55 +294,68 @@ async def instruments_once(endpoint: str, api_key: str, exchange: str, *, limit_
 async def _classified(
     url: str, limit_seconds: float, *, day: str = "", key: str = "", directory: Path | None = None
 ) -> AsyncIterator[None]:
-    """Bound the block in time and turn what the vendor's client raises into the failures of this package."""
+    """Bound the block in time and turn what the vendor's client raises into the failures of this package.
+
+    The failure is raised outside the handler and its text is redacted, because Dagster keeps the texts of a
+    whole chain of exceptions.
+    """
+    failure: BackfillError | None = None
     try:
         async with asyncio.timeout(limit_seconds):
             yield
     except HTTPError as error:
-        raise _refusal(url, error, day, key) from error
-    except TimeoutError as error:
-        msg = f"{url}: no complete answer within {limit_seconds:.0f} s"
-        raise TransientFailure(msg) from error
-    except aiohttp.InvalidURL as error:
-        msg = f"{url} is no URL: correct the endpoints under tardis in the settings"
-        raise RunRefused(msg) from error
-    except aiohttp.ClientConnectorError as error:
-        msg = f"cannot reach {url}: {_one_line(error)}"
-        raise TransientFailure(msg) from error
-    except (aiohttp.ClientError, ConnectionError, socket.gaierror) as error:
-        msg = f"{url}: the connection broke: {_one_line(error)}"
-        raise TransientFailure(msg) from error
-    except (ValueError, EOFError) as error:
-        msg = f"{url}: the answer cannot be read: {_one_line(error)}"
-        raise TransientFailure(msg) from error
+        failure = _refusal(url, error, day, key)
+    except TimeoutError:
+        failure = TransientFailure(f"{url}: no complete answer within {limit_seconds:.0f} s")
+    except (aiohttp.ClientError, ConnectionError, socket.gaierror, *_UNREADABLE) as error:
+        failure = _broken(url, error, key)
     except OSError as error:
         if directory is None:
-            msg = f"{url}: the answer cannot be read: {_one_line(error)}"
-            raise TransientFailure(msg) from error
-        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
-        msg = f"{directory}: cannot keep the download: {error.strerror}: {remedy}, or set lake.scratch"
-        raise RunRefused(msg) from error
+            failure = _broken(url, error, key)
+        else:
+            remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
+            failure = RunRefused(
+                f"{directory}: cannot keep the download: {error.strerror}: {remedy}, or set lake.scratch"
+            )
+    if failure is not None:
+        failure.args = (redacted(str(failure), key),)
+        raise failure
+
+
+def _broken(url: str, error: Exception, key: str) -> BackfillError:
+    """Say what became of an answer that did not come whole, or of a request without an answer."""
+    reason = _one_line(error, key)
+    if isinstance(error, aiohttp.RedirectClientError):
+        return TransientFailure(f"{url}: the redirect cannot be followed: {reason}")
+    if isinstance(error, aiohttp.InvalidURL):
+        return RunRefused(f"{url} is no URL: correct the endpoints under tardis in the settings")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return TransientFailure(f"cannot reach {url}: {reason}")
+    if isinstance(error, aiohttp.ClientError | ConnectionError | socket.gaierror):
+        return TransientFailure(f"{url}: the connection broke: {reason}")
+    return TransientFailure(f"{url}: the answer cannot be read: {reason}")
 
 
 def _refusal(url: str, error: HTTPError, day: str, key: str) -> BackfillError:
     """Say what an answer other than 200 means; the table of the vendor's errors."""
     body = _json_body(error)
-    code, text = body.get("code"), _one_line(body.get("message") or error.msg or error.code)
-    said = f"{url}: HTTP {error.code}{f' (code {code})' if code else ''}: {text}"
+    code, message = body.get("code"), body.get("message")
+    text = _one_line((message if isinstance(message, str) else error.msg) or error.code, key)
+    said = f"{url}: HTTP {error.code}{f' (code {code})' if code in _CODES else ''}: {text}"
     wait = _wait_asked(error, body)
-    if error.code == 401 and day and not key:
+    if error.code == 401 and day and not key and not day.endswith("-01"):
         msg = (
             f"Tardis refuses {day} without an API key: set TARDIS_API_KEY "
             f"(only the first day of each month is free)"
         )
         return RunRefused(msg)
     if error.code == 401:
-        return RunRefused(f"Tardis refuses the API key: check TARDIS_API_KEY ({said})")
+        return AccessRefused(f"Tardis refuses the API key: check TARDIS_API_KEY ({said})")
     if error.code == 403 and (code == _OTHER_ADDRESS or wait is not None):
         return TransientFailure(f"{said} (a key serves one IP address at a time)", retry_after_seconds=wait)
     if error.code == 403:
-        return RunRefused(f"Tardis refuses access: check what the plan of TARDIS_API_KEY covers ({said})")
-    if error.code in _TRANSIENT_STATUS or error.code >= 500 or "ISO 8601 format" in text:
+        return AccessRefused(f"Tardis refuses access: check what the plan of TARDIS_API_KEY covers ({said})")
+    if error.code in _TRANSIENT_STATUS or not 400 <= error.code < 500 or "ISO 8601 format" in text:
         # The official client too repeats a 400 that complains about the date's format.
         return TransientFailure(said, retry_after_seconds=wait)
     if error.code == 404 or (error.code == 400 and code in (_INVALID_SYMBOL, _NOT_ON_THAT_DAY)):
@@ -250,19 +366,36 @@ def _refusal(url: str, error: HTTPError, day: str, key: str) -> BackfillError:
 def _json_body(error: HTTPError) -> dict[str, Any]:
     try:
         body = json.loads(error.msg)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
 
 
 def _wait_asked(error: HTTPError, body: dict[str, Any]) -> float | None:
-    """``retryAfterSeconds`` of the body or ``Retry-After``, which the vendor sends in whole seconds."""
+    """Seconds by ``retryAfterSeconds`` of the body or ``Retry-After``; None for what is no time to wait.
+
+    The vendor sends whole seconds; RFC 9110 also allows a date.
+    """
     asked = body.get("retryAfterSeconds")
-    if isinstance(asked, int | float):
-        return float(asked)
-    header = error.headers.get("Retry-After", "") if error.headers else ""
-    return float(header) if header.isdigit() else None
+    if not isinstance(asked, int | float) or isinstance(asked, bool):
+        asked = _seconds_of(error.headers.get("Retry-After", "") if error.headers else "")
+    if asked is None or not asked >= 0:
+        return None
+    # Compared before it becomes a float: an integer may be larger than any.
+    return float(asked) if asked < LONGEST_WAIT_ASKED else LONGEST_WAIT_ASKED
 
 
-def _one_line(text: object) -> str:
-    return (" ".join(str(text).split()) or type(text).__name__)[:300]
+def _seconds_of(header: str) -> float | None:
+    if header.isascii() and header.isdigit():
+        return float(header)
+    try:
+        moment = email.utils.parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return (moment.astimezone(UTC) - utc_now()).total_seconds()
+
+
+def _one_line(text: object, key: str) -> str:
+    """The start of a text; redacted before it is cut, so that no part of the key is left at the end."""
+    line = printable(" ".join(redacted(str(text), key).split()))
+    return (line or type(text).__name__)[:300]

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from backfill_assets.days import parse_day
-from backfill_assets.failures import BackfillError, PermanentFailure, TransientFailure
+from backfill_assets.failures import BackfillError, PermanentFailure, TransientFailure, redacted
 from backfill_assets.feeds import Feed
 from backfill_assets.settings import TardisSettings, resolve
 from backfill_assets.tardis.fallback import instruments_from_details
@@ -36,6 +36,8 @@ T = TypeVar("T")
 #: Waits double from the first to the longest; each is shortened at random by up to half.
 FIRST_WAIT_SECONDS: Final = 1.0
 LONGEST_WAIT_SECONDS: Final = 60.0
+#: Entries of an answer whose faults are told one by one.
+UNREADABLE_NAMED: Final = 20
 
 _log = logging.getLogger(__name__)
 _instruments = TypeAdapter(tuple[Instrument, ...])
@@ -70,12 +72,13 @@ class TardisClient:
         ------
         tuple[Feed, Download | BackfillError]
             ``FeedAbsent`` where the vendor has no such file, ``TransientFailure`` where the retry budget is
-            spent, another ``PermanentFailure`` where the request was refused for good.
+            spent, ``AccessRefused`` where the key does not cover the file, another ``PermanentFailure`` where
+            the request was refused for good.
 
         Raises
         ------
         RunRefused
-            The key or the disk permits no download: at once, the other feeds are cancelled.
+            There is no key, or the disk permits no download: at once, the other feeds are cancelled.
         SettingsError
             A variable that the settings name is not set.
         """
@@ -89,14 +92,15 @@ class TardisClient:
 
         async def one(feed: Feed, slots: asyncio.Semaphore) -> None:
             async with slots:
-                folder = Path(tempfile.mkdtemp(prefix=f"{str(feed).replace('/', '-')}-", dir=directory))
+                folder = Path(tempfile.mkdtemp(prefix=f"{feed.exchange}-{feed.data_type}-", dir=directory))
                 unclaimed.add(folder)
                 result: Download | BackfillError
                 try:
                     path = await self._patiently(
                         lambda limit: download_once(endpoint, key, feed, day, folder, limit_seconds=limit)
                     )
-                    result = Download(path, dataset_url(endpoint, feed, day), path.stat().st_size)
+                    url = redacted(dataset_url(endpoint, feed, day), key)
+                    result = Download(path, url, path.stat().st_size)
                 except RunRefused:
                     raise
                 except BackfillError as failure:
@@ -126,6 +130,10 @@ class TardisClient:
             for folder in unclaimed:
                 shutil.rmtree(folder, ignore_errors=True)
 
+    def redacted(self, text: str) -> str:
+        """The text without the key, for what quotes the vendor's files."""
+        return redacted(text, resolve(self._settings.api_key))
+
     def exchange_details(self, exchange: str) -> ExchangeDetails:
         """Say what the vendor has of an exchange; needs no key.
 
@@ -142,23 +150,30 @@ class TardisClient:
         answer = _wait_for(
             self._patiently(lambda limit: details_once(endpoint, exchange, limit_seconds=limit))
         )
-        with _known_form(f"details of {exchange}"):
-            return ExchangeDetails.model_validate(answer)
+        details, unreadable = _readable(ExchangeDetails.model_validate, answer, f"details of {exchange}")
+        return details.model_copy(update={"unreadable": unreadable})
 
     def instruments(self, exchange: str) -> InstrumentList:
-        """List an exchange's instruments; guessed from its details where the key does not cover them."""
-        from backfill_assets.tardis.attempts import RunRefused, instruments_once
+        """List an exchange's instruments; guessed from its details where the key does not cover them.
+
+        An entry that cannot be read is guessed, too.
+        """
+        from backfill_assets.tardis.attempts import AccessRefused, instruments_once
 
         endpoint, key = resolve(self._settings.api_endpoint), resolve(self._settings.api_key)
         try:
             answer = _wait_for(
                 self._patiently(lambda limit: instruments_once(endpoint, key, exchange, limit_seconds=limit))
             )
-        except RunRefused as refused:
+        except AccessRefused as refused:
             _log.info("instruments of %s come from the exchange details: %s", exchange, refused)
             return instruments_from_details(self.exchange_details(exchange))
-        with _known_form(f"instruments of {exchange}"):
-            return InstrumentList(source="instruments", instruments=_instruments.validate_python(answer))
+        found, unreadable = _readable(_instruments.validate_python, answer, f"instruments of {exchange}")
+        if unreadable:
+            known = {instrument.dataset_symbol for instrument in found}
+            guessed = instruments_from_details(self.exchange_details(exchange)).instruments
+            found += tuple(i for i in guessed if i.dataset_symbol not in known)
+        return InstrumentList(source="instruments", instruments=found, unreadable=unreadable)
 
     async def _patiently(self, attempt: Callable[[float], Awaitable[T]]) -> T:
         """Repeat an attempt while its failure is transient and the retry budget lasts.
@@ -231,14 +246,31 @@ def _in_background(work: Coroutine[Any, Any, T]) -> Iterator[Future[T]]:
                     loop.call_soon_threadsafe(task.cancel)
 
 
-@contextmanager
-def _known_form(what: str) -> Iterator[None]:
+def _readable(validate: Callable[[Any], T], answer: Any, what: str) -> tuple[T, tuple[str, ...]]:
+    """The answer without the entries of its lists that cannot be read, and what is wrong with these.
+
+    Raises
+    ------
+    PermanentFailure
+        Not only entries of lists are of an unknown form, but the answer itself.
+    """
     try:
-        yield
+        return validate(answer), ()
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        msg = (
-            f"Tardis answered the {what} in an unknown form: {where}: {first['msg']}: update backfill_assets"
-        )
-        raise PermanentFailure(msg) from error
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+    odd: dict[tuple[int | str, ...], str] = {}
+    for problem in problems:
+        place = problem["loc"]
+        entry = next((n for n, part in enumerate(place) if isinstance(part, int)), None)
+        text = ": ".join(filter(None, (".".join(map(str, place)), problem["msg"])))
+        if entry is None:
+            msg = f"Tardis answered the {what} in an unknown form: {text}: update backfill_assets"
+            raise PermanentFailure(msg)
+        odd.setdefault(place[: entry + 1], f"{what}: {text}")
+    for place in sorted(odd, key=lambda place: place[-1], reverse=True):
+        entries = answer
+        for part in place[:-1]:
+            entries = entries[part]
+        del entries[place[-1]]
+    more = [f"{what}: {len(odd) - UNREADABLE_NAMED} more"] if len(odd) > UNREADABLE_NAMED else []
+    return validate(answer), (*list(odd.values())[:UNREADABLE_NAMED], *more)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast, get_args
 
 from backfill_assets.tardis.metadata import (
     DatasetSymbol,
     ExchangeDetails,
     Instrument,
     InstrumentList,
+    InstrumentType,
     dataset_symbol,
 )
 
@@ -36,7 +37,8 @@ _FAMILIES: Final = frozenset({"PF", "PI", "PV", "FI", "FF", "FV"})
 def instruments_from_details(details: ExchangeDetails) -> InstrumentList:
     """One instrument per data set symbol, in the vendor's order."""
     own_ids = {dataset_symbol(symbol.id): symbol.id for symbol in details.available_symbols}
-    symbols = [s for s in details.datasets.symbols if dataset_symbol(s.id) not in _GROUPS]
+    kinds = get_args(InstrumentType)
+    symbols = [s for s in details.datasets.symbols if dataset_symbol(s.id) not in _GROUPS and s.type in kinds]
     named = [(symbol, own_ids.get(dataset_symbol(symbol.id), symbol.id)) for symbol in symbols]
     known_bases = _certain_bases(own_id for _, own_id in named)
     return InstrumentList(
@@ -91,7 +93,7 @@ def _instrument(
     return Instrument(
         id=own_id,
         exchange=exchange,
-        type=symbol.type,
+        type=cast("InstrumentType", symbol.type),
         available_since=symbol.available_since,
         available_to=symbol.available_to,
         dataset_id=symbol.id,

@@ -8,9 +8,9 @@ vendor adds some; field names follow the wire in snake case; times are aware dat
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from backfill_assets.days import parse_day
@@ -23,10 +23,26 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 UtcTime = Annotated[datetime, AfterValidator(_in_utc)]
+#: A kind that nobody knows makes an entry odd: no rule says what its rows mean.
+InstrumentType = Literal["spot", "perpetual", "future", "option", "combo", "prediction"]
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e18, le=1e18)]
+#: Increments, multipliers and strikes.
+Positive = Annotated[float, Field(allow_inf_nan=False, ge=1e-18, le=1e18)]
+
+
+_LISTS: Final = ("availableSymbols", "incidentReports", "symbols", "dataTypes", "changes")
 
 
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null_lists(cls, answer: Any) -> Any:
+        """A list that is null is empty."""
+        if isinstance(answer, dict) and any(answer.get(name, ()) is None for name in _LISTS):
+            return {k: v for k, v in answer.items() if v is not None or k not in _LISTS}
+        return answer
 
 
 class Incident(_Wire):
@@ -72,6 +88,8 @@ class ExchangeDetails(_Wire):
     available_symbols: tuple[AvailableSymbol, ...] = ()
     incident_reports: tuple[Incident, ...] = ()
     datasets: Datasets = Datasets()
+    #: What is wrong with the entries that were left out.
+    unreadable: tuple[str, ...] = ()
 
 
 class InstrumentValues(_Wire):
@@ -80,14 +98,14 @@ class InstrumentValues(_Wire):
     base_currency: str | None = None
     quote_currency: str | None = None
     type: str | None = None
-    price_increment: float | None = None
-    amount_increment: float | None = None
-    min_trade_amount: float | None = None
-    maker_fee: float | None = None
-    taker_fee: float | None = None
+    price_increment: Positive | None = None
+    amount_increment: Positive | None = None
+    min_trade_amount: Number | None = None
+    maker_fee: Number | None = None
+    taker_fee: Number | None = None
     inverse: bool | None = None
     contract_type: str | None = None
-    contract_multiplier: float | None = None
+    contract_multiplier: Positive | None = None
     settlement_currency: str | None = None
     underlying_index: str | None = None
     quanto: bool | None = None
@@ -107,14 +125,14 @@ class Instrument(InstrumentValues):
 
     id: str
     exchange: str
-    type: str
+    type: InstrumentType
     available_since: UtcTime
     available_to: UtcTime | None = None
     dataset_id: str | None = None
     active: bool | None = None
     listing: UtcTime | None = None
     expiry: UtcTime | None = None
-    strike_price: float | None = None
+    strike_price: Positive | None = None
     option_type: str | None = None
     changes: tuple[InstrumentChange, ...] = ()
 
@@ -150,6 +168,8 @@ class InstrumentList(BaseModel):
 
     source: Literal["instruments", "exchange_details"]
     instruments: tuple[Instrument, ...]
+    #: What is wrong with the entries that were left out.
+    unreadable: tuple[str, ...] = ()
 
 
 def dataset_symbol(symbol: str) -> str:
@@ -176,8 +196,9 @@ def exported_until(details: ExchangeDetails) -> datetime:
 
 
 def ready(details: ExchangeDetails, day: str) -> bool:
-    """Whether the whole day is exported."""
-    return exported_until(details) >= day_bounds(day)[1]
+    """Whether the whole day is exported; of an exchange that closed, up to its end."""
+    end = day_bounds(day)[1]
+    return exported_until(details) >= min(end, details.available_to or end)
 
 
 def _usual_ticker(currency: str) -> str:

@@ -155,6 +155,7 @@ def _listings(details: ExchangeDetails, instruments: InstrumentList, day: str) -
         stretches.setdefault(dataset_symbol(dataset.id), []).append(dataset)
     groups = {GROUP_KINDS[d.id]: d for d in details.datasets.symbols if d.id in GROUP_KINDS}
     start, _ = day_bounds(day)
+    ends = details.available_to
     listings = []
     for instrument in instruments.instruments:
         own = stretches.get(instrument.dataset_symbol)
@@ -162,6 +163,8 @@ def _listings(details: ExchangeDetails, instruments: InstrumentList, day: str) -
         for dataset in own or ([_member(group, instrument)] if group else ()):
             # What is listed during the day has its first values before the midnight that ends it.
             as_of_day = instrument.as_of(max(start, instrument.available_since))
+            if ends is not None and (dataset.available_to is None or dataset.available_to > ends):
+                dataset = dataset.model_copy(update={"available_to": ends})
             listings.append(_Listing(as_of_day, dataset, _canonicals(instrument), only_in_group=own is None))
     return listings
 

@@ -96,13 +96,18 @@ def _insist(report: FetchReport, day: str, *, last_try: bool) -> None:
     """Ask for another try while feeds have failed for a passing reason; at last go on without them.
 
     The day is then judged without these feeds (degraded, or held if they are too many), and the schedule asks
-    for it again.
+    for it again. Only where every feed has failed is there nothing to go on with: no other way shows that a
+    key is refused everywhere.
     """
     failed = report.of("failed")
-    if failed and not (last_try and len(failed) < len(report.outcomes)):
-        count = f"{len(failed)} of {len(report.outcomes)} feeds"
-        msg = f"{count} of {day} were not fetched; {failed[0].feed}: {failed[0].reason}"
-        raise TransientFailure(msg)
+    passing = [outcome for outcome in failed if outcome.is_passing]
+    nothing_else = len(failed) == len(report.outcomes)
+    if not failed or (not nothing_else and (last_try or not passing)):
+        return
+    first = passing[0] if passing else failed[0]
+    count = f"{len(failed)} of {len(report.outcomes)} feeds"
+    msg = f"{count} of {day} were not fetched; {first.feed}: {first.reason}"
+    raise TransientFailure(msg) if passing else PermanentFailure(msg)
 
 
 def _metadata(report: FetchReport, settled: SettledDay) -> dict[str, dg.MetadataValue | int | float | str]:

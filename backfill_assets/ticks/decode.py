@@ -21,8 +21,9 @@ from backfill_assets.days import MICROSECONDS_PER_DAY, parse_day, start_us
 from backfill_assets.feeds import Feed
 from backfill_assets.files import put_in_place
 from backfill_assets.quality.profiles import FeedProfile
-from backfill_assets.tardis.columns import csv_fields, csv_header
+from backfill_assets.tardis.columns import csv_fields
 from backfill_assets.ticks.blocks import BLOCK_BYTES, Block, HashingFile, read_blocks
+from backfill_assets.ticks.dialect import Dialect
 from backfill_assets.ticks.prices import Grids
 from backfill_assets.ticks.profile import Name, ProfileParameters, Profiler
 from backfill_assets.ticks.reference_parser import Reader
@@ -116,7 +117,7 @@ def decode(
     unfinished = target.with_name(f".{target.name}.{uuid4().hex}.unfinished")
     try:
         with HashingFile(source) as raw:
-            has_header = _transcode(
+            dialect = _transcode(
                 raw,
                 unfinished,
                 reader,
@@ -134,7 +135,7 @@ def decode(
         put_in_place(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)
-    profile = profiler.finish(has_header=has_header)
+    profile = profiler.finish(has_header=dialect.has_header, unknown_columns=dialect.more_columns)
     return Decoded(profile.rows, size, content, raw_bytes, raw_sha256, profile)
 
 
@@ -198,8 +199,8 @@ def _transcode(
     symbols: Mapping[str, str],
     sizes: tuple[int | None, int],
     fast: bool,
-) -> bool:
-    """Write all rows; returns whether there was a header. ``sizes`` is rows of groups, bytes of blocks."""
+) -> Dialect:
+    """Write all rows; returns how the file is written. ``sizes`` is rows of groups, bytes of blocks."""
     from backfill_assets.ticks.parser import LineParser
     from backfill_assets.ticks.rowgroups import Layout, parquet_writer, writer_schema
 
@@ -207,15 +208,15 @@ def _transcode(
     row_group_rows, block_bytes = sizes[0] or layout.row_group_rows, sizes[1]
     parser = LineParser(reader, symbols, profiler.register, fast=fast)
     schema = writer_schema(feed.data_type)
+    dialect = Dialect(reader)
     group: RowGroup | None = None
     with (
         parquet_writer(unfinished, feed.data_type, schema) as parquet,
         closing(_GroupWriter(parquet, schema, day_number)) as writer,
     ):
-        for block in read_blocks(raw, reader.file, block_bytes):
+        for block in dialect.rows(read_blocks(raw, reader.file, block_bytes)):
             position = 0
             if group is None:
-                position = _skip_header(block, reader, csv_header(feed.data_type))
                 group = writer.start(_empty_groups(layout, row_group_rows, block))
             while position < block.end:
                 start = group.rows
@@ -225,7 +226,7 @@ def _transcode(
                     group = writer.write(group, tuple(parser.names))
         if group is not None:
             writer.finish(group, tuple(parser.names))
-    return group is not None
+    return dialect
 
 
 def _empty_groups(layout: Layout, rows: int, first: Block) -> list[RowGroup]:
@@ -234,17 +235,5 @@ def _empty_groups(layout: Layout, rows: int, first: Block) -> list[RowGroup]:
 
     if first.last:
         lines = first.buffer.count(b"\n", 0, first.end)
-        return [RowGroup(layout, min(rows, lines), text_bytes=first.end)]
+        return [RowGroup(layout, min(rows, max(lines, 1)), text_bytes=first.end)]
     return [RowGroup(layout, rows) for _ in range(_GROUPS)]
-
-
-def _skip_header(block: Block, reader: Reader, header: str) -> int:
-    """Position after the first line, which must be the data type's header."""
-    end = block.buffer.index(b"\n")
-    found = bytes(block.buffer[:end]).removesuffix(b"\r").decode(errors="replace")
-    if found != header:
-        names, wanted = found.split(","), header.split(",")
-        column = next((w for w, f in zip(wanted, names, strict=False) if w != f), wanted[-1])
-        shown = found if len(found) <= 200 else f"{found[:200]}…"
-        reader.fail(1, column, f"the header is '{shown}', expected '{header}'")
-    return end + 1

@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -60,7 +61,7 @@ class FeedOutcome:
     """How one feed ended.
 
     It was ``fetched`` or ``kept`` (it was there), is ``absent``, was ``rejected`` or ``failed``, or its
-    manifest is ``unreadable``.
+    manifest is ``unreadable``. ``is_passing`` tells of a failed feed whether another try may bring it.
     """
 
     feed: Feed
@@ -68,6 +69,7 @@ class FeedOutcome:
     rows: int = 0
     raw_bytes: int = 0
     reason: str = ""
+    is_passing: bool = True
 
 
 @dataclass(slots=True)
@@ -90,10 +92,10 @@ def recorded_day(store: Store, day: str) -> DayRecord:
     Raises
     ------
     PermanentFailure
-        The day was never recorded, or the vendor had not exported it.
+        The day was never recorded, or it waits for every exchange.
     """
     record = load_day_record(store, day)
-    if record is None or record.awaiting_export:
+    if record is None or (record.awaiting_export and not record.expected):
         msg = f"nothing is recorded of {day}: materialize its instruments first"
         raise PermanentFailure(msg)
     return record
@@ -129,6 +131,8 @@ def fetch_day(
     report = FetchReport()
 
     def done(outcome: FeedOutcome) -> None:
+        if outcome.state == "failed":
+            _record_failure(store, outcome, day)
         report.outcomes.append(outcome)
         if progress is not None:
             progress(outcome, len(report.outcomes), len(expected))
@@ -150,7 +154,7 @@ def fetch_day(
     settled = _settled(store, day, settings.thresholds) if wanted else None
     accepted = {f.feed: f.accepted.content for f in settled.feeds if f.accepted} if settled else {}
     anew = {feed: _begun(feed, day, settled) for feed in wanted if unsettled or feed in again}
-    worker = _Worker(store, day, expected, accepted, anew, parameters, grids)
+    worker = _Worker(store, day, expected, accepted, anew, parameters, grids, client.redacted)
     threads = settings.decode_threads or os.cpu_count() or 1
     with temporary_folder(_scratch(settings), "lake.scratch") as folder:
         for attempt in range(DOWNLOAD_ROUNDS):
@@ -206,6 +210,8 @@ class _Worker:
     anew: dict[Feed, FeedManifest]
     parameters: ProfileParameters
     grids: dict[Feed, Grids]
+    #: Takes the key out of what quotes a file.
+    redact: Callable[[str], str]
 
     def __call__(self, feed: Feed, download: Download) -> FeedOutcome:
         target = download.path.with_suffix(".parquet")
@@ -221,11 +227,12 @@ class _Worker:
             )
             stored = stored_file(target, feed.data_type)
         except CorruptFeed as failure:
-            return self._reject(feed, download, str(failure))
+            return self._reject(feed, download, self.redact(str(failure)))
         except (ArithmeticError, LookupError, RecursionError, ValueError) as failure:
             # A file that nobody foresaw must not stop the other feeds.
             shown = " ".join(f"{type(failure).__name__}: {failure}".split())[:300]
-            return self._reject(feed, download, f"{feed} {self.day}: cannot be read ({shown}); report it")
+            reason = self.redact(f"{feed} {self.day}: cannot be read ({shown}); report it")
+            return self._reject(feed, download, reason)
         except TransientFailure as failure:
             return FeedOutcome(feed, "damaged", reason=str(failure))
         version = Version(
@@ -277,6 +284,13 @@ class _Worker:
         return outcome
 
 
+def _record_failure(store: Store, outcome: FeedOutcome, day: str) -> None:
+    failure = Absence(reason=outcome.reason, seen_at=utc_now())
+    # A damaged manifest is told by itself, and only a refresh replaces it.
+    with suppress(Unreadable):
+        update_manifest(store, outcome.feed, day, lambda manifest: manifest.with_failure(failure))
+
+
 def _fetch_round(
     client: TardisClient, feeds: Sequence[Feed], day: str, folder: Path, worker: _Worker, threads: int
 ) -> Iterable[FeedOutcome]:
@@ -291,7 +305,8 @@ def _fetch_round(
             elif isinstance(result, FeedAbsent):
                 yield worker.absent(feed, str(result))
             else:
-                yield FeedOutcome(feed, "failed", reason=str(result))
+                is_passing = isinstance(result, TransientFailure)
+                yield FeedOutcome(feed, "failed", reason=str(result), is_passing=is_passing)
             finished = {future for future in running if future.done()}
             running -= finished
             yield from (future.result() for future in finished)

@@ -25,6 +25,8 @@ _ODD_CELLS: Final = 1 << 14
 MOST_NAMES: Final = 10_000
 #: The header is line 1.
 _FIRST_LINE: Final = 2
+#: A line without anything, with and without the carriage return of its newline.
+_EMPTY: Final = (b"", b"\r")
 
 
 class NameTable:
@@ -100,6 +102,8 @@ class LineParser:
         self._table = NameTable()
         self._codes: dict[bytes, int] = {}
         self._odd = np.empty((_ODD_CELLS, 4), np.int64)
+        #: The first empty line; 0 where there was none.
+        self._empty_line = 0
 
     def parse(self, block: Block, position: int, group: RowGroup) -> int:
         """Read lines from ``position`` on until the block ends or the group is full; returns the next.
@@ -111,6 +115,8 @@ class LineParser:
         """
         view = np.frombuffer(block.buffer, np.uint8)
         while position < block.end and not group.full:
+            if self._empty_line:
+                self._insist_on_the_end(block, position)
             reason = kernels.DECLINED
             if self._fast:
                 position, reason = self._parse_fast(block, view, position, group)
@@ -151,6 +157,9 @@ class LineParser:
             return position
         newline = block.buffer.find(b"\n", position, block.end)
         line = bytes(block.buffer[position:newline])
+        if line in _EMPTY:
+            self._empty_line = self._empty_line or group.first_row + group.rows + _FIRST_LINE
+            return newline + 1
         values = self._reader.row(line, group.first_row + group.rows + _FIRST_LINE)
         prefix = b",".join(line.split(b",", 2)[:2]) + b","
         code = self._codes.get(prefix)
@@ -167,6 +176,12 @@ class LineParser:
             group.full = True
             return position
         return newline + 1
+
+    def _insist_on_the_end(self, block: Block, position: int) -> None:
+        """Refuse an empty line that others follow: only at the end of a file does it mean nothing."""
+        newline = block.buffer.find(b"\n", position, block.end)
+        if bytes(block.buffer[position:newline]) not in _EMPTY:
+            self._reader.fail(self._empty_line, self._reader.fields[0].csv, "the line is empty")
 
     def _add_name(self, prefix: bytes) -> None:
         exchange, dataset_symbol, _ = prefix.decode().split(",")

@@ -10,7 +10,11 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from backfill_assets.feeds import SANE_AMOUNT, SANE_PRICE
 from backfill_assets.ticks.jit import kernel
+
+LEAST_PRICE, MOST_PRICE = SANE_PRICE
+LEAST_AMOUNT, MOST_AMOUNT = SANE_AMOUNT
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -65,7 +69,7 @@ def accumulate(  # pragma: no cover
         p = price[i]
         a = amount[i]
         k = row[i]
-        if k < 0 or not (p > 0.0 and a > 0.0 and np.isfinite(p) and np.isfinite(a)):
+        if k < 0 or not (LEAST_PRICE <= p <= MOST_PRICE and LEAST_AMOUNT <= a <= MOST_AMOUNT):
             continue
         n = ids[i]
         if integers[k, COUNT] == 0:

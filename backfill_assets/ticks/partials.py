@@ -108,7 +108,7 @@ def minute_candles(
     -------
     pyarrow.Table
         ``PARTIAL_SCHEMA`` without the exchange, sorted by symbol and open_time. Rows whose price or amount is
-        not a finite number above zero are in none.
+        null or outside its sane range are in none.
     """
     from backfill_assets.ticks import partial_kernels as kernels
     from backfill_assets.ticks.jit import prove_indices

@@ -13,7 +13,11 @@ from typing import Final
 import numba as nb
 import numpy as np
 
+from backfill_assets.feeds import SANE_AMOUNT, SANE_PRICE
 from backfill_assets.ticks.jit import kernel
+
+LEAST_PRICE, MOST_PRICE = SANE_PRICE
+LEAST_AMOUNT, MOST_AMOUNT = SANE_AMOUNT
 
 # Columns of a symbol's counts.
 (
@@ -211,7 +215,7 @@ def _judge(prices, times, fill, stop, counts, tick, shape, limits, spike_times, 
 def count_prices(times, locals_, price, amount, codes, symbol_of, start, stop,
                  counts, values, grids, prices, price_times, spike_times, spike_prices, shape,
                  limits):  # fmt: skip
-    """Prices of the valid rows (price and amount above zero), by symbol.
+    """Prices of the valid rows (price and amount in their sane ranges), by symbol.
 
     Parameters
     ----------
@@ -243,7 +247,7 @@ def count_prices(times, locals_, price, amount, codes, symbol_of, start, stop,
         longest = counts[s, P_LONG_END] - counts[s, P_LONG_START] if counts[s, P_LONG_ROWS] else np.int64(-1)
         while i < stop and codes[i] == code:
             p = price[i]
-            if not (p > 0.0 and amount[i] > 0.0):
+            if not (LEAST_PRICE <= p <= MOST_PRICE and LEAST_AMOUNT <= amount[i] <= MOST_AMOUNT):
                 i += 1
                 continue
             if grid > 0.0 and _off(p, grid):

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     _OfSymbol = Callable[[int], Ints]
 
 #: Changes whenever the same rows give another profile.
-PROFILE_VERSION: Final = 3
+PROFILE_VERSION: Final = 4
 
 #: Shortest silence that is written down; settings may excuse longer ones, never ask for shorter ones.
 SILENCE_US: Final = 5_000_000
@@ -309,7 +309,7 @@ class Profiler:
             self._silences[slot] = (count + len(new), every[np.sort(order)])
         self._shared[k.N_SILENCES] = 0
 
-    def finish(self, *, has_header: bool) -> FeedProfile:
+    def finish(self, *, has_header: bool, unknown_columns: tuple[str, ...] = ()) -> FeedProfile:
         """The profile of all rows added."""
         k, feed = self._k, self._feed.tolist()
         rows = feed[k.F_ROWS]
@@ -319,6 +319,7 @@ class Profiler:
         return FeedProfile(
             rows=rows,
             has_header=has_header,
+            unknown_columns=unknown_columns,
             first_timestamp_us=feed[k.F_FIRST] if rows else None,
             last_timestamp_us=feed[k.F_LAST] if rows else None,
             first_local_timestamp_us=feed[k.F_LOCAL_FIRST] if rows else None,

@@ -12,7 +12,11 @@ from typing import Final
 import numba as nb
 import numpy as np
 
+from backfill_assets.feeds import SANE_AMOUNT, SANE_PRICE
 from backfill_assets.ticks.jit import kernel
+
+LEAST_PRICE, MOST_PRICE = SANE_PRICE
+LEAST_AMOUNT, MOST_AMOUNT = SANE_AMOUNT
 
 # Columns of the feed's counts.
 (
@@ -130,18 +134,19 @@ def read_clock(clock, clock_range, first, whole, hours):
 
 @kernel(nb.void(_F64, _F64, nb.int64, nb.int64, _I64))
 def count_invalid(price, amount, start, stop, counts):
-    """Prices and amounts that are null (NaN) or not above zero."""
+    """Prices and amounts that are null (NaN) or outside their sane range."""
     for i in range(start, stop):
-        counts[F_BAD_PRICE] += not price[i] > 0.0
-        counts[F_BAD_AMOUNT] += not amount[i] > 0.0
+        counts[F_BAD_PRICE] += not LEAST_PRICE <= price[i] <= MOST_PRICE
+        counts[F_BAD_AMOUNT] += not LEAST_AMOUNT <= amount[i] <= MOST_AMOUNT
 
 
 @kernel(nb.void(_F64, _F64, nb.int64, nb.int64, _I64))
 def count_crossed(bid, ask, start, stop, counts):
-    """Best bids at or above the best ask, and prices not above zero; a null (NaN) is neither."""
+    """Best bids at or above the best ask, and prices outside their sane range; a null (NaN) is neither."""
     for i in range(start, stop):
         counts[F_CROSSED] += bid[i] >= ask[i]
-        counts[F_BAD_PRICE] += bid[i] <= 0.0 or ask[i] <= 0.0
+        below = bid[i] < LEAST_PRICE or ask[i] < LEAST_PRICE
+        counts[F_BAD_PRICE] += below or bid[i] > MOST_PRICE or ask[i] > MOST_PRICE
 
 
 @kernel(nb.void(_F64_2, nb.int64, nb.int64, _I64))
@@ -230,7 +235,7 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
             counts[s, S_SELL] += 1
         else:
             counts[s, S_SIDELESS] += 1
-        if p > 0.0 and a > 0.0:
+        if LEAST_PRICE <= p <= MOST_PRICE and LEAST_AMOUNT <= a <= MOST_AMOUNT:
             if counts[s, S_VALID] == 0:
                 counts[s, S_FIRST] = t
                 counts[s, S_LAST] = t

@@ -1,7 +1,8 @@
 """Facts about a finished tick file, read back from it before it is stored: footer, columns, control totals.
 
 They go with the version in its manifest, so that the check of the file's schema and the proof of a
-publication need not open it again. Sums of integers are exact.
+publication need not open it again. Sums of integers are exact; those of floats are over
+``SUMMED_RANGE``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from backfill_assets.columns import described
+from backfill_assets.columns import SUMMED_RANGE, described
 from backfill_assets.feeds import DATA_TYPES
 from backfill_assets.lake.manifests import ColumnTotals, StoredFile
 
@@ -92,6 +93,12 @@ def _exact(values: Ints, starts: Ints) -> list[int]:
 
 
 def _sums(column: pa.ChunkedArray, starts: Ints) -> list[float]:
+    """Sums of each part over the values in ``SUMMED_RANGE``, which usually are all."""
+    least, most = SUMMED_RANGE
+    found = pc.min_max(column).as_py()
+    if found["min"] is not None and not (least <= found["min"] and found["max"] <= most):
+        is_summed = pc.and_(pc.greater_equal(column, least), pc.less_equal(column, most))
+        column = pc.if_else(is_summed, column, None)
     if len(starts) == 1:
         return [pc.sum(column).as_py() or 0.0]
     return list(np.add.reduceat(pc.fill_null(column, 0.0).to_numpy(), starts).tolist())

@@ -35,7 +35,7 @@ from backfill_assets.warehouse.bigquery_failures import failed_job, translated
 from backfill_assets.warehouse.parquet import concatenate
 from backfill_assets.warehouse.protocol import LoadFile
 from backfill_assets.warehouse.tables import Table, missing_columns
-from backfill_assets.warehouse.totals import GroupTotals, totals_from_rows
+from backfill_assets.warehouse.totals import GroupTotals, summed, totals_from_rows
 
 #: Limit of a load job (vendor documentation).
 MAX_URIS: Final = 10_000
@@ -361,7 +361,7 @@ def _totals_query(table: Table, name: str) -> str:
         for half in (f"SUM(DIV({value}, {_HALF}))", f"SUM(MOD({value}, {_HALF}))")
     ]
     values = [*groups, "COUNT(*)", f"MIN({time_us})", f"MAX({time_us})", *exact]
-    values += [f"SUM(`{column}`)" for column in table.float_sums]
+    values += [f"SUM({summed(f'`{column}`')})" for column in table.float_sums]
     columns = ", ".join(f"{value} AS v{i}" for i, value in enumerate(values))
     last = f"GROUP BY {', '.join(groups)}" if groups else "HAVING COUNT(*) > 0"
     return f"SELECT {columns} FROM `{name}` WHERE `{table.partition_column}` = @day {last}"

@@ -2,7 +2,8 @@
 
 Per group (usually a feed's exchange and symbol): rows, first and last time, exact sums of integers, and sums
 of floats. They are computed by the warehouse itself for a partition and by DuckDB for Parquet files, in
-bounded memory, and compared here. Sums of floats depend on the order of addition, so they get a tolerance.
+bounded memory, and compared here. Sums of floats are over ``SUMMED_RANGE``; they depend on the order of
+addition, so they get a tolerance.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import PlainSerializer
 
-from backfill_assets.columns import ColumnType
+from backfill_assets.columns import SUMMED_RANGE, ColumnType
 from backfill_assets.days import iso_time
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.warehouse.tables import Table
@@ -133,7 +134,7 @@ def _query(table: Table) -> str:
         f'sum(epoch_us("{name}"))' if table.column(name).type == "TIMESTAMP" else f'sum("{name}")'
         for name in table.exact_sums
     ]
-    floats = [f'sum("{name}")' for name in table.float_sums]
+    floats = [f"sum({summed(name)})" for name in (f'"{name}"' for name in table.float_sums)]
     columns = ", ".join([*groups, "count(*)", f"min({time})", f"max({time})", *exact, *floats])
     # Brings the columns that none of the files has yet. A relation of Arrow's would import pandas.
     empty = ", ".join(f'CAST(NULL AS {_DUCKDB_TYPES[c.type]}) AS "{c.name}"' for c in table.columns)
@@ -142,6 +143,12 @@ def _query(table: Table) -> str:
     if not groups:
         return f"SELECT {columns} FROM ({source}) HAVING count(*) > 0"
     return f"SELECT {columns} FROM ({source}) GROUP BY {', '.join(groups)}"
+
+
+def summed(column: str) -> str:
+    """SQL for the column's value where it counts for a sum of floats."""
+    least, most = SUMMED_RANGE
+    return f"CASE WHEN {column} BETWEEN {least!r} AND {most!r} THEN {column} END"
 
 
 def compare_totals(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from backfill_assets import orchestration
+from backfill_assets.automation.due import awaiting_export
+from backfill_assets.days import parse_day
 from backfill_assets.definitions import defs
 from backfill_assets.lake.manifests import load_day_record
+from backfill_assets.progress.model import BackfillRequest
+from backfill_assets.progress.plan import make_plan
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
 from backfill_assets_tests.pipeline.conftest import write_settings
@@ -312,3 +317,59 @@ def test_rows_of_a_feed_carry_both_names(pipeline):
     pipeline.run(DAY)
     rows = pipeline.table("trades", DAY).filter(exchange="kraken").select("symbol", "dataset_symbol").rows()
     assert set(rows) == {("BTC-USDT", "XBT/USDT"), ("ETH-USDT", "ETH/USDT"), ("ADA-USDT", "ADA/USDT")}
+
+
+def test_an_exchange_without_metadata_is_waited_for_while_the_others_are_published(pipeline):
+    pipeline.standin.faults.put("/v1/exchanges/binance", Fault(always=faults.server_error()))
+    assert pipeline.run(DAY).success
+    day = pipeline.settled(DAY)
+    assert day.scores.state == "degraded"
+    assert "/v1/exchanges/binance: HTTP 500" in day.scores.reasons[-1]
+    assert set(pipeline.table("trades", DAY)["exchange"]) == {"coinbase", "kraken"}
+    now = parse_day(DAY) + timedelta(days=1)
+    assert awaiting_export(pipeline.store, now, pipeline.settings) == [DAY]
+
+    pipeline.heal()
+    assert pipeline.run(DAY).success
+    assert pipeline.settled(DAY).scores.state == "published"
+    assert set(pipeline.table("trades", DAY)["exchange"]) == {"binance", "coinbase", "kraken"}
+    assert awaiting_export(pipeline.store, now, pipeline.settings) == []
+
+
+def test_prices_and_amounts_beyond_all_measure_cost_their_rows(pipeline):
+    def beyond(lines: list[str]) -> list[str]:
+        def changed(line: str, price: str, amount: str) -> str:
+            *head, _, _ = line.split(",")
+            return ",".join([*head, price, amount])
+
+        odd = [("1e308", "1e308"), ("1e308", "1"), ("1e-320", "1"), ("100", "1e308"), ("100", "-1e300")]
+        return [*(changed(line, *pair) for line, pair in zip(lines, odd, strict=False)), *lines[5:]]
+
+    pipeline.serve_changed(BTC, DAY, beyond)
+    result = pipeline.run(DAY)
+    assert result.success
+    feed = next(f for f in pipeline.settled(DAY).feeds if str(f.feed) == BTC)
+    assert feed.verdict.rows - feed.verdict.valid_rows == 5
+    candles = pipeline.table("candles", DAY).filter(exchange="binance", symbol="BTC-USDT")
+    assert candles["high"].max() < 1e15
+    assert candles["low"].min() > 1e-18
+    assert pipeline.table("trades", DAY).filter(exchange="binance")["price"].max() == 1e308
+
+
+def test_the_reason_of_a_damaged_file_is_told_wherever_the_day_is(pipeline, monkeypatch):
+    monkeypatch.setattr(orchestration, "STEP_RETRY_SECONDS", 0.01)
+    pipeline.with_fault(BTC, DAY, Fault(cut_body_at=5_000))
+    assert pipeline.run(DAY).success, "at the last try the day goes on without the feed"
+    [reason] = next(f for f in pipeline.settled(DAY).feeds if str(f.feed) == BTC).verdict.reasons
+    assert "damaged gzip after 5000 bytes" in reason
+    [row] = pipeline.table("quality", DAY).filter(verdict="missing").to_dicts()
+    assert row["reasons"] == reason
+    page = next((pipeline.folder / "lake" / "reports").rglob(f"*{DAY}*.html")).read_text()
+    assert "damaged gzip after 5000 bytes" in page
+    start = parse_day(DAY)
+    plan = make_plan(pipeline.store, pipeline.settings, BackfillRequest(start=start, end=start))
+    assert any("damaged gzip after 5000 bytes" in note for note in plan.notes)
+
+    pipeline.heal()
+    assert pipeline.run(DAY).success
+    assert pipeline.settled(DAY).scores.state == "published"

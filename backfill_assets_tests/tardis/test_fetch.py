@@ -17,7 +17,7 @@ import pytest
 from backfill_assets.failures import FeedAbsent, PermanentFailure, SettingsError, TransientFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.tardis import client as client_module
-from backfill_assets.tardis.attempts import RunRefused, dataset_url
+from backfill_assets.tardis.attempts import AccessRefused, RunRefused, dataset_url
 from backfill_assets.tardis.client import Download, TardisClient
 
 DAY = "2024-01-02"
@@ -251,10 +251,14 @@ def test_a_missing_key_fails_the_run_at_once_and_says_what_to_set(
 @pytest.mark.parametrize(
     ("status", "said"), [(401, "check TARDIS_API_KEY"), (403, "the plan of TARDIS_API_KEY")]
 )
-def test_a_refused_key_fails_the_run_and_names_it(vendor, answer, tardis_settings, tmp_path, status, said):
+def test_a_refused_key_fails_the_feed_for_good_and_names_it(
+    vendor, answer, tardis_settings, tmp_path, status, said
+):
     vendor.scripts[path_of(BTC)] = [answer.error(status, 0)]
-    with pytest.raises(RunRefused, match=said):
-        list(TardisClient(tardis_settings()).fetch([BTC], DAY, tmp_path))
+    results = dict(TardisClient(tardis_settings()).fetch([BTC, ETH], DAY, tmp_path))
+    assert isinstance(results[BTC], AccessRefused)
+    assert said in str(results[BTC])
+    assert isinstance(results[ETH], Download)
 
 
 def test_a_missing_variable_of_the_settings_fails_before_any_request(vendor, tardis_settings, tmp_path):

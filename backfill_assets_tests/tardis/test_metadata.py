@@ -134,11 +134,13 @@ def test_metadata_is_asked_for_again_like_files(vendor, answer, tardis_settings,
 
 
 def test_an_answer_of_unknown_form_is_permanent_and_names_the_field(vendor, answer, tardis_settings):
-    vendor.scripts["/v1/instruments/binance"] = [answer.json([{**INSTRUMENT, "availableSince": "long ago"}])]
-    with pytest.raises(
-        PermanentFailure, match=r"instruments of binance in an unknown form: 0\.availableSince"
-    ):
+    vendor.scripts["/v1/instruments/binance"] = [answer.json({"instruments": [INSTRUMENT]})]
+    with pytest.raises(PermanentFailure, match=r"instruments of binance in an unknown form: Input should be"):
         TardisClient(tardis_settings()).instruments("binance")
+    details = {**DETAILS, "availableSince": "long ago"}
+    vendor.scripts["/v1/exchanges/binance"] = [answer.json(details)]
+    with pytest.raises(PermanentFailure, match=r"details of binance in an unknown form: availableSince"):
+        TardisClient(tardis_settings()).exchange_details("binance")
 
 
 def test_instruments_come_from_the_vendor_where_the_key_covers_them(vendor, answer, tardis_settings):

@@ -76,7 +76,6 @@ def test_a_whole_body_is_not_taken_for_a_damaged_one(decode_body: Any) -> None:
         ("binance,,1704067200000000,1704067200000001,1,buy,1.5,2", "symbol"),
         (",BTCUSDT,1704067200000000,1704067200000001,1,buy,1.5,2", "exchange"),
         ('binance,"BTC,USDT",1704067200000000,1704067200000001,1,buy,1.5,2', "symbol"),
-        ('binance,BTCUSDT,1704067200000000,1704067200000001,"1",buy,1.5,2', "id"),
         ("binance", "exchange"),
         ("", "exchange"),
     ],

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from backfill_assets.days import start_us
@@ -16,7 +19,9 @@ from backfill_assets.feeds import Feed
 from backfill_assets.quality.profiles import FeedProfile, Gap, Silence
 from backfill_assets.settings import CountingSettings, ThresholdSettings
 from backfill_assets.ticks import profile as profile_module
+from backfill_assets.ticks.partials import minute_candles
 from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_hash
+from backfill_assets.ticks.stored import stored_file
 
 DAY = "2024-01-01"
 START = start_us(DAY)
@@ -456,3 +461,47 @@ def test_a_row_is_ahead_beyond_the_offset_from_a_quarter_of_a_second_on(
     ]
     profile = decode_body("trades", body(rows))[0].profile
     assert (profile.clock_offset_p99_us, profile.clock_residual_rows) == (usual_ms * 1_000, residuals)
+
+
+@pytest.mark.parametrize(
+    ("price", "amount", "bad"),
+    [
+        ("1e15", "1e18", (0, 0)),
+        ("1e-18", "1e-18", (0, 0)),
+        ("1.0000001e15", "1", (1, 0)),
+        ("0.99e-18", "1", (1, 0)),
+        ("1e308", "1e308", (1, 1)),
+        ("1e-320", "1e-320", (1, 1)),
+        ("-1e300", "1", (1, 0)),
+        ("1", "1.01e18", (0, 1)),
+        ("1", "5e-324", (0, 1)),
+    ],
+)
+def test_prices_and_amounts_outside_their_ranges_are_invalid_and_end_no_sum(
+    price: str, amount: str, bad: tuple[int, int], decode_body: Any, tmp_path: Path
+) -> None:
+    odd = ("BTCUSDT", START, START, "1", "buy", price, amount)
+    rows = [
+        odd,
+        ("BTCUSDT", START, START, "2", "buy", price, amount),
+        ("BTCUSDT", START, START, "3", "buy", "9", "1"),
+    ]
+    decoded, table = decode_body("trades", body(rows))
+    profile = decoded.profile
+    assert (profile.invalid_price_rows, profile.invalid_amount_rows) == (2 * bad[0], 2 * bad[1])
+    [symbol] = profile.symbols
+    assert symbol.valid_rows == (1 if any(bad) else 3)
+    assert table["price"].to_pylist()[0] == float(price)
+    written = tmp_path / "ticks.parquet"
+    pq.write_table(table, written)
+    totals = stored_file(written, "trades")
+    text = json.dumps([profile.model_dump(mode="json"), totals.model_dump(mode="json")], allow_nan=False)
+    assert "Infinity" not in text
+    candles = minute_candles(written, numeric_ids=True)
+    assert candles["trade_count"].to_pylist() == [symbol.valid_rows]
+
+
+@pytest.mark.parametrize(("ask", "bad"), [("1e308", 1), ("1e-320", 1), ("", 0), ("10", 0)])
+def test_quotes_outside_the_range_of_prices_are_invalid(ask: str, bad: int, decode_body: Any) -> None:
+    line = f"binance,BTCUSDT,{START},{START},1,{ask},9,1\n"
+    assert decode_body("quotes", line)[0].profile.invalid_price_rows == bad

@@ -110,3 +110,10 @@ def test_a_table_that_cannot_be_proven_cannot_be_declared(change: dict[str, Any]
     assert Table(**fine) == TRADES
     with pytest.raises(ValueError, match="table"):
         Table(**{**fine, **change})
+
+
+def test_sums_of_floats_neither_overflow_nor_cancel(tmp_path: Path) -> None:
+    values = [1e308, 1e308, -1e308, -5.0, 1.5, 2.0]
+    paths = [write(tmp_path / f"{i}.parquet", rows(count=1, price=v)) for i, v in enumerate(values)]
+    (totals,) = file_totals(TRADES, paths)
+    assert (totals.rows, totals.floats) == (6, (3.5,))
