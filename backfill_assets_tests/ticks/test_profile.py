@@ -176,6 +176,7 @@ def expected_feed(rows: list[Row]) -> dict[str, Any]:
         "invalid_amount_rows": sum(not positive(r[6]) for r in rows),
         "crossed_rows": 0,
         "valueless_rows": 0,
+        "unknown_columns": (),
         "longest_silence": None,
     }
 
