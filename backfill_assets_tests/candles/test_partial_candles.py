@@ -94,8 +94,8 @@ def test_rows_that_are_no_trades_never_enter_a_candle(broken: dict[str, Any], tm
 
 
 def test_the_smallest_price_and_amount_are_a_trade(tmp_path: Path) -> None:
-    row = one(partials_of(tmp_path, [Trade(START, 5e-324, 1e-12)]))
-    assert (row["low"], row["trade_count"]) == (5e-324, 1)
+    row = one(partials_of(tmp_path, [Trade(START, 1e-18, 1e-18), Trade(START, 9e-19, 1.0)]))
+    assert (row["low"], row["trade_count"]) == (1e-18, 1)
 
 
 @pytest.mark.parametrize("trades", [[], [Trade(START, price=None)], [Trade(START, symbol=None)]])

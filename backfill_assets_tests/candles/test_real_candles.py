@@ -157,11 +157,13 @@ def test_three_real_days_lack_no_id_and_join_at_midnight(xrpeth: list[RealFile])
     assert [shift(f.day, 1) for f in xrpeth[:-1]] == [f.day for f in xrpeth[1:]]
 
 
-def test_no_edge_of_a_real_day_counts_as_lost_before_its_neighbours_are_here(
-    xrpeth: list[RealFile],
-) -> None:
+def test_only_the_capture_that_ends_at_eleven_counts_as_cut_off(xrpeth: list[RealFile]) -> None:
     alone = [judged(xrpeth, n, beside=False) for n in range(3)]
-    assert [(c.score, c.state, c.silence_us) for c in alone] == [(1.0, "inner_proven", 0)] * 3
+    assert [c.state for c in alone] == ["inner_proven"] * 3
+    assert [(c.score, c.silence_us) for c in alone[:2]] == [(1.0, 0)] * 2
+    lost = [c.seams.lost_us for c in alone if c.seams]
+    assert lost[:2] == [(0, 0)] * 2
+    assert lost[2] == (0, pytest.approx(12.3 * 3600 * 1e6, rel=0.01))
 
 
 def test_real_rows_are_sound_and_a_slow_clock_only_warns(files: list[RealFile]) -> None:

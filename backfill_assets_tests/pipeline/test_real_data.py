@@ -18,6 +18,7 @@ from backfill_assets.lake.manifests import load_manifest
 from backfill_assets.quality.completeness import by_estimate
 from backfill_assets.quality.profiles import profile_of
 from backfill_assets.quality.verdict import arrival_edges
+from backfill_assets.rule_set import RULES_VERSION
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets.standins.tardis import TardisStandin
 
@@ -33,8 +34,31 @@ def real_standin():
         yield running
 
 
-def test_three_real_days_give_the_reference_candles(make_pipeline, real_standin):
+@pytest.fixture
+def captured(make_pipeline, real_standin, tmp_path):
+    """Makes a pipeline of one market, whose captures may begin or end within the day."""
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(f"version: {RULES_VERSION}\nedge_minutes: 1441\n")
+
+    def make(exchange, symbol):
+        universe = [{"exchanges": [exchange], "symbols": [symbol]}]
+        return make_pipeline(real_standin, universe=universe, thresholds={"rules": str(rules)})
+
+    return make
+
+
+def test_the_day_whose_capture_ends_at_eleven_waits(make_pipeline, real_standin):
     pipeline = make_pipeline(real_standin, universe=[{"exchanges": ["binance"], "symbols": ["XRP-ETH"]}])
+    for day in DAYS:
+        assert pipeline.run(day).success == (day != DAYS[-1])
+    (feed,) = pipeline.settled(DAYS[-1]).feeds
+    assert (feed.accepted, feed.verdict.outcome) == (None, "quarantine")
+    assert "44274 s before midnight count as lost until the ids" in feed.verdict.reasons[0]
+    assert [len(pipeline.table("trades", day)) > 0 for day in DAYS] == [True, True, False]
+
+
+def test_three_real_days_give_the_reference_candles(captured):
+    pipeline = captured("binance", "XRP-ETH")
     for day in DAYS:
         pipeline.run(day)
     candles = pl.concat([pipeline.table("candles", day) for day in DAYS])
@@ -49,8 +73,8 @@ def test_three_real_days_give_the_reference_candles(make_pipeline, real_standin)
         np.testing.assert_allclose(ours["volume"], reference["volume"], rtol=1e-9)
 
 
-def test_the_ids_of_the_real_days_join_from_day_to_day(make_pipeline, real_standin):
-    pipeline = make_pipeline(real_standin, universe=[{"exchanges": ["binance"], "symbols": ["XRP-ETH"]}])
+def test_the_ids_of_the_real_days_join_from_day_to_day(captured):
+    pipeline = captured("binance", "XRP-ETH")
     for day in DAYS:
         pipeline.run(day)
     middle = pipeline.settled(DAYS[1])
@@ -59,8 +83,8 @@ def test_the_ids_of_the_real_days_join_from_day_to_day(make_pipeline, real_stand
     assert middle.is_sealed
 
 
-def test_every_id_of_the_real_days_is_there_between_the_first_and_the_last(make_pipeline, real_standin):
-    pipeline = make_pipeline(real_standin, universe=[{"exchanges": ["binance"], "symbols": ["XRP-ETH"]}])
+def test_every_id_of_the_real_days_is_there_between_the_first_and_the_last(captured):
+    pipeline = captured("binance", "XRP-ETH")
     found = []
     for day in DAYS:
         assert pipeline.run(day).success
@@ -75,8 +99,8 @@ def test_every_id_of_the_real_days_is_there_between_the_first_and_the_last(make_
     assert [v.completeness for v in after] == [1.0, 1.0, pytest.approx(0.4797, abs=1e-4)]
 
 
-def test_the_real_days_are_complete_without_their_ids_too(make_pipeline, real_standin):
-    pipeline = make_pipeline(real_standin, universe=[{"exchanges": ["binance"], "symbols": ["XRP-ETH"]}])
+def test_the_real_days_are_complete_without_their_ids_too(captured):
+    pipeline = captured("binance", "XRP-ETH")
     limits = ThresholdSettings()
     for day in DAYS:
         pipeline.run(day)
@@ -96,9 +120,8 @@ def test_the_real_days_are_complete_without_their_ids_too(make_pipeline, real_st
         assert (calibrated.score, calibrated.state) == (1.0, "estimated")
 
 
-def test_an_hour_without_ids_is_an_estimate_of_its_day(make_pipeline, real_standin):
-    universe = [{"exchanges": ["coinbase"], "symbols": ["BTC-USD"]}]
-    pipeline = make_pipeline(real_standin, universe=universe)
+def test_an_hour_without_ids_is_an_estimate_of_its_day(captured):
+    pipeline = captured("coinbase", "BTC-USD")
     pipeline.run("2023-09-05")
     (feed,) = pipeline.settled("2023-09-05").feeds
     assert (feed.verdict.completeness_state, feed.verdict.evidence_class) == ("estimated", "C")
@@ -107,10 +130,9 @@ def test_an_hour_without_ids_is_an_estimate_of_its_day(make_pipeline, real_stand
 
 
 def test_a_capture_clock_behind_on_every_row_is_one_warning_and_no_row_of_it_an_error(
-    make_pipeline, real_standin
+    captured,
 ):
-    universe = [{"exchanges": ["binance-futures"], "symbols": ["ETH-USDT"]}]
-    pipeline = make_pipeline(real_standin, universe=universe)
+    pipeline = captured("binance-futures", "ETH-USDT")
     pipeline.run("2024-08-08")
     (feed,) = pipeline.settled("2024-08-08").feeds
     profile = profile_of_accepted(pipeline, "2024-08-08", feed)
@@ -124,8 +146,8 @@ def test_a_capture_clock_behind_on_every_row_is_one_warning_and_no_row_of_it_an_
     ("exchange", "symbol", "day", "rows"),
     [("coinbase", "BTC-USD", "2023-09-05", 5_882), ("binance-futures", "ETH-USDT", "2024-08-08", 14_076)],
 )
-def test_other_real_files_load_and_keep_every_row(make_pipeline, real_standin, exchange, symbol, day, rows):
-    pipeline = make_pipeline(real_standin, universe=[{"exchanges": [exchange], "symbols": [symbol]}])
+def test_other_real_files_load_and_keep_every_row(captured, exchange, symbol, day, rows):
+    pipeline = captured(exchange, symbol)
     pipeline.run(day)
     judged = pipeline.settled(day)
     assert [f.verdict.rows for f in judged.feeds] == [rows]
