@@ -185,7 +185,9 @@ def status_text(job: JobStatus) -> str:
     bad = [day for day in job.days if day.state in RETRIED_DAY_STATES | {"degraded"}]
     for day in bad[:_DAYS_TOLD]:
         lines.append(f"  {day.day} {STATES[day.state][0]} {day.state}{_why(day)}")
-        lines += [f"    try first: {printable(day.stored.command)}"] if day.stored and day.stored.command else []
+        lines += (
+            [f"    try first: {printable(day.stored.command)}"] if day.stored and day.stored.command else []
+        )
     if len(bad) > _DAYS_TOLD:
         lines.append(f"  and {len(bad) - _DAYS_TOLD} more: --json has every day")
     return "\n".join(lines)
