@@ -200,7 +200,11 @@ def test_a_feed_with_a_damaged_manifest_counts_as_before_and_says_why(pipeline: 
 
 
 def test_a_refresh_begins_the_manifest_anew_with_the_decision_that_holds(pipeline: Pipeline) -> None:
-    retracted = command(pipeline, "retract", "--date", DAY, "--feed", str(FEED), "--reason", "wrong venue")
+    counted = pipeline.settled(DAY).settled.feed(FEED)
+    assert counted is not None
+    assert counted.accepted is not None
+    which = ("--date", DAY, "--feed", str(FEED), "--content", counted.accepted.content)
+    retracted = command(pipeline, "retract", *which, "--reason", "wrong venue")
     assert retracted.exit_code == 0, retracted.output
     damage(pipeline, paths.ticks_manifest(FEED, DAY), "cut")
     assert pipeline.run(DAY, refresh=True, feeds=[str(FEED)]).success
