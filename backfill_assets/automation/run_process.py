@@ -26,7 +26,6 @@ from dagster._core.executor.base import Executor
 from dagster._core.executor.in_process import InProcessExecutor
 from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
-from backfill_assets.automation.instance_storage import wait_for_database
 
 TAG_PROCESS: Final = "backfill_assets/process"
 #: Two readings of one start differ by less; a number is not given out again so soon.
@@ -127,6 +126,9 @@ class _RunExecutor(InProcessExecutor):
     def execute(
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[dg.DagsterEvent]:
+        # SQLAlchemy loads slower than the code location, which every process of Dagster's imports.
+        from backfill_assets.automation.instance_storage import wait_for_database
+
         instance, run_id = plan_context.instance, plan_context.run_id
         wait_for_database(instance)
         with ending_with_the_terminal():

@@ -51,7 +51,7 @@ def kept(flagged: dict[str, tuple[int, ...]] | None = None, **symbols: str) -> F
 
 
 def file_of(found: FeedProfile, feed: Feed = FEED) -> Minutes | None:
-    return of_version(feed, DAY, found, context(), THRESHOLDS.legitimate_hole)
+    return of_version(feed, DAY, found, context(), THRESHOLDS)
 
 
 def test_every_state_of_the_coverage_has_a_letter_and_only_traded_has_no_sign() -> None:
