@@ -26,7 +26,6 @@ from dagster._core.executor.base import Executor
 from dagster._core.executor.in_process import InProcessExecutor
 from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
-
 TAG_PROCESS: Final = "backfill_assets/process"
 #: Two readings of one start differ by less; a number is not given out again so soon.
 _SAME_START_SECONDS: Final = 0.05
