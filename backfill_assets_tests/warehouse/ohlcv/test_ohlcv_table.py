@@ -304,7 +304,7 @@ def test_a_client_that_was_stopped_in_its_transaction_stops_no_other(
     postgres_bench: OhlcvBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(postgres_bench, candle_rows())
-    monkeypatch.setattr(database_module, "IDLE_SECONDS", 1)
+    monkeypatch.setattr(database_module, "IDLE_SECONDS", 5)
     engine, table = postgres_bench.warehouse.engine, postgres_bench.settings.table
     with pytest.raises(TransientFailure), transaction(engine, table) as held:  # noqa: PT012
         held.execute(sa.text(f"DELETE FROM {table}"))
