@@ -30,12 +30,13 @@ from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1500)
 
 REPOSITORY = Path(__file__).parents[2]
 DAGSTER = str(Path(sysconfig.get_path("scripts")) / "dagster")
 OURS = ("BACKFILL_", "DAGSTER_", "TARDIS_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
-SECONDS = 200
+#: On a fresh checkout three processes compile the kernels at once.
+SECONDS = 600
 STARTED, FAILURE = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE
 #: A program that gives its command a terminal, which is closed with the program.
 TERMINAL = ("-c", "import pty, sys; pty.spawn(sys.argv[1:])")
@@ -92,7 +93,7 @@ def standin() -> Iterator[TardisStandin]:
     """Answers about each first file of a day after minutes, so that its run is at work until it is ended."""
     with TardisStandin(Market(), clock=lambda: datetime(2024, 2, 10, tzinfo=UTC)) as found:
         for day in ("2024-01-01", "2024-01-02", "2024-01-03"):
-            found.faults.put_dataset(Feed("kraken", "trades", "ADA-USDT"), day, Fault(delay_seconds=300))
+            found.faults.put_dataset(Feed("kraken", "trades", "ADA-USDT"), day, Fault(delay_seconds=1400))
         yield found
 
 
