@@ -406,7 +406,7 @@ def test_a_service_that_fails_while_parts_are_read_is_a_transient_failure_throug
     down = threading.Event()
     with forwarding(gcs_url, lose=lambda _method, _path: down.is_set()) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy)
-        store = GcsStore(gcs_lake.uri, timeout_seconds=20, retry_seconds=0.5)
+        store = GcsStore(gcs_lake.uri, timeout_seconds=20, retry_seconds=5)
         with store.open_ranges("a.parquet") as ranges, pq.ParquetFile(ranges) as parquet:
             down.set()
             with pytest.raises(TransientFailure, match=r"a\.parquet: Google Cloud Storage does not answer"):
