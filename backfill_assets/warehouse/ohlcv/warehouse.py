@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
+from backfill_assets.columns import SUMMED_RANGE
 from backfill_assets.days import end_us, start_us
 from backfill_assets.failures import PermanentFailure, Superseded
 from backfill_assets.settings import OhlcvSettings
@@ -137,6 +138,10 @@ def _generation(connection: Connection, days: sa.Table, day: str) -> int:
     return connection.execute(query).scalar_one_or_none() or 0
 
 
+def _sum_of_floats(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    return sa.func.sum(sa.case((column.between(*SUMMED_RANGE), column)))
+
+
 def _totals(connection: Connection, candles: sa.Table, table: Table, day: str) -> tuple[GroupTotals, ...]:
     groups = [candles.c[name] for name in table.group_by]
     query = sa.select(
@@ -144,7 +149,8 @@ def _totals(connection: Connection, candles: sa.Table, table: Table, day: str) -
         sa.func.count(),
         sa.func.min(candles.c.open_time),
         sa.func.max(candles.c.open_time),
-        *(sa.func.sum(candles.c[name]) for name in (*table.exact_sums, *table.float_sums)),
+        *(sa.func.sum(candles.c[name]) for name in table.exact_sums),
+        *(_sum_of_floats(candles.c[name]) for name in table.float_sums),
     )
     rows = connection.execute(query.where(*_of_day(candles, day)).group_by(*groups))
     return totals_from_rows(table, rows.all())
