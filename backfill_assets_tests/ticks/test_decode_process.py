@@ -64,7 +64,7 @@ print(found.rows, symbol.unique_ids, symbol.missing_ids,
 def run(code: str, *arguments: str, **environment: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        env={**os.environ, **environment}, capture_output=True, text=True, timeout=120,
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.split()
@@ -136,7 +136,7 @@ def test_machine_code_of_another_source_is_never_run(tmp_path: Path) -> None:
     assert _small_kernel(tmp_path, 1) == "1"
     (tmp_path / "small_kernels.py").write_text(SMALL.format(22))
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, timeout=120)
+    killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, timeout=280)
     assert killed.returncode == -signal.SIGKILL
     assert run("import small_kernels", PYTHONPATH=str(tmp_path)) == ["22"]
 
