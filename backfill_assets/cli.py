@@ -230,7 +230,7 @@ def days_and_feeds(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--online", is_flag=True, help="Ask Tardis what was listed on days that were never run.")
 @click.option("--json", "as_json", is_flag=True, help="The plan as JSON, as the API gives it.")
 def plan(online: bool, as_json: bool, **fields: Any) -> None:
-    """Say what a backfill would do and cost, before it starts.
+    """Plan a backfill: what it would run and cost.
 
     What it would fetch, load, store and take, and which of its days are good already; writes nothing.
     """

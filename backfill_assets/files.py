@@ -24,7 +24,7 @@ from backfill_assets.failures import PermanentFailure, Superseded, TransientFail
 
 _POLL_SECONDS: Final = 0.02
 _SHORTEST_POLL_SECONDS: Final = 0.0005
-#: What a disk says that takes no more, or nothing at all.
+#: Errors of a disk that is full or cannot be written.
 _REFUSALS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
@@ -106,7 +106,7 @@ class Lease:
     is_taken_over: bool
 
     def insist(self) -> None:
-        """Raise ``Superseded`` where somebody has taken the lock over."""
+        """Raise ``Superseded`` if another holder has taken the lock over."""
         if not _is_at(self.path, self.handle):
             msg = f"{self.path}: this process was stopped for too long, and another has gone on: run again"
             raise Superseded(msg)

@@ -61,7 +61,7 @@ def _may_come(record: DayRecord) -> bool:
 
 
 def is_due(store: Store, settings: Settings, day: str) -> bool:
-    """Whether a run of the day could bring something new out, or bring back what was lost or damaged."""
+    """Whether a run of the day could publish new data, or restore data that was lost or damaged."""
     found = load_day(store, day)
     if found is None or found.settled.awaiting_export:
         return True

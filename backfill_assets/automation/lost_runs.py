@@ -1,8 +1,8 @@
-"""Runs that will not go on by themselves, found by a sensor: their process is gone, or nobody queued them.
+"""Runs that will not go on by themselves, found by a sensor: their process is gone, or no daemon queued them.
 
-Dagster cannot tell that the process of a run was killed (the machine went down, memory ran out, somebody
-ended the command that ran it), so such a run would count as started until its longest time is over, and hold
-its place in the queue. It is ended as failed; Dagster's run retries start it again if the daemon had launched
+Dagster does not notice that the process of a run was killed (the machine went down, memory ran out, a person
+ended the command), so such a run would count as started until its longest time is over, and hold its place in
+the queue. It is ended as failed; Dagster's run retries start it again if the daemon had launched
 it. A daemon that is killed between making a run and queueing it leaves a run that nobody starts: it is queued
 here.
 

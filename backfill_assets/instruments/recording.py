@@ -53,7 +53,7 @@ class RecordedDay:
 
 @dataclass(frozen=True, slots=True)
 class _Metadata:
-    """What the vendor says of one exchange, and the feeds of the day that follow from it."""
+    """The vendor's metadata of one exchange, and the feeds of the day that follow from them."""
 
     details: ExchangeDetails
     instruments: InstrumentList
@@ -196,7 +196,7 @@ def outages_of_day(details: ExchangeDetails, day: str) -> tuple[Outage, ...]:
 
 
 def _update_record(store: Store, day: str, resolved: DayUniverse, awaited: tuple[Awaited, ...]) -> DayRecord:
-    """Add the day's feeds to the record; what was never stored leaves it with the settings."""
+    """Add the day's feeds to the record; a feed that was never stored leaves it with the settings."""
     found = {str(e.feed): dict(e.symbols) for e in resolved.expected}
     absent = [f"{n.exchange}/{n.data_type}/{n.symbol}" for n in resolved.not_listed]
     now = utc_now()
@@ -205,7 +205,7 @@ def _update_record(store: Store, day: str, resolved: DayUniverse, awaited: tuple
 
     def change(stored: DayRecord | None) -> DayRecord:
         old = stored or _record_as_settled(store, day)
-        # What an exchange had on the day is known once, whether or not it can be asked again.
+        # The feeds of an exchange are known once and for all, whether or not it can be asked again.
         known = {*old.exchanges} - {*old.awaiting_export} if old else set()
         waiting = tuple(a for a in awaited if a.exchange not in known)
         before = {e.feed: dict(e.symbols) for e in old.expected} if old else {}

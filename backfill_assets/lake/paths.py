@@ -126,7 +126,7 @@ def rejected(feed: Feed, day: str, raw_sha256: str) -> str:
 
 
 def damaged(path: str) -> str:
-    """Return the place for a file that is not what it should be, kept for inspection."""
+    """Return the place for a damaged file, kept for inspection."""
     return f"damaged/{path}"
 
 

@@ -1,4 +1,4 @@
-"""ASGI middleware over every answer, whoever gives it: headers for browsers, HEAD, redirects."""
+"""ASGI middleware over every answer of the process: headers for browsers, HEAD, redirects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from anyio import CancelScope
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: What an answer goes out with unless it says something else: no guesses at its type, no frame around it on
+#: Headers of every answer that does not set them itself: no guesses at its type, no frame around it on
 #: another site, nothing of it inside a page of another site, and no word of it to other sites.
 HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -38,7 +38,7 @@ class Answers:
                     _complete(message, Headers(scope=scope).get("host", ""))
                 elif is_head:
                     await send({"type": "http.response.body"})
-                    # A stream would go on, for nobody.
+                    # A stream would never end.
                     rest.cancel()
                     return
                 await send(message)

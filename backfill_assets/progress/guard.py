@@ -35,7 +35,7 @@ _NOBODY: Final = ("", None)
 #: Headers by which a proxy tells for whom it asks.
 _OF_PROXIES: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 _TOO_LARGE: Final = f"at most {MOST_BYTES} bytes"
-#: Key of a request's scope: whether what it asks for may be changed by it.
+#: Key of a request's scope: whether the request may change anything.
 _MAY_CHANGE: Final = "backfill_assets.may_change"
 
 

@@ -278,7 +278,7 @@ class Backfills:
         return None if page is None else page.encode()
 
     def stored(self, days: list[str]) -> dict[str, StoredDay]:
-        """What the lake says of each of a few days."""
+        """The stored state of each of a few days."""
         store = self._store()
         found = parallel_map(lambda day: stored_day(store, self._settings(), day), days, store.parallel_reads)
         return dict(zip(days, found, strict=True))

@@ -41,7 +41,7 @@ class Decided:
     accepted: HeldVersion | None
     #: State of the day, after.
     day_state: str
-    #: The command that publishes what was decided.
+    #: The command that publishes the decision.
     publish: str
 
     @property

@@ -164,7 +164,7 @@ class FeedProfile(_Frozen):
     rows: int
     #: False when the file, inflated, is empty.
     has_header: bool
-    #: Names of columns of the file that are not read, since nobody knew of them.
+    #: Names of unknown columns of the file, which are not read.
     unknown_columns: tuple[str, ...] = ()
     #: Earliest and latest, wherever they stand in the file.
     first_timestamp_us: int | None

@@ -17,7 +17,7 @@ _RUN_DAY: Final = "dagster asset materialize -m backfill_assets.definitions --se
 
 
 def run_day(day: str, refresh: Sequence[str] = (), *, generated: bool = False) -> str:
-    """The command that runs a day, and so publishes what has changed of it.
+    """The command that runs a day, and so publishes its changes.
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ class DaySummary(Derived):
     versions: str = ""
     #: Hash of everything that the page rests on.
     inputs: str = ""
-    #: ``documents_hash`` of what it was made of.
+    #: ``documents_hash`` of the documents that it was made of.
     documents: str = ""
     state: str
     sealed: bool
@@ -145,7 +145,7 @@ def documents_hash(digests: Sequence[str]) -> str:
 
 
 def documents_of(day: str) -> tuple[str, str]:
-    """Paths of the documents that decide what became of the day."""
+    """Paths of the documents that decide the state of the day."""
     return paths.settled_day(day), paths.measures(day)
 
 

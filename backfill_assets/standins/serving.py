@@ -75,7 +75,7 @@ class Answers(Protocol):
     faults: Faults
     stopping: threading.Event
     counting: Counting
-    #: What the header ``Server`` says.
+    #: The header ``Server``.
     name: str
 
     def log(self, request: LoggedRequest) -> None:

@@ -71,7 +71,7 @@ _GZIP_MAGIC: Final = b"\x1f\x8b"
 _VENDOR_LOGGER: Final = logging.getLogger("tardis_dev")
 _CHUNK: Final = 1 << 16
 
-#: What reading an answer may raise besides the errors of aiohttp, of whatever the vendor sent.
+#: Errors that reading an answer may raise besides those of aiohttp.
 _UNREADABLE: Final = (ValueError, EOFError, ArithmeticError, LookupError, RecursionError, zlib.error)
 
 
@@ -99,7 +99,7 @@ class _Answer(aiohttp.ClientResponse):
         return CIMultiDictProxy(CIMultiDict(kept))
 
     async def read(self) -> bytes:
-        """The inflated body of metadata; raises what the vendor's client raises for an error."""
+        """The inflated body of metadata; raises the errors of the vendor's client."""
         if self._body is None:
             is_error = self.status != 200
             body = await self._bounded(ERROR_BYTES if is_error else METADATA_BYTES, is_error=is_error)
@@ -294,7 +294,7 @@ async def instruments_once(endpoint: str, api_key: str, exchange: str, *, limit_
 async def _classified(
     url: str, limit_seconds: float, *, day: str = "", key: str = "", directory: Path | None = None
 ) -> AsyncIterator[None]:
-    """Bound the block in time and turn what the vendor's client raises into the failures of this package.
+    """Bound the block in time and turn the errors of the vendor's client into failures of this package.
 
     The failure is raised outside the handler and its text is redacted, because Dagster keeps the texts of a
     whole chain of exceptions.
@@ -323,7 +323,7 @@ async def _classified(
 
 
 def _broken(url: str, error: Exception, key: str) -> BackfillError:
-    """Say what became of an answer that did not come whole, or of a request without an answer."""
+    """Describe an answer that did not come whole, or a request without an answer."""
     reason = _one_line(error, key)
     if isinstance(error, aiohttp.RedirectClientError):
         return TransientFailure(f"{url}: the redirect cannot be followed: {reason}")

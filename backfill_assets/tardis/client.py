@@ -131,7 +131,7 @@ class TardisClient:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def redacted(self, text: str) -> str:
-        """The text without the key, for what quotes the vendor's files."""
+        """The text without the key, for texts that quote the vendor's files."""
         return redacted(text, resolve(self._settings.api_key))
 
     def exchange_details(self, exchange: str) -> ExchangeDetails:

@@ -23,7 +23,7 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 UtcTime = Annotated[datetime, AfterValidator(_in_utc)]
-#: A kind that nobody knows makes an entry odd: no rule says what its rows mean.
+#: An unknown kind makes an entry odd: no rule gives its rows a meaning.
 InstrumentType = Literal["spot", "perpetual", "future", "option", "combo", "prediction"]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e18, le=1e18)]
 #: Increments, multipliers and strikes.
@@ -88,7 +88,7 @@ class ExchangeDetails(_Wire):
     available_symbols: tuple[AvailableSymbol, ...] = ()
     incident_reports: tuple[Incident, ...] = ()
     datasets: Datasets = Datasets()
-    #: What is wrong with the entries that were left out.
+    #: Faults of the entries that were left out.
     unreadable: tuple[str, ...] = ()
 
 
@@ -168,7 +168,7 @@ class InstrumentList(BaseModel):
 
     source: Literal["instruments", "exchange_details"]
     instruments: tuple[Instrument, ...]
-    #: What is wrong with the entries that were left out.
+    #: Faults of the entries that were left out.
     unreadable: tuple[str, ...] = ()
 
 

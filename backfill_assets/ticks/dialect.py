@@ -21,7 +21,7 @@ from backfill_assets.ticks.reference_parser import Reader
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _COMMA, _NEWLINE = 44, 10
-#: Of a name that nobody knows, so much is shown.
+#: Characters of an unknown name that are shown.
 _SHOWN: Final = 60
 
 

@@ -210,7 +210,7 @@ class _Worker:
     anew: dict[Feed, FeedManifest]
     parameters: ProfileParameters
     grids: dict[Feed, Grids]
-    #: Takes the key out of what quotes a file.
+    #: Takes the key out of texts that quote a file.
     redact: Callable[[str], str]
 
     def __call__(self, feed: Feed, download: Download) -> FeedOutcome:
@@ -229,7 +229,7 @@ class _Worker:
         except CorruptFeed as failure:
             return self._reject(feed, download, self.redact(str(failure)))
         except (ArithmeticError, LookupError, RecursionError, ValueError) as failure:
-            # A file that nobody foresaw must not stop the other feeds.
+            # An unforeseen file must not stop the other feeds.
             shown = " ".join(f"{type(failure).__name__}: {failure}".split())[:300]
             reason = self.redact(f"{feed} {self.day}: cannot be read ({shown}); report it")
             return self._reject(feed, download, reason)

@@ -1,4 +1,4 @@
-"""What kernels need: explicit signatures, machine code that is kept on disk where possible, and memory.
+"""The needs of kernels: explicit signatures, machine code that is kept on disk where possible, and memory.
 
 Numba refuses to decorate a function for caching when neither the package's folder, nor the user's cache
 directory, nor ``NUMBA_CACHE_DIR`` can be written (a read-only image run by a user without a home). Compiling

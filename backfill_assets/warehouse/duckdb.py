@@ -47,7 +47,7 @@ SCHEMA: Final = "schema.parquet"
 _STATE: Final = ".state"
 #: Times that another process may make the views at the same moment.
 _ATTEMPTS: Final = 20
-#: Nobody writes a schema or the views for this long; what is older was left by a process that died.
+#: No process writes a schema or the views for this long; an older file was left by a process that died.
 _ABANDONED_SECONDS: Final = 3600
 
 
@@ -224,7 +224,7 @@ class DuckDBWarehouse:
 
     @contextmanager
     def _writable(self) -> Iterator[None]:
-        """Say what is wrong where the folder cannot be written."""
+        """Name the fault and the remedy where the folder cannot be written."""
         try:
             yield
         except OSError as error:
@@ -240,7 +240,7 @@ def _overtaken(table: Table, day: str, generation: int, latest: int) -> Supersed
 
 
 def _delete_unfinished(target: Path, *, before: int) -> None:
-    """Delete what loads of these generations have written; they can no longer take effect."""
+    """Delete the files that loads of these generations wrote; they can no longer take effect."""
     for file in target.parent.glob(f".{target.name}.*.tmp"):
         generation = file.name.removeprefix(f".{target.name}.").partition(".")[0]
         # Names without a generation are of an earlier layout.

@@ -145,7 +145,7 @@ def already_there(
 
 
 def changes(warehouse: Warehouse, table: Table, day: str, published: ledger.Published) -> list[str]:
-    """What is no longer as it was published, one line each; every value is looked at.
+    """Differences from the published partition, one line each; every value is looked at.
 
     Entries of an earlier layout do not name the content, so of them only the totals are compared.
     """

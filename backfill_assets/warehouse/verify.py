@@ -32,7 +32,7 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A day: how much was looked at, and what is not as it should be, one line each."""
+    """A day: how much was looked at, and the problems, one line each."""
 
     day: str
     files: int

@@ -8,11 +8,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from backfill_assets.failures import PermanentFailure, SettingsError, Unreadable
@@ -20,6 +17,7 @@ from backfill_assets.lake import local
 from backfill_assets.lake.local import ABANDONED_SECONDS, UNFINISHED, LocalStore, _explained
 from backfill_assets.lake.store import open_store
 from backfill_assets.settings import LakeSettings
+from backfill_assets_tests.stopped_processes import stopped_process
 
 
 def test_the_lake_is_the_directory_that_the_settings_name(
@@ -182,22 +180,6 @@ _STOPPING = (
 )
 
 
-@contextmanager
-def stopped_writer(folder: Path, step: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that has stopped itself before that step, with the lease of ``a.json``."""
-    command = [sys.executable, "-c", _STOPPING, str(folder), step]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            deadline = time.monotonic() + 60
-            while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
-                assert process.poll() is None, "it did not come to that step"
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            yield process
-        finally:
-            process.kill()
-
-
 @pytest.mark.parametrize("step", ["_bytes_of", "insist", "put_in_place"])
 def test_a_stopped_writer_stops_nobody_and_writes_nothing_when_it_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
@@ -205,7 +187,7 @@ def test_a_stopped_writer_stops_nobody_and_writes_nothing_when_it_goes_on(
     store = LocalStore(tmp_path)
     known = store.replace("a.json", b"first", None)
     monkeypatch.setattr(local, "LEASE_SECONDS", 0.2)
-    with stopped_writer(tmp_path, step) as process:
+    with stopped_process([sys.executable, "-c", _STOPPING, str(tmp_path), step]) as process:
         newer = store.replace("a.json", b"newer", known)
         # The very bytes that the stopped one has seen: only the lease can tell that it is late.
         store.replace("a.json", b"first", newer)
@@ -218,7 +200,7 @@ def test_a_stopped_writer_stops_nobody_and_writes_nothing_when_it_goes_on(
 
 def test_a_stopped_writer_goes_on_where_nobody_came_in_between(tmp_path: Path) -> None:
     LocalStore(tmp_path).replace("a.json", b"first", None)
-    with stopped_writer(tmp_path, "put_in_place") as process:
+    with stopped_process([sys.executable, "-c", _STOPPING, str(tmp_path), "put_in_place"]) as process:
         process.send_signal(signal.SIGCONT)
         assert process.communicate(timeout=60)[0] == "written\n"
     assert (tmp_path / "a.json").read_bytes() == b"late"

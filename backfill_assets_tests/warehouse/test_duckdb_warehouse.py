@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import duckdb
@@ -27,6 +26,7 @@ from backfill_assets.warehouse.duckdb import DuckDBWarehouse
 from backfill_assets.warehouse.parquet import ROW_GROUP_ROWS, concatenate
 from backfill_assets.warehouse.tables import Table
 from backfill_assets.warehouse.totals import file_totals
+from backfill_assets_tests.stopped_processes import stopped_process
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -166,20 +166,14 @@ else:
 """
 
 
-@contextmanager
-def stopped(warehouse: DuckDBWarehouse, file: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def stopped(
+    warehouse: DuckDBWarehouse, file: Path, *arguments: str
+) -> AbstractContextManager[subprocess.Popen[str]]:
     """A process that has stopped itself before that step."""
-    command = [sys.executable, "-c", STOPPING, str(Path(__file__).parent), str(warehouse.folder), str(file)]
-    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            deadline = time.monotonic() + 45
-            while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
-                assert process.poll() is None, "it did not come to that step"
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            yield process
-        finally:
-            process.kill()
+    here = str(Path(__file__).parent)
+    return stopped_process(
+        [sys.executable, "-c", STOPPING, here, str(warehouse.folder), str(file), *arguments]
+    )
 
 
 @pytest.mark.parametrize("step", ["concatenate", "_mark", "_delete_unfinished", "put_in_place"])

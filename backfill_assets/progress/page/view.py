@@ -81,7 +81,7 @@ class Trouble:
     job_id: str | None = None
     #: A day whose report says more.
     day: str = ""
-    #: What to try first.
+    #: The command to try first.
     command: str = ""
 
 
@@ -219,7 +219,7 @@ def days_to_look_at(days: Iterable[CalendarDay]) -> list[CalendarDay]:
 
 
 def day_troubles(days: Sequence[CalendarDay], stored: Mapping[str, StoredDay]) -> list[Trouble]:
-    """What to do about the days that are known by ``stored``, and how many more there are."""
+    """Advice for the days that are known by ``stored``, and the number of further days."""
     told = [
         Trouble(_day_words(d, stored[d.day]), day=d.day, command=stored[d.day].command)
         for d in days
