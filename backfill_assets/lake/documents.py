@@ -60,8 +60,8 @@ def encode(document: BaseModel) -> bytes:
     return f"{text}\n".encode()
 
 
-def load(store: Store, path: str, model: type[Model]) -> tuple[Model | None, str | None]:
-    """Return the document and its generation; None and None if there is none, or it is to be made again.
+def load(store: Store, path: str, model: type[Model]) -> Model | None:
+    """Return the document; None if there is none, or it is to be made again.
 
     Raises
     ------
@@ -70,14 +70,12 @@ def load(store: Store, path: str, model: type[Model]) -> tuple[Model | None, str
     """
     try:
         stored = store.read(path)
-        return (
-            (None, None) if stored is None else (_decode(store, path, model, stored.data), stored.generation)
-        )
+        return None if stored is None else _decode(store, path, model, stored.data)
     except Unreadable as failure:
         if not issubclass(model, Derived):
             raise
         LOGGER.warning("%s", failure)
-        return None, None
+        return None
 
 
 def damage(store: Store, path: str, model: type[BaseModel]) -> str:

@@ -89,7 +89,7 @@ def store_instruments(
 
 def load_instruments(store: Store, exchange: str, day: str) -> InstrumentsManifest | None:
     """Return the manifest; None if the day's instruments were never stored."""
-    return documents.load(store, paths.instruments_manifest(exchange, day), InstrumentsManifest)[0]
+    return documents.load(store, paths.instruments_manifest(exchange, day), InstrumentsManifest)
 
 
 def readable_instruments(store: Store, exchange: str, day: str) -> InstrumentsManifest | None:

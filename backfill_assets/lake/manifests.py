@@ -344,7 +344,7 @@ def read_manifest(store: Store, feed: Feed, day: str) -> tuple[FeedManifest, str
     path = paths.ticks_manifest(feed, day)
     found, digest = documents.load_hashed(store, path, FeedManifest)
     if found is not None and found.decided:
-        former = documents.load(store, paths.decisions(feed, day), Decisions)[0]
+        former = documents.load(store, paths.decisions(feed, day), Decisions)
         earlier = former.decisions if former else ()
         found = found.model_copy(update={"decisions": (*earlier, *found.decisions), "decided": False})
     return found or FeedManifest(feed=str(feed), day=day), digest
@@ -402,7 +402,7 @@ def update_manifest(
 
 def load_day_record(store: Store, day: str) -> DayRecord | None:
     """Return what the day was expected to have; None if it was never run."""
-    return documents.load(store, paths.day_record(day), DayRecord)[0]
+    return documents.load(store, paths.day_record(day), DayRecord)
 
 
 def valid(store: Store, feed: Feed, day: str, version: Version) -> bool:

@@ -107,7 +107,7 @@ def series(feed: Feed, symbols: Symbols) -> str:
 def load_baseline(store: Store) -> Baseline:
     """Return the baseline; an empty one if none was made, or it cannot be read."""
     try:
-        return documents.load(store, paths.baseline(), Baseline)[0] or Baseline()
+        return documents.load(store, paths.baseline(), Baseline) or Baseline()
     except Unreadable as failure:
         LOGGER.warning("%s", failure)
         return Baseline()

@@ -129,4 +129,4 @@ class DayMeasures(Derived):
 
 def load_measures(store: Store, day: str) -> DayMeasures | None:
     """Return the document of the day's candles; None if none were ever made."""
-    return documents.load(store, paths.measures(day), DayMeasures)[0]
+    return documents.load(store, paths.measures(day), DayMeasures)

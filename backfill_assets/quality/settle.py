@@ -69,10 +69,11 @@ def settle(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
         The day was never recorded.
     """
     waiting, rules = [day], rules_hash(thresholds)
+    found: dict[str, SettledDay] = {}
     while waiting:
         visited = waiting.pop(0)
         try:
-            settled = _settle_one(store, visited, thresholds)
+            found[visited] = settled = _settle_one(store, visited, thresholds)
         except Unreadable as failure:
             if visited == day:
                 raise
@@ -89,15 +90,11 @@ def settle(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
                 # A day that an earlier version of this package has judged, or whose document is damaged.
                 is_outdated = visited == day and (
                     store.exists(paths.accepted_versions(neighbour))
-                    or bool(documents.damage(store, paths.settled_day(neighbour), SettledDay))
+                    or store.exists(paths.settled_day(neighbour))
                 )
             if is_outdated:
                 waiting.append(neighbour)
-    found = load_settled(store, day)
-    if found is None:
-        msg = f"{store.uri}: the document of {day} is gone: run the day again"
-        raise PermanentFailure(msg)
-    return found
+    return found[day]
 
 
 def _settle_one(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:

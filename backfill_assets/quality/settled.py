@@ -300,7 +300,7 @@ class Day:
 
 def load_settled(store: Store, day: str) -> SettledDay | None:
     """Return the day's document; None if the day was never settled."""
-    return documents.load(store, paths.settled_day(day), SettledDay)[0]
+    return documents.load(store, paths.settled_day(day), SettledDay)
 
 
 def load_day(store: Store, day: str) -> Day | None:

@@ -136,7 +136,7 @@ def summarize(
 
 def load_summary(store: Store, day: str) -> DaySummary | None:
     """Return the day's summary; None if no run has written one."""
-    return documents.load(store, paths.day_summary(day), DaySummary)[0]
+    return documents.load(store, paths.day_summary(day), DaySummary)
 
 
 def documents_hash(digests: Sequence[str]) -> str:

@@ -120,11 +120,12 @@ def current_page(store: Store, settings: Settings, name: str) -> str | None:
     if len(name) == len("YYYY-MM"):
         known = store.exists(paths.month_report(name))
         return month_page(month_report(store, settings, name)) if known else None
-    stored, summary = store.read(paths.day_report(name)), load_summary(store, name)
-    if stored is None or summary is None:
+    stored = store.read(paths.day_report(name))
+    if stored is None:
         return None
-    beside = _pages_beside(store, name)
-    if summary.inputs == _inputs(store, settings, name, beside)[0] or load_day(store, name) is None:
+    beside, summary = _pages_beside(store, name), load_summary(store, name)
+    is_current = summary is not None and summary.inputs == _inputs(store, settings, name, beside)[0]
+    if is_current or load_day(store, name) is None:
         return stored.data.decode()
     return _page_of(store, settings, name, beside)
 

@@ -89,7 +89,7 @@ class Entry(Derived):
 
 def entry(store: Store, table: str, day: str) -> Entry | None:
     """The ledger's entry, or None if the partition was never claimed."""
-    return documents.load(store, paths.publication(table, day), Entry)[0]
+    return documents.load(store, paths.publication(table, day), Entry)
 
 
 def damage(store: Store, table: str, day: str) -> str:

@@ -52,20 +52,13 @@ def test_what_json_cannot_say_is_refused(bad: float) -> None:
 
 
 def test_a_document_that_is_not_there_is_none(store: Store) -> None:
-    assert documents.load(store, PATH, Counter) == (None, None)
-
-
-def test_a_document_is_loaded_with_the_generation_that_replaces_it(store: Store) -> None:
-    documents.update(store, PATH, Counter, lambda _: Counter(value=7))
-    document, generation = documents.load(store, PATH, Counter)
-    assert document == Counter(value=7)
-    store.replace(PATH, b"{}", generation)
+    assert documents.load(store, PATH, Counter) is None
 
 
 def test_a_change_sees_what_is_stored_and_returns_what_is_stored_then(store: Store) -> None:
     assert documents.update(store, PATH, Counter, counted) == Counter(value=1)
     assert documents.update(store, PATH, Counter, counted) == Counter(value=2)
-    assert documents.load(store, PATH, Counter)[0] == Counter(value=2)
+    assert documents.load(store, PATH, Counter) == Counter(value=2)
 
 
 def test_a_change_to_none_writes_nothing(store: Store) -> None:
@@ -111,7 +104,7 @@ def test_a_writer_who_always_loses_gives_up(store: Store, monkeypatch: pytest.Mo
 
     with pytest.raises(Superseded, match=r"2024-01-01\.json: other writers were faster 3 times"):
         documents.update(store, PATH, Counter, change)
-    assert documents.load(store, PATH, Counter)[0] == Counter(value=2)
+    assert documents.load(store, PATH, Counter) == Counter(value=2)
 
 
 def test_an_error_of_the_change_is_passed_on_and_nothing_is_written(store: Store) -> None:
@@ -159,7 +152,7 @@ class Sum(documents.Derived):
 def test_keys_of_a_newer_version_are_left_out_and_stay_where_nothing_changes(store: Store) -> None:
     newer = b'{"value": 1, "colour": 2}'
     store.replace(PATH, newer, None)
-    assert documents.load(store, PATH, Sum)[0] == Sum(value=1)
+    assert documents.load(store, PATH, Sum) == Sum(value=1)
     assert documents.update(store, PATH, Sum, lambda found: found) == Sum(value=1)
     stored = store.read(PATH)
     assert stored is not None
@@ -171,7 +164,7 @@ def test_a_derived_document_that_is_damaged_is_made_again_and_its_bytes_are_kept
     store: Store, data: bytes
 ) -> None:
     store.replace(PATH, data, None)
-    assert documents.load(store, PATH, Sum) == (None, None)
+    assert documents.load(store, PATH, Sum) is None
     assert store.uri_of(PATH) in documents.damage(store, PATH, Sum)
     assert documents.update(store, PATH, Sum, lambda found: Sum(value=found.value if found else 7)) == Sum(
         value=7
@@ -196,4 +189,4 @@ def test_twenty_processes_that_count_together_lose_nothing(store: Store, lake: L
     for counter in counters:
         counter.join()
     assert [counter.exitcode for counter in counters] == [0] * 20
-    assert documents.load(store, PATH, Counter)[0] == Counter(value=100)
+    assert documents.load(store, PATH, Counter) == Counter(value=100)

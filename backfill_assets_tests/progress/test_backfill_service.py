@@ -172,16 +172,20 @@ def test_a_retry_is_a_backfill_of_the_bad_days_under_the_next_number(rig: Simple
         rig.service.retry(job.job_id)
 
 
-def test_a_job_without_bad_days_cannot_be_retried_or_cancelled(
-    instance: dg.DagsterInstance, tmp_path: Path
-) -> None:
-    lake = Lake(tmp_path / "lake")
-    service = Backfills(
+def service_of(instance: dg.DagsterInstance, lake: Lake) -> Backfills:
+    return Backfills(
         instance,
         DEFS.resolve_asset_graph,
         lambda: lake.settings,
         read_day=lambda store, day: summarized_day(store, lake.settings, day),
     )
+
+
+def test_a_job_without_bad_days_cannot_be_retried_or_cancelled(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    lake = Lake(tmp_path / "lake", serve={"refresh_seconds": 1e-9})
+    service = service_of(instance, lake)
     job, _ = service.create(request())
     for day in ("2024-01-01", "2024-01-02", "2024-01-03"):
         lake.run(day)
@@ -198,8 +202,8 @@ def test_a_retry_asks_again_for_files_that_the_vendor_may_have_by_now(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     """A day without a file is degraded, and its job has succeeded; its report advises to run it again."""
-    lake = Lake(tmp_path / "lake")
-    service = Backfills(instance, DEFS.resolve_asset_graph, lambda: lake.settings, read_day=summarized_day)
+    lake = Lake(tmp_path / "lake", serve={"refresh_seconds": 1e-9})
+    service = service_of(instance, lake)
     job, _ = service.create(request())
     for day, changes in (
         ("2024-01-01", {}),

@@ -209,7 +209,8 @@ def test_a_report_is_served_from_the_lake_and_cannot_reach_the_token(
     policy = answer.headers["content-security-policy"]
     assert "sandbox" in policy
     assert "allow-same-origin" not in policy
-    assert client.get("/reports/2024-01.html").text == "<h1>the month</h1>", "as the pages link to each other"
+    month = client.get("/reports/2024-01.html")
+    assert (month.status_code, "2024-01" in month.text) == (200, True), "as the pages link to each other"
 
 
 # --- who may change something -----------------------------------------------------------------------------

@@ -167,7 +167,7 @@ def test_a_file_that_breaks_the_code_in_a_new_way_is_rejected_alone(
     body = f"{csv_header('trades')}\nbinance,BTCUSDT,{START},{START},1,buy,1.5,2\n"
     path.write_bytes(gzip.compress(body.encode()))
     store = LocalStore(tmp_path / "lake")
-    worker = fetch_module._Worker(store, DAY, {feed: {}}, {}, ProfileParameters(), {feed: {}})
+    worker = fetch_module._Worker(store, DAY, {feed: {}}, {}, {}, ProfileParameters(), {feed: {}}, str)
     outcome = worker(feed, Download(path, "http://127.0.0.1/", path.stat().st_size))
     assert outcome.state == "rejected"
     assert type(error).__name__ in outcome.reason
