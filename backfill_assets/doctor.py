@@ -37,6 +37,7 @@ from backfill_assets.settings import (
 )
 from backfill_assets.tardis.client import TardisClient
 from backfill_assets.tardis.metadata import exported_until
+from backfill_assets.tardis.symbols import of_exchanges
 from backfill_assets.tardis.symbols import resolve as resolve_universe
 from backfill_assets.warehouse.catalog import OHLCV, QUALITY, TABLES
 from backfill_assets.warehouse.ledger import Entry
@@ -105,8 +106,7 @@ def _exchange(settings: Settings, exchange: str) -> str:
         raise TransientFailure(msg) from failure
     # The last day that was exported whole; a symbol that the exchange never had is refused by name.
     day = shift(max(exported.date().isoformat(), FIRST_DAY), -1)
-    entries = [entry for entry in settings.universe if exchange in entry.exchanges]
-    own = [entry.model_copy(update={"exchanges": (exchange,)}) for entry in entries]
+    own = of_exchanges(settings.universe, (exchange,))
     found = resolve_universe(own, day, {exchange: details}, {exchange: instruments})
     unlisted = "".join(f"; {n.symbol} {n.data_type} is not listed on {day}" for n in found.not_listed)
     plan = (

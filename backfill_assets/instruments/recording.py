@@ -37,7 +37,7 @@ from backfill_assets.quality.settled import load_settled
 from backfill_assets.settings import UniverseEntry
 from backfill_assets.tardis.client import TardisClient
 from backfill_assets.tardis.metadata import ExchangeDetails, InstrumentList, ready
-from backfill_assets.tardis.symbols import DayUniverse, resolve
+from backfill_assets.tardis.symbols import DayUniverse, of_exchanges, resolve
 
 REQUESTS_AT_ONCE: Final = 8
 
@@ -112,11 +112,7 @@ def _asked(
     client: TardisClient, day: str, exchange: str, universe: Sequence[UniverseEntry]
 ) -> _Metadata | BackfillError:
     """The exchange's metadata, or why the day has to wait for them."""
-    own = [
-        entry.model_copy(update={"exchanges": (exchange,)})
-        for entry in universe
-        if exchange in entry.exchanges
-    ]
+    own = of_exchanges(universe, (exchange,))
     try:
         details = client.exchange_details(exchange)
         if not ready(details, day):

@@ -17,6 +17,7 @@ from pydantic import Field
 from backfill_assets.automation.backfills import checked_days
 from backfill_assets.automation.history import MeasuredRun
 from backfill_assets.days import utc_now
+from backfill_assets.failures import BackfillError, SettingsError
 from backfill_assets.feeds import ExpectedFeed
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
@@ -161,7 +162,7 @@ def make_plan(
         seconds=_seconds(settings, len(due), len(files), unknown, expected_bytes, speed, runs_at_once),
         speed_of_runs=speed.runs if speed else 0,
         runs_at_once=runs_at_once,
-        notes=(*_notes(due, files, sizes, speed, loads, unknown), *_waiting(plans)),
+        notes=(*_notes(due, files, sizes, speed, loads, unknown, listing), *_waiting(plans)),
     )
 
 
@@ -186,19 +187,28 @@ def vendor_listing(client: TardisClient, settings: Settings) -> Listing:
 
     Raises
     ------
-    PermanentFailure, TransientFailure
-        The vendor does not list an exchange, or did not answer.
+    SettingsError
+        The key or the endpoint is at fault, so that no exchange can be asked.
     """
-    from backfill_assets.tardis.symbols import resolve
+    from backfill_assets.tardis.symbols import of_exchanges, resolve
 
-    exchanges = sorted({exchange for entry in settings.universe for exchange in entry.exchanges})
-    details = {exchange: client.exchange_details(exchange) for exchange in exchanges}
-    instruments = {exchange: client.instruments(exchange) for exchange in exchanges}
+    details, instruments, unknown = {}, {}, {}
+    for exchange in sorted({exchange for entry in settings.universe for exchange in entry.exchanges}):
+        try:
+            details[exchange], instruments[exchange] = (
+                client.exchange_details(exchange),
+                client.instruments(exchange),
+            )
+        except SettingsError:
+            raise
+        except BackfillError as failure:
+            unknown[exchange] = str(failure)
+    known = of_exchanges(settings.universe, details)
 
-    def listed(day: str) -> Sequence[ExpectedFeed]:
-        return resolve(settings.universe, day, details, instruments).expected
+    def feeds(day: str) -> Sequence[ExpectedFeed]:
+        return resolve(known, day, details, instruments).expected
 
-    return listed
+    return Listing(feeds, unknown)
 
 
 def _loads(
@@ -255,11 +265,14 @@ def _notes(
     speed: Speed | None,
     loads: Sequence[TableLoads],
     unknown: int,
+    listing: Listing | None,
 ) -> list[str]:
     """The limits of the numbers, in words."""
     notes = []
     unlisted = sum(not plan.listed for plan in due)
-    if unlisted:
+    if unlisted and listing is not None:
+        notes += [f"all feeds of {e} are counted on such days: {why}" for e, why in listing.unknown.items()]
+    elif unlisted:
         notes.append(
             f"{plural(unlisted, 'day')} never run: every feed of the universe is counted, though some may "
             "not have been listed then (--online asks the vendor)"

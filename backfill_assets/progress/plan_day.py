@@ -6,7 +6,7 @@ universe, since only the vendor's listing knows whether a symbol was listed on t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from backfill_assets.automation.due import outdated_tables
@@ -24,8 +24,15 @@ from backfill_assets.report.month import DaySummary, build_version, current_summ
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse.presence import lost_files, unpublished_tables
 
-#: The feeds that the vendor lists on a day; None where it was not asked.
-Listing = Callable[[str], Sequence[ExpectedFeed]]
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What the vendor lists."""
+
+    #: Of a day.
+    feeds: Callable[[str], Sequence[ExpectedFeed]]
+    #: Why it is not known what an exchange lists, by exchange.
+    unknown: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,15 @@ def plan_day(
     refresh: FeedChoice | None,
     listing: Listing | None,
 ) -> DayPlan:
-    """The day's part of a plan; ``refresh`` are feeds to fetch although the lake has them."""
+    """The day's part of a plan.
+
+    Parameters
+    ----------
+    refresh
+        Feeds to fetch although the lake has them.
+    listing
+        None where the vendor was not asked.
+    """
     try:
         record = load_day_record(store, day)
     except Unreadable as failure:
@@ -69,7 +84,9 @@ def plan_day(
         failures = tuple(f"{day}: {reason}" for reason in record.why_awaited) if record else ()
         if listing is None:
             return DayPlan(day, tuple(universe), listed=False, failures=failures)
-        return DayPlan(day, tuple(combination_of(feed) for feed in listing(day)), failures=failures)
+        files = [combination_of(feed) for feed in listing.feeds(day)]
+        files += [wanted for wanted in universe if wanted.exchange in listing.unknown]
+        return DayPlan(day, tuple(files), listed=not listing.unknown, failures=failures)
     summary, found = current_summary(store, day), load_day(store, day)
     expected = record.expected_feeds
     unpublished = unpublished_tables(store, settings, day, {e.feed.data_type for e in expected})

@@ -327,8 +327,6 @@ def _broken(url: str, error: Exception, key: str) -> BackfillError:
     reason = _one_line(error, key)
     if isinstance(error, aiohttp.RedirectClientError):
         return TransientFailure(f"{url}: the redirect cannot be followed: {reason}")
-    if isinstance(error, aiohttp.InvalidURL):
-        return RunRefused(f"{url} is no URL: correct the endpoints under tardis in the settings")
     if isinstance(error, aiohttp.ClientConnectorError):
         return TransientFailure(f"cannot reach {url}: {reason}")
     if isinstance(error, aiohttp.ClientError | ConnectionError | socket.gaierror):

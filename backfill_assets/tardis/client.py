@@ -12,6 +12,7 @@ import asyncio
 import logging
 import queue
 import random
+import re
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
@@ -20,11 +21,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
 from backfill_assets.days import parse_day
-from backfill_assets.failures import BackfillError, PermanentFailure, TransientFailure, redacted
+from backfill_assets.failures import (
+    BackfillError,
+    PermanentFailure,
+    SettingsError,
+    TransientFailure,
+    redacted,
+)
 from backfill_assets.feeds import Feed
 from backfill_assets.settings import TardisSettings, resolve
 from backfill_assets.tardis.fallback import instruments_from_details
@@ -80,12 +88,12 @@ class TardisClient:
         RunRefused
             There is no key, or the disk permits no download: at once, the other feeds are cancelled.
         SettingsError
-            A variable that the settings name is not set.
+            A variable that the settings name is not set, or an endpoint is no URL.
         """
         from backfill_assets.tardis.attempts import RunRefused, dataset_url, download_once
 
         parse_day(day)
-        endpoint, key = resolve(self._settings.datasets_endpoint), resolve(self._settings.api_key)
+        endpoint, key = self._endpoint("datasets_endpoint"), resolve(self._settings.api_key)
         directory.mkdir(parents=True, exist_ok=True)
         results: queue.SimpleQueue[tuple[Feed, Download | BackfillError] | None] = queue.SimpleQueue()
         unclaimed: set[Path] = set()
@@ -130,6 +138,19 @@ class TardisClient:
             for folder in unclaimed:
                 shutil.rmtree(folder, ignore_errors=True)
 
+    def _endpoint(self, name: str) -> str:
+        """The address in the settings, which is not quoted where it is none: it may hold a password."""
+        url = resolve(getattr(self._settings, name))
+        try:
+            parts = urlsplit(url)
+            is_one = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_one = False
+        if url and (not is_one or re.search(r"[\s?#]", url)):
+            msg = f"tardis.{name} is no http:// or https:// URL without a query: correct it in the settings"
+            raise SettingsError(msg)
+        return url
+
     def redacted(self, text: str) -> str:
         """The text without the key, for texts that quote the vendor's files."""
         return redacted(text, resolve(self._settings.api_key))
@@ -146,7 +167,7 @@ class TardisClient:
         """
         from backfill_assets.tardis.attempts import details_once
 
-        endpoint = resolve(self._settings.api_endpoint)
+        endpoint = self._endpoint("api_endpoint")
         answer = _wait_for(
             self._patiently(lambda limit: details_once(endpoint, exchange, limit_seconds=limit))
         )
@@ -160,7 +181,7 @@ class TardisClient:
         """
         from backfill_assets.tardis.attempts import AccessRefused, instruments_once
 
-        endpoint, key = resolve(self._settings.api_endpoint), resolve(self._settings.api_key)
+        endpoint, key = self._endpoint("api_endpoint"), resolve(self._settings.api_key)
         try:
             answer = _wait_for(
                 self._patiently(lambda limit: instruments_once(endpoint, key, exchange, limit_seconds=limit))

@@ -8,7 +8,7 @@ by base and quote currency among what was listed on that day. Fetching and stori
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import combinations, product
@@ -89,6 +89,12 @@ class _Listing:
         return (ours.available_to is None or theirs.available_since < ours.available_to) and (
             theirs.available_to is None or ours.available_since < theirs.available_to
         )
+
+
+def of_exchanges(universe: Sequence[UniverseEntry], exchanges: Collection[str]) -> list[UniverseEntry]:
+    """The part of the universe that is of these exchanges."""
+    own = [(entry, tuple(e for e in entry.exchanges if e in exchanges)) for entry in universe]
+    return [entry.model_copy(update={"exchanges": those}) for entry, those in own if those]
 
 
 def resolve(

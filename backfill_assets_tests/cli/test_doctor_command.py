@@ -81,6 +81,23 @@ def test_a_tardis_that_cannot_be_reached(doctor, closed_port):
     )
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("http://zoe:s3cr3t-word@127.0.0.1:{port}/v1", "cannot reach http://***@127.0.0.1:{port}/v1/"),
+        ("http://zoe:s3/cr3t-word@127.0.0.1:{port}/v1", "tardis.api_endpoint is no http:// or https:// URL"),
+        ("http://zoe:s3 cr3t-word@127.0.0.1:{port}/v1", "tardis.api_endpoint is no http:// or https:// URL"),
+        ("zoe:s3cr3t-word@127.0.0.1:{port}/v1", "tardis.api_endpoint is no http:// or https:// URL"),
+        ("http://127.0.0.1:{port}/v1?key=s3cr3t-word", "tardis.api_endpoint is no http:// or https:// URL"),
+        ("http://zoe:s3cr3t-word@127.0.0.1:99999/v1", "tardis.api_endpoint is no http:// or https:// URL"),
+    ],
+)
+def test_what_is_secret_in_an_endpoint_is_not_shown(doctor, closed_port, endpoint, said):
+    [text] = ill(doctor(tardis={"api_endpoint": endpoint.format(port=closed_port)})).values()
+    assert said.format(port=closed_port) in text
+    assert not {word for word in ("zoe", "s3", "cr3t") if word in text}
+
+
 def test_an_exchange_that_tardis_does_not_have(doctor):
     universe = [{"exchanges": ["binance", "binanse"], "symbols": ["BTC-USDT"]}]
     found = ill(doctor(universe=universe))

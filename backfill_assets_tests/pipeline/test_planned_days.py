@@ -13,6 +13,8 @@ from backfill_assets.cli import main
 from backfill_assets.lake.manifests import load_day_record, load_manifest
 from backfill_assets.progress.plan import LOADS_WITH_NEIGHBOURS, make_plan, vendor_listing
 from backfill_assets.progress.request import backfill_request
+from backfill_assets.standins import faults
+from backfill_assets.standins.faults import Fault
 from backfill_assets.tardis.client import TardisClient
 
 DAYS = ("2024-01-02", "2024-01-03", "2024-01-04")
@@ -79,6 +81,15 @@ def test_the_command_prints_a_plan_for_people_or_for_machines(pipeline):
     assert (found["files"], found["days_unlisted"], found["days_good"]) == (6, 0, 1)
     again = command(pipeline, "plan", "--start", DAYS[0], "--end", DAYS[0], "--exchanges", "kraken, binance")
     assert "2 to fetch" in again.output
+
+
+def test_an_exchange_that_does_not_answer_is_planned_whole_and_costs_no_other(pipeline):
+    pipeline.standin.faults.put("/v1/exchanges/kraken", Fault(always=faults.not_found()))
+    words = ("plan", "--start", DAYS[0], "--end", DAYS[0], "--online", "--json")
+    found = json.loads(command(pipeline, *words).stdout)
+    assert (found["files"], found["days_unlisted"]) == (2, 1)
+    [note] = [note for note in found["notes"] if "kraken" in note]
+    assert note.startswith("all feeds of kraken are counted on such days: ")
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ def test_a_vendor_that_cannot_be_reached_is_named(tardis_settings, tmp_path):
 
 
 def test_an_endpoint_that_is_no_url_fails_the_run(tardis_settings, tmp_path):
-    with pytest.raises(RunRefused, match="correct the endpoints"):
+    with pytest.raises(SettingsError, match="datasets_endpoint is no http"):
         list(TardisClient(tardis_settings(datasets_endpoint="nonsense")).fetch([BTC], DAY, tmp_path))
 
 
