@@ -11,6 +11,8 @@ PYTHON ?=
 PORT ?= 3000
 # Inputs of `make fuzz`, for each of its two parts.
 INPUTS ?= 1000000
+# How often `make storm` does what `make test` does once.
+TIMES ?= 20
 
 BIN := .venv/bin
 READY := .venv/.installed
@@ -21,7 +23,7 @@ OPENED := .home/.opened
 # A developer's own settings must not decide whether the tests pass.
 CLEAN_ENV := env -u DAGSTER_HOME -u DAGSTER_POSTGRES_URL -u BACKFILL_ENV
 
-.PHONY: help demo ui test cover lint bench fuzz lock clean
+.PHONY: help demo ui test cover lint bench storm fuzz lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +50,10 @@ bench: $(READY) ## the side-by-side comparisons of benchmarks/
 	    grep -q '__main__' "$$file" || continue; \
 	    echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
 	done
+
+storm: $(READY) ## days and services killed at random moments, days in random orders (TIMES=… for another number)
+	@BACKFILL_TIMES=$(TIMES) $(CLEAN_ENV) $(BIN)/python -m pytest -v backfill_assets_tests/pipeline/test_kill.py \
+	    backfill_assets_tests/pipeline/test_neighbours.py backfill_assets_tests/progress/test_service_processes.py
 
 fuzz: $(READY) ## mutated tick files, with every index checked (INPUTS=… for another number than a million)
 	@NUMBA_BOUNDSCHECK=1 $(BIN)/python -m backfill_assets_tests.ticks.fuzzing --inputs $(INPUTS)

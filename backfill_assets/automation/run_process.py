@@ -29,6 +29,8 @@ from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 TAG_PROCESS: Final = "backfill_assets/process"
 #: Two readings of one start differ by less; a number is not given out again so soon.
 _SAME_START_SECONDS: Final = 0.05
+#: After so long a run that was interrupted is interrupted again.
+_SECONDS_TO_END: Final = 2.0
 #: By name, as events tell them. An asset's own database speaks in the package's failures.
 _ERRORS_OF_DATABASES: Final = frozenset(
     {"OperationalError", "InterfaceError", "InternalError", "DagsterPostgresException"}
@@ -110,7 +112,13 @@ def ending_with_the_terminal() -> Iterator[None]:
         yield
         return
 
+    former: list[Any] = []
+
     def end(*_: Any) -> None:
+        # Python drops what is raised in a finalizer or an import: again, until the run has ended.
+        replaced = signal.signal(signal.SIGALRM, end)
+        former.append(replaced)
+        signal.setitimer(signal.ITIMER_REAL, _SECONDS_TO_END)
         # Dagster replaces the handler of SIGTERM from phase to phase.
         signal.raise_signal(signal.SIGTERM)
 
@@ -119,6 +127,9 @@ def ending_with_the_terminal() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGHUP, before)
+        if former:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, former[0])
 
 
 class _RunExecutor(InProcessExecutor):

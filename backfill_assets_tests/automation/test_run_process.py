@@ -36,7 +36,7 @@ REPOSITORY = Path(__file__).parents[2]
 DAGSTER = str(Path(sysconfig.get_path("scripts")) / "dagster")
 OURS = ("BACKFILL_", "DAGSTER_", "TARDIS_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 #: On a fresh checkout three processes compile the kernels at once.
-SECONDS = 600
+SECONDS = 240
 STARTED, FAILURE = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE
 #: A program that gives its command a terminal, which is closed with the program.
 TERMINAL = ("-c", "import pty, sys; pty.spawn(sys.argv[1:])")
@@ -116,6 +116,31 @@ def shell(standin: TardisStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         for process in made.running:
             process.kill()
             process.wait()
+
+
+#: A closed terminal is told while an object is finalized, where Python drops whatever is raised.
+DROPPED = """
+import os, signal, sys, time
+from backfill_assets.automation.run_process import ending_with_the_terminal
+
+class Told:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(0)
+        print("not interrupted", flush=True)
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+with ending_with_the_terminal():
+    Told()
+    print("at work", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_closed_terminal_ends_a_run_though_the_first_interrupt_is_dropped() -> None:
+    ended = subprocess.run((sys.executable, "-c", DROPPED), capture_output=True, text=True, timeout=50)
+    assert (ended.returncode, ended.stdout) == (7, "at work\n")
+    assert "Exception ignored in" in ended.stderr
 
 
 def materialize(day: str) -> tuple[str, ...]:

@@ -17,13 +17,16 @@ import pytest
 
 from backfill_assets.warehouse import ledger
 from backfill_assets_tests.pipeline.restless_reader import RestlessReader, rows_of
+from backfill_assets_tests.times import TIMES
 
 ROOT = Path(__file__).parents[2]
 DAY_BEFORE, DAY = "2024-01-01", "2024-01-02"
 TABLES = ("trades", "candles", "coverage", "quality", "instruments")
-TIMED_KILLS = 4
-KILLS_AT_WRITES = 8
+TIMED_KILLS = 4 * TIMES
+KILLS_AT_WRITES = 8 * TIMES
 SECONDS = 120
+
+pytestmark = pytest.mark.timeout(300 * TIMES)
 
 
 class DayForks:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import duckdb
@@ -15,6 +17,7 @@ from backfill_assets.standins.faults import Fault, not_found
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.pipeline.conftest import MakePipeline, Pipeline
+from backfill_assets_tests.times import TIMES
 
 BEFORE, DAY, AFTER = DAYS = ("2024-01-01", "2024-01-02", "2024-01-03")
 FEED = "binance/trades/BTCUSDT"
@@ -145,3 +148,37 @@ def test_in_some_orders_days_end_in_the_same_tables_and_what_is_final_never_chan
         ends.append({table: pipeline.partition_bytes(table) for table in ("trades", "candles", "coverage")})
     assert all(end == ends[0] for end in ends)
     assert set(ends[0]["candles"]) == set(DAYS)
+
+
+@pytest.fixture(scope="module")
+def in_order() -> dict[str, dict[str, dict[str, bytes]]]:
+    """By damage, filled by the first test that needs it: every partition after the days in order."""
+    return {}
+
+
+@pytest.mark.parametrize("seed", range(TIMES))
+def test_days_in_parallel_in_any_order_end_as_in_order_beside_a_bad_one(seed, small, in_order):
+    """Each day runs twice, at most three at once, the bad one once more when its file is mended."""
+    tables = ("instruments", "trades", "candles", "coverage", "quality")
+    days = [*DAYS, "2024-01-04"][: 4 if TIMES > 1 else 3]
+    dice = random.Random(seed)
+    damage, bad, order = dice.choice([shifted, cut_off]), dice.choice(DAYS), days * 2
+    dice.shuffle(order)
+
+    def run(name: str, days: list[str], at_once: int) -> Pipeline:
+        pipeline = small(name)
+        pipeline.serve_changed(FEED, bad, damage)
+        with ThreadPoolExecutor(at_once) as pool:
+            assert all(result.success for result in pool.map(pipeline.run_apart, days))
+        return pipeline
+
+    key = f"{damage.__name__} {bad}"
+    if key not in in_order:
+        pipeline = run("in-order", days, 1)
+        in_order[key] = {table: pipeline.partition_bytes(table) for table in tables}
+    pipeline = run("parallel", order, 3)
+    assert {table: pipeline.partition_bytes(table) for table in tables} == in_order[key]
+    pipeline.heal()
+    assert pipeline.run(bad, refresh=True, feeds=[FEED]).success
+    assert outcome(pipeline, bad) == ("publish", True)
+    assert rows(pipeline, bad)["trades"] > 100

@@ -38,6 +38,7 @@ from backfill_assets_tests.progress.rig import (
     running_rig,
     take_away_feeds,
 )
+from backfill_assets_tests.times import TIMES
 
 pytestmark = pytest.mark.timeout(500)
 
@@ -45,7 +46,10 @@ GOOD, BAD = ["2024-01-01", "2024-01-03"], "2024-01-02"
 FINAL = ("succeeded", "failed", "canceled")
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=needs_postgres)])
+RIGS = ["sqlite", pytest.param("postgres", marks=needs_postgres)] * TIMES
+
+
+@pytest.fixture(scope="module", params=RIGS)
 def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     rows = {(exchange, symbol): 3_000 for exchange in EXCHANGES for symbol in SYMBOLS}
     postgres = ""

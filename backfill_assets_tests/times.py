@@ -1,0 +1,8 @@
+"""How often the tests with random moments and orders repeat them: once, or as ``make storm`` says."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+TIMES: Final = int(os.environ.get("BACKFILL_TIMES", "1"))
