@@ -16,6 +16,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
@@ -41,6 +42,8 @@ from backfill_assets.warehouse.totals import GroupTotals, summed, totals_from_ro
 MAX_URIS: Final = 10_000
 
 _REQUEST_SECONDS: Final = 60.0
+#: Somebody is waiting for the answer.
+_LOOK_SECONDS: Final = 10.0
 #: One chunk of an upload; the client sends 10 MB at a time.
 _UPLOAD_SECONDS: Final = 300.0
 _FIRST_WAIT_SECONDS: Final = 0.1
@@ -321,6 +324,25 @@ def open_bigquery(settings: BigQuerySettings) -> BigQueryWarehouse:
         job_timeout_seconds=settings.job_timeout_seconds,
         daily_loads=settings.load_jobs_per_table_and_day,
     )
+
+
+def tables_of(settings: BigQuerySettings) -> frozenset[str]:
+    """Names of the data set's tables, asked for once; none where there is no such data set.
+
+    Raises
+    ------
+    PermanentFailure, TransientFailure
+        It cannot be asked.
+    """
+    project, dataset = resolve(settings.project), resolve(settings.dataset)
+    client = open_client(project, resolve(settings.location), resolve(settings.endpoint))
+    with closing(client), translated(f"{project}.{dataset}"):
+        try:
+            retry = bigquery.DEFAULT_RETRY.with_timeout(_LOOK_SECONDS)
+            found = list(client.list_tables(f"{project}.{dataset}", retry=retry, timeout=_LOOK_SECONDS))
+        except api.NotFound:
+            return frozenset()
+    return frozenset(table.table_id for table in found)
 
 
 def _definition(table: Table, name: str) -> bigquery.Table:

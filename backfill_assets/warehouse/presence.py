@@ -1,22 +1,32 @@
 """Whether a day that was published still has its data, as far as that shows without opening a file.
 
 Plans, calendars and schedules ask this of many days, so they look at existence and size; every byte is
-looked at by ``verify``, and by a run where it reads the file anyway. A bucket and BigQuery are not asked, as
-each object would be a request, and neither loses data by itself.
+looked at by ``verify``, and by a run where it reads the file anyway. A bucket is not asked, as each object
+would be a request, and of BigQuery only which tables it has: that takes one free request.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
+from backfill_assets.days import utc_now
+from backfill_assets.failures import BackfillError
 from backfill_assets.lake import paths
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.settled import Day
-from backfill_assets.settings import DuckDBWarehouse, Settings, resolve
+from backfill_assets.settings import BigQueryWarehouse, DuckDBWarehouse, Settings, resolve
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
 from backfill_assets.warehouse.duckdb import has_size
+
+LOGGER: Final = logging.getLogger(__name__)
+_KNOWN_FOR: Final = timedelta(minutes=1)
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def tick_files(found: Day) -> dict[str, int]:
@@ -49,7 +59,41 @@ def is_out(store: Store, settings: Settings, table: str, day: str) -> bool:
     if entry is None or entry.state != "done":
         return False
     warehouse = settings.warehouse
-    if entry.published is None or not isinstance(warehouse, DuckDBWarehouse):
+    if entry.published is None:
         return True
+    if not isinstance(warehouse, DuckDBWarehouse):
+        return _TABLES.has(warehouse, table, entry.published.published_at)
     folder = Path(resolve(warehouse.folder)).expanduser()
     return has_size(folder, table, day, entry.published.content)
+
+
+class _Tables:
+    """The tables that data sets of BigQuery have, asked for at most once in a while."""
+
+    def __init__(self) -> None:
+        self._asking = threading.Lock()
+        #: When the data set was asked, and its tables; None where it could not be.
+        self._seen: dict[BigQueryWarehouse, tuple[datetime, frozenset[str] | None]] = {}
+
+    def has(self, warehouse: BigQueryWarehouse, table: str, published_at: datetime) -> bool:
+        """Whether the table is there; where nobody can tell, the ledger's word counts."""
+        with self._asking:
+            asked, names = self._seen.get(warehouse, (_NEVER, None))
+            now = utc_now()
+            is_made_since = names is not None and table not in names and asked < published_at
+            if is_made_since or now - asked > _KNOWN_FOR:
+                names = self._ask(warehouse)
+                self._seen[warehouse] = (now, names)
+        return names is None or table in names
+
+    def _ask(self, warehouse: BigQueryWarehouse) -> frozenset[str] | None:
+        from backfill_assets.warehouse.bigquery import tables_of
+
+        try:
+            return tables_of(warehouse)
+        except BackfillError as failure:
+            LOGGER.warning("%s: what was published counts as there", failure)
+            return None
+
+
+_TABLES: Final = _Tables()

@@ -5,17 +5,19 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import polars as pl
 import pytest
 
+from backfill_assets.days import utc_now
+from backfill_assets.progress.stored_days import calendar, stored_day
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.tardis import TardisStandin
-from backfill_assets.warehouse import ledger
+from backfill_assets.warehouse import ledger, presence
 from backfill_assets.warehouse.catalog import TABLES as CATALOG
 from backfill_assets_tests.emulators.bigquery import PROJECT, Emulator, serve
 from backfill_assets_tests.emulators.gcs import gcs_server
@@ -277,6 +279,25 @@ def test_a_table_that_somebody_changed_fails_its_asset_alone_and_keeps_its_rows(
     assert failed == {"bigquery__candles"}
     assert made.rows("trades", DAY)["symbol"].n_unique() == 3
     assert made.rows("quality", DAY).height == 3
+
+
+def test_a_day_whose_table_was_dropped_is_not_good_until_its_next_run(in_cloud):
+    """Asked once a minute, so the clock is moved."""
+    made = in_cloud("dropped", universe=SMALL)
+    store, settings = made.pipeline.store, made.pipeline.settings
+    assert made.pipeline.run(DAY).success
+    assert stored_day(store, settings, DAY).outcome == "published"
+    made.cloud.client.delete_table(f"{made.dataset}.candles", timeout=60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(presence, "utc_now", lambda: utc_now() + timedelta(minutes=2))
+        lost = stored_day(store, settings, DAY)
+        assert (lost.outcome, "candles" in str(lost.reasons)) == ("missing", True)
+        assert {day.outcome for day in calendar(store, settings, DAY, DAY)} == {"missing"}
+        assert made.pipeline.run(DAY).success
+    assert len(made.rows("candles", DAY)) > 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(presence, "utc_now", lambda: utc_now() + timedelta(minutes=4))
+        assert stored_day(store, settings, DAY).outcome == "published"
 
 
 def test_the_views_of_bigquery_say_what_those_of_the_embedded_warehouse_say(both_days, embedded):
