@@ -68,25 +68,23 @@ def load(store: Store, path: str, model: type[Model]) -> Model | None:
     Unreadable
         The document is damaged, and nothing can make it again.
     """
-    try:
-        stored = store.read(path)
-        return None if stored is None else _decode(store, path, model, stored.data)
-    except Unreadable as failure:
+    _, document, trouble = _current(store, path, model)
+    if trouble is not None:
         if not issubclass(model, Derived):
-            raise
-        LOGGER.warning("%s", failure)
-        return None
+            raise trouble
+        LOGGER.warning("%s", trouble)
+    return document
+
+
+def look(store: Store, path: str, model: type[Model]) -> tuple[Model | None, str]:
+    """Return the document if there is one that can be read, and why one that is there cannot."""
+    _, document, trouble = _current(store, path, model)
+    return document, "" if trouble is None else str(trouble)
 
 
 def damage(store: Store, path: str, model: type[BaseModel]) -> str:
     """Say in one line why the document cannot be read; empty if it can, or if there is none."""
-    try:
-        stored = store.read(path)
-        if stored is not None:
-            _decode(store, path, model, stored.data)
-    except Unreadable as failure:
-        return str(failure)
-    return ""
+    return look(store, path, model)[1]
 
 
 def load_hashed(store: Store, path: str, model: type[Model]) -> tuple[Model | None, str]:

@@ -44,7 +44,6 @@ from backfill_assets.quality.settled import (
     SettledDay,
     SettledFeed,
     day_of,
-    load_settled,
     scores_of,
 )
 from backfill_assets.quality.verdict import Context, Verdict, judge_feed, missing_verdict, rules_hash
@@ -82,15 +81,14 @@ def settle(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
         for neighbour, side in ((shift(visited, -1), 1), (shift(visited, 1), 0)):
             if neighbour in waiting:
                 continue
-            seen = load_settled(store, neighbour)
+            seen, damage = documents.look(store, paths.settled_day(neighbour), SettledDay)
             if seen is not None:
                 follows = visited == day or seen.rules == rules
                 is_outdated = follows and seen.neighbours[side] != settled.edges
             else:
                 # A day that an earlier version of this package has judged, or whose document is damaged.
                 is_outdated = visited == day and (
-                    store.exists(paths.accepted_versions(neighbour))
-                    or store.exists(paths.settled_day(neighbour))
+                    bool(damage) or store.exists(paths.accepted_versions(neighbour))
                 )
             if is_outdated:
                 waiting.append(neighbour)
