@@ -198,6 +198,7 @@ class Profiler:
             self._page_keys = self._untouched((BITMAP_PAGES,), np.int64)
             self._pages = self._untouched((BITMAP_PAGES * self._k.PAGE_WORDS,), np.uint64)
             self._window = self._untouched((WINDOW_IDS, 2), np.uint64)
+            self._rows_seen = self._untouched((WINDOW_IDS, 2), np.uint64)
             self._edges = self._untouched((_EDGES, 3), np.int64)
             self._found = self._untouched((_SILENCES, 5), np.int64)
 
@@ -263,7 +264,7 @@ class Profiler:
         self._prices.add(rows, self._symbol_of, start, stop)
         self._r.count_resent(
             rows.times, rows.locals, *bits, rows.side, rows.ids, rows.codes, self._symbol_of, start, stop,
-            self._counting.resent_rows, self._repeats, self._window,
+            self._counting.resent_rows, self._repeats, self._rows_seen,
         )  # fmt: skip
         while True:
             start = k.count_trades(

@@ -289,6 +289,17 @@ def test_a_repeat_out_of_the_window_is_a_duplicate_and_within_it_a_conflict(
     assert (symbol.duplicate_rows, symbol.conflicting_rows) == (1, 0)
 
 
+def test_rows_without_ids_do_not_take_the_places_of_ids(
+    decode_body: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profile_module, "WINDOW_IDS", 16)
+    rows = [("BTCUSDT", START + n, START + n, "", "buy", str(n + 1), "1") for n in range(200)]
+    rows[0] = (*rows[0][:3], "7", "buy", "1", "1")
+    rows.append(("BTCUSDT", START + 200, START + 200, "7", "buy", "2", "1"))
+    (symbol,) = decode_body("trades", body(rows), row_group_rows=64)[0].profile.symbols
+    assert (symbol.duplicate_rows, symbol.conflicting_rows) == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("second", "expected"),
     [
