@@ -62,13 +62,13 @@ def build_candles(store: Store, day: str, settings: Settings) -> DayMeasures:
     PermanentFailure
         The day was never settled.
     """
+    # Before the day is made: that may replace a damaged document by one that has no candles yet.
+    first = _Maker(store, settings)
+    others = [other for other in (shift(day, days) for days in REACH) if first.had_candles(other)]
     made = _Maker(store, settings).make(day)
-    for days in REACH:
+    for other in others:
         # Documents are read anew for every day: other runs may have changed them.
-        maker = _Maker(store, settings)
-        found = maker.measures(shift(day, days))
-        if maker.is_damaged(shift(day, days)) or (found is not None and found.candles is not None):
-            maker.make(shift(day, days))
+        _Maker(store, settings).make(other)
     return made
 
 
@@ -96,6 +96,14 @@ class _Maker:
         if self.settled(day) is None or self.measures(day) is not None:
             return False
         return bool(documents.damage(self.store, paths.measures(day), DayMeasures))
+
+    def had_candles(self, day: str) -> bool:
+        """Whether candles of the day were made, though the document of them may be lost."""
+        if self.settled(day) is None:
+            return False
+        found = self.measures(day)
+        made = self.store.list(paths.made_prefix("candles", day))
+        return found.candles is not None if found is not None else any(made)
 
     def make(self, day: str) -> DayMeasures:
         while True:

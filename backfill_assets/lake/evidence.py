@@ -154,10 +154,14 @@ class SpikeEvidence(Document):
     witnesses
         Who was there for at least one spike, in order.
     confirmed, refuted
-        By data set symbol, positions in ``SymbolProfile.spikes``.
+        By data set symbol, positions in ``SymbolProfile.spikes``. What was confirmed once stays so: a witness
+        whose file is replaced by a worse one takes nothing back.
+    limits
+        The settings alone, under which the confirmations hold.
     """
 
     inputs: str
+    limits: str = ""
     witnesses: tuple[str, ...] = ()
     confirmed: dict[str, tuple[int, ...]] = {}
     refuted: dict[str, tuple[int, ...]] = {}

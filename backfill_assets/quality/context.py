@@ -198,8 +198,19 @@ def edges_of(feed: Feed, accepted: str | None, around: Surroundings, former: Set
         The day's document so far, which keeps the ids of versions that the lake no longer holds.
     """
     shown = former.feed(feed) if former else None
-    opening = {name: {*ids} for name, ids in (shown.edges.opening_ids if shown else {}).items()}
-    closing = {name: {*ids} for name, ids in (shown.edges.closing_ids if shown else {}).items()}
+    # A neighbour remembers what it saw, if the document itself was lost.
+    before, after = around.inputs.before, around.inputs.after
+    in_front, behind = before.feed(feed) if before else None, after.feed(feed) if after else None
+    opening: dict[str, set[int]] = {}
+    closing: dict[str, set[int]] = {}
+    for ids, known in (
+        (opening, shown.edges.opening_ids if shown else {}),
+        (closing, shown.edges.closing_ids if shown else {}),
+        (opening, in_front.verdict.context.following if in_front else {}),
+        (closing, behind.verdict.context.previous if behind else {}),
+    ):
+        for name, values in known.items():
+            ids.setdefault(name, set()).update(values)
     for version in around.inputs.manifests[feed].versions:
         for s in around.profiles[feed, version.content].symbols:
             if s.id_min is not None and s.id_max is not None and s.numeric_ids == s.rows:

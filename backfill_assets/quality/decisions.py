@@ -15,7 +15,7 @@ from backfill_assets.days import utc_now
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.evidence import Approval, Retraction
-from backfill_assets.lake.manifests import FeedManifest, update_manifest
+from backfill_assets.lake.manifests import FeedManifest, load_manifest, update_manifest
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.measures import load_measures
 from backfill_assets.quality.remedies import SHOWN_DIGITS, approve_command, retract_command, run_day
@@ -89,10 +89,12 @@ def approve(
         msg = f"nothing is pending of {feed or 'any feed'} on {day}: there is no version to approve"
         raise PermanentFailure(msg)
     words = ", ".join(f"{found} {_which(version)}" for found, version in pending.items())
-    command = approve_command(day, feed, *(version.content for version in pending.values()))
+    command = approve_command(day, feed, *dict.fromkeys(version.content for version in pending.values()))
     named = _named([*pending.values()], contents, "pending", f"{words}: {command}")
     chosen = {found: version for found, version in pending.items() if version in named}
     rules = rules_hash(thresholds)
+    for found in chosen:
+        load_manifest(store, found, day)  # all of them can be read, before the first is changed
     for found, version in chosen.items():
         approval = Approval(content=version.content, rules=rules, reason=why, approved_at=utc_now())
         _decide(store, found, day, approval)
@@ -151,7 +153,8 @@ def _named(
     found = []
     for content in contents:
         of_content = [v for v in versions if v.content.startswith(content.lower())]
-        if len(content) < _FEWEST_DIGITS or len(of_content) != 1:
+        # Feeds of one day may have the same content: files without a row.
+        if len(content) < _FEWEST_DIGITS or len({v.content for v in of_content}) != 1:
             msg = f"no version {content} is {role}: look at the one that is, then decide on it; {remedy}"
             raise PermanentFailure(msg)
         found += of_content

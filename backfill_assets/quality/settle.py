@@ -15,6 +15,7 @@ beside that.
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from functools import partial
 from typing import Final
 
@@ -22,7 +23,7 @@ from backfill_assets.days import shift
 from backfill_assets.failures import PermanentFailure, Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
-from backfill_assets.lake.manifests import load_day_record
+from backfill_assets.lake.manifests import FeedManifest, load_day_record
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.context import (
     DayInputs,
@@ -44,6 +45,8 @@ from backfill_assets.quality.settled import (
     SettledDay,
     SettledFeed,
     day_of,
+    is_lost,
+    load_settled,
     scores_of,
 )
 from backfill_assets.quality.verdict import Context, Verdict, judge_feed, missing_verdict, rules_hash
@@ -69,11 +72,17 @@ def settle(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
     """
     waiting, rules = [day], rules_hash(thresholds)
     found: dict[str, SettledDay] = {}
+    lost: set[str] = set()
     while waiting:
         visited = waiting.pop(0)
         try:
-            found[visited] = settled = _settle_one(store, visited, thresholds)
-        except Unreadable as failure:
+            found[visited] = settled = _settle_one(store, visited, thresholds, lost)
+        except _LostBeside as beside:
+            # A day without a document shows no ids, and would take back the trust that it gave.
+            lost.update(beside.days)
+            waiting[:0] = [*beside.days, visited]
+            continue
+        except PermanentFailure as failure:
             if visited == day:
                 raise
             LOGGER.warning("%s is not settled again beside %s: %s", visited, day, failure)
@@ -81,21 +90,28 @@ def settle(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
         for neighbour, side in ((shift(visited, -1), 1), (shift(visited, 1), 0)):
             if neighbour in waiting:
                 continue
-            seen, damage = documents.look(store, paths.settled_day(neighbour), SettledDay)
+            seen = load_settled(store, neighbour)
             if seen is not None:
                 follows = visited == day or seen.rules == rules
                 is_outdated = follows and seen.neighbours[side] != settled.edges
             else:
-                # A day that an earlier version of this package has judged, or whose document is damaged.
-                is_outdated = visited == day and (
-                    bool(damage) or store.exists(paths.accepted_versions(neighbour))
-                )
+                # A day that an earlier version of this package has judged.
+                is_outdated = visited == day and store.exists(paths.accepted_versions(neighbour))
             if is_outdated:
                 waiting.append(neighbour)
     return found[day]
 
 
-def _settle_one(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
+class _LostBeside(Exception):
+    """Days beside this one that were settled, and whose documents are lost."""
+
+    def __init__(self, days: list[str]) -> None:
+        super().__init__(*days)
+        self.days = days
+
+
+def _settle_one(store: Store, day: str, thresholds: ThresholdSettings, tried: Collection[str]) -> SettledDay:
+    """Settle one day; days of ``tried`` beside it may be lost."""
     record = load_day_record(store, day)
     if record is None:
         msg = f"nothing is recorded of {day}: materialize its instruments first"
@@ -107,9 +123,19 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings) -> Settle
         inputs = day_inputs(store, record, rules)
         if current is not None and current.inputs == inputs.hash:
             return current
+        beside = ((shift(day, -1), inputs.before), (shift(day, 1), inputs.after))
+        lost = [
+            other for other, seen in beside if seen is None and other not in tried and is_lost(store, other)
+        ]
+        if lost:
+            raise _LostBeside(lost)
         around = surroundings(store, inputs, thresholds)
         feeds, around = _settled_feeds(around, current, rules, thresholds)
-        unreadable = around.inputs.unreadable
+        unreadable = {**_gone(store, current, around.inputs), **around.inputs.unreadable}
+        if unreadable and current is None and is_lost(store, day):
+            feed, why = next(iter(unreadable.items()))
+            msg = f"{why}; what counted of {feed} is lost with the day's own document: refresh the feed"
+            raise Unreadable(msg)
         feeds = tuple(_kept(f, current, unreadable[f.feed]) if f.feed in unreadable else f for f in feeds)
         limits = DayLimits.of(thresholds)
         settled = SettledDay(
@@ -131,6 +157,16 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings) -> Settle
         return settled.model_copy(update={"findings": _findings(settled, around, thresholds)})
 
     return documents.update(store, paths.settled_day(day), SettledDay, change)
+
+
+def _gone(store: Store, current: SettledDay | None, inputs: DayInputs) -> dict[Feed, str]:
+    """Feeds of which a version counts, and whose manifest has none: it was deleted."""
+    counted = [f.feed for f in current.feeds if f.accepted is not None] if current is not None else []
+    return {
+        feed: f"{store.uri_of(paths.ticks_manifest(feed, inputs.day))}: is gone: {FeedManifest.remedy}"
+        for feed in counted
+        if feed in inputs.manifests and not inputs.manifests[feed].versions
+    }
 
 
 def _kept(computed: SettledFeed, current: SettledDay | None, why: str) -> SettledFeed:

@@ -303,6 +303,15 @@ def load_settled(store: Store, day: str) -> SettledDay | None:
     return documents.load(store, paths.settled_day(day), SettledDay)
 
 
+def is_lost(store: Store, day: str) -> bool:
+    """Whether a day was settled whose document is not there, or cannot be read."""
+    found, damage = documents.look(store, paths.settled_day(day), SettledDay)
+    if found is not None or damage:
+        return bool(damage)
+    # An earlier version of this package has judged days without such a document.
+    return store.exists(paths.measures(day)) and not store.exists(paths.accepted_versions(day))
+
+
 def load_day(store: Store, day: str) -> Day | None:
     """Return the day with its final scores; None if it was never settled."""
     settled = load_settled(store, day)

@@ -3,12 +3,14 @@
 Done once per set of files, after a fetch and before the day is settled. Witnesses of a market are its
 exchange's quotes and books, the exchange's own candles where the settings name some, and other venues' trades
 of the pair. The newest version of each feed is asked, whatever its verdict, so that no feed's verdict depends
-on another's. Only the row groups around the spikes are read.
+on another's; what it confirms stays confirmed when a worse version follows. Only the row groups around the
+spikes are read.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow.parquet as pq
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, MICROSECONDS_PER_SECOND
+from backfill_assets.failures import DamagedFile
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
 from backfill_assets.lake.evidence import SpikeEvidence
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
+LOGGER: Final = logging.getLogger(__name__)
 #: Raised when what is asked, or what an answer means, changes.
 WITNESSES_VERSION: Final = 1
 
@@ -103,10 +107,12 @@ def _ask_about(market: _Market, feed: Feed, manifest: FeedManifest) -> int:
     for key, version in versions.items():
         symbols = [s for s in profile_of(version).symbols if s.spikes and s.symbol]
         inputs = _inputs(market, feed, symbols)
-        if key in known and known[key].inputs == inputs:
-            answers[key] = known[key]
+        former = known.get(key)
+        if former is not None and former.inputs == inputs:
+            answers[key] = former
             continue
-        answers[key] = _evidence(market, feed, symbols, inputs)
+        found = _evidence(market, feed, symbols, inputs)
+        answers[key] = _with_confirmed(found, former) if former is not None else found
         asked += 1
     update_manifest(
         market.store, feed, market.day, lambda found: found.model_copy(update={"spikes": answers})
@@ -114,13 +120,33 @@ def _ask_about(market: _Market, feed: Feed, manifest: FeedManifest) -> int:
     return asked
 
 
-def _inputs(market: _Market, feed: Feed, symbols: Iterable[SymbolProfile]) -> str:
-    """Hash of everything that answers depend on besides the spikes."""
-    limits = market.limits
-    parts = [
+def _with_confirmed(found: SpikeEvidence, former: SpikeEvidence) -> SpikeEvidence:
+    """What others saw now, and what they were seen to confirm before under the same settings."""
+    if former.limits != found.limits:
+        return found
+    confirmed = {
+        name: tuple(sorted({*found.confirmed.get(name, ()), *former.confirmed.get(name, ())}))
+        for name in sorted({*found.confirmed, *former.confirmed})
+    }
+    refuted = {
+        name: left
+        for name, spikes in found.refuted.items()
+        if (left := tuple(n for n in spikes if n not in confirmed.get(name, ())))
+    }
+    witnesses = tuple(sorted({*found.witnesses, *former.witnesses}))
+    return found.model_copy(update={"witnesses": witnesses, "confirmed": confirmed, "refuted": refuted})
+
+
+def _limits(limits: RowSettings) -> str:
+    return (
         f"{WITNESSES_VERSION}:{limits.spike_window_seconds}:{limits.spike_market_tolerance}:"
         f"{limits.spike_venue_tolerance}"
-    ]
+    )
+
+
+def _inputs(market: _Market, feed: Feed, symbols: Iterable[SymbolProfile]) -> str:
+    """Hash of everything that answers depend on besides the spikes."""
+    parts = [_limits(market.limits)]
     for symbol in symbols:
         canonical = symbol.symbol or ""
         parts += [
@@ -141,6 +167,9 @@ def _evidence(market: _Market, feed: Feed, symbols: Iterable[SymbolProfile], inp
         seen: set[int] = set()
         asked: set[int] = set()
         for name, tolerance, answers in _answers(market, feed, symbol):
+            if answers is None:
+                inputs = ""  # to be asked again
+                continue
             for n, (spike, answer) in enumerate(zip(symbol.spikes, answers, strict=True)):
                 if answer is not None:
                     asked.add(n)
@@ -151,11 +180,19 @@ def _evidence(market: _Market, feed: Feed, symbols: Iterable[SymbolProfile], inp
             confirmed[symbol.dataset_symbol] = tuple(sorted(seen))
         if asked - seen:
             refuted[symbol.dataset_symbol] = tuple(sorted(asked - seen))
-    return SpikeEvidence(inputs=inputs, witnesses=tuple(sorted(there)), confirmed=confirmed, refuted=refuted)
+    return SpikeEvidence(
+        inputs=inputs,
+        limits=_limits(market.limits),
+        witnesses=tuple(sorted(there)),
+        confirmed=confirmed,
+        refuted=refuted,
+    )
 
 
-def _answers(market: _Market, feed: Feed, symbol: SymbolProfile) -> Iterator[tuple[str, float, list[Answer]]]:
-    """Each witness with its tolerance and what it shows around every spike."""
+def _answers(
+    market: _Market, feed: Feed, symbol: SymbolProfile
+) -> Iterator[tuple[str, float, list[Answer] | None]]:
+    """Each witness with its tolerance and what it shows around every spike; None of a damaged file."""
     canonical = symbol.symbol or ""
     times = [spike.time_us for spike in symbol.spikes]
     around = round(market.limits.spike_window_seconds * MICROSECONDS_PER_SECOND)
@@ -167,8 +204,13 @@ def _answers(market: _Market, feed: Feed, symbol: SymbolProfile) -> Iterator[tup
             _in_candles(candles, times, around),
         )
     for witness in market.witnesses(feed, canonical):
-        answers = _in_file(market, witness, canonical, times, around)
-        yield str(witness), market.tolerance(witness, feed), answers
+        try:
+            answers = _in_file(market, witness, canonical, times, around)
+        except DamagedFile as failure:
+            LOGGER.warning("%s does not witness for %s: %s", witness, feed, failure)
+            yield str(witness), 0.0, None
+        else:
+            yield str(witness), market.tolerance(witness, feed), answers
 
 
 def _candles(market: _Market, feed: Feed, symbol: str) -> pl.DataFrame | None:

@@ -52,8 +52,11 @@ def write_reports(store: Store, settings: Settings, day: str) -> str:
     path = write_day(store, settings, day, was_run=True)
     months = {day[:7]}
     for neighbour in sorted(_pages_beside(store, day)):
-        write_day(store, settings, neighbour)
-        months.add(neighbour[:7])
+        if (
+            load_day(store, neighbour) is not None
+        ):  # else its document is lost, and the page as good as it was
+            write_day(store, settings, neighbour)
+            months.add(neighbour[:7])
     for month in sorted(months):
         write_month(store, settings, month)
     return path

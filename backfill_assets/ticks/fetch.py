@@ -40,7 +40,7 @@ from backfill_assets.lake.manifests import (
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.settle import settle
-from backfill_assets.quality.settled import SettledDay, load_settled
+from backfill_assets.quality.settled import SettledDay, is_lost, load_settled
 from backfill_assets.settings import Settings, ThresholdSettings, resolve
 from backfill_assets.tardis.client import Download, TardisClient
 from backfill_assets.tardis.generated import is_generated
@@ -137,8 +137,10 @@ def fetch_day(
         if progress is not None:
             progress(outcome, len(report.outcomes), len(expected))
 
+    known = load_settled(store, day)
+    counting = {f.feed: f.accepted.content for f in known.feeds if f.accepted} if known else {}
     kept = parallel_map(
-        lambda feed: None if feed in again else _kept(store, feed, day, parameters),
+        lambda feed: None if feed in again else _kept(store, feed, day, parameters, counting.get(feed)),
         expected,
         store.parallel_reads,
     )
@@ -151,9 +153,9 @@ def fetch_day(
             done(outcome)
     # Without a file to decode nobody needs the steps of prices, nor which versions count.
     grids = price_grids(store, day, expected) if wanted else {}
-    settled = _settled(store, day, settings.thresholds) if wanted else None
+    settled = _settled(store, day, settings.thresholds, wanted) if wanted else None
     accepted = {f.feed: f.accepted.content for f in settled.feeds if f.accepted} if settled else {}
-    anew = {feed: _begun(feed, day, settled) for feed in wanted if unsettled or feed in again}
+    anew = {feed: _begun(feed, day, settled) for feed in wanted}
     worker = _Worker(store, day, expected, accepted, anew, parameters, grids, client.redacted)
     threads = settings.decode_threads or os.cpu_count() or 1
     with temporary_folder(_scratch(settings), "lake.scratch") as folder:
@@ -170,12 +172,19 @@ def fetch_day(
     return report
 
 
-def _settled(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay | None:
+def _settled(
+    store: Store, day: str, thresholds: ThresholdSettings, wanted: Sequence[Feed]
+) -> SettledDay | None:
     """The day's document: a fetch must not drop the versions that count."""
     settled = load_settled(store, day)
     if settled is None and not _never_settled(store, day):
         # An earlier version of this package has judged the day, or its document is damaged.
-        settled = settle(store, day, thresholds)
+        try:
+            settled = settle(store, day, thresholds)
+        except Unreadable:
+            manifests = [paths.ticks_manifest(feed, day) for feed in wanted]
+            if not all(documents.damage(store, path, FeedManifest) for path in manifests):
+                raise
     return settled
 
 
@@ -184,7 +193,7 @@ def _never_settled(store: Store, day: str) -> bool:
     return (
         load_settled(store, day) is None
         and not store.exists(paths.accepted_versions(day))
-        and not documents.damage(store, paths.settled_day(day), SettledDay)
+        and not is_lost(store, day)
     )
 
 
@@ -204,9 +213,8 @@ class _Worker:
     symbols: dict[Feed, dict[str, str]]
     #: Contents that count, by the day's document.
     accepted: dict[Feed, str]
-    #: For feeds whose manifest may be begun again where it cannot be read, the one to begin with. A damaged
-    #: manifest may hold decisions of people, so only a refresh replaces it; of a day that was never settled
-    #: there are none.
+    #: By feed the manifest to begin with where there is none, or one that cannot be read: with the decisions
+    #: of people that the day's document knows.
     anew: dict[Feed, FeedManifest]
     parameters: ProfileParameters
     grids: dict[Feed, Grids]
@@ -314,14 +322,18 @@ def _fetch_round(
             yield future.result()
 
 
-def _kept(store: Store, feed: Feed, day: str, parameters: ProfileParameters) -> FeedOutcome | None:
-    """The outcome of a feed that needs no fetching; None if its file is missing or of another build."""
+def _kept(
+    store: Store, feed: Feed, day: str, parameters: ProfileParameters, accepted: str | None
+) -> FeedOutcome | None:
+    """The outcome of a feed that needs no fetching; None if a file of it is missing or of another build."""
     try:
-        version = load_manifest(store, feed, day).newest
+        manifest = load_manifest(store, feed, day)
     except Unreadable as failure:
         return FeedOutcome(feed, "unreadable", reason=str(failure))
+    version, counting = manifest.newest, manifest.version(accepted)
     if (
         version is None
+        or (counting is not None and not valid(store, feed, day, counting))
         or version.schema_version != SCHEMA_VERSION
         or version.profile_parameters != profile_parameters_hash(parameters)
         or not valid(store, feed, day, version)

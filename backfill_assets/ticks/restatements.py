@@ -112,8 +112,13 @@ def compare_trades(before: Path, after: Path, names: tuple[str, str], *, numeric
         price=pl.max_horizontal(
             (pl.col(f"{name}_after") - pl.col(name)).abs() / pl.col(name) for name in PRICES
         ),
+        # Against a file without a trade everything is new.
         volume=pl.when(moved > ROUNDING * pl.max_horizontal(volume, volume_after))
-        .then(moved / pl.max_horizontal(volume, mean, pl.lit(5e-324)))
+        .then(
+            pl.when(pl.max_horizontal(volume, mean) > 0)
+            .then(moved / pl.max_horizontal(volume, mean))
+            .otherwise(1.0)
+        )
         .otherwise(0.0),
         other_count=pl.col("trade_count").ne_missing(pl.col("trade_count_after")),
     )

@@ -43,6 +43,8 @@ from backfill_assets.warehouse.totals import GroupTotals, file_totals
 from backfill_assets.warehouse.views import DUCKDB, VIEWS, View
 
 DATABASE: Final = "warehouse.duckdb"
+#: Bytes of the headers of a DuckDB file.
+_HEADERS: Final = 3 * 4096
 SCHEMA: Final = "schema.parquet"
 _STATE: Final = ".state"
 #: Times that another process may make the views at the same moment.
@@ -272,6 +274,15 @@ def has_size(folder: Path, table: str, day: str, content: str) -> bool:
     except OSError:
         return False
     return not content or content.partition(":")[0] == str(found)
+
+
+def has_database(folder: Path) -> bool:
+    """Whether the file with the views is there, with all three of its headers."""
+    try:
+        with (folder / DATABASE).open("rb") as file:
+            return len(file.read(_HEADERS)) == _HEADERS
+    except OSError:
+        return False
 
 
 def _described(table: Table) -> pa.Schema:

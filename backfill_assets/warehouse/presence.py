@@ -22,7 +22,7 @@ from backfill_assets.quality.settled import Day
 from backfill_assets.settings import BigQueryWarehouse, DuckDBWarehouse, Settings, resolve
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
-from backfill_assets.warehouse.duckdb import has_size
+from backfill_assets.warehouse.duckdb import has_database, has_size
 
 LOGGER: Final = logging.getLogger(__name__)
 _KNOWN_FOR: Final = timedelta(minutes=1)
@@ -64,7 +64,7 @@ def is_out(store: Store, settings: Settings, table: str, day: str) -> bool:
     if not isinstance(warehouse, DuckDBWarehouse):
         return _TABLES.has(warehouse, table, entry.published.published_at)
     folder = Path(resolve(warehouse.folder)).expanduser()
-    return has_size(folder, table, day, entry.published.content)
+    return has_size(folder, table, day, entry.published.content) and has_database(folder)
 
 
 class _Tables:

@@ -7,27 +7,28 @@ anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
-from backfill_assets.failures import DamagedFile, PermanentFailure
+from pydantic import BaseModel
+
+from backfill_assets.failures import DamagedFile
 from backfill_assets.feeds import Feed
-from backfill_assets.lake import paths
-from backfill_assets.lake.listing import load_instruments
-from backfill_assets.lake.manifests import DayRecord, load_day_record, load_manifest
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.listing import InstrumentsManifest
+from backfill_assets.lake.manifests import DayRecord, FeedManifest
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.measures import load_measures
-from backfill_assets.quality.settled import load_settled
+from backfill_assets.quality.measures import DayMeasures
+from backfill_assets.quality.settled import SettledDay
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, OHLCV, TABLES, TICKS
 from backfill_assets.warehouse.protocol import Warehouse
 from backfill_assets.warehouse.publish import changes
 from backfill_assets.warehouse.tables import Table
 
-Read = TypeVar("Read")
-P = ParamSpec("P")
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def _look_at_partitions(
     """Returns how many partitions were looked at: those that the ledger says are out."""
     count = 0
     for table in _tables(warehouse):
-        entry = _read(problems, ledger.entry, store, table.name, day)
+        entry = _read(problems, store, paths.publication(table.name, day), ledger.Entry)
         if entry is None or entry.state != "done" or entry.published is None:
             continue
         count += 1
@@ -119,9 +120,9 @@ def _problem(store: Store, file: _File) -> str:
 
 def _named_files(store: Store, day: str, problems: list[str]) -> list[_File]:
     """Every data file that the day's documents name; documents that cannot be read are problems."""
-    record = _read(problems, load_day_record, store, day)
+    record = _read(problems, store, paths.day_record(day), DayRecord)
     files = [] if record is None else [*_ticks(store, record, problems), *_listings(store, record, problems)]
-    measures = _read(problems, load_measures, store, day)
+    measures = _read(problems, store, paths.measures(day), DayMeasures)
     if measures is not None:
         for name, trades in measures.files.items():
             path = paths.partials_data(Feed.parse(name), day, trades.partials.content)
@@ -134,11 +135,11 @@ def _named_files(store: Store, day: str, problems: list[str]) -> list[_File]:
 
 def _ticks(store: Store, record: DayRecord, problems: list[str]) -> Iterator[_File]:
     day = record.day
-    settled = _read(problems, load_settled, store, day)
+    settled = _read(problems, store, paths.settled_day(day), SettledDay)
     counting = {f.accepted.content for f in settled.feeds if f.accepted is not None} if settled else set()
     for expected in record.expected_feeds:
         feed = expected.feed
-        manifest = _read(problems, load_manifest, store, feed, day)
+        manifest = _read(problems, store, paths.ticks_manifest(feed, day), FeedManifest)
         if manifest is None:
             continue
         for version in manifest.versions:
@@ -149,15 +150,17 @@ def _ticks(store: Store, record: DayRecord, problems: list[str]) -> Iterator[_Fi
 
 def _listings(store: Store, record: DayRecord, problems: list[str]) -> Iterator[_File]:
     for exchange in record.exchanges:
-        manifest = _read(problems, load_instruments, store, exchange, record.day)
+        manifest = _read(
+            problems, store, paths.instruments_manifest(exchange, record.day), InstrumentsManifest
+        )
         if manifest is not None:
             path = paths.instruments_data(exchange, record.day, manifest.content)
             yield _File(path, manifest.bytes, INSTRUMENTS)
 
 
-def _read(problems: list[str], read: Callable[P, Read], *args: P.args, **named: P.kwargs) -> Read | None:
-    try:
-        return read(*args, **named)
-    except PermanentFailure as failure:
-        problems.append(str(failure))
-        return None
+def _read(problems: list[str], store: Store, path: str, model: type[Model]) -> Model | None:
+    """The document; one that cannot be read is a problem, also where a run would make it again."""
+    found, damage = documents.look(store, path, model)
+    if damage:
+        problems.append(damage)
+    return found

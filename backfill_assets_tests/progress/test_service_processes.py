@@ -46,14 +46,18 @@ GOOD, BAD = ["2024-01-01", "2024-01-03"], "2024-01-02"
 FINAL = ("succeeded", "failed", "canceled")
 
 
-RIGS = ["sqlite", pytest.param("postgres", marks=needs_postgres)] * TIMES
+RIGS = [
+    pytest.param(f"{kind} {number}", marks=marks)
+    for number in range(TIMES)
+    for kind, marks in (("sqlite", ()), ("postgres", needs_postgres))
+]
 
 
 @pytest.fixture(scope="module", params=RIGS)
 def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     rows = {(exchange, symbol): 3_000 for exchange in EXCHANGES for symbol in SYMBOLS}
     postgres = ""
-    if request.param == "postgres":
+    if request.param.startswith("postgres"):
         postgres = empty_database(request.getfixturevalue("postgres"), f"rig_{os.urandom(4).hex()}")
     with (
         TardisStandin(Market(rows=rows), clock=lambda: datetime(2024, 2, 10, tzinfo=UTC)) as standin,
