@@ -277,7 +277,10 @@ def _walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     """``os.walk`` into folders that link to another disk, but into none twice."""
     seen = set[tuple[int, int]]()
     for where, folders, names in os.walk(top, onerror=_unless_missing, followlinks=True):
-        place = Path(where).stat()
+        try:
+            place = Path(where).stat()
+        except FileNotFoundError:
+            continue  # deleted since
         if (place.st_dev, place.st_ino) in seen:
             folders.clear()
             continue

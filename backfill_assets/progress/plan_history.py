@@ -6,6 +6,7 @@ Nothing is assumed: where the lake or Dagster's records have nothing to measure,
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -146,7 +147,11 @@ class LakeHistory:
         if not isinstance(warehouse, DuckDBWarehouse):
             return None
         folder = Path(resolve(warehouse.folder))
-        return sum(file.stat().st_size for day in days for file in folder.glob(f"*/{day}.parquet"))
+        sizes = 0
+        for file in (file for day in days for file in folder.glob(f"*/{day}.parquet")):
+            with suppress(FileNotFoundError):  # replaced or taken out since
+                sizes += file.stat().st_size
+        return sizes
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:

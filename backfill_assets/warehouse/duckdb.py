@@ -24,7 +24,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, cast
 from uuid import uuid4
@@ -362,6 +362,7 @@ def _record(script: str, database: Path) -> str:
 def _temporary(path: Path) -> Path:
     """Beside ``path``, where a rename is atomic; hidden, so that no view takes it for a partition."""
     for orphan in path.parent.glob(f".{path.name}.*.tmp*"):
-        if time.time() - orphan.stat().st_mtime > _ABANDONED_SECONDS:
-            orphan.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # its writer has put it in place
+            if time.time() - orphan.stat().st_mtime > _ABANDONED_SECONDS:
+                orphan.unlink()
     return path.with_name(f".{path.name}.{uuid4().hex}.tmp")

@@ -131,6 +131,18 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_partition_and_no_litter(
     assert sorted(p.name for p in partition.parent.iterdir()) == [f"{DAY}.parquet", "schema.parquet"]
 
 
+@pytest.mark.parametrize("beside", ["warehouse.duckdb", ".state/views.sql"])
+def test_an_unfinished_file_that_is_put_in_place_meanwhile_stops_nobody(
+    beside: str, warehouse: DuckDBWarehouse
+) -> None:
+    """A link without a target is listed and then not there, like a file that its writer renames."""
+    file = warehouse.folder / beside
+    file.with_name(f".{file.name}.1.tmp").symlink_to("gone")
+    warehouse.database.unlink()
+    warehouse.ensure_table(TRADES)
+    assert warehouse.database.exists()
+
+
 def test_a_load_that_fails_leaves_no_litter(warehouse: DuckDBWarehouse, tmp_path: Path) -> None:
     bad = write(tmp_path / "bad.parquet", rows(day=NEXT_DAY))
     with pytest.raises(PermanentFailure, match=f"has rows of {NEXT_DAY}"):
