@@ -63,9 +63,9 @@ def build_candles(store: Store, day: str, settings: Settings) -> DayMeasures:
         The day was never settled.
     """
     # Before the day is made: that may replace a damaged document by one that has no candles yet.
-    first = _Maker(store, settings)
-    others = [other for other in (shift(day, days) for days in REACH) if first.had_candles(other)]
-    made = _Maker(store, settings).make(day)
+    maker = _Maker(store, settings)
+    others = [other for other in (shift(day, days) for days in REACH) if maker.had_candles(other)]
+    made = maker.make(day)
     for other in others:
         # Documents are read anew for every day: other runs may have changed them.
         _Maker(store, settings).make(other)

@@ -144,7 +144,8 @@ def fetch_day(
         expected,
         store.parallel_reads,
     )
-    unsettled = _never_settled(store, day) if any(o and o.state == "unreadable" for o in kept) else False
+    is_unreadable = any(o and o.state == "unreadable" for o in kept)
+    unsettled = is_unreadable and known is None and _never_settled(store, day)
     wanted = []
     for feed, outcome in zip(expected, kept, strict=True):
         if outcome is None or (outcome.state == "unreadable" and unsettled):
@@ -153,7 +154,7 @@ def fetch_day(
             done(outcome)
     # Without a file to decode nobody needs the steps of prices, nor which versions count.
     grids = price_grids(store, day, expected) if wanted else {}
-    settled = _settled(store, day, settings.thresholds, wanted) if wanted else None
+    settled = known or (_settled(store, day, settings.thresholds, wanted) if wanted else None)
     accepted = {f.feed: f.accepted.content for f in settled.feeds if f.accepted} if settled else {}
     anew = {feed: _begun(feed, day, settled) for feed in wanted}
     worker = _Worker(store, day, expected, accepted, anew, parameters, grids, client.redacted)
@@ -175,26 +176,22 @@ def fetch_day(
 def _settled(
     store: Store, day: str, thresholds: ThresholdSettings, wanted: Sequence[Feed]
 ) -> SettledDay | None:
-    """The day's document: a fetch must not drop the versions that count."""
-    settled = load_settled(store, day)
-    if settled is None and not _never_settled(store, day):
-        # An earlier version of this package has judged the day, or its document is damaged.
-        try:
-            settled = settle(store, day, thresholds)
-        except Unreadable:
-            manifests = [paths.ticks_manifest(feed, day) for feed in wanted]
-            if not all(documents.damage(store, path, FeedManifest) for path in manifests):
-                raise
-    return settled
+    """The day's document, which is not there: a fetch must not drop the versions that count."""
+    if _never_settled(store, day):
+        return None
+    # An earlier version of this package has judged the day, or its document is lost.
+    try:
+        return settle(store, day, thresholds)
+    except Unreadable:
+        manifests = [paths.ticks_manifest(feed, day) for feed in wanted]
+        if not all(documents.damage(store, path, FeedManifest) for path in manifests):
+            raise
+        return None
 
 
 def _never_settled(store: Store, day: str) -> bool:
-    """Whether nobody can have decided anything about the day's files."""
-    return (
-        load_settled(store, day) is None
-        and not store.exists(paths.accepted_versions(day))
-        and not is_lost(store, day)
-    )
+    """Whether nobody can have decided anything about the files of a day without a document."""
+    return not store.exists(paths.accepted_versions(day)) and not is_lost(store, day)
 
 
 def _begun(feed: Feed, day: str, settled: SettledDay | None) -> FeedManifest:

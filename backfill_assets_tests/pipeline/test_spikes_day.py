@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+
+import pytest
+
+from backfill_assets.feeds import Feed
 from backfill_assets.lake.manifests import load_manifest
 from backfill_assets.quality.measures import load_measures
 
 DAY = "2024-01-02"
 BTC = "binance/trades/BTCUSDT"
+WITNESS = "coinbase/trades/BTC-USDT"
 
 
 def wrong_prices(count):
@@ -59,3 +65,46 @@ def test_a_good_day_asks_nobody(pipeline):
     assert [load_manifest(pipeline.store, f.feed, DAY).spikes for f in pipeline.settled(DAY).feeds] == [
         {}
     ] * 9
+
+
+@pytest.fixture
+def two_venues(make_pipeline, standin):
+    """Binance shows twenty prices far from its others, and Coinbase the same ones."""
+    entry = {"exchanges": ["binance", "coinbase"], "symbols": ["BTC-USDT"], "data_types": ["trades"]}
+    pipeline = make_pipeline(standin, universe=[entry])
+    plain = gzip.decompress(standin.source.dataset(Feed.parse(BTC), DAY)).decode().splitlines()[1:]
+    spiked = wrong_prices(20)([*plain])
+    far = [new.split(",") for old, new in zip(plain, spiked, strict=True) if old != new]
+
+    def confirming(lines):
+        times = [int(line.split(",")[2]) for line in lines]
+        for cells in far:
+            nearest = min(range(len(times)), key=lambda n: abs(times[n] - int(cells[2])))
+            own = lines[nearest].split(",")
+            lines[nearest] = ",".join([*own[:6], cells[6], *own[7:]])
+        return lines
+
+    pipeline.serve_changed(BTC, DAY, lambda _: spiked)
+    pipeline.serve_changed(WITNESS, DAY, confirming)
+    assert pipeline.run(DAY).success
+    assert btc(pipeline).accepted is not None
+    return pipeline
+
+
+def test_a_worse_file_of_a_witness_takes_nothing_back(two_venues):
+    before = len(two_venues.table("trades", DAY).filter(exchange="binance"))
+    two_venues.serve_changed(WITNESS, DAY, lambda lines: lines[::2])
+    assert two_venues.run(DAY, refresh=True, feeds=[WITNESS]).success
+    found = two_venues.settled(DAY).settled.feed(Feed.parse(WITNESS))
+    assert found.candidate is not None, "the worse file waits"
+    assert btc(two_venues).verdict.outcome == "publish"
+    assert len(two_venues.table("trades", DAY).filter(exchange="binance")) == before
+
+
+def test_a_damaged_file_of_a_witness_does_not_stop_the_feed_that_it_witnesses_for(two_venues):
+    [file] = (two_venues.folder / "lake" / "ticks" / "coinbase").rglob("*.parquet")
+    file.write_bytes(bytes(file.stat().st_size))
+    two_venues.serve_changed(BTC, DAY, wrong_prices(21))
+    result = two_venues.run(DAY, refresh=True, feeds=[BTC])
+    assert "ticks" not in {event.step_key for event in result.all_events if event.is_step_failure}
+    assert btc(two_venues).candidate is not None

@@ -137,9 +137,9 @@ def test_the_same_version_counts_as_before(store: Store) -> None:
 def test_what_counts_is_known_before_a_fetch_that_could_drop_it(store: Store) -> None:
     manifest(store, versions={"accepted": GOOD, "candidate": NEWEST})
     compare(store, DAY)
-    assert fetch._settled(store, DAY, THRESHOLDS) is None
+    assert fetch._settled(store, DAY, THRESHOLDS, [FEED]) is None
     write(store, paths.accepted_versions(DAY), {})
-    settled = fetch._settled(store, DAY, THRESHOLDS)
+    settled = fetch._settled(store, DAY, THRESHOLDS, [FEED])
     assert settled is not None
     assert [(f.feed, f.accepted and f.accepted.content) for f in settled.feeds] == [(FEED, GOOD.content)]
 
