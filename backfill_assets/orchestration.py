@@ -33,6 +33,8 @@ STEP_RETRY_SECONDS: Final = 30.0
 LONGEST_STEP_WAIT_SECONDS: Final = 1_800.0
 #: Rows shown in a metadata table; the counts beside it are over all rows.
 TABLE_ROWS: Final = 50
+#: The remedy where ``DAGSTER_HOME`` is not set, with the folder that ``make`` lays out.
+SET_HOME: Final = 'set it to the folder that the Dagster daemon runs with: export DAGSTER_HOME="$PWD/.home"'
 
 #: Tags of a backfill, and so of its runs. Which feeds to fetch again is told by tags and not by run
 #: configuration, since one configuration of a backfill would have to suit each of its assets.

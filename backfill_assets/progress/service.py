@@ -29,7 +29,7 @@ from backfill_assets.failures import PermanentFailure, SettingsError, TransientF
 from backfill_assets.lake import paths
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store, open_store
-from backfill_assets.orchestration import TAG_ATTEMPT, TAG_JOB, database_failures, open_instance
+from backfill_assets.orchestration import SET_HOME, TAG_ATTEMPT, TAG_JOB, database_failures, open_instance
 from backfill_assets.progress import tracking
 from backfill_assets.progress.day_cache import DayCache, ReadDay
 from backfill_assets.progress.model import (
@@ -368,7 +368,7 @@ def open_backfills(graph: Callable[[], AssetGraph], *, dagster_url: str = "") ->
 def need_home() -> None:
     """Refuse to work without ``DAGSTER_HOME``: Dagster's records would be forgotten with the process."""
     if not ProcessEnvironment().dagster_home:
-        msg = "DAGSTER_HOME is not set: set it to the folder that the Dagster daemon runs with"
+        msg = f"DAGSTER_HOME is not set: {SET_HOME}"
         raise SettingsError(msg)
 
 

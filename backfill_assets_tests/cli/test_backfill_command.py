@@ -137,6 +137,6 @@ def test_mistakes_are_told_in_one_line(office: Office) -> None:
 
 
 def test_without_dagster_home_each_command_says_what_to_set(desk: Desk, tmp_path: Path) -> None:
-    assert "DAGSTER_HOME is not set" in desk.run("recent").error
+    assert desk.run("recent").error.endswith('export DAGSTER_HOME="$PWD/.home"')
     assert "DAGSTER_HOME is not set" in desk.run("backfill", "--start", GOOD, "--end", GOOD).error
     assert desk.left == []
