@@ -7,11 +7,14 @@ less proves the permission.
 
 from __future__ import annotations
 
+import shlex
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+import yaml
 from pydantic import BaseModel
 
 from backfill_assets.days import FIRST_DAY, is_day, shift, utc_now
@@ -48,6 +51,9 @@ from backfill_assets.warehouse.protocol import Warehouse, open_warehouse
 PATIENCE_SECONDS: Final = 10.0
 #: Days whose documents are read, the newest: some twenty small reads each.
 _DAYS_READ: Final = 100
+#: The repository's file, which ``DAGSTER_HOME`` links to, and the sections that its copies must have, too.
+_DAGSTER_YAML: Final = Path(__file__).parents[1] / "dagster.yaml"
+_SECTIONS: Final = ("storage", "run_coordinator", "concurrency", "run_retries", "run_monitoring")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +214,37 @@ def _ohlcv(settings: Settings) -> str:
 
 
 def _dagster() -> str:
-    if ProcessEnvironment().dagster_home is None:
-        return "DAGSTER_HOME is not set: runs are forgotten when the process ends"
-    from backfill_assets.orchestration import open_instance
+    from backfill_assets.orchestration import SET_HOME, open_instance
 
+    home = ProcessEnvironment().dagster_home
+    if not home:
+        msg = (
+            "DAGSTER_HOME is not set: runs are forgotten when the process ends, and serve, backfill, status, "
+            f"recent, cancel and retry refuse to work: {SET_HOME}"
+        )
+        raise SettingsError(msg)
+    _insist_on_dagster_yaml(Path(home).expanduser())
     with open_instance() as instance:
         runs = instance.get_runs_count()
     return f"{runs} runs in {'Postgres' if ProcessEnvironment().dagster_postgres_url else 'SQLite'}"
+
+
+def _insist_on_dagster_yaml(home: Path) -> None:
+    """Refuse a folder in which Dagster would run with its defaults, as it does without a word."""
+    file = home / "dagster.yaml"
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (OSError, ValueError, yaml.YAMLError):
+        return  # Dagster says more about it.
+    if not home.is_dir() or not isinstance(content, dict | None):
+        return
+    missing = [section for section in _SECTIONS if section not in (content or {})]
+    if missing:
+        found = f"{file} has no {', '.join(missing)}" if file.is_file() else f"{home} has no dagster.yaml"
+        source = str(_DAGSTER_YAML) if _DAGSTER_YAML.is_file() else "CLONE/dagster.yaml"
+        link = f"ln -sf {shlex.quote(source)} {shlex.quote(str(file))}"
+        msg = (
+            f"{found}: queue, retries and run monitoring are not as the days need them: "
+            f"link dagster.yaml into it: {link}"
+        )
+        raise SettingsError(msg)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+
 import pytest
 from click.testing import CliRunner
 
@@ -192,6 +195,37 @@ def test_a_dagster_home_that_cannot_be_used(doctor, dagster_home):
     found = ill(doctor())
     assert set(found) == {"Dagster storage"}
     assert "correct DAGSTER_HOME or DAGSTER_POSTGRES_URL" in found["Dagster storage"]
+
+
+@pytest.mark.parametrize("content", [None, "", "telemetry: {enabled: false}\n"], ids=["none", "empty", "own"])
+def test_a_dagster_home_without_the_projects_settings_is_mended_by_the_command_shown(
+    doctor, dagster_home, content
+):
+    file = dagster_home / "dagster.yaml"
+    file.unlink()
+    if content is not None:
+        file.write_text(content)
+    [text] = ill(doctor()).values()
+    said, _, command = text.rpartition(": link dagster.yaml into it: ")
+    assert said.startswith(f"{dagster_home} has no dagster.yaml" if content is None else f"{file} has no ")
+    assert [path.name for path in dagster_home.iterdir()] == ([] if content is None else ["dagster.yaml"])
+    subprocess.run(shlex.split(command), check=True)
+    assert ill(doctor()) == {}
+
+
+def test_a_copy_of_the_projects_settings_with_changes_is_well(doctor, dagster_home):
+    file = dagster_home / "dagster.yaml"
+    own = file.read_text().replace("max_concurrent_runs: 4", "max_concurrent_runs: 8")
+    file.unlink()
+    file.write_text(own)
+    assert ill(doctor()) == {}
+
+
+def test_without_a_dagster_home_it_names_the_commands_that_need_one(doctor, desk):
+    desk.set(DAGSTER_HOME="")
+    [text] = ill(doctor()).values()
+    assert "serve, backfill, status, recent, cancel and retry refuse to work" in text
+    assert text.endswith('export DAGSTER_HOME="$PWD/.home"')
 
 
 def test_a_dagster_database_that_cannot_be_reached_is_told_without_its_password(doctor, desk, closed_port):

@@ -31,6 +31,7 @@ from backfill_assets.report.month import DaySummary
 from backfill_assets.standins.faults import Fault, not_found
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets_tests.cli.conftest import REPOSITORY
 from backfill_assets_tests.pipeline.conftest import Pipeline, write_settings
 
 BEFORE, DAY, AFTER = "2024-01-02", "2024-01-03", "2024-01-04"
@@ -274,10 +275,11 @@ def test_a_damaged_baseline_is_measured_again_by_its_command(pipeline: Pipeline)
 
 @pytest.mark.parametrize("kind", DOCUMENTS)
 def test_the_doctor_names_a_damaged_document_and_its_remedy(
-    pipeline: Pipeline, kind: str, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BACKFILL_ENV", str(pipeline.file))
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    (tmp_path / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     assert all(finding.ok for finding in examine())
     damage(pipeline, DOCUMENTS[kind], "cut")
     [finding] = [finding for finding in examine() if not finding.ok]
