@@ -6,14 +6,15 @@ Everything heavy is imported by the command that needs it, so that ``--help`` an
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from backfill_assets.days import parse_day
-from backfill_assets.failures import BackfillError, printable
+from backfill_assets.failures import BackfillError, BadInput, PermanentFailure, printable
 
 PROGRAM: Final = "backfill-assets"
 START, BACKFILLS, DATA, DECISIONS, OTHER = "Start here", "Backfills", "Look at data", "Decide", "Other"
@@ -35,8 +36,15 @@ class _Command(click.Command):
                 formatter.write(f"{'':{formatter.current_indent}}{PROGRAM} {self.example}\n")
 
 
+class _WrongCall(click.ClickException):
+    exit_code = click.UsageError.exit_code
+
+
 class _Commands(click.Group):
-    """The list of commands by section; deliberate failures are told in one line, with exit code 1."""
+    """The list of commands by section; deliberate failures are told in one line.
+
+    The exit code is 2 for values that were typed wrong, as for options that click refuses, else 1.
+    """
 
     command_class = _Command
 
@@ -44,7 +52,8 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BackfillError as failure:
-            raise click.ClickException(printable(str(failure))) from failure
+            told = _WrongCall if isinstance(failure, BadInput) else click.ClickException
+            raise told(printable(str(failure))) from failure
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         width = formatter.width - max(map(len, self.commands)) - _MARGIN
@@ -63,12 +72,32 @@ class _Commands(click.Group):
 _MARGIN: Final = 4
 
 
+@contextmanager
+def _typed() -> Iterator[None]:
+    """Raise the refusal of a value as ``BadInput``: one line, where click's own error prints the usage."""
+    try:
+        yield
+    except PermanentFailure as failure:
+        raise BadInput(str(failure)) from failure
+
+
 class _Day(click.ParamType[str]):
     name = "YYYY-MM-DD"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
-        # A BackfillError, told in one line, rather than click's own error with the usage before it.
-        return parse_day(value).isoformat()
+        with _typed():
+            return parse_day(value).isoformat()
+
+
+class _Timeframe(click.ParamType[str]):
+    name = "TEXT"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        from backfill_assets.candles.query import insist_on_timeframe
+
+        with _typed():
+            insist_on_timeframe(value)
+        return value
 
 
 class _Names(click.ParamType[tuple[str, ...]]):
@@ -86,6 +115,7 @@ class _Names(click.ParamType[tuple[str, ...]]):
 
 
 DAY = _Day()
+TIMEFRAME = _Timeframe()
 NAMES = _Names()
 
 
@@ -144,7 +174,9 @@ def standins(port: int, datasets: Path | None, command: tuple[str, ...]) -> None
 @click.option("--date", "day", type=DAY, required=True, help="Day of open_time, in UTC.")
 @click.option("--exchange", required=True, help="The vendor's exchange id, e.g. binance.")
 @click.option("--symbol", required=True, help="Canonical symbol, e.g. BTC-USDT.")
-@click.option("--timeframe", default="1m", show_default=True, help="1m, 5m, 15m, 1h, 4h, 1d, ...")
+@click.option(
+    "--timeframe", type=TIMEFRAME, default="1m", show_default=True, help="1m, 5m, 15m, 1h, 4h, 1d, ..."
+)
 @click.option(
     "--format",
     "form",
@@ -198,7 +230,9 @@ def report(day: str | None, month: str | None, out: Path | None) -> None:
 @click.option("--date", "day", type=DAY, required=True, help="Day of the buckets, in UTC.")
 @click.option("--exchange", help="Only this one's markets.")
 @click.option("--symbol", help="Only this canonical symbol; one market is shown run by run.")
-@click.option("--timeframe", default="1m", show_default=True, help="1m, 5m, 15m, 1h, 4h, 1d, ...")
+@click.option(
+    "--timeframe", type=TIMEFRAME, default="1m", show_default=True, help="1m, 5m, 15m, 1h, 4h, 1d, ..."
+)
 def coverage(day: str, exchange: str | None, symbol: str | None, timeframe: str) -> None:
     """Say which candles are traded, proven to be empty, or lost."""
     from backfill_assets.candles.buckets import buckets, write_buckets

@@ -47,6 +47,10 @@ class SettingsError(PermanentFailure):
     """The settings are wrong; the message names file, key and remedy."""
 
 
+class BadInput(PermanentFailure):
+    """A value that a person typed cannot be taken; nothing was started. The command line exits with 2."""
+
+
 class FeedAbsent(PermanentFailure):
     """The vendor does not have this feed on this day; permanent for the feed, not for the day."""
 

@@ -12,14 +12,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from backfill_assets.automation.backfills import checked_days
-from backfill_assets.failures import PermanentFailure
+from backfill_assets.failures import BadInput, PermanentFailure
 from backfill_assets.progress.model import BackfillRequest, InvalidField
 from backfill_assets.progress.request_tags import choice_of
 from backfill_assets.progress.selection import checked_choice, unknown_names
 from backfill_assets.settings import Settings
 
 
-class InvalidRequest(PermanentFailure):
+class InvalidRequest(BadInput):
     """The request cannot be taken; ``errors`` says which parts and why."""
 
     def __init__(self, errors: list[InvalidField]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
-from backfill_assets.failures import PermanentFailure
+from backfill_assets.failures import BadInput
 from backfill_assets.feeds import FeedChoice
 from backfill_assets.settings import UniverseEntry
 
@@ -74,19 +74,19 @@ def checked_choice(universe: Sequence[UniverseEntry], choice: FeedChoice) -> lis
 
     Raises
     ------
-    PermanentFailure
+    BadInput
         A name that the universe does not have, or a combination that it does not have; one line.
     """
     unknown = unknown_names(universe, choice)
     if unknown:
-        raise PermanentFailure("; ".join(name.detail for name in unknown))
+        raise BadInput("; ".join(name.detail for name in unknown))
     found = [wanted for wanted in combinations(universe) if chosen(choice, wanted)]
     if not found:
         msg = (
             "no feed of the universe has this combination of exchange, symbol and data type: "
             "leave one of them out"
         )
-        raise PermanentFailure(msg)
+        raise BadInput(msg)
     return found
 
 

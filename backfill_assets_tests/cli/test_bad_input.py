@@ -48,7 +48,7 @@ def test_a_malformed_day_is_shown_the_right_form(desk, day):
     from backfill_assets.cli import main
 
     result = CliRunner().invoke(main, [*CANDLES, day])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     message = f"Error: '{day}' is not a day: write it as YYYY-MM-DD, for example 2024-01-01\n"
     assert result.stderr == message
     assert result.stdout == ""
@@ -58,7 +58,7 @@ def test_a_malformed_day_is_shown_the_right_form(desk, day):
 def test_a_malformed_day_ends_the_real_command_at_once(desk, command):
     more = CANDLES[1:-1] if command == "candles" else ()
     answer = desk.run(command, *more, "--date", "2024-13-01")
-    assert answer.code == 1
+    assert answer.code == 2
     assert "'2024-13-01' is not a day: write it as YYYY-MM-DD" in answer.error
     assert desk.left == []
 
@@ -66,10 +66,31 @@ def test_a_malformed_day_ends_the_real_command_at_once(desk, command):
 @pytest.mark.parametrize("day", ["2019-03-29", "2999-01-01"])
 def test_a_day_that_no_run_can_have_is_refused_before_anything_is_done(desk, standin, day):
     answer = desk.set(BACKFILL_STANDIN_URL=standin.url).run("demo", "--date", day)
-    assert answer.code == 1
+    assert answer.code == 2
     assert answer.error.startswith(f"{day} cannot be run: days go from 2019-03-30 to ")
     assert desk.left == []
     assert standin.requests == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--start", "2024-01-04", "--end", "2024-01-01"), "swap them"),
+        (("--start", "2018-01-04", "--end", "2024-01-01"), "2018-01-04 cannot be run"),
+        (("--start", "2024-01-01", "--end", "2024-01-01", "--symbols", "BTCUSDT"), "did you mean BTC-USDT"),
+    ],
+)
+@pytest.mark.parametrize("command", ["backfill", "plan"])
+def test_days_and_names_that_cannot_be_run_are_a_wrong_call(desk, dagster_home, command, words, said):
+    answer = desk.set(DAGSTER_HOME=str(dagster_home)).run(command, *words)
+    assert answer.code == 2
+    assert said in answer.error
+    assert desk.left == []
+
+
+def test_a_backfill_that_the_world_refuses_is_no_wrong_call(desk):
+    answer = desk.run("backfill", "--start", "2024-01-01", "--end", "2024-01-01")
+    assert (answer.code, answer.error.partition(":")[0]) == (1, "DAGSTER_HOME is not set")
 
 
 def test_a_dagster_home_that_is_not_there_is_one_line(desk, standin):

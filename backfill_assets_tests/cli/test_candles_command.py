@@ -140,16 +140,25 @@ def test_a_reader_who_has_seen_enough_is_no_error(filled, form):
         ({"symbol": "BTC-USD"}, "unknown symbol 'BTC-USD' on 2024-01-01: did you mean BTC-USDT?"),
         ({"symbol": "XYZ"}, "unknown symbol 'XYZ' on 2024-01-01: it has BTC-USDT"),
         ({"exchange": "binanc"}, "unknown exchange 'binanc' on 2024-01-01: did you mean binance?"),
-        (
-            {"timeframe": "7m"},
-            "'7m' is no timeframe: choose from 1m, 3m, 5m, 15m, 30m, 1h, 2h, 4h, 6h, 8h, 12h, 1d",
-        ),
     ],
 )
 def test_what_the_day_does_not_have_is_named_with_what_it_has(filled, changes, message):
     desk, _ = filled
     result = invoke(desk.environment, arguments(**changes))
     assert (result.exit_code, result.stderr, result.stdout) == (1, f"Error: {message}\n", "")
+
+
+@pytest.mark.parametrize("command", ["candles", "coverage"])
+def test_a_timeframe_that_there_is_not_is_a_wrong_call(desk, command):
+    words = (
+        arguments(timeframe="7m")
+        if command == "candles"
+        else ["coverage", "--date", "2024-01-01", "--timeframe", "7m"]
+    )
+    result = invoke(desk.environment, words)
+    known = "1m, 3m, 5m, 15m, 30m, 1h, 2h, 4h, 6h, 8h, 12h, 1d"
+    message = f"Error: '7m' is no timeframe: choose from {known}\n"
+    assert (result.exit_code, result.stderr, result.stdout) == (2, message, "")
 
 
 def test_a_day_that_was_not_run_is_no_empty_table(filled):

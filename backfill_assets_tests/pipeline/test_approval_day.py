@@ -158,7 +158,6 @@ def test_what_is_retracted_leaves_a_day_that_is_held_because_of_it(make_pipeline
         (("approve", "--date", DAY, "--reason", "why"), f"nothing is recorded of {DAY}: run the day first"),
         (("approve", "--date", DAY, "--reason", " "), "a decision needs a reason"),
         (("retract", "--date", DAY, "--feed", BTC, "--reason", "why"), f"nothing is recorded of {DAY}"),
-        (("approve", "--date", "2024-1-2", "--reason", "why"), "is not a day"),
     ],
 )
 def test_what_cannot_be_decided_is_refused_in_one_line(pipeline, words, message):

@@ -103,6 +103,6 @@ def test_an_exchange_that_does_not_answer_is_planned_whole_and_costs_no_other(pi
 )
 def test_the_command_refuses_what_cannot_be_run_in_one_line(pipeline, words, complaint):
     refused = command(pipeline, "plan", *words)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert complaint in refused.output
     assert refused.output.count("\n") == 1
