@@ -88,7 +88,8 @@ class TardisClient:
         RunRefused
             There is no key, or the disk permits no download: at once, the other feeds are cancelled.
         SettingsError
-            A variable that the settings name is not set, or an endpoint is no URL.
+            A variable that the settings name is not set, an endpoint is no URL, or it holds a password beside
+            the key.
         """
         from backfill_assets.tardis.attempts import RunRefused, dataset_url, download_once
 
@@ -148,6 +149,13 @@ class TardisClient:
             is_one = False
         if url and (not is_one or re.search(r"[\s?#]", url)):
             msg = f"tardis.{name} is no http:// or https:// URL without a query: correct it in the settings"
+            raise SettingsError(msg)
+        # A request has one Authorization header: aiohttp refuses to send the key beside a name.
+        if url and "@" in parts.netloc and resolve(self._settings.api_key):
+            msg = (
+                f"tardis.{name} holds a name or password, and a request cannot carry it beside the key: "
+                f"take name and password out of tardis.{name}, or tardis.api_key out of the settings"
+            )
             raise SettingsError(msg)
         return url
 

@@ -280,6 +280,27 @@ def test_a_vendor_that_cannot_be_reached_is_named(tardis_settings, tmp_path):
     assert "\n" not in str(result)
 
 
+@pytest.mark.parametrize("user", ["zoe:s3cr3t-word", "s3cr3t-word"])
+def test_a_password_in_an_endpoint_beside_a_key_is_refused_before_anything_is_asked(
+    vendor, tardis_settings, tmp_path, user
+):
+    named = {
+        name: f"{vendor.url}{path}".replace("://", f"://{user}@")
+        for name, path in (("datasets_endpoint", "/v1/datasets"), ("api_endpoint", "/v1"))
+    }
+    client = TardisClient(tardis_settings(**named))
+    for name, ask in (
+        ("datasets_endpoint", lambda: list(client.fetch([BTC], DAY, tmp_path))),
+        ("api_endpoint", lambda: client.instruments("binance")),
+    ):
+        with pytest.raises(SettingsError, match=f"take name and password out of tardis.{name}") as refused:
+            ask()
+        assert "s3cr3t" not in str(refused.value)
+    assert vendor.paths == []
+    keyless = TardisClient(tardis_settings(**named, api_key=""))
+    assert isinstance(dict(keyless.fetch([BTC], DAY, tmp_path))[BTC], Download)
+
+
 def test_an_endpoint_that_is_no_url_fails_the_run(tardis_settings, tmp_path):
     with pytest.raises(SettingsError, match="datasets_endpoint is no http"):
         list(TardisClient(tardis_settings(datasets_endpoint="nonsense")).fetch([BTC], DAY, tmp_path))
