@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import click
 
-from backfill_assets.days import parse_day
+from backfill_assets.days import insist_on_order, parse_day, parse_month
 from backfill_assets.failures import BackfillError, BadInput, PermanentFailure, printable
 
 PROGRAM: Final = "backfill-assets"
@@ -89,6 +89,15 @@ class _Day(click.ParamType[str]):
             return parse_day(value).isoformat()
 
 
+class _Month(click.ParamType[str]):
+    name = "YYYY-MM"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        with _typed():
+            parse_month(value)
+        return value
+
+
 class _Timeframe(click.ParamType[str]):
     name = "TEXT"
 
@@ -115,6 +124,7 @@ class _Names(click.ParamType[tuple[str, ...]]):
 
 
 DAY = _Day()
+MONTH = _Month()
 TIMEFRAME = _Timeframe()
 NAMES = _Names()
 
@@ -204,7 +214,7 @@ def candles(day: str, exchange: str, symbol: str, timeframe: str, form: str, fil
 
 @main.command(section=DATA, example="report --date 2024-01-01")
 @click.option("--date", "day", type=DAY, help="The day to report on.")
-@click.option("--month", help="The month to give an overview of, as YYYY-MM.")
+@click.option("--month", type=MONTH, help="The month to give an overview of.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -300,13 +310,17 @@ def baseline(start: str | None, end: str | None) -> None:
     Later days are weighed and judged by it when they are run.
     """
     from backfill_assets.candles.notional import notional_usd
+    from backfill_assets.lake import documents, paths
     from backfill_assets.lake.store import open_store
     from backfill_assets.quality.baseline import accepted_rows, add_days, load_baseline
-    from backfill_assets.quality.settled import load_settled
+    from backfill_assets.quality.settled import SettledDay
+    from backfill_assets.readable_numbers import plural
     from backfill_assets.settings import current_settings
     from backfill_assets.warehouse.catalog import CANDLES
     from backfill_assets.warehouse.ledger import published_days
 
+    if start and end:
+        insist_on_order(start, end)
     settings = current_settings()
     store = open_store(settings.lake)
     known = load_baseline(store).days
@@ -315,10 +329,17 @@ def baseline(start: str | None, end: str | None) -> None:
         for day in published_days(store, CANDLES.name)
         if (start is None or day >= start) and (end is None or day <= end) and (start or day not in known)
     ]
-    settled = {day: found for day in days if (found := load_settled(store, day)) is not None}
+    settled = {}
+    for day in days:
+        found, why = documents.look(store, paths.settled_day(day), SettledDay)
+        if found is None:
+            why = why or "its document is gone: run the day again"
+            click.echo(f"{day} is left out: {printable(why)}", err=True)
+        else:
+            settled[day] = found
     notional = {day: notional_usd(store, day) for day in settled}
     stored = add_days(store, notional, {day: accepted_rows(found) for day, found in settled.items()})
-    click.echo(f"baseline {stored.version}: {len(stored.days)} days, {len(settled)} measured now")
+    click.echo(f"baseline {stored.version}: {plural(len(stored.days), 'day')}, {len(settled)} measured now")
 
 
 @main.command(
@@ -421,9 +442,10 @@ def status(job: str, as_json: bool) -> None:
     from backfill_assets.progress import commands
 
     with _backfills() as service:
-        click.echo(
-            _json(service.status_json(job)[0]) if as_json else commands.status_text(service.status(job))
-        )
+        if as_json:
+            click.echo(_json(service.status_json(job)[0]))
+        else:
+            click.echo(commands.status_text(service.status(job), is_stuck=bool(service.troubles())))
 
 
 @main.command(section=BACKFILLS, example="recent --state failed")
@@ -464,7 +486,7 @@ def cancel(job: str) -> None:
 def retry(job: str, wait: bool) -> None:
     """Run the days of a backfill again that are not good.
 
-    These are failed, held, missing and canceled days, and those that lack a file.
+    These are failed, held, missing, unreadable and canceled days, and those that lack a file.
     """
     from backfill_assets.progress import commands
 
@@ -510,7 +532,7 @@ def verify(day: str | None, start: str | None, end: str | None, mend: bool) -> N
 
     from backfill_assets.days import day_range
     from backfill_assets.lake.store import open_store
-    from backfill_assets.readable_numbers import bytes_text, plural
+    from backfill_assets.readable_numbers import plural
     from backfill_assets.settings import current_settings
     from backfill_assets.warehouse.ohlcv.warehouse import open_ohlcv
     from backfill_assets.warehouse.protocol import open_warehouse
@@ -520,21 +542,33 @@ def verify(day: str | None, start: str | None, end: str | None, mend: bool) -> N
         msg = "give either --date, or --start and --end"
         raise click.UsageError(msg)
     first, last = day or start or "", day or end or ""
+    insist_on_order(first, last)
     settings, damaged = current_settings(), 0
+    store = open_store(settings.lake)
     with closing(open_warehouse(settings.warehouse)) as warehouse:
         ohlcv = open_ohlcv(settings.ohlcv)
         opened = (warehouse,) if ohlcv is None else (warehouse, ohlcv)
-        for found in verify_days(open_store(settings.lake), opened, day_range(first, last), mend=mend):
-            seen = f"{plural(found.files, 'file')} ({bytes_text(found.bytes)}), "
-            seen += plural(found.partitions, "partition")
-            click.echo("\n".join(f"{found.day}  {line}" for line in found.problems or (f"ok  {seen}",)))
+        for found in verify_days(store, opened, day_range(first, last), mend=mend):
+            lines = found.problems or (_seen(store, found),)
+            click.echo("\n".join(f"{found.day}  {line}" for line in lines))
             damaged += bool(found.problems)
     if damaged:
         words = f"--date {day}" if day else f"--start {start} --end {end}"
-        verb = "is set aside" if mend else f"'backfill-assets verify {words} --mend' sets it aside"
+        aside = "it is set aside" if mend else f"'backfill-assets verify {words} --mend' sets it aside"
         again = f"'backfill-assets backfill --start {first} --end {last}' then brings it back"
-        msg = f"{plural(damaged, 'day')} damaged: what is damaged {verb}, {again}"
+        msg = f"data of {plural(damaged, 'day')} is damaged: {aside}, {again}"
         raise click.ClickException(msg)
+
+
+def _seen(store: Any, day: Any) -> str:
+    """How much of an undamaged day was looked at."""
+    from backfill_assets.lake.manifests import load_day_record
+    from backfill_assets.readable_numbers import bytes_text, plural
+
+    if not (day.files or day.partitions) and load_day_record(store, day.day) is None:
+        return "nothing is recorded of it: it was never run"
+    files = f"{plural(day.files, 'file')} ({bytes_text(day.bytes)})"
+    return f"ok  {files}, {plural(day.partitions, 'partition')}"
 
 
 @main.command(section=START, example="doctor")
@@ -556,10 +590,17 @@ def doctor() -> None:
         raise click.ClickException(msg)
 
 
-def _backfills() -> Any:
+@contextmanager
+def _backfills() -> Iterator[Any]:
     from backfill_assets.progress.service import open_backfills
+    from backfill_assets.progress.statuses import UnknownJob
 
-    return open_backfills(_asset_graph)
+    with open_backfills(_asset_graph) as service:
+        try:
+            yield service
+        except UnknownJob as failure:
+            msg = f"{failure}: backfill-assets recent lists them"
+            raise PermanentFailure(msg) from failure
 
 
 def _json(text: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
-from backfill_assets.failures import PermanentFailure
+from backfill_assets.failures import BadInput, PermanentFailure
 
 MICROSECONDS_PER_SECOND: Final = 1_000_000
 MICROSECONDS_PER_MINUTE: Final = 60 * MICROSECONDS_PER_SECOND
@@ -30,6 +30,21 @@ def parse_day(text: str) -> date:
         msg = f"'{text}' is not a day: write it as YYYY-MM-DD, for example 2024-01-01"
         raise PermanentFailure(msg)
     return day
+
+
+def parse_month(text: str) -> date:
+    """Read ``YYYY-MM`` as its first day; a ``PermanentFailure`` shows the right form."""
+    if not is_day(f"{text}-01"):
+        msg = f"'{text}' is not a month: write it as YYYY-MM, for example 2024-01"
+        raise PermanentFailure(msg)
+    return parse_day(f"{text}-01")
+
+
+def insist_on_order(start: str, end: str) -> None:
+    """Raise ``BadInput`` where the range ends before it starts."""
+    if end < start:
+        msg = f"the range ends ({end}) before it starts ({start}): swap them"
+        raise BadInput(msg)
 
 
 def is_day(text: str) -> bool:

@@ -27,7 +27,7 @@ from dagster._core.storage.tags import BACKFILL_ID_TAG
 from dagster._core.utils import make_new_backfill_id
 from sqlalchemy.exc import IntegrityError
 
-from backfill_assets.days import day_range, parse_day, utc_now
+from backfill_assets.days import day_range, insist_on_order, parse_day, utc_now
 from backfill_assets.failures import BadInput
 from backfill_assets.orchestration import TAG_CANCELED, database_errors
 from backfill_assets.partitions import daily
@@ -52,10 +52,9 @@ _SECONDS_OF_ENDING: Final = 120
 
 def checked_days(start: str, end: str) -> list[str]:
     """All days of the range; a ``BadInput`` says which of them cannot be run, and why."""
-    first, last = parse_day(start), parse_day(end)
-    if last < first:
-        msg = f"the range ends ({end}) before it starts ({start}): swap them"
-        raise BadInput(msg)
+    for day in (start, end):
+        parse_day(day)
+    insist_on_order(start, end)
     known = daily.get_partition_keys()
     for day in (start, end):
         if not known[0] <= day <= known[-1]:

@@ -6,12 +6,13 @@ line read them. Nothing here reads anything. Field descriptions are the API's do
 
 from __future__ import annotations
 
-import re
 from datetime import date
 from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from backfill_assets.days import parse_day
+from backfill_assets.failures import PermanentFailure
 from backfill_assets.quality.scores import DayState
 
 JobState = Literal["queued", "running", "canceling", "canceled", "succeeded", "failed"]
@@ -45,6 +46,10 @@ Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 Names = Annotated[tuple[Name, ...], Field(max_length=1_000)]
 
 
+#: Characters of a malformed day that its refusal quotes.
+_MOST_OF_A_DAY: Final = 50
+
+
 class ApiModel(BaseModel):
     """Immutable, and strict about the names of its fields."""
 
@@ -53,10 +58,12 @@ class ApiModel(BaseModel):
 
 def _as_written(value: object) -> object:
     """Refuse what pydantic also takes for a date: numbers of seconds, and times at midnight."""
-    if isinstance(value, str) and not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
-        msg = f"'{value[:50]}' is not a day: write it as YYYY-MM-DD, for example 2024-01-01"
-        raise ValueError(msg)
-    if not isinstance(value, str | date):
+    if isinstance(value, str):
+        try:
+            return parse_day(value[:_MOST_OF_A_DAY])
+        except PermanentFailure as failure:
+            raise ValueError(str(failure)) from failure
+    if not isinstance(value, date):
         msg = "write a day as text, as YYYY-MM-DD, for example 2024-01-01"
         raise ValueError(msg)
     return value

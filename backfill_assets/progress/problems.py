@@ -86,7 +86,10 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else ""
+    detail = error.detail
+    if detail == HTTPStatus(error.status_code).phrase:
+        words = {404: "there is no such address", 405: f"{request.method} is not taken at this address"}
+        detail = f"{words.get(error.status_code, detail)}: /docs lists the API's addresses"
     return problem(request, error.status_code, detail, headers=dict(error.headers or {}))
 
 
@@ -102,7 +105,8 @@ async def _failure(request: Request, error: Exception) -> Response:
     if status == 500:
         LOGGER.error(printable(f"{request.method} {request.url.path}: {error}"))
     errors = error.errors if isinstance(error, InvalidRequest) else ()
-    return problem(request, status, str(error), errors)
+    remedy = ": /api/v1/backfill/recent lists them" if isinstance(error, UnknownJob) else ""
+    return problem(request, status, f"{error}{remedy}", errors)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001

@@ -225,9 +225,8 @@ class Backfills:
         _, days = self._statuses.with_days(job_id, in_full=False)
         again = [day.day for day in tracking.retried_days(days)]
         if not again:
-            msg = (
-                f"{job.job_id}: no day is failed, held, missing or without a file: there is nothing to retry"
-            )
+            states = "failed, held, missing, unreadable, canceled or without a file"
+            msg = f"{job.job_id}: no day is {states}: there is nothing to retry"
             raise Conflict(msg)
         attempt = job.attempt + 1
         tags, graph = {TAG_JOB: job_id, TAG_ATTEMPT: str(attempt)}, self._graph()

@@ -50,10 +50,10 @@ _NEVER: Final = float("inf")
 
 
 class UnknownJob(PermanentFailure):
-    """There is no such job."""
+    """There is no such job; the caller adds where jobs are listed."""
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"there is no job {job_id[:50]!r}: /api/v1/backfill/recent lists them")
+        super().__init__(f"there is no job {job_id[:50]!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from backfill_assets.candles.build import MEASURES_VERSION
 from backfill_assets.candles.trade_files import PARTIALS_VERSION
-from backfill_assets.days import day_range, parse_day
+from backfill_assets.days import day_range, parse_month
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.documents import Derived, Document
 from backfill_assets.lake.manifests import FeedText
@@ -178,7 +178,7 @@ def current_summary(store: Store, day: str, weights: OverallSettings | None = No
 
 def days_of(month: str) -> list[str]:
     """The days of ``YYYY-MM``; anything else is a ``PermanentFailure``."""
-    first = parse_day(f"{month}-01")
+    first = parse_month(month)
     last = calendar.monthrange(first.year, first.month)[1]
     return day_range(f"{month}-01", f"{month}-{last:02d}")
 

@@ -103,6 +103,36 @@ def test_a_dagster_home_that_is_not_there_is_one_line(desk, standin):
     assert {request.path for request in standin.requests} <= {"/"}
 
 
+@pytest.mark.parametrize("month", ["2024-13", "2024-1", "2024", "2024-01-01", "January"])
+def test_a_malformed_month_is_shown_the_right_form(desk, month):
+    answer = desk.run("report", "--month", month)
+    assert answer.code == 2
+    assert answer.error == f"'{month}' is not a month: write it as YYYY-MM, for example 2024-01"
+    assert desk.left == []
+
+
+@pytest.mark.parametrize("command", ["verify", "baseline"])
+def test_a_range_that_ends_before_it_starts_is_refused_by_commands_that_look(desk, command):
+    answer = desk.run(command, "--start", "2024-01-02", "--end", "2024-01-01")
+    assert answer.code == 2
+    assert answer.error == "the range ends (2024-01-01) before it starts (2024-01-02): swap them"
+    assert desk.left == []
+
+
+@pytest.mark.parametrize("command", ["status", "cancel", "retry"])
+def test_an_unknown_job_names_the_command_that_lists_jobs(desk, dagster_home, command):
+    answer = desk.set(DAGSTER_HOME=str(dagster_home)).run(command, "zzz")
+    assert (answer.code, answer.error) == (1, "there is no job 'zzz': backfill-assets recent lists them")
+
+
+def test_without_a_daemon_no_time_left_is_told(desk, dagster_home):
+    desk.set(DAGSTER_HOME=str(dagster_home))
+    job_id = desk.run("backfill", "--start", "2024-01-01", "--end", "2024-01-01").out.partition(":")[0]
+    answer = desk.run("status", job_id)
+    assert "no Dagster daemon has run yet" in answer.out
+    assert "  left  " not in answer.out
+
+
 def test_a_taken_port_is_named_with_the_option_that_changes_it(desk):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

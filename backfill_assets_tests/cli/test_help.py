@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from backfill_assets.cli import OTHER, PROGRAM, main
+from backfill_assets.progress.model import RETRIED_DAY_STATES
 
 COMMANDS = sorted(main.commands)
 
@@ -47,3 +48,8 @@ def test_every_command_shows_an_example_that_it_understands(name: str) -> None:
     assert (called, command) == (name, main.commands[name])
     assert command is not None
     command.make_context(name, rest, parent=context)
+
+
+def test_the_help_of_retry_names_every_state_that_it_runs_again() -> None:
+    words = set(re.findall(r"\w+", help_of("retry")))
+    assert words >= RETRIED_DAY_STATES

@@ -273,6 +273,18 @@ def test_a_damaged_baseline_is_measured_again_by_its_command(pipeline: Pipeline)
     assert load_baseline(pipeline.store).days == days
 
 
+def test_a_settled_day_that_the_baseline_cannot_read_is_named(pipeline: Pipeline) -> None:
+    damage(pipeline, paths.settled_day(DAY), "cut")
+    answer = command(pipeline, "baseline", "--start", BEFORE)
+    assert answer.exit_code == 0
+    assert "2 measured now" in answer.stdout
+    assert answer.stderr.startswith(f"{DAY} is left out: ")
+    assert paths.settled_day(DAY) in answer.stderr
+    (pipeline.folder / "lake" / paths.settled_day(DAY)).unlink()
+    answer = command(pipeline, "baseline", "--start", BEFORE)
+    assert answer.stderr == f"{DAY} is left out: its document is gone: run the day again\n"
+
+
 @pytest.mark.parametrize("kind", DOCUMENTS)
 def test_the_doctor_names_a_damaged_document_and_its_remedy(
     pipeline: Pipeline, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -156,7 +156,11 @@ def test_verify_finds_what_no_plan_can_see_and_mending_lets_a_backfill_bring_it_
     found = command(pipeline, "verify", "--start", "2024-01-01", "--end", "2024-01-03")
     assert found.exit_code == 1
     assert said in found.output if harm is not lose_ticks else "is gone" in found.output
-    assert "1 day damaged" in found.output
+    days = "--start 2024-01-01 --end 2024-01-03"
+    assert found.output.splitlines()[-1] == (
+        f"Error: data of 1 day is damaged: 'backfill-assets verify {days} --mend' sets it aside, "
+        f"'backfill-assets backfill {days}' then brings it back"
+    )
     assert command(pipeline, "verify", "--date", DAY).output.count("\n") == 2, "looking changed nothing"
     assert command(pipeline, "verify", "--date", DAY, "--mend").exit_code == 1
     assert plan(pipeline).days_to_run == (DAY,)
@@ -165,6 +169,12 @@ def test_verify_finds_what_no_plan_can_see_and_mending_lets_a_backfill_bring_it_
     assert again.exit_code == 0, again.output
     assert (pipeline.partition_bytes("trades"), pipeline.partition_bytes("candles")) == before
     assert plan(pipeline).days_good == 1
+
+
+def test_a_day_that_was_never_run_is_not_called_well(pipeline: Pipeline) -> None:
+    found = command(pipeline, "verify", "--date", "2023-12-01")
+    assert found.exit_code == 0
+    assert found.output == "2023-12-01  nothing is recorded of it: it was never run\n"
 
 
 @pytest.mark.parametrize("words", [(), ("--start", DAY), ("--date", DAY, "--start", DAY, "--end", DAY)])

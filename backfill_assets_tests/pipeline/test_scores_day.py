@@ -139,7 +139,7 @@ def test_candles_that_lie_turn_the_check_red_and_the_day_inconsistent(pipeline, 
 def test_a_baseline_of_published_days_weighs_the_days_after_them(pipeline):
     assert pipeline.run(DAY).success
     said = command(pipeline, "baseline")
-    assert (said.exit_code, said.stdout) == (0, "baseline 1: 1 days, 1 measured now\n")
+    assert (said.exit_code, said.stdout) == (0, "baseline 1: 1 day, 1 measured now\n")
     markets = load_baseline(pipeline.store).notional_usd[DAY]
     candles, quality = (pipeline.table(name, DAY) for name in ("candles", "quality"))
     candles = candles.filter(timeframe="1d")
@@ -149,7 +149,7 @@ def test_a_baseline_of_published_days_weighs_the_days_after_them(pipeline):
     counts = load_baseline(pipeline.store).rows[DAY]
     assert counts["kraken/trades/BTC-USDT"] == quality.filter(dataset_symbol="XBT-USDT")["rows"].item()
     assert len(counts) == 9
-    assert command(pipeline, "baseline").stdout == "baseline 1: 1 days, 0 measured now\n"
+    assert command(pipeline, "baseline").stdout == "baseline 1: 1 day, 0 measured now\n"
     assert pipeline.run(NEXT).success
     weights = dict(pipeline.table("quality", NEXT).select("dataset_symbol", "weight").iter_rows())
     assert weights["BTCUSDT"] > weights["ADAUSDT"] > 0.5 / 9

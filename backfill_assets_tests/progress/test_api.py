@@ -65,6 +65,8 @@ def test_a_new_job_is_accepted_and_the_same_request_found_again(client: TestClie
         ({**BODY, "end": "2023-01-01"}, "/start", "before it starts"),
         ({**BODY, "exchanges": ["mtgox"]}, "/exchanges/0", "'mtgox' is no exchange"),
         ({**BODY, "start": "1.1.2024"}, "/start", "write it as YYYY-MM-DD"),
+        ({**BODY, "start": "2024-02-30"}, "/start", "'2024-02-30' is not a day: write it as YYYY-MM-DD"),
+        ({**BODY, "start": "0000-00-00"}, "/start", "'0000-00-00' is not a day: write it as YYYY-MM-DD"),
         ({**BODY, "start": 1704067200}, "/start", "write a day as text"),
         ({**BODY, "start": "2024-01-01T00:00:00"}, "/start", "write it as YYYY-MM-DD"),
         ({**BODY, "symbol": "BTC-USDT"}, "/symbol", "Extra inputs"),
@@ -92,10 +94,13 @@ def test_whoever_polls_gets_the_status_only_when_it_has_changed(client: TestClie
 
 
 def test_every_other_mistake_is_a_problem_too(client: TestClient) -> None:
-    is_problem(client.get("/nothing/here"), 404)
-    is_problem(client.get("/api/v1/backfill/status/abcdefgh"), 404)
+    found = is_problem(client.get("/nothing/here"), 404)
+    assert found["detail"] == "there is no such address: /docs lists the API's addresses"
+    found = is_problem(client.get("/api/v1/backfill/status/abcdefgh"), 404)
+    assert found["detail"] == "there is no job 'abcdefgh': /api/v1/backfill/recent lists them"
     is_problem(client.get("/api/v1/backfill/abcdefgh/events"), 404)
-    is_problem(client.delete("/api/v1/backfill/recent"), 405)
+    found = is_problem(client.delete("/api/v1/backfill/recent"), 405)
+    assert found["detail"] == "DELETE is not taken at this address: /docs lists the API's addresses"
     is_problem(client.get("/api/v1/backfill/recent?limit=0"), 422)
     is_problem(client.get("/api/v1/days?from=2024-01-02&to=2024-01-01"), 422)
     is_problem(

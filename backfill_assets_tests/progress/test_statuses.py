@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from dagster._core.execution.backfill import BulkActionStatus
 from sqlalchemy.exc import OperationalError
 
 from backfill_assets.automation.backfills import add_backfill
+from backfill_assets.days import utc_now
 from backfill_assets.failures import TransientFailure
 from backfill_assets.lake.store import Store
 from backfill_assets.orchestration import live_key
 from backfill_assets.progress import day_cache, records, statuses
-from backfill_assets.progress.model import BackfillRequest, StoredDay
+from backfill_assets.progress.commands import status_text
+from backfill_assets.progress.model import BackfillRequest, Eta, StoredDay
 from backfill_assets.progress.service import Backfills
 from backfill_assets.progress.stored_days import summarized_day
 from backfill_assets.settings import Settings
@@ -127,6 +129,19 @@ def test_a_backfill_of_dagsters_ui_is_a_job_of_its_days(
     assert [job.job_id for job in service.unfinished()] == ["abcdefgh"]
     at_work = {day.day: day.job_id for day in service.days(date(2024, 1, 1), date(2024, 1, 3))}
     assert at_work == {DAYS[0]: None, DAYS[1]: None, DAYS[2]: "abcdefgh"}
+
+
+def test_the_status_in_words_tells_the_time_left_once_and_only_while_there_is_one(
+    instance: dg.DagsterInstance, service: Backfills
+) -> None:
+    launch(instance, "abcdefgh")
+    job = service.status("abcdefgh")
+    assert "  left     known when two days have ended" in status_text(job).splitlines()
+    soon = utc_now() + timedelta(minutes=3, seconds=5)
+    job = job.model_copy(update={"eta": Eta(earliest=soon, latest=soon)})
+    assert "  left     about 3 min" in status_text(job).splitlines()
+    assert "  left  " not in status_text(job, is_stuck=True)
+    assert "  left  " not in status_text(job.model_copy(update={"state": "canceling"}))
 
 
 def test_a_retry_of_it_is_the_next_attempt_and_runs_the_same_assets(
