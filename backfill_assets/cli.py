@@ -70,6 +70,8 @@ class _Commands(click.Group):
 
 #: Columns of a list of commands beside names and summaries.
 _MARGIN: Final = 4
+#: Columns without a terminal, more than any row has: there a program reads each row as one line.
+_UNWRAPPED: Final = 10_000
 
 
 @contextmanager
@@ -612,7 +614,10 @@ def _console() -> Any:
     from rich.console import Console
 
     # Names, numbers and words of others are neither coloured nor read as markup.
-    return Console(highlight=False, markup=False, emoji=False)
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _UNWRAPPED
+    return console
 
 
 def _asset_graph() -> Any:

@@ -140,3 +140,14 @@ def test_without_dagster_home_each_command_says_what_to_set(desk: Desk, tmp_path
     assert desk.run("recent").error.endswith('export DAGSTER_HOME="$PWD/.home"')
     assert "DAGSTER_HOME is not set" in desk.run("backfill", "--start", GOOD, "--end", GOOD).error
     assert desk.left == []
+
+
+def test_recent_into_a_pipe_is_one_line_per_job_however_narrow(desk: Desk, dagster_home: Path) -> None:
+    desk.set(DAGSTER_HOME=str(dagster_home), COLUMNS="40")
+    reason = "a reason that goes on " * 5
+    started = desk.run("backfill", "--start", GOOD, "--end", BAD, "--reason", reason)
+    job_id = started.out.partition(":")[0]
+    heading, line = desk.run("recent").out.splitlines()
+    assert heading.split() == ["job", "days", "state", "%", "outcome", "started", "reason"]
+    assert line.startswith(f"{job_id}  {GOOD} to {BAD}  ")
+    assert reason.strip() in line
