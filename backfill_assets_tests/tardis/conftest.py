@@ -55,8 +55,9 @@ class ScriptedVendor:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 answer = vendor.begin(self.path, self.headers.get("Authorization"))
+                time.sleep(answer.delay)
+                vendor.end()  # before the answer, after which the client may ask again
                 try:
-                    time.sleep(answer.delay)
                     self.send_response(answer.status)
                     for name, value in answer.headers.items():
                         self.send_header(name, value)
@@ -65,8 +66,6 @@ class ScriptedVendor:
                     self.wfile.write(answer.body)
                 except (BrokenPipeError, ConnectionResetError):
                     pass
-                finally:
-                    vendor.end()
 
             def log_message(self, *args: Any) -> None:
                 pass
