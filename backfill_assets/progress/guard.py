@@ -68,7 +68,8 @@ class Access:
     token
         Asked for with every change; empty: loopback names alone are served, and may change something.
     hosts
-        Names of this service besides loopback names and addresses, with a port where that is no default one.
+        Names of this service besides loopback names and addresses, with a port where that is no default one;
+        without a token none of them counts.
     readable
         Paths of which a POST asks a question: it needs no token, and ``may_change`` is false without one.
     """
@@ -110,7 +111,7 @@ class Access:
         if not self._is_served(own, listed):
             return Refusal(403, f"Host {host[:200]!r} is none of this service's names: {self._names()}")
         origin = request.headers.get("origin")
-        if origin is not None and _authority(origin.partition("://")[2]) not in {own, *listed}:
+        if origin is not None and not self._is_own_page(origin, host, listed):
             what = f"Origin {origin[:200]!r} is another site than Host {host[:200]!r}"
             remedy = "a proxy in front must forward the Host that it was asked for"
             return Refusal(403, f"{what}: {self._names()}; {remedy}")
@@ -124,6 +125,14 @@ class Access:
             return True
         # No page of another site has an address as its name.
         return bool(self.token) and (_is_address(name) or not listed.isdisjoint({host, (name, None)}))
+
+    def _is_own_page(self, origin: str, host: str, listed: set[tuple[str, int | None]]) -> bool:
+        scheme, _, address = origin.partition("://")
+        if self.token:
+            # Behind a proxy the Host may lack the port and does not tell the scheme.
+            return _authority(address) in {_authority(host), *listed}
+        # Other sites may be at other ports of this machine, 80 and 443 too; plain HTTP is spoken here.
+        return scheme == "http" and _with_port(address) == _with_port(host) != _NOBODY
 
     def _names(self) -> str:
         if not self.token:
@@ -187,6 +196,12 @@ def _is_address(name: str) -> bool:
 
 def _authority(text: str) -> tuple[str, int | None]:
     """Name and port, None for a default one; ``_NOBODY`` where the text is of another form."""
+    name, port = _with_port(text, None)
+    return name, None if port in _DEFAULT_PORTS else port
+
+
+def _with_port(text: str, default: int | None = 80) -> tuple[str, int | None]:
+    """Name and port; ``_NOBODY`` where the text is of another form."""
     try:
         parts = urlsplit(f"//{text}")
         name, port = parts.hostname, parts.port
@@ -194,7 +209,7 @@ def _authority(text: str) -> tuple[str, int | None]:
         return _NOBODY
     if not name or parts.netloc != text or "@" in text:
         return _NOBODY
-    return name, None if port in _DEFAULT_PORTS else port
+    return name, default if port is None else port
 
 
 def _password(credentials: bytes) -> bytes:

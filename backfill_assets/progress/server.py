@@ -70,8 +70,10 @@ def serve(
         service = Backfills(instance, lambda: loaded, dagster_url=ui_url)
         stack.callback(service.close)
         ui = stack.enter_context(dagster_ui(instance, UI_PREFIX, may_change)) if with_ui else None
-        app = create_app(service, token=token, hosts=(*settings.hosts, host), ui=ui)
         address = _address(listener)
+        # The pages at other ports of that name are other sites.
+        own = f"{host}:{listener.getsockname()[1]}"
+        app = create_app(service, token=token, hosts=(*settings.hosts, own), ui=ui)
         say(f"Page: {address}/")
         say(f"API: {address}/docs")
         if with_ui:

@@ -168,6 +168,48 @@ def test_without_a_token_this_machine_changes_what_it_likes_in_dagsters_ui(open_
     assert len(jobs(open_rig)) == before + 1
 
 
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("localhost:3080", "http://127.0.0.1"),
+        ("localhost:3080", "https://127.0.0.1"),
+        ("localhost:3080", "http://127.0.0.1:443"),
+        ("127.0.0.1:3080", "http://127.0.0.1"),
+        ("127.0.0.1:3080", f"https://{NAME}"),
+        ("localhost", "https://localhost"),
+        ("localhost", "http://localhost:443"),
+    ],
+)
+def test_without_a_token_a_page_at_another_port_of_this_machine_is_another_site(
+    host: str, origin: str, open_rig: Rig
+) -> None:
+    before = jobs(open_rig)
+    body = {"start": "2024-01-01", "end": "2024-01-01"}
+    assert ask(open_rig, "POST", "/api/v1/backfill", {"Host": host, "Origin": origin}, body).status == 403
+    assert " 403 " in shake_hands(open_rig, Host=host, Origin=origin)
+    assert jobs(open_rig) == before
+    for own in (host, f"{host.split(':')[0]}:80"):
+        assert ask(open_rig, "GET", "/healthz", {"Host": own, "Origin": f"http://{own}"}).status == 200
+
+
+def test_the_bound_name_lists_the_pages_at_its_own_port_alone(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text(
+        "universe: [{exchanges: [kraken], symbols: [BTC-USDT]}]\n"
+        f"lake: {{uri: {tmp_path}/lake}}\nwarehouse: {{kind: duckdb, folder: {tmp_path}/warehouse}}\n"
+    )
+    extra = {"BACKFILL_ENV": str(tmp_path / "settings.yaml"), "BACKFILL_API_TOKEN": TOKEN}
+    options = ("--host", socket.gethostname())
+    with (
+        TardisStandin(Market(rows={})) as standin,
+        running_rig(tmp_path, standin, options=options, daemon="", **extra) as found,
+    ):
+        own = {"Host": f"{socket.gethostname()}:{urlsplit(found.url).port}"}
+        assert ask(found, "GET", "/healthz", {**own, "Origin": f"http://{own['Host']}"}).status == 200
+        assert (
+            ask(found, "GET", "/healthz", {**own, "Origin": f"http://{socket.gethostname()}"}).status == 403
+        )
+
+
 def test_without_a_token_nobody_comes_through_a_proxy(open_rig: Rig) -> None:
     answer = ask(open_rig, "GET", "/", {"X-Forwarded-For": "203.0.113.9"})
     assert (answer.status, "set serve.token" in answer.text) == (403, True)
