@@ -5,7 +5,8 @@ reaches, and may read the answers under a name of its own that it points at that
 a name of this service, and an Origin must be the Host or another such name, whatever is asked for. Changes
 need the token or, where none is set, a loopback name and no proxy in between. Nothing changes by GET.
 
-The decision falls before a byte of the body is read, and no body is read beyond ``MOST_BYTES``.
+The decision falls before a byte of the body is read, and no body is read beyond ``MOST_BYTES``, or beyond
+``MOST_QUERY_BYTES`` of a query from a request without a token.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 #: A request with a thousand names of each kind is smaller.
 MOST_BYTES: Final = 1_000_000
+#: The largest query of Dagster's UI has about 10,000 bytes, besides its variables.
+MOST_QUERY_BYTES: Final = 100_000
 #: Makes a browser ask a person for a name and a password.
 BASIC: Final = {"WWW-Authenticate": 'Basic realm="backfill-assets", charset="UTF-8"'}
 _BEARER: Final = {"WWW-Authenticate": "Bearer"}
@@ -34,9 +37,9 @@ _DEFAULT_PORTS: Final = (80, 443)
 _NOBODY: Final = ("", None)
 #: Headers by which a proxy tells for whom it asks.
 _OF_PROXIES: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
-_TOO_LARGE: Final = f"at most {MOST_BYTES} bytes"
-#: Key of a request's scope: whether the request may change anything.
+#: Keys of a request's scope: whether the request may change anything, and whether it has the token.
 _MAY_CHANGE: Final = "backfill_assets.may_change"
+_HAS_TOKEN: Final = "backfill_assets.has_token"
 
 
 def is_loopback(host: str) -> bool:
@@ -48,6 +51,11 @@ def is_loopback(host: str) -> bool:
 def may_change(scope: Scope) -> bool:
     """Whether a request that has passed the guard may change something."""
     return bool(scope.get(_MAY_CHANGE))
+
+
+def is_anonymous(scope: Scope) -> bool:
+    """Whether a request has no token, also where none is set."""
+    return not scope.get(_HAS_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +96,19 @@ class Access:
             detail = "send Authorization: Bearer with serve.token"
             return Refusal(401, detail, _BEARER)
         length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or len(length) > 18 or int(length) > MOST_BYTES:
-            return Refusal(413, _TOO_LARGE)
+        most = self.most_bytes(request)
+        if not length.isdecimal() or len(length) > 18 or int(length) > most:
+            return Refusal(413, _too_large(most))
         return None
+
+    def most_bytes(self, request: HTTPConnection) -> int:
+        """The most that is read of the request's body."""
+        is_query = request.scope["path"] in self.readable
+        return MOST_QUERY_BYTES if is_query and not self.has_token(request) else MOST_BYTES
+
+    def has_token(self, request: HTTPConnection) -> bool:
+        """Whether a token is set and the request has it."""
+        return bool(self.token) and self.is_authenticated(request)
 
     def is_authenticated(self, request: HTTPConnection) -> bool:
         """Whether the request has the token, as a bearer or as a password; true where none is set."""
@@ -158,7 +176,8 @@ class Guard:
         if refusal is None:
             is_change = scope["type"] == "websocket" or not _is_safe(request)
             scope[_MAY_CHANGE] = is_change and self._access.is_authenticated(request)
-            await self._app(scope, _limited(receive), send)
+            scope[_HAS_TOKEN] = self._access.has_token(request)
+            await self._app(scope, _limited(receive, self._access.most_bytes(request)), send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": refusal.detail[:120]})
         else:
@@ -168,18 +187,22 @@ class Guard:
             await answer(scope, receive, send)
 
 
-def _limited(receive: Receive) -> Receive:
+def _limited(receive: Receive, most: int) -> Receive:
     read = 0
 
     async def limited() -> Message:
         nonlocal read
         message = await receive()
         read += len(message.get("body", b""))
-        if read > MOST_BYTES:
-            raise HTTPException(413, _TOO_LARGE, {"Connection": "close"})
+        if read > most:
+            raise HTTPException(413, _too_large(most), {"Connection": "close"})
         return message
 
     return limited
+
+
+def _too_large(most: int) -> str:
+    return f"at most {most} bytes"
 
 
 def _is_safe(request: HTTPConnection) -> bool:

@@ -14,11 +14,10 @@ from typing import Final
 import uvicorn
 
 from backfill_assets.automation.backfills import AssetGraph
-from backfill_assets.automation.dagster_ui import dagster_ui
 from backfill_assets.failures import SettingsError
 from backfill_assets.orchestration import open_instance
 from backfill_assets.progress.api import LOGIN, UI_PREFIX, create_app
-from backfill_assets.progress.guard import MOST_BYTES, is_loopback, may_change
+from backfill_assets.progress.guard import MOST_QUERY_BYTES, is_anonymous, is_loopback, may_change
 from backfill_assets.progress.service import Backfills, need_home
 from backfill_assets.settings import current_settings, resolve
 
@@ -69,7 +68,12 @@ def serve(
         loaded = graph()
         service = Backfills(instance, lambda: loaded, dagster_url=ui_url)
         stack.callback(service.close)
-        ui = stack.enter_context(dagster_ui(instance, UI_PREFIX, may_change)) if with_ui else None
+        ui = None
+        if with_ui:
+            # Takes a second, which no other command should.
+            from backfill_assets.automation.dagster_ui import dagster_ui
+
+            ui = stack.enter_context(dagster_ui(instance, UI_PREFIX, may_change, is_anonymous))
         address = _address(listener)
         # The pages at other ports of that name are other sites.
         own = f"{host}:{listener.getsockname()[1]}"
@@ -88,7 +92,7 @@ def serve(
             app,
             # Bounds the headers of a request, which the faster httptools does not.
             http="h11",
-            ws_max_size=MOST_BYTES,
+            ws_max_size=MOST_QUERY_BYTES,
             log_level="warning",
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
             server_header=False,

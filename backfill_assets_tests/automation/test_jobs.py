@@ -36,7 +36,7 @@ def test_every_way_of_starting_dagster_gives_the_code_location_one_name(instance
     by_file = WorkspaceFileTarget([str(REPOSITORY / "workspace.yaml")])
     names = {origin.location_name for way in (by_module, by_file) for origin in way.create_origins()}
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["dg"]["project"]
-    with dagster_ui(instance, "/dagster", lambda _: False) as ui:
+    with dagster_ui(instance, "/dagster", lambda _: False, lambda _: True) as ui:
         [entry] = (
             TestClient(ui)
             .post("/dagster/graphql", json={"query": LOCATIONS})

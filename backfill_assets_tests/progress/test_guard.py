@@ -10,14 +10,17 @@ import html
 import http.client
 import json
 import socket
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
+from websockets.sync.client import connect
 
-from backfill_assets.progress.guard import MOST_BYTES
+from backfill_assets.progress.guard import MOST_BYTES, MOST_QUERY_BYTES
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.emulators.browser import chromium, installed
@@ -386,6 +389,47 @@ def test_without_the_token_the_answer_comes_before_the_body(locked: Rig) -> None
         "Content-Type: application/json\nContent-Length: 100\n\n"
     )
     assert pour(locked, head, b"", 0).startswith(b"HTTP/1.1 401")
+
+
+def aliases(number: int) -> str:
+    """A query that costs seconds of the processor for each hundred thousand characters."""
+    return "{" + " ".join(f"a{n}: version" for n in range(number)) + "}"
+
+
+def test_a_query_without_the_token_is_far_smaller_than_a_request(rig: Rig) -> None:
+    large = {"query": aliases(15_000)}
+    refused = ask(rig, "POST", "/dagster/graphql", {}, large)
+    assert (refused.status, str(MOST_QUERY_BYTES) in refused.text) == (413, True)
+    allowed = 200 if "BACKFILL_API_TOKEN" in rig.environment else 413
+    assert ask(rig, "POST", "/dagster/graphql", BEARER, large).status == allowed
+
+
+def test_many_queries_at_once_leave_the_service_in_reach(rig: Rig) -> None:
+    query = {"query": aliases(2_000)}
+    before = peak_bytes(rig)
+    with ThreadPoolExecutor(100) as pool:
+        asked = [pool.submit(ask, rig, "POST", "/dagster/graphql", {}, query) for _ in range(100)]
+        slowest = 0.0
+        while not all(one.done() for one in asked):
+            began = time.monotonic()
+            assert ask(rig, "GET", "/healthz").status == 200
+            slowest = max(slowest, time.monotonic() - began)
+            time.sleep(0.1)
+    answers = [one.result() for one in asked]
+    refused = [answer for answer in answers if answer.status != 200]
+    assert slowest < 6
+    assert peak_bytes(rig) - before < 200 * 2**20
+    assert len(answers) - len(refused) >= 62
+    assert refused
+    assert all((answer.status, answer.headers["retry-after"]) == (503, "2") for answer in refused)
+
+
+def test_a_large_subscription_without_the_token_is_refused(rig: Rig) -> None:
+    start = {"type": "start", "id": "1", "payload": {"query": f"subscription {aliases(2_000)}"}}
+    with connect(f"{rig.url.replace('http', 'ws')}/dagster/graphql", subprotocols=["graphql-ws"]) as socket_:  # type: ignore[list-item]
+        socket_.send(json.dumps(start))
+        answer = json.loads(socket_.recv(timeout=60))
+    assert answer == {"type": "error", "id": "1", "payload": {"message": "at most 20000 characters"}}
 
 
 @pytest.mark.skipif(installed() is None, reason="needs Chromium and its driver")
