@@ -27,7 +27,7 @@ from dagster._serdes import deserialize_value
 from pydantic import ValidationError
 
 from backfill_assets.automation.history import runs_at_once
-from backfill_assets.automation.lost_runs import lost
+from backfill_assets.automation.lost_runs import lost, why_lost
 from backfill_assets.orchestration import STEP_RETRIES, TAG_CANCELED, TAG_USER, live_key
 from backfill_assets.progress.facts import BackfillFact, BackfillState, RunFact, RunLog, RunState
 from backfill_assets.progress.model import AssetState, DayProgress, FailedCheck
@@ -74,6 +74,13 @@ _OVERLAP: Final = timedelta(seconds=5)
 #: Values in one query; SQLite takes 32,766.
 _MOST_VALUES: Final = 10_000
 _MOST_BACKFILLS: Final = 1_000
+#: Runs that are searched for failed ones without a backfill, and for later runs of their days.
+_MOST_RUNS: Final = 200
+_FAILED_OR_LOST: Final = [
+    dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -117,6 +124,34 @@ class Reader:
             return self._run_facts(dg.RunsFilter(tags=of_backfill))
         others = self._run_facts(dg.RunsFilter(tags=of_backfill, statuses=_NOT_SUCCEEDED))
         return sorted([*others, *(fact for fact in facts if fact)], key=lambda fact: fact.created)
+
+    def failed_alone(self, since: datetime, now: datetime) -> list[RunFact]:
+        """The latest run of each day where it is of no backfill and has failed, or lost its process.
+
+        The newest days first; of runs that were made ``since``, and a bounded number of them.
+        """
+        suspected = dg.RunsFilter(statuses=_FAILED_OR_LOST, created_after=since)
+        records = self._instance.get_run_records(suspected, limit=_MOST_RUNS)
+        runs = [record.dagster_run for record in records]
+        days = {run.tags.get(PARTITION_NAME_TAG, "") for run in runs if BACKFILL_ID_TAG not in run.tags}
+        if not (days := {day for day in days if _DAY.fullmatch(day)}):
+            return []
+        of_days = dg.RunsFilter(tags={PARTITION_NAME_TAG: sorted(days)}, created_after=since)
+        latest: dict[str, dg.RunRecord] = {}
+        for record in self._instance.get_run_records(of_days, limit=_MOST_RUNS):
+            latest.setdefault(record.dagster_run.tags[PARTITION_NAME_TAG], record)
+        failed = [record for record in latest.values() if self._failed_alone(record, now)]
+        are_decided = not self._instance.run_retries_enabled
+        facts = [_run_fact(record, are_decided=are_decided) for record in failed]
+        return sorted((fact for fact in facts if fact), key=attrgetter("day"), reverse=True)
+
+    def _failed_alone(self, record: dg.RunRecord, now: datetime) -> bool:
+        run = record.dagster_run
+        if BACKFILL_ID_TAG in run.tags or run.tags.get(WILL_RETRY_TAG) == "true":
+            return False
+        if run.status is dg.DagsterRunStatus.FAILURE:
+            return True
+        return run.status in _FAILED_OR_LOST and bool(why_lost(self._instance, record, now))
 
     def read_on(self, run: RunFact, log: RunLog) -> None:
         """Take the run's newest events into its log."""

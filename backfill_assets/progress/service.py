@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from backfill_assets.automation.backfills import (
@@ -32,6 +32,7 @@ from backfill_assets.lake.store import Store, open_store
 from backfill_assets.orchestration import SET_HOME, TAG_ATTEMPT, TAG_JOB, database_failures, open_instance
 from backfill_assets.progress import tracking
 from backfill_assets.progress.day_cache import DayCache, ReadDay
+from backfill_assets.progress.facts import RunFact
 from backfill_assets.progress.model import (
     FINAL_JOB_STATES,
     UNFINISHED_DAY_STATES,
@@ -62,6 +63,8 @@ UNFINISHED: Final[tuple[JobState, ...]] = ("queued", "running", "canceling")
 _LOOKED_THROUGH: Final = (50, 200, 1_000)
 #: Newest jobs that are counted by state.
 _COUNTED: Final = 50
+#: How far back failed runs of no backfill are told.
+DAYS_OF_RUNS: Final = 7
 #: The form of an id; any other text names no job, and must not reach the database's driver.
 _JOB_ID: Final = re.compile(r"[a-z0-9-]{1,32}")
 #: Seconds that the process waits at its end for the runs that it is cancelling.
@@ -98,7 +101,7 @@ class Backfills:
         self._graph = graph
         self._settings = settings
         self._dagster_url = dagster_url
-        reader = Reader(instance)
+        self._reader = reader = Reader(instance)
         run_days = DayCache(
             self._store, read_day or (lambda store, day: stored_day(store, self._settings(), day))
         )
@@ -281,6 +284,11 @@ class Backfills:
         store = self._store()
         found = parallel_map(lambda day: stored_day(store, self._settings(), day), days, store.parallel_reads)
         return dict(zip(days, found, strict=True))
+
+    def failed_runs(self, now: datetime) -> list[RunFact]:
+        """Failed runs of no backfill in the last days that no later run of their day has followed."""
+        with database_failures():
+            return self._reader.failed_alone(now - timedelta(days=DAYS_OF_RUNS), now)
 
     def years(self) -> list[int]:
         """Years with days that were run or that a job is at, in order."""

@@ -6,15 +6,19 @@ import hashlib
 import html
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dagster as dg
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus
+from dagster._core.test_utils import create_run_for_test
 from starlette.testclient import TestClient
 
+from backfill_assets.automation.run_process import RunProcess
 from backfill_assets.days import day_range
 from backfill_assets.definitions import defs
 from backfill_assets.lake import documents, paths
@@ -385,8 +389,49 @@ def test_of_many_bad_days_the_latest_are_told_and_the_others_counted(
 def test_where_every_day_is_published_nothing_is_to_be_done(lake_page: TestClient, lake: Lake) -> None:
     lake.run("2024-12-01")
     text = part(lake_page)
-    assert "every day of 2024 in the calendar that was run is published" in text
+    assert "no single run of the last 7 days has failed" in text
+    assert "every day of 2024 that was judged is published" in text
     assert "to look at" not in text
+
+
+def single_run(rig: SimpleNamespace, day: str, **tags: str) -> str:
+    """A run as ``dagster asset materialize`` makes it, at work."""
+    tags = {"dagster/partition": day, **tags}
+    return create_run_for_test(rig.instance, status=dg.DagsterRunStatus.STARTED, tags=tags).run_id
+
+
+def test_a_day_whose_last_single_run_failed_is_told_with_the_command_until_it_is_run_again(
+    lake_page: TestClient, lake: Lake, rig: SimpleNamespace
+) -> None:
+    lake.run("2024-12-01")
+    single_run(rig, "2024-12-02")
+    for day in ("2024-12-03", "2024-12-04"):
+        rig.instance.report_run_failed(rig.instance.get_run_by_id(single_run(rig, day)))
+    single_run(rig, "2024-12-04", **{"dagster/backfill": "abcdefgh"})
+    text = html.unescape(part(lake_page))
+    [told] = re.findall(r"<li>(.*?)</li>", text, re.DOTALL)
+    assert re.match(r"2024-12-03: its last run, started 20\S+ \d\d:\d\d UTC outside a backfill, failed", told)
+    assert "--partition 2024-12-03" in told
+    assert "Nothing is stuck" not in text
+
+
+def test_a_single_run_whose_process_is_gone_counts_as_failed(
+    lake_page: TestClient, lake: Lake, rig: SimpleNamespace
+) -> None:
+    lake.run("2024-12-01")
+    run_id = single_run(rig, "2024-12-02")
+    # The number is that of a process which began at another time.
+    gone = replace(RunProcess.this(run_id), since=1.0)
+    rig.instance.add_run_tags(run_id, gone.tags())
+    assert "2024-12-02: its last run" in part(lake_page)
+
+
+def test_a_bad_day_is_told_once_though_its_single_run_failed(
+    lake_page: TestClient, lake: Lake, rig: SimpleNamespace
+) -> None:
+    lake.run("2024-12-02", state="held", absent=(BTC, ETH), tables=("quality",))
+    rig.instance.report_run_failed(rig.instance.get_run_by_id(single_run(rig, "2024-12-02")))
+    assert "1 thing to look at" in part(lake_page)
 
 
 def test_the_look_back_of_the_schedule_counts_beside_the_newest_year(

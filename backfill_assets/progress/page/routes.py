@@ -31,7 +31,7 @@ from backfill_assets.progress.page import render, view
 from backfill_assets.progress.problems import RETRY_AFTER_SECONDS, status_of
 from backfill_assets.progress.request import InvalidRequest, backfill_request
 from backfill_assets.progress.selection import PARTS
-from backfill_assets.progress.service import Backfills
+from backfill_assets.progress.service import DAYS_OF_RUNS, Backfills
 from backfill_assets.progress.statuses import UnknownJob
 
 #: Addresses of parts of the page, whose errors are parts as well.
@@ -236,16 +236,23 @@ def _calendar(service: Backfills, year: int | None) -> dict[str, Any]:
         "months": view.months(days),
         "counts": Counter(day.outcome for day in days),
         "to_do": _to_do(service, days, today) if year is None else [],
+        "days_of_runs": DAYS_OF_RUNS,
     }
 
 
 def _to_do(service: Backfills, days: list[CalendarDay], today: date) -> list[view.Trouble]:
-    """The days that wait for a person, among the newest year's and those of the schedule's look-back."""
+    """The days that wait for a person.
+
+    Of the newest year's and those of the schedule's look-back, and any whose last run failed by itself.
+    """
     shown = {day.day for day in days}
     others = [parse_day(day) for day in look_back(today, service.settings) if day not in shown]
     before = service.days(others[0], others[-1]) if others else []
     found = view.days_to_look_at([*days, *(day for day in before if day.day not in shown)])
-    return view.day_troubles(found, service.stored([day.day for day in found[: view.DAYS_TOLD]]))
+    known = {day.day for day in (*found, *(day for day in days if day.job_state))}
+    failed = [run for run in service.failed_runs(utc_now()) if run.day not in known]
+    told = view.day_troubles(found, service.stored([day.day for day in found[: view.DAYS_TOLD]]))
+    return [*told, *view.run_troubles(failed)]
 
 
 def _job(service: Backfills, job_id: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
+from backfill_assets.progress.facts import RunFact
 from backfill_assets.progress.model import (
     FINAL_JOB_STATES,
     RETRIED_DAY_STATES,
@@ -22,6 +23,7 @@ from backfill_assets.progress.model import (
     StoredDay,
 )
 from backfill_assets.progress.tracking import retried_days
+from backfill_assets.quality.remedies import run_day
 from backfill_assets.readable_numbers import plural
 
 #: Of days: sign, and what it means. The first four are the report's.
@@ -81,8 +83,9 @@ class Trouble:
     job_id: str | None = None
     #: A day whose report says more.
     day: str = ""
-    #: The command to try first.
+    #: The command to try first, and its day.
     command: str = ""
+    command_day: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,13 +224,29 @@ def days_to_look_at(days: Iterable[CalendarDay]) -> list[CalendarDay]:
 def day_troubles(days: Sequence[CalendarDay], stored: Mapping[str, StoredDay]) -> list[Trouble]:
     """Advice for the days that are known by ``stored``, and the number of further days."""
     told = [
-        Trouble(_day_words(d, stored[d.day]), day=d.day, command=stored[d.day].command)
+        Trouble(_day_words(d, stored[d.day]), day=d.day, command=stored[d.day].command, command_day=d.day)
         for d in days
         if d.day in stored
     ]
     if len(days) > len(told):
         counts = days_words(Counter(d.outcome for d in days if d.day not in stored))
         told.append(Trouble(f"{counts} more, in the calendar below"))
+    return told
+
+
+def run_troubles(runs: Sequence[RunFact]) -> list[Trouble]:
+    """Advice for days whose last run failed outside a backfill, and the number of further days."""
+    told = [
+        Trouble(
+            f"{run.day}: its last run, started {run.started or run.created:%Y-%m-%d %H:%M} UTC outside a "
+            "backfill, failed",
+            command=run_day(run.day),
+            command_day=run.day,
+        )
+        for run in runs[:DAYS_TOLD]
+    ]
+    if len(runs) > len(told):
+        told.append(Trouble(f"{plural(len(runs) - len(told), 'more day')} whose last single run failed"))
     return told
 
 
