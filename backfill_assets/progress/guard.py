@@ -115,7 +115,8 @@ class Access:
         if not self.token:
             return True
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        secret = given.strip().encode("latin-1", "replace")
+        # Not every blank: the last byte of a token in UTF-8 may look like one.
+        secret = given.strip(" \t").encode("latin-1", "replace")
         if scheme.lower() == "basic":
             secret = _password(secret)
         # Bytes, since text is compared in constant time only where it is ASCII.

@@ -47,13 +47,13 @@ def serve(
     Raises
     ------
     SettingsError
-        No token, and an address that others reach.
+        No token, and an address that others reach; or a token of blanks alone.
     PermanentFailure
         Dagster's instance cannot be opened, or the address is taken.
     """
     settings = current_settings().serve
     host, port = host or settings.host, settings.port if port is None else port
-    token = resolve(settings.token)
+    token = _token(settings.token)
     if not token and not is_loopback(host):
         msg = (
             f"{host} is reached from other machines, and serve.token is empty: set BACKFILL_API_TOKEN "
@@ -98,6 +98,15 @@ def serve(
             server_header=False,
         )
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _token(setting: str) -> str:
+    """The token without the newline of the file that it may come from, which no header carries."""
+    found = resolve(setting)
+    if found and not found.strip():
+        msg = "serve.token has only blanks: set BACKFILL_API_TOKEN (or serve.token) to a secret, or unset it"
+        raise SettingsError(msg)
+    return found.strip()
 
 
 def _listen(host: str, port: int) -> socket.socket:

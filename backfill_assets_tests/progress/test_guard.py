@@ -26,7 +26,7 @@ from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.emulators.browser import chromium, installed
 from backfill_assets_tests.progress.rig import Rig, running_rig
 
-TOKEN = "s3cret:with a colon and ü"
+TOKEN = "s3cret:with a colon and à"
 NAME = "backfill.example"
 BEARER = {"Authorization": f"Bearer {TOKEN}".encode().decode("latin-1")}
 BASIC = {"Authorization": f"Basic {base64.b64encode(f'any:{TOKEN}'.encode()).decode()}"}
@@ -53,8 +53,9 @@ def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         f"lake: {{uri: {home}/lake}}\nwarehouse: {{kind: duckdb, folder: {home}/warehouse}}\n"
         f"serve: {{hosts: [{NAME}]}}\n"
     )
+    # As a file with a line has it.
     extra = {"BACKFILL_ENV": str(settings)} | (
-        {"BACKFILL_API_TOKEN": TOKEN} if request.param == "locked" else {}
+        {"BACKFILL_API_TOKEN": f"{TOKEN}\n"} if request.param == "locked" else {}
     )
     with (
         TardisStandin(Market(rows={})) as standin,

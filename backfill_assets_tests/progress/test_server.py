@@ -36,6 +36,13 @@ def test_with_a_token_other_addresses_are_bound(monkeypatch: pytest.MonkeyPatch)
         serve(never, host="0.0.0.0", port=0)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_token_of_blanks_alone_is_refused(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKFILL_API_TOKEN", " \n")
+    with pytest.raises(SettingsError, match=r"serve\.token has only blanks: set BACKFILL_API_TOKEN"):
+        serve(never, host=host, port=0)
+
+
 def test_a_taken_port_is_told_in_one_line() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
