@@ -2,7 +2,7 @@
 
 What ``dagster-webserver`` does when it starts, without starting a server; these are Dagster's private calls,
 so they are in this file only. Queries of requests without a token are bounded, since a small one may cost
-seconds of the processor.
+seconds of the processor. Mutations are refused to readers here, since not every one asks for permissions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dagster import DagsterInstance, __version__
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster_webserver.webserver import DagsterWebserver
-from graphql import GraphQLError
+from graphql import GraphQLError, OperationType, get_operation_ast, parse
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse
@@ -33,6 +33,7 @@ _CODE_LOCATION: Final = "backfill_assets.definitions"
 _MOST_AT_WORK: Final = 2
 _MOST_WAITING: Final = 60
 _RETRY_AFTER: Final = {"Retry-After": "2"}
+_NO_MUTATION: Final = "a mutation needs POST and, where serve.token is set, the token: sign in at /login"
 #: A subscription is parsed in the event loop; the largest one of the UI has 7,000 characters.
 _MOST_OF_SUBSCRIPTION: Final = 20_000
 
@@ -55,7 +56,7 @@ class _Workspace(WorkspaceProcessContext):
 
 
 class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
-    """Bounds what requests without a token take of the processor and of the memory."""
+    """Refuses mutations to readers, and bounds what requests without a token take of the machine."""
 
     def __init__(self, context: _Workspace, prefix: str, is_anonymous: Callable[[Scope], bool]) -> None:
         super().__init__(context, prefix)
@@ -69,6 +70,18 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
             return await super().execute_graphql_request(request, *args, **kwargs)
         async with self._place():
             return await super().execute_graphql_request(request, *args, **kwargs)
+
+    async def gen_graphql_response(
+        self,
+        request_context: WorkspaceRequestContext,
+        query: str,
+        variables: dict[str, Any] | None,
+        operation_name: str | None,
+    ) -> JSONResponse:
+        """Answer the query, unless it is a mutation of a reader."""
+        if request_context.read_only and _is_mutation(query, operation_name):
+            return JSONResponse({"data": None, "errors": [{"message": _NO_MUTATION}]}, 403)
+        return await super().gen_graphql_response(request_context, query, variables, operation_name)
 
     async def execute_graphql_subscription(
         self, websocket: WebSocket, operation_id: str, query: str, *args: Any, **kwargs: Any
@@ -93,6 +106,17 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
             yield
         finally:
             self._places.release()
+
+
+def _is_mutation(query: str, operation_name: str | None) -> bool:
+    # Most queries are not parsed twice.
+    if "mutation" not in query:
+        return False
+    try:
+        operation = get_operation_ast(parse(query), operation_name)
+    except GraphQLError:
+        return False
+    return operation is not None and operation.operation is OperationType.MUTATION
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from backfill_assets.progress.guard import MOST_BYTES, MOST_QUERY_BYTES
 from backfill_assets.standins.market import Market
@@ -103,6 +104,12 @@ def graphql(rig: Rig, query: str, headers: Mapping[str, str] | None = None) -> A
     return json.loads(ask(rig, "POST", "/dagster/graphql", headers, {"query": query}).text)
 
 
+def subscribing(rig: Rig) -> ClientConnection:
+    """A web socket of Dagster's UI, open; it is closed with the ``with`` block."""
+    address = f"{rig.url.replace('http', 'ws')}/dagster/graphql"
+    return connect(address, subprotocols=[Subprotocol("graphql-ws")], proxy=None)
+
+
 def jobs(rig: Rig) -> list[Any]:
     """Ids of what was launched, as Dagster has them at this moment."""
     query = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { id } } } }"
@@ -115,6 +122,41 @@ def test_a_get_launches_nothing_whoever_sends_it(rig: Rig) -> None:
     for headers in ({}, BEARER, BASIC, {"Host": "evil.example"}, {"Origin": "https://evil.example"}):
         ask(rig, "GET", f"/dagster/graphql?query={quote(LAUNCH)}", headers)
     assert jobs(rig) == before
+
+
+NUX = "mutation { setNuxSeen }"
+#: None of them asks Dagster for a permission.
+UNCHECKED = [
+    NUX,
+    'mutation { logTelemetry(action: "a", clientTime: "1", clientId: "c", metadata: "{}") { __typename } }',
+    f"query Harmless {{ version }} {NUX.replace('mutation', 'mutation Seen')}&operationName=Seen",
+]
+
+
+@pytest.mark.parametrize("mutation", UNCHECKED)
+def test_a_mutation_without_permissions_of_its_own_is_for_editors_and_never_by_get(
+    mutation: str, rig: Rig
+) -> None:
+    query, _, name = mutation.partition("&operationName=")
+    seen = rig.home / ".nux" / "nux.yaml"
+    seen.unlink(missing_ok=True)
+    for headers in ({}, BEARER, BASIC):
+        address = f"/dagster/graphql?query={quote(query)}&operationName={name}".removesuffix(
+            "&operationName="
+        )
+        assert ask(rig, "GET", address, headers).status == 403
+    body = {"query": query, "operationName": name or None}
+    is_locked = "BACKFILL_API_TOKEN" in rig.environment
+    assert not is_locked or ask(rig, "POST", "/dagster/graphql", {}, body).status == 403
+    with subscribing(rig) as subscriber:
+        subscriber.send(json.dumps({"type": "start", "id": "1", "payload": body}))
+        assert json.loads(subscriber.recv(timeout=60))["type"] == "error"
+    assert not seen.exists()
+
+
+def test_an_editor_may_send_mutations_that_ask_for_no_permission(rig: Rig) -> None:
+    assert "errors" not in graphql(rig, NUX, BEARER)
+    assert (rig.home / ".nux" / "nux.yaml").exists()
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -236,8 +278,9 @@ def test_without_the_token_dagsters_ui_is_read_only(locked: Rig) -> None:
         {"Cookie": TOKEN_COOKIE},
     ):
         for mutation in (LAUNCH, WIPE):
-            [answer] = graphql(locked, mutation, headers)["data"].values()
-            assert answer == {"__typename": "UnauthorizedError"}
+            answer = graphql(locked, mutation, headers)
+            assert answer["data"] is None
+            assert "sign in at /login" in answer["errors"][0]["message"]
         assert ask(locked, "POST", reported, headers, {}).status == 401
         permissions = graphql(locked, READ, headers)["data"]["permissions"]
         assert {p["value"] for p in permissions} == {False}
@@ -427,9 +470,9 @@ def test_many_queries_at_once_leave_the_service_in_reach(rig: Rig) -> None:
 
 def test_a_large_subscription_without_the_token_is_refused(rig: Rig) -> None:
     start = {"type": "start", "id": "1", "payload": {"query": f"subscription {aliases(2_000)}"}}
-    with connect(f"{rig.url.replace('http', 'ws')}/dagster/graphql", subprotocols=["graphql-ws"]) as socket_:  # type: ignore[list-item]
-        socket_.send(json.dumps(start))
-        answer = json.loads(socket_.recv(timeout=60))
+    with subscribing(rig) as subscriber:
+        subscriber.send(json.dumps(start))
+        answer = json.loads(subscriber.recv(timeout=60))
     assert answer == {"type": "error", "id": "1", "payload": {"message": "at most 20000 characters"}}
 
 
