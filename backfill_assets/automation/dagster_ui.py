@@ -8,7 +8,9 @@ seconds of the processor. Mutations are refused to readers here, since not every
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,9 +19,10 @@ from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRe
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster_webserver.webserver import DagsterWebserver
 from graphql import GraphQLError, OperationType, get_operation_ast, parse
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
@@ -33,6 +36,9 @@ _CODE_LOCATION: Final = "backfill_assets.definitions"
 _MOST_AT_WORK: Final = 2
 _MOST_WAITING: Final = 60
 _RETRY_AFTER: Final = {"Retry-After": "2"}
+#: The form of a run's id; any other text names no run, and must not reach the database's driver.
+_RUN_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+_NO_QUERY: Final = 'send a JSON object with a query, such as {"query": "{ version }"}'
 _NO_MUTATION: Final = "a mutation needs POST and, where serve.token is set, the token: sign in at /login"
 #: A subscription is parsed in the event loop; the largest one of the UI has 7,000 characters.
 _MOST_OF_SUBSCRIPTION: Final = 20_000
@@ -63,6 +69,32 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
         self._is_anonymous = is_anonymous
         self._places = asyncio.Semaphore(_MOST_AT_WORK)
         self._waiting = 0
+
+    async def graphql_http_endpoint(self, request: Request) -> Response:
+        """Answer a query, or 400 to anything that is none; Dagster's own endpoint would raise."""
+        try:
+            _check_query(request, await request.body())
+        except (ValueError, RecursionError) as error:
+            raise HTTPException(400, _NO_QUERY) from error
+        found: Response = await super().graphql_http_endpoint(request)
+        return found
+
+    async def download_captured_logs_endpoint(self, request: Request) -> Response:
+        """The log, or 404 to a path that leaves the folder of logs."""
+        try:
+            found: Response = await super().download_captured_logs_endpoint(request)
+        except ValueError as error:
+            raise HTTPException(404, "no such log") from error
+        return found
+
+    async def download_debug_file_endpoint(self, request: Request) -> Response:
+        """The run's records, or 404 where there is no such run."""
+        run_id = request.path_params["run_id"]
+        get_run = self._process_context.instance.get_run_by_id
+        if not _RUN_ID.fullmatch(run_id) or await run_in_threadpool(get_run, run_id) is None:
+            raise HTTPException(404, "no such run")
+        found: Response = await super().download_debug_file_endpoint(request)
+        return found
 
     async def execute_graphql_request(self, request: Request, *args: Any, **kwargs: Any) -> JSONResponse:
         """Answer the query when one of the places is free."""
@@ -106,6 +138,34 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
             yield
         finally:
             self._places.release()
+
+
+def _check_query(request: Request, body: bytes) -> None:
+    """Raise ValueError or RecursionError for a request that is no query, by the rules of Dagster's endpoint.
+
+    Without a query at all it answers in words itself.
+    """
+    content_type = request.headers.get("content-type", "")
+    fields: Any = request.query_params
+    if request.method == "POST" and "application/json" in content_type:
+        fields = _parsed(body)
+    elif request.method == "POST" and "application/graphql" in content_type:
+        fields = {"query": body.decode()}
+    if not isinstance(fields, Mapping):
+        raise ValueError(_NO_QUERY)
+    variables = fields.get("variables")
+    if isinstance(variables, str):
+        variables = _parsed(variables)
+    texts = (fields.get("query"), fields.get("operationName"))
+    if not isinstance(variables, dict | None) or not all(isinstance(text, str | None) for text in texts):
+        raise ValueError(_NO_QUERY)
+
+
+def _parsed(text: bytes | str) -> Any:
+    """JSON without the numbers and the halves of characters that Dagster's answers cannot have."""
+    found = json.loads(text)
+    json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+    return found
 
 
 def _is_mutation(query: str, operation_name: str | None) -> bool:

@@ -90,11 +90,14 @@ class Answer:
 def ask(
     rig: Rig, method: str, path: str, headers: Mapping[str, str] | None = None, body: object = None
 ) -> Answer:
+    data = None if body is None else json.dumps(body).encode()
+    return send(rig, method, path, {"Content-Type": "application/json"} | dict(headers or {}), data)
+
+
+def send(rig: Rig, method: str, path: str, headers: Mapping[str, str], data: bytes | None) -> Answer:
     connection = http.client.HTTPConnection(urlsplit(rig.url).netloc, timeout=60)
     try:
-        data = None if body is None else json.dumps(body)
-        sent = {"Content-Type": "application/json"} | dict(headers or {})
-        connection.request(method, path, data, sent)
+        connection.request(method, path, data, dict(headers))
         return Answer(connection.getresponse())
     finally:
         connection.close()
@@ -433,6 +436,76 @@ def test_without_the_token_the_answer_comes_before_the_body(locked: Rig) -> None
         "Content-Type: application/json\nContent-Length: 100\n\n"
     )
     assert pour(locked, head, b"", 0).startswith(b"HTTP/1.1 401")
+
+
+JSON = "application/json"
+MALFORMED = [
+    *(
+        (JSON, body)
+        for body in (b"", b"[]", b'"text"', b"NaN", b"7", b"null", b"[" * 50_000, b"\xff\xfe", b"{")
+    ),
+    *((JSON, body) for body in (b"{}", b'{"query": 7}', b'{"query": ["{ version }"]}')),
+    (JSON, b'[{"query": "{ version }"}]'),
+    (JSON, b'{"query": "{ version }", "variables": [1]}'),
+    (JSON, b'{"query": "{ version }", "variables": "[1]"}'),
+    (JSON, b'{"query": "{ version }", "variables": {"a": NaN}}'),
+    (JSON, b'{"query": "{ version }", "operationName": {}}'),
+    (JSON, b'{"query": "{ \\ud800 }"}'),
+    (JSON, b'{"query": "' + b"{a" * 20_000 + b'"}'),
+    (JSON, b'{"query": "mutation ' + b"{a" * 20_000 + b'"}'),
+    ("application/graphql", b"\xff"),
+    ("text/plain", b"{ version }"),
+    ("multipart/form-data; boundary=x", b"--x"),
+]
+
+
+@pytest.mark.parametrize(("content_type", "body"), MALFORMED)
+def test_what_is_no_query_is_answered_400_without_a_traceback(
+    content_type: str, body: bytes, rig: Rig
+) -> None:
+    before = (rig.home / "service.log").read_text()
+    for headers in ({}, BEARER):
+        answer = send(rig, "POST", "/dagster/graphql", {"Content-Type": content_type, **headers}, body)
+        assert answer.status == 400
+        assert answer.text
+    assert (rig.home / "service.log").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("graphql", 400),
+        ("graphql?query=%FF", 400),
+        ("graphql?query={version}&variables=[1]", 400),
+        (f"graphql?query={{version}}&variables={'[' * 20_000}", 400),
+        (f"graphql?query={'{a' * 15_000}", 400),
+        *((f"logs/{path}", 404) for path in ("..%2f..%2fetc%2fpasswd", "..", "", "a%00/b.out", "a/b/c.err")),
+        *((f"download_debug/{run}", 404) for run in ("zzz", "%00", "a" * 36, "%F0%9F%98%80")),
+    ],
+)
+def test_an_odd_address_of_dagsters_ui_is_answered_without_a_traceback(
+    path: str, status: int, rig: Rig
+) -> None:
+    before = (rig.home / "service.log").read_text()
+    for headers in ({}, BEARER):
+        assert ask(rig, "GET", f"/dagster/{path}", headers).status == status
+    assert (rig.home / "service.log").read_text() == before
+
+
+def test_a_query_is_answered_in_each_form_in_which_dagster_takes_it(rig: Rig) -> None:
+    question = "query A($n: Boolean!) { version @include(if: $n) } query B { version }"
+    forms = [
+        (
+            JSON,
+            json.dumps({"query": question, "operationName": "A", "variables": {"n": True}}).encode(),
+        ),
+        (JSON, json.dumps({"query": question, "operationName": "B", "variables": "{}"}).encode()),
+        (JSON, b'{"query": "{ version }", "variables": null, "extensions": {}}'),
+        ("application/graphql", b"{ version }"),
+    ]
+    for content_type, body in forms:
+        answer = send(rig, "POST", "/dagster/graphql", {"Content-Type": content_type}, body)
+        assert (answer.status, "version" in answer.text) == (200, True)
 
 
 def aliases(number: int) -> str:
