@@ -24,6 +24,7 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.tags import BACKFILL_ID_TAG, PARTITION_NAME_TAG, WILL_RETRY_TAG
 from dagster._serdes import deserialize_value
+from dagster_shared.error import SerializableErrorInfo
 from pydantic import ValidationError
 
 from backfill_assets.automation.history import runs_at_once
@@ -81,6 +82,7 @@ _FAILED_OR_LOST: Final = [
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
 ]
+_INTERRUPTED: Final = dg.DagsterExecutionInterruptedError.__name__
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -343,7 +345,7 @@ def _take_in(log: RunLog, event: dg.DagsterEvent) -> None:
         log.failure = _failure(event)
     elif kind is dg.DagsterEventType.ENGINE_EVENT:
         error = event.engine_event_data.error
-        log.trouble = _line(error.message) if error is not None else log.trouble
+        log.trouble = _error_line(error) if error is not None else log.trouble
     elif kind is dg.DagsterEventType.RUN_FAILURE:
         # A failed step says more. Where no step has failed, Dagster has ended the run, and says so itself or
         # has told an error before.
@@ -366,14 +368,19 @@ def _failure(event: dg.DagsterEvent) -> str:
     text = data.user_failure_data.description if data.user_failure_data else None
     if not text and data.error is not None:
         # Dagster wraps the asset's own exception.
-        text = (data.error.cause or data.error).message
+        return _error_line(data.error.cause or data.error)
     return _line(text or "")
 
 
 def _run_failure(event: dg.DagsterEvent, trouble: str | None) -> str:
     data = event.event_specific_data
     error = data.error if isinstance(data, JobFailureData) else None
-    return _line(error.message) if error is not None else trouble or _line(event.message or "")
+    return _error_line(error) if error is not None else trouble or _line(event.message or "")
+
+
+def _error_line(error: SerializableErrorInfo) -> str:
+    """The error's message; a cancellation or a signal ends a run with a message that names a class alone."""
+    return "stopped before its end" if error.cls_name == _INTERRUPTED else _line(error.message)
 
 
 def _line(text: str) -> str:

@@ -1,5 +1,6 @@
 """Two small assets with two checks, run by Dagster's own engine in milliseconds."""
 
+import signal
 import time
 from typing import Any
 
@@ -13,6 +14,8 @@ from backfill_assets.partitions import daily
 def ticks(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     if context.run.tags.get("break") == "ticks":
         raise dg.Failure(description="the disk is full:\nmake room")
+    if context.run.tags.get("break") == "stop":
+        signal.raise_signal(signal.SIGINT)
     return dg.MaterializeResult(metadata={"dagster/row_count": 5})
 
 

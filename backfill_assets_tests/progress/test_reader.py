@@ -134,6 +134,12 @@ def test_a_run_whose_process_is_gone_says_so(instance: dg.DagsterInstance, reade
     assert events(reader, run.run_id).failure == "its process 7 is gone"
 
 
+def test_a_day_that_was_stopped_says_so_in_words(instance: dg.DagsterInstance, reader: Reader) -> None:
+    add(instance)
+    run_id = execute(instance, "job", DAY, **{"break": "stop"})
+    assert events(reader, run_id).failure == "stopped before its end"
+
+
 def test_a_failed_step_says_why_in_one_line(instance: dg.DagsterInstance, reader: Reader) -> None:
     add(instance)
     found = events(reader, execute(instance, "job", DAY, **{"break": "ticks"}))
