@@ -9,7 +9,15 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 
 from backfill_assets.days import parse_day
 from backfill_assets.failures import PermanentFailure
@@ -69,6 +77,14 @@ def _as_written(value: object) -> object:
     return value
 
 
+def _storable(text: str) -> str:
+    """Refuse the one character that Postgres cannot store in a text."""
+    if "\0" in text:
+        msg = "has a NUL character: leave it out"
+        raise ValueError(msg)
+    return text
+
+
 #: A UTC day.
 Day = Annotated[date, BeforeValidator(_as_written)]
 
@@ -91,7 +107,7 @@ class BackfillRequest(ApiModel):
         default=False,
         description="Run the days that are good already, too: that proves the warehouse against the lake.",
     )
-    reason: Annotated[str, StringConstraints(max_length=500)] = Field(
+    reason: Annotated[str, StringConstraints(max_length=500), AfterValidator(_storable)] = Field(
         default="", description="Why, for whoever looks at the job later."
     )
     request_id: (

@@ -202,6 +202,34 @@ def test_words_of_a_request_are_text_and_no_markup(client: TestClient) -> None:
         assert "&lt;script&gt;alert(1)" in text
 
 
+#: Turns the direction of the words after it, begins a terminal's commands, ends a line, and is not seen.
+UNPRINTABLE = "\u202e\u2066\x1b[2J\x9b\u2028\u200b"
+
+
+def test_words_of_a_request_show_no_character_that_turns_or_hides_others(client: TestClient) -> None:
+    body = {"start": "2024-01-01", "end": "2024-01-03", "reason": f"a {UNPRINTABLE} hole für 🕳"}
+    sent = {b"X-Requester": "me\u202e".encode()}
+    job_id = client.post("/api/v1/backfill", json=body, headers=sent).json()["job_id"]
+    for text in (client.get("/").text, part(client), part(client, job_id)):
+        assert not set(UNPRINTABLE) - set("[2J") & set(text)
+        assert "a \\u202e\\u2066\\u001b[2J\\u009b\\u2028\\u200b hole für 🕳" in text
+        assert "\x80" not in text, "of the requester's name, which is read as Latin-1"
+
+
+def test_the_plan_sends_back_the_reason_as_it_was_typed(client: TestClient) -> None:
+    answer = client.get("/page/plan", params={**FORM, "reason": "a <hole>\u202e"})
+    assert 'name="reason" value="a &lt;hole&gt;\u202e"' in answer.text
+
+
+@pytest.mark.parametrize("address", ["/api/v1/backfill", "/page/start"])
+def test_a_reason_that_postgres_cannot_store_is_refused(address: str, client: TestClient) -> None:
+    body = {"start": "2024-01-01", "end": "2024-01-03", "reason": "a\0hole"}
+    sent = {"data": body, "headers": HTMX} if "page" in address else {"json": body}
+    answer = client.post(address, **sent)
+    assert (answer.status_code, "has a NUL character: leave it out" in answer.text) == (422, True)
+    assert client.get("/api/v1/backfill/recent").json() == {"jobs": []}
+
+
 def test_a_report_is_served_from_the_lake_and_cannot_reach_the_token(
     client: TestClient, rig: SimpleNamespace
 ) -> None:

@@ -14,7 +14,9 @@ from typing import Any, Final
 
 import jinja2
 from fastapi.responses import HTMLResponse, Response
+from markupsafe import Markup
 
+from backfill_assets.failures import printable
 from backfill_assets.progress.page import view
 from backfill_assets.quality.remedies import approve_command
 from backfill_assets.readable_numbers import bytes_text, plural, seconds_text
@@ -55,6 +57,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
     )
     environment.filters.update(
         score=report_page.score,
@@ -76,6 +79,16 @@ def _environment() -> jinja2.Environment:
         steps=view.steps,
     )
     return environment
+
+
+def _shown(value: object) -> object:
+    """The value as it is written into a page: words of others must not turn the words around them.
+
+    The filter ``e`` leaves a value as it is, for a field that is sent back.
+    """
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "\n".join(printable(line) for line in value.split("\n"))
 
 
 def text(name: str, **context: Any) -> str:
