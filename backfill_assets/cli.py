@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -405,10 +405,15 @@ def retract(day: str, feed: str, content: str, reason: str) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free one; default: serve.port.")
 @click.option("--with-ui", is_flag=True, help="The Dagster UI as well, under /dagster.")
 def serve(host: str, port: int | None, with_ui: bool) -> None:
-    """Serve page and API: start, watch, cancel and retry backfills."""
+    """Serve page and API: start, watch, cancel and retry backfills.
+
+    Ctrl-C ends it, with exit code 0.
+    """
     from backfill_assets.progress.server import serve as run_server
 
-    run_server(_asset_graph, host=host, port=port, with_ui=with_ui, say=click.echo)
+    # The server ends in order, then hands the interrupt on.
+    with suppress(KeyboardInterrupt):
+        run_server(_asset_graph, host=host, port=port, with_ui=with_ui, say=click.echo)
 
 
 @main.command(
