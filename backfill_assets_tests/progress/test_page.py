@@ -483,3 +483,13 @@ def test_a_canceled_backfill_with_failed_days_is_told_beside_one_that_failed(
     assert trouble.text == "2024-01-01 to 2024-01-03 canceled: 1 failed"
     harmless = ended.model_copy(update={"days_by_state": {"published": 1, "canceled": 2}})
     assert view.now_view([], [harmless], job.updated).troubles == ()
+
+
+def test_no_time_is_left_of_a_backfill_that_is_stuck_or_is_being_cancelled(
+    client: TestClient, rig: SimpleNamespace
+) -> None:
+    job_id = started(client)
+    assert "time left" not in part(client, job_id) + part(client), "no daemon runs it"
+    job = rig.service.job(job_id).model_copy(update={"warnings": ()})
+    assert view.eta_words(job, job.created).startswith("time left")
+    assert view.eta_words(job.model_copy(update={"state": "canceling"}), job.created) == ""

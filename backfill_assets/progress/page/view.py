@@ -284,8 +284,11 @@ def rows(job: JobStatus) -> tuple[list[DayStatus], int]:
 
 
 def eta_words(job: Job, now: datetime) -> str:
-    """How long it will still take, in whole minutes, so that it does not change every second."""
-    if job.state in FINAL_JOB_STATES:
+    """How long it will still take, in whole minutes, so that it does not change every second.
+
+    Empty where it has ended, is being cancelled, or is stuck.
+    """
+    if job.state not in ("queued", "running") or job.warnings:
         return ""
     if job.eta is None:
         return "time left: known when two days have ended"
