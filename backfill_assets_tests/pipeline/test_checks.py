@@ -172,6 +172,8 @@ def fetch_changed(pipeline, changes):
         shutil.rmtree(pipeline.folder / "lake" / paths.ticks_prefix(Feed.parse(feed), DAY))
         if change is None:
             pipeline.with_fault(feed, DAY, Fault(always=faults.not_found()))
+            for known in (paths.settled_day(DAY), paths.measures(DAY)):
+                (pipeline.folder / "lake" / known).unlink(missing_ok=True)
         else:
             pipeline.serve_changed(feed, DAY, change)
     assert pipeline.run(DAY, select=["ticks"]).get_asset_materialization_events()
