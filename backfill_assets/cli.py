@@ -452,7 +452,7 @@ def status(job: str, as_json: bool) -> None:
         if as_json:
             click.echo(_json(service.status_json(job)[0]))
         else:
-            click.echo(commands.status_text(service.status(job), is_stuck=bool(service.troubles())))
+            click.echo(commands.status_text(service.status(job)))
 
 
 @main.command(section=BACKFILLS, example="recent --state failed")

@@ -161,15 +161,14 @@ def _outcome(job: Job) -> str:
     return f"{job.job_id} {job.state}{why}{hint}"
 
 
-def status_text(job: JobStatus, *, is_stuck: bool = False) -> str:
-    """The job as a person reads it; no time left where it is stuck or is being canceled."""
+def status_text(job: JobStatus) -> str:
+    """The job as a person reads it."""
     lines = [f"{job.job_id}  {_range(job)}  {JOB_STATES[job.state]} {job.state}, {job.percent:g} %"]
     if job.attempt > 1:
         lines[0] += f", attempt {job.attempt}"
     lines.append(f"  days     {days_words(job.days_by_state)}")
-    if job.state in ("queued", "running") and not is_stuck:
-        left = eta_words(job, utc_now()).removeprefix("time left: ").removesuffix(" left")
-        lines.append(f"  left     {left}")
+    if left := eta_words(job, utc_now()):
+        lines.append(f"  left     {left.removeprefix('time left: ').removesuffix(' left')}")
     if job.throughput.days_per_hour:
         speed = f"  speed    {job.throughput.days_per_hour:.3g} days an hour"
         rate = job.throughput.bytes_per_second
