@@ -52,9 +52,8 @@ def write_reports(store: Store, settings: Settings, day: str) -> str:
     path = write_day(store, settings, day, was_run=True)
     months = {day[:7]}
     for neighbour in sorted(_pages_beside(store, day)):
-        if (
-            load_day(store, neighbour) is not None
-        ):  # else its document is lost, and the page as good as it was
+        # Where its document is lost the page stays as it was.
+        if load_day(store, neighbour) is not None:
             write_day(store, settings, neighbour)
             months.add(neighbour[:7])
     for month in sorted(months):

@@ -277,10 +277,9 @@ def has_size(folder: Path, table: str, day: str, content: str) -> bool:
 
 
 def has_database(folder: Path) -> bool:
-    """Whether the file with the views is there, with all three of its headers."""
+    """Whether the file with the views is there, and not cut within its headers."""
     try:
-        with (folder / DATABASE).open("rb") as file:
-            return len(file.read(_HEADERS)) == _HEADERS
+        return (folder / DATABASE).stat().st_size > _HEADERS
     except OSError:
         return False
 
