@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from backfill_assets.days import utc_now
-from backfill_assets.failures import PermanentFailure
+from backfill_assets.failures import BadInput, PermanentFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.evidence import Approval, Retraction
 from backfill_assets.lake.manifests import FeedManifest, load_manifest, update_manifest
@@ -164,7 +164,7 @@ def _named(
 def _checked(reason: str) -> str:
     if not reason.strip():
         msg = "a decision needs a reason, for whoever reads it later: give one with --reason"
-        raise PermanentFailure(msg)
+        raise BadInput(msg)
     return " ".join(reason.split())
 
 

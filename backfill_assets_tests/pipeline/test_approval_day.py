@@ -153,15 +153,19 @@ def test_what_is_retracted_leaves_a_day_that_is_held_because_of_it(make_pipeline
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "code", "message"),
     [
-        (("approve", "--date", DAY, "--reason", "why"), f"nothing is recorded of {DAY}: run the day first"),
-        (("approve", "--date", DAY, "--reason", " "), "a decision needs a reason"),
-        (("retract", "--date", DAY, "--feed", BTC, "--reason", "why"), f"nothing is recorded of {DAY}"),
+        (
+            ("approve", "--date", DAY, "--reason", "why"),
+            1,
+            f"nothing is recorded of {DAY}: run the day first",
+        ),
+        (("approve", "--date", DAY, "--reason", " "), 2, "a decision needs a reason"),
+        (("retract", "--date", DAY, "--feed", BTC, "--reason", "why"), 1, f"nothing is recorded of {DAY}"),
     ],
 )
-def test_what_cannot_be_decided_is_refused_in_one_line(pipeline, words, message):
+def test_what_cannot_be_decided_is_refused_in_one_line(pipeline, words, code, message):
     answer = command(pipeline, *words)
-    assert answer.exit_code == 1
+    assert answer.exit_code == code
     assert message in answer.output
     assert answer.output.count("\n") == 1
