@@ -36,13 +36,13 @@ def tick_files(found: Day) -> dict[str, int]:
 
 
 def lost_files(store: Store, day: str, ticks: Mapping[str, int]) -> list[str]:
-    """Tick files that are not there in full size, and folders of candles and coverage without a file."""
+    """Tick files that are not there in full size, and folders of candles and coverage without a byte."""
     if store.parallel_reads > 1 or not ticks:
         return []
     made = [paths.made_prefix(table.name, day) for table in (CANDLES, COVERAGE)]
     return [
         *(path for path, size in ticks.items() if store.size(path) != size),
-        *(folder for folder in made if not any(store.list(folder))),
+        *(folder for folder in made if not any(store.size(path) for path in store.list(folder))),
     ]
 
 

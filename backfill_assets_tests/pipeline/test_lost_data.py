@@ -90,7 +90,15 @@ def lose_candles(pipeline: Pipeline) -> str:
     return "not in the lake: candles/date=2024-01-02"
 
 
-LOSSES = (lose_partition, cut_partition, lose_warehouse, lose_ticks, cut_ticks, lose_candles)
+def empty_coverage(pipeline: Pipeline) -> str:
+    [file] = (pipeline.folder / "lake/coverage").rglob("*.parquet")
+    file.write_bytes(b"")
+    return "not in the lake: coverage/date=2024-01-02"
+
+
+LOSSES = (
+    lose_partition, cut_partition, lose_warehouse, lose_ticks, cut_ticks, lose_candles, empty_coverage,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("lose", LOSSES)
