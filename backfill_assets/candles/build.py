@@ -62,13 +62,17 @@ def build_candles(store: Store, day: str, settings: Settings) -> DayMeasures:
     PermanentFailure
         The day was never settled.
     """
-    # Before the day is made: that may replace a damaged document by one that has no candles yet.
     maker = _Maker(store, settings)
-    others = [other for other in (shift(day, days) for days in REACH) if maker.had_candles(other)]
+    others = [shift(day, days) for days in REACH]
+    # Before the day is made: that may replace a lost document by one that has no candles yet.
+    lost = {other for other in others if maker.has_lost_candles(other)}
     made = maker.make(day)
     for other in others:
         # Documents are read anew for every day: other runs may have changed them.
-        _Maker(store, settings).make(other)
+        maker = _Maker(store, settings)
+        found = maker.measures(other)
+        if other in lost or (found is not None and found.candles is not None):
+            maker.make(other)
     return made
 
 
@@ -97,13 +101,11 @@ class _Maker:
             return False
         return bool(documents.damage(self.store, paths.measures(day), DayMeasures))
 
-    def had_candles(self, day: str) -> bool:
-        """Whether candles of the day were made, though the document of them may be lost."""
-        if self.settled(day) is None:
+    def has_lost_candles(self, day: str) -> bool:
+        """Whether candles of the day were made, and the document of them is gone or cannot be read."""
+        if self.settled(day) is None or self.measures(day) is not None:
             return False
-        found = self.measures(day)
-        made = self.store.list(paths.made_prefix("candles", day))
-        return found.candles is not None if found is not None else any(made)
+        return any(self.store.list(paths.made_prefix("candles", day)))
 
     def make(self, day: str) -> DayMeasures:
         while True:

@@ -53,7 +53,7 @@ def serve(
     """
     settings = current_settings().serve
     host, port = host or settings.host, settings.port if port is None else port
-    token = _token(settings.token)
+    token = _token(resolve(settings.token))
     if not token and not is_loopback(host):
         msg = (
             f"{host} is reached from other machines, and serve.token is empty: set BACKFILL_API_TOKEN "
@@ -100,9 +100,8 @@ def serve(
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _token(setting: str) -> str:
+def _token(found: str) -> str:
     """The token without the newline of the file that it may come from, which no header carries."""
-    found = resolve(setting)
     if found and not found.strip():
         msg = "serve.token has only blanks: set BACKFILL_API_TOKEN (or serve.token) to a secret, or unset it"
         raise SettingsError(msg)

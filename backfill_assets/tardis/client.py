@@ -94,7 +94,10 @@ class TardisClient:
         from backfill_assets.tardis.attempts import RunRefused, dataset_url, download_once
 
         parse_day(day)
-        endpoint, key = self._endpoint("datasets_endpoint"), resolve(self._settings.api_key)
+        endpoint, key = (
+            self._endpoint("datasets_endpoint", resolve(self._settings.datasets_endpoint)),
+            resolve(self._settings.api_key),
+        )
         directory.mkdir(parents=True, exist_ok=True)
         results: queue.SimpleQueue[tuple[Feed, Download | BackfillError] | None] = queue.SimpleQueue()
         unclaimed: set[Path] = set()
@@ -139,9 +142,8 @@ class TardisClient:
             for folder in unclaimed:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _endpoint(self, name: str) -> str:
-        """The address in the settings, which is not quoted where it is none: it may hold a password."""
-        url = resolve(getattr(self._settings, name))
+    def _endpoint(self, name: str, url: str) -> str:
+        """The address of the settings, which is not quoted where it is none: it may hold a password."""
         try:
             parts = urlsplit(url)
             is_one = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -175,7 +177,7 @@ class TardisClient:
         """
         from backfill_assets.tardis.attempts import details_once
 
-        endpoint = self._endpoint("api_endpoint")
+        endpoint = self._endpoint("api_endpoint", resolve(self._settings.api_endpoint))
         answer = _wait_for(
             self._patiently(lambda limit: details_once(endpoint, exchange, limit_seconds=limit))
         )
@@ -189,7 +191,10 @@ class TardisClient:
         """
         from backfill_assets.tardis.attempts import AccessRefused, instruments_once
 
-        endpoint, key = self._endpoint("api_endpoint"), resolve(self._settings.api_key)
+        endpoint, key = (
+            self._endpoint("api_endpoint", resolve(self._settings.api_endpoint)),
+            resolve(self._settings.api_key),
+        )
         try:
             answer = _wait_for(
                 self._patiently(lambda limit: instruments_once(endpoint, key, exchange, limit_seconds=limit))
