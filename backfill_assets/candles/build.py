@@ -70,6 +70,8 @@ def build_candles(store: Store, day: str, settings: Settings) -> DayMeasures:
     for other in others:
         # Documents are read anew for every day: other runs may have changed them.
         maker = _Maker(store, settings)
+        if maker.settled(other) is None:
+            continue
         found = maker.measures(other)
         if other in lost or (found is not None and found.candles is not None):
             maker.make(other)
