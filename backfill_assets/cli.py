@@ -74,41 +74,22 @@ _MARGIN: Final = 4
 _UNWRAPPED: Final = 10_000
 
 
-@contextmanager
-def _typed() -> Iterator[None]:
-    """Raise the refusal of a value as ``BadInput``: one line, where click's own error prints the usage."""
-    try:
-        yield
-    except PermanentFailure as failure:
-        raise BadInput(str(failure)) from failure
+class _Checked(click.ParamType[str]):
+    """A text that ``check`` refuses in one line, where click's own error prints the usage."""
 
-
-class _Day(click.ParamType[str]):
-    name = "YYYY-MM-DD"
+    def __init__(self, name: str, check: Callable[[str], object]) -> None:
+        self.name = name
+        self._check = check
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
-        with _typed():
-            return parse_day(value).isoformat()
-
-
-class _Month(click.ParamType[str]):
-    name = "YYYY-MM"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
-        with _typed():
-            parse_month(value)
+        self._check(value)
         return value
 
 
-class _Timeframe(click.ParamType[str]):
-    name = "TEXT"
+def _check_timeframe(text: str) -> None:
+    from backfill_assets.candles.query import insist_on_timeframe
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
-        from backfill_assets.candles.query import insist_on_timeframe
-
-        with _typed():
-            insist_on_timeframe(value)
-        return value
+    insist_on_timeframe(text)
 
 
 class _Names(click.ParamType[tuple[str, ...]]):
@@ -125,9 +106,9 @@ class _Names(click.ParamType[tuple[str, ...]]):
         return tuple(name.strip() for name in names if name.strip())
 
 
-DAY = _Day()
-MONTH = _Month()
-TIMEFRAME = _Timeframe()
+DAY = _Checked("YYYY-MM-DD", parse_day)
+MONTH = _Checked("YYYY-MM", parse_month)
+TIMEFRAME = _Checked("TEXT", _check_timeframe)
 NAMES = _Names()
 
 

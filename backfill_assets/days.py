@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
-from backfill_assets.failures import BadInput, PermanentFailure
+from backfill_assets.failures import BadInput
 
 MICROSECONDS_PER_SECOND: Final = 1_000_000
 MICROSECONDS_PER_MINUTE: Final = 60 * MICROSECONDS_PER_SECOND
@@ -21,22 +21,22 @@ FIRST_DAY: Final = "2019-03-30"
 
 
 def parse_day(text: str) -> date:
-    """Read ``YYYY-MM-DD``; anything else is a ``PermanentFailure`` that shows the right form."""
+    """Read ``YYYY-MM-DD``; anything else is a ``BadInput`` that shows the right form."""
     try:
         day = date.fromisoformat(text)
     except ValueError:
         day = None
     if day is None or day.isoformat() != text:
         msg = f"'{text}' is not a day: write it as YYYY-MM-DD, for example 2024-01-01"
-        raise PermanentFailure(msg)
+        raise BadInput(msg)
     return day
 
 
 def parse_month(text: str) -> date:
-    """Read ``YYYY-MM`` as its first day; a ``PermanentFailure`` shows the right form."""
+    """Read ``YYYY-MM`` as its first day; a ``BadInput`` shows the right form."""
     if not is_day(f"{text}-01"):
         msg = f"'{text}' is not a month: write it as YYYY-MM, for example 2024-01"
-        raise PermanentFailure(msg)
+        raise BadInput(msg)
     return parse_day(f"{text}-01")
 
 
@@ -51,7 +51,7 @@ def is_day(text: str) -> bool:
     """Whether the text is a day as it is written everywhere."""
     try:
         return parse_day(text).isoformat() == text
-    except PermanentFailure:
+    except BadInput:
         return False
 
 

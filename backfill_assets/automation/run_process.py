@@ -115,7 +115,7 @@ def ending_with_the_terminal() -> Iterator[None]:
     former: list[Any] = []
 
     def end(*_: Any) -> None:
-        # Python drops what is raised in a finalizer or an import: again, until the run has ended.
+        # Python drops an exception of a finalizer or an import, so the run is interrupted until it ends.
         replaced = signal.signal(signal.SIGALRM, end)
         former.append(replaced)
         signal.setitimer(signal.ITIMER_REAL, _SECONDS_TO_END)

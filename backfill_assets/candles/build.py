@@ -97,12 +97,6 @@ class _Maker:
             self._measures[day] = load_measures(self.store, day)
         return self._measures[day]
 
-    def is_damaged(self, day: str) -> bool:
-        """Whether the day was settled, and the document of its candles cannot be read."""
-        if self.settled(day) is None or self.measures(day) is not None:
-            return False
-        return bool(documents.damage(self.store, paths.measures(day), DayMeasures))
-
     def has_lost_candles(self, day: str) -> bool:
         """Whether candles of the day were made, and the document of them is gone or cannot be read."""
         if self.settled(day) is None or self.measures(day) is not None:
@@ -127,7 +121,7 @@ class _Maker:
         around = [d for d in (shift(day, -1), day, shift(day, 1)) if self.settled(d) is not None]
         for file_day in around:
             self._ensure_files(file_day)
-        if self.is_damaged(shift(day, -2)):  # it may have the last price before the day
+        if self.has_lost_candles(shift(day, -2)):  # it may have the last price before the day
             self._ensure_files(shift(day, -2))
         replaced: list[DataFile | None] = []
 

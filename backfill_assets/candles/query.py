@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from backfill_assets.candles.merge import rolled_up
-from backfill_assets.failures import PermanentFailure
+from backfill_assets.failures import BadInput, PermanentFailure
 from backfill_assets.lake import paths
 from backfill_assets.lake.store import Store
 from backfill_assets.lake.tables import DataFile
@@ -69,10 +69,10 @@ def markets_of(settled: SettledDay) -> list[tuple[str, str]]:
 
 
 def insist_on_timeframe(name: str) -> None:
-    """Raise ``PermanentFailure`` for an unknown timeframe; the message lists the known ones."""
+    """Raise ``BadInput`` for an unknown timeframe; the message lists the known ones."""
     if name not in TIMEFRAMES:
         msg = f"'{name}' is no timeframe: choose from {', '.join(TIMEFRAMES)}"
-        raise PermanentFailure(msg)
+        raise BadInput(msg)
 
 
 @contextmanager

@@ -154,8 +154,8 @@ class SpikeEvidence(Document):
     witnesses
         Who was there for at least one spike, in order.
     confirmed, refuted
-        By data set symbol, positions in ``SymbolProfile.spikes``. What was confirmed once stays so: a witness
-        whose file is replaced by a worse one takes nothing back.
+        By data set symbol, positions in ``SymbolProfile.spikes``. A price that was confirmed once stays
+        confirmed, also when the file of the witness is replaced by a worse one.
     limits
         The settings alone, under which the confirmations hold.
     """

@@ -27,7 +27,7 @@ from backfill_assets.warehouse.presence import lost_files, unpublished_tables
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What the vendor lists."""
+    """The feeds that the vendor lists, and the exchanges that did not tell theirs."""
 
     #: Of a day.
     feeds: Callable[[str], Sequence[ExpectedFeed]]

@@ -8,8 +8,9 @@ and nothing is written. Because a day's ids bear on its neighbours, each documen
 neighbours as they were seen. A neighbour that has seen other edges is settled, too; so the documents end up
 the same in whatever order days are run. That ends by itself: the ids that a day shows are those of all files
 that it ever held, a verdict rests on the ids of the neighbours, and whether a day is sealed on which of their
-versions count. What a killed run has left is made up for by the next run of the day that it left, or of a day
-beside that.
+versions count. A neighbour whose document is lost is settled first, since without it the trust that it gave
+would be missing. What a killed run has left is made up for by the next run of the day that it left, or of a
+day beside that.
 """
 
 from __future__ import annotations

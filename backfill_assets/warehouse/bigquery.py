@@ -42,7 +42,7 @@ from backfill_assets.warehouse.totals import GroupTotals, summed, totals_from_ro
 MAX_URIS: Final = 10_000
 
 _REQUEST_SECONDS: Final = 60.0
-#: Somebody is waiting for the answer.
+#: Limit of a request that a person waits for.
 _LOOK_SECONDS: Final = 10.0
 #: One chunk of an upload; the client sends 10 MB at a time.
 _UPLOAD_SECONDS: Final = 300.0

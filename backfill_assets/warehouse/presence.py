@@ -92,7 +92,7 @@ class _Tables:
         try:
             return tables_of(warehouse)
         except BackfillError as failure:
-            LOGGER.warning("%s: what was published counts as there", failure)
+            LOGGER.warning("%s: tables that were published are taken to be there", failure)
             return None
 
 

@@ -118,7 +118,7 @@ def shell(standin: TardisStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             process.wait()
 
 
-#: A closed terminal is told while an object is finalized, where Python drops whatever is raised.
+#: SIGHUP arrives while an object is finalized, where Python drops every exception.
 DROPPED = """
 import os, signal, sys, time
 from backfill_assets.automation.run_process import ending_with_the_terminal

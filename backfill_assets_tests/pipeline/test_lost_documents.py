@@ -1,4 +1,4 @@
-"""Documents that are gone, or damaged together: what was published stays, and so does the day beside."""
+"""Documents are deleted, or two are damaged together: published rows stay, also those of the days beside."""
 
 from __future__ import annotations
 
@@ -100,9 +100,8 @@ def test_a_manifest_and_the_days_document_lost_together_take_nothing_out(
     assert trades(published) == before
 
 
-@pytest.mark.parametrize("how", ["cut", "gone"])
-def test_a_day_beside_a_lost_document_keeps_its_trust(how: str, small: Pipeline) -> None:
-    """The middle day begins late, and counts because the ids of the day before join."""
+def late_and_joined() -> tuple[Callable[[list[str]], list[str]], Callable[[list[str]], list[str]]]:
+    """Changes of two days in a row: the second begins late, and the ids of the first join it."""
     first: list[int] = []
 
     def late(lines: list[str]) -> list[str]:
@@ -113,6 +112,13 @@ def test_a_day_beside_a_lost_document_keeps_its_trust(how: str, small: Pipeline)
         cells = lines[-1].split(",")
         return [*lines[:-1], ",".join([*cells[:4], str(first[0] - 1), *cells[5:]])]
 
+    return late, joined
+
+
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_a_day_beside_a_lost_document_keeps_its_trust(how: str, small: Pipeline) -> None:
+    """The middle day begins late, and counts because the ids of the day before join."""
+    late, joined = late_and_joined()
     small.serve_changed(FEED, DAY, late)
     assert small.run(DAY).success
     assert settled(small, DAY).accepted is None
@@ -127,16 +133,7 @@ def test_a_day_beside_a_lost_document_keeps_its_trust(how: str, small: Pipeline)
 
 
 def test_ids_of_versions_that_are_dropped_are_known_to_the_day_beside(small: Pipeline) -> None:
-    first: list[int] = []
-
-    def late(lines: list[str]) -> list[str]:
-        first.append(int(lines[900].split(",")[4]))
-        return lines[900:]
-
-    def joined(lines: list[str]) -> list[str]:
-        cells = lines[-1].split(",")
-        return [*lines[:-1], ",".join([*cells[:4], str(first[0] - 1), *cells[5:]])]
-
+    late, joined = late_and_joined()
     small.serve_changed(FEED, DAY, late)
     for day in (BEFORE, DAY):
         assert small.run(day).success
