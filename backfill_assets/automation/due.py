@@ -23,7 +23,7 @@ from backfill_assets.settings import Settings
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, QUALITY
 from backfill_assets.warehouse.overall import tick_tables
-from backfill_assets.warehouse.presence import is_out, lost_files, tick_files, unpublished_tables
+from backfill_assets.warehouse.presence import data_files, is_out, lost_files, unpublished_tables
 from backfill_assets.warehouse.publisher import made_fingerprint, ticks_fingerprint
 
 LOGGER: Final = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def is_due(store: Store, settings: Settings, day: str) -> bool:
     return bool(
         unpublished_tables(store, settings, day, data_types)
         or outdated_tables(store, found)
-        or lost_files(store, day, tick_files(found))
+        or lost_files(store, day, data_files(store, found))
     )
 
 

@@ -90,7 +90,7 @@ def plan_day(
     summary, found = current_summary(store, day), load_day(store, day)
     expected = record.expected_feeds
     unpublished = unpublished_tables(store, settings, day, {e.feed.data_type for e in expected})
-    lost = lost_files(store, day, summary.tick_files) if summary is not None else []
+    lost = lost_files(store, day, summary.data_files) if summary is not None else []
     held = summary is not None and summary.state == "held"
     current = summary is not None and summary.build_version == build_version(settings)
     same = summary is not None and found is not None and _is_published(store, summary, found)

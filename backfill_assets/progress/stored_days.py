@@ -19,7 +19,7 @@ from backfill_assets.quality.settled import Day, SettledDay, SettledFeed, load_d
 from backfill_assets.report.month import DaySummary, current_summary
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse import ledger
-from backfill_assets.warehouse.presence import lost_files, tick_files, unpublished_tables
+from backfill_assets.warehouse.presence import data_files, lost_files, unpublished_tables
 
 
 def stored_day(store: Store, settings: Settings, day: str) -> StoredDay:
@@ -29,7 +29,7 @@ def stored_day(store: Store, settings: Settings, day: str) -> StoredDay:
         return _unknown(day, documents.damage(store, paths.settled_day(day), SettledDay))
     scores = found.scores
     data_types = {f.feed.data_type for f in found.feeds}
-    outcome, reasons = _outcome(store, settings, day, scores.state, data_types, tick_files(found))
+    outcome, reasons = _outcome(store, settings, day, scores.state, data_types, data_files(store, found))
     return StoredDay(
         outcome=outcome,
         sealed=found.is_sealed,
@@ -104,11 +104,11 @@ def _unknown(day: str, damage: str) -> StoredDay:
 
 def _summarized(store: Store, settings: Settings, summary: DaySummary) -> tuple[StoredState, tuple[str, ...]]:
     data_types = {feed.feed.split("/")[1] for feed in summary.feeds}
-    return _outcome(store, settings, summary.day, summary.state, data_types, summary.tick_files)
+    return _outcome(store, settings, summary.day, summary.state, data_types, summary.data_files)
 
 
 def _outcome(
-    store: Store, settings: Settings, day: str, verdict: str, data_types: set[str], ticks: Mapping[str, int]
+    store: Store, settings: Settings, day: str, verdict: str, data_types: set[str], files: Mapping[str, int]
 ) -> tuple[StoredState, tuple[str, ...]]:
     if verdict == "held":
         return "held", ()
@@ -117,9 +117,9 @@ def _outcome(
     tables = unpublished_tables(store, settings, day, data_types)
     if troubles := [t for table in tables if (t := ledger.damage(store, table, day))]:
         return "unreadable", tuple(troubles)
-    files = lost_files(store, day, ticks)
-    if tables or files:
-        lacking = (("the warehouse", tables), ("the lake", files))
+    lost = lost_files(store, day, files)
+    if tables or lost:
+        lacking = (("the warehouse", tables), ("the lake", lost))
         return "missing", tuple(f"not in {where}: {', '.join(names)}" for where, names in lacking if names)
     return ("published" if verdict == "published" else "degraded"), ()
 

@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import AliasChoices, Field
+
 from backfill_assets.candles.build import MEASURES_VERSION
 from backfill_assets.candles.trade_files import PARTIALS_VERSION
 from backfill_assets.days import day_range, parse_month
@@ -26,7 +28,7 @@ from backfill_assets.settings import OverallSettings, Settings
 from backfill_assets.ticks.fetch import SCHEMA_VERSION
 from backfill_assets.ticks.profile import PROFILE_VERSION
 from backfill_assets.warehouse.overall import day_overall
-from backfill_assets.warehouse.presence import tick_files
+from backfill_assets.warehouse.presence import data_files
 
 
 class FeedSummary(Document):
@@ -62,8 +64,8 @@ class DaySummary(Derived):
     #: The product of the parts.
     overall: float | None = None
     feeds: tuple[FeedSummary, ...]
-    #: Bytes of the tick files that count, by path in the lake.
-    tick_files: dict[str, int] = {}
+    #: ``presence.data_files``; older summaries name the ticks only.
+    data_files: dict[str, int] = Field({}, validation_alias=AliasChoices("data_files", "tick_files"))
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -103,7 +105,12 @@ def build_version(settings: Settings) -> str:
 
 
 def summarize(
-    found: Day, overall: Overall | None, built: str = "", inputs: str = "", documents: str = ""
+    store: Store,
+    found: Day,
+    overall: Overall | None,
+    built: str = "",
+    inputs: str = "",
+    documents: str = "",
 ) -> DaySummary:
     """The day as its summary."""
     return DaySummary(
@@ -130,7 +137,7 @@ def summarize(
             )
             for f in found.feeds
         ),
-        tick_files=tick_files(found),
+        data_files=data_files(store, found),
     )
 
 
@@ -169,7 +176,7 @@ def current_summary(store: Store, day: str, weights: OverallSettings | None = No
     if found is None:
         return summary
     overall = day_overall(store, found, weights) if weights is not None else None
-    made = summarize(found, overall)
+    made = summarize(store, found, overall)
     if summary is None:
         return made.model_copy(update={"versions": ""})
     kept = {"build_version": summary.build_version, "versions": summary.versions}
@@ -191,7 +198,7 @@ def month_report(store: Store, settings: Settings, month: str, *, fresh: bool = 
         found = load_day(store, day) if fresh else None
         if found is None:
             return current_summary(store, day, settings.overall)
-        return summarize(found, day_overall(store, found, settings.overall))
+        return summarize(store, found, day_overall(store, found, settings.overall))
 
     found = [s for s in parallel_map(summary_of, days, store.parallel_reads) if s is not None and s.feeds]
     pages = parallel_map(lambda s: store.exists(paths.day_report(s.day)), found, store.parallel_reads)

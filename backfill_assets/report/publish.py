@@ -86,7 +86,7 @@ def write_day(store: Store, settings: Settings, day: str, *, was_run: bool = Fal
     found = load_day(store, day)
     if found is not None:
         overall = day_overall(store, found, settings.overall)
-        _write_summary(store, summarize(found, overall, built, inputs, made_of))
+        _write_summary(store, summarize(store, found, overall, built, inputs, made_of))
     return path
 
 

@@ -17,6 +17,7 @@ from typing import Final
 from backfill_assets.days import utc_now
 from backfill_assets.failures import BackfillError
 from backfill_assets.lake import paths
+from backfill_assets.lake.listing import readable_instruments
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.settled import Day
 from backfill_assets.settings import BigQueryWarehouse, DuckDBWarehouse, Settings, resolve
@@ -29,20 +30,34 @@ _KNOWN_FOR: Final = timedelta(minutes=1)
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
-def tick_files(found: Day) -> dict[str, int]:
-    """The tick files of the day that count: their bytes by path in the lake."""
+def data_files(store: Store, found: Day) -> dict[str, int]:
+    """The day's files of instruments, ticks that count, candles and coverage: bytes by path in the lake.
+
+    Empty for a bucket.
+    """
+    if store.parallel_reads > 1:
+        return {}
     accepted = [(feed.feed, feed.accepted) for feed in found.feeds if feed.accepted is not None]
-    return {paths.ticks_data(feed, found.day, version.content): version.bytes for feed, version in accepted}
+    files = {paths.ticks_data(feed, found.day, version.content): version.bytes for feed, version in accepted}
+    measures = found.measures
+    for table, file in ((CANDLES, measures.candles), (COVERAGE, measures.coverage)) if measures else ():
+        if file is not None:
+            files[paths.made_data(table.name, found.day, file.content)] = file.bytes
+    for exchange in found.settled.exchanges:
+        if (listing := readable_instruments(store, exchange, found.day)) is not None:
+            files[paths.instruments_data(exchange, found.day, listing.content)] = listing.bytes
+    return files
 
 
-def lost_files(store: Store, day: str, ticks: Mapping[str, int]) -> list[str]:
-    """Tick files that are not there in full size, and folders of candles and coverage without a byte."""
-    if store.parallel_reads > 1 or not ticks:
+def lost_files(store: Store, day: str, files: Mapping[str, int]) -> list[str]:
+    """``data_files`` that are not there in full size, and folders of candles and coverage without a byte."""
+    if store.parallel_reads > 1 or not files:
         return []
     made = [paths.made_prefix(table.name, day) for table in (CANDLES, COVERAGE)]
+    unnamed = [folder for folder in made if not any(path.startswith(folder) for path in files)]
     return [
-        *(path for path, size in ticks.items() if store.size(path) != size),
-        *(folder for folder in made if not any(store.size(path) for path in store.list(folder))),
+        *(path for path, size in files.items() if store.size(path) != size),
+        *(folder for folder in unnamed if not any(store.size(path) for path in store.list(folder))),
     ]
 
 

@@ -96,8 +96,23 @@ def empty_coverage(pipeline: Pipeline) -> str:
     return "not in the lake: coverage/date=2024-01-02"
 
 
+def cut_candles(pipeline: Pipeline) -> str:
+    return cut(pipeline, "candles/date=2024-01-02")
+
+
+def cut_instruments(pipeline: Pipeline) -> str:
+    return cut(pipeline, "instruments/binance/2024-01-02")
+
+
+def cut(pipeline: Pipeline, folder: str) -> str:
+    [file] = (pipeline.folder / "lake" / folder).rglob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-1])
+    return f"not in the lake: {folder}"
+
+
 LOSSES = (
     lose_partition, cut_partition, lose_warehouse, lose_ticks, cut_ticks, lose_candles, empty_coverage,
+    cut_candles, cut_instruments,
 )  # fmt: skip
 
 
