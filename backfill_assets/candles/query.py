@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -58,8 +58,10 @@ def read_made(store: Store, day: str, table: str, columns: Sequence[str] | None 
     PermanentFailure
         The day was not run, or its file is gone.
     """
-    with open_made(store, day, table) as (_, file):
-        return pq.read_table(file, columns=columns, partitioning=None)
+    while True:
+        # Another run may delete the file between its name and its bytes; it has named another by then.
+        with open_made(store, day, table) as (_, file), suppress(FileNotFoundError):
+            return pq.read_table(file, columns=columns, partitioning=None)
 
 
 def markets_of(settled: SettledDay) -> list[tuple[str, str]]:

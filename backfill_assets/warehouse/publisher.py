@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from backfill_assets.candles.build import trades_versions
 from backfill_assets.candles.query import open_made
 from backfill_assets.days import shift
-from backfill_assets.failures import DayHeld, TransientFailure, Unreadable
+from backfill_assets.failures import DayHeld, PermanentFailure, Superseded, TransientFailure, Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.files import temporary_folder
 from backfill_assets.lake import paths
@@ -247,15 +247,25 @@ class Publisher:
             msg = f"materialize candles of {day} first: other files of trades count than they were made of"
             raise NotMade(msg)
 
+        planned = fingerprint(table, [made.content])
+
         @contextmanager
         def load() -> Iterator[Load]:
-            with open_made(self.store, day, table.name) as (file, path):
-                if file.content != made.content:
-                    msg = f"{table.name} of {day} were made anew meanwhile: run again"
-                    raise TransientFailure(msg)
-                yield Load((LoadFile(uri=None, path=path, rows=file.rows),), file_totals(table, [path]))
+            # Another run that makes the day anew deletes the file, also while it is being read.
+            try:
+                with open_made(self.store, day, table.name) as (file, path):
+                    if file.content == made.content:
+                        yield Load(
+                            (LoadFile(uri=None, path=path, rows=file.rows),), file_totals(table, [path])
+                        )
+                        return
+            except (FileNotFoundError, PermanentFailure):
+                if made_fingerprint(table, self.settled(day)) == planned:
+                    raise
+            msg = f"{table.name} of {day} were made anew meanwhile: run again"
+            raise Superseded(msg)
 
-        return Partition(fingerprint(table, [made.content]), load)
+        return Partition(planned, load)
 
     def _ohlcv(self, candles: Partition) -> Partition:
         timeframes = self.settings.ohlcv.timeframes or self.settings.candles.timeframes

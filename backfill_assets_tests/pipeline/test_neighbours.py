@@ -6,7 +6,9 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import duckdb
 import polars as pl
@@ -16,12 +18,17 @@ from backfill_assets.feeds import Feed
 from backfill_assets.standins.faults import Fault, not_found
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets.warehouse import ledger
+from backfill_assets.warehouse.catalog import CANDLES, COVERAGE
+from backfill_assets.warehouse.protocol import Warehouse
+from backfill_assets.warehouse.publisher import Publisher, made_fingerprint
 from backfill_assets_tests.pipeline.conftest import MakePipeline, Pipeline
 from backfill_assets_tests.times import TIMES
 
 BEFORE, DAY, AFTER = DAYS = ("2024-01-01", "2024-01-02", "2024-01-03")
 FEED = "binance/trades/BTCUSDT"
 OTHER = "binance/trades/ETHUSDT"
+MADE = ["instruments", "ticks", "candles"]
 SMALL = {"exchanges": ["binance"], "symbols": ["BTC-USDT", "ETH-USDT"], "data_types": ["trades"]}
 
 
@@ -154,6 +161,32 @@ def test_in_some_orders_days_end_in_the_same_tables_and_what_is_final_never_chan
 def in_order() -> dict[str, dict[str, dict[str, bytes]]]:
     """By damage, filled by the first test that needs it: every partition after the days in order."""
     return {}
+
+
+@pytest.mark.parametrize("table", [CANDLES, COVERAGE], ids=lambda table: table.name)
+@pytest.mark.parametrize("when", ["fence", "replace_partition"])
+def test_a_day_that_is_made_anew_while_it_is_published_is_published_as_it_is_then(small, table, when):
+    pipeline = small("anew")
+    assert pipeline.run(DAY, MADE).success
+    folder = pipeline.folder / "lake" / table.name / f"date={DAY}"
+    before = [*folder.iterdir()]
+
+    class Disturbed:
+        """The warehouse; the first time that it is asked for ``when``, the day after is run before."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name == when and [*folder.iterdir()] == before:
+                assert pipeline.run(AFTER, MADE).success
+                assert [*folder.iterdir()] != before
+            return getattr(warehouse, name)
+
+    with closing(pipeline.warehouse) as warehouse:
+        Publisher(pipeline.store, cast(Warehouse, Disturbed()), pipeline.settings).publish(table, DAY)
+    [file] = folder.iterdir()
+    assert pipeline.table(table.name, DAY).height == pl.read_parquet(file, hive_partitioning=False).height > 0
+    entry = ledger.entry(pipeline.store, table.name, DAY)
+    assert entry is not None
+    assert (entry.state, entry.fingerprint) == ("done", made_fingerprint(table, pipeline.settled(DAY)))
 
 
 @pytest.mark.parametrize("seed", range(TIMES))
