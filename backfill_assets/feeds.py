@@ -115,6 +115,15 @@ class Feed:
         return self.dataset_symbol in GROUPED_SYMBOLS
 
 
+#: Ends the symbol of a perpetual's market: it trades beside the spot market of the pair, at other prices.
+PERPETUAL: Final = "-PERP"
+
+
+def pair_of(symbol: str) -> str:
+    """The pair of a spot or perpetual market; any other symbol as it is."""
+    return symbol.removesuffix(PERPETUAL)
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class ExpectedFeed:
     """A feed that a day must have, with the symbols that its rows may carry.
@@ -124,7 +133,8 @@ class ExpectedFeed:
     feed
         What to fetch.
     symbols
-        Pairs (venue's symbol as in the file's ``symbol`` column, canonical symbol such as ``BTC-USDT``).
+        Pairs (venue's symbol as in the file's ``symbol`` column, canonical symbol; see
+        ``tardis.metadata.Instrument.market``).
     """
 
     feed: Feed
@@ -143,10 +153,12 @@ class FeedChoice:
     def has(self, feed: Feed, canonical: Collection[str]) -> bool:
         """Whether the feed, whose rows carry these canonical symbols, is among them.
 
-        A grouped file is chosen by its group, or by any symbol in it, since it is fetched as a whole.
+        A pair chooses its spot market and its perpetual. A grouped file is chosen by its group, or by any
+        symbol in it, since it is fetched as a whole.
         """
+        names = {feed.dataset_symbol, *canonical, *map(pair_of, canonical)}
         return (
             (not self.exchanges or feed.exchange in self.exchanges)
             and (not self.data_types or feed.data_type in self.data_types)
-            and (not self.symbols or not {feed.dataset_symbol, *canonical}.isdisjoint(self.symbols))
+            and (not self.symbols or not names.isdisjoint(self.symbols))
         )

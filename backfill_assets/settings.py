@@ -103,7 +103,7 @@ def _known_data_type(value: str) -> str:
 
 def _canonical_symbol(value: str) -> str:
     if not re.fullmatch(_SYMBOL, value):
-        said, upper = quoted(value), value.upper().replace("/", "-").replace("_", "-")
+        said, upper = quoted(value), value.upper().replace("/", "-")
         is_shown = said == repr(value) and re.fullmatch(_SYMBOL, upper)
         remedy = (
             f"did you mean {upper}?"
@@ -132,7 +132,7 @@ ADDRESS: Final = "address"
 
 #: A name, and perhaps a port.
 _HOST: Final = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$"
-_SYMBOL: Final = r"[A-Z0-9]+(-[A-Z0-9]+)?"
+_SYMBOL: Final = r"[^\sa-z/\\:,*?\"'<>|\[\]#%]+"
 Text = Annotated[str, REPLACED]
 Secret = Annotated[str, REPLACED, SECRET]
 Address = Annotated[str, REPLACED, ADDRESS]
@@ -179,13 +179,14 @@ class UniverseEntry(_Section):
     exchanges: tuple[str, ...] = Field(min_length=1)
     """Exchange ids of the vendor"""
     symbols: tuple[CanonicalSymbol, ...] = Field(min_length=1)
-    """Canonical symbols such as `BTC-USDT`, or a group: `SPOT`, `FUTURES`, `PERPETUALS`, `OPTIONS`. Each
-    exchange × symbol × data type is an expected feed"""
+    """Pairs such as `BTC-USDT`, perpetuals such as `BTC-USDT-PERP`, data set symbols of other contracts such
+    as `BTC-28JUN24`, or a group: `SPOT`, `FUTURES`, `PERPETUALS`, `OPTIONS`. Each exchange × symbol × data
+    type is an expected feed; a symbol beside its group is in the group's file"""
     data_types: tuple[DataType, ...] = ("trades",)
     """Names of the tick tables"""
     instrument_types: tuple[Literal["spot", "perpetual", "future"], ...] = ("spot", "perpetual")
-    """Kinds of instruments, of spot, perpetual and future; where a pair is listed in several, the first of
-    these that is listed on the day is taken"""
+    """Kinds of instruments that a pair may mean, of spot, perpetual and future; where a pair is listed in
+    several, the first of these that is listed on the day is taken"""
 
 
 class LakeSettings(_Section):

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 #: Raised when what is made or measured, or how, changes.
-MEASURES_VERSION: Final = 3
+MEASURES_VERSION: Final = 4
 #: Days whose candles or coverage rest on the files of a day: its neighbours, and the one after, since the
 #: last price before a day may come from a file of two days before.
 REACH: Final = (-1, 1, 2)
@@ -217,15 +217,14 @@ class _Work:
         return self.settled.day
 
     def files(self, day: str) -> list[tuple[SettledFeed, TradesFile]]:
-        """The day's accepted feeds of trades with their files."""
+        """The day's feeds of trades that count with their files."""
         settled, measures = self.maker.settled(day), self.measures.get(day)
         return [
             (feed, file)
-            for feed in (settled.feeds if settled else ())
+            for feed, accepted in (settled.counting_feeds() if settled else ())
             if measures is not None
-            and feed.accepted is not None
             and (file := measures.files.get(str(feed.feed))) is not None
-            and file.content == feed.accepted.content
+            and file.content == accepted.content
         ]
 
     def made(self) -> DayMeasures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from backfill_assets.candles.query import candles_of
+from backfill_assets.feeds import pair_of
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.baseline import market
 from backfill_assets.venues import DOLLARS
@@ -35,5 +36,5 @@ def notional_usd(store: Store, day: str) -> dict[str, float]:
 
 
 def _pair(symbol: str) -> tuple[str, str]:
-    coin, _, currency = symbol.partition("-")
+    coin, _, currency = pair_of(symbol).partition("-")
     return coin, currency

@@ -6,6 +6,7 @@ Made twice from the same answer, the table is the same, in the same order.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, Final
@@ -19,7 +20,7 @@ from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
 from backfill_assets.tardis.metadata import Instrument, InstrumentList, day_bounds, listed_on
 
 #: Raised when the same answer makes other rows or other findings.
-ROWS_VERSION: Final = 1
+ROWS_VERSION: Final = 2
 
 
 def expected_names(exchange: str, expected: Sequence[ExpectedFeed]) -> set[str]:
@@ -49,6 +50,10 @@ def instrument_rows(exchange: str, day: str, instruments: InstrumentList, names:
     # One that the vendor names twice is one: the key of the table is exchange and data set symbol.
     once = {i.dataset_symbol: i for i in reversed(listed)}
     rows = [_row(exchange, day, once[name], instruments.source, names) for name in sorted(once)]
+    shared = Counter(row["symbol"] for row in rows if row["type"] == "perpetual")
+    for row in rows:
+        if shared[row["symbol"]] > 1:
+            row["symbol"] = row["dataset_symbol"]
     return pa.Table.from_pylist(rows, schema=arrow_schema(INSTRUMENT_COLUMNS))
 
 
@@ -64,7 +69,7 @@ def _row(
         **{name: value for name, value in valid if name in stored},
         "date": parse_day(day),
         "exchange": exchange,
-        "symbol": valid.canonical,
+        "symbol": valid.market,
         "dataset_symbol": valid.dataset_symbol,
         "instrument_id": valid.id,
         "price_increment_end": ended_as if ended_as != valid.price_increment else None,

@@ -25,7 +25,11 @@ SOURCES: Final = ("instruments", "exchange_details")
 INSTRUMENT_COLUMNS: Final = (
     Column("date", "DATE", "UTC day for which the row is valid", required=True),
     Column("exchange", "STRING", "Exchange id of the vendor", required=True),
-    Column("symbol", "STRING", "BASE-QUOTE with the usual tickers; contracts on one pair share it"),
+    Column(
+        "symbol",
+        "STRING",
+        "Market: BASE-QUOTE with the usual tickers, BASE-QUOTE-PERP of a perpetual, else the data set symbol",
+    ),
     Column("dataset_symbol", "STRING", "Symbol in the vendor's data set URLs", required=True),
     Column("instrument_id", "STRING", "The exchange's own name", required=True),
     Column("base_currency", "STRING", "Base currency as the exchange calls it"),

@@ -60,7 +60,7 @@ class Decisions(Document):
 
 
 class Largest(Document):
-    """The largest relative difference of something, and the minute that has it."""
+    """The largest relative difference of something, and the data set symbol and minute that have it."""
 
     difference: float
     symbol: str

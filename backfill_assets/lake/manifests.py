@@ -111,6 +111,8 @@ class Version(Document):
         Hash of the parameters under which the profile was counted.
     stored
         What the file itself says; null in versions of an earlier layout.
+    symbol
+        Canonical symbol of the rows; empty where they have several, and in versions of an earlier layout.
     """
 
     content: str
@@ -122,6 +124,7 @@ class Version(Document):
     profile_parameters: str
     fetched_at: AwareDatetime
     stored: StoredFile | None = None
+    symbol: str = ""
 
     def is_same_evidence(self, other: Version) -> bool:
         """Whether nothing but the fetch differs: same rows, counted in the same way."""

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BeforeValidator, PlainSerializer
 
-from backfill_assets.feeds import Feed
+from backfill_assets.feeds import Feed, pair_of
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.documents import Derived, Document
 from backfill_assets.lake.evidence import Approval, Restatement, Retraction
@@ -242,6 +242,19 @@ class SettledDay(Derived):
         """The feed, if the day expects it."""
         return next((f for f in self.feeds if f.feed == feed), None)
 
+    def counting_feeds(self) -> list[tuple[SettledFeed, HeldVersion]]:
+        """Feeds with their accepted versions, in order, but no feed whose rows an accepted group has too.
+
+        A day has both where the symbol was expected by itself first.
+        """
+        accepted = [(f, f.accepted) for f in self.feeds if f.accepted is not None]
+        grouped = {(_kind(f), pair) for f, _ in accepted if f.feed.is_grouped for pair in f.symbols}
+        return [
+            (f, version)
+            for f, version in accepted
+            if f.feed.is_grouped or not f.symbols or not {(_kind(f), pair) for pair in f.symbols} <= grouped
+        ]
+
     def is_final(self, feed: Feed, symbols: Iterable[tuple[str, str]]) -> bool:
         """Whether no file of the feed is to come: a version counts, or nothing of it was listed.
 
@@ -251,8 +264,16 @@ class SettledDay(Derived):
         found = self.feed(feed)
         if found is not None:
             return found.edges.is_final
-        named = {f"{feed.exchange}/{feed.data_type}/{canonical}" for _, canonical in symbols}
-        return bool(named) and named <= {*self.not_listed}
+        names = {name for _, name in symbols}
+        listed = {*self.not_listed}
+        return bool(names) and all(
+            not listed.isdisjoint(f"{feed.exchange}/{feed.data_type}/{s}" for s in (name, pair_of(name)))
+            for name in names
+        )
+
+
+def _kind(found: SettledFeed) -> tuple[str, str]:
+    return found.feed.exchange, found.feed.data_type
 
 
 def versions_hash(feeds: Iterable[SettledFeed]) -> str:
@@ -293,9 +314,8 @@ class Day:
         return self.settled.is_sealed
 
     def accepted_feeds(self, data_type: str) -> list[tuple[SettledFeed, HeldVersion]]:
-        """Feeds of the data type that have an accepted version, in order."""
-        of_type = [f for f in self.feeds if f.feed.data_type == data_type]
-        return [(f, f.accepted) for f in of_type if f.accepted is not None]
+        """Feeds of the data type that count with the version that does, in order."""
+        return [one for one in self.settled.counting_feeds() if one[0].feed.data_type == data_type]
 
 
 def load_settled(store: Store, day: str) -> SettledDay | None:

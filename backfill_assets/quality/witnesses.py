@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, MICROSECONDS_PER_SECOND
 from backfill_assets.failures import DamagedFile
-from backfill_assets.feeds import Feed
+from backfill_assets.feeds import Feed, pair_of
 from backfill_assets.lake import paths
 from backfill_assets.lake.evidence import SpikeEvidence
 from backfill_assets.lake.manifests import DayRecord, FeedManifest, Version, update_manifest
@@ -54,12 +54,18 @@ class _Market:
     reference: ReferenceCandles | None
     limits: RowSettings
 
-    def witnesses(self, feed: Feed, symbol: str) -> list[Feed]:
-        """Whose files may show a price of the feed's symbol, in order."""
+    def witnesses(self, feed: Feed, symbol: str) -> list[tuple[Feed, str]]:
+        """Whose files may show a price of the feed's symbol, and the symbol of the rows that do; in order.
+
+        The exchange's own quotes and books are of the same market; at other venues the pair's spot market and
+        its perpetual have one price, as far as the tolerance goes.
+        """
         return [
-            other
+            (other, name)
             for other in sorted(self.newest)
-            if symbol in self.symbols[other] and _is_witness(other, feed)
+            if _is_witness(other, feed)
+            for name in sorted(self.symbols[other])
+            if name == symbol or (other.exchange != feed.exchange and pair_of(name) == pair_of(symbol))
         ]
 
     def tolerance(self, witness: Feed, feed: Feed) -> float:
@@ -150,8 +156,8 @@ def _inputs(market: _Market, feed: Feed, symbols: Iterable[SymbolProfile]) -> st
     for symbol in symbols:
         canonical = symbol.symbol or ""
         parts += [
-            f"{canonical}:{witness}:{market.newest[witness].content}"
-            for witness in market.witnesses(feed, canonical)
+            f"{name}:{witness}:{market.newest[witness].content}"
+            for witness, name in market.witnesses(feed, canonical)
         ]
         candles = _candles(market, feed, canonical)
         if candles is not None:
@@ -203,9 +209,9 @@ def _answers(
             market.limits.spike_market_tolerance,
             _in_candles(candles, times, around),
         )
-    for witness in market.witnesses(feed, canonical):
+    for witness, name in market.witnesses(feed, canonical):
         try:
-            answers = _in_file(market, witness, canonical, times, around)
+            answers = _in_file(market, witness, name, times, around)
         except DamagedFile as failure:
             LOGGER.warning("%s does not witness for %s: %s", witness, feed, failure)
             yield str(witness), 0.0, None

@@ -24,7 +24,14 @@ from backfill_assets.standins.derivatives import (
     options_chain_frame,
 )
 from backfill_assets.standins.listings import Listing, Stream
-from backfill_assets.standins.sources import INVALID_SYMBOL, NOT_ON_THAT_DAY, DatasetGroup, NoDatasetError
+from backfill_assets.standins.metadata import instrument
+from backfill_assets.standins.sources import (
+    INVALID_SYMBOL,
+    NOT_ON_THAT_DAY,
+    DatasetGroup,
+    Json,
+    NoDatasetError,
+)
 from backfill_assets.standins.trades import Trades, file_trades, stream_trades, trade_frames
 
 #: Files kept in memory; a pipeline asks for each file about once, tests ask again.
@@ -87,6 +94,14 @@ class Market:
             for (venue, name), (kind, data_types) in GROUPS.items()
             if venue == exchange
         )
+
+    def instruments(self, exchange: str) -> list[Json]:
+        """Answer ``/v1/instruments/{exchange}``."""
+        return [instrument(listing) for listing in self.listings(exchange)]
+
+    def exchange_details(self, exchange: str) -> Json | None:  # noqa: ARG002 - the listings tell all there is
+        """Nothing besides the listings."""
+        return None
 
     def last_day(self, exchange: str) -> str | None:  # noqa: ARG002 - a source may end, the market does not
         """No last day: the market goes on."""

@@ -8,9 +8,7 @@ from typing import Any, Final
 
 from backfill_assets.days import shift
 from backfill_assets.standins.listings import Listing
-from backfill_assets.standins.sources import Source
-
-Json = dict[str, Any]
+from backfill_assets.standins.sources import Json, Source
 
 #: Filter keys that compare for equality (a list means any of them).
 _EQUAL_FILTERS: Final = ("baseCurrency", "quoteCurrency", "type", "contractType", "active", "id", "datasetId")
@@ -32,7 +30,7 @@ def exchange_details(
 ) -> Json:
     """Answer ``/v1/exchanges/{exchange}``."""
     listings, groups = source.listings(exchange), source.groups(exchange)
-    since = min(listing.since for listing in listings)
+    since = min([*(listing.since for listing in listings), *(group.since for group in groups)])
     return {
         "id": exchange,
         "name": exchange.replace("-", " ").title(),
@@ -106,7 +104,7 @@ def matches(answer: Json, wanted: Mapping[str, Any]) -> bool:
             allowed = value if isinstance(value, list) else [value]
             if answer.get(key) not in allowed:
                 return False
-        elif (key == "availableSince" and answer[key] > value) or (
+        elif (key == "availableSince" and answer.get(key, value) > value) or (
             # Both say: available during that time, not: since exactly then.
             key == "availableTo" and answer.get(key, value) < value
         ):

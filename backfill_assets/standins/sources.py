@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from backfill_assets.feeds import Feed
 from backfill_assets.standins.listings import Listing
 
+Json = dict[str, Any]
 #: The vendor's codes in bodies of status 400.
 INVALID_SYMBOL: Final = 300
 NOT_ON_THAT_DAY: Final = 140
@@ -46,6 +47,14 @@ class Source(Protocol):
 
     def groups(self, exchange: str) -> tuple[DatasetGroup, ...]:
         """Return the grouped symbols of the exchange."""
+        ...
+
+    def instruments(self, exchange: str) -> list[Json] | None:
+        """Answer ``/v1/instruments/{exchange}``; ``None`` if the source knows no instruments."""
+        ...
+
+    def exchange_details(self, exchange: str) -> Json | None:
+        """Answer ``/v1/exchanges/{exchange}``; ``None`` if the listings tell all there is."""
         ...
 
     def last_day(self, exchange: str) -> str | None:

@@ -22,7 +22,7 @@ from backfill_assets.feeds import Feed
 from backfill_assets.standins.directory import DatasetsDirectory
 from backfill_assets.standins.faults import Faults, Refusal
 from backfill_assets.standins.market import Market
-from backfill_assets.standins.metadata import exchange_details, first_day_not_exported, instrument, matches
+from backfill_assets.standins.metadata import exchange_details, first_day_not_exported, matches
 from backfill_assets.standins.serving import HOST, Counting, LoggedRequest, RefusedError, Server
 from backfill_assets.standins.sources import NOT_ON_THAT_DAY, NoDatasetError, Source
 from backfill_assets.tardis.generated import FILES_SERVER, GENERATED_SERVER
@@ -179,6 +179,8 @@ class TardisStandin:
     def exchange_details(self, exchange: str) -> dict[str, Any]:
         """Answer ``/v1/exchanges/{exchange}``."""
         self._check_exchange(exchange)
+        if (own := self.source.exchange_details(exchange)) is not None:
+            return own
         incidents = self.faults.incidents.get(exchange, [])
         return exchange_details(self.source, exchange, self.exported_until(exchange), incidents)
 
@@ -189,7 +191,10 @@ class TardisStandin:
             conditions = json.loads(wanted)
         except ValueError as error:
             raise RefusedError(Refusal(400, 100, "filter is not valid JSON")) from error
-        answers = [instrument(listing) for listing in self.source.listings(exchange)]
+        answers = self.source.instruments(exchange)
+        if answers is None:
+            message = f"instruments/{exchange}.json is not there: save the vendor's answer beside the files"
+            raise RefusedError(Refusal(403, 403, message))
         if symbol is None:
             return [answer for answer in answers if matches(answer, conditions)]
         found = [answer for answer in answers if answer["id"] == symbol]

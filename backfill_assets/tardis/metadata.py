@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.alias_generators import to_camel
 
 from backfill_assets.days import parse_day
+from backfill_assets.feeds import PERPETUAL
 from backfill_assets.venues import CURRENCY_ALIASES
 
 
@@ -91,6 +92,14 @@ class ExchangeDetails(_Wire):
     #: Faults of the entries that were left out.
     unreadable: tuple[str, ...] = ()
 
+    @property
+    def ended(self) -> datetime | None:
+        """When the exchange's data ended for good; None while they go on.
+
+        Of an exchange that is not enabled any more nothing is exported beyond what is.
+        """
+        return self.available_to or (None if self.enabled else self.datasets.exported_until)
+
 
 class InstrumentValues(_Wire):
     """What may change in the life of an instrument."""
@@ -148,6 +157,17 @@ class Instrument(InstrumentValues):
             return None
         return f"{_usual_ticker(self.base_currency)}-{_usual_ticker(self.quote_currency)}"
 
+    @property
+    def market(self) -> str | None:
+        """The symbol of the instrument's market; None where it rests on currencies that are unknown.
+
+        That is the pair of a spot market, ``BASE-QUOTE-PERP`` of a perpetual, and of all others the data set
+        symbol: it says expiry and strike, and is known whichever endpoint the key covers.
+        """
+        if self.type == "spot" or (self.type == "perpetual" and self.canonical is None):
+            return self.canonical
+        return f"{self.canonical}{PERPETUAL}" if self.type == "perpetual" else self.dataset_symbol
+
     def as_of(self, moment: datetime) -> Instrument:
         """Give the instrument the values that were valid at ``moment``.
 
@@ -198,7 +218,7 @@ def exported_until(details: ExchangeDetails) -> datetime:
 def ready(details: ExchangeDetails, day: str) -> bool:
     """Whether the whole day is exported; of an exchange that closed, up to its end."""
     end = day_bounds(day)[1]
-    return exported_until(details) >= min(end, details.available_to or end)
+    return exported_until(details) >= min(end, details.ended or end)
 
 
 def _usual_ticker(currency: str) -> str:

@@ -30,9 +30,7 @@ from backfill_assets.tardis.metadata import (
 T = TypeVar("T")
 
 GROUP_KINDS: Final = {"SPOT": "spot", "FUTURES": "future", "PERPETUALS": "perpetual", "OPTIONS": "option"}
-
-#: Kinds of which many contracts share one pair: in a grouped file the pair does not tell them apart.
-_DATED_KINDS: Final = frozenset({"future", "option", "combo", "prediction"})
+GROUP_OF_KIND: Final = {kind: group for group, kind in GROUP_KINDS.items()}
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -59,8 +57,10 @@ class _Listing:
 
     instrument: Instrument
     dataset: DatasetSymbol
-    #: Every canonical symbol it ever had.
+    #: Every pair it ever had.
     canonicals: frozenset[str]
+    #: Every symbol that its market ever had.
+    markets: frozenset[str]
     #: It has no file of its own: its rows are in the file of its kind only, as Deribit's options are.
     only_in_group: bool = False
 
@@ -79,7 +79,16 @@ class _Listing:
 
     def means(self, symbol: str) -> bool:
         """Whether the symbol stands for this listing as of the day."""
-        return symbol in GROUPED_SYMBOLS or self.instrument.canonical == symbol
+        return symbol in (GROUP_OF_KIND.get(self.instrument.type), self.instrument.canonical, *self.own_names)
+
+    @property
+    def own_names(self) -> tuple[str | None, ...]:
+        """Names that no spot market has."""
+        return () if self.instrument.type == "spot" else (self.instrument.market, self.symbol)
+
+    def is_named(self, symbol: str) -> bool:
+        """Whether the symbol is, or once was, the listing's pair or market, or is its data set symbol."""
+        return symbol in self.canonicals or symbol in self.markets or symbol in self.own_names
 
     def listed(self, day: str) -> bool:
         return listed_on(self.dataset.available_since, self.dataset.available_to, day)
@@ -106,7 +115,7 @@ def resolve(
     """Resolve the universe as of a day.
 
     A symbol that is listed at another time is ``not_listed``; where a rename falls within the day, both files
-    are expected.
+    are expected. A symbol that is in an expected group has no file of its own: its rows would count twice.
 
     Raises
     ------
@@ -121,26 +130,35 @@ def resolve(
     expected: dict[Feed, set[tuple[str, str]]] = {}
     not_listed: set[NotListed] = set()
     for entry in universe:
-        for exchange, symbol in product(entry.exchanges, entry.symbols):
-            candidates = _candidates(symbol, entry, exchange, listings[exchange])
-            for data_type in entry.data_types:
+        for exchange, data_type in product(entry.exchanges, entry.data_types):
+            keys = _keys([x for x in listings[exchange] if x.has(data_type) and x.listed(day)])
+            for symbol in entry.symbols:
+                candidates = _candidates(symbol, entry, exchange, listings[exchange])
                 found = [c for c in candidates if c.has(data_type) and c.listed(day) and c.means(symbol)]
-                if symbol in GROUPED_SYMBOLS and not _serves_group(details[exchange], symbol, data_type, day):
+                is_group = symbol in GROUPED_SYMBOLS
+                if is_group and not _serves_group(details[exchange], symbol, data_type, day):
                     found = []
                 if not found:
                     not_listed.add(NotListed(exchange, data_type, symbol, _why_not(candidates, data_type)))
-                elif symbol in GROUPED_SYMBOLS:
-                    feed = Feed(exchange, data_type, symbol)
-                    expected.setdefault(feed, set()).update(_grouped_symbols(found))
-                else:
-                    for listing in _preferred(found, entry, exchange, symbol):
-                        feed = Feed(exchange, data_type, listing.symbol)
-                        pairs = {(value, symbol) for value in listing.column_values}
-                        expected.setdefault(feed, set()).update(pairs)
+                for listing in found if is_group else _preferred(found, entry, exchange, symbol):
+                    feed = Feed(exchange, data_type, symbol if is_group else listing.symbol)
+                    pairs = {(value, keys[listing.symbol]) for value in listing.column_values}
+                    expected.setdefault(feed, set()).update(pairs)
     return DayUniverse(
-        expected=tuple(ExpectedFeed(feed, tuple(sorted(pairs))) for feed, pairs in sorted(expected.items())),
+        expected=tuple(
+            ExpectedFeed(feed, tuple(sorted(pairs)))
+            for feed, pairs in sorted(expected.items())
+            if not any(pairs <= expected.get(group, set()) for group in groups_beside(feed))
+        ),
         not_listed=tuple(sorted(not_listed)),
     )
+
+
+def groups_beside(feed: Feed) -> list[Feed]:
+    """Grouped feeds whose files may have the rows of a feed of one symbol."""
+    if feed.is_grouped:
+        return []
+    return [Feed(feed.exchange, feed.data_type, group) for group in GROUPED_SYMBOLS]
 
 
 def _known(metadata: Mapping[str, T], exchange: str) -> T:
@@ -161,7 +179,7 @@ def _listings(details: ExchangeDetails, instruments: InstrumentList, day: str) -
         stretches.setdefault(dataset_symbol(dataset.id), []).append(dataset)
     groups = {GROUP_KINDS[d.id]: d for d in details.datasets.symbols if d.id in GROUP_KINDS}
     start, _ = day_bounds(day)
-    ends = details.available_to
+    ends = details.ended
     listings = []
     for instrument in instruments.instruments:
         own = stretches.get(instrument.dataset_symbol)
@@ -171,7 +189,8 @@ def _listings(details: ExchangeDetails, instruments: InstrumentList, day: str) -
             as_of_day = instrument.as_of(max(start, instrument.available_since))
             if ends is not None and (dataset.available_to is None or dataset.available_to > ends):
                 dataset = dataset.model_copy(update={"available_to": ends})
-            listings.append(_Listing(as_of_day, dataset, _canonicals(instrument), only_in_group=own is None))
+            canonicals, markets = _names(instrument)
+            listings.append(_Listing(as_of_day, dataset, canonicals, markets, only_in_group=own is None))
     return listings
 
 
@@ -186,10 +205,14 @@ def _member(group: DatasetSymbol, instrument: Instrument) -> DatasetSymbol:
     )
 
 
-def _canonicals(instrument: Instrument) -> frozenset[str]:
+def _names(instrument: Instrument) -> tuple[frozenset[str], frozenset[str]]:
+    """Pairs and markets that the instrument ever had."""
     moments = [change.until - timedelta(microseconds=1) for change in instrument.changes]
     versions = [instrument, *(instrument.as_of(moment) for moment in moments)]
-    return frozenset(version.canonical for version in versions if version.canonical)
+    return (
+        frozenset(version.canonical for version in versions if version.canonical),
+        frozenset(version.market for version in versions if version.market),
+    )
 
 
 def _candidates(
@@ -204,12 +227,13 @@ def _candidates(
             )
             raise PermanentFailure(msg)
         return members
-    same_pair = [x for x in listings if symbol in x.canonicals and not x.only_in_group]
-    if not same_pair:
+    named = [x for x in listings if x.is_named(symbol) and not x.only_in_group]
+    if not named:
         raise PermanentFailure(_unknown_symbol(symbol, exchange, listings))
-    wanted = [x for x in same_pair if x.instrument.type in entry.instrument_types]
+    # A pair leaves the kind open; every other name is of one.
+    wanted = [x for x in named if symbol not in x.canonicals or x.instrument.type in entry.instrument_types]
     if not wanted:
-        kinds = " and ".join(sorted({x.instrument.type for x in same_pair}))
+        kinds = " and ".join(sorted({x.instrument.type for x in named}))
         msg = (
             f"{exchange} has {symbol} as {kinds} only, not as {' or '.join(entry.instrument_types)}: "
             f"change instrument_types of the universe entry, or remove the symbol"
@@ -219,10 +243,10 @@ def _candidates(
 
 
 def _unknown_symbol(symbol: str, exchange: str, listings: Sequence[_Listing]) -> str:
-    known = sorted({canonical for listing in listings for canonical in listing.canonicals})
-    by_spelling = {name.replace("-", ""): name for name in known}
-    if symbol in by_spelling:
-        hint = f"did you mean {by_spelling[symbol]}?"
+    known = sorted({name for listing in listings for name in (*listing.canonicals, *listing.markets)})
+    by_spelling = {_bare(name): name for name in known}
+    if _bare(symbol) in by_spelling:
+        hint = f"did you mean {by_spelling[_bare(symbol)]}?"
     elif close := difflib.get_close_matches(symbol, known, n=3, cutoff=0.7):
         hint = f"did you mean {' or '.join(close)}?"
     elif known:
@@ -232,16 +256,21 @@ def _unknown_symbol(symbol: str, exchange: str, listings: Sequence[_Listing]) ->
     return f"unknown symbol '{symbol}' on {exchange}: {hint}"
 
 
+def _bare(name: str) -> str:
+    return name.replace("-", "").replace("_", "")
+
+
 def _preferred(found: Sequence[_Listing], entry: UniverseEntry, exchange: str, symbol: str) -> list[_Listing]:
     """Take the listings of the first kind in the entry's order; several only where one follows the other."""
-    kind = next(k for k in entry.instrument_types if any(x.instrument.type == k for x in found))
-    chosen = [x for x in found if x.instrument.type == kind]
+    kinds = {x.instrument.type for x in found}
+    kind = next((k for k in entry.instrument_types if k in kinds), None)
+    chosen = [x for x in found if x.instrument.type == kind or symbol not in x.canonicals]
     if any(a.symbol != b.symbol and a.overlaps(b) for a, b in combinations(chosen, 2)):
         names = ", ".join(sorted({x.symbol for x in chosen}))
-        group = next(group for group, of_kind in GROUP_KINDS.items() if of_kind == kind)
+        groups = {GROUP_OF_KIND.get(x.instrument.type, "") for x in chosen} - {""}
         msg = (
-            f"{symbol} on {exchange} stands for several {kind} instruments ({names}): "
-            f"leave {kind} out of instrument_types, or take them all with the group symbol {group}"
+            f"{symbol} on {exchange} stands for several instruments ({names}): write the names of those that "
+            f"are wanted, or take them all with the group symbol {' or '.join(sorted(groups))}"
         )
         raise PermanentFailure(msg)
     return chosen
@@ -256,21 +285,21 @@ def _serves_group(details: ExchangeDetails, group: str, data_type: str, day: str
     )
 
 
-def _grouped_symbols(found: Sequence[_Listing]) -> set[tuple[str, str]]:
-    """Column value to canonical symbol; where a pair does not name one contract, to the data set symbol.
+def _keys(listed: Sequence[_Listing]) -> dict[str, str]:
+    """The symbol of each listing's market, by data set symbol.
 
-    Otherwise the trades of different contracts would end in one candle.
+    Contracts that share a pair are told apart by their data set symbols: otherwise their trades would end in
+    one candle.
     """
     holders: dict[str, list[_Listing]] = {}
-    for listing in found:
-        holders.setdefault(listing.instrument.canonical or "", []).append(listing)
-    pairs: set[tuple[str, str]] = set()
-    for pair, sharing in holders.items():
+    for listing in listed:
+        holders.setdefault(listing.instrument.market or "", []).append(listing)
+    keys: dict[str, str] = {}
+    for market, sharing in holders.items():
         for listing in sharing:
-            names_one = pair and listing.instrument.type not in _DATED_KINDS
-            alone = names_one and not any(x.symbol != listing.symbol and x.overlaps(listing) for x in sharing)
-            pairs.update((value, pair if alone else listing.symbol) for value in listing.column_values)
-    return pairs
+            is_shared = any(x.symbol != listing.symbol and x.overlaps(listing) for x in sharing)
+            keys[listing.symbol] = market if market and not is_shared else listing.symbol
+    return keys
 
 
 def _why_not(candidates: Sequence[_Listing], data_type: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ from backfill_assets.failures import (
     TransientFailure,
     Unreadable,
 )
-from backfill_assets.feeds import Feed
+from backfill_assets.feeds import PERPETUAL, Feed
 from backfill_assets.files import temporary_folder
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import (
@@ -39,6 +39,7 @@ from backfill_assets.lake.manifests import (
 )
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
+from backfill_assets.quality.profiles import profile_of
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import SettledDay, is_lost, load_settled
 from backfill_assets.settings import Settings, ThresholdSettings, resolve
@@ -140,7 +141,9 @@ def fetch_day(
     known = load_settled(store, day)
     counting = {f.feed: f.accepted.content for f in known.feeds if f.accepted} if known else {}
     kept = parallel_map(
-        lambda feed: None if feed in again else _kept(store, feed, day, parameters, counting.get(feed)),
+        lambda feed: (
+            None if feed in again else _kept(store, feed, day, expected[feed], parameters, counting.get(feed))
+        ),
         expected,
         store.parallel_reads,
     )
@@ -255,6 +258,7 @@ class _Worker:
             profile_parameters=profile_parameters_hash(self.parameters),
             fetched_at=utc_now(),
             stored=stored,
+            symbol=_only_symbol(self.symbols[feed]),
         )
         accepted = self.accepted.get(feed)
         self.store.put_file(target, paths.ticks_data(feed, self.day, version.content))
@@ -320,9 +324,17 @@ def _fetch_round(
 
 
 def _kept(
-    store: Store, feed: Feed, day: str, parameters: ProfileParameters, accepted: str | None
+    store: Store,
+    feed: Feed,
+    day: str,
+    symbols: Mapping[str, str],
+    parameters: ProfileParameters,
+    accepted: str | None,
 ) -> FeedOutcome | None:
-    """The outcome of a feed that needs no fetching; None if a file of it is missing or of another build."""
+    """The outcome of a feed that needs no fetching.
+
+    None if a file of it is missing or of another build, or its rows have other canonical symbols than now.
+    """
     try:
         manifest = load_manifest(store, feed, day)
     except Unreadable as failure:
@@ -334,9 +346,26 @@ def _kept(
         or version.schema_version != SCHEMA_VERSION
         or version.profile_parameters != profile_parameters_hash(parameters)
         or not valid(store, feed, day, version)
+        or not _is_named(version, feed, symbols)
     ):
         return None
     return FeedOutcome(feed, "kept", rows=version.rows, raw_bytes=version.source.raw_bytes)
+
+
+def _is_named(version: Version, feed: Feed, symbols: Mapping[str, str]) -> bool:
+    """Whether the rows have these symbols, as far as the version tells."""
+    if feed.type.makes_candles:
+        with suppress(Unreadable):  # settling the day tells
+            return all(symbols.get(s.dataset_symbol) == s.symbol for s in profile_of(version).symbols)
+        return True
+    now = _only_symbol(symbols)
+    # In versions of an earlier layout a perpetual has the symbol of its pair.
+    return version.symbol == now if version.symbol else not now.endswith(PERPETUAL)
+
+
+def _only_symbol(symbols: Mapping[str, str]) -> str:
+    names = {*symbols.values()}
+    return names.pop() if len(names) == 1 else ""
 
 
 def _scratch(settings: Settings) -> Path | None:

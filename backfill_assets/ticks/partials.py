@@ -102,7 +102,7 @@ def minute_candles(
     exclude_ids
         Ids of rows to leave out.
     every_symbol
-        Whether rows without a canonical symbol count, under their data set symbol.
+        Whether every row counts, under its data set symbol instead of the canonical one.
 
     Returns
     -------
@@ -157,11 +157,11 @@ def minute_candles(
 
 def _batches(ticks: Path, *, every_symbol: bool) -> Iterator[pa.RecordBatch]:
     """The file's rows, batch by batch."""
-    names = ["symbol", "dataset_symbol"] if every_symbol else ["symbol"]
+    names = ["dataset_symbol" if every_symbol else "symbol"]
     with pq.ParquetFile(ticks, read_dictionary=["symbol", "side"]) as file:
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[*names, *_COLUMNS]):
             if every_symbol:
-                symbol = pc.coalesce(*(batch[name].cast(pa.string()) for name in names))
+                symbol = batch["dataset_symbol"].cast(pa.string())
                 batch = batch.set_column(0, "symbol", symbol.dictionary_encode())
             yield batch
 

@@ -170,10 +170,9 @@ def _ids(path: Path) -> dict[str, NDArray[np.int64]]:
     """The ids of each market, once."""
     import polars as pl
 
-    names = ["symbol", "dataset_symbol"]
     found = [
-        group.select(pl.coalesce(names), pl.col("id").cast(pl.Int64)).unique()
-        for group in _groups(path, [*names, "id"])
+        group.select(symbol="dataset_symbol", id=pl.col("id").cast(pl.Int64)).unique()
+        for group in _groups(path, ["dataset_symbol", "id"])
     ]
     markets = pl.concat(found).group_by("symbol")
     return {str(symbol): ids["id"].unique().to_numpy() for (symbol,), ids in markets}
@@ -185,10 +184,10 @@ def _hashes(path: Path) -> pl.DataFrame:
 
     found = []
     for group in _groups(path):
-        # One row more or less changes the numbers of all rows after it.
-        hashes = group.drop("row", strict=False).hash_rows()
+        # One row more or less changes the numbers of all rows after it, and canonical symbols are ours.
+        hashes = group.drop("row", "symbol", strict=False).hash_rows()
         rows = group.select(
-            symbol=pl.coalesce("symbol", "dataset_symbol"),
+            symbol="dataset_symbol",
             minute_us=pl.col("local_timestamp").dt.truncate("1m").dt.epoch("us"),
             rows=pl.lit(1, pl.Int64),
             low=hashes % 2**32,

@@ -280,11 +280,11 @@ OF_THE_DAY = [Trade(START + n * MINUTE, 100.0, 2.0) for n in range(10)]
 @pytest.mark.parametrize(
     ("lost", "symbol"),
     [
-        (Trade(START - MINUTE, 100.0), "BTC-USDT"),
-        (Trade(START - 40 * 24 * 60 * MINUTE, 100.0), "BTC-USDT"),
-        (Trade(0, 100.0), "BTC-USDT"),
-        (Trade(-1, 100.0), "BTC-USDT"),
-        (Trade(END + 10 * MINUTE, 100.0), "BTC-USDT"),
+        (Trade(START - MINUTE, 100.0), "BTCUSDT"),
+        (Trade(START - 40 * 24 * 60 * MINUTE, 100.0), "BTCUSDT"),
+        (Trade(0, 100.0), "BTCUSDT"),
+        (Trade(-1, 100.0), "BTCUSDT"),
+        (Trade(END + 10 * MINUTE, 100.0), "BTCUSDT"),
         (Trade(START, 100.0, symbol=None), "OTHER"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,7 +14,7 @@ import tardis_dev
 
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import Feed
-from backfill_assets.standins.directory import DatasetsDirectory, pair
+from backfill_assets.standins.directory import DatasetsDirectory, kind_of
 from backfill_assets.standins.faults import Fault, dataset_path
 from backfill_assets.standins.sources import INVALID_SYMBOL, NOT_ON_THAT_DAY, NoDatasetError
 from backfill_assets.standins.tardis import TardisStandin
@@ -84,9 +85,6 @@ def test_key_rules_hold_when_asked_for(datasets: Path) -> None:
 def test_metadata_is_derived_from_the_files(datasets: Path) -> None:
     with TardisStandin(datasets_dir=datasets) as standin:
         found = details(standin, "binance")
-        instruments = asyncio.run(
-            tardis_dev.get_instrument_info_async("binance-futures", endpoint=f"{standin.url}/v1")
-        )
     assert found["exportedUntil"] == "2019-10-14T00:00:00.000Z"
     assert found["symbols"] == [
         {
@@ -94,7 +92,6 @@ def test_metadata_is_derived_from_the_files(datasets: Path) -> None:
             "type": "spot",
             "dataTypes": ["trades"],
             "availableSince": "2019-10-10T00:00:00.000Z",
-            "availableTo": "2019-10-11T00:00:00.000Z",
         },
         {
             "id": "XRPETH",
@@ -109,13 +106,72 @@ def test_metadata_is_derived_from_the_files(datasets: Path) -> None:
             "availableSince": "2019-10-13T00:00:00.000Z",
         },
     ]
-    [perpetual] = instruments
-    assert (perpetual["type"], perpetual["baseCurrency"], perpetual["quoteCurrency"]) == (
-        "perpetual",
-        "ETH",
-        "USDT",
-    )
-    assert perpetual["priceIncrement"] == 1e-8
+
+
+def test_the_vendors_answers_beside_the_files_are_served_and_nothing_is_invented_without_them(
+    datasets: Path,
+) -> None:
+    listed = [{"id": "ETHUSDT", "exchange": "binance-futures", "type": "perpetual", "priceIncrement": 0.01}]
+    exchange = {"id": "coinbase", "enabled": False, "datasets": {"symbols": []}}
+    for name, answer in (("instruments/binance-futures", listed), ("exchanges/coinbase", exchange)):
+        path = datasets / f"{name}.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps(answer))
+    with TardisStandin(datasets_dir=datasets) as standin:
+
+        def asked(path: str) -> object:
+            with urllib.request.urlopen(f"{standin.url}/v1/{path}") as answer:
+                return json.load(answer)
+
+        assert asked("instruments/binance-futures") == listed
+        assert asked("exchanges/coinbase") == exchange
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            asked("instruments/binance")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("<html>", "is no JSON"), ('{"error": 1}', "holds no list of instruments")]
+)
+def test_metadata_that_are_none_are_named(datasets: Path, text: str, said: str) -> None:
+    (datasets / "instruments").mkdir()
+    (datasets / "instruments/binance.json").write_text(text)
+    with pytest.raises(PermanentFailure, match=f"binance.json {said}.*: save the vendor's answer there"):
+        DatasetsDirectory(datasets).instruments("binance")
+
+
+def test_files_as_the_vendors_client_names_them_are_served(datasets: Path) -> None:
+    flat = datasets / "kraken_incremental_book_L2_2025-11-10_XBT-USDT.csv.gz"
+    flat.write_bytes(gzip.compress(b"exchange,symbol,timestamp\nkraken,XBT/USDT,1\n"))
+    (datasets / "binance" / flat.name).write_bytes(b"not in the top of the directory")
+    served = DatasetsDirectory(datasets)
+    assert served.exchanges == ("binance", "binance-futures", "coinbase", "kraken")
+    assert served.dataset(Feed.parse("kraken/incremental_book_L2/XBT-USDT"), "2025-11-10") == flat
+    [listing] = served.listings("kraken")
+    assert (listing.native_id, listing.base, listing.quote, listing.since) == (
+        "XBT/USDT", "XBT", "USDT", "2025-11-10",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("exchange", "symbol", "kind"),
+    [
+        ("binance", "BTCUSDT", "spot"),
+        ("okex", "BTC-USDT", "spot"),
+        ("binance-futures", "BTCUSDT", "perpetual"),
+        ("binance-delivery", "BTCUSD_PERP", "perpetual"),
+        ("binance-delivery", "BTCUSD_210326", "future"),
+        ("bybit", "BTCUSDT", "perpetual"),
+        ("bybit", "BTCUSDT-SPOT", "spot"),
+        ("bitmex", "XBTUSD", "perpetual"),
+        ("bitmex", "XBTZ21", "future"),
+        ("deribit", "BTC-PERPETUAL", "perpetual"),
+        ("deribit", "BTC-28JUN24", "future"),
+        ("deribit", "BTC-28JUN24-60000-C", "option"),
+        ("okex-options", "BTC-USD-240628-60000-P", "option"),
+    ],
+)
+def test_the_kind_is_guessed_by_venue_and_name(exchange: str, symbol: str, kind: str) -> None:
+    assert kind_of(exchange, symbol) == kind
 
 
 def test_a_file_added_while_the_server_runs_is_listed(datasets: Path) -> None:
@@ -158,23 +214,6 @@ def test_no_file_outside_the_directory_is_served(datasets: Path, symbol: str) ->
         pytest.raises(urllib.error.HTTPError, match=r"40[04]"),
     ):
         urllib.request.urlopen(f"{standin.url}/v1/datasets/binance/trades/2019/10/11/{symbol}.csv.gz")
-
-
-@pytest.mark.parametrize(
-    ("symbol", "expected"),
-    [
-        ("BTC-USD", ("BTC", "USD")),
-        ("XRPETH", ("XRP", "ETH")),
-        ("ETHUSDT", ("ETH", "USDT")),
-        ("XBT-USDT", ("BTC", "USDT")),
-        ("ETHBTC", ("ETH", "BTC")),
-        ("BTCFDUSD", ("BTC", "FDUSD")),
-        ("ADA-PERP", ("ADA-PERP", "")),
-        ("BTC", ("BTC", "")),
-    ],
-)
-def test_base_and_quote_are_guessed_from_the_name(symbol: str, expected: tuple[str, str]) -> None:
-    assert pair(symbol) == expected
 
 
 def test_a_directory_that_is_missing_or_empty_is_a_plain_failure(tmp_path: Path) -> None:

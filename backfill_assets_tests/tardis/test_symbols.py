@@ -195,7 +195,7 @@ def test_a_data_type_that_nobody_has_is_not_listed():
 
 
 def test_a_pair_that_stands_for_several_contracts_is_an_error_that_names_them():
-    with pytest.raises(PermanentFailure, match=r"several future instruments \(BTC-14FEB25, BTC-25APR25\)"):
+    with pytest.raises(PermanentFailure, match=r"several instruments \(BTC-14FEB25, BTC-25APR25\)"):
         universe_of("2025-02-01", "deribit", "BTC-USD", kinds=("future",))
 
 
@@ -240,7 +240,58 @@ def test_two_listings_of_one_pair_at_once_keep_their_own_names_in_a_group():
         ("x", "ETHUSD", "ETHUSD", "ETH", "USD", "perpetual", "2020-01-01", None, []),
     ]
     [expected] = universe_of("2024-01-01", "x", "PERPETUALS", rows=rows).expected
-    assert expected.symbols == (("BTCUSD", "BTCUSD"), ("BTCUSD2", "BTCUSD2"), ("ETHUSD", "ETH-USD"))
+    assert expected.symbols == (
+        ("BTCUSD", "BTCUSD"), ("BTCUSD2", "BTCUSD2"), ("ETHUSD", "ETH-USD-PERP"),
+    )  # fmt: skip
+
+
+def markets(universe: DayUniverse) -> dict[str, set[str]]:
+    return {str(e.feed): {market for _, market in e.symbols} for e in universe.expected}
+
+
+def test_spot_and_perpetual_of_one_pair_are_two_markets():
+    spot, perpetual = {"BTC-USDT"}, {"BTC-USDT-PERP"}
+    grouped = universe_of("2024-01-01", "bybit", "SPOT", "PERPETUALS")
+    assert markets(grouped) == {"bybit/trades/PERPETUALS": perpetual, "bybit/trades/SPOT": spot}
+    by_kind = [
+        universe_of("2024-01-01", "bybit", "BTC-USDT", kinds=(kind,)) for kind in ("spot", "perpetual")
+    ]
+    assert [markets(found) for found in by_kind] == [
+        {"bybit/trades/BTCUSDT-SPOT": spot},
+        {"bybit/trades/BTCUSDT": perpetual},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("exchange", "symbol", "feed", "market"),
+    [
+        ("bybit", "BTC-USDT-PERP", "BTCUSDT", "BTC-USDT-PERP"),
+        ("deribit", "BTC-USD-PERP", "BTC-PERPETUAL", "BTC-USD-PERP"),
+        ("deribit", "BTC-PERPETUAL", "BTC-PERPETUAL", "BTC-USD-PERP"),
+        ("deribit", "BTC-25APR25", "BTC-25APR25", "BTC-25APR25"),
+    ],
+)
+def test_a_contract_can_be_named_whatever_kinds_a_pair_may_mean(exchange, symbol, feed, market):
+    found = universe_of("2025-02-01", exchange, symbol, kinds=("spot",))
+    assert markets(found) == {f"{exchange}/trades/{feed}": {market}}
+
+
+def test_a_pair_beside_its_group_is_in_the_file_of_the_group():
+    for symbols in (["PERPETUALS", "BTC-USD"], ["BTC-USD", "PERPETUALS"]):
+        assert names(universe_of("2025-02-01", "deribit", *symbols)) == ["deribit/trades/PERPETUALS"]
+    beside = universe_of("2024-01-01", "bybit", "PERPETUALS", "BTC-USDT")
+    assert names(beside) == ["bybit/trades/BTCUSDT-SPOT", "bybit/trades/PERPETUALS"], "the pair is spot here"
+
+
+def test_a_pair_has_its_own_file_where_its_group_has_none_of_the_data_type():
+    rows = [
+        *MARKET,
+        ("bybit", "PERPETUALS", "PERPETUALS", None, None, "perpetual", "2020-05-28", None, ["trades"]),
+    ]
+    found = universe_of(
+        "2024-01-01", "bybit", "PERPETUALS", "BTC-USDT-PERP", types=("trades", "liquidations"), rows=rows
+    )
+    assert names(found) == ["bybit/liquidations/BTCUSDT", "bybit/trades/PERPETUALS"]
 
 
 def test_a_group_that_the_vendor_lists_follows_its_own_dates():

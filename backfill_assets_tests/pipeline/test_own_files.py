@@ -1,0 +1,205 @@
+"""Somebody's own files: genuine names, kinds and layouts, with the vendor's metadata beside them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from backfill_assets.days import start_us
+from backfill_assets.lake.manifests import load_day_record
+from backfill_assets.progress.plan import make_plan
+from backfill_assets.progress.request import backfill_request
+from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets_tests.pipeline.conftest import MakePipeline, Pipeline
+
+DAY = "2024-02-29"
+COLUMNS = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount"
+#: Exchange, symbol as in the file, price.
+Row = tuple[str, str, float]
+Serve = Callable[..., Pipeline]
+
+
+def every_second(markets: Sequence[Row], day: str = DAY, every: int = 1) -> bytes:
+    """A file with a trade of amount 1 of each market in each second of the day."""
+    lines = [COLUMNS]
+    for second in range(0, 86_400, every):
+        at = start_us(day) + second * 1_000_000
+        lines += [
+            f"{x},{symbol},{at},{at + 50_000},{second + 1},buy,{price},1" for x, symbol, price in markets
+        ]
+    return gzip.compress("\n".join([*lines, ""]).encode(), 1, mtime=0)
+
+
+def listed(exchange: str, name: str, base: str, quote: str, kind: str, **more: Any) -> dict[str, Any]:
+    since = {"availableSince": "2020-01-01T00:00:00Z"}
+    currencies = {"baseCurrency": base, "quoteCurrency": quote}
+    return {"id": name, "exchange": exchange, "type": kind, **since, **currencies, **more}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    (tmp_path / "files" / "instruments").mkdir(parents=True)
+    return tmp_path / "files"
+
+
+@pytest.fixture
+def serve(files: Path, make_pipeline: MakePipeline) -> Iterator[Serve]:
+    running: list[TardisStandin] = []
+
+    def start(*symbols: str, exchange: str, types: Sequence[str] = ("trades",), **more: Any) -> Pipeline:
+        standin = TardisStandin(datasets_dir=files)
+        standin.__enter__()
+        running.append(standin)
+        entry = {"exchanges": [exchange], "symbols": symbols, "data_types": types, **more}
+        return make_pipeline(standin, name=f"pipeline{len(running)}", universe=[entry])
+
+    yield start
+    for standin in running:
+        standin.__exit__(None, None, None)
+
+
+def put(files: Path, exchange: str, symbol: str, content: bytes, day: str = DAY) -> None:
+    path = files / exchange / "trades" / day.replace("-", "/") / f"{symbol}.csv.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def instruments(files: Path, exchange: str, *answers: dict[str, Any]) -> None:
+    (files / "instruments" / f"{exchange}.json").write_text(json.dumps(answers))
+
+
+low, high, count = pl.col("low"), pl.col("high"), pl.col("trade_count")
+
+
+def markets(pipeline: Pipeline, timeframe: str = "1m", day: str = DAY) -> dict[str, tuple[float, ...]]:
+    """By symbol: candles, lowest and highest price, and the most trades in a candle."""
+    candles = pipeline.table("candles", day).filter(timeframe=timeframe)
+    return {
+        str(symbol): (one.height, *one.select(low.min(), high.max(), count.max()).row(0))
+        for (symbol,), one in candles.group_by("symbol")
+    }
+
+
+def bybit(files: Path) -> None:
+    perpetual = listed("bybit", "BTCUSDT", "BTC", "USDT", "perpetual", inverse=False, contractMultiplier=1)
+    instruments(files, "bybit", perpetual, listed("bybit", "BTCUSDT-SPOT", "BTC", "USDT", "spot"))
+
+
+def test_spot_and_perpetual_of_one_pair_are_two_markets(files: Path, serve: Serve) -> None:
+    bybit(files)
+    put(files, "bybit", "SPOT", every_second([("bybit", "BTCUSDT-SPOT", 61_000.0)]))
+    put(files, "bybit", "PERPETUALS", every_second([("bybit", "BTCUSDT", 61_100.0)]))
+    pipeline = serve("SPOT", "PERPETUALS", exchange="bybit")
+    assert pipeline.run(DAY).success
+    assert markets(pipeline) == {
+        "BTC-USDT": (1_440, 61_000.0, 61_000.0, 60),
+        "BTC-USDT-PERP": (1_440, 61_100.0, 61_100.0, 60),
+    }
+    named = pipeline.table("instruments", DAY).select("dataset_symbol", "symbol").rows()
+    assert sorted(named) == [("BTCUSDT", "BTC-USDT-PERP"), ("BTCUSDT-SPOT", "BTC-USDT")]
+
+
+@pytest.mark.parametrize("symbols", [("PERPETUALS", "BTC-USDT"), ("BTC-USDT-PERP", "PERPETUALS")])
+def test_a_pair_beside_its_group_counts_once(files: Path, serve: Serve, symbols: tuple[str, ...]) -> None:
+    bybit(files)
+    for symbol in ("PERPETUALS", "BTCUSDT"):
+        put(files, "bybit", symbol, every_second([("bybit", "BTCUSDT", 61_100.0)]))
+    pipeline = serve(*symbols, exchange="bybit", instrument_types=["perpetual"])
+    assert pipeline.run(DAY).success
+    assert markets(pipeline) == {"BTC-USDT-PERP": (1_440, 61_100.0, 61_100.0, 60)}
+    assert pipeline.table("trades", DAY).height == 86_400
+    request = backfill_request({"start": DAY, "end": DAY})
+    assert make_plan(pipeline.store, pipeline.settings, request).days_good == 1
+
+
+def test_a_group_that_comes_beside_a_file_that_is_recorded_adds_no_trade_of_it(
+    files: Path, serve: Serve
+) -> None:
+    bybit(files)
+    instruments(
+        files, "bybit",
+        listed("bybit", "BTCUSDT", "BTC", "USDT", "perpetual", inverse=False, contractMultiplier=1),
+        listed("bybit", "ETHUSDT", "ETH", "USDT", "perpetual", inverse=False, contractMultiplier=1),
+    )  # fmt: skip
+    put(files, "bybit", "BTCUSDT", every_second([("bybit", "BTCUSDT", 61_100.0)]))
+    both = [("bybit", "BTCUSDT", 61_100.0), ("bybit", "ETHUSDT", 3_000.0)]
+    pipeline = serve("BTC-USDT-PERP", exchange="bybit")
+    assert pipeline.run(DAY).success
+    put(files, "bybit", "PERPETUALS", every_second(both))
+    pipeline.file.write_text(pipeline.file.read_text().replace("- BTC-USDT-PERP", "- PERPETUALS"))
+    assert pipeline.settings.universe[0].symbols == ("PERPETUALS",)
+    assert pipeline.run(DAY).success
+    record = load_day_record(pipeline.store, DAY)
+    assert record is not None
+    assert [e.feed.dataset_symbol for e in record.expected_feeds] == ["BTCUSDT", "PERPETUALS"]
+    assert markets(pipeline) == {
+        "BTC-USDT-PERP": (1_440, 61_100.0, 61_100.0, 60),
+        "ETH-USDT-PERP": (1_440, 3_000.0, 3_000.0, 60),
+    }
+
+
+def test_a_market_that_is_named_anew_takes_its_candles_with_it(files: Path, serve: Serve) -> None:
+    def quoted_in(currency: str) -> None:
+        more = {"inverse": False, "contractMultiplier": 1}
+        instruments(files, "bybit", listed("bybit", "BTCUSDT", "BTC", currency, "perpetual", **more))
+
+    quoted_in("USD")
+    put(files, "bybit", "PERPETUALS", every_second([("bybit", "BTCUSDT", 61_100.0)]))
+    pipeline = serve("PERPETUALS", exchange="bybit")
+    for currency in ("USD", "USDT"):
+        quoted_in(currency)
+        assert pipeline.run(DAY).success
+        assert {*markets(pipeline)} == {f"BTC-{currency}-PERP"}
+        assert {*pipeline.table("trades", DAY)["symbol"]} == {f"BTC-{currency}-PERP"}
+
+
+def test_genuine_names_of_kraken_and_of_other_scripts_are_read(files: Path, serve: Serve) -> None:
+    put(files, "kraken", "XBT-USDT", every_second([("kraken", "XBT/USDT", 61_000.0)], every=10))
+    flat = files / f"kraken_trades_{DAY}_ETH-USDT.csv.gz"
+    flat.write_bytes(every_second([("kraken", "ETH/USDT", 3_000.0)], every=10))
+    pipeline = serve("BTC-USDT", "ETH-USDT", exchange="kraken")
+    assert pipeline.run(DAY).success
+    assert {name: found[0] for name, found in markets(pipeline).items()} == {
+        "BTC-USDT": 1_440,
+        "ETH-USDT": 1_440,
+    }
+    put(files, "gate-io", "币安人生-USDT", every_second([("gate-io", "币安人生-USDT", 0.25)], every=10))
+    pipeline = serve("币安人生-USDT", exchange="gate-io")
+    assert pipeline.run(DAY).success
+    assert {*markets(pipeline)} == {"币安人生-USDT"}
+
+
+def test_an_exchange_that_closed_is_not_listed_and_stops_no_other(files: Path, serve: Serve) -> None:
+    put(files, "kraken", "XBT-USDT", every_second([("kraken", "XBT/USDT", 61_000.0)], every=10))
+    put(files, "ftx", "BTC-USD", every_second([("ftx", "BTC/USD", 20_000.0)], "2022-11-11"), "2022-11-11")
+    (files / "exchanges").mkdir()
+    symbol = {
+        "id": "BTC-USD",
+        "type": "spot",
+        "availableSince": "2019-08-01T00:00:00Z",
+        "dataTypes": ["trades"],
+    }
+    closed = {
+        "id": "ftx",
+        "enabled": False,
+        "availableSymbols": [{**symbol, "id": "BTC/USD"}],
+        "datasets": {"exportedUntil": "2022-11-12T00:00:00Z", "symbols": [symbol]},
+    }
+    (files / "exchanges" / "ftx.json").write_text(json.dumps(closed))
+    pipeline = serve("BTC-USDT", exchange="kraken")
+    text = pipeline.file.read_text()
+    pipeline.file.write_text(
+        text.replace("universe:\n", "universe:\n- exchanges: [ftx]\n  symbols: [BTC-USD]\n")
+    )
+    assert pipeline.run(DAY).success
+    assert {*markets(pipeline)} == {"BTC-USDT"}
+    record = load_day_record(pipeline.store, DAY)
+    assert record is not None
+    assert (record.not_listed, record.awaiting_export) == (("ftx/trades/BTC-USD",), ())
+    assert pipeline.run("2022-11-11").success
