@@ -381,6 +381,34 @@ def retract(day: str, feed: str, content: str, reason: str) -> None:
     click.echo(f"{day} is {decided.day_state}; publish that: {decided.publish}")
 
 
+@main.command(
+    section=DECISIONS,
+    example='expect --date 2024-01-01 --drop binance/trades/LUNAUSDT --reason "delisted that morning"',
+)
+@click.option("--date", "day", type=DAY, required=True, help="Day of the feed's file, in UTC.")
+@click.option("--drop", "dropped", default="", help="exchange/data_type/SYMBOL that the day need not have.")
+@click.option("--restore", "restored", default="", help="A dropped feed that it must have after all.")
+@click.option("--reason", default="", help="Why the feed is dropped; the day's record and report keep it.")
+def expect(day: str, dropped: str, restored: str, reason: str) -> None:
+    """Drop a feed from what a past day must have.
+
+    The next run of the day no longer asks for it. Days to come follow the universe of the settings.
+    """
+    from backfill_assets.lake.store import open_store
+    from backfill_assets.quality import decisions
+    from backfill_assets.settings import current_settings
+
+    if bool(dropped) == bool(restored):
+        msg = "give either --drop or --restore"
+        raise click.UsageError(msg)
+    settings = current_settings()
+    store = open_store(settings.lake)
+    if dropped:
+        click.echo(decisions.drop(store, day, dropped, reason, settings.thresholds))
+    else:
+        click.echo(decisions.restore(store, day, restored, settings.thresholds))
+
+
 @main.command(section=BACKFILLS, example="serve --port 3080")
 @click.option("--host", default="", help="Address to listen at; default: serve.host.")
 @click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free one; default: serve.port.")

@@ -114,6 +114,7 @@ class FeedRules(Strict):
     edge_factor: float = _number("edge_factor", ge=1)
     edge_minutes: int = _number("edge_minutes", ge=1)
     uncalibrated_cap: Score = _number("uncalibrated_cap")
+    publish_completeness: Score = _number("publish_completeness")
     repeated_ids: int = _number("repeated_ids", ge=0)
     notional_weight: Score = _number("notional_weight")
     notional_days: int = _number("notional_days", ge=1)

@@ -212,8 +212,10 @@ def _update_record(store: Store, day: str, resolved: DayUniverse, awaited: tuple
             or Feed.parse(feed).exchange in asked_in_vain
             or _is_stored(store, Feed.parse(feed), day)
         }
+        dropped = old.dropped if old else ()
         for feed, symbols in found.items():
-            expected[feed] = {**expected.get(feed, {}), **symbols}
+            if feed not in {d.feed for d in dropped}:
+                expected[feed] = {**expected.get(feed, {}), **symbols}
         record = DayRecord(
             day=day,
             expected=tuple(
@@ -223,6 +225,7 @@ def _update_record(store: Store, day: str, resolved: DayUniverse, awaited: tuple
             not_listed=tuple(sorted({*(old.not_listed if old else ()), *absent})),
             awaiting_export=tuple(a.exchange for a in waiting),
             awaited=waiting,
+            dropped=dropped,
             recorded_at=now,
         )
         unchanged = old is not None and old == record.model_copy(update={"recorded_at": old.recorded_at})
@@ -249,5 +252,6 @@ def _record_as_settled(store: Store, day: str) -> DayRecord | None:
         day=day,
         expected=tuple(ExpectedSymbols(feed=str(f.feed), symbols=f.symbols) for f in settled.feeds),
         not_listed=settled.not_listed,
+        dropped=settled.dropped,
         recorded_at=utc_now(),
     )

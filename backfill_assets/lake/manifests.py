@@ -294,6 +294,13 @@ class Awaited(Document):
     is_passing: bool = True
 
 
+class Dropped(ExpectedSymbols):
+    """A feed that a person has taken out of what a day must have."""
+
+    reason: str
+    dropped_at: AwareDatetime
+
+
 class DayRecord(Document):
     """What was expected of a day when it was run; later changes of the universe do not touch it.
 
@@ -307,6 +314,8 @@ class DayRecord(Document):
         Exchanges that the vendor had not exported yet, or of which it did not say what they have.
     awaited
         The same, with the reason of each; empty in records of earlier versions.
+    dropped
+        Feeds that the day need not have, though the universe names them.
     """
 
     remedy: ClassVar[str] = "a run of the day makes it again from what was settled, and the universe"
@@ -316,6 +325,7 @@ class DayRecord(Document):
     not_listed: tuple[str, ...] = ()
     awaiting_export: tuple[str, ...] = ()
     awaited: tuple[Awaited, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
     recorded_at: AwareDatetime
 
     @property

@@ -153,7 +153,8 @@ def _is_recorded(record: DayRecord, wanted: Combination) -> bool:
     if f"{wanted.exchange}/{wanted.data_type}/{wanted.symbol}" in record.not_listed:
         return True
     only = FeedChoice((wanted.exchange,), (wanted.symbol,), (wanted.data_type,))
-    return any(only.has(e.feed, [c for _, c in e.symbols]) for e in record.expected_feeds)
+    known = (*record.expected, *record.dropped)
+    return any(only.has(Feed.parse(e.feed), [c for _, c in e.symbols]) for e in known)
 
 
 def _lacks(store: Store, settings: Settings, day: str, feed: Feed, troubles: list[str]) -> bool:

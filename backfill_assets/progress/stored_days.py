@@ -125,16 +125,19 @@ def _outcome(
 
 
 def _first_remedy(found: Day, outcome: StoredState) -> str:
-    """The first command of the day's report: missing files come by a run, others by a refresh.
-
-    Where every feed counts, a run helps only a day that is not in the warehouse; low scores stay low.
-    """
+    """The first command of the day's report: missing files come by a run, others by a refresh."""
     out = [f for f in found.feeds if f.accepted is None]
     if not out and outcome != "missing":
-        return ""
+        enough = found.settled.limits.day_completeness
+        thin = [str(f.feed) for f in found.feeds if _completeness(f) <= enough]
+        return run_day(found.day, thin, generated=found.is_generated) if thin else ""
     broken = [str(f.feed) for f in out if f.judged is not None]
     lacking = len(broken) < len(out)
     return run_day(found.day, () if lacking else broken, generated=found.is_generated)
+
+
+def _completeness(feed: SettledFeed) -> float:
+    return 1.0 if feed.verdict.completeness is None else feed.verdict.completeness
 
 
 def _is_notable(feed: SettledFeed) -> bool:

@@ -54,6 +54,8 @@ class Completeness:
     #: Null without id evidence.
     seams: Seams | None = None
     uncalibrated: bool = False
+    #: The score by the file itself and its neighbours' ids, without what is usual; null with too few rows.
+    own_score: float | None = None
 
 
 def id_class(exchange: str, day: str) -> EvidenceClass:
@@ -80,6 +82,8 @@ def completeness(
     thresholds: ThresholdSettings,
     edges: Range,
     thinning: float | None = None,
+    *,
+    is_live: bool = False,
 ) -> Completeness:
     """Judge one symbol of one feed.
 
@@ -91,17 +95,20 @@ def completeness(
         Arrival time of the symbol's first and last row, in microseconds.
     thinning
         Score of the file's rows against what is usual; ``None`` without history.
+    is_live
+        Whether other markets of the venue show that its capture never stood still.
 
     Returns
     -------
     Completeness
-        The score is null only if the symbol has no rows.
+        The score is null if nothing tells whether rows are missing: without rows, and see ``by_estimate``.
     """
     if profile.rows == 0:
         return Completeness(score=None, evidence_class=None, state="no_evidence")
     kind = evidence_class(exchange, day, profile)
     if kind == "C":
-        return by_estimate(profile.rows, profile.silences, window, thresholds, edges, thinning)
+        silences = profile.silences
+        return by_estimate(profile.rows, silences, window, thresholds, edges, thinning, is_live=is_live)
     return _by_ids(kind, profile, judged_window(window, edges), seams, thresholds)
 
 
@@ -117,18 +124,30 @@ def by_estimate(
     thresholds: ThresholdSettings,
     edges: Range,
     thinning: float | None,
+    *,
+    is_live: bool = False,
 ) -> Completeness:
-    """Judge rows without usable ids, of any data type, by silences and by their number."""
+    """Judge rows without usable ids, of any data type, by silences and by their number.
+
+    A market that trades a few times a day is silent for hours. Its own silences tell nothing: with fewer rows
+    than a history is made of, the capture was there or the score is null.
+    """
+    if thinning is None and rows < thresholds.history.least_rows:
+        score = thresholds.uncalibrated_cap if is_live else None
+        state: CompletenessState = "estimated" if is_live else "no_evidence"
+        return Completeness(score, evidence_class="C", state=state, uncalibrated=True)
     window = judged_window(window, edges)
     found = unexcused_silences(rows, silences, edges, window, thresholds)
     limit = thresholds.uncalibrated_cap if thinning is None else thinning
+    own_score = silence_score(found.total_us, window)
     return Completeness(
-        score=min(silence_score(found.total_us, window), limit),
+        score=min(own_score, limit),
         evidence_class="C",
         state="estimated",
         silence_us=found.total_us,
         outage_silence_us=found.in_outages_us,
         uncalibrated=thinning is None,
+        own_score=own_score if rows >= thresholds.history.least_rows else None,
     )
 
 
@@ -158,8 +177,9 @@ def _by_ids(
     longest = profile.longest_gap or 0
     lost = [h for h in profile.gaps if h.last_missing - h.first_missing + 1 > allowed]
     span = (profile.id_max or 0) - (profile.id_min or 0) + 1
+    score = min((span - missing) / span, silence_score(sum(seams.silence_us), window))
     return Completeness(
-        score=min((span - missing) / span, silence_score(sum(seams.silence_us), window)),
+        score=score,
         evidence_class=kind,
         state=_state_by_ids(missing, excused + seams.excused_ids, seams.joins, is_listed=window.is_listed),
         span=span,
@@ -173,6 +193,7 @@ def _by_ids(
         ),
         silence_us=sum(seams.silence_us),
         seams=seams,
+        own_score=score,
     )
 
 

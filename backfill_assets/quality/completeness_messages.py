@@ -53,7 +53,14 @@ def loss_warnings(
 ) -> list[str]:
     """What is told of a feed's completeness whether or not it is quarantined."""
     warnings = []
-    if any(c.uncalibrated for c in per_symbol):
+    unknown = sum(c.uncalibrated and c.score is None for c in per_symbol)
+    if unknown:
+        which = f"{unknown} of its symbols" if len(per_symbol) > 1 else "the market"
+        warnings.append(
+            f"nothing tells whether rows are missing: {which} trades too seldom to be judged by silences, "
+            "and there is neither a history nor a busy feed of the venue"
+        )
+    elif any(c.uncalibrated for c in per_symbol):
         warnings.append(
             "uncalibrated: judged by silences, without the history that would show thinned-out data"
         )

@@ -25,7 +25,7 @@ from backfill_assets.quality.profiles import FeedProfile, profile_of
 from backfill_assets.quality.rules import violations
 from backfill_assets.quality.scores import instruments_share
 from backfill_assets.quality.settled import Edges, SettledDay, load_settled
-from backfill_assets.quality.silences import JointSilence, joint_silences
+from backfill_assets.quality.silences import VenueSilences, joint_silences
 from backfill_assets.quality.spikes import spike_evidence
 from backfill_assets.quality.verdict import RULES_VERSION, Context
 from backfill_assets.settings import RowSettings, ThresholdSettings
@@ -116,7 +116,9 @@ class Surroundings:
     places: Mapping[Feed, tuple[Place, ...]]
     #: By content of the feed's versions, for which other places it is blamed.
     duplicates: Mapping[Feed, dict[str, tuple[str, ...]]]
-    joint_silences: Mapping[Feed, tuple[JointSilence, ...]]
+    #: By exchange.
+    joint_silences: Mapping[str, VenueSilences]
+    limits: RowSettings
 
 
 def surroundings(store: Store, inputs: DayInputs, thresholds: ThresholdSettings) -> Surroundings:
@@ -139,6 +141,7 @@ def surroundings(store: Store, inputs: DayInputs, thresholds: ThresholdSettings)
         places=places,
         duplicates=_duplicates(inputs, profiles, places, thresholds.rows),
         joint_silences=joint_silences(_newest(inputs, profiles), windows, thresholds.rows),
+        limits=thresholds.rows,
     )
 
 
@@ -174,6 +177,7 @@ def context_of(feed: Feed, around: Surroundings) -> Context:
     owed, before, after = around.owed[feed], around.inputs.before, around.inputs.after
     previous = before.feed(feed) if before else None
     following = after.feed(feed) if after else None
+    silences = around.joint_silences.get(feed.exchange)
     return Context(
         window_start_us=owed.window.start_us,
         window_end_us=owed.window.end_us,
@@ -185,7 +189,8 @@ def context_of(feed: Feed, around: Surroundings) -> Context:
         following=following.edges.opening_ids if following else {},
         duplicates=around.duplicates[feed],
         spikes=spike_evidence(around.inputs.manifests[feed]),
-        joint_silences=around.joint_silences.get(feed, ()),
+        joint_silences=silences.of_feed(feed, around.limits) if silences else (),
+        venue_is_live=silences is not None and silences.are_none,
     )
 
 

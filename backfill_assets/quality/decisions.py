@@ -7,15 +7,23 @@ run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from backfill_assets.days import utc_now
 from backfill_assets.failures import BadInput, PermanentFailure
 from backfill_assets.feeds import Feed
+from backfill_assets.lake import documents, paths
 from backfill_assets.lake.evidence import Approval, Retraction
-from backfill_assets.lake.manifests import FeedManifest, load_manifest, update_manifest
+from backfill_assets.lake.manifests import (
+    DayRecord,
+    Dropped,
+    ExpectedSymbols,
+    FeedManifest,
+    load_manifest,
+    update_manifest,
+)
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.measures import load_measures
 from backfill_assets.quality.remedies import SHOWN_DIGITS, approve_command, retract_command, run_day
@@ -130,6 +138,83 @@ def retract(
     retraction = Retraction(content=version.content, reason=why, retracted_at=utc_now())
     _decide(store, found.feed, day, retraction)
     return _after(store, day, {found.feed: version}, "retracted", thresholds)[0]
+
+
+def drop(store: Store, day: str, feed: str, reason: str, thresholds: ThresholdSettings) -> str:
+    """Take a feed out of what the day must have; the record of the day keeps it with the reason.
+
+    Returns
+    -------
+    str
+        What was done, and the command that publishes it.
+
+    Raises
+    ------
+    PermanentFailure
+        The day was never run, the feed is none of it or has an accepted version, or there is no reason.
+    """
+    why = _checked(reason)
+    (found,) = _feeds(store, day, feed)
+    if found.accepted is not None:
+        command = retract_command(day, feed, found.accepted.content)
+        msg = f"a version of {feed} is accepted on {day}: withdraw it first: {command}"
+        raise PermanentFailure(msg)
+
+    def change(record: DayRecord | None) -> DayRecord:
+        record = _insist_on_record(record, day)
+        gone = [
+            Dropped(**e.model_dump(), reason=why, dropped_at=utc_now())
+            for e in record.expected
+            if e.feed == feed
+        ]
+        left = tuple(e for e in record.expected if e.feed != feed)
+        return record.model_copy(update={"expected": left, "dropped": (*record.dropped, *gone)})
+
+    return _after_record(store, day, f"{feed} of {day}: dropped", change, thresholds)
+
+
+def restore(store: Store, day: str, feed: str, thresholds: ThresholdSettings) -> str:
+    """Let the day have a dropped feed again.
+
+    Raises
+    ------
+    PermanentFailure
+        The day was never run, or the feed is not dropped.
+    """
+
+    def change(record: DayRecord | None) -> DayRecord:
+        record = _insist_on_record(record, day)
+        back = [ExpectedSymbols(feed=d.feed, symbols=d.symbols) for d in record.dropped if d.feed == feed]
+        if not back:
+            known = ", ".join(d.feed for d in record.dropped) or "none is"
+            msg = f"{feed} is not dropped on {day} ({known}): nothing to restore"
+            raise PermanentFailure(msg)
+        expected = tuple(sorted((*record.expected, *back), key=lambda e: Feed.parse(e.feed)))
+        left = tuple(d for d in record.dropped if d.feed != feed)
+        return record.model_copy(update={"expected": expected, "dropped": left})
+
+    return _after_record(store, day, f"{feed} of {day}: expected again", change, thresholds)
+
+
+def _insist_on_record(record: DayRecord | None, day: str) -> DayRecord:
+    if record is None:
+        msg = f"nothing is recorded of {day}: run the day first"
+        raise PermanentFailure(msg)
+    return record
+
+
+def _after_record(
+    store: Store,
+    day: str,
+    done: str,
+    change: Callable[[DayRecord | None], DayRecord],
+    thresholds: ThresholdSettings,
+) -> str:
+    documents.update(store, paths.day_record(day), DayRecord, change)
+    found = day_of(settle(store, day, thresholds), load_measures(store, day))
+    return (
+        f"{done}; {day} is {found.scores.state}, publish that: {run_day(day, generated=found.is_generated)}"
+    )
 
 
 def _decide(store: Store, feed: Feed, day: str, decision: Approval | Retraction) -> None:

@@ -147,6 +147,7 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings, tried: Co
             neighbours=inputs.neighbours,
             exchanges=record.exchanges,
             not_listed=record.not_listed,
+            dropped=record.dropped,
             awaiting_export=record.awaiting_export,
             awaited=record.why_awaited,
             instruments=around.instruments,

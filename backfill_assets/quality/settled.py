@@ -17,7 +17,7 @@ from backfill_assets.feeds import Feed, pair_of
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.documents import Derived, Document
 from backfill_assets.lake.evidence import Approval, Restatement, Retraction
-from backfill_assets.lake.manifests import Version, checked_feed
+from backfill_assets.lake.manifests import Dropped, Version, checked_feed
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.findings import Finding
 from backfill_assets.quality.measures import DayMeasures, load_measures
@@ -208,6 +208,7 @@ class SettledDay(Derived):
     neighbours: tuple[str, str]
     exchanges: tuple[str, ...]
     not_listed: tuple[str, ...]
+    dropped: tuple[Dropped, ...] = ()
     awaiting_export: tuple[str, ...]
     awaited: tuple[str, ...] = ()
     instruments: float | None
@@ -231,7 +232,9 @@ class SettledDay(Derived):
     def edges(self) -> str:
         """Hash of what the day shows to its neighbours."""
         shown = [f"{f.feed}:{f.edges.model_dump_json()}" for f in self.feeds]
-        return hashlib.sha256(f"{self.not_listed}\n{shown}".encode()).hexdigest()[:16]
+        dropped = sorted(d.feed for d in self.dropped)
+        text = f"{self.not_listed}\n{shown}{dropped or ''}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def versions(self) -> str:
@@ -259,8 +262,10 @@ class SettledDay(Derived):
         """Whether no file of the feed is to come: a version counts, or nothing of it was listed.
 
         A file that the vendor answered with 404 may still come, and so may that of a feed which the day did
-        not ask for.
+        not ask for, unless a person dropped it.
         """
+        if str(feed) in {d.feed for d in self.dropped}:
+            return True
         found = self.feed(feed)
         if found is not None:
             return found.edges.is_final

@@ -7,6 +7,7 @@ the capture stood still, or the venue did. Which of them it was, files cannot te
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND
@@ -25,13 +26,30 @@ class JointSilence(Document):
     feeds: int
 
 
+@dataclass(frozen=True, slots=True)
+class VenueSilences:
+    """The busy feeds of a venue, and when all of them were silent."""
+
+    busy: tuple[Feed, ...]
+    silences: tuple[JointSilence, ...]
+
+    def of_feed(self, feed: Feed, limits: RowSettings) -> tuple[JointSilence, ...]:
+        """The silences of a feed that takes part in them; none where too few feeds do."""
+        return self.silences if feed in self.busy and len(self.busy) >= limits.joint_silence_feeds else ()
+
+    @property
+    def are_none(self) -> bool:
+        """Whether the busy feeds show that the capture never stood still."""
+        return bool(self.busy) and not self.silences
+
+
 def joint_silences(
     newest: Mapping[Feed, FeedProfile], windows: Mapping[Feed, Range], limits: RowSettings
-) -> dict[Feed, tuple[JointSilence, ...]]:
-    """The joint silences of every feed that takes part in one.
+) -> dict[str, VenueSilences]:
+    """The joint silences of every exchange with a busy feed.
 
-    Only feeds of trades of one symbol with ``joint_silence_rows`` rows or more take part; the edges of a
-    feed's window count as silences.
+    Feeds of trades of one symbol with ``joint_silence_rows`` rows or more are busy; the edges of a feed's
+    window count as silences.
 
     Parameters
     ----------
@@ -44,20 +62,18 @@ def joint_silences(
             silent = _silences(profile, windows[feed])
             if silent is not None:
                 venues.setdefault(feed.exchange, {})[feed] = silent
-    found: dict[Feed, tuple[JointSilence, ...]] = {}
-    for feeds in venues.values():
-        if len(feeds) < limits.joint_silence_feeds:
-            continue
-        shared = reduce(_common, feeds.values())
-        least = limits.joint_silence_seconds * MICROSECONDS_PER_SECOND
-        long = tuple(
-            JointSilence(start_us=start, end_us=end, feeds=len(feeds))
-            for start, end in shared
-            if end - start > least
+    least = limits.joint_silence_seconds * MICROSECONDS_PER_SECOND
+    return {
+        exchange: VenueSilences(
+            tuple(feeds),
+            tuple(
+                JointSilence(start_us=start, end_us=end, feeds=len(feeds))
+                for start, end in reduce(_common, feeds.values())
+                if end - start > least
+            ),
         )
-        if long:
-            found.update(dict.fromkeys(feeds, long))
-    return found
+        for exchange, feeds in venues.items()
+    }
 
 
 def _silences(profile: FeedProfile, window: Range) -> list[Range] | None:

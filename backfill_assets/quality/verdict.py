@@ -8,6 +8,7 @@ again and gives the same. Which feeds count is decided here and nowhere else; wh
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from backfill_assets.feeds import Feed
@@ -63,6 +64,8 @@ class Context(Document):
     duplicates: dict[str, tuple[str, ...]] = {}
     spikes: dict[str, SpikeEvidence] = {}
     joint_silences: tuple[JointSilence, ...] = ()
+    #: Whether busy feeds of the venue show that its capture never stood still on the day.
+    venue_is_live: bool = False
     #: Why the version does not count though its rows are good: it was retracted, or restates too much.
     held_back: tuple[str, ...] = ()
 
@@ -154,10 +157,13 @@ def judge_feed(
         *same,
         *sound.violations,
         *loss_reasons(per_symbol, context.outages, thresholds),
+        *_part_of_a_day(per_symbol, thresholds),
         *_quality_reasons(sound),
         *context.held_back,
     )
-    outcome: Outcome = "quarantine" if reasons else "no_evidence" if whole.score is None else "publish"
+    outcome: Outcome = (
+        "quarantine" if reasons else "publish" if profile.rows or whole.score else "no_evidence"
+    )
     if outcome == "no_evidence":
         reasons = ("the file is empty and no ids of the neighbours show that the day was",)
     missing = [c.missing_ids for c in per_symbol if c.missing_ids is not None]
@@ -204,7 +210,10 @@ def _per_symbol(
         return [over_nothing(feed.exchange, day, *ids)]
     if not profile.symbols:
         edges = (profile.first_local_timestamp_us or 0, profile.last_local_timestamp_us or 0)
-        return [by_estimate(profile.rows, (), context.window, thresholds, edges, thinning)]
+        is_live = context.venue_is_live
+        return [by_estimate(profile.rows, (), context.window, thresholds, edges, thinning, is_live=is_live)]
+    # Busy symbols of the same file show the capture as well.
+    is_live = context.venue_is_live or profile.rows >= thresholds.rows.joint_silence_rows
     return [
         completeness(
             feed.exchange,
@@ -215,6 +224,7 @@ def _per_symbol(
             thresholds,
             arrival_edges(profile, symbol, grouped=feed.is_grouped),
             thinning,
+            is_live=is_live,
         )
         for symbol in profile.symbols
     ]
@@ -271,6 +281,16 @@ def arrival_edges(profile: FeedProfile, symbol: SymbolProfile, *, grouped: bool)
     if grouped:
         return (symbol.first_trade_us or 0, symbol.last_trade_us or 0)
     return (profile.first_local_timestamp_us or 0, profile.last_local_timestamp_us or 0)
+
+
+def _part_of_a_day(per_symbol: Sequence[Completeness], thresholds: ThresholdSettings) -> list[str]:
+    """What is usual is left out: it changes with other days, and takes back nothing that was published."""
+    limit, known = (
+        thresholds.publish_completeness,
+        [c.own_score for c in per_symbol if c.own_score is not None],
+    )
+    least = min(known, default=1.0)
+    return [f"only {least:.1%} of the day is there (publish_completeness {limit:g})"] if least < limit else []
 
 
 def _quality_reasons(sound: Quality) -> list[str]:

@@ -33,6 +33,16 @@ _REMEDIES: Final = {
     ),
 }
 
+_REMEDY_OF_THE_LACKING: Final = (
+    "They are published, but less of the day is there than day_completeness asks for. Fetch them again: the "
+    "vendor may have mended them."
+)
+
+_REMEDY_OF_THE_UNKNOWN: Final = (
+    "They are published, and nothing tells whether they are whole: a busy market of the venue in the "
+    "universe would show that the capture was there."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -67,7 +77,12 @@ def clock_range(first: int, after: int) -> str:
 
 
 def actions_of(
-    day: str, feeds: Sequence[FeedReport], tables: Iterable[tuple[str, str]], *, generated: bool = False
+    day: str,
+    feeds: Sequence[FeedReport],
+    tables: Iterable[tuple[str, str]],
+    enough: float,
+    *,
+    generated: bool = False,
 ) -> tuple[Action, ...]:
     """What is to be done about a day, most urgent first.
 
@@ -75,6 +90,8 @@ def actions_of(
     ----------
     tables
         Tables that should hold the day and do not, with what is known of it.
+    enough
+        ``day_completeness``: a feed that is not above it is published, and is not whole.
     generated
         The day's data are the stand-in's, which a run needs.
     """
@@ -89,7 +106,10 @@ def actions_of(
     found = [_left_out(day, i, feed, again[_kind(feed)]) for i, feed in enumerate(feeds) if not feed.accepted]
     found += [_unpublished(again["missing"], table, what) for table, what in tables]
     found += [_replacing(day, i, feed) for i, feed in enumerate(feeds) if feed.accepted and feed.pending]
-    found += [_thin(i, feed) for i, feed in enumerate(feeds) if feed.accepted and is_thin(feed)]
+    thin = [(i, feed) for i, feed in enumerate(feeds) if feed.accepted and is_thin(feed)]
+    lacking = [str(feed.feed) for _, feed in thin if _lacks(feed, enough)]
+    refresh = run_day(day, lacking, generated=generated)
+    found += [_thin(i, feed, (refresh,) if str(feed.feed) in lacking else ()) for i, feed in thin]
     grouped: dict[tuple[Urgency, str], list[tuple[Finding, tuple[str, ...]]]] = {}
     for urgency, remedy, finding, commands in found:
         grouped.setdefault((urgency, remedy), []).append((finding, commands))
@@ -146,15 +166,19 @@ def _replacing(day: str, index: int, feed: FeedReport) -> _Found:
     )
 
 
-def _thin(index: int, feed: FeedReport) -> _Found:
+def _lacks(feed: FeedReport, enough: float) -> bool:
+    return feed.verdict.completeness is not None and feed.verdict.completeness <= enough
+
+
+def _thin(index: int, feed: FeedReport, refresh: tuple[str, ...]) -> _Found:
     what = "; ".join(feed.verdict.warnings) or "published, but not all of it is there"
     when = ", ".join(clock_range(mark.first, mark.after) for mark in feed.marks[:2])
-    return (
-        "note",
-        "Nothing has to be done: they are good enough to be published.",
-        Finding(index, str(feed.feed), what, _when(feed.minutes) or when),
-        (),
-    )
+    finding = Finding(index, str(feed.feed), what, _when(feed.minutes) or when)
+    if refresh:
+        return "warn", _REMEDY_OF_THE_LACKING, finding, refresh
+    if feed.verdict.completeness is None:
+        return "note", _REMEDY_OF_THE_UNKNOWN, finding, ()
+    return "note", "Nothing has to be done: they are good enough to be published.", finding, ()
 
 
 def _when(minutes: Minutes | None) -> str:

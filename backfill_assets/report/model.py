@@ -16,7 +16,7 @@ from backfill_assets.candles.schemas import CANDLE_SCHEMA
 from backfill_assets.failures import PermanentFailure, Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.evidence import Restatement
-from backfill_assets.lake.manifests import FeedManifest, load_manifest
+from backfill_assets.lake.manifests import Dropped, FeedManifest, load_manifest
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.scores import Overall
@@ -101,6 +101,7 @@ class DayReport:
     publications: tuple[PublicationLine, ...]
     pending: tuple[PendingLine, ...]
     not_listed: tuple[str, ...]
+    dropped: tuple[Dropped, ...]
     awaiting_export: tuple[str, ...]
     #: Whether the data are the stand-in's and no market's.
     generated: bool
@@ -153,7 +154,13 @@ def day_report(store: Store, settings: Settings, day: str) -> DayReport:
         scores=_scores(found),
         overall=day_overall(store, found, settings.overall),
         weights=settings.overall,
-        actions=actions_of(day, feeds, [] if held else absent, generated=found.is_generated),
+        actions=actions_of(
+            day,
+            feeds,
+            [] if held else absent,
+            found.settled.limits.day_completeness,
+            generated=found.is_generated,
+        ),
         feeds=tuple(feeds),
         agreements=agreements_of(made, settings.comparison) if made else (),
         reference_failure=made.reference_failure if made else "",
@@ -162,6 +169,7 @@ def day_report(store: Store, settings: Settings, day: str) -> DayReport:
             line for feed in found.feeds for line in _pending(feed, settings.thresholds.restatement)
         ),
         not_listed=found.settled.not_listed,
+        dropped=found.settled.dropped,
         awaiting_export=found.settled.awaiting_export,
         generated=found.is_generated,
         rules=found.settled.rules,

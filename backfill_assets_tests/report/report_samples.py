@@ -98,6 +98,7 @@ def day_of(feeds: tuple[FeedReport, ...], **changes: object) -> DayReport:
         "publications": (),
         "pending": (),
         "not_listed": (),
+        "dropped": (),
         "awaiting_export": (),
         "generated": False,
         "rules": "r" * 12,

@@ -20,17 +20,20 @@ def left_out(index: int, outcome: str, *reasons: str, waiting: Minutes | None = 
     return replace(feed, pending=pending, verdict=verdict(feed.feed, outcome, reasons=reasons))
 
 
+ENOUGH = 0.95
+
+
 def one(feed) -> Action:
-    [action] = actions_of(DAY, [feed], [])
+    [action] = actions_of(DAY, [feed], [], ENOUGH)
     return action
 
 
 def test_nothing_is_to_be_done_about_a_good_day() -> None:
-    assert actions_of(DAY, [GOOD, feed_report(1)], []) == ()
+    assert actions_of(DAY, [GOOD, feed_report(1)], [], ENOUGH) == ()
 
 
 def test_missing_feeds_are_one_action_with_one_command() -> None:
-    found = actions_of(DAY, [left_out(0, "missing", "404"), left_out(1, "missing", "404"), GOOD], [])
+    found = actions_of(DAY, [left_out(0, "missing", "404"), left_out(1, "missing", "404"), GOOD], [], ENOUGH)
     assert [(action.urgency, [f.index for f in action.findings]) for action in found] == [("bad", [0, 1])]
     assert found[0].findings[0].when == "the whole day"
     [command] = found[0].commands
@@ -51,7 +54,7 @@ def test_a_quarantined_feed_is_told_with_reason_time_and_what_to_try_in_which_or
 
 
 def test_several_quarantined_feeds_are_fetched_again_by_one_command_and_approved_one_by_one() -> None:
-    [action] = actions_of(DAY, [left_out(0, "quarantine"), GOOD, left_out(2, "quarantine")], [])
+    [action] = actions_of(DAY, [left_out(0, "quarantine"), GOOD, left_out(2, "quarantine")], [], ENOUGH)
     again, *approvals = action.commands
     assert '"feeds": ["binance/trades/COIN00USDT", "binance/trades/COIN02USDT"]' in again
     contents = [command.split("--content ")[1].split()[0] for command in approvals]
@@ -59,7 +62,7 @@ def test_several_quarantined_feeds_are_fetched_again_by_one_command_and_approved
 
 
 def test_the_run_of_a_generated_day_is_told_with_the_stand_in_that_it_needs() -> None:
-    [action] = actions_of(DAY, [left_out(0, "missing", "404")], [], generated=True)
+    [action] = actions_of(DAY, [left_out(0, "missing", "404")], [], ENOUGH, generated=True)
     assert action.commands[0].startswith("backfill-assets standins -- dagster asset materialize ")
 
 
@@ -78,11 +81,22 @@ def test_a_loss_in_an_accepted_feed_is_a_note_and_a_whole_one_none() -> None:
     thin = replace(GOOD, verdict=verdict(GOOD.feed, completeness=0.9899, completeness_state="estimated"))
     assert one(thin).urgency == "note"
     whole = replace(GOOD, verdict=verdict(GOOD.feed, completeness=0.99, completeness_state="estimated"))
-    assert actions_of(DAY, [whole], []) == ()
+    assert actions_of(DAY, [whole], [], ENOUGH) == ()
+
+
+def test_an_accepted_feed_with_less_than_a_day_is_never_called_good_enough() -> None:
+    verdict_of = replace(
+        GOOD, verdict=verdict(GOOD.feed, completeness=ENOUGH, completeness_state="inner_proven")
+    )
+    action = one(verdict_of)
+    assert action.urgency == "warn"
+    assert "Nothing has to be done" not in action.remedy
+    [command] = action.commands
+    assert f'"feeds": ["{GOOD.feed}"]' in command
 
 
 def test_a_table_that_is_not_out_comes_before_notes() -> None:
-    thin = replace(GOOD, verdict=verdict(GOOD.feed, completeness=0.9, completeness_state="degraded"))
-    found = actions_of(DAY, [thin], [("candles", "quota exceeded")])
+    thin = replace(GOOD, verdict=verdict(GOOD.feed, completeness=0.96, completeness_state="degraded"))
+    found = actions_of(DAY, [thin], [("candles", "quota exceeded")], ENOUGH)
     assert [action.urgency for action in found] == ["bad", "note"]
     assert (found[0].findings[0].title, found[0].findings[0].what) == ("candles", "quota exceeded")
