@@ -145,7 +145,7 @@ def demo(day: str) -> None:
 @click.option(
     "--datasets",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Serve the files below this directory, laid out like the URL path, instead of a generated market.",
+    help="Serve your own files of this directory instead of a generated market; see 'import'.",
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def standins(port: int, datasets: Path | None, command: tuple[str, ...]) -> None:
@@ -160,13 +160,36 @@ def standins(port: int, datasets: Path | None, command: tuple[str, ...]) -> None
     serve_standins(port, datasets)
 
 
+@main.command("import", section=START, example="import ./files")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--settings",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("own-files.yaml"),
+    show_default=True,
+    help="Where to write the settings.",
+)
+def import_files(folder: Path, file: Path) -> None:
+    """Take in a folder of your own Tardis files.
+
+    It lists the feeds and days that the files are, and the files that have no place and why. Then it writes
+    settings that expect them. No vendor is asked, and no file is changed.
+    """
+    from backfill_assets.standins.own_files import lines, look_at, write_settings
+
+    found = look_at(folder)
+    write_settings(found, file)
+    click.echo("\n".join(lines(found, folder, file)))
+
+
 @main.command(
     section=DATA,
     example="candles --date 2024-01-01 --exchange binance --symbol BTC-USDT --timeframe 1h",
 )
 @click.option("--date", "day", type=DAY, required=True, help="Day of open_time, in UTC.")
 @click.option("--exchange", required=True, help="The vendor's exchange id, e.g. binance.")
-@click.option("--symbol", required=True, help="Canonical symbol, e.g. BTC-USDT.")
+@click.option("--symbol", required=True, help="The market, e.g. BTC-USDT or BTC-USDT-PERP.")
 @click.option(
     "--timeframe", type=TIMEFRAME, default="1m", show_default=True, help="1m, 5m, 15m, 1h, 4h, 1d, ..."
 )

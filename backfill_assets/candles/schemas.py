@@ -23,7 +23,9 @@ SUM_TOLERANCE: Final = 1e-9
 CANDLE_COLUMNS: Final = (
     Column("date", "DATE", "UTC day of open_time.", required=True),
     Column("exchange", "STRING", "Exchange id of the vendor.", required=True),
-    Column("symbol", "STRING", "Canonical symbol, e.g. BTC-USDT.", required=True),
+    Column(
+        "symbol", "STRING", "Market, as in instruments: BTC-USDT, BTC-USDT-PERP, BTC-28JUN24.", required=True
+    ),
     Column("timeframe", "STRING", "Length of the bucket: 1m, 5m, 15m, 1h, 4h, 1d, ...", required=True),
     Column("open_time", "TIMESTAMP", "Start of the bucket, inclusive, aligned to UTC.", required=True),
     *PRICE_COLUMNS,
@@ -42,7 +44,9 @@ CANDLE_COLUMNS: Final = (
 COVERAGE_COLUMNS: Final = (
     Column("date", "DATE", "UTC day of the buckets.", required=True),
     Column("exchange", "STRING", "Exchange id of the vendor.", required=True),
-    Column("symbol", "STRING", "Canonical symbol, e.g. BTC-USDT.", required=True),
+    Column(
+        "symbol", "STRING", "Market, as in instruments: BTC-USDT, BTC-USDT-PERP, BTC-28JUN24.", required=True
+    ),
     Column("timeframe", "STRING", "Length of the buckets: 1m, 5m, 15m, 1h, 4h, 1d, ...", required=True),
     Column(
         "state",

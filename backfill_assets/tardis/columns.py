@@ -174,7 +174,7 @@ _DATE: Final = Column(
     "date", "DATE", "The day of the vendor's file, which is split by local_timestamp", required=True
 )
 _SYMBOL: Final = Column(
-    "symbol", "STRING", "Canonical symbol, BASE-QUOTE; null when the venue's symbol is unknown"
+    "symbol", "STRING", "Market, as in instruments; null when the venue's symbol is unknown"
 )
 _ROW: Final = Column(
     "row", "INT64", "Position in the vendor's file, from 0; ties of time are broken by it", required=True
