@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backfill_assets.failures import SettingsError
 from backfill_assets.feeds import DATA_TYPES
+from backfill_assets.id_laws import DEFAULT_ID_LAWS, ID_LAWS, IdLaw, load_id_laws
 from backfill_assets.rule_set import DEFAULT_RULES, ComparisonRules, FeedRules, Score, load_rules
 
 # Named here, too: they are parts of ``Settings.thresholds``.
@@ -261,10 +262,14 @@ class ThresholdsOfFile(DayThresholds):
 
     rules: str = ""
     """Path of a file of rules, relative to the settings file; empty: the package's own rules"""
+    id_laws: str = ""
+    """Path of a file of laws of ids, relative to the settings file; empty: the package's own laws"""
 
 
 class ThresholdSettings(FeedRules, DayThresholds):
-    """The thresholds of days, and the rules by which their feeds are counted and judged."""
+    """The thresholds of days, and the rules and laws by which their feeds are counted and judged."""
+
+    id_laws: tuple[IdLaw, ...] = ID_LAWS
 
 
 class ReferenceSettings(_Section):
@@ -397,7 +402,7 @@ def settings_file(environment: str) -> Path:
 
 
 def load_settings(path: Path) -> Settings:
-    """Read and validate one settings file and the rules that it names.
+    """Read and validate one settings file, and the rules and laws of ids that it names.
 
     Raises
     ------
@@ -409,7 +414,8 @@ def load_settings(path: Path) -> Settings:
     sections = dict(file)
     judging = {name: getattr(rules, name) for name in FeedRules.model_fields}
     of_days = {name: getattr(file.thresholds, name) for name in DayThresholds.model_fields}
-    sections["thresholds"] = ThresholdSettings(**judging, **of_days)
+    laws = load_id_laws(id_laws_file(path, file.thresholds.id_laws))
+    sections["thresholds"] = ThresholdSettings(**judging, **of_days, id_laws=laws)
     sections["comparison"] = ComparisonSettings(**dict(rules.comparison), **dict(file.comparison))
     return Settings(**sections)
 
@@ -431,14 +437,23 @@ def load_file(path: Path) -> SettingsFile:
 
 def rules_file(path: Path, named: str) -> Path:
     """The file that ``thresholds.rules`` of the settings file at ``path`` names."""
-    rules = path.parent / Path(named).expanduser() if named else DEFAULT_RULES
-    if not rules.is_file():
+    return _named_file(path, "rules", named, DEFAULT_RULES)
+
+
+def id_laws_file(path: Path, named: str) -> Path:
+    """The file that ``thresholds.id_laws`` of the settings file at ``path`` names."""
+    return _named_file(path, "id_laws", named, DEFAULT_ID_LAWS)
+
+
+def _named_file(path: Path, key: str, named: str, of_the_package: Path) -> Path:
+    found = path.parent / Path(named).expanduser() if named else of_the_package
+    if not found.is_file():
         msg = (
-            f"{path}: thresholds.rules: there is no file {rules}; correct the path, which is relative to the "
-            "settings file, or remove the key for the package's own rules"
+            f"{path}: thresholds.{key}: there is no file {found}; correct the path, which is relative to the "
+            f"settings file, or remove the key for the package's own {key.replace('id_laws', 'laws')}"
         )
         raise SettingsError(msg)
-    return rules
+    return found
 
 
 @lru_cache(maxsize=8)
@@ -448,8 +463,8 @@ def _file_cached(path: Path, changed_ns: int) -> SettingsFile:
 
 
 @lru_cache(maxsize=8)
-def _load_cached(path: Path, changed_ns: int, rules_changed_ns: int) -> Settings:
-    del changed_ns, rules_changed_ns
+def _load_cached(path: Path, changed_ns: int, rules_changed_ns: int, laws_changed_ns: int) -> Settings:
+    del changed_ns, rules_changed_ns, laws_changed_ns
     return load_settings(path)
 
 
@@ -457,5 +472,6 @@ def current_settings(environment: str = "") -> Settings:
     """The settings of ``environment`` (a name or a file), or of ``BACKFILL_ENV``; read again when changed."""
     path = settings_file(environment or ProcessEnvironment().backfill_env)
     changed_ns = path.stat().st_mtime_ns
-    rules = rules_file(path, _file_cached(path, changed_ns).thresholds.rules)
-    return _load_cached(path, changed_ns, rules.stat().st_mtime_ns)
+    named = _file_cached(path, changed_ns).thresholds
+    rules, laws = rules_file(path, named.rules), id_laws_file(path, named.id_laws)
+    return _load_cached(path, changed_ns, rules.stat().st_mtime_ns, laws.stat().st_mtime_ns)

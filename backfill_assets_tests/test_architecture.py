@@ -25,8 +25,8 @@ PACKAGE: Final = "backfill_assets"
 #: first are the ground that everything stands on.
 ORDER: Final = (
     (
-        *("failures", "files", "feeds", "venues", "columns", "days", "yaml_files", "rule_set", "settings"),
-        *("readable_numbers", "partitions", "orchestration"),
+        *("failures", "files", "feeds", "venues", "columns", "days", "yaml_files", "rule_set", "id_laws"),
+        *("settings", "readable_numbers", "partitions", "orchestration"),
     ),
     ("tardis",),
     ("lake",),

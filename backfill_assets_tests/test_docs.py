@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from backfill_assets.cli import main
+from backfill_assets.id_laws import ID_LAWS, load_id_laws
 from backfill_assets.quality.rules import row_rules
 from backfill_assets.rule_set import load_rules
 from backfill_assets.settings import (
@@ -173,7 +174,7 @@ def test_run_configurations_that_the_pages_show_are_accepted_by_their_jobs() -> 
 
 def test_no_block_of_configuration_on_the_pages_is_without_its_loader() -> None:
     kinds = set(re.findall(r"^ *```(.+)$", EVERYTHING, re.MULTILINE))
-    loaded = {"yaml", "yaml rules", "yaml part", "yaml dagster"}
+    loaded = {"yaml", "yaml rules", "yaml id_laws", "yaml part", "yaml dagster"}
     assert kinds - loaded <= {"sh", "console", "mermaid", "sql duckdb"}
 
 
@@ -182,6 +183,13 @@ def test_files_of_rules_that_the_pages_show_are_accepted(block: str, tmp_path: P
     file = tmp_path / "shown.yaml"
     file.write_text(block, encoding="utf-8")
     assert len(load_rules(file).model_fields_set) > 1
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml id_laws\n(.*?)```", EVERYTHING, re.DOTALL))
+def test_files_of_laws_that_the_pages_show_are_accepted(block: str, tmp_path: Path) -> None:
+    file = tmp_path / "shown.yaml"
+    file.write_text(block, encoding="utf-8")
+    assert len(load_id_laws(file)) == len(ID_LAWS) + 1
 
 
 # --- commands ----------------------------------------------------------------------------------------------

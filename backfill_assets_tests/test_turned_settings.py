@@ -258,10 +258,13 @@ def look_at_a_plan(bench: Bench) -> dict[str, object]:
 @turns("warehouse.folder", "{folder}/tables", "folders")
 @turns("candles.timeframes", ["1m", "2h"], "timeframes")
 @turns("thresholds.rules", "{folder}/rules.yaml", "warnings")
+@turns("thresholds.id_laws", "{folder}/laws.yaml", "laws of ids")
 @turns("comparison.reference", "{folder}/reference", "reference")
 def look_at_a_run(bench: Bench) -> dict[str, object]:
     rules = {"version": RULES_VERSION, "rows": {"one_sided_share": 0.51, "one_sided_rows": 1}}
     (bench.folder / "rules.yaml").write_text(yaml.safe_dump(rules))
+    law = {"exchange": "binance", "data_type": "trades", "law": "monotone", "support": "a", "source": "b"}
+    (bench.folder / "laws.yaml").write_text(yaml.safe_dump({"version": 1, "laws": [law]}))
     reference = bench.folder / "reference" / "binance" / "BTC-USDT" / f"{DAY}.csv"
     reference.parent.mkdir(parents=True)
     reference.write_text(f"open_time,open,high,low,close,volume\n{DAY} 00:00:00,1,1,1,1,1\n")
@@ -273,6 +276,7 @@ def look_at_a_run(bench: Bench) -> dict[str, object]:
         "folders": sorted(path.name for path in bench.folder.iterdir() if path.is_dir()),
         "timeframes": sorted(pl.read_parquet(candles)["timeframe"].unique()),
         "warnings": pl.read_parquet(quality)["warnings"].to_list(),
+        "laws of ids": pl.read_parquet(quality)["id_law"].to_list(),
         "reference": compared.passed,
     }
 

@@ -16,6 +16,7 @@ from backfill_assets.candles.schemas import SUM_TOLERANCE
 from backfill_assets.feeds import SANE_AMOUNT, SANE_PRICE
 from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES
 from backfill_assets.ticks.partials import SPOT, Contract, seam_window
+from backfill_assets.ticks.repeats import Range
 from backfill_assets.ticks.schemas import PRICES, SUMS
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _EXACT: Final = (*PRICES, "trade_count", "first_trade_time", "last_trade_time")
+#: Rows that are equal in these are one trade, if they have an id.
+_TRADE: Final = ("dataset_symbol", "id", "timestamp", "side", "price", "amount")
 #: Mismatches of a file or timeframe returned at most; one is enough to stop a day.
 LIMIT: Final = 50
 
@@ -34,11 +37,14 @@ class ComparedFile:
     ticks: Path
     #: ``PARTIAL_SCHEMA``.
     partials: pa.Table
-    #: Whether every id is an integer.
+    #: Whether every id is an integer, and ids are an order.
     numeric_ids: bool
     contracts: Mapping[str, Contract] = field(default_factory=dict)
-    #: Ids that an accepted neighbour's file holds already.
-    exclude_ids: frozenset[int] = frozenset()
+    #: Whether rows may repeat a trade of the file.
+    repeats: bool = False
+    #: The ticks of the day before, where they may hold trades of this file; and the first and last
+    #: microsecond that both have rows of.
+    before: tuple[Path, Range] | None = None
 
 
 def mismatches_with_ticks(
@@ -92,33 +98,55 @@ def _trades(files: Sequence[ComparedFile], first_us: int, beyond_us: int) -> pl.
         rows = rows.join(contracts, on=["file", "symbol"], how="left", maintain_order="left")
         base *= pl.col("multiplier").fill_null(SPOT.multiplier)
         base = pl.when("inverse").then(base / pl.col("price")).otherwise(base)
-    trades = rows.filter(
-        pl.col("symbol").is_not_null(),
-        pl.col("price").is_between(*SANE_PRICE),
-        pl.col("amount").is_between(*SANE_AMOUNT),
-        pl.col("timestamp").dt.epoch("us").is_between(first_us, beyond_us, closed="left"),
-    ).select(
+    rows = _once(
+        rows.filter(
+            pl.col("symbol").is_not_null(),
+            pl.col("price").is_between(*SANE_PRICE),
+            pl.col("amount").is_between(*SANE_AMOUNT),
+            pl.col("timestamp").dt.epoch("us").is_between(first_us, beyond_us, closed="left"),
+        ),
+        files,
+    )
+    return rows.select(
         "file",
         "symbol",
         "timestamp",
         "side",
         "price",
+        "row",
         base=base,
         trade_id=pl.when("numeric_ids").then(pl.col("id").cast(pl.Int64, strict=False)).otherwise(-1),
         open_time=pl.col("timestamp").dt.truncate("1m"),
     )
-    excluded = [(number, trade_id) for number, one in enumerate(files) for trade_id in one.exclude_ids]
-    if not excluded:
-        return trades
-    ids = pl.LazyFrame(excluded, schema={"file": pl.Int32, "trade_id": pl.Int64}, orient="row")
-    return trades.join(ids, on=["file", "trade_id"], how="anti", maintain_order="left")
+
+
+def _once(rows: pl.LazyFrame, files: Sequence[ComparedFile]) -> pl.LazyFrame:
+    """Each trade once: of rows with one id and payload the first, and none that the day before has, too."""
+    import polars as pl
+
+    trade = ["file", *_TRADE]
+    has_id = pl.col("id").is_not_null() & (pl.col("id") != "")
+    repeating = [number for number, one in enumerate(files) if one.repeats]
+    if repeating:
+        found = has_id & pl.col("file").is_in(repeating)
+        first = rows.filter(found).sort("row").unique(trade, keep="first")
+        rows = pl.concat([rows.filter(~found), first.select(pl.all())])
+    for number, one in enumerate(files):
+        if one.before is not None:
+            path, (first_us, last_us) = one.before
+            known = pl.scan_parquet(path, glob=False, hive_partitioning=False).filter(
+                has_id, pl.col("timestamp").dt.epoch("us").is_between(first_us, last_us)
+            )
+            known = known.select(*_TRADE, file=pl.lit(number, pl.Int32))
+            rows = rows.join(known, on=trade, how="anti", nulls_equal=True)
+    return rows
 
 
 def _candles_again(trades: pl.LazyFrame) -> pl.LazyFrame:
     import polars as pl
 
     return (
-        trades.sort("file", "symbol", "open_time", "timestamp", "trade_id", maintain_order=True)
+        trades.sort("file", "symbol", "open_time", "timestamp", "trade_id", "row")
         .group_by("file", "symbol", "open_time")
         .agg(
             pl.col("price").first().alias("open"),

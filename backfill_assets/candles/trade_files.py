@@ -11,12 +11,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from backfill_assets.candles.consistency import ComparedFile, mismatches_with_ticks
@@ -28,16 +27,18 @@ from backfill_assets.lake.tables import store_table
 from backfill_assets.quality.measures import LastTrade, TradesFile
 from backfill_assets.quality.settled import SettledDay, SettledFeed
 from backfill_assets.ticks.partials import Contract, partial_candles
+from backfill_assets.ticks.repeats import Range, repeated_rows, rows_of_both
 from backfill_assets.ticks.schemas import PARTIAL_SCHEMA
 
+if TYPE_CHECKING:
+    from backfill_assets.ticks.partial_kernels import Ints
+
 #: Raised when the kernels' results or the partials' columns change.
-PARTIALS_VERSION: Final = 2
+PARTIALS_VERSION: Final = 3
 #: Feeds whose ticks are read at once; the kernels release the GIL and the machine has few processors.
 WORKERS: Final = 2
 #: Rows of files that are compared with their partials at once; the query holds them in memory.
 ROWS_AT_ONCE: Final = 500_000
-
-_TRADE: Final = np.dtype([("id", np.int64), ("time", np.int64)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,13 @@ class AcceptedFile:
     day: str
     content: str
     rows: int
-    #: Whether every row has an integer id.
+    #: Whether every row has an integer id, and these are an order.
     numeric_ids: bool
-    #: The accepted file of the day before, where its ids reach into those of this file: ids of both count
-    #: there only. Its content, and the lowest and highest id that both may have.
-    overlap: tuple[str, int, int] | None
+    #: Whether rows may repeat a trade of the file.
+    repeats: bool
+    #: The content of the accepted file of the day before, where both may have the same trades, which count
+    #: there only; and the first and last microsecond that both have rows of.
+    overlap: tuple[str, Range] | None
     contracts: dict[str, Contract]
     seam_window_seconds: int
 
@@ -60,7 +63,8 @@ class AcceptedFile:
     def key(self) -> str:
         """Names the partials: the ticks' content and a hash of everything else."""
         contracts = sorted((s, c.multiplier, c.inverse) for s, c in self.contracts.items())
-        text = f"{PARTIALS_VERSION}:{self.seam_window_seconds}:{contracts}:{self.overlap}"
+        ids = f"{self.overlap}:{self.numeric_ids}:{self.repeats}"
+        text = f"{PARTIALS_VERSION}:{self.seam_window_seconds}:{contracts}:{ids}"
         return f"{self.content}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -80,7 +84,8 @@ def accepted_files(
             day=settled.day,
             content=found.accepted.content,
             rows=found.accepted.rows,
-            numeric_ids=found.numeric_ids,
+            numeric_ids=found.ids_are_order,
+            repeats=found.may_repeat_trades,
             overlap=_overlap(found, before.feed(found.feed) if before else None),
             contracts={s: Contract(*contract) for s, contract in found.contracts.items()},
             seam_window_seconds=seam_window_seconds,
@@ -90,14 +95,16 @@ def accepted_files(
     ]
 
 
-def _overlap(found: SettledFeed, before: SettledFeed | None) -> tuple[str, int, int] | None:
-    """Of ordinary feeds with numeric ids: what tells whether ids of the day before come again."""
-    if before is None or before.accepted is None:
+def _overlap(found: SettledFeed, before: SettledFeed | None) -> tuple[str, Range] | None:
+    """What tells whether trades of the day before come again: files without a common time have none."""
+    if before is None or before.accepted is None or not found.ids_name_trades:
         return None
-    if found.id_range is None or before.id_range is None:
+    if found.traded_us is None or before.traded_us is None:
         return None
-    low, high = found.id_range[0], before.id_range[1]
-    return (before.accepted.content, low, high) if low <= high else None
+    if found.id_range is not None and before.id_range is not None and found.id_range[0] > before.id_range[1]:
+        return None
+    between = (found.traded_us[0], before.traded_us[1])
+    return (before.accepted.content, between) if between[0] <= between[1] else None
 
 
 def make_partials(store: Store, file: AcceptedFile) -> TradesFile:
@@ -110,7 +117,7 @@ def make_partials(store: Store, file: AcceptedFile) -> TradesFile:
             seam_window_seconds=file.seam_window_seconds,
             numeric_ids=file.numeric_ids,
             contracts=file.contracts,
-            exclude_ids=repeated_ids(store, file),
+            left_out=_left_out(store, file, ticks),
         )
     stored = store_table(store, table, lambda content: paths.partials_data(file.feed, file.day, content))
     return TradesFile(content=file.content, key=file.key, partials=stored, last_trades=_last_trades(table))
@@ -143,7 +150,8 @@ def mismatches(store: Store, files: Sequence[tuple[AcceptedFile, TradesFile]]) -
                     read_partials(store, file.feed, file.day, made),
                     file.numeric_ids,
                     file.contracts,
-                    repeated_ids(store, file),
+                    file.repeats,
+                    _shared(store, file, stack),
                 )
                 for file, made in batch
             ]
@@ -166,35 +174,25 @@ def _batches(
         yield batch
 
 
-def repeated_ids(store: Store, file: AcceptedFile) -> frozenset[int]:
-    """Ids of trades that the accepted file of the day before has, too.
-
-    The same id at another time is another trade: some venues count anew. Files are read only where their ids
-    overlap.
-    """
+def _left_out(store: Store, file: AcceptedFile, ticks: Path) -> Ints:
+    """Numbers of the rows that repeat a trade of the file, or one of the file of the day before."""
+    again = repeated_rows(ticks) if file.repeats else np.empty(0, np.int64)
     if file.overlap is None:
-        return frozenset()
-    before, low, high = file.overlap
-    theirs = _trades_between(store, file.feed, shift(file.day, -1), before, low, high)
-    ours = _trades_between(store, file.feed, file.day, file.content, low, high)
-    return frozenset(np.intersect1d(ours, theirs)["id"].tolist())
+        return again
+    content, between = file.overlap
+    with store.local_copy(_before(file, content)) as before:
+        return np.union1d(again, rows_of_both(ticks, before, between))
 
 
-def _trades_between(
-    store: Store, feed: Feed, day: str, content: str, low: int, high: int
-) -> npt.NDArray[np.void]:
-    """Id and exchange time of the rows whose ids lie between, both ends included."""
-    found = [np.empty(0, _TRADE)]
-    with (
-        store.local_copy(paths.ticks_data(feed, day, content)) as ticks,
-        pq.ParquetFile(ticks) as file,
-    ):
-        for batch in file.iter_batches(columns=["id", "timestamp"]):
-            ids = pc.cast(batch["id"], pa.int64()).to_numpy()
-            trades = np.empty(len(ids), _TRADE)
-            trades["id"], trades["time"] = ids, pc.cast(batch["timestamp"], pa.int64()).to_numpy()
-            found.append(trades[(ids >= low) & (ids <= high)])
-    return np.concatenate(found)
+def _shared(store: Store, file: AcceptedFile, stack: ExitStack) -> tuple[Path, Range] | None:
+    if file.overlap is None:
+        return None
+    content, between = file.overlap
+    return stack.enter_context(store.local_copy(_before(file, content))), between
+
+
+def _before(file: AcceptedFile, content: str) -> str:
+    return paths.ticks_data(file.feed, shift(file.day, -1), content)
 
 
 def _last_trades(partials: pa.Table) -> dict[str, dict[str, LastTrade]]:

@@ -13,14 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from backfill_assets.id_laws import EvidenceClass as EvidenceClass
+from backfill_assets.id_laws import IdLaw
 from backfill_assets.quality.estimates import silence_score, unexcused_silences
 from backfill_assets.quality.profiles import Silence, SymbolProfile
 from backfill_assets.quality.seams import Seams
 from backfill_assets.quality.window import Range, Window
 from backfill_assets.settings import ThresholdSettings
-from backfill_assets.venues import venue
-
-EvidenceClass = Literal["A", "B", "C"]
 
 #: ``proven``: every id is there and both midnights join. ``head_proven``: only that before joins.
 #: ``inner_proven``: every id is there between the first and the last row, the midnight before does not join.
@@ -58,24 +57,20 @@ class Completeness:
     own_score: float | None = None
 
 
-def id_class(exchange: str, day: str) -> EvidenceClass:
+def id_class(law: IdLaw | None) -> EvidenceClass:
     """What the venue promises of the ids of its trades."""
-    since = venue(exchange).contiguous_since
-    if since is not None and day >= since:
-        return "A"
-    return "B" if venue(exchange).leaves_gaps else "C"
+    return law.evidence_class if law is not None else "C"
 
 
-def evidence_class(exchange: str, day: str, profile: SymbolProfile) -> EvidenceClass:
+def evidence_class(law: IdLaw | None, profile: SymbolProfile) -> EvidenceClass:
     """Class of a symbol's evidence: the venue's promise, if every row carries the ids it speaks of."""
     if profile.rows == 0 or profile.numeric_ids != profile.rows or profile.missing_ids is None:
         return "C"
-    return id_class(exchange, day)
+    return id_class(law)
 
 
 def completeness(
-    exchange: str,
-    day: str,
+    law: IdLaw | None,
     profile: SymbolProfile,
     window: Window,
     seams: Seams,
@@ -89,6 +84,8 @@ def completeness(
 
     Parameters
     ----------
+    law
+        What is known of the venue's ids on the day.
     seams
         The midnights, as its ids tell of them.
     edges
@@ -105,7 +102,7 @@ def completeness(
     """
     if profile.rows == 0:
         return Completeness(score=None, evidence_class=None, state="no_evidence")
-    kind = evidence_class(exchange, day, profile)
+    kind = evidence_class(law, profile)
     if kind == "C":
         silences = profile.silences
         return by_estimate(profile.rows, silences, window, thresholds, edges, thinning, is_live=is_live)
@@ -151,9 +148,9 @@ def by_estimate(
     )
 
 
-def over_nothing(exchange: str, day: str, previous: Sequence[int], following: Sequence[int]) -> Completeness:
+def over_nothing(law: IdLaw | None, previous: Sequence[int], following: Sequence[int]) -> Completeness:
     """Judge a file of one symbol without rows: complete if the ids of the days around it join."""
-    kind = id_class(exchange, day)
+    kind = id_class(law)
     if kind == "C" or not any(after == before + 1 for before in previous for after in following):
         return Completeness(score=None, evidence_class=None, state="no_evidence")
     return Completeness(score=1.0, evidence_class=kind, state="proven")

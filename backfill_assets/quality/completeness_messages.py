@@ -81,10 +81,15 @@ def loss_warnings(
 
 
 def _open_midnights(seams: Seams) -> Iterator[str]:
-    """Which midnights the neighbours' ids do not prove although they are here."""
-    sides = zip(seams.between, seams.joins, ("before", "after"), strict=True)
-    for between, joins, side in sides:
-        if between is None or joins:
+    """Where the venue counts anew, and which midnights the ids of neighbours that are here do not prove."""
+    first, next_first = seams.anew
+    if first is not None:
+        yield f"ids begin anew at {first} after the day before: the day is judged by its own ids"
+    if next_first is not None:
+        yield f"ids begin anew at {next_first} on the day after: midnight is not proven"
+    sides = zip(seams.between, seams.joins, seams.anew, ("before", "after"), strict=True)
+    for between, joins, anew, side in sides:
+        if between is None or joins or (anew is not None and between <= 0):
             continue
         if between > 0:
             yield f"{between} ids lie between its ids and those of the day {side}: midnight is not proven"

@@ -220,6 +220,9 @@ def edges_of(feed: Feed, accepted: str | None, around: Surroundings, former: Set
         for s in around.profiles[feed, version.content].symbols:
             if s.id_min is not None and s.id_max is not None and s.numeric_ids == s.rows:
                 opening.setdefault(s.dataset_symbol, set()).add(s.id_min)
+                if s.earlier_ids is not None:
+                    # The venue counts anew at midnight: the last trades of the day before are here.
+                    opening[s.dataset_symbol].add(s.earlier_ids[0])
                 closing.setdefault(s.dataset_symbol, set()).add(s.id_max)
     return Edges(
         opening_ids={name: tuple(sorted(ids)) for name, ids in sorted(opening.items())},

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from backfill_assets.days import end_us, start_us
 from backfill_assets.feeds import Feed
+from backfill_assets.id_laws import law_of
 from backfill_assets.quality.bucket_states import evidence_of
 from backfill_assets.quality.completeness import evidence_class
 from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
@@ -65,15 +66,16 @@ def _of_rows(
     unconfirmed = tuple(
         (spike.time_us, spike.price) for s in of_symbol for spike in unconfirmed_spikes(s, spikes)
     )
+    law = law_of(thresholds.id_laws, feed, day)
     reaching: list[Range] = []
     for s in of_symbol:
-        kind = evidence_class(feed.exchange, day, s)
+        kind = evidence_class(law, s)
         gaps, _ = evidence_of(kind, s, whole, None, thresholds.legitimate_hole)
         reaching += [gap for gap in gaps if gap[0] < whole[0] or gap[1] > whole[1]]
     if len(of_symbol) != 1:
         return SymbolEvidence(reaching=tuple(reaching), unconfirmed=unconfirmed)
     lost, proven = evidence_of(
-        evidence_class(feed.exchange, day, of_symbol[0]),
+        evidence_class(law, of_symbol[0]),
         of_symbol[0],
         whole,
         seams_in(verdict.context, feed, day, profile, of_symbol[0], thresholds),

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from backfill_assets.failures import Unreadable
+from backfill_assets.id_laws import IdLaw
 from backfill_assets.lake.manifests import Version
 
 
@@ -112,10 +113,15 @@ class SymbolProfile(_Frozen):
     longest_gap: int | None
     #: Missing ids in runs of at most 5, which venues with legitimate gaps leave.
     missing_in_short_gaps: int | None
-    #: Rows that repeat an id with the same, and with another, side, price, amount and timestamp than its
-    #: first row.
+    #: Rows that repeat an id, be it an integer or another text, with the same, and with another, side, price,
+    #: amount and timestamp than its first row.
     duplicate_rows: int
     conflicting_rows: int
+    #: Rows whose ids were not looked up, because the file has too many that are scattered.
+    uncounted_ids: int = 0
+    #: Lowest and highest id of the rows that were stamped before the day, where the venue begins to count
+    #: anew at midnight: all other counts of ids are of the rows after them. Null elsewhere.
+    earlier_ids: tuple[int, int] | None = None
 
     #: Silences of 5 s and more, longest 1,000, in order of time, the day's edges left out.
     silences: tuple[Silence, ...]
@@ -206,6 +212,17 @@ class FeedProfile(_Frozen):
     #: Trades only.
     #: In order of ``dataset_symbol``.
     symbols: tuple[SymbolProfile, ...]
+
+    def repeated_rows(self, law: IdLaw | None) -> int:
+        """How many rows repeat a trade, where the venue's ids tell trades apart."""
+        if law is not None and not law.names_trades:
+            return 0
+        return sum(s.duplicate_rows for s in self.symbols)
+
+    def may_repeat_trades(self, law: IdLaw | None) -> bool:
+        """Whether rows repeat trades, or nobody could look."""
+        told = law is None or law.names_trades
+        return told and any(s.duplicate_rows or s.uncounted_ids for s in self.symbols)
 
     @property
     def has_numeric_ids(self) -> bool:

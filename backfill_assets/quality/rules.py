@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND
+from backfill_assets.id_laws import IdLaw
 from backfill_assets.lake.evidence import SpikeEvidence
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.spikes import refuted_rows
@@ -64,6 +65,7 @@ def quality(
     *,
     grouped: bool = False,
     spikes: SpikeEvidence | None = None,
+    law: IdLaw | None = None,
 ) -> Quality:
     """Judge the rows of one feed by its profile.
 
@@ -73,11 +75,18 @@ def quality(
         The file may hold symbols that we do not know.
     spikes
         What witnesses say of the profile's spikes; without it they cost nothing.
+    law
+        What is known of the venue's ids. Without a law an integer with two payloads is a fault, and a text
+        is none: it may be the id of an order.
     """
     limits = limits or RowSettings()
     counts = {
         "invalid_price_or_amount": max(profile.invalid_price_rows, profile.invalid_amount_rows),
-        "same_id_other_payload": sum(s.conflicting_rows for s in profile.symbols),
+        "same_id_other_payload": sum(
+            s.conflicting_rows
+            for s in profile.symbols
+            if (law.forbids_conflicts if law else s.numeric_ids == s.rows)
+        ),
         "off_price_grid": sum(
             s.off_grid_rows or 0 for s in profile.symbols if not grid_is_stale(s, limits.stale_grid_share)
         ),
@@ -94,7 +103,7 @@ def quality(
         score=scores[worst] if profile.rows else None,
         counts=counts,
         violations=violations(profile, limits, grouped=grouped),
-        warnings=row_warnings(profile, limits, grouped=grouped, spikes=spikes),
+        warnings=row_warnings(profile, limits, grouped=grouped, spikes=spikes, law=law),
         worst=worst if scores[worst] < 1 else None,
     )
 

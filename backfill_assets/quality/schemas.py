@@ -52,6 +52,8 @@ QUALITY_COLUMNS: Final = (
     Column("day_warehouse", "FLOAT64", "1 if every table of the day is published and proven, else 0."),
     Column("day_overall", "FLOAT64", "Product of the day's four scores, each to the power of its weight."),
     Column("day_overall_weighted_sum", "FLOAT64", "Weighted sum of the day's four scores."),
+    Column("repeated_rows", "INT64", "Rows that repeat an id with the same payload; null in older rows."),
+    Column("id_law", "STRING", "What is known of the venue's ids, and how; null where nothing is."),
 )
 QUALITY_SCHEMA: Final = arrow_schema(QUALITY_COLUMNS)
 
@@ -106,4 +108,6 @@ def _row(found: Day, index: int, overall: Overall | None) -> dict[str, object]:
         "day_warehouse": overall.warehouse if overall else None,
         "day_overall": overall.product if overall else None,
         "day_overall_weighted_sum": overall.weighted_sum if overall else None,
+        "repeated_rows": verdict.repeated_rows,
+        "id_law": verdict.id_law or None,
     }

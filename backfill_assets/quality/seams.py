@@ -31,12 +31,16 @@ class Seams:
         Unexcused silence at an edge that does not join; 0 elsewhere.
     lost_us
         The part of it that counts as lost: beyond the silences of the market's own day.
+    anew
+        The first id after a midnight at which the venue began to count anew; None where it went on, or where
+        nothing shows that.
     """
 
     between: tuple[int | None, int | None]
     joins: tuple[bool, bool]
     silence_us: tuple[int, int]
     lost_us: tuple[int, int]
+    anew: tuple[int | None, int | None] = (None, None)
 
     @property
     def excused_ids(self) -> int:
@@ -67,11 +71,31 @@ def seams_of(
     low, high = profile.id_min, profile.id_max
     if low is None or high is None:
         return Seams((None, None), (False, False), (0, 0), (0, 0))
-    between = (_nearest(low - i - 1 for i in previous), _nearest(i - high - 1 for i in following))
+    lows = (low, profile.earlier_ids[0]) if profile.earlier_ids else (low,)
+    between = (
+        _nearest(first - i - 1 for i in previous for first in lows),
+        _nearest(i - high - 1 for i in following),
+    )
     head, tail = (n is not None and -thresholds.repeated_ids <= n <= allowed for n in between)
     found = unexcused_silences(profile.rows, (), edges, window, thresholds).edges_us
     silent = (0 if head else found[0], 0 if tail else found[1])
-    return Seams(between, (head, tail), silent, _lost(silent, profile, window, edges, thresholds))
+    anew = (
+        low if profile.earlier_ids or _begins_lower(profile, between[0], previous, thresholds) else None,
+        next((i for i in following if not tail and 2 * i < high and i <= low), None),
+    )
+    return Seams(between, (head, tail), silent, _lost(silent, profile, window, edges, thresholds), anew)
+
+
+def _begins_lower(
+    profile: SymbolProfile, between: int | None, previous: Sequence[int], thresholds: ThresholdSettings
+) -> bool:
+    """Whether the file's ids begin at less than half of where the day before ended, and are other trades.
+
+    Rows that are stamped on the file's own day are no trades of the day before.
+    """
+    if -(between or 0) <= thresholds.repeated_ids + profile.seam_rows:
+        return False
+    return all(2 * (profile.id_first or 0) < last for last in previous)
 
 
 def _nearest(between: Iterable[int]) -> int | None:

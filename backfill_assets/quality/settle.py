@@ -23,6 +23,7 @@ from typing import Final
 from backfill_assets.days import shift
 from backfill_assets.failures import PermanentFailure, Unreadable
 from backfill_assets.feeds import Feed
+from backfill_assets.id_laws import law_of
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import FeedManifest, load_day_record
 from backfill_assets.lake.store import Store
@@ -232,6 +233,7 @@ def _settled_feed(
         on_candidate = missing_verdict(feed, day, manifest.why_missing, context, rules)
     on_accepted = verdicts[accepted.content] if accepted else None
     profile = around.profiles[feed, accepted.content] if accepted else None
+    law = law_of(thresholds.id_laws, feed, day)
     contracts = around.contracts.get(feed.exchange, {})
     canonical = [name for _, name in inputs.expected[feed]]
     return SettledFeed(
@@ -246,8 +248,11 @@ def _settled_feed(
         restatement=selected.restatement,
         excess=selected.excess,
         is_absent=manifest.is_missing,
-        numeric_ids=profile is not None and profile.has_numeric_ids,
+        ids_are_order=profile is not None and profile.has_numeric_ids and law is not None and law.gives_order,
+        ids_name_trades=law is None or law.names_trades,
+        may_repeat_trades=profile is not None and profile.may_repeat_trades(law),
         id_range=_id_range(profile) if profile is not None and not feed.is_grouped else None,
+        traded_us=_traded_us(profile),
         is_sealed=inputs.is_sealed(feed),
         contracts={name: contracts[own] for own, name in inputs.expected[feed] if own in contracts},
         evidence=minute_evidence(feed, canonical, day, profile, on_accepted, thresholds)
@@ -262,7 +267,16 @@ def _id_range(profile: FeedProfile) -> tuple[int, int] | None:
     if len(profile.symbols) != 1 or not profile.has_numeric_ids:
         return None
     (symbol,) = profile.symbols
-    return None if symbol.id_min is None or symbol.id_max is None else (symbol.id_min, symbol.id_max)
+    if symbol.id_min is None or symbol.id_max is None:
+        return None
+    own, earlier = (symbol.id_min, symbol.id_max), symbol.earlier_ids or (symbol.id_min, symbol.id_max)
+    return min(own[0], earlier[0]), max(own[1], earlier[1])
+
+
+def _traded_us(profile: FeedProfile | None) -> tuple[int, int] | None:
+    if profile is None or profile.first_timestamp_us is None or profile.last_timestamp_us is None:
+        return None
+    return profile.first_timestamp_us, profile.last_timestamp_us
 
 
 def _verdict(

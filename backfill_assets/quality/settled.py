@@ -121,10 +121,17 @@ class SettledFeed(Document):
         Whether the vendor said that it has no such file, and the lake has none.
     unreadable
         Why the feed's manifest cannot be read; what counted before then counts on. Empty where it can.
-    numeric_ids
-        Whether every row of the accepted file has an integer id.
+    ids_are_order
+        Whether every row of the accepted file has an integer id, and a law says that ids are an order: they
+        then break ties of time.
+    ids_name_trades
+        Whether rows of one id and payload are one trade.
+    may_repeat_trades
+        Whether the accepted file has such rows, or nobody could look.
     id_range
-        The lowest and the highest of them, of files of one symbol.
+        The lowest and the highest integer id, of files of one symbol in which every row has one.
+    traded_us
+        The first and the last time of the exchange in the accepted file.
     is_sealed
         Whether the files of both neighbouring days are final, so that nothing outside the day can change it.
     contracts
@@ -146,8 +153,11 @@ class SettledFeed(Document):
     excess: str = ""
     is_absent: bool = False
     unreadable: str = ""
-    numeric_ids: bool = False
+    ids_are_order: bool = False
+    ids_name_trades: bool = False
+    may_repeat_trades: bool = False
     id_range: tuple[int, int] | None = None
+    traded_us: tuple[int, int] | None = None
     is_sealed: bool = False
     contracts: dict[str, tuple[float, bool]] = {}
     evidence: dict[str, SymbolEvidence] = {}

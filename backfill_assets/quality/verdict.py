@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from backfill_assets.feeds import Feed
+from backfill_assets.id_laws import law_of
 from backfill_assets.lake.documents import Document
 from backfill_assets.lake.evidence import SpikeEvidence
 from backfill_assets.quality.completeness import (
@@ -98,10 +99,14 @@ class Verdict(Document):
     quality: float | None
     rows: int
     valid_rows: int
+    #: Rows that repeat an id of the file with the same payload: each trade counts once in candles.
+    repeated_rows: int = 0
     missing_ids: int | None
     longest_gap: int | None
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
+    #: What is known of the venue's ids on the day, and how; empty where nothing is.
+    id_law: str = ""
     context: Context
 
 
@@ -146,8 +151,11 @@ def judge_feed(
 
     ``rules`` is the hash of the thresholds, where the caller has it.
     """
-    sound = quality(profile, thresholds.rows, grouped=feed.is_grouped, spikes=context.spikes.get(content))
-    share = usual_share(profile.rows, context.usual_rows, context.window)
+    law = law_of(thresholds.id_laws, feed, day)
+    spikes = context.spikes.get(content)
+    sound = quality(profile, thresholds.rows, grouped=feed.is_grouped, spikes=spikes, law=law)
+    repeated = profile.repeated_rows(law)
+    share = usual_share(profile.rows - repeated, context.usual_rows, context.window)
     thinning = thinning_score(share, thresholds)
     per_symbol = _per_symbol(feed, day, profile, context, thresholds, thinning)
     whole = min(per_symbol, key=_strength)
@@ -180,6 +188,7 @@ def judge_feed(
         quality=sound.score,
         rows=profile.rows,
         valid_rows=sum(s.valid_rows for s in profile.symbols) if profile.symbols else profile.rows,
+        repeated_rows=repeated,
         missing_ids=sum(missing) if missing else None,
         longest_gap=max(longest) if longest else None,
         reasons=reasons,
@@ -190,6 +199,7 @@ def judge_feed(
             *_lost_symbols(feed, day, profile, context, thresholds),
             *collapse_warnings(profile.rows, context.usual_rows, context.window, share, thresholds),
         ),
+        id_law=law.statement if law else "",
         context=context,
     )
 
@@ -203,11 +213,12 @@ def _per_symbol(
     thinning: float | None,
 ) -> list[Completeness]:
     """Completeness of every symbol of the file."""
+    law = law_of(thresholds.id_laws, feed, day)
     if profile.rows == 0:
         if feed.is_grouped:
             return [Completeness(score=None, evidence_class=None, state="no_evidence")]
         ids = (next(iter(known.values()), ()) for known in (context.previous, context.following))
-        return [over_nothing(feed.exchange, day, *ids)]
+        return [over_nothing(law, *ids)]
     if not profile.symbols:
         edges = (profile.first_local_timestamp_us or 0, profile.last_local_timestamp_us or 0)
         is_live = context.venue_is_live
@@ -216,8 +227,7 @@ def _per_symbol(
     is_live = context.venue_is_live or profile.rows >= thresholds.rows.joint_silence_rows
     return [
         completeness(
-            feed.exchange,
-            day,
+            law,
             symbol,
             context.window_of(symbol, grouped=feed.is_grouped),
             seams_in(context, feed, day, profile, symbol, thresholds),
@@ -246,7 +256,7 @@ def seams_in(
         edges,
         context.previous.get(symbol.dataset_symbol, ()),
         context.following.get(symbol.dataset_symbol, ()),
-        legitimate_gap(evidence_class(feed.exchange, day, symbol), thresholds),
+        legitimate_gap(evidence_class(law_of(thresholds.id_laws, feed, day), symbol), thresholds),
         thresholds,
     )
 
@@ -256,8 +266,9 @@ def _lost_symbols(
 ) -> list[str]:
     """Symbols of which a grouped file has no row though ids are missing between the days around it."""
     here = {symbol.dataset_symbol for symbol in profile.symbols}
-    allowed = legitimate_gap(id_class(feed.exchange, day), thresholds)
-    if not feed.is_grouped or id_class(feed.exchange, day) == "C":
+    kind = id_class(law_of(thresholds.id_laws, feed, day))
+    allowed = legitimate_gap(kind, thresholds)
+    if not feed.is_grouped or kind == "C":
         return []
     lost = {
         name: min(after - before - 1 for before in context.previous[name] for after in ids)

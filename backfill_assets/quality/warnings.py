@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND
+from backfill_assets.id_laws import IdLaw
 from backfill_assets.lake.evidence import SpikeEvidence
 from backfill_assets.quality.profiles import FeedProfile, Spike, Stretch, SymbolProfile
 from backfill_assets.quality.silences import JointSilence
@@ -20,7 +21,12 @@ _NAMED = 20
 
 
 def row_warnings(
-    profile: FeedProfile, limits: RowSettings, *, grouped: bool, spikes: SpikeEvidence | None = None
+    profile: FeedProfile,
+    limits: RowSettings,
+    *,
+    grouped: bool,
+    spikes: SpikeEvidence | None = None,
+    law: IdLaw | None = None,
 ) -> tuple[str, ...]:
     """Every warning on the file, then those of its symbols (named where there are several)."""
     found = [*_of_columns(profile), *_of_clock(profile, limits), *_of_updates(profile, limits)]
@@ -29,7 +35,7 @@ def row_warnings(
     of_symbols = [
         f"{symbol.dataset_symbol}: {sentence}" if grouped else sentence
         for symbol in profile.symbols
-        for sentence in (*_of_symbol(symbol, limits), *_of_spikes(symbol, spikes))
+        for sentence in (*_of_ids(symbol, law), *_of_symbol(symbol, limits), *_of_spikes(symbol, spikes))
     ]
     found += of_symbols[:_NAMED]
     if len(of_symbols) > _NAMED:
@@ -61,9 +67,16 @@ def _of_clock(profile: FeedProfile, limits: RowSettings) -> Iterator[str]:
         yield f"latency drifts: its median is {least} in one hour and {most} in another"
 
 
-def _of_symbol(symbol: SymbolProfile, limits: RowSettings) -> Iterator[str]:
+def _of_ids(symbol: SymbolProfile, law: IdLaw | None) -> Iterator[str]:
     if symbol.duplicate_rows:
-        yield f"{symbol.duplicate_rows} rows repeat an id with the same payload"
+        once = law is None or law.names_trades
+        counts = "each counts once in candles" if once else "the venue's ids are not unique, so all count"
+        yield f"{symbol.duplicate_rows} rows repeat an id with the same payload: {counts}"
+    if symbol.uncounted_ids:
+        yield f"{symbol.uncounted_ids} ids were too many to look for repeats among them"
+
+
+def _of_symbol(symbol: SymbolProfile, limits: RowSettings) -> Iterator[str]:
     if symbol.resent_blocks:
         yield f"{symbol.resent_rows} rows in {symbol.resent_blocks} blocks repeat earlier rows in order"
     if symbol.id_resets:

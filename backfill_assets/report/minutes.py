@@ -15,6 +15,7 @@ from typing import Final
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, end_us, start_us
 from backfill_assets.feeds import Feed
+from backfill_assets.id_laws import law_of
 from backfill_assets.quality.bucket_states import (
     MINUTES,
     Evidence,
@@ -119,9 +120,10 @@ def of_version(
     """The minutes of one file by itself, such as one that waits; None where it counts no trades by minute."""
     start, end = start_us(day), end_us(day) - 1
     by_symbol = []
+    law = law_of(thresholds.id_laws, feed, day)
     for symbol in profile.symbols:
         lost, proven = evidence_of(
-            evidence_class(feed.exchange, day, symbol),
+            evidence_class(law, symbol),
             symbol,
             (start, end),
             seams_in(context, feed, day, profile, symbol, thresholds),

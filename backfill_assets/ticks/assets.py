@@ -66,7 +66,7 @@ def ticks(
         report = fetch_day(store, tardis.client(), record, settings, refresh=refresh, progress=progress)
         manifests = load_manifests(store, record)
         ask_witnesses(store, record, manifests, settings)
-        compare_versions(store, manifests)
+        compare_versions(store, manifests, settings.thresholds.id_laws)
         settled = settle(store, day, settings.thresholds)
         _insist(report, day, last_try=context.retry_number >= STEP_RETRIES)
     return dg.MaterializeResult(

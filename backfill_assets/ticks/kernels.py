@@ -104,7 +104,8 @@ def parse(block, pos, end, names, name_ends, table, plan, words, codes, integers
         Per column its kind and the row it fills of the array of its kind; per column up to three
         (mask, value, length) of the allowed words with their comma.
     codes, integers, numbers, word_codes
-        Filled: number of the names; times and numeric ids; numbers (NaN: null); number of the word.
+        Filled: number of the names; times and ids (``reference_parser.id_number``); numbers (NaN: null);
+        number of the word.
         ``integers`` and ``numbers`` are separate arrays, a row of one each per column.
     text_ends, texts
         Filled: text t of row r is ``texts[t, text_ends[t, r]:text_ends[t, r + 1]]``.
@@ -297,7 +298,10 @@ def parse(block, pos, end, names, name_ends, table, plan, words, codes, integers
                     if length == 0:
                         mantissa = np.int64(-2)
                     elif not numeric or length > 18 or (length > 1 and block[q] == 48):
-                        mantissa = np.int64(-1)
+                        hashed = _U(14695981039346656037)
+                        for k in range(start, start + length):
+                            hashed = (hashed ^ _U(texts[target, k])) * _U(1099511628211)
+                        mantissa = np.int64(-3) - np.int64(hashed >> _U(2))
                     integers[plan[c, 2], r] = mantissa
             if last and block[p] == _RETURN:
                 p += 1

@@ -16,7 +16,7 @@ from backfill_assets.failures import CorruptFeed
 from backfill_assets.ticks import kernels
 from backfill_assets.ticks.blocks import SLACK, Block
 from backfill_assets.ticks.profile import Name
-from backfill_assets.ticks.reference_parser import Reader, Value, numeric_id
+from backfill_assets.ticks.reference_parser import Reader, Value, id_number
 from backfill_assets.ticks.rowgroups import RowGroup
 
 _ODD_CELLS: Final = 1 << 14
@@ -215,7 +215,7 @@ def _place(values: list[Value], code: int, group: RowGroup) -> bool:
             group.texts[target, start : start + len(text)] = np.frombuffer(text, np.uint8)
             group.text_ends[target, row + 1] = start + len(text)
             if kind == kernels.ID:
-                group.integers[id_row, row] = numeric_id(text)
+                group.integers[id_row, row] = id_number(text)
     group.codes[row] = code
     group.rows += 1
     return True

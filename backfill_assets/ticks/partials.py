@@ -49,7 +49,7 @@ def partial_candles(
     seam_window_seconds: int,
     numeric_ids: bool,
     contracts: Mapping[str, Contract] | None = None,
-    exclude_ids: frozenset[int] = frozenset(),
+    left_out: Ints | None = None,
 ) -> pa.Table:
     """Partial candles of one ticks file, as far as days of candles are made of them.
 
@@ -57,8 +57,8 @@ def partial_candles(
     ----------
     day
         The file's day; buckets reach ``seam_window_seconds`` beyond it on both sides.
-    exclude_ids
-        Ids that an accepted neighbour's file holds already.
+    left_out
+        Numbers of the rows that count elsewhere: they repeat a trade of this file or of the day before's.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def partial_candles(
         ``PARTIAL_SCHEMA``, sorted by symbol and open_time; misplaced rows, those without a canonical symbol
         and those that ``minute_candles`` leaves out are in none.
     """
-    table = minute_candles(ticks, numeric_ids=numeric_ids, contracts=contracts, exclude_ids=exclude_ids)
+    table = minute_candles(ticks, numeric_ids=numeric_ids, contracts=contracts, left_out=left_out)
     first_us, beyond_us = seam_window(day, seam_window_seconds)
     opened = table["open_time"].cast(pa.int64())
     table = table.filter(pc.and_(pc.greater_equal(opened, first_us), pc.less(opened, beyond_us)))
@@ -86,7 +86,7 @@ def minute_candles(
     *,
     numeric_ids: bool,
     contracts: Mapping[str, Contract] | None = None,
-    exclude_ids: frozenset[int] = frozenset(),
+    left_out: Ints | None = None,
     every_symbol: bool = False,
 ) -> pa.Table:
     """Partial candles of every minute with trades in the file, on any day.
@@ -96,11 +96,11 @@ def minute_candles(
     ticks
         Parquet file of trades as ``ticks.decode`` writes it.
     numeric_ids
-        Whether every id is an integer; otherwise ties of time are broken by row alone.
+        Whether every id is an integer, and ids are an order; otherwise ties of time are broken by row alone.
     contracts
         By canonical symbol; symbols that are not named are spot.
-    exclude_ids
-        Ids of rows to leave out.
+    left_out
+        Numbers of rows to leave out, ascending.
     every_symbol
         Whether every row counts, under its data set symbol instead of the canonical one.
 
@@ -114,7 +114,8 @@ def minute_candles(
     from backfill_assets.ticks.jit import prove_indices
 
     contracts = contracts or {}
-    excluded = np.fromiter(exclude_ids, np.int64, len(exclude_ids))
+    excluded = np.empty(0, np.int64) if left_out is None else left_out
+    first = 0
     symbols: dict[str, int] = {}
     #: State rows by minute and symbol.
     rows: dict[int, int] = {}
@@ -127,8 +128,11 @@ def minute_candles(
         symbol = _numbered(batch["symbol"], symbols)
         time_us = batch["timestamp"].cast(pa.int64()).to_numpy(zero_copy_only=False)
         key = time_us // MICROSECONDS_PER_MINUTE * _MOST_SYMBOLS + symbol
-        left_out = (symbol < 0) | np.isin(ids, excluded)
-        row = _numbered(pa.array(key, mask=left_out).dictionary_encode(), rows)
+        out = symbol < 0
+        here = np.searchsorted(excluded, (first, first + batch.num_rows))
+        out[excluded[here[0] : here[1]] - first] = True
+        first += batch.num_rows
+        row = _numbered(pa.array(key, mask=out).dictionary_encode(), rows)
         if len(rows) > len(integers):
             # At least doubled, so that the rows of a large file are not copied with every batch.
             size = max(len(rows), 2 * len(integers))

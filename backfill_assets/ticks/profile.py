@@ -5,12 +5,18 @@
 - Ids are marked in a bitmap of 4 kB pages (2**15 ids each), taken as they are touched: 2.5 MB for 20 million
   contiguous ids. At most 256 MB per file are used; a symbol whose ids need more (they are scattered, as
   hashes are) has null for everything that rests on the bitmap.
+- Ids that found no page, and ids that are no integers, are kept as 64 mixed bits with the payload's 64, in a
+  set that doubles up to 256 MB: 12.5 million ids. Two of so many are taken for one id once in 100,000 files,
+  and then count as a conflict. Beyond that, ids that come for the first time are uncounted.
 - The times around a gap come from the rows at which consecutive rows' ids are not consecutive. They are
   exact in whatever order ids come, the first row counting where an id is repeated, as long as fewer than a
   million such rows lie beside gaps at once; beyond that, those of the lowest ids are kept, and a gap whose
   rows were dropped has the time range of the whole file.
-- A repeated id is compared with the first row of that id if that is among the last 2**20 ids (direct-mapped
-  by id, so exactly those for ids that run up); otherwise it counts as a duplicate, not as a conflict.
+- Whether an id is repeated is exact. Ids of the bitmap are compared with the first row of that id if that is
+  among the last 2**20 ids (direct-mapped by id, so exactly those for ids that run up); otherwise the row
+  counts as a duplicate, not as a conflict. Candles compare every payload again.
+- A venue begins to count anew at midnight if the rows stamped before the day, which come first, have ids of
+  which the day's first is less than half. Their ids are then set aside, and all counts are of the others.
 - The clock offset's percentile is of a histogram of whole milliseconds, rounded down, between -60 s and 60 s;
   there is one for each hour, of which the pages that are touched take memory.
 - A row without id is compared with the rows whose payloads are in the same window of 2**20; a block is found
@@ -41,7 +47,7 @@ if TYPE_CHECKING:
     _OfSymbol = Callable[[int], Ints]
 
 #: Changes whenever the same rows give another profile.
-PROFILE_VERSION: Final = 4
+PROFILE_VERSION: Final = 5
 
 #: Shortest silence that is written down; settings may excuse longer ones, never ask for shorter ones.
 SILENCE_US: Final = 5_000_000
@@ -53,6 +59,8 @@ LISTED_SILENCES: Final = 1_000
 PLAUSIBLE_US: Final = (1_230_768_000_000_000, 4_102_444_800_000_000)
 BITMAP_PAGES: Final = 1 << 16
 WINDOW_IDS: Final = 1 << 20
+_SEEN: Final = 1 << 12
+_MOST_SEEN: Final = 1 << 24
 _EDGES: Final = 1 << 18
 _MOST_EDGES: Final = 1 << 21
 _SILENCES: Final = 1 << 13
@@ -97,7 +105,7 @@ class Rows:
     """Columns of a row group as the parser left them; NaN is null. What a data type has not is None.
 
     ``best_bid`` and ``best_ask`` are those of quotes and books, ``ids`` the trades' (see
-    ``reference_parser.numeric_id``).
+    ``reference_parser.id_number``).
     """
 
     times: Ints
@@ -199,6 +207,7 @@ class Profiler:
             self._pages = self._untouched((BITMAP_PAGES * self._k.PAGE_WORDS,), np.uint64)
             self._window = self._untouched((WINDOW_IDS, 2), np.uint64)
             self._rows_seen = self._untouched((WINDOW_IDS, 2), np.uint64)
+            self._seen = self._untouched((_SEEN, 2), np.uint64)
             self._edges = self._untouched((_EDGES, 3), np.int64)
             self._found = self._untouched((_SILENCES, 5), np.int64)
 
@@ -256,11 +265,11 @@ class Profiler:
             self._add_trades(rows, start, stop)
 
     def _add_trades(self, rows: Rows, start: int, stop: int) -> None:
-        k = self._k
+        np, k = self._np, self._k
         if rows.price is None or rows.amount is None:
             msg = "trades have a price and an amount"
             raise TypeError(msg)
-        bits = rows.price.view(self._np.int64), rows.amount.view(self._np.int64)
+        bits = rows.price.view(np.int64), rows.amount.view(np.int64)
         self._prices.add(rows, self._symbol_of, start, stop)
         self._r.count_resent(
             rows.times, rows.locals, *bits, rows.side, rows.ids, rows.codes, self._symbol_of, start, stop,
@@ -271,7 +280,7 @@ class Profiler:
                 rows.times, rows.locals, rows.price, rows.amount, *bits, rows.side, rows.ids, rows.codes,
                 self._symbol_of, start, stop, self._bounds, SILENCE_US, self._counting.id_reset, self._counts,
                 self._notional, self._ring, self._minutes, self._shared, self._page_table, self._page_keys,
-                self._pages, self._window, self._edges, self._found,
+                self._pages, self._window, self._seen, 3 * _MOST_SEEN // 4, self._edges, self._found,
             )  # fmt: skip
             if start == stop:
                 return
@@ -279,6 +288,9 @@ class Profiler:
                 self._make_room_for_edges()
             if self._shared[k.N_SILENCES] + 1 > len(self._found):
                 self._keep_silences()
+            if 4 * (self._shared[k.N_SEEN] + 1) > 3 * len(self._seen) and len(self._seen) < _MOST_SEEN:
+                smaller, self._seen = self._seen, self._untouched((2 * len(self._seen), 2), np.uint64)
+                k.move_seen(smaller, self._seen)
 
     def _make_room_for_edges(self) -> None:
         np, k = self._np, self._k
@@ -427,6 +439,8 @@ class Profiler:
             missing_in_short_gaps=totals[2] if numeric and mapped else None,
             duplicate_rows=c[k.S_DUPLICATES],
             conflicting_rows=c[k.S_CONFLICTS],
+            uncounted_ids=c[k.S_UNCOUNTED],
+            earlier_ids=(c[k.S_OLD_MIN], c[k.S_OLD_MAX]) if c[k.S_OLD_ROWS] else None,
             silences=tuple(
                 Silence(start_us=start, end_us=end, usual_us=total / number if number else 0.0)
                 for _, start, end, total, number in sorted(

@@ -29,11 +29,11 @@ LEAST_AMOUNT, MOST_AMOUNT = SANE_AMOUNT
 (
     S_ROWS, S_VALID, S_FIRST, S_LAST, S_BUY, S_SELL, S_SIDELESS, S_NUMERIC, S_EMPTY, S_ID_FIRST, S_ID_LAST,
     S_ID_LAST_TIME, S_ID_MIN, S_ID_MAX, S_UNIQUE, S_DUPLICATES, S_CONFLICTS, S_UNMAPPED, S_SEAM, S_PAGE_KEY,
-    S_PAGE, S_RESETS, S_SIZE,
-) = range(23)  # fmt: skip
+    S_PAGE, S_RESETS, S_UNCOUNTED, S_HEAD, S_OLD_MIN, S_OLD_MAX, S_OLD_ROWS, S_SIZE,
+) = range(28)  # fmt: skip
 
 # Entries of the shared counters.
-N_PAGES, N_EDGES, N_SILENCES, N_EDGES_DROPPED, N_SIZE = range(5)
+N_PAGES, N_EDGES, N_SILENCES, N_EDGES_DROPPED, N_SEEN, N_SIZE = range(6)
 
 #: One page of the bitmap: 2**15 ids in 4 kB, one page of the operating system.
 PAGE_BITS: Final = 15
@@ -51,6 +51,7 @@ CLOCK_ZERO: Final = 60_000
 
 _I64, _F64, _I32 = nb.int64[::1], nb.float64[::1], nb.int32[::1]
 _I64_2, _I32_2, _F64_2 = nb.int64[:, ::1], nb.int32[:, ::1], nb.float64[:, ::1]
+_U64_2 = nb.uint64[:, ::1]
 _U = np.uint64
 
 
@@ -178,18 +179,77 @@ def _has_id(symbol, wanted, page_table, pages):
     return found
 
 
+@nb.njit(inline="always")
+def _place_of(seen, mark):
+    """Where the id of this mark is in the set of ids seen, or would be; it has a free place."""
+    mask = seen.shape[0] - 1
+    slot = np.int64((mark * _U(0x9E3779B97F4A7C15)) >> _U(32)) & mask
+    while seen[slot, 0] != _U(0) and seen[slot, 0] != mark:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@kernel(nb.void(_U64_2, _U64_2))
+def move_seen(seen, larger):
+    """Fill a larger set of ids seen, which is empty."""
+    for i in range(seen.shape[0]):
+        if seen[i, 0] != _U(0):
+            slot = _place_of(larger, seen[i, 0])
+            larger[slot, 0] = seen[i, 0]
+            larger[slot, 1] = seen[i, 1]
+
+
+@nb.njit(inline="always")
+def _look_up(s, v, payload, counts, shared, seen, most_seen):
+    """Count an id that has no bit in the bitmap: it is new, or was seen with this payload or another."""
+    mark = (_U(v) ^ (_U(s + 1) * _U(0xD6E8FEB86659FD93))) * _U(0xBF58476D1CE4E5B9)
+    mark = max(mark ^ (mark >> _U(31)), _U(1))
+    slot = _place_of(seen, mark)
+    if seen[slot, 0] == mark:
+        if seen[slot, 1] == payload:
+            counts[s, S_DUPLICATES] += 1
+        else:
+            counts[s, S_CONFLICTS] += 1
+    elif shared[N_SEEN] < most_seen:
+        seen[slot, 0] = mark
+        seen[slot, 1] = payload
+        shared[N_SEEN] += 1
+    else:
+        counts[s, S_UNCOUNTED] += 1
+
+
+@nb.njit
+def _begin_anew(s, counts, shared, page_keys, pages, edges):
+    """Set the symbol's ids so far aside: the venue counts anew, and they are the day before's."""
+    counts[s, S_OLD_MIN] = counts[s, S_ID_MIN]
+    counts[s, S_OLD_MAX] = counts[s, S_ID_MAX]
+    counts[s, S_OLD_ROWS] = counts[s, S_NUMERIC]
+    counts[s, S_UNIQUE] = 0
+    for n in range(shared[N_PAGES]):
+        if page_keys[n] >> 45 == s:
+            for k in range(PAGE_WORDS):
+                pages[n * PAGE_WORDS + k] = _U(0)
+    kept = 0
+    for n in range(shared[N_EDGES]):
+        if edges[n, 0] != s:
+            for column in range(3):
+                edges[kept, column] = edges[n, column]
+            kept += 1
+    shared[N_EDGES] = kept
+
+
 @kernel(
     nb.int64(
         _I64, _I64, _F64, _F64, _I64, _I64, nb.uint8[::1], _I64, _I32, _I32,  # rows
         nb.int64, nb.int64, _I64, nb.int64, nb.int64,  # start, stop, bounds, shortest silence, id reset
         _I64_2, _F64_2, _I64_2, _I32_2,  # state of symbols
-        _I64, _I64_2, _I64, nb.uint64[::1], nb.uint64[:, ::1], _I64_2, _I64_2,  # shared state
+        _I64, _I64_2, _I64, nb.uint64[::1], _U64_2, _U64_2, nb.int64, _I64_2, _I64_2,  # shared state
     )
 )  # fmt: skip
 def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, ids, codes, symbol_of,
                  start, stop, bounds, silence, reset, counts, notional, ring, minutes,
-                 shared, page_table, page_keys, pages, window, edges, silences):  # fmt: skip
-    """Trades by symbol; returns the row at which ``edges`` or ``silences`` were full, else ``stop``.
+                 shared, page_table, page_keys, pages, window, seen, most_seen, edges, silences):  # fmt: skip
+    """Trades by symbol; returns the row at which an array that grows was full, else ``stop``.
 
     Parameters
     ----------
@@ -199,8 +259,10 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
         Per symbol the ``local_timestamp`` of its last 512 rows.
     page_table, page_keys, pages
         Hash table from (symbol, page of ids) to 1 + page number, the (symbol, page of ids) of each page
-        number, and the bitmaps. A symbol that finds no free page is marked as unmapped and no longer counted
-        in the bitmap.
+        number, and the bitmaps. A symbol that finds no free page is marked as unmapped and gets no other.
+    seen, most_seen
+        For the ids that are no integers or found no page (mix of symbol and id, payload), open-addressing;
+        beyond so many ids no other is taken up, and those that are not there are uncounted.
     window
         For the ids seen lately (symbol and id + 1, payload), direct-mapped by id.
     edges
@@ -221,6 +283,8 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
     window_mask = window.shape[0] - 1
     for i in range(start, stop):
         if shared[N_EDGES] + 2 > edges.shape[0] or shared[N_SILENCES] + 1 > silences.shape[0]:
+            return i
+        if shared[N_SEEN] < most_seen and 4 * (shared[N_SEEN] + 1) > 3 * seen.shape[0]:
             return i
         s = np.int64(symbol_of[codes[i]])
         t = times[i]
@@ -274,9 +338,35 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
         v = ids[i]
         if v == -2:
             counts[s, S_EMPTY] += 1
-        if v < 0:
             continue
-        if counts[s, S_NUMERIC] == 0:
+        # Payload: 64 mixed bits; two different ones are taken for the same once in 10**19.
+        payload = _U(t) * _U(0x9E3779B97F4A7C15)
+        payload = (payload ^ (payload >> _U(29)) ^ _U(price_bits[i])) * _U(0xBF58476D1CE4E5B9)
+        payload = (payload ^ (payload >> _U(32)) ^ _U(amount_bits[i])) * _U(0x94D049BB133111EB)
+        payload = (payload ^ (payload >> _U(30)) ^ _U(side[i])) * _U(0xBF58476D1CE4E5B9)
+        if v < 0:
+            _look_up(s, v, payload, counts, shared, seen, most_seen)
+            continue
+        # Rows stamped before the day come first; where the ids of the day's own begin far lower, the venue
+        # counts anew at midnight.
+        if t < day_start:
+            if counts[s, S_OLD_ROWS] > 0 and 2 * v > counts[s, S_OLD_MIN]:
+                counts[s, S_NUMERIC] += 1
+                counts[s, S_OLD_ROWS] += 1
+                counts[s, S_OLD_MIN] = min(counts[s, S_OLD_MIN], v)
+                counts[s, S_OLD_MAX] = max(counts[s, S_OLD_MAX], v)
+                w = (v + s * 0x9E3779B1) & window_mask
+                mark = (_U(s) * _U(0x9E3779B97F4A7C15)) ^ _U(v + 1)
+                counts[s, S_DUPLICATES] += window[w, 0] == mark and window[w, 1] == payload
+                if window[w, 0] != mark:
+                    window[w, 0] = mark
+                    window[w, 1] = payload
+                continue
+        elif counts[s, S_HEAD] == 0:
+            counts[s, S_HEAD] = 1
+            if counts[s, S_NUMERIC] > 0 and counts[s, S_UNMAPPED] == 0 and 2 * v < counts[s, S_ID_MIN]:
+                _begin_anew(s, counts, shared, page_keys, pages, edges)
+        if counts[s, S_NUMERIC] == counts[s, S_OLD_ROWS]:
             counts[s, S_ID_FIRST] = v
             counts[s, S_ID_MIN] = v
             counts[s, S_ID_MAX] = v
@@ -303,49 +393,42 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
         counts[s, S_ID_MAX] = max(counts[s, S_ID_MAX], v)
         # The bitmap: the symbol's last page is nearly always the one.
         key = (s << 45) | (v >> PAGE_BITS)
-        known = False
-        mapped = counts[s, S_UNMAPPED] == 0
-        if mapped:
-            page = counts[s, S_PAGE]
-            if counts[s, S_PAGE_KEY] != key:
-                slot = (key * 0x9E3779B97F4A7C1) >> 20 & page_mask
-                while page_table[slot, 1] != 0 and page_table[slot, 0] != key:
-                    slot = (slot + 1) & page_mask
-                if page_table[slot, 1] == 0:
-                    if shared[N_PAGES] >= page_capacity:
-                        counts[s, S_UNMAPPED] = 1
-                        mapped = False
-                    else:
-                        page_keys[shared[N_PAGES]] = key
-                        shared[N_PAGES] += 1
-                        page_table[slot, 0] = key
-                        page_table[slot, 1] = shared[N_PAGES]
-                if mapped:
-                    page = page_table[slot, 1] - 1
-                    counts[s, S_PAGE_KEY] = key
-                    counts[s, S_PAGE] = page
-        if mapped:
-            k = page * PAGE_WORDS + ((v >> 6) & (PAGE_WORDS - 1))
-            bit = _U(1) << _U(v & 63)
-            known = (pages[k] & bit) != _U(0)
-            pages[k] |= bit
-        # Payload: 64 mixed bits; two different ones are taken for the same once in 10**19.
-        payload = _U(t) * _U(0x9E3779B97F4A7C15)
-        payload = (payload ^ (payload >> _U(29)) ^ _U(price_bits[i])) * _U(0xBF58476D1CE4E5B9)
-        payload = (payload ^ (payload >> _U(32)) ^ _U(amount_bits[i])) * _U(0x94D049BB133111EB)
-        payload = (payload ^ (payload >> _U(30)) ^ _U(side[i])) * _U(0xBF58476D1CE4E5B9)
+        mapped = True
+        page = counts[s, S_PAGE]
+        if counts[s, S_PAGE_KEY] != key:
+            slot = (key * 0x9E3779B97F4A7C1) >> 20 & page_mask
+            while page_table[slot, 1] != 0 and page_table[slot, 0] != key:
+                slot = (slot + 1) & page_mask
+            if page_table[slot, 1] == 0:
+                if counts[s, S_UNMAPPED] != 0 or shared[N_PAGES] >= page_capacity:
+                    counts[s, S_UNMAPPED] = 1
+                    mapped = False
+                else:
+                    page_keys[shared[N_PAGES]] = key
+                    shared[N_PAGES] += 1
+                    page_table[slot, 0] = key
+                    page_table[slot, 1] = shared[N_PAGES]
+            if mapped:
+                page = page_table[slot, 1] - 1
+                counts[s, S_PAGE_KEY] = key
+                counts[s, S_PAGE] = page
+        if not mapped:
+            _look_up(s, v, payload, counts, shared, seen, most_seen)
+            continue
+        k = page * PAGE_WORDS + ((v >> 6) & (PAGE_WORDS - 1))
+        bit = _U(1) << _U(v & 63)
+        known = (pages[k] & bit) != _U(0)
+        pages[k] |= bit
         w = (v + s * 0x9E3779B1) & window_mask
         mark = (_U(s) * _U(0x9E3779B97F4A7C15)) ^ _U(v + 1)
-        seen_lately = window[w, 0] == mark
-        if known or (not mapped and seen_lately):
-            if seen_lately and window[w, 1] != payload:
-                counts[s, S_CONFLICTS] += 1
-            else:
-                counts[s, S_DUPLICATES] += 1
-        else:
+        if not known:
             counts[s, S_UNIQUE] += 1
             window[w, 0] = mark
             window[w, 1] = payload
+        elif window[w, 0] == mark and window[w, 1] != payload:
+            counts[s, S_CONFLICTS] += 1
+        else:
+            counts[s, S_DUPLICATES] += 1
     return stop
 
 

@@ -25,7 +25,8 @@ _TIME: Final = re.compile(rb"[0-9]{1,18}", re.ASCII)
 _INTEGER_ID: Final = re.compile(rb"(?:0|[1-9][0-9]{0,17})", re.ASCII)
 
 ID_EMPTY: Final = -2
-ID_NOT_NUMERIC: Final = -1
+#: Ids that are no such integers are hashes of their texts, from here downwards.
+ID_TEXT: Final = -3
 
 #: Bytes of the name of an exchange or a symbol; the longest real ones have about 40.
 LONGEST_NAME: Final = 200
@@ -103,11 +104,19 @@ class Reader:
         return cell
 
 
-def numeric_id(cell: bytes | None) -> int:
-    """The id as an integer, ``ID_EMPTY``, or ``ID_NOT_NUMERIC`` (also for more than 18 digits)."""
+def id_number(cell: bytes | None) -> int:
+    """The id as an integer, ``ID_EMPTY``, or from ``ID_TEXT`` down 62 bits of its hash (FNV-1a).
+
+    A text is an id that is no integer of at most 18 digits in its shortest form.
+    """
     if not cell:
         return ID_EMPTY
-    return int(cell) if _INTEGER_ID.fullmatch(cell) else ID_NOT_NUMERIC
+    if _INTEGER_ID.fullmatch(cell):
+        return int(cell)
+    hashed = 14695981039346656037
+    for byte in cell:
+        hashed = (hashed ^ byte) * 1099511628211 % 2**64
+    return ID_TEXT - (hashed >> 2)
 
 
 def _shown(cell: bytes) -> str:

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""The loop that finds blocks of rows sent twice where no id tells, compiled.
+"""The loops that find rows sent twice, compiled: hashes of rows with ids, and blocks of rows without.
 
 A capture that reconnects may get the last trades again. With ids each of them counts as a duplicate; without,
 equal rows are no evidence one by one (an order that is filled in equal parts has them), but many different
@@ -48,7 +48,7 @@ def count_resent(times, locals_, price_bits, amount_bits, side, ids, codes, symb
     """
     mask = window.shape[0] - 1
     for i in range(start, stop):
-        if ids[i] >= 0:
+        if ids[i] != -2:
             continue
         s = np.int64(symbol_of[codes[i]])
         row = counts[s, R_ROWS]
@@ -74,3 +74,29 @@ def count_resent(times, locals_, price_bits, amount_bits, side, ids, codes, symb
             counts[s, R_DIFFERENT] += 1
             counts[s, R_PREVIOUS] = first
         counts[s, R_REPEATED] += 1
+
+
+@kernel(
+    nb.void(
+        *(nb.types.Array(kind, 1, "C", readonly=True) for kind in (nb.int64, nb.uint8, nb.int64, nb.int64)),
+        *(nb.types.Array(nb.int64, 1, "C", readonly=True) for _ in range(3)),
+        nb.uint64[::1],
+    )
+)
+def hash_rows(ends, texts, times, price_bits, amount_bits, side, symbol, hashes):
+    """Fill ``hashes`` with 64 bits of each row's symbol, id and payload; 0 stays where the id is empty.
+
+    The id of row i is ``texts[ends[i]:ends[i + 1]]``.
+    """
+    for i in range(len(times)):
+        if ends[i] == ends[i + 1]:
+            continue
+        hashed = _U(14695981039346656037)
+        for k in range(ends[i], ends[i + 1]):
+            hashed = (hashed ^ _U(texts[k])) * _U(1099511628211)
+        hashed = (hashed ^ (hashed >> _U(29)) ^ _U(symbol[i])) * _U(0x9E3779B97F4A7C15)
+        hashed = (hashed ^ (hashed >> _U(32)) ^ _U(times[i])) * _U(0xBF58476D1CE4E5B9)
+        hashed = (hashed ^ (hashed >> _U(29)) ^ _U(price_bits[i])) * _U(0x94D049BB133111EB)
+        hashed = (hashed ^ (hashed >> _U(32)) ^ _U(amount_bits[i])) * _U(0xBF58476D1CE4E5B9)
+        hashed = (hashed ^ (hashed >> _U(30)) ^ _U(side[i] + 2)) * _U(0x9E3779B97F4A7C15)
+        hashes[i] = max(hashed ^ (hashed >> _U(31)), _U(1))

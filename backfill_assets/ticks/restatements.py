@@ -1,9 +1,10 @@
 """Comparisons of the versions that the lake holds of a feed's day; judging limits a refresh by them.
 
 Done after a fetch and before judging. Only feeds with more than one version are looked at, and a pair that
-was compared before is not compared again: files never change, so what was found of two of them holds. Files
-are read group by group: memory holds a group of rows, a row per minute and, of trades with numeric ids, the
-ids.
+was compared before is not compared again: files never change, so what was found of two of them holds. Trades
+are taken as candles take them: rows that repeat a trade count once, and ties of time are broken in the same
+way. Files are read group by group: memory holds a group of rows, a row per minute and, of trades with numeric
+ids, the ids.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from backfill_assets.failures import DamagedFile, Unreadable
 from backfill_assets.feeds import Feed
+from backfill_assets.id_laws import ID_LAWS, IdLaw, law_of
 from backfill_assets.lake import paths
 from backfill_assets.lake.evidence import Largest, Restatement
 from backfill_assets.lake.manifests import FeedManifest, Version, update_manifest
@@ -25,6 +27,7 @@ from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.profiles import profile_of
 from backfill_assets.ticks.partials import minute_candles
+from backfill_assets.ticks.repeats import repeated_rows
 from backfill_assets.ticks.schemas import PRICES
 
 if TYPE_CHECKING:
@@ -40,8 +43,15 @@ WORKERS: Final = 2
 _KEY: Final = ("symbol", "minute_us")
 
 
-def compare_versions(store: Store, manifests: Mapping[Feed, FeedManifest]) -> int:
+def compare_versions(
+    store: Store, manifests: Mapping[Feed, FeedManifest], laws: Sequence[IdLaw] = ID_LAWS
+) -> int:
     """Store how each newer version of every feed of the day differs from the older ones.
+
+    Parameters
+    ----------
+    laws
+        What is known of the ids of venues.
 
     Returns
     -------
@@ -49,10 +59,11 @@ def compare_versions(store: Store, manifests: Mapping[Feed, FeedManifest]) -> in
         How many pairs were compared.
     """
     several = [(feed, manifest) for feed, manifest in manifests.items() if len(manifest.versions) > 1]
-    return sum(parallel_map(lambda found: _compare(store, *found), several, WORKERS))
+    return sum(parallel_map(lambda found: _compare(store, *found, laws), several, WORKERS))
 
 
-def _compare(store: Store, feed: Feed, manifest: FeedManifest) -> int:
+def _compare(store: Store, feed: Feed, manifest: FeedManifest, laws: Sequence[IdLaw]) -> int:
+    law = law_of(laws, feed, manifest.day)
     made = []
     for old, new in combinations(manifest.versions, 2):
         if manifest.restatement(old.content, new.content) is not None:
@@ -60,7 +71,7 @@ def _compare(store: Store, feed: Feed, manifest: FeedManifest) -> int:
         # A file that is gone or damaged is compared when it was fetched again; of a damaged profile settling
         # the day tells.
         with suppress(DamagedFile, Unreadable):
-            made.append(_restatement(store, feed, manifest.day, old, new))
+            made.append(_restatement(store, feed, manifest.day, old, new, law))
     if made:
         keep_comparisons(store, feed, manifest.day, made)
     return len(made)
@@ -78,7 +89,9 @@ def keep_comparisons(store: Store, feed: Feed, day: str, made: Sequence[Restatem
     update_manifest(store, feed, day, change)
 
 
-def _restatement(store: Store, feed: Feed, day: str, old: Version, new: Version) -> Restatement:
+def _restatement(
+    store: Store, feed: Feed, day: str, old: Version, new: Version, law: IdLaw | None
+) -> Restatement:
     names = (old.content, new.content)
     with (
         store.local_copy(paths.ticks_data(feed, day, old.content)) as before,
@@ -86,11 +99,26 @@ def _restatement(store: Store, feed: Feed, day: str, old: Version, new: Version)
     ):
         if not feed.type.makes_candles:
             return compare_rows(before, after, names)
-        numeric_ids = profile_of(old).has_numeric_ids and profile_of(new).has_numeric_ids
-        return compare_trades(before, after, names, numeric_ids=numeric_ids)
+        profiles = (profile_of(old), profile_of(new))
+        return compare_trades(
+            before,
+            after,
+            names,
+            numeric_ids=all(profile.has_numeric_ids for profile in profiles),
+            ids_are_order=law is not None and law.gives_order,
+            repeats=(profiles[0].may_repeat_trades(law), profiles[1].may_repeat_trades(law)),
+        )
 
 
-def compare_trades(before: Path, after: Path, names: tuple[str, str], *, numeric_ids: bool) -> Restatement:
+def compare_trades(
+    before: Path,
+    after: Path,
+    names: tuple[str, str],
+    *,
+    numeric_ids: bool,
+    ids_are_order: bool = True,
+    repeats: tuple[bool, bool] = (False, False),
+) -> Restatement:
     """What one file of trades changes against another, by the partial candles of every minute in either.
 
     Parameters
@@ -99,10 +127,18 @@ def compare_trades(before: Path, after: Path, names: tuple[str, str], *, numeric
         Contents of the two files.
     numeric_ids
         Whether every row of both files has an integer as its id.
+    ids_are_order
+        Whether these break ties of time.
+    repeats
+        Of each file, whether rows may repeat a trade.
     """
     import polars as pl
 
-    old, new = (_candles(path, numeric_ids=numeric_ids) for path in (before, after))
+    by_id = numeric_ids and ids_are_order
+    old, new = (
+        _candles(path, numeric_ids=by_id, repeats=twice)
+        for path, twice in zip((before, after), repeats, strict=True)
+    )
     both = old.join(new, on=list(_KEY), how="full", suffix="_after", coalesce=True)
     mean = pl.lit(old["volume"].mean() if old.height else 0.0, pl.Float64)
     volume, volume_after = pl.col("volume").fill_null(0.0), pl.col("volume_after").fill_null(0.0)
@@ -154,10 +190,12 @@ def compare_rows(before: Path, after: Path, names: tuple[str, str]) -> Restateme
     )
 
 
-def _candles(path: Path, *, numeric_ids: bool) -> pl.DataFrame:
+def _candles(path: Path, *, numeric_ids: bool, repeats: bool) -> pl.DataFrame:
     import polars as pl
 
-    return pl.DataFrame(minute_candles(path, numeric_ids=numeric_ids, every_symbol=True)).select(
+    left_out = repeated_rows(path) if repeats else None
+    candles = minute_candles(path, numeric_ids=numeric_ids, left_out=left_out, every_symbol=True)
+    return pl.DataFrame(candles).select(
         "symbol",
         *PRICES,
         "trade_count",

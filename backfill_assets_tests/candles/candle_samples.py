@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -89,7 +90,8 @@ def partials_of(
     day: str = DAY,
     seam: int = 300,
     contracts: Mapping[str, Contract] | None = None,
-    exclude_ids: frozenset[int] = frozenset(),
+    left_out: Sequence[int] = (),
+    numeric_ids: bool | None = None,
     name: str = "ticks.parquet",
 ) -> pa.Table:
     """Partial candles of a file with these rows; ids count if every row has one."""
@@ -98,9 +100,11 @@ def partials_of(
         exchange="binance",
         day=day,
         seam_window_seconds=seam,
-        numeric_ids=bool(trades) and all(t.id is not None for t in trades),
+        numeric_ids=bool(trades) and all(t.id is not None for t in trades)
+        if numeric_ids is None
+        else numeric_ids,
         contracts=contracts,
-        exclude_ids=exclude_ids,
+        left_out=np.array(left_out, np.int64),
     )
 
 

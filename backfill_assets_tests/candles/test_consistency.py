@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from backfill_assets.candles.consistency import (
 )
 from backfill_assets.candles.merge import day_of_candles
 from backfill_assets.ticks.partials import Contract
+from backfill_assets.ticks.repeats import repeated_rows, rows_of_both
 from backfill_assets_tests.candles.candle_samples import (
     DAY,
     END,
@@ -30,6 +32,7 @@ from backfill_assets_tests.candles.candle_samples import (
     Trade,
     numbered,
     partials_of,
+    write_ticks,
 )
 
 TIMEFRAMES = ("1m", "5m", "1h", "1d")
@@ -87,27 +90,28 @@ class TestTicks:
         return differing
 
     def test_of_several_files_each_is_compared_by_its_own_ids_and_units(self, tmp_path: Path) -> None:
-        contracts, left_out = {"BTC-USDT": Contract(100.0, inverse=True)}, frozenset({2, 3})
+        contracts = {"BTC-USDT": Contract(100.0, inverse=True)}
         plain, ids = trades(), numbered(trades())
         random.Random(1).shuffle(ids)
-        cases: list[tuple[list[Trade], dict[str, Any]]] = [
-            (plain, {}),
-            (ids, {}),
-            (plain, {"contracts": contracts}),
-            (ids, {"exclude_ids": left_out}),
+        twice = [*ids, *ids[:7]]
+        cases: list[tuple[list[Trade], dict[str, Any], dict[str, Any]]] = [
+            (plain, {}, {}),
+            (ids, {}, {}),
+            (plain, {"contracts": contracts}, {"contracts": contracts}),
+            (twice, {"left_out": range(len(ids), len(twice))}, {"repeats": True}),
         ]
         files = []
-        for number, (rows, options) in enumerate(cases):
+        for number, (rows, made_with, options) in enumerate(cases):
             folder = tmp_path / str(number)
             folder.mkdir()
-            found = partials_of(folder, rows, **options)
-            files.append(ComparedFile(folder / "ticks.parquet", found, rows is ids, **options))
+            found = partials_of(folder, rows, **made_with)
+            files.append(ComparedFile(folder / "ticks.parquet", found, rows is not plain, **options))
         assert mismatches_with_ticks(files, day=DAY, seam_window_seconds=300) == [[], [], [], []]
         wrong = [*files[:3], replace(files[3], partials=edited(files[3].partials, "high", nudged))]
         differing = mismatches_with_ticks(wrong, day=DAY, seam_window_seconds=300)
         assert differing[:3] == [[], [], []]
         assert [row["differs"] for row in differing[3]] == ["high"]
-        swapped = [replace(files[1], partials=files[3].partials), *files[2:]]
+        swapped = [replace(files[1], partials=files[2].partials), *files[2:]]
         assert mismatches_with_ticks(swapped, day=DAY, seam_window_seconds=300)[0] != []
 
     @pytest.mark.parametrize("ids", [False, True])
@@ -167,12 +171,41 @@ class TestTicks:
         differing = self.compare(tmp_path, rows, found)
         assert {d["symbol"] for d in differing} == {"ETH-USDT"}
 
-    def test_ids_left_out_are_left_out_twice(self, tmp_path: Path) -> None:
-        rows = numbered(trades())
-        leave = frozenset({1, 5, 17})
-        found = partials_of(tmp_path, rows, exclude_ids=leave)
-        assert self.compare(tmp_path, rows, found, exclude_ids=leave) == []
+    @pytest.mark.parametrize("name", ["{}", "a-{}"])
+    def test_repeated_trades_are_left_out_by_both(self, name: str, tmp_path: Path) -> None:
+        once = [replace(t, id=name.format(t.id)) for t in numbered(trades())]
+        rows = [*once, *once[3:20], once[0], replace(once[1], price=77.0)]
+        numeric = name == "{}"
+        again = repeated_rows(write_ticks(tmp_path / "twice.parquet", rows)).tolist()
+        assert again == list(range(len(once), len(once) + 18))
+        found = partials_of(tmp_path, rows, left_out=again, numeric_ids=numeric)
+        compare = partial(self.compare, tmp_path, rows, repeats=True, numeric_ids=numeric)
+        assert compare(found) == []
+        for broken in ([], again[:-1], again[1:], [0, *again]):
+            assert compare(partials_of(tmp_path, rows, left_out=broken, numeric_ids=numeric))
+
+    def test_of_equal_rows_the_first_counts(self, tmp_path: Path) -> None:
+        """Between the two rows of a trade is another of the same time: the order of rows breaks the tie."""
+        one, other = Trade(START, 100.0, id="a"), Trade(START, 101.0, id="b")
+        rows = [one, other, one]
+        again = repeated_rows(write_ticks(tmp_path / "twice.parquet", rows)).tolist()
+        found = partials_of(tmp_path, rows, left_out=again, numeric_ids=False)
+        assert (found["open"].to_pylist(), found["close"].to_pylist()) == ([100.0], [101.0])
+        assert self.compare(tmp_path, rows, found, repeats=True, numeric_ids=False) == []
+        later = partials_of(tmp_path, rows, left_out=[0], numeric_ids=False)
+        assert self.compare(tmp_path, rows, later, repeats=True, numeric_ids=False)
+
+    def test_trades_of_the_day_before_are_left_out_by_both(self, tmp_path: Path) -> None:
+        rows = [replace(t, side=None if n % 3 else "buy") for n, t in enumerate(numbered(trades()))]
+        ticks = write_ticks(tmp_path / "ours.parquet", rows)
+        before = write_ticks(tmp_path / "before.parquet", [*rows[:9], replace(rows[9], amount=77.0)])
+        between = (min(t.us for t in rows), max(t.us for t in rows))
+        shared = rows_of_both(ticks, before, between).tolist()
+        assert shared == list(range(9))
+        found = partials_of(tmp_path, rows, left_out=shared)
+        assert self.compare(tmp_path, rows, found, before=(before, between)) == []
         assert self.compare(tmp_path, rows, found)
+        assert self.compare(tmp_path, rows, partials_of(tmp_path, rows), before=(before, between))
 
     @pytest.mark.parametrize("seam", [0, 90, 300])
     def test_both_cut_the_seam_at_the_same_place(self, seam: int, tmp_path: Path) -> None:

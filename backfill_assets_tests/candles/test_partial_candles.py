@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from backfill_assets.candles.merge import day_of_candles
 from backfill_assets.ticks import partials
 from backfill_assets.ticks.partials import SPOT, Contract
+from backfill_assets.ticks.repeats import repeated_rows
 from backfill_assets.ticks.schemas import PARTIAL_SCHEMA
 from backfill_assets_tests.candles.candle_samples import (
     DAY,
@@ -23,6 +26,7 @@ from backfill_assets_tests.candles.candle_samples import (
     Trade,
     numbered,
     partials_of,
+    write_ticks,
 )
 
 
@@ -220,9 +224,31 @@ class TestContracts:
         assert table["volume"].to_pylist() == [3.0, 30.0]
 
 
-def test_ids_that_a_neighbour_holds_are_left_out_and_no_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_rows", [1, 2, 3, 500_000])
+def test_rows_that_count_elsewhere_are_left_out_and_no_others(
+    batch_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partials, "BATCH_ROWS", batch_rows)
     trades = numbered([Trade(START + n, float(n + 1)) for n in range(5)], 10)
-    row = one(partials_of(tmp_path, trades, exclude_ids=frozenset({10, 12, 14, 99})))
+    row = one(partials_of(tmp_path, trades, left_out=(0, 2, 4)))
     assert (row["trade_count"], row["open"], row["close"]) == (2, 2.0, 4.0)
-    nothing = partials_of(tmp_path, trades, exclude_ids=frozenset(range(10, 15)))
+    nothing = partials_of(tmp_path, trades, left_out=range(5))
     assert nothing.num_rows == 0
+
+
+@pytest.mark.parametrize("row_group_rows", [3, 1 << 20])
+@pytest.mark.parametrize("name", [str, "a-{}".format])
+def test_a_row_repeats_an_earlier_one_of_its_symbol_with_the_same_payload(
+    name: Callable[[int], str], row_group_rows: int, tmp_path: Path
+) -> None:
+    one_trade = Trade(START, 100.0, 1.0, id=name(7))
+    others = [
+        *(replace(one_trade, **change) for change in (
+            {"us": START + 1}, {"price": 101.0}, {"amount": 2.0}, {"side": "sell"}, {"side": None},
+            {"price": None}, {"symbol": "ETH-USDT"}, {"id": name(8)}, {"id": name(77)},
+        )),
+        *(replace(one_trade, id=id) for id in (None, None, "", "")),
+    ]  # fmt: skip
+    rows = [one_trade, *others, one_trade, *others[:9], one_trade]
+    found = repeated_rows(write_ticks(tmp_path / "ticks.parquet", rows, row_group_rows=row_group_rows))
+    assert found.tolist() == [14, *range(15, 24), 24]

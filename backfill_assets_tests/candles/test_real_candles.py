@@ -24,6 +24,7 @@ from backfill_assets.candles.merge import day_of_candles
 from backfill_assets.candles.schemas import candle_schema, ohlc_schema
 from backfill_assets.days import end_us, shift, start_us
 from backfill_assets.feeds import Feed
+from backfill_assets.id_laws import law_of
 from backfill_assets.quality.completeness import Completeness, completeness
 from backfill_assets.quality.findings import failure_cases
 from backfill_assets.quality.profiles import FeedProfile
@@ -143,8 +144,9 @@ def judged(files: list[RealFile], n: int, *, beside: bool = True) -> Completenes
     assert last is not None
     window = Window(start_us(file.day), end_us(file.day))
     symbol, limits, edges = file.profile.symbols[0], ThresholdSettings(), (first, last)
+    law = law_of(limits.id_laws, file.feed, file.day)
     seams = seams_of(symbol, window, edges, ids(n - 1), ids(n + 1), 0, limits)
-    return completeness("binance", file.day, symbol, window, seams, limits, edges)
+    return completeness(law, symbol, window, seams, limits, edges)
 
 
 def test_three_real_days_lack_no_id_and_join_at_midnight(xrpeth: list[RealFile]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from backfill_assets.days import end_us, start_us
 from backfill_assets.feeds import Feed
+from backfill_assets.id_laws import ID_LAWS, IdLaw, law_of
 from backfill_assets.quality.profiles import FeedProfile, Gap, Silence, SymbolProfile
 from backfill_assets.quality.verdict import Context
 from backfill_assets.quality.window import Window
@@ -22,6 +23,11 @@ WHOLE_DAY: Final = Window(START, END)
 
 #: First and last arrival of a busy feed.
 EDGES: Final = (START + SECOND, END - SECOND)
+
+
+def law(exchange: str, day: str = DAY) -> IdLaw | None:
+    """What the package knows of the ids of the exchange's trades."""
+    return law_of(ID_LAWS, Feed(exchange, "trades", "BTCUSDT"), day)
 
 
 def gaps(*runs: tuple[int, int], seconds: float = 1) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from backfill_assets_tests.quality.quality_samples import (
     THRESHOLDS,
     WHOLE_DAY,
     gaps,
+    law,
     silence,
     symbol,
     without_ids,
@@ -56,10 +57,10 @@ def judged(
         edges,
         [] if previous is None else [previous],
         [] if following is None else [following],
-        legitimate_gap(evidence_class(exchange, DAY, profile), limits),
+        legitimate_gap(evidence_class(law(exchange), profile), limits),
         limits,
     )
-    return completeness(exchange, DAY, profile, window, seams, limits, edges, thinning)
+    return completeness(law(exchange), profile, window, seams, limits, edges, thinning)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def judged(
 def test_the_class_is_the_venues_promise_if_every_row_carries_an_id(
     exchange: str, day: str, profile: SymbolProfile, expected: str
 ) -> None:
-    assert evidence_class(exchange, day, profile) == expected
+    assert evidence_class(law(exchange, day), profile) == expected
 
 
 @pytest.mark.parametrize(
@@ -409,10 +410,10 @@ class TestNoRows:
     def test_a_file_without_rows_is_complete_if_a_venue_that_numbers_its_trades_went_on_counting(
         self, exchange: str, following: int, score: float | None
     ) -> None:
-        found = over_nothing(exchange, DAY, [BEFORE], [following])
+        found = over_nothing(law(exchange), [BEFORE], [following])
         assert (found.score, found.state) == (score, "proven" if score else "no_evidence")
 
     def test_one_neighbour_is_not_enough_and_one_file_of_each_is(self) -> None:
-        assert over_nothing("binance", DAY, [BEFORE], []).score is None
-        assert over_nothing("binance", DAY, [], [AFTER]).score is None
-        assert over_nothing("binance", DAY, [5, BEFORE], [1001, 10**9]).score == 1.0
+        assert over_nothing(law("binance"), [BEFORE], []).score is None
+        assert over_nothing(law("binance"), [], [AFTER]).score is None
+        assert over_nothing(law("binance"), [5, BEFORE], [1001, 10**9]).score == 1.0

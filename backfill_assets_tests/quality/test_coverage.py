@@ -26,13 +26,13 @@ from backfill_assets.quality.completeness import evidence_class, legitimate_gap
 from backfill_assets.quality.profiles import Gap
 from backfill_assets.quality.seams import seams_of
 from backfill_assets_tests.quality.quality_samples import (
-    DAY,
     END,
     SECOND,
     START,
     THRESHOLDS,
     WHOLE_DAY,
     gaps,
+    law,
     symbol,
     without_ids,
 )
@@ -42,7 +42,7 @@ WHOLE = (START, END - 1)
 
 
 def ranges(profile: Any, exchange: str = "binance", previous: int = 0, following: int = 0) -> Any:
-    kind = evidence_class(exchange, DAY, profile)
+    kind = evidence_class(law(exchange), profile)
     edges = (profile.first_trade_us, profile.last_trade_us)
     ids = ([n] if n else [] for n in (previous, following))
     seams = seams_of(profile, WHOLE_DAY, edges, *ids, legitimate_gap(kind, THRESHOLDS), THRESHOLDS)

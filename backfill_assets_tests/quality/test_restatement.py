@@ -117,7 +117,9 @@ class Minute:
 
 def minutes(rows: Sequence[dd.Row]) -> dict[int, Minute]:
     found: dict[int, list[dd.Row]] = {}
-    for row in rows:
+    # A trade that comes twice counts once, if an id says which it is.
+    once = {(n if not r.id else -1, r.id, r.time, r.side, r.price, r.amount): r for n, r in enumerate(rows)}
+    for row in once.values():
         if float(row.price) > 0 and float(row.amount) > 0:
             found.setdefault(row.time - row.time % MICROSECONDS_PER_MINUTE, []).append(row)
     result = {}

@@ -146,7 +146,7 @@ def test_a_capture_clock_behind_the_exchange_warns_and_then_fails(
 
 def test_repeated_rows_with_the_same_payload_only_warn() -> None:
     found = quality(profile(symbol(duplicate_rows=4)))
-    assert found.warnings == ("4 rows repeat an id with the same payload",)
+    assert found.warnings == ("4 rows repeat an id with the same payload: each counts once in candles",)
     assert (found.score, found.violations) == (1.0, ())
 
 
@@ -272,7 +272,7 @@ def test_a_latency_that_drifts_over_the_day_warns(
 def test_a_grouped_file_names_the_symbol_of_a_warning_and_does_not_go_on_for_ever() -> None:
     symbols = [symbol(dataset_symbol=f"S{n}", duplicate_rows=1) for n in range(25)]
     found = quality(profile(*symbols), grouped=True).warnings
-    assert found[0] == "S0: 1 rows repeat an id with the same payload"
+    assert found[0] == "S0: 1 rows repeat an id with the same payload: each counts once in candles"
     assert (len(found), found[-1]) == (21, "5 more warnings on symbols of the file")
 
 

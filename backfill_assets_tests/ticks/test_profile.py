@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -325,9 +325,7 @@ def test_a_repeated_id_conflicts_when_side_price_amount_or_time_differ(
 
 
 def test_rows_without_id_are_neither_repeats_nor_gaps(decode_body: Any) -> None:
-    rows = [("BTCUSDT", START, START, "", "buy", "1", "1")] * 3 + [
-        ("BTCUSDT", START, START, "a-1", "buy", "1", "1")
-    ] * 2
+    rows = [("BTCUSDT", START, START, name, "buy", "1", "1") for name in ("", "", "", "a-1", "a-2")]
     (symbol,) = decode_body("trades", body(rows))[0].profile.symbols
     assert (symbol.empty_ids, symbol.numeric_ids, symbol.duplicate_rows, symbol.missing_ids) == (
         3,
@@ -517,3 +515,60 @@ def test_prices_and_amounts_outside_their_ranges_are_invalid_and_end_no_sum(
 def test_quotes_outside_the_range_of_prices_are_invalid(ask: str, bad: int, decode_body: Any) -> None:
     line = f"binance,BTCUSDT,{START},{START},1,{ask},9,1\n"
     assert decode_body("quotes", line)[0].profile.invalid_price_rows == bad
+
+
+def counted_in_python(rows: list[Row]) -> tuple[int, int]:
+    """Rows that repeat an id of their symbol with the payload of its first row, and with another."""
+    first: dict[tuple[str, str], Row] = {}
+    duplicates = conflicts = 0
+    for row in rows:
+        known = first.setdefault((row[0], row[3]), row)
+        if known is not row:
+            same = (known[1], *known[4:]) == (row[1], *row[4:])
+            duplicates, conflicts = duplicates + same, conflicts + (not same)
+    return duplicates, conflicts
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("x{:x}".format, id="texts"),
+        pytest.param("0{}".format, id="zeros in front"),
+        pytest.param(lambda n: str(10**19 + n), id="more than 18 digits"),
+        pytest.param(lambda n: str(n * 10**12), id="scattered integers"),
+        pytest.param(lambda n: f"é{n}", id="beyond ASCII"),
+    ],
+)
+def test_repeats_of_ids_of_any_kind_are_counted_exactly(
+    name: Callable[[int], str], decode_body: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However far apart, and although the set of ids has to grow."""
+    monkeypatch.setattr(profile_module, "BITMAP_PAGES", 4)
+    monkeypatch.setattr(profile_module, "_SEEN", 16)
+    chance = random.Random(11)
+    rows = [
+        (symbol, START + n, START + n, name(n), "buy", str(n % 7 + 1), "1")
+        for n in range(3_000)
+        for symbol in ("BTCUSDT", "ETHUSDT")
+    ]
+    last = START + 3_000
+    for row in chance.sample(rows, 500):
+        rows.append((*row[:2], last, *row[3:]))
+    for row in chance.sample(rows[:6_000], 40):
+        rows.append((*row[:2], last, *row[3:6], "2"))
+    found = decode_body("trades", body(rows), row_group_rows=512)[0].profile.symbols
+    counted = (sum(s.duplicate_rows for s in found), sum(s.conflicting_rows for s in found))
+    assert counted == counted_in_python(rows) == (500, 40)
+    assert [s.uncounted_ids for s in found] == [0, 0]
+
+
+def test_ids_beyond_the_memory_for_them_are_uncounted(
+    decode_body: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profile_module, "_SEEN", 16)
+    monkeypatch.setattr(profile_module, "_MOST_SEEN", 64)
+    rows = [("BTCUSDT", START + n, START + n, f"x{n}", "buy", "1", "1") for n in range(100)]
+    (symbol,) = decode_body("trades", body([*rows, (*rows[3][:2], START + 100, *rows[3][3:])]))[
+        0
+    ].profile.symbols
+    assert (symbol.duplicate_rows, symbol.uncounted_ids) == (1, 52)
