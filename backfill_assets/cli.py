@@ -557,6 +557,36 @@ def settings(show: bool, schema: str | None) -> None:
     click.echo(schema_text(schema) if schema else settings_text())
 
 
+@main.command(section=DATA, example="laws learn --start 2024-01-01 --end 2024-01-31")
+@click.argument("action", type=click.Choice(["show", "learn"]), default="show")
+@click.option("--start", type=DAY, help="learn: the first day, in UTC.")
+@click.option("--end", type=DAY, help="learn: the last day, included.")
+def laws(action: str, start: str | None, end: str | None) -> None:
+    """Show the laws of ids, or infer some from published days.
+
+    What is inferred is printed as a file of laws has it, with what refutes the stronger laws; to adopt it,
+    write it into a file and name that in the settings as thresholds.id_laws.
+    """
+    from backfill_assets.days import day_range
+    from backfill_assets.lake.store import open_store
+    from backfill_assets.quality.learned_laws import law_lines, learn, published_profiles
+    from backfill_assets.settings import current_settings
+
+    settings = current_settings()
+    if action == "show":
+        if start or end:
+            msg = "--start and --end are for laws learn"
+            raise click.UsageError(msg)
+        click.echo("\n".join(law_lines(settings.thresholds.id_laws)))
+        return
+    if start is None or end is None:
+        msg = "give --start and --end"
+        raise click.UsageError(msg)
+    insist_on_order(start, end)
+    found = learn(published_profiles(open_store(settings.lake), day_range(start, end)))
+    click.echo("\n".join(one.text for one in found) or f"nothing is published from {start} to {end}")
+
+
 @main.command(section=DATA, example="verify --start 2024-01-01 --end 2024-01-31")
 @click.option("--date", "day", type=DAY, help="Only this day.")
 @click.option("--start", type=DAY, help="First day, in UTC.")

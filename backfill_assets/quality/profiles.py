@@ -150,7 +150,7 @@ class SymbolProfile(_Frozen):
     longest_at_one_price: Stretch | None = None
     #: Rows whose id is lower than the row's before by more than any late row is.
     id_resets: int = 0
-    #: Among rows without a numeric id: blocks of at least 10 different rows of one ``local_timestamp`` that
+    #: Among rows without an id: blocks of at least 10 different rows of one ``local_timestamp`` that
     #: repeat earlier rows in order, and their rows.
     resent_blocks: int = 0
     resent_rows: int = 0
