@@ -127,7 +127,7 @@ def add_days(
 
 
 def accepted_rows(day: SettledDay) -> dict[str, int]:
-    """Rows of the day's accepted files by series, each trade once; empty files are left out, as nothing is usual of them."""
+    """Rows of the day's accepted files by series, each trade once; empty files show nothing usual."""
     return {
         series(f.feed, f.symbols): f.accepted.rows - f.verdict.repeated_rows
         for f in day.feeds

@@ -225,6 +225,11 @@ class FeedProfile(_Frozen):
         return told and any(s.duplicate_rows or s.uncounted_ids for s in self.symbols)
 
     @property
+    def has_ids(self) -> bool:
+        """Whether some row of trades has an id."""
+        return any(s.empty_ids < s.rows for s in self.symbols)
+
+    @property
     def has_numeric_ids(self) -> bool:
         """Whether every row of every symbol has an integer id."""
         return all(s.numeric_ids == s.rows for s in self.symbols)

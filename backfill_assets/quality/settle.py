@@ -249,7 +249,7 @@ def _settled_feed(
         excess=selected.excess,
         is_absent=manifest.is_missing,
         ids_are_order=profile is not None and profile.has_numeric_ids and law is not None and law.gives_order,
-        ids_name_trades=law is None or law.names_trades,
+        ids_name_trades=profile is not None and profile.has_ids and (law is None or law.names_trades),
         may_repeat_trades=profile is not None and profile.may_repeat_trades(law),
         id_range=_id_range(profile) if profile is not None and not feed.is_grouped else None,
         traded_us=_traded_us(profile),

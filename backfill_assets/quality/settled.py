@@ -125,7 +125,7 @@ class SettledFeed(Document):
         Whether every row of the accepted file has an integer id, and a law says that ids are an order: they
         then break ties of time.
     ids_name_trades
-        Whether rows of one id and payload are one trade.
+        Whether rows of the accepted file have ids, and those of one id and payload are one trade.
     may_repeat_trades
         Whether the accepted file has such rows, or nobody could look.
     id_range

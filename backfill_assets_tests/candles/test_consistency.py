@@ -195,13 +195,16 @@ class TestTicks:
         later = partials_of(tmp_path, rows, left_out=[0], numeric_ids=False)
         assert self.compare(tmp_path, rows, later, repeats=True, numeric_ids=False)
 
-    def test_trades_of_the_day_before_are_left_out_by_both(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("row_group_rows", [7, 1 << 20])
+    def test_trades_of_the_day_before_are_left_out_by_both(self, row_group_rows: int, tmp_path: Path) -> None:
         rows = [replace(t, side=None if n % 3 else "buy") for n, t in enumerate(numbered(trades()))]
-        ticks = write_ticks(tmp_path / "ours.parquet", rows)
-        before = write_ticks(tmp_path / "before.parquet", [*rows[:9], replace(rows[9], amount=77.0)])
+        ticks = write_ticks(tmp_path / "ours.parquet", rows, row_group_rows=row_group_rows)
+        others = [*rows[:9], replace(rows[9], amount=77.0)]
+        before = write_ticks(tmp_path / "before.parquet", others, row_group_rows=row_group_rows)
         between = (min(t.us for t in rows), max(t.us for t in rows))
         shared = rows_of_both(ticks, before, between).tolist()
         assert shared == list(range(9))
+        assert rows_of_both(ticks, before, (END, END)).tolist() == []
         found = partials_of(tmp_path, rows, left_out=shared)
         assert self.compare(tmp_path, rows, found, before=(before, between)) == []
         assert self.compare(tmp_path, rows, found)

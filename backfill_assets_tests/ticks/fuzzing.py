@@ -58,7 +58,10 @@ STEPS: Final = {"BTCUSDT": (0.5, 0.01), "ETHUSDT": (0.1,)}
 _FILE: Final = "fuzzed"
 
 #: The profile's stores, so small that ordinary inputs fill them.
-SMALL_STORES: Final = {"BITMAP_PAGES": 8, "WINDOW_IDS": 16, "_EDGES": 8, "_MOST_EDGES": 32, "_SILENCES": 201}
+SMALL_STORES: Final = {
+    "BITMAP_PAGES": 8, "WINDOW_IDS": 16, "_SEEN": 4, "_MOST_SEEN": 32, "_EDGES": 8, "_MOST_EDGES": 32,
+    "_SILENCES": 201,
+}  # fmt: skip
 
 #: Cells that have broken readers of numbers, times, ids, texts and lines before.
 WILD: Final = (
@@ -601,7 +604,8 @@ def _storm(storm: Any, seed: int, rounds: int, data_type: str, lines: Sequence[b
                 profiler._notional, profiler._ring, profiler._minutes, profiler._shared,
             ),
             (
-                profiler._page_table, profiler._page_keys, profiler._pages, profiler._edges, profiler._found,
+                profiler._page_table, profiler._page_keys, profiler._pages, profiler._seen, profiler._edges,
+                profiler._found,
             ),
             prices._state(),
         )  # fmt: skip

@@ -94,7 +94,7 @@ def _count(group: Any, start: int, stop: int, feed: Any, trades: Any) -> None:
     if trades is None:
         return
     symbol_of, repeats, window, counts, notional, ring, minutes, shared = trades[0]
-    page_table, page_keys, pages, edges, silences = trades[1]
+    page_table, page_keys, pages, seen, edges, silences = trades[1]
     prices = trades[2]
     price, amount, side, ids = numbers[0], numbers[1], word_codes[0], integers[2]
     count_invalid(price, amount, start, stop, feed_counts)
@@ -110,7 +110,7 @@ def _count(group: Any, start: int, stop: int, feed: Any, trades: Any) -> None:
         start = count_trades(
             times, arrivals, price, amount, price_bits, amount_bits, side, ids, codes, symbol_of, start, stop,
             bounds, 5_000_000, 100_000, counts, notional, ring, minutes, shared, page_table, page_keys, pages,
-            window, edges, silences,
+            window, seen, 3 * seen.shape[0] // 4 - 1, edges, silences,
         )  # fmt: skip
         if shared[N_EDGES] + 2 > edges.shape[0]:
             shared[N_EDGES] = prune_edges(edges, shared[N_EDGES], page_table, pages)
