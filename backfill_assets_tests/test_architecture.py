@@ -26,7 +26,7 @@ PACKAGE: Final = "backfill_assets"
 ORDER: Final = (
     (
         *("failures", "files", "feeds", "venues", "columns", "days", "yaml_files", "rule_set", "id_laws"),
-        *("settings", "readable_numbers", "partitions", "orchestration"),
+        *("settings", "readable_numbers", "partitions", "orchestration", "contracts"),
     ),
     ("tardis",),
     ("lake",),

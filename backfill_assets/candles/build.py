@@ -31,6 +31,7 @@ from backfill_assets.candles.trade_files import (
     mismatches,
     read_partials,
 )
+from backfill_assets.contracts import currencies_of
 from backfill_assets.days import shift
 from backfill_assets.failures import DamagedFile, PermanentFailure
 from backfill_assets.lake import documents, paths
@@ -232,7 +233,7 @@ class _Work:
         import polars as pl
 
         store, settings, day = self.maker.store, self.maker.settings, self.day
-        candles = day_of_candles(day, self._partials(), settings.candles.timeframes)
+        candles = day_of_candles(day, self._partials(), settings.candles.timeframes, self._currencies())
         frame = pl.DataFrame(candles)
         between = mismatches_between_timeframes(frame, settings.candles.timeframes)
         minutes = minutes_of_day(self.settled, self._neighbours(), frame)
@@ -276,6 +277,15 @@ class _Work:
         ]
         store = self.maker.store
         return parallel_map(lambda one: read_partials(store, *one), named, max(WORKERS, store.parallel_reads))
+
+    def _currencies(self) -> dict[Market, tuple[str, str]]:
+        """Of the day's volumes and quote volumes by market, as the files say that they are made of."""
+        return {
+            (feed.feed.exchange, symbol): currencies_of(symbol, feed.contracts.get(symbol, ()))
+            for file_day in (shift(self.day, -1), shift(self.day, 1), self.day)
+            for feed, _ in self.files(file_day)
+            for _, symbol in feed.symbols
+        }
 
     def _neighbours(self) -> list[SettledDay]:
         found = (self.maker.settled(shift(self.day, days)) for days in (-1, 1))

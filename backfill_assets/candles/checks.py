@@ -21,7 +21,7 @@ KEY = dg.AssetKey("candles")
 
 STOPPING = {
     "schema": "Columns and types are right, no key occurs twice, every open_time is aligned and of the day.",
-    "ohlc": "low ≤ open, close ≤ high; vwap within low and high; volumes add up and are not negative.",
+    "ohlc": "low ≤ open, close ≤ high; vwap within low and high; volumes add up, or are all null.",
     "match_ticks": "Candles computed again from the ticks by another engine are the same.",
     "timeframes": "Every larger candle is the roll-up of its one-minute candles.",
 }

@@ -42,8 +42,9 @@ def against_reference(
 ) -> Rows:
     """K4: for each market that the reference knows, how many of its traded minutes are the same.
 
-    Open, high, low, close and count must be equal, volume within ``limits.reference_volume``. A minute that
-    only one side has is a difference; minutes that the reference filled are no minutes of it.
+    Open, high, low, close and count must be equal, volume within ``limits.reference_volume`` unless ours is
+    unknown. A minute that only one side has is a difference; minutes that the reference filled are no minutes
+    of it.
     """
     import polars as pl
 
@@ -59,8 +60,11 @@ def against_reference(
         )
         same = pl.all_horizontal(
             *(pl.col(name) == pl.col(f"{name}_theirs") for name in PRICES),
-            (pl.col("volume") - pl.col("volume_theirs")).abs()
-            <= limits.reference_volume * pl.max_horizontal("volume", "volume_theirs"),
+            pl.col("volume").is_null()
+            | (
+                (pl.col("volume") - pl.col("volume_theirs")).abs()
+                <= limits.reference_volume * pl.max_horizontal("volume", "volume_theirs")
+            ),
             *(
                 [pl.col("trade_count") == pl.col("trade_count_theirs")]
                 if "trade_count_theirs" in both.columns
@@ -75,13 +79,14 @@ def against_reference(
 def across_venues(candles: pl.DataFrame, tolerance: float) -> Rows:
     """K5: for each market with minutes in common with other venues, how many have the venues' price.
 
-    A minute agrees if its vwap is at most ``tolerance`` from the median of all venues' of the same pair.
+    A minute agrees if its vwap is at most ``tolerance`` from the median of all venues' of the same pair. One
+    without a vwap is not compared.
     """
     import polars as pl
 
     minute = ["symbol", "open_time"]
     shared = (
-        candles.filter(pl.col("timeframe") == BASE_TIMEFRAME)
+        candles.filter(pl.col("timeframe") == BASE_TIMEFRAME, pl.col("vwap").is_not_null())
         .with_columns(
             pl.len().over(minute).alias("venues"), pl.col("vwap").median().over(minute).alias("usual")
         )

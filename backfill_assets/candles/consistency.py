@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.candles.schemas import SUM_TOLERANCE
+from backfill_assets.contracts import Contracts
 from backfill_assets.feeds import SANE_AMOUNT, SANE_PRICE
 from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES
-from backfill_assets.ticks.partials import SPOT, Contract, seam_window
+from backfill_assets.ticks.partials import seam_window
 from backfill_assets.ticks.repeats import Range
 from backfill_assets.ticks.schemas import PRICES, SUMS
 
@@ -28,6 +29,8 @@ _EXACT: Final = (*PRICES, "trade_count", "first_trade_time", "last_trade_time")
 _TRADE: Final = ("dataset_symbol", "id", "timestamp", "side", "price", "amount")
 #: Mismatches of a file or timeframe returned at most; one is enough to stop a day.
 LIMIT: Final = 50
+#: Behind the time of every trade.
+_NEVER: Final = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class ComparedFile:
     partials: pa.Table
     #: Whether every id is an integer, and ids are an order.
     numeric_ids: bool
-    contracts: Mapping[str, Contract] = field(default_factory=dict)
+    contracts: Mapping[str, Contracts] = field(default_factory=dict)
     #: Whether rows may repeat a trade of the file.
     repeats: bool = False
     #: The ticks of the day before, where they may hold trades of this file; and the first and last
@@ -72,6 +75,14 @@ def _trades(files: Sequence[ComparedFile], first_us: int, beyond_us: int) -> pl.
     """The valid trades of the files that their partials count, each with the number of its file."""
     import polars as pl
 
+    schema = {
+        "file": pl.Int32,
+        "symbol": pl.String,
+        "multiplier": pl.Float64,
+        "inverse": pl.Boolean,
+        "since_us": pl.Int64,
+        "until_us": pl.Int64,
+    }
     rows = pl.scan_parquet(
         [one.ticks for one in files],
         glob=False,
@@ -87,17 +98,24 @@ def _trades(files: Sequence[ComparedFile], first_us: int, beyond_us: int) -> pl.
     else:
         rows = rows.with_columns(file=pl.lit(0, pl.Int32), numeric_ids=pl.lit(numeric_ids[0]))
     units = [
-        (number, symbol, contract.multiplier, contract.inverse)
+        (number, symbol, contract.multiplier, contract.inverse, contract.since_us, until_us)
         for number, one in enumerate(files)
-        for symbol, contract in one.contracts.items()
+        for symbol, of_symbol in one.contracts.items()
+        for contract, until_us in zip(
+            of_symbol, [*(following.since_us for following in of_symbol[1:]), _NEVER], strict=True
+        )
     ]
     base = pl.col("amount")
     if units:
-        schema = {"file": pl.Int32, "symbol": pl.String, "multiplier": pl.Float64, "inverse": pl.Boolean}
         contracts = pl.LazyFrame(units, schema=schema, orient="row")
         rows = rows.join(contracts, on=["file", "symbol"], how="left", maintain_order="left")
-        base *= pl.col("multiplier").fill_null(SPOT.multiplier)
-        base = pl.when("inverse").then(base / pl.col("price")).otherwise(base)
+        time_us = pl.col("timestamp").dt.epoch("us")
+        rows = rows.filter(
+            pl.col("until_us").is_null() | time_us.is_between("since_us", "until_us", closed="left")
+        )
+        scaled = base * pl.col("multiplier")
+        scaled = pl.when("inverse").then(scaled / pl.col("price")).otherwise(scaled)
+        base = pl.when(pl.col("inverse").is_null()).then(base).otherwise(scaled)
     rows = _once(
         rows.filter(
             pl.col("symbol").is_not_null(),
@@ -160,7 +178,9 @@ def _candles_again(trades: pl.LazyFrame) -> pl.LazyFrame:
             (pl.col("base") * pl.col("price")).sum().alias("quote_volume"),
             pl.col("base").filter(pl.col("side") == "buy").sum().alias("buy_volume"),
             pl.col("base").filter(pl.col("side") == "sell").sum().alias("sell_volume"),
+            pl.col("base").has_nulls().alias("is_unknown"),
         )
+        .with_columns(pl.when(~pl.col("is_unknown")).then(pl.col(name)).alias(name) for name in SUMS)
     )
 
 
@@ -186,7 +206,7 @@ def mismatches_between_timeframes(candles: pl.DataFrame, timeframes: Sequence[st
                 pl.col("trade_count").sum(),
                 pl.col("first_trade_time").min(),
                 pl.col("last_trade_time").max(),
-                *(pl.col(column).sum() for column in SUMS),
+                *(pl.when(~pl.col(name).has_nulls()).then(pl.col(name).sum()) for name in SUMS),
             )
         )
         stored = candles.lazy().filter(pl.col("timeframe") == name)
@@ -207,7 +227,9 @@ def _differences(stored: pl.LazyFrame, again: pl.LazyFrame, key: Sequence[str]) 
         apart = (pl.col(name) - pl.col(f"{name}_again")).abs()
         limit = SUM_TOLERANCE * pl.max_horizontal(pl.col(name).abs(), pl.col(f"{name}_again").abs())
         # NaN and infinity compare as equal to themselves, and are the sum of no trades.
-        differs[name] = ((apart > limit) | ~apart.is_finite()).fill_null(value=True)
+        # One side that is null differs; both are where volumes are unknown.
+        known = pl.col(name).is_not_null() | pl.col(f"{name}_again").is_not_null()
+        differs[name] = known & ((apart > limit) | ~apart.is_finite()).fill_null(value=True)
     named = both.with_columns(
         pl.concat_str(
             [pl.when(rule).then(pl.lit(name)) for name, rule in differs.items()],

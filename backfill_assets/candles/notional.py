@@ -17,9 +17,11 @@ def notional_usd(store: Store, day: str) -> dict[str, float]:
     """Σ price·amount of the day's accepted trades, in dollars, by market.
 
     A quote currency that is no dollar is priced by the vwap of the pairs of it against a dollar on the same
-    day, over all venues; a market whose quote currency has no such pair is left out.
+    day, over all venues; a market whose quote currency has no such pair is left out, and so is one whose
+    volume is unknown.
     """
-    days = candles_of(store, day, _DAY).select(["exchange", "symbol", "volume", "quote_volume"]).to_pylist()
+    candles = candles_of(store, day, _DAY).select(["exchange", "symbol", "volume", "quote_volume"])
+    days = candles.drop_null().to_pylist()
     base: dict[str, float] = {}
     quote: dict[str, float] = {}
     for row in days:

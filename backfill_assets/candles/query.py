@@ -164,7 +164,10 @@ def write_candles(candles: pa.Table, form: str, out: BinaryIO) -> None:
                 "time (UTC)" if first else name, no_wrap=True, justify="left" if first else "right"
             )
         for row in frame.select(TABLE_COLUMNS).iter_rows():
-            table.add_row(row[0].strftime("%Y-%m-%d %H:%M"), *(f"{value:.10g}" for value in row[1:]))
+            table.add_row(
+                row[0].strftime("%Y-%m-%d %H:%M"),
+                *("" if value is None else f"{value:.10g}" for value in row[1:]),
+            )
         # Wide enough for any row: a narrow terminal breaks lines, cut digits would be wrong ones.
         console = Console(width=TABLE_WIDTH)
         with console.capture() as text:

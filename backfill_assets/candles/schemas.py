@@ -1,6 +1,6 @@
 """Columns of the candle and the coverage table, and what must hold for their rows.
 
-Units: prices in the quote currency, volumes in base units, times in UTC with microseconds.
+Units: prices in ``quote_unit``, volumes in ``volume_unit``, times in UTC with microseconds.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from backfill_assets.columns import Column, arrow_schema
+from backfill_assets.contracts import CONTRACTS
 from backfill_assets.days import MICROSECONDS_PER_SECOND
 from backfill_assets.quality.bucket_states import STATES, WITH_CANDLE
 from backfill_assets.settings import TIMEFRAMES
-from backfill_assets.ticks.schemas import PRICE_COLUMNS, TIME_COLUMNS
+from backfill_assets.ticks.schemas import PRICE_COLUMNS, SUMS, TIME_COLUMNS
 
 if TYPE_CHECKING:
     import pandera.polars as pa_polars
@@ -29,15 +30,25 @@ CANDLE_COLUMNS: Final = (
     Column("timeframe", "STRING", "Length of the bucket: 1m, 5m, 15m, 1h, 4h, 1d, ...", required=True),
     Column("open_time", "TIMESTAMP", "Start of the bucket, inclusive, aligned to UTC.", required=True),
     *PRICE_COLUMNS,
-    Column("volume", "FLOAT64", "Sum of amounts, in base units.", required=True),
-    Column("quote_volume", "FLOAT64", "Sum of price times amount, in quote units.", required=True),
-    Column("vwap", "FLOAT64", "quote_volume / volume.", required=True),
+    Column("volume", "FLOAT64", "Sum of amounts, in volume_unit; null where that is contracts."),
+    Column("quote_volume", "FLOAT64", "Sum of price times amount, in quote_unit; null where volume is."),
+    Column("vwap", "FLOAT64", "quote_volume / volume; null where volume is."),
     Column(
         "trade_count", "INT64", "Trades, or aggregate trades where the venue reports those.", required=True
     ),
-    Column("buy_volume", "FLOAT64", "Volume of trades whose taker bought.", required=True),
-    Column("sell_volume", "FLOAT64", "Volume of trades whose taker sold.", required=True),
+    Column("buy_volume", "FLOAT64", "Volume of trades whose taker bought; null where volume is."),
+    Column("sell_volume", "FLOAT64", "Volume of trades whose taker sold; null where volume is."),
     *TIME_COLUMNS,
+    Column(
+        "volume_unit",
+        "STRING",
+        "Currency of the volumes; contracts where nothing says how large one is; null where it has no name.",
+    ),
+    Column(
+        "quote_unit",
+        "STRING",
+        "Currency of prices and quote_volume; of options often the base currency; null where it has no name.",
+    ),
 )
 
 #: A run of a market's buckets that are alike.
@@ -131,10 +142,16 @@ def ohlc_schema() -> pa_polars.DataFrameSchema:
         "values_are_finite": pl.all_horizontal(
             column(name).is_finite() for name in ("open", "high", "low", "close", "volume", "quote_volume")
         ),
+        "volumes_are_null_together_and_only_of_contracts": pl.all_horizontal(
+            column(name).is_null() == (column("volume_unit") == CONTRACTS).fill_null(value=False)
+            for name in (*SUMS, "vwap")
+        ),
     }
 
     def check(name: str, rule: pl.Expr) -> pa.Check:
-        return pa.Check(lambda data: data.lazyframe.select(rule.alias("holds")), name=name)
+        # A rule about a volume that is null has nothing to say.
+        holds = rule.fill_null(value=True).alias("holds")
+        return pa.Check(lambda data: data.lazyframe.select(holds), name=name)
 
     return pa.DataFrameSchema(checks=[check(name, rule) for name, rule in rules.items()])
 

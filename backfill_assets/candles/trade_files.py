@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backfill_assets.candles.consistency import ComparedFile, mismatches_with_ticks
+from backfill_assets.contracts import Contracts
 from backfill_assets.days import MICROSECONDS_PER_DAY, shift, time_us
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
@@ -26,7 +27,7 @@ from backfill_assets.lake.store import Store
 from backfill_assets.lake.tables import store_table
 from backfill_assets.quality.measures import LastTrade, TradesFile
 from backfill_assets.quality.settled import SettledDay, SettledFeed
-from backfill_assets.ticks.partials import Contract, partial_candles
+from backfill_assets.ticks.partials import partial_candles
 from backfill_assets.ticks.repeats import Range, repeated_rows, rows_of_both
 from backfill_assets.ticks.schemas import PARTIAL_SCHEMA
 
@@ -56,14 +57,14 @@ class AcceptedFile:
     #: The content of the accepted file of the day before, where both may have the same trades, which count
     #: there only; and the first and last microsecond that both have rows of.
     overlap: tuple[str, Range] | None
-    contracts: dict[str, Contract]
+    contracts: dict[str, Contracts]
     seam_window_seconds: int
 
     @property
     def key(self) -> str:
         """Names the partials: the ticks' content and a hash of everything else."""
-        contracts = sorted((s, c.multiplier, c.inverse) for s, c in self.contracts.items())
         ids = f"{self.overlap}:{self.numeric_ids}:{self.repeats}"
+        contracts = sorted(self.contracts.items())
         text = f"{PARTIALS_VERSION}:{self.seam_window_seconds}:{contracts}:{ids}"
         return f"{self.content}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -87,7 +88,7 @@ def accepted_files(
             numeric_ids=found.ids_are_order,
             repeats=found.may_repeat_trades,
             overlap=_overlap(found, before.feed(found.feed) if before else None),
-            contracts={s: Contract(*contract) for s, contract in found.contracts.items()},
+            contracts=found.contracts,
             seam_window_seconds=seam_window_seconds,
         )
         for found in settled.feeds
@@ -120,7 +121,13 @@ def make_partials(store: Store, file: AcceptedFile) -> TradesFile:
             left_out=_left_out(store, file, ticks),
         )
     stored = store_table(store, table, lambda content: paths.partials_data(file.feed, file.day, content))
-    return TradesFile(content=file.content, key=file.key, partials=stored, last_trades=_last_trades(table))
+    return TradesFile(
+        content=file.content,
+        key=file.key,
+        partials=stored,
+        last_trades=_last_trades(table),
+        without_volume=table["volume"].null_count,
+    )
 
 
 def has_partials(store: Store, file: AcceptedFile, made: TradesFile | None) -> bool:

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import pyarrow as pa
 
 from backfill_assets.columns import arrow_schema
-from backfill_assets.days import parse_day
+from backfill_assets.contracts import TERMS, contract_changes
+from backfill_assets.days import parse_day, time_us
 from backfill_assets.feeds import ExpectedFeed
 from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
 from backfill_assets.tardis.metadata import Instrument, InstrumentList, day_bounds, listed_on
 
 #: Raised when the same answer makes other rows or other findings.
 ROWS_VERSION: Final = 2
+#: Rows of a day's files are stamped at most this far outside it, or are misplaced; the bound of
+#: ``thresholds.seam_window_seconds``.
+MARGIN: Final = timedelta(hours=1)
 
 
 def expected_names(exchange: str, expected: Sequence[ExpectedFeed]) -> set[str]:
@@ -73,7 +77,17 @@ def _row(
         "dataset_symbol": valid.dataset_symbol,
         "instrument_id": valid.id,
         "price_increment_end": ended_as if ended_as != valid.price_increment else None,
+        "contract_changes": _contract_changes(instrument, start - MARGIN, end + MARGIN),
         "active": all(moment >= end for moment in ended),
         "expected": valid.dataset_symbol in names or valid.id.upper() in names,
         "source": source,
     }
+
+
+def _contract_changes(instrument: Instrument, first: datetime, beyond: datetime) -> str | None:
+    """The terms of the contract by time, where they change between the two moments."""
+    changed = {change.until for change in instrument.changes if first < change.until < beyond}
+    stretches = [(time_us(moment), instrument.as_of(moment)) for moment in (first, *sorted(changed))]
+    return contract_changes(
+        [(since_us, {name: getattr(then, name) for name in TERMS}) for since_us, then in stretches]
+    )

@@ -49,13 +49,21 @@ INSTRUMENT_COLUMNS: Final = (
     Column("inverse", "BOOL", "Whether the contract is settled in its base currency"),
     Column("contract_type", "STRING", "The vendor's finer kind, e.g. inverse_perpetual"),
     Column(
-        "contract_multiplier", "FLOAT64", "Units of the underlying (or of quote, if inverse) per contract"
+        "contract_multiplier",
+        "FLOAT64",
+        "Units of the underlying (or of quote, if inverse) per contract, at the start of the day",
     ),
     Column("settlement_currency", "STRING", "Currency of settlement"),
     Column("underlying_index", "STRING", "Index that the contract follows"),
     Column("quanto", "BOOL", "Whether the contract is settled in a third currency"),
     Column("strike_price", "FLOAT64", "Strike price of an option"),
     Column("option_type", "STRING", "call or put"),
+    Column(
+        "contract_changes",
+        "STRING",
+        "JSON list of what differs by time (microseconds) in the terms of the contract, from an hour before "
+        "the day to an hour after it; null where nothing does",
+    ),
     Column("expected", "BOOL", "Whether the configured universe holds it on this day", required=True),
     Column(
         "source", "STRING", "instruments, or exchange_details where currencies are guessed", required=True

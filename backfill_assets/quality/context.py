@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
+from backfill_assets.contracts import Contract, Contracts, spot_contract
 from backfill_assets.days import shift
 from backfill_assets.failures import Unreadable
 from backfill_assets.feeds import Feed
@@ -29,8 +31,10 @@ from backfill_assets.quality.silences import VenueSilences, joint_silences
 from backfill_assets.quality.spikes import spike_evidence
 from backfill_assets.quality.verdict import RULES_VERSION, Context
 from backfill_assets.settings import RowSettings, ThresholdSettings
+from backfill_assets.tardis.metadata import dataset_symbol
 
 Symbols = tuple[tuple[str, str], ...]
+_UNLISTED: Final = Contract(multiplier=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +113,8 @@ class Surroundings:
     notional: tuple[float, ...]
     #: Share of the expected symbols with exactly one instrument.
     instruments: float | None
-    #: By exchange and either name of a symbol, (multiplier, inverse) where amounts are not base units.
-    contracts: Mapping[str, Mapping[str, tuple[float, bool]]]
+    #: By exchange and either name of a symbol, what its amounts are.
+    contracts: Mapping[str, Mapping[str, Contracts]]
     #: By feed and content.
     profiles: Mapping[tuple[Feed, str], FeedProfile]
     places: Mapping[Feed, tuple[Place, ...]]
@@ -191,7 +195,26 @@ def context_of(feed: Feed, around: Surroundings) -> Context:
         spikes=spike_evidence(around.inputs.manifests[feed]),
         joint_silences=silences.of_feed(feed, around.limits) if silences else (),
         venue_is_live=silences is not None and silences.are_none,
+        unknown_contracts=tuple(
+            name
+            for name, contracts in sorted(contracts_of_feed(feed, around).items())
+            if feed.type.makes_candles and not all(contract.is_known for contract in contracts)
+        ),
     )
+
+
+def contracts_of_feed(feed: Feed, around: Surroundings) -> dict[str, Contracts]:
+    """What the feed's amounts are by canonical symbol, where that is not the symbol's base currency.
+
+    Of a symbol that the day's instruments lack, nobody says what its amounts are.
+    """
+    names, listed = around.inputs.expected[feed], around.contracts.get(feed.exchange, {})
+    found: dict[str, Contracts] = {name: (_UNLISTED,) for _, name in names} if listed else {}
+    for own, name in names:
+        contracts = listed.get(own) or listed.get(dataset_symbol(own))
+        if contracts is not None:
+            found[name] = contracts
+    return {name: contracts for name, contracts in found.items() if contracts != (spot_contract(name),)}
 
 
 def edges_of(feed: Feed, accepted: str | None, around: Surroundings, former: SettledDay | None) -> Edges:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from backfill_assets.contracts import TERMS, Contracts, contracts_of
 from backfill_assets.days import end_us, start_us, time_us
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.listing import load_instruments, read_table
@@ -23,8 +24,9 @@ _LISTING: Final = [
     "available_to",
     "expiry",
     "instrument_id",
-    "contract_multiplier",
-    "inverse",
+    "base_currency",
+    *TERMS,
+    "contract_changes",
 ]
 
 
@@ -47,13 +49,12 @@ class Listings:
     listed
         (exchange, data set symbol) of every row.
     contracts
-        By exchange and either name of a symbol, (multiplier, inverse) of those whose amounts are not base
-        units.
+        By exchange and either name of a symbol, what its amounts are.
     """
 
     owed: Mapping[Feed, Owed]
     listed: Sequence[tuple[str, str]]
-    contracts: Mapping[str, Mapping[str, tuple[float, bool]]]
+    contracts: Mapping[str, Mapping[str, Contracts]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class _Listings:
     windows: Mapping[str, Range] | None
     outages: tuple[Range, ...]
     listed: tuple[str, ...] = ()
-    contracts: Mapping[str, tuple[float, bool]] = field(default_factory=dict)
+    contracts: Mapping[str, Contracts] = field(default_factory=dict)
 
 
 def listings_on(store: Store, feeds: Iterable[Feed], day: str) -> Listings:
@@ -99,7 +100,8 @@ def _listings(store: Store, exchange: str, day: str) -> _Listings:
         return _Listings(None, ())
     start, end = start_us(day), end_us(day)
     windows: dict[str, Range] = {}
-    rows = read_table(store, manifest).select(_LISTING).to_pylist()
+    table = read_table(store, manifest)
+    rows = table.select([name for name in _LISTING if name in table.column_names]).to_pylist()
     for row in rows:
         opened, closed = _times(row, "available_since", "listing"), _times(row, "available_to", "expiry")
         window = (max([start, *opened]), min([end, *closed]))
@@ -107,15 +109,15 @@ def _listings(store: Store, exchange: str, day: str) -> _Listings:
         other = windows.get(row["dataset_symbol"], window)
         windows[row["dataset_symbol"]] = (min(window[0], other[0]), max(window[1], other[1]))
     outages = tuple((outage.start_us, outage.end_us) for outage in manifest.outages)
-    return _Listings(windows, outages, tuple(row["dataset_symbol"] for row in rows), _contracts(rows))
+    return _Listings(
+        windows, outages, tuple(row["dataset_symbol"] for row in rows), _contracts(exchange, rows)
+    )
 
 
-def _contracts(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, bool]]:
+def _contracts(exchange: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Contracts]:
     found = {}
     for row in rows:
-        contract = (row["contract_multiplier"] or 1.0, bool(row["inverse"]))
-        if contract != (1.0, False):
-            found[row["instrument_id"].upper()] = found[row["dataset_symbol"]] = contract
+        found[row["instrument_id"].upper()] = found[row["dataset_symbol"]] = contracts_of(exchange, row)
     return found
 
 

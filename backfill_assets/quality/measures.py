@@ -48,6 +48,8 @@ class TradesFile(Document):
         base candles.
     last_trades
         By day of exchange time and canonical symbol.
+    without_volume
+        Partial candles whose volumes are null, because what a contract is worth is not known.
     """
 
     content: str
@@ -59,6 +61,7 @@ class TradesFile(Document):
     rolled_up: int = 0
     rolled_up_misses: int = 0
     last_trades: dict[str, dict[str, LastTrade]] = {}
+    without_volume: int = 0
 
     @property
     def is_compared(self) -> bool:
@@ -67,10 +70,15 @@ class TradesFile(Document):
 
     @property
     def consistency(self) -> float | None:
-        """1 if both equalities hold, else 0: a candle that is almost right is wrong. Null if not compared."""
+        """1 if both equalities hold, else 0: a candle that is almost right is wrong.
+
+        Null if not compared, or if volumes are unknown: then nothing shows that those are right.
+        """
         if not self.is_compared:
             return None
-        return 0.0 if self.mismatches or self.rolled_up_misses else 1.0
+        if self.mismatches or self.rolled_up_misses:
+            return 0.0
+        return None if self.without_volume else 1.0
 
 
 class FeedMinutes(Document):
@@ -122,9 +130,15 @@ class DayMeasures(Derived):
     reference_failure: str = ""
 
     def consistency(self, feed: Feed, content: str) -> float | None:
-        """Of the feed's accepted version; null if just this version was not compared."""
+        """Of the feed's accepted version; null if just this version was not compared, or not with volumes."""
         file = self.files.get(str(feed))
         return file.consistency if file is not None and file.content == content else None
+
+    def lacks_volumes(self, feed: Feed, content: str) -> bool:
+        """Whether this version was compared and volumes of it are unknown."""
+        file = self.files.get(str(feed))
+        compared = file is not None and file.content == content and file.is_compared
+        return compared and file is not None and file.without_volume > 0
 
 
 def load_measures(store: Store, day: str) -> DayMeasures | None:

@@ -84,6 +84,7 @@ def judge_day(
     consistencies: Sequence[float | None] = (),
     notional: Sequence[float] = (),
     awaited: Sequence[str] = (),
+    left_out: Sequence[bool] = (),
 ) -> DayScores:
     """Scores of a day from its feeds' verdicts.
 
@@ -100,6 +101,8 @@ def judge_day(
         Median daily notional of each feed, 0 where unknown.
     awaited
         Why exchanges are awaited, whose feeds are not among the verdicts: without them no day is whole.
+    left_out
+        Which feeds do not bear on the day's consistency unless they have one: their volumes are unknown.
     """
     if not verdicts:
         return DayScores(
@@ -111,7 +114,13 @@ def judge_day(
     # Ones instead of nths where all weigh alike: a score at its threshold must not be lifted by rounding.
     summed = weights if math.fsum(known) > 0 else (1.0,) * len(verdicts)
     taken = [i for i, is_accepted in enumerate(accepted) if is_accepted]
-    compared = [i for i in taken if DATA_TYPES[Feed.parse(verdicts[i].feed).data_type].makes_candles]
+    silent = list(left_out) or [False] * len(verdicts)
+    compared = [
+        i
+        for i in taken
+        if DATA_TYPES[Feed.parse(verdicts[i].feed).data_type].makes_candles
+        and not (silent[i] and measured[i] is None)
+    ]
     scores = {
         "completeness": _mean([v.completeness for v in verdicts], summed),
         "quality": _mean([_quality(verdicts[i]) for i in taken], [summed[i] for i in taken]),

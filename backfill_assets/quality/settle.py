@@ -31,6 +31,7 @@ from backfill_assets.quality.context import (
     DayInputs,
     Surroundings,
     context_of,
+    contracts_of_feed,
     day_inputs,
     edges_of,
     surroundings,
@@ -234,7 +235,6 @@ def _settled_feed(
     on_accepted = verdicts[accepted.content] if accepted else None
     profile = around.profiles[feed, accepted.content] if accepted else None
     law = law_of(thresholds.id_laws, feed, day)
-    contracts = around.contracts.get(feed.exchange, {})
     canonical = [name for _, name in inputs.expected[feed]]
     return SettledFeed(
         feed=feed,
@@ -254,7 +254,7 @@ def _settled_feed(
         id_range=_id_range(profile) if profile is not None and not feed.is_grouped else None,
         traded_us=_traded_us(profile),
         is_sealed=inputs.is_sealed(feed),
-        contracts={name: contracts[own] for own, name in inputs.expected[feed] if own in contracts},
+        contracts=contracts_of_feed(feed, around),
         evidence=minute_evidence(feed, canonical, day, profile, on_accepted, thresholds)
         if feed.type.makes_candles
         else {},

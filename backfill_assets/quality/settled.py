@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BeforeValidator, PlainSerializer
 
+from backfill_assets.contracts import Contract, Contracts
 from backfill_assets.feeds import Feed, pair_of
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.documents import Derived, Document
@@ -29,6 +30,13 @@ FeedName = Annotated[
     BeforeValidator(lambda value: Feed.parse(checked_feed(value)) if isinstance(value, str) else value),
     PlainSerializer(str, return_type=str),
 ]
+
+
+def _of_former_layout(value: Any) -> Any:
+    """Documents of earlier versions have a pair of multiplier and inverse."""
+    if isinstance(value, list) and len(value) == 2 and not any(isinstance(item, dict) for item in value):
+        return (Contract(*value),)
+    return value
 
 
 class HeldVersion(Document):
@@ -135,8 +143,7 @@ class SettledFeed(Document):
     is_sealed
         Whether the files of both neighbouring days are final, so that nothing outside the day can change it.
     contracts
-        By canonical symbol, what one unit of the file's amounts is where it is not the base currency: a
-        multiplier, and whether it is of quote currency (inverse).
+        By canonical symbol, what the file's amounts are, where that is not ``spot_contract``.
     evidence
         Of feeds of trades, by canonical symbol.
     """
@@ -159,7 +166,7 @@ class SettledFeed(Document):
     id_range: tuple[int, int] | None = None
     traded_us: tuple[int, int] | None = None
     is_sealed: bool = False
-    contracts: dict[str, tuple[float, bool]] = {}
+    contracts: dict[str, Annotated[Contracts, BeforeValidator(_of_former_layout)]] = {}
     evidence: dict[str, SymbolEvidence] = {}
     edges: Edges = Edges()
 
@@ -328,6 +335,12 @@ class Day:
         """Whether nothing outside the day can change it."""
         return self.settled.is_sealed
 
+    def lacks_volumes(self, feed: SettledFeed) -> bool:
+        """Whether volumes of the feed's candles are unknown, so that it has no consistency."""
+        if self.measures is None or feed.accepted is None:
+            return False
+        return self.measures.lacks_volumes(feed.feed, feed.accepted.content)
+
     def accepted_feeds(self, data_type: str) -> list[tuple[SettledFeed, HeldVersion]]:
         """Feeds of the data type that count with the version that does, in order."""
         return [one for one in self.settled.counting_feeds() if one[0].feed.data_type == data_type]
@@ -359,10 +372,16 @@ def day_of(settled: SettledDay, measures: DayMeasures | None) -> Day:
         measures.consistency(f.feed, f.accepted.content) if measures and f.accepted else None
         for f in settled.feeds
     ]
+    uncompared = Day(settled, measures, settled.scores)
     if not any(c is not None for c in consistencies):
-        return Day(settled, measures, settled.scores)
+        return uncompared
     scores = scores_of(
-        settled.feeds, settled.limits, settled.notional, consistencies, awaited=settled.awaited
+        settled.feeds,
+        settled.limits,
+        settled.notional,
+        consistencies,
+        awaited=settled.awaited,
+        left_out=[uncompared.lacks_volumes(f) for f in settled.feeds],
     )
     return Day(settled, measures, scores)
 
@@ -374,8 +393,9 @@ def scores_of(
     consistencies: Sequence[float | None] = (),
     *,
     awaited: Sequence[str] = (),
+    left_out: Sequence[bool] = (),
 ) -> DayScores:
-    """Scores of a day of these feeds; ``awaited`` are the exchanges that it waits for."""
+    """Scores of a day of these feeds; see ``judge_day``."""
     return judge_day(
         [f.verdict for f in feeds],
         [f.accepted is not None for f in feeds],
@@ -383,4 +403,5 @@ def scores_of(
         consistencies=consistencies,
         notional=notional,
         awaited=awaited,
+        left_out=left_out,
     )

@@ -32,7 +32,7 @@ from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
 from backfill_assets.quality.rules import Quality, quality
 from backfill_assets.quality.seams import Seams, seams_of
 from backfill_assets.quality.silences import JointSilence
-from backfill_assets.quality.warnings import joint_warnings
+from backfill_assets.quality.warnings import contract_warnings, joint_warnings
 from backfill_assets.quality.window import Window, clipped
 from backfill_assets.rule_set import RULES_VERSION as RULES_VERSION
 from backfill_assets.settings import ThresholdSettings
@@ -67,6 +67,8 @@ class Context(Document):
     joint_silences: tuple[JointSilence, ...] = ()
     #: Whether busy feeds of the venue show that its capture never stood still on the day.
     venue_is_live: bool = False
+    #: Canonical symbols of trades of which nothing says how much one contract is.
+    unknown_contracts: tuple[str, ...] = ()
     #: Why the version does not count though its rows are good: it was retracted, or restates too much.
     held_back: tuple[str, ...] = ()
 
@@ -194,6 +196,7 @@ def judge_feed(
         reasons=reasons,
         warnings=(
             *sound.warnings,
+            *contract_warnings(context.unknown_contracts, profile, grouped=feed.is_grouped),
             *joint_warnings(context.joint_silences),
             *loss_warnings(per_symbol, context.outages, thresholds),
             *_lost_symbols(feed, day, profile, context, thresholds),

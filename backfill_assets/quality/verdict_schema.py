@@ -68,9 +68,15 @@ def verdict_frame(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
 
 
 def candle_rows(found: Day) -> list[dict[str, Any]]:
-    """The rows of accepted feeds that candles are made of, whose consistency is looked at."""
+    """The rows of accepted feeds whose consistency is looked at: of trades, with volumes that are known."""
     makes_candles = {name for name, data_type in DATA_TYPES.items() if data_type.makes_candles}
-    return [row for row in verdict_rows(found) if row["accepted"] and row["data_type"] in makes_candles]
+    return [
+        row
+        for row, feed in zip(verdict_rows(found), found.feeds, strict=True)
+        if row["accepted"]
+        and row["data_type"] in makes_candles
+        and not (row["consistency"] is None and found.lacks_volumes(feed))
+    ]
 
 
 def score_finding(name: str, rows: Sequence[dict[str, Any]], thresholds: ThresholdSettings) -> Finding:

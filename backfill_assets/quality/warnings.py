@@ -115,6 +115,16 @@ def _of_updates(profile: FeedProfile, limits: RowSettings) -> Iterator[str]:
         yield f"no update for {seconds(length)} from {clock_time(silence.start_us)}"
 
 
+def contract_warnings(unknown: Sequence[str], profile: FeedProfile, *, grouped: bool) -> Iterator[str]:
+    """What is said of symbols with rows whose amounts cannot be brought to a currency."""
+    traded = {symbol.symbol for symbol in profile.symbols}
+    names = [name for name in unknown if name in traded]
+    if names:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        of = f" of {', '.join(names[:_NAMED])}{more}" if grouped else ""
+        yield f"volumes{of} are null: neither the instruments nor the venue say how much one contract is"
+
+
 def joint_warnings(silences: Sequence[JointSilence]) -> Iterator[str]:
     """What is said of silences that a feed shares with all of its venue's."""
     for silence in silences[:3]:

@@ -70,7 +70,7 @@ class Candle(NamedTuple):
     high: float
     low: float
     close: float
-    volume: float
+    volume: float | None
     trade_count: int
 
 

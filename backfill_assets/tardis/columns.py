@@ -102,7 +102,11 @@ def _fills(what: str, side: str) -> tuple[CsvField, ...]:
         _field("id", "id", f"The venue's id of the {what}; null where it gives none"),
         _field("side", "word", side, words=_TRADE_SIDES),
         _field("price", "number", f"Price of the {what} in quote currency"),
-        _field("amount", "number", f"Amount of the {what} in the venue's unit: base currency or contracts"),
+        _field(
+            "amount",
+            "number",
+            f"Amount of the {what} in the venue's unit: base currency, quote currency or contracts",
+        ),
     )
 
 

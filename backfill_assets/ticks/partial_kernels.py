@@ -56,13 +56,13 @@ def _add(floats, k, column, value):  # pragma: no cover
     )
 )  # fmt: skip
 def accumulate(  # pragma: no cover
-    time_us, ids, price, amount, side, symbol, row, multiplier, inverse, integers, floats
+    time_us, ids, price, amount, side, unit, row, multiplier, inverse, integers, floats
 ):
     """Fold each trade into the state row ``row``; a negative one leaves it out.
 
-    ``multiplier`` and ``inverse`` have one value per symbol. Amounts are in contracts where the multiplier is
-    not 1: base volume is ``amount * multiplier``, or ``amount * multiplier / price`` for inverse contracts,
-    whose vwap is thereby the harmonic mean.
+    ``multiplier`` and ``inverse`` have one value per contract, which ``unit`` names. Base volume is
+    ``amount * multiplier``, or ``amount * multiplier / price`` for inverse contracts, whose vwap is thereby
+    the harmonic mean. A multiplier that is NaN makes the sums NaN.
     """
     for i in range(len(time_us)):
         t = time_us[i]
@@ -93,8 +93,8 @@ def accumulate(  # pragma: no cover
             floats[k, HIGH] = max(floats[k, HIGH], p)
             floats[k, LOW] = min(floats[k, LOW], p)
         integers[k, COUNT] += 1
-        base = a * multiplier[symbol[i]]
-        if inverse[symbol[i]]:
+        base = a * multiplier[unit[i]]
+        if inverse[unit[i]]:
             base = base / p
         _add(floats, k, VOLUME, base)
         _add(floats, k, QUOTE, base * p)

@@ -7,8 +7,7 @@ per symbol and minute.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from backfill_assets.contracts import Contract, Contracts
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, MICROSECONDS_PER_SECOND, end_us, start_us
 from backfill_assets.ticks.schemas import PARTIAL_SCHEMA, PRICES, SUMS
 
@@ -28,17 +28,7 @@ BATCH_ROWS: Final = 500_000
 _MOST_SYMBOLS: Final = 1 << 20
 
 _COLUMNS: Final = ("timestamp", "id", "side", "price", "amount")
-
-
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """What one unit of a feed's ``amount`` is: ``multiplier`` base units, or quote units if ``inverse``."""
-
-    multiplier: float = 1.0
-    inverse: bool = False
-
-
-SPOT: Final = Contract()
+_SPOT: Final = (Contract(),)
 
 
 def partial_candles(
@@ -48,7 +38,7 @@ def partial_candles(
     day: str,
     seam_window_seconds: int,
     numeric_ids: bool,
-    contracts: Mapping[str, Contract] | None = None,
+    contracts: Mapping[str, Contracts] | None = None,
     left_out: Ints | None = None,
 ) -> pa.Table:
     """Partial candles of one ticks file, as far as days of candles are made of them.
@@ -64,7 +54,8 @@ def partial_candles(
     -------
     pyarrow.Table
         ``PARTIAL_SCHEMA``, sorted by symbol and open_time; misplaced rows, those without a canonical symbol
-        and those that ``minute_candles`` leaves out are in none.
+        and those that ``minute_candles`` leaves out are in none. Sums are null where the contract of a trade
+        is not known.
     """
     table = minute_candles(ticks, numeric_ids=numeric_ids, contracts=contracts, left_out=left_out)
     first_us, beyond_us = seam_window(day, seam_window_seconds)
@@ -85,7 +76,7 @@ def minute_candles(
     ticks: Path,
     *,
     numeric_ids: bool,
-    contracts: Mapping[str, Contract] | None = None,
+    contracts: Mapping[str, Contracts] | None = None,
     left_out: Ints | None = None,
     every_symbol: bool = False,
 ) -> pa.Table:
@@ -138,18 +129,18 @@ def minute_candles(
             size = max(len(rows), 2 * len(integers))
             integers.resize((size, kernels.INTEGER_COLUMNS), refcheck=False)
             floats.resize((size, kernels.FLOAT_COLUMNS), refcheck=False)
-        units = [contracts.get(name, SPOT) for name in symbols]
+        unit, units = _units(symbol, time_us, [contracts.get(name, _SPOT) for name in symbols])
         prove_indices(row, len(integers), "rows of candles", least=-1)
-        prove_indices(symbol, len(units), "symbols of trades", least=-1)
+        prove_indices(unit, len(units), "contracts of trades", least=-1)
         kernels.accumulate(  # type: ignore[no-untyped-call]
             time_us,
             ids,
             pc.fill_null(batch["price"], float("nan")).to_numpy(zero_copy_only=False),
             pc.fill_null(batch["amount"], float("nan")).to_numpy(zero_copy_only=False),
             _numbered(batch["side"], {"buy": kernels.SIDE_BUY, "sell": kernels.SIDE_SELL}),
-            symbol,
+            unit,
             row,
-            np.array([u.multiplier for u in units], np.float64),
+            np.array([u.multiplier for u in units], np.float64),  # NaN for None
             np.array([u.inverse for u in units], np.bool_),
             integers,
             floats,
@@ -177,6 +168,16 @@ def _numbered(column: pa.DictionaryArray, numbers: dict[Any, int]) -> Ints:
     return np.asarray(np.array([*table, -1], np.int64)[indices], np.int64)
 
 
+def _units(symbol: Ints, time_us: Ints, contracts: Sequence[Contracts]) -> tuple[Ints, list[Contract]]:
+    """The contract of each trade as a place in the list: the symbols' first ones, then those that follow."""
+    units, unit = [first for first, *_ in contracts], symbol
+    for number, of_symbol in enumerate(contracts):
+        for contract in of_symbol[1:]:
+            unit = np.where((symbol == number) & (time_us >= contract.since_us), len(units), unit)
+            units.append(contract)
+    return unit, units
+
+
 def _table(symbols: object, open_time: Ints, integers: Ints, floats: Floats) -> pa.Table:
     from backfill_assets.ticks import partial_kernels as kernels
 
@@ -192,9 +193,10 @@ def _table(symbols: object, open_time: Ints, integers: Ints, floats: Floats) -> 
     }
     for i, name in enumerate(PRICES):
         columns[name] = pa.array(floats[:, i])
+    unknown = np.isnan(floats[:, kernels.VOLUME])
     for i, name in enumerate(SUMS):
-        columns[name] = pa.array(floats[:, kernels.VOLUME + 2 * i])
-        columns[f"{name}_error"] = pa.array(floats[:, kernels.VOLUME + 2 * i + 1])
+        columns[name] = pa.array(floats[:, kernels.VOLUME + 2 * i], mask=unknown)
+        columns[f"{name}_error"] = pa.array(floats[:, kernels.VOLUME + 2 * i + 1], mask=unknown)
     schema = PARTIAL_SCHEMA.remove(PARTIAL_SCHEMA.get_field_index("exchange"))
     table = pa.table([columns[name] for name in schema.names], schema=schema)
     traded = table.filter(pc.greater(table["trade_count"], 0))

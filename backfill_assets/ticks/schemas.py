@@ -33,7 +33,7 @@ PARTIAL_COLUMNS: Final = (
     Column("open_time", "TIMESTAMP", "Start of the base bucket.", required=True),
     *PRICE_COLUMNS,
     *(
-        Column(name, "FLOAT64", "Sum, or its error term.", required=True)
+        Column(name, "FLOAT64", "Sum, or its error term; null where the contract of a trade is not known.")
         for total in SUMS
         for name in (total, f"{total}_error")
     ),

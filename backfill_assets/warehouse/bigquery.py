@@ -35,7 +35,7 @@ from backfill_assets.warehouse import bigquery_views
 from backfill_assets.warehouse.bigquery_failures import failed_job, translated
 from backfill_assets.warehouse.parquet import concatenate
 from backfill_assets.warehouse.protocol import LoadFile
-from backfill_assets.warehouse.tables import Table, missing_columns
+from backfill_assets.warehouse.tables import Table, missing_columns, relaxed_columns
 from backfill_assets.warehouse.totals import GroupTotals, summed, totals_from_rows
 
 #: Limit of a load job (vendor documentation).
@@ -112,10 +112,13 @@ class BigQueryWarehouse:
                         _definition(table, name), exists_ok=True, retry=self._retry, timeout=_REQUEST_SECONDS
                     )
                 _check_partitioning(table, there, name)
-                missing = missing_columns(table, [_column(field) for field in there.schema], name)
-                if not missing:
+                existing = [_column(field) for field in there.schema]
+                missing = missing_columns(table, existing, name)
+                relaxed = {column.name: _field(column) for column in relaxed_columns(table, existing)}
+                if not missing and not relaxed:
                     return
-                there.schema = [*there.schema, *(_field(column) for column in missing)]
+                kept = [relaxed.get(field.name, field) for field in there.schema]
+                there.schema = [*kept, *(_field(column) for column in missing)]
                 try:
                     self._client.update_table(there, ["schema"], retry=self._retry, timeout=_REQUEST_SECONDS)
                 except api.PreconditionFailed:

@@ -100,8 +100,8 @@ def missing_columns(table: Table, existing: Sequence[Column], where: str) -> tup
     Raises
     ------
     PermanentFailure
-        A column is gone, is of another type or mode, or a new one is required: rows that are there already
-        could not keep their meaning.
+        A column is gone, is of another type, is nullable and no longer wanted so, or a new one is required:
+        rows that are there already could not keep their meaning.
     """
     found = {column.name: column for column in existing}
     wanted = {column.name for column in table.columns}
@@ -116,13 +116,19 @@ def missing_columns(table: Table, existing: Sequence[Column], where: str) -> tup
                 f"{where}: new column {column.name} is required: make it nullable, or publish to a new table"
             )
             raise PermanentFailure(msg)
-        if there is not None and (there.type, there.required) != (column.type, column.required):
+        if there is not None and (there.type != column.type or there.required < column.required):
             msg = (
                 f"{where}: column {column.name} is {_kind(there)}, wanted is {_kind(column)}: "
                 "change it back, or publish to a new table"
             )
             raise PermanentFailure(msg)
     return tuple(column for column in table.columns if column.name not in found)
+
+
+def relaxed_columns(table: Table, existing: Sequence[Column]) -> tuple[Column, ...]:
+    """The columns that are required in the table that exists, and are wanted nullable."""
+    required = {column.name for column in existing if column.required}
+    return tuple(column for column in table.columns if not column.required and column.name in required)
 
 
 def _kind(column: Column) -> str:

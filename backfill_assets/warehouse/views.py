@@ -188,6 +188,8 @@ _FLAT: Final = {
     **dict.fromkeys(("volume", "quote_volume", "buy_volume", "sell_volume"), "0.0"),
     **dict.fromkeys(("open_time", "first_trade_time", "last_trade_time"), "{later}"),
     "trade_count": "0",
+    # No amount, of whatever unit.
+    **dict.fromkeys(("volume_unit", "quote_unit"), "CAST(NULL AS STRING)"),
 }
 
 CANDLES_FILLED: Final = View(

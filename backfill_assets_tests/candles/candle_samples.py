@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backfill_assets.columns import arrow_schema
+from backfill_assets.contracts import Contracts
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, MICROSECONDS_PER_SECOND, end_us, start_us
 from backfill_assets.settings import TIMEFRAMES
 from backfill_assets.tardis.columns import tick_columns
-from backfill_assets.ticks.partials import Contract, partial_candles
+from backfill_assets.ticks.partials import partial_candles
 
 DAY: Final = "2024-01-02"
 BEFORE, AFTER = "2024-01-01", "2024-01-03"
@@ -89,7 +90,7 @@ def partials_of(
     *,
     day: str = DAY,
     seam: int = 300,
-    contracts: Mapping[str, Contract] | None = None,
+    contracts: Mapping[str, Contracts] | None = None,
     left_out: Sequence[int] = (),
     numeric_ids: bool | None = None,
     name: str = "ticks.parquet",

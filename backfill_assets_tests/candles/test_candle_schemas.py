@@ -10,6 +10,7 @@ import pytest
 
 from backfill_assets.candles.schemas import CANDLE_COLUMNS, CANDLE_SCHEMA, candle_schema, ohlc_schema
 from backfill_assets.quality.findings import failure_cases
+from backfill_assets.ticks.schemas import SUMS
 
 NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
 SECOND, MICROSECOND = timedelta(seconds=1), timedelta(microseconds=1)
@@ -151,11 +152,12 @@ class TestTable:
         assert checks(candle_schema(), frame({}, other, {"open": 101.0}))
 
     @pytest.mark.parametrize("column", [c.name for c in CANDLE_COLUMNS])
-    def test_every_column_is_there_typed_and_never_null(self, column: str) -> None:
+    def test_every_column_is_there_typed_and_null_only_where_that_means_something(self, column: str) -> None:
         good = frame({})
         assert checks(candle_schema(), good.drop(column))
         assert checks(candle_schema(), good.rename({column: "other"}))
-        assert checks(candle_schema(), good.with_columns(pl.lit(None, good.schema[column]).alias(column)))
+        nulls = checks(candle_schema(), good.with_columns(pl.lit(None, good.schema[column]).alias(column)))
+        assert bool(nulls) is (column not in ("vwap", "volume_unit", "quote_unit", *SUMS))
         other = pl.lit(1.5) if good.schema[column] == pl.String else pl.lit("x")
         assert checks(candle_schema(), good.with_columns(other.alias(column)))
 

@@ -28,6 +28,7 @@ from backfill_assets.candles.trade_files import (
 )
 from backfill_assets.cli import main
 from backfill_assets.columns import arrow_schema
+from backfill_assets.contracts import Contract, Contracts
 from backfill_assets.days import iso_time, shift
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import ExpectedFeed, Feed
@@ -45,7 +46,6 @@ from backfill_assets.lake.tables import store_table
 from backfill_assets.quality.measures import DayMeasures
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import load_settled
-from backfill_assets.ticks.partials import Contract
 from backfill_assets_tests.candles.candle_lake import (
     FEED,
     SETTINGS,
@@ -257,20 +257,25 @@ class TestPartials:
         assert [row["differs"] for row in differing] == ["high"]
 
     @pytest.mark.parametrize(
-        ("multiplier", "inverse", "expected"),
+        ("kind", "multiplier", "inverse", "expected"),
         [
-            (None, False, {}),
-            (1.0, None, {}),
-            (0.001, False, {"BTC-USDT": Contract(0.001)}),
-            (100.0, True, {"BTC-USDT": Contract(100.0, inverse=True)}),
-            (None, True, {"BTC-USDT": Contract(1.0, inverse=True)}),
+            ("spot", None, None, {}),
+            ("perpetual", 1.0, False, {}),
+            ("perpetual", 0.001, False, {"BTC-USDT": (Contract(0.001, base="BTC", quote="USDT"),)}),
+            (
+                "future",
+                100.0,
+                True,
+                {"BTC-USDT": (Contract(100.0, inverse=True, base="BTC", quote="USDT"),)},
+            ),
         ],
     )
     def test_contracts_come_from_the_instruments_of_the_day(
-        self, multiplier: float, inverse: bool, expected: dict[str, Contract], store: Store
+        self, kind: str, multiplier: float, inverse: bool, expected: dict[str, Contracts], store: Store
     ) -> None:
         bring(store, DAY, at_once(1, 5, START))
-        row = {"instrument_id": "btcusdt", "dataset_symbol": "BTCUSDT", "contract_multiplier": multiplier}
+        names = {"instrument_id": "btcusdt", "base_currency": "BTC", "quote_currency": "USDT"}
+        row = {**names, "dataset_symbol": "BTCUSDT", "type": kind, "contract_multiplier": multiplier}
         other = {"instrument_id": "x", "dataset_symbol": "X", "contract_multiplier": 7.0, "inverse": False}
         schema = pa.schema([field.with_nullable(True) for field in arrow_schema(INSTRUMENT_COLUMNS)])
         table = pa.Table.from_pylist([{**row, "inverse": inverse}, other], schema=schema)
@@ -279,10 +284,10 @@ class TestPartials:
         (file,) = files(store, DAY)
         assert file.contracts == expected
         assert mismatches(store, [(file, make_partials(store, file))]) == [[]]
-        contract = expected.get("BTC-USDT", Contract())
+        (contract,) = expected.get("BTC-USDT", (Contract(),))
         volume = made(store, DAY, ["1d"])["volume"][0].as_py()
         prices = [t.price or 0 for _, t in at_once(1, 5, START)]
-        base = [0.5 * contract.multiplier / (p if contract.inverse else 1) for p in prices]
+        base = [0.5 * (contract.multiplier or 0) / (p if contract.inverse else 1) for p in prices]
         assert volume == pytest.approx(sum(base), rel=1e-12)
 
 

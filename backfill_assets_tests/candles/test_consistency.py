@@ -22,7 +22,7 @@ from backfill_assets.candles.consistency import (
     mismatches_with_ticks,
 )
 from backfill_assets.candles.merge import day_of_candles
-from backfill_assets.ticks.partials import Contract
+from backfill_assets.contracts import Contract, Contracts
 from backfill_assets.ticks.repeats import repeated_rows, rows_of_both
 from backfill_assets_tests.candles.candle_samples import (
     DAY,
@@ -90,7 +90,7 @@ class TestTicks:
         return differing
 
     def test_of_several_files_each_is_compared_by_its_own_ids_and_units(self, tmp_path: Path) -> None:
-        contracts = {"BTC-USDT": Contract(100.0, inverse=True)}
+        contracts = {"BTC-USDT": (Contract(100.0, inverse=True),)}
         plain, ids = trades(), numbered(trades())
         random.Random(1).shuffle(ids)
         twice = [*ids, *ids[:7]]
@@ -163,9 +163,18 @@ class TestTicks:
         assert found.num_rows > LIMIT
         assert len(self.compare(tmp_path, rows, found.slice(0, 0))) == LIMIT
 
-    @pytest.mark.parametrize("contract", [Contract(0.01), Contract(100.0, inverse=True)])
-    def test_contracts_are_computed_twice_too(self, contract: Contract, tmp_path: Path) -> None:
-        rows, contracts = trades(), {"ETH-USDT": contract}
+    @pytest.mark.parametrize(
+        "of_symbol",
+        [
+            (Contract(0.01),),
+            (Contract(100.0, inverse=True),),
+            (Contract(10.0), Contract(100.0, since_us=START + 30 * MINUTE + 7)),
+            (Contract(None),),
+            (Contract(None), Contract(2.0, since_us=START + 30 * MINUTE + 7)),
+        ],
+    )
+    def test_contracts_are_computed_twice_too(self, of_symbol: Contracts, tmp_path: Path) -> None:
+        rows, contracts = trades(), {"ETH-USDT": of_symbol}
         found = partials_of(tmp_path, rows, contracts=contracts)
         assert self.compare(tmp_path, rows, found, contracts=contracts) == []
         differing = self.compare(tmp_path, rows, found)

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 from backfill_assets.candles.merge import day_of_candles
+from backfill_assets.contracts import Contract
 from backfill_assets.ticks import partials
-from backfill_assets.ticks.partials import SPOT, Contract
 from backfill_assets.ticks.repeats import repeated_rows
 from backfill_assets.ticks.schemas import PARTIAL_SCHEMA
 from backfill_assets_tests.candles.candle_samples import (
@@ -202,17 +202,17 @@ class TestContracts:
     TRADES = (Trade(START, 100.0, 3.0, side="buy"), Trade(START + 1, 200.0, 6.0, side="sell"))
 
     def test_amounts_of_spot_are_base_units(self, tmp_path: Path) -> None:
-        row = one(partials_of(tmp_path, self.TRADES, contracts={"BTC-USDT": SPOT}))
+        row = one(partials_of(tmp_path, self.TRADES, contracts={"BTC-USDT": (Contract(),)}))
         assert (total(row, "volume"), total(row, "quote_volume")) == (9.0, 1500.0)
 
     def test_a_multiplier_makes_contracts_into_base_units(self, tmp_path: Path) -> None:
-        row = one(partials_of(tmp_path, self.TRADES, contracts={"BTC-USDT": Contract(0.5)}))
+        row = one(partials_of(tmp_path, self.TRADES, contracts={"BTC-USDT": (Contract(0.5),)}))
         assert (total(row, "volume"), total(row, "quote_volume")) == (4.5, 750.0)
         assert (total(row, "buy_volume"), total(row, "sell_volume")) == (1.5, 3.0)
 
     def test_inverse_contracts_have_a_harmonic_vwap(self, tmp_path: Path) -> None:
         """300 and 600 USD of contracts at 100 and 200 are 3 BTC each; 900 USD for 6 BTC is 150."""
-        contracts = {"BTC-USDT": Contract(100.0, inverse=True)}
+        contracts = {"BTC-USDT": (Contract(100.0, inverse=True),)}
         row = one(partials_of(tmp_path, self.TRADES, contracts=contracts))
         assert (total(row, "volume"), total(row, "quote_volume")) == (6.0, 900.0)
         assert total(row, "quote_volume") / total(row, "volume") == 9 / (3 / 100 + 6 / 200)
@@ -220,7 +220,9 @@ class TestContracts:
 
     def test_a_contract_is_that_of_its_own_symbol(self, tmp_path: Path) -> None:
         trades = [Trade(START, 100.0, 3.0, symbol=s) for s in ("B-USD", "A-USD")]
-        table = partials_of(tmp_path, trades, contracts={"B-USD": Contract(10.0), "X-USD": Contract(7.0)})
+        table = partials_of(
+            tmp_path, trades, contracts={"B-USD": (Contract(10.0),), "X-USD": (Contract(7.0),)}
+        )
         assert table["volume"].to_pylist() == [3.0, 30.0]
 
 

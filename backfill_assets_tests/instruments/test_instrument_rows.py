@@ -14,6 +14,7 @@ import pytest
 from pandera.errors import SchemaErrors
 
 from backfill_assets.columns import arrow_schema
+from backfill_assets.days import time_us
 from backfill_assets.feeds import ExpectedFeed, Feed
 from backfill_assets.instruments.rows import expected_names, instrument_rows
 from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS, instrument_schema
@@ -107,6 +108,29 @@ def test_a_tick_size_that_changes_during_the_day_is_there_with_the_one_before(un
     changed = table({**BTC, "changes": [{"until": until, "priceIncrement": 0.5}]}, day="2024-01-02")
     assert changed.column("price_increment").to_pylist() == [start]
     assert changed.column("price_increment_end").to_pylist() == [end]
+
+
+@pytest.mark.parametrize(
+    ("until", "multipliers"),
+    [
+        ("2024-01-01T22:59:59.000Z", None),
+        ("2024-01-01T23:58:00.000Z", [10.0, 100.0]),
+        ("2024-01-02T12:00:00.000Z", [10.0, 100.0]),
+        ("2024-01-03T00:00:00.000Z", [10.0, 100.0]),
+        ("2024-01-03T01:00:01.000Z", None),
+    ],
+)
+def test_terms_of_a_contract_that_change_near_the_day_are_there_by_time(until, multipliers):
+    swap = {**ETH, "type": "perpetual", "inverse": False, "contractMultiplier": 100}
+    changed = table({**swap, "changes": [{"until": until, "contractMultiplier": 10, "priceIncrement": 1}]})
+    (found,) = changed.column("contract_changes").to_pylist()
+    stretches = json.loads(found) if found else None
+    assert (stretches and [s["contract_multiplier"] for s in stretches]) == multipliers
+    if stretches:
+        assert stretches[1] == {
+            "since_us": time_us(datetime.fromisoformat(until)),
+            "contract_multiplier": 100.0,
+        }
 
 
 def test_active_is_told_by_the_day_and_not_by_the_vendors_flag_of_today():

@@ -155,7 +155,7 @@ DAMAGES = (
     f"DELETE FROM ohlcv WHERE {ONE}",
     f"UPDATE ohlcv SET close = close + 0.01 WHERE {ONE}",
     "INSERT INTO ohlcv SELECT 'mtgox', symbol, timeframe, open_time, open, high, low, close, volume, "
-    "quote_volume, vwap, trade_count, updated_at FROM ohlcv LIMIT 1",
+    "quote_volume, vwap, trade_count, volume_unit, quote_unit, updated_at FROM ohlcv LIMIT 1",
 )
 
 

@@ -428,7 +428,8 @@ def list_between(
         for name, time in (("available_since", since), ("available_to", to))
         if time is not None
     }
-    table = pa.Table.from_pylist([{"dataset_symbol": sample.dataset_symbol, **times}], schema=schema)
+    listed = {"instrument_id": sample.dataset_symbol, "dataset_symbol": sample.dataset_symbol, "type": "spot"}
+    table = pa.Table.from_pylist([{**listed, **times}], schema=schema)
     known = tuple(Outage(start_us=first, end_us=last) for first, last in outages)
     store_instruments(store, sample.exchange, DAY, table, "instruments", known)
 

@@ -52,7 +52,13 @@ def instruments(store: Store, *rows: tuple[str, int | None, int | None], outages
     """Store the day's instruments (symbol, listed since, listed to) and incidents."""
     schema = pa.schema([column.with_nullable(True) for column in arrow_schema(INSTRUMENT_COLUMNS)])
     content = [
-        {"dataset_symbol": name, "available_since": _moment(since), "available_to": _moment(to)}
+        {
+            "instrument_id": name,
+            "dataset_symbol": name,
+            "type": "spot",
+            "available_since": _moment(since),
+            "available_to": _moment(to),
+        }
         for name, since, to in rows
     ]
     table = pa.Table.from_pylist(content, schema=schema)

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from backfill_assets.columns import arrow_schema
+from backfill_assets.contracts import Contract
 from backfill_assets.days import shift, start_us
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import Feed
@@ -25,8 +26,9 @@ from backfill_assets.lake.manifests import DayRecord
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.settle import settle
-from backfill_assets.quality.settled import Day, SettledDay, load_day, load_settled
+from backfill_assets.quality.settled import Day, SettledDay, SettledFeed, load_day, load_settled
 from backfill_assets.quality.verdict import rules_hash
+from backfill_assets.quality.warnings import contract_warnings
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
@@ -393,10 +395,10 @@ class TestWindow:
         def moment(hours: float) -> datetime:
             return datetime.fromtimestamp(start_us(DAY) / 1e6 + hours * 3600, tz=UTC)
 
-        since = moment(-24 * 365)
+        listed = {"type": "spot", "available_since": moment(-24 * 365)}
         rows = [
-            {"dataset_symbol": "ETHUSDT", "available_since": since},
-            {"dataset_symbol": "BTCUSDT", "available_since": since}
+            {**listed, "instrument_id": "ETHUSDT", "dataset_symbol": "ETHUSDT"},
+            {**listed, "instrument_id": "BTCUSDT", "dataset_symbol": "BTCUSDT"}
             | ({column: moment(hour)} if hour is not None else {})
             | ({end: moment(to)} if to is not None else {}),
         ]
@@ -456,3 +458,21 @@ def test_thresholds_reach_the_verdict(store: Store) -> None:
     lossy = ids(DAY, 1, 9000, **gaps((100, 110)))
     assert run(store, DAY, lossy, missing_ids=11).feeds[0].accepted is not None
     assert run(store, DAY, lossy).feeds[0].accepted is None
+
+
+def test_a_document_of_the_former_layout_has_its_contracts_as_one_each(store: Store) -> None:
+    (feed,) = run(store, DAY, ids(DAY, 1, 9000)).feeds
+    former = {**feed.model_dump(mode="json"), "contracts": {"BTC-USDT": [100.0, True]}}
+    assert SettledFeed.model_validate(former).contracts == {"BTC-USDT": (Contract(100.0, inverse=True),)}
+    kept = SettledFeed.model_validate_json(SettledFeed.model_validate(former).model_dump_json())
+    assert kept.contracts == {"BTC-USDT": (Contract(100.0, inverse=True),)}
+
+
+def test_of_unknown_contracts_only_those_with_rows_are_named() -> None:
+    traded = ids(DAY, 1, 9000)
+    names = ("BTC-USDT", "ETH-USDT")
+    (alone,) = contract_warnings(names, traded, grouped=False)
+    (grouped,) = contract_warnings(names, traded, grouped=True)
+    assert alone.startswith("volumes are null: ")
+    assert grouped.startswith("volumes of BTC-USDT are null: ")
+    assert list(contract_warnings(("ETH-USDT",), traded, grouped=True)) == []

@@ -62,7 +62,8 @@ def folder(tmp_path: Path) -> Path:
     bring(store, DAY, ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **gaps((100, 300))), ETH)
     schema = pa.schema([column.with_nullable(True) for column in arrow_schema(INSTRUMENT_COLUMNS)])
     listed = [
-        {"instrument_id": name, "dataset_symbol": name} for name in (FEED.dataset_symbol, ETH.dataset_symbol)
+        {"instrument_id": name, "dataset_symbol": name, "type": "spot"}
+        for name in (FEED.dataset_symbol, ETH.dataset_symbol)
     ]
     store_instruments(store, "binance", DAY, pa.Table.from_pylist(listed, schema=schema), "instruments")
     return folder

@@ -181,6 +181,20 @@ def test_a_new_nullable_column_is_added_and_old_rows_have_nulls(wide: Any, tmp_p
     assert [row["note"] for row in wide.read()] == ["x", "x", "x", None, None, None]
 
 
+def test_a_required_column_becomes_nullable_and_then_takes_nulls(wide: Any, tmp_path: Path) -> None:
+    _load(wide, tmp_path, rows(day=NEXT_DAY), 1, NEXT_DAY)
+    columns = tuple(replace(c, required=c.required and c.name != "timestamp") for c in TRADES.columns)
+    looser = replace(TRADES, columns=columns)
+    wide.warehouse.ensure_table(looser)
+    path = write(tmp_path / "new.parquet", [{**row, "timestamp": None} for row in rows()], looser.schema)
+    wide.warehouse.replace_partition(looser, DAY, [wide.file(path)], 1)
+    times = [row["timestamp"] for row in wide.read()]
+    assert sorted(time for time in times if time) == [row["timestamp"] for row in rows(day=NEXT_DAY)]
+    assert times.count(None) == 3
+    with pytest.raises(PermanentFailure, match="timestamp is TIMESTAMP NULLABLE, wanted is TIMESTAMP REQ"):
+        wide.warehouse.ensure_table(TRADES)
+
+
 @pytest.mark.parametrize(
     ("other", "named"),
     [

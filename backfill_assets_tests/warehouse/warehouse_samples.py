@@ -78,6 +78,8 @@ def candle_rows(
             "quote_volume": 1.7 + i,
             "vwap": price + 0.1,
             "trade_count": i + 1,
+            "volume_unit": symbol.partition("-")[0],
+            "quote_unit": symbol.partition("-")[2],
         }
         for i in range(count)
     ]

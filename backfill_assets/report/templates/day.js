@@ -19,7 +19,8 @@
       upColor: color("--card"), borderUpColor: color("--up"), wickUpColor: color("--up"),
       downColor: color("--down"), borderDownColor: color("--down"), wickDownColor: color("--down"),
     });
-    volume.setData(shown().map(([time, open, , , close, amount]) =>
+    // An unknown volume has no bar.
+    volume.setData(shown().filter((candle) => candle[5] !== null).map(([time, open, , , close, amount]) =>
       ({ time, value: amount, color: color(close >= open ? "--up-soft" : "--down-soft") })));
   };
 

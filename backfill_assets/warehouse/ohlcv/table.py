@@ -7,6 +7,8 @@ microseconds since the epoch: sorts, compares and computes right, which text doe
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,7 +79,7 @@ def tables_of(table: Table, name: str) -> tuple[sa.Table, sa.Table]:
                 primary_key=column.name in key,
                 # Else a database may take a single integer of the key for one that it counts up itself.
                 autoincrement=False,
-                nullable=False,
+                nullable=not column.required,
                 comment=column.description,
             )
             for column in table.columns
@@ -113,7 +115,9 @@ def ensure(connection: Connection, tables: tuple[sa.Table, sa.Table], place: str
             continue
         _renew(connection, inspector, table)
         wrong = _wrong(inspector, table, connection.dialect)
-        if wrong:
+        if not wrong:
+            _loosen(connection, inspector, table)
+        else:
             msg = (
                 f"{place}: the table {table.name} is another one ({', '.join(wrong)}): "
                 "choose another name with ohlcv.table, or rename that table"
@@ -130,9 +134,46 @@ def _renew(connection: Connection, inspector: sa.Inspector, table: sa.Table) -> 
     inspector.clear_cache()
 
 
+def _loosen(connection: Connection, inspector: sa.Inspector, table: sa.Table) -> None:
+    """Add the nullable columns that the table lacks, and let those take nulls that do not yet."""
+    found = {column["name"]: column for column in inspector.get_columns(table.name)}
+    name = connection.dialect.identifier_preparer.quote(table.name)
+    for column in (c for c in table.columns if c.nullable):
+        if column.name not in found:
+            kind = column.type.compile(connection.dialect)
+            connection.execute(sa.text(f"ALTER TABLE {name} ADD COLUMN {column.name} {kind}"))
+    strict = [
+        c.name for c in table.columns if c.nullable and not found.get(c.name, {"nullable": True})["nullable"]
+    ]
+    if connection.dialect.name == "postgresql":
+        for column_name in strict:
+            connection.execute(sa.text(f"ALTER TABLE {name} ALTER COLUMN {column_name} DROP NOT NULL"))
+    elif strict:
+        _loosen_on_sqlite(connection, table.name, strict)
+    inspector.clear_cache()
+
+
+def _loosen_on_sqlite(connection: Connection, name: str, columns: Sequence[str]) -> None:
+    """Take NOT NULL out of the stored statement, as https://www.sqlite.org/lang_altertable.html describes."""
+    stored = "FROM sqlite_schema WHERE type = 'table' AND name = :name"
+    text: str = connection.execute(sa.text(f"SELECT sql {stored}"), {"name": name}).scalar_one()
+    for column in columns:
+        text = re.sub(rf'(\b{column}\b"?[^,()]*?)\s+NOT\s+NULL', r"\1", text, count=1, flags=re.IGNORECASE)
+    version: int = connection.execute(sa.text("PRAGMA schema_version")).scalar_one()
+    connection.execute(sa.text("PRAGMA writable_schema = ON"))
+    update = "UPDATE sqlite_schema SET sql = :sql WHERE type = 'table' AND name = :name"
+    connection.execute(sa.text(update), {"sql": text, "name": name})
+    connection.execute(sa.text(f"PRAGMA schema_version = {version + 1}"))
+    connection.execute(sa.text("PRAGMA writable_schema = OFF"))
+
+
 def _wrong(inspector: sa.Inspector, table: sa.Table, dialect: Dialect) -> list[str]:
     found = {column["name"]: column for column in inspector.get_columns(table.name)}
-    wrong = [f"{column.name} is missing" for column in table.columns if column.name not in found]
+    wrong = [
+        f"{column.name} is missing"
+        for column in table.columns
+        if column.name not in found and not column.nullable
+    ]
     wrong += [
         f"{column.name} is {found[column.name]['type']}"
         for column in table.columns

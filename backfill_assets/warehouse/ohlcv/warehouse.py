@@ -34,7 +34,7 @@ _KEYS_AT_ONCE: Final = 5_000
 
 @dataclass(frozen=True, slots=True)
 class OhlcvWarehouse:
-    """``Warehouse`` for the one table that has this name in the database; its columns are all required."""
+    """``Warehouse`` for the one table that has this name in the database."""
 
     engine: Engine
     name: str

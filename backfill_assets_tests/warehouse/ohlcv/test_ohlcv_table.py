@@ -185,10 +185,18 @@ def test_a_table_that_can_take_the_rows_is_used(database: Any, old: str, new: st
     assert database.read() == candle_rows()
 
 
+def test_a_table_from_before_volumes_could_be_unknown_takes_them(database: Any) -> None:
+    existing(database, COLUMNS.replace("updated_at", "note TEXT, updated_at"))
+    sums = dict.fromkeys(("volume", "quote_volume", "vwap"))
+    unknown = [{**row, **sums, "volume_unit": "contracts"} for row in candle_rows()]
+    write(database, unknown)
+    assert database.read() == unknown
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ("vwap DOUBLE PRECISION NOT NULL, ", "", "vwap is missing"),
+        ("close DOUBLE PRECISION NOT NULL, ", "", "close is missing"),
         ("close DOUBLE PRECISION", "close TEXT", "close is TEXT"),
         ("open_time TIME", "open_time TEXT", "open_time is TEXT"),
         ("updated_at", "note TEXT NOT NULL, updated_at", "note needs a value"),
