@@ -176,11 +176,12 @@ def import_files(folder: Path, file: Path) -> None:
     It lists the feeds and days that the files are, and the files that have no place and why. Then it writes
     settings that expect them. No vendor is asked, and no file is changed.
     """
+    from backfill_assets.quality.remedies import run_day
     from backfill_assets.standins.own_files import lines, look_at, write_settings
 
     found = look_at(folder)
     write_settings(found, file)
-    click.echo("\n".join(lines(found, folder, file)))
+    click.echo("\n".join(lines(found, folder, file, run_day(found.last_day))))
 
 
 @main.command(

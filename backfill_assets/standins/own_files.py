@@ -17,7 +17,6 @@ import yaml
 from backfill_assets.days import day_range, is_day
 from backfill_assets.failures import BadInput, PermanentFailure
 from backfill_assets.feeds import DATA_TYPES, ExpectedFeed, Feed
-from backfill_assets.quality.remedies import run_day
 from backfill_assets.settings import TardisSettings, UniverseEntry, load_settings
 from backfill_assets.standins.directory import LAYOUT, SUFFIX, DatasetsDirectory
 from backfill_assets.standins.tardis import TardisStandin
@@ -132,15 +131,15 @@ def write_settings(found: OwnFiles, file: Path) -> None:
     load_settings(file)
 
 
-def lines(found: OwnFiles, folder: Path, file: Path) -> Iterator[str]:
-    """What was found, for people, and the command that runs the last day of it."""
+def lines(found: OwnFiles, folder: Path, file: Path, run: str) -> Iterator[str]:
+    """What was found, for people, and how to run the last day of it by the command ``run``."""
     yield from (one.line for one in found.feeds)
     if found.unplaced:
         yield f"{len(found.unplaced)} files have no place:"
         yield from (f"  {name}: {why}" for name, why in found.unplaced)
     served = f"backfill-assets standins --datasets {shlex.quote(str(folder))}"
     yield f"{file} expects these feeds; the last day runs by"
-    yield f"  BACKFILL_ENV={shlex.quote(str(file))} {served} -- {run_day(found.last_day)}"
+    yield f"  BACKFILL_ENV={shlex.quote(str(file))} {served} -- {run}"
 
 
 def _symbol_of(
