@@ -97,6 +97,7 @@ class ComparisonRules(Strict):
 
     reference_volume: float = _number("comparison.reference_volume", ge=0)
     venue_vwap: float = _number("comparison.venue_vwap", gt=0)
+    volume_multiple: float = _number("comparison.volume_multiple", gt=1)
     agreement: Score = _number("comparison.agreement")
 
 

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from backfill_assets.candles.comparison import across_venues, against_reference, reference_hash
+from backfill_assets.candles.comparison import (
+    across_symbols,
+    across_venues,
+    against_reference,
+    odd_volumes,
+    reference_hash,
+)
 from backfill_assets.candles.consistency import mismatches_between_timeframes
 from backfill_assets.candles.coverage import coverage_rows
 from backfill_assets.candles.findings import look_at_day
@@ -265,6 +271,8 @@ class _Work:
             reference=_plain(agreed),
             reference_failure=failure,
             venues=_plain(across_venues(frame, limits.venue_vwap)),
+            symbols=_plain(across_symbols(frame, limits.venue_vwap)),
+            volumes=_plain(odd_volumes(frame, limits.volume_multiple)),
         )
         findings = look_at_day(candles, coverage, self.settled, made, settings)
         return made.model_copy(update={"findings": findings})

@@ -1,7 +1,7 @@
 """What the candles of a day promise.
 
 What fails only by a bug of ours stops the run. ``consistency`` is the day's score by the same comparisons;
-``reference`` and ``venues`` hold candles against somebody else's, who may be wrong: they warn.
+the others hold candles against other markets and hours, which may be wrong or wild: they warn.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,6 +29,8 @@ SHOWN = {
     "consistency": "The day's consistency is above its threshold and every feed's candles agree.",
     "reference": "One-minute candles are the exchange's own, where the settings name a directory of them.",
     "venues": "The vwap of a minute is near that of the other venues of the pair.",
+    "symbols": "The vwap of a minute is near what crossing pairs imply; a perpetual's near the spot pair's.",
+    "volumes": "No hour of a market has a volume far beyond its usual hour.",
 }
 
 
@@ -55,6 +57,8 @@ def candles_checks(
     least = settings.comparison.agreement
     yield _agreement("reference", measures.reference, least, measures.reference_failure)
     yield _agreement("venues", measures.venues, least)
+    yield _agreement("symbols", measures.symbols, least)
+    yield _volumes(measures.volumes, settings.comparison.volume_multiple)
 
 
 def _equality(name: str, differing: Sequence[dict[str, Any]], compared: str) -> dg.AssetCheckResult:
@@ -65,6 +69,18 @@ def _equality(name: str, differing: Sequence[dict[str, Any]], compared: str) -> 
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"{len(differing)} buckets differ" if differing else f"{compared} agree",
         metadata={"mismatches": len(differing), "buckets": table_metadata(differing)},
+    )
+
+
+def _volumes(hours: Sequence[dict[str, Any]], multiple: float) -> dg.AssetCheckResult:
+    said = f"{len(hours)} hours have more than {multiple:g} times the volume of the market's median hour"
+    return dg.AssetCheckResult(
+        asset_key=KEY,
+        check_name="volumes",
+        passed=not hours,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=said if hours else f"no hour has more than {multiple:g} times the usual volume",
+        metadata={"hours": table_metadata(hours)},
     )
 
 

@@ -1,15 +1,16 @@
-"""Candles held against somebody else's: the exchange's own, and other venues' of the same pair.
+"""Candles held against others: the exchange's own, other venues' of the pair, other markets, other hours.
 
-K4 and K5. Others may be wrong, late or of another market, so both only warn.
+K4 to K7. Others may be wrong, late or of another market, and hours may be wild, so all of them only warn.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.candles.query import markets_of
 from backfill_assets.failures import PermanentFailure
+from backfill_assets.feeds import PERPETUAL
 from backfill_assets.quality.reference import PRICES, ReferenceCandles
 from backfill_assets.quality.settled import SettledDay
 from backfill_assets.settings import BASE_TIMEFRAME, ComparisonSettings
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 Rows = list[dict[str, Any]]
+#: Traded hours of a day from which on their median stands for the market's usual hour.
+_LEAST_HOURS: Final = 12
 
 
 def reference_hash(reference: ReferenceCandles | None, settled: SettledDay) -> str:
@@ -98,6 +101,77 @@ def across_venues(candles: pl.DataFrame, tolerance: float) -> Rows:
         _row({"exchange": exchange, "symbol": symbol}, group)
         for (exchange, symbol), group in shared.group_by(["exchange", "symbol"], maintain_order=True)
     ]
+
+
+def across_symbols(candles: pl.DataFrame, tolerance: float) -> Rows:
+    """K6: how many minutes of a market have the price that other markets of other pairs or kinds imply.
+
+    The vwap of a perpetual is held against the median of the pair's spot markets at any venue; that of a
+    spot market against the product of two others of its venue: ETH-USDT against ETH-BTC × BTC-USDT. A minute
+    agrees if they are at most ``tolerance`` apart; minutes that lack one of them are not compared.
+    """
+    import polars as pl
+
+    pair = pl.col("symbol").str.strip_suffix(PERPETUAL)
+    minutes = candles.filter(
+        pl.col("timeframe") == BASE_TIMEFRAME, pl.col("vwap").is_not_null(), pair.str.count_matches("-") == 1
+    ).select(
+        "exchange",
+        "symbol",
+        "open_time",
+        "vwap",
+        pair=pair,
+        base=pair.str.split("-").list.first(),
+        quote=pair.str.split("-").list.last(),
+    )
+    spot = minutes.filter(pl.col("symbol") == pl.col("pair"))
+    usual = spot.group_by("pair", "open_time").agg(pl.col("vwap").median().alias("implied"))
+    perpetuals = minutes.filter(pl.col("symbol") != pl.col("pair")).join(usual, on=["pair", "open_time"])
+    perpetuals = perpetuals.with_columns(against="spot " + pl.col("pair"))
+    legs = spot.join(
+        spot.select("exchange", "open_time", "quote", "vwap", "pair", base="base"),
+        left_on=["exchange", "open_time", "quote"],
+        right_on=["exchange", "open_time", "base"],
+        suffix="_next",
+    ).select(
+        "exchange",
+        "open_time",
+        pair=pl.col("base") + "-" + pl.col("quote_next"),
+        implied=pl.col("vwap") * pl.col("vwap_next"),
+        against=pl.col("pair") + " × " + pl.col("pair_next"),
+    )
+    crosses = spot.join(legs, on=["exchange", "open_time", "pair"])
+    columns = ["exchange", "symbol", "against", "open_time", "vwap", "implied"]
+    judged = pl.concat([perpetuals.select(columns), crosses.select(columns)])
+    judged = judged.with_columns(((pl.col("vwap") / pl.col("implied") - 1).abs() <= tolerance).alias("same"))
+    keys = columns[:3]
+    return [
+        _row(dict(zip(keys, map(str, key), strict=True)), group)
+        for key, group in judged.sort(*keys, "open_time").group_by(keys, maintain_order=True)
+    ]
+
+
+def odd_volumes(candles: pl.DataFrame, multiple: float) -> Rows:
+    """K7: hours of a market with more than ``multiple`` times the volume of its median hour of the day.
+
+    Only of markets that traded in at least half of the day's hours; volumes that are not known are left out.
+    """
+    import polars as pl
+
+    market = ["exchange", "symbol"]
+    hours = (
+        candles.filter(pl.col("timeframe") == BASE_TIMEFRAME, pl.col("volume").is_not_null())
+        .group_by(*market, pl.col("open_time").dt.truncate("1h"))
+        .agg(pl.col("volume").sum())
+        .with_columns(
+            pl.len().over(market).alias("hours"), pl.col("volume").median().over(market).alias("median")
+        )
+        .filter(pl.col("hours") >= _LEAST_HOURS, pl.col("volume") > multiple * pl.col("median"))
+        .sort(*market, "open_time")
+    )
+    return hours.select(
+        *market, "open_time", "volume", "median", times=pl.col("volume") / pl.col("median")
+    ).to_dicts()
 
 
 def _row(market: dict[str, Any], judged: pl.DataFrame) -> dict[str, Any]:

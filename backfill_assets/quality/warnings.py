@@ -72,6 +72,8 @@ def _of_ids(symbol: SymbolProfile, law: IdLaw | None) -> Iterator[str]:
         once = law is None or law.names_trades
         counts = "each counts once in candles" if once else "the venue's ids are not unique, so all count"
         yield f"{symbol.duplicate_rows} rows repeat an id with the same payload: {counts}"
+    if symbol.id_resets and (law is None or law.gives_order):
+        yield f"ids fall back {symbol.id_resets} times, as if the venue had begun to count anew"
     if symbol.uncounted_ids:
         yield f"{symbol.uncounted_ids} ids were too many to look for repeats among them"
 
@@ -79,8 +81,6 @@ def _of_ids(symbol: SymbolProfile, law: IdLaw | None) -> Iterator[str]:
 def _of_symbol(symbol: SymbolProfile, limits: RowSettings) -> Iterator[str]:
     if symbol.resent_blocks:
         yield f"{symbol.resent_rows} rows in {symbol.resent_blocks} blocks repeat earlier rows in order"
-    if symbol.id_resets:
-        yield f"ids fall back {symbol.id_resets} times, as if the venue had begun to count anew"
     if grid_is_stale(symbol, limits.stale_grid_share):
         share = (symbol.off_grid_rows or 0) / symbol.valid_rows
         yield f"{share:.0%} of prices lie between the listed steps, on finer ones: the list is out of date"

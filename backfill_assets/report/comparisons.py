@@ -1,4 +1,4 @@
-"""How far a day's candles agree with somebody else's: the exchange's own, and other venues' of the same pair.
+"""How far a day's candles agree with others: the exchange's own, other venues', and markets that cross.
 
 The comparisons were made with the candles; here they become lines of a page.
 """
@@ -26,9 +26,10 @@ class AgreementLine:
 
 
 def agreements_of(measures: DayMeasures, limits: ComparisonSettings) -> tuple[AgreementLine, ...]:
-    """Both comparisons, those that agree too little first."""
+    """All comparisons, those that agree too little first."""
     rows = [("the exchange's own candles", row) for row in measures.reference]
     rows += [("the other venues", row) for row in measures.venues]
+    rows += [(row["against"], row) for row in measures.symbols]
     lines = [
         AgreementLine(
             market=f"{row['exchange']} {row['symbol']}",

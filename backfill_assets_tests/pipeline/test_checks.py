@@ -632,6 +632,40 @@ def a_market_is_half_a_percent_off_the_other_venues(pipeline):
     change_partials(pipeline, times_all_prices(1.005))
 
 
+def a_perpetual_beside_the_spot_market(pipeline, factor):
+    """The partial candles of ADA-USDT are those of BTC-USDT, as its perpetual's, at other prices."""
+    feed = load_measures(pipeline.store, DAY).files[BTC]
+    with pipeline.store.local_copy(paths.partials_data(Feed.parse(BTC), DAY, feed.partials.content)) as path:
+        spot = pl.DataFrame(pq.read_table(path))
+    perpetual = times_all_prices(factor)(spot.with_columns(symbol=pl.lit("BTC-USDT-PERP")))
+    change_partials(pipeline, lambda _: perpetual, "binance/trades/ADAUSDT")
+
+
+@turns_red("candles:symbols", "1 of 1 markets", "BTC-USDT-PERP", "spot BTC-USDT", severity=WARN)
+def a_perpetual_is_two_percent_off_the_spot_markets(pipeline):
+    a_perpetual_beside_the_spot_market(pipeline, 1.02)
+
+
+@stays_green("candles:symbols")
+def a_perpetual_is_half_a_percent_off_the_spot_markets(pipeline):
+    a_perpetual_beside_the_spot_market(pipeline, 1.005)
+
+
+def times_the_volumes_of_an_hour(factor):
+    names = ("volume", "quote_volume", "buy_volume", "sell_volume")
+    return set_where(BUCKET.is_between(720, 779), **{name: pl.col(name) * factor for name in names})
+
+
+@turns_red("candles:volumes", "hours have more than 50 times", "BTC-USDT", severity=WARN)
+def an_hour_has_a_hundred_times_its_volume(pipeline):
+    change_partials(pipeline, times_the_volumes_of_an_hour(100))
+
+
+@stays_green("candles:volumes")
+def an_hour_has_ten_times_its_volume(pipeline):
+    change_partials(pipeline, times_the_volumes_of_an_hour(10))
+
+
 def compare_with(pipeline, change):
     """The exchange's own candles of BTC-USDT: the published ones, changed, where the settings look."""
     own = pipeline.table("candles", DAY).filter(exchange="binance", symbol="BTC-USDT", timeframe="1m")

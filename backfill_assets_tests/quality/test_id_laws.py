@@ -204,3 +204,12 @@ def test_two_laws_of_one_day_are_refused(tmp_path: Path) -> None:
 def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="version"):
         load_id_laws(write(tmp_path, OF_OKEX, version=2))
+
+
+@pytest.mark.parametrize(
+    ("exchange", "warns"), [("binance", True), ("nowhere", True), ("hyperliquid", False)]
+)
+def test_hashes_that_fall_back_are_no_new_count(exchange: str, warns: bool) -> None:
+    law = law_of(ID_LAWS, Feed(exchange, "trades", "BTC"), DAY)
+    found = quality(profile(symbol(id_resets=2)), law=law)
+    assert any("ids fall back 2 times" in text for text in found.warnings) is warns
