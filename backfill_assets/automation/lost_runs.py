@@ -1,10 +1,11 @@
-"""Runs that will not go on by themselves, found by a sensor: their process is gone, or no daemon queued them.
+"""Runs that will not go on by themselves, found by a sensor: nobody runs, queues or retries them.
 
 Dagster does not notice that the process of a run was killed (the machine went down, memory ran out, a person
 ended the command), so such a run would count as started until its longest time is over, and hold its place in
 the queue. It is ended as failed; Dagster's run retries start it again if the daemon had launched
 it. A daemon that is killed between making a run and queueing it leaves a run that nobody starts: it is queued
-here.
+here. Dagster stores a failure first and that the run has failed later; a daemon that looks in between passes
+the failure by and never makes the retry: the failure is told once more.
 
 Only processes of this machine are looked at. A run says where it is (``run_process``); before that, it is
 known of runs whose code location is served through a socket file, which is how Dagster's services serve it
@@ -21,10 +22,15 @@ from pathlib import Path
 from typing import Final
 
 import dagster as dg
-from dagster._core.execution.backfill import BulkActionStatus
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionStatus
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._core.storage.dagster_run import RunRecord
-from dagster._core.storage.tags import BACKFILL_ID_TAG, GRPC_INFO_TAG
+from dagster._core.storage.tags import (
+    AUTO_RETRY_RUN_ID_TAG,
+    BACKFILL_ID_TAG,
+    GRPC_INFO_TAG,
+    WILL_RETRY_TAG,
+)
 
 from backfill_assets.automation.run_process import RunProcess
 from backfill_assets.days import utc_now
@@ -34,6 +40,11 @@ START_SECONDS: Final = 15.0
 #: A process that was made so long after its run began is another one with the same number; a machine counts
 #: the age of processes by its own ticks.
 _SLACK_SECONDS: Final = 2.0
+#: Failures that are looked at for a retry that is missing: as many, and not older.
+_LATEST_FAILURES: Final = 100
+_LATEST_SECONDS: Final = 3_600
+#: A retry that was not made after so many reports cannot be made.
+_MOST_REPORTS: Final = 3
 _AT_WORK: Final = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED)
 _CANCELED: Final = (BulkActionStatus.CANCELING, BulkActionStatus.CANCELED)
 
@@ -42,14 +53,16 @@ _CANCELED: Final = (BulkActionStatus.CANCELING, BulkActionStatus.CANCELED)
     name="lost_runs",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ends runs whose process is gone as failed, and queues runs that were made and never queued.",
+    description="Ends runs whose process is gone, queues runs that nobody queued, asks for missing retries.",
 )
 def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Look for lost runs; asks for none itself, that is for the run retries of ``dagster.yaml``."""
     ended = end_lost_runs(context.instance, utc_now())
-    queued, waiting = queue_forgotten_runs(context.instance, json.loads(context.cursor or "[]"))
-    context.update_cursor(json.dumps(waiting))
-    words = {"ended as failed": ended, "queued": queued}
+    seen = json.loads(context.cursor or "[]")
+    queued, waiting = queue_forgotten_runs(context.instance, seen)
+    told, without_retry = tell_failures_again(context.instance, seen, utc_now())
+    context.update_cursor(json.dumps([*waiting, *without_retry]))
+    words = {"ended as failed": ended, "queued": queued, "told again, for its retry": told}
     said = "; ".join(f"{done}: {', '.join(runs)}" for done, runs in words.items() if runs)
     return dg.SkipReason(said or "no run is lost")
 
@@ -107,6 +120,50 @@ def queue_forgotten_runs(instance: dg.DagsterInstance, seen: Collection[str]) ->
             instance.run_coordinator.submit_run(SubmitRunContext(run, workspace=None))  # type: ignore[arg-type]
             queued.append(run.run_id)
     return queued, waiting
+
+
+def tell_failures_again(
+    instance: dg.DagsterInstance, seen: Collection[str], now: datetime
+) -> tuple[list[str], list[str]]:
+    """Report the failures whose retry was not made half a minute ago, and is not now.
+
+    Dagster's daemon acts on each report and makes one retry at most. Failures of more than an hour ago are
+    left alone: what was not retried then shall not begin by surprise.
+
+    Parameters
+    ----------
+    seen
+        Ids of the runs that had no retry at the look before.
+
+    Returns
+    -------
+    tuple[list[str], list[str]]
+        The runs whose failures were reported, and those to be seen again.
+    """
+    if not instance.run_retries_enabled:
+        return [], []
+    told, waiting = [], []
+    failures = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
+    for record in instance.get_run_records(failures, limit=_LATEST_FAILURES):
+        run = record.dagster_run
+        is_recent = record.end_time is not None and now.timestamp() - record.end_time < _LATEST_SECONDS
+        is_settled = run.tags.get(WILL_RETRY_TAG) == "false" or AUTO_RETRY_RUN_ID_TAG in run.tags
+        if not is_recent or is_settled or not _may_be_retried(instance, run):
+            continue
+        if run.run_id not in seen:
+            waiting.append(run.run_id)
+        elif len(instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)) <= _MOST_REPORTS:
+            instance.report_run_failed(run, "its retry was not made: the failure is reported again")
+            told.append(run.run_id)
+    return told, waiting
+
+
+def _may_be_retried(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether the daemon can make the run again, and its backfill goes on."""
+    backfill_id = run.tags.get(BACKFILL_ID_TAG)
+    backfill = instance.get_backfill(backfill_id) if backfill_id else None
+    is_over = backfill_id and (backfill is None or backfill.status in BULK_ACTION_TERMINAL_STATUSES)
+    return run.remote_job_origin is not None and not is_over
 
 
 def why_lost(instance: dg.DagsterInstance, record: RunRecord, now: datetime) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ from dagster._core.test_utils import create_run_for_test
 from dagster._core.workspace.load_target import ModuleTarget
 
 from backfill_assets.automation.backfills import add_backfill, cancel_backfill, new_backfill_id
-from backfill_assets.automation.lost_runs import end_lost_runs, lost, lost_runs, queue_forgotten_runs
+from backfill_assets.automation.lost_runs import (
+    end_lost_runs,
+    lost,
+    lost_runs,
+    queue_forgotten_runs,
+    tell_failures_again,
+)
 from backfill_assets.automation.run_process import TAG_PROCESS, RunProcess
 from backfill_assets.days import utc_now
 from backfill_assets.definitions import defs
@@ -233,6 +240,36 @@ def test_a_forgotten_run_of_a_cancelled_backfill_is_cancelled(shell: Shell) -> N
     run_id = made_for_the_queue(instance, **{"dagster/backfill": backfill})
     assert queue_forgotten_runs(instance, [run_id]) == ([], [])
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.CANCELED
+
+
+def test_a_failure_whose_retry_was_missed_is_told_again_at_the_second_look(shell: Shell) -> None:
+    instance = shell.instance
+    run_id = made_for_the_queue(instance)
+    instance.report_run_failed(instance.get_run_by_id(run_id))
+    assert instance.get_run_by_id(run_id).tags["dagster/will_retry"] == "true"
+
+    def failures() -> list[int]:
+        found = instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=10)
+        return [record.storage_id for record in found.records]
+
+    now, before = utc_now(), failures()
+    assert tell_failures_again(instance, [], now) == ([], [run_id]), "the daemon may be about to retry it"
+    assert tell_failures_again(instance, [run_id], now + timedelta(hours=2)) == ([], [])
+    assert tell_failures_again(instance, [run_id], now) == ([run_id], [])
+    assert max(failures()) > max(before), "a daemon that has passed the failure by sees this one"
+    for _ in range(2):
+        tell_failures_again(instance, [run_id], now)
+    assert tell_failures_again(instance, [run_id], now) == ([], []), "it cannot be retried"
+    with dg.build_sensor_context(instance, cursor=json.dumps([run_id])) as context:
+        assert lost_runs(context).skip_message == "no run is lost"
+
+
+@pytest.mark.parametrize("tags", [{"dagster/will_retry": "false"}, {"dagster/auto_retry_run_id": "another"}])
+def test_a_failure_that_is_not_retried_or_was_is_not_told_again(shell: Shell, tags: dict[str, str]) -> None:
+    run_id = made_for_the_queue(shell.instance)
+    shell.instance.report_run_failed(shell.instance.get_run_by_id(run_id))
+    shell.instance.add_run_tags(run_id, tags)
+    assert tell_failures_again(shell.instance, [run_id], utc_now()) == ([], [])
 
 
 def test_a_run_that_its_command_did_not_begin_is_ended_as_failed(shell: Shell) -> None:
