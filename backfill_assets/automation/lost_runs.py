@@ -23,6 +23,7 @@ from typing import Final
 
 import dagster as dg
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionStatus
+from dagster._core.launcher import DefaultRunLauncher
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._core.storage.dagster_run import RunRecord
 from dagster._core.storage.tags import (
@@ -37,6 +38,8 @@ from backfill_assets.days import utc_now
 
 #: What a process that is about to run may take until it says that it is there.
 START_SECONDS: Final = 15.0
+#: What a daemon may take from taking a run off the queue until it says where it launches it.
+LAUNCH_SECONDS: Final = 45.0
 #: A process that was made so long after its run began is another one with the same number; a machine counts
 #: the age of processes by its own ticks.
 _SLACK_SECONDS: Final = 2.0
@@ -172,14 +175,18 @@ def why_lost(instance: dg.DagsterInstance, record: RunRecord, now: datetime) -> 
     if process is not None:
         is_lost = process.is_of_this_machine and process.is_gone()
         return f"its process {process.pid} is gone" if is_lost else ""
-    served = json.loads(record.dagster_run.tags.get(GRPC_INFO_TAG, "{}")).get("socket")
+    age = (now - record.update_timestamp).total_seconds()
+    if GRPC_INFO_TAG not in record.dagster_run.tags:
+        # Dagster's own launcher writes where it launches a run before it does.
+        is_local = isinstance(instance.run_launcher, DefaultRunLauncher)
+        return "the daemon ended while it launched it" if is_local and age > LAUNCH_SECONDS else ""
+    served = json.loads(record.dagster_run.tags[GRPC_INFO_TAG]).get("socket")
     if not served:
         return ""
     found = _process(instance, record.dagster_run.run_id)
     if found is not None:
         pid, since = found
         return "" if is_alive(pid, since) else f"its process {pid} is gone"
-    age = (now - record.update_timestamp).total_seconds()
     return "its code server is gone" if age > START_SECONDS and not _listens(Path(served)) else ""
 
 

@@ -17,12 +17,15 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.events import DagsterEvent
 from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.test_utils import create_run_for_test
 from dagster._core.workspace.load_target import ModuleTarget
 
 from backfill_assets.automation.backfills import add_backfill, cancel_backfill, new_backfill_id
 from backfill_assets.automation.lost_runs import (
+    LAUNCH_SECONDS,
     end_lost_runs,
     lost,
     lost_runs,
@@ -240,6 +243,20 @@ def test_a_forgotten_run_of_a_cancelled_backfill_is_cancelled(shell: Shell) -> N
     run_id = made_for_the_queue(instance, **{"dagster/backfill": backfill})
     assert queue_forgotten_runs(instance, [run_id]) == ([], [])
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.CANCELED
+
+
+def test_a_run_whose_daemon_ended_while_it_launched_it_is_lost(shell: Shell) -> None:
+    instance = shell.instance
+    run_id = made_for_the_queue(instance)
+    run = instance.get_run_by_id(run_id)
+    # As the daemon does when it takes the run off the queue.
+    starting = DagsterEvent("PIPELINE_STARTING", job_name="day")
+    instance.report_dagster_event(starting, run_id=run_id)
+    assert lost(instance, utc_now() + timedelta(seconds=LAUNCH_SECONDS - 5)) == {}
+    found = lost(instance, utc_now() + timedelta(seconds=LAUNCH_SECONDS + 5))
+    assert found == {run_id: "the daemon ended while it launched it"}
+    instance.add_run_tags(run.run_id, {GRPC_INFO_TAG: json.dumps({"host": "code", "port": 4000})})
+    assert lost(instance, utc_now() + timedelta(hours=1)) == {}, "it runs elsewhere"
 
 
 def test_a_failure_whose_retry_was_missed_is_told_again_at_the_second_look(shell: Shell) -> None:
