@@ -129,7 +129,7 @@ def _first_remedy(found: Day, outcome: StoredState) -> str:
     out = [f for f in found.feeds if f.accepted is None]
     if not out and outcome != "missing":
         enough = found.settled.limits.day_completeness
-        thin = [str(f.feed) for f in found.feeds if _completeness(f) <= enough]
+        thin = [str(f.feed) for f in found.feeds if f.approval is None and _completeness(f) <= enough]
         return run_day(found.day, thin, generated=found.is_generated) if thin else ""
     broken = [str(f.feed) for f in out if f.judged is not None]
     lacking = len(broken) < len(out)

@@ -167,7 +167,9 @@ def _replacing(day: str, index: int, feed: FeedReport) -> _Found:
 
 
 def _lacks(feed: FeedReport, enough: float) -> bool:
-    return feed.verdict.completeness is not None and feed.verdict.completeness <= enough
+    """Whether less of it is there than a day should have, and no person has let it count all the same."""
+    score = feed.verdict.completeness
+    return feed.approval is None and score is not None and score <= enough
 
 
 def _thin(index: int, feed: FeedReport, refresh: tuple[str, ...]) -> _Found:

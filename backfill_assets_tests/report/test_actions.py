@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
+from backfill_assets.days import utc_now
+from backfill_assets.lake.evidence import Approval
 from backfill_assets.quality.bucket_states import MINUTES
 from backfill_assets.report.actions import Action, actions_of
 from backfill_assets.report.minutes import MISSING, Minutes, uniform
@@ -93,6 +95,13 @@ def test_an_accepted_feed_with_less_than_a_day_is_never_called_good_enough() -> 
     assert "Nothing has to be done" not in action.remedy
     [command] = action.commands
     assert f'"feeds": ["{GOOD.feed}"]' in command
+
+
+def test_what_a_person_has_approved_is_not_asked_for_again() -> None:
+    approval = Approval(content="ab" * 32, rules="r", reason="checked", approved_at=utc_now())
+    lacking = replace(GOOD, verdict=verdict(GOOD.feed, completeness=0.1, completeness_state="degraded"))
+    assert one(lacking).commands
+    assert one(replace(lacking, approval=approval)).commands == ()
 
 
 def test_a_table_that_is_not_out_comes_before_notes() -> None:
