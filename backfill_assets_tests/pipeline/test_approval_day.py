@@ -115,7 +115,7 @@ def test_a_restated_file_beyond_the_limits_waits_until_it_is_approved(make_pipel
     assert (check.passed, check.severity.value) == (False, "WARN")
     (short,) = check.metadata["feeds_that_fall_short"].records
     assert short.data["feed"] == BTC
-    assert "price of BTC-USDT differs by 5.00% at 2024-01-02" in short.data["pending"]
+    assert "price of BTCUSDT differs by 5.00% at 2024-01-02" in short.data["pending"]
     (ticks,) = result.asset_materializations_for_node("ticks")
     told = {record.data["feed"]: record.data["restatement"] for record in ticks.metadata["feeds"].records}
     assert "pending: it restates more than the limits allow" in told[BTC]

@@ -24,6 +24,7 @@ from backfill_assets.days import MICROSECONDS_PER_MINUTE, shift, start_us
 from backfill_assets.feeds import Feed
 from backfill_assets.standins.csvtext import EMPTY_FILE
 from backfill_assets.standins.listings import Listing
+from backfill_assets.standins.metadata import instrument
 from backfill_assets.standins.sources import DatasetGroup
 from backfill_assets.standins.tardis import CSV_ONLY_KEY, TardisStandin
 from backfill_assets.tardis.columns import csv_header
@@ -54,7 +55,8 @@ class Kind:
     @property
     def symbol(self) -> str:
         """The name of its candles."""
-        return self.id if self.type == "option" else f"{self.base}-{self.quote}"
+        pair = f"{self.base}-{self.quote}"
+        return {"spot": pair, "perpetual": f"{pair}-PERP"}.get(self.type, self.id)
 
 
 def kind(exchange: str, name: str, pair: str, trade: str, worth: str, **details: Any) -> Kind:
@@ -159,6 +161,12 @@ class Shelf:
     def groups(self, exchange: str) -> tuple[DatasetGroup, ...]:
         has_options = any(k.exchange == exchange and k.type == "option" for k in self.kinds)
         return (DatasetGroup("OPTIONS", "option", ("trades",), "2023-01-01"),) if has_options else ()
+
+    def instruments(self, exchange: str) -> list[dict[str, Any]]:
+        return [instrument(listing) for listing in self.listings(exchange)]
+
+    def exchange_details(self, exchange: str) -> None:
+        del exchange
 
     def last_day(self, exchange: str) -> None:
         del exchange
