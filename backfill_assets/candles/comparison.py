@@ -160,7 +160,7 @@ def odd_volumes(candles: pl.DataFrame, multiple: float) -> Rows:
 
     market = ["exchange", "symbol"]
     hours = (
-        candles.filter(pl.col("timeframe") == BASE_TIMEFRAME, pl.col("volume").is_not_null())
+        candles.filter(pl.col("timeframe") == BASE_TIMEFRAME, pl.col("volume").is_finite())
         .group_by(*market, pl.col("open_time").dt.truncate("1h"))
         .agg(pl.col("volume").sum())
         .with_columns(
