@@ -36,9 +36,9 @@ def real_standin():
 
 @pytest.fixture
 def captured(make_pipeline, real_standin, tmp_path):
-    """Makes a pipeline of one market, whose captures may begin or end within the day."""
+    """Makes a pipeline of one market; a capture that begins or ends within the day counts all the same."""
     rules = tmp_path / "rules.yaml"
-    rules.write_text(f"version: {RULES_VERSION}\nedge_minutes: 1441\n")
+    rules.write_text(f"version: {RULES_VERSION}\nedge_minutes: 1441\npublish_completeness: 0\n")
 
     def make(exchange, symbol):
         universe = [{"exchanges": [exchange], "symbols": [symbol]}]
