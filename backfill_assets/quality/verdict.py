@@ -226,6 +226,9 @@ def _per_symbol(
         edges = (profile.first_local_timestamp_us or 0, profile.last_local_timestamp_us or 0)
         is_live = context.venue_is_live
         return [by_estimate(profile.rows, (), context.window, thresholds, edges, thinning, is_live=is_live)]
+    # Rows of another symbol in a file of one quarantine it, and say nothing of its own.
+    own = [symbol for symbol in profile.symbols if symbol.symbol is not None]
+    symbols = own if own and not feed.is_grouped else profile.symbols
     # Busy symbols of the same file show the capture as well.
     is_live = context.venue_is_live or profile.rows >= thresholds.rows.joint_silence_rows
     return [
@@ -239,7 +242,7 @@ def _per_symbol(
             thinning,
             is_live=is_live,
         )
-        for symbol in profile.symbols
+        for symbol in symbols
     ]
 
 

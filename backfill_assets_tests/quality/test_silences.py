@@ -44,8 +44,9 @@ def silent(feed: Feed, *spans: tuple[float, float], rows: int = 20_000, **change
 
 
 def found_in(*newest: Newest, limits: RowSettings = LIMITS) -> dict[Feed, tuple[JointSilence, ...]]:
-    windows = {feed: (START, END) for feed, _ in newest}
-    return joint_silences(dict(newest), windows, limits)
+    venues = joint_silences(dict(newest), {feed: (START, END) for feed, _ in newest}, limits)
+    of_feeds = {feed: venues[feed.exchange].of_feed(feed, limits) for feed, _ in newest}
+    return {feed: silences for feed, silences in of_feeds.items() if silences}
 
 
 def at(a: float, b: float, feeds: int = 3) -> JointSilence:
@@ -90,7 +91,16 @@ def test_a_venue_that_falls_silent_before_midnight_is_silent() -> None:
     assert [s.end_us for s in found[FEEDS[0]]] == [END]
     # A market that is not listed any more owes nothing.
     windows = dict.fromkeys(FEEDS[:3], (START, END - 600 * SECOND))
-    assert joint_silences(dict(silent(feed, **early) for feed in FEEDS[:3]), windows, LIMITS) == {}
+    venues = joint_silences(dict(silent(feed, **early) for feed in FEEDS[:3]), windows, LIMITS)
+    assert venues["binance"].are_none
+
+
+def test_one_busy_feed_shows_whether_the_capture_stood_still() -> None:
+    day = {FEEDS[0]: (START, END)}
+    for span, live in (((0, 60), True), ((0, 61), False)):
+        venues = joint_silences(dict([silent(FEEDS[0], span)]), day, LIMITS)
+        assert (venues["binance"].are_none, venues["binance"].of_feed(FEEDS[0], LIMITS)) == (live, ())
+    assert joint_silences(dict([silent(FEEDS[0], (0, 61), rows=8_639)]), day, LIMITS) == {}
 
 
 def test_many_silences_are_found_by_plain_looking(tmp_path: Any) -> None:
