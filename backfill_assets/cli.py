@@ -414,7 +414,7 @@ def retract(day: str, feed: str, content: str, reason: str) -> None:
 @click.option("--restore", "restored", default="", help="A dropped feed that it must have after all.")
 @click.option("--reason", default="", help="Why the feed is dropped; the day's record and report keep it.")
 def expect(day: str, dropped: str, restored: str, reason: str) -> None:
-    """Drop a feed from what a past day must have.
+    """Drop an expected feed of a past day.
 
     The next run of the day no longer asks for it. Days to come follow the universe of the settings.
     """

@@ -1,4 +1,4 @@
-"""What the amounts of an instrument are: the one place that knows units, by venue, kind and time.
+"""Units of amounts: contracts of each instrument, by venue, kind and time.
 
 The vendor passes amounts on as each venue gives them: base currency, quote currency, or contracts. Its
 instruments metadata say what one of them is: ``contractMultiplier``, ``inverse``, ``quanto``, and ``changes``
@@ -64,7 +64,7 @@ Contracts = tuple[Contract, ...]
 
 @dataclass(frozen=True, slots=True)
 class VenueContract:
-    """What the amounts of a venue's instruments are, for want of the vendor's word.
+    """The contract size of a venue's instruments, used where the vendor's metadata lack it.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The laws of ids: what a venue promises of the ids of its trades, as data with its support.
+"""Laws of ids: the promises of venues about trade ids, as data with their support.
 
 A law says what ids prove of a file (its class of evidence), whether they break ties of time, and whether two
 rows of one id are one trade. The laws stand in ``rules/id_laws.yaml``; a file of the user may replace those

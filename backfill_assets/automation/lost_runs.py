@@ -38,7 +38,7 @@ from backfill_assets.days import utc_now
 
 #: What a process that is about to run may take until it says that it is there.
 START_SECONDS: Final = 15.0
-#: What a daemon may take from taking a run off the queue until it says where it launches it.
+#: Longest time between dequeuing a run and writing where it is launched.
 LAUNCH_SECONDS: Final = 45.0
 #: A process that was made so long after its run began is another one with the same number; a machine counts
 #: the age of processes by its own ticks.

@@ -287,7 +287,7 @@ class _Work:
         return parallel_map(lambda one: read_partials(store, *one), named, max(WORKERS, store.parallel_reads))
 
     def _currencies(self) -> dict[Market, tuple[str, str]]:
-        """Of the day's volumes and quote volumes by market, as the files say that they are made of."""
+        """Currencies of volume and quote volume by market, from the contracts of the files."""
         return {
             (feed.feed.exchange, symbol): currencies_of(symbol, feed.contracts.get(symbol, ()))
             for file_day in (shift(self.day, -1), shift(self.day, 1), self.day)

@@ -295,7 +295,7 @@ class Awaited(Document):
 
 
 class Dropped(ExpectedSymbols):
-    """A feed that a person has taken out of what a day must have."""
+    """A feed that a person has removed from the day's expected feeds."""
 
     reason: str
     dropped_at: AwareDatetime

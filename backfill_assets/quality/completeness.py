@@ -53,7 +53,7 @@ class Completeness:
     #: Null without id evidence.
     seams: Seams | None = None
     uncalibrated: bool = False
-    #: The score by the file itself and its neighbours' ids, without what is usual; null with too few rows.
+    #: The score without the history: by the file and the neighbors' ids alone; null with too few rows.
     own_score: float | None = None
 
 

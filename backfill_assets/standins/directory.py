@@ -7,7 +7,7 @@ answers them: ``instruments/{exchange}.json`` and ``exchanges/{exchange}.json``.
 is read off the files' names, and nothing is invented: currencies and kinds are guessed by their names,
 increments and multipliers are unknown.
 
-Files are looked for at every request, so that some can be added while the server runs. The last day with a
+Files may be added while the server runs. The last day with a
 file is the exchange's last exported day: what comes after it is not known yet. A symbol stays listed from its
 first file on, since a missing file does not tell that the symbol has ended.
 """
@@ -17,8 +17,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -66,6 +67,19 @@ class PlacedFile:
     day: str
 
 
+#: By exchange, (data type, symbol) and day.
+_Files = dict[str, dict[tuple[str, str], dict[str, Path]]]
+#: What a walk through the directory has found holds for so many times as long as the walk took.
+_REST: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    files: _Files
+    #: On the monotonic clock.
+    until: float
+
+
 class DatasetsDirectory:
     """A source of data sets for the stand-in server.
 
@@ -76,6 +90,7 @@ class DatasetsDirectory:
     """
 
     def __init__(self, root: Path) -> None:
+        self._index: _Index | None = None
         self.top = root.expanduser().resolve()
         self.root = self.top / "v1" if (self.top / "v1").is_dir() else self.top
         if not self.root.is_dir():
@@ -88,7 +103,7 @@ class DatasetsDirectory:
     @property
     def exchanges(self) -> tuple[str, ...]:
         """Exchanges that have at least one data set."""
-        return tuple(sorted({placed.feed.exchange for placed in self.files()}))
+        return tuple(sorted(self._files()))
 
     def files(self) -> Iterator[PlacedFile]:
         """Every file whose name says what it is."""
@@ -116,8 +131,11 @@ class DatasetsDirectory:
 
     def listings(self, exchange: str) -> tuple[Listing, ...]:
         """Each symbol that has files, listed from its first day on."""
-        symbols = sorted({s for _, s in self._days(exchange) if s not in GROUPED_SYMBOLS})
-        return tuple(self._listing(exchange, symbol) for symbol in symbols)
+        by_symbol: dict[str, dict[str, dict[str, Path]]] = {}
+        for (data_type, symbol), days in self._days(exchange).items():
+            if symbol not in GROUPED_SYMBOLS:
+                by_symbol.setdefault(symbol, {})[data_type] = days
+        return tuple(_listing(exchange, symbol, by_symbol[symbol]) for symbol in sorted(by_symbol))
 
     def groups(self, exchange: str) -> tuple[DatasetGroup, ...]:
         """Return the grouped symbols that have files."""
@@ -159,30 +177,22 @@ class DatasetsDirectory:
 
     def _days(self, exchange: str) -> dict[tuple[str, str], dict[str, Path]]:
         """Files by day per (data type, symbol), in the order of data types and names."""
-        found: dict[tuple[str, str], dict[str, Path]] = {}
-        for placed in self.files():
-            if placed.feed.exchange == exchange:
-                key = placed.feed.data_type, placed.feed.dataset_symbol
-                found.setdefault(key, {})[placed.day] = placed.path
         order = {name: n for n, name in enumerate(DATA_TYPES)}
+        found = self._files().get(exchange, {})
         return dict(sorted(found.items(), key=lambda one: (order[one[0][0]], one[0][1])))
 
-    def _listing(self, exchange: str, symbol: str) -> Listing:
-        days = {t: days for (t, name), days in self._days(exchange).items() if name == symbol}
-        first, path = min(one for of_type in days.values() for one in of_type.items())
-        name = column_symbol(path, symbol)
-        base, quote = guess_currencies(name) or ("", "")
-        return Listing(
-            exchange=exchange,
-            native_id=name,
-            dataset_symbol=symbol,
-            column_symbol=name,
-            base=base,
-            quote=quote,
-            type=kind_of(exchange, symbol),
-            since=first,
-            data_types=tuple(days),
-        )
+    def _files(self) -> _Files:
+        """Every placed file by exchange, (data type, symbol) and day."""
+        known, now = self._index, time.monotonic()
+        if known is not None and now < known.until:
+            return known.files
+        files: _Files = {}
+        for placed in self.files():
+            key = placed.feed.data_type, placed.feed.dataset_symbol
+            files.setdefault(placed.feed.exchange, {}).setdefault(key, {})[placed.day] = placed.path
+        done = time.monotonic()
+        self._index = _Index(files, done + _REST * (done - now))
+        return files
 
     def _metadata(self, folder: str, exchange: str, form: type) -> Any:
         path = self.top / folder / f"{exchange}.json"
@@ -198,6 +208,24 @@ class DatasetsDirectory:
             msg = f"{path} holds no {kind}: save the vendor's answer there, or remove the file"
             raise PermanentFailure(msg)
         return answer
+
+
+def _listing(exchange: str, symbol: str, files: Mapping[str, Mapping[str, Path]]) -> Listing:
+    """The symbol, listed from the day of its first file on; ``files`` by data type and day."""
+    first, path = min(one for of_type in files.values() for one in of_type.items())
+    name = column_symbol(path, symbol)
+    base, quote = guess_currencies(name) or ("", "")
+    return Listing(
+        exchange=exchange,
+        native_id=name,
+        dataset_symbol=symbol,
+        column_symbol=name,
+        base=base,
+        quote=quote,
+        type=kind_of(exchange, symbol),
+        since=first,
+        data_types=tuple(files),
+    )
 
 
 def kind_of(exchange: str, symbol: str) -> str:

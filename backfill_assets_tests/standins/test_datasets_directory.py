@@ -7,6 +7,7 @@ import gzip
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -223,3 +224,19 @@ def test_a_directory_that_is_missing_or_empty_is_a_plain_failure(tmp_path: Path)
         PermanentFailure, match="holds no data sets: its files must lie at EXCHANGE/DATA_TYPE"
     ):
         TardisStandin(datasets_dir=tmp_path)
+
+
+def test_the_listings_of_all_symbols_take_one_walk_through_the_directory(datasets: Path) -> None:
+    walks: list[None] = []
+
+    class Counted(DatasetsDirectory):
+        def paths(self) -> Iterator[Path]:
+            walks.append(None)
+            return super().paths()
+
+    for n in range(20):
+        (datasets / f"kraken_trades_2024-01-01_S{n}-USD.csv.gz").write_bytes(gzip.compress(b""))
+    served = Counted(datasets)
+    walks.clear()
+    assert len(served.listings("kraken")) == 20
+    assert len(walks) <= 1
