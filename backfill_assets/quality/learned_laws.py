@@ -18,14 +18,13 @@ from backfill_assets.days import shift
 from backfill_assets.id_laws import IdLaw, LawKind
 from backfill_assets.lake.manifests import read_manifest
 from backfill_assets.lake.store import Store
+from backfill_assets.quality.completeness import COUNTED_SHORT_GAP
 from backfill_assets.quality.profiles import SymbolProfile, profile_of
 from backfill_assets.quality.settled import load_settled
 
 #: Four weeks hold every weekday alike; five symbols, because a promise is the venue's and not a market's.
 LEAST_DAYS: Final = 28
 LEAST_SYMBOLS: Final = 5
-#: Longest run of missing ids that may be the venue's own.
-_HOLE: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ def _broken(kind: LawKind, days: dict[str, Seen]) -> Iterator[str]:
             if kind == "unique" and found.conflicting_rows:
                 yield f"{one.name}: {found.conflicting_rows} rows share an id with another payload"
             continue
-        allowed = _HOLE if kind == "contiguous_with_holes" else 0
+        allowed = COUNTED_SHORT_GAP if kind == "contiguous_with_holes" else 0
         if found.numeric_ids != found.rows or found.missing_ids is None:
             yield f"{one.name}: not every id is an integer, or they are scattered"
         elif (found.longest_gap or 0) > allowed:

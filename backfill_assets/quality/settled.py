@@ -138,6 +138,8 @@ class SettledFeed(Document):
         Whether the accepted file has such rows, or nobody could look.
     id_range
         The lowest and the highest integer id, of files of one symbol in which every row has one.
+    traded
+        Canonical symbols with rows in the accepted file, of groups of trades.
     traded_us
         The first and the last time of the exchange in the accepted file.
     is_sealed
@@ -165,6 +167,7 @@ class SettledFeed(Document):
     may_repeat_trades: bool = False
     id_range: tuple[int, int] | None = None
     traded_us: tuple[int, int] | None = None
+    traded: tuple[str, ...] = ()
     is_sealed: bool = False
     contracts: dict[str, Annotated[Contracts, BeforeValidator(_of_former_layout)]] = {}
     evidence: dict[str, SymbolEvidence] = {}
@@ -265,10 +268,17 @@ class SettledDay(Derived):
     def counting_feeds(self) -> list[tuple[SettledFeed, HeldVersion]]:
         """Feeds with their accepted versions, in order, but no feed whose rows an accepted group has too.
 
-        A day has both where the symbol was expected by itself first.
+        A day has both where the symbol was expected by itself first. A group of trades without a row of the
+        symbol takes nothing out.
         """
         accepted = [(f, f.accepted) for f in self.feeds if f.accepted is not None]
-        grouped = {(_kind(f), pair) for f, _ in accepted if f.feed.is_grouped for pair in f.symbols}
+        grouped = {
+            (_kind(f), pair)
+            for f, _ in accepted
+            if f.feed.is_grouped
+            for pair in f.symbols
+            if pair[1] in f.traded or not f.feed.type.makes_candles
+        }
         return [
             (f, version)
             for f, version in accepted

@@ -144,6 +144,22 @@ def test_a_group_that_comes_beside_a_file_that_is_recorded_adds_no_trade_of_it(
     }
 
 
+def test_a_group_without_a_row_of_the_symbol_takes_nothing_out(files: Path, serve: Serve) -> None:
+    instruments(
+        files, "bybit",
+        listed("bybit", "BTCUSDT", "BTC", "USDT", "perpetual", inverse=False, contractMultiplier=1),
+        listed("bybit", "ETHUSDT", "ETH", "USDT", "perpetual", inverse=False, contractMultiplier=1),
+    )  # fmt: skip
+    put(files, "bybit", "BTCUSDT", every_second([("bybit", "BTCUSDT", 61_100.0)]))
+    pipeline = serve("BTC-USDT-PERP", exchange="bybit")
+    assert pipeline.run(DAY).success
+    put(files, "bybit", "PERPETUALS", every_second([("bybit", "ETHUSDT", 3_000.0)]))
+    pipeline.file.write_text(pipeline.file.read_text().replace("- BTC-USDT-PERP", "- PERPETUALS"))
+    assert pipeline.run(DAY).success
+    assert {*markets(pipeline)} == {"BTC-USDT-PERP", "ETH-USDT-PERP"}
+    assert {*pipeline.table("trades", DAY)["symbol"]} == {"BTC-USDT-PERP", "ETH-USDT-PERP"}
+
+
 def test_a_market_that_is_named_anew_takes_its_candles_with_it(files: Path, serve: Serve) -> None:
     def quoted_in(currency: str) -> None:
         more = {"inverse": False, "contractMultiplier": 1}
