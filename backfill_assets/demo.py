@@ -7,14 +7,13 @@ simulated but the vendor.
 from __future__ import annotations
 
 import http.client
-import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -36,7 +35,6 @@ from backfill_assets.warehouse.protocol import open_warehouse
 if TYPE_CHECKING:
     import dagster as dg
 
-POLL_SECONDS: Final = 0.2
 _ANSWER_SECONDS: Final = 60.0
 GENERATED: Final = "Generated prices: they come from a stand-in for Tardis, not from a market."
 _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -102,7 +100,7 @@ def _is_generated() -> bool:
 
 
 def _run(day: str, console: Console) -> tuple[bool, Work]:
-    """Run the job in this thread, where an interrupt ends it, and show its event log while it grows."""
+    """Run the job in this thread, where an interrupt ends it, and show its events."""
     import dagster as dg
 
     from backfill_assets.automation.run_process import RunProcess, ending_with_the_terminal
@@ -132,7 +130,7 @@ def _run(day: str, console: Console) -> tuple[bool, Work]:
 
 @contextmanager
 def _following(instance: dg.DagsterInstance, run_id: str, console: Console, steps: int) -> Iterator[None]:
-    """Show the run's progress from a thread of its own until the block ends."""
+    """Show each event of the run as this process stores it, until the block ends."""
     columns = (
         SpinnerColumn(),
         BarColumn(bar_width=30),
@@ -140,30 +138,18 @@ def _following(instance: dg.DagsterInstance, run_id: str, console: Console, step
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
     )
-    ended = threading.Event()
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting", total=steps)
 
-        def follow() -> None:
-            while not ended.wait(POLL_SECONDS):
-                _show(instance, run_id, progress, task)
+        def show(entry: dg.EventLogEntry) -> None:
+            event = entry.dagster_event
+            if event is not None:
+                progress.advance(task, int(event.is_step_success))
+            elif entry.user_message:
+                progress.update(task, description=entry.user_message.strip()[:70])
 
-        thread = threading.Thread(target=follow, name="progress", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
-
-def _show(instance: dg.DagsterInstance, run_id: str, progress: Progress, task: Any) -> None:
-    if not instance.has_run(run_id):
-        return
-    events = instance.all_logs(run_id)
-    done = sum(1 for e in events if e.dagster_event is not None and e.dagster_event.is_step_success)
-    latest = next((e.user_message for e in reversed(events) if not e.is_dagster_event and e.user_message), "")
-    progress.update(task, completed=done, description=latest.strip()[:70])
+        instance.add_event_listener(run_id, show)
+        yield
 
 
 def _failures(instance: dg.DagsterInstance, run_id: str) -> list[str]:

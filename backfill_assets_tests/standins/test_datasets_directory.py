@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -175,12 +176,15 @@ def test_the_kind_is_guessed_by_venue_and_name(exchange: str, symbol: str, kind:
     assert kind_of(exchange, symbol) == kind
 
 
-def test_a_file_added_while_the_server_runs_is_listed(datasets: Path) -> None:
+def test_a_file_added_while_the_server_runs_is_served_at_once_and_listed_soon(datasets: Path) -> None:
     with TardisStandin(datasets_dir=datasets) as standin:
         added = datasets / "binance/trades/2019/10/14/XRPETH.csv.gz"
         added.parent.mkdir(parents=True)
         added.write_bytes(gzip.compress(b""))
-        assert details(standin, "binance")["exportedUntil"] == "2019-10-15T00:00:00.000Z"
+        assert standin.source.dataset(Feed.parse("binance/trades/XRPETH"), "2019-10-14") == added
+        deadline = time.monotonic() + 30
+        while details(standin, "binance")["exportedUntil"] != "2019-10-15T00:00:00.000Z":
+            assert time.monotonic() < deadline, "the added file is not listed"
 
 
 def test_faults_work_on_files_too(datasets: Path) -> None:
