@@ -584,7 +584,7 @@ def laws(action: str, start: str | None, end: str | None) -> None:
         msg = "give --start and --end"
         raise click.UsageError(msg)
     insist_on_order(start, end)
-    found = learn(published_profiles(open_store(settings.lake), day_range(start, end)))
+    found = learn(published_profiles(open_store(settings.lake), day_range(start, end)), settings.thresholds)
     click.echo("\n".join(one.text for one in found) or f"nothing is published from {start} to {end}")
 
 

@@ -110,6 +110,7 @@ class FeedRules(Strict):
     longest_hole: int = _number("longest_hole", ge=0)
     lossy_seconds: float = _number("lossy_seconds", ge=0)
     legitimate_hole: int = _number("legitimate_hole", ge=0, le=5)
+    legitimate_share: Score = _number("legitimate_share")
     silence_seconds: float = _number("silence_seconds", ge=5)
     silence_factor: float = _number("silence_factor", gt=0)
     edge_factor: float = _number("edge_factor", ge=1)

@@ -58,7 +58,7 @@ def evidence_of(
     profile: SymbolProfile,
     day: Range,
     seams: Seams | None,
-    legitimate_hole: int,
+    allowed: int,
 ) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
     """Ranges in which ids are lost, and in which the ids prove that every trade is there.
 
@@ -70,13 +70,12 @@ def evidence_of(
         First and last microsecond.
     seams
         The midnights; None to look between the rows only.
-    legitimate_hole
-        Longest run of missing ids that venues of class B leave themselves.
+    allowed
+        The longest run of missing ids that is no loss, by ``completeness.legitimate_gap``.
     """
     first, last = profile.first_trade_us, profile.last_trade_us
     if kind not in ("A", "B") or profile.id_min is None or first is None or last is None:
         return (), ()
-    allowed = legitimate_hole if kind == "B" else 0
     lost = [(h.after_us, h.before_us) for h in profile.gaps if h.last_missing - h.first_missing + 1 > allowed]
     midnights = (day[0], first), (last, day[1])
     if seams is not None:

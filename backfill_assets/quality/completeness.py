@@ -109,9 +109,23 @@ def completeness(
     return _by_ids(kind, profile, judged_window(window, edges), seams, thresholds)
 
 
-def legitimate_gap(kind: EvidenceClass, thresholds: ThresholdSettings) -> int:
-    """The longest run of missing ids that venues of the class leave themselves."""
-    return thresholds.legitimate_hole if kind == "B" else 0
+def legitimate_gap(
+    kind: EvidenceClass, thresholds: ThresholdSettings, profile: SymbolProfile | None = None
+) -> int:
+    """The longest run of missing ids that venues of the class leave themselves.
+
+    0 where the file has so many of such runs that they are not the venue's: thinned data consists of them.
+    """
+    allowed = thresholds.legitimate_hole if kind == "B" else 0
+    if not allowed or profile is None:
+        return allowed
+    most = max(allowed, thresholds.legitimate_share * _span(profile))
+    return allowed if _ids_in_short_gaps(profile, allowed) <= most else 0
+
+
+def _span(profile: SymbolProfile) -> int:
+    """Ids from the lowest to the highest."""
+    return (profile.id_max or 0) - (profile.id_min or 0) + 1
 
 
 def by_estimate(
@@ -168,12 +182,12 @@ def _by_ids(
     seams: Seams,
     thresholds: ThresholdSettings,
 ) -> Completeness:
-    allowed = legitimate_gap(kind, thresholds)
-    excused = _excused_ids(profile, allowed)
+    allowed = legitimate_gap(kind, thresholds, profile)
+    excused = _ids_in_short_gaps(profile, allowed)
     missing = (profile.missing_ids or 0) - excused
     longest = profile.longest_gap or 0
     lost = [h for h in profile.gaps if h.last_missing - h.first_missing + 1 > allowed]
-    span = (profile.id_max or 0) - (profile.id_min or 0) + 1
+    span = _span(profile)
     score = min((span - missing) / span, silence_score(sum(seams.silence_us), window))
     return Completeness(
         score=score,
@@ -194,7 +208,7 @@ def _by_ids(
     )
 
 
-def _excused_ids(profile: SymbolProfile, allowed: int) -> int:
+def _ids_in_short_gaps(profile: SymbolProfile, allowed: int) -> int:
     """Missing ids in runs of at most ``allowed``; the profile counts those of up to 5, lists 1,000."""
     if allowed == COUNTED_SHORT_GAP:
         return profile.missing_in_short_gaps or 0

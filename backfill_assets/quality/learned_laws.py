@@ -18,9 +18,10 @@ from backfill_assets.days import shift
 from backfill_assets.id_laws import IdLaw, LawKind
 from backfill_assets.lake.manifests import read_manifest
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.completeness import COUNTED_SHORT_GAP
+from backfill_assets.quality.completeness import legitimate_gap
 from backfill_assets.quality.profiles import SymbolProfile, profile_of
 from backfill_assets.quality.settled import load_settled
+from backfill_assets.settings import ThresholdSettings
 
 #: Four weeks hold every weekday alike; five symbols, because a promise is the venue's and not a market's.
 LEAST_DAYS: Final = 28
@@ -74,15 +75,15 @@ def published_profiles(store: Store, days: Iterable[str]) -> Iterator[Seen]:
                 yield Seen(found.feed.exchange, found.feed.data_type, day, symbol)
 
 
-def learn(seen: Iterable[Seen]) -> list[Learned]:
+def learn(seen: Iterable[Seen], thresholds: ThresholdSettings) -> list[Learned]:
     """What the days show of each venue, in the order of their names."""
     venues: dict[tuple[str, str], list[Seen]] = {}
     for one in seen:
         venues.setdefault((one.exchange, one.data_type), []).append(one)
-    return [_of_venue(*venue, found) for venue, found in sorted(venues.items())]
+    return [_of_venue(*venue, found, thresholds) for venue, found in sorted(venues.items())]
 
 
-def _of_venue(exchange: str, data_type: str, seen: Sequence[Seen]) -> Learned:
+def _of_venue(exchange: str, data_type: str, seen: Sequence[Seen], thresholds: ThresholdSettings) -> Learned:
     by_symbol: dict[str, dict[str, Seen]] = {}
     for one in seen:
         by_symbol.setdefault(one.profile.dataset_symbol, {})[one.day] = one
@@ -96,7 +97,7 @@ def _of_venue(exchange: str, data_type: str, seen: Sequence[Seen]) -> Learned:
     refuted: list[str] = []
     kinds: tuple[LawKind, ...] = ("contiguous", "contiguous_with_holes", "unique", "hash")
     for kind in kinds:
-        reason = next((told for days in by_symbol.values() for told in _broken(kind, days)), "")
+        reason = next((told for days in by_symbol.values() for told in _broken(kind, days, thresholds)), "")
         if not reason:
             return Learned(exchange, data_type, _law(exchange, data_type, kind, seen), tuple(refuted))
         refuted.append(f"not {kind}: {reason}")
@@ -117,7 +118,7 @@ def _law(exchange: str, data_type: str, kind: LawKind, seen: Sequence[Seen]) -> 
     )
 
 
-def _broken(kind: LawKind, days: dict[str, Seen]) -> Iterator[str]:
+def _broken(kind: LawKind, days: dict[str, Seen], thresholds: ThresholdSettings) -> Iterator[str]:
     """Counter-examples of one symbol."""
     for day, one in sorted(days.items()):
         found = one.profile
@@ -129,11 +130,14 @@ def _broken(kind: LawKind, days: dict[str, Seen]) -> Iterator[str]:
             if kind == "unique" and found.conflicting_rows:
                 yield f"{one.name}: {found.conflicting_rows} rows share an id with another payload"
             continue
-        allowed = COUNTED_SHORT_GAP if kind == "contiguous_with_holes" else 0
+        allowed = thresholds.legitimate_hole if kind == "contiguous_with_holes" else 0
         if found.numeric_ids != found.rows or found.missing_ids is None:
             yield f"{one.name}: not every id is an integer, or they are scattered"
         elif (found.longest_gap or 0) > allowed:
             yield f"{one.name}: {found.longest_gap} ids in a row are missing"
+        elif allowed and not legitimate_gap("B", thresholds, found):
+            most = f"more than {thresholds.legitimate_share:.0%} of its ids"
+            yield f"{one.name}: {found.missing_ids} ids are missing in short runs, {most}"
         elif found.conflicting_rows:
             yield f"{one.name}: {found.conflicting_rows} rows share an id with another payload"
         before = days.get(shift(day, -1))

@@ -12,7 +12,7 @@ from backfill_assets.days import end_us, start_us
 from backfill_assets.feeds import Feed
 from backfill_assets.id_laws import law_of
 from backfill_assets.quality.bucket_states import evidence_of
-from backfill_assets.quality.completeness import evidence_class
+from backfill_assets.quality.completeness import evidence_class, legitimate_gap
 from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
 from backfill_assets.quality.settled import SymbolEvidence
 from backfill_assets.quality.spikes import unconfirmed_spikes
@@ -70,15 +70,17 @@ def _of_rows(
     reaching: list[Range] = []
     for s in of_symbol:
         kind = evidence_class(law, s)
-        gaps, _ = evidence_of(kind, s, whole, None, thresholds.legitimate_hole)
+        gaps, _ = evidence_of(kind, s, whole, None, legitimate_gap(kind, thresholds, s))
         reaching += [gap for gap in gaps if gap[0] < whole[0] or gap[1] > whole[1]]
     if len(of_symbol) != 1:
         return SymbolEvidence(reaching=tuple(reaching), unconfirmed=unconfirmed)
+    symbol = of_symbol[0]
+    kind = evidence_class(law, symbol)
     lost, proven = evidence_of(
-        evidence_class(law, of_symbol[0]),
-        of_symbol[0],
+        kind,
+        symbol,
         whole,
-        seams_in(verdict.context, feed, day, profile, of_symbol[0], thresholds),
-        thresholds.legitimate_hole,
+        seams_in(verdict.context, feed, day, profile, symbol, thresholds),
+        legitimate_gap(kind, thresholds, symbol),
     )
     return SymbolEvidence(lost=lost, proven=proven, reaching=tuple(reaching), unconfirmed=unconfirmed)

@@ -262,7 +262,7 @@ def seams_in(
         edges,
         context.previous.get(symbol.dataset_symbol, ()),
         context.following.get(symbol.dataset_symbol, ()),
-        legitimate_gap(evidence_class(law_of(thresholds.id_laws, feed, day), symbol), thresholds),
+        legitimate_gap(evidence_class(law_of(thresholds.id_laws, feed, day), symbol), thresholds, symbol),
         thresholds,
     )
 

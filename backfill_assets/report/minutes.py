@@ -25,7 +25,7 @@ from backfill_assets.quality.bucket_states import (
     minute_states,
     together,
 )
-from backfill_assets.quality.completeness import evidence_class
+from backfill_assets.quality.completeness import evidence_class, legitimate_gap
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.verdict import Context, seams_in
@@ -122,12 +122,13 @@ def of_version(
     by_symbol = []
     law = law_of(thresholds.id_laws, feed, day)
     for symbol in profile.symbols:
+        kind = evidence_class(law, symbol)
         lost, proven = evidence_of(
-            evidence_class(law, symbol),
+            kind,
             symbol,
             (start, end),
             seams_in(context, feed, day, profile, symbol, thresholds),
-            thresholds.legitimate_hole,
+            legitimate_gap(kind, thresholds, symbol),
         )
         traded = [minute for minute, rows in enumerate(symbol.minute_rows) if rows]
         by_symbol.append(minute_states(traded, Evidence(lost=lost, proven=proven), start))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 from typing import Final
 
+from backfill_assets.quality.completeness import legitimate_gap
 from backfill_assets.quality.estimates import allowed_silence_us
 from backfill_assets.quality.profiles import FeedProfile, Gap, Silence, SymbolProfile
 from backfill_assets.quality.settled import SettledFeed
@@ -61,7 +62,9 @@ def silence_lines(
         if kind != "C" and not symbol.gaps:
             # None of them counts, so the longest are enough; a sparse feed has a thousand.
             silences = nlargest(SHOWN_SILENCES, silences, key=lambda s: (s.end_us - s.start_us, -s.start_us))
-        found += [_silence(silence, symbol.gaps, kind, window, thresholds) for silence in silences]
+        allowed = legitimate_gap(kind, thresholds, symbol) if kind else 0
+        lost = [h for h in symbol.gaps if h.last_missing - h.first_missing + 1 > allowed]
+        found += [_silence(silence, lost, kind, window, thresholds) for silence in silences]
     if profile.longest_silence is not None:
         silence = profile.longest_silence
         allowed = allowed_silence_us(silence.usual_us, thresholds)
@@ -90,24 +93,17 @@ def _at_midnight(
 
 def _silence(
     silence: Silence,
-    gaps: Sequence[Gap],
+    lost: Sequence[Gap],
     evidence: str | None,
     window: Window,
     thresholds: ThresholdSettings,
 ) -> SilenceLine:
     allowed = allowed_silence_us(silence.usual_us, thresholds)
-    legitimate = thresholds.legitimate_hole if evidence == "B" else 0
-    inside = [
-        h
-        for h in gaps
-        if h.after_us < silence.end_us
-        and h.before_us > silence.start_us
-        and h.last_missing - h.first_missing + 1 > legitimate
-    ]
+    inside = [h for h in lost if h.after_us < silence.end_us and h.before_us > silence.start_us]
     by_ids, counts = bool(inside) and evidence in ("A", "B"), False
     if by_ids:
-        lost = sum(h.last_missing - h.first_missing + 1 for h in inside)
-        counts, text = True, f"{lost:,} ids are missing around it"
+        missing = sum(h.last_missing - h.first_missing + 1 for h in inside)
+        counts, text = True, f"{missing:,} ids are missing around it"
     elif evidence == "A":
         text = "the ids before and after join: nothing was traded"
     elif silence.end_us - silence.start_us <= allowed:

@@ -8,8 +8,8 @@ is read off the files' names, and nothing is invented: currencies and kinds are 
 increments and multipliers are unknown.
 
 Files may be added while the server runs: they are served at once, and listed by the next walk through the
-directory. The last day with a file is the exchange's last exported day; later days are not known yet. A symbol
-stays listed from its first file on, since a missing file does not tell that the symbol has ended.
+directory. The last day with a file is the exchange's last exported day; later days are not known yet. A
+symbol stays listed from its first file on, since a missing file does not tell that the symbol has ended.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def judged(
         edges,
         [] if previous is None else [previous],
         [] if following is None else [following],
-        legitimate_gap(evidence_class(law(exchange), profile), limits),
+        legitimate_gap(evidence_class(law(exchange), profile), limits, profile),
         limits,
     )
     return completeness(law(exchange), profile, window, seams, limits, edges, thinning)
@@ -230,6 +230,18 @@ class TestGapsThatTheVenueLeaves:
         )
         assert found.missing_ids == lost
         assert found.state == ("degraded" if lost else "estimated")
+
+    @pytest.mark.parametrize(
+        ("runs", "missing"), [(180, 0), (181, 181)], ids=["at the share", "above the share"]
+    )
+    def test_more_short_ones_than_a_share_of_the_ids_are_losses(self, runs: int, missing: int) -> None:
+        """Thinned data consist of short runs."""
+        lost = symbol(**gaps(*((1010 + 10 * n, 1010 + 10 * n) for n in range(runs))))
+        assert judged(lost, exchange="binance-futures").missing_ids == missing
+
+    def test_one_short_one_is_no_loss_however_few_the_ids(self) -> None:
+        few = symbol(1000, 1010, **gaps((1003, 1007)))
+        assert judged(few, None, None, exchange="binance-futures").missing_ids == 0
 
     def test_a_venue_with_contiguous_ids_leaves_none(self) -> None:
         assert judged(symbol(**gaps((5000, 5000))), legitimate_hole=5).missing_ids == 1

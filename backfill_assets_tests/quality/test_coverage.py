@@ -45,8 +45,8 @@ def ranges(profile: Any, exchange: str = "binance", previous: int = 0, following
     kind = evidence_class(law(exchange), profile)
     edges = (profile.first_trade_us, profile.last_trade_us)
     ids = ([n] if n else [] for n in (previous, following))
-    seams = seams_of(profile, WHOLE_DAY, edges, *ids, legitimate_gap(kind, THRESHOLDS), THRESHOLDS)
-    return evidence_of(kind, profile, WHOLE, seams, legitimate_hole=5)
+    seams = seams_of(profile, WHOLE_DAY, edges, *ids, legitimate_gap(kind, THRESHOLDS, profile), THRESHOLDS)
+    return evidence_of(kind, profile, WHOLE, seams, legitimate_gap(kind, THRESHOLDS, profile))
 
 
 def states(traded: set[int], profile: Any, outages: tuple[Any, ...] = (), **around: Any) -> list[State]:

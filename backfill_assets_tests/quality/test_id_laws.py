@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from backfill_assets.days import start_us
+from backfill_assets.days import shift, start_us
 from backfill_assets.failures import SettingsError
 from backfill_assets.feeds import Feed
 from backfill_assets.id_laws import DEFAULT_ID_LAWS, ID_LAWS, IdLaw, law_of, load_id_laws
@@ -59,6 +60,49 @@ def test_nine_of_ten_trades_lost_of_a_venue_that_counts_are_a_loss(store: Store)
     lost = settled(thinned, feed).verdict
     assert (lost.outcome, lost.completeness_state, lost.evidence_class) == ("quarantine", "degraded", "A")
     assert lost.completeness == pytest.approx(0.1, abs=0.001)
+
+
+def held_out(of_law: IdLaw, seed: int) -> tuple[str, list[tuple[int, Trade]]]:
+    """A day that no law was made from: 6,000 to 12,000 trades, with the ids that the law speaks of."""
+    chance = random.Random(seed)
+    day = shift(of_law.first_day or DAY, 7 * seed)
+    rows = chance.randrange(6_000, 12_000)
+    times = sorted(start_us(day) + chance.randrange(SECOND, 86_399 * SECOND) for _ in range(rows))
+    if of_law.law == "contiguous_with_holes":
+        steps = (chance.choice((2, 3, 6)) if chance.random() < 0.004 else 1 for _ in range(rows))
+        ids = [str(n) for n in itertools.accumulate(steps, initial=chance.randrange(1, 10**9))]
+    elif of_law.law == "contiguous":
+        first = chance.randrange(1, 10**9)
+        ids = [str(first + n) for n in range(rows)]
+    else:
+        ids = [str(chance.getrandbits(50)) for _ in range(rows)]
+    return day, [(us, Trade(us, 100.0 + n % 5, 0.5, id=ids[n])) for n, us in enumerate(times)]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("of_law", ID_LAWS, ids=lambda one: one.exchange)
+def test_of_days_held_out_none_is_lost_falsely_and_each_that_lost_a_tenth_is_found(
+    of_law: IdLaw, seed: int, tmp_path: Path
+) -> None:
+    feed = Feed(of_law.exchange, of_law.data_type, "BTC-USDT")
+    day, whole = held_out(of_law, seed)
+    at_random = [one for one in whole if random.Random(one[0]).random() >= 0.1]
+    found = []
+    for name, rows in (("whole", whole), ("every tenth", [*whole]), ("at random", at_random)):
+        if name == "every tenth":
+            del rows[9::10]
+        store = LocalStore(tmp_path / name)
+        bring(store, day, rows, feed)
+        verdict = settled(store, feed, day).verdict
+        assert verdict.id_law == of_law.statement
+        assert verdict.completeness is not None
+        found.append((verdict.outcome, verdict.completeness_state, round(verdict.completeness, 1)))
+    if of_law.evidence_class == "C":
+        # Such ids prove nothing, so nothing is called proven.
+        assert found == [("publish", "estimated", 1.0)] * 3
+    else:
+        clean = "inner_proven" if of_law.law == "contiguous" else "estimated"
+        assert found == [("publish", clean, 1.0), *[("quarantine", "degraded", 0.9)] * 2]
 
 
 def test_a_verdict_names_the_law_and_its_support(store: Store) -> None:

@@ -42,7 +42,7 @@ def only(found: list[Learned]) -> Learned:
 
 
 def test_ids_in_a_row_on_all_days_are_a_candidate_with_its_support() -> None:
-    law = only(learn(days_of())).law
+    law = only(learn(days_of(), THRESHOLDS)).law
     assert law is not None
     assert (law.law, law.first_day) == ("contiguous", DAY)
     assert law.support == "measured on 28 published days of 5 symbols to 2024-01-29, 140000 rows"
@@ -50,7 +50,7 @@ def test_ids_in_a_row_on_all_days_are_a_candidate_with_its_support() -> None:
 
 @pytest.mark.parametrize(("symbols", "days"), [(4, 28), (5, 27), (1, 400)])
 def test_fewer_days_or_symbols_show_nothing(symbols: int, days: int) -> None:
-    found = only(learn(days_of(symbols, days)))
+    found = only(learn(days_of(symbols, days), THRESHOLDS))
     assert found.law is None
     assert found.refuted[0].startswith("nothing is inferred: ")
 
@@ -59,6 +59,11 @@ def test_fewer_days_or_symbols_show_nothing(symbols: int, days: int) -> None:
     ("odd", "kind", "refuted"),
     [
         (gaps((27_100, 27_100)), "contiguous_with_holes", ["S4 2024-01-29: 1 ids in a row are missing"]),
+        (
+            gaps(*((n, n) for n in range(27_010, 27_073, 3))),
+            "unique",
+            ["1 ids in a row", "21 ids are missing in short runs, more than 2% of its ids"],
+        ),
         (gaps((27_100, 27_105)), "unique", ["6 ids in a row", "6 ids in a row"]),
         ({"shifted": 3}, "contiguous_with_holes", ["3 ids lie between its first and the last of the day"]),
         ({"conflicting_rows": 1}, "hash", ["1 rows share an id", "1 rows share", "1 rows share"]),
@@ -66,7 +71,7 @@ def test_fewer_days_or_symbols_show_nothing(symbols: int, days: int) -> None:
     ],
 )
 def test_one_counter_example_refutes(odd: dict[str, Any], kind: str | None, refuted: list[str]) -> None:
-    found = only(learn(days_of(**odd)))
+    found = only(learn(days_of(**odd), THRESHOLDS))
     assert (found.law.law if found.law else None) == kind
     assert len(found.refuted) == len(refuted)
     assert all(part in reason for part, reason in zip(refuted, found.refuted, strict=True))
@@ -78,7 +83,7 @@ def test_texts_that_never_come_again_are_unique() -> None:
         for s in range(5)
         for d in range(28)
     ]
-    law = only(learn(texts)).law
+    law = only(learn(texts, THRESHOLDS)).law
     assert law is not None
     assert law.law == "unique"
 
