@@ -62,8 +62,8 @@ def silence_lines(
         if kind != "C" and not symbol.gaps:
             # None of them counts, so the longest are enough; a sparse feed has a thousand.
             silences = nlargest(SHOWN_SILENCES, silences, key=lambda s: (s.end_us - s.start_us, -s.start_us))
-        allowed = legitimate_gap(kind, thresholds, symbol) if kind else 0
-        lost = [h for h in symbol.gaps if h.last_missing - h.first_missing + 1 > allowed]
+        legitimate = legitimate_gap("B", thresholds, symbol) if kind == "B" else 0
+        lost = [h for h in symbol.gaps if h.last_missing - h.first_missing + 1 > legitimate]
         found += [_silence(silence, lost, kind, window, thresholds) for silence in silences]
     if profile.longest_silence is not None:
         silence = profile.longest_silence
