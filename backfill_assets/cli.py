@@ -319,7 +319,7 @@ def baseline(start: str | None, end: str | None) -> None:
     from backfill_assets.candles.notional import notional_usd
     from backfill_assets.lake import documents, paths
     from backfill_assets.lake.store import open_store
-    from backfill_assets.quality.baseline import accepted_rows, add_days, load_baseline
+    from backfill_assets.quality.baseline import accepted_rows, add_days, load_baseline, longest_silences
     from backfill_assets.quality.settled import SettledDay
     from backfill_assets.readable_numbers import plural
     from backfill_assets.settings import current_settings
@@ -345,7 +345,9 @@ def baseline(start: str | None, end: str | None) -> None:
         else:
             settled[day] = found
     notional = {day: notional_usd(store, day) for day in settled}
-    stored = add_days(store, notional, {day: accepted_rows(found) for day, found in settled.items()})
+    rows = {day: accepted_rows(found) for day, found in settled.items()}
+    silences = {day: longest_silences(found) for day, found in settled.items()}
+    stored = add_days(store, notional, rows, silences)
     click.echo(f"baseline {stored.version}: {plural(len(stored.days), 'day')}, {len(settled)} measured now")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from backfill_assets.days import shift
 from backfill_assets.failures import Unreadable
@@ -29,10 +29,11 @@ Symbols = Sequence[tuple[str, str]]
 
 
 class Baseline(Document):
-    """What published days held: notional by day and market (``exchange/SYMBOL``), rows by day and series.
+    """What published days held: notional by day and market (``exchange/SYMBOL``), the rest by day and series.
 
     Notional is in US dollars; a market whose quote currency had no dollar price on a day is left out of that
-    day. Rows are those of the accepted file of every feed, whatever its data type.
+    day. Rows are those of the accepted file of every feed, whatever its data type. Silences, in microseconds,
+    are the longest of each market that trades seldom.
     """
 
     remedy: ClassVar[str] = "days are judged without one; 'backfill-assets baseline' measures them again"
@@ -41,6 +42,7 @@ class Baseline(Document):
     version: int = 0
     notional_usd: dict[str, dict[str, float]] = {}
     rows: dict[str, dict[str, int]] = {}
+    silences: dict[str, dict[str, int]] = {}
 
     @property
     def days(self) -> frozenset[str]:
@@ -51,17 +53,17 @@ class Baseline(Document):
         self,
         notional: Mapping[str, Mapping[str, float]],
         rows: Mapping[str, Mapping[str, int]] | None = None,
+        silences: Mapping[str, Mapping[str, int]] | None = None,
     ) -> Baseline:
         """After measuring these days (again)."""
-        merged = {**self.notional_usd, **{day: dict(markets) for day, markets in notional.items()}}
-        counted = {**self.rows, **{day: dict(found) for day, found in (rows or {}).items()}}
-        if merged == self.notional_usd and counted == self.rows:
-            return self
-        return Baseline(
-            version=self.version + 1,
-            notional_usd=dict(sorted(merged.items())),
-            rows=dict(sorted(counted.items())),
+        changed = self.model_copy(
+            update={
+                "notional_usd": _with(self.notional_usd, notional),
+                "rows": _with(self.rows, rows or {}),
+                "silences": _with(self.silences, silences or {}),
+            }
         )
+        return self if changed == self else changed.model_copy(update={"version": self.version + 1})
 
     def usual_rows(
         self, day: str, feeds: Iterable[tuple[Feed, Symbols]], history: HistorySettings
@@ -79,6 +81,23 @@ class Baseline(Document):
                 found[feed] = float(median(counts))
         return found
 
+    def known_silences(
+        self, day: str, feeds: Iterable[tuple[Feed, Symbols]], history: HistorySettings
+    ) -> dict[Feed, int]:
+        """By feed, the longest silence on the days of the weeks before, on whatever weekday.
+
+        Left out are grouped feeds and those with fewer than ``least_days`` such days.
+        """
+        first = shift(day, -7 * history.weeks)
+        before = [silences for earlier, silences in self.silences.items() if first <= earlier < day]
+        found = {}
+        for feed, symbols in feeds:
+            name = series(feed, symbols)
+            known = [silences[name] for silences in before if name in silences]
+            if len(known) >= history.least_days and not feed.is_grouped:
+                found[feed] = max(known)
+        return found
+
     def median_notional(self, day: str, days: int) -> dict[str, float]:
         """By market, the median over the last ``days`` days of the baseline that lie before ``day``.
 
@@ -90,6 +109,12 @@ class Baseline(Document):
             for market, notional in self.notional_usd[earlier].items():
                 found.setdefault(market, []).append(notional)
         return {market: median(values) for market, values in found.items()}
+
+
+def _with(
+    known: Mapping[str, Mapping[str, Any]], days: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    return {day: dict(found) for day, found in sorted({**known, **days}.items())}
 
 
 def market(exchange: str, symbol: str) -> str:
@@ -117,11 +142,12 @@ def add_days(
     store: Store,
     notional: Mapping[str, Mapping[str, float]],
     rows: Mapping[str, Mapping[str, int]] | None = None,
+    silences: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Baseline:
     """Add days to the baseline and return it as it is now stored."""
 
     def change(found: Baseline | None) -> Baseline:
-        return (found or Baseline()).with_days(notional, rows)
+        return (found or Baseline()).with_days(notional, rows, silences)
 
     return documents.update(store, paths.baseline(), Baseline, change, anew=True) or Baseline()
 
@@ -132,6 +158,15 @@ def accepted_rows(day: SettledDay) -> dict[str, int]:
         series(f.feed, f.symbols): f.accepted.rows - f.verdict.repeated_rows
         for f in day.feeds
         if f.accepted is not None and f.accepted.rows
+    }
+
+
+def longest_silences(day: SettledDay) -> dict[str, int]:
+    """By series, the longest silence of the day's accepted files of markets that trade seldom."""
+    return {
+        series(f.feed, f.symbols): f.verdict.longest_silence_us
+        for f in day.feeds
+        if f.accepted is not None and f.verdict.longest_silence_us is not None
     }
 
 

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from backfill_assets.id_laws import EvidenceClass as EvidenceClass
 from backfill_assets.id_laws import IdLaw
-from backfill_assets.quality.estimates import silence_score, unexcused_silences
+from backfill_assets.quality.estimates import longest_silence_us, silence_score, unexcused_silences
 from backfill_assets.quality.profiles import Silence, SymbolProfile
 from backfill_assets.quality.seams import Seams
 from backfill_assets.quality.window import Range, Window
@@ -50,6 +50,8 @@ class Completeness:
     #: Unexcused silences, and what of them lies in known outages and does not count.
     silence_us: int = 0
     outage_silence_us: int = 0
+    #: The longest silence, of a market that trades too seldom to be judged by its own ones.
+    longest_silence_us: int | None = None
     #: Null without id evidence.
     seams: Seams | None = None
     uncalibrated: bool = False
@@ -79,6 +81,7 @@ def completeness(
     thinning: float | None = None,
     *,
     is_live: bool = False,
+    known_silence_us: int | None = None,
 ) -> Completeness:
     """Judge one symbol of one feed.
 
@@ -94,6 +97,8 @@ def completeness(
         Score of the file's rows against what is usual; ``None`` without history.
     is_live
         Whether other markets of the venue show that its capture never stood still.
+    known_silence_us
+        The longest silence in the feed's history; ``None`` without history.
 
     Returns
     -------
@@ -105,7 +110,16 @@ def completeness(
     kind = evidence_class(law, profile)
     if kind == "C":
         silences = profile.silences
-        return by_estimate(profile.rows, silences, window, thresholds, edges, thinning, is_live=is_live)
+        return by_estimate(
+            profile.rows,
+            silences,
+            window,
+            thresholds,
+            edges,
+            thinning,
+            is_live=is_live,
+            known_silence_us=known_silence_us,
+        )
     return _by_ids(kind, profile, judged_window(window, edges), seams, thresholds)
 
 
@@ -137,17 +151,19 @@ def by_estimate(
     thinning: float | None,
     *,
     is_live: bool = False,
+    known_silence_us: int | None = None,
 ) -> Completeness:
     """Judge rows without usable ids, of any data type, by silences and by their number.
 
-    A market that trades a few times a day is silent for hours. Its own silences tell nothing: with fewer rows
-    than a history is made of, the capture was there or the score is null.
+    A market that trades a few times a day is silent for hours. The other silences of its file tell nothing:
+    with fewer rows than a history of counts is made of, its longest silence is held against the longest of
+    its history; without that, the capture was there or the score is null.
     """
-    if thinning is None and rows < thresholds.history.least_rows:
-        score = thresholds.uncalibrated_cap if is_live else None
-        state: CompletenessState = "estimated" if is_live else "no_evidence"
-        return Completeness(score, evidence_class="C", state=state, uncalibrated=True)
     window = judged_window(window, edges)
+    if thinning is None and rows < thresholds.history.least_rows:
+        return _of_few_rows(
+            longest_silence_us(silences, edges, window), window, thresholds, known_silence_us, is_live=is_live
+        )
     found = unexcused_silences(rows, silences, edges, window, thresholds)
     limit = thresholds.uncalibrated_cap if thinning is None else thinning
     own_score = silence_score(found.total_us, window)
@@ -159,6 +175,27 @@ def by_estimate(
         outage_silence_us=found.in_outages_us,
         uncalibrated=thinning is None,
         own_score=own_score if rows >= thresholds.history.least_rows else None,
+    )
+
+
+def _of_few_rows(
+    longest_us: int, window: Window, thresholds: ThresholdSettings, known_us: int | None, *, is_live: bool
+) -> Completeness:
+    if known_us is None:
+        return Completeness(
+            thresholds.uncalibrated_cap if is_live else None,
+            evidence_class="C",
+            state="estimated" if is_live else "no_evidence",
+            longest_silence_us=longest_us,
+            uncalibrated=True,
+        )
+    beyond_us = max(0, round(longest_us - thresholds.edge_factor * known_us))
+    return Completeness(
+        min(silence_score(beyond_us, window), thresholds.uncalibrated_cap),
+        evidence_class="C",
+        state="estimated",
+        silence_us=beyond_us,
+        longest_silence_us=longest_us,
     )
 
 

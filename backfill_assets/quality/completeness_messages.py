@@ -64,7 +64,13 @@ def loss_warnings(
         warnings.append(
             "uncalibrated: judged by silences, without the history that would show thinned-out data"
         )
-    silence_us = sum(c.silence_us for c in per_symbol)
+    warnings += [
+        f"{_seconds(c.silence_us)} s of silence beyond {thresholds.edge_factor:g} times the longest that its "
+        "history knows"
+        for c in per_symbol
+        if c.silence_us and c.longest_silence_us is not None
+    ]
+    silence_us = sum(c.silence_us for c in per_symbol if c.longest_silence_us is None)
     if silence_us:
         excused = f"{thresholds.silence_seconds:g} s or {thresholds.silence_factor:g} usual silences"
         warnings.append(f"{_seconds(silence_us)} s of silence beyond {excused}")

@@ -109,6 +109,8 @@ class Surroundings:
     baseline: Baseline
     #: Median rows of published days of the same weekday, of the feeds with enough of them.
     usual_rows: Mapping[Feed, float]
+    #: The longest silence of published days of the weeks before, of feeds that trade seldom.
+    known_silences: Mapping[Feed, int]
     #: Median daily notional of each feed, 0 where unknown.
     notional: tuple[float, ...]
     #: Share of the expected symbols with exactly one instrument.
@@ -138,6 +140,7 @@ def surroundings(store: Store, inputs: DayInputs, thresholds: ThresholdSettings)
         owed=owed,
         baseline=baseline,
         usual_rows=baseline.usual_rows(day, expected, thresholds.history),
+        known_silences=baseline.known_silences(day, expected, thresholds.history),
         notional=tuple(notional_of_feeds(baseline, day, expected, thresholds.notional_days)),
         instruments=instruments_share(list(inputs.expected), listings.listed),
         contracts=listings.contracts,
@@ -189,6 +192,7 @@ def context_of(feed: Feed, around: Surroundings) -> Context:
         symbol_windows=dict(owed.symbol_windows),
         outages=owed.window.outages,
         usual_rows=around.usual_rows.get(feed),
+        known_silence_us=around.known_silences.get(feed),
         previous=previous.edges.closing_ids if previous else {},
         following=following.edges.opening_ids if following else {},
         duplicates=around.duplicates[feed],

@@ -56,6 +56,12 @@ def unexcused_silences(
     )
 
 
+def longest_silence_us(silences: Iterable[Silence], edges: Range, window: Window) -> int:
+    """The longest time in the window without a row, its edges included."""
+    at_edges = ((window.start_us, edges[0]), (edges[1], window.end_us))
+    return max(window.owed_us(*times) for times in (*((s.start_us, s.end_us) for s in silences), *at_edges))
+
+
 def silence_score(silence_us: int, window: Window) -> float:
     """Share of the window that no unexcused silence takes; 1 for a window without length."""
     return max(0.0, 1 - silence_us / window.length_us) if window.length_us else 1.0

@@ -58,6 +58,8 @@ class Context(Document):
     outages: tuple[tuple[int, int], ...] = ()
     #: Median rows of published days of the same weekday; null without enough of them.
     usual_rows: float | None = None
+    #: The longest silence on published days of the weeks before; null without enough of them.
+    known_silence_us: int | None = None
     #: By data set symbol, last ids of the day before's files and first ids of the day after's.
     previous: dict[str, tuple[int, ...]] = {}
     following: dict[str, tuple[int, ...]] = {}
@@ -105,6 +107,8 @@ class Verdict(Document):
     repeated_rows: int = 0
     missing_ids: int | None
     longest_gap: int | None
+    #: The longest time without a row, of a market that trades too seldom to be judged by silences.
+    longest_silence_us: int | None = None
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
     #: What is known of the venue's ids on the day, and how; empty where nothing is.
@@ -193,6 +197,7 @@ def judge_feed(
         repeated_rows=repeated,
         missing_ids=sum(missing) if missing else None,
         longest_gap=max(longest) if longest else None,
+        longest_silence_us=whole.longest_silence_us,
         reasons=reasons,
         warnings=(
             *sound.warnings,
@@ -224,8 +229,20 @@ def _per_symbol(
         return [over_nothing(law, *ids)]
     if not profile.symbols:
         edges = (profile.first_local_timestamp_us or 0, profile.last_local_timestamp_us or 0)
-        is_live = context.venue_is_live
-        return [by_estimate(profile.rows, (), context.window, thresholds, edges, thinning, is_live=is_live)]
+        is_few = thinning is None and profile.rows < thresholds.history.least_rows
+        longest = profile.longest_silence
+        return [
+            by_estimate(
+                profile.rows,
+                (longest,) if longest is not None and is_few else (),
+                context.window,
+                thresholds,
+                edges,
+                thinning,
+                is_live=context.venue_is_live,
+                known_silence_us=context.known_silence_us,
+            )
+        ]
     # Rows of another symbol in a file of one quarantine it, and say nothing of its own.
     own = [symbol for symbol in profile.symbols if symbol.symbol is not None]
     symbols = own if own and not feed.is_grouped else profile.symbols
@@ -241,6 +258,7 @@ def _per_symbol(
             arrival_edges(profile, symbol, grouped=feed.is_grouped),
             thinning,
             is_live=is_live,
+            known_silence_us=context.known_silence_us,
         )
         for symbol in symbols
     ]

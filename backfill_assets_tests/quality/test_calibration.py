@@ -7,14 +7,24 @@ from typing import Final
 
 import pytest
 
-from backfill_assets.days import shift
+from backfill_assets.days import shift, start_us
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.baseline import Baseline, accepted_rows, add_days, load_baseline, series
+from backfill_assets.quality.baseline import (
+    Baseline,
+    accepted_rows,
+    add_days,
+    load_baseline,
+    longest_silences,
+    series,
+)
 from backfill_assets.quality.settle import settle
+from backfill_assets.quality.settled import load_settled
 from backfill_assets.quality.verdict import Verdict, judge_feed
 from backfill_assets.settings import HistorySettings
+from backfill_assets_tests.candles import candle_lake
+from backfill_assets_tests.candles.candle_samples import SECOND, Trade
 from backfill_assets_tests.quality import damaged_days as dd
 from backfill_assets_tests.quality.damaged_days import SAMPLES, THRESHOLDS, Sample
 from backfill_assets_tests.quality.quality_samples import (
@@ -27,7 +37,7 @@ from backfill_assets_tests.quality.quality_samples import (
     quotes,
     without_ids,
 )
-from backfill_assets_tests.quality.settled_lake import absent, expect, fetch, ids
+from backfill_assets_tests.quality.settled_lake import absent, expect, fetch, ids, settled_feed
 
 HISTORY: Final = HistorySettings()
 BTC: Final = (("BTCUSDT", "BTC-USDT"),)
@@ -201,3 +211,64 @@ def test_a_new_baseline_changes_the_verdict_and_an_old_one_can_be_computed_again
     for verdict in (first, second):
         stored = Verdict.model_validate_json(verdict.model_dump_json())
         assert judge_feed(sample.feed, dd.DAY, content, found, stored.context, THRESHOLDS) == verdict
+
+
+RARE: Final = Feed("gate-io", "trades", "RAREUSDT")
+HOUR: Final = 3_600 * SECOND
+
+
+def every(hours: float, day: str, until: float = 24.0) -> list[tuple[int, Trade]]:
+    """A market that trades so seldom, to an hour of the day."""
+    times = [start_us(day) + round(n * hours * HOUR) for n in range(1, int(until / hours) + 1)]
+    return [
+        (us, Trade(us, 100.0 + n % 5, 0.5)) for n, us in enumerate(times) if us < start_us(day) + 24 * HOUR
+    ]
+
+
+def measure(store: Store, day: str) -> None:
+    settled = load_settled(store, day)
+    assert settled is not None
+    add_days(store, {}, {day: accepted_rows(settled)}, {day: longest_silences(settled)})
+
+
+class TestLongestSilence:
+    """A market that trades seldom is held against the longest silence of its history."""
+
+    @pytest.mark.parametrize(
+        ("history", "until", "expected"),
+        [
+            (4, 24.0, (0.99, "estimated")),
+            # 2 h are known, 6 h excused; 14 h are silent, 8 of them too long.
+            (4, 10.0, (1 - 8 / 24, "estimated")),
+            (3, 10.0, (None, "no_evidence")),
+        ],
+        ids=["as usual", "longer than three times", "too short a history"],
+    )
+    def test_silence_beyond_three_times_of_it_is_lost(
+        self, store: Store, history: int, until: float, expected: tuple[float | None, str]
+    ) -> None:
+        for n in range(history, 0, -1):
+            day = shift(DAY, -n)
+            candle_lake.bring(store, day, every(2.0, day), RARE)
+            measure(store, day)
+        candle_lake.bring(store, DAY, every(2.0, DAY, until), RARE)
+        verdict = settled_feed(store, DAY, RARE).verdict
+        assert (verdict.completeness, verdict.completeness_state) == (pytest.approx(expected[0]), expected[1])
+        assert verdict.outcome == "publish"
+        told = "28800 s of silence beyond 3 times the longest that its history knows"
+        assert (told in verdict.warnings) is (expected[0] is not None and expected[0] < 0.99)
+
+    def test_busy_markets_and_groups_have_none(self, store: Store) -> None:
+        for day in (shift(DAY, -n) for n in range(1, 6)):
+            candle_lake.bring(store, day, every(0.2, day), RARE)
+            settled = load_settled(store, day)
+            assert settled is not None
+            assert longest_silences(settled) == {}
+        days = {shift(DAY, -n): {"gate-io/trades/SPOT": HOUR} for n in range(1, 6)}
+        group = [(Feed("gate-io", "trades", "SPOT"), BTC)]
+        assert Baseline().with_days({}, {}, days).known_silences(DAY, group, HISTORY) == {}
+
+    def test_the_history_is_that_of_the_weeks_before(self) -> None:
+        days = {shift(DAY, -n): {NAME: n * HOUR} for n in (-1, 0, 1, 2, 3, 56, 57)}
+        found = Baseline().with_days({}, {}, days)
+        assert found.known_silences(DAY, [(FEED, BTC)], HISTORY) == {FEED: 56 * HOUR}
