@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 PARTIALS_VERSION: Final = 3
 #: Feeds whose ticks are read at once; the kernels release the GIL and the machine has few processors.
 WORKERS: Final = 2
-#: Rows of files that are compared with their partials at once; the query holds them in memory.
+#: Rows of files that are compared with their partials at once.
 ROWS_AT_ONCE: Final = 500_000
 
 

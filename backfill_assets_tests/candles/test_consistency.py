@@ -204,6 +204,17 @@ class TestTicks:
         later = partials_of(tmp_path, rows, left_out=[0], numeric_ids=False)
         assert self.compare(tmp_path, rows, later, repeats=True, numeric_ids=False)
 
+    @pytest.mark.parametrize("us", [START, START + 60_000_000 - 1], ids=["first", "last"])
+    def test_the_widest_ids_break_ties(self, us: int, tmp_path: Path) -> None:
+        """At the ends of a minute, where the integer of their order is as wide as it gets."""
+        ids = (0, (1 << 63) - 1, -(1 << 63) + 1, 5)
+        rows = [Trade(us, price, id=str(n)) for price, n in zip((1.0, 2.0, 3.0, 4.0), ids, strict=True)]
+        found = partials_of(tmp_path, rows, numeric_ids=True)
+        assert (found["open"].to_pylist(), found["close"].to_pylist()) == ([3.0], [2.0])
+        assert self.compare(tmp_path, rows, found) == []
+        by_rows = partials_of(tmp_path, rows, numeric_ids=False)
+        assert [row["differs"] for row in self.compare(tmp_path, rows, by_rows)] == ["open close"]
+
     @pytest.mark.parametrize("row_group_rows", [7, 1 << 20])
     def test_trades_of_the_day_before_are_left_out_by_both(self, row_group_rows: int, tmp_path: Path) -> None:
         rows = [replace(t, side=None if n % 3 else "buy") for n, t in enumerate(numbered(trades()))]
