@@ -6,6 +6,9 @@ of one and never wait. ``FOLDER/{table}/schema.parquet`` has the table's columns
 one reader in another process locks every writer out of the file. It is replaced as a whole, and only when its
 views change or it was damaged, so a reader that keeps it open still sees every new partition.
 
+A view takes the date from the file's name, so that a filter on it opens the files of these days only. While
+partitions of an earlier release lack columns, each query opens all files to bring them together.
+
 No writer takes a lock, for a process that is stopped while it holds one would stop all others. A load is
 written under a name of its own and its generation is marked by an empty file; then the unfinished loads of
 older generations are deleted, and the load is renamed. A load whose generation is not the greatest marked one
@@ -47,6 +50,8 @@ DATABASE: Final = "warehouse.duckdb"
 _HEADERS: Final = 3 * 4096
 SCHEMA: Final = "schema.parquet"
 _STATE: Final = ".state"
+#: Names the columns that all partitions of a table are known to have.
+_COLUMNS: Final = "columns"
 #: Times that another process may make the views at the same moment.
 _ATTEMPTS: Final = 20
 #: No process writes a schema or the views for this long; an older file was left by a process that died.
@@ -191,8 +196,28 @@ class DuckDBWarehouse:
         found = {path.parent: _read_schema(path) for path in sorted(self.folder.glob(f"*/{SCHEMA}"))}
         schemas = {folder: schema for folder, schema in found.items() if schema is not None}
         columns = {folder.name: schema.names for folder, schema in schemas.items()}
-        script = "".join(_table_view(folder, schema) for folder, schema in schemas.items())
+        script = "".join(
+            _table_view(folder, schema, alike=self._are_alike(folder, schema))
+            for folder, schema in schemas.items()
+        )
         return script + "".join(_view(view) for view in VIEWS if view.is_possible(columns))
+
+    def _are_alike(self, folder: Path, schema: pa.Schema) -> bool:
+        """Whether all partitions have all columns; looked at until they do, and again when some are added."""
+        columns = "\n".join(schema.names)
+        known = self._state(folder.name, _COLUMNS)
+        with suppress(FileNotFoundError):
+            if known.read_text(encoding="utf-8") == columns:
+                return True
+        for path in folder.glob("*.parquet"):
+            found = _read_schema(path)
+            if found is not None and not set(schema.names) <= set(found.names):
+                return False
+        known.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(known)
+        temporary.write_text(columns, encoding="utf-8")
+        put_in_place(temporary, known)
+        return True
 
     def _make_database(self, script: str) -> None:
         import duckdb
@@ -313,13 +338,16 @@ def _stored_columns(schema: pa.Schema) -> list[Column]:
     ]
 
 
-def _table_view(folder: Path, schema: pa.Schema) -> str:
+def _table_view(folder: Path, schema: pa.Schema, *, alike: bool) -> str:
     name = f'"{folder.name}"'
-    columns = ", ".join(f'"{column}"' for column in schema.names)
+    # Readers skip files by a column that is made of nothing but their names.
+    day = "TRY_CAST(left(parse_filename(filename), 10) AS DATE) AS "
+    columns = ", ".join(f'{day if column == "date" else ""}"{column}"' for column in schema.names)
+    options = "filename = true" if alike else "filename = true, union_by_name = true"
     root = f"coalesce(getvariable('warehouse'), {_literal(glob.escape(str(folder.parent)))})"
     files = f"{root} || '/{folder.name}/*.parquet'"
     lines = [
-        f"CREATE VIEW {name} AS SELECT {columns} FROM read_parquet({files}, union_by_name = true);",
+        f"CREATE VIEW {name} AS SELECT {columns} FROM read_parquet({files}, {options});",
         f"COMMENT ON VIEW {name} IS {_literal(_description(schema))};",
         *(f'COMMENT ON COLUMN {name}."{field.name}" IS {_literal(_description(field))};' for field in schema),
     ]

@@ -25,21 +25,23 @@ class Dialect:
 
     Attributes
     ----------
-    numbers
-        Item of FROM that gives a column ``n`` of 0 … the expression - 1 for each row before it.
+    buckets
+        Item of FROM that gives each row of the coverage once per bucket, numbered from 0 by a column ``n``.
     later
         The timestamp of the first expression, as many seconds later as the second says.
     """
 
-    numbers: str
+    buckets: str
     later: str
 
 
+#: In DuckDB no filter on the date would get through UNNEST in FROM.
 DUCKDB: Final = Dialect(
-    numbers="UNNEST(range({count})) AS numbers(n)", later="{time} + to_seconds({seconds})"
+    buckets="(SELECT *, UNNEST(range(buckets)) AS n FROM {coverage}) AS coverage",
+    later="{time} + to_seconds({seconds})",
 )
 BIGQUERY: Final = Dialect(
-    numbers="UNNEST(GENERATE_ARRAY(0, {count} - 1)) AS n",
+    buckets="{coverage} AS coverage, UNNEST(GENERATE_ARRAY(0, coverage.buckets - 1)) AS n",
     later="TIMESTAMP_ADD({time}, INTERVAL ({seconds}) SECOND)",
 )
 
@@ -55,7 +57,7 @@ class View:
     tables
         What it reads; all of them must be there with all their columns.
     template
-        The query, with ``{table}`` for each table's full name and ``{numbers}``, ``{later}`` of the dialect.
+        The query, with ``{table}`` for each table's full name and ``{buckets}``, ``{later}`` of the dialect.
     """
 
     name: str
@@ -71,9 +73,9 @@ class View:
     def sql(self, dialect: Dialect, name_of: Callable[[str], str]) -> str:
         """The query in that dialect; ``name_of`` gives a table's full name, quoted."""
         names = {table.name: name_of(table.name) for table in self.tables}
-        numbers = dialect.numbers.format(count="coverage.buckets")
+        buckets = dialect.buckets.format(coverage=name_of(COVERAGE.name))
         later = dialect.later.format(time="coverage.first_open_time", seconds=f"n * {_SECONDS}")
-        return self.template.format(**names, numbers=numbers, later=later)
+        return self.template.format(**names, buckets=buckets, later=later)
 
 
 _SECONDS: Final = (
@@ -204,7 +206,7 @@ CANDLES_FILLED: Final = View(
 FROM {{candles}} AS candles
 UNION ALL
 SELECT {", ".join(f"{_FLAT.get(c.name, f'coverage.{c.name}')} AS {c.name}" for c in CANDLES.columns)}
-FROM {{coverage}} AS coverage, {{numbers}}
+FROM {{buckets}}
 WHERE coverage.state = 'proven_empty' AND coverage.previous_close IS NOT NULL""",
 )
 

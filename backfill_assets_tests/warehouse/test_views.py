@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import sqlglot
 from warehouse_samples import DAY, NEXT_DAY, load_file, write
@@ -18,6 +20,7 @@ from backfill_assets.settings import TIMEFRAMES
 from backfill_assets.warehouse import bigquery_views
 from backfill_assets.warehouse import duckdb as duckdb_module
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, QUALITY, TICKS
+from backfill_assets.warehouse.duckdb import DuckDBWarehouse
 from backfill_assets.warehouse.tables import Table
 from backfill_assets.warehouse.views import BIGQUERY, VIEWS, View
 
@@ -337,3 +340,50 @@ def test_the_text_for_bigquery_is_of_its_dialect(view: View) -> None:
     assert unknown == [], "a function that BigQuery does not have"
     with pytest.raises(sqlglot.ParseError):
         sqlglot.parse(f"{text} FROM", read="bigquery", error_level=sqlglot.ErrorLevel.RAISE)
+
+
+TABLES = [CANDLES, COVERAGE, QUALITY, *TICKS.values()]
+
+
+@pytest.fixture
+def of_days(duckdb_bench: Any, tmp_path: Path) -> DuckDBWarehouse:
+    """Every table with four days."""
+    warehouse: DuckDBWarehouse = duckdb_bench.warehouse
+    for table in TABLES:
+        warehouse.ensure_table(table)
+        for day in (DAY, NEXT_DAY, "2024-03-01", "2024-03-02"):
+            path = write(tmp_path / f"{table.name}-{day}.parquet", [row(table, day)], table.schema)
+            warehouse.replace_partition(table, day, [load_file(path)], 1)
+    warehouse.ensure_views()
+    return warehouse
+
+
+def files_read(warehouse: DuckDBWarehouse, name: str) -> set[int]:
+    """The numbers of files that the scans of a query for one day open."""
+    query = f"EXPLAIN ANALYZE SELECT * FROM {name} WHERE date = '{NEXT_DAY}'"
+    with duckdb.connect(str(warehouse.database), read_only=True) as connection:
+        [(_, plan)] = connection.execute(query).fetchall()
+    found = re.findall(r"Total Files Read: (\d+)", plan)
+    assert found, plan
+    return {int(number) for number in found}
+
+
+def test_a_filter_on_the_date_opens_the_files_of_that_day_only(of_days: DuckDBWarehouse) -> None:
+    for name in (*(table.name for table in TABLES), *(view.name for view in VIEWS)):
+        assert files_read(of_days, name) == {1}, name
+
+
+def test_while_a_day_lacks_a_column_all_are_read_and_afterwards_no_more(
+    of_days: DuckDBWarehouse, tmp_path: Path
+) -> None:
+    wider = replace(CANDLES, columns=(*CANDLES.columns, Column("note", "STRING", "")))
+    of_days.ensure_table(wider)
+    with duckdb.connect(str(of_days.database), read_only=True) as connection:
+        assert connection.execute("SELECT DISTINCT note FROM candles").fetchall() == [(None,)]
+    for day in (DAY, NEXT_DAY, "2024-03-01", "2024-03-02"):
+        path = write(tmp_path / "wider.parquet", [row(wider, day, note="x")], wider.schema)
+        of_days.replace_partition(wider, day, [load_file(path)], 2)
+        of_days.ensure_table(wider)
+    assert files_read(of_days, "candles") == {1}
+    with duckdb.connect(str(of_days.database), read_only=True) as connection:
+        assert connection.execute("SELECT note, count(*) FROM candles GROUP BY note").fetchall() == [("x", 4)]
