@@ -228,10 +228,11 @@ class _Work:
         settled, measures = self.maker.settled(day), self.measures.get(day)
         return [
             (feed, file)
-            for feed, accepted in (settled.counting_feeds() if settled else ())
+            for feed in (settled.feeds if settled else ())
             if measures is not None
+            and feed.accepted is not None
             and (file := measures.files.get(str(feed.feed))) is not None
-            and file.content == accepted.content
+            and file.content == feed.accepted.content
         ]
 
     def made(self) -> DayMeasures:
@@ -290,9 +291,9 @@ class _Work:
         """Currencies of volume and quote volume by market, from the contracts of the files."""
         return {
             (feed.feed.exchange, symbol): currencies_of(symbol, feed.contracts.get(symbol, ()))
-            for file_day in (shift(self.day, -1), shift(self.day, 1), self.day)
-            for feed, _ in self.files(file_day)
-            for _, symbol in feed.symbols
+            for settled in (*self._neighbours(), self.settled)
+            for feed, _ in self.files(settled.day)
+            for _, symbol in settled.counted_symbols(feed)
         }
 
     def _neighbours(self) -> list[SettledDay]:

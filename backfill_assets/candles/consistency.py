@@ -48,9 +48,11 @@ class ComparedFile:
     contracts: Mapping[str, Contracts] = field(default_factory=dict)
     #: Whether rows may repeat a trade of the file.
     repeats: bool = False
-    #: The ticks of the day before, where they may hold trades of this file; and the first and last
-    #: microsecond that both have rows of.
-    before: tuple[Path, Range] | None = None
+    #: The ticks of the day before that may hold trades of this file; and the first and last microsecond that
+    #: both have rows of.
+    before: tuple[tuple[Path, Range], ...] = ()
+    #: Data set symbols whose rows do not count.
+    left_out: tuple[str, ...] = ()
 
 
 def mismatches_with_ticks(
@@ -158,8 +160,10 @@ def _once(rows: pl.LazyFrame, files: Sequence[ComparedFile]) -> pl.LazyFrame:
         first = rows.filter(found).sort("row").unique(trade, keep="first")
         rows = pl.concat([rows.filter(~found), first.select(pl.all())])
     for number, one in enumerate(files):
-        if one.before is not None:
-            path, (first_us, last_us) = one.before
+        if one.left_out:
+            is_out = (pl.col("file") == number) & pl.col("dataset_symbol").is_in(one.left_out)
+            rows = rows.filter(~is_out.fill_null(value=False))
+        for path, (first_us, last_us) in one.before:
             known = pl.scan_parquet(path, glob=False, hive_partitioning=False).filter(
                 has_id, pl.col("timestamp").dt.epoch("us").is_between(first_us, last_us)
             )

@@ -44,7 +44,10 @@ def minutes_of_day(
             continue
         out = tuple((first, after - 1) for first, after in feed.verdict.context.outages)
         symbols, flagged = {}, {}
+        counted = {name for _, name in settled.counted_symbols(feed)}
         for symbol, evidence in sorted(feed.evidence.items()):
+            if symbol not in counted:
+                continue
             market = traded.get((feed.feed.exchange, symbol), _NOTHING)
             lost = (*evidence.lost, *_reaching(feed, symbol, neighbours, day))
             states = minute_states(market[0], Evidence(lost, evidence.proven, out), start_us(day))

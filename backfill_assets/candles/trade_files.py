@@ -28,7 +28,7 @@ from backfill_assets.lake.tables import store_table
 from backfill_assets.quality.measures import LastTrade, TradesFile
 from backfill_assets.quality.settled import SettledDay, SettledFeed
 from backfill_assets.ticks.partials import partial_candles
-from backfill_assets.ticks.repeats import Range, repeated_rows, rows_of_both
+from backfill_assets.ticks.repeats import Range, repeated_rows, rows_of_both, rows_of_symbols
 from backfill_assets.ticks.schemas import PARTIAL_SCHEMA
 
 if TYPE_CHECKING:
@@ -54,16 +54,19 @@ class AcceptedFile:
     numeric_ids: bool
     #: Whether rows may repeat a trade of the file.
     repeats: bool
-    #: The content of the accepted file of the day before, where both may have the same trades, which count
-    #: there only; and the first and last microsecond that both have rows of.
-    overlap: tuple[str, Range] | None
+    #: Accepted files of the day before which may have trades of this one, by feed and content: such trades
+    #: count there only. With the first and the last microsecond that both have rows of.
+    overlaps: tuple[tuple[Feed, str, Range], ...]
+    #: Data set symbols of a group that files of their own count for.
+    left_out: tuple[str, ...]
     contracts: dict[str, Contracts]
     seam_window_seconds: int
 
     @property
     def key(self) -> str:
         """Names the partials: the ticks' content and a hash of everything else."""
-        ids = f"{self.overlap}:{self.numeric_ids}:{self.repeats}"
+        before = [(str(feed), content, between) for feed, content, between in self.overlaps]
+        ids = f"{before}:{self.left_out}:{self.numeric_ids}:{self.repeats}"
         contracts = sorted(self.contracts.items())
         text = f"{PARTIALS_VERSION}:{self.seam_window_seconds}:{contracts}:{ids}"
         return f"{self.content}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
@@ -87,7 +90,8 @@ def accepted_files(
             rows=found.accepted.rows,
             numeric_ids=found.ids_are_order,
             repeats=found.may_repeat_trades,
-            overlap=_overlap(found, before.feed(found.feed) if before else None),
+            overlaps=tuple(_overlaps(found, settled, before)) if before is not None else (),
+            left_out=settled.left_out_of(found),
             contracts=found.contracts,
             seam_window_seconds=seam_window_seconds,
         )
@@ -96,16 +100,29 @@ def accepted_files(
     ]
 
 
-def _overlap(found: SettledFeed, before: SettledFeed | None) -> tuple[str, Range] | None:
-    """What tells whether trades of the day before come again: files without a common time have none."""
-    if before is None or before.accepted is None or not found.ids_name_trades:
-        return None
-    if found.traded_us is None or before.traded_us is None:
-        return None
-    if found.id_range is not None and before.id_range is not None and found.id_range[0] > before.id_range[1]:
-        return None
-    between = (found.traded_us[0], before.traded_us[1])
-    return (before.accepted.content, between) if between[0] <= between[1] else None
+def _overlaps(
+    found: SettledFeed, settled: SettledDay, before: SettledDay
+) -> Iterator[tuple[Feed, str, Range]]:
+    """Files of the day before that may have trades of this one, also a group's beside its symbols' own.
+
+    Files without a common time have none, nor have those of which this one's ids are all higher.
+    """
+    if not found.ids_name_trades or found.traded_us is None:
+        return
+    counted = found.dataset_symbols.difference(settled.left_out_of(found))
+    for other in before.feeds:
+        if (other.feed.exchange, other.feed.data_type) != (found.feed.exchange, found.feed.data_type):
+            continue
+        if other.accepted is None or other.traded_us is None:
+            continue
+        if other.feed != found.feed and counted.isdisjoint(
+            other.dataset_symbols.difference(before.left_out_of(other))
+        ):
+            continue
+        between = (found.traded_us[0], other.traded_us[1])
+        is_after = found.id_range and other.id_range and found.id_range[0] > other.id_range[1]
+        if between[0] <= between[1] and not is_after:
+            yield other.feed, other.accepted.content, between
 
 
 def make_partials(store: Store, file: AcceptedFile) -> TradesFile:
@@ -158,7 +175,8 @@ def mismatches(store: Store, files: Sequence[tuple[AcceptedFile, TradesFile]]) -
                     file.numeric_ids,
                     file.contracts,
                     file.repeats,
-                    _shared(store, file, stack),
+                    _before(store, file, stack),
+                    file.left_out,
                 )
                 for file, made in batch
             ]
@@ -182,24 +200,22 @@ def _batches(
 
 
 def _left_out(store: Store, file: AcceptedFile, ticks: Path) -> Ints:
-    """Numbers of the rows that repeat a trade of the file, or one of the file of the day before."""
-    again = repeated_rows(ticks) if file.repeats else np.empty(0, np.int64)
-    if file.overlap is None:
-        return again
-    content, between = file.overlap
-    with store.local_copy(_before(file, content)) as before:
-        return np.union1d(again, rows_of_both(ticks, before, between))
+    """Numbers of the rows that repeat a trade of the file or of the day before, or count in another file."""
+    found = repeated_rows(ticks) if file.repeats else np.empty(0, np.int64)
+    if file.left_out:
+        found = np.union1d(found, rows_of_symbols(ticks, file.left_out))
+    for feed, content, between in file.overlaps:
+        with store.local_copy(paths.ticks_data(feed, shift(file.day, -1), content)) as before:
+            found = np.union1d(found, rows_of_both(ticks, before, between))
+    return found
 
 
-def _shared(store: Store, file: AcceptedFile, stack: ExitStack) -> tuple[Path, Range] | None:
-    if file.overlap is None:
-        return None
-    content, between = file.overlap
-    return stack.enter_context(store.local_copy(_before(file, content))), between
-
-
-def _before(file: AcceptedFile, content: str) -> str:
-    return paths.ticks_data(file.feed, shift(file.day, -1), content)
+def _before(store: Store, file: AcceptedFile, stack: ExitStack) -> tuple[tuple[Path, Range], ...]:
+    day = shift(file.day, -1)
+    return tuple(
+        (stack.enter_context(store.local_copy(paths.ticks_data(feed, day, content))), between)
+        for feed, content, between in file.overlaps
+    )
 
 
 def _last_trades(partials: pa.Table) -> dict[str, dict[str, LastTrade]]:

@@ -2,15 +2,16 @@
 
 No two markets have the same trades, so one of the places is wrong. The rows say which: where they break a
 hard rule in one place and none in the other, the first is blamed; otherwise both are, for nothing tells them
-apart. That depends on the files alone, not on which came first, and a wrong file never takes back the good
-one that it is a copy of. A copy of another day's file needs no rule of its own: its rows arrived on another
-day. A file without rows has no duplicate.
+apart. A group of one symbol has the rows of the symbol's own file. That depends on the files alone, not on
+which came first, and a wrong file never takes back the good one that it is a copy of. A copy of another day's
+file needs no rule of its own: its rows arrived on another day. A file without rows has no duplicate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from backfill_assets.feeds import Feed
 from backfill_assets.lake.documents import Document
 
 
@@ -57,7 +58,12 @@ def duplicates_of(own: Place, index: Index) -> tuple[str, ...]:
         (place.name, place.content): place
         for key in (own.raw_sha256, own.content)
         for place in index.get(key, ())
-        if place.feed != own.feed
+        if place.feed != own.feed and not _are_group_and_symbol(place, own)
     }
     blamed = {other.name for other in others.values() if not (own.is_sound and not other.is_sound)}
     return tuple(sorted(blamed))
+
+
+def _are_group_and_symbol(one: Place, other: Place) -> bool:
+    a, b = Feed.parse(one.feed), Feed.parse(other.feed)
+    return (a.exchange, a.data_type) == (b.exchange, b.data_type) and a.is_grouped != b.is_grouped

@@ -253,7 +253,6 @@ def _settled_feed(
         may_repeat_trades=profile is not None and profile.may_repeat_trades(law),
         id_range=_id_range(profile) if profile is not None and not feed.is_grouped else None,
         traded_us=_traded_us(profile),
-        traded=_traded(profile) if profile is not None and feed.is_grouped else (),
         is_sealed=inputs.is_sealed(feed),
         contracts=contracts_of_feed(feed, around),
         evidence=minute_evidence(feed, canonical, day, profile, on_accepted, thresholds)
@@ -272,10 +271,6 @@ def _id_range(profile: FeedProfile) -> tuple[int, int] | None:
         return None
     own, earlier = (symbol.id_min, symbol.id_max), symbol.earlier_ids or (symbol.id_min, symbol.id_max)
     return min(own[0], earlier[0]), max(own[1], earlier[1])
-
-
-def _traded(profile: FeedProfile) -> tuple[str, ...]:
-    return tuple(sorted({s.symbol for s in profile.symbols if s.symbol is not None and s.rows}))
 
 
 def _traded_us(profile: FeedProfile | None) -> tuple[int, int] | None:

@@ -24,6 +24,7 @@ from backfill_assets.quality.findings import Finding
 from backfill_assets.quality.measures import DayMeasures, load_measures
 from backfill_assets.quality.scores import DayLimits, DayScores, judge_day
 from backfill_assets.quality.verdict import Verdict
+from backfill_assets.tardis.metadata import dataset_symbol
 
 FeedName = Annotated[
     Feed,
@@ -138,8 +139,6 @@ class SettledFeed(Document):
         Whether the accepted file has such rows, or nobody could look.
     id_range
         The lowest and the highest integer id, of files of one symbol in which every row has one.
-    traded
-        Canonical symbols with rows in the accepted file, of groups of trades.
     traded_us
         The first and the last time of the exchange in the accepted file.
     is_sealed
@@ -167,7 +166,6 @@ class SettledFeed(Document):
     may_repeat_trades: bool = False
     id_range: tuple[int, int] | None = None
     traded_us: tuple[int, int] | None = None
-    traded: tuple[str, ...] = ()
     is_sealed: bool = False
     contracts: dict[str, Annotated[Contracts, BeforeValidator(_of_former_layout)]] = {}
     evidence: dict[str, SymbolEvidence] = {}
@@ -181,6 +179,13 @@ class SettledFeed(Document):
             msg = f"{self.feed} was settled without a verdict"
             raise RuntimeError(msg)
         return found
+
+    @property
+    def dataset_symbols(self) -> frozenset[str]:
+        """Its markets as the vendor names their files; of a group those that it was expected to have."""
+        if not self.feed.is_grouped:
+            return frozenset((self.feed.dataset_symbol,))
+        return frozenset(dataset_symbol(own) for own, _ in self.symbols)
 
     @property
     def judged(self) -> HeldVersion | None:
@@ -265,25 +270,27 @@ class SettledDay(Derived):
         """The feed, if the day expects it."""
         return next((f for f in self.feeds if f.feed == feed), None)
 
-    def counting_feeds(self) -> list[tuple[SettledFeed, HeldVersion]]:
-        """Feeds with their accepted versions, in order, but no feed whose rows an accepted group has too.
+    def left_out_of(self, found: SettledFeed) -> tuple[str, ...]:
+        """Data set symbols of a group of which a file of their own counts, so that its rows of them do not.
 
-        A day has both where the symbol was expected by itself first. A group of trades without a row of the
-        symbol takes nothing out.
+        A day has both where a symbol was expected by itself first. What counts is taken out by no other file.
         """
-        accepted = [(f, f.accepted) for f in self.feeds if f.accepted is not None]
-        grouped = {
-            (_kind(f), pair)
-            for f, _ in accepted
-            if f.feed.is_grouped
-            for pair in f.symbols
-            if pair[1] in f.traded or not f.feed.type.makes_candles
+        if not found.feed.is_grouped:
+            return ()
+        own = {
+            f.feed.dataset_symbol
+            for f in self.feeds
+            if f.accepted is not None
+            and f.accepted.rows
+            and not f.feed.is_grouped
+            and _kind(f) == _kind(found)
         }
-        return [
-            (f, version)
-            for f, version in accepted
-            if f.feed.is_grouped or not f.symbols or not {(_kind(f), pair) for pair in f.symbols} <= grouped
-        ]
+        return tuple(sorted(own & found.dataset_symbols)) if own else ()
+
+    def counted_symbols(self, found: SettledFeed) -> tuple[tuple[str, str], ...]:
+        """The feed's pairs of the venue's and the canonical symbol, without those left out of it."""
+        left_out = self.left_out_of(found)
+        return tuple(pair for pair in found.symbols if dataset_symbol(pair[0]) not in left_out)
 
     def is_final(self, feed: Feed, symbols: Iterable[tuple[str, str]]) -> bool:
         """Whether no file of the feed is to come: a version counts, or nothing of it was listed.
@@ -353,7 +360,9 @@ class Day:
 
     def accepted_feeds(self, data_type: str) -> list[tuple[SettledFeed, HeldVersion]]:
         """Feeds of the data type that count with the version that does, in order."""
-        return [one for one in self.settled.counting_feeds() if one[0].feed.data_type == data_type]
+        return [
+            (f, f.accepted) for f in self.feeds if f.accepted is not None and f.feed.data_type == data_type
+        ]
 
 
 def load_settled(store: Store, day: str) -> SettledDay | None:

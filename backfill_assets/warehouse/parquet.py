@@ -73,6 +73,21 @@ def concatenate(table: Table, day: str, files: Sequence[LoadFile], target: Path)
     return written
 
 
+def write_without(symbols: Sequence[str], source: Path, target: Path) -> int:
+    """Write the rows of a file of ticks that are of no such data set symbol; return their number."""
+    with (
+        pq.ParquetFile(source) as file,
+        pq.ParquetWriter(target, file.schema_arrow, compression="zstd", compression_level=1) as writer,
+    ):
+        written = 0
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            known = pc.is_in(batch["dataset_symbol"], pa.array(symbols, pa.string()))
+            rest = batch.filter(pc.invert(known))
+            writer.write_batch(rest)
+            written += rest.num_rows
+    return written
+
+
 def read_batches(table: Table, day: str, files: Sequence[LoadFile]) -> Iterator[pa.RecordBatch]:
     """The rows of all files in the table's schema, each checked.
 

@@ -37,6 +37,7 @@ from backfill_assets.settings import Settings
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, OHLCV, QUALITY
 from backfill_assets.warehouse.overall import day_overall, tick_tables
+from backfill_assets.warehouse.parquet import write_without
 from backfill_assets.warehouse.protocol import LoadFile, Warehouse
 from backfill_assets.warehouse.publish import (
     Load,
@@ -191,24 +192,34 @@ class Publisher:
         return [PublishedDay(QUALITY.name, day, self._publish_one(QUALITY, day))]
 
     def _ticks(self, table: Table, found: Day) -> Partition:
-        accepted = [(feed.feed, version) for feed, version in found.accepted_feeds(table.name)]
-        contents = [version.content for _, version in accepted]
+        accepted = [(f.feed, v, found.settled.left_out_of(f)) for f, v in found.accepted_feeds(table.name)]
 
         @contextmanager
         def load() -> Iterator[Load]:
             with ExitStack() as stack:
+                # A warehouse that reads buckets takes all of a partition from there, or nothing.
+                is_whole = not any(left_out for _, _, left_out in accepted)
                 files = [
-                    self._load_file(stack, paths.ticks_data(feed, found.day, version.content), version.rows)
-                    for feed, version in accepted
+                    self._load_file(stack, path, version.rows)
+                    if is_whole
+                    else self._load_part(stack, path, version.rows, left_out)
+                    for feed, version, left_out in accepted
+                    for path in (paths.ticks_data(feed, found.day, version.content),)
                 ]
                 totals = parallel_map(
                     lambda one: self._tick_totals(table, found.day, *one), accepted, self.store.parallel_reads
                 )
                 yield Load(files, tuple(sorted((t for of_feed in totals for t in of_feed), key=_group)))
 
-        return Partition(fingerprint(table, contents), load)
+        return Partition(ticks_fingerprint(table, found), load)
 
     def _tick_totals(
+        self, table: Table, day: str, feed: Feed, version: HeldVersion, left_out: Sequence[str]
+    ) -> list[GroupTotals]:
+        totals = self._file_totals(table, day, feed, version)
+        return [of_symbol for of_symbol in totals if of_symbol.group[1] not in left_out]
+
+    def _file_totals(
         self, table: Table, day: str, feed: Feed, version: HeldVersion
     ) -> tuple[GroupTotals, ...]:
         """As they were read back when the file was stored; of an earlier layout from the file."""
@@ -299,7 +310,15 @@ class Publisher:
         uri = self.store.uri_of(path)
         if self.warehouse.reads_buckets and uri.startswith(GCS_SCHEME):
             return LoadFile(uri=uri, path=None, rows=rows)
-        return LoadFile(uri=None, path=stack.enter_context(self.store.local_copy(path)), rows=rows)
+        return self._load_part(stack, path, rows, ())
+
+    def _load_part(self, stack: ExitStack, path: str, rows: int, left_out: Sequence[str]) -> LoadFile:
+        """A local file of the rows of the other data set symbols."""
+        local = stack.enter_context(self.store.local_copy(path))
+        if not left_out:
+            return LoadFile(uri=None, path=local, rows=rows)
+        part = stack.enter_context(temporary_folder(None, "TMPDIR")) / "part.parquet"
+        return LoadFile(uri=None, path=part, rows=write_without(left_out, local, part))
 
 
 class NotMade(TransientFailure):
@@ -308,7 +327,8 @@ class NotMade(TransientFailure):
 
 def ticks_fingerprint(table: Table, found: Day) -> str:
     """What the day's partition of a tick table has as its fingerprint when it is as the lake says."""
-    return fingerprint(table, [version.content for _, version in found.accepted_feeds(table.name)])
+    accepted = ((v.content, found.settled.left_out_of(f)) for f, v in found.accepted_feeds(table.name))
+    return fingerprint(table, [f"{content} without {out}" if out else content for content, out in accepted])
 
 
 def made_fingerprint(table: Table, found: Day) -> str:

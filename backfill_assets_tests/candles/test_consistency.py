@@ -226,9 +226,9 @@ class TestTicks:
         assert shared == list(range(9))
         assert rows_of_both(ticks, before, (END, END)).tolist() == []
         found = partials_of(tmp_path, rows, left_out=shared)
-        assert self.compare(tmp_path, rows, found, before=(before, between)) == []
+        assert self.compare(tmp_path, rows, found, before=((before, between),)) == []
         assert self.compare(tmp_path, rows, found)
-        assert self.compare(tmp_path, rows, partials_of(tmp_path, rows), before=(before, between))
+        assert self.compare(tmp_path, rows, partials_of(tmp_path, rows), before=((before, between),))
 
     @pytest.mark.parametrize("seam", [0, 90, 300])
     def test_both_cut_the_seam_at_the_same_place(self, seam: int, tmp_path: Path) -> None:

@@ -155,4 +155,4 @@ def test_a_file_without_repeats_is_read_once(exchange: str, store: Store) -> Non
     bring(store, BEFORE, [(START - SECOND, Trade(START - SECOND, 1.0, 1.0, id=IDS[exchange](MINUTES)))], feed)
     bring(store, DAY, [(t.us, t) for t in a_trade_a_minute(exchange)], feed)
     (file,) = files(store, DAY)
-    assert (file.repeats, file.overlap) == (False, None)
+    assert (file.repeats, file.overlaps) == (False, ())

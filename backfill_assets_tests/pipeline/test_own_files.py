@@ -11,12 +11,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from backfill_assets.days import start_us
+from backfill_assets.days import shift, start_us
 from backfill_assets.lake.manifests import load_day_record
 from backfill_assets.progress.plan import make_plan
 from backfill_assets.progress.request import backfill_request
 from backfill_assets.standins.tardis import TardisStandin
-from backfill_assets_tests.pipeline.conftest import MakePipeline, Pipeline
+from backfill_assets_tests.pipeline.conftest import MakePipeline, Pipeline, checks_of
 
 DAY = "2024-02-29"
 COLUMNS = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount"
@@ -144,20 +144,115 @@ def test_a_group_that_comes_beside_a_file_that_is_recorded_adds_no_trade_of_it(
     }
 
 
-def test_a_group_without_a_row_of_the_symbol_takes_nothing_out(files: Path, serve: Serve) -> None:
-    instruments(
-        files, "bybit",
-        listed("bybit", "BTCUSDT", "BTC", "USDT", "perpetual", inverse=False, contractMultiplier=1),
-        listed("bybit", "ETHUSDT", "ETH", "USDT", "perpetual", inverse=False, contractMultiplier=1),
-    )  # fmt: skip
+def linear(files: Path, *bases: str) -> None:
+    more = {"inverse": False, "contractMultiplier": 1}
+    instruments(files, "bybit", *(listed("bybit", f"{b}USDT", b, "USDT", "perpetual", **more) for b in bases))
+
+
+def switch(pipeline: Pipeline, before: str, after: str) -> None:
+    pipeline.file.write_text(pipeline.file.read_text().replace(f"- {before}", f"- {after}"))
+    assert pipeline.settings.universe[0].symbols == (after,)
+
+
+def rows_of(*markets: Row, day: str = DAY, every: int = 1) -> list[str]:
+    return gzip.decompress(every_second(markets, day, every)).decode().splitlines()[1:]
+
+
+def packed(rows: Sequence[str]) -> bytes:
+    return gzip.compress("\n".join([COLUMNS, *rows, ""]).encode(), 1, mtime=0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 50_000, 86_400])
+def test_a_file_that_counts_is_taken_out_by_no_group_whatever_that_has_of_its_symbol(
+    count: int, files: Path, serve: Serve
+) -> None:
+    linear(files, "BTC", "ETH")
     put(files, "bybit", "BTCUSDT", every_second([("bybit", "BTCUSDT", 61_100.0)]))
     pipeline = serve("BTC-USDT-PERP", exchange="bybit")
     assert pipeline.run(DAY).success
-    put(files, "bybit", "PERPETUALS", every_second([("bybit", "ETHUSDT", 3_000.0)]))
-    pipeline.file.write_text(pipeline.file.read_text().replace("- BTC-USDT-PERP", "- PERPETUALS"))
+    # The group says another price of the symbol.
+    rows = [*rows_of(("bybit", "ETHUSDT", 3_000.0)), *rows_of(("bybit", "BTCUSDT", 9.0))[:count]]
+    put(files, "bybit", "PERPETUALS", packed(sorted(rows, key=lambda line: line.split(",")[3])))
+    switch(pipeline, "BTC-USDT-PERP", "PERPETUALS")
+    result = pipeline.run(DAY)
+    assert result.success
+    assert markets(pipeline) == {
+        "BTC-USDT-PERP": (1_440, 61_100.0, 61_100.0, 60),
+        "ETH-USDT-PERP": (1_440, 3_000.0, 3_000.0, 60),
+    }
+    trades = pipeline.table("trades", DAY).group_by("symbol").agg(pl.len(), pl.col("price").min())
+    assert sorted(trades.rows()) == [("BTC-USDT-PERP", 86_400, 61_100.0), ("ETH-USDT-PERP", 86_400, 3_000.0)]
+    assert pipeline.table("quality", DAY)["consistency"].to_list() == [1.0, 1.0]
+    failed = [name for name, check in checks_of(result).items() if not check.passed]
+    assert [name for name in failed if "consistency" in name or name.startswith("bigquery")] == []
+    before = (pipeline.folder / "warehouse" / "trades" / f"{DAY}.parquet").stat().st_mtime_ns
     assert pipeline.run(DAY).success
-    assert {*markets(pipeline)} == {"BTC-USDT-PERP", "ETH-USDT-PERP"}
-    assert {*pipeline.table("trades", DAY)["symbol"]} == {"BTC-USDT-PERP", "ETH-USDT-PERP"}
+    assert (pipeline.folder / "warehouse" / "trades" / f"{DAY}.parquet").stat().st_mtime_ns == before
+
+
+def test_a_group_of_one_symbol_is_no_copy_of_the_symbols_own_file(files: Path, serve: Serve) -> None:
+    linear(files, "BTC")
+    content = every_second([("bybit", "BTCUSDT", 61_100.0)])
+    put(files, "bybit", "BTCUSDT", content)
+    put(files, "bybit", "PERPETUALS", content)
+    pipeline = serve("BTC-USDT-PERP", exchange="bybit")
+    assert pipeline.run(DAY).success
+    switch(pipeline, "BTC-USDT-PERP", "PERPETUALS")
+    assert pipeline.run(DAY).success
+    assert markets(pipeline) == {"BTC-USDT-PERP": (1_440, 61_100.0, 61_100.0, 60)}
+    assert pipeline.table("trades", DAY).height == 86_400
+    assert {*pipeline.table("quality", DAY)["verdict"]} == {"publish"}
+
+
+@pytest.mark.parametrize("has_rows", [False, True])
+def test_rows_of_other_data_types_stay_and_count_once(has_rows: bool, files: Path, serve: Serve) -> None:
+    linear(files, "BTC", "ETH")
+
+    def write(symbol: str, *markets: Row) -> None:
+        path = files / "bybit" / "liquidations" / DAY.replace("-", "/") / f"{symbol}.csv.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(every_second(markets, every=60))
+
+    write("BTCUSDT", ("bybit", "BTCUSDT", 61_100.0))
+    pipeline = serve("BTC-USDT-PERP", exchange="bybit", types=["liquidations"])
+    pipeline.run(DAY)
+    write("PERPETUALS", ("bybit", "ETHUSDT", 3_000.0), *([("bybit", "BTCUSDT", 9.0)] if has_rows else []))
+    switch(pipeline, "BTC-USDT-PERP", "PERPETUALS")
+    pipeline.run(DAY)
+    rows = pipeline.table("liquidations", DAY).group_by("symbol").agg(pl.len(), pl.col("price").min())
+    assert sorted(rows.rows()) == [("BTC-USDT-PERP", 1_440, 61_100.0), ("ETH-USDT-PERP", 1_440, 3_000.0)]
+
+
+def test_trades_that_come_again_in_a_group_after_midnight_count_once(files: Path, serve: Serve) -> None:
+    before = shift(DAY, -1)
+    linear(files, "BTC", "ETH")
+    put(files, "bybit", "BTCUSDT", every_second([("bybit", "BTCUSDT", 61_100.0)], before), before)
+    pipeline = serve("BTC-USDT-PERP", exchange="bybit")
+    assert pipeline.run(before).success
+    again = []
+    for line in rows_of(("bybit", "BTCUSDT", 61_100.0), day=before)[-5:]:
+        cells = line.split(",")
+        again.append(",".join([*cells[:3], str(start_us(DAY) + 1_000), *cells[4:]]))
+    both = [("bybit", "BTCUSDT", 61_100.0), ("bybit", "ETHUSDT", 3_000.0)]
+    put(files, "bybit", "PERPETUALS", packed([*again, *rows_of(*both)]))
+    switch(pipeline, "BTC-USDT-PERP", "PERPETUALS")
+    assert pipeline.run(DAY).success
+    minute = pipeline.table("candles", before).filter(timeframe="1m").sort("open_time")[-1]
+    assert minute["trade_count"].to_list() == [60]
+    assert pipeline.table("candles", DAY).filter(timeframe="1d")["trade_count"].to_list() == [86_400] * 2
+
+
+def test_one_market_under_two_names_counts_once(files: Path, serve: Serve) -> None:
+    """The day recorded the symbol before the instruments said which pair it is."""
+    put(files, "bybit", "BTCUSDT", every_second([("bybit", "BTCUSDT", 61_100.0)]))
+    pipeline = serve("BTCUSDT", exchange="bybit", instrument_types=["perpetual"])
+    assert pipeline.run(DAY).success
+    linear(files, "BTC")
+    put(files, "bybit", "PERPETUALS", every_second([("bybit", "BTCUSDT", 61_100.0)]))
+    switch(pipeline, "BTCUSDT", "PERPETUALS")
+    pipeline.run(DAY)
+    assert [count for *_, count in markets(pipeline).values()] == [60]
+    assert pipeline.table("trades", DAY).height == 86_400
 
 
 def test_a_market_that_is_named_anew_takes_its_candles_with_it(files: Path, serve: Serve) -> None:
