@@ -181,6 +181,13 @@ def contracts_of(exchange: str, row: Mapping[str, Any]) -> Contracts:
     )
 
 
+def succeeded(earlier: Contracts, later: Contracts, since_us: int) -> Contracts:
+    """The contracts of one instrument, and from a moment on those of another one."""
+    begun = sum(contract.since_us <= since_us for contract in later)
+    kept = [contract for contract in earlier if contract.since_us < since_us]
+    return (*kept, replace(later[max(begun - 1, 0)], since_us=since_us), *later[max(begun, 1) :])
+
+
 def contract_changes(stretches: Sequence[tuple[int, Mapping[str, Any]]]) -> str | None:
     """The column of the instruments: terms by the first microsecond of each, in order; None if all agree."""
     differing = [name for name in TERMS if len({terms[name] for _, terms in stretches}) > 1]

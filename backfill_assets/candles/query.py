@@ -67,7 +67,7 @@ def read_made(store: Store, day: str, table: str, columns: Sequence[str] | None 
 def markets_of(settled: SettledDay) -> list[tuple[str, str]]:
     """Exchange and canonical symbol of every market that the day may have candles of, in order."""
     feeds = [f for f in settled.feeds if f.feed.type.makes_candles]
-    return sorted({(f.feed.exchange, symbol) for f in feeds for _, symbol in f.symbols})
+    return sorted({(f.feed.exchange, symbol) for f in feeds for _, symbol in settled.counted_symbols(f)})
 
 
 def insist_on_timeframe(name: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from backfill_assets.contracts import Contract, Contracts, spot_contract
+from backfill_assets.contracts import Contract, Contracts, spot_contract, succeeded
 from backfill_assets.days import shift
 from backfill_assets.failures import Unreadable
 from backfill_assets.feeds import Feed
@@ -210,14 +210,20 @@ def context_of(feed: Feed, around: Surroundings) -> Context:
 def contracts_of_feed(feed: Feed, around: Surroundings) -> dict[str, Contracts]:
     """What the feed's amounts are by canonical symbol, where that is not the symbol's base currency.
 
-    Of a symbol that the day's instruments lack, nobody says what its amounts are.
+    Of a symbol that the day's instruments lack, nobody says what its amounts are. Two instruments of one
+    market are listed one after the other: at the same time they would be two markets.
     """
     names, listed = around.inputs.expected[feed], around.contracts.get(feed.exchange, {})
     found: dict[str, Contracts] = {name: (_UNLISTED,) for _, name in names} if listed else {}
-    for own, name in names:
+    windows = dict(around.owed[feed].symbol_windows)
+    always = (around.owed[feed].window.start_us, around.owed[feed].window.end_us)
+    known: set[str] = set()
+    for since_us, own, name in sorted((windows.get(dataset_symbol(s), always)[0], s, n) for s, n in names):
         contracts = listed.get(own) or listed.get(dataset_symbol(own))
         if contracts is not None:
-            found[name] = contracts
+            is_next = name in known and contracts != found[name]
+            found[name] = succeeded(found[name], contracts, since_us) if is_next else contracts
+            known.add(name)
     return {name: contracts for name, contracts in found.items() if contracts != (spot_contract(name),)}
 
 

@@ -242,6 +242,60 @@ def test_trades_that_come_again_in_a_group_after_midnight_count_once(files: Path
     assert pipeline.table("candles", DAY).filter(timeframe="1d")["trade_count"].to_list() == [86_400] * 2
 
 
+def test_a_market_that_shares_its_pair_from_now_on_keeps_its_name_in_the_file_that_counts(
+    files: Path, serve: Serve
+) -> None:
+    linear(files, "BTC")
+    put(files, "bybit", "BTCUSDT", every_second([("bybit", "BTCUSDT", 61_100.0)]))
+    pipeline = serve("BTC-USDT-PERP", exchange="bybit")
+    assert pipeline.run(DAY).success
+    more = {"inverse": False, "contractMultiplier": 1}
+    names = ("BTCUSDT", "BTCUSDTX")
+    instruments(files, "bybit", *(listed("bybit", n, "BTC", "USDT", "perpetual", **more) for n in names))
+    both = [("bybit", "BTCUSDT", 61_100.0), ("bybit", "BTCUSDTX", 61_200.0)]
+    put(files, "bybit", "PERPETUALS", every_second(both))
+    switch(pipeline, "BTC-USDT-PERP", "PERPETUALS")
+    result = pipeline.run(DAY)
+    assert {*markets(pipeline)} == {"BTC-USDT-PERP", "BTCUSDTX"}
+    failed = [name for name, check in checks_of(result).items() if not check.passed]
+    assert [name for name in failed if name.startswith("bigquery")] == []
+
+
+@pytest.mark.parametrize("successor_since", ["12:00", "10:00"], ids=["one market", "two markets"])
+def test_a_contract_of_a_group_holds_until_its_successor_is_listed(
+    successor_since: str, files: Path, serve: Serve
+) -> None:
+    noon, since = f"{DAY}T12:00:00.000Z", f"{DAY}T{successor_since}:00.000Z"
+    first, second = "ADA-USDT-SWAP", "ADA-USDT-SWAP-2"
+    swap = {"base": "ADA", "quote": "USDT", "kind": "perpetual", "inverse": False}
+    instruments(
+        files, "okex-swap",
+        listed("okex-swap", first, **swap, contractMultiplier=10, availableTo=noon),
+        {**listed("okex-swap", second, **swap, contractMultiplier=100), "availableSince": since},
+    )  # fmt: skip
+    long = {"type": "perpetual", "dataTypes": ["trades"], "availableSince": "2020-01-01T00:00:00Z"}
+    sets = [
+        {**long, "id": first, "availableTo": noon},
+        {**long, "id": second, "availableSince": since},
+        {**long, "id": "PERPETUALS"},
+    ]
+    exported = {"exportedFrom": "2020-01-01T00:00:00Z", "exportedUntil": "2024-03-05T00:00:00Z"}
+    answer = {
+        "id": "okex-swap",
+        "enabled": True,
+        "availableSymbols": [],
+        "datasets": {**exported, "symbols": sets},
+    }
+    (files / "exchanges").mkdir()
+    (files / "exchanges" / "okex-swap.json").write_text(json.dumps(answer))
+    halves = [rows_of(("okex-swap", name, 0.5), every=10) for name in (first, second)]
+    put(files, "okex-swap", "PERPETUALS", packed([*halves[0][:4_320], *halves[1][4_320:]]))
+    pipeline = serve("PERPETUALS", exchange="okex-swap")
+    pipeline.run(DAY)
+    candles = pipeline.table("candles", DAY).filter(timeframe="4h").sort("open_time", "symbol")
+    assert candles["volume"].to_list() == [14_400.0] * 3 + [144_000.0] * 3
+
+
 def test_one_market_under_two_names_counts_once(files: Path, serve: Serve) -> None:
     """The day recorded the symbol before the instruments said which pair it is."""
     put(files, "bybit", "BTCUSDT", every_second([("bybit", "BTCUSDT", 61_100.0)]))
