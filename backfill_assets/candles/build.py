@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from backfill_assets.candles.comparison import (
     across_symbols,
@@ -40,6 +41,7 @@ from backfill_assets.candles.trade_files import (
 from backfill_assets.contracts import currencies_of
 from backfill_assets.days import shift
 from backfill_assets.failures import DamagedFile, PermanentFailure
+from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
@@ -48,6 +50,7 @@ from backfill_assets.quality.measures import DayMeasures, LastTrade, TradesFile,
 from backfill_assets.quality.reference import reference_of
 from backfill_assets.quality.settled import SettledDay, SettledFeed, load_settled, versions_hash
 from backfill_assets.settings import BASE_TIMEFRAME, Settings
+from backfill_assets.tardis.metadata import dataset_symbol
 
 if TYPE_CHECKING:
     import polars as pl
@@ -169,18 +172,40 @@ class _Maker:
 
         self._measures[day] = documents.update(self.store, paths.measures(day), DayMeasures, change)
 
+    def renamed(self, other: str, day: str) -> dict[Market, str]:
+        """Markets of another day that this one names otherwise, with its names for them.
+
+        The vendor's instruments may change their currencies, or come to share a pair, from day to day.
+        """
+        ours, theirs = (self._names(self.settled(d)) for d in (day, other))
+        names: dict[Market, set[str]] = {}
+        for (exchange, symbol), name in theirs.items():
+            names.setdefault((exchange, name), set()).add(ours.get((exchange, symbol), name))
+        only = {market: found.pop() for market, found in names.items() if len(found) == 1}
+        return {market: name for market, name in only.items() if name != market[1]}
+
+    def _names(self, settled: SettledDay | None) -> dict[Market, str]:
+        """By exchange and data set symbol, the names of the day's markets."""
+        return {
+            (feed.feed.exchange, dataset_symbol(own)): name
+            for feed in (settled.feeds if settled else ())
+            if settled is not None and feed.feed.type.makes_candles
+            for own, name in settled.counted_symbols(feed)
+        }
+
     def _closes(self, day: str, current: DayMeasures | None) -> dict[Market, float]:
         """The last price of each market on the day before, by the accepted files of three days."""
         before, found = shift(day, -1), dict[Market, LastTrade]()
         for file_day in (shift(day, -2), before, day):
             settled = self.settled(file_day)
             measures = current if file_day == day else self.measures(file_day)
+            names = self.renamed(file_day, day)
             for feed in settled.feeds if settled else ():
                 file = measures.files.get(str(feed.feed)) if measures else None
                 if file is None or feed.accepted is None or file.content != feed.accepted.content:
                     continue
                 for symbol, last in file.last_trades.get(before, {}).items():
-                    market = (feed.feed.exchange, symbol)
+                    market = (feed.feed.exchange, names.get((feed.feed.exchange, symbol), symbol))
                     known = found.get(market)
                     if known is None or (last.time_us, last.trade_id) >= (known.time_us, known.trade_id):
                         found[market] = last
@@ -285,7 +310,12 @@ class _Work:
             for feed, file in self.files(file_day)
         ]
         store = self.maker.store
-        return parallel_map(lambda one: read_partials(store, *one), named, max(WORKERS, store.parallel_reads))
+        names = {file_day: self.maker.renamed(file_day, self.day) for _, file_day, _ in named}
+
+        def read(feed: Feed, file_day: str, file: TradesFile) -> pa.Table:
+            return _renamed(read_partials(store, feed, file_day, file), names[file_day])
+
+        return parallel_map(lambda one: read(*one), named, max(WORKERS, store.parallel_reads))
 
     def _currencies(self) -> dict[Market, tuple[str, str]]:
         """Currencies of volume and quote volume by market, from the contracts of the files."""
@@ -370,7 +400,18 @@ class _Work:
             )
         for day in sorted(self.measures):
             parts.append((day, [(str(f.feed), t.key, t.partials.content) for f, t in self.files(day)]))
+            if names := self.maker.renamed(day, self.day):
+                parts.append(sorted((*market, name) for market, name in names.items()))
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+
+
+def _renamed(partials: pa.Table, names: Mapping[Market, str]) -> pa.Table:
+    for (exchange, symbol), name in names.items():
+        is_it = pc.and_(pc.equal(partials["exchange"], exchange), pc.equal(partials["symbol"], symbol))
+        index = partials.column_names.index("symbol")
+        changed = pc.if_else(is_it, name, partials["symbol"])
+        partials = partials.set_column(index, partials.schema.field(index), changed)
+    return partials
 
 
 def trades_versions(settled: SettledDay) -> str:

@@ -296,6 +296,36 @@ def test_a_contract_of_a_group_holds_until_its_successor_is_listed(
     assert candles["volume"].to_list() == [14_400.0] * 3 + [144_000.0] * 3
 
 
+def test_a_market_that_is_named_anew_on_one_day_keeps_its_name_on_the_others(
+    files: Path, serve: Serve
+) -> None:
+    """Each file begins with a trade of the minute before midnight."""
+    before = shift(DAY, -1)
+    linear(files, "BTC")
+    for day in (before, DAY):
+        late = f"bybit,BTCUSDT,{start_us(day) - 1_000_000},{start_us(day) + 5},,sell,70000,1"
+        put(
+            files,
+            "bybit",
+            "PERPETUALS",
+            packed([late, *rows_of(("bybit", "BTCUSDT", 61_100.0), day=day)]),
+            day,
+        )
+    pipeline = serve("PERPETUALS", exchange="bybit")
+    for day in (before, DAY):
+        assert pipeline.run(day).success
+    assert markets(pipeline, day=before) == {"BTC-USDT-PERP": (1_440, 61_100.0, 70_000.0, 61)}
+    more = {"inverse": False, "contractMultiplier": 1}
+    names = ("BTCUSDT", "BTCUSDT_X")
+    instruments(files, "bybit", *(listed("bybit", n, "BTC", "USDT", "perpetual", **more) for n in names))
+    result = pipeline.run(DAY)
+    assert result.success
+    assert markets(pipeline, day=before) == {"BTC-USDT-PERP": (1_440, 61_100.0, 70_000.0, 61)}
+    assert markets(pipeline) == {"BTCUSDT": (1_440, 61_100.0, 61_100.0, 60)}
+    failed = [name for name, check in checks_of(result).items() if not check.passed]
+    assert [name for name in failed if name.startswith("bigquery")] == []
+
+
 def test_one_market_under_two_names_counts_once(files: Path, serve: Serve) -> None:
     """The day recorded the symbol before the instruments said which pair it is."""
     put(files, "bybit", "BTCUSDT", every_second([("bybit", "BTCUSDT", 61_100.0)]))
