@@ -587,7 +587,10 @@ def laws(action: str, start: str | None, end: str | None) -> None:
         raise click.UsageError(msg)
     insist_on_order(start, end)
     found = learn(published_profiles(open_store(settings.lake), day_range(start, end)), settings.thresholds)
-    click.echo("\n".join(one.text for one in found) or f"nothing is published from {start} to {end}")
+    if not found:
+        msg = f"no file of trades counts from {start} to {end}: run these days, or choose others"
+        raise PermanentFailure(msg)
+    click.echo("\n".join(one.text for one in found))
 
 
 @main.command(section=DATA, example="verify --start 2024-01-01 --end 2024-01-31")

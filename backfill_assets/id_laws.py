@@ -15,6 +15,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from backfill_assets.days import parse_day
+from backfill_assets.failures import BadInput
 from backfill_assets.feeds import DATA_TYPES, Feed
 from backfill_assets.yaml_files import Strict, read_mapping, validated
 
@@ -52,9 +54,10 @@ def _iso(value: object) -> object:
 
 
 def _is_day(value: str) -> str:
-    if date.fromisoformat(value).isoformat() != value:
-        msg = "must be a day such as 2024-01-01"
-        raise ValueError(msg)
+    try:
+        parse_day(value)
+    except BadInput as failure:
+        raise ValueError(str(failure)) from None
     return value
 
 
@@ -104,6 +107,13 @@ class IdLaw(Strict):
             and (self.first_day or "") <= day
             and (self.last_day is None or day <= self.last_day)
         )
+
+    @model_validator(mode="after")
+    def _ends_after_it_begins(self) -> IdLaw:
+        if self.first_day and self.last_day and self.last_day < self.first_day:
+            msg = f"the law ends ({self.last_day}) before it begins ({self.first_day}): swap the days"
+            raise ValueError(msg)
+        return self
 
     @property
     def evidence_class(self) -> EvidenceClass:

@@ -22,7 +22,17 @@ from backfill_assets.failures import SettingsError
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 #: The compiled loader takes a tenth of the time; not every build of PyYAML has it.
-_LOADER: Final[type[Any]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BASE: Final[type[Any]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TIMESTAMP: Final = "tag:yaml.org,2002:timestamp"
+
+
+class _Loader(_BASE):  # type: ignore[misc]
+    """Days stay text: the loader says of a day that is none neither its line nor its key."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
+        for first, resolvers in _BASE.yaml_implicit_resolvers.items()
+    }
 
 
 #: Names, symbols and numbers are shorter, keys and tokens are longer.
@@ -47,7 +57,7 @@ def read_mapping(path: Path, example: str) -> dict[str, Any]:
         because it may hold a secret.
     """
     try:
-        content: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        content: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         problem = re.sub(r"(tag|alias) '.*", r"\1", str(error.problem or error.context))

@@ -224,7 +224,8 @@ def test_a_file_of_laws_replaces_those_of_its_exchanges_and_leaves_the_others(tm
         ({"support": ""}, "laws.0.support: "),
         ({"source": None}, "laws.0.source: "),
         ({"data_type": "quotes"}, "laws.0.data_type: has no ids of trades; choose from trades"),
-        ({"first_day": "2024-13-01"}, "laws.0.first_day: "),
+        ({"first_day": "2024-13-01"}, "laws.0.first_day: '2024-13-01' is not a day: write it as YYYY-MM-DD"),
+        ({"first_day": "2024-01-02", "last_day": "2024-01-01"}, "laws.0: the law ends (2024-01-01) before"),
         ({"since": "2024-01-01"}, "laws.0.since: unknown key"),
     ],
 )
@@ -236,6 +237,16 @@ def test_a_slip_in_a_file_of_laws_is_told_in_one_line(
     message = str(refused.value)
     assert said in message
     assert "\n" not in message
+
+
+def test_a_day_without_quotes_that_is_none_is_told_where_it_stands(tmp_path: Path) -> None:
+    file = tmp_path / "laws.yaml"
+    text = yaml.safe_dump({"version": 1, "laws": [{**OF_OKEX, "first_day": "DAY"}]})
+    file.write_text(text.replace("DAY", "2023-13-01"))
+    with pytest.raises(SettingsError, match=r"laws\.0\.first_day: '2023-13-01' is not a day"):
+        load_id_laws(file)
+    file.write_text(file.read_text().replace("2023-13-01", "2023-12-01"))
+    assert "2023-12-01" in {law.first_day for law in load_id_laws(file)}
 
 
 def test_two_laws_of_one_day_are_refused(tmp_path: Path) -> None:

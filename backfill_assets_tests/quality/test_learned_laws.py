@@ -107,6 +107,10 @@ def test_the_command_prints_a_file_of_laws_that_can_be_adopted(
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")
     monkeypatch.setenv("BACKFILL_ENV", str(file))
+    nothing = CliRunner().invoke(main, ["laws", "learn", "--start", "2023-01-01", "--end", "2023-01-02"])
+    assert (nothing.exit_code, nothing.stdout) == (1, "")
+    said = "Error: no file of trades counts from 2023-01-01 to 2023-01-02: run these days, or choose others\n"
+    assert nothing.stderr == said
     learned = CliRunner().invoke(main, ["laws", "learn", "--start", DAY, "--end", shift(DAY, 27)])
     assert learned.exit_code == 0, learned.output
     (tmp_path / "laws.yaml").write_text(f"version: 1\nlaws:\n{learned.output}", encoding="utf-8")
