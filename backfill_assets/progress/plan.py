@@ -278,7 +278,8 @@ def _notes(
             "not have been listed then (--online asks the vendor)"
         )
     if unknown:
-        what = "no size is known" if unknown == len(files) else f"the size of {unknown:,} files is not known"
+        some = f"the size of {plural(unknown, 'file')} is not known"
+        what = "no size is known" if unknown == len(files) else some
         notes.append(f"{what}: no published day in the lake has them")
     if sizes.days and files:
         span = f"{sizes.days[0]} to {sizes.days[-1]}"

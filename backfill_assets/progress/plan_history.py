@@ -89,9 +89,10 @@ class LakeHistory:
         everything = [version for of_day in versions.values() for version in of_day]
         raw = sum(version.raw_bytes for version in everything)
         weighed = self._warehouse_bytes(versions)
+        raw_bytes = {c: median(found[:DAYS_PER_FEED]) for c, found in samples.items() if c in wanted}
         return Sizes(
-            raw_bytes={c: median(found[:DAYS_PER_FEED]) for c, found in samples.items() if c in wanted},
-            days=tuple(sorted(versions)),
+            raw_bytes=raw_bytes,
+            days=tuple(sorted(versions)) if raw_bytes else (),
             lake_ratio=sum(v.bytes for v in everything) / raw if raw else None,
             rows_ratio=sum(v.rows for v in everything) / raw if raw else None,
             warehouse_ratio=weighed / raw if raw and weighed is not None else None,

@@ -175,7 +175,15 @@ def test_files_of_unknown_size_are_counted_and_make_the_bytes_a_lower_bound(
     plan = lake.plan(end="2024-01-01")
     assert (plan.expected_bytes, plan.files_of_unknown_size) == (SIZES[BTC], 1)
     assert "more than 3.0 MB" in plan_text(plan)
-    assert "the size of 1 files is not known" in plan_text(plan)
+    assert "the size of 1 file is not known" in plan_text(plan)
+
+
+def test_days_without_any_wanted_file_give_no_sizes(lake: Lake) -> None:
+    lake.run("2024-02-01", absent=(BTC, ETH))
+    plan = lake.plan(end="2024-01-01")
+    assert (plan.expected_bytes, plan.measured_over) == (None, ())
+    assert "no size is known" in plan_text(plan)
+    assert "medians" not in plan_text(plan)
 
 
 def run_of(day: str, start_second: float, seconds: float) -> MeasuredRun:
