@@ -1,11 +1,8 @@
-"""Data sets from a directory of real files.
+"""Data sets from a directory of real files, which are named as in ``file_names``.
 
-A file lies at ``{exchange}/{data_type}/YYYY/MM/DD/SYMBOL.csv.gz`` as in the vendor's URLs, with or without
-the URL's ``v1/`` before it, or directly in the directory as the vendor's client names it,
-``{exchange}_{data_type}_{YYYY-MM-DD}_{SYMBOL}.csv.gz``. The vendor's metadata may lie beside the files, as it
-answers them: ``instruments/{exchange}.json`` and ``exchanges/{exchange}.json``. Without them, what is listed
-is read off the files' names, and nothing is invented: currencies and kinds are guessed by their names,
-increments and multipliers are unknown.
+The vendor's metadata may lie beside the files (``metadata_files``). Without it, what is listed is read off
+the files' names, and nothing is invented: currencies and kinds are guessed by their names, increments and
+multipliers are unknown.
 
 Files may be added while the server runs: they are served at once, and listed by the next walk through the
 directory. The last day with a file is the exchange's last exported day; later days are not known yet. A
@@ -14,7 +11,6 @@ symbol stays listed from its first file on, since a missing file does not tell t
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -23,12 +19,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from backfill_assets.days import is_day
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import DATA_TYPES, GROUPED_SYMBOLS, Feed
+from backfill_assets.standins import file_names
+from backfill_assets.standins.file_names import LAYOUT, SUFFIX, PlacedFile, shown_reasons
 from backfill_assets.standins.listings import Listing
+from backfill_assets.standins.metadata_files import EXCHANGES, INSTRUMENTS, details_beside, instruments_beside
 from backfill_assets.standins.sources import (
     INVALID_SYMBOL,
     NOT_ON_THAT_DAY,
@@ -40,11 +38,8 @@ from backfill_assets.tardis.fallback import guess_currencies
 from backfill_assets.tardis.metadata import dataset_symbol
 from backfill_assets.tardis.symbols import GROUP_KINDS
 
-SUFFIX: Final = ".csv.gz"
-LAYOUT: Final = "EXCHANGE/DATA_TYPE/YYYY/MM/DD/SYMBOL.csv.gz or EXCHANGE_DATA_TYPE_YYYY-MM-DD_SYMBOL.csv.gz"
-_FLAT: Final = re.compile(rf"([^_]+)_({'|'.join(DATA_TYPES)})_(\d{{4}}-\d\d-\d\d)_(.+)")
 _SAFE_NAME: Final = re.compile(r"[^/\\\0]+")
-_METADATA: Final = ("instruments", "exchanges")
+_METADATA: Final = (INSTRUMENTS, EXCHANGES)
 
 #: Venues that list no spot markets, by the ends of their ids.
 _DERIVATIVE_VENUES: Final = (
@@ -55,16 +50,8 @@ _OPTION: Final = re.compile(r"-\d+(D\d+)?-[CP]$")
 _FUTURE: Final = re.compile(r"[-_]?(\d{1,2}[A-Z]{3}\d{2}|\d{6}|\d{8}|[FGHJKMNQUVXZ]\d{2})$")
 _SPOT_NAME: Final = re.compile(r"-SPOT$")
 #: Enough of a file to hold its header and its first row.
-_HEAD_BYTES: Final = 4_096
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedFile:
-    """A file of the directory, and the feed and day that its name says."""
-
-    path: Path
-    feed: Feed
-    day: str
+HEAD_BYTES: Final = 4_096
+GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
 #: By exchange, (data type, symbol) and day.
@@ -94,10 +81,11 @@ class DatasetsDirectory:
         self.top = root.expanduser().resolve()
         self.root = self.top / "v1" if (self.top / "v1").is_dir() else self.top
         if not self.root.is_dir():
-            msg = f"there is no directory {root}: give one with --datasets that holds {LAYOUT}"
+            msg = f"there is no directory {root}: give one that holds {LAYOUT}"
             raise PermanentFailure(msg)
         if not self.exchanges:
-            msg = f"{root} holds no data sets: its files must lie at {LAYOUT}"
+            told = shown_reasons((self.name_of(path), self.why_not(path)) for path in self.paths())
+            msg = f"{root} holds no data sets: {told or f'its files must lie at {LAYOUT}'}"
             raise PermanentFailure(msg)
 
     @property
@@ -117,17 +105,15 @@ class DatasetsDirectory:
 
     def place(self, path: Path) -> PlacedFile | None:
         """What the file's name says; None where it says nothing that is known."""
-        name = path.name.removesuffix(SUFFIX)
-        if name == path.name:
-            return None
-        if path.parent == self.top and (flat := _FLAT.fullmatch(name)):
-            exchange, data_type, day, symbol = flat.groups()
-        elif path.is_relative_to(self.root) and len(parts := path.relative_to(self.root).parts) == 6:
-            exchange, data_type, day, symbol = parts[0], parts[1], "-".join(parts[2:5]), name
-        else:
-            return None
-        known = data_type in DATA_TYPES and is_day(day)
-        return PlacedFile(path, Feed(exchange, data_type, symbol), day) if known else None
+        return file_names.place(self.top, self.root, path)
+
+    def why_not(self, path: Path) -> str:
+        """Why the file has no place."""
+        return file_names.why_not(self.top, self.root, path)
+
+    def name_of(self, path: Path) -> str:
+        """The file's name for people: its path in the directory."""
+        return str(path.relative_to(self.top))
 
     def listings(self, exchange: str) -> tuple[Listing, ...]:
         """Each symbol that has files, listed from its first day on."""
@@ -149,20 +135,26 @@ class DatasetsDirectory:
 
     def instruments(self, exchange: str) -> list[Json] | None:
         """The vendor's answer beside the files; None where there is none."""
-        answer = self._metadata("instruments", exchange, list)
-        return answer if answer is None else [one for one in answer if isinstance(one, dict)]
+        return instruments_beside(self.top, exchange)
 
     def exchange_details(self, exchange: str) -> Json | None:
         """The vendor's answer beside the files; None where there is none."""
-        answer: Json | None = self._metadata("exchanges", exchange, dict)
-        return answer
+        return details_beside(self.top, exchange)
 
     def last_day(self, exchange: str) -> str | None:
         """Last day with a file of any symbol."""
         return max(max(found) for found in self._days(exchange).values())
 
     def dataset(self, feed: Feed, day: str) -> Path:
-        """Return the path of the file, or raise ``NoDatasetError``."""
+        """Return the path of the file.
+
+        Raises
+        ------
+        NoDatasetError
+            There is no such file.
+        PermanentFailure
+            The file is no gzip file.
+        """
         parts = (feed.exchange, feed.data_type, feed.dataset_symbol)
         if not all(_SAFE_NAME.fullmatch(part) and part not in (".", "..") for part in parts):
             raise NoDatasetError(INVALID_SYMBOL, f"invalid data set {feed}")
@@ -170,6 +162,7 @@ class DatasetsDirectory:
         flat = "_".join((feed.exchange, feed.data_type, day, feed.dataset_symbol))
         for path in (in_url / f"{feed.dataset_symbol}{SUFFIX}", self.top / f"{flat}{SUFFIX}"):
             if path.is_file():
+                _insist_on_gzip(path)
                 return path
         if (feed.data_type, feed.dataset_symbol) in self._days(feed.exchange):
             raise NoDatasetError(NOT_ON_THAT_DAY, f"data set {feed} is not available for {day}")
@@ -193,21 +186,6 @@ class DatasetsDirectory:
         done = time.monotonic()
         self._index = _Index(files, done + _REST * (done - now))
         return files
-
-    def _metadata(self, folder: str, exchange: str, form: type) -> Any:
-        path = self.top / folder / f"{exchange}.json"
-        if not path.is_file():
-            return None
-        try:
-            answer = json.loads(path.read_bytes())
-        except ValueError as error:
-            msg = f"{path} is no JSON ({error}): save the vendor's answer there, or remove the file"
-            raise PermanentFailure(msg) from error
-        if not isinstance(answer, form):
-            kind = "list of instruments" if form is list else "description of an exchange"
-            msg = f"{path} holds no {kind}: save the vendor's answer there, or remove the file"
-            raise PermanentFailure(msg)
-        return answer
 
 
 def _listing(exchange: str, symbol: str, files: Mapping[str, Mapping[str, Path]]) -> Listing:
@@ -237,10 +215,26 @@ def kind_of(exchange: str, symbol: str) -> str:
     return "future" if _FUTURE.search(symbol) else "perpetual"
 
 
+def _insist_on_gzip(path: Path) -> None:
+    """Refuse what would be asked for again and again; the rest of the file is for the decoder to judge."""
+    try:
+        with path.open("rb") as file:
+            is_gzip = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        fault = "" if is_gzip else "is no gzip file: download it again, or gzip it"
+    except OSError as error:
+        fault = f"cannot be read: {error.strerror}"
+    if fault:
+        msg = f"{path} {fault}"
+        raise PermanentFailure(msg)
+
+
 def column_symbol(path: Path, symbol: str) -> str:
-    """The symbol as the file's first row writes it; ``symbol`` itself where that is of another."""
-    about = path.stat()
-    name = _second_cell(path, about.st_mtime_ns, about.st_size)
+    """The symbol as the first row of the file writes it; ``symbol`` where that is another or unreadable."""
+    try:
+        about = path.stat()
+        name = _second_cell(path, about.st_mtime_ns, about.st_size)
+    except OSError:
+        return symbol
     return name if dataset_symbol(name) == symbol.upper() else symbol
 
 
@@ -249,7 +243,7 @@ def _second_cell(path: Path, changed_ns: int, size: int) -> str:
     del changed_ns, size
     try:
         with path.open("rb") as file:
-            head = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(file.read(_HEAD_BYTES), _HEAD_BYTES)
+            head = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(file.read(HEAD_BYTES), HEAD_BYTES)
         return head.decode("utf-8-sig", "replace").splitlines()[1].split(",")[1].strip('"')
     except (zlib.error, IndexError):
         return ""

@@ -18,7 +18,8 @@ from backfill_assets.days import day_range, is_day
 from backfill_assets.failures import BadInput, PermanentFailure
 from backfill_assets.feeds import DATA_TYPES, ExpectedFeed, Feed
 from backfill_assets.settings import TardisSettings, UniverseEntry, load_settings
-from backfill_assets.standins.directory import LAYOUT, SUFFIX, DatasetsDirectory
+from backfill_assets.standins.directory import DatasetsDirectory
+from backfill_assets.standins.file_names import LAYOUT, SUFFIX
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets.tardis.client import TardisClient
 from backfill_assets.tardis.metadata import ExchangeDetails, InstrumentList

@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -172,14 +173,17 @@ class TardisStandin:
         try:
             if feed.exchange in self.source.exchanges and day >= self.exported_until(feed.exchange):
                 raise NoDatasetError(NOT_ON_THAT_DAY, f"data set {feed} is not available for {day}")
-            return self.source.dataset(feed, day)
+            with _refusing_files():
+                return self.source.dataset(feed, day)
         except NoDatasetError as error:
             raise RefusedError(Refusal(400, error.code, str(error))) from error
 
     def exchange_details(self, exchange: str) -> dict[str, Any]:
         """Answer ``/v1/exchanges/{exchange}``."""
         self._check_exchange(exchange)
-        if (own := self.source.exchange_details(exchange)) is not None:
+        with _refusing_files():
+            own = self.source.exchange_details(exchange)
+        if own is not None:
             return own
         incidents = self.faults.incidents.get(exchange, [])
         return exchange_details(self.source, exchange, self.exported_until(exchange), incidents)
@@ -191,13 +195,14 @@ class TardisStandin:
             conditions = json.loads(wanted)
         except ValueError as error:
             raise RefusedError(Refusal(400, 100, "filter is not valid JSON")) from error
-        answers = self.source.instruments(exchange)
+        with _refusing_files():
+            answers = self.source.instruments(exchange)
         if answers is None:
             message = f"instruments/{exchange}.json is not there: save the vendor's answer beside the files"
             raise RefusedError(Refusal(403, 403, message))
         if symbol is None:
             return [answer for answer in answers if matches(answer, conditions)]
-        found = [answer for answer in answers if answer["id"] == symbol]
+        found = [answer for answer in answers if answer.get("id") == symbol]
         if not found:
             raise RefusedError(Refusal(404, 404, f"there is no instrument {symbol} at {exchange}"))
         return found[0]
@@ -208,3 +213,12 @@ class TardisStandin:
     def _check_exchange(self, exchange: str) -> None:
         if exchange not in self.source.exchanges:
             raise RefusedError(Refusal(404, 404, f"there is no exchange '{exchange}'"))
+
+
+@contextmanager
+def _refusing_files() -> Iterator[None]:
+    """Answer about an own file that cannot be used with a status after which no client asks again."""
+    try:
+        yield
+    except PermanentFailure as failure:
+        raise RefusedError(Refusal(422, 422, str(failure))) from failure

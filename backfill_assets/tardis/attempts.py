@@ -49,6 +49,7 @@ from backfill_assets.failures import (
     redacted,
 )
 from backfill_assets.feeds import Feed
+from backfill_assets.tardis.generated import FILES_SERVER
 
 #: A connection that stays silent for so long is dead; long transfers are bounded by the attempt's limit.
 SILENCE_SECONDS: Final = 60.0
@@ -340,6 +341,9 @@ def _refusal(url: str, error: HTTPError, day: str, key: str) -> BackfillError:
     code, message = body.get("code"), body.get("message")
     text = _one_line((message if isinstance(message, str) else error.msg) or error.code, key)
     said = f"{url}: HTTP {error.code}{f' (code {code})' if code in _CODES else ''}: {text}"
+    if error.headers and error.headers.get("Server") == FILES_SERVER:
+        # Its answer names the file; its address is another one in the next run.
+        said = text
     wait = _wait_asked(error, body)
     if error.code == 401 and day and not key and not day.endswith("-01"):
         msg = (

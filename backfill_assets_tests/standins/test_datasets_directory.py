@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 import tardis_dev
 
-from backfill_assets.failures import PermanentFailure
+from backfill_assets.failures import FeedAbsent, PermanentFailure
 from backfill_assets.feeds import Feed
+from backfill_assets.settings import TardisSettings
 from backfill_assets.standins.directory import DatasetsDirectory, kind_of
 from backfill_assets.standins.faults import Fault, dataset_path
 from backfill_assets.standins.sources import INVALID_SYMBOL, NOT_ON_THAT_DAY, NoDatasetError
 from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets.tardis.client import TardisClient
 
 FILES = [
     "binance/trades/2019/10/11/XRPETH.csv.gz",
@@ -113,8 +115,11 @@ def test_metadata_is_derived_from_the_files(datasets: Path) -> None:
 def test_the_vendors_answers_beside_the_files_are_served_and_nothing_is_invented_without_them(
     datasets: Path,
 ) -> None:
-    listed = [{"id": "ETHUSDT", "exchange": "binance-futures", "type": "perpetual", "priceIncrement": 0.01}]
-    exchange = {"id": "coinbase", "enabled": False, "datasets": {"symbols": []}}
+    since = {"availableSince": "2020-01-01T00:00:00.000Z"}
+    kind = {"exchange": "binance-futures", "type": "perpetual", "priceIncrement": 0.01}
+    listed = [{"id": "ETHUSDT", **kind, **since}, {"id": "an entry of another kind"}]
+    symbols = [{"id": "BTC-USD", "type": "spot", **since}]
+    exchange = {"id": "coinbase", "enabled": False, "datasets": {"symbols": symbols}}
     for name, answer in (("instruments/binance-futures", listed), ("exchanges/coinbase", exchange)):
         path = datasets / f"{name}.json"
         path.parent.mkdir()
@@ -127,8 +132,48 @@ def test_the_vendors_answers_beside_the_files_are_served_and_nothing_is_invented
 
         assert asked("instruments/binance-futures") == listed
         assert asked("exchanges/coinbase") == exchange
+        assert asked("instruments/binance-futures/ETHUSDT") == listed[0]
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            asked("instruments/binance-futures/BTCUSDT")
         with pytest.raises(urllib.error.HTTPError, match="403"):
             asked("instruments/binance")
+
+
+@pytest.mark.parametrize("path", ["instruments/binance", "exchanges/binance"])
+def test_metadata_that_break_while_the_server_runs_are_refused_by_file_and_not_asked_for_again(
+    datasets: Path, path: str
+) -> None:
+    with TardisStandin(datasets_dir=datasets) as standin:
+        (datasets / path).parent.mkdir()
+        (datasets / f"{path}.json").write_text("{}")
+        settings = TardisSettings(api_endpoint=f"{standin.url}/v1", api_key="", retry_budget_seconds=60)
+        client = TardisClient(settings)
+        ask = client.instruments if path.startswith("instruments") else client.exchange_details
+        with pytest.raises(PermanentFailure, match=rf"^{datasets / path}\.json .*: save the vendor's answer"):
+            ask("binance")
+        assert [request.status for request in standin.requests] == [422]
+
+
+def test_a_file_that_is_no_gzip_file_is_refused_by_its_name_and_not_asked_for_again(
+    datasets: Path, tmp_path: Path
+) -> None:
+    (datasets / FILES[0]).write_bytes(b"exchange,symbol")
+    with TardisStandin(datasets_dir=datasets) as standin:
+        endpoint = f"{standin.url}/v1/datasets"
+        client = TardisClient(TardisSettings(datasets_endpoint=endpoint, retry_budget_seconds=60))
+        feeds = [Feed.parse("binance/trades/XRPETH"), Feed.parse("binance/quotes/XRPETH")]
+        found = dict(client.fetch(feeds, "2019-10-11", tmp_path / "downloads"))
+        assert {str(feed): (type(why), str(why)) for feed, why in found.items()} == {
+            "binance/trades/XRPETH": (
+                PermanentFailure,
+                f"{datasets / FILES[0]} is no gzip file: download it again, or gzip it",
+            ),
+            "binance/quotes/XRPETH": (
+                FeedAbsent,
+                "data set binance/quotes/XRPETH is not available for 2019-10-11",
+            ),
+        }
+        assert len(standin.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -222,7 +267,7 @@ def test_no_file_outside_the_directory_is_served(datasets: Path, symbol: str) ->
 
 
 def test_a_directory_that_is_missing_or_empty_is_a_plain_failure(tmp_path: Path) -> None:
-    with pytest.raises(PermanentFailure, match=r"there is no directory .*nowhere: give one with --datasets"):
+    with pytest.raises(PermanentFailure, match=r"there is no directory .*nowhere: give one that holds"):
         TardisStandin(datasets_dir=tmp_path / "nowhere")
     with pytest.raises(
         PermanentFailure, match="holds no data sets: its files must lie at EXCHANGE/DATA_TYPE"

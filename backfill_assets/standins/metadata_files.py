@@ -1,0 +1,91 @@
+"""The vendor's metadata beside own files: ``instruments/{exchange}.json`` and ``exchanges/{exchange}.json``.
+
+Each is the vendor's answer as it came. A file that is no such answer is refused here by its name, because the
+client, which cannot know that files are behind the answer, would ask for a newer version of the package.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from pydantic import BaseModel, ValidationError
+
+from backfill_assets.failures import PermanentFailure
+from backfill_assets.standins.sources import Json
+from backfill_assets.tardis.metadata import ExchangeDetails, Instrument
+
+INSTRUMENTS: Final = "instruments"
+EXCHANGES: Final = "exchanges"
+
+
+def instruments_beside(top: Path, exchange: str) -> list[Json] | None:
+    """The vendor's list of instruments; None where there is no file.
+
+    Raises
+    ------
+    PermanentFailure
+        The file is no such list, or none of its entries can be read.
+    """
+    file = top / INSTRUMENTS / f"{exchange}.json"
+    answer = _read(file)
+    if answer is None:
+        return None
+    if not isinstance(answer, list):
+        _refuse(file, "holds no list of instruments")
+    faults = [_fault(Instrument, one) for one in answer]
+    if all(faults):
+        _refuse(file, faults[0] if faults else "lists no instruments")
+    return [one for one in answer if isinstance(one, dict)]
+
+
+def details_beside(top: Path, exchange: str) -> Json | None:
+    """The vendor's description of an exchange; None where there is no file.
+
+    Raises
+    ------
+    PermanentFailure
+        The file is no such description, is of another exchange, or lists no data sets.
+    """
+    file = top / EXCHANGES / f"{exchange}.json"
+    answer: Json | None = _read(file)
+    if answer is None:
+        return None
+    if not isinstance(answer, dict):
+        _refuse(file, "holds no description of an exchange")
+    if fault := _fault(ExchangeDetails, answer):
+        _refuse(file, fault)
+    if answer["id"] != exchange:
+        _refuse(file, f"is of {answer['id']}")
+    if not (answer.get("datasets") or {}).get("symbols"):
+        _refuse(file, "lists no data sets")
+    return answer
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _refuse(file, f"cannot be read: {error.strerror}")
+    except (ValueError, RecursionError) as error:
+        _refuse(file, f"is no JSON ({error})")
+
+
+def _refuse(file: Path, fault: str) -> NoReturn:
+    msg = f"{file} {fault}: save the vendor's answer there, or remove the file"
+    raise PermanentFailure(msg)
+
+
+def _fault(model: type[BaseModel], answer: Any) -> str:
+    """What is wrong with the answer itself; the client leaves out what is wrong in its lists."""
+    try:
+        model.model_validate(answer)
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_context=False, include_input=False):
+            if not any(isinstance(part, int) for part in problem["loc"]):
+                place = "".join(f"{part}: " for part in problem["loc"][-1:])
+                return f"cannot be read: {place}{problem['msg']}"
+    return ""
