@@ -194,7 +194,7 @@ class LakeSettings(_Section):
     """Where Parquet files and manifests live."""
 
     uri: Text = Field(min_length=1)
-    """A directory, or `gs://bucket/prefix`"""
+    """A directory, relative to where the command runs, or `gs://bucket/prefix`"""
     scratch: Text = ""
     """Downloads, unfinished files, copies of a bucket's files; empty: the system's temporary directory"""
 
@@ -205,7 +205,7 @@ class DuckDBWarehouse(_Section):
     kind: Literal["duckdb"]
     """`duckdb` (embedded) or `bigquery`"""
     folder: Text = Field(min_length=1)
-    """`duckdb`: folder of the tables"""
+    """`duckdb`: folder of the tables, relative to where the command runs"""
 
 
 class BigQueryWarehouse(_Section):

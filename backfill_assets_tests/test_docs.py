@@ -232,7 +232,7 @@ def documented_runs() -> list[tuple[str, list[str]]]:
 def comparable(line: str) -> str:
     """A line without what differs from run to run: seconds, days before today, runs so far, places."""
     line = re.sub(r"\d+\.\d s", "N s", line)
-    line = re.sub(r"hash \w{12}", "hash H", line)
+    line = re.sub(r"hash (\w{12}|…)", "hash H", line)
     line = re.sub(r"20[2-9]\d-\d\d-\d\d(?: 00:00 UTC)?(?=;|$)", "DAY", line)
     line = re.sub(r"\b\d+ runs\b", "N runs", re.sub(r"/\S+/(data|backfill_assets)/", r"…/\1/", line))
     return " ".join(line.split())
