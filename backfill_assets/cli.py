@@ -209,13 +209,15 @@ def candles(day: str, exchange: str, symbol: str, timeframe: str, form: str, fil
     They are those of the lake's accepted data.
     """
     from backfill_assets.candles.buckets import filled_candles
-    from backfill_assets.candles.query import market_candles, write_candles
+    from backfill_assets.candles.query import market_candles, why_no_candles, write_candles
     from backfill_assets.lake.store import open_store
     from backfill_assets.settings import current_settings
 
     settings = current_settings()
-    read = filled_candles if fill else market_candles
-    found = read(open_store(settings.lake), day, exchange, symbol, timeframe)
+    store, read = open_store(settings.lake), filled_candles if fill else market_candles
+    found = read(store, day, exchange, symbol, timeframe)
+    if not found.num_rows:
+        click.echo(printable(why_no_candles(store, day, exchange, symbol)), err=True)
     write_candles(found, form, sys.stdout.buffer)
 
 

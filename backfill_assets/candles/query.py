@@ -117,6 +117,20 @@ def market_candles(store: Store, day: str, exchange: str, symbol: str, timeframe
     )
 
 
+def why_no_candles(store: Store, day: str, exchange: str, symbol: str) -> str:
+    """Name the feeds of a market that has no candle on a day, each with the reason."""
+    told = []
+    for found in made_day(store, day)[0].feeds:
+        names = {name for _, name in found.symbols}
+        if found.feed.exchange != exchange or not found.feed.type.makes_candles or symbol not in names:
+            continue
+        if found.accepted is not None:
+            told.append(f"{found.feed} counts, and has no trade of it")
+        else:
+            told.append(f"{found.feed} does not count ({'; '.join(found.verdict.reasons)})")
+    return f"no candles of {exchange} {symbol} on {day}: {', '.join(told)}"
+
+
 def candles_of(store: Store, day: str, timeframe: str) -> pa.Table:
     """Every market's candles of one timeframe, rolled up where the lake does not keep it."""
     return of_timeframe(read_made(store, day, "candles"), day, timeframe)

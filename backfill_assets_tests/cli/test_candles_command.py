@@ -12,8 +12,10 @@ import yaml
 
 from backfill_assets.candles.query import TABLE_COLUMNS, market_candles, write_candles
 from backfill_assets.definitions import build_definitions
+from backfill_assets.feeds import Feed
 from backfill_assets.lake.store import open_store
 from backfill_assets.settings import load_settings
+from backfill_assets.standins.faults import Fault, not_found
 from backfill_assets.standins.tardis import TardisStandin
 
 DAY = "2024-01-01"
@@ -159,6 +161,24 @@ def test_a_timeframe_that_there_is_not_is_a_wrong_call(desk, command):
     known = "1m, 3m, 5m, 15m, 30m, 1h, 2h, 4h, 6h, 8h, 12h, 1d"
     message = f"Error: '7m' is no timeframe: choose from {known}\n"
     assert (result.exit_code, result.stderr, result.stdout) == (2, message, "")
+
+
+def test_a_market_without_candles_is_told_why(desk, settings_file, standin):
+    feed = Feed.parse("binance/trades/ETHUSDT")
+    standin.faults.put_dataset(feed, DAY, Fault(always=not_found()))
+    universe = [{"exchanges": ["binance"], "symbols": ["BTC-USDT", "ETH-USDT"]}]
+    file = str(settings_file(standin.url, universe=universe))
+    job = build_definitions(file).resolve_job_def("day")
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    job.execute_in_process(partition_key=DAY, run_config=quiet, raise_on_error=False)
+    desk.set(BACKFILL_ENV=file)
+    assert desk.run(*arguments()).err == ""
+    for form in ("table", "csv"):
+        answer = desk.run(*arguments(form=form, symbol="ETH-USDT"))
+        assert (answer.code, len(answer.out.splitlines())) == (0, 1)
+        said = f"no candles of binance ETH-USDT on {DAY}: {feed} does not count ("
+        assert answer.err.startswith(said), answer.err
+        assert "HTTP 404" in answer.err
 
 
 def test_a_day_that_was_not_run_is_no_empty_table(filled):
