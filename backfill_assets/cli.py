@@ -374,13 +374,14 @@ def approve(day: str, feed: str | None, contents: tuple[str, ...], reason: str) 
     """
     from backfill_assets.lake.store import open_store
     from backfill_assets.quality.decisions import approve as approve_feeds
+    from backfill_assets.quality.decisions import what_next
     from backfill_assets.settings import current_settings
 
     settings = current_settings()
     decided = approve_feeds(open_store(settings.lake), day, feed, contents, reason, settings.thresholds)
     for one in decided:
         click.echo("\n".join(one.lines))
-    click.echo(f"{day} is {decided[0].day_state}; publish it: {decided[0].publish}")
+    click.echo(what_next(day, decided[0].day_state, decided[0].publish))
 
 
 @main.command(
@@ -406,7 +407,8 @@ def retract(day: str, feed: str, content: str, reason: str) -> None:
     store = open_store(settings.lake)
     decided = retract_feed(store, day, feed, content, reason, settings.thresholds)
     click.echo("\n".join(decided.lines))
-    click.echo(f"{day} is {decided.day_state}; publish that: {decided.publish}")
+    do = "take it out of the tables" if decided.day_state == "held" else "publish that"
+    click.echo(f"{day} is {decided.day_state}; {do}: {decided.publish}")
 
 
 @main.command(
@@ -418,9 +420,10 @@ def retract(day: str, feed: str, content: str, reason: str) -> None:
 @click.option("--restore", "restored", default="", help="A dropped feed that it must have after all.")
 @click.option("--reason", default="", help="Why the feed is dropped; the day's record and report keep it.")
 def expect(day: str, dropped: str, restored: str, reason: str) -> None:
-    """Drop an expected feed of a past day.
+    """Drop an expected feed of a past day, or restore it.
 
-    The next run of the day no longer asks for it. Days to come follow the universe of the settings.
+    The next run of the day no longer asks for a dropped feed, and asks again for a restored one. Days to come
+    follow the universe of the settings.
     """
     from backfill_assets.lake.store import open_store
     from backfill_assets.quality import decisions

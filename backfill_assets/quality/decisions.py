@@ -212,9 +212,17 @@ def _after_record(
 ) -> str:
     documents.update(store, paths.day_record(day), DayRecord, change)
     found = day_of(settle(store, day, thresholds), load_measures(store, day))
-    return (
-        f"{done}; {day} is {found.scores.state}, publish that: {run_day(day, generated=found.is_generated)}"
-    )
+    return f"{done}; {what_next(day, found.scores.state, run_day(day, generated=found.is_generated))}"
+
+
+def what_next(day: str, state: str, command: str) -> str:
+    """What is to be done with a day of this state after a decision; ``command`` runs it."""
+    if state == "held":
+        return (
+            f"{day} is held and a run publishes nothing of it: mend its other feeds as its report says, "
+            f"then run it: {command}"
+        )
+    return f"{day} is {state}; publish it: {command}"
 
 
 def _decide(store: Store, feed: Feed, day: str, decision: Approval | Retraction) -> None:

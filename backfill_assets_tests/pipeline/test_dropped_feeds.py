@@ -39,6 +39,19 @@ def asked(pipeline: Pipeline) -> int:
     return sum("ADAUSDT" in url for url in pipeline.downloads)
 
 
+def test_a_day_that_stays_held_is_not_said_to_be_published(make_pipeline, standin) -> None:
+    pipeline = make_pipeline(
+        standin, universe=[{**UNIVERSE[0], "symbols": ["BTC-USDT", "ADA-USDT", "ETH-USDT"]}]
+    )
+    for symbol in ("ADAUSDT", "ETHUSDT", "BTCUSDT"):
+        pipeline.with_fault(f"binance/trades/{symbol}", DAY, not_found())
+    pipeline.run(DAY)
+    told = expect(pipeline, "--drop", FEED, "--reason", "delisted")
+    assert told.exit_code == 0, told.output
+    assert "publish" not in told.output.partition("; ")[2].replace("publishes nothing of it", "")
+    assert f"{DAY} is held and a run publishes nothing of it: mend its other feeds" in told.output
+
+
 def test_a_dropped_feed_is_asked_for_no_more_until_it_is_restored(pipeline: Pipeline) -> None:
     assert pipeline.settled(DAY).scores.state == "degraded"
     told = expect(pipeline, "--drop", FEED, "--reason", "delisted that  morning")
