@@ -21,7 +21,7 @@ from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
 from backfill_assets.tardis.metadata import Instrument, InstrumentList, day_bounds, listed_on
 
 #: Raised when the same answer makes other rows or other findings.
-ROWS_VERSION: Final = 2
+ROWS_VERSION: Final = 3
 #: Rows of a day's files are stamped at most this far outside it, or are misplaced; the bound of
 #: ``thresholds.seam_window_seconds``.
 MARGIN: Final = timedelta(hours=1)
@@ -73,7 +73,8 @@ def _row(
         **{name: value for name, value in valid if name in stored},
         "date": parse_day(day),
         "exchange": exchange,
-        "symbol": valid.market,
+        # As in candles: without currencies a market is named by its data set.
+        "symbol": valid.market or valid.dataset_symbol,
         "dataset_symbol": valid.dataset_symbol,
         "instrument_id": valid.id,
         "price_increment_end": ended_as if ended_as != valid.price_increment else None,

@@ -72,6 +72,20 @@ def test_a_row_holds_what_the_vendor_says_and_what_the_day_expects():
     }
 
 
+@pytest.mark.parametrize("kind", ["perpetual", "spot"])
+def test_an_instrument_without_currencies_has_the_symbol_of_its_candles(kind):
+    unknown = {
+        **BTC,
+        "id": "QQ1",
+        "datasetId": "QQ1",
+        "baseCurrency": None,
+        "quoteCurrency": None,
+        "type": kind,
+    }
+    [row] = table(unknown).to_pylist()
+    assert row["symbol"] == "QQ1"
+
+
 def test_rows_are_in_one_order_whatever_the_vendors():
     assert table(BTC, ETH).equals(table(ETH, BTC))
     assert table(BTC, ETH).column("dataset_symbol").to_pylist() == ["ETH-USDT", "XBT-USDT"]
