@@ -176,12 +176,14 @@ def import_files(folder: Path, file: Path) -> None:
     It lists the feeds and days that the files are, and the files that have no place and why. Then it writes
     settings that expect them. No vendor is asked, and no file is changed.
     """
-    from backfill_assets.quality.remedies import run_day
-    from backfill_assets.standins.own_files import lines, look_at, write_settings
+    from backfill_assets.quality.remedies import RUN_DAY
+    from backfill_assets.standins.own_files import look_at
+    from backfill_assets.standins.own_settings import insist_on_settings_name, lines, write_settings
 
+    insist_on_settings_name(file)
     found = look_at(folder)
-    write_settings(found, file)
-    click.echo("\n".join(lines(found, folder, file, run_day(found.last_day))))
+    write_settings(found, folder, file)
+    click.echo("\n".join(lines(found, folder, file, RUN_DAY.format(day=found.last_day))))
 
 
 @main.command(

@@ -36,6 +36,7 @@ from backfill_assets.settings import (
     ProcessEnvironment,
     Settings,
     current_settings,
+    own_files_command,
     resolve,
 )
 from backfill_assets.tardis.client import TardisClient
@@ -98,6 +99,8 @@ def _tried(what: str, trial: Callable[[], str]) -> Finding:
 
 
 def _key(settings: Settings) -> str:
+    if own_files_command(settings):
+        return "not needed: own files are read"
     key = resolve(settings.tardis.api_key)
     return "set" if key else "none; only the first day of each month is served: set TARDIS_API_KEY for others"
 
@@ -115,10 +118,15 @@ def _exchange(settings: Settings, exchange: str) -> str:
     own = of_exchanges(settings.universe, (exchange,))
     found = resolve_universe(own, day, {exchange: details}, {exchange: instruments})
     unlisted = "".join(f"; {n.symbol} {n.data_type} is not listed on {day}" for n in found.not_listed)
+    until = f"exported until {exported:%Y-%m-%d %H:%M} UTC"
+    if own_files_command(settings):
+        beside = f"instruments/{exchange}.json is"
+        unknown = "not beside the files: price steps and contract sizes are unknown"
+        return f"{until}{unlisted}; {beside} {'read' if source == 'instruments' else unknown}"
     plan = (
         "covered by the key" if source == "instruments" else "not covered by the key, taken from the details"
     )
-    return f"exported until {exported:%Y-%m-%d %H:%M} UTC; instruments {plan}{unlisted}"
+    return f"{until}; instruments {plan}{unlisted}"
 
 
 def _reference(settings: Settings) -> str:

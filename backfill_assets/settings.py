@@ -20,7 +20,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from backfill_assets.failures import SettingsError
+from backfill_assets.failures import BadInput, SettingsError
 from backfill_assets.feeds import DATA_TYPES
 from backfill_assets.id_laws import DEFAULT_ID_LAWS, ID_LAWS, IdLaw, load_id_laws
 from backfill_assets.rule_set import DEFAULT_RULES, ComparisonRules, FeedRules, Score, load_rules
@@ -51,6 +51,11 @@ TIMEFRAMES: Final = {
 }
 #: The timeframe of the stored partials, which every other one is rolled up from.
 BASE_TIMEFRAME: Final = "1m"
+
+#: The variable with the address of a stand-in that serves own files. Settings of own files name it and not
+#: that of every stand-in, so that generated prices never reach their lake.
+OWN_FILES_VARIABLE: Final = "BACKFILL_DATASETS_URL"
+_RUN_AS: Final = re.compile(r"run your command as '(.*) -- COMMAND'", re.DOTALL)
 
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}")
 
@@ -92,6 +97,30 @@ def resolve(value: str) -> str:
 def variables_in(value: str) -> dict[str, bool]:
     """The environment variables that the value refers to, and whether each is set."""
     return {match["name"]: bool(os.environ.get(match["name"])) for match in _REFERENCE.finditer(value)}
+
+
+def own_files_endpoint(command: str) -> str:
+    """The address of a stand-in for own files, as settings write it; ``command`` is the one that serves them.
+
+    Raises
+    ------
+    BadInput
+        The command holds a brace, which would end the reference.
+    """
+    if "}" in command:
+        msg = f"settings cannot hold a }} in a path ({command}): rename the folder or the file"
+        raise BadInput(msg)
+    advice = f"these settings read own files; run your command as '{command} -- COMMAND'"
+    return f"${{{OWN_FILES_VARIABLE}:?{advice}}}"
+
+
+def own_files_command(settings: SettingsFile) -> str:
+    """The words that stand before a command under settings of own files; empty under all others."""
+    endpoint = settings.tardis.datasets_endpoint
+    if OWN_FILES_VARIABLE not in variables_in(endpoint):
+        return ""
+    found = _RUN_AS.search(endpoint)
+    return f"{found[1] if found else 'backfill-assets standins --datasets FOLDER'} -- "
 
 
 def _known_data_type(value: str) -> str:

@@ -2,6 +2,7 @@
 
 Plain text, made without the lake, so that every stage can name a remedy. A command that decides on a version
 names its content: what a person has looked at is what counts, also when another file has come in between.
+The settings in force say whether a run needs a stand-in for own files.
 """
 
 from __future__ import annotations
@@ -9,11 +10,16 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
+
+from backfill_assets.failures import SettingsError
+from backfill_assets.settings import current_settings, own_files_command
 
 #: Digits of a content that are printed; a command takes as many as name one version.
 SHOWN_DIGITS: Final = 12
-_RUN_DAY: Final = "dagster asset materialize -m backfill_assets.definitions --select '*' --partition {day}"
+#: The run of a day as such, without the stand-in that it may need.
+RUN_DAY: Final = "dagster asset materialize -m backfill_assets.definitions --select '*' --partition {day}"
 
 
 def run_day(day: str, refresh: Sequence[str] = (), *, generated: bool = False) -> str:
@@ -26,7 +32,8 @@ def run_day(day: str, refresh: Sequence[str] = (), *, generated: bool = False) -
     generated
         The day's data are the stand-in's, which must be there for the run.
     """
-    command = f"{'backfill-assets standins -- ' if generated else ''}{_RUN_DAY.format(day=day)}"
+    served = _own_files() or ("backfill-assets standins -- " if generated else "")
+    command = f"{served}{RUN_DAY.format(day=day)}"
     if not refresh:
         return command
     config = {"ops": {"ticks": {"config": {"refresh": True, "feeds": list(refresh)}}}}
@@ -41,6 +48,13 @@ def approve_command(day: str, feed: str | None, *contents: str) -> str:
 def retract_command(day: str, feed: str, content: str) -> str:
     """The command that withdraws this version."""
     return _decide("retract", day, feed, (content,))
+
+
+def _own_files() -> str:
+    """The words before the command under settings of own files; empty under others."""
+    with suppress(SettingsError):
+        return own_files_command(current_settings())
+    return ""
 
 
 def _decide(verb: str, day: str, feed: str | None, contents: Sequence[str]) -> str:

@@ -1,34 +1,36 @@
-"""What a directory of own files holds: feeds, days, files without a place; and settings for them.
+"""What a directory of own files holds: feeds, days, and files without a place.
 
 The vendor's own client asks a stand-in on loopback that serves the directory, so that the pipeline will read
-the files as they are read here. Nothing else is asked, and no file is changed.
+the files as they are read here. Nothing else is asked, and no file is changed. The name and the first bytes
+of each file are looked at; the rest is for the run to judge.
 """
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
-from backfill_assets.days import day_range, is_day
-from backfill_assets.failures import BadInput, PermanentFailure
-from backfill_assets.feeds import DATA_TYPES, ExpectedFeed, Feed
-from backfill_assets.settings import TardisSettings, UniverseEntry, load_settings
-from backfill_assets.standins.directory import DatasetsDirectory
-from backfill_assets.standins.file_names import LAYOUT, SUFFIX
+from backfill_assets.days import day_range, utc_now
+from backfill_assets.failures import PermanentFailure, printable
+from backfill_assets.feeds import ExpectedFeed, Feed
+from backfill_assets.settings import TardisSettings, UniverseEntry
+from backfill_assets.standins.directory import GZIP_MAGIC, HEAD_BYTES, DatasetsDirectory
+from backfill_assets.standins.file_names import LAYOUT, shown_reasons
+from backfill_assets.standins.metadata import first_day_not_exported
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets.tardis.client import TardisClient
-from backfill_assets.tardis.metadata import ExchangeDetails, InstrumentList
+from backfill_assets.tardis.columns import csv_header
+from backfill_assets.tardis.metadata import ExchangeDetails, Instrument, InstrumentList, dataset_symbol
 from backfill_assets.tardis.symbols import resolve
-from backfill_assets.yaml_files import did_you_mean, read_mapping
+from backfill_assets.venues import EXCHANGES
+from backfill_assets.yaml_files import did_you_mean
 
-#: The settings of a stand-in on loopback, of which the universe is replaced.
-_TEMPLATE: Final = Path(__file__).parents[1] / "environments" / "local.yaml"
 _ALL_KINDS: Final = ("spot", "perpetual", "future")
+#: Characters of a header that a message quotes.
+_SHOWN: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,20 @@ class OwnFiles:
         ]
 
     @property
+    def first_day(self) -> str:
+        """The first day with a file."""
+        return min(found.days[0] for found in self.feeds)
+
+    @property
     def last_day(self) -> str:
         """The last day with a file."""
         return max(found.days[-1] for found in self.feeds)
+
+    @property
+    def odd_exchanges(self) -> dict[str, str]:
+        """Exchanges that are none of the vendor's as known here, with the nearest of these."""
+        odd = sorted({found.feed.exchange for found in self.feeds} - EXCHANGES)
+        return {exchange: hint for exchange in odd if (hint := did_you_mean(exchange, EXCHANGES))}
 
 
 def look_at(folder: Path) -> OwnFiles:
@@ -82,82 +95,92 @@ def look_at(folder: Path) -> OwnFiles:
     Raises
     ------
     PermanentFailure
-        The directory does not exist, none of its files has a place, or metadata beside them cannot be read.
+        The directory does not exist, none of its files has a place, or metadata beside them cannot be used.
     """
     source = DatasetsDirectory(folder)
-    unplaced = [(path, _why_not(path)) for path in source.paths() if source.place(path) is None]
-    days: dict[Feed, dict[str, Path]] = {}
-    for placed in source.files():
-        days.setdefault(placed.feed, {})[placed.day] = placed.path
+    days, unplaced = _placed(source)
+    for exchange in source.exchanges:
+        # Looked at before the server is asked, whose client does not know that files are behind an answer.
+        source.exchange_details(exchange)
+        source.instruments(exchange)
     feeds: list[FoundFeed] = []
     with TardisStandin(datasets_dir=folder) as standin:
         endpoint = f"{standin.url}/v1"
         client = TardisClient(TardisSettings(api_endpoint=endpoint, api_key="", retry_budget_seconds=0))
         for exchange in source.exchanges:
-            known = client.exchange_details(exchange), client.instruments(exchange)
+            details, instruments = client.exchange_details(exchange), client.instruments(exchange)
             for feed in sorted(f for f in days if f.exchange == exchange):
-                symbol, why = _symbol_of(feed, max(days[feed]), *known)
+                symbol, why = _symbol_of(feed, max(days[feed]), details, instruments)
                 if symbol:
                     feeds.append(FoundFeed(feed, symbol, tuple(sorted(days[feed]))))
                 else:
-                    unplaced += [(path, why) for _, path in sorted(days[feed].items())]
-    relative = [(str(path.relative_to(source.top)), why) for path, why in unplaced]
+                    unplaced += [(source.name_of(path), why) for _, path in sorted(days[feed].items())]
     if not feeds:
-        shown = f"{relative[0][0]}: {relative[0][1]}" if relative else LAYOUT
-        msg = f"no file of {folder} has a place: {shown}"
+        msg = f"no file of {folder} has a place: {shown_reasons(sorted(unplaced)) or LAYOUT}"
         raise PermanentFailure(msg)
-    return OwnFiles(tuple(feeds), tuple(sorted(relative)))
+    return OwnFiles(tuple(feeds), tuple(sorted(unplaced)))
 
 
-def write_settings(found: OwnFiles, file: Path) -> None:
-    """Write a settings file that expects the feeds that were found.
+def _placed(source: DatasetsDirectory) -> tuple[dict[Feed, dict[str, Path]], list[tuple[str, str]]]:
+    """The files by feed and day, and those without a place with the reason."""
+    days: dict[Feed, dict[str, Path]] = {}
+    unplaced: list[tuple[str, str]] = []
+    not_over = first_day_not_exported(utc_now(), None)
+    for path in source.paths():
+        placed = source.place(path)
+        if placed is None:
+            why = source.why_not(path)
+        elif placed.day >= not_over:
+            why = f"{placed.day} is not over: a day is read from 06:00 UTC of the next one on"
+        else:
+            why = _fault_of(path, placed.feed.data_type)
+            served = path if why else source.dataset(placed.feed, placed.day)
+            if served != path:
+                why = f"{source.name_of(served)} is of the same feed and day, and is read: remove one of them"
+        if placed is None or why:
+            unplaced.append((source.name_of(path), why))
+        else:
+            days.setdefault(placed.feed, {})[placed.day] = path
+    return days, unplaced
 
-    Raises
-    ------
-    BadInput
-        There is such a file already.
-    """
-    content = {**read_mapping(_TEMPLATE, "settings"), "universe": found.universe}
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
-    head = "# Own files, served by a stand-in for Tardis on loopback: nothing else is ever asked.\n"
+
+def _fault_of(path: Path, data_type: str) -> str:
+    """Why the file cannot be what its name says, as far as its first bytes tell; empty if it may be."""
     try:
-        with file.open("x", encoding="utf-8") as target:
-            target.write(head + text)
-    except FileExistsError as error:
-        msg = f"{file} is there already: name another one with --settings, or remove it"
-        raise BadInput(msg) from error
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
     except OSError as error:
-        msg = f"{file} cannot be written: {error.strerror}: name another one with --settings"
-        raise BadInput(msg) from error
-    load_settings(file)
-
-
-def lines(found: OwnFiles, folder: Path, file: Path, run: str) -> Iterator[str]:
-    """What was found, for people, and how to run the last day of it by the command ``run``."""
-    yield from (one.line for one in found.feeds)
-    if found.unplaced:
-        yield f"{len(found.unplaced)} files have no place:"
-        yield from (f"  {name}: {why}" for name, why in found.unplaced)
-    served = f"backfill-assets standins --datasets {shlex.quote(str(folder))}"
-    yield f"{file} expects these feeds; the last day runs by"
-    yield f"  BACKFILL_ENV={shlex.quote(str(file))} {served} -- {run}"
+        return f"it cannot be read: {error.strerror}"
+    if not head:
+        return "it is empty: download it again"
+    if not head.startswith(GZIP_MAGIC):
+        return "it is no gzip file: download it again, or gzip it"
+    inflating = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        text = inflating.decompress(head, HEAD_BYTES)
+    except zlib.error:
+        return "its gzip is damaged: download it again"
+    if len(head) < HEAD_BYTES and not inflating.eof and not inflating.unconsumed_tail:
+        return "it is cut off: download it again"
+    # A file without any text is one of no rows.
+    header = text.partition(b"\n")[0].decode("utf-8-sig", "replace").rstrip("\r").replace('"', "")
+    wanted = csv_header(data_type)
+    if header and not f"{header},".startswith(f"{wanted},"):
+        shown = printable(header if len(header) <= _SHOWN else f"{header[:_SHOWN]}…")
+        return f"its header is not that of {data_type}, but '{shown}'"
+    return ""
 
 
 def _symbol_of(
     feed: Feed, day: str, details: ExchangeDetails, instruments: InstrumentList
 ) -> tuple[str, str]:
     """The symbol by which a universe expects just this feed on the day, or why none does."""
-    if feed.is_grouped:
-        if instruments.source != "instruments":
-            return (
-                "",
-                f"nothing says which symbols it has: save instruments/{feed.exchange}.json beside the files",
-            )
-        candidates = [feed.dataset_symbol]
-    else:
-        own = [i for i in instruments.instruments if i.dataset_symbol == feed.dataset_symbol]
-        candidates = [name for i in own for name in (i.market, i.canonical) if name] + [feed.dataset_symbol]
-    for symbol in candidates:
+    own = [i for i in instruments.instruments if i.dataset_symbol == feed.dataset_symbol]
+    if why := _why_unknown(feed, details, instruments, own):
+        return "", why
+    names = [name for i in own for name in (i.market, i.canonical) if name]
+    problems: list[str] = []
+    for symbol in [feed.dataset_symbol] if feed.is_grouped else [*names, feed.dataset_symbol]:
         try:
             entry = UniverseEntry(
                 exchanges=(feed.exchange,),
@@ -166,23 +189,44 @@ def _symbol_of(
                 instrument_types=_ALL_KINDS,
             )
             found = resolve([entry], day, {feed.exchange: details}, {feed.exchange: instruments})
-        except (PermanentFailure, ValueError):
-            continue
-        if _is_just(found.expected, feed):
-            return symbol, ""
-    beside = f"save instruments/{feed.exchange}.json beside the files"
-    return "", f"its currencies cannot be read off its name, or others have the same: {beside}"
+        except PermanentFailure as failure:
+            # Behind the colon stands a remedy for settings that a person has written.
+            problems.append(str(failure).partition(": ")[0])
+        except ValueError:
+            problems.append(f"{symbol} is no symbol that settings can name")
+        else:
+            if _is_just(found.expected, feed):
+                return symbol, ""
+            problems += [f"it is not listed on {day} ({gone.reason})" for gone in found.not_listed]
+    rivals = next((problem for problem in problems if "stands for several" in problem), "")
+    if rivals:
+        beside = f"save exchanges/{feed.exchange}.json beside the files, which has the days of each"
+        return "", f"{rivals}: keep the files of one, or {beside}"
+    if not feed.is_grouped and not names:
+        return "", _nothing_says(feed, "its currencies cannot be read off its name")
+    return "", problems[0] if problems else f"others have its name {names[0]}, too"
+
+
+def _why_unknown(
+    feed: Feed, details: ExchangeDetails, instruments: InstrumentList, own: Sequence[Instrument]
+) -> str:
+    """Why nothing tells what the symbol is; empty where something does."""
+    right = dataset_symbol(feed.dataset_symbol)
+    if feed.dataset_symbol != right:
+        return f"the vendor writes its symbol {right}: rename the file"
+    anew = "does not list it: save the vendor's answer anew, or remove that file"
+    if right not in {dataset_symbol(symbol.id) for symbol in details.datasets.symbols}:
+        return f"exchanges/{feed.exchange}.json {anew}"
+    if feed.is_grouped and instruments.source != "instruments":
+        return _nothing_says(feed, "nothing says which symbols it has")
+    if not feed.is_grouped and not own:
+        return f"instruments/{feed.exchange}.json {anew}"
+    return ""
+
+
+def _nothing_says(feed: Feed, fault: str) -> str:
+    return f"{fault}: save instruments/{feed.exchange}.json beside the files"
 
 
 def _is_just(expected: tuple[ExpectedFeed, ...], feed: Feed) -> bool:
     return [one.feed for one in expected] == [feed]
-
-
-def _why_not(path: Path) -> str:
-    if not path.name.endswith(SUFFIX):
-        return f"it is no {SUFFIX} file"
-    parts = path.parts[-6:-1] if len(path.parts) > 6 else ()
-    if len(parts) == 5 and is_day("-".join(parts[2:])) and parts[1] not in DATA_TYPES:
-        hint = did_you_mean(parts[1], DATA_TYPES)
-        return f"{parts[1]} is no data type" + (f"; {hint}" if hint else "")
-    return f"its name is not {LAYOUT}"

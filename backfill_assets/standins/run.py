@@ -1,24 +1,27 @@
 """Running a command with the stand-in behind it, or the stand-in alone.
 
-The command learns of the server by ``BACKFILL_STANDIN_URL`` in its environment; beside ``settings`` this is
-the one place that handles environment variables, and it only adds one for a child.
+The command learns of the server by ``BACKFILL_STANDIN_URL`` in its environment, and where own files are
+served by ``BACKFILL_DATASETS_URL`` as well. Beside ``settings`` this is the one place that handles
+environment variables, and it only adds these for a child.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from backfill_assets.failures import PermanentFailure
+from backfill_assets.failures import BadInput, PermanentFailure, SettingsError
+from backfill_assets.settings import OWN_FILES_VARIABLE, current_settings, own_files_command
 from backfill_assets.standins.tardis import TardisStandin
 
 URL_VARIABLE: Final = "BACKFILL_STANDIN_URL"
@@ -34,10 +37,14 @@ def run_with_standins(command: Sequence[str], *, datasets_dir: Path | None = Non
     ------
     PermanentFailure
         The command cannot be started, the port cannot be had, or the directory holds no data sets.
+    BadInput
+        The settings in force are of another directory of own files.
     """
     if not command:
         msg = "there is no command to run: write it behind --, as in 'backfill-assets standins -- COMMAND'"
         raise PermanentFailure(msg)
+    if datasets_dir is not None:
+        _insist_on_folder(datasets_dir)
     child: subprocess.Popen[bytes] | None = None
     pending: list[int] = []
 
@@ -51,7 +58,7 @@ def run_with_standins(command: Sequence[str], *, datasets_dir: Path | None = Non
 
     with TardisStandin(datasets_dir=datasets_dir, port=port) as standin, _signals(hand_on):
         try:
-            child = subprocess.Popen(list(command), env={**os.environ, URL_VARIABLE: standin.url})
+            child = subprocess.Popen(list(command), env={**os.environ, **_addresses(standin, datasets_dir)})
         except OSError as error:
             msg = f"cannot run '{command[0]}': {error.strerror}; check its spelling and PATH"
             raise PermanentFailure(msg) from error
@@ -68,12 +75,33 @@ def serve_standins(port: int = 0, datasets_dir: Path | None = None) -> None:
         exchanges = ", ".join(standin.source.exchanges)
         sys.stdout.write(
             f"Tardis stand-in on {standin.url} ({exchanges}); Ctrl-C stops it\n"
-            f"export {URL_VARIABLE}={standin.url}\n"
+            + "".join(f"export {k}={v}\n" for k, v in _addresses(standin, datasets_dir).items())
         )
         sys.stdout.flush()
         # An Event set from a signal handler can deadlock with its own wait.
         while not stopped:
             time.sleep(0.1)
+
+
+def _insist_on_folder(datasets_dir: Path) -> None:
+    """Refuse files of another directory than the settings in force name: they have a lake of their own."""
+    with suppress(SettingsError):
+        served = own_files_command(current_settings()).removesuffix(" -- ")
+        words = shlex.split(served)
+        wanted = words[words.index("--datasets") + 1] if "--datasets" in words else ""
+        if wanted and Path(wanted).resolve() != datasets_dir.expanduser().resolve():
+            others = f"backfill-assets import {shlex.quote(str(datasets_dir))} --settings FILE"
+            msg = (
+                f"these settings read {wanted}, not {datasets_dir}: run your command as "
+                f"'{served} -- COMMAND', or write others with '{others}'"
+            )
+            raise BadInput(msg)
+
+
+def _addresses(standin: TardisStandin, datasets_dir: Path | None) -> dict[str, str]:
+    """The variables by which a command finds the server."""
+    names = (URL_VARIABLE, OWN_FILES_VARIABLE) if datasets_dir else (URL_VARIABLE,)
+    return dict.fromkeys(names, standin.url)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ from backfill_assets.lake.store import Store
 from backfill_assets.quality.profiles import profile_of
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import SettledDay, is_lost, load_settled
-from backfill_assets.settings import Settings, ThresholdSettings, resolve
+from backfill_assets.settings import Settings, ThresholdSettings, own_files_command, resolve
 from backfill_assets.tardis.client import Download, TardisClient
 from backfill_assets.tardis.generated import is_generated
 from backfill_assets.ticks.decode import decode
@@ -160,16 +160,20 @@ def fetch_day(
     settled = known or (_settled(store, day, settings.thresholds, wanted) if wanted else None)
     accepted = {f.feed: f.accepted.content for f in settled.feeds if f.accepted} if settled else {}
     anew = {feed: _begun(feed, day, settled) for feed in wanted}
+    # A file of one's own comes as it is however often it is asked for.
+    rounds, is_passing = (1, False) if own_files_command(settings) else (DOWNLOAD_ROUNDS, True)
     worker = _Worker(store, day, expected, accepted, anew, parameters, grids, client.redacted)
     threads = settings.decode_threads or os.cpu_count() or 1
     with temporary_folder(_scratch(settings), "lake.scratch") as folder:
-        for attempt in range(DOWNLOAD_ROUNDS):
+        for attempt in range(rounds):
             damaged: list[Feed] = []
             for outcome in _fetch_round(client, wanted, day, folder, worker, threads):
-                if outcome.state == "damaged" and attempt + 1 < DOWNLOAD_ROUNDS:
+                if outcome.state != "damaged":
+                    done(outcome)
+                elif attempt + 1 < rounds:
                     damaged.append(outcome.feed)
-                    continue
-                done(replace(outcome, state="failed") if outcome.state == "damaged" else outcome)
+                else:
+                    done(replace(outcome, state="failed", is_passing=is_passing))
             wanted = damaged
             if not wanted:
                 break

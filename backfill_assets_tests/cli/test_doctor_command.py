@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shlex
 import subprocess
 
@@ -10,7 +11,8 @@ from click.testing import CliRunner
 
 from backfill_assets.cli import main
 from backfill_assets.lake.store import open_store
-from backfill_assets.settings import LakeSettings
+from backfill_assets.settings import LakeSettings, own_files_endpoint
+from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.emulators.gcs import binary, gcs_server
 
 
@@ -73,6 +75,20 @@ def test_without_a_key_it_says_what_that_means(doctor):
         "ok  ",
         "none; only the first day of each month is served: set TARDIS_API_KEY for others",
     )
+
+
+def test_own_files_need_no_key(doctor, desk, tmp_path):
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "kraken_trades_2025-11-10_XBT-USDT.csv.gz").write_bytes(gzip.compress(b""))
+    with TardisStandin(datasets_dir=files) as served:
+        desk.set(BACKFILL_DATASETS_URL=served.url)
+        endpoint = own_files_endpoint("backfill-assets standins --datasets FOLDER")
+        findings = doctor(endpoint, universe=[{"exchanges": ["kraken"], "symbols": ["BTC-USDT"]}])
+    assert ill(findings) == {}
+    assert findings["Tardis key"][1] == "not needed: own files are read"
+    said = "instruments/kraken.json is not beside the files: price steps and contract sizes are unknown"
+    assert findings["Tardis kraken"][1].endswith(said)
 
 
 def test_a_tardis_that_cannot_be_reached(doctor, closed_port):

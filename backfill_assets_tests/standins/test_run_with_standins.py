@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import signal
@@ -65,6 +66,18 @@ def test_the_command_reaches_the_stand_in_which_ends_with_it(tmp_path: Path) -> 
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url)
     assert "BACKFILL_STANDIN_URL" not in os.environ
+
+
+def test_only_a_stand_in_of_own_files_is_found_by_settings_of_own_files(tmp_path: Path) -> None:
+    file = tmp_path / "files" / "kraken_trades_2025-11-10_XBT-USDT.csv.gz"
+    file.parent.mkdir()
+    file.write_bytes(gzip.compress(b""))
+    ask = "import os, sys; open(sys.argv[1], 'w').write(os.environ.get('BACKFILL_DATASETS_URL', 'not set'))"
+    command = [sys.executable, "-c", ask, str(tmp_path / "url")]
+    assert run_with_standins(command) == 0
+    assert (tmp_path / "url").read_text() == "not set"
+    assert run_with_standins(command, datasets_dir=file.parent) == 0
+    assert (tmp_path / "url").read_text().startswith("http://127.0.0.1:")
 
 
 @pytest.mark.parametrize("code", [0, 1, 3])

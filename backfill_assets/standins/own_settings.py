@@ -1,0 +1,99 @@
+"""Settings for a directory of own files, and the commands that run its days.
+
+Which feeds there are is found out by ``own_files``.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from backfill_assets.days import day_range
+from backfill_assets.failures import BadInput, printable
+from backfill_assets.readable_numbers import plural
+from backfill_assets.settings import OWN_FILES_VARIABLE, ServeSettings, load_settings, own_files_endpoint
+from backfill_assets.standins.own_files import OwnFiles
+
+#: A server on this machine answers at once or is not there.
+_RETRY_SECONDS: Final = 2
+#: The folder that ``make`` lays out.
+_SET_HOME: Final = 'export DAGSTER_HOME="$PWD/.home" in the clone'
+
+
+def insist_on_settings_name(file: Path) -> None:
+    """Raise ``BadInput`` for a name by which ``BACKFILL_ENV`` would not find the settings."""
+    if file.suffix not in (".yaml", ".yml"):
+        msg = f"{file}: the name of a settings file ends in .yaml: give one with --settings"
+        raise BadInput(msg)
+
+
+def served_by(folder: Path, file: Path) -> str:
+    """The command under which another reads the files, by the settings that expect them."""
+    environment, datasets = (shlex.quote(str(path.expanduser().absolute())) for path in (file, folder))
+    return f"BACKFILL_ENV={environment} backfill-assets standins --datasets {datasets}"
+
+
+def write_settings(found: OwnFiles, folder: Path, file: Path) -> None:
+    """Write a settings file that expects the feeds that were found, with a lake and a warehouse of their own.
+
+    Raises
+    ------
+    BadInput
+        There is such a file already, or a path holds a brace.
+    """
+    served = served_by(folder, file)
+    endpoint, place = own_files_endpoint(served), f"${{BACKFILL_DATA:-./data}}/{file.stem}"
+    content: dict[str, Any] = {
+        "tardis": {
+            "datasets_endpoint": f"{endpoint}/v1/datasets",
+            "api_endpoint": f"{endpoint}/v1",
+            "api_key": "",
+            "retry_budget_seconds": _RETRY_SECONDS,
+        },
+        "universe": found.universe,
+        "lake": {"uri": f"{place}/lake"},
+        "warehouse": {"kind": "duckdb", "folder": f"{place}/warehouse"},
+    }
+    span = len(day_range(found.first_day, found.last_day))
+    if span > ServeSettings().max_days:
+        content["serve"] = {"max_days": span}
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1_000)
+    head = (
+        f"# Own files, read by '{printable(served)} -- COMMAND'.\n"
+        f"# Any other way {OWN_FILES_VARIABLE} is not set, and nothing is read. No vendor is asked.\n"
+    )
+    try:
+        with file.open("x", encoding="utf-8") as target:
+            target.write(head + text)
+    except FileExistsError as error:
+        msg = f"{file} is there already: name another one with --settings, or remove it"
+        raise BadInput(msg) from error
+    except OSError as error:
+        msg = f"{file} cannot be written: {error.strerror}: name another one with --settings"
+        raise BadInput(msg) from error
+    load_settings(file)
+
+
+def lines(found: OwnFiles, folder: Path, file: Path, run: str) -> Iterator[str]:
+    """What was found, for people, and how to run the days; ``run`` is the command that runs the last one."""
+    yield from (one.line for one in found.feeds)
+    for exchange, hint in found.odd_exchanges.items():
+        yield f"{exchange} is no exchange that is known here; {hint}"
+    if found.unplaced:
+        count = len(found.unplaced)
+        yield f"{plural(count, 'file')} {'has' if count == 1 else 'have'} no place:"
+        yield from (f"  {name}: {why}" for name, why in found.unplaced)
+    served = f"  {served_by(folder, file)} -- "
+    yield f"{file} expects these feeds; the last day runs by"
+    yield f"{served}{run}"
+    if found.first_day < found.last_day:
+        span = f"--start {found.first_day} --end {found.last_day}"
+        yield f"and all days, with DAGSTER_HOME set ({_SET_HOME}), by"
+        yield (
+            f"{served}sh -c 'dagster-daemon run -m backfill_assets.definitions & "
+            f"backfill-assets backfill {span} --wait; code=$?; kill $!; wait; exit $code'"
+        )
