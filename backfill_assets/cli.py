@@ -183,7 +183,7 @@ def import_files(folder: Path, file: Path) -> None:
     insist_on_settings_name(file)
     found = look_at(folder)
     write_settings(found, folder, file)
-    click.echo("\n".join(lines(found, folder, file, RUN_DAY.format(day=found.last_day))))
+    click.echo("\n".join(lines(found, folder, file, RUN_DAY.format(day=found.days[-1]))))
 
 
 @main.command(

@@ -73,14 +73,9 @@ class OwnFiles:
         ]
 
     @property
-    def first_day(self) -> str:
-        """The first day with a file."""
-        return min(found.days[0] for found in self.feeds)
-
-    @property
-    def last_day(self) -> str:
-        """The last day with a file."""
-        return max(found.days[-1] for found in self.feeds)
+    def days(self) -> tuple[str, ...]:
+        """The days with a file, in order; never empty."""
+        return tuple(sorted({day for found in self.feeds for day in found.days}))
 
     @property
     def odd_exchanges(self) -> dict[str, str]:

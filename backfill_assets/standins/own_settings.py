@@ -6,13 +6,13 @@ Which feeds there are is found out by ``own_files``.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from backfill_assets.days import day_range
+from backfill_assets.days import day_range, shift
 from backfill_assets.failures import BadInput, printable
 from backfill_assets.readable_numbers import plural
 from backfill_assets.settings import OWN_FILES_VARIABLE, ServeSettings, load_settings, own_files_endpoint
@@ -58,9 +58,9 @@ def write_settings(found: OwnFiles, folder: Path, file: Path) -> None:
         "lake": {"uri": f"{place}/lake"},
         "warehouse": {"kind": "duckdb", "folder": f"{place}/warehouse"},
     }
-    span = len(day_range(found.first_day, found.last_day))
-    if span > ServeSettings().max_days:
-        content["serve"] = {"max_days": span}
+    longest = max(len(day_range(*stretch)) for stretch in _stretches(found.days))
+    if longest > ServeSettings().max_days:
+        content["serve"] = {"max_days": longest}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1_000)
     head = (
         f"# Own files, read by '{printable(served)} -- COMMAND'.\n"
@@ -90,10 +90,22 @@ def lines(found: OwnFiles, folder: Path, file: Path, run: str) -> Iterator[str]:
     served = f"  {served_by(folder, file)} -- "
     yield f"{file} expects these feeds; the last day runs by"
     yield f"{served}{run}"
-    if found.first_day < found.last_day:
-        span = f"--start {found.first_day} --end {found.last_day}"
+    if found.days[1:]:
+        ranges = " ".join("/".join(stretch) for stretch in _stretches(found.days))
         yield f"and all days, with DAGSTER_HOME set ({_SET_HOME}), by"
         yield (
-            f"{served}sh -c 'dagster-daemon run -m backfill_assets.definitions & "
-            f"backfill-assets backfill {span} --wait; code=$?; kill $!; wait; exit $code'"
+            f"{served}sh -c 'dagster-daemon run -m backfill_assets.definitions & for days in {ranges}; "
+            "do backfill-assets backfill --start ${days%/*} --end ${days#*/} --wait || code=1; done; "
+            "kill $!; wait; exit ${code:-0}'"
         )
+
+
+def _stretches(days: Sequence[str]) -> list[tuple[str, str]]:
+    """First and last day of each run of days that follow each other; ``days`` are in order.
+
+    Days in between have no file at all: a run of one could only fail.
+    """
+    known = set(days)
+    firsts = [day for day in days if shift(day, -1) not in known]
+    lasts = [day for day in days if shift(day, 1) not in known]
+    return list(zip(firsts, lasts, strict=True))

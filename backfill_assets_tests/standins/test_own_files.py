@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from backfill_assets.cli import main
-from backfill_assets.days import end_us, shift, start_us, utc_now
+from backfill_assets.days import day_range, end_us, shift, start_us, utc_now
 from backfill_assets.feeds import DATA_TYPES
 from backfill_assets.quality.remedies import run_day
 from backfill_assets.settings import load_settings, own_files_command
@@ -149,12 +149,16 @@ def a_day(folder: Path, day: str = "2025-11-10") -> Path:
     return flat
 
 
+#: Two that follow each other, and one behind a day without any file.
+DAYS = ["2025-11-10", "2025-11-11", "2025-11-13"]
+
+
 @pytest.mark.timeout(600)
 def test_the_commands_that_are_printed_run_without_a_vendor_and_no_other_reaches_the_lake(
     folder: Path, tmp_path: Path
 ) -> None:
     folder = folder.rename(tmp_path / "it's mine")
-    for day in ("2025-11-10", "2025-11-11"):
+    for day in DAYS:
         a_day(folder, day)
     told = imported(folder, tmp_path / "own.yaml")
     last, every = [line.strip() for line in told.output.splitlines() if line.startswith("  BACKFILL_ENV=")]
@@ -168,18 +172,16 @@ def test_the_commands_that_are_printed_run_without_a_vendor_and_no_other_reaches
     assert not tables.exists(), "generated prices reach no lake of own files"
     done = run(last, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert [path.name for path in tables.glob("2025*.parquet")] == ["2025-11-11.parquet"]
-    page = (tmp_path / "data" / "own" / "lake" / "reports" / "2025-11-11.html").read_text()
+    assert [path.name for path in tables.glob("2025*.parquet")] == ["2025-11-13.parquet"]
+    page = (tmp_path / "data" / "own" / "lake" / "reports" / "2025-11-13.html").read_text()
     assert "Generated" not in page
     home = tmp_path / "home"
     home.mkdir()
     (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
     done = run(every, tmp_path, DAGSTER_HOME=str(home))
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
-    assert sorted(path.name for path in tables.glob("2025*.parquet")) == [
-        "2025-11-10.parquet",
-        "2025-11-11.parquet",
-    ]
+    assert sorted(path.stem for path in tables.glob("2025*.parquet")) == DAYS
+    assert "2025-11-12" not in done.stdout, "a day without any file is not run"
 
 
 @pytest.mark.timeout(400)
@@ -230,6 +232,14 @@ def test_own_files_have_a_lake_of_their_own_and_are_not_asked_for_long(folder: P
     assert settings.lake.uri == "${BACKFILL_DATA:-./data}/mine/lake"
     assert getattr(settings.warehouse, "folder", "") == "${BACKFILL_DATA:-./data}/mine/warehouse"
     assert settings.tardis.retry_budget_seconds <= 5
+
+
+def test_more_days_than_one_backfill_takes_are_allowed_for(folder: Path, tmp_path: Path) -> None:
+    days = day_range("2022-01-01", "2024-06-30")
+    for day in days:
+        put(folder, f"kraken_trades_{day}_XBT-USDT.csv.gz", "kraken", "XBT/USDT")
+    assert "for days in 2022-01-01/2024-06-30; do" in imported(folder, tmp_path / "own.yaml").output
+    assert load_settings(tmp_path / "own.yaml").serve.max_days == len(days)
 
 
 @pytest.mark.parametrize("name", ["own.txt", "own", "own.yaml.bak"])
