@@ -103,6 +103,12 @@ class DatasetsDirectory:
             folders[:] = sorted(n for n in folders if Path(folder) != self.top or n not in _METADATA)
             yield from (Path(folder, name) for name in sorted(names))
 
+    def unused_metadata(self) -> Iterator[Path]:
+        """Files beside the data sets that no exchange of these asks for, in order."""
+        asked = {f"{exchange}.json" for exchange in self.exchanges}
+        for folder in _METADATA:
+            yield from sorted(path for path in self.top.glob(f"{folder}/*") if path.name not in asked)
+
     def place(self, path: Path) -> PlacedFile | None:
         """What the file's name says; None where it says nothing that is known."""
         return file_names.place(self.top, self.root, path)

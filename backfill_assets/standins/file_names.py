@@ -21,6 +21,9 @@ from backfill_assets.yaml_files import did_you_mean
 
 SUFFIX: Final = ".csv.gz"
 LAYOUT: Final = "EXCHANGE/DATA_TYPE/YYYY/MM/DD/SYMBOL.csv.gz or EXCHANGE_DATA_TYPE_YYYY-MM-DD_SYMBOL.csv.gz"
+METADATA_LAYOUT: Final = (
+    "metadata are read from instruments/EXCHANGE.json and exchanges/EXCHANGE.json of an exchange with files"
+)
 #: The data types first: some of them have the separator in their names.
 _FLAT: Final = re.compile(rf"([^_]+)_({'|'.join(DATA_TYPES)}|\w+?)_(\d{{4}}-\d\d-\d\d)_(.+)")
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
@@ -58,6 +61,8 @@ def place(top: Path, root: Path, path: Path) -> PlacedFile | None:
 
 def why_not(top: Path, root: Path, path: Path) -> str:
     """Why ``place`` gives None, with the remedy where there is one."""
+    if path.suffix == ".json":
+        return METADATA_LAYOUT
     if path.suffix == ".csv":
         return f"it is not compressed: gzip {shlex.quote(str(path.parent))}/*.csv"
     if not path.name.endswith(SUFFIX):

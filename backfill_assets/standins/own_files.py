@@ -18,7 +18,7 @@ from backfill_assets.failures import PermanentFailure, printable
 from backfill_assets.feeds import ExpectedFeed, Feed
 from backfill_assets.settings import TardisSettings, UniverseEntry
 from backfill_assets.standins.directory import GZIP_MAGIC, HEAD_BYTES, DatasetsDirectory
-from backfill_assets.standins.file_names import LAYOUT, shown_reasons
+from backfill_assets.standins.file_names import LAYOUT, METADATA_LAYOUT, shown_reasons
 from backfill_assets.standins.metadata import first_day_not_exported
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets.tardis.client import TardisClient
@@ -119,7 +119,7 @@ def look_at(folder: Path) -> OwnFiles:
 def _placed(source: DatasetsDirectory) -> tuple[dict[Feed, dict[str, Path]], list[tuple[str, str]]]:
     """The files by feed and day, and those without a place with the reason."""
     days: dict[Feed, dict[str, Path]] = {}
-    unplaced: list[tuple[str, str]] = []
+    unplaced = [(source.name_of(path), METADATA_LAYOUT) for path in source.unused_metadata()]
     not_over = first_day_not_exported(utc_now(), None)
     for path in source.paths():
         placed = source.place(path)

@@ -17,6 +17,7 @@ from backfill_assets.days import day_range, end_us, shift, start_us, utc_now
 from backfill_assets.feeds import DATA_TYPES
 from backfill_assets.quality.remedies import run_day
 from backfill_assets.settings import load_settings, own_files_command
+from backfill_assets.standins.file_names import METADATA_LAYOUT
 from backfill_assets.tardis.columns import csv_header
 
 REPOSITORY = Path(__file__).parents[2]
@@ -363,6 +364,21 @@ def test_metadata_that_cannot_be_used_is_told_by_file_and_fault(
     assert said in refused.output
     assert refused.output.rstrip().endswith("save the vendor's answer there, or remove the file")
     assert "update backfill_assets" not in refused.output
+
+
+def test_metadata_that_no_file_needs_is_named(folder: Path, tmp_path: Path) -> None:
+    put(folder, "v1/kraken/trades/2025/11/10/XBT-USDT.csv.gz", "kraken", "XBT/USDT")
+    for name in ("instruments/krakn.json", "instruments/kraken", "v1/instruments/kraken.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("[]")
+    told = imported(folder, tmp_path / "own.yaml")
+    found = [line.strip() for line in told.output.splitlines() if "instruments/" in line]
+    said = METADATA_LAYOUT
+    assert found == [
+        f"instruments/kraken: {said}",
+        f"instruments/krakn.json: {said}",
+        f"v1/instruments/kraken.json: {said}",
+    ]
 
 
 def test_metadata_that_lacks_a_file_is_named_as_the_reason(folder: Path, tmp_path: Path) -> None:
