@@ -76,8 +76,9 @@ def why_not(top: Path, root: Path, path: Path) -> str:
         return f"{day} is not a day"
     if _FLAT.fullmatch(path.name.removesuffix(SUFFIX)):
         return f"files of such names lie directly in {top}"
-    if root != top and _said(top, top, path) is not None:
-        return f"it is not in {root}, the folder of exchanges"
+    exchanges = path.parents[5] if len(path.parts) > 6 else top
+    if exchanges != root and _said(top, exchanges, path) is not None:
+        return f"its exchange lies in {exchanges}: give that folder"
     return f"its name is not {LAYOUT}"
 
 

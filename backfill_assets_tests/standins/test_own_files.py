@@ -321,6 +321,13 @@ def test_a_link_to_nothing_has_no_place_and_hides_no_other_file(folder: Path, tm
     assert told.output.startswith("kraken/trades/ETH-USDT as ETH-USDT: ")
 
 
+def test_a_folder_above_that_of_the_exchanges_is_told_the_right_one(folder: Path, tmp_path: Path) -> None:
+    put(folder, "datasets/v1/kraken/trades/2025/11/10/XBT-USDT.csv.gz", "kraken", "XBT/USDT")
+    said = f"its exchange lies in {folder / 'datasets' / 'v1'}: give that folder"
+    assert said in imported(folder, tmp_path / "own.yaml").output
+    assert imported(folder / "datasets" / "v1", tmp_path / "own.yaml").exit_code == 0
+
+
 def test_broken_files_have_no_place(folder: Path, tmp_path: Path) -> None:
     good = put(folder, "kraken_trades_2025-11-10_XBT-USDT.csv.gz", "kraken", "XBT/USDT").read_bytes()
     names = [f"kraken_trades_2025-11-1{n}_XBT-USDT.csv.gz" for n in range(1, 6)]
