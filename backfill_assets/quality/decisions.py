@@ -216,7 +216,7 @@ def _after_record(
 
 
 def what_next(day: str, state: str, command: str) -> str:
-    """What is to be done with a day of this state after a decision; ``command`` runs it."""
+    """Name the next step with a day of this state after a decision; ``command`` runs the day."""
     if state == "held":
         return (
             f"{day} is held and a run publishes nothing of it: mend its other feeds as its report says, "

@@ -110,7 +110,7 @@ class DatasetsDirectory:
             yield from sorted(path for path in self.top.glob(f"{folder}/*") if path.name not in asked)
 
     def place(self, path: Path) -> PlacedFile | None:
-        """What the file's name says; None where it says nothing that is known."""
+        """Read feed and day off the file's name; None where they are not there."""
         return file_names.place(self.top, self.root, path)
 
     def why_not(self, path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What the name of an own file says: its feed and day, or why it says none.
+"""The feed and day that the name of an own file says, or why it says none.
 
 A file lies at ``{exchange}/{data_type}/YYYY/MM/DD/SYMBOL.csv.gz`` as in the vendor's URLs, with or without
 the URL's ``v1/`` before it, or directly in the directory as the vendor's client names it,
@@ -41,7 +41,7 @@ class PlacedFile:
 
 
 def place(top: Path, root: Path, path: Path) -> PlacedFile | None:
-    """What the file's name says; None where it says nothing that is known.
+    """Read feed and day off the file's name; None where it has neither form, or a part is unknown.
 
     Parameters
     ----------

@@ -80,7 +80,7 @@ def _refuse(file: Path, fault: str) -> NoReturn:
 
 
 def _fault(model: type[BaseModel], answer: Any) -> str:
-    """What is wrong with the answer itself; the client leaves out what is wrong in its lists."""
+    """Name a fault of the answer itself; faulty entries of its lists are left out by the client."""
     try:
         model.model_validate(answer)
     except ValidationError as error:

@@ -79,7 +79,7 @@ def write_settings(found: OwnFiles, folder: Path, file: Path) -> None:
 
 
 def lines(found: OwnFiles, folder: Path, file: Path, run: str) -> Iterator[str]:
-    """What was found, for people, and how to run the days; ``run`` is the command that runs the last one."""
+    """Feeds and files without a place, for people, and how to run the days; ``run`` runs the last one."""
     yield from (one.line for one in found.feeds)
     for exchange, hint in found.odd_exchanges.items():
         yield f"{exchange} is no exchange that is known here; {hint}"
@@ -92,9 +92,10 @@ def lines(found: OwnFiles, folder: Path, file: Path, run: str) -> Iterator[str]:
     yield f"{served}{run}"
     if found.days[1:]:
         ranges = " ".join("/".join(stretch) for stretch in _stretches(found.days))
-        yield f"and all days, with DAGSTER_HOME set ({_SET_HOME}), by"
+        yield f"and all days, with DAGSTER_HOME set ({_SET_HOME}) and the daemon's words in daemon.log, by"
         yield (
-            f"{served}sh -c 'dagster-daemon run -m backfill_assets.definitions & for days in {ranges}; "
+            f"{served}sh -c 'dagster-daemon run -m backfill_assets.definitions >daemon.log 2>&1 & "
+            f"for days in {ranges}; "
             "do backfill-assets backfill --start ${days%/*} --end ${days#*/} --wait || code=1; done; "
             "kill $!; wait; exit ${code:-0}'"
         )

@@ -183,6 +183,9 @@ def test_the_commands_that_are_printed_run_without_a_vendor_and_no_other_reaches
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
     assert sorted(path.stem for path in tables.glob("2025*.parquet")) == DAYS
     assert "2025-11-12" not in done.stdout, "a day without any file is not run"
+    shown = done.stdout.splitlines()
+    assert {f"{day} ✓ published" for day in DAYS[:2]} <= {*shown}, "the last one is good already"
+    assert len(shown) < 20, "the daemon's words are elsewhere"
 
 
 @pytest.mark.timeout(400)
