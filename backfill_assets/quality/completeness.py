@@ -57,6 +57,9 @@ class Completeness:
     uncalibrated: bool = False
     #: The score without the history: by the file and the neighbors' ids alone; null with too few rows.
     own_score: float | None = None
+    #: Of symbols of grouped files: the name, and the time that the scores are shares of.
+    dataset_symbol: str = ""
+    window_us: int = 0
 
 
 def id_class(law: IdLaw | None) -> EvidenceClass:

@@ -19,29 +19,32 @@ def loss_reasons(
     per_symbol: Sequence[Completeness], outages: Sequence[Range], thresholds: ThresholdSettings
 ) -> list[str]:
     """One sentence per symbol and limit that is exceeded; any quarantines the feed."""
-    reasons = []
-    for found in per_symbol:
-        missing, longest = found.missing_ids or 0, found.longest_gap or 0
-        allowed = _allowed(found, thresholds)
-        beside = f", {found.outage_ids} of them by the {_named(outages)}" if found.outage_ids else ""
-        if missing > allowed:
-            reasons.append(f"{missing} ids are missing (at most {allowed:.0f} are excused){beside}")
-        elif longest > thresholds.longest_hole:
-            reasons.append(f"{longest} ids in a row are missing (at most {thresholds.longest_hole}){beside}")
-        elif found.lossy_us > thresholds.lossy_seconds * MICROSECONDS_PER_SECOND:
-            limit = f"at most {thresholds.lossy_seconds:g}"
-            reasons.append(f"{_seconds(found.lossy_us)} s lie in gaps of the ids ({limit}){beside}")
-        silent = [
-            f"{_seconds(silence)} s {where}"
-            for silence, where in zip(_edges(found), ("after midnight", "before midnight"), strict=True)
-            if silence > thresholds.lossy_seconds * MICROSECONDS_PER_SECOND
-        ]
-        if silent:
-            reasons.append(
-                f"it is silent for longer than usual: {' and '.join(silent)} count as lost until the ids "
-                "of the neighboring day's file join"
-            )
-    return reasons
+    return [f"{_of(c)}{reason}" for c in per_symbol for reason in _loss_reasons(c, outages, thresholds)]
+
+
+def _loss_reasons(
+    found: Completeness, outages: Sequence[Range], thresholds: ThresholdSettings
+) -> Iterator[str]:
+    missing, longest = found.missing_ids or 0, found.longest_gap or 0
+    allowed = _allowed(found, thresholds)
+    beside = f", {found.outage_ids} of them by the {_named(outages)}" if found.outage_ids else ""
+    if missing > allowed:
+        yield f"{missing} ids are missing (at most {allowed:.0f} are excused){beside}"
+    elif longest > thresholds.longest_hole:
+        yield f"{longest} ids in a row are missing (at most {thresholds.longest_hole}){beside}"
+    elif found.lossy_us > thresholds.lossy_seconds * MICROSECONDS_PER_SECOND:
+        limit = f"at most {thresholds.lossy_seconds:g}"
+        yield f"{_seconds(found.lossy_us)} s lie in gaps of the ids ({limit}){beside}"
+    silent = [
+        f"{_seconds(silence)} s {where}"
+        for silence, where in zip(_edges(found), ("after midnight", "before midnight"), strict=True)
+        if silence > thresholds.lossy_seconds * MICROSECONDS_PER_SECOND
+    ]
+    if silent:
+        yield (
+            f"it is silent for longer than usual: {' and '.join(silent)} count as lost until the ids "
+            "of the neighboring day's file join"
+        )
 
 
 def _edges(found: Completeness) -> tuple[int, int]:
@@ -82,7 +85,8 @@ def loss_warnings(
     if left_out_us:
         warnings.append(f"{_seconds(left_out_us)} s of silence in the {_named(outages)} do not count")
     for found in per_symbol:
-        warnings += _open_midnights(found.seams) if found.seams else ()
+        midnights = _open_midnights(found.seams) if found.seams else ()
+        warnings += [f"{_of(found)}{sentence}" for sentence in midnights]
     return warnings
 
 
@@ -116,6 +120,11 @@ def collapse_warnings(
     return [
         f"volume collapse: {rows} rows{out}, where {usual_rows:.0f} are usual on this weekday ({share:.0%})"
     ]
+
+
+def _of(found: Completeness) -> str:
+    """Which symbol of a grouped file a sentence is on."""
+    return f"{found.dataset_symbol}: " if found.dataset_symbol else ""
 
 
 def _allowed(found: Completeness, thresholds: ThresholdSettings) -> float:

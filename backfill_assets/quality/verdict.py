@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, Literal
 
 from backfill_assets.feeds import Feed
@@ -171,7 +172,7 @@ def judge_feed(
         *same,
         *sound.violations,
         *loss_reasons(per_symbol, context.outages, thresholds),
-        *_part_of_a_day(per_symbol, thresholds),
+        *_part_of_a_day(feed, profile, per_symbol, context, thresholds),
         *_quality_reasons(sound),
         *context.held_back,
     )
@@ -248,20 +249,26 @@ def _per_symbol(
     symbols = own if own and not feed.is_grouped else profile.symbols
     # Busy symbols of the same file show the capture as well.
     is_live = context.venue_is_live or profile.rows >= thresholds.rows.joint_silence_rows
-    return [
-        completeness(
+    found = []
+    for symbol in symbols:
+        window = context.window_of(symbol, grouped=feed.is_grouped)
+        edges = arrival_edges(profile, symbol, grouped=feed.is_grouped)
+        one = completeness(
             law,
             symbol,
-            context.window_of(symbol, grouped=feed.is_grouped),
+            window,
             seams_in(context, feed, day, profile, symbol, thresholds),
             thresholds,
-            arrival_edges(profile, symbol, grouped=feed.is_grouped),
+            edges,
             thinning,
             is_live=is_live,
             known_silence_us=context.known_silence_us,
         )
-        for symbol in symbols
-    ]
+        if feed.is_grouped:
+            length_us = judged_window(window, edges).length_us
+            one = replace(one, dataset_symbol=symbol.dataset_symbol, window_us=length_us)
+        found.append(one)
+    return found
 
 
 def seams_in(
@@ -318,14 +325,30 @@ def arrival_edges(profile: FeedProfile, symbol: SymbolProfile, *, grouped: bool)
     return (profile.first_local_timestamp_us or 0, profile.last_local_timestamp_us or 0)
 
 
-def _part_of_a_day(per_symbol: Sequence[Completeness], thresholds: ThresholdSettings) -> list[str]:
-    """What is usual is left out: it changes with other days, and takes back nothing that was published."""
-    limit, known = (
-        thresholds.publish_completeness,
-        [c.own_score for c in per_symbol if c.own_score is not None],
-    )
-    least = min(known, default=1.0)
-    return [f"only {least:.1%} of the day is there (publish_completeness {limit:g})"] if least < limit else []
+def _part_of_a_day(
+    feed: Feed,
+    profile: FeedProfile,
+    per_symbol: Sequence[Completeness],
+    context: Context,
+    thresholds: ThresholdSettings,
+) -> list[str]:
+    """Say so if the file covers too little of the day, which its best symbol shows.
+
+    A file that is cut off has no symbol beyond the cut. A symbol that was listed for a part of the day shows
+    no more than that part. Trades of a quiet market come in bursts: where other feeds show that the capture
+    was live, a burst is no sign of a cut file. What is usual is left out: it changes with other days, and
+    takes back nothing that was published.
+    """
+    is_quiet = feed.type.has_fills and profile.rows < thresholds.rows.joint_silence_rows
+    may_be_burst = context.venue_is_live and is_quiet
+    shown = [
+        (c.own_score, c.window_us)
+        for c in per_symbol
+        if c.own_score is not None and not (may_be_burst and c.evidence_class == "C")
+    ]
+    limit, longest_us = thresholds.publish_completeness, max((us for _, us in shown), default=0)
+    best = max((score * us / longest_us if longest_us else score for score, us in shown), default=1.0)
+    return [f"only {best:.1%} of the day is there (publish_completeness {limit:g})"] if best < limit else []
 
 
 def _quality_reasons(sound: Quality) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from backfill_assets.feeds import Feed
-from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
 from backfill_assets.quality.verdict import (
     RULES_VERSION,
     Context,
@@ -20,6 +20,7 @@ from backfill_assets.quality.verdict import (
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
+    EDGES,
     END,
     FEED,
     JOINED,
@@ -32,7 +33,10 @@ from backfill_assets_tests.quality.quality_samples import (
     profile,
     quotes,
     symbol,
+    without_ids,
 )
+
+HOUR = 3600 * SECOND
 
 
 def judged(found: FeedProfile, around: Context = JOINED, feed: Feed = FEED, **thresholds: Any) -> Verdict:
@@ -211,6 +215,13 @@ class TestFeed:
         worse = symbol(dataset_symbol="B", **gaps((2000, 2010)))
         assert judged(profile(good, worse), context(), group).outcome == "quarantine"
 
+    def test_a_reason_that_concerns_one_symbol_of_a_group_names_it(self) -> None:
+        lossy = symbol(dataset_symbol="B", **gaps((2000, 2010)))
+        group = Feed("binance", "trades", "SPOT")
+        assert judged(profile(symbol(dataset_symbol="A"), lossy), context(), group).reasons == (
+            "B: 11 ids are missing (at most 10 are excused)",
+        )
+
     def test_quotes_are_judged_by_the_silence_at_their_ends(self) -> None:
         feed = Feed("binance", "quotes", "BTCUSDT")
         verdict = judged(quotes(), context(), feed)
@@ -225,6 +236,65 @@ class TestFeed:
         )
         assert late.completeness == pytest.approx(0.5, abs=1e-3)
         assert judged(empty_profile(), context(), feed).outcome == "no_evidence"
+
+
+class TestPartOfADay:
+    """Trades without ids: the file covers as much of the day as its best symbol shows."""
+
+    GROUP = Feed("bybit", "trades", "PERPETUALS")
+    MARKET = Feed("bybit", "trades", "BTCUSDT")
+    NOON = START + 12 * HOUR
+    AT_NOON = "only 50.2% of the day is there (publish_completeness 0.6)"
+
+    def between(self, start: int, end: int, name: str = "BTCUSDT", rows: int = 9_000) -> SymbolProfile:
+        return without_ids(rows, dataset_symbol=name, first_trade_us=start, last_trade_us=end)
+
+    def group(self, *symbols: SymbolProfile, **around: Any) -> tuple[str, ...]:
+        return judged(profile(*symbols), context(**around), self.GROUP, publish_completeness=0.6).reasons
+
+    def market(self, rows: int, *, is_live: bool, feed: Feed = MARKET) -> tuple[str, ...]:
+        found = self.between(START + HOUR, START + 3 * HOUR, rows=rows)
+        edges = {"first_local_timestamp_us": START + HOUR, "last_local_timestamp_us": START + 3 * HOUR}
+        return judged(profile(found, **edges), context(venue_is_live=is_live), feed).reasons
+
+    def test_a_burst_in_one_market_of_a_group_leaves_the_others_in(self) -> None:
+        burst = self.between(self.NOON, self.NOON + HOUR, "MEMEUSDT", 150)
+        assert self.group(self.between(*EDGES), burst) == ()
+        assert self.group(burst) == ("only 6.4% of the day is there (publish_completeness 0.6)",)
+
+    def test_a_group_that_is_cut_at_noon_has_no_market_beyond_it(self) -> None:
+        cut = [self.between(START, self.NOON, name) for name in ("BTCUSDT", "ETHUSDT", "MEMEUSDT")]
+        assert self.group(*cut) == (self.AT_NOON,)
+
+    def test_a_market_that_was_delisted_before_the_cut_shows_nothing_of_the_rest(self) -> None:
+        """Options of the day expire in the morning, whole."""
+        expired = self.between(START, START + 8 * HOUR, "DAILY")
+        whole = {"symbol_windows": {"DAILY": (START, START + 8 * HOUR)}}
+        assert self.group(self.between(START, self.NOON), expired, **whole) == (self.AT_NOON,)
+        assert self.group(expired, **whole) == ()
+        assert self.group(self.between(*EDGES), expired, **whole) == ()
+
+    @pytest.mark.parametrize("rows", [100, 150, 8_639])
+    def test_a_burst_in_a_market_with_few_rows_is_no_part_of_a_day_where_the_capture_is_known_to_be_live(
+        self, rows: int
+    ) -> None:
+        assert self.market(rows, is_live=True) == ()
+        assert self.market(rows, is_live=False) != ()
+
+    def test_a_busy_file_of_two_hours_is_quarantined_however_live_the_venue_is(self) -> None:
+        assert self.market(8_640, is_live=True) != ()
+
+    def test_so_is_one_with_ids(self) -> None:
+        edges = {"first_local_timestamp_us": START + HOUR, "last_local_timestamp_us": START + 3 * HOUR}
+        few = profile(symbol(1001, 1150), **edges)
+        assert "of the day is there" in " ".join(judged(few, context(venue_is_live=True)).reasons)
+
+    def test_a_stream_of_updates_has_no_bursts(self) -> None:
+        two_hours = {"first_local_timestamp_us": START + HOUR, "last_local_timestamp_us": START + 3 * HOUR}
+        for data_type, is_part in (("quotes", True), ("liquidations", False)):
+            feed = Feed("bybit", data_type, "BTCUSDT")
+            found = judged(quotes(rows=150, **two_hours), context(venue_is_live=True), feed)
+            assert bool(found.reasons) == is_part
 
 
 def test_a_missing_feed_scores_zero_and_says_why() -> None:
