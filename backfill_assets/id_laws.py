@@ -145,7 +145,12 @@ class IdLaw(Strict):
     @property
     def statement(self) -> str:
         """The law and its support, as verdicts name it."""
-        return f"ids are {_WORDS[self.law]} {self.days} ({self.support}; {self.source})"
+        return f"{self.promise} {self.days} ({self.support}; {self.source})"
+
+    @property
+    def promise(self) -> str:
+        """The law alone, in words."""
+        return f"ids are {_WORDS[self.law]}"
 
 
 class IdLaws(Strict):

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND
+from backfill_assets.id_laws import IdLaw
 from backfill_assets.quality.completeness import Completeness
+from backfill_assets.quality.profiles import SymbolProfile
 from backfill_assets.quality.seams import Seams
 from backfill_assets.quality.window import Range, Window, shown
 from backfill_assets.settings import ThresholdSettings
@@ -45,6 +47,21 @@ def _loss_reasons(
             f"it is silent for longer than usual: {' and '.join(silent)} count as lost until the ids "
             "of the neighboring day's file join"
         )
+
+
+def rows_without_ids(law: IdLaw | None, symbols: Sequence[SymbolProfile], *, grouped: bool) -> Iterator[str]:
+    """A sentence per symbol whose ids break a law of contiguous ids; a file without any id breaks none."""
+    if law is None or law.evidence_class == "C" or not any(s.numeric_ids for s in symbols):
+        return
+    for symbol in symbols:
+        without = symbol.rows - symbol.numeric_ids
+        if without:
+            of = f"{symbol.dataset_symbol}: " if grouped else ""
+            have = "has" if without == 1 else "have"
+            yield (
+                f"{of}{without:,} of {symbol.rows:,} rows {have} no integer id, though {law.promise}: "
+                "missing trades cannot be counted"
+            )
 
 
 def _edges(found: Completeness) -> tuple[int, int]:

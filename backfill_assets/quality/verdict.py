@@ -27,7 +27,12 @@ from backfill_assets.quality.completeness import (
     legitimate_gap,
     over_nothing,
 )
-from backfill_assets.quality.completeness_messages import collapse_warnings, loss_reasons, loss_warnings
+from backfill_assets.quality.completeness_messages import (
+    collapse_warnings,
+    loss_reasons,
+    loss_warnings,
+    rows_without_ids,
+)
 from backfill_assets.quality.estimates import thinning_score, usual_share
 from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
 from backfill_assets.quality.rules import Quality, quality
@@ -171,6 +176,7 @@ def judge_feed(
     reasons = (
         *same,
         *sound.violations,
+        *rows_without_ids(law, _own_symbols(feed, profile), grouped=feed.is_grouped),
         *loss_reasons(per_symbol, context.outages, thresholds),
         *_part_of_a_day(feed, profile, per_symbol, context, thresholds),
         *_quality_reasons(sound),
@@ -244,13 +250,10 @@ def _per_symbol(
                 known_silence_us=context.known_silence_us,
             )
         ]
-    # Rows of another symbol in a file of one quarantine it, and say nothing of its own.
-    own = [symbol for symbol in profile.symbols if symbol.symbol is not None]
-    symbols = own if own and not feed.is_grouped else profile.symbols
     # Busy symbols of the same file show the capture as well.
     is_live = context.venue_is_live or profile.rows >= thresholds.rows.joint_silence_rows
     found = []
-    for symbol in symbols:
+    for symbol in _own_symbols(feed, profile):
         window = context.window_of(symbol, grouped=feed.is_grouped)
         edges = arrival_edges(profile, symbol, grouped=feed.is_grouped)
         one = completeness(
@@ -269,6 +272,12 @@ def _per_symbol(
             one = replace(one, dataset_symbol=symbol.dataset_symbol, window_us=length_us)
         found.append(one)
     return found
+
+
+def _own_symbols(feed: Feed, profile: FeedProfile) -> Sequence[SymbolProfile]:
+    """Rows of another symbol in a file of one quarantine it, and say nothing of its own."""
+    own = [symbol for symbol in profile.symbols if symbol.symbol is not None]
+    return own if own and not feed.is_grouped else profile.symbols
 
 
 def seams_in(

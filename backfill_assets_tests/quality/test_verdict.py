@@ -297,6 +297,52 @@ class TestPartOfADay:
             assert bool(found.reasons) == is_part
 
 
+class TestRowsWithoutAnId:
+    """Where a law makes ids count, one row without an id would take the evidence of all others away."""
+
+    REASON = (
+        "1 of 9,000 rows has no integer id, though ids are contiguous per symbol: "
+        "missing trades cannot be counted"
+    )
+
+    def partly(self, without: int = 1, **changes: Any) -> SymbolProfile:
+        return symbol(numeric_ids=9_000 - without, **changes)
+
+    @pytest.mark.parametrize("changes", [{"empty_ids": 1}, {"empty_ids": 0}], ids=["empty", "007"])
+    def test_they_quarantine_a_feed_whose_ids_are_contiguous(self, changes: dict[str, int]) -> None:
+        verdict = judged(profile(self.partly(**changes)))
+        assert (verdict.outcome, verdict.evidence_class, verdict.missing_ids) == ("quarantine", "C", None)
+        assert verdict.reasons == (self.REASON,)
+
+    def test_and_one_whose_ids_have_the_venues_own_gaps(self) -> None:
+        verdict = judged(profile(self.partly(3)), feed=Feed("binance-futures", "trades", "BTCUSDT"))
+        assert verdict.reasons == (
+            "3 of 9,000 rows have no integer id, though ids are contiguous per symbol but for short holes of "
+            "the venue's own: missing trades cannot be counted",
+        )
+
+    def test_a_file_without_any_id_is_judged_by_silences(self) -> None:
+        """Captures of early days have none."""
+        assert judged(profile(without_ids())).outcome == "publish"
+        assert judged(profile(self.partly(9_000))).outcome == "publish"
+
+    @pytest.mark.parametrize("exchange", ["bybit", "bitfinex", "kraken"])
+    def test_without_such_a_law_nothing_counts_on_ids(self, exchange: str) -> None:
+        assert judged(profile(self.partly(5)), feed=Feed(exchange, "trades", "BTCUSDT")).outcome == "publish"
+
+    def test_in_a_group_the_symbol_is_named_also_when_it_has_lost_all_of_its_ids(self) -> None:
+        group = Feed("binance", "trades", "SPOT")
+        whole = symbol(dataset_symbol="A")
+        verdict = judged(profile(whole, self.partly(dataset_symbol="B")), context(), group)
+        assert verdict.reasons == (f"B: {self.REASON}",)
+        lost = judged(profile(whole, without_ids(dataset_symbol="B")), context(), group)
+        every = self.REASON.replace("1 of 9,000 rows has", "9,000 of 9,000 rows have")
+        assert lost.reasons == (f"B: {every}",)
+
+    def test_quotes_have_no_ids(self) -> None:
+        assert judged(quotes(), feed=Feed("binance", "quotes", "BTCUSDT")).outcome == "publish"
+
+
 def test_a_missing_feed_scores_zero_and_says_why() -> None:
     verdict = missing_verdict(FEED, DAY, "the vendor has no such file", JOINED, "rules")
     assert (verdict.outcome, verdict.completeness, verdict.quality) == ("missing", 0.0, None)
