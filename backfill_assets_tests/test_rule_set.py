@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from backfill_assets.failures import SettingsError
-from backfill_assets.quality.verdict import rules_hash
+from backfill_assets.feeds import Feed
+from backfill_assets.quality.verdict import approval_rules, rules_hash
 from backfill_assets.report.month import build_version
 from backfill_assets.rule_set import DEFAULT_RULES, RULES_VERSION, RuleSet
 from backfill_assets.settings import (
@@ -84,9 +85,25 @@ def test_the_numbers_of_the_package_are_those_without_any_file_of_rules(tmp_path
 
 
 def test_stored_verdicts_and_profiles_name_the_rules_of_the_package_by_these_hashes() -> None:
-    """Another hash voids every approval, or fetches every file again: change a number only knowingly."""
+    """Another hash settles every day, or fetches every file again: change a number only knowingly."""
     assert rules_hash(ThresholdSettings()) == "65a2a01265e3"
     assert profile_parameters_hash(ProfileParameters()) == "997d8316056ad53d"
+
+
+def test_another_version_of_the_package_voids_no_approval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published data would leave the tables by an upgrade."""
+    feed = Feed("binance", "trades", "BTCUSDT")
+    stored = "21a1b803b7a2"
+    assert approval_rules(feed, "2024-01-02", ThresholdSettings()) == stored
+    monkeypatch.setattr("backfill_assets.quality.verdict.RULES_VERSION", RULES_VERSION + 1)
+
+    class Later(ThresholdSettings):
+        missing_ids: int = 9
+        another: int = 1
+
+    monkeypatch.setattr("backfill_assets.quality.verdict.FeedRules", Later)
+    assert approval_rules(feed, "2024-01-02", Later()) == stored
+    assert approval_rules(feed, "2024-01-02", Later(missing_ids=8)) != stored
 
 
 # --- one of one's own --------------------------------------------------------------------------------------

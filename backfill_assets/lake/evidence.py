@@ -23,12 +23,16 @@ class Approval(Document):
     content
         sha256 of the approved Parquet file.
     rules
-        Hash of the rules whose verdict was overruled; under others the approval is void.
+        Hash of all rules of the verdict that was overruled.
+    judged_by
+        Hash of those of them that judge the feed; under others the approval is void. Empty in approvals of
+        an earlier layout, which hold under any rules: nothing tells which of these have changed since.
     """
 
     kind: Literal["approval"] = "approval"
     content: str
     rules: str
+    judged_by: str = ""
     reason: str
     approved_at: AwareDatetime
 

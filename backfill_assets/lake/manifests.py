@@ -215,10 +215,15 @@ class FeedManifest(Document):
         """The latest decision on this content."""
         return next((d for d in reversed(self.decisions) if d.content == content), None)
 
-    def approval(self, content: str, rules: str) -> Approval | None:
-        """The approval of this content that holds under these rules."""
+    def approval(self, content: str, judged_by: str) -> Approval | None:
+        """The approval of this content that holds where these rules judge the feed."""
         last = self.decision(content)
-        return last if isinstance(last, Approval) and last.rules == rules else None
+        return last if isinstance(last, Approval) and last.judged_by in ("", judged_by) else None
+
+    def void_approval(self, content: str, judged_by: str) -> Approval | None:
+        """The approval of this content that was the last word on it, and does not hold under these rules."""
+        last = self.decision(content)
+        return last if isinstance(last, Approval) and last.judged_by not in ("", judged_by) else None
 
     def retraction(self, content: str) -> Retraction | None:
         """The retraction of this content, unless it was approved since."""

@@ -7,7 +7,7 @@ run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +29,7 @@ from backfill_assets.quality.measures import load_measures
 from backfill_assets.quality.remedies import SHOWN_DIGITS, approve_command, retract_command, run_day
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import HeldVersion, SettledFeed, day_of, load_settled
-from backfill_assets.quality.verdict import rules_hash
+from backfill_assets.quality.verdict import approval_rules, rules_hash
 from backfill_assets.settings import ThresholdSettings
 
 #: Digits of a content that name a version; fewer could be a slip.
@@ -92,19 +92,29 @@ def approve(
         reason. The message has the command for the version that is pending now.
     """
     why = _checked(reason)
-    pending = {f.feed: f.candidate for f in _feeds(store, day, feed) if f.candidate is not None}
+    feeds = _feeds(store, day, feed)
+    pending = {f.feed: f.candidate for f in feeds if f.candidate is not None}
+    # A change of rules has voided the approval of an older version: it can be given again.
+    voided = [(f.feed, f.voided) for f in feeds if f.voided is not None and f.voided != f.candidate]
     if not pending:
         msg = f"nothing is pending of {feed or 'any feed'} on {day}: there is no version to approve"
         raise PermanentFailure(msg)
     words = ", ".join(f"{found} {_which(version)}" for found, version in pending.items())
     command = approve_command(day, feed, *dict.fromkeys(version.content for version in pending.values()))
-    named = _named([*pending.values()], contents, "pending", f"{words}: {command}")
-    chosen = {found: version for found, version in pending.items() if version in named}
+    offered = [*pending.items(), *voided]
+    named = _named([version for _, version in offered], contents, "pending", f"{words}: {command}")
+    chosen = [(found, version) for found, version in offered if version in named]
     rules = rules_hash(thresholds)
-    for found in chosen:
+    for found, _ in chosen:
         load_manifest(store, found, day)  # all of them can be read, before the first is changed
-    for found, version in chosen.items():
-        approval = Approval(content=version.content, rules=rules, reason=why, approved_at=utc_now())
+    for found, version in chosen:
+        approval = Approval(
+            content=version.content,
+            rules=rules,
+            judged_by=approval_rules(found, day, thresholds),
+            reason=why,
+            approved_at=utc_now(),
+        )
         _decide(store, found, day, approval)
     return _after(store, day, chosen, "approved", thresholds)
 
@@ -137,7 +147,7 @@ def retract(
     _named([version], [content] if content else [], "accepted", f"{feed} {_which(version)}: {command}")
     retraction = Retraction(content=version.content, reason=why, retracted_at=utc_now())
     _decide(store, found.feed, day, retraction)
-    return _after(store, day, {found.feed: version}, "retracted", thresholds)[0]
+    return _after(store, day, [(found.feed, version)], "retracted", thresholds)[0]
 
 
 def drop(store: Store, day: str, feed: str, reason: str, thresholds: ThresholdSettings) -> str:
@@ -278,7 +288,7 @@ def _feeds(store: Store, day: str, feed: str | None) -> list[SettledFeed]:
 def _after(
     store: Store,
     day: str,
-    decided: Mapping[Feed, HeldVersion],
+    decided: Sequence[tuple[Feed, HeldVersion]],
     verb: Literal["approved", "retracted"],
     thresholds: ThresholdSettings,
 ) -> list[Decided]:
@@ -286,6 +296,4 @@ def _after(
     now = {f.feed: f.accepted for f in settled.feeds}
     found = day_of(settled, load_measures(store, day))
     state, publish = found.scores.state, run_day(day, generated=found.is_generated)
-    return [
-        Decided(str(feed), day, verb, version, now[feed], state, publish) for feed, version in decided.items()
-    ]
+    return [Decided(str(feed), day, verb, version, now[feed], state, publish) for feed, version in decided]

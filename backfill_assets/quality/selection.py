@@ -37,10 +37,13 @@ class Selection:
     excess: str = ""
     #: By content, why a version does not count though its rows are good.
     held_back: Mapping[str, str] = field(default_factory=dict)
+    #: Content of the version that would count by an approval which other rules have voided, and what to do.
+    voided: str | None = None
+    why_voided: str = ""
 
 
 def select_version(
-    verdicts: Mapping[str, Verdict], manifest: FeedManifest, rules: str, limits: RestatementSettings
+    verdicts: Mapping[str, Verdict], manifest: FeedManifest, judged_by: str, limits: RestatementSettings
 ) -> Selection:
     """Select among versions, given by content in the order of their fetching.
 
@@ -48,8 +51,8 @@ def select_version(
     ----------
     manifest
         Holds the decisions and the comparisons of the versions.
-    rules
-        Hash of the rules of the verdicts.
+    judged_by
+        Hash of the rules that judge the feed.
     """
     accepted: str | None = None
     before: str | None = None
@@ -58,7 +61,7 @@ def select_version(
     withdrawn: Retraction | None = None
     for content, verdict in verdicts.items():
         excess = ""
-        if manifest.approval(content, rules) is None:
+        if manifest.approval(content, judged_by) is None:
             retraction = manifest.retraction(content)
             if retraction is not None:
                 withdrawn = retraction
@@ -75,13 +78,29 @@ def select_version(
         before, accepted = accepted, content
     newest = next(reversed([*verdicts]), None)
     pair = (accepted, newest) if newest != accepted else (before, accepted)
+    # By it a version that is newer than the one that counts would count.
+    contents = [*verdicts]
+    later = contents[contents.index(accepted) + 1 :] if accepted else contents
+    voided = next((c for c in reversed(later) if manifest.void_approval(c, judged_by)), None)
     return Selection(
         accepted=accepted,
-        approval=manifest.approval(accepted, rules) if accepted else None,
+        approval=manifest.approval(accepted, judged_by) if accepted else None,
         retraction=withdrawn,
         restatement=manifest.restatement(*pair),
         excess=excess,
         held_back=held_back,
+        voided=voided,
+        why_voided=_why_voided(manifest, voided, judged_by) if voided else "",
+    )
+
+
+def _why_voided(manifest: FeedManifest, content: str, judged_by: str) -> str:
+    void = manifest.void_approval(content, judged_by)
+    given = f" of {void.approved_at:%Y-%m-%d} ({void.reason})" if void else ""
+    command = approve_command(manifest.day, manifest.feed, content)
+    return (
+        f"the approval{given} is void, because the rules that judge the feed have changed: "
+        f"look at the file again, then {command}"
     )
 
 

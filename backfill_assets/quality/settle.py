@@ -52,7 +52,14 @@ from backfill_assets.quality.settled import (
     load_settled,
     scores_of,
 )
-from backfill_assets.quality.verdict import Context, Verdict, judge_feed, missing_verdict, rules_hash
+from backfill_assets.quality.verdict import (
+    Context,
+    Verdict,
+    approval_rules,
+    judge_feed,
+    missing_verdict,
+    rules_hash,
+)
 from backfill_assets.quality.verdict_schema import score_finding, verdict_rows
 from backfill_assets.settings import ThresholdSettings
 
@@ -223,7 +230,11 @@ def _settled_feed(
     context = context_of(feed, around)
     verdict_on = partial(_verdict, feed, around, thresholds, rules)
     verdicts = {version.content: verdict_on(version.content, context) for version in manifest.versions}
-    selected = select_version(verdicts, manifest, rules, thresholds.restatement)
+    judged_by = approval_rules(feed, day, thresholds)
+    selected = select_version(verdicts, manifest, judged_by, thresholds.restatement)
+    if selected.voided:
+        context = context.model_copy(update={"void_approval": selected.why_voided})
+        verdicts = {version.content: verdict_on(version.content, context) for version in manifest.versions}
     accepted = manifest.version(selected.accepted)
     candidate = manifest.newest if manifest.newest is not accepted else None
     on_candidate = verdicts[candidate.content] if candidate else None
@@ -247,6 +258,7 @@ def _settled_feed(
         retraction=selected.retraction,
         restatement=selected.restatement,
         excess=selected.excess,
+        voided=HeldVersion.of(manifest.version(selected.voided)),
         is_absent=manifest.is_missing,
         ids_are_order=profile is not None and profile.has_numeric_ids and law is not None and law.gives_order,
         ids_name_trades=profile is not None and profile.has_ids and (law is None or law.names_trades),

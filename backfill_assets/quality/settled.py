@@ -126,6 +126,9 @@ class SettledFeed(Document):
     excess
         Why the candidate waits for an approval though its rows are good: it restates too much, or nobody
         knows how much; empty where that is not so.
+    voided
+        The version that would count by an approval which a change of rules has voided; it can be approved
+        again, also where a newer one is the candidate. Null where no approval is void.
     is_absent
         Whether the vendor said that it has no such file, and the lake has none.
     unreadable
@@ -159,6 +162,7 @@ class SettledFeed(Document):
     retraction: Retraction | None = None
     restatement: Restatement | None = None
     excess: str = ""
+    voided: HeldVersion | None = None
     is_absent: bool = False
     unreadable: str = ""
     ids_are_order: bool = False

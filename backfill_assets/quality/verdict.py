@@ -8,6 +8,7 @@ again and gives the same. Which feeds count is decided here and nowhere else; wh
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, Literal
@@ -41,6 +42,7 @@ from backfill_assets.quality.silences import JointSilence
 from backfill_assets.quality.warnings import contract_warnings, joint_warnings
 from backfill_assets.quality.window import Window, clipped
 from backfill_assets.rule_set import RULES_VERSION as RULES_VERSION
+from backfill_assets.rule_set import FeedRules
 from backfill_assets.settings import ThresholdSettings
 
 #: Of the same score the weakest evidence counts.
@@ -79,6 +81,8 @@ class Context(Document):
     unknown_contracts: tuple[str, ...] = ()
     #: Why the version does not count though its rows are good: it was retracted, or restates too much.
     held_back: tuple[str, ...] = ()
+    #: Which approval of the feed is void, and the command that gives it again; empty where none is.
+    void_approval: str = ""
 
     @property
     def window(self) -> Window:
@@ -125,6 +129,19 @@ class Verdict(Document):
 def rules_hash(thresholds: ThresholdSettings) -> str:
     """Twelve hex digits that change whenever a threshold or the meaning of a rule changes."""
     text = f"{RULES_VERSION}:{thresholds.model_dump_json()}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def approval_rules(feed: Feed, day: str, thresholds: ThresholdSettings) -> str:
+    """Twelve hex digits of the rules that judge the feed on the day, which an approval binds to.
+
+    Not of the thresholds of days, nor of laws of others, nor of the words of a law. Numbers of the package
+    are left out, too: another version of it, with more of them or another number, voids no approval.
+    """
+    judging = {*FeedRules.model_fields} - {"notional_weight", "notional_days"}
+    own = thresholds.model_dump(mode="json", include=judging, exclude_defaults=True)
+    law = law_of(thresholds.id_laws, feed, day)
+    text = json.dumps([own, law.law if law else ""], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -213,6 +230,7 @@ def judge_feed(
             *loss_warnings(per_symbol, context.outages, thresholds),
             *_lost_symbols(feed, day, profile, context, thresholds),
             *collapse_warnings(profile.rows, context.usual_rows, context.window, share, thresholds),
+            *((context.void_approval,) if context.void_approval else ()),
         ),
         id_law=law.statement if law else "",
         context=context,

@@ -9,19 +9,20 @@ from typing import Any
 
 import pytest
 
-from backfill_assets.days import shift
+from backfill_assets.days import shift, utc_now
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import Feed
+from backfill_assets.id_laws import ID_LAWS, IdLaw
 from backfill_assets.lake.evidence import Approval, Retraction
 from backfill_assets.lake.local import LocalStore
-from backfill_assets.lake.manifests import FeedManifest, load_manifest
+from backfill_assets.lake.manifests import FeedManifest, load_manifest, update_manifest
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.decisions import approve, retract
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.schemas import quality_rows
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import SettledFeed, load_day
-from backfill_assets.quality.verdict import rules_hash
+from backfill_assets.quality.verdict import approval_rules, rules_hash
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets_tests.quality.quality_samples import DAY, FEED, SECOND, THRESHOLDS, empty_profile, gaps
 from backfill_assets_tests.quality.settled_lake import (
@@ -78,6 +79,21 @@ def quality_row(store: Store) -> dict[str, Any]:
     assert found is not None
     (row,) = quality_rows(found).to_pylist()
     return row
+
+
+def laws(*changes: tuple[str, str, dict[str, str] | None]) -> tuple[IdLaw, ...]:
+    """The package's laws, those of an exchange and data type changed or (None) left out."""
+    found = {(law.exchange, law.data_type): law for law in ID_LAWS}
+    for exchange, data_type, update in changes:
+        law = found.pop((exchange, data_type))
+        if update is not None:
+            found[exchange, data_type] = law.model_copy(update=update)
+    return tuple(found.values())
+
+
+def void(feed: SettledFeed) -> list[str]:
+    """What the feed says of an approval that holds no more."""
+    return [warning for warning in feed.verdict.warnings if "approval" in warning]
 
 
 class TestApprove:
@@ -149,6 +165,88 @@ class TestApprove:
         assert settled(store).accepted == held(BAD)
         void = settled(store, STRICTER)
         assert (void.accepted, void.candidate) == (held(GOOD), held(BAD))
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"hold_below": 0.4, "day_completeness": 0.9, "strict": True, "notional_weight": 0.1},
+            {"id_laws": laws(("binance", "trades", {"support": "read again", "source": "elsewhere"}))},
+            {"id_laws": laws(("coinbase", "trades", {"law": "hash"}), ("bitmex", "trades", None))},
+            {"id_laws": laws(("binance", "trades", {"first_day": "2024-01-01"}))},
+        ],
+        ids=["thresholds of days", "words of the law", "laws of others", "days of the law"],
+    )
+    def test_no_rule_that_does_not_judge_the_feed_touches_it(
+        self, changes: dict[str, Any], store: Store
+    ) -> None:
+        run(store, BAD)
+        approve_pending(store, DAY, None, "checked", THRESHOLDS)
+        after = settled(store, ThresholdSettings(**changes))
+        assert (after.accepted, void(after)) == (held(BAD), [])
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"missing_ids": 9},
+            {"rows": {"frozen_rows": 9}},
+            {"id_laws": laws(("binance", "trades", {"law": "contiguous_with_holes"}))},
+            {"id_laws": laws(("binance", "trades", {"first_day": shift(DAY, 1)}))},
+        ],
+        ids=["a number", "a number of a section", "another law", "no law on the day"],
+    )
+    def test_a_rule_that_judges_it_voids_it(self, changes: dict[str, Any]) -> None:
+        assert approval_rules(FEED, DAY, ThresholdSettings(**changes)) != approval_rules(
+            FEED, DAY, THRESHOLDS
+        )
+
+    def test_where_it_is_void_the_feed_says_why_it_left_and_how_it_comes_back(self, store: Store) -> None:
+        run(store, BAD)
+        approve_pending(store, DAY, None, "checked", THRESHOLDS)
+        after = settled(store, STRICTER)
+        assert void(after) == [
+            f"the approval of {utc_now():%Y-%m-%d} (checked) is void, because the rules that judge the feed "
+            f"have changed: look at the file again, then backfill-assets approve --date {DAY} --feed {FEED} "
+            f'--content {version(BAD).content[:12]} --reason "…"'
+        ]
+        assert after.verdict.warnings[-1] in quality_row(store)["warnings"]
+        approve_pending(store, DAY, None, "checked again", STRICTER)
+        assert (settled(store, STRICTER).accepted, void(settled(store, STRICTER))) == (held(BAD), [])
+
+    def test_it_says_so_on_the_version_that_counts_again_instead(self, store: Store) -> None:
+        run(store, GOOD)
+        run(store, BAD)
+        approve_pending(store, DAY, None, "checked", THRESHOLDS)
+        after = settled(store, STRICTER)
+        assert (after.accepted, len(void(after))) == (held(GOOD), 1)
+
+    def test_a_void_one_of_an_older_version_can_be_given_again(self, store: Store) -> None:
+        run(store, BAD)
+        approve_pending(store, DAY, None, "checked", THRESHOLDS)
+        run(store, ids(DAY, 1, 9000, **gaps((100, 120))))
+        after = settled(store, STRICTER)
+        assert (after.accepted, after.candidate == held(BAD), len(void(after))) == (None, False, 1)
+        approve(store, DAY, str(FEED), [version(BAD).content[:12]], "checked again", STRICTER)
+        assert settled(store, STRICTER).accepted == held(BAD)
+
+    def test_a_void_one_is_not_missed_where_the_version_or_a_newer_one_counts_by_itself(
+        self, store: Store
+    ) -> None:
+        run(store, BAD)
+        approve_pending(store, DAY, None, "checked", THRESHOLDS)
+        laxer = settled(store, ThresholdSettings(missing_ids=11))
+        assert (laxer.accepted, laxer.approval, void(laxer)) == (held(BAD), None, [])
+        run(store, GOOD)
+        stricter = settled(store, STRICTER)
+        assert (stricter.accepted, void(stricter)) == (held(GOOD), [])
+
+    def test_one_of_an_earlier_version_of_this_package_holds(self, store: Store) -> None:
+        """It names all rules by one hash: nothing tells whether those that judge the feed have changed."""
+        run(store, BAD)
+        former = Approval(content=version(BAD).content, rules="0" * 12, reason="checked", approved_at=NOW)
+        update_manifest(store, FEED, DAY, lambda m: m.model_copy(update={"decisions": (former,)}))
+        for thresholds in (THRESHOLDS, STRICTER):
+            after = settled(store, thresholds)
+            assert (after.accepted, after.approval, void(after)) == (held(BAD), former, [])
 
     def test_it_stays_with_the_version_when_a_neighbour_shows_a_loss(self, store: Store) -> None:
         late = ids(DAY, 1012, 10_000, head_us=HOUR, **gaps((2000, 2010)))
@@ -314,7 +412,7 @@ def test_an_approval_without_a_feed_is_of_the_contents_alone(store: Store) -> No
 
 
 def test_of_several_decisions_on_one_content_the_last_holds() -> None:
-    approval = Approval(content="a", rules="r", reason="x", approved_at=NOW)
+    approval = Approval(content="a", rules="all", judged_by="r", reason="x", approved_at=NOW)
     retraction = Retraction(content="a", reason="y", retracted_at=NOW - timedelta(days=1))
     found = FeedManifest(feed=str(FEED), day=DAY, decisions=(approval, retraction))
     assert (found.approval("a", "r"), found.retraction("a")) == (None, retraction)
@@ -336,7 +434,10 @@ def test_every_decision_stays_on_record(store: Store) -> None:
     ]
     assert {d.content for d in found} == {version(BAD).content}
     assert isinstance(found[0], Approval)
-    assert found[0].rules == rules_hash(THRESHOLDS)
+    assert (found[0].rules, found[0].judged_by) == (
+        rules_hash(THRESHOLDS),
+        approval_rules(FEED, DAY, THRESHOLDS),
+    )
 
 
 # --- nothing is lost ---------------------------------------------------------------------------------------

@@ -326,7 +326,7 @@ class TestRowsWithoutAnId:
         assert judged(profile(without_ids())).outcome == "publish"
         assert judged(profile(self.partly(9_000))).outcome == "publish"
 
-    @pytest.mark.parametrize("exchange", ["bybit", "bitfinex", "kraken"])
+    @pytest.mark.parametrize("exchange", ["upbit", "hyperliquid", "kraken"])
     def test_without_such_a_law_nothing_counts_on_ids(self, exchange: str) -> None:
         assert judged(profile(self.partly(5)), feed=Feed(exchange, "trades", "BTCUSDT")).outcome == "publish"
 
