@@ -21,7 +21,7 @@ DAGSTER_HOME := $(CURDIR)/.home
 OPENED := .home/.opened
 
 # A developer's own settings must not decide whether the tests pass.
-CLEAN_ENV := env -u DAGSTER_HOME -u DAGSTER_POSTGRES_URL -u BACKFILL_ENV
+CLEAN_ENV := env -u DAGSTER_HOME -u DAGSTER_POSTGRES_URL -u BACKFILL_ENV -u PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo ui test cover lint bench storm fuzz lock clean
 
