@@ -1,4 +1,7 @@
-"""The command as a user starts it: a process of its own, in an empty folder and a clean environment."""
+"""The command as a user starts it: a process of its own, in an empty folder and a clean environment.
+
+``Desk.run`` forks it from a process with the libraries, ``Desk.start`` starts it for real.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ import yaml
 
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets_tests.command_forks import CommandForks, command_forks, starts_otherwise
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = Path(sysconfig.get_path("scripts"))
@@ -55,6 +59,7 @@ class Desk:
     """An empty folder in which commands are run."""
 
     folder: Path
+    forks: CommandForks
     environment: dict[str, str] = field(default_factory=clean_environment)
 
     def set(self, **variables: str) -> Desk:
@@ -65,14 +70,13 @@ class Desk:
         return [str(SCRIPTS / "backfill-assets"), *arguments]
 
     def run(self, *arguments: str, cwd: Path | None = None, program: str = "backfill-assets") -> Answer:
-        done = subprocess.run(
-            [str(SCRIPTS / program), *arguments],
-            cwd=cwd or self.folder,
-            env=self.environment,
-            capture_output=True,
-            timeout=240,
-            check=False,
-        )
+        words, folder = [str(SCRIPTS / program), *arguments], cwd or self.folder
+        if Path(program).is_absolute() or starts_otherwise(self.environment):
+            done = subprocess.run(
+                words, cwd=folder, env=self.environment, capture_output=True, timeout=240, check=False
+            )
+        else:
+            done = self.forks.run(words, folder, self.environment)
         answer = Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode())
         if program == "backfill-assets":
             assert "Traceback" not in answer.out + answer.err
@@ -105,11 +109,17 @@ def dagster_home(tmp_path: Path) -> Path:
     return home
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[CommandForks]:
+    with command_forks() as running:
+        yield running
+
+
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def desk(tmp_path: Path, forks: CommandForks) -> Desk:
     folder = tmp_path / "desk"
     folder.mkdir()
-    return Desk(folder)
+    return Desk(folder, forks)
 
 
 @pytest.fixture(scope="session")

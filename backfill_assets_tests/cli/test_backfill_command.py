@@ -14,6 +14,7 @@ import pytest
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.cli.conftest import REPOSITORY, Desk
+from backfill_assets_tests.command_forks import CommandForks
 from backfill_assets_tests.progress.rig import EXCHANGES, SYMBOLS, Rig, take_away_feeds
 
 pytestmark = pytest.mark.timeout(500)
@@ -31,13 +32,13 @@ class Office:
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+def office(tmp_path_factory: pytest.TempPathFactory, forks: CommandForks) -> Iterator[Office]:
     home = tmp_path_factory.mktemp("home")
     (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
     folder = tmp_path_factory.mktemp("desk")
     rows = {(exchange, symbol): 2_000 for exchange in EXCHANGES for symbol in SYMBOLS}
     with TardisStandin(Market(rows=rows), clock=lambda: datetime(2024, 2, 10, 12, tzinfo=UTC)) as standin:
-        desk = Desk(folder).set(
+        desk = Desk(folder, forks).set(
             DAGSTER_HOME=str(home), BACKFILL_DATA=str(home / "data"), BACKFILL_STANDIN_URL=standin.url
         )
         take_away_feeds(standin, BAD)
