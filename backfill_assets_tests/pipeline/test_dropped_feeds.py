@@ -10,7 +10,7 @@ from backfill_assets.lake.manifests import load_day_record
 from backfill_assets.progress.plan import make_plan
 from backfill_assets.progress.request import backfill_request
 from backfill_assets.report.model import day_report
-from backfill_assets.standins.faults import not_found
+from backfill_assets.standins.faults import Fault, not_found
 from backfill_assets_tests.pipeline.conftest import Pipeline
 
 DAY, FEED = "2024-01-02", "binance/trades/ADAUSDT"
@@ -21,7 +21,7 @@ UNIVERSE = [{"exchanges": ["binance"], "symbols": ["BTC-USDT", "ADA-USDT"], "dat
 def pipeline(make_pipeline, standin) -> Pipeline:
     """A day of two feeds, one of which the vendor does not have."""
     made: Pipeline = make_pipeline(standin, universe=UNIVERSE)
-    made.with_fault(FEED, DAY, not_found())
+    made.with_fault(FEED, DAY, Fault(always=not_found()))
     made.run(DAY)
     return made
 
