@@ -130,10 +130,13 @@ def test_a_day_beside_a_404_is_not_final_and_its_other_feeds_are(small):
 def test_in_some_orders_days_end_in_the_same_tables_and_what_is_final_never_changes(damage, bad, small):
     """One of the days is bad in its first run, or absent, and runs again at the end.
 
-    ``quality/test_settled_days`` has all orders, and many more files.
+    ``quality/test_settled_days`` has all orders and many more files; ``make storm`` has every other one here.
     """
     ends = []
-    for number, order in enumerate([*itertools.permutations(DAYS)][::2]):
+    orders = [*itertools.permutations(DAYS)][::2]
+    if TIMES == 1:
+        orders = [orders[0], orders[1 + (damage is None)]]
+    for number, order in enumerate(orders):
         pipeline = small(f"order-{number}")
         if damage is None:
             pipeline.with_fault(FEED, bad, Fault(always=not_found()))
