@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from backfill_assets.definitions import build_definitions
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.store import Store, open_store
 from backfill_assets.quality.settled import Day, load_day
+from backfill_assets.report.month import build_version
 from backfill_assets.settings import Settings, load_settings
 from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.market import Market
@@ -30,12 +32,68 @@ ROWS = 3_000
 
 
 @dataclass
+class FinishedDays:
+    """Days that many tests begin with: run once in each process of the tests, and copied after that.
+
+    A run of a copied day may write its page anew, so tests of runs with nothing to do make their own days.
+    """
+
+    folder: Path
+    #: By days, settings without what differs between tests, and market (kept, so that its id stays its own).
+    made: dict[tuple[tuple[str, ...], str, int], tuple[Pipeline, object]] = field(default_factory=dict)
+
+    def put(self, pipeline: Pipeline, days: tuple[str, ...]) -> None:
+        """Let the days be finished in a pipeline that has none yet and whose vendor has no fault."""
+        standin = pipeline.standin
+        assert standin is not None
+        faults = standin.faults
+        assert (faults._by_path, faults.exported_until, faults.incidents) == ({}, {}, {})
+        assert not (pipeline.folder / "lake").exists()
+        settings = pipeline.file.read_text().replace(str(pipeline.folder), "").replace(standin.url, "")
+        key = (days, settings, id(standin.source))
+        if key in self.made:
+            _copy(self.made[key][0], pipeline)
+            return
+        for day in days:
+            assert Pipeline(pipeline.file, standin).run(day).success
+        standin.forget_requests()
+        kept = self.folder / f"days-{len(self.made)}"
+        kept.mkdir()
+        text = pipeline.file.read_text().replace(str(pipeline.folder), str(kept))
+        (kept / pipeline.file.name).write_text(text)
+        self.made[key] = Pipeline(kept / pipeline.file.name), standin.source
+        _copy(pipeline, self.made[key][0])
+
+
+def _copy(source: Pipeline, target: Pipeline) -> None:
+    """Copy lake and warehouse, as if they had been made there.
+
+    The ledger names the folder of the partitions, summaries have its digest, and the views name their files.
+    """
+    for name in ("lake", "warehouse"):
+        shutil.copytree(source.folder / name, target.folder / name)
+    moves = {
+        f'"{source.folder}/': f'"{target.folder}/',
+        f'"{build_version(source.settings)}"': f'"{build_version(target.settings)}"',
+    }
+    for file in (target.folder / "lake").rglob("*.json"):
+        before = file.read_text()
+        after = before
+        for old, new in moves.items():
+            after = after.replace(old, new)
+        if after != before:
+            file.write_text(after)
+    target.warehouse.ensure_views()
+
+
+@dataclass
 class Pipeline:
     """One environment: its settings file, its stand-in, and the definitions that work on it."""
 
     file: Path
     standin: TardisStandin | None = None
     instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.ephemeral)
+    finished: FinishedDays | None = None
 
     @property
     def settings(self) -> Settings:
@@ -69,6 +127,11 @@ class Pipeline:
             raise_on_error=False,
             asset_selection=[dg.AssetKey(name.split("/")) for name in select] if select else None,
         )
+
+    def begin_after(self, *days: str) -> None:
+        """Begin with these days finished, as their first runs left them."""
+        assert self.finished is not None
+        self.finished.put(self, days)
 
     def run_apart(self, day: str) -> dg.ExecuteInProcessResult:
         """Run the day on an instance of its own: an instance in memory takes one run at a time."""
@@ -161,14 +224,19 @@ def write_settings(folder: Path, standin: TardisStandin, **changes: Any) -> Path
     return file
 
 
+@pytest.fixture(scope="session")
+def finished_days(tmp_path_factory: pytest.TempPathFactory) -> FinishedDays:
+    return FinishedDays(tmp_path_factory.mktemp("finished"))
+
+
 @pytest.fixture
-def make_pipeline(tmp_path: Path) -> MakePipeline:
+def make_pipeline(tmp_path: Path, finished_days: FinishedDays) -> MakePipeline:
     """Makes environments: one folder, settings file, lake and warehouse each."""
 
     def make(standin: TardisStandin, name: str = "pipeline", **changes: Any) -> Pipeline:
         folder = tmp_path / name
         folder.mkdir()
-        return Pipeline(write_settings(folder, standin, **changes), standin)
+        return Pipeline(write_settings(folder, standin, **changes), standin, finished=finished_days)
 
     return make
 

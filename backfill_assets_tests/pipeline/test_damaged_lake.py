@@ -53,7 +53,7 @@ def lose_partition(pipeline: Pipeline, table: str) -> None:
 
 @pytest.mark.parametrize("harm", [flip, blank])
 def test_a_damaged_tick_file_is_not_published_and_a_refresh_replaces_it(pipeline: Pipeline, harm) -> None:
-    assert pipeline.run(DAY).success
+    pipeline.begin_after(DAY)
     good = pipeline.table("trades", DAY)
     file = file_of(pipeline, "ticks")
     whole = file.read_bytes()
@@ -70,7 +70,7 @@ def test_a_damaged_tick_file_is_not_published_and_a_refresh_replaces_it(pipeline
 
 @pytest.mark.parametrize("harm", [flip, blank, cut])
 def test_damaged_partial_candles_are_made_anew_by_the_run_that_needs_them(pipeline: Pipeline, harm) -> None:
-    assert pipeline.run(DAY).success
+    pipeline.begin_after(DAY)
     good = pipeline.table("candles", DAY)
     file = file_of(pipeline, "partials")
     whole = file.read_bytes()
@@ -83,7 +83,7 @@ def test_damaged_partial_candles_are_made_anew_by_the_run_that_needs_them(pipeli
 
 
 def test_no_partial_candles_are_made_of_a_damaged_tick_file(pipeline: Pipeline) -> None:
-    assert pipeline.run(DAY).success
+    pipeline.begin_after(DAY)
     flip(file_of(pipeline, "ticks"))
     file_of(pipeline, "partials").unlink()
     refused = pipeline.run(DAY)
@@ -93,7 +93,7 @@ def test_no_partial_candles_are_made_of_a_damaged_tick_file(pipeline: Pipeline) 
 
 @pytest.mark.parametrize("kind", ["candles", "coverage", "instruments"])
 def test_a_damaged_file_of_any_kind_is_not_published(pipeline: Pipeline, kind: str) -> None:
-    assert pipeline.run(DAY).success
+    pipeline.begin_after(DAY)
     flip(file_of(pipeline, kind))
     lose_partition(pipeline, kind)
     refused = pipeline.run(DAY)
@@ -103,7 +103,7 @@ def test_a_damaged_file_of_any_kind_is_not_published(pipeline: Pipeline, kind: s
 
 
 def test_a_damaged_file_is_not_in_the_way_of_a_newer_version(pipeline: Pipeline) -> None:
-    assert pipeline.run(DAY).success
+    pipeline.begin_after(DAY)
     flip(file_of(pipeline, "ticks"))
     pipeline.serve_changed(FEED, DAY, lambda lines: lines[:-1])
     result = pipeline.run(DAY, select=["ticks"], refresh=True, feeds=[FEED])

@@ -195,7 +195,7 @@ def test_a_missing_id_within_a_burst_is_published_and_named(pipeline, checks_of)
 
 
 def test_a_refresh_with_worse_data_leaves_what_is_published(pipeline):
-    pipeline.run(DAY)
+    pipeline.begin_after(DAY)
     before = pipeline.partition_bytes("trades"), pipeline.partition_bytes("candles")
     pipeline.serve_changed(BTC, DAY, lambda lines: lines[:500] + lines[2500:])
     assert pipeline.run(DAY, refresh=True, feeds=[BTC]).success
@@ -207,7 +207,7 @@ def test_a_refresh_with_worse_data_leaves_what_is_published(pipeline):
 
 
 def test_a_refresh_with_other_good_data_replaces_what_is_published(pipeline):
-    pipeline.run(DAY)
+    pipeline.begin_after(DAY)
     before = pipeline.table("candles", DAY).filter(exchange="binance", symbol="BTC-USDT", timeframe="1d")
 
     def dearer(lines):
@@ -238,7 +238,7 @@ def test_a_file_that_cannot_be_read_is_kept_for_inspection(pipeline):
 
 
 def test_an_unknown_feed_to_refresh_is_refused_before_anything_is_fetched(pipeline):
-    pipeline.run(DAY)
+    pipeline.begin_after(DAY)
     pipeline.standin.forget_requests()
     assert not pipeline.run(DAY, refresh=True, feeds=["binance/trades/BTCUSD"]).success
     assert pipeline.downloads == []
@@ -314,7 +314,7 @@ def test_the_embedded_warehouse_can_be_read_from_anywhere(pipeline, tmp_path: Pa
 
 
 def test_rows_of_a_feed_carry_both_names(pipeline):
-    pipeline.run(DAY)
+    pipeline.begin_after(DAY)
     rows = pipeline.table("trades", DAY).filter(exchange="kraken").select("symbol", "dataset_symbol").rows()
     assert set(rows) == {("BTC-USDT", "XBT/USDT"), ("ETH-USDT", "ETH/USDT"), ("ADA-USDT", "ADA/USDT")}
 

@@ -117,14 +117,14 @@ def test_a_first_day_opens_each_tick_file_for_its_candles_their_proof_and_the_lo
 
 
 def test_the_next_day_judges_the_neighbour_once_and_opens_none_of_its_tick_files(pipeline, counts):
-    assert pipeline.run(DAY).success
+    pipeline.begin_after(DAY)
     run(pipeline, NEXT, counts)
     assert counts.verdicts == 18
     assert not [path for path in counts.opened("ticks") if f"/{DAY}/" in path]
 
 
 def test_no_step_of_a_first_day_reads_a_document_more_often_than_its_budget(pipeline, counts):
-    assert pipeline.run(DAY).success
+    pipeline.begin_after(DAY)
     run(pipeline, NEXT, counts)
     # A ledger entry is read before each of its changes, and a load changes it three times.
     over = {
@@ -168,7 +168,7 @@ COMMANDS = (
 def test_a_command_that_shows_writes_nothing_even_under_other_thresholds(
     pipeline, tmp_path, words, monkeypatch
 ):
-    assert pipeline.run(DAY).success
+    pipeline.begin_after(DAY)
     rules = pipeline.folder / "rules.yaml"
     rules.write_text(f"version: {RULES_VERSION}\nmissing_ids: 0\n")
     stricter = "thresholds: {rules: rules.yaml, day_completeness: 0.999}\n"
@@ -189,7 +189,7 @@ def test_a_command_that_shows_writes_nothing_even_under_other_thresholds(
 
 
 def test_a_change_of_thresholds_shows_after_the_next_run_of_the_day(pipeline):
-    assert pipeline.run(DAY).success
+    pipeline.begin_after(DAY)
     rules = pipeline.settled(DAY).settled.rules
     pipeline.file.write_text(pipeline.file.read_text() + "thresholds: {day_completeness: 0.999}\n")
     assert pipeline.settled(DAY).settled.rules == rules

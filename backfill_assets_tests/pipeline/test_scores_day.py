@@ -120,7 +120,7 @@ def test_a_held_day_has_an_empty_warehouse(pipeline):
 
 
 def test_candles_that_lie_turn_the_check_red_and_the_day_inconsistent(pipeline, checks_of):
-    assert pipeline.run(DAY).success
+    pipeline.begin_after(DAY)
     high = pl.col("high") * 1.0001
     change_partials(pipeline, set_where(BUCKET == 0, high=high))
 
@@ -137,7 +137,7 @@ def test_candles_that_lie_turn_the_check_red_and_the_day_inconsistent(pipeline, 
 
 
 def test_a_baseline_of_published_days_weighs_the_days_after_them(pipeline):
-    assert pipeline.run(DAY).success
+    pipeline.begin_after(DAY)
     said = command(pipeline, "baseline")
     assert (said.exit_code, said.stdout) == (0, "baseline 1: 1 day, 1 measured now\n")
     markets = load_baseline(pipeline.store).notional_usd[DAY]
@@ -202,7 +202,7 @@ def test_a_gap_in_the_next_days_file_touches_the_last_minute_in_which_it_was_tra
         assert int(lines[0].split(",")[2]) < int(lines[2].split(",")[2]) < start_us(NEXT)
         return [lines[0], *lines[2:]]
 
-    assert pipeline.run(DAY).success
+    pipeline.begin_after(DAY)
     before = states_of(decode(minutes(pipeline)))
     pipeline.serve_changed(BTC, NEXT, without_the_second_row)
     assert pipeline.run(NEXT).success

@@ -61,7 +61,7 @@ def test_one_wrong_price_is_published_named_and_its_minute_flagged(pipeline):
 
 
 def test_a_good_day_asks_nobody(pipeline):
-    pipeline.run(DAY)
+    pipeline.begin_after(DAY)
     assert [load_manifest(pipeline.store, f.feed, DAY).spikes for f in pipeline.settled(DAY).feeds] == [
         {}
     ] * 9
