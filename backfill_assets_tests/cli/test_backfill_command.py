@@ -104,6 +104,7 @@ def test_an_interrupt_ends_the_watching_alone_and_the_job_is_cancelled_by_its_id
         state = json.loads(office.desk.run("status", job_id, "--json").out)["state"]
         if state == "running":
             break
+        time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130, rest
@@ -114,6 +115,7 @@ def test_an_interrupt_ends_the_watching_alone_and_the_job_is_cancelled_by_its_id
     assert (answer.code, answer.out) == (0, f"{job_id} is canceling\n")
     while json.loads(office.desk.run("status", job_id, "--json").out)["state"] != "canceled":
         assert time.monotonic() < deadline + 120
+        time.sleep(0.5)
     assert office.desk.run("cancel", job_id).out == f"{job_id} is canceled\n"
 
 
