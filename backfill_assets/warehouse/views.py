@@ -91,10 +91,16 @@ def _of(alias: str, columns: Sequence[Column]) -> str:
 
 
 def _final(table: Table, data_type: str, symbol: str) -> View:
-    """Rows of the table whose feed is final; a file with many symbols vouches for all of its exchange."""
-    feeds = f"SELECT date, exchange, {symbol}, TRUE AS is_final FROM {{quality}}"
-    grouped = "SELECT date, exchange, TRUE AS is_final FROM {quality}"
-    condition = f"data_type = '{data_type}' AND {_FINAL}"
+    """Rows of the table whose feed is final.
+
+    A published feed of the row's own symbol speaks for the row, and a market of which two files are expected
+    has both of them for that. Rows of other symbols are in a file of many; ``quality`` does not say which
+    symbols a group has, so all groups of the exchange that are published must be final.
+    """
+    feeds = f"SELECT date, exchange, {symbol}, MIN({_FINAL}) AS is_final FROM {{quality}}"
+    grouped = f"SELECT date, exchange, MIN({_FINAL}) AS is_final FROM {{quality}}"
+    own = f"data_type = '{data_type}' AND dataset_symbol NOT IN ({_GROUPS})"
+    whole = f"data_type = '{data_type}' AND dataset_symbol IN ({_GROUPS}) AND published"
     return View(
         name=f"{table.name}_final",
         description=f"Rows of {table.name} of published feeds that are sealed.",
@@ -102,11 +108,11 @@ def _final(table: Table, data_type: str, symbol: str) -> View:
         tables=(table, QUALITY),
         template=f"""SELECT {_of("rows_of", table.columns)}
 FROM {{{table.name}}} AS rows_of
-LEFT JOIN ({feeds} WHERE {condition} GROUP BY date, exchange, {symbol}) AS own
+LEFT JOIN ({feeds} WHERE {own} GROUP BY date, exchange, {symbol} HAVING MAX(published)) AS own
   ON rows_of.date = own.date AND rows_of.exchange = own.exchange AND rows_of.{symbol} = own.{symbol}
-LEFT JOIN ({grouped} WHERE {condition} AND dataset_symbol IN ({_GROUPS}) GROUP BY date, exchange) AS whole
+LEFT JOIN ({grouped} WHERE {whole} GROUP BY date, exchange) AS whole
   ON rows_of.date = whole.date AND rows_of.exchange = whole.exchange
-WHERE own.is_final OR whole.is_final""",
+WHERE COALESCE(own.is_final, whole.is_final)""",
     )
 
 

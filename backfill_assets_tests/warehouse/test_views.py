@@ -68,6 +68,10 @@ def feed(day: str = DAY, **values: Any) -> Row:
     return row(QUALITY, day, **{**given, "day_state": "published", "day_overall": 0.5, **values})
 
 
+def group(name: str, **values: Any) -> Row:
+    return feed(symbol=name, dataset_symbol=name, **values)
+
+
 @pytest.fixture(params=["duckdb", "bigquery"])
 def publishing(request: pytest.FixtureRequest) -> Any:
     """Each warehouse that has views."""
@@ -189,8 +193,23 @@ def test_a_bucket_that_is_proven_empty_gets_a_flat_candle_and_no_other_does(load
         pytest.param([feed(symbol="ETH-USDT", dataset_symbol="ETHUSDT")], False, id="another symbol"),
         pytest.param([feed(exchange="kraken")], False, id="another exchange"),
         pytest.param([feed(data_type="quotes")], False, id="another data type"),
-        pytest.param([feed(symbol="SPOT", dataset_symbol="SPOT")], True, id="in a file of many symbols"),
-        pytest.param([feed(), feed(symbol="SPOT", dataset_symbol="SPOT")], True, id="in two files"),
+        pytest.param([group("SPOT")], True, id="in a file of many symbols"),
+        pytest.param([feed(), group("SPOT")], True, id="in two files"),
+        pytest.param([feed(sealed=False), group("SPOT")], False, id="not sealed beside a group that is"),
+        pytest.param([feed(), group("SPOT", sealed=False)], True, id="sealed beside a group that is not"),
+        pytest.param(
+            [group("SPOT"), group("PERPETUALS", sealed=False)],
+            False,
+            id="in one of two groups, one not sealed",
+        ),
+        pytest.param(
+            [group("SPOT"), group("PERPETUALS", published=False)],
+            True,
+            id="in the only group that is published",
+        ),
+        pytest.param(
+            [group("SPOT"), group("PERPETUALS", sealed=False, exchange="kraken")], True, id="in its own group"
+        ),
         pytest.param([], False, id="never judged"),
     ],
 )
@@ -205,6 +224,15 @@ def test_final_rows_are_those_that_nothing_can_change(
     )
     assert len(ask("SELECT * FROM {candles_final}")) == final
     assert len(ask("SELECT * FROM {trades_final}")) == final
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["both are there", "one is missing"])
+def test_a_candle_of_a_market_with_two_files_is_final_when_both_are(
+    load: Any, ask: Ask, is_there: bool
+) -> None:
+    other = feed(dataset_symbol="BTC-USDT", published=is_there, verdict="publish" if is_there else "missing")
+    load((CANDLES, [candle("00:00", 5.0)]), (QUALITY, [feed(), other]))
+    assert len(ask("SELECT * FROM {candles_final}")) == is_there
 
 
 def test_a_day_is_one_row_with_its_state_its_scores_and_who_is_left_out(load: Any, ask: Ask) -> None:
