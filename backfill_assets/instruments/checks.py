@@ -20,7 +20,10 @@ KEY = dg.AssetKey("instruments")
     "instruments",
     {
         "schema": "Columns, types and keys are right, increments positive, every row was listed on the day.",
-        "expected_symbols": "Every feed that the day must have is backed by exactly one instrument.",
+        "expected_symbols": (
+            "Every feed that the day must have is backed by exactly one instrument, and the day waits for no "
+            "exchange."
+        ),
     },
     blocking=("schema",),
 )
@@ -38,6 +41,7 @@ def instruments_checks(
     listed = Counter(
         {(exchange, symbol): n for exchange, one in found.items() for symbol, n in one.listed.items()}
     )
+    awaited = record.why_awaited if record else ()
     single = [feed for feed in feeds if not feed.is_grouped]
     wrong = [
         {"feed": str(feed), "instruments": listed[feed.exchange, feed.dataset_symbol]}
@@ -47,8 +51,10 @@ def instruments_checks(
     yield dg.AssetCheckResult(
         asset_key=KEY,
         check_name="expected_symbols",
-        passed=not wrong,
+        passed=not wrong and not awaited,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(single) - len(wrong)} of {len(single)} feeds have exactly one instrument",
+        description="; ".join(
+            [f"{len(single) - len(wrong)} of {len(single)} feeds have exactly one instrument", *awaited]
+        ),
         metadata={"feeds": len(single), **({"without": table_metadata(wrong)} if wrong else {})},
     )

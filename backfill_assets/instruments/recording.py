@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Final
 
 from backfill_assets.days import end_us, start_us, time_us, utc_now
@@ -60,20 +61,25 @@ class _Metadata:
     resolved: DayUniverse
 
 
+class _Unresolved(PermanentFailure):
+    """The exchange answers, and lacks a symbol that the universe names."""
+
+
 def record_day(
     store: Store, client: TardisClient, day: str, universe: Sequence[UniverseEntry]
 ) -> RecordedDay:
     """Store the instruments of every configured exchange and what the day must have.
 
-    An exchange that is not exported, or of which the vendor does not say what it has, costs no other: the
-    record says that the day waits for it, and why.
+    An exchange that is not exported, of which the vendor does not say what it has, or that lacks a symbol of
+    the universe, costs no other: the record says that the day waits for it, and why. Feeds that the record
+    has of such an exchange stay.
 
     Raises
     ------
     NotExportedYet, TransientFailure
         The day waits for every exchange; the record says why.
     PermanentFailure
-        The same, and asking again changes nothing; or the universe names a symbol that does not exist.
+        The same, and asking again changes nothing.
     """
     exchanges = sorted({exchange for entry in universe for exchange in entry.exchanges})
     answers = dict(
@@ -96,16 +102,20 @@ def record_day(
         not_listed=tuple(sorted(one for a in known.values() for one in a.resolved.not_listed)),
     )
     if not known:
-        _update_record(store, day, resolved, awaited)
-        raise _nothing_known(day, failures)
+        record = _update_record(store, day, resolved, awaited, universe)
+        if record.awaited or not all(isinstance(failure, _Unresolved) for failure in failures.values()):
+            raise _nothing_known(day, failures)
     manifests = [
         _stored(store, exchange, day, a.instruments, resolved, outages_of_day(a.details, day))
         for exchange, a in known.items()
     ]
+    record = _update_record(store, day, resolved, awaited, universe)
     unreadable = tuple(
         text for a in known.values() for text in (*a.details.unreadable, *a.instruments.unreadable)
     )
-    return RecordedDay(_update_record(store, day, resolved, awaited), tuple(manifests), unreadable)
+    # The day does not wait for feeds that it knows, but the fault is told.
+    unreadable += tuple(a.reason for a in awaited if a not in record.awaited)
+    return RecordedDay(record, tuple(manifests), unreadable)
 
 
 def _asked(
@@ -128,10 +138,11 @@ def _asked(
             details, instruments, resolve(own, day, {exchange: details}, {exchange: instruments})
         )
     except PermanentFailure as failure:
+        # A slip of the settings or of the vendor: nothing tells which.
         if unreadable or not details.datasets.symbols or not instruments.instruments:
             said = unreadable[0] if unreadable else f"the vendor lists nothing of {exchange}"
-            return PermanentFailure(f"{failure} ({said})")
-        raise
+            return _Unresolved(f"{failure} ({said})")
+        return _Unresolved(str(failure))
 
 
 def _nothing_known(day: str, failures: Mapping[str, BackfillError]) -> BackfillError:
@@ -191,7 +202,13 @@ def outages_of_day(details: ExchangeDetails, day: str) -> tuple[Outage, ...]:
     return tuple(sorted(touching, key=lambda o: (o.start_us, o.end_us)))
 
 
-def _update_record(store: Store, day: str, resolved: DayUniverse, awaited: tuple[Awaited, ...]) -> DayRecord:
+def _update_record(
+    store: Store,
+    day: str,
+    resolved: DayUniverse,
+    awaited: tuple[Awaited, ...],
+    universe: Sequence[UniverseEntry],
+) -> DayRecord:
     """Add the day's feeds to the record; a feed that was never stored leaves it with the settings."""
     found = {str(e.feed): dict(e.symbols) for e in resolved.expected}
     absent = [f"{n.exchange}/{n.data_type}/{n.symbol}" for n in resolved.not_listed]
@@ -201,9 +218,8 @@ def _update_record(store: Store, day: str, resolved: DayUniverse, awaited: tuple
 
     def change(stored: DayRecord | None) -> DayRecord:
         old = stored or _record_as_settled(store, day)
-        # The feeds of an exchange are known once and for all, whether or not it can be asked again.
-        known = {*old.exchanges} - {*old.awaiting_export} if old else set()
-        waiting = tuple(a for a in awaited if a.exchange not in known)
+        # Feeds are known once and for all, whether or not their exchange can be asked again.
+        waiting = tuple(a for a in awaited if old is None or not _is_known(old, a.exchange, universe))
         before = {e.feed: dict(e.symbols) for e in old.expected} if old else {}
         expected = {
             feed: symbols
@@ -232,6 +248,15 @@ def _update_record(store: Store, day: str, resolved: DayUniverse, awaited: tuple
         return old if old is not None and unchanged else record
 
     return documents.update(store, paths.day_record(day), DayRecord, change, anew=True)
+
+
+def _is_known(record: DayRecord, exchange: str, universe: Sequence[UniverseEntry]) -> bool:
+    """Whether the record says of everything that the universe names of the exchange if the day has it."""
+    return all(
+        record.knows(exchange, data_type, symbol)
+        for entry in of_exchanges(universe, (exchange,))
+        for data_type, symbol in product(entry.data_types, entry.symbols)
+    )
 
 
 def _is_stored(store: Store, feed: Feed, day: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Final, Self
 from pydantic import AfterValidator, AwareDatetime, model_validator
 
 from backfill_assets.failures import Unreadable
-from backfill_assets.feeds import DATA_TYPES, ExpectedFeed, Feed
+from backfill_assets.feeds import DATA_TYPES, ExpectedFeed, Feed, FeedChoice
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.documents import Document
 from backfill_assets.lake.evidence import (
@@ -350,6 +350,14 @@ class DayRecord(Document):
         """Every exchange asked for, also one that listed none of its symbols on that day; in order."""
         named = (*(e.feed for e in self.expected), *self.not_listed)
         return tuple(sorted({name.split("/")[0] for name in named}))
+
+    def knows(self, exchange: str, data_type: str, symbol: str) -> bool:
+        """Whether the day has settled this combination of the universe, which may have grown since."""
+        if f"{exchange}/{data_type}/{symbol}" in self.not_listed:
+            return True
+        only = FeedChoice((exchange,), (symbol,), (data_type,))
+        known = (*self.expected, *self.dropped)
+        return any(only.has(Feed.parse(e.feed), [name for _, name in e.symbols]) for e in known)
 
 
 def expected_symbols(feeds: Iterable[ExpectedFeed]) -> tuple[ExpectedSymbols, ...]:

@@ -13,7 +13,7 @@ from backfill_assets.automation.due import outdated_tables
 from backfill_assets.failures import Unreadable
 from backfill_assets.feeds import ExpectedFeed, Feed, FeedChoice
 from backfill_assets.lake import documents, paths
-from backfill_assets.lake.manifests import DayRecord, load_day_record, load_manifest
+from backfill_assets.lake.manifests import load_day_record, load_manifest
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.progress.selection import Combination
@@ -110,7 +110,9 @@ def plan_day(
     absent = {feed.feed for feed in summary.feeds if feed.outcome == "missing"} if summary else set()
     asked_again = len(absent - {str(feed) for feed in fetched})
     files = [combination_of(e) for e in expected if e.feed in fetched]
-    files += [wanted for wanted in universe if not _is_recorded(record, wanted)]
+    files += [
+        wanted for wanted in universe if not record.knows(wanted.exchange, wanted.data_type, wanted.symbol)
+    ]
     good = not (files or asked_again or unpublished or lost or held or record.awaiting_export)
     good = good and current and same
     if good and (trouble := documents.damage(store, paths.measures(day), DayMeasures)):
@@ -146,15 +148,6 @@ def combination_of(expected: ExpectedFeed) -> Combination:
     feed = expected.feed
     symbol = feed.dataset_symbol if feed.is_grouped else expected.symbols[0][1]
     return Combination(feed.exchange, feed.data_type, symbol)
-
-
-def _is_recorded(record: DayRecord, wanted: Combination) -> bool:
-    """Whether the day's record has settled the combination; the universe may have grown since."""
-    if f"{wanted.exchange}/{wanted.data_type}/{wanted.symbol}" in record.not_listed:
-        return True
-    only = FeedChoice((wanted.exchange,), (wanted.symbol,), (wanted.data_type,))
-    known = (*record.expected, *record.dropped)
-    return any(only.has(Feed.parse(e.feed), [c for _, c in e.symbols]) for e in known)
 
 
 def _lacks(store: Store, settings: Settings, day: str, feed: Feed, troubles: list[str]) -> bool:

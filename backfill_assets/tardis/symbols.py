@@ -244,6 +244,7 @@ def _candidates(
 
 def _unknown_symbol(symbol: str, exchange: str, listings: Sequence[_Listing]) -> str:
     known = sorted({name for listing in listings for name in (*listing.canonicals, *listing.markets)})
+    symbols = sorted({listing.symbol for listing in listings})
     by_spelling = {_bare(name): name for name in known}
     if _bare(symbol) in by_spelling:
         hint = f"did you mean {by_spelling[_bare(symbol)]}?"
@@ -251,8 +252,12 @@ def _unknown_symbol(symbol: str, exchange: str, listings: Sequence[_Listing]) ->
         hint = f"did you mean {' or '.join(close)}?"
     elif known:
         hint = f"remove it from the universe; the exchange has for example {', '.join(known[:3])}"
+    elif symbols:
+        hint = (
+            f"the vendor tells no currencies; name its data set symbols, for example {', '.join(symbols[:3])}"
+        )
     else:
-        hint = "remove it from the universe; the exchange has no data sets"
+        hint = "remove it from the universe; no instrument of the exchange has data sets"
     return f"unknown symbol '{symbol}' on {exchange}: {hint}"
 
 

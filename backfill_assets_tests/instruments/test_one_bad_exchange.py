@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -295,3 +296,39 @@ def test_a_symbol_that_no_whole_listing_has_is_the_fault_of_the_settings(bad_ven
     universe = [UniverseEntry(exchanges=("binance", "kraken"), symbols=("BTC-USDC",))]
     with pytest.raises(PermanentFailure, match="did you mean BTC-USDT"):
         record_day(LocalStore(tmp_path), TardisClient(settings), DAY, universe)
+
+
+NO_CURRENCIES = [{**one, "baseCurrency": None, "quoteCurrency": None} for one in instruments_of("binance")]
+UNRESOLVED = {"no currencies": NO_CURRENCIES, "an entry that is gone": instruments_of("binance")[1:]}
+
+
+@pytest.mark.parametrize("fault", UNRESOLVED)
+def test_an_exchange_without_a_symbol_of_the_universe_costs_no_other(bad_vendor, tmp_path, fault):
+    bad_vendor.scripts["/v1/instruments/binance"] = answered(UNRESOLVED[fault])
+    found = recorded(bad_vendor, tmp_path)
+    assert [e.feed for e in found.record.expected] == GOOD_FEEDS
+    assert is_whole(found)
+    [awaited] = found.record.awaited
+    assert (awaited.exchange, awaited.is_passing) == ("binance", False)
+    assert awaited.reason.startswith("unknown symbol 'BTC-USDT' on binance: ")
+
+
+@pytest.mark.parametrize("fault", UNRESOLVED)
+def test_a_recorded_day_goes_on_as_recorded_and_says_which_symbol_has_gone(bad_vendor, tmp_path, fault):
+    before = recorded(bad_vendor, tmp_path)
+    bad_vendor.scripts["/v1/instruments/binance"] = answered(UNRESOLVED[fault])
+    found = recorded(bad_vendor, tmp_path)
+    assert found.record == before.record
+    assert "unknown symbol 'BTC-USDT' on binance" in found.unreadable[-1]
+    bad_vendor.scripts["/v1/instruments/kraken"] = answered(UNRESOLVED[fault])
+    assert recorded(bad_vendor, tmp_path).record == before.record
+
+
+def test_new_symbols_of_a_recorded_exchange_wait_beside_its_recorded_feeds(bad_vendor, tmp_path, monkeypatch):
+    recorded(bad_vendor, tmp_path)
+    more = UniverseEntry(exchanges=("binance",), symbols=("BTC-USDTT",))
+    monkeypatch.setattr(sys.modules[__name__], "UNIVERSE", [*UNIVERSE, more])
+    found = recorded(bad_vendor, tmp_path)
+    assert [e.feed for e in found.record.expected] == [*BAD_FEEDS, *GOOD_FEEDS]
+    assert found.record.awaiting_export == ("binance",)
+    assert "did you mean BTC-USDT" in found.record.why_awaited[0]
