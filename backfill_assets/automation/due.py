@@ -24,7 +24,7 @@ from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, QUALITY
 from backfill_assets.warehouse.overall import tick_tables
 from backfill_assets.warehouse.presence import data_files, is_out, lost_files, unpublished_tables
-from backfill_assets.warehouse.publisher import made_fingerprint, ticks_fingerprint
+from backfill_assets.warehouse.publisher import is_withdrawn, made_fingerprint, ticks_fingerprint
 
 LOGGER: Final = logging.getLogger(__name__)
 
@@ -91,12 +91,12 @@ def _is_damaged(store: Store, day: str) -> bool:
 
 def _is_to_be_taken_back(store: Store, found: Day) -> bool:
     """Whether tables hold rows that were retracted; other rows of a held day stay as they are."""
-    return any(feed.retraction is not None for feed in found.feeds) and bool(outdated_tables(store, found))
+    return is_withdrawn(store, found) and bool(outdated_tables(store, found))
 
 
 def outdated_tables(store: Store, found: Day) -> list[str]:
     """The tables of the day that are out and hold other versions, or candles of others, than count now."""
-    wanted = {table.name: ticks_fingerprint(table, found) for table in tick_tables(found)}
+    wanted = {table.name: ticks_fingerprint(table, found) for table in tick_tables(store, found)}
     wanted |= {table.name: made_fingerprint(table, found) for table in (CANDLES, COVERAGE)}
     entries = {table: ledger.entry(store, table, found.day) for table in wanted}
     return [

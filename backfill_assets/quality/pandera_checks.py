@@ -45,13 +45,14 @@ def score_check(
     feeds
         Rows of ``verdict_rows`` that the finding is about.
     needs_feeds
-        Whether the check fails where there is neither a feed nor a score.
+        Whether the check fails where there is neither a feed nor a score, unless the day expects none.
     """
     score: float | None = getattr(found.scores, score_name)
     threshold: float = getattr(found.settled.limits, f"day_{score_name}")
     rows = [feeds[i] for i in finding.broken]
     enough = score is not None and score > threshold
-    vacuous = score is None and not feeds and not needs_feeds
+    is_free = not found.feeds and found.scores.state == "published"
+    vacuous = score is None and not feeds and (is_free or not needs_feeds)
     shown = "no evidence" if score is None else f"{score:.6f}"
     return dg.AssetCheckResult(
         asset_key=asset_key,

@@ -105,8 +105,13 @@ def judge_day(
         Which feeds do not bear on the day's consistency unless they have one: their volumes are unknown.
     """
     if not verdicts:
+        # Everything was dropped, or nothing was listed: no file lacks. Otherwise nobody knows what does.
         return DayScores(
-            state="missing", completeness=None, quality=None, accepted_share=0.0, reasons=tuple(awaited)
+            state="missing" if awaited else "published",
+            completeness=None,
+            quality=None,
+            accepted_share=0.0 if awaited else 1.0,
+            reasons=tuple(awaited) or ("no feed is expected of the day",),
         )
     known = list(notional) or [0.0] * len(verdicts)
     measured = list(consistencies) or [None] * len(verdicts)

@@ -396,7 +396,7 @@ def day_of(settled: SettledDay, measures: DayMeasures | None) -> Day:
         for f in settled.feeds
     ]
     uncompared = Day(settled, measures, settled.scores)
-    if not any(c is not None for c in consistencies):
+    if settled.feeds and not any(c is not None for c in consistencies):
         return uncompared
     scores = scores_of(
         settled.feeds,

@@ -123,7 +123,7 @@ def day_report(store: Store, settings: Settings, day: str) -> DayReport:
         The lake has nothing of the day.
     """
     found = load_day(store, day)
-    if found is None or not found.feeds:
+    if found is None:
         msg = f"the lake {store.uri} has nothing of {day}: run the day first"
         raise PermanentFailure(msg)
     publications = _publications(store, found)
@@ -195,7 +195,8 @@ def _scores(day: Day) -> tuple[ScoreLine, ...]:
     found, thresholds = day.scores, day.settled.limits
 
     def line(name: str, value: float | None, threshold: float, meaning: str) -> ScoreLine:
-        return ScoreLine(name, value, threshold, value is not None and value > threshold, meaning)
+        passed = value > threshold if value is not None else not day.feeds
+        return ScoreLine(name, value, threshold, passed, meaning)
 
     share, least = found.accepted_share, thresholds.hold_below
     return (
@@ -209,7 +210,7 @@ def _scores(day: Day) -> tuple[ScoreLine, ...]:
 
 def _publications(store: Store, day: Day) -> tuple[PublicationLine, ...]:
     lines = []
-    for table in (INSTRUMENTS, *tick_tables(day), CANDLES, COVERAGE, QUALITY):
+    for table in (INSTRUMENTS, *tick_tables(store, day), CANDLES, COVERAGE, QUALITY):
         entry = ledger.entry(store, table.name, day.day)
         done = entry.published if entry else None
         lines.append(

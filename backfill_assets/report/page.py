@@ -163,6 +163,9 @@ def moment(when: datetime | None) -> str:
 def _answer(report: DayReport) -> str:
     """One sentence: is the day good."""
     total = len(report.feeds)
+    if not total:
+        waits = f": it waits for {', '.join(report.awaiting_export)}" if report.awaiting_export else ""
+        return f"No feed is expected of this day{waits}."
     out = sum(not feed.accepted for feed in report.feeds)
     if report.state == "held":
         return f"Nothing is published: only {total - out} of {total} feeds are good enough."

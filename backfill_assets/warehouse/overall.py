@@ -16,10 +16,22 @@ from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, TI
 from backfill_assets.warehouse.tables import Table
 
 
-def tick_tables(found: Day) -> list[Table]:
-    """The tables of the data types that the day is expected to have."""
+def tick_tables(store: Store, found: Day) -> list[Table]:
+    """The tables of the data types that the day is expected to have, and those that have rows of it still.
+
+    When the last feed of a data type is dropped, its rows have to go from the table.
+    """
     expected = {feed.feed.data_type for feed in found.feeds}
-    return [table for data_type, table in TICKS.items() if data_type in expected]
+    others = [table for data_type, table in TICKS.items() if data_type not in expected]
+    entries = parallel_map(lambda t: ledger.entry(store, t.name, found.day), others, store.parallel_reads)
+    left = {table.name for table, entry in zip(others, entries, strict=True) if _may_have_rows(entry)}
+    return [table for data_type, table in TICKS.items() if data_type in expected or table.name in left]
+
+
+def _may_have_rows(entry: ledger.Entry | None) -> bool:
+    if entry is None:
+        return False
+    return entry.state != "done" or entry.published is None or entry.published.rows > 0
 
 
 def day_overall(store: Store, found: Day, weights: OverallSettings) -> Overall:
@@ -27,7 +39,7 @@ def day_overall(store: Store, found: Day, weights: OverallSettings) -> Overall:
 
     A table is proven when it is published, for only totals that were read back make an entry done.
     """
-    ticks = [table.name for table in tick_tables(found)]
+    ticks = [table.name for table in tick_tables(store, found)]
     tables = [INSTRUMENTS.name, *ticks, CANDLES.name, COVERAGE.name]
     entries = parallel_map(lambda name: ledger.entry(store, name, found.day), tables, store.parallel_reads)
     proven = found.scores.state != "held" and all(e is not None and e.state == "done" for e in entries)

@@ -77,8 +77,8 @@ class Publisher:
     settings: Settings
 
     def tick_tables(self, day: str) -> list[Table]:
-        """The tables of the data types that the day is expected to have."""
-        return tick_tables(self.settled(day))
+        """The tables of the data types that the day is expected to have, and those that have its rows."""
+        return tick_tables(self.store, self.settled(day))
 
     def publish(self, table: Table, day: str) -> list[PublishedDay]:
         """Publish the day, then its neighbours where they are out and no longer what the lake says.
@@ -163,8 +163,7 @@ class Publisher:
 
         Holding a day keeps bad rows from coming out; it must not keep withdrawn ones from going.
         """
-        retracted = any(feed.retraction is not None for feed in found.feeds)
-        return retracted and ledger.entry(self.store, table.name, found.day) is not None
+        return is_withdrawn(self.store, found) and ledger.entry(self.store, table.name, found.day) is not None
 
     def _is_outdated(self, table: Table, day: str) -> bool:
         """Whether the day is published, and its rows differ from the lake's.
@@ -323,6 +322,22 @@ class Publisher:
 
 class NotMade(TransientFailure):
     """An asset before this one has not made what is to be published; the run that does may be at work."""
+
+
+def is_withdrawn(store: Store, found: Day) -> bool:
+    """Whether rows of the day were retracted, also those of a feed that was dropped since."""
+    if any(feed.retraction is not None for feed in found.feeds):
+        return True
+    dropped = [Feed.parse(one.feed) for one in found.settled.dropped]
+    return any(_is_retracted(store, feed, found.day) for feed in dropped)
+
+
+def _is_retracted(store: Store, feed: Feed, day: str) -> bool:
+    try:
+        decisions = load_manifest(store, feed, day).decisions
+    except Unreadable:
+        return False
+    return any(decision.kind == "retraction" for decision in decisions)
 
 
 def ticks_fingerprint(table: Table, found: Day) -> str:
