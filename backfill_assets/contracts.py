@@ -57,6 +57,12 @@ class Contract:
         """Whether amounts can be brought to base and quote currency."""
         return self.multiplier is not None
 
+    def __str__(self) -> str:
+        """The terms in words: ``10 ADA of ADA-USDT``."""
+        size = f"{self.multiplier:g}" if self.multiplier is not None else "an unknown number of"
+        unit = (self.quote if self.inverse else self.base) or "units"
+        return f"{size} {unit} of {self.base or '?'}-{self.quote or '?'}"
+
 
 #: One contract after the other, each until the next begins.
 Contracts = tuple[Contract, ...]

@@ -16,10 +16,11 @@ day beside that.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Final
 
+from backfill_assets.contracts import Contracts
 from backfill_assets.days import shift
 from backfill_assets.failures import PermanentFailure, Unreadable
 from backfill_assets.feeds import Feed
@@ -61,6 +62,7 @@ from backfill_assets.quality.verdict import (
     rules_hash,
 )
 from backfill_assets.quality.verdict_schema import score_finding, verdict_rows
+from backfill_assets.quality.warnings import terms_warnings
 from backfill_assets.settings import ThresholdSettings
 
 LOGGER: Final = logging.getLogger(__name__)
@@ -244,6 +246,11 @@ def _settled_feed(
     if accepted is None and candidate is None:
         on_candidate = missing_verdict(feed, day, manifest.why_missing, context, rules)
     on_accepted = verdicts[accepted.content] if accepted else None
+    contracts = contracts_of_feed(feed, around)
+    before = former.feed(feed) if former is not None else None
+    if on_accepted is not None and before is not None and before.accepted is not None:
+        restated = _restated_terms(before, inputs.expected[feed], contracts)
+        on_accepted = on_accepted.model_copy(update={"warnings": (*on_accepted.warnings, *restated)})
     profile = around.profiles[feed, accepted.content] if accepted else None
     law = law_of(thresholds.id_laws, feed, day)
     canonical = [name for _, name in inputs.expected[feed]]
@@ -266,12 +273,22 @@ def _settled_feed(
         id_range=_id_range(profile) if profile is not None and not feed.is_grouped else None,
         traded_us=_traded_us(profile),
         is_sealed=inputs.is_sealed(feed),
-        contracts=contracts_of_feed(feed, around),
+        contracts=contracts,
         evidence=minute_evidence(feed, canonical, day, profile, on_accepted, thresholds)
         if feed.type.makes_candles
         else {},
         edges=edges_of(feed, selected.accepted, around, former),
     )
+
+
+def _restated_terms(
+    before: SettledFeed, symbols: tuple[tuple[str, str], ...], contracts: Mapping[str, Contracts]
+) -> list[str]:
+    """Terms that have changed since the candles were made, of symbols that the feed had already."""
+    if not before.feed.type.makes_candles:
+        return []
+    names = {name for _, name in before.symbols} & {name for _, name in symbols}
+    return list(terms_warnings(names, before.contracts, contracts))
 
 
 def _id_range(profile: FeedProfile) -> tuple[int, int] | None:

@@ -5,9 +5,10 @@ Each is a guess at a fault that the evidence at hand does not settle, so none of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+from backfill_assets.contracts import Contracts, spot_contract
 from backfill_assets.days import MICROSECONDS_PER_SECOND
 from backfill_assets.id_laws import IdLaw
 from backfill_assets.lake.evidence import SpikeEvidence
@@ -123,6 +124,35 @@ def contract_warnings(unknown: Sequence[str], profile: FeedProfile, *, grouped: 
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         of = f" of {', '.join(names[:_NAMED])}{more}" if grouped else ""
         yield f"volumes{of} are null: neither the instruments nor the venue say how much one contract is"
+
+
+def terms_warnings(
+    names: Collection[str], former: Mapping[str, Contracts], contracts: Mapping[str, Contracts]
+) -> Iterator[str]:
+    """What is said of symbols whose terms are others than those that the published candles were made with.
+
+    Parameters
+    ----------
+    names
+        Canonical symbols of the feed.
+    former, contracts
+        By canonical symbol as in ``SettledFeed.contracts``; those of a spot market are left out.
+    """
+    changed = [name for name in sorted(names) if _terms(former, name) != _terms(contracts, name)]
+    for name in changed[:_NAMED]:
+        then, now = _listed_terms(_terms(former, name)), _listed_terms(_terms(contracts, name))
+        yield f"volumes change: an amount of 1 of {name} was {then}, and is {now} now"
+    if len(changed) > _NAMED:
+        yield f"volumes of {len(changed) - _NAMED} more symbols change with their terms"
+
+
+def _terms(contracts: Mapping[str, Contracts], name: str) -> Contracts:
+    return contracts.get(name) or (spot_contract(name),)
+
+
+def _listed_terms(contracts: Contracts) -> str:
+    later = [f"from {clock_time(one.since_us)} {one}" for one in contracts[1:]]
+    return ", ".join([str(contracts[0]), *later])
 
 
 def joint_warnings(silences: Sequence[JointSilence]) -> Iterator[str]:

@@ -28,7 +28,7 @@ from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import Day, SettledDay, SettledFeed, load_day, load_settled
 from backfill_assets.quality.verdict import rules_hash
-from backfill_assets.quality.warnings import contract_warnings
+from backfill_assets.quality.warnings import contract_warnings, terms_warnings
 from backfill_assets.settings import ThresholdSettings
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
@@ -476,3 +476,48 @@ def test_of_unknown_contracts_only_those_with_rows_are_named() -> None:
     assert alone.startswith("volumes are null: ")
     assert grouped.startswith("volumes of BTC-USDT are null: ")
     assert list(contract_warnings(("ETH-USDT",), traded, grouped=True)) == []
+
+
+def list_contract(store: Store, multiplier: float) -> None:
+    """Store the day's instruments: BTCUSDT as a perpetual of this size."""
+    schema = pa.schema([field.with_nullable(True) for field in arrow_schema(INSTRUMENT_COLUMNS)])
+    terms = {"type": "perpetual", "inverse": False, "contract_multiplier": multiplier}
+    names = {"instrument_id": "BTCUSDT", "dataset_symbol": "BTCUSDT"}
+    row = {**names, **terms, "base_currency": "BTC", "quote_currency": "USDT"}
+    store_instruments(store, "binance", DAY, pa.Table.from_pylist([row], schema=schema), "instruments")
+
+
+def test_the_run_that_finds_other_terms_warns_of_the_volumes_that_change(store: Store) -> None:
+    list_contract(store, 10)
+    run(store, DAY, ids(DAY, 1, 9000))
+    list_contract(store, 100)
+    (feed,) = settle(store, DAY, THRESHOLDS).feeds
+    assert [warning for warning in feed.verdict.warnings if warning.startswith("volumes")] == [
+        "volumes change: an amount of 1 of BTC-USDT was 10 BTC of BTC-USDT, and is 100 BTC of BTC-USDT now"
+    ]
+
+
+def test_terms_of_a_feed_without_published_candles_change_without_a_warning(store: Store) -> None:
+    list_contract(store, 10)
+    lossy = ids(DAY, 1, 9000, **gaps((100, 110)))
+    (feed,) = run(store, DAY, lossy).feeds
+    assert feed.accepted is None
+    list_contract(store, 100)
+    (feed,) = settle(store, DAY, THRESHOLDS).feeds
+    assert not any(warning.startswith("volumes") for warning in feed.verdict.warnings)
+    list_contract(store, 1)
+    fetch(store, DAY, ids(DAY, 1, 9000))
+    (feed,) = settle(store, DAY, THRESHOLDS).feeds
+    assert feed.accepted is not None
+    assert not any(warning.startswith("volumes") for warning in feed.verdict.warnings)
+
+
+def test_terms_that_change_by_time_are_told_with_the_clock() -> None:
+    noon = start_us(DAY) + 12 * HOUR
+    contracts = (
+        Contract(10.0, base="BTC", quote="USD", inverse=True),
+        Contract(None, quote="USD", since_us=noon),
+    )
+    [said] = terms_warnings(["BTC-USD"], {}, {"BTC-USD": contracts})
+    later = "from 12:00:00.000 an unknown number of units of ?-USD"
+    assert said.endswith(f"was 1 BTC of BTC-USD, and is 10 USD of BTC-USD, {later} now")
