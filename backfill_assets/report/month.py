@@ -200,7 +200,9 @@ def month_report(store: Store, settings: Settings, month: str, *, fresh: bool = 
             return current_summary(store, day, settings.overall)
         return summarize(store, found, day_overall(store, found, settings.overall))
 
-    found = [s for s in parallel_map(summary_of, days, store.parallel_reads) if s is not None and s.feeds]
+    summaries = parallel_map(summary_of, days, store.parallel_reads)
+    # A day without feeds is shown where none is expected of it.
+    found = [s for s in summaries if s is not None and (s.feeds or s.state == "published")]
     pages = parallel_map(lambda s: store.exists(paths.day_report(s.day)), found, store.parallel_reads)
     return MonthReport(
         month=month,

@@ -14,6 +14,7 @@ import pytest
 
 from backfill_assets.days import utc_now
 from backfill_assets.progress.stored_days import calendar, stored_day
+from backfill_assets.quality.decisions import drop, retract
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.tardis import TardisStandin
@@ -166,6 +167,19 @@ def test_a_day_goes_from_the_bucket_into_bigquery_and_every_check_is_green(both_
         assert len(checks) == 23
         assert [name for name, check in checks.items() if not check.passed] == []
     assert both_days.pipeline.settled(DAY).scores.state == "published"
+
+
+def test_rows_leave_bigquery_with_the_last_feed_of_their_type(in_cloud):
+    entry = {"exchanges": ["binance-futures"], "symbols": ["BTC-USDT"], "data_types": ["trades", "quotes"]}
+    made = in_cloud("dropped", universe=[{**entry, "instrument_types": ["perpetual"]}])
+    assert made.pipeline.run(DAY).success
+    assert made.rows("quotes", DAY).height > 0
+    feed, thresholds = "binance-futures/quotes/BTCUSDT", made.pipeline.settings.thresholds
+    [found] = [f for f in made.pipeline.settled(DAY).feeds if str(f.feed) == feed]
+    retract(made.pipeline.store, DAY, feed, found.accepted.content, "another market's", thresholds)
+    drop(made.pipeline.store, DAY, feed, "another market's", thresholds)
+    assert made.pipeline.run(DAY).success
+    assert (made.rows("quotes", DAY).height, made.rows("trades", DAY).height > 0) == (0, True)
 
 
 def test_the_tables_are_partitioned_by_date_clustered_and_described(both_days):

@@ -14,6 +14,7 @@ from backfill_assets.progress.request import backfill_request
 from backfill_assets.progress.stored_days import calendar
 from backfill_assets.quality.decisions import drop, retract
 from backfill_assets.report.model import day_report
+from backfill_assets.report.month import month_report
 from backfill_assets.report.publish import current_page
 from backfill_assets.standins.faults import Fault, not_found
 from backfill_assets_tests.pipeline.conftest import Pipeline, checks_of
@@ -180,5 +181,6 @@ def test_a_day_of_which_everything_was_dropped_is_empty_and_says_so(make_pipelin
     assert "No feed is expected of this day." in (current_page(pipeline.store, pipeline.settings, DAY) or "")
     [shown] = calendar(pipeline.store, pipeline.settings, DAY, DAY)
     assert (shown.outcome, shown.feeds) == ("published", 0)
+    assert month_report(pipeline.store, pipeline.settings, DAY[:7]).summaries[DAY].state == "published"
     verified = CliRunner(env={"BACKFILL_ENV": str(pipeline.file)}).invoke(main, ["verify", "--date", DAY])
     assert verified.exit_code == 0, verified.output
