@@ -346,6 +346,11 @@ class TestDay:
         assert (scores.quality, scores.state) == (None, "degraded")
         assert scores.reasons == ("quality has no evidence (threshold 0.9)",)
 
-    def test_a_day_that_was_never_run_is_missing(self) -> None:
+    def test_a_day_that_expects_nothing_is_published_and_says_so(self) -> None:
         scores = judge_day((), (), THRESHOLDS)
-        assert (scores.state, scores.completeness, scores.quality) == ("missing", None, None)
+        assert (scores.state, scores.completeness, scores.quality) == ("published", None, None)
+        assert scores.reasons == ("no feed is expected of the day",)
+
+    def test_a_day_that_waits_for_all_its_exchanges_is_missing(self) -> None:
+        scores = judge_day((), (), THRESHOLDS, awaited=["binance is not exported yet"])
+        assert (scores.state, scores.reasons) == ("missing", ("binance is not exported yet",))
