@@ -319,9 +319,12 @@ def test_rows_of_a_feed_carry_both_names(pipeline):
     assert set(rows) == {("BTC-USDT", "XBT/USDT"), ("ETH-USDT", "ETH/USDT"), ("ADA-USDT", "ADA/USDT")}
 
 
-def test_an_exchange_without_metadata_is_waited_for_while_the_others_are_published(pipeline):
+def test_an_exchange_without_metadata_is_waited_for_while_the_others_are_published(pipeline, checks_of):
     pipeline.standin.faults.put("/v1/exchanges/binance", Fault(always=faults.server_error()))
-    assert pipeline.run(DAY).success
+    result = pipeline.run(DAY)
+    assert result.success
+    listed = checks_of(result)["instruments:expected_symbols"]
+    assert (listed.passed, "/v1/exchanges/binance: HTTP 500" in (listed.description or "")) == (False, True)
     day = pipeline.settled(DAY)
     assert day.scores.state == "degraded"
     assert "/v1/exchanges/binance: HTTP 500" in day.scores.reasons[-1]
@@ -330,7 +333,8 @@ def test_an_exchange_without_metadata_is_waited_for_while_the_others_are_publish
     assert awaiting_export(pipeline.store, now, pipeline.settings) == [DAY]
 
     pipeline.heal()
-    assert pipeline.run(DAY).success
+    healed = pipeline.run(DAY)
+    assert (healed.success, checks_of(healed)["instruments:expected_symbols"].passed) == (True, True)
     assert pipeline.settled(DAY).scores.state == "published"
     assert set(pipeline.table("trades", DAY)["exchange"]) == {"binance", "coinbase", "kraken"}
     assert awaiting_export(pipeline.store, now, pipeline.settings) == []
