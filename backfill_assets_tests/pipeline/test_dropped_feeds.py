@@ -50,7 +50,7 @@ def test_a_day_that_stays_held_is_not_said_to_be_published(make_pipeline, standi
         standin, universe=[{**UNIVERSE[0], "symbols": ["BTC-USDT", "ADA-USDT", "ETH-USDT"]}]
     )
     for symbol in ("ADAUSDT", "ETHUSDT", "BTCUSDT"):
-        pipeline.with_fault(f"binance/trades/{symbol}", DAY, not_found())
+        pipeline.with_fault(f"binance/trades/{symbol}", DAY, Fault(always=not_found()))
     pipeline.run(DAY)
     told = expect(pipeline, "--drop", FEED, "--reason", "delisted")
     assert told.exit_code == 0, told.output
@@ -154,7 +154,7 @@ def test_rows_leave_the_table_with_the_last_feed_of_their_type(make_pipeline, st
 def test_retracted_rows_of_a_dropped_feed_leave_a_held_day(make_pipeline, standin) -> None:
     universe = [{**BOTH_TYPES[0], "symbols": ["BTC-USDT", "ETH-USDT"]}]
     pipeline = make_pipeline(standin, universe=universe, thresholds={"hold_below": 0.7})
-    pipeline.with_fault("binance-futures/quotes/ETHUSDT", DAY, not_found())
+    pipeline.with_fault("binance-futures/quotes/ETHUSDT", DAY, Fault(always=not_found()))
     pipeline.run(DAY)
     assert heights(pipeline)["quotes"]
     withdraw(pipeline, "quotes")
