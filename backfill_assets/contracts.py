@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from backfill_assets.feeds import pair_of
-from backfill_assets.venues import CURRENCY_ALIASES
+from backfill_assets.venues import CURRENCY_ALIASES, DOLLARS
 
 #: ``volume_unit`` of candles whose volumes are null.
 CONTRACTS: Final = "contracts"
@@ -214,7 +214,7 @@ def _contract_of(exchange: str, terms: Mapping[str, Any]) -> Contract:
         # BitMEX gives sizes of spot in units of its own, too.
         known = multiplier is not None or exchange != "bitmex"
         return Contract(multiplier or 1.0, base=base, quote=quote) if known else unknown
-    if kind in _WITHOUT_BASE or finer in _WITHOUT_BASE_TYPES or _is_quanto(terms, quote):
+    if kind in _WITHOUT_BASE or finer in _WITHOUT_BASE_TYPES or _is_quanto(terms, base, quote):
         return unknown
     inverse = _is_inverse(terms)
     if kind == "option" and multiplier is not None:
@@ -225,15 +225,19 @@ def _contract_of(exchange: str, terms: Mapping[str, Any]) -> Contract:
     return _of_venue(exchange, terms, unknown)
 
 
-def _is_quanto(terms: Mapping[str, Any], quote: str) -> bool:
+def _is_quanto(terms: Mapping[str, Any], base: str, quote: str) -> bool:
     """Whether the contract is worth a fixed sum of a third currency for each unit of its price.
+
+    It is settled in that currency, whether or not the vendor calls it a quanto.
 
     What that is in base currency depends on the third currency's price, which no row of the file tells.
     BitMEX: https://www.bitmex.com/app/quantoPerpetualsGuide.
     """
     named = terms.get("quanto") or (terms.get("contract_type") or "").startswith("quanto")
     settled_in = _ticker(terms.get("settlement_currency"))
-    return bool(named) and (not settled_in or settled_in != quote)
+    if named:
+        return settled_in != quote
+    return bool(settled_in) and settled_in not in (base, quote) and not {settled_in, quote} <= DOLLARS
 
 
 def _is_inverse(terms: Mapping[str, Any]) -> bool | None:

@@ -95,6 +95,18 @@ def test_nobody_guesses_where_neither_tells(exchange: str, name: str, kind: str)
             Contract(None, False, "BTC", "USD"),
         ),
         (
+            {"contract_multiplier": 1.0, "inverse": False, "settlement_currency": "ETH"},
+            Contract(None, False, "BTC", "USD"),
+        ),
+        (
+            {"contract_multiplier": 1.0, "inverse": False, "settlement_currency": "USDT"},
+            Contract(1.0, False, "BTC", "USD"),
+        ),
+        (
+            {"contract_multiplier": 1.0, "inverse": True, "settlement_currency": "XBT"},
+            Contract(1.0, True, "BTC", "USD"),
+        ),
+        (
             {"contract_multiplier": 1.0, "inverse": True, "contract_type": "spread"},
             Contract(None, False, "BTC", "USD"),
         ),

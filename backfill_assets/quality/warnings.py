@@ -66,6 +66,8 @@ def _of_clock(profile: FeedProfile, limits: RowSettings) -> Iterator[str]:
     if medians and max(medians) - min(medians) > limits.latency_drift_seconds * MICROSECONDS_PER_SECOND:
         least, most = seconds(min(medians)), seconds(max(medians))
         yield f"latency drifts: its median is {least} in one hour and {most} in another"
+    if medians and min(medians) > limits.clock_failure_seconds * MICROSECONDS_PER_SECOND:
+        yield f"rows arrive {seconds(min(medians))} late or more in every hour: their times may be too early"
 
 
 def _of_ids(symbol: SymbolProfile, law: IdLaw | None) -> Iterator[str]:

@@ -269,6 +269,14 @@ def test_a_latency_that_drifts_over_the_day_warns(
     assert found.score == 1.0
 
 
+@pytest.mark.parametrize(("latency", "warns"), [(5_000_000, False), (5_000_001, True), (200_000_000, True)])
+def test_times_that_are_early_all_day_warn(latency: int, warns: bool) -> None:
+    found = quality(profile(hour_latency_us=(latency,) * 24, hour_rows=(100,) * 24))
+    assert any(w.startswith("rows arrive") for w in found.warnings) == warns
+    partly = quality(profile(hour_latency_us=(10_000, *(latency,) * 23), hour_rows=(100,) * 24))
+    assert not any(w.startswith("rows arrive") for w in partly.warnings)
+
+
 def test_a_grouped_file_names_the_symbol_of_a_warning_and_does_not_go_on_for_ever() -> None:
     symbols = [symbol(dataset_symbol=f"S{n}", duplicate_rows=1) for n in range(25)]
     found = quality(profile(*symbols), grouped=True).warnings
