@@ -345,7 +345,8 @@ def _table_view(folder: Path, schema: pa.Schema, *, alike: bool) -> str:
     columns = ", ".join(f'{day if column == "date" else ""}"{column}"' for column in schema.names)
     options = "filename = true" if alike else "filename = true, union_by_name = true"
     root = f"coalesce(getvariable('warehouse'), {_literal(glob.escape(str(folder.parent)))})"
-    files = f"{root} || '/{folder.name}/*.parquet'"
+    # The first file says which columns there are: not a partition, which may be damaged.
+    files = f"[{root} || '/{folder.name}/{SCHEMA}', {root} || '/{folder.name}/*.parquet']"
     lines = [
         f"CREATE VIEW {name} AS SELECT {columns} FROM read_parquet({files}, {options});",
         f"COMMENT ON VIEW {name} IS {_literal(_description(schema))};",

@@ -104,6 +104,24 @@ def test_a_folder_that_was_moved_is_put_right_when_it_is_used(
         assert connection.execute("SELECT count(*) FROM trades").fetchone() == (3,)
 
 
+def test_a_folder_that_was_moved_is_put_right_though_a_partition_is_damaged(
+    warehouse: DuckDBWarehouse, tmp_path: Path
+) -> None:
+    for day in (DAY, NEXT_DAY):
+        path = write(tmp_path / "1.parquet", rows(day=day))
+        warehouse.replace_partition(TRADES, day, [load_file(path)], 1)
+    (warehouse.folder / "trades" / f"{DAY}.parquet").write_bytes(b"damaged")
+    moved = DuckDBWarehouse(warehouse.folder.rename(tmp_path / "moved"))
+    moved.ensure_table(TRADES)
+    query = f"SELECT count(*) FROM trades WHERE date = '{NEXT_DAY}'"
+    with duckdb.connect(str(moved.database), read_only=True) as connection:
+        assert connection.execute(query).fetchone() == (3,)
+    path = write(tmp_path / "1.parquet", rows())
+    moved.replace_partition(TRADES, DAY, [load_file(path)], 2)
+    with duckdb.connect(str(moved.database), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM trades").fetchone() == (6,)
+
+
 def test_the_database_file_is_left_alone_while_its_views_stay_the_same(warehouse: DuckDBWarehouse) -> None:
     before = warehouse.database.stat().st_ino
     warehouse.ensure_table(TRADES)
