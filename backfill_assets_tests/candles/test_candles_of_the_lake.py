@@ -442,7 +442,8 @@ class TestLooking:
         bring(store, shift(DAY, 5), [])
         build_candles(store, shift(DAY, 5), SETTINGS)
         result = self.run("--date", shift(DAY, 5), "--format", "csv")
-        assert (result.exit_code, len(result.output.splitlines())) == (0, 1)
+        assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
+        assert result.stderr.startswith("no candles of binance BTC-USDT")
 
     def test_each_form_is_written_for_no_candles_too(self, store: Store) -> None:
         bring(store, DAY, [])
