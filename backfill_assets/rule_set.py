@@ -99,6 +99,7 @@ class ComparisonRules(Strict):
     venue_vwap: float = _number("comparison.venue_vwap", gt=0)
     volume_multiple: float = _number("comparison.volume_multiple", gt=1)
     agreement: Score = _number("comparison.agreement")
+    differing_run: int = _number("comparison.differing_run", ge=0)
 
 
 class FeedRules(Strict):

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from backfill_assets.candles.comparison import agrees
 from backfill_assets.candles.findings import findings_of
 from backfill_assets.candles.query import made_day
 from backfill_assets.lake.resource import LakeResource
@@ -16,6 +17,7 @@ from backfill_assets.orchestration import daily_checks, table_metadata
 from backfill_assets.quality.pandera_checks import finding_check, score_check
 from backfill_assets.quality.settled import day_of
 from backfill_assets.quality.verdict_schema import candle_rows
+from backfill_assets.settings import ComparisonSettings
 
 KEY = dg.AssetKey("candles")
 
@@ -54,10 +56,10 @@ def candles_checks(
     # finding of the checks of ticks.
     of_candles = candle_rows(found), findings["candles:consistency"]
     yield score_check(KEY, "consistency", found, *of_candles, needs_feeds=False)
-    least = settings.comparison.agreement
-    yield _agreement("reference", measures.reference, least, measures.reference_failure)
-    yield _agreement("venues", measures.venues, least)
-    yield _agreement("symbols", measures.symbols, least)
+    limits = settings.comparison
+    yield _agreement("reference", measures.reference, limits, measures.reference_failure)
+    yield _agreement("venues", measures.venues, limits)
+    yield _agreement("symbols", measures.symbols, limits)
     yield _volumes(measures.volumes, settings.comparison.volume_multiple)
 
 
@@ -85,11 +87,14 @@ def _volumes(hours: Sequence[dict[str, Any]], multiple: float) -> dg.AssetCheckR
 
 
 def _agreement(
-    name: str, markets: Sequence[dict[str, Any]], least: float, failure: str = ""
+    name: str, markets: Sequence[dict[str, Any]], limits: ComparisonSettings, failure: str = ""
 ) -> dg.AssetCheckResult:
     """Never more than a warning; with nothing to compare it passes and says so."""
-    low = [row for row in markets if row["share"] < least]
-    said = f"{len(low)} of {len(markets)} markets agree in less than {least:.0%} of their minutes"
+    low = [row for row in markets if not agrees(row, limits)]
+    said = (
+        f"{len(low)} of {len(markets)} markets agree in less than {limits.agreement:.0%} of their minutes, "
+        f"or differ in more than {limits.differing_run} in a row"
+    )
     return dg.AssetCheckResult(
         asset_key=KEY,
         check_name=name,

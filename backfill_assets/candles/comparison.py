@@ -6,6 +6,7 @@ K4 to K7. Others may be wrong, late or of another market, and hours may be wild,
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.candles.query import markets_of
@@ -174,13 +175,22 @@ def odd_volumes(candles: pl.DataFrame, multiple: float) -> Rows:
     ).to_dicts()
 
 
+def agrees(row: Mapping[str, Any], limits: ComparisonSettings) -> bool:
+    """Whether enough minutes of a market agree, and not too many in a row differ."""
+    return bool(row["share"] >= limits.agreement and row.get("longest_run", 0) <= limits.differing_run)
+
+
 def _row(market: dict[str, Any], judged: pl.DataFrame) -> dict[str, Any]:
+    import polars as pl
+
     equal = int(judged["same"].sum())
     differing = judged.filter(~judged["same"])
+    runs = judged.select(pl.col("same").rle()).unnest("same").filter(~pl.col("value"))["len"]
     return {
         **market,
         "minutes": judged.height,
         "equal": equal,
         "share": equal / judged.height if judged.height else 1.0,
         "first_difference": str(differing["open_time"][0]) if differing.height else "",
+        "longest_run": int(str(runs.max() or 0)),
     }

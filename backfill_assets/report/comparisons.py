@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backfill_assets.candles.comparison import agrees
 from backfill_assets.quality.measures import DayMeasures
 from backfill_assets.settings import ComparisonSettings
 
@@ -20,7 +21,7 @@ class AgreementLine:
     minutes: int
     equal: int
     share: float
-    #: Whether the share is what the settings ask for; too low a share warns and never gates.
+    #: Whether that is what the settings ask for; too little warns and never gates.
     enough: bool
     first_difference: str
 
@@ -37,7 +38,7 @@ def agreements_of(measures: DayMeasures, limits: ComparisonSettings) -> tuple[Ag
             minutes=row["minutes"],
             equal=row["equal"],
             share=row["share"],
-            enough=row["share"] >= limits.agreement,
+            enough=agrees(row, limits),
             first_difference=row["first_difference"][11:16],
         )
         for against, row in rows

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from backfill_assets.candles.build import build_candles
-from backfill_assets.candles.comparison import across_venues, against_reference
+from backfill_assets.candles.comparison import across_venues, against_reference, agrees
 from backfill_assets.cli import main
 from backfill_assets.days import start_us
 from backfill_assets.failures import PermanentFailure
@@ -229,7 +229,7 @@ class TestComparisons:
     def minutes(exchange: str = "binance", price: float = 100.0, count: int = 10) -> pl.DataFrame:
         times = pl.datetime_range(
             pl.datetime(2024, 1, 2),
-            pl.datetime(2024, 1, 2, 0, count - 1),
+            pl.datetime(2024, 1, 2) + pl.duration(minutes=count - 1),
             "1m",
             time_unit="us",
             time_zone="UTC",
@@ -296,3 +296,15 @@ class TestComparisons:
         shares = {r["exchange"]: r["share"] for r in across_venues(pl.concat(off), 0.01)}
         assert shares == {"binance": 1.0, "kraken": 1.0, "coinbase": 0.0}
         assert across_venues(near[0], 0.01) == []
+
+    @pytest.mark.parametrize(("wrong", "is_told"), [(0, False), (15, False), (16, True), (60, True)])
+    def test_minutes_in_a_row_that_are_off_are_told_though_few_of_the_day_are(self, wrong, is_told):
+        minutes = [self.minutes(exchange, count=1_440) for exchange in ("binance", "kraken", "coinbase")]
+        is_off = pl.int_range(pl.len()).is_between(700, 700 + wrong, closed="left")
+        minutes[2] = minutes[2].with_columns(pl.when(is_off).then(1_000.0).otherwise("vwap").alias("vwap"))
+        rows = {row["exchange"]: row for row in across_venues(pl.concat(minutes), 0.01)}
+        assert rows["coinbase"]["share"] > 0.95
+        assert rows["coinbase"]["longest_run"] == wrong
+        assert {name for name, row in rows.items() if not agrees(row, self.LIMITS)} == (
+            {"coinbase"} if is_told else set()
+        )
