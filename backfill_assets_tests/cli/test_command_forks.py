@@ -24,7 +24,7 @@ ENDS = {
     "without one": "import sys; sys.exit()",
     "with words": "raise SystemExit('no such day')",
     "by an error": "{}['key']",
-    "in a signal": "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
+    "in a signal": "import os, signal; os.kill(os.getpid(), signal.SIGUSR1)",
 }
 
 
