@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-#: What the commands import of others, and what these import at their first use.
+#: Libraries that the commands import, and modules that these load at their first use.
 LIBRARIES = (
     *("click", "rich.console", "rich.table", "yaml", "jinja2", "pydantic_settings", "filelock", "psutil"),
     *("dagster", "dagster._cli", "dagster._core.storage.sql", "dagster._core.instance", "sqlalchemy"),

@@ -186,10 +186,12 @@ class _Maker:
 
     def _names(self, settled: SettledDay | None) -> dict[Market, str]:
         """By exchange and data set symbol, the names of the day's markets."""
+        if settled is None:
+            return {}
         return {
             (feed.feed.exchange, dataset_symbol(own)): name
-            for feed in (settled.feeds if settled else ())
-            if settled is not None and feed.feed.type.makes_candles
+            for feed in settled.feeds
+            if feed.feed.type.makes_candles
             for own, name in settled.counted_symbols(feed)
         }
 

@@ -111,13 +111,15 @@ def _overlaps(
         return
     counted = found.dataset_symbols.difference(settled.left_out_of(found))
     for other in before.feeds:
+        # Two symbols' own files have nothing in common; a day has hundreds of them.
+        if other.feed != found.feed and other.feed.is_grouped == found.feed.is_grouped:
+            continue
         if (other.feed.exchange, other.feed.data_type) != (found.feed.exchange, found.feed.data_type):
             continue
         if other.accepted is None or other.traded_us is None:
             continue
-        if other.feed != found.feed and counted.isdisjoint(
-            other.dataset_symbols.difference(before.left_out_of(other))
-        ):
+        theirs = other.dataset_symbols.difference(before.left_out_of(other))
+        if other.feed != found.feed and counted.isdisjoint(theirs):
             continue
         between = (found.traded_us[0], other.traded_us[1])
         is_after = found.id_range and other.id_range and found.id_range[0] > other.id_range[1]

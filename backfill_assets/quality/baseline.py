@@ -84,7 +84,7 @@ class Baseline(Document):
     def known_silences(
         self, day: str, feeds: Iterable[tuple[Feed, Symbols]], history: HistorySettings
     ) -> dict[Feed, int]:
-        """By feed, the longest silence on the days of the weeks before, on whatever weekday.
+        """By feed, the longest silence on all days of the last ``weeks`` weeks before the day.
 
         Left out are grouped feeds and those with fewer than ``least_days`` such days.
         """

@@ -131,7 +131,7 @@ def contract_warnings(unknown: Sequence[str], profile: FeedProfile, *, grouped: 
 def terms_warnings(
     names: Collection[str], former: Mapping[str, Contracts], contracts: Mapping[str, Contracts]
 ) -> Iterator[str]:
-    """What is said of symbols whose terms are others than those that the published candles were made with.
+    """A sentence per symbol whose terms differ from those behind the published candles.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ class AgreementLine:
     minutes: int
     equal: int
     share: float
-    #: Whether that is what the settings ask for; too little warns and never gates.
+    #: Whether the limits of the settings are met; if not, a check warns and nothing is held.
     enough: bool
     first_difference: str
 

@@ -1,8 +1,7 @@
 """Data sets from a directory of real files, which are named as in ``file_names``.
 
-The vendor's metadata may lie beside the files (``metadata_files``). Without it, what is listed is read off
-the files' names, and nothing is invented: currencies and kinds are guessed by their names, increments and
-multipliers are unknown.
+The vendor's metadata may lie beside the files (``metadata_files``). Without it the names of the files tell
+which symbols are listed: currencies and kinds are guessed by name, increments and multipliers are unknown.
 
 Files may be added while the server runs: they are served at once, and listed by the next walk through the
 directory. The last day with a file is the exchange's last exported day; later days are not known yet. A
@@ -56,7 +55,7 @@ GZIP_MAGIC: Final = b"\x1f\x8b"
 
 #: By exchange, (data type, symbol) and day.
 _Files = dict[str, dict[tuple[str, str], dict[str, Path]]]
-#: What a walk through the directory has found holds for so many times as long as the walk took.
+#: A walk through the directory is repeated after this multiple of the time that it took.
 _REST: Final = 10
 
 

@@ -1,4 +1,4 @@
-"""What a directory of own files holds: feeds, days, and files without a place.
+"""Finds the feeds and days in a directory of own files, and the files without a place.
 
 The vendor's own client asks a stand-in on loopback that serves the directory, so that the pipeline will read
 the files as they are read here. Nothing else is asked, and no file is changed. The name and the first bytes
@@ -205,7 +205,7 @@ def _symbol_of(
 def _why_unknown(
     feed: Feed, details: ExchangeDetails, instruments: InstrumentList, own: Sequence[Instrument]
 ) -> str:
-    """Why nothing tells what the symbol is; empty where something does."""
+    """Reason that the metadata do not identify the symbol; empty if they do."""
     right = dataset_symbol(feed.dataset_symbol)
     if feed.dataset_symbol != right:
         return f"the vendor writes its symbol {right}: rename the file"

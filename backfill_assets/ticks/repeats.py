@@ -56,7 +56,8 @@ def rows_of_both(ticks: Path, before: Path, between: Range) -> Ints:
 
 def rows_of_symbols(ticks: Path, symbols: Sequence[str]) -> Ints:
     """Numbers of the rows of these data set symbols, ascending."""
-    found = pq.read_table(ticks, columns=["dataset_symbol"])["dataset_symbol"]
+    column = "dataset_symbol"
+    found = pq.read_table(ticks, columns=[column], read_dictionary=[column])[column]
     return np.flatnonzero(pc.is_in(found, pa.array(symbols, pa.string())).to_numpy(zero_copy_only=False))
 
 
