@@ -80,6 +80,10 @@ class RunRefused(PermanentFailure):
     """Permanent for the whole run: no other feed would fare better (a missing key, a full disk)."""
 
 
+class NoAnswerInTime(TransientFailure):
+    """The time that the attempt was given is over."""
+
+
 class AccessRefused(PermanentFailure):
     """The key does not cover this request; it may cover others."""
 
@@ -307,7 +311,7 @@ async def _classified(
     except HTTPError as error:
         failure = _refusal(url, error, day, key)
     except TimeoutError:
-        failure = TransientFailure(f"{url}: no complete answer within {limit_seconds:.0f} s")
+        failure = NoAnswerInTime(f"{url}: no complete answer within {round(limit_seconds, 1):g} s")
     except (aiohttp.ClientError, ConnectionError, socket.gaierror, *_UNREADABLE) as error:
         failure = _broken(url, error, key)
     except OSError as error:

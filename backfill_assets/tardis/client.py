@@ -215,6 +215,8 @@ class TardisClient:
         The budget covers attempts and the waits between them, not what the rate limit adds; a budget of 0
         means one attempt. An attempt is given the seconds that it may take.
         """
+        from backfill_assets.tardis.attempts import NoAnswerInTime
+
         budget, clock = self._settings.retry_budget_seconds, asyncio.get_running_loop().time
         deadline = clock() + (budget or self._settings.timeout_seconds)
         tries = 0
@@ -228,9 +230,13 @@ class TardisClient:
                 # The wait took longer than it was meant to: an attempt without time would hide the reason.
                 raise _spent(latest, tries, 0.0, budget) from latest
             tries += 1
+            limit = min(self._settings.timeout_seconds, left)
             try:
-                return await attempt(min(self._settings.timeout_seconds, left))
+                return await attempt(limit)
             except TransientFailure as failure:
+                if latest and isinstance(failure, NoAnswerInTime) and limit < self._settings.timeout_seconds:
+                    # The budget cut this attempt short: the failure before it says why there is no answer.
+                    raise _spent(latest, tries, 0.0, budget) from failure
                 wait = max(_backoff(tries), failure.retry_after_seconds or 0)
                 if budget == 0 or clock() + wait >= deadline:
                     raise _spent(failure, tries, wait, budget) from failure

@@ -280,6 +280,25 @@ def test_a_vendor_that_cannot_be_reached_is_named(tardis_settings, tmp_path):
     assert "\n" not in str(result)
 
 
+@pytest.mark.usefixtures("quick")
+def test_an_attempt_cut_short_by_the_budget_hides_no_reason(vendor, answer, tardis_settings, tmp_path):
+    vendor.scripts[path_of(BTC)] = [answer.error(503, 0), answer(delay=3)]
+    client = TardisClient(tardis_settings(retry_budget_seconds=0.5))
+    [(_, result)] = client.fetch([BTC], DAY, tmp_path)
+    assert isinstance(result, TransientFailure)
+    assert "HTTP 503: no; gave up" in str(result)
+    assert "gave up after 2 attempts" in str(result)
+    assert "no complete answer" not in str(result)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_vendor_that_never_answers_in_time_is_said_so(vendor, answer, tardis_settings, tmp_path):
+    vendor.scripts[path_of(BTC)] = [answer(delay=3)]
+    client = TardisClient(tardis_settings(timeout_seconds=0.2, retry_budget_seconds=0))
+    [(_, result)] = client.fetch([BTC], DAY, tmp_path)
+    assert "no complete answer within 0.2 s; gave up after 1 attempt," in str(result)
+
+
 @pytest.mark.parametrize("user", ["zoe:s3cr3t-word", "s3cr3t-word"])
 def test_a_password_in_an_endpoint_beside_a_key_is_refused_before_anything_is_asked(
     vendor, tardis_settings, tmp_path, user
