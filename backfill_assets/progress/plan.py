@@ -7,7 +7,7 @@ not know is null, and ``notes`` says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from math import ceil
 from typing import TYPE_CHECKING, Final
@@ -17,12 +17,12 @@ from pydantic import Field
 from backfill_assets.automation.backfills import checked_days
 from backfill_assets.automation.history import MeasuredRun
 from backfill_assets.days import utc_now
-from backfill_assets.failures import BackfillError, SettingsError
+from backfill_assets.failures import BackfillError, PermanentFailure, SettingsError
 from backfill_assets.feeds import ExpectedFeed
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.progress.model import ApiModel, BackfillRequest
-from backfill_assets.progress.plan_day import DayPlan, Listing, plan_day
+from backfill_assets.progress.plan_day import DayListing, DayPlan, plan_day
 from backfill_assets.progress.plan_history import LakeHistory, Sizes, Speed
 from backfill_assets.progress.request_tags import as_kept, choice_of
 from backfill_assets.progress.selection import Combination, checked_choice, combinations
@@ -105,7 +105,7 @@ def make_plan(
     *,
     runs: Sequence[MeasuredRun] = (),
     runs_at_once: int | None = 1,
-    listing: Listing | None = None,
+    listing: Callable[[str], DayListing] | None = None,
     now: datetime | None = None,
 ) -> Plan:
     """Plan the backfill.
@@ -162,7 +162,7 @@ def make_plan(
         seconds=_seconds(settings, len(due), len(files), unknown, expected_bytes, speed, runs_at_once),
         speed_of_runs=speed.runs if speed else 0,
         runs_at_once=runs_at_once,
-        notes=(*_notes(due, files, sizes, speed, loads, unknown, listing), *_waiting(plans)),
+        notes=(*_notes(due, files, sizes, speed, loads, unknown, listing is not None), *_waiting(plans)),
     )
 
 
@@ -172,7 +172,7 @@ def plan_days(
     days: Sequence[str],
     request: BackfillRequest,
     *,
-    listing: Listing | None = None,
+    listing: Callable[[str], DayListing] | None = None,
 ) -> list[DayPlan]:
     """For each day, the files that a run would fetch, and whether the run would change anything."""
     universe = combinations(settings.universe)
@@ -182,8 +182,10 @@ def plan_days(
     )
 
 
-def vendor_listing(client: TardisClient, settings: Settings) -> Listing:
+def vendor_listing(client: TardisClient, settings: Settings) -> Callable[[str], DayListing]:
     """Ask the vendor once for every exchange of the universe; days are then resolved from its answers.
+
+    An exchange that does not answer, or that lacks a symbol of the universe, is unknown and costs no other.
 
     Raises
     ------
@@ -192,7 +194,7 @@ def vendor_listing(client: TardisClient, settings: Settings) -> Listing:
     """
     from backfill_assets.tardis.symbols import of_exchanges, resolve
 
-    details, instruments, unknown = {}, {}, {}
+    details, instruments, unanswered = {}, {}, {}
     for exchange in sorted({exchange for entry in settings.universe for exchange in entry.exchanges}):
         try:
             details[exchange], instruments[exchange] = (
@@ -202,13 +204,20 @@ def vendor_listing(client: TardisClient, settings: Settings) -> Listing:
         except SettingsError:
             raise
         except BackfillError as failure:
-            unknown[exchange] = str(failure)
-    known = of_exchanges(settings.universe, details)
+            unanswered[exchange] = str(failure)
 
-    def feeds(day: str) -> Sequence[ExpectedFeed]:
-        return resolve(known, day, details, instruments).expected
+    def listing(day: str) -> DayListing:
+        feeds: list[ExpectedFeed] = []
+        unknown = dict(unanswered)
+        for exchange in details:
+            try:
+                own = of_exchanges(settings.universe, [exchange])
+                feeds += resolve(own, day, details, instruments).expected
+            except PermanentFailure as failure:
+                unknown[exchange] = str(failure)
+        return DayListing(feeds, unknown)
 
-    return Listing(feeds, unknown)
+    return listing
 
 
 def _loads(
@@ -265,14 +274,13 @@ def _notes(
     speed: Speed | None,
     loads: Sequence[TableLoads],
     unknown: int,
-    listing: Listing | None,
+    is_asked: bool,
 ) -> list[str]:
     """The limits of the numbers, in words."""
-    notes = []
+    unanswered = {exchange: why for plan in due for exchange, why in plan.unlisted.items()}
+    notes = [f"all feeds of {e} are counted on such days: {why}" for e, why in unanswered.items()]
     unlisted = sum(not plan.listed for plan in due)
-    if unlisted and listing is not None:
-        notes += [f"all feeds of {e} are counted on such days: {why}" for e, why in listing.unknown.items()]
-    elif unlisted:
+    if unlisted and not is_asked:
         notes.append(
             f"{plural(unlisted, 'day')} never run: every feed of the universe is counted, though some may "
             "not have been listed then (--online asks the vendor)"

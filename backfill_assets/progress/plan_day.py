@@ -7,7 +7,7 @@ universe, since only the vendor's listing knows whether a symbol was listed on t
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backfill_assets.automation.due import outdated_tables
 from backfill_assets.failures import Unreadable
@@ -26,11 +26,10 @@ from backfill_assets.warehouse.presence import lost_files, unpublished_tables
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """The feeds that the vendor lists, and the exchanges that did not tell theirs."""
+class DayListing:
+    """The feeds of the universe that the vendor lists on a day."""
 
-    #: Of a day.
-    feeds: Callable[[str], Sequence[ExpectedFeed]]
+    feeds: Sequence[ExpectedFeed]
     #: Why it is not known what an exchange lists, by exchange.
     unknown: Mapping[str, str]
 
@@ -53,6 +52,8 @@ class DayPlan:
     approvals: tuple[str, ...] = ()
     #: Whether it is known which symbols were listed.
     listed: bool = True
+    #: Why an asked exchange does not tell what it lists, by exchange.
+    unlisted: Mapping[str, str] = field(default_factory=dict)
     #: Why documents of the day cannot be read.
     unreadable: tuple[str, ...] = ()
     #: Why files that are to be fetched did not come when the day was run last, and exchanges neither.
@@ -65,7 +66,7 @@ def plan_day(
     day: str,
     universe: Sequence[Combination],
     refresh: FeedChoice | None,
-    listing: Listing | None,
+    listing: Callable[[str], DayListing] | None,
 ) -> DayPlan:
     """The day's part of a plan.
 
@@ -84,9 +85,12 @@ def plan_day(
         failures = tuple(f"{day}: {reason}" for reason in record.why_awaited) if record else ()
         if listing is None:
             return DayPlan(day, tuple(universe), listed=False, failures=failures)
-        files = [combination_of(feed) for feed in listing.feeds(day)]
-        files += [wanted for wanted in universe if wanted.exchange in listing.unknown]
-        return DayPlan(day, tuple(files), listed=not listing.unknown, failures=failures)
+        listed = listing(day)
+        files = [combination_of(feed) for feed in listed.feeds]
+        files += [wanted for wanted in universe if wanted.exchange in listed.unknown]
+        return DayPlan(
+            day, tuple(files), listed=not listed.unknown, unlisted=listed.unknown, failures=failures
+        )
     summary, found = current_summary(store, day), load_day(store, day)
     expected = record.expected_feeds
     unpublished = unpublished_tables(store, settings, day, {e.feed.data_type for e in expected})

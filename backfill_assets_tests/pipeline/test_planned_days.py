@@ -13,6 +13,7 @@ from backfill_assets.cli import main
 from backfill_assets.lake.manifests import load_day_record, load_manifest
 from backfill_assets.progress.plan import LOADS_WITH_NEIGHBOURS, make_plan, vendor_listing
 from backfill_assets.progress.request import backfill_request
+from backfill_assets.settings import UniverseEntry
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
 from backfill_assets.tardis.client import TardisClient
@@ -90,6 +91,17 @@ def test_an_exchange_that_does_not_answer_is_planned_whole_and_costs_no_other(pi
     assert (found["files"], found["days_unlisted"]) == (2, 1)
     [note] = [note for note in found["notes"] if "kraken" in note]
     assert note.startswith("all feeds of kraken are counted on such days: ")
+
+
+def test_an_exchange_that_lacks_a_symbol_is_planned_whole_and_costs_no_other(pipeline):
+    universe = [*pipeline.settings.universe, UniverseEntry(exchanges=("kraken",), symbols=("BTC-USTD",))]
+    settings = pipeline.settings.model_copy(update={"universe": tuple(universe)})
+    listing = vendor_listing(TardisClient(settings.tardis), settings)
+    request = backfill_request({"start": DAYS[0], "end": DAYS[0]})
+    planned = make_plan(pipeline.store, settings, request, listing=listing)
+    assert planned.files == 3
+    [note] = [note for note in planned.notes if "kraken" in note]
+    assert note.startswith("all feeds of kraken are counted on such days: unknown symbol 'BTC-USTD'")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import (
     DayRecord,
 )
-from backfill_assets.progress.plan_day import Listing
+from backfill_assets.progress.plan_day import DayListing
 from backfill_assets.progress.plan_text import plan_text
 from backfill_assets.quality.settled import HeldVersion, SettledDay, load_settled
 from backfill_assets.warehouse import ledger
@@ -294,10 +294,12 @@ def test_a_combination_that_no_entry_has_is_refused_though_each_name_is_known(tm
 def test_what_the_vendor_lists_takes_the_place_of_the_universe_where_it_is_asked(lake: Lake) -> None:
     listed = {"2024-01-01": [BTC], "2024-01-02": [BTC, ETH]}
 
-    def listing(day: str) -> list[ExpectedFeed]:
-        return [ExpectedFeed(f, ((f.dataset_symbol, SYMBOLS[f]),)) for f in listed.get(day, [])]
+    def listing(day: str) -> DayListing:
+        return DayListing(
+            [ExpectedFeed(f, ((f.dataset_symbol, SYMBOLS[f]),)) for f in listed.get(day, [])], {}
+        )
 
-    plan = lake.plan(end="2024-01-02", listing=Listing(listing, {}))
+    plan = lake.plan(end="2024-01-02", listing=listing)
     assert (plan.files, plan.days_unlisted) == (3, 0)
     assert "at most" not in plan_text(plan)
 
