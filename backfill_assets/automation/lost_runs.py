@@ -7,42 +7,33 @@ it. A daemon that is killed between making a run and queueing it leaves a run th
 here. Dagster stores a failure first and that the run has failed later; a daemon that looks in between passes
 the failure by and never makes the retry: the failure is told once more.
 
-Only processes of this machine are looked at. A run says where it is (``run_process``); before that, it is
-known of runs whose code location is served through a socket file, which is how Dagster's services serve it
-unless they are given a host.
+Only processes of this machine are looked at. The launcher, or a run itself, writes where a run is
+(``run_process``).
 """
 
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Collection
 from datetime import datetime
-from pathlib import Path
 from typing import Final
 
 import dagster as dg
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionStatus
-from dagster._core.launcher import DefaultRunLauncher
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._core.storage.dagster_run import RunRecord
 from dagster._core.storage.tags import (
     AUTO_RETRY_RUN_ID_TAG,
     BACKFILL_ID_TAG,
-    GRPC_INFO_TAG,
     WILL_RETRY_TAG,
 )
 
+from backfill_assets.automation.run_launcher import ForkingRunLauncher
 from backfill_assets.automation.run_process import RunProcess
 from backfill_assets.days import utc_now
 
-#: What a process that is about to run may take until it says that it is there.
-START_SECONDS: Final = 15.0
 #: Longest time between dequeuing a run and writing where it is launched.
 LAUNCH_SECONDS: Final = 45.0
-#: A process that was made so long after its run began is another one with the same number; a machine counts
-#: the age of processes by its own ticks.
-_SLACK_SECONDS: Final = 2.0
 #: Failures that are looked at for a retry that is missing: as many, and not older.
 _LATEST_FAILURES: Final = 100
 _LATEST_SECONDS: Final = 3_600
@@ -175,52 +166,10 @@ def why_lost(instance: dg.DagsterInstance, record: RunRecord, now: datetime) -> 
     if process is not None:
         is_lost = process.is_of_this_machine and process.is_gone()
         return f"its process {process.pid} is gone" if is_lost else ""
+    # The launcher writes where a run is as soon as it has made its process.
+    is_local = isinstance(instance.run_launcher, ForkingRunLauncher)
     age = (now - record.update_timestamp).total_seconds()
-    if GRPC_INFO_TAG not in record.dagster_run.tags:
-        # Dagster's own launcher writes where it launches a run before it does.
-        is_local = isinstance(instance.run_launcher, DefaultRunLauncher)
-        return "the daemon ended while it launched it" if is_local and age > LAUNCH_SECONDS else ""
-    served = json.loads(record.dagster_run.tags[GRPC_INFO_TAG]).get("socket")
-    if not served:
-        return ""
-    found = _process(instance, record.dagster_run.run_id)
-    if found is not None:
-        pid, since = found
-        return "" if is_alive(pid, since) else f"its process {pid} is gone"
-    return "its code server is gone" if age > START_SECONDS and not _listens(Path(served)) else ""
-
-
-def is_alive(pid: int, since: float) -> bool:
-    """Whether the process with that number runs, and is the one that ran at ``since``, in epoch seconds."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= since + _SLACK_SECONDS
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:
-    """Number of the run's process, and when it said so in seconds since the epoch."""
-    for entry in reversed(instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)):
-        event = entry.dagster_event
-        if event is not None and (event.message or "").startswith("Started process for run"):
-            return int(str(event.engine_event_data.metadata["pid"].value)), entry.timestamp
-    return None
-
-
-def _listens(path: Path) -> bool:
-    """Whether somebody serves the socket file."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(5)
-        try:
-            connection.connect(str(path))
-        except TimeoutError:
-            return True  # somebody who is busy
-        except OSError:
-            return False
-    return True
+    return "the daemon ended while it launched it" if is_local and age > LAUNCH_SECONDS else ""
 
 
 SENSORS: Final = (lost_runs,)

@@ -59,7 +59,18 @@ class RunProcess:
     @classmethod
     def this(cls, run: str) -> RunProcess:
         """The calling process, at work on the run."""
-        return cls(run, _machine(), os.getpid(), _start_of(os.getpid()))
+        return cls.at(run, os.getpid())
+
+    @classmethod
+    def at(cls, run: str, pid: int) -> RunProcess:
+        """A process of this machine; one that has ended already is told as gone."""
+        import psutil
+
+        try:
+            since = _start_of(pid)
+        except psutil.NoSuchProcess:
+            since = 0.0
+        return cls(run, _machine(), pid, since)
 
     @classmethod
     def of(cls, run: dg.DagsterRun) -> RunProcess | None:
@@ -78,6 +89,13 @@ class RunProcess:
     def is_of_this_machine(self) -> bool:
         """Whether this machine can tell if it is gone."""
         return self.machine == _machine()
+
+    def end(self) -> bool:
+        """Ask it to end as interrupted; False if there is no such process on this machine."""
+        if not self.is_of_this_machine or self.is_gone():
+            return False
+        os.kill(self.pid, signal.SIGTERM)
+        return True
 
     def is_gone(self) -> bool:
         """Whether there is no such process on this machine."""
@@ -142,7 +160,9 @@ class _RunExecutor(InProcessExecutor):
         instance, run_id = plan_context.instance, plan_context.run_id
         wait_for_database(instance)
         with ending_with_the_terminal():
-            instance.add_run_tags(run_id, RunProcess.this(run_id).tags())
+            told, this = RunProcess.of(plan_context.dagster_run), RunProcess.this(run_id)
+            if told is None or (told.machine, told.pid) != (this.machine, this.pid):
+                instance.add_run_tags(run_id, this.tags())
             for event in super().execute(plan_context, execution_plan):
                 if _is_by_database(event):
                     # Not the step's fault: the run is started again like one whose process was lost.

@@ -19,7 +19,6 @@ import dagster as dg
 import pytest
 from dagster._core.events import DagsterEvent
 from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
-from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.test_utils import create_run_for_test
 from dagster._core.workspace.load_target import ModuleTarget
 
@@ -248,14 +247,13 @@ def test_a_forgotten_run_of_a_cancelled_backfill_is_cancelled(shell: Shell) -> N
 def test_a_run_whose_daemon_ended_while_it_launched_it_is_lost(shell: Shell) -> None:
     instance = shell.instance
     run_id = made_for_the_queue(instance)
-    run = instance.get_run_by_id(run_id)
     # As the daemon does when it takes the run off the queue.
     starting = DagsterEvent("PIPELINE_STARTING", job_name="day")
     instance.report_dagster_event(starting, run_id=run_id)
     assert lost(instance, utc_now() + timedelta(seconds=LAUNCH_SECONDS - 5)) == {}
     found = lost(instance, utc_now() + timedelta(seconds=LAUNCH_SECONDS + 5))
     assert found == {run_id: "the daemon ended while it launched it"}
-    instance.add_run_tags(run.run_id, {GRPC_INFO_TAG: json.dumps({"host": "code", "port": 4000})})
+    instance.add_run_tags(run_id, RunProcess(run_id, "elsewhere", 1, 1.0).tags())
     assert lost(instance, utc_now() + timedelta(hours=1)) == {}, "it runs elsewhere"
 
 

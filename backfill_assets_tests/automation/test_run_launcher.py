@@ -1,0 +1,243 @@
+"""Runs as forks of one process: they publish, end when asked to, and are found when they were killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+import pytest
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.launcher import LaunchRunContext
+from dagster._core.test_utils import create_run_for_test
+from dagster._grpc.types import ExecuteRunArgs
+
+from backfill_assets.automation.lost_runs import lost
+from backfill_assets.automation.run_launcher import ForkingRunLauncher
+from backfill_assets.automation.run_process import RunProcess
+from backfill_assets.days import utc_now
+from backfill_assets.feeds import Feed
+from backfill_assets.standins.faults import Fault
+from backfill_assets.standins.market import Market
+from backfill_assets.standins.tardis import TardisStandin
+
+pytestmark = pytest.mark.timeout(300)
+
+REPOSITORY = Path(__file__).parents[2]
+DAYS = ("2024-01-02", "2024-01-03")
+HANGING = "2024-01-05"
+SECONDS = 120
+#: Libraries that a fork finds imported.
+EARLY = {
+    "aiohttp",
+    "alembic",
+    "duckdb",
+    "isal",
+    "numba",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "sqlalchemy",
+    "tardis_dev",
+}
+#: Import, run a command of ``dagster api`` and print the libraries that this imported.
+LATE_IMPORTS = """
+import importlib, json, sys
+from backfill_assets.automation import run_server
+for module in run_server.IMPORTED:
+    importlib.import_module(module)
+before = set(sys.modules)
+run_server._run(json.loads(sys.argv[1]))
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+class Launched:
+    """An instance with the launcher of ``dagster.yaml``, and runs of days that it launches."""
+
+    def __init__(self, instance: dg.DagsterInstance, data: Path) -> None:
+        self.instance, self.data = instance, data
+        repository = ReconstructableRepository.for_module(
+            "backfill_assets.definitions", "defs", str(REPOSITORY)
+        )
+        self.origin = repository.get_reconstructable_job("day").get_python_origin()
+
+    @property
+    def launcher(self) -> ForkingRunLauncher:
+        assert isinstance(self.instance.run_launcher, ForkingRunLauncher)
+        return self.instance.run_launcher
+
+    def make(self, day: str) -> dg.DagsterRun:
+        return create_run_for_test(
+            self.instance,
+            job_name="day",
+            tags={"dagster/partition": day},
+            status=dg.DagsterRunStatus.STARTING,
+            job_code_origin=self.origin,
+        )
+
+    def launch(self, day: str) -> str:
+        run = self.make(day)
+        self.launcher.launch_run(LaunchRunContext(run, workspace=None))
+        return run.run_id
+
+    def status(self, run: str) -> dg.DagsterRunStatus:
+        found = self.instance.get_run_by_id(run)
+        assert found is not None
+        return found.status
+
+    def process(self, run: str) -> psutil.Process:
+        found = self.instance.get_run_by_id(run)
+        assert found is not None
+        told = RunProcess.of(found)
+        assert told is not None
+        return psutil.Process(told.pid)
+
+    def wait(self, look: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            if found := look():
+                return found
+            time.sleep(0.1)
+        return pytest.fail(f"not within {SECONDS} s")
+
+    def wait_for(self, run: str, status: dg.DagsterRunStatus) -> None:
+        self.wait(lambda: self.status(run) is status)
+
+    def published(self) -> set[str]:
+        return {file.stem for file in self.data.glob("warehouse/candles/20*.parquet")}
+
+
+@pytest.fixture(scope="module")
+def standin() -> Iterator[TardisStandin]:
+    symbols = ("BTC-USDT", "ETH-USDT", "ADA-USDT")
+    rows = {(exchange, symbol): 500 for exchange in ("binance", "coinbase", "kraken") for symbol in symbols}
+    with TardisStandin(Market(rows=rows), clock=lambda: datetime(2024, 2, 10, tzinfo=UTC)) as found:
+        found.faults.put_dataset(Feed("kraken", "trades", "ADA-USDT"), HANGING, Fault(delay_seconds=1400))
+        yield found
+
+
+@pytest.fixture
+def launched(standin: TardisStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launched]:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("BACKFILL_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("BACKFILL_STANDIN_URL", standin.url)
+    for name in ("DAGSTER_POSTGRES_URL", "BACKFILL_ENV"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(REPOSITORY)
+    with dg.DagsterInstance.get() as instance:
+        yield Launched(instance, tmp_path / "data")
+
+
+def server_of(launched: Launched) -> psutil.Process:
+    [found] = [p for p in psutil.Process().children() if any("run_server" in word for word in p.cmdline())]
+    return found
+
+
+def test_runs_are_forks_that_publish_their_days(launched: Launched) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(launched.launch, DAYS))
+    server = server_of(launched)
+    assert {launched.process(run).ppid() for run in runs} == {server.pid}
+    for run in runs:
+        launched.wait_for(run, dg.DagsterRunStatus.SUCCESS)
+    assert launched.published() == set(DAYS)
+    launched.wait(lambda: not server.children())
+    # What is forked must have no thread: a lock that one holds would stay locked for ever.
+    assert server.num_threads() == 1
+
+
+def test_a_run_is_terminated_from_any_process_and_says_so(launched: Launched) -> None:
+    run = launched.launch(HANGING)
+    launched.wait_for(run, dg.DagsterRunStatus.STARTED)
+    process = launched.process(run)
+    with dg.DagsterInstance.get() as elsewhere:
+        assert elsewhere.run_launcher.terminate(run)
+    launched.wait_for(run, dg.DagsterRunStatus.CANCELED)
+    launched.wait(lambda: not process.is_running())
+    assert not launched.launcher.terminate(run)
+
+
+def test_a_run_of_another_machine_cannot_be_terminated_here(launched: Launched) -> None:
+    run = launched.make(DAYS[0])
+    launched.instance.add_run_tags(run.run_id, RunProcess(run.run_id, "elsewhere", os.getpid(), 1.0).tags())
+    assert not launched.launcher.terminate(run.run_id)
+    said = [entry.message for entry in launched.instance.all_logs(run.run_id)]
+    assert any("its process was" in text and "on elsewhere" in text for text in said)
+
+
+def test_a_killed_run_is_lost_although_it_has_not_begun(launched: Launched) -> None:
+    run = launched.launch(HANGING)
+    launched.process(run).kill()
+    launched.wait(lambda: run in lost(launched.instance, utc_now()))
+
+
+def test_runs_go_on_without_the_process_that_made_them_and_the_next_run_makes_another(
+    launched: Launched,
+) -> None:
+    first = launched.launch(DAYS[0])
+    server_of(launched).kill()
+    second = launched.launch(DAYS[1])
+    for run in (first, second):
+        launched.wait_for(run, dg.DagsterRunStatus.SUCCESS)
+    server = server_of(launched)
+    hanging = launched.launch(HANGING)
+    launched.wait_for(hanging, dg.DagsterRunStatus.STARTED)
+    launched.launcher.dispose()
+    assert not server.is_running()
+    process = launched.process(hanging)
+    assert process.is_running()
+    assert launched.launcher.terminate(hanging)
+    launched.wait_for(hanging, dg.DagsterRunStatus.CANCELED)
+    launched.wait(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_an_interrupt_of_the_terminal_ends_runs_and_not_the_process_that_makes_them(
+    launched: Launched,
+) -> None:
+    run = launched.launch(HANGING)
+    launched.wait_for(run, dg.DagsterRunStatus.STARTED)
+    server = server_of(launched)
+    server.send_signal(signal.SIGINT)
+    launched.process(run).send_signal(signal.SIGINT)
+    launched.wait_for(run, dg.DagsterRunStatus.FAILURE)
+    assert server.is_running()
+
+
+def test_runs_of_another_python_start_from_nothing(launched: Launched, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    repository = launched.origin.repository_origin
+    launched.origin = launched.origin._replace(
+        repository_origin=repository._replace(executable_path=str(python))
+    )
+    run = launched.launch(DAYS[0])
+    assert launched.process(run).ppid() == os.getpid()
+    launched.wait_for(run, dg.DagsterRunStatus.SUCCESS)
+
+
+def test_a_fork_imports_no_library(launched: Launched) -> None:
+    run = launched.make(DAYS[0])
+    arguments = ExecuteRunArgs(launched.origin, run.run_id, launched.instance.get_ref())
+    words = json.dumps(list(arguments.get_command_args()[-2:]))
+    found = subprocess.run(
+        [sys.executable, "-c", LATE_IMPORTS, words], capture_output=True, check=True, text=True
+    )
+    assert launched.status(run.run_id) is dg.DagsterRunStatus.SUCCESS, found.stderr[-2000:]
+    late = Counter(name.partition(".")[0] for name in json.loads(found.stdout.splitlines()[-1]))
+    assert {name: late[name] for name in EARLY if late[name] > 5} == {}
