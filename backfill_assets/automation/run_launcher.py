@@ -8,7 +8,6 @@ all runs where forks are not safe (macOS), start from nothing, by the same comma
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -26,9 +25,11 @@ from backfill_assets.automation.run_process import RunProcess
 from backfill_assets.failures import PermanentFailure, TransientFailure
 
 FORKS_ARE_SAFE: Final = sys.platform == "linux"
-SERVER: Final = (sys.executable, "-m", "backfill_assets.automation.run_server")
-#: Keeps libraries from starting threads at import: a fork has but one, and what the others held stays locked.
-ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+#: Keeps libraries from starting threads at import: a fork has one thread, and what others held stays locked.
+SERVER: Final = (
+    *("env", "OPENBLAS_NUM_THREADS=1", "JE_ARROW_MALLOC_CONF=background_thread:false"),
+    *(sys.executable, "-m", "backfill_assets.automation.run_server"),
+)
 
 
 class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
@@ -123,7 +124,6 @@ class _RunServer:
         with theirs:
             self._process = subprocess.Popen(
                 [*SERVER, str(theirs.fileno())],
-                env={**os.environ, **ONE_THREAD},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )

@@ -20,6 +20,7 @@ import psutil
 import pytest
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.launcher import LaunchRunContext
+from dagster._core.origin import JobPythonOrigin
 from dagster._core.test_utils import create_run_for_test
 from dagster._grpc.types import ExecuteRunArgs
 
@@ -36,7 +37,9 @@ pytestmark = pytest.mark.timeout(300)
 
 REPOSITORY = Path(__file__).parents[2]
 DAYS = ("2024-01-02", "2024-01-03")
-HANGING = "2024-01-05"
+LATER = ("2024-01-12", "2024-01-16", "2024-01-20")
+#: Days whose runs wait for the vendor until they are ended.
+HANGING = ("2024-01-24", "2024-01-26", "2024-01-28", "2024-01-30")
 SECONDS = 120
 #: Libraries that a fork finds imported.
 EARLY = {
@@ -78,17 +81,17 @@ class Launched:
         assert isinstance(self.instance.run_launcher, ForkingRunLauncher)
         return self.instance.run_launcher
 
-    def make(self, day: str) -> dg.DagsterRun:
+    def make(self, day: str, origin: JobPythonOrigin | None = None) -> dg.DagsterRun:
         return create_run_for_test(
             self.instance,
             job_name="day",
             tags={"dagster/partition": day},
             status=dg.DagsterRunStatus.STARTING,
-            job_code_origin=self.origin,
+            job_code_origin=origin or self.origin,
         )
 
-    def launch(self, day: str) -> str:
-        run = self.make(day)
+    def launch(self, day: str, origin: JobPythonOrigin | None = None) -> str:
+        run = self.make(day, origin)
         self.launcher.launch_run(LaunchRunContext(run, workspace=None))
         return run.run_id
 
@@ -120,27 +123,28 @@ class Launched:
 
 
 @pytest.fixture(scope="module")
-def standin() -> Iterator[TardisStandin]:
-    symbols = ("BTC-USDT", "ETH-USDT", "ADA-USDT")
-    rows = {(exchange, symbol): 500 for exchange in ("binance", "coinbase", "kraken") for symbol in symbols}
-    with TardisStandin(Market(rows=rows), clock=lambda: datetime(2024, 2, 10, tzinfo=UTC)) as found:
-        found.faults.put_dataset(Feed("kraken", "trades", "ADA-USDT"), HANGING, Fault(delay_seconds=1400))
-        yield found
-
-
-@pytest.fixture
-def launched(standin: TardisStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launched]:
-    home = tmp_path / "home"
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
+    """One instance for all tests, since its first run starts the process that is forked."""
+    folder = tmp_path_factory.mktemp("launched")
+    home = folder / "home"
     home.mkdir()
     (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
-    monkeypatch.setenv("BACKFILL_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("BACKFILL_STANDIN_URL", standin.url)
-    for name in ("DAGSTER_POSTGRES_URL", "BACKFILL_ENV"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(REPOSITORY)
-    with dg.DagsterInstance.get() as instance:
-        yield Launched(instance, tmp_path / "data")
+    symbols = ("BTC-USDT", "ETH-USDT", "ADA-USDT")
+    rows = {(exchange, symbol): 100 for exchange in ("binance", "coinbase", "kraken") for symbol in symbols}
+    with (
+        TardisStandin(Market(rows=rows), clock=lambda: datetime(2024, 2, 10, tzinfo=UTC)) as standin,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for day in HANGING:
+            standin.faults.put_dataset(Feed("kraken", "trades", "ADA-USDT"), day, Fault(delay_seconds=1400))
+        patch.setenv("DAGSTER_HOME", str(home))
+        patch.setenv("BACKFILL_DATA", str(folder / "data"))
+        patch.setenv("BACKFILL_STANDIN_URL", standin.url)
+        for name in ("DAGSTER_POSTGRES_URL", "BACKFILL_ENV"):
+            patch.delenv(name, raising=False)
+        patch.chdir(REPOSITORY)
+        with dg.DagsterInstance.get() as instance:
+            yield Launched(instance, folder / "data")
 
 
 def server_of(launched: Launched) -> psutil.Process:
@@ -155,14 +159,14 @@ def test_runs_are_forks_that_publish_their_days(launched: Launched) -> None:
     assert {launched.process(run).ppid() for run in runs} == {server.pid}
     for run in runs:
         launched.wait_for(run, dg.DagsterRunStatus.SUCCESS)
-    assert launched.published() == set(DAYS)
+    assert launched.published() >= set(DAYS)
     launched.wait(lambda: not server.children())
     # What is forked must have no thread: a lock that one holds would stay locked for ever.
     assert server.num_threads() == 1
 
 
 def test_a_run_is_terminated_from_any_process_and_says_so(launched: Launched) -> None:
-    run = launched.launch(HANGING)
+    run = launched.launch(HANGING[0])
     launched.wait_for(run, dg.DagsterRunStatus.STARTED)
     process = launched.process(run)
     with dg.DagsterInstance.get() as elsewhere:
@@ -181,7 +185,7 @@ def test_a_run_of_another_machine_cannot_be_terminated_here(launched: Launched) 
 
 
 def test_a_killed_run_is_lost_although_it_has_not_begun(launched: Launched) -> None:
-    run = launched.launch(HANGING)
+    run = launched.launch(HANGING[1])
     launched.process(run).kill()
     launched.wait(lambda: run in lost(launched.instance, utc_now()))
 
@@ -189,13 +193,13 @@ def test_a_killed_run_is_lost_although_it_has_not_begun(launched: Launched) -> N
 def test_runs_go_on_without_the_process_that_made_them_and_the_next_run_makes_another(
     launched: Launched,
 ) -> None:
-    first = launched.launch(DAYS[0])
+    first = launched.launch(LATER[0])
     server_of(launched).kill()
-    second = launched.launch(DAYS[1])
+    second = launched.launch(LATER[1])
     for run in (first, second):
         launched.wait_for(run, dg.DagsterRunStatus.SUCCESS)
     server = server_of(launched)
-    hanging = launched.launch(HANGING)
+    hanging = launched.launch(HANGING[2])
     launched.wait_for(hanging, dg.DagsterRunStatus.STARTED)
     launched.launcher.dispose()
     assert not server.is_running()
@@ -209,7 +213,7 @@ def test_runs_go_on_without_the_process_that_made_them_and_the_next_run_makes_an
 def test_an_interrupt_of_the_terminal_ends_runs_and_not_the_process_that_makes_them(
     launched: Launched,
 ) -> None:
-    run = launched.launch(HANGING)
+    run = launched.launch(HANGING[3])
     launched.wait_for(run, dg.DagsterRunStatus.STARTED)
     server = server_of(launched)
     server.send_signal(signal.SIGINT)
@@ -222,11 +226,8 @@ def test_runs_of_another_python_start_from_nothing(launched: Launched, tmp_path:
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    repository = launched.origin.repository_origin
-    launched.origin = launched.origin._replace(
-        repository_origin=repository._replace(executable_path=str(python))
-    )
-    run = launched.launch(DAYS[0])
+    repository = launched.origin.repository_origin._replace(executable_path=str(python))
+    run = launched.launch(LATER[2], launched.origin._replace(repository_origin=repository))
     assert launched.process(run).ppid() == os.getpid()
     launched.wait_for(run, dg.DagsterRunStatus.SUCCESS)
 
