@@ -11,7 +11,7 @@ PYTHON ?=
 PORT ?= 3000
 # Inputs of `make fuzz`, for each of its two parts.
 INPUTS ?= 1000000
-# How often `make storm` does what `make test` does once.
+# How often `make storm` does what `make stories` does once.
 TIMES ?= 20
 
 BIN := .venv/bin
@@ -23,10 +23,12 @@ OPENED := .home/.opened
 # A developer's own settings must not decide whether the tests pass.
 CLEAN_ENV := env -u DAGSTER_HOME -u DAGSTER_POSTGRES_URL -u BACKFILL_ENV -u PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo ui test cover lint bench storm fuzz lock clean
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+.PHONY: help demo ui test stories cover lint bench storm fuzz lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(OPENED) ## one day from ticks to tables, without any account; then a table of what came of it
 	@DAGSTER_HOME="$(DAGSTER_HOME)" $(BIN)/backfill-assets demo
@@ -34,11 +36,14 @@ demo: $(OPENED) ## one day from ticks to tables, without any account; then a tab
 ui: $(OPENED) ## the Dagster UI with its daemon on 127.0.0.1:3000 (PORT=… for another), over the same data
 	@DAGSTER_HOME="$(DAGSTER_HOME)" $(BIN)/backfill-assets standins -- $(BIN)/dagster dev -h 127.0.0.1 -p $(PORT)
 
-test: lint ## style, types and the whole test suite, as CI runs it
-	@$(CLEAN_ENV) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+test: lint ## style, types and all tests but the stories
+	@$(CLEAN_ENV) $(PYTEST) -m 'not story'
+
+stories: $(READY) ## the tests with daemon, service, browser, cloud and killed processes
+	@$(CLEAN_ENV) $(PYTEST) -m story
 
 cover: $(READY) ## the test suite once more, with the lines that it does not reach
-	@$(CLEAN_ENV) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	@$(CLEAN_ENV) $(PYTEST) --cov --cov-report=term
 
 lint: $(READY) ## style and types only
 	@$(BIN)/ruff check .

@@ -29,7 +29,7 @@ from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.emulators.browser import Browser, chromium, installed
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.story, pytest.mark.timeout(400)]
 
 REPOSITORY = Path(__file__).parents[2]
 ARTEFACTS = REPOSITORY / "test-artefacts" / "dagster"

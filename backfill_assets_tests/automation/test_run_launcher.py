@@ -33,7 +33,7 @@ from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.story, pytest.mark.timeout(300)]
 
 REPOSITORY = Path(__file__).parents[2]
 DAYS = ("2024-01-02", "2024-01-03")

@@ -39,7 +39,7 @@ from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.story, pytest.mark.timeout(1500)]
 
 REPOSITORY = Path(__file__).parents[2]
 DAGSTER = str(Path(sysconfig.get_path("scripts")) / "dagster")

@@ -17,7 +17,7 @@ from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.cli.conftest import SCRIPTS, Desk
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = [pytest.mark.story, pytest.mark.timeout(500)]
 
 DAY = "2024-01-02"
 MISSING, BROKEN = Feed("kraken", "trades", "XBT-USDT"), Feed("binance", "trades", "BTCUSDT")

@@ -17,7 +17,7 @@ from backfill_assets_tests.cli.conftest import REPOSITORY, Desk
 from backfill_assets_tests.command_forks import CommandForks
 from backfill_assets_tests.progress.rig import EXCHANGES, SYMBOLS, Rig, take_away_feeds
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = [pytest.mark.story, pytest.mark.timeout(500)]
 
 GOOD, BAD = "2024-01-01", "2024-01-02"
 ASKED = ("backfill", "--start", GOOD, "--end", BAD, "--reason", "a test", "--request-id", "one")

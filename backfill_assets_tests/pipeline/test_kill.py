@@ -26,7 +26,7 @@ TIMED_KILLS = 4 * TIMES
 KILLS_AT_WRITES = 8 * TIMES
 SECONDS = 120
 
-pytestmark = pytest.mark.timeout(300 * TIMES)
+pytestmark = [pytest.mark.story, pytest.mark.timeout(300 * TIMES)]
 
 
 class DayForks:

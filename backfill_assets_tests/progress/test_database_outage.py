@@ -29,7 +29,7 @@ from backfill_assets_tests.emulators.postgres import Server, restartable_server
 from backfill_assets_tests.progress.conftest import empty_database, needs_postgres
 from backfill_assets_tests.progress.rig import EXCHANGES, REPOSITORY, SYMBOLS, Rig, running_rig
 
-pytestmark = [needs_postgres, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.story, needs_postgres, pytest.mark.timeout(600)]
 
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04"]
 FINAL = ("succeeded", "failed", "canceled")

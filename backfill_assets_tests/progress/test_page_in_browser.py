@@ -22,6 +22,7 @@ from backfill_assets_tests.emulators.browser import Browser, chromium, installed
 from backfill_assets_tests.progress.rig import EXCHANGES, SYMBOLS, Rig, running_rig, take_away_feeds
 
 pytestmark = [
+    pytest.mark.story,
     pytest.mark.timeout(500),
     pytest.mark.skipif(installed() is None, reason="needs Chromium and its driver"),
 ]

@@ -40,7 +40,7 @@ from backfill_assets_tests.progress.rig import (
 )
 from backfill_assets_tests.times import TIMES
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = [pytest.mark.story, pytest.mark.timeout(500)]
 
 GOOD, BAD = ["2024-01-01", "2024-01-03"], "2024-01-02"
 FINAL = ("succeeded", "failed", "canceled")
