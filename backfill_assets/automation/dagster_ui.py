@@ -2,16 +2,19 @@
 
 What ``dagster-webserver`` does when it starts, without starting a server; these are Dagster's private calls,
 so they are in this file only. Queries of requests without a token are bounded, since a small one may cost
-seconds of the processor. Mutations are refused to readers here, since not every one asks for permissions.
+seconds of the processor, and so are the open web sockets and the subscriptions of each. Mutations are refused
+to readers here, since not every one asks for permissions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from dagster import DagsterInstance, __version__
@@ -24,11 +27,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+LOGGER: Final = logging.getLogger(__name__)
 #: Without a name of its own the location has the module's, like that of a daemon started with ``-m``:
 #: a schedule that is switched off, and a run that is started, under one name is unknown under another.
 _CODE_LOCATION: Final = "backfill_assets.definitions"
@@ -42,6 +46,15 @@ _NO_QUERY: Final = 'send a JSON object with a query, such as {"query": "{ versio
 _NO_MUTATION: Final = "a mutation needs POST and, where serve.token is set, the token: sign in at /login"
 #: A subscription is parsed in the event loop; the largest one of the UI has 7,000 characters.
 _MOST_OF_SUBSCRIPTION: Final = 20_000
+#: Web sockets that are open at once; a tab of the UI has one. Behind a proxy that hides whom it asks for, all
+#: people have one address.
+MOST_SOCKETS: Final = 256
+MOST_SOCKETS_OF_ADDRESS: Final = 64
+#: Subscriptions that a web socket has at once; the UI has fewer than ten.
+MOST_SUBSCRIPTIONS: Final = 100
+#: Codes of the WebSocket protocol (RFC 6455, and IANA's registry for the last).
+_UNSUPPORTED, _MALFORMED, _POLICY, _TRY_AGAIN = 1003, 1007, 1008, 1013
+_NO_MESSAGE: Final = "send the messages of graphql-ws: JSON objects with a type"
 
 
 class _Workspace(WorkspaceProcessContext):
@@ -61,6 +74,45 @@ class _Workspace(WorkspaceProcessContext):
         )
 
 
+class _Refused(Exception):
+    """The close code and the reason for which a web socket is closed."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class _CheckedSocket(WebSocket):
+    """Raises ``_Refused`` for messages that Dagster's endpoint would take for a fault of its own."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        super().__init__(websocket.scope, websocket.receive, websocket.send)
+        #: Ids of subscriptions that were started, and have not ended.
+        self._subscriptions: set[str] = set()
+
+    async def receive_json(self, mode: str = "text") -> Any:
+        try:
+            found = _encodable(await super().receive_json(mode))
+        except (KeyError, TypeError) as error:  # there is no text
+            raise _Refused(_UNSUPPORTED, _NO_MESSAGE) from error
+        except (ValueError, RecursionError) as error:
+            raise _Refused(_MALFORMED, _NO_MESSAGE) from error
+        if not _is_message(found):
+            raise _Refused(_MALFORMED, _NO_MESSAGE)
+        if found["type"] == "start":
+            self._subscriptions.add(found["id"])
+        elif found["type"] == "stop":
+            self._subscriptions.discard(found.get("id"))
+        if len(self._subscriptions) > MOST_SUBSCRIPTIONS:
+            raise _Refused(_POLICY, f"at most {MOST_SUBSCRIPTIONS} subscriptions at once")
+        return found
+
+    async def send_json(self, data: Any, mode: str = "text") -> None:
+        if data["type"] in ("complete", "error"):
+            self._subscriptions.discard(data["id"])
+        await super().send_json(data, mode)
+
+
 class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
     """Refuses mutations to readers, and bounds what requests without a token take of the machine."""
 
@@ -69,6 +121,27 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
         self._is_anonymous = is_anonymous
         self._places = asyncio.Semaphore(_MOST_AT_WORK)
         self._waiting = 0
+        #: Open web sockets by the client's address.
+        self._sockets: Counter[str] = Counter()
+
+    async def graphql_ws_endpoint(self, websocket: WebSocket) -> None:
+        """Serve a web socket while there is room; a message that is none closes it with its code."""
+        checked = _CheckedSocket(websocket)
+        address = websocket.client.host if websocket.client else ""
+        self._sockets[address] += 1
+        try:
+            if self._sockets.total() > MOST_SOCKETS or self._sockets[address] > MOST_SOCKETS_OF_ADDRESS:
+                await checked.accept(subprotocol="graphql-ws")
+                raise _Refused(_TRY_AGAIN, "too many web sockets are open: close some, or try again later")
+            await super().graphql_ws_endpoint(checked)
+        except _Refused as refused:
+            LOGGER.warning("a web socket of %s is closed (%d): %s", address, refused.code, refused)
+            with suppress(RuntimeError, WebSocketDisconnect):  # the client was faster
+                await checked.close(refused.code, str(refused))
+        finally:
+            self._sockets[address] -= 1
+            if not self._sockets[address]:
+                del self._sockets[address]
 
     async def graphql_http_endpoint(self, request: Request) -> Response:
         """Answer a query, or 400 to anything that is none; Dagster's own endpoint would raise."""
@@ -123,7 +196,10 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
         await asyncio.sleep(0)
         if self._is_anonymous(websocket.scope) and len(query) > _MOST_OF_SUBSCRIPTION:
             return None, GraphQLError(f"at most {_MOST_OF_SUBSCRIPTION} characters").formatted
-        return await super().execute_graphql_subscription(websocket, operation_id, query, *args, **kwargs)
+        try:
+            return await super().execute_graphql_subscription(websocket, operation_id, query, *args, **kwargs)
+        except RecursionError:
+            return None, GraphQLError("the query is nested too deeply").formatted
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -161,9 +237,28 @@ def _check_query(request: Request, body: bytes) -> None:
         raise ValueError(_NO_QUERY)
 
 
+def _is_message(found: Any) -> bool:
+    """Whether a JSON value is a message of graphql-ws, as far as Dagster's endpoint looks at it."""
+    if not isinstance(found, dict) or not isinstance(found.get("type"), str):
+        return False
+    if found["type"] != "start":
+        return isinstance(found.get("id"), str | None)
+    payload = found.get("payload")
+    return (
+        isinstance(found.get("id"), str)
+        and isinstance(payload, dict)
+        and isinstance(payload.get("query"), str)
+        and isinstance(payload.get("variables"), dict | None)
+        and isinstance(payload.get("operation_name"), str | None)
+    )
+
+
 def _parsed(text: bytes | str) -> Any:
+    return _encodable(json.loads(text))
+
+
+def _encodable(found: Any) -> Any:
     """JSON without the numbers and the halves of characters that Dagster's answers cannot have."""
-    found = json.loads(text)
     json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
     return found
 

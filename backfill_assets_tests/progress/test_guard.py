@@ -11,16 +11,21 @@ import http.client
 import json
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from backfill_assets.automation.dagster_ui import MOST_SOCKETS, MOST_SOCKETS_OF_ADDRESS, MOST_SUBSCRIPTIONS
 from backfill_assets.progress.guard import MOST_BYTES, MOST_QUERY_BYTES
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
@@ -186,6 +191,12 @@ def test_no_page_of_another_site_is_answered(path: str, rig: Rig) -> None:
 
 def shake_hands(rig: Rig, **headers: str) -> str:
     """The first line of the answer to a request for a web socket."""
+    with raw_web_socket(rig, **headers) as connection:
+        return connection.makefile("rb").readline().decode()
+
+
+def raw_web_socket(rig: Rig, source: str = "127.0.0.1", **headers: str) -> socket.socket:
+    """A connection on which a web socket was asked for, from this address; the answer is not read."""
     address = urlsplit(rig.url)
     fields = {
         "Host": address.netloc,
@@ -197,9 +208,10 @@ def shake_hands(rig: Rig, **headers: str) -> str:
         **headers,
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=60) as connection:
-        connection.sendall(f"GET /dagster/graphql HTTP/1.1\r\n{lines}\r\n".encode())
-        return connection.makefile("rb").readline().decode()
+    server = (str(address.hostname), int(address.port or 0))
+    connection = socket.create_connection(server, timeout=60, source_address=(source, 0))
+    connection.sendall(f"GET /dagster/graphql HTTP/1.1\r\n{lines}\r\n".encode())
+    return connection
 
 
 def test_the_web_socket_asks_for_host_and_origin_too(rig: Rig) -> None:
@@ -469,6 +481,101 @@ def test_what_is_no_query_is_answered_400_without_a_traceback(
         assert answer.status == 400
         assert answer.text
     assert (rig.home / "service.log").read_text() == before
+
+
+def close_of(subscriber: ClientConnection) -> tuple[int, str]:
+    """Code and reason with which the server closes the web socket; what it says before is left out."""
+    with pytest.raises(ConnectionClosed) as closed:
+        deque((subscriber.recv(timeout=60) for _ in count()), maxlen=0)
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+def start(**payload: object) -> dict[str, object]:
+    return {"type": "start", "id": "1", "payload": payload}
+
+
+NO_MESSAGES: list[object] = [
+    *("", "{", "[" * 50_000, "NaN", "7", "null", "[]", '"start"', "{}", '{"type": 7}', '{"type": ["start"]}'),
+    *('{"type": "stop", "id": {}}', '{"type": "start", "id": "\\ud800"}'),
+    *({"type": "start", "id": "1"}, {"type": "start", "payload": {"query": "{ version }"}}),
+    *(start(), start(query=7), start(query="{ version }", variables=[1])),
+    start(query="{ version }", operation_name={}),
+]
+
+
+@pytest.mark.parametrize("message", NO_MESSAGES, ids=lambda message: json.dumps(message)[:40])
+def test_a_web_socket_that_sends_no_message_is_closed_with_a_line_in_the_log(
+    message: object, rig: Rig
+) -> None:
+    before = (rig.home / "service.log").read_text()
+    with subscribing(rig) as subscriber:
+        subscriber.send(message if isinstance(message, str) else json.dumps(message))
+        code, reason = close_of(subscriber)
+    assert (code, "graphql-ws" in reason) == (1007, True)
+    [line] = (rig.home / "service.log").read_text()[len(before) :].splitlines()
+    assert "a web socket of 127.0.0.1 is closed (1007): send the messages of graphql-ws" in line
+
+
+def test_a_binary_message_and_deep_and_half_queries_leave_no_traceback(rig: Rig) -> None:
+    before = (rig.home / "service.log").read_text()
+    with subscribing(rig) as subscriber:
+        subscriber.send(b"{}")
+        assert close_of(subscriber)[0] == 1003
+    with subscribing(rig) as subscriber:
+        for query in ("{a" * 9_000, "subscription {", "{ version }", "subscription { a }"):
+            subscriber.send(json.dumps(start(query=query)))
+            assert json.loads(subscriber.recv(timeout=60))["type"] == "error"
+        subscriber.send('{"type": "connection_init"}')
+        assert json.loads(subscriber.recv(timeout=60)) == {"type": "connection_ack"}
+        subscriber.send('{"type": "connection_terminate"}')
+        assert close_of(subscriber)[0] == 1000
+    assert "Traceback" not in (rig.home / "service.log").read_text()[len(before) :]
+
+
+def test_web_sockets_are_bounded_by_address_and_in_all_and_room_comes_back(rig: Rig) -> None:
+    before = (rig.home / "service.log").read_text()
+    with ExitStack() as stack:
+        per_address = MOST_SOCKETS_OF_ADDRESS
+        for number in range(MOST_SOCKETS):
+            opened = stack.enter_context(raw_web_socket(rig, f"127.0.0.{2 + number // per_address}"))
+            assert opened.recv(12) == b"HTTP/1.1 101"
+            if number == per_address - 1:
+                with raw_web_socket(rig, "127.0.0.2") as other:
+                    # After the answer's head, a frame of the code.
+                    assert (1013).to_bytes(2, "big") in b"".join(iter(lambda: other.recv(4096), b""))
+                with subscribing(rig) as subscriber:
+                    subscriber.send('{"type": "connection_init"}')
+                    assert json.loads(subscriber.recv(timeout=60)) == {"type": "connection_ack"}
+        with subscribing(rig) as subscriber:
+            assert close_of(subscriber) == (
+                1013,
+                "too many web sockets are open: close some, or try again later",
+            )
+        assert ask(rig, "GET", "/healthz").status == 200
+    lines = (rig.home / "service.log").read_text()[len(before) :].splitlines()
+    assert [line.partition(" is closed ")[2][:6] for line in lines] == ["(1013)", "(1013)"]
+
+    def is_open() -> bool:
+        with subscribing(rig) as subscriber:
+            subscriber.send('{"type": "connection_init"}')
+            try:
+                return bool(subscriber.recv(timeout=60))
+            except ConnectionClosed:
+                return False
+
+    rig.wait(is_open, seconds=60)
+
+
+def test_the_subscriptions_of_a_web_socket_are_bounded_and_those_that_ended_do_not_count(rig: Rig) -> None:
+    endless = "subscription { locationStateChangeEvents { __typename } }"
+    with subscribing(rig) as subscriber:
+        for number in range(MOST_SUBSCRIPTIONS * 2):
+            subscriber.send(json.dumps({**start(query="{"), "id": str(number)}))
+            assert json.loads(subscriber.recv(timeout=60))["type"] == "error"
+        for number in range(MOST_SUBSCRIPTIONS + 1):
+            subscriber.send(json.dumps({**start(query=endless), "id": str(number)}))
+        assert close_of(subscriber) == (1008, f"at most {MOST_SUBSCRIPTIONS} subscriptions at once")
 
 
 @pytest.mark.parametrize(
