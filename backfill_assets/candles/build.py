@@ -4,14 +4,18 @@ The files lie in the lake, named by content, in folders that Parquet readers kno
 (``candles/date=2024-01-01/``); the day's document (``quality.measures``) names the files that count and holds
 what was measured. It carries a hash of its inputs: where nothing has changed no file is opened. Other runs
 may settle a neighbour meanwhile; they make this day anew after that.
+
+Lost data of a neighbour stop no day: candles that were made of it stay until the neighbour's own run brings
+it back, and a day whose own files have changed is made without it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -48,13 +52,14 @@ from backfill_assets.lake.store import Store
 from backfill_assets.lake.tables import DataFile, store_table
 from backfill_assets.quality.measures import DayMeasures, LastTrade, TradesFile, load_measures
 from backfill_assets.quality.reference import reference_of
-from backfill_assets.quality.settled import SettledDay, SettledFeed, load_settled, versions_hash
+from backfill_assets.quality.settled import SettledDay, SettledFeed, is_lost, load_settled, versions_hash
 from backfill_assets.settings import BASE_TIMEFRAME, Settings
 from backfill_assets.tardis.metadata import dataset_symbol
 
 if TYPE_CHECKING:
     import polars as pl
 
+LOGGER: Final = logging.getLogger(__name__)
 #: Raised when what is made or measured, or how, changes.
 MEASURES_VERSION: Final = 4
 #: Days whose candles or coverage rest on the files of a day: its neighbours, and the one after, since the
@@ -84,7 +89,10 @@ def build_candles(store: Store, day: str, settings: Settings) -> DayMeasures:
             continue
         found = maker.measures(other)
         if other in lost or (found is not None and found.candles is not None):
-            maker.make(other)
+            try:
+                maker.make(other)
+            except DamagedFile as failure:
+                LOGGER.warning("candles of %s are not made again beside %s: %s", other, day, failure)
     return made
 
 
@@ -96,6 +104,8 @@ class _Maker:
     settings: Settings
     _settled: dict[str, SettledDay | None] = field(default_factory=dict)
     _measures: dict[str, DayMeasures | None] = field(default_factory=dict)
+    #: Tick files of other days that are damaged, and without whose rows a day is made.
+    _damaged: set[str] = field(default_factory=set)
 
     def settled(self, day: str) -> SettledDay | None:
         if day not in self._settled:
@@ -119,16 +129,21 @@ class _Maker:
                 return self._make(day)
             except DamagedFile as found:
                 # Partial candles are made anew of their ticks; ticks can only be fetched again.
-                if not paths.is_partials(found.path) or not self.store.exists(found.path):
+                if paths.is_partials(found.path) and self.store.exists(found.path):
+                    self.store.set_aside(found.path)
+                elif found.path in self._damaged or f"/{day}/" in found.path:
                     raise
-                self.store.set_aside(found.path)
+                else:
+                    LOGGER.warning("candles of %s: %s", day, found)
+                    self._damaged.add(found.path)
 
     def _make(self, day: str) -> DayMeasures:
         settled = self.settled(day)
         if settled is None:
             msg = f"nothing is settled of {day}: materialize its ticks first"
             raise PermanentFailure(msg)
-        around = [d for d in (shift(day, -1), day, shift(day, 1)) if self.settled(d) is not None]
+        beside = (shift(day, -1), shift(day, 1))
+        around = [d for d in (beside[0], day, beside[1]) if self.settled(d) is not None]
         for file_day in around:
             self._ensure_files(file_day)
         if self.has_lost_candles(shift(day, -2)):  # it may have the last price before the day
@@ -138,8 +153,10 @@ class _Maker:
         def change(current: DayMeasures | None) -> DayMeasures:
             files = {d: (current if d == day else self.measures(d)) for d in around}
             work = _Work(self, settled, files, self._closes(day, current))
-            if current is not None and current.inputs == work.inputs and self._is_whole(current):
-                return current
+            if current is not None and self._is_whole(current):
+                is_own = current.versions.get(day) == trades_versions(settled)
+                if current.inputs == work.inputs or (is_own and any(map(self._lacks, beside))):
+                    return current
             made = work.made()
             replaced[:] = [current.candles, current.coverage] if current is not None else []
             return made
@@ -149,17 +166,38 @@ class _Maker:
         self._tidy(made)
         return made
 
+    def _lacks(self, day: str) -> bool:
+        """Whether trades of the day's files are not to be had, though they were accepted."""
+        if self.settled(day) is None:
+            return is_lost(self.store, day)
+        return any(f"/{day}/" in path for path in self._damaged)
+
+    def accepted(self, day: str) -> list[AcceptedFile]:
+        """The day's accepted files of trades, with the overlaps of which both files are there."""
+        settled, before = self.settled(day), shift(day, -1)
+        if settled is None:
+            return []
+        seam = self.settings.thresholds.seam_window_seconds
+        files = accepted_files(settled, self.settled(before), seam)
+        if not self._damaged:
+            return files
+        return [
+            replace(f, overlaps=tuple(o for o in f.overlaps if self.is_there(o[0], before, o[1])))
+            for f in files
+        ]
+
+    def is_there(self, feed: Feed, day: str, content: str) -> bool:
+        """Whether the file of ticks was not found to be damaged."""
+        return paths.ticks_data(feed, day, content) not in self._damaged
+
     def _ensure_files(self, day: str) -> None:
         """Let the day's document have the partials of every accepted file of trades, and of no other."""
-        settled = self.settled(day)
-        if settled is None:
-            return
-        seam = self.settings.thresholds.seam_window_seconds
-        files = accepted_files(settled, self.settled(shift(day, -1)), seam)
+        files = self.accepted(day)
         present = self.measures(day)
         known = present.files if present else {}
-        missing = [f for f in files if not has_partials(self.store, f, known.get(str(f.feed)))]
-        if not missing and known.keys() == {str(f.feed) for f in files}:
+        there = [f for f in files if self.is_there(f.feed, day, f.content)]
+        missing = [f for f in there if not has_partials(self.store, f, known.get(str(f.feed)))]
+        if not missing and {str(f.feed) for f in there} <= known.keys() <= {str(f.feed) for f in files}:
             return
         made = parallel_map(lambda file: make_partials(self.store, file), missing, WORKERS)
         fresh = {str(file.feed): found for file, found in zip(missing, made, strict=True)}
@@ -260,6 +298,7 @@ class _Work:
             and feed.accepted is not None
             and (file := measures.files.get(str(feed.feed))) is not None
             and file.content == feed.accepted.content
+            and self.maker.is_there(feed.feed, day, file.content)
         ]
 
     def made(self) -> DayMeasures:
@@ -337,9 +376,7 @@ class _Work:
         import polars as pl
 
         settings, store = self.maker.settings, self.maker.store
-        seam = settings.thresholds.seam_window_seconds
-        accepted = accepted_files(self.settled, self.maker.settled(shift(self.day, -1)), seam)
-        by_feed: dict[str, AcceptedFile] = {str(file.feed): file for file in accepted}
+        by_feed = {str(file.feed): file for file in self.maker.accepted(self.day)}
         larger = frame.lazy().filter(pl.col("timeframe") != BASE_TIMEFRAME)
         counted = larger.group_by("exchange", "symbol").len().collect()
         rolled_up = {(exchange, symbol): rows for exchange, symbol, rows in counted.iter_rows()}

@@ -209,12 +209,24 @@ def _set_aside(store: Store, path: str, stored: Stored | None, trouble: Unreadab
 
 
 def _decode(store: Store, path: str, model: type[Model], data: bytes) -> Model:
+    cause = None
     try:
-        return model.model_validate_json(data)
+        found = model.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        first, cause = error.errors()[0], error
         where = ".".join(str(part) for part in first["loc"])
         reason = f"{where}: {first['msg']}" if where else first["msg"]
-        remedy = (model if issubclass(model, Document) else Document).remedy
-        msg = f"{store.uri_of(path)}: cannot be read as {model.__name__} ({reason}): {remedy}"
-        raise Unreadable(msg) from error
+    else:
+        reason = _foreign(path, found)
+        if not reason:
+            return found
+    remedy = (model if issubclass(model, Document) else Document).remedy
+    msg = f"{store.uri_of(path)}: cannot be read as {model.__name__} ({reason}): {remedy}"
+    raise Unreadable(msg) from cause
+
+
+def _foreign(path: str, document: BaseModel) -> str:
+    """Why the document belongs elsewhere: it was copied from another place; empty if it does not."""
+    place = f"/{path.removesuffix('.json')}/"
+    named = [getattr(document, name, None) for name in ("exchange", "feed", "day")]
+    return next((f"it is of {n}" for n in named if isinstance(n, str) and f"/{n}/" not in place), "")

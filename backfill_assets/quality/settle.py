@@ -143,8 +143,10 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings, tried: Co
             raise _LostBeside(lost)
         around = surroundings(store, inputs, thresholds)
         feeds, around = _settled_feeds(around, current, rules, thresholds)
-        unreadable = {**_gone(store, current, around.inputs), **around.inputs.unreadable}
-        if unreadable and current is None and is_lost(store, day):
+        is_day_lost = current is None and is_lost(store, day)
+        gone = _orphaned(store, around.inputs) if is_day_lost else _counted(current)
+        unreadable = {**_gone(store, gone, around.inputs), **around.inputs.unreadable}
+        if unreadable and is_day_lost:
             feed, why = next(iter(unreadable.items()))
             msg = f"{why}; what counted of {feed} is lost with the day's own document: refresh the feed"
             raise Unreadable(msg)
@@ -172,12 +174,26 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings, tried: Co
     return documents.update(store, paths.settled_day(day), SettledDay, change)
 
 
-def _gone(store: Store, current: SettledDay | None, inputs: DayInputs) -> dict[Feed, str]:
-    """Feeds of which a version counts, and whose manifest has none: it was deleted."""
-    counted = [f.feed for f in current.feeds if f.accepted is not None] if current is not None else []
+def _counted(current: SettledDay | None) -> list[Feed]:
+    """Feeds of which a version counts."""
+    return [f.feed for f in current.feeds if f.accepted is not None] if current is not None else []
+
+
+def _orphaned(store: Store, inputs: DayInputs) -> list[Feed]:
+    """Feeds of which the lake has a file: before the day's document was lost, a manifest named it."""
+    empty = [feed for feed, manifest in inputs.manifests.items() if not manifest.versions]
+    return [
+        feed
+        for feed in empty
+        if any(path.endswith(".parquet") for path in store.list(paths.ticks_prefix(feed, inputs.day)))
+    ]
+
+
+def _gone(store: Store, feeds: Collection[Feed], inputs: DayInputs) -> dict[Feed, str]:
+    """Feeds of these whose manifest has no version: it was deleted."""
     return {
         feed: f"{store.uri_of(paths.ticks_manifest(feed, inputs.day))}: is gone: {FeedManifest.remedy}"
-        for feed in counted
+        for feed in feeds
         if feed in inputs.manifests and not inputs.manifests[feed].versions
     }
 

@@ -379,8 +379,9 @@ def is_lost(store: Store, day: str) -> bool:
     found, damage = documents.look(store, paths.settled_day(day), SettledDay)
     if found is not None or damage:
         return bool(damage)
+    made_after = (paths.measures(day), paths.day_summary(day))
     # An earlier version of this package has judged days without such a document.
-    return store.exists(paths.measures(day)) and not store.exists(paths.accepted_versions(day))
+    return any(map(store.exists, made_after)) and not store.exists(paths.accepted_versions(day))
 
 
 def load_day(store: Store, day: str) -> Day | None:

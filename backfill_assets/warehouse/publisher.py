@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING
 from backfill_assets.candles.build import trades_versions
 from backfill_assets.candles.query import open_made
 from backfill_assets.days import shift
-from backfill_assets.failures import DayHeld, PermanentFailure, Superseded, TransientFailure, Unreadable
+from backfill_assets.failures import (
+    DamagedFile,
+    DayHeld,
+    PermanentFailure,
+    Superseded,
+    TransientFailure,
+    Unreadable,
+)
 from backfill_assets.feeds import Feed
 from backfill_assets.files import temporary_folder
 from backfill_assets.lake import paths
@@ -100,7 +107,7 @@ class Publisher:
             try:
                 if self._is_outdated(table, neighbour):
                     outcomes.append(PublishedDay(table.name, neighbour, self._publish_one(table, neighbour)))
-            except (DayHeld, NotMade, Unreadable):
+            except (DamagedFile, DayHeld, NotMade, Unreadable):
                 # The neighbour's rows stay as they are until its own run decides.
                 continue
         if table not in (QUALITY, OHLCV):
@@ -236,6 +243,12 @@ class Publisher:
             for exchange in found.settled.exchanges
             if (manifest := load_instruments(self.store, exchange, found.day)) is not None
         ]
+        entry = ledger.entry(self.store, INSTRUMENTS.name, found.day)
+        published = {t.group[0] for t in entry.published.totals} if entry and entry.published else set()
+        there = {manifest.exchange for manifest in listings}
+        if lost := [e for e in found.settled.exchanges if e in published - there]:
+            msg = f"materialize instruments of {found.day} first: those of {', '.join(lost)} are gone"
+            raise NotMade(msg)
         contents = [manifest.content for manifest in listings]
         return Partition(fingerprint(INSTRUMENTS, contents), partial(self._load_listings, listings))
 
