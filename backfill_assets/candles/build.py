@@ -45,7 +45,6 @@ from backfill_assets.candles.trade_files import (
 from backfill_assets.contracts import currencies_of
 from backfill_assets.days import shift
 from backfill_assets.failures import DamagedFile, PermanentFailure
-from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
@@ -345,18 +344,14 @@ class _Work:
         return made.model_copy(update={"findings": findings})
 
     def _partials(self) -> list[pa.Table]:
-        named = [
-            (feed.feed, file_day, file)
-            for file_day in (shift(self.day, -1), self.day, shift(self.day, 1))
-            for feed, file in self.files(file_day)
+        store, around = self.maker.store, (shift(self.day, -1), self.day, shift(self.day, 1))
+        return [
+            _renamed(
+                read_partials(store, day, [(feed.feed, file) for feed, file in self.files(day)]),
+                self.maker.renamed(day, self.day),
+            )
+            for day in around
         ]
-        store = self.maker.store
-        names = {file_day: self.maker.renamed(file_day, self.day) for _, file_day, _ in named}
-
-        def read(feed: Feed, file_day: str, file: TradesFile) -> pa.Table:
-            return _renamed(read_partials(store, feed, file_day, file), names[file_day])
-
-        return parallel_map(lambda one: read(*one), named, max(WORKERS, store.parallel_reads))
 
     def _currencies(self) -> dict[Market, tuple[str, str]]:
         """Currencies of volume and quote volume by market, from the contracts of the files."""

@@ -56,7 +56,9 @@ def ticks(
     fetch_progress = FetchProgress(live_progress_writer(context))
 
     def progress(outcome: FeedOutcome, done: int, total: int) -> None:
-        context.log.info("%s %d/%d %s %s %s", day, done, total, outcome.feed, outcome.state, outcome.reason)
+        # Each line is an event in Dagster's database; feeds that are there are named by the live progress.
+        if outcome.state not in ("fetched", "kept"):
+            context.log.warning("%s %s %s: %s", day, outcome.feed, outcome.state, outcome.reason)
         fetch_progress(outcome, done, total)
 
     with failures_as_dagster():
@@ -64,6 +66,7 @@ def ticks(
         record = recorded_day(store, day)
         refresh = _refresh(config, context.run.tags, record)
         report = fetch_day(store, tardis.client(), record, settings, refresh=refresh, progress=progress)
+        context.log.info("%s: %s", day, report.summary)
         manifests = load_manifests(store, record)
         ask_witnesses(store, record, manifests, settings)
         compare_versions(store, manifests, settings.thresholds.id_laws)

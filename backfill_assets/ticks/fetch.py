@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import suppress
@@ -82,6 +83,12 @@ class FetchReport:
     def of(self, state: str) -> list[FeedOutcome]:
         """The outcomes with this state."""
         return [o for o in self.outcomes if o.state == state]
+
+    @property
+    def summary(self) -> str:
+        """How many feeds ended in each state, as ``2 absent, 498 fetched``."""
+        counts = sorted(Counter(o.state for o in self.outcomes).items())
+        return ", ".join(f"{count} {state}" for state, count in counts) or "no feed is expected"
 
 
 Progress = Callable[[FeedOutcome, int, int], None]

@@ -19,15 +19,18 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
+from backfill_assets.candles import build
 from backfill_assets.cli import main
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.quality import settle
 from backfill_assets.rule_set import RULES_VERSION
+from backfill_assets.standins.faults import Fault, not_found
 
 DAY, NEXT = "2024-01-02", "2024-01-03"
 #: Reads of one document by one asset or by the checks of one.
 DOCUMENT_BUDGET = 3
+ABSENT = "binance/trades/BTCUSDT"
 LAKE_ASSETS = ("instruments", "ticks", "candles")
 
 
@@ -151,6 +154,39 @@ def test_a_rerun_with_nothing_to_do_opens_and_writes_no_data_file_and_judges_not
         if n > DOCUMENT_BUDGET
     }
     assert over == {}
+
+
+def test_the_log_of_a_day_names_the_feeds_that_have_no_file_and_counts_the_others(pipeline):
+    pipeline.with_fault(ABSENT, DAY, Fault(always=not_found()))
+    result = pipeline.run(DAY)
+    lines = [
+        entry.message for entry in pipeline.instance.all_logs(result.run_id) if entry.step_key == "ticks"
+    ]
+    assert [line for line in lines if "trades/" in line and ABSENT not in line] == []
+    assert len([line for line in lines if ABSENT in line and " absent: " in line]) == 1
+    assert f"{DAY}: 1 absent, 8 fetched" in lines
+
+
+def test_candles_read_the_partials_of_a_day_together_and_match_names_once_a_day(pipeline, monkeypatch):
+    pipeline.begin_after(DAY)
+    calls: Counter[str] = Counter()
+
+    def count(target: Any, name: str) -> None:
+        original = getattr(target, name)
+
+        def counting(*arguments: Any, **more: Any) -> Any:
+            calls[name] += 1
+            return original(*arguments, **more)
+
+        monkeypatch.setattr(target, name, counting)
+
+    count(build, "read_partials")
+    count(build._Maker, "renamed")
+    assert pipeline.run(NEXT).success
+    # Both days are made, of the files of three days each; names are also asked for by the hash of inputs and
+    # the last prices.
+    assert calls["read_partials"] == 6
+    assert calls["renamed"] <= 3 * calls["read_partials"]
 
 
 COMMANDS = (
