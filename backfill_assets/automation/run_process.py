@@ -7,6 +7,7 @@ processes are gone is found by ``lost_runs``.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -31,6 +32,9 @@ TAG_PROCESS: Final = "backfill_assets/process"
 _SAME_START_SECONDS: Final = 0.05
 #: After so long a run that was interrupted is interrupted again.
 _SECONDS_TO_END: Final = 2.0
+#: Thresholds of Python's collector of cycles. Documents of a day are hundreds of thousands of objects without
+#: cycles; under the default thresholds the collector takes a fifth of the CPU time of a day of 500 feeds.
+_COLLECT_AFTER: Final = (100_000, 50, 100)
 #: By name, as events tell them. An asset's own database speaks in the package's failures.
 _ERRORS_OF_DATABASES: Final = frozenset(
     {"OperationalError", "InterfaceError", "InternalError", "DagsterPostgresException"}
@@ -150,6 +154,18 @@ def ending_with_the_terminal() -> Iterator[None]:
             signal.signal(signal.SIGALRM, former[0])
 
 
+@contextmanager
+def collecting_seldom() -> Iterator[None]:
+    """Collect cycles seldom, and none among the objects that exist already: those of the libraries."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 class _RunExecutor(InProcessExecutor):
     def execute(
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
@@ -159,7 +175,7 @@ class _RunExecutor(InProcessExecutor):
 
         instance, run_id = plan_context.instance, plan_context.run_id
         wait_for_database(instance)
-        with ending_with_the_terminal():
+        with ending_with_the_terminal(), collecting_seldom():
             told, this = RunProcess.of(plan_context.dagster_run), RunProcess.this(run_id)
             if told is None or (told.machine, told.pid) != (this.machine, this.pid):
                 instance.add_run_tags(run_id, this.tags())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -31,7 +32,7 @@ from backfill_assets.automation.lost_runs import (
     queue_forgotten_runs,
     tell_failures_again,
 )
-from backfill_assets.automation.run_process import TAG_PROCESS, RunProcess
+from backfill_assets.automation.run_process import TAG_PROCESS, RunProcess, run_executor
 from backfill_assets.days import utc_now
 from backfill_assets.definitions import defs
 from backfill_assets.feeds import Feed
@@ -155,6 +156,34 @@ def test_a_closed_terminal_ends_a_run_though_the_first_interrupt_is_dropped() ->
 def materialize(day: str) -> tuple[str, ...]:
     where = ("-m", "backfill_assets.definitions")
     return (DAGSTER, "asset", "materialize", *where, "--select", "*", "--partition", day)
+
+
+COLLECTOR: list[tuple[int, int]] = []
+
+
+def collector() -> tuple[int, int]:
+    """Objects that the collector of cycles leaves alone, and how many new ones make it look."""
+    return gc.get_freeze_count(), gc.get_threshold()[0]
+
+
+@dg.op
+def look_at_the_collector() -> None:
+    COLLECTOR.append(collector())
+
+
+@dg.job(executor_def=run_executor)
+def looking() -> None:
+    look_at_the_collector()
+
+
+def test_a_run_collects_cycles_seldom_and_its_process_as_before_when_it_has_ended() -> None:
+    before = collector()
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert dg.execute_job(dg.reconstructable(looking), instance=instance).success
+    frozen, threshold = COLLECTOR.pop()
+    assert frozen > before[0]
+    assert threshold > before[1]
+    assert collector()[1] == before[1]
 
 
 def test_a_killed_command_is_lost_at_once_and_a_closed_terminal_ends_a_run_by_itself(shell: Shell) -> None:
