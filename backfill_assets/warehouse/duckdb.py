@@ -228,7 +228,8 @@ class DuckDBWarehouse:
             made = folder / DATABASE
             try:
                 with duckdb.connect(str(made)) as connection:
-                    connection.execute(script)
+                    # One transaction: hundreds of small ones take twice as long.
+                    connection.execute(f"BEGIN;\n{script}COMMIT;")
             except duckdb.Error as error:
                 raise self._refused(" ".join(str(error).split())) from error
             shutil.copyfile(made, temporary)
