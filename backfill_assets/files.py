@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Final
 
@@ -35,8 +36,9 @@ def put_in_place(unfinished: Path, file: Path) -> None:
     """
     with unfinished.open("rb") as handle:
         os.fsync(handle.fileno())
-    missing = [folder for folder in (file.parent, *file.parent.parents) if not folder.exists()]
-    file.parent.mkdir(parents=True, exist_ok=True)
+    missing = list(takewhile(lambda folder: not folder.exists(), (file.parent, *file.parent.parents)))
+    if missing:
+        file.parent.mkdir(parents=True, exist_ok=True)
     unfinished.replace(file)
     for folder in (file.parent, *(folder.parent for folder in missing)):
         sync_folder(folder)

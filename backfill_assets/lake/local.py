@@ -19,7 +19,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -231,13 +230,14 @@ class LocalStore:
 
     def _disk_of(self, file: Path) -> Path:
         """The lake's topmost folder on the disk of ``file``: its root, unless a folder links elsewhere."""
-        inside = [folder for folder in file.parents if folder.is_relative_to(self._root)]
-        folders = [folder for folder in inside if folder.exists()]
-        if not folders:
+        folder = file.parent
+        while (disk := _disk(folder)) is None and folder != self._root:
+            folder = folder.parent
+        if disk == _disk(self._root):
             return self._root
-        disk = folders[0].stat().st_dev
-        same = takewhile(lambda folder: folder.stat().st_dev == disk, folders)
-        return list(same)[-1]
+        while _disk(folder.parent) == disk:
+            folder = folder.parent
+        return folder
 
     def _remove_abandoned(self, folder: Path) -> None:
         with self._tidying:
@@ -271,6 +271,14 @@ def _size_of(file: Path) -> int | None:
     except FileNotFoundError:
         return None
     return None if stat.S_ISDIR(found.st_mode) else found.st_size
+
+
+def _disk(folder: Path) -> int | None:
+    """Number of the folder's disk; None where there is no such folder."""
+    try:
+        return folder.stat().st_dev
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:

@@ -13,7 +13,7 @@ from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import Feed
 
 #: Separators, wildcards of ``gs://`` URIs and of globs, and what shells and browsers cut a path at.
-_FORBIDDEN: Final = frozenset("/\\*?[]#%:\"'<>|")
+_FORBIDDEN: Final = frozenset(" /\\*?[]#%:\"'<>|")
 #: File systems allow 255 bytes; a temporary name needs some of them.
 _LONGEST_BYTES: Final = 200
 
@@ -142,7 +142,8 @@ def _component(text: str) -> str:
     bad = (
         text in ("", ".", "..")
         or len(text.encode()) > _LONGEST_BYTES
-        or any(c in _FORBIDDEN or c.isspace() or not c.isprintable() for c in text)
+        # The space is the only separator that Python calls printable.
+        or not (text.isprintable() and _FORBIDDEN.isdisjoint(text))
     )
     if bad:
         msg = (
