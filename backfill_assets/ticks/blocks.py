@@ -20,7 +20,8 @@ from backfill_assets.failures import CorruptFeed, TransientFailure
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-BLOCK_BYTES: Final = 4 << 20
+#: A block stays in a core's cache from inflating to parsing.
+BLOCK_BYTES: Final = 1 << 20
 
 #: Inflated bytes that a block has room for per byte of the file, so that a small file takes little memory;
 #: trades inflate to 9 times their size.

@@ -229,9 +229,7 @@ def _encoding(column: Column) -> str | None:
     """Parquet encoding of a column; None is dictionary. Chosen by measurement (``benchmarks/README.md``)."""
     if column.type in ("TIMESTAMP", "INT64"):
         return "DELTA_BINARY_PACKED"
-    if column.name == "id":
-        return "DELTA_BYTE_ARRAY"
-    return "PLAIN" if column.type == "BOOL" else None
+    return "PLAIN" if column.type == "BOOL" or column.name == "id" else None
 
 
 def parquet_writer(path: Path, data_type: str, schema: pa.Schema) -> pq.ParquetWriter:
@@ -249,6 +247,8 @@ def parquet_writer(path: Path, data_type: str, schema: pa.Schema) -> pq.ParquetW
         use_dictionary=[column.name for column in columns if column.name not in encodings],
         column_encoding=encodings,
         store_schema=False,
+        # Readers of parts of a file ask by time alone.
+        write_statistics=["timestamp"],
         # BigQuery advises smaller pages for more than 100 columns.
         data_page_size=(1 << 20) if len(columns) <= 100 else (1 << 18),
     )

@@ -58,7 +58,7 @@ def _totals(table: pa.Table, summed: tuple[str, ...]) -> Iterator[ColumnTotals]:
         order = np.argsort(codes, kind="stable")
         table, codes = table.take(pa.array(order)), codes[order]
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
-    rows = np.diff(starts, append=len(codes)).tolist()
+    rows = np.diff(starts, append=table.num_rows).tolist()
     times = table["timestamp"].cast(pa.int64()).to_numpy()
     first, last = np.minimum.reduceat(times, starts).tolist(), np.maximum.reduceat(times, starts).tolist()
     exact = {name: _exact(table[name].cast(pa.int64()).to_numpy(), starts) for name in EXACT}
@@ -76,14 +76,17 @@ def _totals(table: pa.Table, summed: tuple[str, ...]) -> Iterator[ColumnTotals]:
 
 
 def _names(table: pa.Table) -> tuple[list[tuple[str, str]], Ints]:
-    """The distinct pairs of names, and the number of each row's pair among them."""
+    """The distinct pairs of names, and the number of each row's pair among them; of one pair it is one 0."""
     columns = [table[name].unify_dictionaries().combine_chunks() for name in NAMES]
     texts = [column.dictionary.to_pylist() for column in columns]
+    if len(texts[0]) == len(texts[1]) == 1:
+        return [(texts[0][0], texts[1][0])], np.zeros(1, np.int64)
     exchange, symbol = (column.indices.to_numpy().astype(np.int64) for column in columns)
-    pairs, codes = np.unique(exchange * len(texts[1]) + symbol, return_inverse=True)
-    return [
-        (texts[0][pair // len(texts[1])], texts[1][pair % len(texts[1])]) for pair in pairs.tolist()
-    ], codes
+    numbers = exchange * len(texts[1]) + symbol
+    # By hashing: sorting half a million rows would take longer than to read them.
+    pairs = pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)]).dictionary_encode()
+    found = [divmod(pair, len(texts[1])) for pair in pairs.dictionary.to_pylist()]
+    return [(texts[0][one], texts[1][other]) for one, other in found], pairs.indices.to_numpy()
 
 
 def _exact(values: Ints, starts: Ints) -> list[int]:
