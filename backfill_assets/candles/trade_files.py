@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
-from backfill_assets.candles.consistency import ComparedFile, mismatches_with_ticks
+from backfill_assets.candles.consistency import mismatches_with_ticks
+from backfill_assets.candles.recomputed import ComparedFile
 from backfill_assets.contracts import Contracts
 from backfill_assets.days import MICROSECONDS_PER_DAY, shift, time_us
 from backfill_assets.feeds import Feed

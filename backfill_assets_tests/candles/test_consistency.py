@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from backfill_assets.candles import recomputed
 from backfill_assets.candles.consistency import (
     LIMIT,
-    ComparedFile,
     mismatches_between_timeframes,
     mismatches_with_ticks,
 )
 from backfill_assets.candles.merge import day_of_candles
+from backfill_assets.candles.recomputed import ComparedFile
 from backfill_assets.contracts import Contract, Contracts
 from backfill_assets.ticks.repeats import repeated_rows, rows_of_both
 from backfill_assets_tests.candles.candle_samples import (
@@ -122,6 +123,25 @@ class TestTicks:
         found = partials_of(tmp_path, rows)
         assert found.num_rows > 100
         assert self.compare(tmp_path, rows, found) == []
+
+    @pytest.mark.parametrize("rows_of_a_batch", [1, 2, 7])
+    @pytest.mark.parametrize("ids", [False, True])
+    def test_the_ends_of_batches_change_nothing(
+        self, ids: bool, rows_of_a_batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A minute goes on in the next batch, as do the ties at its ends and the rows that are left out."""
+        rows = [replace(t, us=t.us // MINUTE * MINUTE) for t in trades()]
+        if ids:
+            rows = numbered(rows)
+            random.Random(1).shuffle(rows)
+            rows += rows[:9]
+        left_out = range(len(rows) - 9, len(rows)) if ids else ()
+        found = partials_of(tmp_path, rows, left_out=left_out)
+        monkeypatch.setattr(recomputed, "BATCH_ROWS", rows_of_a_batch)
+        assert self.compare(tmp_path, rows, found, repeats=ids) == []
+        assert self.compare(tmp_path, rows, edited(found, "open", nudged), repeats=ids)
+        if ids:
+            assert self.compare(tmp_path, rows, found)
 
     @pytest.mark.parametrize("column", [*EXACT, *SUMS])
     def test_a_column_that_is_wrong_in_one_bucket_is_named(self, column: str, tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pytest
 
 from backfill_assets.candles.consistency import (
-    ComparedFile,
     mismatches_between_timeframes,
     mismatches_with_ticks,
 )
 from backfill_assets.candles.merge import day_of_candles
+from backfill_assets.candles.recomputed import ComparedFile
 from backfill_assets.candles.schemas import candle_schema, ohlc_schema
 from backfill_assets.days import end_us, shift, start_us
 from backfill_assets.feeds import Feed

@@ -1,0 +1,233 @@
+"""Base candles of a stored file of trades, computed again by numpy for ``consistency``; no kernel is used.
+
+The file is read in batches. Each batch makes the candles of its own rows, and polars merges those, so memory
+holds one batch, and one row for each symbol and minute of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from backfill_assets.contracts import Contracts
+from backfill_assets.days import MICROSECONDS_PER_MINUTE
+from backfill_assets.feeds import SANE_AMOUNT, SANE_PRICE
+from backfill_assets.ticks.repeats import Range
+from backfill_assets.ticks.schemas import PRICES, SUMS
+
+if TYPE_CHECKING:
+    import polars as pl
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+    Bools = NDArray[np.bool_]
+
+#: Rows of a batch: few enough for their columns to stay in a core's cache.
+BATCH_ROWS: Final = 1 << 16
+#: Rows that are equal in these are one trade, if they have an id.
+_TRADE: Final = ("dataset_symbol", "id", "timestamp", "side", "price", "amount")
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedFile:
+    """Ticks of one feed, the partials that were made of them, and what these depend on besides."""
+
+    ticks: Path
+    #: ``PARTIAL_SCHEMA``.
+    partials: pa.Table
+    #: Whether every id is an integer, and ids are an order.
+    numeric_ids: bool
+    contracts: Mapping[str, Contracts] = field(default_factory=dict)
+    #: Whether rows may repeat a trade of the file.
+    repeats: bool = False
+    #: The ticks of the day before that may hold trades of this file; and the first and last microsecond that
+    #: both have rows of.
+    before: tuple[tuple[Path, Range], ...] = ()
+    #: Data set symbols whose rows do not count.
+    left_out: tuple[str, ...] = ()
+
+
+def candles_again(file: ComparedFile, first_us: int, beyond_us: int) -> pl.DataFrame:
+    """Base candles of the file's trades that count, in no order.
+
+    Parameters
+    ----------
+    first_us, beyond_us
+        The first microsecond of the trades that count, and the first beyond.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``symbol``, ``open_time``, prices, ``trade_count``, first and last time of trades, and sums as
+        ``PARTIAL_SCHEMA`` has them without their error terms; these are null where the contract of a trade is
+        not known.
+    """
+    import polars as pl
+
+    left_out = _rows_left_out(file)
+    names = ["symbol", "timestamp", "side", "price", "amount", *(["id"] if file.numeric_ids else [])]
+    parts: list[dict[str, Any]] = []
+    first_row = 0
+    with pq.ParquetFile(file.ticks, read_dictionary=["symbol", "side"]) as ticks:
+        for batch in ticks.iter_batches(batch_size=BATCH_ROWS, columns=names):
+            here = slice(*np.searchsorted(left_out, (first_row, first_row + batch.num_rows)))
+            trades = _trades(batch, file.contracts, left_out[here] - first_row, first_us, beyond_us)
+            if len(trades.row):
+                parts.append(_part(trades, batch))
+            first_row += batch.num_rows
+    times = dict.fromkeys(("open_time", "first_trade_time", "last_trade_time"), pl.Datetime("us", "UTC"))
+    integers = dict.fromkeys(("trade_count", "open_id", "close_id"), pl.Int64)
+    schema: dict[str, Any] = {"symbol": pl.String, **times, **integers}
+    schema |= dict.fromkeys((*PRICES, *SUMS), pl.Float64)
+    columns: dict[str, Any] = {
+        name: np.concatenate([part[name] for part in parts]) if parts else [] for name in schema
+    }
+    return (
+        pl.DataFrame(columns, schema)
+        .group_by("symbol", "open_time")
+        .agg(
+            pl.col("open").sort_by("first_trade_time", "open_id", maintain_order=True).first(),
+            pl.col("high").max(),
+            pl.col("low").min(),
+            pl.col("close").sort_by("last_trade_time", "close_id", maintain_order=True).last(),
+            pl.col("trade_count").sum(),
+            pl.col("first_trade_time").min(),
+            pl.col("last_trade_time").max(),
+            *(pl.col(name).sum() for name in SUMS),
+        )
+        .with_columns(pl.when(~pl.col("volume").is_nan()).then(pl.col(name)).alias(name) for name in SUMS)
+    )
+
+
+def _rows_left_out(file: ComparedFile) -> Ints:
+    """Numbers of the rows that do not count, ascending.
+
+    They repeat a trade of the file or of the day before, or their symbol counts in another file.
+    """
+    import polars as pl
+
+    def scan(path: Path) -> pl.LazyFrame:
+        return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+
+    has_id = pl.col("id").is_not_null() & (pl.col("id") != "")
+    found = []
+    if file.repeats:
+        trades = scan(file.ticks).filter(has_id).select("row", *_TRADE).sort("row").collect()
+        found.append(trades.filter(~pl.struct(_TRADE).is_first_distinct())["row"])
+    if file.left_out:
+        is_out = pl.col("dataset_symbol").is_in(file.left_out)
+        found.append(scan(file.ticks).filter(is_out).select("row").collect()["row"])
+    for path, (first_us, last_us) in file.before:
+        is_of_both = pl.col("timestamp").dt.epoch("us").is_between(first_us, last_us)
+        ours, theirs = (scan(each).filter(has_id, is_of_both) for each in (file.ticks, path))
+        known = ours.join(theirs, on=list(_TRADE), how="semi", nulls_equal=True)
+        found.append(known.select("row").collect()["row"])
+    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Trades:
+    """Valid trades of a batch in the order of rows; sorted by symbol and minute if they have several symbols.
+
+    ``row`` is the place in the batch, ``symbol`` that in the dictionary of its symbols.
+    """
+
+    row: Ints
+    symbol: Ints
+    time_us: Ints
+    price: Floats
+    base: Floats
+    is_buy: Bools
+    is_sell: Bools
+
+    def taken(self, places: Ints | Bools) -> _Trades:
+        return _Trades(*(getattr(self, column.name)[places] for column in fields(self)))
+
+    @property
+    def minute(self) -> Ints:
+        return self.time_us // MICROSECONDS_PER_MINUTE
+
+
+def _trades(
+    batch: pa.RecordBatch, contracts: Mapping[str, Contracts], out: Ints, first_us: int, beyond_us: int
+) -> _Trades:
+    time_us = batch["timestamp"].cast("int64").to_numpy(zero_copy_only=False)
+    price, amount = (
+        batch[name].fill_null(np.nan).to_numpy(zero_copy_only=False) for name in ("price", "amount")
+    )
+    symbol, side = (
+        batch[name].indices.fill_null(-1).to_numpy(zero_copy_only=False) for name in ("symbol", "side")
+    )
+    symbols, sides = (batch[name].dictionary.to_pylist() for name in ("symbol", "side"))
+    base = _base_volumes(amount, price, time_us, symbol, [contracts.get(name, ()) for name in symbols])
+    is_buy, is_sell = (side == (sides.index(name) if name in sides else -2) for name in ("buy", "sell"))
+    trades = _Trades(np.arange(batch.num_rows), symbol, time_us, price, base, is_buy, is_sell)
+    valid = (symbol >= 0) & (time_us >= first_us) & (time_us < beyond_us)
+    for values, (least, most) in ((price, SANE_PRICE), (amount, SANE_AMOUNT)):
+        valid &= (values >= least) & (values <= most)
+    valid[out] = False
+    if not valid.all():
+        trades = trades.taken(valid)
+    return trades.taken(np.lexsort((trades.minute, trades.symbol))) if symbols[1:] else trades
+
+
+def _base_volumes(
+    amount: Floats, price: Floats, time_us: Ints, symbol: Ints, contracts: Sequence[Contracts]
+) -> Floats:
+    """Amounts in base currency; NaN where the contract of a symbol is not known."""
+    base = amount
+    for number, of_symbol in enumerate(contracts):
+        for n, contract in enumerate(of_symbol):
+            holds = symbol == number if n == 0 else (symbol == number) & (time_us >= contract.since_us)
+            scaled = amount * (np.nan if contract.multiplier is None else contract.multiplier)
+            if contract.inverse:
+                scaled = np.divide(scaled, price, out=np.full(len(price), np.nan), where=price > 0)
+            base = np.where(holds, scaled, base)
+    return base
+
+
+def _part(trades: _Trades, batch: pa.RecordBatch) -> dict[str, Any]:
+    """Columns of the candles of a batch, one for each run of trades of one symbol and minute."""
+    minute, time_us, price = trades.minute, trades.time_us, trades.price
+    begins = np.ones(len(minute), np.bool_)
+    begins[1:] = (minute[1:] != minute[:-1]) | (trades.symbol[1:] != trades.symbol[:-1])
+    starts = np.flatnonzero(begins)
+    rows = np.diff(starts, append=len(minute))
+    first, last = np.minimum.reduceat(time_us, starts), np.maximum.reduceat(time_us, starts)
+    # Trades at the ends of their run, in the order that decides ties: by id, then by row.
+    ends = np.flatnonzero((time_us == np.repeat(first, rows)) | (time_us == np.repeat(last, rows)))
+    run, ids = np.searchsorted(starts, ends, "right") - 1, np.full(len(ends), -1)
+    if "id" in batch.schema.names:
+        ids = batch["id"].take(pa.array(trades.row[ends])).cast("int64").to_numpy(zero_copy_only=False)
+        order = np.lexsort((ids, run))
+        ends, run, ids = ends[order], run[order], ids[order]
+    opens, closes = (np.flatnonzero(time_us[ends] == times[run]) for times in (first, last))
+    opens = opens[np.diff(run[opens], prepend=-1) != 0]
+    closes = closes[np.diff(run[closes], append=-1) != 0]
+    summed = (
+        trades.base,
+        trades.base * price,
+        np.where(trades.is_buy, trades.base, 0.0),
+        np.where(trades.is_sell, trades.base, 0.0),
+    )
+    return {
+        "symbol": np.array(batch["symbol"].dictionary.to_pylist(), object)[trades.symbol[starts]],
+        "open_time": minute[starts] * MICROSECONDS_PER_MINUTE,
+        "first_trade_time": first,
+        "last_trade_time": last,
+        "open": price[ends[opens]],
+        "high": np.maximum.reduceat(price, starts),
+        "low": np.minimum.reduceat(price, starts),
+        "close": price[ends[closes]],
+        "trade_count": rows,
+        "open_id": ids[opens],
+        "close_id": ids[closes],
+        **{name: np.add.reduceat(values, starts) for name, values in zip(SUMS, summed, strict=True)},
+    }
