@@ -45,6 +45,7 @@ from backfill_assets.candles.trade_files import (
 from backfill_assets.contracts import currencies_of
 from backfill_assets.days import shift
 from backfill_assets.failures import DamagedFile, PermanentFailure
+from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
