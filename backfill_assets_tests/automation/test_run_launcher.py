@@ -24,10 +24,12 @@ from dagster._core.origin import JobPythonOrigin
 from dagster._core.test_utils import create_run_for_test
 from dagster._grpc.types import ExecuteRunArgs
 
+from backfill_assets.automation import run_launcher, run_server
 from backfill_assets.automation.lost_runs import lost
 from backfill_assets.automation.run_launcher import ForkingRunLauncher
 from backfill_assets.automation.run_process import RunProcess
 from backfill_assets.days import utc_now
+from backfill_assets.failures import TransientFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.market import Market
@@ -57,7 +59,7 @@ EARLY = {
 #: Import, run a command of ``dagster api`` and print the libraries that this imported.
 LATE_IMPORTS = """
 import importlib, json, sys
-from backfill_assets.automation import run_server
+from backfill_assets.automation import run_launcher, run_server
 for module in run_server.IMPORTED:
     importlib.import_module(module)
 before = set(sys.modules)
@@ -242,3 +244,26 @@ def test_a_fork_imports_no_library(launched: Launched) -> None:
     assert launched.status(run.run_id) is dg.DagsterRunStatus.SUCCESS, found.stderr[-2000:]
     late = Counter(name.partition(".")[0] for name in json.loads(found.stdout.splitlines()[-1]))
     assert {name: late[name] for name in EARLY if late[name] > 5} == {}
+
+
+def test_a_process_that_cannot_start_is_said(launched: Launched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_launcher, "SERVER", (sys.executable, "-c", "raise SystemExit('no numba')"))
+    run = launched.make(DAYS[0])
+    with (
+        dg.DagsterInstance.get() as elsewhere,
+        pytest.raises(TransientFailure, match="the process that is forked cannot start, as its log says"),
+    ):
+        elsewhere.run_launcher.launch_run(LaunchRunContext(run, workspace=None))
+
+
+def test_what_is_imported_follows_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BACKFILL_ENV", "local")
+    assert run_server._of_settings() == []
+    for name, value in (("BUCKET", "gs://bucket/lake"), ("PROJECT", "a-project"), ("DATASET", "data")):
+        monkeypatch.setenv(f"BACKFILL_{name}", value)
+    monkeypatch.setenv("BACKFILL_ENV", "production")
+    assert {"backfill_assets.lake.gcs", "backfill_assets.warehouse.bigquery"} <= set(
+        run_server._of_settings()
+    )
+    monkeypatch.setenv("BACKFILL_ENV", str(tmp_path / "there-is-none.yaml"))
+    assert run_server._of_settings() == []
