@@ -3,10 +3,12 @@
     python benchmarks/stages.py --rows 5000000 --repeats 5
 
 Every repeat is a fresh process that takes one file from csv.gz to compared candles, as a run does: ``decode``
-writes Parquet, profile and control totals, ``partials`` makes the one-minute candles, ``comparison`` computes
-these again from the Parquet file. It first does a small file, unmeasured, so imports and compilation are left
-out. Inflating is measured in the same process, before and after. ``core`` is decode and partials, ``checked``
-all three. Memory is the largest resident set size of the process by the end of the stage.
+writes Parquet, profile, control totals and one-minute candles, ``partials`` finds these and takes them,
+``comparison`` computes them again from the Parquet file. ``remade`` is ``partials`` where the candles of the
+pass cannot be taken, and no part of the sums. It first does a small file, unmeasured, so imports and
+compilation are left out. Inflating is measured in the same process, before and after. ``core`` is decode and
+partials, ``checked`` has the comparison too. Memory is the largest resident set size of the process by the
+end of the stage.
 """
 
 from __future__ import annotations
@@ -20,12 +22,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from decode_market import DAY, SYMBOL, write_trades
 
-STAGES = ("inflate", "decode", "partials", "comparison")
+STAGES = ("inflate", "decode", "partials", "comparison", "remade")
 
 
 def inflate(source: Path) -> None:
@@ -41,29 +44,34 @@ def run(source: Path, folder: Path, measure: Callable[[str, Callable[[], Any]], 
     """All stages of a file, with a lake in the folder."""
     from backfill_assets.candles.trade_files import AcceptedFile, make_partials, mismatches
     from backfill_assets.feeds import Feed
+    from backfill_assets.id_laws import ID_LAWS
     from backfill_assets.lake import paths
     from backfill_assets.lake.local import LocalStore
     from backfill_assets.ticks.decode import decode
+    from backfill_assets.ticks.fetch import candles_to_fill, store_candles
     from backfill_assets.ticks.profile import ProfileParameters
     from backfill_assets.ticks.stored import stored_file
 
+    parameters = ProfileParameters()
     feed, store, target = Feed("binance", "trades", SYMBOL), LocalStore(folder / "lake"), folder / "t.parquet"
 
     def decoded() -> Any:
+        candles = candles_to_fill(feed, DAY, parameters, ID_LAWS)
         found = decode(
             source,
             target,
             feed=feed,
             day=DAY,
             symbols={SYMBOL: "BTC-USDT"},
-            parameters=ProfileParameters(),
+            parameters=parameters,
             grids={SYMBOL: (0.01,)},
+            candles=candles,
         )
         stored_file(target, feed.data_type)
-        return found
+        return found, store_candles(store, feed, DAY, candles, found.profile, parameters)
 
     measure("inflate", lambda: inflate(source))
-    found = measure("decode", decoded)
+    found, candles = measure("decode", decoded)
     store.put_file(target, paths.ticks_data(feed, DAY, found.content))
     file = AcceptedFile(
         feed=feed,
@@ -76,10 +84,14 @@ def run(source: Path, folder: Path, measure: Callable[[str, Callable[[], Any]], 
         left_out=(),
         contracts={},
         seam_window_seconds=300,
+        decoded=candles,
     )
     made = measure("partials", lambda: make_partials(store, file))
     (differing,) = measure("comparison", lambda: mismatches(store, [(file, made)]))
     measure("inflate", lambda: inflate(source))
+    if measure("remade", lambda: make_partials(store, replace(file, decoded=None))) != made:
+        msg = "the candles of the pass are not those of the file"
+        raise SystemExit(msg)
     if differing:
         msg = f"candles differ from their ticks: {differing[:3]}"
         raise SystemExit(msg)
@@ -125,7 +137,7 @@ def main() -> None:
         json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         for _ in range(options.repeats)
     ]
-    rows = {name: (name,) for name in STAGES} | {"core": STAGES[1:3], "checked": STAGES[1:]}
+    rows = {name: (name,) for name in STAGES} | {"core": STAGES[1:3], "checked": STAGES[1:4]}
     print(f"{options.rows:,} rows, {source.stat().st_size / 1e6:.0f} MB; medians of {options.repeats}")
     print("| stage | CPU s | × inflate | peak MB |\n|---|---|---|---|")
     for name, parts in rows.items():

@@ -348,7 +348,7 @@ class _Work:
         store, around = self.maker.store, (shift(self.day, -1), self.day, shift(self.day, 1))
         return [
             _renamed(
-                read_partials(store, day, [(feed.feed, file) for feed, file in self.files(day)]),
+                read_partials(store, day, [(feed.feed, file.partials) for feed, file in self.files(day)]),
                 self.maker.renamed(day, self.day),
             )
             for day in around

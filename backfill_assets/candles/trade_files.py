@@ -23,20 +23,19 @@ from backfill_assets.contracts import Contracts
 from backfill_assets.days import MICROSECONDS_PER_DAY, shift, time_us
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
+from backfill_assets.lake.manifests import DecodedCandles
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.lake.tables import store_table
+from backfill_assets.lake.tables import DataFile, store_table
 from backfill_assets.quality.measures import LastTrade, TradesFile
 from backfill_assets.quality.settled import SettledDay, SettledFeed
-from backfill_assets.ticks.partials import partial_candles
+from backfill_assets.ticks.partials import PARTIALS_VERSION, partial_candles
 from backfill_assets.ticks.repeats import Range, repeated_rows, rows_of_both, rows_of_symbols
 from backfill_assets.ticks.schemas import PARTIAL_SCHEMA
 
 if TYPE_CHECKING:
     from backfill_assets.ticks.partial_kernels import Ints
 
-#: Raised when the kernels' results or the partials' columns change.
-PARTIALS_VERSION: Final = 3
 #: Feeds whose ticks are read at once; the kernels release the GIL and the machine has few processors.
 WORKERS: Final = 2
 #: Rows of files that are compared with their partials at once.
@@ -62,6 +61,8 @@ class AcceptedFile:
     left_out: tuple[str, ...]
     contracts: dict[str, Contracts]
     seam_window_seconds: int
+    #: Candles of all its rows, if they were made while it was decoded.
+    decoded: DecodedCandles | None = None
 
     @property
     def key(self) -> str:
@@ -98,6 +99,7 @@ def accepted_files(
             left_out=settled.left_out_of(found),
             contracts=found.contracts,
             seam_window_seconds=seam_window_seconds,
+            decoded=found.accepted.candles,
         )
         for found in settled.feeds
         if found.feed.type.makes_candles and found.accepted is not None
@@ -133,18 +135,27 @@ def _overlaps(
 
 
 def make_partials(store: Store, file: AcceptedFile) -> TradesFile:
-    """Compute the file's partials from its ticks, and store them."""
-    with store.local_copy(paths.ticks_data(file.feed, file.day, file.content)) as ticks:
-        table = partial_candles(
-            ticks,
-            exchange=file.feed.exchange,
-            day=file.day,
-            seam_window_seconds=file.seam_window_seconds,
-            numeric_ids=file.numeric_ids,
-            contracts=file.contracts,
-            left_out=_left_out(store, file, ticks),
-        )
-    stored = store_table(store, table, lambda content: paths.partials_data(file.feed, file.day, content))
+    """The file's partials: those that were made while it was decoded, else computed from its ticks.
+
+    The first are there and suit a file of which all rows count, with amounts in base units. Both are the same
+    bytes.
+    """
+    left_out = _left_out(store, file)
+    stored = _decoded(store, file) if not left_out.size else None
+    if stored is not None:
+        table = read_partials(store, file.day, [(file.feed, stored)])
+    else:
+        with store.local_copy(paths.ticks_data(file.feed, file.day, file.content)) as ticks:
+            table = partial_candles(
+                ticks,
+                exchange=file.feed.exchange,
+                day=file.day,
+                seam_window_seconds=file.seam_window_seconds,
+                numeric_ids=file.numeric_ids,
+                contracts=file.contracts,
+                left_out=left_out,
+            )
+        stored = store_table(store, table, lambda content: paths.partials_data(file.feed, file.day, content))
     return TradesFile(
         content=file.content,
         key=file.key,
@@ -152,6 +163,21 @@ def make_partials(store: Store, file: AcceptedFile) -> TradesFile:
         last_trades=_last_trades(table),
         without_volume=table["volume"].null_count,
     )
+
+
+def _decoded(store: Store, file: AcceptedFile) -> DataFile | None:
+    """The partials that were made while the file was decoded, if they are those that it has now."""
+    found = file.decoded
+    if found is None:
+        return None
+    now = (PARTIALS_VERSION, file.seam_window_seconds, file.numeric_ids)
+    contracts = (contract for of_symbol in file.contracts.values() for contract in of_symbol)
+    if (found.version, found.seam_window_seconds, found.by_id) != now or not all(
+        contract.multiplier == 1.0 and not contract.inverse for contract in contracts
+    ):
+        return None
+    path = paths.partials_data(file.feed, file.day, found.file.content)
+    return found.file if store.size(path) == found.file.bytes else None
 
 
 def has_partials(store: Store, file: AcceptedFile, made: TradesFile | None) -> bool:
@@ -162,7 +188,7 @@ def has_partials(store: Store, file: AcceptedFile, made: TradesFile | None) -> b
     return store.size(path) == made.partials.bytes
 
 
-def read_partials(store: Store, day: str, files: Sequence[tuple[Feed, TradesFile]]) -> pa.Table:
+def read_partials(store: Store, day: str, files: Sequence[tuple[Feed, DataFile]]) -> pa.Table:
     """The partials of files of a day, one after the other, as a table of ``PARTIAL_SCHEMA``.
 
     One read for all files: opening a small file by itself takes several times as long as its rows.
@@ -171,7 +197,7 @@ def read_partials(store: Store, day: str, files: Sequence[tuple[Feed, TradesFile
 
     if not files:
         return PARTIAL_SCHEMA.empty_table()
-    named = [paths.partials_data(feed, day, made.partials.content) for feed, made in files]
+    named = [paths.partials_data(feed, day, file.content) for feed, file in files]
     with ExitStack() as stack:
         local = parallel_map(
             lambda path: stack.enter_context(store.local_copy(path)), named, store.parallel_reads
@@ -185,7 +211,7 @@ def mismatches(store: Store, files: Sequence[tuple[AcceptedFile, TradesFile]]) -
     found = []
     for batch in _batches(files):
         one = batch[0][0]
-        partials = _by_file(store, one.day, [(file.feed, made) for file, made in batch])
+        partials = _by_file(store, one.day, [(file.feed, made.partials) for file, made in batch])
         with ExitStack() as stack:
             compared = [
                 ComparedFile(
@@ -205,12 +231,12 @@ def mismatches(store: Store, files: Sequence[tuple[AcceptedFile, TradesFile]]) -
     return found
 
 
-def _by_file(store: Store, day: str, files: Sequence[tuple[Feed, TradesFile]]) -> Iterator[pa.Table]:
+def _by_file(store: Store, day: str, files: Sequence[tuple[Feed, DataFile]]) -> Iterator[pa.Table]:
     """The partials of each file."""
     table, first = read_partials(store, day, files), 0
-    for _, made in files:
-        yield table.slice(first, made.partials.rows)
-        first += made.partials.rows
+    for _, file in files:
+        yield table.slice(first, file.rows)
+        first += file.rows
 
 
 def _batches(
@@ -227,14 +253,19 @@ def _batches(
         yield batch
 
 
-def _left_out(store: Store, file: AcceptedFile, ticks: Path) -> Ints:
+def _left_out(store: Store, file: AcceptedFile) -> Ints:
     """Numbers of the rows that repeat a trade of the file or of the day before, or count in another file."""
-    found = repeated_rows(ticks) if file.repeats else np.empty(0, np.int64)
-    if file.left_out:
-        found = np.union1d(found, rows_of_symbols(ticks, file.left_out))
-    for feed, content, between in file.overlaps:
-        with store.local_copy(paths.ticks_data(feed, shift(file.day, -1), content)) as before:
-            found = np.union1d(found, rows_of_both(ticks, before, between))
+    found = np.empty(0, np.int64)
+    if not (file.repeats or file.left_out or file.overlaps):
+        return found
+    with store.local_copy(paths.ticks_data(file.feed, file.day, file.content)) as ticks:
+        if file.repeats:
+            found = repeated_rows(ticks)
+        if file.left_out:
+            found = np.union1d(found, rows_of_symbols(ticks, file.left_out))
+        for feed, content, between in file.overlaps:
+            with store.local_copy(paths.ticks_data(feed, shift(file.day, -1), content)) as before:
+                found = np.union1d(found, rows_of_both(ticks, before, between))
     return found
 
 

@@ -27,6 +27,7 @@ from backfill_assets.lake.evidence import (
 )
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
+from backfill_assets.lake.tables import DataFile
 
 #: What a version ends.
 _FOUND: Final[dict[str, None]] = {"absent": None, "failed": None}
@@ -94,6 +95,26 @@ class StoredFile(Document):
     totals: tuple[ColumnTotals, ...]
 
 
+class DecodedCandles(Document):
+    """Partial candles that were made in the pass that decoded a file of trades.
+
+    They count every row that has a canonical symbol, and amounts as base units.
+
+    Attributes
+    ----------
+    version, seam_window_seconds, by_id
+        What they depend on besides the rows: ``ticks.partials.PARTIALS_VERSION``, how far beyond the day they
+        reach, and whether ids break ties of time.
+    file
+        Where they are stored.
+    """
+
+    version: int
+    seam_window_seconds: int
+    by_id: bool
+    file: DataFile
+
+
 class Version(Document):
     """One decoding of a feed's day: a data file and the evidence about it.
 
@@ -113,6 +134,8 @@ class Version(Document):
         What the file itself says; null in versions of an earlier layout.
     symbol
         Canonical symbol of the rows; empty where they have several, and in versions of an earlier layout.
+    candles
+        Null where there is nothing to make them of, or ids turned out to be no order.
     """
 
     content: str
@@ -125,6 +148,7 @@ class Version(Document):
     fetched_at: AwareDatetime
     stored: StoredFile | None = None
     symbol: str = ""
+    candles: DecodedCandles | None = None
 
     def is_same_evidence(self, other: Version) -> bool:
         """Whether nothing but the fetch differs: same rows, counted in the same way."""

@@ -18,7 +18,7 @@ from backfill_assets.feeds import Feed, pair_of
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.documents import Derived, Document
 from backfill_assets.lake.evidence import Approval, Restatement, Retraction
-from backfill_assets.lake.manifests import Dropped, Version, checked_feed
+from backfill_assets.lake.manifests import DecodedCandles, Dropped, Version, checked_feed
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.findings import Finding
 from backfill_assets.quality.measures import DayMeasures, load_measures
@@ -49,6 +49,7 @@ class HeldVersion(Document):
     raw_bytes: int
     fetched_at: AwareDatetime
     generated: bool = False
+    candles: DecodedCandles | None = None
 
     @classmethod
     def of(cls, version: Version | None) -> HeldVersion | None:
@@ -62,6 +63,7 @@ class HeldVersion(Document):
             raw_bytes=version.source.raw_bytes,
             fetched_at=version.fetched_at,
             generated=version.source.generated,
+            candles=version.candles,
         )
 
 

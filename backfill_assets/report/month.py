@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pydantic import AliasChoices, Field
 
 from backfill_assets.candles.build import MEASURES_VERSION
-from backfill_assets.candles.trade_files import PARTIALS_VERSION
 from backfill_assets.days import day_range, parse_month
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.documents import Derived, Document
@@ -26,6 +25,7 @@ from backfill_assets.quality.settled import Day, load_day
 from backfill_assets.quality.verdict import RULES_VERSION, Outcome
 from backfill_assets.settings import OverallSettings, Settings
 from backfill_assets.ticks.fetch import SCHEMA_VERSION
+from backfill_assets.ticks.partials import PARTIALS_VERSION
 from backfill_assets.ticks.profile import PROFILE_VERSION
 from backfill_assets.warehouse.overall import day_overall
 from backfill_assets.warehouse.presence import data_files

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from backfill_assets.ticks.partials import MinuteCandles
     from backfill_assets.ticks.rowgroups import Layout, RowGroup
 
 #: One group is filled while one is written.
@@ -69,6 +70,7 @@ def decode(
     symbols: Mapping[str, str],
     parameters: ProfileParameters,
     grids: Grids | None = None,
+    candles: MinuteCandles | None = None,
     row_group_rows: int | None = None,
     block_bytes: int = BLOCK_BYTES,
     fast: bool = True,
@@ -91,6 +93,8 @@ def decode(
     grids
         Price steps valid at some time of the day, for texts of the file's symbol column; prices of others
         are not compared with a grid.
+    candles
+        Gets every row of a file of trades, under the row's canonical symbol.
     row_group_rows, block_bytes, fast
         For tests and measurements: rows of a group, inflated bytes read at once, whether to use compiled
         code.
@@ -122,6 +126,7 @@ def decode(
                 unfinished,
                 reader,
                 profiler,
+                candles,
                 feed=feed,
                 day_number=day_number,
                 symbols=symbols,
@@ -193,6 +198,7 @@ def _transcode(
     unfinished: Path,
     reader: Reader,
     profiler: Profiler,
+    candles: MinuteCandles | None,
     *,
     feed: Feed,
     day_number: int,
@@ -206,7 +212,13 @@ def _transcode(
 
     layout = Layout.of(feed.data_type)
     row_group_rows, block_bytes = sizes[0] or layout.row_group_rows, sizes[1]
-    parser = LineParser(reader, symbols, profiler.register, fast=fast)
+
+    def register(name: Name) -> None:
+        profiler.register(name)
+        if candles is not None:
+            candles.register(name.symbol)
+
+    parser = LineParser(reader, symbols, register, fast=fast)
     schema = writer_schema(feed.data_type)
     dialect = Dialect(reader)
     group: RowGroup | None = None
@@ -221,7 +233,10 @@ def _transcode(
             while position < block.end:
                 start = group.rows
                 position = parser.parse(block, position, group)
-                profiler.add(group.counted(), start, group.rows)
+                rows = group.counted()
+                profiler.add(rows, start, group.rows)
+                if candles is not None:
+                    candles.add(rows, start, group.rows)
                 if group.full:
                     group = writer.write(group, tuple(parser.names))
         if group is not None:

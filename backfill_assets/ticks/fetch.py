@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from backfill_assets.days import utc_now
+from backfill_assets.days import MICROSECONDS_PER_SECOND, utc_now
 from backfill_assets.failures import (
     CorruptFeed,
     FeedAbsent,
@@ -26,10 +26,12 @@ from backfill_assets.failures import (
 )
 from backfill_assets.feeds import PERPETUAL, Feed
 from backfill_assets.files import temporary_folder
+from backfill_assets.id_laws import ID_LAWS, IdLaw, law_of
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import (
     Absence,
     DayRecord,
+    DecodedCandles,
     FeedManifest,
     Source,
     Version,
@@ -40,7 +42,8 @@ from backfill_assets.lake.manifests import (
 )
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.profiles import profile_of
+from backfill_assets.lake.tables import store_table
+from backfill_assets.quality.profiles import FeedProfile, profile_of
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import SettledDay, is_lost, load_settled
 from backfill_assets.settings import Settings, ThresholdSettings, own_files_command, resolve
@@ -48,6 +51,7 @@ from backfill_assets.tardis.client import Download, TardisClient
 from backfill_assets.tardis.generated import is_generated
 from backfill_assets.ticks.decode import decode
 from backfill_assets.ticks.grids import price_grids
+from backfill_assets.ticks.partials import PARTIALS_VERSION, MinuteCandles, of_exchange, seam_window
 from backfill_assets.ticks.prices import Grids
 from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_hash
 from backfill_assets.ticks.stored import stored_file
@@ -169,7 +173,8 @@ def fetch_day(
     anew = {feed: _begun(feed, day, settled) for feed in wanted}
     # A file of one's own comes as it is however often it is asked for.
     rounds, is_passing = (1, False) if own_files_command(settings) else (DOWNLOAD_ROUNDS, True)
-    worker = _Worker(store, day, expected, accepted, anew, parameters, grids, client.redacted)
+    laws = settings.thresholds.id_laws
+    worker = _Worker(store, day, expected, accepted, anew, parameters, grids, client.redacted, laws)
     threads = settings.decode_threads or os.cpu_count() or 1
     with temporary_folder(_scratch(settings), "lake.scratch") as folder:
         for attempt in range(rounds):
@@ -231,9 +236,11 @@ class _Worker:
     grids: dict[Feed, Grids]
     #: Takes the key out of texts that quote a file.
     redact: Callable[[str], str]
+    laws: Sequence[IdLaw] = ID_LAWS
 
     def __call__(self, feed: Feed, download: Download) -> FeedOutcome:
         target = download.path.with_suffix(".parquet")
+        candles = candles_to_fill(feed, self.day, self.parameters, self.laws)
         try:
             decoded = decode(
                 download.path,
@@ -243,6 +250,7 @@ class _Worker:
                 symbols=self.symbols[feed],
                 parameters=self.parameters,
                 grids=self.grids[feed],
+                candles=candles,
             )
             stored = stored_file(target, feed.data_type)
         except CorruptFeed as failure:
@@ -270,6 +278,7 @@ class _Worker:
             fetched_at=utc_now(),
             stored=stored,
             symbol=_only_symbol(self.symbols[feed]),
+            candles=store_candles(self.store, feed, self.day, candles, decoded.profile, self.parameters),
         )
         accepted = self.accepted.get(feed)
         self.store.put_file(target, paths.ticks_data(feed, self.day, version.content))
@@ -302,6 +311,36 @@ class _Worker:
         except Unreadable as failure:
             return replace(outcome, state="unreadable", reason=f"{outcome.reason}; {failure}")
         return outcome
+
+
+def candles_to_fill(
+    feed: Feed, day: str, parameters: ProfileParameters, laws: Sequence[IdLaw]
+) -> MinuteCandles | None:
+    """The candles for the pass that decodes a file to fill; None where its data type makes none."""
+    if not feed.type.makes_candles:
+        return None
+    law = law_of(laws, feed, day)
+    window = seam_window(day, parameters.seam_window_us // MICROSECONDS_PER_SECOND)
+    return MinuteCandles(by_id=law is not None and law.gives_order, window=window)
+
+
+def store_candles(
+    store: Store,
+    feed: Feed,
+    day: str,
+    made: MinuteCandles | None,
+    profile: FeedProfile,
+    parameters: ProfileParameters,
+) -> DecodedCandles | None:
+    """Store the candles of a file; None without any, or where some of the ids in order are no integers."""
+    if made is None or (made.by_id and not profile.has_numeric_ids):
+        return None
+    table = of_exchange(feed.exchange, made.table())
+    file = store_table(store, table, lambda content: paths.partials_data(feed, day, content))
+    seam_seconds = parameters.seam_window_us // MICROSECONDS_PER_SECOND
+    return DecodedCandles(
+        version=PARTIALS_VERSION, seam_window_seconds=seam_seconds, by_id=made.by_id, file=file
+    )
 
 
 def _record_failure(store: Store, outcome: FeedOutcome, day: str) -> None:

@@ -1,4 +1,4 @@
-"""The two loops that make candles, compiled: trades into partials, and sorted candles into larger ones.
+"""The loops that make candles, compiled: trades into partials, and sorted candles into larger ones.
 
 Both add in one fixed order, so the same input gives the same bits on every run and machine. Imported only by
 the functions that use it, because importing numba takes about half a second.
@@ -29,13 +29,19 @@ INTEGER_COLUMNS, FLOAT_COLUMNS = 5, 12
 SIDE_BUY, SIDE_SELL = 0, 1
 #: Stands for "no numeric id"; such trades are ordered by their row alone.
 NO_ID = -1
+MINUTE_US = 60_000_000
+#: More symbols than any file has: a minute and the number of a symbol are one integer.
+MOST_SYMBOLS = 1 << 20
 
 
-_I64_2, _F64_2 = nb.int64[:, ::1], nb.float64[:, ::1]
+_I64, _I64_2, _F64_2 = nb.int64[::1], nb.int64[:, ::1], nb.float64[:, ::1]
 #: Columns of Arrow tables are read-only.
-_INTS, _FLOATS, _FLAGS, _INTS_2, _FLOATS_2 = (
+_INTS, _FLOATS, _FLAGS, _BYTES, _CODES, _INTS_2, _FLOATS_2 = (
     nb.types.Array(kind, dimensions, "C", readonly=True)
-    for kind, dimensions in ((nb.int64, 1), (nb.float64, 1), (nb.boolean, 1), (nb.int64, 2), (nb.float64, 2))
+    for kind, dimensions in (
+        *((nb.int64, 1), (nb.float64, 1), (nb.boolean, 1), (nb.uint8, 1), (nb.int32, 1)),
+        *((nb.int64, 2), (nb.float64, 2)),
+    )
 )
 
 
@@ -49,29 +55,83 @@ def _add(floats, k, column, value):  # pragma: no cover
     floats[k, column] = grown
 
 
+@nb.njit(inline="always")
+def _slot_of(table, keys, key):  # pragma: no cover
+    """Where the state row of the key is in the table, or would be; the table has a free place."""
+    mask = table.shape[0] - 1
+    slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
+    while table[slot] >= 0 and keys[table[slot]] != key:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@kernel(nb.void(nb.int32[::1], _I64, nb.int64))
+def index_keys(table, keys, count):  # pragma: no cover
+    """Fill a table of free places (-1) with the numbers of the first ``count`` keys."""
+    for row in range(count):
+        table[_slot_of(table, keys, keys[row])] = row
+
+
 @kernel(
-    nb.void(
-        _INTS, _INTS, _FLOATS, _FLOATS, _INTS, _INTS, _INTS,  # trades
-        _FLOATS, _FLAGS, _I64_2, _F64_2,  # contracts, state
+    nb.types.UniTuple(nb.int64, 2)(
+        _INTS, _INTS, _FLOATS, _FLOATS, _BYTES, _CODES, nb.int64, nb.int64,  # trades, start, stop
+        _INTS, nb.boolean,  # symbol of each code, whether ids are an order
+        nb.int64, nb.int64,  # first microsecond, first beyond
+        _INTS, _INTS, _FLOATS, _FLAGS,  # contracts
+        nb.int32[::1], _I64, nb.int64, _I64_2, _F64_2,  # state
     )
 )  # fmt: skip
 def accumulate(  # pragma: no cover
-    time_us, ids, price, amount, side, unit, row, multiplier, inverse, integers, floats
-):
-    """Fold each trade into the state row ``row``; a negative one leaves it out.
+    time_us, ids, price, amount, side, codes, start, stop, symbol_of, by_id, first_us, beyond_us,
+    contracts_from, since_us, multiplier, inverse, table, keys, count, integers, floats
+):  # fmt: skip
+    """Fold trades into the state rows of their symbol and minute.
 
-    ``multiplier`` and ``inverse`` have one value per contract, which ``unit`` names. Base volume is
-    ``amount * multiplier``, or ``amount * multiplier / price`` for inverse contracts, whose vwap is thereby
-    the harmonic mean. A multiplier that is NaN makes the sums NaN.
+    Returns the number of state rows and that of the first trade that is left: it needs one more than there is
+    room for.
+
+    Parameters
+    ----------
+    codes, symbol_of
+        A negative code leaves the trade out, and so does a code of which the symbol is negative.
+    contracts_from, since_us, multiplier, inverse
+        The contracts of symbol s are those from ``contracts_from[s]`` to before ``contracts_from[s + 1]``. Of
+        these the last that has begun holds, else the first. Base volume is ``amount * multiplier``, or
+        ``amount * multiplier / price`` for inverse contracts, whose vwap is thereby the harmonic mean. A
+        multiplier that is NaN makes the sums NaN.
+    table, keys, count
+        Open-addressing hash table of the state rows by key, minute and symbol; -1 is free.
     """
-    for i in range(len(time_us)):
+    last_key = np.int64(-1) << 62
+    k = np.int64(0)
+    minute = np.int64(0)
+    minute_from = np.int64(0)
+    minute_to = np.int64(0)
+    for i in range(start, stop):
         t = time_us[i]
         p = price[i]
         a = amount[i]
-        k = row[i]
-        if k < 0 or not (LEAST_PRICE <= p <= MOST_PRICE and LEAST_AMOUNT <= a <= MOST_AMOUNT):
+        if codes[i] < 0 or not (LEAST_PRICE <= p <= MOST_PRICE and LEAST_AMOUNT <= a <= MOST_AMOUNT):
             continue
-        n = ids[i]
+        s = symbol_of[codes[i]]
+        if s < 0 or t < first_us or t >= beyond_us:
+            continue
+        if t < minute_from or t >= minute_to:
+            minute = t // MINUTE_US
+            minute_from = minute * MINUTE_US
+            minute_to = minute_from + MINUTE_US
+        key = minute * MOST_SYMBOLS + s
+        if key != last_key:
+            slot = _slot_of(table, keys, key)
+            if table[slot] < 0:
+                if count == keys.shape[0]:
+                    return count, i
+                table[slot] = count
+                keys[count] = key
+                count += 1
+            k = np.int64(table[slot])
+            last_key = key
+        n = ids[i] if by_id else NO_ID
         if integers[k, COUNT] == 0:
             integers[k, FIRST] = t
             integers[k, LAST] = t
@@ -93,8 +153,12 @@ def accumulate(  # pragma: no cover
             floats[k, HIGH] = max(floats[k, HIGH], p)
             floats[k, LOW] = min(floats[k, LOW], p)
         integers[k, COUNT] += 1
-        base = a * multiplier[unit[i]]
-        if inverse[unit[i]]:
+        unit = contracts_from[s]
+        for later in range(unit + 1, contracts_from[s + 1]):
+            if t >= since_us[later]:
+                unit = later
+        base = a * multiplier[unit]
+        if inverse[unit]:
             base = base / p
         _add(floats, k, VOLUME, base)
         _add(floats, k, QUOTE, base * p)
@@ -102,6 +166,7 @@ def accumulate(  # pragma: no cover
             _add(floats, k, BUY, base)
         elif side[i] == SIDE_SELL:
             _add(floats, k, SELL, base)
+    return count, np.int64(stop)
 
 
 @kernel(nb.void(_INTS, _INTS_2, _FLOATS_2, _I64_2, _F64_2))

@@ -1,13 +1,13 @@
 """Trades of one file into partial candles of the base timeframe, one minute each.
 
 ``candles`` merges those of the file's own day and the seams beside it into days of candles; ``restatements``
-compares those of two versions of a file. The file is read in batches; memory is one batch and one state row
-per symbol and minute.
+compares those of two versions of a file. The rows come from the pass that decodes the file, or in batches
+from the stored one; the candles are the same. Memory is one batch and one state row per symbol and minute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,16 +18,20 @@ import pyarrow.parquet as pq
 
 from backfill_assets.contracts import Contract, Contracts
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, MICROSECONDS_PER_SECOND, end_us, start_us
+from backfill_assets.ticks.profile import Rows
 from backfill_assets.ticks.schemas import PARTIAL_SCHEMA, PRICES, SUMS
 
 if TYPE_CHECKING:
     from backfill_assets.ticks.partial_kernels import Floats, Ints
 
-BATCH_ROWS: Final = 500_000
-#: More symbols than any file has: a minute and the number of a symbol are one integer.
-_MOST_SYMBOLS: Final = 1 << 20
-
-_COLUMNS: Final = ("timestamp", "id", "side", "price", "amount")
+#: Raised when the kernels' results or the partials' columns change.
+PARTIALS_VERSION: Final = 3
+BATCH_ROWS: Final = 1 << 16
+#: A window that leaves no trade out.
+ALWAYS: Final = (-(1 << 62), 1 << 62)
+#: Room to begin with: a day of one symbol with its seams.
+_LEAST_CANDLES: Final = 1 << 11
+_NO_SIDE: Final = 255
 _SPOT: Final = (Contract(),)
 
 
@@ -57,12 +61,17 @@ def partial_candles(
         and those that ``minute_candles`` leaves out are in none. Sums are null where the contract of a trade
         is not known.
     """
-    table = minute_candles(ticks, numeric_ids=numeric_ids, contracts=contracts, left_out=left_out)
-    first_us, beyond_us = seam_window(day, seam_window_seconds)
-    opened = table["open_time"].cast(pa.int64())
-    table = table.filter(pc.and_(pc.greater_equal(opened, first_us), pc.less(opened, beyond_us)))
-    names = pa.array([exchange] * table.num_rows, pa.string())
-    return table.add_column(0, "exchange", names).cast(PARTIAL_SCHEMA).combine_chunks()
+    window = seam_window(day, seam_window_seconds)
+    table = minute_candles(
+        ticks, numeric_ids=numeric_ids, contracts=contracts, left_out=left_out, window=window
+    )
+    return of_exchange(exchange, table)
+
+
+def of_exchange(exchange: str, candles: pa.Table) -> pa.Table:
+    """The candles in ``PARTIAL_SCHEMA``, in one chunk."""
+    names = pa.array([exchange] * candles.num_rows, pa.string())
+    return candles.add_column(0, "exchange", names).cast(PARTIAL_SCHEMA).combine_chunks()
 
 
 def seam_window(day: str, seam_window_seconds: int) -> tuple[int, int]:
@@ -79,6 +88,7 @@ def minute_candles(
     contracts: Mapping[str, Contracts] | None = None,
     left_out: Ints | None = None,
     every_symbol: bool = False,
+    window: tuple[int, int] = ALWAYS,
 ) -> pa.Table:
     """Partial candles of every minute with trades in the file, on any day.
 
@@ -94,6 +104,8 @@ def minute_candles(
         Numbers of rows to leave out, ascending.
     every_symbol
         Whether every row counts, under its data set symbol instead of the canonical one.
+    window
+        First microsecond of the trades that count, and the first beyond.
 
     Returns
     -------
@@ -101,81 +113,132 @@ def minute_candles(
         ``PARTIAL_SCHEMA`` without the exchange, sorted by symbol and open_time. Rows whose price or amount is
         null or outside its sane range are in none.
     """
-    from backfill_assets.ticks import partial_kernels as kernels
-    from backfill_assets.ticks.jit import prove_indices
-
-    contracts = contracts or {}
     excluded = np.empty(0, np.int64) if left_out is None else left_out
+    made = MinuteCandles(by_id=numeric_ids, contracts=contracts, window=window)
     first = 0
-    symbols: dict[str, int] = {}
-    #: State rows by minute and symbol.
-    rows: dict[int, int] = {}
-    integers = np.zeros((0, kernels.INTEGER_COLUMNS), np.int64)
-    floats = np.zeros((0, kernels.FLOAT_COLUMNS))
-    for batch in _batches(ticks, every_symbol=every_symbol):
-        ids = np.full(batch.num_rows, kernels.NO_ID, np.int64)
-        if numeric_ids:
-            ids = np.array(batch["id"].cast(pa.int64()).to_numpy(zero_copy_only=False))
-        symbol = _numbered(batch["symbol"], symbols)
+    for batch in _batches(ticks, numeric_ids=numeric_ids, every_symbol=every_symbol):
         time_us = batch["timestamp"].cast(pa.int64()).to_numpy(zero_copy_only=False)
-        key = time_us // MICROSECONDS_PER_MINUTE * _MOST_SYMBOLS + symbol
-        out = symbol < 0
+        codes = np.array([*map(made.code, batch["symbol"].dictionary.to_pylist()), -1], np.int32)
+        codes = codes[pc.fill_null(batch["symbol"].indices, -1).to_numpy(zero_copy_only=False)]
         here = np.searchsorted(excluded, (first, first + batch.num_rows))
-        out[excluded[here[0] : here[1]] - first] = True
+        codes[excluded[here[0] : here[1]] - first] = -1
         first += batch.num_rows
-        row = _numbered(pa.array(key, mask=out).dictionary_encode(), rows)
-        if len(rows) > len(integers):
-            # At least doubled, so that the rows of a large file are not copied with every batch.
-            size = max(len(rows), 2 * len(integers))
-            integers.resize((size, kernels.INTEGER_COLUMNS), refcheck=False)
-            floats.resize((size, kernels.FLOAT_COLUMNS), refcheck=False)
-        unit, units = _units(symbol, time_us, [contracts.get(name, _SPOT) for name in symbols])
-        prove_indices(row, len(integers), "rows of candles", least=-1)
-        prove_indices(unit, len(units), "contracts of trades", least=-1)
-        kernels.accumulate(  # type: ignore[no-untyped-call]
-            time_us,
-            ids,
-            pc.fill_null(batch["price"], float("nan")).to_numpy(zero_copy_only=False),
-            pc.fill_null(batch["amount"], float("nan")).to_numpy(zero_copy_only=False),
-            _numbered(batch["side"], {"buy": kernels.SIDE_BUY, "sell": kernels.SIDE_SELL}),
-            unit,
-            row,
-            np.array([u.multiplier for u in units], np.float64),  # NaN for None
-            np.array([u.inverse for u in units], np.bool_),
-            integers,
-            floats,
+        price, amount = (
+            pc.fill_null(batch[name], float("nan")).to_numpy(zero_copy_only=False)
+            for name in ("price", "amount")
         )
-    minute, symbol = np.divmod(np.fromiter(rows, np.int64, len(rows)), _MOST_SYMBOLS)
-    names = np.array(list(symbols), dtype=object)[symbol]
-    return _table(names, minute * MICROSECONDS_PER_MINUTE, integers[: len(rows)], floats[: len(rows)])
+        ids = batch["id"].cast(pa.int64()).to_numpy(zero_copy_only=False) if numeric_ids else time_us
+        rows = Rows(time_us, time_us, codes, price, amount, _sides(batch["side"]), ids)
+        made.add(rows, 0, batch.num_rows)
+    return made.table()
 
 
-def _batches(ticks: Path, *, every_symbol: bool) -> Iterator[pa.RecordBatch]:
+class MinuteCandles:
+    """Partial candles of the rows of a file, which are added in their order, whatever they are cut into.
+
+    Parameters
+    ----------
+    by_id, contracts, window
+        As for ``minute_candles``.
+    """
+
+    def __init__(
+        self,
+        *,
+        by_id: bool,
+        contracts: Mapping[str, Contracts] | None = None,
+        window: tuple[int, int] = ALWAYS,
+    ) -> None:
+        from backfill_assets.ticks import jit, partial_kernels
+
+        self._k: Any = partial_kernels
+        self._prove_indices = jit.prove_indices
+        self.by_id = by_id
+        self._contracts = contracts or {}
+        self._window = window
+        self._symbols: dict[str, int] = {}
+        self._codes: dict[str, int] = {}
+        self._symbol_of = np.empty(0, np.int64)
+        self._units: tuple[Any, ...] = ()
+        self._count = 0
+        self._keys = np.empty(0, np.int64)
+        self._integers = np.empty((0, self._k.INTEGER_COLUMNS), np.int64)
+        self._floats = np.empty((0, self._k.FLOAT_COLUMNS))
+        self._grow()
+
+    def code(self, symbol: str) -> int:
+        """The code of a canonical symbol; one that is new gets the next."""
+        if symbol not in self._codes:
+            self._codes[symbol] = self.register(symbol)
+        return self._codes[symbol]
+
+    def register(self, symbol: str | None) -> int:
+        """Give the next code to a symbol, which may have others; rows of None do not count."""
+        number = -1 if symbol is None else self._symbols.setdefault(symbol, len(self._symbols))
+        self._symbol_of = np.append(self._symbol_of, number)
+        self._units = ()
+        return len(self._symbol_of) - 1
+
+    def add(self, rows: Rows, start: int, stop: int) -> None:
+        """Add the trades from ``start`` to before ``stop``; a negative code leaves one out."""
+        if not 0 <= start <= stop <= rows.count:
+            msg = f"trades {start} to {stop} of {rows.count}"
+            raise IndexError(msg)
+        self._prove_indices(rows.codes[start:stop], len(self._symbol_of), "symbols of trades", least=-1)
+        units = self._units = self._units or self._arranged()
+        while True:
+            self._count, start = self._k.accumulate(
+                rows.times, rows.ids, rows.price, rows.amount, rows.side, rows.codes, start, stop,
+                self._symbol_of, self.by_id, *self._window, *units, self._table, self._keys, self._count,
+                self._integers, self._floats,
+            )  # fmt: skip
+            if start == stop:
+                return
+            self._grow()
+
+    def _grow(self) -> None:
+        size = max(2 * len(self._keys), _LEAST_CANDLES)
+        self._keys.resize(size, refcheck=False)
+        self._integers.resize((size, self._k.INTEGER_COLUMNS), refcheck=False)
+        self._floats.resize((size, self._k.FLOAT_COLUMNS), refcheck=False)
+        self._table = np.full(2 * size, -1, np.int32)
+        self._k.index_keys(self._table, self._keys, self._count)
+
+    def _arranged(self) -> tuple[Any, ...]:
+        """The contracts of all symbols, one after the other, and where those of each begin."""
+        of_symbols = [self._contracts.get(symbol, _SPOT) for symbol in self._symbols]
+        units = [contract for of_symbol in of_symbols for contract in of_symbol]
+        return (
+            np.cumsum([0, *map(len, of_symbols)]),
+            np.array([unit.since_us for unit in units], np.int64),
+            np.array([unit.multiplier for unit in units], np.float64),  # NaN for None
+            np.array([unit.inverse for unit in units], np.bool_),
+        )
+
+    def table(self) -> pa.Table:
+        """The candles of all rows added, as ``minute_candles`` returns them."""
+        minute, symbol = np.divmod(self._keys[: self._count], self._k.MOST_SYMBOLS)
+        names = np.array(list(self._symbols), dtype=object)[symbol]
+        opened = minute * MICROSECONDS_PER_MINUTE
+        return _table(names, opened, self._integers[: self._count], self._floats[: self._count])
+
+
+def _batches(ticks: Path, *, numeric_ids: bool, every_symbol: bool) -> Iterator[pa.RecordBatch]:
     """The file's rows, batch by batch."""
-    names = ["dataset_symbol" if every_symbol else "symbol"]
-    with pq.ParquetFile(ticks, read_dictionary=["symbol", "side"]) as file:
-        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[*names, *_COLUMNS]):
-            if every_symbol:
-                symbol = batch["dataset_symbol"].cast(pa.string())
-                batch = batch.set_column(0, "symbol", symbol.dictionary_encode())
-            yield batch
+    symbol = "dataset_symbol" if every_symbol else "symbol"
+    columns = [symbol, "timestamp", "side", "price", "amount", *(["id"] if numeric_ids else [])]
+    with pq.ParquetFile(ticks, read_dictionary=[symbol, "side"]) as file:
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
+            yield batch.rename_columns(["symbol" if n == symbol else n for n in batch.schema.names])
 
 
-def _numbered(column: pa.DictionaryArray, numbers: dict[Any, int]) -> Ints:
-    """The number of each value; a value without one gets the next, and null is -1."""
-    table = [numbers.setdefault(value, len(numbers)) for value in column.dictionary.to_pylist()]
-    indices = pc.fill_null(column.indices, -1).to_numpy(zero_copy_only=False)
-    return np.asarray(np.array([*table, -1], np.int64)[indices], np.int64)
+def _sides(column: pa.DictionaryArray) -> Any:
+    """Of each row the kernels' number of its side."""
+    from backfill_assets.ticks import partial_kernels as kernels
 
-
-def _units(symbol: Ints, time_us: Ints, contracts: Sequence[Contracts]) -> tuple[Ints, list[Contract]]:
-    """The contract of each trade as a place in the list: the symbols' first ones, then those that follow."""
-    units, unit = [first for first, *_ in contracts], symbol
-    for number, of_symbol in enumerate(contracts):
-        for contract in of_symbol[1:]:
-            unit = np.where((symbol == number) & (time_us >= contract.since_us), len(units), unit)
-            units.append(contract)
-    return unit, units
+    known = {"buy": kernels.SIDE_BUY, "sell": kernels.SIDE_SELL}
+    numbers = np.array([*(known.get(v, _NO_SIDE) for v in column.dictionary.to_pylist()), _NO_SIDE], np.uint8)
+    return numbers[pc.fill_null(column.indices, -1).to_numpy(zero_copy_only=False)]
 
 
 def _table(symbols: object, open_time: Ints, integers: Ints, floats: Floats) -> pa.Table:

@@ -22,9 +22,9 @@ from backfill_assets.tardis.columns import CsvField, csv_fields, tick_columns
 from backfill_assets.ticks import kernels
 from backfill_assets.ticks.profile import Name, Rows
 
-#: Half a million trades; wide data types get fewer rows, so that a group takes no more memory than this.
-ROW_GROUP_ROWS: Final = 500_000
-_GROUP_BYTES: Final = 48 << 20
+#: Smaller groups take as long and less memory; wide data types get fewer rows, so that none takes more.
+ROW_GROUP_ROWS: Final = 250_000
+_GROUP_BYTES: Final = 24 << 20
 #: Room for texts per row and column (a UUID has 36 bytes); a group that needs more is written earlier.
 _TEXT_BYTES: Final = 40
 _LEAST_TEXT_BYTES: Final = 8 << 20

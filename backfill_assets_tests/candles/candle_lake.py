@@ -31,6 +31,7 @@ from backfill_assets.settings import (
 )
 from backfill_assets.tardis.columns import csv_header
 from backfill_assets.ticks.decode import decode
+from backfill_assets.ticks.fetch import candles_to_fill, store_candles
 from backfill_assets.ticks.profile import ProfileParameters
 from backfill_assets_tests.candles.candle_samples import Trade
 
@@ -45,8 +46,15 @@ SETTINGS = Settings(
 )
 
 
-def bring(store: Store, day: str, trades: Sequence[tuple[int, Trade]], feed: Feed = FEED) -> None:
-    """What a run does with a vendor's file of (arrival, trade): decode, store, settle."""
+def bring(
+    store: Store, day: str, trades: Sequence[tuple[int, Trade]], feed: Feed = FEED, *, candles: bool = False
+) -> None:
+    """What a run does with a vendor's file of (arrival, trade): decode, store, settle.
+
+    With ``candles`` these are made while the file is decoded, as a run does, else later from the file.
+    """
+    parameters = ProfileParameters()
+    made = candles_to_fill(feed, day, parameters, SETTINGS.thresholds.id_laws) if candles else None
     symbol = feed.dataset_symbol
     lines = [csv_header("trades")] + [
         f"{feed.exchange},{symbol},{t.us},{arrived},{t.id or ''},{t.side},{t.price!r},{t.amount!r}"
@@ -57,7 +65,7 @@ def bring(store: Store, day: str, trades: Sequence[tuple[int, Trade]], feed: Fee
         source, target = Path(folder, f"{symbol}.csv.gz"), Path(folder, "ticks.parquet")
         source.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), 1, mtime=0))
         decoded = decode(
-            source, target, feed=feed, day=day, symbols=canonical, parameters=ProfileParameters()
+            source, target, feed=feed, day=day, symbols=canonical, parameters=parameters, candles=made
         )
         store.put_file(target, paths.ticks_data(feed, day, decoded.content))
     version = Version(
@@ -69,6 +77,7 @@ def bring(store: Store, day: str, trades: Sequence[tuple[int, Trade]], feed: Fee
         schema_version=1,
         profile_parameters="p",
         fetched_at=NOW,
+        candles=store_candles(store, feed, day, made, decoded.profile, parameters),
     )
     settled = load_settled(store, day)
     found = settled.feed(feed) if settled else None

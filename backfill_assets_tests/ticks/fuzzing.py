@@ -45,7 +45,13 @@ from backfill_assets.ticks import profile as profile_module
 from backfill_assets.ticks.blocks import SLACK, Block
 from backfill_assets.ticks.decode import decode
 from backfill_assets.ticks.parser import LineParser, NameTable
-from backfill_assets.ticks.partials import minute_candles, partial_candles
+from backfill_assets.ticks.partials import (
+    MinuteCandles,
+    minute_candles,
+    of_exchange,
+    partial_candles,
+    seam_window,
+)
 from backfill_assets.ticks.profile import ProfileParameters, Profiler
 from backfill_assets.ticks.reference_parser import Reader
 from backfill_assets.ticks.rowgroups import Layout, RowGroup
@@ -472,10 +478,12 @@ def go_all_the_way(given: Input, folder: Path) -> bool:
     body = csv_header(given.data_type).encode() + b"\n" + given.body
     source.write_bytes(gzip.compress(body, 1, mtime=0))
     feed = Feed("binance", given.data_type, "BTCUSDT")
+    candles = MinuteCandles(by_id=given.capacity > 2, window=seam_window(DAY, 300))
     try:
         decoded = decode(
             source, target, feed=feed, day=DAY, symbols=SYMBOLS, parameters=ProfileParameters(), grids=STEPS,
             row_group_rows=given.capacity, block_bytes=200,
+            candles=candles if feed.type.makes_candles else None,
         )  # fmt: skip
     except CorruptFeed:
         return False
@@ -486,7 +494,13 @@ def go_all_the_way(given: Input, folder: Path) -> bool:
         raise Difference(msg)
     if feed.type.makes_candles:
         ids = decoded.profile.has_numeric_ids
-        partial_candles(target, exchange="binance", day=DAY, seam_window_seconds=300, numeric_ids=ids)
+        if ids or not candles.by_id:
+            of_file = partial_candles(
+                target, exchange="binance", day=DAY, seam_window_seconds=300, numeric_ids=candles.by_id
+            )
+            if not of_exchange("binance", candles.table()).equals(of_file):
+                msg = f"candles differ: {candles.table()} of the pass, {of_file} of the file"
+                raise Difference(msg)
         minute_candles(target, numeric_ids=ids, every_symbol=True)
     return True
 
