@@ -60,6 +60,19 @@ def _load8(typingctx: Any, array: Any, index: Any) -> Any:  # noqa: ARG001
     return nb.types.uint64(array, nb.types.int64), codegen
 
 
+@intrinsic  # type: ignore[misc, untyped-decorator, unused-ignore]
+def _store8(typingctx: Any, array: Any, index: Any, word: Any) -> Any:  # noqa: ARG001
+    """Store eight bytes at an unaligned position of an array, counted through all of its rows."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.PointerType(ir.IntType(64)))
+        builder.store(args[2], pointer, align=1)
+        return context.get_dummy_value()
+
+    return nb.types.void(array, nb.types.int64, nb.types.uint64), codegen
+
+
 @nb.njit(inline="always")
 def _eight_digits(word):
     """Whether all eight bytes are ASCII digits."""
@@ -278,6 +291,12 @@ def parse(block, pos, end, names, name_ends, table, plan, words, codes, integers
                 q = p
                 mantissa = np.int64(0)
                 numeric = True
+                word = _load8(block, p)
+                while _eight_digits(word):
+                    _store8(texts, target * text_capacity + start + (p - q), word)
+                    mantissa = mantissa * 100_000_000 + _value_of_digits(word)
+                    p += 8
+                    word = _load8(block, p)
                 stop = block[p]
                 while stop != _COMMA:
                     if stop == _NEWLINE or stop == _QUOTE or stop >= 128:  # noqa: SIM109 - not in kernels

@@ -83,7 +83,7 @@ def _names(table: pa.Table) -> tuple[list[tuple[str, str]], Ints]:
         return [(texts[0][0], texts[1][0])], np.zeros(1, np.int64)
     exchange, symbol = (column.indices.to_numpy().astype(np.int64) for column in columns)
     numbers = exchange * len(texts[1]) + symbol
-    # By hashing: sorting half a million rows would take longer than to read them.
+    # By hashing: sorting the rows would take longer than to read them.
     pairs = pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)]).dictionary_encode()
     found = [divmod(pair, len(texts[1])) for pair in pairs.dictionary.to_pylist()]
     return [(texts[0][one], texts[1][other]) for one, other in found], pairs.indices.to_numpy()
