@@ -14,10 +14,12 @@ import hashlib
 import json
 import logging
 import random
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from typing import ClassVar, Final, TypeVar, overload
+from typing import ClassVar, Final, TypeVar, cast, overload
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -33,6 +35,11 @@ LOGGER: Final = logging.getLogger(__name__)
 ATTEMPTS: Final = 100
 _FIRST_WAIT_SECONDS: Final = 0.005
 _LONGEST_WAIT_SECONDS: Final = 1.0
+
+
+#: Bytes of documents that are kept parsed, together; and of the smallest that is.
+PARSED_BYTES: Final = 8 << 20
+_LEAST_PARSED_BYTES: Final = 1 << 16
 
 
 class Document(BaseModel):
@@ -211,7 +218,7 @@ def _set_aside(store: Store, path: str, stored: Stored | None, trouble: Unreadab
 def _decode(store: Store, path: str, model: type[Model], data: bytes) -> Model:
     cause = None
     try:
-        found = model.model_validate_json(data)
+        found = _PARSED.get(model, data)
     except ValidationError as error:
         first, cause = error.errors()[0], error
         where = ".".join(str(part) for part in first["loc"])
@@ -230,3 +237,34 @@ def _foreign(path: str, document: BaseModel) -> str:
     place = f"/{path.removesuffix('.json')}/"
     named = [getattr(document, name, None) for name in ("exchange", "feed", "day")]
     return next((f"it is of {n}" for n in named if isinstance(n, str) and f"/{n}/" not in place), "")
+
+
+class _Parsed:
+    """The large documents that were parsed last.
+
+    Publishing reads the documents of a day again before each of its steps, because another run may have
+    changed them; mostly the bytes are the same, and then so is the document, which is frozen.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[type[BaseModel], bytes], tuple[int, BaseModel]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, model: type[Model], data: bytes) -> Model:
+        """Parse the bytes, unless that was done; raises ``ValidationError``."""
+        if not _LEAST_PARSED_BYTES <= len(data) <= PARSED_BYTES:
+            return model.model_validate_json(data)
+        key = (model, hashlib.sha256(data).digest())
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return cast("Model", self._known[key][1])
+        found = model.model_validate_json(data)
+        with self._lock:
+            self._known[key] = (len(data), found)
+            while sum(size for size, _ in self._known.values()) > PARSED_BYTES:
+                self._known.popitem(last=False)
+        return found
+
+
+_PARSED: Final = _Parsed()

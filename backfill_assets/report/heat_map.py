@@ -77,7 +77,7 @@ def _paths(minutes: Minutes) -> dict[str, str]:
     shapes: dict[str, list[tuple[int, int]]] = {}
     first = 0
     for kind, run in groupby(kinds):
-        length = sum(1 for _ in run)
+        length = len(list(run))
         shapes.setdefault(kind, []).append((first, length))
         first += length
     return {

@@ -8,7 +8,6 @@ over each other, and what a reader has to be pointed at is marked.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -94,7 +93,8 @@ class Minutes:
         silences
             First minute and the one after the last of silences that count as lost time.
         """
-        of_states = [Mark(a, b, s.sign, s.name) for state in NOTABLE for a, b, s in self.runs(state)]
+        notable = [state for state in NOTABLE if state.code in self.states]
+        of_states = [Mark(a, b, s.sign, s.name) for state in notable for a, b, s in self.runs(state)]
         silent = [Mark(first, after, "~", "longer silent than excused") for first, after in silences]
         spikes = [Mark(m, m + 1, "▲", "unconfirmed spike is the high or low") for m in self.flagged]
         return (*of_states, *silent, *spikes)
@@ -140,8 +140,8 @@ def of_version(
 
 def summary(minutes: Iterable[Minutes]) -> dict[MinuteState, int]:
     """Minutes per state over several feeds; states that do not occur are left out."""
-    counted = Counter(code for m in minutes for code in m.states)
-    return {state: counted[state.code] for state in STATES if counted[state.code]}
+    states = "".join(m.states for m in minutes)
+    return {state: count for state in STATES if (count := states.count(state.code))}
 
 
 def minutes_of(first_us: int, last_us: int, day: str) -> Range:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from backfill_assets.failures import PermanentFailure, TransientFailure
 from backfill_assets.feeds import Feed
-from backfill_assets.lake.manifests import DayRecord, load_manifests
+from backfill_assets.lake.manifests import DayRecord
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.orchestration import (
     OWNERS,
@@ -67,9 +67,8 @@ def ticks(
         refresh = _refresh(config, context.run.tags, record)
         report = fetch_day(store, tardis.client(), record, settings, refresh=refresh, progress=progress)
         context.log.info("%s: %s", day, report.summary)
-        manifests = load_manifests(store, record)
-        ask_witnesses(store, record, manifests, settings)
-        compare_versions(store, manifests, settings.thresholds.id_laws)
+        ask_witnesses(store, record, report.manifests, settings)
+        compare_versions(store, report.manifests, settings.thresholds.id_laws)
         settled = settle(store, day, settings.thresholds)
         _insist(report, day, last_try=context.retry_number >= STEP_RETRIES)
     return dg.MaterializeResult(

@@ -68,6 +68,7 @@ class FeedOutcome:
 
     It was ``fetched`` or ``kept`` (it was there), is ``absent``, was ``rejected`` or ``failed``, or its
     manifest is ``unreadable``. ``is_passing`` tells of a failed feed whether another try may bring it.
+    ``manifest`` is the feed's as it was left; None where it cannot be read.
     """
 
     feed: Feed
@@ -76,6 +77,7 @@ class FeedOutcome:
     raw_bytes: int = 0
     reason: str = ""
     is_passing: bool = True
+    manifest: FeedManifest | None = None
 
 
 @dataclass(slots=True)
@@ -87,6 +89,12 @@ class FetchReport:
     def of(self, state: str) -> list[FeedOutcome]:
         """The outcomes with this state."""
         return [o for o in self.outcomes if o.state == state]
+
+    @property
+    def manifests(self) -> dict[Feed, FeedManifest]:
+        """The manifests that can be read, ordered by feed."""
+        found = {o.feed: o.manifest for o in self.outcomes if o.manifest is not None}
+        return dict(sorted(found.items()))
 
     @property
     def summary(self) -> str:
@@ -144,7 +152,7 @@ def fetch_day(
 
     def done(outcome: FeedOutcome) -> None:
         if outcome.state == "failed":
-            _record_failure(store, outcome, day)
+            outcome = replace(outcome, manifest=_record_failure(store, outcome, day))
         report.outcomes.append(outcome)
         if progress is not None:
             progress(outcome, len(report.outcomes), len(expected))
@@ -283,12 +291,12 @@ class _Worker:
         accepted = self.accepted.get(feed)
         self.store.put_file(target, paths.ticks_data(feed, self.day, version.content))
         instead = self.anew.get(feed)
-        update_manifest(
+        manifest = update_manifest(
             self.store, feed, self.day, lambda found: found.with_version(version, accepted), instead
         )
         target.unlink()
         download.path.unlink()
-        return FeedOutcome(feed, "fetched", rows=decoded.rows, raw_bytes=decoded.raw_bytes)
+        return FeedOutcome(feed, "fetched", rows=decoded.rows, raw_bytes=decoded.raw_bytes, manifest=manifest)
 
     def _reject(self, feed: Feed, download: Download, reason: str) -> FeedOutcome:
         """Keep a file that is not what it claims to be, for whoever looks into it."""
@@ -307,10 +315,12 @@ class _Worker:
         absence = Absence(reason=outcome.reason, seen_at=utc_now())
         instead = None if feed in self.accepted else self.anew.get(feed)
         try:
-            update_manifest(self.store, feed, self.day, lambda found: found.with_absence(absence), instead)
+            manifest = update_manifest(
+                self.store, feed, self.day, lambda found: found.with_absence(absence), instead
+            )
         except Unreadable as failure:
             return replace(outcome, state="unreadable", reason=f"{outcome.reason}; {failure}")
-        return outcome
+        return replace(outcome, manifest=manifest)
 
 
 def candles_to_fill(
@@ -343,11 +353,12 @@ def store_candles(
     )
 
 
-def _record_failure(store: Store, outcome: FeedOutcome, day: str) -> None:
+def _record_failure(store: Store, outcome: FeedOutcome, day: str) -> FeedManifest | None:
     failure = Absence(reason=outcome.reason, seen_at=utc_now())
     # A damaged manifest is told by itself, and only a refresh replaces it.
     with suppress(Unreadable):
-        update_manifest(store, outcome.feed, day, lambda manifest: manifest.with_failure(failure))
+        return update_manifest(store, outcome.feed, day, lambda manifest: manifest.with_failure(failure))
+    return None
 
 
 def _fetch_round(
@@ -399,7 +410,7 @@ def _kept(
         or not _is_named(version, feed, symbols)
     ):
         return None
-    return FeedOutcome(feed, "kept", rows=version.rows, raw_bytes=version.source.raw_bytes)
+    return FeedOutcome(feed, "kept", rows=version.rows, raw_bytes=version.source.raw_bytes, manifest=manifest)
 
 
 def _is_named(version: Version, feed: Feed, symbols: Mapping[str, str]) -> bool:

@@ -190,3 +190,28 @@ def test_twenty_processes_that_count_together_lose_nothing(store: Store, lake: L
         counter.join()
     assert [counter.exitcode for counter in counters] == [0] * 20
     assert documents.load(store, PATH, Counter) == Counter(value=100)
+
+
+class Text(documents.Derived):
+    text: str
+
+
+def test_a_large_document_is_parsed_again_only_when_its_bytes_are_others(store: Store) -> None:
+    path, long = "measures/2024-01-01.json", "x" * 100_000
+    documents.update(store, path, Text, lambda _: Text(text=long))
+    first = documents.load(store, path, Text)
+    assert documents.load(store, path, Text) is first
+    documents.update(store, path, Text, lambda _: Text(text=f"{long}y"))
+    assert documents.load(store, path, Text) == Text(text=f"{long}y")
+
+
+def test_parsed_documents_are_kept_up_to_a_size_the_latest_longest(store: Store) -> None:
+    size = documents.PARSED_BYTES // 3
+    for number in range(4):
+        content = Text(text=str(number) * size)
+        documents.update(store, f"measures/{number}.json", Text, lambda _, content=content: content)
+    first = documents.load(store, "measures/0.json", Text)
+    assert documents.load(store, "measures/0.json", Text) is first
+    for number in (1, 2, 3):
+        documents.load(store, f"measures/{number}.json", Text)
+    assert documents.load(store, "measures/0.json", Text) is not first
