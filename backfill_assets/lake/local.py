@@ -86,8 +86,11 @@ class LocalStore:
         with _explained(file):
             try:
                 data = _bytes_of(file)
-            except IsADirectoryError as error:
-                msg = f"{file}: a folder is where a document should be: remove it"
+            except OSError as error:
+                found = {errno.EISDIR: "a folder", errno.ELOOP: "a loop of links"}.get(error.errno or 0)
+                if found is None:
+                    raise
+                msg = f"{file}: {found} is where a document should be: remove it"
                 raise Unreadable(msg) from error
         return None if data is None else Stored(data, _generation(data))
 
@@ -165,6 +168,11 @@ class LocalStore:
                 found += [(inside / name).as_posix() for name in names]
         yield from sorted(path for path in found if path.startswith(prefix))
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """See ``Store.sizes``."""
+        found = ((path, self.size(path)) for path in self.list(prefix))
+        return {path: size for path, size in found if size is not None}
+
     def delete(self, path: str) -> None:
         """See ``Store.delete``; folders stay, for a writer may be about to use them."""
         file = self._file(path)
@@ -221,9 +229,9 @@ class LocalStore:
             file.unlink(missing_ok=True)
 
     def _set_aside_folder(self, path: str) -> None:
-        """Move a folder away that is in the place of a file."""
+        """Move a folder away that is in the place of a file, or a link that leads to none."""
         file = self._file(path)
-        if file.is_dir():
+        if file.is_dir() or (file.is_symlink() and not file.exists()):
             aside = self._file(paths.damaged(f"{path}.{uuid.uuid4().hex[:8]}"))
             aside.parent.mkdir(parents=True, exist_ok=True)
             file.rename(aside)
@@ -265,11 +273,15 @@ def _bytes_of(file: Path) -> bytes | None:
 
 
 def _size_of(file: Path) -> int | None:
-    """Bytes of the file; None if there is none, or a folder in its place."""
+    """Bytes of the file; None if there is none, or a folder or a loop of links in its place."""
     try:
         found = file.stat()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
     return None if stat.S_ISDIR(found.st_mode) else found.st_size
 
 
