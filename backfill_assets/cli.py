@@ -615,6 +615,7 @@ def verify(day: str | None, start: str | None, end: str | None, mend: bool) -> N
     from backfill_assets.days import day_range
     from backfill_assets.lake.store import open_store
     from backfill_assets.readable_numbers import plural
+    from backfill_assets.report.month import page_problem
     from backfill_assets.settings import current_settings
     from backfill_assets.warehouse.ohlcv.warehouse import open_ohlcv
     from backfill_assets.warehouse.protocol import open_warehouse
@@ -631,9 +632,11 @@ def verify(day: str | None, start: str | None, end: str | None, mend: bool) -> N
         ohlcv = open_ohlcv(settings.ohlcv)
         opened = (warehouse,) if ohlcv is None else (warehouse, ohlcv)
         for found in verify_days(store, opened, day_range(first, last), mend=mend):
-            lines = found.problems or (_seen(store, found),)
+            problem = page_problem(store, found.day)
+            problems = (*found.problems, *([problem] if problem else []))
+            lines = problems or (_seen(store, found),)
             click.echo("\n".join(f"{found.day}  {line}" for line in lines))
-            damaged += bool(found.problems)
+            damaged += bool(problems)
     if damaged:
         words = f"--date {day}" if day else f"--start {start} --end {end}"
         aside = "it is set aside" if mend else f"'backfill-assets verify {words} --mend' sets it aside"

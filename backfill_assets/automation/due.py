@@ -18,7 +18,7 @@ from backfill_assets.lake.manifests import DayRecord, load_day_record
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.measures import DayMeasures
 from backfill_assets.quality.settled import Day, load_day
-from backfill_assets.report.month import DaySummary
+from backfill_assets.report.month import DaySummary, has_page, load_summary
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, QUALITY
@@ -80,13 +80,16 @@ def is_due(store: Store, settings: Settings, day: str) -> bool:
 
 
 def _is_damaged(store: Store, day: str) -> bool:
-    """Whether a document beside the settled day is, which a run makes again."""
+    """Whether a document beside the settled day is, or its page, which a run makes again."""
     made: tuple[tuple[str, type[BaseModel]], ...] = (
         (paths.day_record(day), DayRecord),
         (paths.measures(day), DayMeasures),
         (paths.day_summary(day), DaySummary),
     )
-    return any(documents.damage(store, path, model) for path, model in made)
+    if any(documents.damage(store, path, model) for path, model in made):
+        return True
+    summary = load_summary(store, day)
+    return summary is not None and not has_page(store, summary)
 
 
 def _is_to_be_taken_back(store: Store, found: Day) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar, cast
@@ -236,15 +236,21 @@ class GcsStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         """See ``Store.list``."""
+        yield from (path for path, _ in self._listed(prefix, "name"))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """See ``Store.sizes``."""
+        return {path: int(blob.size) for path, blob in self._listed(prefix, "name,size")}
+
+    def _listed(self, prefix: str, fields: str) -> Sequence[tuple[str, Any]]:
         with self._explained(prefix):
             pages = self._client.list_blobs(
                 self._bucket,
                 prefix=f"{self._prefix}{prefix}",
-                fields="items(name),nextPageToken",
+                fields=f"items({fields}),nextPageToken",
                 **self._call,
             )
-            names = [str(blob.name).removeprefix(self._prefix) for blob in pages]
-        yield from names
+            return [(str(blob.name).removeprefix(self._prefix), blob) for blob in pages]
 
     def delete(self, path: str) -> None:
         """See ``Store.delete``."""

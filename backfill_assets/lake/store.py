@@ -134,6 +134,10 @@ class Store(Protocol):
         """Paths of all objects that begin with ``prefix``, in order; the store's own files are left out."""
         ...
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Bytes of all objects that begin with ``prefix``, by path; a bucket takes one request per 1,000."""
+        ...
+
     def delete(self, path: str) -> None:
         """Remove the object; nothing happens if there is none."""
         ...

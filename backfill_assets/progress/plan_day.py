@@ -18,9 +18,9 @@ from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.progress.selection import Combination
 from backfill_assets.quality.measures import DayMeasures
-from backfill_assets.quality.remedies import approve_command
+from backfill_assets.quality.remedies import approve_command, run_day
 from backfill_assets.quality.settled import Day, load_day
-from backfill_assets.report.month import DaySummary, build_version, current_summary
+from backfill_assets.report.month import DaySummary, build_version, current_summary, has_page
 from backfill_assets.settings import Settings
 from backfill_assets.warehouse.presence import lost_files, unpublished_tables
 
@@ -121,6 +121,9 @@ def plan_day(
     good = good and current and same
     if good and (trouble := documents.damage(store, paths.measures(day), DayMeasures)):
         troubles.append(trouble)
+        good = False
+    if good and summary is not None and not has_page(store, summary):
+        troubles.append(f"{store.uri_of(paths.day_report(day))} is lost: {run_day(day)}")
         good = False
     waiting = [(f.feed, f.candidate) for f in found.feeds if f.candidate] if found else []
     failures = tuple(f"{day}: {reason}" for reason in record.why_awaited)

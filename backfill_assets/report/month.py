@@ -64,6 +64,9 @@ class DaySummary(Derived):
     #: The product of the parts.
     overall: float | None = None
     feeds: tuple[FeedSummary, ...]
+    #: Bytes and sha256 of the day's page; null and empty in older summaries.
+    page_bytes: int | None = None
+    page_content: str = ""
     #: ``presence.data_files``; older summaries name the ticks only.
     data_files: dict[str, int] = Field({}, validation_alias=AliasChoices("data_files", "tick_files"))
 
@@ -146,6 +149,22 @@ def load_summary(store: Store, day: str) -> DaySummary | None:
     return documents.load(store, paths.day_summary(day), DaySummary)
 
 
+def has_page(store: Store, summary: DaySummary) -> bool:
+    """Whether the day's page is there in full size."""
+    size = store.size(paths.day_report(summary.day))
+    return bool(size) if summary.page_bytes is None else size == summary.page_bytes
+
+
+def page_problem(store: Store, day: str) -> str:
+    """Why the day's page is not as the last run left it, looking at every byte; empty where it is."""
+    summary, path = load_summary(store, day), paths.day_report(day)
+    if summary is None or documents.digest(store, path) == summary.page_content:
+        return ""
+    if not summary.page_content and has_page(store, summary):
+        return ""
+    return f"{store.uri_of(path)} is not as it was written: the next run of the day writes it anew"
+
+
 def documents_hash(digests: Sequence[str]) -> str:
     """Hash of the digests of a day's documents, in the order of ``documents_of``."""
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
@@ -179,7 +198,8 @@ def current_summary(store: Store, day: str, weights: OverallSettings | None = No
     made = summarize(store, found, overall)
     if summary is None:
         return made.model_copy(update={"versions": ""})
-    kept = {"build_version": summary.build_version, "versions": summary.versions}
+    names = ("build_version", "versions", "page_bytes", "page_content")
+    kept = {name: getattr(summary, name) for name in names}
     return made.model_copy(update=kept)
 
 

@@ -16,7 +16,7 @@ from backfill_assets.days import shift
 from backfill_assets.failures import PermanentFailure, Superseded, Unreadable
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.parallel import parallel_map
-from backfill_assets.lake.store import Store
+from backfill_assets.lake.store import Store, Stored
 from backfill_assets.quality.settled import load_day
 from backfill_assets.report.model import day_report
 from backfill_assets.report.month import (
@@ -26,6 +26,7 @@ from backfill_assets.report.month import (
     documents_of,
     load_summary,
     month_report,
+    page_problem,
     summarize,
 )
 from backfill_assets.report.page import day_page, month_page
@@ -77,16 +78,18 @@ def write_day(store: Store, settings: Settings, day: str, *, was_run: bool = Fal
     path, beside = paths.day_report(day), _pages_beside(store, day)
     (inputs, made_of), former = _inputs(store, settings, day, beside), load_summary(store, day)
     built = build_version(settings) if was_run else former.build_version if former is not None else ""
-    if former is not None and former.inputs == inputs and store.exists(path):
+    if former is not None and former.inputs == inputs and not page_problem(store, day):
         wanted = former.model_copy(update={"build_version": built, "documents": made_of})
         if former != wanted:
             _write_summary(store, wanted)
         return path
-    _replace(store, path, lambda: _page_of(store, settings, day, beside))
+    page = _replace(store, path, lambda: _page_of(store, settings, day, beside))
     found = load_day(store, day)
     if found is not None:
         overall = day_overall(store, found, settings.overall)
-        _write_summary(store, summarize(store, found, overall, built, inputs, made_of))
+        summary = summarize(store, found, overall, built, inputs, made_of)
+        written = {"page_bytes": len(page), "page_content": hashlib.sha256(page).hexdigest()}
+        _write_summary(store, summary.model_copy(update=written))
     return path
 
 
@@ -118,17 +121,21 @@ def current_page(store: Store, settings: Settings, name: str) -> str | None:
     """Return the page of a day (``YYYY-MM-DD``) or month (``YYYY-MM``) as the lake is now, if it has one.
 
     The stored page of a day is as old as the last run that wrote it; a run of some assets alone does not.
+    One that is damaged or gone is made anew for the answer.
     """
     if len(name) == len("YYYY-MM"):
         known = store.exists(paths.month_report(name))
         return month_page(month_report(store, settings, name)) if known else None
-    stored = store.read(paths.day_report(name))
-    if stored is None:
-        return None
+    stored = _stored(store, paths.day_report(name))
     beside, summary = _pages_beside(store, name), load_summary(store, name)
-    is_current = summary is not None and summary.inputs == _inputs(store, settings, name, beside)[0]
-    if is_current or load_day(store, name) is None:
-        return stored.data.decode()
+    if stored is None and summary is None:
+        return None
+    if stored is not None and (summary is None or not page_problem(store, name)):
+        is_current = summary is not None and summary.inputs == _inputs(store, settings, name, beside)[0]
+        if is_current or load_day(store, name) is None:
+            return stored.data.decode(errors="replace")
+    if load_day(store, name) is None:
+        return None
     return _page_of(store, settings, name, beside)
 
 
@@ -173,19 +180,25 @@ def write_page(store: Store, settings: Settings, day: str, month: str, out: Path
     return str(out.resolve())
 
 
-def _replace(store: Store, path: str, make: Callable[[], str]) -> None:
+def _stored(store: Store, path: str) -> Stored | None:
+    """The page; None also where a folder is in its place, which the store moves away."""
+    try:
+        return store.read(path)
+    except Unreadable:
+        return None
+
+
+def _replace(store: Store, path: str, make: Callable[[], str]) -> bytes:
+    """Returns the page that is there now."""
     for _ in range(ATTEMPTS):
-        try:
-            stored = store.read(path)
-        except Unreadable:  # a folder, which the store moves away
-            stored = None
+        stored = _stored(store, path)
         data = make().encode()
         if stored is not None and stored.data == data:
-            return
+            return data
         try:
             store.replace(path, data, None if stored is None else stored.generation)
         except Superseded:
             continue
-        return
+        return data
     msg = f"{store.uri_of(path)}: others were faster {ATTEMPTS} times; run again when fewer are at work"
     raise Superseded(msg)

@@ -15,8 +15,8 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
@@ -337,15 +337,44 @@ def tables_of(settings: BigQuerySettings) -> frozenset[str]:
     PermanentFailure, TransientFailure
         It cannot be asked.
     """
-    project, dataset = resolve(settings.project), resolve(settings.dataset)
-    client = open_client(project, resolve(settings.location), resolve(settings.endpoint))
-    with closing(client), translated(f"{project}.{dataset}"):
+    with _looking(settings) as (client, dataset, retry):
         try:
-            retry = bigquery.DEFAULT_RETRY.with_timeout(_LOOK_SECONDS)
-            found = list(client.list_tables(f"{project}.{dataset}", retry=retry, timeout=_LOOK_SECONDS))
+            found = list(client.list_tables(dataset, retry=retry, timeout=_LOOK_SECONDS))
         except api.NotFound:
             return frozenset()
     return frozenset(table.table_id for table in found)
+
+
+def partitions_of(settings: BigQuerySettings) -> dict[tuple[str, str], int]:
+    """Rows of every partition by table and ``YYYYMMDD``; none where there is no such data set.
+
+    A query of ``INFORMATION_SCHEMA.PARTITIONS``, for which the service counts 10 MB.
+
+    Raises
+    ------
+    PermanentFailure, TransientFailure
+        It cannot be asked.
+    """
+    with _looking(settings) as (client, dataset, retry):
+        query = (
+            "SELECT table_name, partition_id, total_rows "
+            f"FROM `{dataset}.INFORMATION_SCHEMA.PARTITIONS` WHERE partition_id IS NOT NULL"
+        )
+        try:
+            job = client.query(query, retry=retry, job_retry=None, timeout=_LOOK_SECONDS)
+            rows = list(job.result(retry=retry, job_retry=None, timeout=_LOOK_SECONDS))
+        except api.NotFound:
+            return {}
+    return {(table, partition): int(count or 0) for table, partition, count in (r.values() for r in rows)}
+
+
+@contextmanager
+def _looking(settings: BigQuerySettings) -> Iterator[tuple[bigquery.Client, str, Any]]:
+    """A client, the data set, and for how long a request is repeated that a person waits for."""
+    dataset = f"{resolve(settings.project)}.{resolve(settings.dataset)}"
+    client = open_client(resolve(settings.project), resolve(settings.location), resolve(settings.endpoint))
+    with closing(client), translated(dataset):
+        yield client, dataset, bigquery.DEFAULT_RETRY.with_timeout(_LOOK_SECONDS)
 
 
 def _definition(table: Table, name: str) -> bigquery.Table:

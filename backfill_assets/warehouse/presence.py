@@ -1,23 +1,27 @@
 """Whether a day that was published still has its data, as far as that shows without opening a file.
 
 Plans, calendars and schedules ask this of many days, so they look at existence and size; every byte is
-looked at by ``verify``, and by a run where it reads the file anyway. A bucket is not asked, as each object
-would be a request, and of BigQuery only which tables it has: that takes one free request.
+looked at by ``verify``, and by a run where it reads the file anyway. A bucket is asked for the files of a
+folder and a year at once, BigQuery for all its tables (free) and for the rows of all their partitions (10 MB
+of a query). Each answer counts for a while; where nobody can tell, the documents' word counts.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import threading
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from backfill_assets.days import utc_now
 from backfill_assets.failures import BackfillError
 from backfill_assets.lake import paths
 from backfill_assets.lake.listing import readable_instruments
+from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.settled import Day
 from backfill_assets.settings import BigQueryWarehouse, DuckDBWarehouse, Settings, resolve
@@ -25,18 +29,24 @@ from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
 from backfill_assets.warehouse.duckdb import has_database, has_size
 
+Key = TypeVar("Key", bound=Hashable)
+Answer = TypeVar("Answer")
+
 LOGGER: Final = logging.getLogger(__name__)
 _KNOWN_FOR: Final = timedelta(minutes=1)
+#: A query of BigQuery's metadata costs 10 MB each time.
+_PARTITIONS_KNOWN_FOR: Final = timedelta(minutes=5)
+#: A file that an answer lacks may be newer than the answer: then it is asked for again.
+_FRESH_FOR: Final = timedelta(seconds=5)
+#: A feed's year has some 400 files.
+_MOST_ANSWERS: Final = 4096
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
+#: The folder of a data file, and the year: ``ticks/binance/trades/BTCUSDT/2024-``.
+_YEAR: Final = re.compile(r".*?/(?:date=)?\d{4}-(?=\d\d-\d\d[/.])")
 
 
 def data_files(store: Store, found: Day) -> dict[str, int]:
-    """The day's files of instruments, ticks that count, candles and coverage: bytes by path in the lake.
-
-    Empty for a bucket.
-    """
-    if store.parallel_reads > 1:
-        return {}
+    """The day's files of instruments, ticks that count, candles and coverage: bytes by path in the lake."""
     accepted = [(feed.feed, feed.accepted) for feed in found.feeds if feed.accepted is not None]
     files = {paths.ticks_data(feed, found.day, version.content): version.bytes for feed, version in accepted}
     measures = found.measures
@@ -51,14 +61,34 @@ def data_files(store: Store, found: Day) -> dict[str, int]:
 
 def lost_files(store: Store, day: str, files: Mapping[str, int]) -> list[str]:
     """``data_files`` that are not there in full size, and folders of candles and coverage without a byte."""
-    if store.parallel_reads > 1 or not files:
+    if not files:
         return []
     made = [paths.made_prefix(table.name, day) for table in (CANDLES, COVERAGE)]
     unnamed = [folder for folder in made if not any(path.startswith(folder) for path in files)]
+    if store.parallel_reads > 1:
+        return _lost_objects(store, files)
     return [
         *(path for path, size in files.items() if store.size(path) != size),
         *(folder for folder in unnamed if not any(store.size(path) for path in store.list(folder))),
     ]
+
+
+def _lost_objects(store: Store, files: Mapping[str, int]) -> list[str]:
+    folders: dict[str, dict[str, int]] = defaultdict(dict)
+    for path, size in files.items():
+        if found := _YEAR.match(path):
+            folders[found[0]][path] = size
+
+    def lost(folder: str) -> list[str]:
+        wanted = folders[folder]
+        for known_for in (_KNOWN_FOR, _FRESH_FOR):
+            _, there = _OBJECTS.get((store, folder), known_for)
+            gone = [p for p, size in wanted.items() if there is not None and there.get(p) != size]
+            if not gone:
+                return []
+        return gone
+
+    return [path for found in parallel_map(lost, folders, store.parallel_reads) for path in found]
 
 
 def unpublished_tables(store: Store, settings: Settings, day: str, data_types: Collection[str]) -> list[str]:
@@ -77,38 +107,71 @@ def is_out(store: Store, settings: Settings, table: str, day: str) -> bool:
     if entry.published is None:
         return True
     if not isinstance(warehouse, DuckDBWarehouse):
-        return _TABLES.has(warehouse, table, entry.published.published_at)
+        return _is_in_bigquery(warehouse, table, day, entry.published)
     folder = Path(resolve(warehouse.folder)).expanduser()
     return has_size(folder, table, day, entry.published.content) and has_database(folder)
 
 
-class _Tables:
-    """The tables that data sets of BigQuery have, asked for at most once in a while."""
+def _is_in_bigquery(warehouse: BigQueryWarehouse, table: str, day: str, published: ledger.Published) -> bool:
+    """Whether the partition has as many rows as were published; an answer of before that cannot tell."""
+    asked, tables = _TABLES.get(warehouse, _KNOWN_FOR)
+    if tables is not None and table not in tables:
+        if asked < published.published_at:
+            _, tables = _TABLES.get(warehouse, timedelta())
+        if tables is not None and table not in tables:
+            return False
+    asked, partitions = _PARTITIONS.get(warehouse, _PARTITIONS_KNOWN_FOR)
+    if partitions is None or asked < published.published_at:
+        return True
+    return partitions.get((table, day.replace("-", "")), 0) == published.rows
 
-    def __init__(self) -> None:
-        self._asking = threading.Lock()
-        #: When the data set was asked, and its tables; None where it could not be.
-        self._seen: dict[BigQueryWarehouse, tuple[datetime, frozenset[str] | None]] = {}
 
-    def has(self, warehouse: BigQueryWarehouse, table: str, published_at: datetime) -> bool:
-        """Whether the table is there; where nobody can tell, the ledger's word counts."""
-        with self._asking:
-            asked, names = self._seen.get(warehouse, (_NEVER, None))
+class _Answers(Generic[Key, Answer]):
+    """What was asked for, kept for a while; bounded, and safe to share among threads."""
+
+    def __init__(self, ask: Callable[[Key], Answer]) -> None:
+        self._ask = ask
+        self._keeping = threading.Lock()
+        self._asking: dict[Key, threading.Lock] = {}
+        #: When it was asked, and the answer; None where there was none.
+        self._seen: dict[Key, tuple[datetime, Answer | None]] = {}
+
+    def get(self, key: Key, known_for: timedelta) -> tuple[datetime, Answer | None]:
+        """When the question was asked, not longer ago than this, and the answer; None: nobody can tell."""
+        with self._keeping:
+            asking = self._asking.setdefault(key, threading.Lock())
+        with asking:
+            seen = self._seen.get(key, (_NEVER, None))
             now = utc_now()
-            is_made_since = names is not None and table not in names and asked < published_at
-            if is_made_since or now - asked > _KNOWN_FOR:
-                names = self._ask(warehouse)
-                self._seen[warehouse] = (now, names)
-        return names is None or table in names
+            if now - seen[0] > known_for:
+                seen = now, self._asked(key)
+                with self._keeping:
+                    self._seen[key] = seen
+                    if len(self._seen) > _MOST_ANSWERS:
+                        oldest = next(iter(self._seen))
+                        del self._seen[oldest], self._asking[oldest]
+            return seen
 
-    def _ask(self, warehouse: BigQueryWarehouse) -> frozenset[str] | None:
-        from backfill_assets.warehouse.bigquery import tables_of
-
+    def _asked(self, key: Key) -> Answer | None:
         try:
-            return tables_of(warehouse)
+            return self._ask(key)
         except BackfillError as failure:
-            LOGGER.warning("%s: tables that were published are taken to be there", failure)
+            LOGGER.warning("%s: what was stored and published is taken to be there", failure)
             return None
 
 
-_TABLES: Final = _Tables()
+def _tables(warehouse: BigQueryWarehouse) -> frozenset[str]:
+    from backfill_assets.warehouse.bigquery import tables_of
+
+    return tables_of(warehouse)
+
+
+def _partitions(warehouse: BigQueryWarehouse) -> Mapping[tuple[str, str], int]:
+    from backfill_assets.warehouse.bigquery import partitions_of
+
+    return partitions_of(warehouse)
+
+
+_TABLES: Final = _Answers(_tables)
+_PARTITIONS: Final = _Answers(_partitions)
+_OBJECTS: Final[_Answers[tuple[Store, str], Mapping[str, int]]] = _Answers(lambda key: key[0].sizes(key[1]))

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import polars as pl
 import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
 
+from backfill_assets.automation.due import due_days
 from backfill_assets.days import utc_now
+from backfill_assets.lake.gcs import GcsStore
+from backfill_assets.progress.plan import make_plan
+from backfill_assets.progress.request import backfill_request
 from backfill_assets.progress.stored_days import calendar, stored_day
 from backfill_assets.quality.decisions import drop, retract
 from backfill_assets.standins import faults
@@ -42,7 +49,6 @@ class Cloud:
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     pytest.importorskip("bqemulator", reason="bqemulator is not installed (a dependency of the tests)")
-    from google.auth.credentials import AnonymousCredentials
     from google.cloud import bigquery
 
     with pytest.MonkeyPatch.context() as patch:
@@ -312,6 +318,64 @@ def test_a_day_whose_table_was_dropped_is_not_good_until_its_next_run(in_cloud):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(presence, "utc_now", lambda: utc_now() + timedelta(minutes=4))
         assert stored_day(store, settings, DAY).outcome == "published"
+
+
+@contextmanager
+def later(minutes: int) -> Iterator[None]:
+    """Answers of bucket and service are kept for minutes, so the clock is moved."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(presence, "utc_now", lambda: utc_now() + timedelta(minutes=minutes))
+        yield
+
+
+def looks(made: InCloud) -> tuple[set[str], list[str], int]:
+    """What calendar and statuses say of the day, the schedule's days, and how many days a plan calls good."""
+    store, settings = made.pipeline.store, made.pipeline.settings
+    shown = {day.outcome for day in calendar(store, settings, DAY, DAY)}
+    due = due_days(store, date(2024, 1, 3), settings)
+    plan = make_plan(store, settings, backfill_request({"start": DAY, "end": DAY}))
+    return {*shown, stored_day(store, settings, DAY).outcome}, [d for d in due if d == DAY], plan.days_good
+
+
+def test_partitions_and_objects_that_are_lost_are_seen_without_a_run_and_brought_back(in_cloud):
+    made = in_cloud("lost", universe=SMALL)
+    assert made.pipeline.run(DAY).success
+    good, lost = ({"published"}, [], 1), ({"missing"}, [DAY], 0)
+    asked = []
+    with pytest.MonkeyPatch.context() as patch, later(1):
+        sizes = GcsStore.sizes
+        patch.setattr(GcsStore, "sizes", lambda self, prefix: asked.append(prefix) or sizes(self, prefix))
+        assert looks(made) == looks(made) == good
+    # Three feeds, the instruments of an exchange, candles and coverage.
+    assert (len(asked), len(set(asked)), {prefix[-5:] for prefix in asked}) == (6, 6, {"2024-"})
+    bucket = storage.Client(project=PROJECT, credentials=AnonymousCredentials()).bucket(BUCKET)
+    before = {table: made.rows(table, DAY) for table in TABLES}
+
+    def delete_rows() -> None:
+        query = f"DELETE FROM `{made.dataset}.trades` WHERE date = '{DAY}'"
+        made.cloud.client.query(query, timeout=60).result(timeout=60)
+
+    def blob(prefix: str) -> Any:
+        found = bucket.list_blobs(prefix=f"{made.dataset}/{prefix}", timeout=60)
+        return next(one for one in found if one.name.endswith(".parquet"))
+
+    ticks, candles = f"ticks/{BTC}/{DAY}/", f"candles/date={DAY}/"
+    harms = {
+        "trades": delete_rows,
+        candles: lambda: blob(candles).delete(timeout=60),
+        ticks: lambda: blob(ticks).upload_from_string(b"cut", timeout=60),
+    }
+    store, settings = made.pipeline.store, made.pipeline.settings
+    for number, (name, harm) in enumerate(harms.items()):
+        harm()
+        with later(6 * (number + 1)):
+            assert looks(made) == lost
+            assert any(name in reason for reason in stored_day(store, settings, DAY).reasons)
+    with later(24):
+        assert made.pipeline.run(DAY).success
+    with later(30):
+        assert looks(made) == good
+    assert all(made.rows(table, DAY).equals(before[table]) for table in TABLES)
 
 
 def test_the_views_of_bigquery_say_what_those_of_the_embedded_warehouse_say(both_days, embedded):

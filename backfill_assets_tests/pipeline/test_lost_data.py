@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import date
 from pathlib import Path
@@ -13,9 +14,11 @@ from click.testing import CliRunner, Result
 
 from backfill_assets.automation.due import due_days
 from backfill_assets.cli import main
+from backfill_assets.lake import paths
 from backfill_assets.progress.plan import make_plan
 from backfill_assets.progress.request import backfill_request
 from backfill_assets.progress.stored_days import calendar, stored_day, summarized_day
+from backfill_assets.report.publish import current_page
 from backfill_assets_tests.pipeline.conftest import Pipeline
 
 DAY = "2024-01-02"
@@ -133,6 +136,55 @@ def test_a_day_that_lost_its_data_is_not_good_and_its_next_run_brings_it_back(
     after = pipeline.table("candles", DAY), pipeline.table("trades", DAY)
     assert all(one.equals(other) for one, other in zip(before, after, strict=True))
     assert command(pipeline, "verify", "--date", DAY).exit_code == 0
+
+
+def cut_page(page: Path) -> None:
+    page.write_bytes(page.read_bytes()[:-1])
+
+
+def flip_page(page: Path) -> None:
+    data = bytearray(page.read_bytes())
+    data[len(data) // 2] = 0xFF
+    page.write_bytes(data)
+
+
+def folder_for_page(page: Path) -> None:
+    page.unlink()
+    page.mkdir()
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, cut_page, folder_for_page, flip_page])
+def test_the_page_of_a_day_that_was_damaged_is_noticed_shown_whole_and_made_anew(
+    pipeline: Pipeline, harm: Any
+) -> None:
+    store, settings = pipeline.store, pipeline.settings
+    page = pipeline.folder / "lake" / paths.day_report(DAY)
+    before = page.read_bytes()
+    harm(page)
+    if harm is not flip_page:
+        assert plan(pipeline).days_to_run == (DAY,)
+        assert any(str(page) in note for note in plan(pipeline).notes)
+        assert is_due(pipeline)
+    assert outcomes(pipeline) == {"published"}, "its data are there"
+    found = command(pipeline, "verify", "--date", DAY)
+    assert (found.exit_code, str(page) in found.output) == (1, True)
+    assert current_page(store, settings, DAY) == before.decode()
+    assert pipeline.run(DAY).success
+    assert page.read_bytes() == before
+    assert (plan(pipeline).days_good, is_due(pipeline)) == (1, False)
+    assert command(pipeline, "verify", "--date", DAY).exit_code == 0
+
+
+def test_the_page_of_a_summary_that_does_not_know_it_counts_while_it_has_a_byte(pipeline: Pipeline) -> None:
+    file = pipeline.folder / "lake" / paths.day_summary(DAY)
+    former = json.loads(file.read_bytes())
+    del former["page_bytes"], former["page_content"]
+    file.write_text(json.dumps(former))
+    assert plan(pipeline).days_good == 1
+    assert command(pipeline, "verify", "--date", DAY).exit_code == 0
+    (pipeline.folder / "lake" / paths.day_report(DAY)).write_bytes(b"")
+    assert plan(pipeline).days_good == 0
+    assert command(pipeline, "verify", "--date", DAY).exit_code == 1
 
 
 def turn_a_side(pipeline: Pipeline) -> str:
