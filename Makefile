@@ -39,7 +39,7 @@ ui: $(OPENED) ## the Dagster UI with its daemon on 127.0.0.1:3000 (PORT=… for 
 test: lint ## style, types and all tests but the stories
 	@$(CLEAN_ENV) $(PYTEST) -m 'not story'
 
-stories: $(READY) ## the tests with daemon, service, browser, cloud and killed processes
+stories: $(READY) ## the long tests: daemon, service, browser, cloud, killed processes, orders of days, damage
 	@$(CLEAN_ENV) $(PYTEST) -m story
 
 cover: $(READY) ## the test suite once more, with the lines that it does not reach

@@ -30,6 +30,8 @@ from backfill_assets.warehouse.catalog import TABLES as CATALOG
 from backfill_assets_tests.emulators.bigquery import PROJECT, Emulator, serve
 from backfill_assets_tests.emulators.gcs import gcs_server
 
+pytestmark = pytest.mark.story
+
 DAY_BEFORE, DAY = "2024-01-01", "2024-01-02"
 TABLES = ("trades", "candles", "coverage", "quality", "instruments")
 BUCKET = "lake-bucket"

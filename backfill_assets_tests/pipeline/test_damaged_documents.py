@@ -34,6 +34,8 @@ from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.cli.conftest import REPOSITORY
 from backfill_assets_tests.pipeline.conftest import Pipeline, write_settings
 
+pytestmark = pytest.mark.story
+
 BEFORE, DAY, AFTER = "2024-01-02", "2024-01-03", "2024-01-04"
 TODAY = date(2024, 1, 5)
 SYMBOLS = ("BTC-USDT", "ETH-USDT")

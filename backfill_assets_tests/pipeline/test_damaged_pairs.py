@@ -40,6 +40,8 @@ from backfill_assets_tests.pipeline.test_damaged_documents import (
 from backfill_assets_tests.pipeline.test_damaged_documents import running as running
 from backfill_assets_tests.times import TIMES
 
+pytestmark = pytest.mark.story
+
 OTHER = Feed("binance", "trades", "ETHUSDT")
 #: By kind, a path of the lake or a pattern that one file has.
 KINDS = {

@@ -25,6 +25,8 @@ from backfill_assets.warehouse.publisher import Publisher, made_fingerprint
 from backfill_assets_tests.pipeline.conftest import MakePipeline, Pipeline
 from backfill_assets_tests.times import TIMES
 
+pytestmark = pytest.mark.story
+
 BEFORE, DAY, AFTER = DAYS = ("2024-01-01", "2024-01-02", "2024-01-03")
 FEED = "binance/trades/BTCUSDT"
 OTHER = "binance/trades/ETHUSDT"

@@ -10,6 +10,8 @@ import pytest
 
 from backfill_assets.standins.trades import SIDES
 
+pytestmark = pytest.mark.story
+
 DAYS = ("2024-01-01", "2024-01-02", "2024-01-03")
 TABLES = ("trades", "candles", "coverage", "quality", "instruments")
 
