@@ -150,9 +150,8 @@ def load_summary(store: Store, day: str) -> DaySummary | None:
 
 
 def has_page(store: Store, summary: DaySummary) -> bool:
-    """Whether the day's page is there in full size."""
-    size = store.size(paths.day_report(summary.day))
-    return bool(size) if summary.page_bytes is None else size == summary.page_bytes
+    """Whether the day's page is there in full size; true where the summary does not know its size."""
+    return summary.page_bytes is None or store.size(paths.day_report(summary.day)) == summary.page_bytes
 
 
 def page_problem(store: Store, day: str) -> str:
@@ -160,7 +159,7 @@ def page_problem(store: Store, day: str) -> str:
     summary, path = load_summary(store, day), paths.day_report(day)
     if summary is None or documents.digest(store, path) == summary.page_content:
         return ""
-    if not summary.page_content and has_page(store, summary):
+    if not summary.page_content and store.size(path):
         return ""
     return f"{store.uri_of(path)} is not as it was written: the next run of the day writes it anew"
 
