@@ -293,7 +293,7 @@ class TestPartials:
 
 def left_out(store: Store, file: AcceptedFile) -> int:
     """How many rows of the file its partial candles do not count."""
-    partials = read_partials(store, file.day, [(file.feed, partials_of(store, file.day))])
+    partials = read_partials(store, file.day, [(file.feed, partials_of(store, file.day).partials)])
     return file.rows - int(pc.sum(partials["trade_count"]).as_py())
 
 
@@ -339,7 +339,7 @@ class TestIdsRepeatedOverMidnight:
         bring(store, DAY, self.arrivals(30)[DAY])
         assert made(store, BEFORE, ["1d"])["trade_count"].to_pylist() == [30]
         (file,) = files(store, DAY)
-        partials = read_partials(store, DAY, [(FEED, partials_of(store, DAY))])
+        partials = read_partials(store, DAY, [(FEED, partials_of(store, DAY).partials)])
         assert (left_out(store, file), partials["trade_count"].to_pylist()) == (0, [30, 100])
 
     def test_ranges_that_overlap_without_a_common_id_repeat_nothing(self, store: Store) -> None:

@@ -184,7 +184,7 @@ def test_trades_of_the_day_before_count_there_only(store: CountingStore) -> None
     assert file.overlaps
     found = make_partials(store, file)
     assert found == computed(store, file)
-    [first] = read_partials(store, FEED, AFTER, found)["first_trade_time"].cast("int64").to_pylist()[:1]
+    [first] = read_partials(store, AFTER, [(FEED, found.partials)])["first_trade_time"].cast("int64").to_pylist()[:1]
     assert first == END
 
 
