@@ -184,8 +184,8 @@ def test_trades_of_the_day_before_count_there_only(store: CountingStore) -> None
     assert file.overlaps
     found = make_partials(store, file)
     assert found == computed(store, file)
-    [first] = read_partials(store, AFTER, [(FEED, found.partials)])["first_trade_time"].cast("int64").to_pylist()[:1]
-    assert first == END
+    partials = read_partials(store, AFTER, [(FEED, found.partials)])
+    assert partials["first_trade_time"].cast("int64")[0].as_py() == END
 
 
 def test_ids_that_are_no_order_after_all_leave_no_candles(store: CountingStore) -> None:
