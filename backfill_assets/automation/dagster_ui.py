@@ -50,8 +50,11 @@ _MOST_OF_SUBSCRIPTION: Final = 20_000
 #: people have one address.
 MOST_SOCKETS: Final = 256
 MOST_SOCKETS_OF_ADDRESS: Final = 64
-#: Subscriptions that a web socket has at once; the UI has fewer than ten.
+#: Subscriptions that a web socket has at once, and that it may begin: Dagster keeps a task and the id of each
+#: until the socket is closed. The UI has fewer than ten, and connects again when it is closed.
 MOST_SUBSCRIPTIONS: Final = 100
+MOST_STARTS: Final = 10_000
+_LONGEST_ID: Final = 100
 #: Codes of the WebSocket protocol (RFC 6455, and IANA's registry for the last).
 _UNSUPPORTED, _MALFORMED, _POLICY, _TRY_AGAIN = 1003, 1007, 1008, 1013
 _NO_MESSAGE: Final = "send the messages of graphql-ws: JSON objects with a type"
@@ -89,6 +92,7 @@ class _CheckedSocket(WebSocket):
         super().__init__(websocket.scope, websocket.receive, websocket.send)
         #: Ids of subscriptions that were started, and have not ended.
         self._subscriptions: set[str] = set()
+        self._starts = 0
 
     async def receive_json(self, mode: str = "text") -> Any:
         try:
@@ -101,10 +105,13 @@ class _CheckedSocket(WebSocket):
             raise _Refused(_MALFORMED, _NO_MESSAGE)
         if found["type"] == "start":
             self._subscriptions.add(found["id"])
+            self._starts += 1
         elif found["type"] == "stop":
             self._subscriptions.discard(found.get("id"))
         if len(self._subscriptions) > MOST_SUBSCRIPTIONS:
             raise _Refused(_POLICY, f"at most {MOST_SUBSCRIPTIONS} subscriptions at once")
+        if self._starts > MOST_STARTS:
+            raise _Refused(_TRY_AGAIN, f"at most {MOST_STARTS} subscriptions: connect again")
         return found
 
     async def send_json(self, data: Any, mode: str = "text") -> None:
@@ -246,6 +253,7 @@ def _is_message(found: Any) -> bool:
     payload = found.get("payload")
     return (
         isinstance(found.get("id"), str)
+        and len(found["id"]) <= _LONGEST_ID
         and isinstance(payload, dict)
         and isinstance(payload.get("query"), str)
         and isinstance(payload.get("variables"), dict | None)

@@ -24,6 +24,9 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from backfill_assets.automation.run_process import RunProcess
 from backfill_assets.failures import PermanentFailure, TransientFailure
 
+#: For the imports of the process that is forked, and a fork; shorter than ``lost_runs.LAUNCH_SECONDS``.
+ANSWER_SECONDS: Final = 40.0
+END_SECONDS: Final = 5.0
 FORKS_ARE_SAFE: Final = sys.platform == "linux"
 #: Keeps libraries from starting threads at import: a fork has one thread, and what others held stays locked.
 SERVER: Final = (
@@ -78,7 +81,13 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         python = origin.repository_origin.executable_path
         is_forked = FORKS_ARE_SAFE and python == sys.executable
         pid = self._forked(words) if is_forked else _started([python, "-m", "dagster", "api", *words])
-        instance.add_run_tags(run.run_id, RunProcess.at(run.run_id, pid).tags())
+        process = RunProcess.at(run.run_id, pid)
+        try:
+            instance.add_run_tags(run.run_id, process.tags())
+        except BaseException:
+            # Dagster ends the run as failed, and may start it again.
+            process.end()
+            raise
 
     def terminate(self, run_id: str) -> bool:
         """Ask the run's process to end; False if there is none, or not on this machine."""
@@ -127,6 +136,8 @@ class _RunServer:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
+        # A stopped process would keep all launches waiting.
+        self._socket.settimeout(ANSWER_SECONDS)
         self._answers = self._socket.makefile()
 
     def fork(self, words: Sequence[str]) -> str:
@@ -146,7 +157,11 @@ class _RunServer:
     def close(self) -> None:
         self._answers.close()
         self._socket.close()
-        self._process.wait()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 def _started(command: Sequence[str]) -> int:

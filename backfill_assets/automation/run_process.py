@@ -98,7 +98,10 @@ class RunProcess:
         """Ask it to end as interrupted; False if there is no such process on this machine."""
         if not self.is_of_this_machine or self.is_gone():
             return False
-        os.kill(self.pid, signal.SIGTERM)
+        try:
+            os.kill(self.pid, signal.SIGTERM)
+        except (ProcessLookupError, PermissionError):
+            return False
         return True
 
     def is_gone(self) -> bool:
@@ -164,6 +167,7 @@ def collecting_seldom() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 class _RunExecutor(InProcessExecutor):

@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def _of_settings() -> list[str]:
-    """What runs import besides, by the settings in force; of settings that cannot be read, the runs tell."""
+    """What runs import besides, by the settings in force; the runs report settings that cannot be read."""
     from backfill_assets.failures import SettingsError
     from backfill_assets.lake.store import GCS_SCHEME
     from backfill_assets.settings import BigQueryWarehouse, current_settings, resolve

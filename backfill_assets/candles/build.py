@@ -155,6 +155,7 @@ class _Maker:
             work = _Work(self, settled, files, self._closes(day, current))
             if current is not None and self._is_whole(current):
                 is_own = current.versions.get(day) == trades_versions(settled)
+                is_own = is_own and current.method in ("", work.method)
                 if current.inputs == work.inputs or (is_own and any(map(self._lacks, beside))):
                     return current
             made = work.made()
@@ -279,10 +280,13 @@ class _Work:
     #: Of the days before, of and after the day, as far as they were settled.
     measures: Mapping[str, DayMeasures | None]
     closes: dict[Market, float]
+    method: str = ""
     inputs: str = ""
 
     def __post_init__(self) -> None:
-        self.inputs = self._hash()
+        settings = self.maker.settings
+        method = [MEASURES_VERSION, settings.candles.timeframes, settings.comparison.model_dump(mode="json")]
+        self.method, self.inputs = _hash_of(method), _hash_of([*method, *self._rests_on()])
 
     @property
     def day(self) -> str:
@@ -329,6 +333,7 @@ class _Work:
         made = DayMeasures(
             day=day,
             inputs=self.inputs,
+            method=self.method,
             versions=self._versions(),
             files=self._compared(frame, between),
             candles=store_table(store, candles, lambda content: paths.made_data("candles", day, content)),
@@ -409,14 +414,10 @@ class _Work:
             found[day] = trades_versions(settled) if settled is not None else ""
         return found
 
-    def _hash(self) -> str:
-        settings = self.maker.settings
-        comparison = settings.comparison
+    def _rests_on(self) -> list[Any]:
+        """What candles and coverage rest on besides the method."""
         parts: list[Any] = [
-            MEASURES_VERSION,
-            settings.candles.timeframes,
-            comparison.model_dump(mode="json"),
-            reference_hash(reference_of(comparison), self.settled),
+            reference_hash(reference_of(self.maker.settings.comparison), self.settled),
             sorted(self.settled.sealed_feeds),
             sorted((*market, price) for market, price in self.closes.items()),
             [
@@ -437,7 +438,11 @@ class _Work:
             parts.append((day, [(str(f.feed), t.key, t.partials.content) for f, t in self.files(day)]))
             if names := self.maker.renamed(day, self.day):
                 parts.append(sorted((*market, name) for market, name in names.items()))
-        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+        return parts
+
+
+def _hash_of(parts: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
 
 
 def _renamed(partials: pa.Table, names: Mapping[Market, str]) -> pa.Table:

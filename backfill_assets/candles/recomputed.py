@@ -188,7 +188,8 @@ def _base_volumes(
             holds = symbol == number if n == 0 else (symbol == number) & (time_us >= contract.since_us)
             scaled = amount * (np.nan if contract.multiplier is None else contract.multiplier)
             if contract.inverse:
-                scaled = np.divide(scaled, price, out=np.full(len(price), np.nan), where=price > 0)
+                with np.errstate(invalid="ignore"):  # infinite by infinite: such a row does not count
+                    scaled = np.divide(scaled, price, out=np.full(len(price), np.nan), where=price > 0)
             base = np.where(holds, scaled, base)
     return base
 

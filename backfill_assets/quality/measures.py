@@ -98,6 +98,8 @@ class DayMeasures(Derived):
     ----------
     inputs
         Hash of everything that candles and coverage rest on; empty until they were made.
+    method
+        Hash of what of that is no data: the settings, and the version of the code; empty in older documents.
     versions
         By day (the one before, the day, the one after), a hash of the accepted files of trades.
     files
@@ -120,6 +122,7 @@ class DayMeasures(Derived):
 
     day: str
     inputs: str = ""
+    method: str = ""
     versions: dict[str, str] = {}
     files: dict[str, TradesFile] = {}
     candles: DataFile | None = None

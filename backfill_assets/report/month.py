@@ -157,9 +157,10 @@ def has_page(store: Store, summary: DaySummary) -> bool:
 def page_problem(store: Store, day: str) -> str:
     """Why the day's page is not as the last run left it, looking at every byte; empty where it is."""
     summary, path = load_summary(store, day), paths.day_report(day)
-    if summary is None or documents.digest(store, path) == summary.page_content:
+    if summary is None:
         return ""
-    if not summary.page_content and store.size(path):
+    known = summary.page_content
+    if documents.digest(store, path) == known if known else store.size(path):
         return ""
     return f"{store.uri_of(path)} is not as it was written: the next run of the day writes it anew"
 

@@ -76,20 +76,27 @@ def write_day(store: Store, settings: Settings, day: str, *, was_run: bool = Fal
         The lake has nothing of the day.
     """
     path, beside = paths.day_report(day), _pages_beside(store, day)
-    (inputs, made_of), former = _inputs(store, settings, day, beside), load_summary(store, day)
-    built = build_version(settings) if was_run else former.build_version if former is not None else ""
-    if former is not None and former.inputs == inputs and not page_problem(store, day):
-        wanted = former.model_copy(update={"build_version": built, "documents": made_of})
-        if former != wanted:
-            _write_summary(store, wanted)
-        return path
-    page = _replace(store, path, lambda: _page_of(store, settings, day, beside))
-    found = load_day(store, day)
-    if found is not None:
+    for _ in range(ATTEMPTS):
+        (inputs, made_of), former = _inputs(store, settings, day, beside), load_summary(store, day)
+        built = build_version(settings) if was_run else former.build_version if former is not None else ""
+        # A summary of an earlier version knows neither the page nor the objects of a bucket.
+        is_new = former is None or not former.page_content or former.inputs != inputs
+        if former is not None and not is_new and not page_problem(store, day):
+            wanted = former.model_copy(update={"build_version": built, "documents": made_of})
+            if former != wanted:
+                _write_summary(store, wanted)
+            break
+        page = _replace(store, path, lambda: _page_of(store, settings, day, beside))
+        found = load_day(store, day)
+        if found is None:
+            break
         overall = day_overall(store, found, settings.overall)
         summary = summarize(store, found, overall, built, inputs, made_of)
         written = {"page_bytes": len(page), "page_content": hashlib.sha256(page).hexdigest()}
         _write_summary(store, summary.model_copy(update=written))
+        # The run of a day beside may have written the page meanwhile, and its summary before this one.
+        if not page_problem(store, day):
+            break
     return path
 
 

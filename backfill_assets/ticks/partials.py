@@ -233,7 +233,7 @@ def _batches(ticks: Path, *, numeric_ids: bool, every_symbol: bool) -> Iterator[
 
 
 def _sides(column: pa.DictionaryArray) -> Any:
-    """Of each row the kernels' number of its side."""
+    """The kernels' number for the side of each row."""
     from backfill_assets.ticks import partial_kernels as kernels
 
     known = {"buy": kernels.SIDE_BUY, "sell": kernels.SIDE_SELL}

@@ -36,8 +36,8 @@ LOGGER: Final = logging.getLogger(__name__)
 _KNOWN_FOR: Final = timedelta(minutes=1)
 #: A query of BigQuery's metadata costs 10 MB each time.
 _PARTITIONS_KNOWN_FOR: Final = timedelta(minutes=5)
-#: A file that an answer lacks may be newer than the answer: then it is asked for again.
-_FRESH_FOR: Final = timedelta(seconds=5)
+#: By so much the clocks of two machines may differ.
+_CLOCKS_DIFFER: Final = timedelta(minutes=1)
 #: A feed's year has some 400 files.
 _MOST_ANSWERS: Final = 4096
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -81,12 +81,10 @@ def _lost_objects(store: Store, files: Mapping[str, int]) -> list[str]:
 
     def lost(folder: str) -> list[str]:
         wanted = folders[folder]
-        for known_for in (_KNOWN_FOR, _FRESH_FOR):
-            _, there = _OBJECTS.get((store, folder), known_for)
-            gone = [p for p, size in wanted.items() if there is not None and there.get(p) != size]
-            if not gone:
-                return []
-        return gone
+        _, there = _OBJECTS.get((store, folder), _KNOWN_FOR)
+        gone = [p for p, size in wanted.items() if there is not None and there.get(p) != size]
+        # An object may be newer than the listing.
+        return [path for path in gone if store.size(path) != wanted[path]]
 
     return [path for found in parallel_map(lost, folders, store.parallel_reads) for path in found]
 
@@ -113,15 +111,16 @@ def is_out(store: Store, settings: Settings, table: str, day: str) -> bool:
 
 
 def _is_in_bigquery(warehouse: BigQueryWarehouse, table: str, day: str, published: ledger.Published) -> bool:
-    """Whether the partition has as many rows as were published; an answer of before that cannot tell."""
+    """Whether the partition has as many rows as were published; an earlier answer cannot tell."""
+    known_from = published.published_at + _CLOCKS_DIFFER
     asked, tables = _TABLES.get(warehouse, _KNOWN_FOR)
     if tables is not None and table not in tables:
-        if asked < published.published_at:
+        if asked < known_from:
             _, tables = _TABLES.get(warehouse, timedelta())
         if tables is not None and table not in tables:
             return False
     asked, partitions = _PARTITIONS.get(warehouse, _PARTITIONS_KNOWN_FOR)
-    if partitions is None or asked < published.published_at:
+    if partitions is None or asked < known_from:
         return True
     return partitions.get((table, day.replace("-", "")), 0) == published.rows
 
@@ -146,10 +145,14 @@ class _Answers(Generic[Key, Answer]):
             if now - seen[0] > known_for:
                 seen = now, self._asked(key)
                 with self._keeping:
+                    # The oldest are first.
+                    self._seen.pop(key, None)
                     self._seen[key] = seen
-                    if len(self._seen) > _MOST_ANSWERS:
-                        oldest = next(iter(self._seen))
-                        del self._seen[oldest], self._asking[oldest]
+                    for oldest, (asked, _) in list(self._seen.items()):
+                        if now - asked <= _PARTITIONS_KNOWN_FOR and len(self._seen) <= _MOST_ANSWERS:
+                            break
+                        del self._seen[oldest]
+                        self._asking.pop(oldest, None)
             return seen
 
     def _asked(self, key: Key) -> Answer | None:

@@ -41,8 +41,9 @@ REPOSITORY = Path(__file__).parents[2]
 DAYS = ("2024-01-02", "2024-01-03")
 LATER = ("2024-01-12", "2024-01-16", "2024-01-20")
 #: Days whose runs wait for the vendor until they are ended.
-HANGING = ("2024-01-24", "2024-01-26", "2024-01-28", "2024-01-30")
+HANGING = tuple(f"2024-01-{day}" for day in range(24, 31))
 SECONDS = 120
+STARTING, STARTED = dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED
 #: Libraries that a fork finds imported.
 EARLY = {
     "aiohttp",
@@ -244,6 +245,40 @@ def test_a_fork_imports_no_library(launched: Launched) -> None:
     assert launched.status(run.run_id) is dg.DagsterRunStatus.SUCCESS, found.stderr[-2000:]
     late = Counter(name.partition(".")[0] for name in json.loads(found.stdout.splitlines()[-1]))
     assert {name: late[name] for name in EARLY if late[name] > 5} == {}
+
+
+def test_a_stopped_process_keeps_no_launch_waiting(
+    launched: Launched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_launcher, "ANSWER_SECONDS", 30.0)
+    monkeypatch.setattr(run_launcher, "END_SECONDS", 0.1)
+    with dg.DagsterInstance.get() as elsewhere:
+        before = psutil.Process().children()
+        launcher, days = elsewhere.run_launcher, iter(HANGING[4:])
+        launcher.launch_run(LaunchRunContext(launched.make(next(days)), workspace=None))
+        [server] = [p for p in psutil.Process().children() if p not in before]
+        server.suspend()
+        assert isinstance(launcher, ForkingRunLauncher)
+        assert launcher._server is not None
+        launcher._server._socket.settimeout(1)
+        launcher.launch_run(LaunchRunContext(launched.make(next(days)), workspace=None))
+        assert not server.is_running()
+    for run in launched.instance.get_runs(dg.RunsFilter(statuses=[STARTING, STARTED])):
+        launched.launcher.terminate(run.run_id)
+
+
+def test_a_run_of_which_nobody_can_be_told_where_it_is_ends(
+    launched: Launched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        monkeypatch.undo()
+        raise OSError("the database is away")
+
+    run = launched.make(HANGING[6])
+    monkeypatch.setattr(launched.instance, "add_run_tags", refuse)
+    with pytest.raises(OSError, match="the database is away"):
+        launched.launcher.launch_run(LaunchRunContext(run, workspace=None))
+    launched.wait(lambda: not server_of(launched).children())
 
 
 def test_a_process_that_cannot_start_is_said(launched: Launched, monkeypatch: pytest.MonkeyPatch) -> None:

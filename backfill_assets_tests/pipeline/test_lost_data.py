@@ -15,10 +15,13 @@ from click.testing import CliRunner, Result
 from backfill_assets.automation.due import due_days
 from backfill_assets.cli import main
 from backfill_assets.lake import paths
+from backfill_assets.lake.store import Store
 from backfill_assets.progress.plan import make_plan
 from backfill_assets.progress.request import backfill_request
 from backfill_assets.progress.stored_days import calendar, stored_day, summarized_day
-from backfill_assets.report.publish import current_page
+from backfill_assets.report import publish
+from backfill_assets.report.month import DaySummary, page_problem
+from backfill_assets.report.publish import current_page, write_day
 from backfill_assets_tests.pipeline.conftest import Pipeline
 
 DAY = "2024-01-02"
@@ -257,3 +260,38 @@ def test_verify_wants_a_day_or_a_range(pipeline: Pipeline, words: tuple[str, ...
     refused = command(pipeline, "verify", *words)
     assert refused.exit_code == 2
     assert "give either --date, or --start and --end" in refused.output
+
+
+def test_a_page_that_an_earlier_version_wrote_and_that_is_gone_comes_back_with_the_next_run(
+    pipeline: Pipeline,
+) -> None:
+    file = pipeline.folder / "lake" / paths.day_summary(DAY)
+    former = json.loads(file.read_bytes())
+    del former["page_bytes"], former["page_content"]
+    file.write_text(json.dumps(former))
+    page = pipeline.folder / "lake" / paths.day_report(DAY)
+    before = page.read_bytes()
+    page.unlink()
+    assert command(pipeline, "verify", "--date", DAY).exit_code == 1
+    assert pipeline.run(DAY).success
+    assert page.read_bytes() == before
+    assert json.loads(file.read_bytes())["page_bytes"] == len(before)
+
+
+def test_two_runs_that_write_the_page_of_one_day_leave_it_with_its_summary(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run of the day beside writes page and summary between the page and the summary of this run."""
+    page = pipeline.folder / "lake" / paths.day_report(DAY)
+    page.write_bytes(b"so that it is written anew")
+    write = publish._write_summary
+
+    def late(store: Store, summary: DaySummary) -> None:
+        monkeypatch.undo()
+        page.write_bytes(b"as the other run has it")
+        write(store, summary)
+
+    monkeypatch.setattr(publish, "_write_summary", late)
+    write_day(pipeline.store, pipeline.settings, DAY)
+    assert page_problem(pipeline.store, DAY) == ""
+    assert b"</html>" in page.read_bytes()

@@ -501,6 +501,7 @@ NO_MESSAGES: list[object] = [
     *({"type": "start", "id": "1"}, {"type": "start", "payload": {"query": "{ version }"}}),
     *(start(), start(query=7), start(query="{ version }", variables=[1])),
     start(query="{ version }", operation_name={}),
+    {**start(query="{ version }"), "id": "1" * 101},
 ]
 
 

@@ -268,8 +268,8 @@ def test_the_month_has_every_feed_on_every_day(reports):
     assert month.cell("binance/trades/BTCUSDT", NEVER_RUN) is None
     assert month.pages == {"2024-01-01", GOOD, DEGRADED, HELD}
     fresh = month_report(reports.pipeline.store, reports.pipeline.settings, "2024-01", fresh=True)
-    # Only a run of the day knows what its page rests on and which version of the build has made it.
-    bare = {"build_version": "", "inputs": "", "documents": ""}
+    # Only a run of the day knows its page, what that rests on and which version of the build has made it.
+    bare = {"build_version": "", "inputs": "", "documents": "", "page_bytes": None, "page_content": ""}
     assert fresh.summaries == {day: s.model_copy(update=bare) for day, s in month.summaries.items()}
     assert month.summaries[HELD].overall == 0 < month.summaries[DEGRADED].overall
     assert month.summaries[DEGRADED].left_out == ("binance/trades/BTCUSDT", "kraken/trades/XBT-USDT")
