@@ -84,7 +84,7 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         process = RunProcess.at(run.run_id, pid)
         try:
             instance.add_run_tags(run.run_id, process.tags())
-        except BaseException:
+        except Exception:
             # Dagster ends the run as failed, and may start it again.
             process.end()
             raise

@@ -17,8 +17,8 @@ import sys
 import threading
 from typing import Final
 
-#: What the process of a run imports, also at first use. Not polars, nor pandera, which imports it: the
-#: threads of polars start with its import, and a fork does not have them.
+#: Modules that a run imports, at its start or at first use. polars and pandera, which imports it, are left
+#: out: polars starts threads at import, and a fork does not have them.
 IMPORTED: Final = (
     "backfill_assets.definitions",
     "backfill_assets.automation.instance_storage",

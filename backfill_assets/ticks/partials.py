@@ -134,7 +134,9 @@ def minute_candles(
 
 
 class MinuteCandles:
-    """Partial candles of the rows of a file, which are added in their order, whatever they are cut into.
+    """Partial candles of the rows of a file.
+
+    Rows are added in their order; how they are divided into batches does not change the candles.
 
     Parameters
     ----------

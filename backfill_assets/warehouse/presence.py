@@ -63,10 +63,10 @@ def lost_files(store: Store, day: str, files: Mapping[str, int]) -> list[str]:
     """``data_files`` that are not there in full size, and folders of candles and coverage without a byte."""
     if not files:
         return []
-    made = [paths.made_prefix(table.name, day) for table in (CANDLES, COVERAGE)]
-    unnamed = [folder for folder in made if not any(path.startswith(folder) for path in files)]
     if store.parallel_reads > 1:
         return _lost_objects(store, files)
+    made = [paths.made_prefix(table.name, day) for table in (CANDLES, COVERAGE)]
+    unnamed = [folder for folder in made if not any(path.startswith(folder) for path in files)]
     return [
         *(path for path, size in files.items() if store.size(path) != size),
         *(folder for folder in unnamed if not any(store.size(path) for path in store.list(folder))),
@@ -126,7 +126,7 @@ def _is_in_bigquery(warehouse: BigQueryWarehouse, table: str, day: str, publishe
 
 
 class _Answers(Generic[Key, Answer]):
-    """What was asked for, kept for a while; bounded, and safe to share among threads."""
+    """Answers of a service, each kept for a while. Their number is bounded; threads may share them."""
 
     def __init__(self, ask: Callable[[Key], Answer]) -> None:
         self._ask = ask
@@ -159,7 +159,7 @@ class _Answers(Generic[Key, Answer]):
         try:
             return self._ask(key)
         except BackfillError as failure:
-            LOGGER.warning("%s: what was stored and published is taken to be there", failure)
+            LOGGER.warning("%s: data that was stored and published is assumed to be there", failure)
             return None
 
 

@@ -164,7 +164,7 @@ def test_runs_are_forks_that_publish_their_days(launched: Launched) -> None:
         launched.wait_for(run, dg.DagsterRunStatus.SUCCESS)
     assert launched.published() >= set(DAYS)
     launched.wait(lambda: not server.children())
-    # What is forked must have no thread: a lock that one holds would stay locked for ever.
+    # A lock that another thread holds would stay locked in the fork for ever.
     assert server.num_threads() == 1
 
 

@@ -49,7 +49,7 @@ SETTINGS = Settings(
 def bring(
     store: Store, day: str, trades: Sequence[tuple[int, Trade]], feed: Feed = FEED, *, candles: bool = False
 ) -> None:
-    """What a run does with a vendor's file of (arrival, trade): decode, store, settle.
+    """Decode, store and settle a file of (arrival, trade), as a run does with a file of the vendor.
 
     With ``candles`` these are made while the file is decoded, as a run does, else later from the file.
     """

@@ -111,7 +111,7 @@ def pipeline(running: TardisStandin, published: Path, tmp_path: Path) -> Iterato
 
 
 def go_on_with(pipeline: Pipeline, day: str) -> None:
-    """What a run of the day does after its files have come."""
+    """Settle, make and publish a day as a run does once its files are there."""
     store, settings = pipeline.store, pipeline.settings
     settle(store, day, settings.thresholds)
     build_candles(store, day, settings)
