@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backfill_assets.failures import BadInput, SettingsError
 from backfill_assets.feeds import DATA_TYPES
@@ -60,15 +60,26 @@ _RUN_AS: Final = re.compile(r"run your command as '(.*) -- COMMAND'", re.DOTALL)
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}")
 
 
-class ProcessEnvironment(BaseSettings):
-    """The variables that are read by the package itself; all others are named in settings files."""
+def _variable(name: str) -> Any:
+    return field(default_factory=lambda: os.environ.get(name))
 
-    model_config = SettingsConfigDict(extra="ignore")
 
-    backfill_env: str = "local"
-    backfill_standin_url: str | None = None
-    dagster_home: str | None = None
-    dagster_postgres_url: str | None = None
+@dataclass(frozen=True, slots=True)
+class ProcessEnvironment:
+    """The variables that the package itself reads, as they are now; settings files name all others.
+
+    A status reads them several times, so this is no model that is validated: the values are texts.
+    """
+
+    backfill_env: str = field(default_factory=lambda: os.environ.get("BACKFILL_ENV", "local"))
+    backfill_standin_url: str | None = _variable("BACKFILL_STANDIN_URL")
+    dagster_home: str | None = _variable("DAGSTER_HOME")
+    dagster_postgres_url: str | None = _variable("DAGSTER_POSTGRES_URL")
+
+    @staticmethod
+    def is_set(name: str) -> bool:
+        """Whether the variable of the field ``name`` is set, if only to its default."""
+        return name.upper() in os.environ
 
 
 def resolve(value: str) -> str:

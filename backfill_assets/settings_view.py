@@ -5,6 +5,7 @@ No output holds a secret: keys and tokens are masked, and so are user and passwo
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -96,9 +97,9 @@ def _line(key: str, value: Any, origin: str, marks: list[Any]) -> Line:
 
 def _variables() -> Iterator[Line]:
     environment = ProcessEnvironment()
-    for name in ProcessEnvironment.model_fields:
+    for name in (field.name for field in dataclasses.fields(environment)):
         value = getattr(environment, name)
-        is_set = name in environment.model_fields_set
+        is_set = environment.is_set(name)
         shown = "not set" if value is None else masked(value)
         if is_set and name == "dagster_postgres_url":
             shown = _address(value)

@@ -26,7 +26,7 @@ from typing import Any, cast
 
 #: Libraries that the commands import, and modules that these load at their first use.
 LIBRARIES = (
-    *("click", "rich.console", "rich.table", "yaml", "jinja2", "pydantic_settings", "filelock", "psutil"),
+    *("click", "rich.console", "rich.table", "yaml", "jinja2", "filelock", "psutil"),
     *("dagster", "dagster._cli", "dagster._core.storage.sql", "dagster._core.instance", "sqlalchemy"),
     *("dagster._core.storage.event_log", "dagster._core.storage.runs", "dagster._core.storage.schedules"),
     *("alembic.command", "fsspec", "upath", "aiohttp", "tardis_dev", "numpy", "pandas", "polars"),

@@ -175,8 +175,7 @@ def readers_of_the_environment(tree: Path) -> list[str]:
                 and node.module in {"os", "posix"}
                 and any(alias.name in variables for alias in node.names)
             )
-            by_model = isinstance(node, ast.ImportFrom) and node.module == "pydantic_settings"
-            if by_attribute or by_name or by_model:
+            if by_attribute or by_name:
                 found.append(f"{name}:{node.lineno} reads the environment")
     return found
 
@@ -251,7 +250,6 @@ def plant(tree: Path, file: str, source: str) -> Path:
         (readers_of_the_environment, "lake/store.py", "import os\nroot = os.environ['LAKE']"),
         (readers_of_the_environment, "lake/store.py", "import os\nroot = os.getenv('LAKE')"),
         (readers_of_the_environment, "lake/store.py", "from os import environ"),
-        (readers_of_the_environment, "lake/store.py", "from pydantic_settings import BaseSettings"),
         (syncs_and_locks_elsewhere, "lake/store.py", "import os\nos.fsync(1)"),
         (syncs_and_locks_elsewhere, "lake/store.py", "import fcntl"),
         (syncs_and_locks_elsewhere, "lake/store.py", "from fcntl import flock"),

@@ -8,6 +8,7 @@ above a block of commands with their output.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import json
 import os
@@ -101,7 +102,7 @@ def test_the_page_of_settings_names_every_key_that_may_refer_to_a_variable_and_n
 
 
 def test_the_table_of_variables_has_every_variable_that_the_package_and_its_settings_files_read() -> None:
-    own = {name.upper() for name in ProcessEnvironment.model_fields}
+    own = {field.name.upper() for field in dataclasses.fields(ProcessEnvironment)}
     files = "".join(path.read_text(encoding="utf-8") for path in ENVIRONMENTS.glob("*.yaml"))
     named = set(re.findall(r"\$\{(\w+)", files + str(settings_rows())))
     rows = {bare(row[0]) for row in table("docs/settings.md", "variables")}
@@ -115,8 +116,7 @@ def test_no_page_names_a_variable_of_ours_that_nothing_reads() -> None:
         *(p for p in (REPOSITORY / "backfill_assets_tests").rglob("*.py") if p != Path(__file__)),
         REPOSITORY / ".ci" / "run",
     ]
-    # ``ProcessEnvironment`` names its variables in lower case.
-    read = "\n".join(path.read_text(encoding="utf-8") for path in sources).upper()
+    read = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     named = set(re.findall(r"\b(?:BACKFILL|DAGSTER|TARDIS)_[A-Z_]+\b", EVERYTHING))
     assert {name for name in named if name not in read} == set()
 

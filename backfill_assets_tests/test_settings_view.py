@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -60,7 +61,7 @@ def test_every_setting_every_rule_and_every_variable_is_shown(tmp_path: Path) ->
     duckdb = {"warehouse.folder"}
     settings = {key.replace("[]", "[0]") for key, _ in fields(SettingsFile)} - duckdb
     rules = {key for key, _ in fields(RuleSet)} - {"version"}
-    variables = {name.upper() for name in ProcessEnvironment.model_fields}
+    variables = {field.name.upper() for field in dataclasses.fields(ProcessEnvironment)}
     assert shown(write(tmp_path)).keys() == settings | rules | variables
 
 
