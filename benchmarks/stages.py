@@ -5,10 +5,12 @@
 Every repeat is a fresh process that takes one file from csv.gz to compared candles, as a run does: ``decode``
 writes Parquet, profile, control totals and one-minute candles, ``partials`` finds these and takes them,
 ``comparison`` computes them again from the Parquet file. ``remade`` is ``partials`` where the candles of the
-pass cannot be taken, and no part of the sums. It first does a small file, unmeasured, so imports and
-compilation are left out. Inflating is measured in the same process, before and after. ``core`` is decode and
-partials, ``checked`` has the comparison too. Memory is the largest resident set size of the process by the
-end of the stage.
+pass cannot be taken, and no part of the sums. ``publish`` puts the file into the embedded warehouse and reads
+the partition's totals back; ``duckdb_copy`` is DuckDB's ``COPY`` of the same file, without totals.
+
+The process first does a small file, unmeasured, so imports and compilation are left out. Inflating is measured
+in the same process, before and after. ``core`` is decode and partials, ``checked`` has the comparison too.
+Memory is the largest resident set size of the process by the end of the stage.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from typing import Any
 
 from decode_market import DAY, SYMBOL, write_trades
 
-STAGES = ("inflate", "decode", "partials", "comparison", "remade")
+STAGES = ("inflate", "decode", "partials", "comparison", "remade", "publish", "duckdb_copy")
 
 
 def inflate(source: Path) -> None:
@@ -38,6 +40,26 @@ def inflate(source: Path) -> None:
     with igzip.open(source, "rb") as file:
         while file.readinto(buffer):
             pass
+
+
+def publish(file: Path, warehouse: Path, rows: int) -> None:
+    from backfill_assets.warehouse.catalog import TICKS
+    from backfill_assets.warehouse.duckdb import DuckDBWarehouse
+    from backfill_assets.warehouse.protocol import LoadFile
+
+    made = DuckDBWarehouse(warehouse)
+    made.ensure_table(TICKS["trades"])
+    made.replace_partition(TICKS["trades"], DAY, [LoadFile(uri=None, path=file, rows=rows)], 1)
+    if sum(group.rows for group in made.totals(TICKS["trades"], DAY)) != rows:
+        msg = "the partition has other rows than the file"
+        raise SystemExit(msg)
+
+
+def duckdb_copy(file: Path, target: Path) -> None:
+    import duckdb
+
+    with duckdb.connect(config={"threads": 2}) as connection:
+        connection.execute(f"COPY (FROM '{file}') TO '{target}' (FORMAT parquet, COMPRESSION zstd)")
 
 
 def run(source: Path, folder: Path, measure: Callable[[str, Callable[[], Any]], Any]) -> None:
@@ -88,6 +110,8 @@ def run(source: Path, folder: Path, measure: Callable[[str, Callable[[], Any]], 
     )
     made = measure("partials", lambda: make_partials(store, file))
     (differing,) = measure("comparison", lambda: mismatches(store, [(file, made)]))
+    measure("publish", lambda: publish(target, folder / "warehouse", found.rows))
+    measure("duckdb_copy", lambda: duckdb_copy(target, folder / "copy.parquet"))
     measure("inflate", lambda: inflate(source))
     if measure("remade", lambda: make_partials(store, replace(file, decoded=None))) != made:
         msg = "the candles of the pass are not those of the file"

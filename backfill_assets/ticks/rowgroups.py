@@ -226,10 +226,13 @@ def arrow_table(group: RowGroup, names: Sequence[Name], day_number: int, schema:
 
 
 def _encoding(column: Column) -> str | None:
-    """Parquet encoding of a column; None is dictionary. Chosen by measurement (``benchmarks/README.md``)."""
-    if column.type in ("TIMESTAMP", "INT64"):
+    """Parquet encoding of a column; None is dictionary. Chosen by measurement (``benchmarks/README.md``).
+
+    Publishing copies row groups, so these are the encodings of published partitions (``warehouse.parquet``).
+    """
+    if column.type == "INT64":
         return "DELTA_BINARY_PACKED"
-    return "PLAIN" if column.type == "BOOL" or column.name == "id" else None
+    return "PLAIN" if column.type in ("BOOL", "TIMESTAMP") or column.name == "id" else None
 
 
 def parquet_writer(path: Path, data_type: str, schema: pa.Schema) -> pq.ParquetWriter:

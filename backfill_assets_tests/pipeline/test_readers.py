@@ -95,14 +95,7 @@ def test_every_reader_gives_the_values_of_a_published_partition(day: Path, table
 
 
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("kind", ["candles", "coverage", "instruments"])
+@pytest.mark.parametrize("kind", ["ticks", "candles", "coverage", "instruments"])
 def test_every_reader_gives_the_values_of_the_lakes_files(day: Path, kind: str, reader: str) -> None:
     for file in (day / "lake" / kind).rglob("*.parquet"):
         assert differing(file, READERS[reader]) == {}, file
-
-
-@pytest.mark.parametrize("reader", ["pandas with pyarrow", "polars", "DuckDB"])
-def test_tick_files_of_the_lake_are_read_by_all_but_fastparquet(day: Path, reader: str) -> None:
-    file = next((day / "lake" / "ticks").rglob("*.parquet"))
-    assert differing(file, READERS[reader]) == {}
-    assert differing(file, by_pandas("fastparquet")).keys() == {"timestamp", "local_timestamp"}
