@@ -8,7 +8,7 @@ writes Parquet, profile, control totals and one-minute candles, ``partials`` fin
 pass cannot be taken, and no part of the sums. ``publish`` puts the file into the embedded warehouse and reads
 the partition's totals back; ``duckdb_copy`` is DuckDB's ``COPY`` of the same file, without totals.
 
-The process first does a small file, unmeasured, so imports and compilation are left out. Inflating is measured
+The process first does a small file, unmeasured, so imports and compilation are left out. Inflating is timed
 in the same process, before and after. ``core`` is decode and partials, ``checked`` has the comparison too.
 Memory is the largest resident set size of the process by the end of the stage.
 """
