@@ -17,12 +17,12 @@ SYMBOL = "BTCUSDT"
 _CHUNK = 1_000_000
 
 
-def write_trades(path: Path, count: int) -> None:
-    """Write ``count`` trades of one symbol; an existing file of that name is taken for the same."""
+def write_trades(path: Path, count: int, symbol: str = SYMBOL) -> None:
+    """Write ``count`` trades over a whole day; an existing file of that name is taken for the same."""
     if path.exists():
         return
     rng = np.random.default_rng(count)
-    step = 86_000_000_000 / count
+    step = 86_399_000_000 / count
     unfinished = path.with_suffix(".unfinished")
     ticks, clock = 4_200_000, 0
     with gzip.GzipFile(unfinished, "wb", compresslevel=6, mtime=0) as file:
@@ -32,7 +32,9 @@ def write_trades(path: Path, count: int) -> None:
             # Half of the rows belong to the trade before: a taker's order that is filled in several steps.
             same = rng.random(n) < 0.5
             waits = np.where(same, 0, rng.gamma(0.35, step / 0.35 * 2, n)).astype(np.int64)
-            times = clock + np.cumsum(waits)
+            passed = np.cumsum(waits)
+            times = clock + (passed * (n * step / passed[-1])).astype(np.int64)
+            arrivals = START_US + times + 4000 + rng.integers(0, 50, n)
             prices = ticks + np.cumsum(np.where(same, 0, rng.integers(-3, 4, n)))
             clock, ticks = int(times[-1]), int(prices[-1])
             stamps = START_US + times // 1000 * 1000
@@ -40,9 +42,10 @@ def write_trades(path: Path, count: int) -> None:
             frame = pl.DataFrame(
                 {
                     "exchange": pl.repeat("binance", n, eager=True),
-                    "symbol": pl.repeat(SYMBOL, n, eager=True),
+                    "symbol": pl.repeat(symbol, n, eager=True),
                     "timestamp": stamps,
-                    "local_timestamp": START_US + times + 4000 + rng.integers(0, 50, n),
+                    # The vendor sorts by arrival.
+                    "local_timestamp": np.maximum.accumulate(arrivals),
                     "id": np.arange(3_300_000_000 + first, 3_300_000_000 + first + n),
                     "side": pl.Series(["buy", "sell"]).gather(np.cumsum(~same) % 7 % 2),
                     "price": prices / 100,
