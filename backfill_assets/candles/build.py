@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 LOGGER: Final = logging.getLogger(__name__)
 #: Raised when what is made or measured, or how, changes.
-MEASURES_VERSION: Final = 4
+MEASURES_VERSION: Final = 5
 #: Days whose candles or coverage rest on the files of a day: its neighbours, and the one after, since the
 #: last price before a day may come from a file of two days before.
 REACH: Final = (-1, 1, 2)
@@ -248,7 +248,7 @@ class _Maker:
                 for symbol, last in file.last_trades.get(before, {}).items():
                     market = (feed.feed.exchange, names.get((feed.feed.exchange, symbol), symbol))
                     known = found.get(market)
-                    if known is None or (last.time_us, last.trade_id) >= (known.time_us, known.trade_id):
+                    if known is None or last.is_after(known):
                         found[market] = last
         return {market: last.price for market, last in found.items()}
 

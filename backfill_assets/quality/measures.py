@@ -23,8 +23,15 @@ class LastTrade(Document):
     """The last trade of a market within a day, as far as one file of trades knows."""
 
     time_us: int
+    #: Negative where ids are no order.
     trade_id: int
     price: float
+
+    def is_after(self, other: LastTrade) -> bool:
+        """Whether it is the later one; ``other`` is of a file before, which decides without ids of both."""
+        if self.time_us != other.time_us:
+            return self.time_us > other.time_us
+        return self.trade_id < 0 or self.trade_id >= other.trade_id
 
 
 class TradesFile(Document):

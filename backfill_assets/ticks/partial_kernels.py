@@ -173,6 +173,8 @@ def accumulate(  # pragma: no cover
 def fold(group, integers, floats, out_integers, out_floats):  # pragma: no cover
     """Fold candle rows into larger ones; rows of a group are merged in the order they come.
 
+    That order decides ties of time, too, except between two rows that both have ids.
+
     Columns are those of the partials, the sums as plain values in ``VOLUME``, ``QUOTE``, ``BUY``, ``SELL``
     with their error terms beside them.
     """
@@ -191,13 +193,14 @@ def fold(group, integers, floats, out_integers, out_floats):  # pragma: no cover
             out_floats[k, CLOSE] = floats[i, CLOSE]
         else:
             if first < out_integers[k, FIRST] or (
-                first == out_integers[k, FIRST] and integers[i, OPEN_ID] < out_integers[k, OPEN_ID]
+                first == out_integers[k, FIRST] and NO_ID < integers[i, OPEN_ID] < out_integers[k, OPEN_ID]
             ):
                 out_integers[k, FIRST] = first
                 out_integers[k, OPEN_ID] = integers[i, OPEN_ID]
                 out_floats[k, OPEN] = floats[i, OPEN]
             if last > out_integers[k, LAST] or (
-                last == out_integers[k, LAST] and integers[i, CLOSE_ID] >= out_integers[k, CLOSE_ID]
+                last == out_integers[k, LAST]
+                and (integers[i, CLOSE_ID] >= out_integers[k, CLOSE_ID] or integers[i, CLOSE_ID] == NO_ID)
             ):
                 out_integers[k, LAST] = last
                 out_integers[k, CLOSE_ID] = integers[i, CLOSE_ID]
