@@ -175,15 +175,15 @@ class _Maker:
 
     def accepted(self, day: str) -> list[AcceptedFile]:
         """The day's accepted files of trades, with the overlaps of which both files are there."""
-        settled, before = self.settled(day), shift(day, -1)
+        settled = self.settled(day)
         if settled is None:
             return []
         seam = self.settings.thresholds.seam_window_seconds
-        files = accepted_files(settled, self.settled(before), seam)
+        files = accepted_files(settled, self.settled(shift(day, -1)), seam)
         if not self._damaged:
             return files
         return [
-            replace(f, overlaps=tuple(o for o in f.overlaps if self.is_there(o[0], before, o[1])))
+            replace(f, overlaps=tuple(o for o in f.overlaps if self.is_there(o.feed, o.day, o.content)))
             for f in files
         ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,16 @@ BATCH_ROWS: Final = 1 << 16
 _TRADE: Final = ("dataset_symbol", "id", "timestamp", "side", "price", "amount")
 
 
+class OtherFile(NamedTuple):
+    """Ticks in which trades of a compared file count, if they are in both."""
+
+    ticks: Path
+    #: First and last microsecond that both have rows of.
+    between: Range
+    #: The data set symbols of both files, which name one market.
+    names: tuple[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class ComparedFile:
     """Ticks of one feed, the partials that were made of them, and what these depend on besides."""
@@ -47,9 +57,7 @@ class ComparedFile:
     contracts: Mapping[str, Contracts] = field(default_factory=dict)
     #: Whether rows may repeat a trade of the file.
     repeats: bool = False
-    #: The ticks of the day before that may hold trades of this file; and the first and last microsecond that
-    #: both have rows of.
-    before: tuple[tuple[Path, Range], ...] = ()
+    others: tuple[OtherFile, ...] = ()
     #: Data set symbols whose rows do not count.
     left_out: tuple[str, ...] = ()
 
@@ -109,7 +117,7 @@ def candles_again(file: ComparedFile, first_us: int, beyond_us: int) -> pl.DataF
 def _rows_left_out(file: ComparedFile) -> Ints:
     """Numbers of the rows that do not count, ascending.
 
-    They repeat a trade of the file or of the day before, or their symbol counts in another file.
+    They repeat a trade of the file, or they or their symbol count in another file.
     """
     import polars as pl
 
@@ -124,9 +132,11 @@ def _rows_left_out(file: ComparedFile) -> Ints:
     if file.left_out:
         is_out = pl.col("dataset_symbol").is_in(file.left_out)
         found.append(scan(file.ticks).filter(is_out).select("row").collect()["row"])
-    for path, (first_us, last_us) in file.before:
+    for path, (first_us, last_us), names in file.others:
         is_of_both = pl.col("timestamp").dt.epoch("us").is_between(first_us, last_us)
-        ours, theirs = (scan(each).filter(has_id, is_of_both) for each in (file.ticks, path))
+        market = pl.col("dataset_symbol").cast(pl.String).replace(dict.fromkeys(names, names[0]))
+        both = (scan(each).filter(has_id, is_of_both).with_columns(market) for each in (file.ticks, path))
+        ours, theirs = both
         known = ours.join(theirs, on=list(_TRADE), how="semi", nulls_equal=True)
         found.append(known.select("row").collect()["row"])
     return np.unique(np.concatenate([np.empty(0, np.int64), *found]))

@@ -8,19 +8,18 @@ that is made anew because a neighbour has changed, finds what was made before.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from backfill_assets.candles.consistency import mismatches_with_ticks
-from backfill_assets.candles.recomputed import ComparedFile
+from backfill_assets.candles.recomputed import ComparedFile, OtherFile
 from backfill_assets.contracts import Contracts
-from backfill_assets.days import MICROSECONDS_PER_DAY, shift, time_us
+from backfill_assets.days import MICROSECONDS_PER_DAY, time_us
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
 from backfill_assets.lake.manifests import DecodedCandles
@@ -42,6 +41,16 @@ WORKERS: Final = 2
 ROWS_AT_ONCE: Final = 500_000
 
 
+class Overlap(NamedTuple):
+    """An accepted file that may have trades of another one, which then count in the former only."""
+
+    feed: Feed
+    day: str
+    content: str
+    #: First and last microsecond that both have rows of.
+    between: Range
+
+
 @dataclass(frozen=True, slots=True)
 class AcceptedFile:
     """The version of a feed's trades that counts, with what its partials depend on besides."""
@@ -54,9 +63,8 @@ class AcceptedFile:
     numeric_ids: bool
     #: Whether rows may repeat a trade of the file.
     repeats: bool
-    #: Accepted files of the day before which may have trades of this one, by feed and content: such trades
-    #: count there only. With the first and the last microsecond that both have rows of.
-    overlaps: tuple[tuple[Feed, str, Range], ...]
+    #: Of the day before, and of the same day under another name of the market.
+    overlaps: tuple[Overlap, ...]
     #: Data set symbols of a group that files of their own count for.
     left_out: tuple[str, ...]
     contracts: dict[str, Contracts]
@@ -67,8 +75,8 @@ class AcceptedFile:
     @property
     def key(self) -> str:
         """Names the partials: the ticks' content and a hash of everything else."""
-        before = [(str(feed), content, between) for feed, content, between in self.overlaps]
-        ids = f"{before}:{self.left_out}:{self.numeric_ids}:{self.repeats}"
+        others = [(str(o.feed), o.day, o.content, o.between) for o in self.overlaps]
+        ids = f"{others}:{self.left_out}:{self.numeric_ids}:{self.repeats}"
         contracts = sorted(self.contracts.items())
         text = f"{PARTIALS_VERSION}:{self.seam_window_seconds}:{contracts}:{ids}"
         return f"{self.content}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
@@ -84,6 +92,7 @@ def accepted_files(
     before
         The settled day before.
     """
+    files = _own_files(settled, before)
     has_groups = before is not None and any(other.feed.is_grouped for other in before.feeds)
     return [
         AcceptedFile(
@@ -93,9 +102,10 @@ def accepted_files(
             rows=found.accepted.rows,
             numeric_ids=found.ids_are_order,
             repeats=found.may_repeat_trades,
-            overlaps=tuple(_overlaps(found, settled, before, has_groups=has_groups))
-            if before is not None
-            else (),
+            overlaps=(
+                *_overlaps(found, settled, before, has_groups=has_groups),
+                *_of_other_names(found, settled.day, files),
+            ),
             left_out=settled.left_out_of(found),
             contracts=found.contracts,
             seam_window_seconds=seam_window_seconds,
@@ -107,13 +117,10 @@ def accepted_files(
 
 
 def _overlaps(
-    found: SettledFeed, settled: SettledDay, before: SettledDay, *, has_groups: bool
-) -> Iterator[tuple[Feed, str, Range]]:
-    """Files of the day before that may have trades of this one, also a group's beside its symbols' own.
-
-    Files without a common time have none, nor have those of which this one's ids are all higher.
-    """
-    if not found.ids_name_trades or found.traded_us is None:
+    found: SettledFeed, settled: SettledDay, before: SettledDay | None, *, has_groups: bool
+) -> Iterator[Overlap]:
+    """Files of the day before that may have trades of this one, also a group's beside its symbols' own."""
+    if before is None or not found.ids_name_trades:
         return
     counted = found.dataset_symbols.difference(settled.left_out_of(found))
     # Two symbols' own files have nothing in common; a day has hundreds of them.
@@ -123,15 +130,44 @@ def _overlaps(
             continue
         if (other.feed.exchange, other.feed.data_type) != (found.feed.exchange, found.feed.data_type):
             continue
-        if other.accepted is None or other.traded_us is None:
-            continue
         theirs = other.dataset_symbols.difference(before.left_out_of(other))
-        if other.feed != found.feed and counted.isdisjoint(theirs):
-            continue
-        between = (found.traded_us[0], other.traded_us[1])
-        is_after = found.id_range and other.id_range and found.id_range[0] > other.id_range[1]
-        if between[0] <= between[1] and not is_after:
-            yield other.feed, other.accepted.content, between
+        if other.feed == found.feed or not counted.isdisjoint(theirs):
+            yield from _overlap(found, other, before.day)
+
+
+def _own_files(*days: SettledDay | None) -> dict[tuple[str, str, str], list[tuple[str, SettledFeed]]]:
+    """Symbols' own files by exchange, data type and market, each with its day."""
+    files: dict[tuple[str, str, str], list[tuple[str, SettledFeed]]] = {}
+    for settled in filter(None, days):
+        for found in settled.feeds:
+            if not found.feed.is_grouped and found.symbols:
+                market = (found.feed.exchange, found.feed.data_type, found.symbols[0][1])
+                files.setdefault(market, []).append((settled.day, found))
+    return files
+
+
+def _of_other_names(
+    found: SettledFeed, day: str, files: Mapping[tuple[str, str, str], Sequence[tuple[str, SettledFeed]]]
+) -> Iterator[Overlap]:
+    """Files that the market has under another name, as on the day of a rename.
+
+    Of two files of one day the second in the order of feeds leaves common trades to the first.
+    """
+    if found.feed.is_grouped or not found.symbols or not found.ids_name_trades:
+        return
+    for other_day, other in files[found.feed.exchange, found.feed.data_type, found.symbols[0][1]]:
+        if other.feed != found.feed and (other_day, other.feed) < (day, found.feed):
+            yield from _overlap(found, other, other_day)
+
+
+def _overlap(found: SettledFeed, other: SettledFeed, day: str) -> Iterator[Overlap]:
+    """The overlap with a file, unless they have no common time, or this one's ids are all higher."""
+    if other.accepted is None or found.traded_us is None or other.traded_us is None:
+        return
+    between = (max(found.traded_us[0], other.traded_us[0]), min(found.traded_us[1], other.traded_us[1]))
+    is_after = found.id_range and other.id_range and found.id_range[0] > other.id_range[1]
+    if between[0] <= between[1] and not is_after:
+        yield Overlap(other.feed, day, other.accepted.content, between)
 
 
 def make_partials(store: Store, file: AcceptedFile) -> TradesFile:
@@ -222,7 +258,7 @@ def mismatches(store: Store, files: Sequence[tuple[AcceptedFile, TradesFile]]) -
                     file.numeric_ids,
                     file.contracts,
                     file.repeats,
-                    _before(store, file, stack),
+                    _others(store, file, stack),
                     file.left_out,
                 )
                 for (file, _), of_file in zip(batch, partials, strict=True)
@@ -254,7 +290,7 @@ def _batches(
 
 
 def _left_out(store: Store, file: AcceptedFile) -> Ints:
-    """Numbers of the rows that repeat a trade of the file or of the day before, or count in another file."""
+    """Numbers of the rows that repeat a trade of the file, or count in another file."""
     found = np.empty(0, np.int64)
     if not (file.repeats or file.left_out or file.overlaps):
         return found
@@ -263,17 +299,21 @@ def _left_out(store: Store, file: AcceptedFile) -> Ints:
             found = repeated_rows(ticks)
         if file.left_out:
             found = np.union1d(found, rows_of_symbols(ticks, file.left_out))
-        for feed, content, between in file.overlaps:
-            with store.local_copy(paths.ticks_data(feed, shift(file.day, -1), content)) as before:
-                found = np.union1d(found, rows_of_both(ticks, before, between))
+        for other in file.overlaps:
+            names = (file.feed.dataset_symbol, other.feed.dataset_symbol)
+            with store.local_copy(paths.ticks_data(other.feed, other.day, other.content)) as theirs:
+                found = np.union1d(found, rows_of_both(ticks, theirs, other.between, names))
     return found
 
 
-def _before(store: Store, file: AcceptedFile, stack: ExitStack) -> tuple[tuple[Path, Range], ...]:
-    day = shift(file.day, -1)
+def _others(store: Store, file: AcceptedFile, stack: ExitStack) -> tuple[OtherFile, ...]:
     return tuple(
-        (stack.enter_context(store.local_copy(paths.ticks_data(feed, day, content))), between)
-        for feed, content, between in file.overlaps
+        OtherFile(
+            stack.enter_context(store.local_copy(paths.ticks_data(o.feed, o.day, o.content))),
+            o.between,
+            (file.feed.dataset_symbol, o.feed.dataset_symbol),
+        )
+        for o in file.overlaps
     )
 
 

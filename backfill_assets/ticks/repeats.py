@@ -1,10 +1,10 @@
 """Rows of trades that repeat an earlier row: the same symbol, id, time, price, amount and side.
 
 Such rows are one trade, and the first of them in the order of the file counts. Only files in which the
-profile has counted repeats are looked through, and of two neighboring files only the time that both have rows
-of. Rows are compared by 64 bits of a hash: two different rows of a file of ten million are taken for the same
-once in 300,000 files. Memory is 24 bytes a row. Rows without an id repeat nothing, since an order that is
-filled in equal parts looks the same.
+profile has counted repeats are looked through, and of two files only the time that both have rows of. Rows
+are compared by 64 bits of a hash: two different rows of a file of ten million are taken for the same once in
+300,000 files. Memory is 24 bytes a row. Rows without an id repeat nothing, since an order that is filled in
+equal parts looks the same.
 """
 
 from __future__ import annotations
@@ -36,16 +36,18 @@ def repeated_rows(ticks: Path) -> Ints:
     return np.sort(order[again])
 
 
-def rows_of_both(ticks: Path, before: Path, between: Range) -> Ints:
-    """Numbers of the rows of ``ticks`` that ``before`` has, too, ascending.
+def rows_of_both(ticks: Path, other: Path, between: Range, names: Sequence[str] = ()) -> Ints:
+    """Numbers of the rows of ``ticks`` that ``other`` has, too, ascending.
 
     Parameters
     ----------
     between
         First and last microsecond of exchange time of which both files have rows; no other row is read.
+    names
+        Data set symbols that name one market.
     """
-    symbols: dict[str, int] = {}
-    theirs = [found for _, found in _hashes(before, symbols, between)]
+    symbols = dict.fromkeys(names, 0)
+    theirs = [found for _, found in _hashes(other, symbols, between)]
     known = np.unique(np.concatenate([np.empty(0, np.uint64), *theirs]))
     ours = [
         first + np.flatnonzero((found != 0) & np.isin(found, known))

@@ -47,7 +47,13 @@ SETTINGS = Settings(
 
 
 def bring(
-    store: Store, day: str, trades: Sequence[tuple[int, Trade]], feed: Feed = FEED, *, candles: bool = False
+    store: Store,
+    day: str,
+    trades: Sequence[tuple[int, Trade]],
+    feed: Feed = FEED,
+    *,
+    candles: bool = False,
+    market: str | None = None,
 ) -> None:
     """Decode, store and settle a file of (arrival, trade), as a run does with a file of the vendor.
 
@@ -60,7 +66,7 @@ def bring(
         f"{feed.exchange},{symbol},{t.us},{arrived},{t.id or ''},{t.side},{t.price!r},{t.amount!r}"
         for arrived, t in trades
     ]
-    canonical = {symbol: f"{symbol.replace('-', '')[:-4]}-USDT"}
+    canonical = {symbol: market or f"{symbol.replace('-', '')[:-4]}-USDT"}
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, f"{symbol}.csv.gz"), Path(folder, "ticks.parquet")
         source.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), 1, mtime=0))

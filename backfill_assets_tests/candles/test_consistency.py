@@ -22,7 +22,7 @@ from backfill_assets.candles.consistency import (
     mismatches_with_ticks,
 )
 from backfill_assets.candles.merge import day_of_candles
-from backfill_assets.candles.recomputed import ComparedFile
+from backfill_assets.candles.recomputed import ComparedFile, OtherFile
 from backfill_assets.contracts import Contract, Contracts
 from backfill_assets.ticks.repeats import repeated_rows, rows_of_both
 from backfill_assets_tests.candles.candle_samples import (
@@ -239,16 +239,17 @@ class TestTicks:
     def test_trades_of_the_day_before_are_left_out_by_both(self, row_group_rows: int, tmp_path: Path) -> None:
         rows = [replace(t, side=None if n % 3 else "buy") for n, t in enumerate(numbered(trades()))]
         ticks = write_ticks(tmp_path / "ours.parquet", rows, row_group_rows=row_group_rows)
-        others = [*rows[:9], replace(rows[9], amount=77.0)]
-        before = write_ticks(tmp_path / "before.parquet", others, row_group_rows=row_group_rows)
+        theirs = [*rows[:9], replace(rows[9], amount=77.0)]
+        before = write_ticks(tmp_path / "before.parquet", theirs, row_group_rows=row_group_rows)
         between = (min(t.us for t in rows), max(t.us for t in rows))
         shared = rows_of_both(ticks, before, between).tolist()
         assert shared == list(range(9))
         assert rows_of_both(ticks, before, (END, END)).tolist() == []
         found = partials_of(tmp_path, rows, left_out=shared)
-        assert self.compare(tmp_path, rows, found, before=((before, between),)) == []
+        others = (OtherFile(before, between, ("BTCUSDT", "BTCUSDT")),)
+        assert self.compare(tmp_path, rows, found, others=others) == []
         assert self.compare(tmp_path, rows, found)
-        assert self.compare(tmp_path, rows, partials_of(tmp_path, rows), before=((before, between),))
+        assert self.compare(tmp_path, rows, partials_of(tmp_path, rows), others=others)
 
     @pytest.mark.parametrize("seam", [0, 90, 300])
     def test_both_cut_the_seam_at_the_same_place(self, seam: int, tmp_path: Path) -> None:

@@ -149,6 +149,48 @@ def test_over_midnight_they_count_once_too(exchange: str, store: Store) -> None:
     assert partials_of(store, DAY, feed).consistency == 1.0
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("exchange", IDS)
+def test_a_trade_in_the_files_of_both_names_of_a_market_counts_once(
+    exchange: str, order: tuple[int, int], store: Store
+) -> None:
+    """The symbol is renamed at noon; both files have the trades of the hour around it."""
+    trades = a_trade_a_minute(exchange)
+    files = (("XBT-USDT", trades[:750]), ("BTC-USDT", trades[690:]))
+    for n in order:
+        name, rows = files[n]
+        bring(store, DAY, [(t.us, t) for t in rows], Feed(exchange, "trades", name), market="BTC-USDT")
+    assert_same(as_numbers(made(store, DAY, ["1m", "1d"])), plain_rows(trades))
+    for name, _ in files:
+        assert partials_of(store, DAY, Feed(exchange, "trades", name)).consistency == 1.0
+
+
+@pytest.mark.parametrize("exchange", IDS)
+def test_a_trade_that_comes_again_under_the_new_name_of_a_market_counts_once(
+    exchange: str, store: Store
+) -> None:
+    """The symbol is renamed at midnight."""
+    days = [
+        Trade(START + (n - MINUTES) * MINUTE, 100.0 + n % 7, id=IDS[exchange](n)) for n in range(2 * MINUTES)
+    ]
+    old, new = Feed(exchange, "trades", "XBT-USDT"), Feed(exchange, "trades", "BTC-USDT")
+    bring(store, BEFORE, [(t.us, t) for t in days[:MINUTES]], old, market="BTC-USDT")
+    again = [(START, t) for t in days[MINUTES - 4 : MINUTES]]
+    bring(store, DAY, again + [(t.us, t) for t in days[MINUTES:]], new, market="BTC-USDT")
+    for day, feed in ((BEFORE, old), (DAY, new)):
+        assert made(store, day, ["1d"])["trade_count"].to_pylist() == [MINUTES]
+        assert partials_of(store, day, feed).consistency == 1.0
+
+
+def test_equal_rows_without_ids_in_the_files_of_both_names_are_two_trades(store: Store) -> None:
+    trades = [replace(t, id=None) for t in a_trade_a_minute()]
+    for name in ("XBT-USDT", "BTC-USDT"):
+        rows = [(t.us, t) for t in trades]
+        bring(store, DAY, rows[: 1000 if name[0] == "X" else None], Feed("kraken", "trades", name),
+              market="BTC-USDT")  # fmt: skip
+    assert made(store, DAY, ["1d"])["trade_count"].to_pylist() == [MINUTES + 1000]
+
+
 @pytest.mark.parametrize("exchange", IDS)
 def test_a_file_without_repeats_is_read_once(exchange: str, store: Store) -> None:
     feed = Feed(exchange, "trades", "BTCUSDT")
