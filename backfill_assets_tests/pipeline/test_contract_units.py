@@ -93,6 +93,9 @@ KINDS: Final = (
     # homeNotional 0.0585 ETH for 0.0018116 BTC: at 58,513 USD for a BTC, which no row of the file says.
     kind("bitmex", "ETHUSD", "ETH-USD", "1 @ 1811.6", "unknown",
          **contract(1e-6, inverse=False, quanto=True, settlementCurrency="BTC")),
+    # homeNotional 70.418 UNI for 0.00219 BTC: at 32,154 USD for a BTC, 3,110 satoshi for a USDT.
+    kind("bitmex", "UNIUSDT", "UNI-USDT", "219 @ 20", "unknown",
+         **contract(1e-5, inverse=False, quanto=True, settlementCurrency="XBt")),
     # Said to be quanto, but settled in the currency that it is quoted in.
     kind("bitmex", "SOLUSDT", "SOL-USDT", "30 @ 100", "0.003 SOL = 0.3 USDT",
          **contract(1e-4, inverse=False, quanto=True, settlementCurrency="USDT")),
