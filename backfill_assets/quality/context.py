@@ -26,7 +26,7 @@ from backfill_assets.quality.listings import Owed, listings_on
 from backfill_assets.quality.profiles import FeedProfile, profile_of
 from backfill_assets.quality.rules import violations
 from backfill_assets.quality.scores import instruments_share
-from backfill_assets.quality.settled import Edges, SettledDay, load_settled
+from backfill_assets.quality.settled import Edges, SettledDay, SettledFeed, load_settled
 from backfill_assets.quality.silences import VenueSilences, joint_silences
 from backfill_assets.quality.spikes import spike_evidence
 from backfill_assets.quality.verdict import RULES_VERSION, Context
@@ -195,6 +195,7 @@ def context_of(feed: Feed, around: Surroundings) -> Context:
         known_silence_us=around.known_silences.get(feed),
         previous=previous.edges.closing_ids if previous else {},
         following=following.edges.opening_ids if following else {},
+        busy_around=_busy_around(feed, around, previous, following),
         duplicates=around.duplicates[feed],
         spikes=spike_evidence(around.inputs.manifests[feed]),
         joint_silences=silences.of_feed(feed, around.limits) if silences else (),
@@ -205,6 +206,13 @@ def context_of(feed: Feed, around: Surroundings) -> Context:
             if feed.type.makes_candles and not all(contract.is_known for contract in contracts)
         ),
     )
+
+
+def _busy_around(feed: Feed, around: Surroundings, *beside: SettledFeed | None) -> tuple[str, ...]:
+    """Symbols of a group that were listed all day and are busy on a day beside."""
+    listed = {dataset_symbol(own) for own, _ in around.inputs.expected[feed]}
+    busy = {name for found in beside if found is not None for name in found.edges.busy_symbols}
+    return tuple(sorted((busy & listed).difference(dict(around.owed[feed].symbol_windows))))
 
 
 def contracts_of_feed(feed: Feed, around: Surroundings) -> dict[str, Contracts]:
@@ -227,13 +235,17 @@ def contracts_of_feed(feed: Feed, around: Surroundings) -> dict[str, Contracts]:
     return {name: contracts for name, contracts in found.items() if contracts != (spot_contract(name),)}
 
 
-def edges_of(feed: Feed, accepted: str | None, around: Surroundings, former: SettledDay | None) -> Edges:
+def edges_of(
+    feed: Feed, accepted: str | None, around: Surroundings, former: SettledDay | None, least_rows: int
+) -> Edges:
     """What the feed shows to the neighbours when this version counts.
 
     Parameters
     ----------
     former
         The day's document so far, which keeps the ids of versions that the lake no longer holds.
+    least_rows
+        From so many rows on a symbol of a group is busy.
     """
     shown = former.feed(feed) if former else None
     # A neighbour remembers what it saw, if the document itself was lost.
@@ -241,6 +253,7 @@ def edges_of(feed: Feed, accepted: str | None, around: Surroundings, former: Set
     in_front, behind = before.feed(feed) if before else None, after.feed(feed) if after else None
     opening: dict[str, set[int]] = {}
     closing: dict[str, set[int]] = {}
+    busy = set(shown.edges.busy_symbols if shown else ())
     for ids, known in (
         (opening, shown.edges.opening_ids if shown else {}),
         (closing, shown.edges.closing_ids if shown else {}),
@@ -251,6 +264,8 @@ def edges_of(feed: Feed, accepted: str | None, around: Surroundings, former: Set
             ids.setdefault(name, set()).update(values)
     for version in around.inputs.manifests[feed].versions:
         for s in around.profiles[feed, version.content].symbols:
+            if feed.is_grouped and s.rows >= least_rows:
+                busy.add(s.dataset_symbol)
             if s.id_min is not None and s.id_max is not None and s.numeric_ids == s.rows:
                 opening.setdefault(s.dataset_symbol, set()).add(s.id_min)
                 if s.earlier_ids is not None:
@@ -260,6 +275,7 @@ def edges_of(feed: Feed, accepted: str | None, around: Surroundings, former: Set
     return Edges(
         opening_ids={name: tuple(sorted(ids)) for name, ids in sorted(opening.items())},
         closing_ids={name: tuple(sorted(ids)) for name, ids in sorted(closing.items())},
+        busy_symbols=tuple(sorted(busy)),
         is_final=accepted is not None,
     )
 

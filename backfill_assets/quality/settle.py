@@ -293,7 +293,7 @@ def _settled_feed(
         evidence=minute_evidence(feed, canonical, day, profile, on_accepted, thresholds)
         if feed.type.makes_candles
         else {},
-        edges=edges_of(feed, selected.accepted, around, former),
+        edges=edges_of(feed, selected.accepted, around, former, thresholds.history.least_rows),
     )
 
 

@@ -76,12 +76,15 @@ class Edges(Document):
         By data set symbol, the lowest and the highest id of each version that the lake has ever held, in
         order. They do not depend on which version counts, so no verdict depends on another day's; and they
         only grow, so a neighbour never takes back the trust that it gave.
+    busy_symbols
+        Of a group, the data set symbols of which one of these versions has ``history.least_rows`` or more.
     is_final
         Whether a version counts.
     """
 
     opening_ids: dict[str, tuple[int, ...]] = {}
     closing_ids: dict[str, tuple[int, ...]] = {}
+    busy_symbols: tuple[str, ...] = ()
     is_final: bool = False
 
 

@@ -39,7 +39,7 @@ from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
 from backfill_assets.quality.rules import Quality, quality
 from backfill_assets.quality.seams import Seams, seams_of
 from backfill_assets.quality.silences import JointSilence
-from backfill_assets.quality.warnings import contract_warnings, joint_warnings
+from backfill_assets.quality.warnings import NAMED, contract_warnings, joint_warnings
 from backfill_assets.quality.window import Window, clipped
 from backfill_assets.rule_set import RULES_VERSION as RULES_VERSION
 from backfill_assets.rule_set import FeedRules
@@ -71,6 +71,8 @@ class Context(Document):
     #: By data set symbol, last ids of the day before's files and first ids of the day after's.
     previous: dict[str, tuple[int, ...]] = {}
     following: dict[str, tuple[int, ...]] = {}
+    #: Data set symbols of a group that were listed all day and have many rows on a day beside.
+    busy_around: tuple[str, ...] = ()
     #: By content of the feed's versions: where the same file lies, too, and what others saw of its spikes.
     duplicates: dict[str, tuple[str, ...]] = {}
     spikes: dict[str, SpikeEvidence] = {}
@@ -322,21 +324,27 @@ def seams_in(
 def _lost_symbols(
     feed: Feed, day: str, profile: FeedProfile, context: Context, thresholds: ThresholdSettings
 ) -> list[str]:
-    """Symbols of which a grouped file has no row though ids are missing between the days around it."""
+    """Symbols of which a grouped file has no row though they must have traded, by ids, or by a day beside."""
     here = {symbol.dataset_symbol for symbol in profile.symbols}
     kind = id_class(law_of(thresholds.id_laws, feed, day))
     allowed = legitimate_gap(kind, thresholds)
-    if not feed.is_grouped or kind == "C":
+    if not feed.is_grouped:
         return []
     lost = {
         name: min(after - before - 1 for before in context.previous[name] for after in ids)
         for name, ids in sorted(context.following.items())
-        if name in context.previous and name not in here
+        if kind != "C" and name in context.previous and name not in here
     }
+    busy = [name for name in context.busy_around if name not in here and name not in lost]
+    rows = thresholds.history.least_rows
     return [
-        f"no row of {name}, and {ids} ids are missing between the days around it"
-        for name, ids in lost.items()
-        if ids > allowed
+        *(
+            f"no row of {name}, and {ids} ids are missing between the days around it"
+            for name, ids in lost.items()
+            if ids > allowed
+        ),
+        *(f"no row of {name}, of which a day beside has {rows} rows or more" for name in busy[:NAMED]),
+        *([f"no row of {len(busy) - NAMED} more such symbols"] if len(busy) > NAMED else []),
     ]
 
 

@@ -18,7 +18,7 @@ from backfill_assets.quality.spikes import open_spikes, refuted_rows, refuted_sp
 from backfill_assets.settings import RowSettings
 
 #: A grouped file may hold thousands of symbols; the warnings beyond these are counted.
-_NAMED = 20
+NAMED = 20
 
 
 def row_warnings(
@@ -38,17 +38,17 @@ def row_warnings(
         for symbol in profile.symbols
         for sentence in (*_of_ids(symbol, law), *_of_symbol(symbol, limits), *_of_spikes(symbol, spikes))
     ]
-    found += of_symbols[:_NAMED]
-    if len(of_symbols) > _NAMED:
-        found.append(f"{len(of_symbols) - _NAMED} more warnings on symbols of the file")
+    found += of_symbols[:NAMED]
+    if len(of_symbols) > NAMED:
+        found.append(f"{len(of_symbols) - NAMED} more warnings on symbols of the file")
     return tuple(found)
 
 
 def _of_columns(profile: FeedProfile) -> Iterator[str]:
     names = profile.unknown_columns
     if names:
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        yield f"columns that are not read: {', '.join(names[:_NAMED])}{more}: update backfill_assets"
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        yield f"columns that are not read: {', '.join(names[:NAMED])}{more}: update backfill_assets"
 
 
 def _of_clock(profile: FeedProfile, limits: RowSettings) -> Iterator[str]:
@@ -123,8 +123,8 @@ def contract_warnings(unknown: Sequence[str], profile: FeedProfile, *, grouped: 
     traded = {symbol.symbol for symbol in profile.symbols}
     names = [name for name in unknown if name in traded]
     if names:
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        of = f" of {', '.join(names[:_NAMED])}{more}" if grouped else ""
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        of = f" of {', '.join(names[:NAMED])}{more}" if grouped else ""
         yield f"volumes{of} are null: neither the instruments nor the venue say how much one contract is"
 
 
@@ -141,11 +141,11 @@ def terms_warnings(
         By canonical symbol as in ``SettledFeed.contracts``; those of a spot market are left out.
     """
     changed = [name for name in sorted(names) if _terms(former, name) != _terms(contracts, name)]
-    for name in changed[:_NAMED]:
+    for name in changed[:NAMED]:
         then, now = _listed_terms(_terms(former, name)), _listed_terms(_terms(contracts, name))
         yield f"volumes change: an amount of 1 of {name} was {then}, and is {now} now"
-    if len(changed) > _NAMED:
-        yield f"volumes of {len(changed) - _NAMED} more symbols change with their terms"
+    if len(changed) > NAMED:
+        yield f"volumes of {len(changed) - NAMED} more symbols change with their terms"
 
 
 def _terms(contracts: Mapping[str, Contracts], name: str) -> Contracts:

@@ -105,6 +105,28 @@ def test_spot_and_perpetual_of_one_pair_are_two_markets(files: Path, serve: Serv
     assert sorted(named) == [("BTCUSDT", "BTC-USDT-PERP"), ("BTCUSDT-SPOT", "BTC-USDT")]
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_group_that_lacks_a_symbol_which_was_busy_the_day_before_says_so(
+    first: int, files: Path, serve: Serve
+) -> None:
+    """Nothing is known of the venue's ids; in whatever order the days are run."""
+    terms = {"inverse": False, "contractMultiplier": 1}
+    bases = ("BTC", "ETH", "NEW")
+    perpetuals = [listed("bybit", f"{base}USDT", base, "USDT", "perpetual", **terms) for base in bases]
+    instruments(files, "bybit", *perpetuals[:2], {**perpetuals[2], "availableSince": f"{DAY}T23:00:00Z"})
+    btc, eth, new = (("bybit", f"{base}USDT", 61_000.0) for base in bases)
+    after = shift(DAY, 1)
+    put(files, "bybit", "PERPETUALS", every_second([btc], every=30))
+    put(files, "bybit", "PERPETUALS", every_second([btc, eth, new], after, every=30), after)
+    pipeline = serve("PERPETUALS", exchange="bybit")
+    for day in ((DAY, after), (after, DAY))[first]:
+        assert pipeline.run(day).success
+    lacking, whole = (pipeline.settled(day).feeds[0].verdict for day in (DAY, after))
+    assert (lacking.outcome, whole.outcome) == ("publish", "publish")
+    said = [[w for w in verdict.warnings if "no row" in w] for verdict in (lacking, whole)]
+    assert said == [["no row of ETHUSDT, of which a day beside has 100 rows or more"], []]
+
+
 @pytest.mark.parametrize("symbols", [("PERPETUALS", "BTC-USDT"), ("BTC-USDT-PERP", "PERPETUALS")])
 def test_a_pair_beside_its_group_counts_once(files: Path, serve: Serve, symbols: tuple[str, ...]) -> None:
     bybit(files)

@@ -221,6 +221,17 @@ class TestVerdict:
         silent = around.model_copy(update={"following": {"BTCUSDT": (10_001,), "GONE": (501,)}})
         assert judged(profile(), silent, GROUP).warnings == ()
 
+    def test_a_group_says_so_where_a_symbol_is_not_there_that_is_busy_on_a_day_beside(self) -> None:
+        """Nothing is known of the venue's ids, or there are none."""
+        names = ("BTCUSDT", *(f"GONE{n:02}" for n in range(22)))
+        around = context(busy_around=names[:2])
+        assert judged(profile(), around, Feed("bybit", "trades", "SPOT")).warnings[-1:] == (
+            "no row of GONE00, of which a day beside has 100 rows or more",
+        )
+        more = judged(profile(), context(busy_around=names), Feed("bybit", "trades", "SPOT")).warnings
+        assert more[-1] == "no row of 2 more such symbols"
+        assert [w for w in more if w.startswith("no row of GONE")][-1].startswith("no row of GONE19,")
+
     def test_a_group_is_proven_only_if_each_of_its_symbols_is(self) -> None:
         around = context(1000, 10_001)
         other = symbol(dataset_symbol="B")
