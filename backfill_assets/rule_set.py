@@ -71,6 +71,8 @@ class RowSettings(Strict):
     frozen_seconds: float = _number("rows.frozen_seconds", gt=0)
     one_sided_share: float = _number("rows.one_sided_share", gt=0.5, le=1)
     one_sided_rows: int = _number("rows.one_sided_rows", ge=1)
+    twin_share: float = _number("rows.twin_share", gt=0, le=1)
+    twin_rows: int = _number("rows.twin_rows", ge=2)
 
 
 class HistorySettings(Strict):

@@ -154,6 +154,8 @@ class SymbolProfile(_Frozen):
     #: repeat earlier rows in order, and their rows.
     resent_blocks: int = 0
     resent_rows: int = 0
+    #: Rows without an id that another one of them equals in time, side, price and amount.
+    twin_rows: int = 0
 
 
 class FeedProfile(_Frozen):

@@ -84,6 +84,11 @@ def _of_ids(symbol: SymbolProfile, law: IdLaw | None) -> Iterator[str]:
 def _of_symbol(symbol: SymbolProfile, limits: RowSettings) -> Iterator[str]:
     if symbol.resent_blocks:
         yield f"{symbol.resent_rows} rows in {symbol.resent_blocks} blocks repeat earlier rows in order"
+    if symbol.twin_rows >= max(limits.twin_rows, limits.twin_share * symbol.empty_ids):
+        yield (
+            f"{symbol.twin_rows} of {symbol.empty_ids} rows without ids equal another one: each counts, "
+            "though the file may hold them twice"
+        )
     if grid_is_stale(symbol, limits.stale_grid_share):
         share = (symbol.off_grid_rows or 0) / symbol.valid_rows
         yield f"{share:.0%} of prices lie between the listed steps, on finer ones: the list is out of date"
@@ -125,7 +130,10 @@ def contract_warnings(unknown: Sequence[str], profile: FeedProfile, *, grouped: 
     if names:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         of = f" of {', '.join(names[:NAMED])}{more}" if grouped else ""
-        yield f"volumes{of} are null: neither the instruments nor the venue say how much one contract is"
+        yield (
+            f"volumes{of} are null: neither the instruments nor the venue say how much of the base currency "
+            "one contract is"
+        )
 
 
 def terms_warnings(

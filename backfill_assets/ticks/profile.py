@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     _OfSymbol = Callable[[int], Ints]
 
 #: Changes whenever the same rows give another profile.
-PROFILE_VERSION: Final = 5
+PROFILE_VERSION: Final = 6
 
 #: Shortest silence that is written down; settings may excuse longer ones, never ask for shorter ones.
 SILENCE_US: Final = 5_000_000
@@ -453,6 +453,7 @@ class Profiler:
             id_resets=c[k.S_RESETS],
             resent_blocks=int(self._repeats[slot, self._r.R_BLOCKS]),
             resent_rows=int(self._repeats[slot, self._r.R_BLOCK_ROWS]),
+            twin_rows=int(self._repeats[slot, self._r.R_TWINS]),
             **self._prices.finish(slot),
         )
 

@@ -15,8 +15,8 @@ from backfill_assets.ticks.jit import kernel
 
 # Columns of a symbol's counts.
 (
-    R_ROWS, R_LOCAL, R_PREVIOUS, R_DIFFERENT, R_REPEATED, R_BLOCKS, R_BLOCK_ROWS, R_SIZE,
-) = range(8)  # fmt: skip
+    R_ROWS, R_LOCAL, R_PREVIOUS, R_DIFFERENT, R_REPEATED, R_BLOCKS, R_BLOCK_ROWS, R_TWINS, R_SIZE,
+) = range(9)  # fmt: skip
 
 _I64, _I32, _I64_2 = nb.int64[::1], nb.int32[::1], nb.int64[:, ::1]
 _U = np.uint64
@@ -41,10 +41,11 @@ def end_block(counts, least):
 )  # fmt: skip
 def count_resent(times, locals_, price_bits, amount_bits, side, ids, codes, symbol_of, start, stop, least,
                  counts, window):  # fmt: skip
-    """Runs of rows of one arrival, each equal to an earlier row, in the order of those.
+    """Runs of rows of one arrival, each equal to an earlier row, in the order of those; and rows with equals.
 
-    ``window`` keeps (payload, number of its first row), direct-mapped by payload. Rows of equal payload stand
-    for the first of them, so a run may stay at a row but not go back; ``least`` counts the different ones.
+    ``window`` keeps (payload, twice the number of its first row, and 1 once another came), direct-mapped by
+    payload. Rows of equal payload stand for the first of them, so a run may stay at a row but not go back;
+    ``least`` counts the different ones.
     """
     mask = window.shape[0] - 1
     for i in range(start, stop):
@@ -64,10 +65,12 @@ def count_resent(times, locals_, price_bits, amount_bits, side, ids, codes, symb
         w = np.int64(payload & _U(mask))
         if window[w, 0] != payload:
             window[w, 0] = payload
-            window[w, 1] = _U(row)
+            window[w, 1] = _U(row) << _U(1)
             end_block(counts[s], least)
             continue
-        first = np.int64(window[w, 1])
+        counts[s, R_TWINS] += 2 - np.int64(window[w, 1] & _U(1))
+        window[w, 1] |= _U(1)
+        first = np.int64(window[w, 1] >> _U(1))
         if first < counts[s, R_PREVIOUS]:
             end_block(counts[s], least)
         if first > counts[s, R_PREVIOUS]:

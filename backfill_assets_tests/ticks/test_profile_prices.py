@@ -328,6 +328,23 @@ def test_an_order_filled_in_equal_parts_is_no_block(decode_body: Any) -> None:
     assert profile_of(decode_body, fills).resent_blocks == 0
 
 
+@pytest.mark.parametrize("times", [2, 3])
+def test_every_row_of_a_file_that_holds_them_several_times_has_an_equal(times: int, decode_body: Any) -> None:
+    rows = without_ids(walk(1, 500), range(500))
+    behind = [row for row in rows for _ in range(times)]
+    later = [row for at in range(0, 500, 5) for _ in range(times) for row in rows[at : at + 5]]
+    for found in (behind, later):
+        assert profile_of(decode_body, found, block_bytes=900).twin_rows == 500 * times
+
+
+def test_rows_that_differ_in_anything_or_have_ids_equal_no_other(decode_body: Any) -> None:
+    rows = without_ids([7.0] * 500, range(500))
+    half = [(*row[:2], *row[2:5], row[5], "2") if n % 2 else row for n, row in enumerate(rows)]
+    for found in (rows, half, trades([7.0] * 500)):
+        assert profile_of(decode_body, found).twin_rows == 0
+    assert profile_of(decode_body, [*rows[:3], *rows[2:]]).twin_rows == 2
+
+
 def test_with_ids_repeats_are_counted_by_them_alone(decode_body: Any) -> None:
     rows = trades(walk(1, 500))
     found = profile_of(decode_body, resend(rows, rows[100:150], 600_000))
