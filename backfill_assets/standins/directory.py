@@ -43,11 +43,15 @@ _METADATA: Final = (INSTRUMENTS, EXCHANGES)
 #: Venues that list no spot markets, by the ends of their ids.
 _DERIVATIVE_VENUES: Final = (
     "-futures", "-swap", "-delivery", "-derivatives", "-options",
-    "bitmex", "bybit", "cryptofacilities", "deribit", "dydx", "hyperliquid",
+    "bitmex", "bitnomial", "bybit", "cryptofacilities", "delta", "deribit", "dydx", "dydx-v4", "hyperliquid",
+    "phemex",
 )  # fmt: skip
 _OPTION: Final = re.compile(r"-\d+(D\d+)?-[CP]$")
 _FUTURE: Final = re.compile(r"[-_]?(\d{1,2}[A-Z]{3}\d{2}|\d{6}|\d{8}|[FGHJKMNQUVXZ]\d{2})$")
-_SPOT_NAME: Final = re.compile(r"-SPOT$")
+_SPOT_NAME: Final = re.compile(r"-SPOT$|^SPOT_")
+_PERPETUAL_NAME: Final = re.compile(r"^(PERP|FX)_.+_|.-(PERP|PERPETUAL)$|.-SWAP\b")
+#: The spot markets of BitMEX and Deribit: ``XBT_USDT``.
+_SPOT_PAIR: Final = re.compile(r"[A-Z0-9]{2,}_[A-Z]{3,}")
 #: Enough of a file to hold its header and its first row.
 HEAD_BYTES: Final = 4_096
 GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -197,7 +201,7 @@ def _listing(exchange: str, symbol: str, files: Mapping[str, Mapping[str, Path]]
     """The symbol, listed from the day of its first file on; ``files`` by data type and day."""
     first, path = min(one for of_type in files.values() for one in of_type.items())
     name = column_symbol(path, symbol)
-    base, quote = guess_currencies(name) or ("", "")
+    base, quote = guess_currencies(name, exchange=exchange) or ("", "")
     return Listing(
         exchange=exchange,
         native_id=name,
@@ -215,7 +219,10 @@ def kind_of(exchange: str, symbol: str) -> str:
     """Guess the kind of instrument by its venue and name."""
     if _OPTION.search(symbol):
         return "option"
-    if _SPOT_NAME.search(symbol) or not exchange.endswith(_DERIVATIVE_VENUES):
+    if _PERPETUAL_NAME.search(symbol) and exchange != "upbit":  # where PERP is the currency of that name
+        return "perpetual"
+    is_pair = exchange in ("bitmex", "deribit") and _SPOT_PAIR.fullmatch(symbol)
+    if is_pair or _SPOT_NAME.search(symbol) or not exchange.endswith(_DERIVATIVE_VENUES):
         return "spot"
     return "future" if _FUTURE.search(symbol) else "perpetual"
 

@@ -19,6 +19,7 @@ from backfill_assets.tardis.metadata import (
     InstrumentType,
     dataset_symbol,
 )
+from backfill_assets.venues import DOLLARS
 
 #: Quote currencies that venues append without a separator.
 QUOTE_CURRENCIES: Final = frozenset({
@@ -32,6 +33,10 @@ _GROUPS: Final = frozenset({"SPOT", "FUTURES", "PERPETUALS", "OPTIONS"})
 
 #: Contract families that CryptoFacilities writes in front: ``PF_XBTUSD``.
 _FAMILIES: Final = frozenset({"PF", "PI", "PV", "FI", "FF", "FV"})
+#: Kinds that WOO X and bitFlyer write in front of a pair: ``PERP_BTC_USDT``, ``FX_BTC_JPY``.
+_KINDS: Final = frozenset({"PERP", "SPOT", "FX"})
+#: Second words that are no currency.
+_TERMS: Final = frozenset({"SWAP", "PERP", "CW", "NW", "CQ", "NQ"})
 
 
 def instruments_from_details(details: ExchangeDetails) -> InstrumentList:
@@ -47,15 +52,27 @@ def instruments_from_details(details: ExchangeDetails) -> InstrumentList:
     )
 
 
-def guess_currencies(symbol: str, known_bases: frozenset[str] = frozenset()) -> tuple[str, str] | None:
+def guess_currencies(
+    symbol: str, known_bases: frozenset[str] = frozenset(), exchange: str = ""
+) -> tuple[str, str] | None:
     """Guess base and quote of ``XBT/USD``, ``BTC-USDT-SWAP`` or ``ETHUSDT``; None if unclear.
+
+    Upbit writes the quote currency first (https://docs.upbit.com: ``KRW-BTC``). So did Poloniex until its new
+    API of 2022: of two currencies that may be quotes neither is certain, unless the second is a dollar.
+    Phemex writes an ``s`` in front of spot pairs (https://phemex-docs.github.io).
 
     Without a separator several readings are possible (``DOTUSD``: DOT-USD or DO-TUSD); one whose base is
     among ``known_bases`` or a usual quote itself wins, then the one with the longest quote.
     """
+    if exchange == "phemex":
+        symbol = symbol.removeprefix("s")
     parts = re.split(r"[-/_:]", symbol.upper())
-    if parts[0] in _FAMILIES:
+    if parts[0] in _FAMILIES or (parts[0] in _KINDS and len(parts) == 3 and parts[2] in QUOTE_CURRENCIES):
         parts = parts[1:]
+    if exchange == "upbit":
+        parts.reverse()
+    if exchange == "poloniex" and parts[0] in QUOTE_CURRENCIES and not DOLLARS.issuperset(parts[1:]):
+        return None
     if len(parts) > 1 and parts[0] and (parts[1] in QUOTE_CURRENCIES or _is_pair(parts)):
         return parts[0], parts[1]
     readings = _readings(parts[0])
@@ -67,7 +84,7 @@ def guess_currencies(symbol: str, known_bases: frozenset[str] = frozenset()) -> 
 
 def _is_pair(parts: list[str]) -> bool:
     """Two short words, the second neither a date nor a kind (``BTC-14FEB25``, ``BTC-PERPETUAL``)."""
-    return len(parts) == 2 and parts[1].isalpha() and len(parts[1]) <= 5 and parts[1] not in {"SWAP", "PERP"}
+    return len(parts) == 2 and parts[1].isalpha() and len(parts[1]) <= 5 and parts[1] not in _TERMS
 
 
 def _readings(text: str) -> list[tuple[str, str]]:
@@ -89,7 +106,7 @@ def _instrument(
     own_id: str,
     known_bases: frozenset[str],
 ) -> Instrument:
-    base, quote = guess_currencies(own_id, known_bases) or (None, None)
+    base, quote = guess_currencies(own_id, known_bases, exchange) or (None, None)
     return Instrument(
         id=own_id,
         exchange=exchange,

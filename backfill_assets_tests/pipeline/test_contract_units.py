@@ -126,6 +126,7 @@ BY_DETAILS: Final = (
     kind("bybit", "BTCUSD", "BTC-USD", "800 @ 40000", "0.02 BTC = 800 USD"),
     kind("bybit", "BTCUSDT", "BTC-USDT", "0.5 @ 40000", "0.5 BTC = 20000 USDT"),
     kind("bitmex", "ETHUSD", "ETH-USD", "1 @ 1811.6", "unknown"),
+    kind("upbit", "KRW-BTC", "BTC-KRW", "0.5 @ 60000000", "0.5 BTC = 30000000 KRW", type="spot"),
     kind("okex-swap", "BTC-USDT-SWAP", "BTC-USDT", "5 @ 40000", "unknown"),
     kind("huobi-dm-swap", "BTC-USD", "BTC-USD", "8 @ 40000", "0.02 BTC = 800 USD"),
     kind("huobi-dm-swap", "ETH-USD", "ETH-USD", "8 @ 2000", "0.04 ETH = 80 USD"),

@@ -245,6 +245,30 @@ def test_currencies_are_guessed_or_left_open(symbol, currencies):
     assert guess_currencies(symbol) == currencies
 
 
+@pytest.mark.parametrize(
+    ("exchange", "symbol", "currencies"),
+    [
+        ("upbit", "KRW-BTC", ("BTC", "KRW")),
+        ("upbit", "BTC-ETH", ("ETH", "BTC")),
+        ("upbit", "USDT-DOGE", ("DOGE", "USDT")),
+        ("poloniex", "BTC_USDT", ("BTC", "USDT")),
+        ("poloniex", "DOGE_BTC", ("DOGE", "BTC")),
+        ("poloniex", "USDT_BTC", None),
+        ("poloniex", "BTC_DOGE", None),
+        ("phemex", "sBTCUSDT", ("BTC", "USDT")),
+        ("phemex", "SOLUSD", ("SOL", "USD")),
+        ("woo-x", "PERP_BTC_USDT", ("BTC", "USDT")),
+        ("woo-x", "SPOT_BTC_USDT", ("BTC", "USDT")),
+        ("okex-swap", "PERP-USDT-SWAP", ("PERP", "USDT")),
+        ("coinbase", "PERP-USD", ("PERP", "USD")),
+        ("bitflyer", "FX_BTC_JPY", ("BTC", "JPY")),
+        ("huobi-dm", "BTC_CW", None),
+    ],
+)
+def test_currencies_are_guessed_as_the_venue_writes_them(exchange, symbol, currencies):
+    assert guess_currencies(symbol, exchange=exchange) == currencies
+
+
 def test_a_base_known_from_other_symbols_settles_an_ambiguous_one():
     def details(*ids: str) -> ExchangeDetails:
         symbols = [{"id": id_, "type": "spot", "availableSince": "2019-03-30"} for id_ in ids]
