@@ -306,17 +306,22 @@ class SettledDay(Derived):
         """Whether no file of the feed is to come: a version counts, or nothing of it was listed.
 
         A file that the vendor answered with 404 may still come, and so may that of a feed which the day did
-        not ask for, unless a person dropped it.
+        not ask for, unless a person dropped it, or its markets are in other files of the day that count.
         """
         if str(feed) in {d.feed for d in self.dropped}:
             return True
         found = self.feed(feed)
         if found is not None:
             return found.edges.is_final
-        names = {name for _, name in symbols}
-        listed = {*self.not_listed}
+        kind = (feed.exchange, feed.data_type)
+        final: dict[str, bool] = {}
+        for other in self.feeds:
+            for _, name in other.symbols if _kind(other) == kind else ():
+                final[name] = final.get(name, True) and other.edges.is_final
+        names, not_listed = {name for _, name in symbols}, {*self.not_listed}
         return bool(names) and all(
-            not listed.isdisjoint(f"{feed.exchange}/{feed.data_type}/{s}" for s in (name, pair_of(name)))
+            final.get(name)
+            or not not_listed.isdisjoint("/".join((*kind, each)) for each in (name, pair_of(name)))
             for name in names
         )
 

@@ -32,10 +32,13 @@ from backfill_assets_tests.quality.quality_samples import FEED, SECOND, profile,
 NOW: Final = datetime(2024, 1, 10, tzinfo=UTC)
 
 
-def expect(store: Store, day: str, *feeds: Feed, not_listed: tuple[str, ...] = ()) -> None:
-    """Record what the day must have; ``BTCUSDT`` means BTC-USDT."""
+def expect(
+    store: Store, day: str, *feeds: Feed, not_listed: tuple[str, ...] = (), market: str | None = None
+) -> None:
+    """Record what the day must have; ``BTCUSDT`` means BTC-USDT, or every feed means ``market``."""
     expected = [
-        ExpectedFeed(f, ((f.dataset_symbol, f"{f.dataset_symbol[:-4]}-USDT"),)) for f in feeds or (FEED,)
+        ExpectedFeed(f, ((f.dataset_symbol, market or f"{f.dataset_symbol[:-4]}-USDT"),))
+        for f in feeds or (FEED,)
     ]
     record = DayRecord(day=day, expected=expected_symbols(expected), not_listed=not_listed, recorded_at=NOW)
     documents.update(store, paths.day_record(day), DayRecord, lambda _: record)

@@ -372,6 +372,22 @@ class TestSealed:
             settle(store, AFTER, THRESHOLDS)
         assert not self.sealed(store)
 
+    def test_the_days_beside_a_rename_are_sealed_by_the_files_of_the_markets_other_name(
+        self, store: Store
+    ) -> None:
+        """The symbol is renamed at midnight before DAY, and its next name is the last one."""
+        old, new = Feed("binance", "trades", "XBTUSDT"), FEED
+        for n, day in enumerate([shift(DAY, -2), BEFORE, DAY, AFTER]):
+            feed = old if n < 2 else new
+            expect(store, day, feed, market="BTC-USDT")
+            if day != BEFORE:
+                fetch(store, day, ids(day, 1000 * n + 1, 1000 * (n + 1)), feed)
+            settle(store, day, THRESHOLDS)
+        assert [loaded(store, day).is_sealed for day in (BEFORE, DAY)] == [True, False]
+        fetch(store, BEFORE, ids(BEFORE, 1001, 2000), old)
+        settle(store, BEFORE, THRESHOLDS)
+        assert [loaded(store, day).is_sealed for day in (BEFORE, DAY)] == [True, True]
+
     def test_one_feed_may_be_sealed_where_another_is_not(self, store: Store) -> None:
         for n, day in enumerate((BEFORE, DAY, AFTER)):
             expect(store, day, FEED, ETH)
