@@ -127,6 +127,9 @@ def _broken(kind: LawKind, days: dict[str, Seen], thresholds: ThresholdSettings)
                 yield f"{one.name}: {found.empty_ids} rows have no id"
             if found.uncounted_ids:
                 yield f"{one.name}: {found.uncounted_ids} ids were too many to be compared"
+            if found.duplicate_rows:
+                what = "rows repeat an id with the same payload: they were sent again, or ids are not unique"
+                yield f"{one.name}: {found.duplicate_rows} {what}"
             if kind == "unique" and found.conflicting_rows:
                 yield f"{one.name}: {found.conflicting_rows} rows share an id with another payload"
             continue
@@ -144,12 +147,16 @@ def _broken(kind: LawKind, days: dict[str, Seen], thresholds: ThresholdSettings)
         between = _between(before.profile, found) if before else 0
         if between > allowed:
             yield f"{one.name}: {between} ids lie between its first and the last of the day before"
+        elif between < -thresholds.repeated_ids:
+            yield f"{one.name}: {-between} of its ids are the day before's, too"
 
 
 def _between(before: SymbolProfile, found: SymbolProfile) -> int:
-    """Ids missing over midnight; 0 where the venue counts anew."""
+    """Ids missing over midnight, negative where both days have the same; 0 where the venue counts anew."""
     first = found.earlier_ids[0] if found.earlier_ids else found.id_min
-    return 0 if first is None or before.id_max is None else max(0, first - before.id_max - 1)
+    if first is None or before.id_max is None or 2 * first < before.id_max:
+        return 0
+    return first - before.id_max - 1
 
 
 def law_lines(laws: Sequence[IdLaw]) -> list[str]:

@@ -66,6 +66,8 @@ def test_fewer_days_or_symbols_show_nothing(symbols: int, days: int) -> None:
         ),
         (gaps((27_100, 27_105)), "unique", ["6 ids in a row", "6 ids in a row"]),
         ({"shifted": 3}, "contiguous_with_holes", ["3 ids lie between its first and the last of the day"]),
+        ({"shifted": -101}, "unique", ["101 of its ids are the day before's"] * 2),
+        ({"shifted": -100}, "contiguous", []),
         ({"conflicting_rows": 1}, "hash", ["1 rows share an id", "1 rows share", "1 rows share"]),
         ({"numeric_ids": 999, "empty_ids": 1}, None, ["not every id"] * 2 + ["1 rows have no id"] * 2),
     ],
@@ -86,6 +88,23 @@ def test_texts_that_never_come_again_are_unique() -> None:
     law = only(learn(texts, THRESHOLDS)).law
     assert law is not None
     assert law.law == "unique"
+
+
+def test_texts_that_come_again_with_the_same_payload_show_nothing() -> None:
+    """The parts of an order that is filled in equal parts may share its id."""
+    texts = [
+        seen(
+            without_ids(10, dataset_symbol=f"S{s}", duplicate_rows=d // 27).model_copy(
+                update={"empty_ids": 0}
+            ),
+            d,
+        )
+        for s in range(5)
+        for d in range(28)
+    ]
+    found = only(learn(texts, THRESHOLDS))
+    assert found.law is None
+    assert all("1 rows repeat an id with the same payload" in reason for reason in found.refuted[2:])
 
 
 def test_the_command_prints_a_file_of_laws_that_can_be_adopted(
