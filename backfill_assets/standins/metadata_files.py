@@ -26,7 +26,7 @@ def instruments_beside(top: Path, exchange: str) -> list[Json] | None:
     Raises
     ------
     PermanentFailure
-        The file is no such list, or none of its entries can be read.
+        The file is no such list, has instruments of another exchange, or none of its entries can be read.
     """
     file = top / INSTRUMENTS / f"{exchange}.json"
     answer = _read(file)
@@ -37,7 +37,10 @@ def instruments_beside(top: Path, exchange: str) -> list[Json] | None:
     faults = [_fault(Instrument, one) for one in answer]
     if all(faults):
         _refuse(file, faults[0] if faults else "lists no instruments")
-    return [one for one in answer if isinstance(one, dict)]
+    entries = [one for one in answer if isinstance(one, dict)]
+    if others := {str(one["exchange"]) for one in entries if one.get("exchange")} - {exchange}:
+        _refuse(file, f"is of {min(others)}")
+    return entries
 
 
 def details_beside(top: Path, exchange: str) -> Json | None:

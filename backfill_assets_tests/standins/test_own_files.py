@@ -358,6 +358,11 @@ def test_broken_files_have_no_place(folder: Path, tmp_path: Path) -> None:
         ("exchanges/kraken.json", '{"id": "kraken", "datasets": 5}', "datasets: "),
         ("instruments/kraken.json", "{}", "holds no list of instruments"),
         ("instruments/kraken.json", "[]", "lists no instruments"),
+        (
+            "instruments/kraken.json",
+            '[{"id": "XBT/USDT", "exchange": "bitmex", "type": "spot", "availableSince": "2020-01-01"}]',
+            "is of bitmex",
+        ),
         ("instruments/kraken.json", "nonsense", "is no JSON"),
         ("instruments/kraken.json", '[{"id": "XBT/USDT"}, 5]', "type: Field required"),
     ],
