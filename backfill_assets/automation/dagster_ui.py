@@ -9,6 +9,7 @@ to readers here, since not every one asks for permissions.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import logging
 import re
@@ -128,13 +129,13 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
         self._is_anonymous = is_anonymous
         self._places = asyncio.Semaphore(_MOST_AT_WORK)
         self._waiting = 0
-        #: Open web sockets by the client's address.
+        #: Open web sockets by ``owner_of`` the client's address.
         self._sockets: Counter[str] = Counter()
 
     async def graphql_ws_endpoint(self, websocket: WebSocket) -> None:
         """Serve a web socket while there is room; a message that is none closes it with its code."""
         checked = _CheckedSocket(websocket)
-        address = websocket.client.host if websocket.client else ""
+        address = owner_of(websocket.client.host) if websocket.client else ""
         self._sockets[address] += 1
         try:
             if self._sockets.total() > MOST_SOCKETS or self._sockets[address] > MOST_SOCKETS_OF_ADDRESS:
@@ -221,6 +222,17 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
             yield
         finally:
             self._places.release()
+
+
+def owner_of(address: str) -> str:
+    """The address; of IPv6 its network of 64 bits, since a host may take any address of that (RFC 4291)."""
+    try:
+        found = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if found.ipv4_mapped:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((found, 64), strict=False))
 
 
 def _check_query(request: Request, body: bytes) -> None:

@@ -25,7 +25,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from backfill_assets.automation.dagster_ui import MOST_SOCKETS, MOST_SOCKETS_OF_ADDRESS, MOST_SUBSCRIPTIONS
+from backfill_assets.automation.dagster_ui import (
+    MOST_SOCKETS,
+    MOST_SOCKETS_OF_ADDRESS,
+    MOST_SUBSCRIPTIONS,
+    owner_of,
+)
 from backfill_assets.progress.guard import MOST_BYTES, MOST_QUERY_BYTES
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
@@ -566,6 +571,23 @@ def test_web_sockets_are_bounded_by_address_and_in_all_and_room_comes_back(rig: 
                 return False
 
     rig.wait(is_open, seconds=60)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    ("address", "owner"),
+    [
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:1::/64"),
+        ("2001:db8:0:2::1", "2001:db8:0:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_all_addresses_that_a_host_may_take_by_ipv6_are_one(address: str, owner: str) -> None:
+    assert owner_of(address) == owner
 
 
 def test_the_subscriptions_of_a_web_socket_are_bounded_and_those_that_ended_do_not_count(rig: Rig) -> None:
