@@ -7,6 +7,7 @@ is in ``benchmarks/README.md``.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 from pathlib import Path
@@ -23,17 +24,23 @@ _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 def insist_on_content(store: Store, path: str, file: Path) -> None:
     """Raise ``DamagedFile`` where ``file`` is not what the lake's ``path`` is named after."""
-    if not has_content(path, file):
-        raise damaged(store, path, "does not have the bytes that its name says")
+    if problem := content_problem(path, file):
+        raise damaged(store, path, problem)
 
 
-def has_content(path: str, file: Path) -> bool:
-    """Whether the file has the sha256 of the path's name; of a name that is none, every file has it."""
+def content_problem(path: str, file: Path) -> str:
+    """Why the file is not what the path is named after; empty if it is, or the name is no sha256."""
     name = path.rpartition("/")[2].partition(".")[0]
     if not _SHA256.fullmatch(name):
-        return True
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest() == name
+        return ""
+    try:
+        with file.open("rb") as handle:
+            is_whole = hashlib.file_digest(handle, "sha256").hexdigest() == name
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EIO):
+            raise
+        return f"cannot be read ({error.strerror})"
+    return "" if is_whole else "does not have the bytes that its name says"
 
 
 def damaged(store: Store, path: str, problem: str) -> DamagedFile:

@@ -18,14 +18,14 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from backfill_assets.failures import PermanentFailure, Superseded, Unreadable
 from backfill_assets.files import Lease, leased, put_in_place, sync_folder
 from backfill_assets.lake import paths
-from backfill_assets.lake.intact import has_content, insist_on_content
+from backfill_assets.lake.intact import content_problem, insist_on_content
 from backfill_assets.lake.store import Stored, checked, gone
 
 LOCKS: Final = ".locks"
@@ -49,6 +49,20 @@ _REMEDIES: Final = {
     errno.EEXIST: "a file is where a folder should be; remove it or set lake.uri to another folder",
     errno.EISDIR: "a folder is where a file should be; remove it",
     errno.ENAMETOOLONG: "set lake.uri to a folder with a shorter path",
+}
+
+
+def _in_place(found: str) -> str:
+    return f"{found} is where a document should be: remove it"
+
+
+#: Errors that say nothing of other files, with text and remedy where the usual ones do not fit.
+_OF_ONE_FILE: Final = {
+    errno.EACCES: "",
+    errno.EPERM: "",
+    errno.ENOTDIR: "",
+    errno.ELOOP: _in_place("a loop of links"),
+    errno.EIO: "the disk cannot read it: remove it, or restore it from a copy",
 }
 
 
@@ -84,22 +98,18 @@ class LocalStore:
         """See ``Store.read``."""
         file = self._file(path)
         with _explained(file):
-            try:
-                data = _bytes_of(file)
-            except OSError as error:
-                found = {errno.EISDIR: "a folder", errno.ELOOP: "a loop of links"}.get(error.errno or 0)
-                if found is None:
-                    raise
-                msg = f"{file}: {found} is where a document should be: remove it"
-                raise Unreadable(msg) from error
+            data = self._bytes_of(file)
         return None if data is None else Stored(data, _generation(data))
 
     def replace(self, path: str, data: bytes, expected: str | None) -> str:
         """See ``Store.replace``."""
         file = self._file(path)
         with _explained(file), self._leased(path) as lease:
-            self._set_aside_folder(path)
-            present = _bytes_of(file)
+            try:
+                present = self._bytes_of(file)
+            except Unreadable:
+                self._move_away(path)
+                present = None
             found = None if present is None else _generation(present)
             if found != expected:
                 msg = f"{file}: another writer was faster; look at it afresh"
@@ -119,9 +129,10 @@ class LocalStore:
         """See ``Store.put_file``."""
         file = self._file(path)
         with _explained(file):
-            if _size_of(file) == local.stat().st_size and has_content(path, file):
+            if self._size_of(file) == local.stat().st_size and not content_problem(path, file):
                 return
-            self._set_aside_folder(path)
+            if self._obstacle(file):
+                self._move_away(path)
             self._put(local, file)
 
     @contextmanager
@@ -142,9 +153,10 @@ class LocalStore:
         """See ``Store.set_aside``."""
         file = self._file(path)
         with _explained(file):
-            if _size_of(file) is not None:
-                self._put(file, self._file(paths.damaged(path)))
-                file.unlink(missing_ok=True)
+            if self._size_of(file) is not None:
+                aside = self._file(paths.damaged(path))
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(file, aside)
 
     def exists(self, path: str) -> bool:
         """See ``Store.exists``."""
@@ -154,7 +166,7 @@ class LocalStore:
         """See ``Store.size``."""
         file = self._file(path)
         with _explained(file):
-            return _size_of(file)
+            return self._size_of(file)
 
     def list(self, prefix: str) -> Iterator[str]:
         """See ``Store.list``."""
@@ -191,7 +203,7 @@ class LocalStore:
         """Return the data file, which is there and is what its name says."""
         file = self._file(path)
         with _explained(file):
-            if _size_of(file) is None:
+            if self._size_of(file) is None:
                 raise gone(self, path)
             try:
                 insist_on_content(self, path, file)
@@ -228,13 +240,53 @@ class LocalStore:
         finally:
             file.unlink(missing_ok=True)
 
-    def _set_aside_folder(self, path: str) -> None:
-        """Move a folder away that is in the place of a file, or a link that leads to none."""
-        file = self._file(path)
-        if file.is_dir() or (file.is_symlink() and not file.exists()):
-            aside = self._file(paths.damaged(f"{path}.{uuid.uuid4().hex[:8]}"))
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            file.rename(aside)
+    def _bytes_of(self, file: Path) -> bytes | None:
+        """The document, None if there is none; raises ``Unreadable`` where it alone cannot be read."""
+        try:
+            found = self._obstacle(file)
+            data = None if found else file.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            found, data = self._refusal(error), None
+        if found:
+            msg = f"{file}: {found}"
+            raise Unreadable(msg)
+        return data
+
+    def _size_of(self, file: Path) -> int | None:
+        """Bytes of the file; None if there is none, or something else in its place."""
+        with suppress(FileNotFoundError):
+            return None if self._obstacle(file) else file.stat().st_size
+        return None
+
+    def _obstacle(self, file: Path) -> str:
+        """What is in the place of a file, with the remedy; empty where a file is, or nothing.
+
+        Nobody may open a FIFO: that waits for a writer.
+        """
+        try:
+            mode = file.stat().st_mode
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return self._refusal(error)
+        if stat.S_ISREG(mode):
+            return ""
+        return _in_place("a folder" if stat.S_ISDIR(mode) else "a FIFO, socket or device")
+
+    def _refusal(self, error: OSError) -> str:
+        """Why this one file is refused, with the remedy; raises where the whole lake is."""
+        if error.errno not in _OF_ONE_FILE:
+            raise error
+        os.scandir(self._root).close()
+        return _OF_ONE_FILE[error.errno] or f"{error.strerror}: {_REMEDIES[error.errno]}"
+
+    def _move_away(self, path: str) -> None:
+        """Keep what is in the place of a file below ``damaged/``."""
+        aside = self._file(paths.damaged(f"{path}.{uuid.uuid4().hex[:8]}"))
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(self._file(path), aside)
 
     def _disk_of(self, file: Path) -> Path:
         """The lake's topmost folder on the disk of ``file``: its root, unless a folder links elsewhere."""
@@ -263,26 +315,6 @@ class LocalStore:
 
 def _generation(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _bytes_of(file: Path) -> bytes | None:
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def _size_of(file: Path) -> int | None:
-    """Bytes of the file; None if there is none, or a folder or a loop of links in its place."""
-    try:
-        found = file.stat()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return None
-        raise
-    return None if stat.S_ISDIR(found.st_mode) else found.st_size
 
 
 def _disk(folder: Path) -> int | None:

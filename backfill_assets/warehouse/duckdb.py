@@ -25,6 +25,7 @@ import errno
 import glob
 import hashlib
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -97,7 +98,7 @@ class DuckDBWarehouse:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = _temporary(path)
                 pq.write_table(schema.empty_table(), temporary)
-                put_in_place(temporary, path)
+                _put(temporary, path)
             self._refresh_views()
 
     def replace_partition(self, table: Table, day: str, files: Sequence[LoadFile], generation: int) -> str:
@@ -115,7 +116,7 @@ class DuckDBWarehouse:
                 self._mark(table, day, generation)
                 _delete_unfinished(target, before=generation)
                 try:
-                    put_in_place(unfinished, target)
+                    _put(unfinished, target)
                 except FileNotFoundError as error:
                     latest = max(self._marks(table, day), default=generation)
                     raise _overtaken(table, day, generation, latest) from error
@@ -157,17 +158,20 @@ class DuckDBWarehouse:
     def totals(self, table: Table, day: str) -> tuple[GroupTotals, ...]:
         """See ``Warehouse``."""
         path = self.folder / table.name / f"{parse_day(day)}.parquet"
-        return file_totals(table, [path]) if path.exists() else ()
+        return file_totals(table, [path]) if _is_file(path) else ()
 
     def content(self, table: Table, day: str) -> str:
         """See ``Warehouse``: size and sha256 of the file, ``has_size`` reads the size."""
         path = self.folder / table.name / f"{parse_day(day)}.parquet"
+        if not _is_file(path):
+            return ""
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 return f"{file.tell()}:{digest}"
-        except FileNotFoundError:
-            return ""
+        except OSError as error:
+            msg = f"{path}: {error.strerror}"
+            raise PermanentFailure(msg) from error
 
     def ensure_views(self) -> tuple[str, ...]:
         """See ``Warehouse``; the DuckDB file is wholly ours, so nothing else can have a view's name."""
@@ -206,9 +210,8 @@ class DuckDBWarehouse:
         """Whether all partitions have all columns; looked at until they do, and again when some are added."""
         columns = "\n".join(schema.names)
         known = self._state(folder.name, _COLUMNS)
-        with suppress(FileNotFoundError):
-            if known.read_text(encoding="utf-8") == columns:
-                return True
+        if _text(known) == columns:
+            return True
         for path in folder.glob("*.parquet"):
             found = _read_schema(path)
             if found is not None and not set(schema.names) <= set(found.names):
@@ -216,7 +219,7 @@ class DuckDBWarehouse:
         known.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary(known)
         temporary.write_text(columns, encoding="utf-8")
-        put_in_place(temporary, known)
+        _put(temporary, known)
         return True
 
     def _make_database(self, script: str) -> None:
@@ -234,18 +237,15 @@ class DuckDBWarehouse:
                 raise self._refused(" ".join(str(error).split())) from error
             shutil.copyfile(made, temporary)
         record = _record(script, temporary)
-        put_in_place(temporary, self.database)
+        _put(temporary, self.database)
         path = self._state("views.sql")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary(path)
         temporary.write_text(record, encoding="utf-8")
-        put_in_place(temporary, path)
+        _put(temporary, path)
 
     def _recorded(self) -> str:
-        try:
-            return self._state("views.sql").read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return ""
+        return _text(self._state("views.sql"))
 
     def _state(self, *parts: str) -> Path:
         return self.folder.joinpath(_STATE, *parts)
@@ -276,6 +276,13 @@ def _delete_unfinished(target: Path, *, before: int) -> None:
             file.unlink(missing_ok=True)
 
 
+def _put(unfinished: Path, path: Path) -> None:
+    """Rename durably; a folder in the place of the file is kept beside it, hidden."""
+    if path.is_dir() and not path.is_symlink():
+        path.rename(path.with_name(f".{path.name}.{uuid4().hex}"))
+    put_in_place(unfinished, path)
+
+
 def _refuse_strays(folder: Path) -> None:
     for file in sorted(folder.glob("*.parquet")):
         if file.name != SCHEMA and not _is_day(file.stem):
@@ -295,11 +302,12 @@ def _is_day(text: str) -> bool:
 
 def has_size(folder: Path, table: str, day: str, content: str) -> bool:
     """Whether the partition is there, in the size that ``content`` tells if it is not empty."""
+    path = folder / table / f"{day}.parquet"
     try:
-        found = (folder / table / f"{day}.parquet").stat().st_size
+        found = path.stat().st_size
     except OSError:
         return False
-    return not content or content.partition(":")[0] == str(found)
+    return path.is_file() and (not content or content.partition(":")[0] == str(found))
 
 
 def has_database(folder: Path) -> bool:
@@ -308,6 +316,35 @@ def has_database(folder: Path) -> bool:
         return (folder / DATABASE).stat().st_size > _HEADERS
     except OSError:
         return False
+
+
+def _is_file(path: Path) -> bool:
+    """Whether the file is there; anything else in its place is not opened, for a FIFO waits for a writer.
+
+    Raises
+    ------
+    PermanentFailure
+        It cannot be looked at, or is no file.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        msg = f"{path}: {error.strerror}"
+        raise PermanentFailure(msg) from error
+    if not stat.S_ISREG(mode):
+        msg = f"{path}: is no file"
+        raise PermanentFailure(msg)
+    return True
+
+
+def _text(path: Path) -> str:
+    """A note of our own; empty where it is not there, or cannot be read and is to be made anew."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace") if _is_file(path) else ""
+    except (OSError, PermanentFailure):
+        return ""
 
 
 def _described(table: Table) -> pa.Schema:
@@ -321,8 +358,8 @@ def _described(table: Table) -> pa.Schema:
 def _read_schema(path: Path) -> pa.Schema | None:
     """The table's columns; None where there is no such file, or a damaged one that is to be made anew."""
     try:
-        return pq.read_schema(path)
-    except (FileNotFoundError, pa.ArrowException):
+        return pq.read_schema(path) if _is_file(path) else None
+    except (OSError, PermanentFailure, pa.ArrowException):
         return None
 
 
@@ -382,10 +419,12 @@ def _literal(text: str) -> str:
 def _record(script: str, database: Path) -> str:
     """The script, and the sha256 of the DuckDB file that it made."""
     try:
-        with database.open("rb") as file:
-            return f"{script}-- {hashlib.file_digest(file, 'sha256').hexdigest()}\n"
-    except FileNotFoundError:
-        return script
+        if _is_file(database):
+            with database.open("rb") as file:
+                return f"{script}-- {hashlib.file_digest(file, 'sha256').hexdigest()}\n"
+    except (OSError, PermanentFailure):
+        pass  # it is made anew
+    return script
 
 
 def _temporary(path: Path) -> Path:

@@ -1,6 +1,7 @@
 """What only a directory promises: durable renames, locks that die with their holder, tidying up."""
 
 import errno
+import hashlib
 import os
 import signal
 import subprocess
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from backfill_assets.failures import PermanentFailure, SettingsError, Unreadable
+from backfill_assets.failures import DamagedFile, PermanentFailure, SettingsError, Unreadable
 from backfill_assets.lake import local
 from backfill_assets.lake.local import ABANDONED_SECONDS, UNFINISHED, LocalStore, _explained
 from backfill_assets.lake.store import open_store
 from backfill_assets.settings import LakeSettings
+from backfill_assets_tests.obstacles import OBSTACLES, folder_of_nobody, put_in_the_way
 from backfill_assets_tests.stopped_processes import stopped_process
 
 
@@ -109,20 +111,93 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_temporary_one(tmp_path: P
     assert (tmp_path / "a").read_bytes() == b"a file"
 
 
-def test_a_folder_in_the_place_of_a_file_is_moved_away_by_the_next_writer(tmp_path: Path) -> None:
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("what", OBSTACLES)
+def test_what_is_in_the_place_of_a_file_is_never_opened_and_moved_away_by_the_next_writer(
+    tmp_path: Path, what: str
+) -> None:
+    store, rows = LocalStore(tmp_path), tmp_path / "source"
+    rows.write_bytes(b"rows")
+    data = f"{hashlib.sha256(b'rows').hexdigest()}.parquet"
+    for path in ("a.json", data):
+        put_in_the_way(tmp_path / path, what)
+        assert (store.exists(path), store.sizes(path)) == (False, {})
+    with pytest.raises(Unreadable, match=r"a\.json: (a|a FIFO, ).* is where a document should be: remove it"):
+        store.read("a.json")
+    with pytest.raises(DamagedFile, match="is gone"), store.local_copy(data):
+        pytest.fail("it is lent")
+    with pytest.raises(DamagedFile, match="is gone"):
+        store.open_ranges(data)
+    store.replace("a.json", b"1", None)
+    store.put_file(rows, data)
+    assert (tmp_path / "a.json").read_bytes() == b"1"
+    assert (tmp_path / data).read_bytes() == b"rows"
+    kept = sorted(p.name.rpartition(".")[0] for p in (tmp_path / "damaged").iterdir())
+    assert kept == sorted(["a.json", data])
+
+
+def test_a_document_that_the_disk_does_not_read_is_damaged_alone(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    (tmp_path / "source").write_bytes(b"rows")
-    for path in ("a.json", "a.parquet"):
-        (tmp_path / path).mkdir()
-        assert not store.exists(path)
-    with pytest.raises(Unreadable, match="a folder is where a document should be"):
+    (tmp_path / "a.json").symlink_to("/proc/self/mem")  # whose first byte no process has
+    with pytest.raises(Unreadable, match="the disk cannot read it: remove it, or restore it from a copy"):
         store.read("a.json")
     store.replace("a.json", b"1", None)
-    store.put_file(tmp_path / "source", "a.parquet")
     assert (tmp_path / "a.json").read_bytes() == b"1"
-    assert (tmp_path / "a.parquet").read_bytes() == b"rows"
-    kept = sorted(p.name.rpartition(".")[0] for p in (tmp_path / "damaged").iterdir())
-    assert kept == ["a.json", "a.parquet"]
+
+
+def test_what_may_not_be_read_is_damaged_alone_and_written_again() -> None:
+    with folder_of_nobody() as folder:
+        store, rows = LocalStore(folder), folder / "source"
+        rows.write_bytes(b"rows")
+        data = f"{hashlib.sha256(b'rows').hexdigest()}.parquet"
+        store.replace("a.json", b"secret", None)
+        store.put_file(rows, data)
+        for path in ("a.json", data):
+            (folder / path).chmod(0)
+        with pytest.raises(Unreadable, match=r"a\.json: Permission denied: give this user permission"):
+            store.read("a.json")
+        with (
+            pytest.raises(DamagedFile, match=r"cannot be read \(Permission denied\)"),
+            store.local_copy(data),
+        ):
+            pytest.fail("it is lent")
+        store.replace("a.json", b"1", None)
+        store.put_file(rows, data)
+        assert (folder / "a.json").read_bytes() == b"1"
+        with store.local_copy(data) as lent:
+            assert lent.read_bytes() == b"rows"
+        [kept] = (folder / "damaged").iterdir()
+        kept.chmod(0o600)
+        assert kept.read_bytes() == b"secret"
+        (folder / data).chmod(0)
+        store.set_aside(data)
+        assert not store.exists(data)
+
+
+def test_of_a_folder_that_may_not_be_entered_only_its_own_files_are_lost() -> None:
+    with folder_of_nobody() as folder:
+        store = LocalStore(folder)
+        for path in ("locked/a.json", "open/a.json"):
+            store.replace(path, b"1", None)
+        (folder / "locked").chmod(0)
+        assert (store.size("locked/a.json"), store.size("open/a.json")) == (None, 1)
+        with pytest.raises(Unreadable, match="Permission denied"):
+            store.read("locked/a.json")
+        with pytest.raises(PermanentFailure, match="locked: Permission denied: give this user permission"):
+            list(store.list("locked/"))
+        (folder / "locked").chmod(0o700)
+
+
+def test_a_lake_that_may_not_be_read_is_no_damage_of_its_documents() -> None:
+    with folder_of_nobody() as folder:
+        store = LocalStore(folder)
+        store.replace("a.json", b"1", None)
+        folder.chmod(0)
+        for look in (store.read, store.size):
+            with pytest.raises(PermanentFailure, match="Permission denied: give this user") as refused:
+                look("a.json")
+            assert not isinstance(refused.value, Unreadable)
+        folder.chmod(0o700)
 
 
 def test_the_lock_of_a_killed_writer_is_free(tmp_path: Path) -> None:
@@ -165,7 +240,7 @@ _STOPPING = (
     "from backfill_assets.lake import local\n"
     "store, step = local.LocalStore(pathlib.Path(sys.argv[1])), sys.argv[2]\n"
     "generation = store.read('a.json').generation\n"
-    "where = local.Lease if hasattr(local.Lease, step) else local\n"
+    "where = next(w for w in (local.Lease, local.LocalStore, local) if hasattr(w, step))\n"
     "original = getattr(where, step)\n"
     "def stopping(*arguments):\n"
     "    os.kill(os.getpid(), signal.SIGSTOP)\n"

@@ -32,6 +32,7 @@ from backfill_assets.standins.faults import Fault, not_found
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.cli.conftest import REPOSITORY
+from backfill_assets_tests.obstacles import OBSTACLES, put_in_the_way
 from backfill_assets_tests.pipeline.conftest import Pipeline, write_settings
 
 pytestmark = pytest.mark.story
@@ -71,7 +72,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "no text": lambda _: b"\xff\xfe\x00\x01",
     "other types": _other_types,
     "one key more": _newer,
-    "a folder": lambda _: None,
+    **{what: lambda _: None for what in OBSTACLES},
 }
 
 
@@ -79,8 +80,7 @@ def damage(pipeline: Pipeline, path: str, how: str) -> None:
     file = pipeline.folder / "lake" / path
     changed = DAMAGES[how](file.read_bytes())
     if changed is None:
-        file.unlink()
-        file.mkdir()
+        put_in_the_way(file, how)
     else:
         file.write_bytes(changed)
 
@@ -173,7 +173,10 @@ def test_whoever_looks_is_answered_for_the_day_and_for_all_others(
 RUN_WAYS = [(kind, how) for kind in DOCUMENTS for how in ("cut", "a folder")]
 
 
-@pytest.mark.parametrize(("kind", "how"), [*RUN_WAYS, ("settled day", "one key more")])
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [*RUN_WAYS, ("settled day", "one key more"), ("settled day", "a FIFO"), ("manifest", "a FIFO")],
+)
 def test_runs_of_any_day_succeed_and_leave_the_tables_as_they_are(
     pipeline: Pipeline, kind: str, how: str
 ) -> None:

@@ -22,6 +22,7 @@ from backfill_assets.progress.stored_days import calendar, stored_day, summarize
 from backfill_assets.report import publish
 from backfill_assets.report.month import DaySummary, page_problem
 from backfill_assets.report.publish import current_page, write_day
+from backfill_assets_tests.obstacles import put_in_the_way
 from backfill_assets_tests.pipeline.conftest import Pipeline
 
 DAY = "2024-01-02"
@@ -116,12 +117,42 @@ def cut(pipeline: Pipeline, folder: str) -> str:
     return f"not in the lake: {folder}"
 
 
+def folder_for_partition(pipeline: Pipeline) -> str:
+    put_in_the_way(partition(pipeline, "candles"), "a folder")
+    return "not in the warehouse: candles"
+
+
+def fifo_for_partition(pipeline: Pipeline) -> str:
+    put_in_the_way(partition(pipeline, "trades"), "a FIFO")
+    return "not in the warehouse: trades"
+
+
+def fifo_for_ticks(pipeline: Pipeline) -> str:
+    put_in_the_way(tick_file(pipeline), "a FIFO")
+    return "not in the lake: ticks/binance/trades/BTCUSDT"
+
+
+def other_ticks(pipeline: Pipeline) -> str:
+    """Let a whole file lie under the name of another one."""
+    [other] = (pipeline.folder / "lake/partials").rglob("*.parquet")
+    shutil.copyfile(other, tick_file(pipeline))
+    return "not in the lake: ticks/binance/trades/BTCUSDT"
+
+
+def other_ledger_entry(pipeline: Pipeline) -> str:
+    ledger = pipeline.folder / "lake/publications"
+    shutil.copyfile(ledger / f"trades/{DAY}.json", ledger / f"candles/{DAY}.json")
+    return "not in the warehouse: candles"
+
+
 LOSSES = (
     lose_partition, cut_partition, lose_warehouse, lose_ticks, cut_ticks, lose_candles, empty_coverage,
-    cut_candles, cut_instruments,
+    cut_candles, cut_instruments, folder_for_partition, fifo_for_partition, fifo_for_ticks, other_ticks,
+    other_ledger_entry,
 )  # fmt: skip
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("lose", LOSSES)
 def test_a_day_that_lost_its_data_is_not_good_and_its_next_run_brings_it_back(
     pipeline: Pipeline, lose: Any

@@ -8,11 +8,13 @@ import re
 import threading
 import time
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import schemathesis
+from dagster import DagsterInstance
 from dagster._core.execution.backfill import BulkActionStatus
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as examples
@@ -20,13 +22,18 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 from starlette.testclient import TestClient
 
+from backfill_assets.definitions import defs
+from backfill_assets.lake import paths
 from backfill_assets.progress.api import create_app
 from backfill_assets.progress.events import changes, seen_revision
 from backfill_assets.progress.guard import is_loopback
 from backfill_assets.progress.model import BackfillRequest
 from backfill_assets.progress.page.routes import page_router
 from backfill_assets.progress.problems import MEDIA_TYPE
+from backfill_assets.progress.service import Backfills
+from backfill_assets_tests.obstacles import put_in_the_way
 from backfill_assets_tests.progress.conftest import BASE, client_of
+from backfill_assets_tests.progress.planned_lake import BTC, Lake
 from backfill_assets_tests.progress.small_assets import end_backfill
 
 BODY = {"start": "2024-01-01", "end": "2024-01-03"}
@@ -79,6 +86,36 @@ def test_a_wrong_request_is_a_problem_that_points_at_the_part(
     assert [error["pointer"] for error in content["errors"]] == [pointer]
     assert words in content["errors"][0]["detail"]
     assert words in content["detail"]
+
+
+@pytest.mark.timeout(60, method="thread")
+@pytest.mark.parametrize(
+    "path",
+    [
+        paths.settled_day("2024-01-02"),
+        paths.day_summary("2024-01-02"),
+        paths.publication("candles", "2024-01-02"),
+        paths.ticks_manifest(BTC, "2024-01-02"),
+    ],
+)
+def test_a_damaged_document_stops_no_request(instance: DagsterInstance, tmp_path: Path, path: str) -> None:
+    lake = Lake(tmp_path / "lake")
+    for day in ("2024-01-01", "2024-01-02", "2024-01-03"):
+        lake.run(day)
+    put_in_the_way(tmp_path / "lake" / path, "a FIFO")
+    service = Backfills(instance, defs.resolve_asset_graph, lambda: lake.settings)
+    client = client_of(SimpleNamespace(service=service))
+    for address in ("/", "/page/calendar?year=2024", "/api/v1/plan?start=2024-01-01&end=2024-01-03"):
+        assert client.get(address).status_code == 200
+    found = client.get("/api/v1/days?from=2024-01-01&to=2024-01-03").json()["days"]
+    assert [found[0]["outcome"], found[2]["outcome"]] == ["published", "published"]
+    made = client.post("/api/v1/backfill", json={**BODY, "all_days": True})
+    assert made.status_code == 202
+    job = f"/api/v1/backfill/{made.json()['job_id']}"
+    assert client.post(f"{job}/cancel").status_code == 202
+    end_backfill(instance, made.json()["job_id"], BulkActionStatus.CANCELED)
+    assert client.post(f"{job}/retry").json()["attempt"] == 2
+    service.close()
 
 
 def test_whoever_polls_gets_the_status_only_when_it_has_changed(client: TestClient) -> None:

@@ -22,10 +22,11 @@ from warehouse_samples import DAY, NEXT_DAY, TRADES, load_file, rows, write
 
 from backfill_assets.columns import Column
 from backfill_assets.failures import PermanentFailure, Superseded
-from backfill_assets.warehouse.duckdb import DuckDBWarehouse
+from backfill_assets.warehouse.duckdb import DuckDBWarehouse, has_size
 from backfill_assets.warehouse.parquet import ROW_GROUP_ROWS, concatenate
 from backfill_assets.warehouse.tables import Table
-from backfill_assets.warehouse.totals import file_totals
+from backfill_assets.warehouse.totals import file_totals, total_rows
+from backfill_assets_tests.obstacles import folder_of_nobody, put_in_the_way
 from backfill_assets_tests.stopped_processes import stopped_process
 
 pytestmark = pytest.mark.timeout(60)
@@ -302,6 +303,47 @@ def test_columns_that_were_damaged_are_written_anew(warehouse: DuckDBWarehouse, 
     assert pq.read_schema(schema).names == TRADES.schema.names
     with duckdb.connect(str(warehouse.database), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM trades").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("what", ["a folder", "a FIFO", "a loop of links"])
+def test_what_is_in_the_place_of_a_file_is_never_opened_and_the_file_written_again(
+    warehouse: DuckDBWarehouse, tmp_path: Path, what: str
+) -> None:
+    load = [load_file(write(tmp_path / "1.parquet", rows()))]
+    warehouse.replace_partition(TRADES, DAY, load, 1)
+    warehouse.ensure_table(TRADES)
+    partition = warehouse.folder / "trades" / f"{DAY}.parquet"
+    for place in (
+        partition,
+        partition.with_name("schema.parquet"),
+        warehouse.database,
+        warehouse.folder / ".state" / "views.sql",
+        warehouse.folder / ".state" / "trades" / "columns",
+    ):
+        put_in_the_way(place, what)
+    for look in (warehouse.content, warehouse.totals):
+        with pytest.raises(PermanentFailure, match=re.escape(str(partition))):
+            look(TRADES, DAY)
+    assert not has_size(warehouse.folder, "trades", DAY, "")
+    warehouse.ensure_table(TRADES)
+    warehouse.replace_partition(TRADES, DAY, load, 2)
+    assert total_rows(warehouse.totals(TRADES, DAY)) == 3
+    with duckdb.connect(str(warehouse.database), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM trades").fetchone() == (3,)
+
+
+def test_a_partition_that_may_not_be_read_is_told_and_loaded_again() -> None:
+    with folder_of_nobody() as folder:
+        warehouse = DuckDBWarehouse(folder / "warehouse")
+        warehouse.ensure_table(TRADES)
+        load = [load_file(write(folder / "1.parquet", rows()))]
+        warehouse.replace_partition(TRADES, DAY, load, 1)
+        partition = warehouse.folder / "trades" / f"{DAY}.parquet"
+        partition.chmod(0)
+        with pytest.raises(PermanentFailure, match=re.escape(f"{partition}: Permission denied")):
+            warehouse.content(TRADES, DAY)
+        warehouse.replace_partition(TRADES, DAY, load, 2)
+        assert total_rows(warehouse.totals(TRADES, DAY)) == 3
 
 
 @pytest.mark.parametrize("name", ["2024-13-45", "2024-01-01 (copy)", "20240101", ".2024-01-01"])

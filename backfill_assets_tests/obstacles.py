@@ -1,0 +1,54 @@
+"""What may lie where a file should be, and a folder of somebody who is not root.
+
+Files that may not be read are no damage to root, so a test that runs as root becomes ``nobody`` for a while.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+
+def _socket(place: Path) -> None:
+    # The name of a socket has at most 108 bytes.
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as made:
+        made.bind(f"{folder}/s")
+        Path(folder, "s").rename(place)
+
+
+#: Make something that is no file.
+OBSTACLES: Final[dict[str, Callable[[Path], None]]] = {
+    "a folder": Path.mkdir,
+    "a FIFO": os.mkfifo,
+    "a socket": _socket,
+    "an endless device": lambda place: place.symlink_to("/dev/zero"),
+    "a loop of links": lambda place: place.symlink_to(place.name),
+}
+
+
+def put_in_the_way(place: Path, what: str) -> None:
+    """Let something else be where the file is, or should be."""
+    place.unlink(missing_ok=True)
+    OBSTACLES[what](place)
+
+
+@contextmanager
+def folder_of_nobody() -> Iterator[Path]:
+    """A folder whose owner is not root, and is who this process is until the block ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        is_root = os.geteuid() == 0
+        if is_root:
+            user = pwd.getpwnam("nobody").pw_uid
+            os.chown(folder, user, -1)
+            os.seteuid(user)
+        try:
+            yield Path(folder)
+        finally:
+            if is_root:
+                os.seteuid(0)
