@@ -19,6 +19,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from typing import ClassVar, Final, TypeVar, cast, overload
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -80,8 +81,14 @@ def load(store: Store, path: str, model: type[Model]) -> Model | None:
     if trouble is not None:
         if not issubclass(model, Derived):
             raise trouble
-        LOGGER.warning("%s", trouble)
+        _tell_once(str(trouble))
     return document
+
+
+@lru_cache(maxsize=1024)
+def _tell_once(trouble: str) -> None:
+    """Log it when this process sees it first: a service that is polled would fill its log."""
+    LOGGER.warning("%s", trouble)
 
 
 def look(store: Store, path: str, model: type[Model]) -> tuple[Model | None, str]:

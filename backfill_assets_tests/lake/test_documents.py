@@ -176,6 +176,17 @@ def test_a_derived_document_that_is_damaged_is_made_again_and_its_bytes_are_kept
     assert aside.data == data
 
 
+def test_a_damage_is_told_once_however_often_it_is_looked_at(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    for damage in (b"", b"[1]"):
+        found = store.read(PATH)
+        store.replace(PATH, damage, found and found.generation)
+        for _ in range(3):
+            assert documents.load(store, PATH, Sum) is None
+    assert [record.getMessage().count(PATH) for record in caplog.records] == [1, 1]
+
+
 def _count(lake: LakeSettings, times: int) -> None:
     store = open_store(lake)
     for _ in range(times):
