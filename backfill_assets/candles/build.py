@@ -91,7 +91,7 @@ def build_candles(store: Store, day: str, settings: Settings) -> DayMeasures:
         if other in lost or (found is not None and found.candles is not None):
             try:
                 maker.make(other)
-            except DamagedFile as failure:
+            except PermanentFailure as failure:
                 LOGGER.warning("candles of %s are not made again beside %s: %s", other, day, failure)
     return made
 

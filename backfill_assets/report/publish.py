@@ -7,6 +7,7 @@ nobody was faster, so the page of the latest reading stays.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from backfill_assets.settings import Settings
 from backfill_assets.warehouse.catalog import TABLES
 from backfill_assets.warehouse.overall import day_overall
 
+LOGGER: Final = logging.getLogger(__name__)
 #: Raised when the page of a day shows other things or shows them in another way.
 PAGE_VERSION: Final = 2
 #: Times that another writer may be faster; each of them has just read the lake, too.
@@ -54,8 +56,13 @@ def write_reports(store: Store, settings: Settings, day: str) -> str:
     months = {day[:7]}
     for neighbour in sorted(_pages_beside(store, day)):
         # Where its document is lost the page stays as it was.
-        if load_day(store, neighbour) is not None:
+        if load_day(store, neighbour) is None:
+            continue
+        try:
             write_day(store, settings, neighbour)
+        except PermanentFailure as failure:
+            LOGGER.warning("the page of %s is not written again beside %s: %s", neighbour, day, failure)
+        else:
             months.add(neighbour[:7])
     for month in sorted(months):
         write_month(store, settings, month)

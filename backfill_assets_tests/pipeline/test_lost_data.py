@@ -172,6 +172,18 @@ def test_a_day_that_lost_its_data_is_not_good_and_its_next_run_brings_it_back(
     assert command(pipeline, "verify", "--date", DAY).exit_code == 0
 
 
+@pytest.mark.timeout(120)
+def test_candles_of_a_day_that_cannot_be_written_stop_no_day_beside(pipeline: Pipeline) -> None:
+    folder = pipeline.folder / "lake/candles" / f"date={DAY}"
+    shutil.rmtree(folder)
+    folder.write_bytes(b"a file where a folder should be")
+    assert pipeline.run("2024-01-03").success
+    assert not pipeline.table("candles", "2024-01-03").is_empty()
+    assert not pipeline.run(DAY).success
+    folder.unlink()
+    assert pipeline.run(DAY).success
+
+
 def cut_page(page: Path) -> None:
     page.write_bytes(page.read_bytes()[:-1])
 
