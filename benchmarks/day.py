@@ -3,6 +3,7 @@
     python benchmarks/day.py                       3 feeds x 100 rows, 50 x 1,000, 500 x 100; then lakes
     python benchmarks/day.py --quick               without the 500 feeds and the largest lakes, once each
     python benchmarks/day.py --sizes 50x1000 --steps    this size only, and of each step
+    python benchmarks/day.py --sizes 60x333000          a busy day, from files that are written first
     python benchmarks/day.py --days 1,1000         only a new day where the lake holds 1 and 1,000 days
 
 The floor is a graph with the same assets, asset checks, dependencies and partitions, whose bodies return at
@@ -34,6 +35,8 @@ import yaml
 
 #: Feeds, and rows of each.
 SIZES = ((3, 100), (50, 1000), (500, 100))
+#: From so many rows of a feed on, files are not made while they are asked for.
+ROWS_IN_FILES = 10_000
 #: Days that the lake holds already, of so many feeds and rows.
 LAKES = (1, 10, 100, 1000)
 LAKE_FEEDS, LAKE_ROWS = 10, 100
@@ -58,8 +61,22 @@ def day_after(first: date, days: int) -> str:
 # ---- The stand-in, in a process of its own
 
 
+def write_files(feeds: int, rows: int) -> Path:
+    """The folder with the files of two days, like those of liquid pairs; written once on a machine."""
+    from decode_market import DAY, write_trades
+
+    top = Path(tempfile.gettempdir()) / "backfill-assets-benchmarks" / f"{feeds}x{rows}"
+    for day in (day_after(FIRST, 0), day_after(FIRST, 1)):
+        folder = top / "binance" / "trades" / day.replace("-", "/")
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(feeds):
+            symbol, days = f"C{number:03d}USDT", (date.fromisoformat(day) - date.fromisoformat(DAY)).days
+            write_trades(folder / f"{symbol}.csv.gz", rows + number, symbol, days)
+    return top
+
+
 def serve(feeds: int, rows: int) -> None:
-    """Serve trades of so many symbols until the process is ended."""
+    """Serve trades of so many symbols until the process is ended; files of many rows are written first."""
     from backfill_assets.standins.listings import Listing, Stream
     from backfill_assets.standins.market import Market
     from backfill_assets.standins.tardis import TardisStandin
@@ -80,7 +97,8 @@ def serve(feeds: int, rows: int) -> None:
         return Stream((listing,), rows, id_base=1_000_000, millisecond_times=True)
 
     market = Market(rows={}, streams=[stream(f"C{number:03d}") for number in range(feeds)])
-    with TardisStandin(market, clock=lambda: datetime(2024, 6, 1, tzinfo=UTC)) as standin:
+    files = write_files(feeds, rows) if rows >= ROWS_IN_FILES else None
+    with TardisStandin(market, files, clock=lambda: datetime(2024, 6, 1, tzinfo=UTC)) as standin:
         print(standin.url, flush=True)
         threading.Event().wait()
 

@@ -17,11 +17,15 @@ SYMBOL = "BTCUSDT"
 _CHUNK = 1_000_000
 
 
-def write_trades(path: Path, count: int, symbol: str = SYMBOL) -> None:
-    """Write ``count`` trades over a whole day; an existing file of that name is taken for the same."""
+def write_trades(path: Path, count: int, symbol: str = SYMBOL, days: int = 0) -> None:
+    """Write ``count`` trades over the day so many days after ``DAY``, with ids that follow those before it.
+
+    An existing file of that name is taken for the same.
+    """
     if path.exists():
         return
-    rng = np.random.default_rng(count)
+    rng = np.random.default_rng((count, days))
+    start_us, first_id = START_US + days * 86_400_000_000, 3_300_000_000 + days * count
     step = 86_399_000_000 / count
     unfinished = path.with_suffix(".unfinished")
     ticks, clock = 4_200_000, 0
@@ -34,10 +38,10 @@ def write_trades(path: Path, count: int, symbol: str = SYMBOL) -> None:
             waits = np.where(same, 0, rng.gamma(0.35, step / 0.35 * 2, n)).astype(np.int64)
             passed = np.cumsum(waits)
             times = clock + (passed * (n * step / passed[-1])).astype(np.int64)
-            arrivals = START_US + times + 4000 + rng.integers(0, 50, n)
+            arrivals = start_us + times + 4000 + rng.integers(0, 50, n)
             prices = ticks + np.cumsum(np.where(same, 0, rng.integers(-3, 4, n)))
             clock, ticks = int(times[-1]), int(prices[-1])
-            stamps = START_US + times // 1000 * 1000
+            stamps = start_us + times // 1000 * 1000
             sizes = np.maximum(1, np.exp(rng.normal(2.2, 1.9, n))).astype(np.int64)
             frame = pl.DataFrame(
                 {
@@ -46,7 +50,7 @@ def write_trades(path: Path, count: int, symbol: str = SYMBOL) -> None:
                     "timestamp": stamps,
                     # The vendor sorts by arrival.
                     "local_timestamp": np.maximum.accumulate(arrivals),
-                    "id": np.arange(3_300_000_000 + first, 3_300_000_000 + first + n),
+                    "id": np.arange(first_id + first, first_id + first + n),
                     "side": pl.Series(["buy", "sell"]).gather(np.cumsum(~same) % 7 % 2),
                     "price": prices / 100,
                     "amount": sizes / 1000,
