@@ -170,7 +170,7 @@ class DuckDBWarehouse:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 return f"{file.tell()}:{digest}"
         except OSError as error:
-            msg = f"{path}: {error.strerror}"
+            msg = f"{path}: cannot be read ({error.strerror}): mend its permissions, or remove it"
             raise PermanentFailure(msg) from error
 
     def ensure_views(self) -> tuple[str, ...]:
@@ -331,10 +331,10 @@ def _is_file(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        msg = f"{path}: {error.strerror}"
+        msg = f"{path}: cannot be read ({error.strerror}): mend its permissions, or remove it"
         raise PermanentFailure(msg) from error
     if not stat.S_ISREG(mode):
-        msg = f"{path}: is no file"
+        msg = f"{path}: is no file: remove it"
         raise PermanentFailure(msg)
     return True
 
