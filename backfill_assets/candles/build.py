@@ -343,7 +343,7 @@ class _Work:
             reference=_plain(agreed),
             reference_failure=failure,
             venues=_plain(across_venues(frame, limits.venue_vwap)),
-            symbols=_plain(across_symbols(frame, limits.venue_vwap)),
+            symbols=_plain(across_symbols(frame, limits.venue_vwap, self._index())),
             volumes=_plain(odd_volumes(frame, limits.volume_multiple)),
         )
         findings = look_at_day(candles, coverage, self.settled, made, settings)
@@ -371,6 +371,31 @@ class _Work:
     def _neighbours(self) -> list[SettledDay]:
         found = (self.maker.settled(shift(self.day, days)) for days in (-1, 1))
         return [settled for settled in found if settled is not None]
+
+    def _tickers(self) -> list[tuple[Feed, str]]:
+        """The day's feeds with prices of an index that count, with the versions that do."""
+        return [
+            (f.feed, f.accepted.content)
+            for f in self.settled.feeds
+            if f.feed.data_type == "derivative_ticker" and f.accepted is not None
+        ]
+
+    def _index(self) -> pl.DataFrame | None:
+        """Mean price of each market's index by minute; None where no file has any."""
+        import polars as pl
+
+        market = ["exchange", "symbol"]
+        found = []
+        for feed, content in self._tickers():
+            try:
+                with self.maker.store.local_copy(paths.ticks_data(feed, self.day, content)) as path:
+                    rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+                    rows = rows.filter(pl.col("index_price") > 0)
+                    minutes = rows.group_by(*market, pl.col("timestamp").dt.truncate("1m").alias("open_time"))
+                    found.append(minutes.agg(pl.col("index_price").mean()).collect(engine="streaming"))
+            except DamagedFile as failure:
+                LOGGER.warning("candles of %s are held against no index of %s: %s", self.day, feed, failure)
+        return pl.concat(found).unique([*market, "open_time"], keep="first") if found else None
 
     def _compared(self, frame: pl.DataFrame, between: Sequence[object]) -> dict[str, TradesFile]:
         """The day's files, each compared with its ticks and its candles with each other."""
@@ -426,6 +451,8 @@ class _Work:
                 if f.feed.type.makes_candles
             ],
         ]
+        if tickers := self._tickers():
+            parts.append([(str(feed), content) for feed, content in tickers])
         for neighbour in self._neighbours():
             parts.append(
                 [

@@ -31,7 +31,7 @@ SHOWN = {
     "consistency": "The day's consistency is above its threshold and every feed's candles agree.",
     "reference": "One-minute candles are the exchange's own, where the settings name a directory of them.",
     "venues": "The vwap of a minute is near that of the other venues of the pair.",
-    "symbols": "The vwap of a minute is near what crossing pairs imply; a perpetual's near the spot pair's.",
+    "symbols": "The vwap of a minute is near what crossing pairs imply; a perpetual's near spot and index.",
     "volumes": "No hour of a market has a volume far beyond its usual hour.",
 }
 

@@ -104,12 +104,13 @@ def across_venues(candles: pl.DataFrame, tolerance: float) -> Rows:
     ]
 
 
-def across_symbols(candles: pl.DataFrame, tolerance: float) -> Rows:
+def across_symbols(candles: pl.DataFrame, tolerance: float, index: pl.DataFrame | None = None) -> Rows:
     """K6: how many minutes of a market have the price that other markets of other pairs or kinds imply.
 
-    The vwap of a perpetual is held against the median of the pair's spot markets at any venue; that of a
-    spot market against the product of two others of its venue: ETH-USDT against ETH-BTC × BTC-USDT. A minute
-    agrees if they are at most ``tolerance`` apart; minutes that lack one of them are not compared.
+    The vwap of a perpetual is held against the median of the pair's spot markets at any venue, and against
+    ``index``, the prices of its index by ``exchange``, ``symbol`` and ``open_time``; that of a spot market
+    against the product of two others of its venue: ETH-USDT against ETH-BTC × BTC-USDT. A minute agrees if
+    they are at most ``tolerance`` apart; minutes that lack one of them are not compared.
     """
     import polars as pl
 
@@ -127,8 +128,12 @@ def across_symbols(candles: pl.DataFrame, tolerance: float) -> Rows:
     )
     spot = minutes.filter(pl.col("symbol") == pl.col("pair"))
     usual = spot.group_by("pair", "open_time").agg(pl.col("vwap").median().alias("implied"))
-    perpetuals = minutes.filter(pl.col("symbol") != pl.col("pair")).join(usual, on=["pair", "open_time"])
-    perpetuals = perpetuals.with_columns(against="spot " + pl.col("pair"))
+    perpetuals = minutes.filter(pl.col("symbol") != pl.col("pair"))
+    beside = perpetuals.join(usual, on=["pair", "open_time"])
+    against = [beside.with_columns(against="spot " + pl.col("pair"))]
+    if index is not None:
+        own = perpetuals.join(index, on=["exchange", "symbol", "open_time"])
+        against.append(own.with_columns(implied="index_price", against=pl.lit("index")))
     legs = spot.join(
         spot.select("exchange", "open_time", "quote", "vwap", "pair", base="base"),
         left_on=["exchange", "open_time", "quote"],
@@ -141,9 +146,9 @@ def across_symbols(candles: pl.DataFrame, tolerance: float) -> Rows:
         implied=pl.col("vwap") * pl.col("vwap_next"),
         against=pl.col("pair") + " × " + pl.col("pair_next"),
     )
-    crosses = spot.join(legs, on=["exchange", "open_time", "pair"])
+    against.append(spot.join(legs, on=["exchange", "open_time", "pair"]))
     columns = ["exchange", "symbol", "against", "open_time", "vwap", "implied"]
-    judged = pl.concat([perpetuals.select(columns), crosses.select(columns)])
+    judged = pl.concat([markets.select(columns) for markets in against])
     judged = judged.with_columns(((pl.col("vwap") / pl.col("implied") - 1).abs() <= tolerance).alias("same"))
     keys = columns[:3]
     return [

@@ -58,6 +58,30 @@ def test_a_perpetual_is_held_against_the_spot_markets_of_the_pair_at_any_venue()
     assert found(near, ("bybit", "BTC-28JUN24", [101.0]), ("bybit", "ETH-USDT", [101.0])) == []
 
 
+def test_a_perpetual_is_held_against_its_index_at_its_own_venue() -> None:
+    minutes = [("bybit", "BTC-USDT-PERP"), ("okex-swap", "BTC-USDT-PERP"), ("bybit", "ETH-USDT")]
+    index = pl.DataFrame(
+        [
+            {"exchange": exchange, "symbol": symbol, "open_time": NOON + timedelta(minutes=n)}
+            | {"index_price": 100.0}
+            for exchange, symbol in minutes
+            for n in range(2)
+        ]
+    )
+    rows = across_symbols(
+        candles(
+            ("bybit", "BTC-USDT-PERP", [100.9, 101.1, 500.0]),
+            ("binance-futures", "BTC-USDT-PERP", [500.0]),
+            ("bybit", "ETH-USDT", [500.0]),
+        ),
+        0.01,
+        index,
+    )
+    assert [(row["symbol"], row["against"], row["minutes"], row["equal"]) for row in rows] == [
+        ("BTC-USDT-PERP", "index", 2, 1)
+    ]
+
+
 def hours(volumes: Sequence[float | None]) -> pl.DataFrame:
     rows = [
         {"exchange": "x", "symbol": "BTC-USDT", "timeframe": "1m", "volume": volume}

@@ -22,6 +22,8 @@ from backfill_assets.quality.reference import ReferenceDirectory
 from backfill_assets.settings import ComparisonSettings
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
+from backfill_assets.tardis.columns import csv_header
+from backfill_assets_tests.pipeline.conftest import write_settings
 from backfill_assets_tests.pipeline.test_checks import BUCKET, change_measures, change_partials, set_where
 
 DAY, NEXT = "2024-01-02", "2024-01-03"
@@ -308,3 +310,35 @@ class TestComparisons:
         assert {name for name, row in rows.items() if not agrees(row, self.LIMITS)} == (
             {"coinbase"} if is_told else set()
         )
+
+
+@pytest.mark.parametrize(("index_price", "share"), [(None, 1.0), ("7", 0.0)])
+def test_a_perpetual_is_held_against_the_index_of_its_ticker_once_that_is_there(
+    make_pipeline, standin, checks_of, index_price, share
+):
+    entry = {"exchanges": ["binance-futures"], "symbols": ["BTC-USDT"], "instrument_types": ["perpetual"]}
+    pipeline = make_pipeline(standin, universe=[{**entry, "data_types": ["trades"]}])
+    if index_price:
+        column = csv_header("derivative_ticker").split(",").index("index_price")
+
+        def changed(rows):
+            return [
+                ",".join(index_price if n == column else cell for n, cell in enumerate(row.split(",")))
+                for row in rows
+            ]
+
+        pipeline.serve_changed("binance-futures/derivative_ticker/BTCUSDT", DAY, changed)
+    assert pipeline.run(DAY).success
+    before = load_measures(pipeline.store, DAY)
+    assert before.symbols == ()
+
+    write_settings(
+        pipeline.folder, standin, universe=[{**entry, "data_types": ["trades", "derivative_ticker"]}]
+    )
+    result = pipeline.run(DAY)
+    made = load_measures(pipeline.store, DAY)
+    [row] = made.symbols
+    assert (row["symbol"], row["against"], row["share"]) == ("BTC-USDT-PERP", "index", share)
+    assert row["minutes"] > 100
+    assert checks_of(result)["candles:symbols"].passed is (share == 1.0)
+    assert (made.candles, made.coverage) == (before.candles, before.coverage)
