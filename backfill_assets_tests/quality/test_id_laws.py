@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,38 @@ def test_of_days_held_out_none_is_lost_falsely_and_each_that_lost_a_tenth_is_fou
     else:
         clean = "inner_proven" if of_law.law == "contiguous" else "estimated"
         assert found == [("publish", clean, 1.0), *[("quarantine", "degraded", 0.9)] * 2]
+
+
+REAL_DATA = os.environ.get("BACKFILL_REAL_DATA")
+
+
+@pytest.mark.skipif(not REAL_DATA, reason="BACKFILL_REAL_DATA is not set")
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    "file",
+    [
+        *(f"binance/trades/2019/10/{day}/XRPETH.csv.gz" for day in (11, 12, 13)),
+        "binance-futures/trades/2024/08/08/ETHUSDT.csv.gz",
+    ],
+)
+def test_of_real_files_none_is_lost_falsely_and_each_that_lost_a_tenth_is_found(
+    file: str, seed: int, tmp_path: Path
+) -> None:
+    exchange, data_type, *date, name = file.split("/")
+    feed, day = Feed(exchange, data_type, name.partition(".")[0]), "-".join(date)
+    text = gzip.decompress((Path(REAL_DATA or "") / "tardis/datasets/v1" / file).read_bytes()).decode()
+    rows = [line.split(",") for line in text.splitlines()[1:]]
+    whole = [(int(r[3]), Trade(int(r[2]), float(r[6]), float(r[7]), r[4], r[5])) for r in rows]
+    chance = random.Random(seed)
+    found = []
+    for n, kept in enumerate((whole, [one for one in whole if chance.random() >= 0.1])):
+        store = LocalStore(tmp_path / str(n))
+        bring(store, day, kept, feed)
+        verdict = settled(store, feed, day).verdict
+        found.append((verdict.outcome, verdict.missing_ids))
+    (whole_day, (outcome, missing)) = found
+    assert (whole_day, outcome) == (("publish", 0), "quarantine")
+    assert missing == pytest.approx(len(whole) - len(kept), abs=3), "the first and the last may be among them"
 
 
 def test_a_verdict_names_the_law_and_its_support(store: Store) -> None:
