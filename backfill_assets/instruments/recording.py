@@ -94,7 +94,7 @@ def record_day(
     failures = {exchange: a for exchange, a in answers.items() if isinstance(a, BackfillError)}
     known = {exchange: a for exchange, a in answers.items() if isinstance(a, _Metadata)}
     awaited = tuple(
-        Awaited(exchange=e, reason=str(failure), is_passing=isinstance(failure, TransientFailure))
+        Awaited(exchange=e, reason=str(failure), is_passing=not isinstance(failure, _Unresolved))
         for e, failure in failures.items()
     )
     resolved = DayUniverse(

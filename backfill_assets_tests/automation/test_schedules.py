@@ -213,6 +213,18 @@ def test_a_day_that_was_not_exported_is_asked_for_every_half_hour_until_it_is(pl
     assert plant.tick(ask_again_for_exports, HALF_PAST_NINE).skip_message == "nothing is due"
 
 
+@pytest.mark.parametrize(
+    "refusal", [faults.server_error(), faults.Refusal(403, 0, "no"), faults.not_found()], ids=str
+)
+def test_a_day_without_metadata_is_asked_for_every_half_hour_until_they_are_there(plant, refusal):
+    plant.standin.faults.put("/v1/exchanges/binance", Fault(always=refusal))
+    assert not plant.run("2024-01-08")
+    assert plant.asked_again() == ["2024-01-08"]
+    plant.standin.faults.clear()
+    assert plant.run("2024-01-08")
+    assert plant.asked_again() == []
+
+
 def test_requests_name_the_day_and_differ_between_ticks(plant):
     first = (plant.tick(daily_0900_utc, NINE).run_requests or [])[-1]
     again = (plant.tick(daily_0900_utc, NINE).run_requests or [])[-1]
