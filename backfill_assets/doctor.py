@@ -117,7 +117,9 @@ def _exchange(settings: Settings, exchange: str) -> str:
     day = shift(max(exported.date().isoformat(), FIRST_DAY), -1)
     own = of_exchanges(settings.universe, (exchange,))
     found = resolve_universe(own, day, {exchange: details}, {exchange: instruments})
-    unlisted = "".join(f"; {n.symbol} {n.data_type} is not listed on {day}" for n in found.not_listed)
+    unlisted = "".join(
+        f"; {n.symbol} {n.data_type} is not listed on {day} ({n.reason})" for n in found.not_listed
+    )
     until = f"exported until {exported:%Y-%m-%d %H:%M} UTC"
     if own_files_command(settings):
         beside = f"instruments/{exchange}.json is"

@@ -4,6 +4,7 @@ import dagster as dg
 
 from backfill_assets.instruments.recording import record_day
 from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
+from backfill_assets.lake.manifests import with_reasons
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.orchestration import OWNERS, column_schema, failures_as_dagster, table_metadata
 from backfill_assets.partitions import daily
@@ -38,7 +39,7 @@ def instruments(
         metadata={
             "dagster/row_count": rows,
             "expected_feeds": len(record.expected),
-            "not_listed": dg.MetadataValue.json(list(record.not_listed)),
+            "not_listed": dg.MetadataValue.json(with_reasons(record.not_listed, record.why_not_listed)),
             "awaited": dg.MetadataValue.json(list(record.why_awaited)),
             "unreadable": dg.MetadataValue.json(list(recorded.unreadable)),
             "exchanges": table_metadata(

@@ -211,7 +211,7 @@ def _update_record(
 ) -> DayRecord:
     """Add the day's feeds to the record; a feed that was never stored leaves it with the settings."""
     found = {str(e.feed): dict(e.symbols) for e in resolved.expected}
-    absent = [f"{n.exchange}/{n.data_type}/{n.symbol}" for n in resolved.not_listed]
+    absent = {f"{n.exchange}/{n.data_type}/{n.symbol}": n.reason for n in resolved.not_listed}
     now = utc_now()
 
     asked_in_vain = {a.exchange for a in awaited}
@@ -239,6 +239,7 @@ def _update_record(
                 for feed, symbols in sorted(expected.items())
             ),
             not_listed=tuple(sorted({*(old.not_listed if old else ()), *absent})),
+            why_not_listed={**(old.why_not_listed if old else {}), **absent},
             awaiting_export=tuple(a.exchange for a in waiting),
             awaited=waiting,
             dropped=dropped,
@@ -277,6 +278,7 @@ def _record_as_settled(store: Store, day: str) -> DayRecord | None:
         day=day,
         expected=tuple(ExpectedSymbols(feed=str(f.feed), symbols=f.symbols) for f in settled.feeds),
         not_listed=settled.not_listed,
+        why_not_listed=settled.why_not_listed,
         dropped=settled.dropped,
         recorded_at=utc_now(),
     )

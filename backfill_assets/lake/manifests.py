@@ -8,7 +8,7 @@ profile is carried as plain JSON because its model lies downstream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import AfterValidator, AwareDatetime, model_validator
@@ -339,6 +339,8 @@ class DayRecord(Document):
         Feeds with their symbols, in order.
     not_listed
         ``exchange/data_type/SYMBOL`` with the canonical symbol, configured but not listed on that day.
+    why_not_listed
+        Of these, when they were listed, as far as that is known.
     awaiting_export
         Exchanges that the vendor had not exported yet, or of which it did not say what they have.
     awaited
@@ -352,6 +354,7 @@ class DayRecord(Document):
     day: str
     expected: tuple[ExpectedSymbols, ...]
     not_listed: tuple[str, ...] = ()
+    why_not_listed: dict[str, str] = {}
     awaiting_export: tuple[str, ...] = ()
     awaited: tuple[Awaited, ...] = ()
     dropped: tuple[Dropped, ...] = ()
@@ -382,6 +385,11 @@ class DayRecord(Document):
         only = FeedChoice((exchange,), (symbol,), (data_type,))
         known = (*self.expected, *self.dropped)
         return any(only.has(Feed.parse(e.feed), [name for _, name in e.symbols]) for e in known)
+
+
+def with_reasons(names: Iterable[str], reasons: Mapping[str, str]) -> list[str]:
+    """The names, each with its reason as far as one is known."""
+    return [f"{name} ({reasons[name]})" if name in reasons else name for name in names]
 
 
 def expected_symbols(feeds: Iterable[ExpectedFeed]) -> tuple[ExpectedSymbols, ...]:

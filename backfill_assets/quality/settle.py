@@ -160,6 +160,7 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings, tried: Co
             neighbours=inputs.neighbours,
             exchanges=record.exchanges,
             not_listed=record.not_listed,
+            why_not_listed=record.why_not_listed,
             dropped=record.dropped,
             awaiting_export=record.awaiting_export,
             awaited=record.why_awaited,

@@ -242,6 +242,7 @@ class SettledDay(Derived):
     neighbours: tuple[str, str]
     exchanges: tuple[str, ...]
     not_listed: tuple[str, ...]
+    why_not_listed: dict[str, str] = {}
     dropped: tuple[Dropped, ...] = ()
     awaiting_export: tuple[str, ...]
     awaited: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from backfill_assets.candles.schemas import CANDLE_SCHEMA
 from backfill_assets.failures import PermanentFailure, Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.evidence import Restatement
-from backfill_assets.lake.manifests import Dropped, FeedManifest, load_manifest
+from backfill_assets.lake.manifests import Dropped, FeedManifest, load_manifest, with_reasons
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.scores import Overall
@@ -168,7 +168,7 @@ def day_report(store: Store, settings: Settings, day: str) -> DayReport:
         pending=tuple(
             line for feed in found.feeds for line in _pending(feed, settings.thresholds.restatement)
         ),
-        not_listed=found.settled.not_listed,
+        not_listed=tuple(with_reasons(found.settled.not_listed, found.settled.why_not_listed)),
         dropped=found.settled.dropped,
         awaiting_export=found.settled.awaiting_export,
         generated=found.is_generated,

@@ -312,7 +312,9 @@ def _why_not(candidates: Sequence[_Listing], data_type: str) -> str:
     if not stretches:
         return f"no {data_type} data sets"
     if len(stretches) > 3:
-        return "not on this day"
+        ends = [to for _, to in stretches if to is not None]
+        last = max(ends) if len(ends) == len(stretches) else None
+        return "listed at times " + _stretch(min(since for since, _ in stretches), last)
     return "listed " + " and ".join(sorted(_stretch(since, to) for since, to in stretches))
 
 

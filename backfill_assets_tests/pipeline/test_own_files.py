@@ -15,6 +15,7 @@ from backfill_assets.days import shift, start_us
 from backfill_assets.lake.manifests import load_day_record
 from backfill_assets.progress.plan import make_plan
 from backfill_assets.progress.request import backfill_request
+from backfill_assets.report.model import day_report
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.pipeline.conftest import MakePipeline, Pipeline, checks_of
 
@@ -414,9 +415,18 @@ def test_an_exchange_that_closed_is_not_listed_and_stops_no_other(files: Path, s
     pipeline.file.write_text(
         text.replace("universe:\n", "universe:\n- exchanges: [ftx]\n  symbols: [BTC-USD]\n")
     )
-    assert pipeline.run(DAY).success
+    result = pipeline.run(DAY)
+    assert result.success
     assert {*markets(pipeline)} == {"BTC-USDT"}
     record = load_day_record(pipeline.store, DAY)
     assert record is not None
     assert (record.not_listed, record.awaiting_export) == (("ftx/trades/BTC-USD",), ())
+    told = "ftx/trades/BTC-USD (listed from 2019-08-01 to 2022-11-12)"
+    assert day_report(pipeline.store, pipeline.settings, DAY).not_listed == (told,)
+    [listing] = [
+        e.materialization.metadata["not_listed"].value
+        for e in result.get_asset_materialization_events()
+        if "not_listed" in e.materialization.metadata
+    ]
+    assert listing == [told]
     assert pipeline.run("2022-11-11").success

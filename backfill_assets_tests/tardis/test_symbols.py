@@ -142,6 +142,18 @@ def test_a_symbol_of_other_days_is_not_listed_rather_than_missing(day):
     assert found.not_listed[0].reason == "listed from 2020-08-11 to 2024-01-10"
 
 
+@pytest.mark.parametrize(
+    ("last", "reason"), [("2024-01-10", " to 2024-01-10"), (None, "")], ids=["ended", "goes on"]
+)
+def test_a_group_of_many_instruments_says_when_it_ended(last, reason):
+    rows = [
+        ("x", *[f"A{n}"] * 3, "USDT", "spot", f"2020-08-1{n}", last if n else "2021-01-01", ["trades"])
+        for n in range(5)
+    ]
+    found = universe_of("2019-01-01", "x", "SPOT", rows=rows)
+    assert found.not_listed[0].reason == f"listed at times from 2020-08-10{reason}"
+
+
 @pytest.mark.parametrize("day", ["2020-08-11", "2024-01-09"])
 def test_first_and_last_listed_day_are_expected(day):
     assert names(universe_of(day, "binance", "SOL-USDT")) == ["binance/trades/SOLUSDT"]
