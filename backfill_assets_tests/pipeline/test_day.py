@@ -128,10 +128,15 @@ def test_an_asset_alone_on_a_day_that_was_never_run_says_what_comes_first(
     assert checks_of(result) == {}
 
 
-def test_a_feed_that_was_never_stored_leaves_the_day_with_the_settings(make_pipeline, standin):
+@pytest.mark.parametrize(
+    "refusal",
+    [faults.not_available(), faults.Refusal(403, 0, "your plan lacks it"), faults.Refusal(401, 0, "")],
+    ids=lambda refusal: str(refusal.status),
+)
+def test_a_feed_that_was_never_stored_leaves_the_day_with_the_settings(make_pipeline, standin, refusal):
     entry = {"exchanges": ["binance"], "symbols": ["BTC-USDT", "ETH-USDT"], "data_types": ["trades"]}
     pipeline = make_pipeline(standin, universe=[entry])
-    pipeline.with_fault(BTC, DAY, Fault(always=faults.not_available()))
+    pipeline.with_fault(BTC, DAY, Fault(always=refusal))
     assert pipeline.run(DAY).success
     assert [str(f.feed) for f in pipeline.settled(DAY).feeds] == [BTC, "binance/trades/ETHUSDT"]
     write_settings(pipeline.folder, standin, universe=[{**entry, "symbols": ["ADA-USDT"]}])
