@@ -129,6 +129,7 @@ def test_the_look_back_is_a_setting(make_plant):
     assert make_plant(schedule={"look_back_days": 2}).asked_at_nine() == WEEK[-2:]
 
 
+@pytest.mark.story
 def test_published_days_are_not_asked_for_until_one_of_their_tables_is_not_out(plant):
     assert plant.run("2024-01-05")
     assert plant.run("2024-01-08")
@@ -146,6 +147,7 @@ def test_a_held_day_is_not_asked_for_again(plant):
     assert plant.asked_at_nine() == WEEK[:-1]
 
 
+@pytest.mark.story
 def test_a_degraded_day_is_asked_for_again_only_if_its_feed_may_come_yet(plant):
     plant.fail("2024-01-07", [BTC], faults.not_found())
     assert plant.run("2024-01-07")
@@ -198,6 +200,7 @@ def test_when_every_due_day_is_being_run_the_tick_says_so(make_plant):
     assert (tick.run_requests, tick.skip_message) == ([], "already running: 2024-01-08")
 
 
+@pytest.mark.story
 def test_a_day_that_was_not_exported_is_asked_for_every_half_hour_until_it_is(plant):
     plant.standin.faults.exported_until["binance"] = "2024-01-08"
     assert not plant.run("2024-01-08")

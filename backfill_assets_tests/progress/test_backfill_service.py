@@ -305,6 +305,7 @@ def test_a_run_on_its_way_into_the_queue_is_left_alone(rig: SimpleNamespace) -> 
     assert rig.instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.NOT_STARTED
 
 
+@pytest.mark.story
 def test_every_unfinished_job_is_looked_at_however_many_there_are(rig: SimpleNamespace) -> None:
     jobs = [rig.service.create(request(end="2024-01-01"))[0].job_id for _ in range(205)]
     oldest = jobs[0]
