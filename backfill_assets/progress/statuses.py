@@ -37,8 +37,8 @@ _MOST_DAYS: Final = 20_000
 _SECONDS_OF_ANSWER: Final = 60.0
 _MOST_JOBS: Final = 1_000
 _BACKFILLS_PER_PAGE: Final = 50
-#: How often the daemon's sign of life and the queue are looked at, in the seconds of an answer.
-_OF_DAGSTER: Final = 5
+#: How long it is taken as known whether Dagster's queue is full, in the seconds of an answer.
+_ANSWERS_PER_QUEUE: Final = 5
 #: The newest jobs that are searched for jobs at work.
 _LOOKED_AT: Final = 20
 #: Attempts of a job that are looked up beyond the known ones.
@@ -182,7 +182,7 @@ class Statuses:
 
     def daemon_trouble(self) -> str | None:
         """Why no day will be run: the daemon gives no sign of life."""
-        if time.monotonic() - self._heartbeat[0] >= _OF_DAGSTER * self._seconds():
+        if time.monotonic() - self._heartbeat[0] >= self._seconds():
             with self._passing():
                 self._heartbeat = (time.monotonic(), self._reader.daemon_seen())
         seen = self._heartbeat[1]
@@ -195,7 +195,7 @@ class Statuses:
 
     def _queue_trouble(self, *, is_at_work: bool) -> str | None:
         """Why no further day of a job begins: the queue is full, of lost runs or of the runs of others."""
-        if time.monotonic() - self._queue[0] >= _OF_DAGSTER * self._seconds():
+        if time.monotonic() - self._queue[0] >= _ANSWERS_PER_QUEUE * self._seconds():
             with self._passing():
                 self._queue = (time.monotonic(), *self._reader.full_queue(utc_now()))
         _, places, lost = self._queue
