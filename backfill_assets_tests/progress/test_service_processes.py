@@ -122,7 +122,8 @@ def watched(rig: Rig) -> Watched:
         )
     for thread in threads:
         thread.start()
-    rig.wait(lambda: rig.status(found.job_id).days_by_state.get("running"))
+    # A run that Dagster is starting may not have its process yet, and lose nothing.
+    rig.wait(lambda: any(day.progress for day in rig.status(found.job_id).running))
     # As when the machine goes down: the runs at work, their code server, the daemon and the service.
     rig.kill("daemon")
     rig.kill("service")
