@@ -264,15 +264,15 @@ class JobRecords:
             found = [live[run.run_id] for run in day.runs if run.run_id in live]
             day.progress = max(found, key=lambda progress: progress.share, default=None)
         over = [day for day in days.values() if day.over and day.stored and day.run]
-        # The last run tells the totals. Where it was ended before, one before it may have come further.
-        told_by = [(day, day.runs if _was_ended(day) else day.runs[-1:]) for day in over]
-        missing = [run.run_id for _, runs in told_by for run in runs if run.run_id not in self._totals]
+        missing = [run.run_id for day in over for run in day.runs if run.run_id not in self._totals]
         if missing:
             found_totals = self._reader.live(missing)
             self._totals |= {run_id: found_totals.get(run_id) for run_id in missing}
-        for day, runs in told_by:
-            told = [total for run in runs if (total := self._totals[run.run_id]) is not None]
-            day.progress = max(told, key=lambda progress: progress.share, default=None)
+        for day in over:
+            totals = [self._totals[run.run_id] for run in day.runs]
+            # The last run tells the totals, unless it was ended before, or the one before it had fetched.
+            told = totals if totals[-1] is None or _was_ended(day) else totals[-1:]
+            day.progress = max(filter(None, told), key=lambda progress: progress.share, default=None)
 
 
 def _was_ended(day: DayFact) -> bool:
