@@ -292,6 +292,19 @@ def test_a_process_that_has_just_begun_tells_what_one_that_saw_it_all_tells(
     assert listed.failure == seen.failure
 
 
+def test_a_run_that_goes_on_after_a_killed_one_tells_the_rows_which_that_had_fetched(
+    instance: dg.DagsterInstance, service: Backfills, lake: Lake
+) -> None:
+    job, _ = service.create(asked(all_days=True), "me")
+    lake.run(DAYS[0])
+    killed = execute(instance, job.job_id, DAYS[0], **{"break": "ticks", "dagster/will_retry": "true"})
+    total = {"done": 2, "total": 2, "rows": 5, "raw_bytes": 9, "fetched_bytes": 8, "states": {"fetched": 2}}
+    instance.daemon_cursor_storage.set_cursor_values({live_key(killed): json.dumps(total)})
+    execute(instance, job.job_id, DAYS[0])
+    day = service.status(job.job_id).days[0]
+    assert (day.state, day.rows, day.raw_bytes) == ("published", 5, 8)
+
+
 def test_of_many_that_bring_one_request_id_together_to_several_services_one_makes_the_job(
     stored: dg.DagsterInstance, lake: Lake
 ) -> None:
