@@ -1,4 +1,4 @@
-"""What may lie where a file should be, and a folder of somebody who is not root.
+"""Obstacles in the place of a file, and a folder owned by a user who is not root.
 
 Files that may not be read are no damage to root, so a test that runs as root becomes ``nobody`` for a while.
 """

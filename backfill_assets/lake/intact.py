@@ -29,7 +29,7 @@ def insist_on_content(store: Store, path: str, file: Path) -> None:
 
 
 def content_problem(path: str, file: Path) -> str:
-    """Why the file is not what the path is named after; empty if it is, or the name is no sha256."""
+    """Why the bytes do not match the path; empty if they do, or if the name is not a sha256."""
     name = path.rpartition("/")[2].partition(".")[0]
     if not _SHA256.fullmatch(name):
         return ""

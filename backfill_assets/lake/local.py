@@ -261,7 +261,7 @@ class LocalStore:
         return None
 
     def _obstacle(self, file: Path) -> str:
-        """What is in the place of a file, with the remedy; empty where a file is, or nothing.
+        """Name the obstacle at this path and its remedy; empty for a regular file or no entry.
 
         Nobody may open a FIFO: that waits for a writer.
         """
@@ -283,7 +283,7 @@ class LocalStore:
         return _OF_ONE_FILE[error.errno] or f"{error.strerror}: {_REMEDIES[error.errno]}"
 
     def _move_away(self, path: str) -> None:
-        """Keep what is in the place of a file below ``damaged/``."""
+        """Move the obstacle at this path below ``damaged/``."""
         aside = self._file(paths.damaged(f"{path}.{uuid.uuid4().hex[:8]}"))
         aside.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(self._file(path), aside)

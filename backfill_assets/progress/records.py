@@ -270,7 +270,7 @@ class JobRecords:
             self._totals |= {run_id: found_totals.get(run_id) for run_id in missing}
         for day in over:
             totals = [self._totals[run.run_id] for run in day.runs]
-            # The last run tells the totals, unless it was ended before, or the one before it had fetched.
+            # The last run tells the totals, unless it was cut short or an earlier run had fetched the files.
             told = totals if totals[-1] is None or _was_ended(day) else totals[-1:]
             day.progress = max(filter(None, told), key=lambda progress: progress.share, default=None)
 

@@ -110,7 +110,7 @@ def test_spot_and_perpetual_of_one_pair_are_two_markets(files: Path, serve: Serv
 def test_a_group_that_lacks_a_symbol_which_was_busy_the_day_before_says_so(
     first: int, files: Path, serve: Serve
 ) -> None:
-    """Nothing is known of the venue's ids; in whatever order the days are run."""
+    """The venue has no law of ids; the order in which the days run makes no difference."""
     terms = {"inverse": False, "contractMultiplier": 1}
     bases = ("BTC", "ETH", "NEW")
     perpetuals = [listed("bybit", f"{base}USDT", base, "USDT", "perpetual", **terms) for base in bases]

@@ -65,13 +65,13 @@ def written(path: Path, rows: pa.Table, times: str = "PLAIN") -> LoadFile:
 
 
 def encodings(path: Path) -> set[str]:
-    """Of the exchange's times, in all row groups."""
+    """Return the encodings of the column ``timestamp`` in all row groups."""
     found = pq.read_metadata(path)
     column = TRADES.schema.get_field_index("timestamp")
     return {e for n in range(found.num_row_groups) for e in found.row_group(n).column(column).encodings}
 
 
-def wide(rows: int) -> pa.Table:
+def wide(rows: int, first: int) -> pa.Table:
     """More columns than a short list has, and types that hold others."""
     nested = {
         "list": [[1, 2], [], None] * rows,
@@ -80,25 +80,27 @@ def wide(rows: int) -> pa.Table:
         "decimal": pa.array([None, 1, 2] * rows, pa.decimal128(20, 4)),
         "flag": [True, False, None] * rows,
     }
-    return pa.table(nested | {f"c{n}": list(range(3 * rows)) for n in range(20)})
+    return pa.table(nested | {f"c{n}": list(range(first, first + 3 * rows)) for n in range(20)})
 
 
-def by_pyarrow(table: pa.Table, **options: Any) -> Callable[[], bytes]:
-    def made() -> bytes:
+def by_pyarrow(rows: int, **options: Any) -> Callable[[int], bytes]:
+    def made(first: int) -> bytes:
         sink = io.BytesIO()
-        pq.write_table(table, sink, row_group_size=7, **options)
+        pq.write_table(wide(rows, first), sink, row_group_size=7, **options)
         return sink.getvalue()
 
     return made
 
 
-def by_polars() -> bytes:
+def by_polars(first: int) -> bytes:
     sink = io.BytesIO()
-    pl.DataFrame({"a": range(100), "b": ["x", None] * 50}).write_parquet(sink, row_group_size=20)
+    pl.DataFrame({"a": range(first, first + 100), "b": ["x", None] * 50}).write_parquet(
+        sink, row_group_size=20
+    )
     return sink.getvalue()
 
 
-def by_fastparquet() -> bytes:
+def by_fastparquet(_: int) -> bytes:
     sink = io.BytesIO()
     sink.close = lambda: None  # type: ignore[method-assign]
     pd.DataFrame({"a": range(100), "b": ["x", None] * 50}).to_parquet(sink, engine="fastparquet")
@@ -115,20 +117,20 @@ def by_duckdb(folder: Path) -> bytes:
 
 
 FOOTERS = {
-    "pyarrow": by_pyarrow(wide(9)),
-    "pyarrow, with an index of pages": by_pyarrow(wide(9), write_page_index=True),
+    "pyarrow": by_pyarrow(9),
+    "pyarrow, with an index of pages": by_pyarrow(9, write_page_index=True),
     "pyarrow, with checksums, sorted": by_pyarrow(
-        wide(9), write_page_checksum=True, sorting_columns=[pq.SortingColumn(5)]
+        9, write_page_checksum=True, sorting_columns=[pq.SortingColumn(5)]
     ),
-    "pyarrow, without statistics": by_pyarrow(wide(9), write_statistics=False, store_schema=False),
-    "pyarrow, no rows": by_pyarrow(wide(0)),
+    "pyarrow, without statistics": by_pyarrow(9, write_statistics=False, store_schema=False),
+    "pyarrow, no rows": by_pyarrow(0),
     "polars": by_polars,
 }
 
 
 @pytest.mark.parametrize("writer", [*FOOTERS, "fastparquet", "DuckDB"])
 def test_a_footer_of_any_writer_is_the_same_after_reading_and_writing(writer: str, tmp_path: Path) -> None:
-    made = by_duckdb(tmp_path) if writer == "DuckDB" else FOOTERS.get(writer, by_fastparquet)()
+    made = by_duckdb(tmp_path) if writer == "DuckDB" else FOOTERS.get(writer, by_fastparquet)(0)
     file = tmp_path / "file.parquet"
     file.write_bytes(made)
     with file.open("rb") as opened:
@@ -145,8 +147,8 @@ def pages_of(path: Path) -> list[Any]:
 @pytest.mark.parametrize("writer", FOOTERS)
 def test_joined_files_have_the_rows_of_all_in_their_order(writer: str, tmp_path: Path) -> None:
     parts = [tmp_path / f"{n}.parquet" for n in range(3)]
-    for part in parts:
-        part.write_bytes(FOOTERS[writer]())
+    for number, part in enumerate(parts):
+        part.write_bytes(FOOTERS[writer](1000 * number))
     join(parts, tmp_path / "joined.parquet")
     whole = pa.concat_tables(pq.read_table(part) for part in parts)
     joined = pq.ParquetFile(tmp_path / "joined.parquet")
@@ -250,7 +252,7 @@ def test_what_is_no_parquet_file_is_refused_by_its_name(content: bytes, tmp_path
 
 
 def test_a_damaged_footer_is_refused_or_read_but_never_runs_away(tmp_path: Path) -> None:
-    good = FOOTERS["pyarrow"]()
+    good = FOOTERS["pyarrow"](0)
     size = int.from_bytes(good[-8:-4], "little")
     chance = random.Random(7)
     refused = 0
