@@ -50,11 +50,8 @@ lint: $(READY) ## style and types only
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY) ## the side-by-side comparisons of benchmarks/
-	@for file in benchmarks/[a-z]*.py; do \
-	    grep -q '__main__' "$$file" || continue; \
-	    echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
-	done
+bench: $(READY) ## the comparisons of benchmarks/ as one table in docs/performance.md (ROWS=… for other files of trades)
+	@$(BIN)/python benchmarks/bench.py $(if $(ROWS),--rows $(ROWS))
 
 storm: $(READY) ## days and services killed at random moments, days in random orders (TIMES=… for another number)
 	@BACKFILL_TIMES=$(TIMES) $(CLEAN_ENV) $(BIN)/python -m pytest -v backfill_assets_tests/pipeline/test_kill.py \

@@ -600,6 +600,41 @@ def laws(action: str, start: str | None, end: str | None) -> None:
     click.echo("\n".join(one.text for one in found))
 
 
+@main.command(section=DATA, example="incidents --open")
+@click.option("--open", "only_open", is_flag=True, help="Only those that last.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def incidents(only_open: bool, as_json: bool) -> None:
+    """List what waits, or has waited, for a person.
+
+    As the last look has left it: Dagster's daemon and `serve` look every minute.
+    """
+    from backfill_assets.alerts.incidents import load_incidents
+    from backfill_assets.days import utc_now
+    from backfill_assets.lake.store import open_store
+    from backfill_assets.progress.commands import show_incidents
+    from backfill_assets.settings import current_settings
+
+    found = load_incidents(open_store(current_settings().lake))
+    if as_json:
+        shown = found.open if only_open else found.incidents
+        click.echo(_json(found.model_copy(update={"incidents": shown}).model_dump_json()))
+    else:
+        show_incidents(found, utc_now(), _console(), only_open=only_open)
+
+
+@main.command(section=OTHER, example="alerts test")
+@click.argument("action", type=click.Choice(["test"]))
+def alerts(action: str) -> None:  # noqa: ARG001 - there is one
+    """Send a test message to every address of alerts.urls.
+
+    Exit code 1 if one does not take it.
+    """
+    from backfill_assets.progress.watch import send_test
+    from backfill_assets.settings import current_settings
+
+    click.echo(f"sent to {send_test(current_settings())}")
+
+
 @main.command(section=DATA, example="verify --start 2024-01-01 --end 2024-01-31")
 @click.option("--date", "day", type=DAY, help="Only this day.")
 @click.option("--start", type=DAY, help="First day, in UTC.")

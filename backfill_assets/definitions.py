@@ -8,7 +8,7 @@ from __future__ import annotations
 import dagster as dg
 
 from backfill_assets.automation.jobs import JOBS
-from backfill_assets.automation.lost_runs import SENSORS
+from backfill_assets.automation.lost_runs import SENSORS as LOST_RUN_SENSORS
 from backfill_assets.automation.run_process import run_executor
 from backfill_assets.automation.schedules import SCHEDULES
 from backfill_assets.candles.assets import candles
@@ -16,6 +16,7 @@ from backfill_assets.candles.checks import candles_checks
 from backfill_assets.instruments.assets import instruments
 from backfill_assets.instruments.checks import instruments_checks
 from backfill_assets.lake.resource import LakeResource
+from backfill_assets.progress.sensor import SENSORS as INCIDENT_SENSORS
 from backfill_assets.report.assets import report
 from backfill_assets.tardis.resource import TardisResource
 from backfill_assets.ticks.assets import ticks
@@ -32,7 +33,7 @@ def build_definitions(environment: str = "") -> dg.Definitions:
         asset_checks=[instruments_checks, ticks_checks, candles_checks, *WAREHOUSE_CHECKS],
         jobs=JOBS,
         schedules=SCHEDULES,
-        sensors=SENSORS,
+        sensors=[*LOST_RUN_SENSORS, *INCIDENT_SENSORS],
         resources={
             "lake": LakeResource(environment=environment),
             "tardis": TardisResource(environment=environment),

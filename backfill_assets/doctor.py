@@ -17,6 +17,7 @@ from typing import Final
 import yaml
 from pydantic import BaseModel
 
+from backfill_assets.alerts.channel import services
 from backfill_assets.days import FIRST_DAY, is_day, shift, utc_now
 from backfill_assets.failures import BackfillError, PermanentFailure, SettingsError, TransientFailure
 from backfill_assets.lake import documents, paths
@@ -89,6 +90,7 @@ def examine() -> Iterator[Finding]:
     if settings.ohlcv.url:
         yield _tried("OHLCV table", lambda: _ohlcv(settings))
     yield _tried("Dagster storage", _dagster)
+    yield _tried("alerts", lambda: _alerts(settings))
 
 
 def _tried(what: str, trial: Callable[[], str]) -> Finding:
@@ -96,6 +98,12 @@ def _tried(what: str, trial: Callable[[], str]) -> Finding:
         return Finding(what, ok=True, text=trial())
     except BackfillError as failure:
         return Finding(what, ok=False, text=str(failure))
+
+
+def _alerts(settings: Settings) -> str:
+    """Nothing is sent: that is 'backfill-assets alerts test'."""
+    named = [name for name, _ in services(settings.alerts)]
+    return ", ".join(named) or "nobody is told: set SLACK_WEBHOOK_URL or alerts.urls"
 
 
 def _key(settings: Settings) -> str:

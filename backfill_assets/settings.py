@@ -388,6 +388,23 @@ class ServeSettings(_Section):
     """Address of Dagster's UI, for links to runs; empty: no links, or `/dagster` with `--with-ui`"""
 
 
+class AlertSettings(_Section):
+    """Who is told when something waits for a person."""
+
+    urls: Secret = "${SLACK_WEBHOOK_URL:-}"
+    """Addresses of [Apprise](https://github.com/caronc/apprise/wiki), with blanks between: a Slack webhook
+    as it is, Teams, mail, PagerDuty and a hundred others; empty: nobody is told"""
+    heartbeat_url: Secret = "${BACKFILL_HEARTBEAT_URL:-}"
+    """Asked for once a day when yesterday is in the tables, at a service that misses it when this machine
+    is gone; empty: none"""
+    page_url: str = ""
+    """Address at which people reach `serve`, for links in messages; empty: links into the lake"""
+    remind_hours: float = Field(default=24, ge=1)
+    """After so long an incident that lasts is told again"""
+    disk_free_percent: float = Field(default=5, ge=0, lt=100)
+    """A disk of lake, warehouse or scratch with less free space is an incident"""
+
+
 class SettingsFile(_Section):
     """A settings file as it is written."""
 
@@ -404,6 +421,7 @@ class SettingsFile(_Section):
     ohlcv: OhlcvSettings = OhlcvSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     serve: ServeSettings = ServeSettings()
+    alerts: AlertSettings = AlertSettings()
     decode_threads: int = Field(default=0, ge=0)
     """Feeds that are decoded at once; 0: one per processor"""
 

@@ -1,10 +1,9 @@
 """What a day costs: CPU seconds of the job ``day`` beside those of a graph that does nothing.
 
-    python benchmarks/day.py                       3 feeds x 100 rows, 50 x 1,000, 500 x 100; then lakes
-    python benchmarks/day.py --quick               without the 500 feeds and the largest lakes, once each
+    python benchmarks/day.py                            3 feeds x 100 rows, 50 x 1,000, 500 x 100
     python benchmarks/day.py --sizes 50x1000 --steps    this size only, and of each step
     python benchmarks/day.py --sizes 60x333000          a busy day, from files that are written first
-    python benchmarks/day.py --days 1,1000         only a new day where the lake holds 1 and 1,000 days
+    python benchmarks/day.py --sizes "" --days 1,1000   only a new day where the lake holds 1 and 1,000 days
 
 The floor is a graph with the same assets, asset checks, dependencies and partitions, whose bodies return at
 once; it is run in the same way and does not import the package. Both run in processes of their own, in turn.
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from measured import ENVIRONMENT, Run, markdown, row
 
 #: Feeds, and rows of each.
 SIZES = ((3, 100), (50, 1000), (500, 100))
@@ -42,16 +42,13 @@ LAKES = (1, 10, 100, 1000)
 LAKE_FEEDS, LAKE_ROWS = 10, 100
 #: The 20th, so that the month's overview has the same days in it whether the lake holds 100 days or 1,000.
 FIRST = date(2024, 3, 20)
+LAKE_CASES = ("A new day, fresh process", "The next day, same process", "A rerun, same process")
 CASES = (
     "first day, fresh process",
     "second day, same process",
     "rerun, same process",
     "rerun, fresh process",
 )
-
-
-#: Processes write bytecode, so that none but the first, which is not measured, compiles.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def day_after(first: date, days: int) -> str:
@@ -148,6 +145,14 @@ def cpu() -> float:
     return spent.user + spent.system + spent.children_user + spent.children_system
 
 
+def peak_mb() -> float:
+    """The largest resident set size; ``getrusage`` would count that of the process before it."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(int(line.split()[1]) / 1024 for line in status.open() if line.startswith("VmHWM"))
+
+
 def describe() -> None:
     """Print the graph of the package: what the floor is built from."""
     from backfill_assets.definitions import build_definitions
@@ -166,7 +171,7 @@ def describe() -> None:
     checks = [
         [
             {"name": spec.name, "asset": spec.asset_key.path, "blocking": spec.blocking}
-            for spec in each.check_specs  # type: ignore[attr-defined]
+            for spec in each.check_specs
         ]
         for each in defs.asset_checks or ()
     ]
@@ -248,7 +253,7 @@ def run(what: str, settings: str, days: list[str]) -> None:
             job.execute_in_process(partition_key=day, run_config=config, instance=instance)
             found = {
                 "cpu": cpu() - before,
-                "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "peak": peak_mb(),
                 "calls": calls,
                 "steps": steps,
             }
@@ -266,10 +271,10 @@ def measured(what: str, settings: Path, *days: str) -> list[dict[str, Any]]:
 # ---- The comparisons
 
 
-def compare(feeds: int, rows: int, repeats: int, graph: Path, *, steps: bool) -> None:
-    """One day and its rerun beside the floor."""
+def compare(feeds: int, rows: int, repeats: int, graph: Path) -> list[Run]:
+    """The lines of one size: a day, the next one and its reruns beside the floor."""
     first, second = day_after(FIRST, 0), day_after(FIRST, 1)
-    found: dict[str, list[list[dict[str, Any]]]] = {"day": [], "floor": []}
+    found: dict[str, list[list[Run]]] = {"day": [], "floor": []}
 
     def one(what: str, url: str) -> None:
         with tempfile.TemporaryDirectory(prefix="backfill-day-") as folder:
@@ -284,34 +289,24 @@ def compare(feeds: int, rows: int, repeats: int, graph: Path, *, steps: bool) ->
         for repeat in range(repeats):
             for what in ("day", "floor")[:: 1 if repeat % 2 else -1]:
                 one(what, url)
-    table(feeds, rows, found, steps=steps)
+    work = f"A day of {feeds} feeds × {rows:,} rows, × a graph that does nothing"
+    of_day, of_floor = ([list(case) for case in zip(*found[what], strict=True)] for what in ("day", "floor"))
+    return [
+        row(work, name, of_day[case], of_floor[case])
+        | {"counts": of_day[case][0]["calls"], "steps": middle_of_steps(of_day[case])}
+        for case, name in enumerate(CASES)
+    ]
 
 
-def table(feeds: int, rows: int, found: dict[str, list[list[dict[str, Any]]]], *, steps: bool) -> None:
-    """Print the medians of one size."""
-
-    def middle(what: str, case: int, key: str) -> float:
-        return statistics.median(runs[case][key] for runs in found[what])
-
-    for case, name in enumerate(CASES):
-        spent, least = middle("day", case, "cpu"), middle("floor", case, "cpu")
-        cells = f"{spent:.1f} | {least:.2f} | {spent / least:.1f} | {middle('day', case, 'peak'):.0f}"
-        calls = found["day"][0][case]["calls"]
-        counts = " | ".join(f"{calls.get(name, 0):,}" for name in COUNTS)
-        print(f"| {feeds} × {rows:,} | {name} | {cells} | {counts} |", flush=True)
-    if not steps:
-        return
-    print(f"\n| step, {feeds} × {rows:,} | {' | '.join(CASES)} |\n|---|---|---|---|---|")
-    for step in found["day"][0][0]["steps"]:
-        spent = [statistics.median(runs[case]["steps"][step] for runs in found["day"]) for case in range(4)]
-        print(f"| {step} | {' | '.join(f'{each:.2f}' for each in spent)} |", flush=True)
+def middle_of_steps(runs: list[Run]) -> dict[str, float]:
+    """The median CPU seconds of each step."""
+    return {step: statistics.median(run["steps"][step] for run in runs) for step in runs[0]["steps"]}
 
 
-def compare_lakes(days: list[int], repeats: int, graph: Path) -> None:
+def compare_lakes(days: list[int], repeats: int, graph: Path) -> list[Run]:
     """A new day in lakes that hold more and more days, beside the floor."""
     new = [day_after(FIRST, 1), day_after(FIRST, 2)]
-    found: dict[int, list[list[float]]] = {held: [] for held in days}
-    reads: dict[int, int] = {}
+    found: dict[int, list[tuple[list[Run], list[Run]]]] = {held: [] for held in days}
     with (
         serving(LAKE_FEEDS, LAKE_ROWS) as url,
         tempfile.TemporaryDirectory(prefix="backfill-days-") as folder,
@@ -326,16 +321,19 @@ def compare_lakes(days: list[int], repeats: int, graph: Path) -> None:
                 for back in range(1, held):
                     add_day(model, copy, FIRST.isoformat(), day_after(FIRST, -1 - back))
                 least = measured("floor", graph, *new, new[-1])
-                runs = measured("day", settings(copy, LAKE_FEEDS, url), *new, new[-1])
-                found[held].append([of["cpu"] / to["cpu"] for of, to in zip(runs, least, strict=True)])
-                reads[held] = runs[1]["calls"]["documents read"]
+                found[held].append((measured("day", settings(copy, LAKE_FEEDS, url), *new, new[-1]), least))
                 shutil.rmtree(copy)
-    print(f"\nA new day of {LAKE_FEEDS} feeds × {LAKE_ROWS} rows: CPU, × floor")
-    print("| days in the lake | fresh process | same process | rerun | documents read |")
-    print("|---|---|---|---|---|")
-    for held in days:
-        cells = " | ".join(f"{statistics.median(case):.1f}" for case in zip(*found[held], strict=True))
-        print(f"| {held:,} | {cells} | {reads[held]:,} |")
+    return [
+        row(
+            f"{name}, {LAKE_FEEDS} feeds × {LAKE_ROWS} rows, × a graph that does nothing",
+            f"{held:,} days in the lake",
+            [of_day[case] for of_day, _ in found[held]],
+            [of_floor[case] for _, of_floor in found[held]],
+        )
+        | {"counts": found[held][0][0][case]["calls"]}
+        for case, name in enumerate(LAKE_CASES)
+        for held in days
+    ]
 
 
 def add_day(model: Path, copy: Path, day: str, other: str) -> None:
@@ -352,23 +350,11 @@ def add_day(model: Path, copy: Path, day: str, other: str) -> None:
                 )
 
 
-def compare_sizes(sizes: list[tuple[int, ...]], repeats: int, graph: Path, *, steps: bool) -> None:
-    """Days of several sizes."""
-    described = json.loads(graph.read_text())
-    checks = sum(len(each) for each in described["checks"])
-    print(f"CPU seconds, medians; the floor has {len(described['assets'])} assets and {checks} checks")
-    print(f"| feeds × rows | | day | floor | × floor | peak MB | {' | '.join(COUNTS)} |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for feeds, rows in sizes:
-        compare(feeds, rows, repeats, graph, steps=steps)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--sizes", default="", help="FEEDSxROWS,…")
+    parser.add_argument("--sizes", default=",".join(f"{feeds}x{rows}" for feeds, rows in SIZES))
     parser.add_argument("--days", default="", help="days in the lake, with commas between")
-    parser.add_argument("--repeats", type=int)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", action="store_true", help="the steps of each size too")
     parser.add_argument("--serve", nargs=2, type=int, help=argparse.SUPPRESS)
     parser.add_argument("--describe", action="store_true", help=argparse.SUPPRESS)
@@ -381,17 +367,18 @@ def main() -> None:
     elif options.run:
         run(options.run[0], options.run[1], options.run[2:])
     else:
-        compare_all(options)
+        sizes = [
+            (int(feeds), int(rows)) for feeds, rows in (s.split("x") for s in options.sizes.split(",") if s)
+        ]
+        days = [int(number) for number in options.days.split(",") if number]
+        lines = compare_all(sizes, days, options.repeats)
+        print(markdown(lines))
+        if options.steps:
+            print(steps_table(lines))
 
 
-def compare_all(options: argparse.Namespace) -> None:
-    sizes = [tuple(map(int, size.split("x"))) for size in options.sizes.split(",") if size]
-    days = [int(number) for number in options.days.split(",") if number]
-    if not sizes and not days:
-        sizes, days = list(SIZES), list(LAKES)
-        if options.quick:
-            sizes, days = sizes[:2], days[:3]
-    repeats = options.repeats or (1 if options.quick else 3)
+def compare_all(sizes: list[tuple[int, int]], days: list[int], repeats: int) -> list[Run]:
+    """The lines of the table for days of these sizes, and in lakes of so many days."""
     with tempfile.TemporaryDirectory(prefix="backfill-floor-") as folder:
         graph = Path(folder) / "graph.json"
         with graph.open("w") as file:
@@ -400,10 +387,20 @@ def compare_all(options: argparse.Namespace) -> None:
         with serving(1, 100) as url:
             # The first run compiles; it is not measured.
             measured("day", settings(Path(folder), 1, url), FIRST.isoformat())
-        if sizes:
-            compare_sizes(sizes, repeats, graph, steps=options.steps)
-        if days:
-            compare_lakes(days, repeats, graph)
+        lines = [line for feeds, rows in sizes for line in compare(feeds, rows, repeats, graph)]
+        return lines + (compare_lakes(days, repeats, graph) if days else [])
+
+
+def steps_table(lines: list[Run]) -> str:
+    """CPU seconds of each step of the job, a table for each size."""
+    tables = []
+    for work in dict.fromkeys(line["work"] for line in lines if "steps" in line):
+        of_work = [line for line in lines if line["work"] == work]
+        tables += [f"\n| {work} | {' | '.join(CASES)} |", "|---|---|---|---|---|"]
+        for step in of_work[0]["steps"]:
+            cells = [f"{line['steps'][step]:.2f}" for line in of_work]
+            tables.append(f"| {step} | {' | '.join(cells)} |")
+    return "\n".join(tables)
 
 
 if __name__ == "__main__":

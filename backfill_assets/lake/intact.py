@@ -2,7 +2,7 @@
 
 A disk that fails, a copy that was cut and an editor all leave a name with other bytes. So a store checks each
 file that it lends, and names the one that is damaged; nothing is made or published of it. How long this takes
-is in ``benchmarks/README.md``.
+is in ``docs/performance.md``.
 """
 
 from __future__ import annotations

@@ -70,6 +70,11 @@ def instruments_manifest(exchange: str, day: str) -> str:
     return f"{instruments_prefix(exchange, day)}{MANIFEST}"
 
 
+def incidents() -> str:
+    """Return the ``Incidents``: what waits for a person, and who was told."""
+    return "incidents.json"
+
+
 def day_record(day: str) -> str:
     """Return the ``DayRecord``: what the day was expected to have."""
     return f"days/{_day(day)}.json"

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backfill_assets.failures import TransientFailure
+from backfill_assets.failures import BackfillError, TransientFailure
 from backfill_assets.progress import problems
 from backfill_assets.progress.answers import Answers
 from backfill_assets.progress.events import changes, seen_revision
@@ -27,6 +27,8 @@ from backfill_assets.progress.model import (
     BackfillRequest,
     Calendar,
     Day,
+    IncidentList,
+    IncidentStatus,
     Job,
     Jobs,
     JobState,
@@ -215,6 +217,22 @@ def _reading(service: Backfills) -> APIRouter:
         """The calendar: what may be read in the warehouse, and which feeds are left out."""
         return Calendar(days=tuple(service.days(first, last)))
 
+    @router.get("/incidents")
+    def incidents(
+        all_of_them: Annotated[
+            bool, Query(alias="all", description="Those that have ended in the last 90 days, too.")
+        ] = False,
+    ) -> IncidentList:
+        """What waits for a person: held, late and failed days and the like."""
+        found = service.incidents()
+        shown = sorted(found.incidents, key=lambda i: i.opened) if all_of_them else found.open
+        names = tuple(IncidentStatus.model_fields)
+        return IncidentList(
+            incidents=tuple(IncidentStatus(**{name: getattr(i, name) for name in names}) for i in shown),
+            failure=found.failure,
+            failing=found.failing,
+        )
+
     @router.get(
         "/backfill/{job_id}/events",
         response_class=StreamingResponse,
@@ -257,11 +275,18 @@ def _operating(service: Backfills, metrics: Metrics) -> APIRouter:
 
     @router.get("/readyz", response_class=PlainTextResponse)
     def readyz(request: Request) -> Response:
-        """The database answers and Dagster's daemon is alive; 503 says what is not."""
+        """The database answers and Dagster's daemon is alive; 503 says what is not.
+
+        Messages that are not delivered make nothing unready, and are said beside.
+        """
         troubles = service.troubles()
         if troubles:
             return problems.problem(request, 503, "; ".join(troubles))
-        return PlainTextResponse("ready\n")
+        try:
+            failure = service.incidents().failure
+        except BackfillError as unread:
+            failure = str(unread)
+        return PlainTextResponse(f"ready\nalerts: {failure}\n" if failure else "ready\n")
 
     @router.get("/metrics", response_class=PlainTextResponse)
     def read_metrics() -> Response:

@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from types import FrameType
 from typing import Final
 
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from backfill_assets.alerts.incidents import Incidents
 from backfill_assets.days import utc_now
 from backfill_assets.failures import TransientFailure, printable
 from backfill_assets.progress.model import (
@@ -209,6 +211,21 @@ def show_recent(jobs: list[Job], console: Console) -> None:
             printable(job.request.reason),
         )
     console.print(table if jobs else "no backfill yet: backfill-assets backfill starts one")
+
+
+def show_incidents(found: Incidents, now: datetime, console: Console, *, only_open: bool) -> None:
+    """A table of incidents, and whether people are told of them."""
+    shown = found.open if only_open else sorted(found.incidents, key=lambda i: i.opened)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("what", "since", "lasts", "why", "to mend it"):
+        table.add_column(name, overflow="fold")
+    for incident in shown:
+        age = incident.age(now) if incident.closed is None else f"ended after {incident.age(now)}"
+        text = (printable(words) for words in (incident.text, incident.command))
+        table.add_row(incident.name, f"{incident.opened:%Y-%m-%d %H:%M}", age, *text)
+    console.print(table if shown else "no open incident" if only_open else "no incident")
+    if found.failure:
+        console.print(f"messages are not delivered since {found.failing:%Y-%m-%d %H:%M}: {found.failure}")
 
 
 def _range(job: Job) -> str:

@@ -17,6 +17,7 @@ from backfill_assets.progress.model import (
     BackfillRequest,
     DayProgress,
     FailedCheck,
+    Job,
     JobDayState,
     StoredDay,
 )
@@ -77,10 +78,32 @@ class RunLog:
     assets: dict[str, AssetState] = field(default_factory=dict)
     #: The failure of each check that was evaluated, None if it passed.
     checks: dict[str, FailedCheck | None] = field(default_factory=dict)
+    #: Steps that have failed, in order.
+    failed: list[str] = field(default_factory=list)
     #: The message of the last step that failed, or else why Dagster has ended the run.
     failure: str | None = None
     #: The last error that Dagster itself has met with the run.
     trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What Dagster's records have for somebody to look at.
+
+    Attributes
+    ----------
+    failed_runs
+        The latest run of each day of the last week where it is of no backfill, has failed, and is not run
+        again; with its events.
+    failed_backfills
+        The newest jobs that have failed.
+    daemon
+        Why no day will be run; empty where the daemon is alive, None where that cannot be told.
+    """
+
+    failed_runs: Sequence[tuple[RunFact, RunLog]]
+    failed_backfills: Sequence[Job]
+    daemon: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Each app has a registry of its own, since other libraries of the process share t
 from __future__ import annotations
 
 import time
+from collections import Counter as Counts
 from collections.abc import Iterator
 from typing import Final
 
@@ -14,6 +15,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backfill_assets.alerts.incidents import TITLES
+from backfill_assets.failures import BackfillError
 from backfill_assets.progress.model import FINAL_JOB_STATES
 from backfill_assets.progress.service import UNFINISHED, Backfills
 
@@ -27,6 +30,7 @@ class Metrics:
     def __init__(self, service: Backfills) -> None:
         self.registry: Final = CollectorRegistry()
         self.registry.register(_Jobs(service))
+        self.registry.register(_Incidents(service))
         ProcessCollector(registry=self.registry)
         labels = ("method", "route", "status")
         self.requests: Final = Counter(
@@ -54,6 +58,28 @@ class _Jobs(Collector):
         for state in (*UNFINISHED, *sorted(FINAL_JOB_STATES)):
             jobs.add_metric([state], counts.get(state, 0))
         yield jobs
+
+
+class _Incidents(Collector):
+    def __init__(self, service: Backfills) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Open incidents by rule, and whether people are told; nothing where they cannot be read."""
+        try:
+            found = self._service.incidents()
+        except BackfillError:
+            return
+        opened = GaugeMetricFamily("backfill_incidents_open", "Open incidents by rule.", labels=["rule"])
+        counts = Counts(incident.rule for incident in found.open)
+        for rule in TITLES:
+            opened.add_metric([rule], counts[rule])
+        yield opened
+        failing = GaugeMetricFamily(
+            "backfill_alerts_failing", "1 while a service does not take messages about incidents."
+        )
+        failing.add_metric([], int(bool(found.failure)))
+        yield failing
 
 
 class MeasureRequests:

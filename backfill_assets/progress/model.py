@@ -321,6 +321,26 @@ class Jobs(ApiModel):
     jobs: tuple[Job, ...]
 
 
+class IncidentStatus(ApiModel):
+    """Something that waits, or has waited, for a person."""
+
+    rule: str
+    day: str = Field(description="UTC day; empty where it is of none.")
+    subject: str = Field(description="A feed, a job or a folder; empty where the day is meant.")
+    text: str
+    command: str = Field(description="What mends it, or shows more.")
+    opened: AwareDatetime
+    closed: AwareDatetime | None = None
+
+
+class IncidentList(ApiModel):
+    """Incidents, the oldest first, and whether people are told of them."""
+
+    incidents: tuple[IncidentStatus, ...]
+    failure: str = Field(description="Why messages are not delivered; empty where they are.")
+    failing: AwareDatetime | None = Field(default=None, description="Since when they are not.")
+
+
 class CalendarDay(ApiModel):
     """One day of the calendar, whoever ran it."""
 

@@ -342,6 +342,7 @@ def _take_in(log: RunLog, event: dg.DagsterEvent) -> None:
         _move(log, event.step_key, "running")
     elif kind is dg.DagsterEventType.STEP_FAILURE:
         _move(log, event.step_key, "failed")
+        log.failed.append(event.step_key or "")
         log.failure = _failure(event)
     elif kind is dg.DagsterEventType.ENGINE_EVENT:
         error = event.engine_event_data.error

@@ -19,6 +19,7 @@ from backfill_assets.orchestration import open_instance
 from backfill_assets.progress.api import LOGIN, UI_PREFIX, create_app
 from backfill_assets.progress.guard import MOST_QUERY_BYTES, is_anonymous, is_loopback, may_change
 from backfill_assets.progress.service import Backfills, need_home
+from backfill_assets.progress.watch import watching
 from backfill_assets.settings import current_settings, resolve
 
 #: Open event streams are ended when the server is told to stop.
@@ -68,6 +69,7 @@ def serve(
         loaded = graph()
         service = Backfills(instance, lambda: loaded, dagster_url=ui_url)
         stack.callback(service.close)
+        stack.enter_context(watching(service))
         ui = None
         if with_ui:
             # Takes a second, which no other command should.

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from backfill_assets.alerts.incidents import Incidents, load_incidents
 from backfill_assets.automation.backfills import (
     add_backfill,
     cancel_backfill,
@@ -25,6 +26,7 @@ from backfill_assets.automation.backfills import (
     repeat_backfill,
 )
 from backfill_assets.automation.history import measured_runs, runs_at_once
+from backfill_assets.days import utc_now
 from backfill_assets.failures import PermanentFailure, SettingsError, TransientFailure
 from backfill_assets.lake import paths
 from backfill_assets.lake.parallel import parallel_map
@@ -32,7 +34,7 @@ from backfill_assets.lake.store import Store, open_store
 from backfill_assets.orchestration import SET_HOME, TAG_ATTEMPT, TAG_JOB, database_failures, open_instance
 from backfill_assets.progress import tracking
 from backfill_assets.progress.day_cache import DayCache, ReadDay
-from backfill_assets.progress.facts import RunFact
+from backfill_assets.progress.facts import Records, RunFact, RunLog
 from backfill_assets.progress.model import (
     FINAL_JOB_STATES,
     UNFINISHED_DAY_STATES,
@@ -307,6 +309,27 @@ class Backfills:
         self._closing.set()
         for thread in self._ending:
             thread.join(timeout=_SECONDS_TO_CLOSE)
+
+    # For incidents
+
+    @property
+    def store(self) -> Store:
+        """The lake of the settings as they are now."""
+        return self._store()
+
+    def incidents(self) -> Incidents:
+        """What waits for a person, as the last look has left it."""
+        return load_incidents(self._store())
+
+    def records(self) -> Records:
+        """What Dagster's records have for somebody to look at."""
+        runs = self.failed_runs(utc_now())
+        logs = [RunLog() for _ in runs]
+        with database_failures():
+            for run, log in zip(runs, logs, strict=True):
+                self._reader.read_on(run, log)
+        failed = [job for job in self.recent(_COUNTED) if job.state == "failed"]
+        return Records(list(zip(runs, logs, strict=True)), failed, self._statuses.daemon_trouble() or "")
 
     # For readiness and metrics
 

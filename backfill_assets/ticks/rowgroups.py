@@ -226,7 +226,7 @@ def arrow_table(group: RowGroup, names: Sequence[Name], day_number: int, schema:
 
 
 def _encoding(column: Column) -> str | None:
-    """Parquet encoding of a column; None is dictionary. Chosen by measurement (``benchmarks/README.md``).
+    """Parquet encoding of a column; None is dictionary. Chosen by measurement (``docs/performance.md``).
 
     Publishing copies row groups, so these are the encodings of published partitions (``warehouse.parquet``).
     """

@@ -50,6 +50,7 @@ class Rig:
     environment: dict[str, str]
     standin: TardisStandin
     options: tuple[str, ...] = ()
+    service: str = "backfill_assets.cli"
     url: str = ""
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -71,7 +72,7 @@ class Rig:
         port = self.url.rpartition(":")[2] or "0"
         log = self.home / "service.log"
         log.write_text("")
-        self.start("service", "backfill_assets.cli", "serve", "--port", port, *self.options)
+        self.start("service", self.service, "serve", "--port", port, *self.options)
         self.wait(lambda: "API: " in log.read_text())
         self.url = log.read_text().split("API: ")[1].split("/docs")[0]
         self.wait(self.answers)
@@ -128,12 +129,14 @@ def running_rig(
     postgres: str = "",
     options: Sequence[str] = (),
     daemon: str = QUICK_DAEMON,
+    service: str = Rig.service,
     **extra: str,
 ) -> Iterator[Rig]:
     """Daemon and service over an empty home, started together; both end with the block.
 
     ``postgres`` is the address of an empty database (without one SQLite is used), ``options`` are those of
-    ``serve``, ``daemon`` is its module (empty: none), ``extra`` is added to the processes' environment.
+    ``serve``, ``daemon`` and ``service`` are their modules (no daemon where it is empty), ``extra`` is added
+    to the processes' environment.
     """
     (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
@@ -144,7 +147,7 @@ def running_rig(
         **({"DAGSTER_POSTGRES_URL": postgres} if postgres else {}),
         **extra,
     }
-    found = Rig(home, environment, standin, tuple(options))
+    found = Rig(home, environment, standin, tuple(options), service)
     try:
         if daemon:
             found.start_daemon(daemon)

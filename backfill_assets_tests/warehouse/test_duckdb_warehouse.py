@@ -340,7 +340,9 @@ def test_a_partition_that_may_not_be_read_is_told_and_loaded_again() -> None:
         warehouse.replace_partition(TRADES, DAY, load, 1)
         partition = warehouse.folder / "trades" / f"{DAY}.parquet"
         partition.chmod(0)
-        with pytest.raises(PermanentFailure, match=re.escape(f"{partition}: cannot be read (Permission denied)")):
+        with pytest.raises(
+            PermanentFailure, match=re.escape(f"{partition}: cannot be read (Permission denied)")
+        ):
             warehouse.content(TRADES, DAY)
         warehouse.replace_partition(TRADES, DAY, load, 2)
         assert total_rows(warehouse.totals(TRADES, DAY)) == 3

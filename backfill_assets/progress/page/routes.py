@@ -237,7 +237,17 @@ def _calendar(service: Backfills, year: int | None) -> dict[str, Any]:
         "counts": Counter(day.outcome for day in days),
         "to_do": _to_do(service, days, today) if year is None else [],
         "days_of_runs": DAYS_OF_RUNS,
+        "incidents": _incidents(service) if year is None else [],
     }
+
+
+def _incidents(service: Backfills) -> list[tuple[str, str]]:
+    """Name and age of each open incident, the oldest first; none where they cannot be read."""
+    now = utc_now()
+    try:
+        return [(incident.name, incident.age(now)) for incident in service.incidents().open]
+    except BackfillError:
+        return []
 
 
 def _to_do(service: Backfills, days: list[CalendarDay], today: date) -> list[view.Trouble]:
