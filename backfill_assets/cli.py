@@ -622,7 +622,7 @@ def incidents(only_open: bool, as_json: bool) -> None:
         show_incidents(found, utc_now(), _console(), only_open=only_open)
 
 
-@main.command(section=OTHER, example="alerts test")
+@main.command(section=START, example="alerts test")
 @click.argument("action", type=click.Choice(["test"]))
 def alerts(action: str) -> None:  # noqa: ARG001 - there is one
     """Send a test message to every address of alerts.urls.

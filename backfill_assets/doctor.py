@@ -89,8 +89,8 @@ def examine() -> Iterator[Finding]:
     yield _tried("warehouse", lambda: _warehouse(settings))
     if settings.ohlcv.url:
         yield _tried("OHLCV table", lambda: _ohlcv(settings))
-    yield _tried("Dagster storage", _dagster)
     yield _tried("alerts", lambda: _alerts(settings))
+    yield _tried("Dagster storage", _dagster)
 
 
 def _tried(what: str, trial: Callable[[], str]) -> Finding:

@@ -36,6 +36,7 @@ ORDER: Final = (
     ("candles",),
     ("warehouse",),
     ("report",),
+    ("alerts",),
     ("automation",),
     ("progress",),
     ("rehearsal",),
@@ -62,7 +63,7 @@ DAGSTER_FILES: Final = {
     "doctor",
 }
 DAGSTER_ROOMS: Final = {"automation"}
-DAGSTER_MODULES: Final = {"progress.reader", "quality.pandera_checks"}
+DAGSTER_MODULES: Final = {"progress.reader", "progress.sensor", "quality.pandera_checks"}
 #: The rooms of the data's way; their logic is not to meet Dagster through another module either.
 STAGES: Final = {room for room, rank in RANK.items() if 0 < rank <= RANK["report"]}
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -40,7 +40,9 @@ from backfill_assets.instruments.recording import record_day
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.lake.store import open_store
+from backfill_assets.progress import watch
 from backfill_assets.progress.api import create_app
+from backfill_assets.progress.facts import Records, RunFact, RunLog
 from backfill_assets.progress.request import backfill_request
 from backfill_assets.progress.server import serve
 from backfill_assets.progress.service import Backfills
@@ -58,6 +60,7 @@ from backfill_assets.tardis.pacing import Pace
 from backfill_assets.warehouse.catalog import CANDLES
 from backfill_assets.warehouse.protocol import open_warehouse
 from backfill_assets.warehouse.resource import WarehouseResource
+from backfill_assets_tests.alerts.listener import listening
 from backfill_assets_tests.pipeline.conftest import Pipeline
 from backfill_assets_tests.quality.quality_samples import DAY as SAMPLE_DAY
 from backfill_assets_tests.quality.quality_samples import FEED, JOINED, profile
@@ -391,6 +394,35 @@ def look_at_a_tick_of_the_schedule(bench: Bench) -> dict[str, object]:
     ):
         requests = daily_0900_utc.evaluate_tick(context).run_requests or ()
     return {"days": [request.partition_key for request in requests]}
+
+
+@turns("alerts.urls", "${{OTHER_URL}}", "told")
+@turns("alerts.heartbeat_url", "${{OTHER_HEARTBEAT}}", "asked")
+@turns("alerts.page_url", "https://pages.example", "link")
+@turns("alerts.remind_hours", 48, "messages")
+@turns("alerts.disk_free_percent", 99.9999, "rules")
+def look_at_a_run_and_two_looks_for_incidents(bench: Bench) -> dict[str, object]:
+    bench.run()
+    moments = dict.fromkeys(("created", "updated", "started", "ended"), NOW)
+    failed = RunFact(run_id="r", day=DAY, state="failed", will_retry=False, **moments)  # type: ignore[arg-type]
+    with listening() as first, listening() as second:
+        for variable, listener in (("SLACK_WEBHOOK_URL", first), ("OTHER_URL", second)):
+            bench.patch.setenv(variable, listener.url)
+        for variable, listener in (("BACKFILL_HEARTBEAT_URL", first), ("OTHER_HEARTBEAT", second)):
+            bench.patch.setenv(variable, f"http://{listener.address}/beat")
+        settings = bench.settings
+        store = open_store(settings.lake)
+        for hours in (10, 34):
+            moment = datetime(2024, 1, 3, tzinfo=UTC) + timedelta(hours=hours)
+            found = watch.look(store, settings, moment, lambda: Records([(failed, RunLog())], []))
+        texts = "\n".join([*first.texts, *second.texts])
+        return {
+            "told": bool(first.texts),
+            "asked": ("/beat", None) in first.got,
+            "link": "https://" in texts,
+            "messages": texts.count("run failed: "),
+            "rules": sorted(incident.rule for incident in found.open),
+        }
 
 
 @turns("serve.host", "0.0.0.0", "message")

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import dagster as dg
 
-from backfill_assets.days import utc_now
 from backfill_assets.failures import BackfillError
 from backfill_assets.lake.resource import LakeResource
-from backfill_assets.progress.facts import Records
-from backfill_assets.progress.service import Backfills
-from backfill_assets.progress.watch import SECONDS, look
-from backfill_assets.readable_numbers import plural
+
+if TYPE_CHECKING:
+    from backfill_assets.progress.facts import Records
 
 
 @dg.sensor(
     name="incidents",
-    minimum_interval_seconds=SECONDS,
+    minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks for held, late and failed days and the like, and tells whom the settings name.",
+    description="Looks for held, late and failed days and the like, and tells whom `alerts.urls` names.",
 )
 def incidents(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.SkipReason:
     """Look once; a look that fails is said here and tried again, and fails no run."""
+    # What serves and reads backfills takes longer to import than all the rest of the code location.
+    from backfill_assets.days import utc_now
+    from backfill_assets.progress.service import Backfills
+    from backfill_assets.progress.watch import look
+    from backfill_assets.readable_numbers import plural
+
     # Only launching a backfill needs the graph.
     service = Backfills(context.instance, _no_graph, lake.settings)
 

@@ -49,7 +49,8 @@ def test_behind_stand_ins_everything_is_well(desk, dagster_home):
     lines = answer.out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
         *("ok    settings", "ok    Tardis key", "ok    Tardis binance", "ok    Tardis coinbase"),
-        *("ok    Tardis kraken", "ok    lake", "ok    documents", "ok    warehouse", "ok    Dagster storage"),
+        *("ok    Tardis kraken", "ok    lake", "ok    documents", "ok    warehouse", "ok    alerts"),
+        "ok    Dagster storage",
     ]
     assert lines[-1] == "ok    Dagster storage: 0 runs in SQLite"
 
