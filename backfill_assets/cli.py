@@ -606,7 +606,7 @@ def laws(action: str, start: str | None, end: str | None) -> None:
 def incidents(only_open: bool, as_json: bool) -> None:
     """List what waits, or has waited, for a person.
 
-    As the last look has left it: Dagster's daemon and `serve` look every minute.
+    As the last look has left it: Dagster's daemon and `serve` look every five minutes.
     """
     from backfill_assets.alerts.incidents import load_incidents
     from backfill_assets.days import utc_now

@@ -52,8 +52,9 @@ TITLES: Final[dict[Rule, str]] = {
 }
 #: Who has claimed messages and did not say what became of them was killed.
 _CLAIM: Final = timedelta(minutes=10)
-#: How long an incident that has ended is kept.
+#: How long an incident that has ended is kept, and how many of them.
 _KEPT: Final = timedelta(days=90)
+_MOST_KEPT: Final = 1_000
 #: Incidents of one message that are told one by one.
 _MOST_TOLD: Final = 12
 _MOST_TEXT: Final = 400
@@ -170,11 +171,9 @@ def looked(
     """
     found = {problem.key: problem for problem in problems}
     kept: list[Incident] = []
-    for incident in current.incidents:
-        if incident.closed is not None:
-            if incident.due or now - incident.closed < _KEPT:
-                kept.append(incident)
-        elif incident.rule not in rules:
+    ended = [i for i in current.incidents if i.closed is not None and (i.due or now - i.closed < _KEPT)]
+    for incident in (*ended[-_MOST_KEPT:], *current.open):
+        if incident.closed is not None or incident.rule not in rules:
             kept.append(incident)
         elif (problem := found.pop(incident.key, None)) is not None:
             kept.append(_seen_again(incident, problem, now, remind))

@@ -1,4 +1,4 @@
-"""The metrics at ``/metrics`` for Prometheus: the jobs, the requests, the process.
+"""The metrics at ``/metrics`` for Prometheus: days (``day_metrics``), incidents, jobs, requests, the process.
 
 Each app has a registry of its own, since other libraries of the process share the default one.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Counts
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -16,7 +17,9 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backfill_assets.alerts.incidents import TITLES
+from backfill_assets.days import utc_now
 from backfill_assets.failures import BackfillError
+from backfill_assets.progress.day_metrics import DayMetrics
 from backfill_assets.progress.model import FINAL_JOB_STATES
 from backfill_assets.progress.service import UNFINISHED, Backfills
 
@@ -27,10 +30,11 @@ _BUCKETS: Final = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 class Metrics:
     """One registry with all of them."""
 
-    def __init__(self, service: Backfills) -> None:
+    def __init__(self, service: Backfills, now: Callable[[], datetime] = utc_now) -> None:
         self.registry: Final = CollectorRegistry()
         self.registry.register(_Jobs(service))
         self.registry.register(_Incidents(service))
+        self.registry.register(DayMetrics(service, now))
         ProcessCollector(registry=self.registry)
         labels = ("method", "route", "status")
         self.requests: Final = Counter(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dg.sensor(
     name="incidents",
-    minimum_interval_seconds=60,
+    minimum_interval_seconds=300,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Looks for held, late and failed days and the like, and tells whom `alerts.urls` names.",
 )

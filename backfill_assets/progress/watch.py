@@ -1,4 +1,4 @@
-"""The look for problems: by a sensor of Dagster's daemon and by the service, every minute.
+"""The look for problems: by a sensor of Dagster's daemon and by the service, every five minutes.
 
 Days are read from the lake, runs and backfills from Dagster's records. The service alone can tell that the
 daemon is gone; when both are, only the heartbeat tells, by its absence. A look that fails is logged and says
@@ -29,7 +29,7 @@ from backfill_assets.alerts.incidents import (
 )
 from backfill_assets.automation.due import look_back
 from backfill_assets.days import shift, utc_now
-from backfill_assets.failures import BackfillError, PermanentFailure, Unreadable
+from backfill_assets.failures import BackfillError, PermanentFailure, SettingsError, Unreadable
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import load_day_record
 from backfill_assets.lake.store import Store
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from backfill_assets.progress.service import Backfills
 
 LOGGER: Final = logging.getLogger(__name__)
-SECONDS: Final = 60
+#: Between two looks; each reads the documents of the last days.
+SECONDS: Final = 300
 #: Yesterday must be in the tables by then: the schedule asks for it at 09:00.
 LATE_AT: Final = time(10)
 #: Failed backfills that ended longer ago are history.
@@ -111,10 +112,18 @@ def look(store: Store, settings: Settings, now: datetime, records: Callable[[], 
         rules,
         now,
         remind=timedelta(hours=alerts.remind_hours),
-        send=send if resolve(alerts.urls).strip() else None,
+        send=send if _is_set(alerts.urls) else None,
     )
     _ping(store, settings, now, after, stored)
     return after
+
+
+def _is_set(address: str) -> bool:
+    """Whether an address is given; one whose variable is missing is, and fails by name when it is used."""
+    try:
+        return bool(resolve(address).strip())
+    except SettingsError:
+        return True
 
 
 def _of_days(
@@ -200,8 +209,12 @@ def disk_problems(settings: Settings) -> list[Problem]:
     found: dict[int, Problem] = {}
     for folder in filter(None, folders):
         place = Path(folder).absolute()
-        place = next(p for p in (place, *place.parents) if p.exists())
-        usage, device = shutil.disk_usage(place), place.stat().st_dev
+        try:
+            place = next(p for p in (place, *place.parents) if p.exists())
+            usage, device = shutil.disk_usage(place), place.stat().st_dev
+        except OSError as error:
+            LOGGER.warning("%s: its disk cannot be looked at (%s)", place, error.strerror)
+            continue
         percent = 100 * usage.free / usage.total
         if percent < settings.alerts.disk_free_percent:
             free = f"{percent:.1f} % free, {bytes_text(usage.free)} of {bytes_text(usage.total)}"
@@ -247,9 +260,13 @@ def _ping(
     yesterday = shift(now.astimezone(UTC).date().isoformat(), -1)
     day = stored.get(yesterday)
     is_good = day is not None and day.outcome in ("published", "degraded")
-    if not is_good or found.pinged == yesterday or not resolve(settings.alerts.heartbeat_url):
+    if not is_good or found.pinged == yesterday or not _is_set(settings.alerts.heartbeat_url):
         return
-    if failure := channel.ping(settings.alerts):
+    try:
+        failure = channel.ping(settings.alerts)
+    except BackfillError as wrong:
+        failure = str(wrong)
+    if failure:
         LOGGER.warning("%s", failure)
         return
     documents.update(

@@ -9,14 +9,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dagster as dg
 import pytest
+import yaml
 
 from backfill_assets.alerts.incidents import Incident, Incidents, load_incidents
 from backfill_assets.failures import TransientFailure
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import DayRecord
+from backfill_assets.lake.resource import LakeResource
 from backfill_assets.progress import watch
 from backfill_assets.progress.facts import Records, RunFact, RunLog
+from backfill_assets.progress.sensor import incidents
 from backfill_assets_tests.alerts.listener import Listener, listening
 from backfill_assets_tests.obstacles import folder_of_nobody
 from backfill_assets_tests.progress.planned_lake import BTC, ETH, NOW, SIZES, Lake
@@ -205,6 +209,21 @@ def test_records_that_cannot_be_read_end_no_incident_and_stop_no_other_rule(lake
     assert opened(lake, records=away) == ["run failed: 2024-01-05", f"day is held: {YESTERDAY}"]
 
 
+def test_the_sensor_looks_once_and_fails_no_run(lake: Lake, tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(yaml.safe_dump(lake.settings.model_dump(include={"universe", "lake", "warehouse"})))
+    resources = {"lake": LakeResource(environment=str(file))}
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        dg.build_sensor_context(instance, resources=resources) as context,
+    ):
+        assert incidents.evaluate_tick(context).skip_message == "0 open incidents"
+        file.unlink()
+        skipped = incidents.evaluate_tick(context).skip_message or ""
+    assert skipped.startswith("incidents are not looked at: ")
+    assert "there is no such file" in skipped
+
+
 def test_a_disk_that_is_nearly_full_is_one_incident(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     full = {"alerts": {"disk_free_percent": 99.9999}}
     (found,) = look(WholeLake(Path(lake.store.uri), **full)).open
@@ -222,6 +241,16 @@ def test_a_message_that_cannot_be_sent_stops_no_look(lake: Lake, listener: Liste
     listener.status = 200
     assert look(lake, NOW + timedelta(minutes=2)).failure == ""
     assert len(listener.texts) == 1
+
+
+def test_a_variable_that_is_not_set_is_said_and_stops_no_look(lake: Lake) -> None:
+    lake.run(YESTERDAY, state="held", tables=("quality",))
+    names = {"urls": "${NOBODYS_URL}", "heartbeat_url": "${NOBODYS_HEARTBEAT}"}
+    found = look(WholeLake(Path(lake.store.uri), alerts=names))
+    assert [incident.rule for incident in found.open] == ["day_held"]
+    assert "NOBODYS_URL" in found.failure
+    lake.run(YESTERDAY)
+    assert look(WholeLake(Path(lake.store.uri), alerts=names), NOW + timedelta(minutes=5)).open == ()
 
 
 def test_names_and_reasons_with_signs_are_told_as_text(lake: Lake, listener: Listener) -> None:
