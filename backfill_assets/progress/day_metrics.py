@@ -9,8 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
-from datetime import time as clock
+from datetime import UTC, datetime
 from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily
@@ -19,19 +18,14 @@ from prometheus_client.registry import Collector
 from backfill_assets.automation.due import look_back
 from backfill_assets.days import parse_day, utc_now
 from backfill_assets.failures import BackfillError
-from backfill_assets.lake.store import Store
 from backfill_assets.progress.model import CalendarDay
 from backfill_assets.progress.service import Backfills
 from backfill_assets.quality.settled import Day, load_day
-from backfill_assets.warehouse import ledger
-from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY
+from backfill_assets.warehouse.presence import published_lag
 
 #: Seconds for which the days are told as they were read last.
 SECONDS: Final = 60
 STATES: Final = ("published", "degraded", "held", "missing", "unreadable")
-#: When the schedule asks for yesterday.
-_ASKED_AT: Final = clock(9)
-_TABLES: Final = (INSTRUMENTS, CANDLES, COVERAGE, QUALITY)
 
 
 class DayMetrics(Collector):
@@ -70,7 +64,7 @@ class DayMetrics(Collector):
             lag = published_lag(self._service.store, days[-1])
             if lag is not None:
                 name, text = "backfill_yesterday_lag_seconds", "From 09:00 UTC until yesterday was published."
-                yield _gauge(name, text, lag)
+                yield _gauge(name, text, lag.total_seconds())
 
 
 def _states(days: list[CalendarDay]) -> GaugeMetricFamily:
@@ -101,16 +95,6 @@ def _of_yesterday(found: Day) -> Iterator[GaugeMetricFamily]:
         if value is not None:
             scores.add_metric([name], value)
     yield scores
-
-
-def published_lag(store: Store, day: str) -> float | None:
-    """Seconds from 09:00 UTC of the next day to the last publication of the day's tables; None before it."""
-    entries = [ledger.entry(store, table.name, day) for table in _TABLES]
-    published = [entry.published.published_at for entry in entries if entry and entry.published]
-    if len(published) < len(_TABLES):
-        return None
-    asked = datetime.combine(date.fromisoformat(day) + timedelta(days=1), _ASKED_AT, UTC)
-    return (max(published) - asked).total_seconds()
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -12,7 +12,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +39,7 @@ from backfill_assets.progress.stored_days import stored_day
 from backfill_assets.quality.remedies import approve_command, run_day
 from backfill_assets.readable_numbers import bytes_text, plural
 from backfill_assets.settings import Settings, resolve
+from backfill_assets.warehouse.presence import LATE_AT
 
 if TYPE_CHECKING:
     from backfill_assets.progress.service import Backfills
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 LOGGER: Final = logging.getLogger(__name__)
 #: Between two looks; each reads the documents of the last days.
 SECONDS: Final = 300
-#: Yesterday must be in the tables by then: the schedule asks for it at 09:00.
-LATE_AT: Final = time(10)
 #: Failed backfills that ended longer ago are history.
 _DAYS_OF_BACKFILLS: Final = 7
 _LOAD_STEPS: Final = ("bigquery__", "ohlcv")

@@ -4,6 +4,8 @@ The checks of the coverage also tell whether its rows are whole and agree with t
 """
 
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import Final
 
 import dagster as dg
 
@@ -12,18 +14,25 @@ from backfill_assets.candles.query import made_day
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.orchestration import daily_checks, failures_as_dagster, table_metadata
 from backfill_assets.quality.pandera_checks import finding_check
+from backfill_assets.readable_numbers import plural
 from backfill_assets.warehouse.assets import OFF, OpenPublisher, ohlcv_publisher, publisher
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, OHLCV, QUALITY
+from backfill_assets.warehouse.presence import ASKED_AT, LATE_AT, published_lag
 from backfill_assets.warehouse.publisher import Publisher
 from backfill_assets.warehouse.resource import WarehouseResource
 from backfill_assets.warehouse.tables import Table
 
 EQUALS_LAKE = {"equals_lake": "The rows, read back, are those that were published of the lake's files."}
+ON_TIME = {"on_time": "The day was last published by 10:00 UTC of the next day, or later by a backfill."}
 OF_COVERAGE = {
     "schema": "Columns, types and states are right, no run begins twice, each is as long as it says.",
     "whole_day": "The runs of every market and timeframe add up to exactly one day, without gap or overlap.",
     "traded_buckets": "Buckets are traded by the coverage exactly where there is a candle.",
 }
+
+
+#: Longer than this after 09:00 UTC a daily run is late; longer than a day after it, it was a backfill.
+_ON_TIME: Final = timedelta(hours=LATE_AT.hour - ASKED_AT.hour)
 
 
 def _equality_check(
@@ -55,6 +64,38 @@ def coverage_checks(
         yield finding_check(dg.AssetKey.from_user_string(key), name, found[f"coverage:{name}"])
 
 
+@daily_checks(["bigquery", "quality"], {**EQUALS_LAKE, **ON_TIME})
+def quality_checks(
+    context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
+) -> Iterator[dg.AssetCheckResult]:
+    """Compare the warehouse with the lake, and look at when the day was published."""
+    key, day = "bigquery/quality", context.partition_key
+    with failures_as_dagster(), publisher(lake, warehouse) as opened:
+        result = _equals_lake(opened, key, QUALITY, day)
+    yield result
+    with failures_as_dagster():
+        lag = published_lag(lake.store(), day)
+    # Later than a day it is no daily run.
+    passed = lag is not None and (lag <= _ON_TIME or lag > timedelta(days=1))
+    yield dg.AssetCheckResult(
+        asset_key=dg.AssetKey.from_user_string(key),
+        check_name="on_time",
+        passed=passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=_lag_words(lag),
+        metadata={} if lag is None else {"seconds_after_0900_utc": lag.total_seconds()},
+    )
+
+
+def _lag_words(lag: timedelta | None) -> str:
+    if lag is None:
+        return "not in all tables"
+    if lag > timedelta(days=1):
+        return f"published by a backfill, {plural(lag.days, 'day')} later"
+    minutes = lag.total_seconds() / 60
+    return f"last published {abs(minutes):,.0f} minutes {'after' if minutes >= 0 else 'before'} 09:00 UTC"
+
+
 def _equals_lake(opened: Publisher | None, key: str, table: Table | None, day: str) -> dg.AssetCheckResult:
     tables = [] if opened is None else [table] if table else opened.tick_tables(day)
     found = [
@@ -78,6 +119,6 @@ CHECKS = (
     _equality_check("bigquery/ticks", None),
     _equality_check("bigquery/candles", CANDLES),
     coverage_checks,
-    _equality_check("bigquery/quality", QUALITY),
+    quality_checks,
     _equality_check("ohlcv", OHLCV, ohlcv_publisher),
 )

@@ -13,11 +13,11 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from backfill_assets.days import utc_now
+from backfill_assets.days import parse_day, utc_now
 from backfill_assets.failures import BackfillError
 from backfill_assets.lake import paths
 from backfill_assets.lake.listing import readable_instruments
@@ -28,6 +28,11 @@ from backfill_assets.settings import BigQueryWarehouse, DuckDBWarehouse, Setting
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
 from backfill_assets.warehouse.duckdb import has_database, has_size
+
+#: When the schedule asks for yesterday, and when it is to be in the tables, both UTC.
+ASKED_AT: Final = time(9)
+LATE_AT: Final = time(10)
+_OF_EVERY_DAY: Final = (INSTRUMENTS, CANDLES, COVERAGE, QUALITY)
 
 Key = TypeVar("Key", bound=Hashable)
 Answer = TypeVar("Answer")
@@ -94,6 +99,15 @@ def unpublished_tables(store: Store, settings: Settings, day: str, data_types: C
     ticks = [TICKS[t].name for t in sorted(data_types)]
     tables = [INSTRUMENTS.name, *ticks, CANDLES.name, COVERAGE.name, QUALITY.name]
     return [table for table in tables if not is_out(store, settings, table, day)]
+
+
+def published_lag(store: Store, day: str) -> timedelta | None:
+    """From 09:00 UTC of the next day to the last publication of the day's tables; None if one is not out."""
+    entries = [ledger.entry(store, table.name, day) for table in _OF_EVERY_DAY]
+    published = [entry.published.published_at for entry in entries if entry and entry.published]
+    if len(published) < len(_OF_EVERY_DAY):
+        return None
+    return max(published) - datetime.combine(parse_day(day) + timedelta(days=1), ASKED_AT, UTC)
 
 
 def is_out(store: Store, settings: Settings, table: str, day: str) -> bool:

@@ -43,6 +43,7 @@ from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.listings import Listing
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets.warehouse import ledger
 
 DAY = "2024-01-02"
 BTC = "binance/trades/BTCUSDT"
@@ -856,6 +857,38 @@ def a_verdict_was_changed_in_the_warehouse(pipeline):
 @turns_red("bigquery/quality:equals_lake", "sum of completeness")
 def a_score_was_changed_in_the_warehouse(pipeline):
     change_partition(pipeline, "quality", first_row(completeness=pl.lit(0.5)))
+
+
+def last_published(pipeline, moment: str) -> None:
+    """Let all tables of the day be published at the moment."""
+    for table in ("instruments", "candles", "coverage", "quality"):
+        entry = ledger.entry(pipeline.store, table, DAY)
+        published = entry.published.model_copy(update={"published_at": datetime.fromisoformat(moment)})
+        changed = entry.model_copy(update={"published": published})
+        documents.update(
+            pipeline.store, paths.publication(table, DAY), ledger.Entry, lambda _, new=changed: new
+        )
+
+
+@turns_red("bigquery/quality:on_time", "61 minutes after 09:00 UTC", severity=WARN)
+def the_day_was_published_after_ten(pipeline):
+    last_published(pipeline, "2024-01-03T10:01:00+00:00")
+
+
+@turns_red("bigquery/quality:on_time", "not in all tables", severity=WARN)
+def a_table_was_never_published(pipeline):
+    file = Path(pipeline.store.uri) / paths.publication("coverage", DAY)
+    file.unlink()
+
+
+@stays_green("bigquery/quality:on_time")
+def the_day_was_published_just_before_ten(pipeline):
+    last_published(pipeline, "2024-01-03T10:00:00+00:00")
+
+
+@stays_green("bigquery/quality:on_time")
+def the_day_was_published_by_a_backfill(pipeline):
+    last_published(pipeline, "2024-01-04T09:00:01+00:00")
 
 
 @stays_green(*(f"bigquery/{name}:equals_lake" for name in TABLE))

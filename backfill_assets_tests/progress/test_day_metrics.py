@@ -17,12 +17,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from backfill_assets.alerts.incidents import TITLES
 from backfill_assets.lake import documents, paths
 from backfill_assets.progress import day_metrics
-from backfill_assets.progress.day_metrics import STATES, DayMetrics, published_lag
+from backfill_assets.progress.day_metrics import STATES, DayMetrics
 from backfill_assets.progress.metrics import Metrics
 from backfill_assets.progress.model import StoredState
 from backfill_assets.progress.service import Backfills
-from backfill_assets.progress.watch import LATE_AT
 from backfill_assets.warehouse import ledger
+from backfill_assets.warehouse.presence import LATE_AT, published_lag
 from backfill_assets_tests.progress.planned_lake import BTC, ETH, NOW, SIZES, Lake
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
@@ -91,7 +91,7 @@ def test_the_lag_is_from_nine_to_the_last_publication(lake: Lake) -> None:
     lake.run(DAYS[-1])
     nine = datetime(2024, 3, 1, 9, tzinfo=UTC)
     published_at(lake, DAYS[-1], nine, nine + timedelta(minutes=30), nine + timedelta(minutes=10))
-    assert published_lag(lake.store, DAYS[-1]) == 1_800
+    assert published_lag(lake.store, DAYS[-1]) == timedelta(minutes=30)
     lake.run("2024-02-22", tables=("trades", "candles"))
     assert published_lag(lake.store, "2024-02-22") is None
 
