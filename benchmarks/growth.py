@@ -66,16 +66,27 @@ def _panel(number: int, name: str, series: dict[str, Points]) -> str:
     for power in range(low[0], high[0] + 1):
         x, _ = place(10.0**power, 10.0 ** low[1])
         parts.append(f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{TOP + HEIGHT}" stroke="#ddd"/>')
-        parts.append(f'<text x="{x:.1f}" y="{TOP + HEIGHT + 16}" text-anchor="middle">{10**power:,}</text>\n')
+        parts.append(
+            f'<text x="{x:.1f}" y="{TOP + HEIGHT + 16}" text-anchor="middle">{_short(10**power)}</text>\n'
+        )
     for power in range(low[1], high[1] + 1):
         _, y = place(10.0 ** low[0], 10.0**power)
         parts.append(f'<line x1="{left}" y1="{y:.1f}" x2="{left + WIDTH - 40}" y2="{y:.1f}" stroke="#ddd"/>')
         parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{10.0**power:g}</text>\n')
+    ends = {}
     for color, (case, of_case) in zip(COLORS * 2, series.items(), strict=False):
         placed = [place(*point) for point in sorted(of_case)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.5"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{color}"/>' for x, y in placed]
-        x, y = placed[-1]
-        parts.append(f'<text x="{x + 5:.1f}" y="{y + 4:.1f}" fill="{color}">{case.split(",")[0]}</text>\n')
+        ends[case] = (*placed[-1], color)
+    last = -math.inf
+    for case, (x, y, color) in sorted(ends.items(), key=lambda end: end[1][1]):
+        # Names of lines that end beside each other stand below each other.
+        last = max(y + 4, last + 12)
+        parts.append(f'<text x="{x + 5:.1f}" y="{last:.1f}" fill="{color}">{case.split(",")[0]}</text>\n')
     return "".join(parts)
+
+
+def _short(value: int) -> str:
+    return f"{value // 10**6}M" if value >= 10**6 else f"{value // 1000}k" if value >= 1000 else str(value)
