@@ -38,11 +38,7 @@ def mismatches_with_ticks(
         pl.LazyFrame(one.partials).with_columns(file=pl.lit(number, pl.Int32))
         for number, one in enumerate(files)
     ).with_columns((pl.col(name) + pl.col(f"{name}_error")).alias(name) for name in SUMS)
-    window = seam_window(day, seam_window_seconds)
-    again = pl.concat(
-        candles_again(one, *window).lazy().with_columns(file=pl.lit(number, pl.Int32))
-        for number, one in enumerate(files)
-    )
+    again = candles_again(files, *seam_window(day, seam_window_seconds)).lazy()
     found: list[list[dict[str, Any]]] = [[] for _ in files]
     # One query for all files, since a query costs more than the candles of a file.
     differing = _differences(stored, again, ("file", "symbol", "open_time"))

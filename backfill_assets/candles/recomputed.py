@@ -1,12 +1,12 @@
 """Base candles of a stored file of trades, computed again by numpy for ``consistency``; no kernel is used.
 
-The file is read in batches. Each batch makes the candles of its own rows, and polars merges those, so memory
-holds one batch, and one row for each symbol and minute of a batch.
+Files are read in batches. Each batch makes the candles of its own rows, and polars merges those of all files
+at once, so memory holds one batch, and one row for each symbol and minute of a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -62,8 +62,8 @@ class ComparedFile:
     left_out: tuple[str, ...] = ()
 
 
-def candles_again(file: ComparedFile, first_us: int, beyond_us: int) -> pl.DataFrame:
-    """Base candles of the file's trades that count, in no order.
+def candles_again(files: Sequence[ComparedFile], first_us: int, beyond_us: int) -> pl.DataFrame:
+    """Base candles of each file's trades that count, in no order.
 
     Parameters
     ----------
@@ -73,33 +73,28 @@ def candles_again(file: ComparedFile, first_us: int, beyond_us: int) -> pl.DataF
     Returns
     -------
     polars.DataFrame
-        ``symbol``, ``open_time``, prices, ``trade_count``, first and last time of trades, and sums as
-        ``PARTIAL_SCHEMA`` has them without their error terms; these are null where the contract of a trade is
-        not known.
+        ``file`` (the place among the files), ``symbol``, ``open_time``, prices, ``trade_count``, first and
+        last time of trades, and sums as ``PARTIAL_SCHEMA`` has them without their error terms; these are null
+        where the contract of a trade is not known.
     """
     import polars as pl
 
-    left_out = _rows_left_out(file)
-    names = ["symbol", "timestamp", "side", "price", "amount", *(["id"] if file.numeric_ids else [])]
-    parts: list[dict[str, Any]] = []
-    first_row = 0
-    with pq.ParquetFile(file.ticks, read_dictionary=["symbol", "side"]) as ticks:
-        for batch in ticks.iter_batches(batch_size=BATCH_ROWS, columns=names):
-            here = slice(*np.searchsorted(left_out, (first_row, first_row + batch.num_rows)))
-            trades = _trades(batch, file.contracts, left_out[here] - first_row, first_us, beyond_us)
-            if len(trades.row):
-                parts.append(_part(trades, batch))
-            first_row += batch.num_rows
+    symbols: dict[str, int] = {}
+    parts = [
+        {**part, "file": np.full(len(part["open_time"]), number)}
+        for number, file in enumerate(files)
+        for part in _parts(file, first_us, beyond_us, symbols)
+    ]
     times = dict.fromkeys(("open_time", "first_trade_time", "last_trade_time"), pl.Datetime("us", "UTC"))
     integers = dict.fromkeys(("trade_count", "open_id", "close_id"), pl.Int64)
-    schema: dict[str, Any] = {"symbol": pl.String, **times, **integers}
+    schema: dict[str, Any] = {"file": pl.Int32, "symbol": pl.Int64, **times, **integers}
     schema |= dict.fromkeys((*PRICES, *SUMS), pl.Float64)
     columns: dict[str, Any] = {
         name: np.concatenate([part[name] for part in parts]) if parts else [] for name in schema
     }
     return (
         pl.DataFrame(columns, schema)
-        .group_by("symbol", "open_time")
+        .group_by("file", "symbol", "open_time")
         .agg(
             pl.col("open").sort_by("first_trade_time", "open_id", maintain_order=True).first(),
             pl.col("high").max(),
@@ -111,7 +106,27 @@ def candles_again(file: ComparedFile, first_us: int, beyond_us: int) -> pl.DataF
             *(pl.col(name).sum() for name in SUMS),
         )
         .with_columns(pl.when(~pl.col("volume").is_nan()).then(pl.col(name)).alias(name) for name in SUMS)
+        .with_columns(
+            pl.lit(pl.Series(list(symbols), dtype=pl.String)).gather(pl.col("symbol")).alias("symbol")
+        )
     )
+
+
+def _parts(
+    file: ComparedFile, first_us: int, beyond_us: int, symbols: dict[str, int]
+) -> Iterator[dict[str, Any]]:
+    """Columns of the candles of each batch of the file; new symbols get the next numbers."""
+    left_out, first_row = _rows_left_out(file), 0
+    names = ["symbol", "timestamp", "side", "price", "amount", *(["id"] if file.numeric_ids else [])]
+    with pq.ParquetFile(file.ticks, read_dictionary=["symbol", "side"]) as ticks:
+        for batch in ticks.iter_batches(batch_size=BATCH_ROWS, columns=names):
+            here = slice(*np.searchsorted(left_out, (first_row, first_row + batch.num_rows)))
+            trades = _trades(batch, file.contracts, left_out[here] - first_row, first_us, beyond_us)
+            if len(trades.row):
+                present = batch["symbol"].dictionary.to_pylist()
+                numbers = np.array([symbols.setdefault(name, len(symbols)) for name in present])
+                yield _part(trades, batch, numbers)
+            first_row += batch.num_rows
 
 
 def _rows_left_out(file: ComparedFile) -> Ints:
@@ -204,8 +219,11 @@ def _base_volumes(
     return base
 
 
-def _part(trades: _Trades, batch: pa.RecordBatch) -> dict[str, Any]:
-    """Columns of the candles of a batch, one for each run of trades of one symbol and minute."""
+def _part(trades: _Trades, batch: pa.RecordBatch, numbers: Ints) -> dict[str, Any]:
+    """Columns of the candles of a batch, one for each run of trades of one symbol and minute.
+
+    ``numbers`` has the number of each symbol in the batch's dictionary.
+    """
     minute, time_us, price = trades.minute, trades.time_us, trades.price
     begins = np.ones(len(minute), np.bool_)
     begins[1:] = (minute[1:] != minute[:-1]) | (trades.symbol[1:] != trades.symbol[:-1])
@@ -229,7 +247,7 @@ def _part(trades: _Trades, batch: pa.RecordBatch) -> dict[str, Any]:
         np.where(trades.is_sell, trades.base, 0.0),
     )
     return {
-        "symbol": np.array(batch["symbol"].dictionary.to_pylist(), object)[trades.symbol[starts]],
+        "symbol": numbers[trades.symbol[starts]],
         "open_time": minute[starts] * MICROSECONDS_PER_MINUTE,
         "first_trade_time": first,
         "last_trade_time": last,
