@@ -399,7 +399,7 @@ class AlertSettings(_Section):
     is gone; empty: none"""
     page_url: str = ""
     """Address at which people reach `serve`, for links in messages; empty: links into the lake"""
-    remind_hours: float = Field(default=24, ge=1)
+    remind_hours: float = Field(default=24, ge=1, le=8_760)
     """After so long an incident that lasts is told again"""
     disk_free_percent: float = Field(default=5, ge=0, lt=100)
     """A disk of lake, warehouse or scratch with less free space is an incident"""

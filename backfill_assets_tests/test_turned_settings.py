@@ -414,7 +414,9 @@ def look_at_a_run_and_two_looks_for_incidents(bench: Bench) -> dict[str, object]
         store = open_store(settings.lake)
         for hours in (10, 34):
             moment = datetime(2024, 1, 3, tzinfo=UTC) + timedelta(hours=hours)
-            found = watch.look(store, settings, moment, lambda: Records([(failed, RunLog())], []))
+            found = watch.look(
+                store, settings, lambda now=moment: now, lambda: Records([(failed, RunLog())], [])
+            )
         texts = "\n".join([*first.texts, *second.texts])
         return {
             "told": bool(first.texts),

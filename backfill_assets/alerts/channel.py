@@ -5,23 +5,22 @@ Secrets are in the addresses, so neither a failure nor a log names one: a servic
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+import re
+import subprocess
+import sys
+from typing import Any, Final
 
 from backfill_assets.failures import SettingsError
 from backfill_assets.settings import AlertSettings, resolve
 
-if TYPE_CHECKING:
-    import apprise
-
-#: Seconds that the address of the heartbeat may take.
-_PING_SECONDS: Final = 20
+#: Seconds in which all services have taken a message, or have not.
+SECONDS: Final = 40
 
 
-def services(settings: AlertSettings) -> list[tuple[str, apprise.NotifyBase]]:
-    """Each service of ``alerts.urls`` with its name, in order.
+def services(settings: AlertSettings) -> list[tuple[str, str]]:
+    """Name and address of each service of ``alerts.urls``, in order.
 
     Raises
     ------
@@ -30,54 +29,60 @@ def services(settings: AlertSettings) -> list[tuple[str, apprise.NotifyBase]]:
     """
     import apprise
 
+    logger = logging.getLogger("apprise")
+    # Apprise logs the addresses that it does not know.
+    logger.setLevel(logging.CRITICAL + 1)
     found = []
-    for number, url in enumerate(resolve(settings.urls).split(), start=1):
-        with _silent():
-            made = apprise.Apprise.instantiate(url)
+    for number, url in enumerate(_split(resolve(settings.urls)), start=1):
+        made = apprise.Apprise.instantiate(url)
         if not isinstance(made, apprise.NotifyBase):
             msg = (
                 f"alerts.urls: number {number} is no address that Apprise knows: write it as its page of the "
                 "service says, and separate addresses by blanks"
             )
             raise SettingsError(msg)
-        found.append((f"{made.service_name or 'service'} (number {number})", made))
+        found.append((f"{made.service_name or 'service'} (number {number})", url))
     return found
 
 
-def send(settings: AlertSettings, title: str, text: str) -> tuple[bool, str]:
-    """Send a message to every service; returns whether one took it, and which did not."""
-    import apprise
+def _split(urls: str) -> list[str]:
+    """Addresses with blanks between, or commas where another address follows."""
+    return [url for part in urls.split() for url in re.split(r",(?=[A-Za-z][\w+.-]*://)", part) if url]
 
-    refused, named = [], services(settings)
-    for name, service in named:
-        with _silent():
-            # Apprise escapes what its service would read as markup.
-            taken = apprise.Apprise([service]).notify(
-                title=title, body=text, body_format=apprise.NotifyFormat.TEXT
-            )
-        if not taken:
-            refused.append(name)
+
+def send(settings: AlertSettings, title: str, text: str, *, ended: bool = False) -> tuple[bool, str]:
+    """Send a message to every service; returns whether one took it, and which did not.
+
+    Parameters
+    ----------
+    ended
+        Whether it is good news.
+    """
+    named = services(settings)
+    order = {"urls": [url for _, url in named], "title": title, "text": text, "ended": ended}
+    taken = {number for number, was_taken in _apart(order) if was_taken}
+    refused = [name for number, (name, _) in enumerate(named) if number not in taken]
     failure = f"{', '.join(refused)} did not take the message" if refused else ""
     return len(refused) < len(named), failure
 
 
 def ping(settings: AlertSettings) -> str:
     """Ask for ``alerts.heartbeat_url``; returns why that failed, without the address."""
-    import requests
-
-    try:
-        answer = requests.get(resolve(settings.heartbeat_url), timeout=_PING_SECONDS)
-    except requests.RequestException as error:
-        return f"alerts.heartbeat_url cannot be reached ({type(error).__name__})"
-    return "" if answer.ok else f"alerts.heartbeat_url answers {answer.status_code}"
+    answered = _apart({"ping": resolve(settings.heartbeat_url)})
+    if not answered:
+        return "alerts.heartbeat_url does not answer"
+    return "" if 200 <= answered[0] < 300 else f"alerts.heartbeat_url answers {answered[0]}"
 
 
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep Apprise from logging addresses."""
-    logger = logging.getLogger("apprise")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
+def _apart(order: dict[str, Any]) -> list[Any]:
+    """What a process of its own printed until it ended, or was ended because it took too long."""
+    command = [sys.executable, "-m", "backfill_assets.alerts.deliver"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            printed, _ = process.communicate(json.dumps(order), timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            printed, _ = process.communicate()
+    return [json.loads(line) for line in printed.splitlines()]

@@ -7,17 +7,20 @@ service has taken stays due; one that was being sent when its process was killed
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError
 
+from backfill_assets.days import is_day
 from backfill_assets.failures import printable
 from backfill_assets.lake import documents, paths
-from backfill_assets.lake.documents import Document
+from backfill_assets.lake.documents import Derived, Document
 from backfill_assets.lake.store import Store
 from backfill_assets.readable_numbers import plural
 
@@ -37,7 +40,7 @@ Rule = Literal[
 ]
 Due = Literal["", "opened", "reminder", "closed"]
 #: What a rule means, as messages, page and command line say it.
-TITLES: Final[dict[Rule, str]] = {
+TITLES: Final[dict[str, str]] = {
     "run_failed": "run failed",
     "load_failed": "load failed",
     "check_not_run": "check could not run",
@@ -52,12 +55,24 @@ TITLES: Final[dict[Rule, str]] = {
 }
 #: Who has claimed messages and did not say what became of them was killed.
 _CLAIM: Final = timedelta(minutes=10)
+#: Failures that nobody mends are followed for so long, as far as Dagster's records are looked at.
+FOLLOWED: Final = timedelta(days=7)
+_FOLLOWED_RULES: Final = ("run_failed", "load_failed", "check_not_run", "backfill_failed")
+#: News that was not delivered for so long is none.
+_STALE: Final = timedelta(days=1)
 #: How long an incident that has ended is kept, and how many of them.
 _KEPT: Final = timedelta(days=90)
 _MOST_KEPT: Final = 1_000
 #: Incidents of one message that are told one by one.
 _MOST_TOLD: Final = 12
 _MOST_TEXT: Final = 400
+#: Characters of text and command that are kept, and of a command that a message shows.
+_MOST_KEPT_TEXT: Final = 1_000
+_MOST_COMMAND: Final = 500
+#: A message says how long an incident is open, if it is longer than this.
+_SAID: Final = timedelta(minutes=30)
+#: What makes a word a mention or a link in one service or another.
+_MARKUP: Final = re.compile(r"(?<=[@<\]])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +109,9 @@ class Incident(Document):
         The message that was not delivered yet.
     """
 
-    rule: Rule
-    day: str = ""
+    #: One of ``Rule``, or of a later version of this package.
+    rule: str
+    day: str = Field("", pattern=r"^(\d{4}-\d{2}-\d{2})?$")
     subject: str = ""
     text: str
     command: str = ""
@@ -113,31 +129,52 @@ class Incident(Document):
     def name(self) -> str:
         """What it is about, in a few words."""
         about = " ".join(part for part in (self.day, self.subject) if part)
-        return printable(f"{TITLES[self.rule]}: {about}" if about else TITLES[self.rule])
+        title = TITLES.get(self.rule, self.rule)
+        return printable(f"{title}: {about}" if about else title)
 
     def age(self, now: datetime) -> str:
         """How long it lasts, or has lasted."""
         return age_words((self.closed or now) - self.opened)
 
 
-class Incidents(Document):
-    """All incidents, and what became of messages.
+def _readable(found: Any) -> Any:
+    """The incidents that can be read: one that was damaged takes no other with it."""
+    return [one for one in found if _is_incident(one)] if isinstance(found, list) else found
+
+
+def _is_incident(found: Any) -> bool:
+    try:
+        incident = found if isinstance(found, Incident) else Incident.model_validate_json(json.dumps(found))
+    except ValidationError:
+        return False
+    return not incident.day or is_day(incident.day)
+
+
+class Incidents(Derived):
+    """All incidents, and what became of messages; begun anew where it cannot be read.
 
     Attributes
     ----------
     claimed
         Since when a process is sending what is due; null where none is.
-    failing, failure
-        Since when messages are not delivered, and what was said last.
-    pinged
-        The last day whose publication the heartbeat has told.
+    failing, failure, addresses
+        Since when messages are not delivered, what was said last, and a hash of the addresses that it is of.
+    pinged, heartbeat_failure
+        The last day whose publication the heartbeat has told, and why it could not be asked for since.
+    in_service
+        The first publication that a look has seen: a day that was to be published before it is not late.
     """
 
-    incidents: tuple[Incident, ...] = ()
+    remedy: ClassVar[str] = "the next look begins it anew"
+
+    incidents: Annotated[tuple[Incident, ...], BeforeValidator(_readable)] = ()
     claimed: AwareDatetime | None = None
     failing: AwareDatetime | None = None
     failure: str = ""
+    addresses: str = ""
     pinged: str = ""
+    heartbeat_failure: str = ""
+    in_service: AwareDatetime | None = None
 
     @property
     def open(self) -> tuple[Incident, ...]:
@@ -149,14 +186,23 @@ class Incidents(Document):
         """Those with a message that was not delivered."""
         return tuple(i for i in self.incidents if i.due)
 
+    @property
+    def trouble(self) -> str:
+        """Why people or the heartbeat are not told; empty where they are."""
+        return "; ".join(part for part in (self.failure, self.heartbeat_failure) if part)
+
 
 def load_incidents(store: Store) -> Incidents:
-    """The document as it is stored; an empty one where nobody has looked yet."""
+    """The document as it is stored; an empty one where nobody has looked yet, or it is damaged."""
     return documents.load(store, paths.incidents(), Incidents) or Incidents()
 
 
 def looked(
-    current: Incidents, problems: Iterable[Problem], rules: Collection[Rule], now: datetime, remind: timedelta
+    current: Incidents,
+    problems: Iterable[Problem],
+    is_seen: Callable[[Incident], bool],
+    now: datetime,
+    remind: timedelta,
 ) -> Incidents:
     """The incidents after a look.
 
@@ -164,30 +210,28 @@ def looked(
     ----------
     problems
         Everything that the look has found.
-    rules
-        The rules that were looked at: incidents of others stay as they are.
+    is_seen
+        Whether the look would have found the incident; any other stays as it is.
     remind
         After so long without a message an open incident is told again.
     """
     found = {problem.key: problem for problem in problems}
-    kept: list[Incident] = []
     ended = [i for i in current.incidents if i.closed is not None and (i.due or now - i.closed < _KEPT)]
-    for incident in (*ended[-_MOST_KEPT:], *current.open):
-        if incident.closed is not None or incident.rule not in rules:
-            kept.append(incident)
-        elif (problem := found.pop(incident.key, None)) is not None:
+    kept: list[Incident] = ended[-_MOST_KEPT:]
+    for incident in current.open:
+        if (problem := found.pop(incident.key, None)) is not None:
             kept.append(_seen_again(incident, problem, now, remind))
+        elif is_seen(incident):
+            kept.append(incident.model_copy(update={"closed": now, "told": now, "due": _end(incident, now)}))
         else:
-            # Of one that nobody was told of there is no end to tell.
-            due: Due = "" if incident.due == "opened" else "closed"
-            kept.append(incident.model_copy(update={"closed": now, "told": now, "due": due}))
+            kept.append(incident)
     new = [
         Incident(
             rule=p.rule,
             day=p.day,
             subject=p.subject,
-            text=p.text,
-            command=p.command,
+            text=p.text[:_MOST_KEPT_TEXT],
+            command=p.command[:_MOST_KEPT_TEXT],
             opened=now,
             told=now,
             due="opened",
@@ -197,29 +241,46 @@ def looked(
     return current.model_copy(update={"incidents": (*kept, *new)})
 
 
+def _end(incident: Incident, now: datetime) -> Due:
+    """The message of an end: none where nobody was told of the beginning, or nobody follows it any more."""
+    is_followed = incident.rule not in _FOLLOWED_RULES or now - incident.opened < FOLLOWED
+    return "closed" if incident.due != "opened" and is_followed else ""
+
+
 def _seen_again(incident: Incident, problem: Problem, now: datetime, remind: timedelta) -> Incident:
-    update: dict[str, object] = {"text": problem.text, "command": problem.command}
+    update: dict[str, object] = {
+        "text": problem.text[:_MOST_KEPT_TEXT],
+        "command": problem.command[:_MOST_KEPT_TEXT],
+        # A clock that went wrong, and is right again, must not silence it.
+        "told": min(incident.told, now),
+    }
     if not incident.due and now - incident.told >= remind:
-        update |= {"due": "reminder", "told": now}
+        # At the same time of each day.
+        update |= {"due": "reminder", "told": incident.told + remind * ((now - incident.told) // remind)}
     return incident.model_copy(update=update)
 
 
 def record(
     store: Store,
     problems: Sequence[Problem],
-    rules: Collection[Rule],
-    now: datetime,
+    is_seen: Callable[[Incident], bool],
+    clock: Callable[[], datetime],
     *,
     remind: timedelta,
     send: Callable[[Sequence[Incident]], tuple[bool, str]] | None,
+    addresses: str = "",
 ) -> Incidents:
     """Store what a look has found, and send the messages that are due and that nobody else is sending.
 
     Parameters
     ----------
+    is_seen
+        As for ``looked``.
     send
-        Sends a message of these incidents: whether one service took it, and which did not. None where nobody
-        is to be told.
+        Sends a message of these incidents, all of which have ended or none: whether one service took it, and
+        which did not. None where this process has no addresses; what is due then waits for one that has.
+    addresses
+        Changes with those that ``send`` sends to.
 
     Returns
     -------
@@ -230,41 +291,57 @@ def record(
 
     def change(current: Incidents | None) -> Incidents:
         nonlocal mine
-        after = looked(current or Incidents(), problems, rules, now, remind)
+        now, mine = clock(), ()
+        after = looked(current or Incidents(), problems, is_seen, now, remind)
         if send is None:
-            mine = ()
-            return after.model_copy(
-                update={
-                    "incidents": tuple(i.model_copy(update={"due": ""}) for i in after.incidents),
-                    "claimed": None,
-                    "failing": None,
-                    "failure": "",
-                }
-            )
-        is_claimed = after.claimed is not None and now - after.claimed < _CLAIM
-        mine = () if is_claimed else after.due
+            return after
+        after = after.model_copy(
+            update={"incidents": tuple(_without_stale_news(i, now) for i in after.incidents)}
+        )
+        if after.addresses != addresses:
+            # What was said of other addresses says nothing of these.
+            after = after.model_copy(update={"addresses": addresses, "failing": None, "failure": ""})
+        if after.claimed is None or not timedelta() <= now - after.claimed < _CLAIM:
+            mine = after.due
         return after.model_copy(update={"claimed": now}) if mine else after
 
-    stored = documents.update(store, paths.incidents(), Incidents, change, anew=True)
+    stored = documents.update(store, paths.incidents(), Incidents, change)
     if not mine or send is None:
         return stored
-    delivered, failure = send(mine)
+    sent: dict[tuple[object, datetime], Due] = {}
+    failures: dict[str, None] = {}
+    for part in ([i for i in mine if i.due != "closed"], [i for i in mine if i.due == "closed"]):
+        if part:
+            delivered, refusal = send(part)
+            sent |= {(i.key, i.opened): i.due for i in part} if delivered else {}
+            failures |= {refusal: None} if refusal else {}
+    failure = "; ".join(failures)
     if failure:
         LOGGER.warning("%s: %s", plural(len(mine), "incident"), failure)
-    sent = {(i.key, i.opened): i.due for i in mine} if delivered else {}
 
     def settle(current: Incidents | None) -> Incidents:
         after = current or Incidents()
-        told = tuple(
-            i.model_copy(update={"due": ""}) if sent.get((i.key, i.opened)) == i.due else i
-            for i in after.incidents
-        )
-        failing = (after.failing or now) if failure else None
+        failing = (after.failing or clock()) if failure else None
+        told = tuple(_told(i, sent.get((i.key, i.opened), "")) for i in after.incidents)
         return after.model_copy(
             update={"incidents": told, "claimed": None, "failing": failing, "failure": failure}
         )
 
-    return documents.update(store, paths.incidents(), Incidents, settle, anew=True)
+    return documents.update(store, paths.incidents(), Incidents, settle)
+
+
+def _told(incident: Incident, sent: Due) -> Incident:
+    """The incident when its message was delivered; one that has ended meanwhile has an end to tell."""
+    if sent and incident.due == sent:
+        return incident.model_copy(update={"due": ""})
+    if sent == "opened" and incident.closed is not None and not incident.due:
+        return incident.model_copy(update={"due": "closed"})
+    return incident
+
+
+def _without_stale_news(incident: Incident, now: datetime) -> Incident:
+    is_stale = incident.due == "closed" and now - incident.told > _STALE
+    return incident.model_copy(update={"due": ""}) if is_stale else incident
 
 
 def message(
@@ -277,35 +354,39 @@ def message(
     link
         Where the report of a day is.
     """
-    opened = [i for i in incidents if i.due == "opened"]
-    reminded = [i for i in incidents if i.due == "reminder"]
-    closed = [i for i in incidents if i.due == "closed"]
-    words = ((opened, "new"), (reminded, "still open"), (closed, "ended"))
-    counts = ", ".join(f"{len(of)} {word}" for of, word in words if of)
-    title = f"{incidents[0].name}" if len(incidents) == 1 else counts
+    words: dict[Due, str] = {"opened": "new", "reminder": "still open", "closed": "ended"}
+    ordered = [i for due in words for i in incidents if i.due == due]
+    counts = [(len([i for i in ordered if i.due == due]), word) for due, word in words.items()]
+    title = ", ".join(f"{count} {word}" for count, word in counts if count)
+    if len(ordered) == 1:
+        title = f"ended: {ordered[0].name}" if ordered[0].due == "closed" else ordered[0].name
     lines = []
-    for incident in (*opened, *reminded, *closed)[:_MOST_TOLD]:
+    for incident in ordered[:_MOST_TOLD]:
+        age, name = incident.age(now), _defused(incident.name)
         if incident.due == "closed":
-            lines.append(f"Ended after {incident.age(now)}: {incident.name}")
+            lines.append(f"Ended after {age}: {name}")
             continue
-        since = f"Open for {incident.age(now)}: " if incident.due == "reminder" else ""
-        lines.append(f"{since}{incident.name}\n{_line(incident.text)}")
-        if incident.command:
+        since = f"Open for {age}: " if now - incident.opened > _SAID else ""
+        lines.append(f"{since}{name}\n{_line(incident.text)}")
+        if incident.command and len(incident.command) <= _MOST_COMMAND:
             lines.append(f"To mend it: {printable(incident.command)}")
         if incident.day:
             lines.append(f"Report: {link(incident.day)}")
-    if len(incidents) > _MOST_TOLD:
-        left = plural(len(incidents) - _MOST_TOLD, "more incident")
+    if len(ordered) > _MOST_TOLD:
+        left = plural(len(ordered) - _MOST_TOLD, "more incident")
         lines.append(f"{left}: backfill-assets incidents --open")
-    if len(incidents) == 1 and closed:
-        title = f"ended: {title}"
-    return f"[{environment}] {title}", "\n".join(lines)
+    return f"[{environment}] {_defused(title)}", "\n".join(lines)
 
 
 def _line(text: str) -> str:
     """The text as one line of limited length, so that none reads as another line of the message."""
-    text = printable(" ".join(text.split()))
+    text = _defused(printable(" ".join(text.split())))
     return text if len(text) <= _MOST_TEXT else f"{text[: _MOST_TEXT - 1]}…"
+
+
+def _defused(text: str) -> str:
+    """The text with a sign of no width behind what begins a mention or a link: not all services escape it."""
+    return _MARKUP.sub("\u200b", text)
 
 
 def age_words(age: timedelta) -> str:

@@ -229,7 +229,7 @@ def _reading(service: Backfills) -> APIRouter:
         names = tuple(IncidentStatus.model_fields)
         return IncidentList(
             incidents=tuple(IncidentStatus(**{name: getattr(i, name) for name in names}) for i in shown),
-            failure=found.failure,
+            failure=found.trouble,
             failing=found.failing,
         )
 
@@ -283,7 +283,7 @@ def _operating(service: Backfills, metrics: Metrics) -> APIRouter:
         if troubles:
             return problems.problem(request, 503, "; ".join(troubles))
         try:
-            failure = service.incidents().failure
+            failure = service.incidents().trouble
         except BackfillError as unread:
             failure = str(unread)
         return PlainTextResponse(f"ready\nalerts: {failure}\n" if failure else "ready\n")

@@ -224,8 +224,9 @@ def show_incidents(found: Incidents, now: datetime, console: Console, *, only_op
         text = (printable(words) for words in (incident.text, incident.command))
         table.add_row(incident.name, f"{incident.opened:%Y-%m-%d %H:%M}", age, *text)
     console.print(table if shown else "no open incident" if only_open else "no incident")
-    if found.failure:
-        console.print(f"messages are not delivered since {found.failing:%Y-%m-%d %H:%M}: {found.failure}")
+    if found.trouble:
+        since = f" since {found.failing:%Y-%m-%d %H:%M}" if found.failing else ""
+        console.print(f"not delivered{since}: {found.trouble}")
 
 
 def _range(job: Job) -> str:

@@ -82,7 +82,7 @@ class _Incidents(Collector):
         failing = GaugeMetricFamily(
             "backfill_alerts_failing", "1 while a service does not take messages about incidents."
         )
-        failing.add_metric([], int(bool(found.failure)))
+        failing.add_metric([], int(bool(found.trouble)))
         yield failing
 
 

@@ -36,10 +36,10 @@ def incidents(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.Ski
         return replace(service.records(), daemon=None)
 
     try:
-        found = look(lake.store(), lake.settings(), utc_now(), records)
+        found = look(lake.store(), lake.settings(), utc_now, records)
     except BackfillError as failure:
         return dg.SkipReason(f"incidents are not looked at: {failure}")
-    told = f"; messages are not delivered: {found.failure}" if found.failure else ""
+    told = f"; messages are not delivered: {found.trouble}" if found.trouble else ""
     return dg.SkipReason(f"{plural(len(found.open), 'open incident')}{told}")
 
 

@@ -7,18 +7,21 @@ nothing of the rules that it could not look at, so no incident ends by it.
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import platform
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from backfill_assets.alerts import channel
 from backfill_assets.alerts.incidents import (
-    TITLES,
+    FOLLOWED,
     Incident,
     Incidents,
     Problem,
@@ -28,7 +31,7 @@ from backfill_assets.alerts.incidents import (
     record,
 )
 from backfill_assets.automation.due import look_back
-from backfill_assets.days import shift, utc_now
+from backfill_assets.days import is_day, shift, utc_now
 from backfill_assets.failures import BackfillError, PermanentFailure, SettingsError, Unreadable
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import load_day_record
@@ -39,7 +42,8 @@ from backfill_assets.progress.stored_days import stored_day
 from backfill_assets.quality.remedies import approve_command, run_day
 from backfill_assets.readable_numbers import bytes_text, plural
 from backfill_assets.settings import Settings, resolve
-from backfill_assets.warehouse.presence import LATE_AT
+from backfill_assets.warehouse import ledger
+from backfill_assets.warehouse.presence import LATE_AT, OF_EVERY_DAY
 
 if TYPE_CHECKING:
     from backfill_assets.progress.service import Backfills
@@ -47,8 +51,10 @@ if TYPE_CHECKING:
 LOGGER: Final = logging.getLogger(__name__)
 #: Between two looks; each reads the documents of the last days.
 SECONDS: Final = 300
-#: Failed backfills that ended longer ago are history.
-_DAYS_OF_BACKFILLS: Final = 7
+#: Disks are those of this machine.
+_HERE: Final = f"{platform.node()}:"
+#: A load that was claimed longer ago and not ended is not at work any more.
+_LOADING: Final = timedelta(hours=2)
 _LOAD_STEPS: Final = ("bigquery__", "ohlcv")
 _OF_DAYS: Final[tuple[Rule, ...]] = (
     "day_late",
@@ -60,7 +66,12 @@ _OF_DAYS: Final[tuple[Rule, ...]] = (
 _OF_RUNS: Final[tuple[Rule, ...]] = ("run_failed", "load_failed", "check_not_run")
 
 
-def look(store: Store, settings: Settings, now: datetime, records: Callable[[], Records]) -> Incidents:
+def look(
+    store: Store,
+    settings: Settings,
+    clock: Callable[[], datetime],
+    records: Callable[[], Records],
+) -> Incidents:
     """Look for everything, store it, tell whom the settings name, and ping the heartbeat.
 
     Raises
@@ -68,53 +79,61 @@ def look(store: Store, settings: Settings, now: datetime, records: Callable[[], 
     BackfillError
         The incidents cannot be read or written.
     """
-    problems: list[Problem] = []
-    rules: list[Rule] = []
-
-    def of(those: Sequence[Rule], find: Callable[[], Sequence[Problem]]) -> None:
-        try:
-            problems.extend(find())
-        except BackfillError as failure:
-            LOGGER.warning("not looked for %s: %s", TITLES[those[0]], failure)
-        else:
-            rules.extend(those)
-
-    known = load_incidents(store)
-    stored: dict[str, StoredDay] = {}
-    of(_OF_DAYS, lambda: _of_days(store, settings, now, known, stored))
-    of(("disk_low",), lambda: disk_problems(settings))
+    now, known = clock(), load_incidents(store)
+    days = _Days.read(store, settings, now, known)
+    problems = [*days.problems(now), *disk_problems(settings)]
+    rules: set[str] = {"disk_low"}
     try:
         found = records()
     except BackfillError as failure:
         LOGGER.warning("Dagster's records are not looked at: %s", failure)
     else:
-        # The run of a held day fails on purpose.
-        held = {day for day, of_day in stored.items() if of_day.outcome == "held"}
-        failed = [(run, log) for run, log in found.failed_runs if run.day not in held]
-        of(_OF_RUNS, lambda: [run_problem(run, log) for run, log in failed])
-        of(("backfill_failed",), lambda: [*backfill_problems(found.failed_backfills, now)])
+        rules |= {*_OF_RUNS, "backfill_failed"}
+        # The run of a held day fails on purpose; of a day that was not looked at nobody knows.
+        problems += [
+            run_problem(run, log)
+            for run, log in found.failed_runs
+            if not days.is_held(run.day) and run.day not in days.unread
+        ]
+        problems += backfill_problems(found.failed_backfills, now)
         if found.daemon is not None:
-            daemon = found.daemon
-            of(("daemon_lost",), lambda: [Problem("daemon_lost", daemon)] if daemon else [])
+            rules.add("daemon_lost")
+            problems += [Problem("daemon_lost", found.daemon)] if found.daemon else []
     alerts = settings.alerts
 
+    def is_seen(incident: Incident) -> bool:
+        if incident.rule in _OF_DAYS:
+            return days.sees(incident)
+        if incident.rule in _OF_RUNS and incident.day in days.unread:
+            return False
+        # Another machine has other disks.
+        return incident.rule in rules and (incident.rule != "disk_low" or incident.subject.startswith(_HERE))
+
     def send(due: Sequence[Incident]) -> tuple[bool, str]:
-        title, text = message(settings.name, due, now, lambda day: report_link(store, settings, day))
+        title, text = message(settings.name, due, clock(), lambda day: report_link(store, settings, day))
         try:
-            return channel.send(alerts, title, text)
+            return channel.send(alerts, title, text, ended=due[0].due == "closed")
         except BackfillError as failure:
             return False, str(failure)
 
     after = record(
         store,
         problems,
-        rules,
-        now,
+        is_seen,
+        clock,
         remind=timedelta(hours=alerts.remind_hours),
         send=send if _is_set(alerts.urls) else None,
+        addresses=hashlib.sha256(alerts.urls.encode() + _resolved(alerts.urls).encode()).hexdigest()[:12],
     )
-    _ping(store, settings, now, after, stored)
-    return after
+    return _ping(store, settings, now, after, days)
+
+
+def _resolved(address: str) -> str:
+    """The address; empty where its variable is missing."""
+    try:
+        return resolve(address).strip()
+    except SettingsError:
+        return ""
 
 
 def _is_set(address: str) -> bool:
@@ -125,51 +144,124 @@ def _is_set(address: str) -> bool:
         return True
 
 
-def _of_days(
-    store: Store, settings: Settings, now: datetime, known: Incidents, stored: dict[str, StoredDay]
-) -> list[Problem]:
-    """Of the days that the schedule answers for, and of those with an open incident."""
-    today = now.astimezone(UTC).date()
-    days = {*look_back(today, settings), *(i.day for i in known.open if i.rule in _OF_DAYS)}
-    for day in sorted(days):
-        stored[day] = stored_day(store, settings, day)
-    # Where nothing was ever run nothing is late.
-    first = min((day for day, found in stored.items() if found.feeds), default="")
-    return [
-        problem
-        for day, found in stored.items()
-        for problem in day_problems(day, found, is_late=bool(first) and day > first and _is_late(day, now))
-        or ()
-        for problem in [_with_reason(store, problem)]
-    ]
+@dataclass(frozen=True, slots=True)
+class _Days:
+    """The days of a look as they are stored: those that the schedule answers for, and of open incidents."""
+
+    #: By day.
+    stored: dict[str, StoredDay]
+    #: Why each day that is missing is.
+    reasons: dict[str, str]
+    #: Days that could not be read.
+    unread: frozenset[str]
+    #: Days whose tables are being loaded again.
+    loading: frozenset[str]
+    #: The first publication that any look has seen.
+    in_service: datetime | None
+
+    @classmethod
+    def read(cls, store: Store, settings: Settings, now: datetime, known: Incidents) -> _Days:
+        """Read them; a day that cannot be read is logged."""
+        today = now.astimezone(UTC).date()
+        days = {*look_back(today, settings), *(i.day for i in known.open if i.rule in _OF_DAYS)} - {""}
+        stored: dict[str, StoredDay] = {}
+        reasons: dict[str, str] = {}
+        unread: set[str] = set()
+        loading: set[str] = set()
+        published = [known.in_service] if known.in_service else []
+        for day in sorted(days | set(_stored_before(store, min(days)))):
+            try:
+                entries = [entry for table in OF_EVERY_DAY if (entry := ledger.entry(store, table.name, day))]
+                published += [entry.published.published_at for entry in entries if entry.published]
+                if day in days:
+                    stored[day] = stored_day(store, settings, day)
+                    if stored[day].outcome == "missing":
+                        reasons[day] = _why_missing(store, day, stored[day])
+                    if any(_is_loading(entry, now) for entry in entries):
+                        loading.add(day)
+            except BackfillError as failure:
+                LOGGER.warning("%s is not looked at: %s", day, failure)
+                unread.add(day)
+        first = min(published, default=None)
+        return cls(stored, reasons, frozenset(unread), frozenset(loading), first)
+
+    def problems(self, now: datetime) -> list[Problem]:
+        """What is wrong with them."""
+        late = {day: reason for day, reason in self.reasons.items() if self._is_late(day, now)}
+        return [
+            problem
+            for day, found in self.stored.items()
+            for problem in day_problems(day, found, late=late.get(day, ""))
+        ]
+
+    def _is_late(self, day: str, now: datetime) -> bool:
+        if day in self.loading:
+            return False
+        due = datetime.combine(date.fromisoformat(shift(day, 1)), LATE_AT, UTC)
+        # Where nothing was published by then the pipeline was not in service.
+        return now >= due and self.in_service is not None and self.in_service < due
+
+    def sees(self, incident: Incident) -> bool:
+        """Whether the look would have found the incident."""
+        found = self.stored.get(incident.day)
+        if found is None:
+            return False
+        # A damaged document says nothing of its feeds, nor a table that is being loaded of the day.
+        if found.outcome == "unreadable":
+            return incident.rule == "day_unreadable"
+        return incident.rule != "day_late" or incident.day not in self.loading
+
+    def is_held(self, day: str) -> bool:
+        """Whether the day is held, so that its run fails on purpose."""
+        return day in self.stored and self.stored[day].outcome == "held"
 
 
-def _is_late(day: str, now: datetime) -> bool:
-    return now >= datetime.combine(date.fromisoformat(shift(day, 1)), LATE_AT, UTC)
+def _stored_before(store: Store, day: str) -> list[str]:
+    """The latest stored day before the day, if there is one."""
+    prefix = paths.day_summary(day).removesuffix(f"{day}.json")
+    names = (path.removeprefix(prefix).removesuffix(".json") for path in store.list(prefix))
+    return sorted(name for name in names if is_day(name) and name < day)[-1:]
 
 
-def day_problems(day: str, found: StoredDay, *, is_late: bool) -> Iterator[Problem]:
+def _is_loading(entry: ledger.Entry, now: datetime) -> bool:
+    """Whether a table that was out is being loaded again, by somebody who may still be at it."""
+    at_work = entry.state == "intent" and entry.failure is None and now - entry.claimed_at < _LOADING
+    return at_work and entry.published is not None
+
+
+def _why_missing(store: Store, day: str, found: StoredDay) -> str:
+    """What a day that is missing waits for."""
+    if found.reasons:
+        return "; ".join(found.reasons)
+    try:
+        record = load_day_record(store, day)
+    except Unreadable as failure:
+        return str(failure)
+    if record is None:
+        return f"no run has recorded it by {LATE_AT:%H:%M} UTC"
+    return "; ".join(record.why_awaited) or f"not in the tables by {LATE_AT:%H:%M} UTC"
+
+
+def day_problems(day: str, found: StoredDay, *, late: str) -> Iterator[Problem]:
     """What is wrong with a stored day.
 
     Parameters
     ----------
-    is_late
-        Whether it should be in the tables by now.
+    late
+        Why it is not in the tables though it should be by now; empty where it need not be.
     """
-    reasons = "; ".join(found.reasons)
     if found.outcome == "unreadable":
-        yield Problem("day_unreadable", reasons, day, command=found.command)
-    elif found.outcome == "missing" and is_late:
-        yield Problem("day_late", reasons, day, command=run_day(day))
+        yield Problem("day_unreadable", "; ".join(found.reasons), day, command=found.command)
+    elif found.outcome == "missing" and late:
+        yield Problem("day_late", late, day, command=run_day(day))
     elif found.outcome == "held":
         out = f"{len(found.quarantined)} of {plural(found.feeds, 'feed')} left out"
         text = "; ".join([*found.reasons, out, *(f"{name}={score:.3f}" for name, score in _scores(found))])
         yield Problem("day_held", text, day, command=found.command)
     for feed in found.notable:
         if feed.outcome != "publish" and not feed.accepted:
-            yield Problem(
-                "feed_left_out", "; ".join((feed.outcome, *feed.reasons)), day, feed.feed, found.command
-            )
+            again = run_day(day, () if feed.outcome == "missing" else (feed.feed,))
+            yield Problem("feed_left_out", "; ".join((feed.outcome, *feed.reasons)), day, feed.feed, again)
         if feed.pending and feed.accepted:
             text = "; ".join(feed.reasons) or "a newer version changes more than a restatement may"
             command = approve_command(day, feed.feed, feed.content)
@@ -179,23 +271,6 @@ def day_problems(day: str, found: StoredDay, *, is_late: bool) -> Iterator[Probl
 def _scores(found: StoredDay) -> list[tuple[str, float]]:
     named = {"completeness": found.completeness, "quality": found.quality, "consistency": found.consistency}
     return [(name, score) for name, score in named.items() if score is not None]
-
-
-def _with_reason(store: Store, problem: Problem) -> Problem:
-    """A late day with what it waits for."""
-    if problem.rule != "day_late" or problem.text:
-        return problem
-    try:
-        record = load_day_record(store, problem.day)
-    except Unreadable as failure:
-        return Problem("day_late", str(failure), problem.day, command=problem.command)
-    if record is None:
-        text = f"no run has recorded it by {LATE_AT:%H:%M} UTC"
-    elif record.awaiting_export:
-        text = "; ".join(record.why_awaited)
-    else:
-        text = f"not in the tables by {LATE_AT:%H:%M} UTC"
-    return Problem("day_late", text, problem.day, command=problem.command)
 
 
 def disk_problems(settings: Settings) -> list[Problem]:
@@ -217,7 +292,7 @@ def disk_problems(settings: Settings) -> list[Problem]:
         percent = 100 * usage.free / usage.total
         if percent < settings.alerts.disk_free_percent:
             free = f"{percent:.1f} % free, {bytes_text(usage.free)} of {bytes_text(usage.total)}"
-            found.setdefault(device, Problem("disk_low", f"{place}: {free}", subject=str(place)))
+            found.setdefault(device, Problem("disk_low", free, subject=f"{_HERE}{place}"))
     return list(found.values())
 
 
@@ -236,7 +311,7 @@ def run_problem(run: RunFact, log: RunLog) -> Problem:
 def backfill_problems(jobs: Sequence[Job], now: datetime) -> Iterator[Problem]:
     """Jobs that have failed lately, each with its days by state."""
     for job in jobs:
-        if now - (job.finished or job.updated) <= timedelta(days=_DAYS_OF_BACKFILLS):
+        if now - (job.finished or job.updated) <= FOLLOWED:
             days = ", ".join(f"{count} {state}" for state, count in job.days_by_state.items() if count)
             text = f"{job.request.start} to {job.request.end}: {days}"
             if job.failure:
@@ -252,29 +327,30 @@ def report_link(store: Store, settings: Settings, day: str) -> str:
     return f"{base}/days/{day}/report" if base else store.uri_of(paths.day_report(day))
 
 
-def _ping(
-    store: Store, settings: Settings, now: datetime, found: Incidents, stored: dict[str, StoredDay]
-) -> None:
-    """Tell the heartbeat once that yesterday is in the tables."""
+def _ping(store: Store, settings: Settings, now: datetime, found: Incidents, days: _Days) -> Incidents:
+    """Tell the heartbeat once that yesterday is in the tables, and keep what was found besides."""
     yesterday = shift(now.astimezone(UTC).date().isoformat(), -1)
-    day = stored.get(yesterday)
+    day = days.stored.get(yesterday)
     is_good = day is not None and day.outcome in ("published", "degraded")
-    if not is_good or found.pinged == yesterday or not _is_set(settings.alerts.heartbeat_url):
-        return
-    try:
-        failure = channel.ping(settings.alerts)
-    except BackfillError as wrong:
-        failure = str(wrong)
-    if failure:
-        LOGGER.warning("%s", failure)
-        return
-    documents.update(
-        store,
-        paths.incidents(),
-        Incidents,
-        lambda current: (current or Incidents()).model_copy(update={"pinged": yesterday}),
-        anew=True,
-    )
+    pinged, failure = found.pinged, found.heartbeat_failure
+    if not _is_set(settings.alerts.heartbeat_url):
+        failure = ""
+    elif is_good and pinged != yesterday:
+        try:
+            failure = channel.ping(settings.alerts)
+        except BackfillError as wrong:
+            failure = str(wrong)
+        if failure:
+            LOGGER.warning("%s", failure)
+        pinged = pinged if failure else yesterday
+    update = {"pinged": pinged, "heartbeat_failure": failure, "in_service": days.in_service}
+    if all(getattr(found, name) == value for name, value in update.items()):
+        return found
+
+    def change(current: Incidents | None) -> Incidents:
+        return (current or found).model_copy(update=update)
+
+    return documents.update(store, paths.incidents(), Incidents, change)
 
 
 def send_test(settings: Settings) -> str:
@@ -299,15 +375,17 @@ def send_test(settings: Settings) -> str:
 
 @contextmanager
 def watching(service: Backfills) -> Iterator[None]:
-    """Look every minute in a thread of its own, for a ``with`` block."""
+    """Look every five minutes in a thread of its own, for a ``with`` block."""
     stopping = threading.Event()
 
     def run() -> None:
         while not stopping.wait(SECONDS):
             try:
-                look(service.store, service.settings, utc_now(), service.records)
+                look(service.store, service.settings, utc_now, service.records)
             except BackfillError as failure:
                 LOGGER.warning("incidents are not looked at: %s", failure)
+            except Exception:
+                LOGGER.exception("incidents are not looked at")
 
     thread = threading.Thread(target=run, name="incidents", daemon=True)
     thread.start()

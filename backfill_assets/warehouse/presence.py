@@ -32,7 +32,8 @@ from backfill_assets.warehouse.duckdb import has_database, has_size
 #: When the schedule asks for yesterday, and when it is to be in the tables, both UTC.
 ASKED_AT: Final = time(9)
 LATE_AT: Final = time(10)
-_OF_EVERY_DAY: Final = (INSTRUMENTS, CANDLES, COVERAGE, QUALITY)
+#: Tables of every day.
+OF_EVERY_DAY: Final = (INSTRUMENTS, CANDLES, COVERAGE, QUALITY)
 
 Key = TypeVar("Key", bound=Hashable)
 Answer = TypeVar("Answer")
@@ -103,9 +104,9 @@ def unpublished_tables(store: Store, settings: Settings, day: str, data_types: C
 
 def published_lag(store: Store, day: str) -> timedelta | None:
     """From 09:00 UTC of the next day to the last publication of the day's tables; None if one is not out."""
-    entries = [ledger.entry(store, table.name, day) for table in _OF_EVERY_DAY]
+    entries = [ledger.entry(store, table.name, day) for table in OF_EVERY_DAY]
     published = [entry.published.published_at for entry in entries if entry and entry.published]
-    if len(published) < len(_OF_EVERY_DAY):
+    if len(published) < len(OF_EVERY_DAY):
         return None
     return max(published) - datetime.combine(parse_day(day) + timedelta(days=1), ASKED_AT, UTC)
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import psutil
 import pytest
-from apprise.plugins.slack import NotifySlack
 
 from backfill_assets.alerts import channel
 from backfill_assets.failures import SettingsError
@@ -14,6 +19,47 @@ from backfill_assets.settings import AlertSettings
 from backfill_assets_tests.alerts.listener import Listener, listening
 
 SECRET = "T12345678/B12345678/abcdefghijklmnopqrstuvwx"
+
+
+@contextmanager
+def never_ending(kind: str) -> Iterator[str]:
+    """A server that answers a byte at a time, without end, or not at all."""
+    stopping = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n"
+        with connection, suppress(OSError):
+            connection.recv(65_536)
+            if kind == "endless":
+                connection.sendall(head)
+                while not stopping.is_set():
+                    connection.sendall(b"x" * 65_536)
+            for byte in head * 1_000 if kind == "drip" else b"":
+                connection.sendall(bytes([byte]))
+                if stopping.wait(0.5):
+                    return
+            stopping.wait()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        threads = []
+
+        def serve() -> None:
+            while not stopping.is_set():
+                with suppress(TimeoutError):
+                    connection, _ = server.accept()
+                    threads.append(threading.Thread(target=answer, args=(connection,)))
+                    threads[-1].start()
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        try:
+            yield f"127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            stopping.set()
+            serving.join()
+            for thread in threads:
+                thread.join()
 
 
 @pytest.fixture
@@ -29,9 +75,14 @@ def test_every_service_gets_the_message(listener: Listener) -> None:
 
 
 def test_slack_gets_its_webhook_as_it_is_and_no_markup_of_others(
-    listener: Listener, monkeypatch: pytest.MonkeyPatch
+    listener: Listener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(NotifySlack, "webhook_url", f"http://{listener.address}/services")
+    # The process that delivers reads this first: Slack's own host is out of reach here.
+    (tmp_path / "sitecustomize.py").write_text(
+        "from apprise.plugins.slack import NotifySlack\n"
+        f"NotifySlack.webhook_url = 'http://{listener.address}/services'\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("SLACK_WEBHOOK_URL", f"https://hooks.slack.com/services/{SECRET}")
     text = "binance/trades/<!channel> & <https://evil|click> *bold*"
     assert channel.send(AlertSettings(), "held <!here>", text) == (True, "")
@@ -60,6 +111,50 @@ def test_a_service_that_refuses_or_is_gone_is_named_without_its_address(
     assert "path-with-token" not in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["drip", "endless", "silent"])
+def test_what_answers_for_ever_is_given_up_and_delays_no_other(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(channel, "SECONDS", 5)
+    with never_ending(kind) as address:
+        began = time.monotonic()
+        settings = AlertSettings(
+            urls=f"json://{address}/x {listener.url}", heartbeat_url=f"http://{address}/beat"
+        )
+        assert channel.send(settings, "title", "text") == (True, "JSON (number 1) did not take the message")
+        # Of an endless answer the status is there at once, and more is not read.
+        expected = "" if kind == "endless" else "alerts.heartbeat_url does not answer"
+        assert channel.ping(settings) == expected
+        assert time.monotonic() - began < 30
+    assert listener.texts == ["title\ntext"]
+    assert not [c for c in psutil.Process().children() if "alerts.deliver" in " ".join(c.cmdline())]
+
+
+def test_a_redirect_has_delivered_nothing(listener: Listener) -> None:
+    listener.status = 302
+    settings = AlertSettings(urls=listener.url, heartbeat_url=f"http://{listener.address}/beat")
+    assert channel.send(settings, "t", "t") == (False, "JSON (number 1) did not take the message")
+    assert channel.ping(settings) == "alerts.heartbeat_url answers 302"
+    assert listener.got == [("/beat", None)]
+
+
+def test_addresses_may_have_commas_or_lines_between(listener: Listener) -> None:
+    settings = AlertSettings(urls=f"{listener.url},{listener.url}\n{listener.url}?a=1,2")
+    assert channel.send(settings, "t", "t") == (True, "")
+    assert len(listener.texts) == 3
+
+
+@pytest.mark.parametrize("url", ["http://a..b/x", f"http://{'a' * 70}.b/x", "http://[::1/x", "nonsense"])
+def test_a_heartbeat_that_is_no_address_is_said(url: str) -> None:
+    assert channel.ping(AlertSettings(heartbeat_url=url)) == "alerts.heartbeat_url does not answer"
+
+
+def test_good_news_is_told_from_bad(listener: Listener) -> None:
+    for ended in (False, True):
+        channel.send(AlertSettings(urls=listener.url), "t", "t", ended=ended)
+    assert [body["type"] for _, body in listener.got] == ["failure", "success"]
+
+
 @pytest.mark.parametrize(
     "wrong", ["nonsense", "slack://", "https//hooks.slack.com/x", "no-such://host/secret"]
 )
@@ -81,4 +176,4 @@ def test_the_heartbeat_is_asked_for_and_a_failure_hides_its_address(listener: Li
     listener.status = 503
     assert channel.ping(settings) == "alerts.heartbeat_url answers 503"
     gone = AlertSettings(heartbeat_url="http://127.0.0.1:9/secret-of-mine")
-    assert channel.ping(gone) == "alerts.heartbeat_url cannot be reached (ConnectionError)"
+    assert channel.ping(gone) == "alerts.heartbeat_url does not answer"

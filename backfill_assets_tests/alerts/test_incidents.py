@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -52,7 +53,7 @@ def look(
     *problems: Problem,
     rules: Sequence[Rule] = ("day_held", "day_late"),
 ) -> None:
-    record(store, problems, rules, now, remind=DAY, send=told)
+    record(store, problems, lambda incident: incident.rule in rules, lambda: now, remind=DAY, send=told)
 
 
 def test_an_incident_of_three_days_is_opened_once_reminded_twice_and_ended_once(store: LocalStore) -> None:
@@ -145,7 +146,7 @@ def test_what_a_killed_process_was_sending_is_sent_after_a_while(store: LocalSto
         raise Killed
 
     with pytest.raises(Killed):
-        record(store, [HELD], ["day_held"], NOW, remind=DAY, send=dies)
+        record(store, [HELD], lambda _: True, lambda: NOW, remind=DAY, send=dies)
     told = Told()
     look(store, told, NOW + timedelta(minutes=1), HELD)
     assert told.said == []
@@ -153,14 +154,97 @@ def test_what_a_killed_process_was_sending_is_sent_after_a_while(store: LocalSto
     assert told.said == [("opened", "day is held: 2024-01-01")]
 
 
-def test_where_nobody_is_told_incidents_are_kept_and_later_only_reminded_of(store: LocalStore) -> None:
+def test_a_process_without_addresses_leaves_what_is_due_to_one_that_has_them(store: LocalStore) -> None:
     look(store, None, NOW, HELD)
-    assert [i.due for i in load_incidents(store).open] == [""]
     told = Told()
-    look(store, told, NOW + timedelta(hours=1), HELD)
-    assert told.said == []
+    look(store, told, NOW + timedelta(minutes=5), HELD)
+    look(store, None, NOW + timedelta(minutes=10))
+    look(store, told, NOW + timedelta(minutes=15))
+    assert [due for due, _ in told.said] == ["opened", "closed"]
+    told.answer = (False, "down")
+    look(store, told, NOW + timedelta(minutes=20), HELD)
+    look(store, None, NOW + timedelta(minutes=25), HELD)
+    assert load_incidents(store).failure == "down"
+    told.answer = (True, "")
+    look(store, told, NOW + timedelta(minutes=30), HELD)
+    assert [due for due, _ in told.said] == ["opened", "closed", "opened"]
+
+
+def test_an_end_that_was_not_delivered_for_a_day_is_no_news(store: LocalStore) -> None:
+    told = Told()
+    look(store, told, NOW, HELD)
+    told.answer = (False, "down")
+    look(store, told, NOW + timedelta(hours=1))
+    told.answer = (True, "")
+    look(store, told, NOW + 2 * DAY)
+    assert told.said == [("opened", "day is held: 2024-01-01")]
+    assert load_incidents(store).due == ()
+
+
+def test_an_end_that_is_seen_while_the_beginning_is_sent_is_told(store: LocalStore) -> None:
+    told = Told()
+
+    def ends_meanwhile(due: Sequence[Incident]) -> tuple[bool, str]:
+        look(store, None, NOW + timedelta(minutes=1))
+        return told(due)
+
+    record(store, [HELD], lambda _: True, lambda: NOW, remind=DAY, send=ends_meanwhile)
+    look(store, told, NOW + timedelta(minutes=5))
+    assert [due for due, _ in told.said] == ["opened", "closed"]
+
+
+def test_a_clock_that_was_ahead_silences_nothing(store: LocalStore) -> None:
+    class Killed(BaseException):
+        pass
+
+    def dies(_: Sequence[Incident]) -> tuple[bool, str]:
+        raise Killed
+
+    with pytest.raises(Killed):
+        record(store, [HELD], lambda _: True, lambda: NOW + 30 * DAY, remind=DAY, send=dies)
+    told = Told()
+    look(store, told, NOW, HELD)
     look(store, told, NOW + DAY, HELD)
-    assert told.said == [("reminder", "day is held: 2024-01-01")]
+    assert [due for due, _ in told.said] == ["opened", "reminder"]
+
+
+def test_a_claim_counts_from_when_it_was_made(store: LocalStore) -> None:
+    moments = iter([NOW, NOW + timedelta(minutes=9), NOW + timedelta(minutes=9)])
+    told, other = Told(), Told()
+
+    def slow(due: Sequence[Incident]) -> tuple[bool, str]:
+        look(store, other, NOW + timedelta(minutes=15), HELD)
+        return told(due)
+
+    next(moments)
+    record(store, [HELD], lambda _: True, lambda: NOW + timedelta(minutes=9), remind=DAY, send=slow)
+    assert (len(told.said), other.said) == (1, [])
+
+
+def test_reminders_come_at_the_same_time_of_each_day(store: LocalStore) -> None:
+    told = Told()
+    for minutes in range(0, 5 * 1_440, 7):
+        look(store, told, NOW + timedelta(minutes=minutes), HELD)
+    (incident,) = load_incidents(store).open
+    assert [due for due, _ in told.said] == ["opened", *["reminder"] * 4]
+    assert (incident.told - NOW) % DAY == timedelta()
+
+
+def test_failures_that_nobody_follows_any_more_end_without_a_word(store: LocalStore) -> None:
+    told, failed = Told(), Problem("backfill_failed", "65 held", subject="abc")
+    look(store, told, NOW, failed, HELD, rules=("backfill_failed", "day_held"))
+    look(store, told, NOW + 7 * DAY, rules=("backfill_failed", "day_held"))
+    assert [name for due, name in told.said if due == "closed"] == ["day is held: 2024-01-01"]
+    assert load_incidents(store).open == ()
+
+
+def test_a_failure_of_other_addresses_is_forgotten(store: LocalStore) -> None:
+    told = Told()
+    told.answer = (True, "JSON (number 2) did not take the message")
+    record(store, [HELD], lambda _: True, lambda: NOW, remind=DAY, send=told, addresses="both")
+    assert load_incidents(store).failure
+    record(store, [HELD], lambda _: True, lambda: NOW, remind=DAY, send=told, addresses="one")
+    assert (load_incidents(store).failure, load_incidents(store).failing) == ("", None)
 
 
 def test_ended_incidents_are_kept_for_ninety_days(store: LocalStore) -> None:
@@ -172,12 +256,38 @@ def test_ended_incidents_are_kept_for_ninety_days(store: LocalStore) -> None:
     assert load_incidents(store).incidents == ()
 
 
-def test_a_damaged_document_is_kept_aside_and_begun_anew(store: LocalStore, tmp_path: Path) -> None:
-    (tmp_path / paths.incidents()).write_text("{")
+@pytest.mark.parametrize("content", ["{", "", "[]", "\0\1", '{"incidents": 3}'])
+def test_a_damaged_document_is_begun_anew(store: LocalStore, tmp_path: Path, content: str) -> None:
+    (tmp_path / paths.incidents()).write_text(content)
+    assert load_incidents(store).open == ()
     told = Told()
     look(store, told, NOW, HELD)
     assert len(told.said) == 1
     assert any((tmp_path / "damaged").iterdir())
+
+
+@pytest.mark.parametrize("day", ["nonsense", "2024-13-45", "../../etc/passwd", 7])
+def test_a_damaged_incident_takes_no_other_with_it(store: LocalStore, tmp_path: Path, day: object) -> None:
+    look(store, None, NOW, HELD, LATE)
+    file = tmp_path / paths.incidents()
+    content = json.loads(file.read_text())
+    content["incidents"][0]["day"] = day
+    content["incidents"][1]["rule"] = "of_a_later_version"
+    file.write_text(json.dumps(content))
+    assert [i.name for i in load_incidents(store).open] == ["of_a_later_version: 2024-01-01"]
+
+
+def test_texts_and_commands_are_kept_and_told_in_bounds(store: LocalStore) -> None:
+    said: list[Incident] = []
+
+    def keep(due: Sequence[Incident]) -> tuple[bool, str]:
+        said.extend(due)
+        return True, ""
+
+    many = [Problem("feed_left_out", "x" * 10**6, "2024-01-01", f"f{n}", "y" * 10**5) for n in range(50)]
+    record(store, many, lambda _: True, lambda: NOW, remind=DAY, send=keep)
+    assert (store.size(paths.incidents()) or 0) < 200_000
+    assert len(message("production", said, NOW, str)[1]) < 8_000
 
 
 def incident(number: int, due: str, text: str = "why") -> Incident:
@@ -190,8 +300,11 @@ def test_a_message_says_what_since_when_why_and_what_mends_it() -> None:
     title, text = message("production", [incident(1, "opened")], NOW, lambda day: f"https://page/{day}")
     assert title == "[production] feed is left out: 2024-01-01 a/trades/S1"
     assert text == (
-        "feed is left out: 2024-01-01 a/trades/S1\nwhy\nTo mend it: mend 1\nReport: https://page/2024-01-01"
+        "Open for 2 days: feed is left out: 2024-01-01 a/trades/S1\nwhy\n"
+        "To mend it: mend 1\nReport: https://page/2024-01-01"
     )
+    fresh = incident(1, "opened").model_copy(update={"opened": NOW})
+    assert message("production", [fresh], NOW, str)[1].startswith("feed is left out: 2024-01-01")
     title, text = message("production", [incident(1, "closed")], NOW, str)
     assert title == "[production] ended: feed is left out: 2024-01-01 a/trades/S1"
     assert text == "Ended after 2 days: feed is left out: 2024-01-01 a/trades/S1"
@@ -205,6 +318,16 @@ def test_a_message_of_many_counts_them_and_tells_a_dozen() -> None:
     assert text.count("To mend it") == 12
     assert text.endswith("20 more incidents: backfill-assets incidents --open")
     assert len(text) < 8_000
+
+
+@pytest.mark.parametrize(
+    "words", ["@everyone", "<@&123>", "<!channel>", "<users/all>", "[click](http://evil)"]
+)
+def test_words_of_others_mention_nobody_and_are_no_links(words: str) -> None:
+    bad = incident(1, "opened", words).model_copy(update={"subject": words})
+    title, text = message("production", [bad], NOW, str)
+    assert words not in title + text
+    assert words in (title + text).replace("\u200b", "")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,9 +22,10 @@ from backfill_assets.lake.resource import LakeResource
 from backfill_assets.progress import watch
 from backfill_assets.progress.facts import Records, RunFact, RunLog
 from backfill_assets.progress.sensor import incidents
+from backfill_assets.warehouse import ledger
 from backfill_assets_tests.alerts.listener import Listener, listening
 from backfill_assets_tests.obstacles import folder_of_nobody
-from backfill_assets_tests.progress.planned_lake import BTC, ETH, NOW, SIZES, Lake
+from backfill_assets_tests.progress.planned_lake import BTC, ETH, NOW, SIZES, TABLES, Lake
 
 DAYS = [f"2024-02-{day}" for day in range(23, 30)]
 YESTERDAY = DAYS[-1]
@@ -31,10 +33,16 @@ NOTHING = Records([], [], daemon=None)
 
 
 class WholeLake(Lake):
-    """With the data files that the documents name, of the right size."""
+    """With the data files that the documents name, of the right size, published at 09:20 of the next day."""
 
-    def run(self, day: str, **more: Any) -> None:
+    def run(self, day: str, published: datetime | None = None, **more: Any) -> None:
         super().run(day, **more)
+        moment = published or datetime.fromisoformat(f"{day}T09:20:00+00:00") + timedelta(days=1)
+        for table in TABLES:
+            if (entry := ledger.entry(self.store, table, day)) is not None and entry.published is not None:
+                self.rewrite(
+                    table, day, published=entry.published.model_copy(update={"published_at": moment})
+                )
         top = Path(self.store.uri)
         for feed, size in SIZES.items():
             file = top / paths.ticks_data(feed, day, "c" * 64)
@@ -46,6 +54,13 @@ class WholeLake(Lake):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "made.parquet").write_bytes(b"x")
 
+    def rewrite(self, table: str, day: str, **update: Any) -> None:
+        """Change the ledger's entry."""
+        entry = ledger.entry(self.store, table, day)
+        assert entry is not None
+        changed = entry.model_copy(update=update)
+        documents.update(self.store, paths.publication(table, day), ledger.Entry, lambda _: changed)
+
 
 @pytest.fixture
 def listener() -> Iterator[Listener]:
@@ -54,27 +69,29 @@ def listener() -> Iterator[Listener]:
 
 
 @pytest.fixture
-def lake(tmp_path: Path, listener: Listener) -> Lake:
+def lake(tmp_path: Path, listener: Listener) -> WholeLake:
     found = WholeLake(tmp_path / "lake", alerts={"urls": listener.url, "page_url": "https://pages/"})
     for day in DAYS:
         found.run(day)
     return found
 
 
-def look(lake: Lake, now: datetime = NOW, records: Callable[[], Records] = lambda: NOTHING) -> Incidents:
-    return watch.look(lake.store, lake.settings, now, records)
+def look(lake: WholeLake, now: datetime = NOW, records: Callable[[], Records] = lambda: NOTHING) -> Incidents:
+    return watch.look(lake.store, lake.settings, lambda: now, records)
 
 
-def opened(lake: Lake, now: datetime = NOW, **more: Any) -> list[str]:
+def opened(lake: WholeLake, now: datetime = NOW, **more: Any) -> list[str]:
     return [incident.name for incident in look(lake, now, **more).open]
 
 
-def test_good_days_are_no_incident(lake: Lake, listener: Listener) -> None:
+def test_good_days_are_no_incident(lake: WholeLake, listener: Listener) -> None:
     assert opened(lake) == []
     assert listener.got == []
 
 
-def test_a_held_day_is_told_with_scores_reasons_report_and_command(lake: Lake, listener: Listener) -> None:
+def test_a_held_day_is_told_with_scores_reasons_report_and_command(
+    lake: WholeLake, listener: Listener
+) -> None:
     lake.run(YESTERDAY, state="held", lacking=(BTC, ETH), tables=("quality",))
     assert opened(lake) == [
         f"day is held: {YESTERDAY}",
@@ -91,12 +108,12 @@ def test_a_held_day_is_told_with_scores_reasons_report_and_command(lake: Lake, l
     assert listener.texts[1].startswith("[test] 3 ended")
 
 
-def test_a_feed_that_is_left_out_of_a_published_day(lake: Lake) -> None:
+def test_a_feed_that_is_left_out_of_a_published_day(lake: WholeLake) -> None:
     lake.run(YESTERDAY, state="degraded", absent=(ETH,))
     assert opened(lake) == [f"feed is left out: {YESTERDAY} {ETH}"]
 
 
-def test_a_day_that_nobody_has_run_is_late_from_ten_on(lake: Lake) -> None:
+def test_a_day_that_nobody_has_run_is_late_from_ten_on(lake: WholeLake) -> None:
     today = datetime(2024, 3, 2, tzinfo=UTC)
     assert opened(lake, today.replace(hour=9, minute=59)) == []
     (late,) = look(lake, today.replace(hour=10)).open
@@ -108,7 +125,7 @@ def test_a_day_that_nobody_has_run_is_late_from_ten_on(lake: Lake) -> None:
     ]
 
 
-def test_a_late_day_says_what_it_waits_for(lake: Lake) -> None:
+def test_a_late_day_says_what_it_waits_for(lake: WholeLake) -> None:
     record = DayRecord(day="2024-03-01", expected=(), recorded_at=NOW, awaiting_export=("binance",))
     documents.update(lake.store, paths.day_record("2024-03-01"), DayRecord, lambda _: record)
     (late,) = look(lake, NOW + timedelta(days=1)).open
@@ -119,20 +136,81 @@ def test_where_nothing_was_ever_run_nothing_is_late(tmp_path: Path) -> None:
     assert opened(WholeLake(tmp_path / "empty")) == []
 
 
-def test_a_published_day_that_is_gone_from_a_table_is_late(lake: Lake) -> None:
+def test_days_stay_late_however_long_nothing_runs(lake: WholeLake, listener: Listener) -> None:
+    for days in range(1, 13):
+        look(lake, NOW + timedelta(days=days))
+    # From the first of March on, and each until it is there.
+    assert len(load_incidents(lake.store).open) == 12
+    assert not any("ended" in text for text in listener.texts)
+    # A machine that was off for ten days says so by its first look.
+    (Path(lake.store.uri) / paths.incidents()).unlink()
+    assert len(look(lake, NOW + timedelta(days=10)).open) == 7
+
+
+def test_a_fresh_install_is_late_with_nothing_that_it_catches_up_with(tmp_path: Path) -> None:
+    lake, now = WholeLake(tmp_path / "fresh"), datetime(2024, 3, 1, 15, tzinfo=UTC)
+    for minutes, day in enumerate(DAYS):
+        assert opened(lake, now + timedelta(minutes=5 * minutes)) == []
+        lake.run(day, published=now + timedelta(minutes=5 * minutes + 1))
+    assert opened(lake, now + timedelta(hours=1)) == []
+    assert opened(lake, now + timedelta(days=1)) == ["day is late: 2024-03-01"]
+
+
+def test_a_day_that_is_loaded_again_is_not_late(lake: WholeLake) -> None:
+    lake.rewrite("candles", YESTERDAY, state="intent", claimed_at=NOW - timedelta(minutes=5))
+    assert opened(lake) == []
+    assert opened(lake, NOW + timedelta(hours=3)) == [f"day is late: {YESTERDAY}"]
+    lake.rewrite("candles", YESTERDAY, claimed_at=NOW + timedelta(hours=3))
+    # Nor does a load that is at work end what is late.
+    assert opened(lake, NOW + timedelta(hours=3, minutes=5)) == [f"day is late: {YESTERDAY}"]
+
+
+def test_a_published_day_that_is_gone_from_a_table_is_late(lake: WholeLake) -> None:
     lake.partition("candles", YESTERDAY).unlink()
     assert opened(lake) == [f"day is late: {YESTERDAY}"]
     assert "candles" in load_incidents(lake.store).open[0].text
 
 
-def test_a_damaged_document_of_a_day(lake: Lake) -> None:
+def test_a_damaged_document_of_a_day(lake: WholeLake) -> None:
     (Path(lake.store.uri) / paths.settled_day(YESTERDAY)).write_text("{")
     (found,) = look(lake).open
     assert found.name == f"document is damaged: {YESTERDAY}"
     assert "cannot be read" in found.text
 
 
-def test_an_open_incident_of_a_day_that_the_schedule_no_longer_answers_for_stays(lake: Lake) -> None:
+def test_a_damaged_document_ends_no_incident_of_its_feeds(lake: WholeLake, listener: Listener) -> None:
+    lake.run(YESTERDAY, state="degraded", absent=(ETH,))
+    look(lake)
+    file = Path(lake.store.uri) / paths.settled_day(YESTERDAY)
+    before = file.read_text()
+    file.write_text("{")
+    assert len(opened(lake, NOW + timedelta(minutes=5))) == 2
+    file.write_text(before)
+    assert opened(lake, NOW + timedelta(minutes=10)) == [f"feed is left out: {YESTERDAY} {ETH}"]
+    assert sum(text.count("feed is left out") for text in listener.texts) == 2  # title and text of one
+
+
+def test_a_day_that_cannot_be_read_now_hides_no_other_and_ends_nothing(
+    lake: WholeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.run(DAYS[0], state="held", tables=("quality",))
+    lake.run(YESTERDAY, state="held", tables=("quality",))
+    records = Records([failed_run(DAYS[0], "bigquery__quality"), failed_run("2024-01-05", "ticks")], [])
+    names = [f"day is held: {day}" for day in (DAYS[0], YESTERDAY)] + ["run failed: 2024-01-05"]
+    assert sorted(opened(lake, records=lambda: records)) == sorted(names)
+    read = watch.stored_day
+
+    def unsteady(store: Any, settings: Any, day: str) -> Any:
+        if day == DAYS[0]:
+            msg = "503"
+            raise TransientFailure(msg)
+        return read(store, settings, day)
+
+    monkeypatch.setattr(watch, "stored_day", unsteady)
+    assert sorted(opened(lake, NOW + timedelta(minutes=5), records=lambda: records)) == sorted(names)
+
+
+def test_an_open_incident_of_a_day_that_the_schedule_no_longer_answers_for_stays(lake: WholeLake) -> None:
     lake.run(YESTERDAY, state="degraded", absent=(ETH,))
     look(lake)
     later = NOW + timedelta(days=20)
@@ -158,7 +236,7 @@ def failed_run(day: str, *steps: str, failure: str = "it broke") -> tuple[RunFac
         (("ticks", "candles_checks"), "run failed"),
     ],
 )
-def test_a_failed_run_is_told_by_what_failed(lake: Lake, steps: tuple[str, ...], name: str) -> None:
+def test_a_failed_run_is_told_by_what_failed(lake: WholeLake, steps: tuple[str, ...], name: str) -> None:
     records = Records([failed_run("2024-01-05", *steps)], [])
     (found,) = look(lake, records=lambda: records).open
     assert found.name == f"{name}: 2024-01-05"
@@ -166,13 +244,13 @@ def test_a_failed_run_is_told_by_what_failed(lake: Lake, steps: tuple[str, ...],
     assert "--partition 2024-01-05" in found.command
 
 
-def test_the_failed_run_of_a_held_day_is_not_told_beside_it(lake: Lake) -> None:
+def test_the_failed_run_of_a_held_day_is_not_told_beside_it(lake: WholeLake) -> None:
     lake.run(YESTERDAY, state="held", tables=("quality",))
     records = Records([failed_run(YESTERDAY, "bigquery__quality")], [])
     assert opened(lake, records=lambda: records) == [f"day is held: {YESTERDAY}"]
 
 
-def test_a_failed_backfill_is_one_incident_with_its_days(lake: Lake) -> None:
+def test_a_failed_backfill_is_one_incident_with_its_days(lake: WholeLake) -> None:
     request = SimpleNamespace(start="2023-01-01", end="2023-12-31")
     job: Any = SimpleNamespace(
         job_id="abc",
@@ -191,14 +269,14 @@ def test_a_failed_backfill_is_one_incident_with_its_days(lake: Lake) -> None:
     assert found.command == "backfill-assets retry abc"
 
 
-def test_only_who_can_tell_says_that_the_daemon_is_gone_or_back(lake: Lake) -> None:
+def test_only_who_can_tell_says_that_the_daemon_is_gone_or_back(lake: WholeLake) -> None:
     gone = Records([], [], daemon="the Dagster daemon gave no sign of life since noon: start it")
     assert opened(lake, records=lambda: gone) == ["daemon gives no sign of life"]
     assert opened(lake, records=lambda: NOTHING) == ["daemon gives no sign of life"]
     assert opened(lake, records=lambda: Records([], [], daemon="")) == []
 
 
-def test_records_that_cannot_be_read_end_no_incident_and_stop_no_other_rule(lake: Lake) -> None:
+def test_records_that_cannot_be_read_end_no_incident_and_stop_no_other_rule(lake: WholeLake) -> None:
     look(lake, records=lambda: Records([failed_run("2024-01-05", "ticks")], []))
     lake.run(YESTERDAY, state="held", tables=("quality",))
 
@@ -209,7 +287,7 @@ def test_records_that_cannot_be_read_end_no_incident_and_stop_no_other_rule(lake
     assert opened(lake, records=away) == ["run failed: 2024-01-05", f"day is held: {YESTERDAY}"]
 
 
-def test_the_sensor_looks_once_and_fails_no_run(lake: Lake, tmp_path: Path) -> None:
+def test_the_sensor_looks_once_and_fails_no_run(lake: WholeLake, tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text(yaml.safe_dump(lake.settings.model_dump(include={"universe", "lake", "warehouse"})))
     resources = {"lake": LakeResource(environment=str(file))}
@@ -217,21 +295,49 @@ def test_the_sensor_looks_once_and_fails_no_run(lake: Lake, tmp_path: Path) -> N
         dg.DagsterInstance.ephemeral() as instance,
         dg.build_sensor_context(instance, resources=resources) as context,
     ):
-        assert incidents.evaluate_tick(context).skip_message == "0 open incidents"
+        assert incidents.evaluate_tick(context).skip_message == "7 open incidents"
         file.unlink()
         skipped = incidents.evaluate_tick(context).skip_message or ""
     assert skipped.startswith("incidents are not looked at: ")
     assert "there is no such file" in skipped
 
 
-def test_a_disk_that_is_nearly_full_is_one_incident(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_nearly_full_is_one_incident(lake: WholeLake, monkeypatch: pytest.MonkeyPatch) -> None:
     full = {"alerts": {"disk_free_percent": 99.9999}}
     (found,) = look(WholeLake(Path(lake.store.uri), **full)).open
     assert found.name.startswith("disk is nearly full: ")
     assert "% free" in found.text
 
 
-def test_a_message_that_cannot_be_sent_stops_no_look(lake: Lake, listener: Listener) -> None:
+def test_disks_of_other_machines_are_theirs(lake: WholeLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = WholeLake(Path(lake.store.uri), alerts={"disk_free_percent": 99.9999})
+    assert len(look(full).open) == 1
+    monkeypatch.setattr(watch, "_HERE", "another:")
+    assert len(look(lake, NOW + timedelta(minutes=5)).open) == 1
+    assert len(look(full, NOW + timedelta(minutes=10)).open) == 2
+
+
+def test_the_thread_goes_on_after_what_nobody_thought_of(
+    lake: WholeLake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[int] = []
+
+    def breaks(*_: object) -> None:
+        looks.append(1)
+        raise OverflowError
+
+    monkeypatch.setattr(watch, "SECONDS", 0.05)
+    monkeypatch.setattr(watch, "look", breaks)
+    service: Any = SimpleNamespace(store=lake.store, settings=lake.settings, records=lambda: NOTHING)
+    with watch.watching(service):
+        deadline = time.monotonic() + 10
+        while len(looks) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert len(looks) >= 3
+    assert "incidents are not looked at" in caplog.text
+
+
+def test_a_message_that_cannot_be_sent_stops_no_look(lake: WholeLake, listener: Listener) -> None:
     lake.run(YESTERDAY, state="held", tables=("quality",))
     listener.status = 500
     found = look(lake)
@@ -243,7 +349,7 @@ def test_a_message_that_cannot_be_sent_stops_no_look(lake: Lake, listener: Liste
     assert len(listener.texts) == 1
 
 
-def test_a_variable_that_is_not_set_is_said_and_stops_no_look(lake: Lake) -> None:
+def test_a_variable_that_is_not_set_is_said_and_stops_no_look(lake: WholeLake) -> None:
     lake.run(YESTERDAY, state="held", tables=("quality",))
     names = {"urls": "${NOBODYS_URL}", "heartbeat_url": "${NOBODYS_HEARTBEAT}"}
     found = look(WholeLake(Path(lake.store.uri), alerts=names))
@@ -253,7 +359,7 @@ def test_a_variable_that_is_not_set_is_said_and_stops_no_look(lake: Lake) -> Non
     assert look(WholeLake(Path(lake.store.uri), alerts=names), NOW + timedelta(minutes=5)).open == ()
 
 
-def test_names_and_reasons_with_signs_are_told_as_text(lake: Lake, listener: Listener) -> None:
+def test_names_and_reasons_with_signs_are_told_as_text(lake: WholeLake, listener: Listener) -> None:
     records = Records([failed_run("2024-01-05", "ticks", failure="\x1b[2J line\r\nbreak \u202e end")], [])
     look(lake, records=lambda: records)
     (text,) = listener.texts
@@ -281,10 +387,10 @@ def test_the_heartbeat_is_asked_for_once_when_yesterday_is_in_the_tables(
     assert len(listener.got) == 2
 
 
-def test_a_heartbeat_that_was_not_taken_is_asked_for_again(lake: Lake, listener: Listener) -> None:
+def test_a_heartbeat_that_was_not_taken_is_asked_for_again(lake: WholeLake, listener: Listener) -> None:
     beating = WholeLake(Path(lake.store.uri), alerts={"heartbeat_url": f"http://{listener.address}/beat"})
     listener.status = 500
-    look(beating)
+    assert look(beating).trouble == "alerts.heartbeat_url answers 500"
     listener.status = 200
     look(beating, NOW + timedelta(minutes=1))
     look(beating, NOW + timedelta(minutes=2))
@@ -309,14 +415,14 @@ def test_a_version_that_waits_names_the_command_that_approves_it() -> None:
 
     feed = FeedVerdict(feed=str(BTC), outcome="publish", accepted=True, pending=True, content="c" * 64)
     day = StoredDay(outcome="published", feeds=2, notable=(feed,))
-    (problem,) = watch.day_problems(YESTERDAY, day, is_late=False)
+    (problem,) = watch.day_problems(YESTERDAY, day, late="")
     assert problem.rule == "version_pending"
     assert problem.command.startswith(
         f"backfill-assets approve --date {YESTERDAY} --feed {BTC} --content cccc"
     )
 
 
-def test_the_document_of_incidents_is_read_by_later_versions(lake: Lake) -> None:
+def test_the_document_of_incidents_is_read_by_later_versions(lake: WholeLake) -> None:
     look(lake, records=lambda: Records([failed_run("2024-01-05", "ticks")], []))
     file = Path(lake.store.uri) / paths.incidents()
     content = json.loads(file.read_text())
