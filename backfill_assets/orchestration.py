@@ -84,22 +84,27 @@ def database_failures() -> Iterator[None]:
         raise TransientFailure(msg) from error
 
 
-def open_instance() -> dg.DagsterInstance:
+def open_instance(folder: str = "") -> dg.DagsterInstance:
     """Dagster's instance in ``DAGSTER_HOME``; without one, an instance that is forgotten with the process.
+
+    Parameters
+    ----------
+    folder
+        Another folder than that of ``DAGSTER_HOME``.
 
     Raises
     ------
     PermanentFailure
         The folder, its ``dagster.yaml`` or the database that it names cannot be used.
     """
-    home = ProcessEnvironment().dagster_home
+    home = folder or ProcessEnvironment().dagster_home
     if home is None:
         return dg.DagsterInstance.ephemeral()
     from yaml import YAMLError
 
     refusals: tuple[type[Exception], ...] = (dg.DagsterError, *database_errors(), YAMLError, OSError)
     try:
-        instance = dg.DagsterInstance.get()
+        instance = dg.DagsterInstance.from_config(folder) if folder else dg.DagsterInstance.get()
         instance.get_runs_count()
     except refusals as error:
         reason = " ".join(str(error.__cause__ or error).split())[:300]

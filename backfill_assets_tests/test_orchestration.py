@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from backfill_assets.failures import FeedAbsent, NotExportedYet, PermanentFailure, TransientFailure
-from backfill_assets.orchestration import TABLE_ROWS, failures_as_dagster, table_metadata
+from backfill_assets.orchestration import TABLE_ROWS, failures_as_dagster, open_instance, table_metadata
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,11 @@ def test_a_metadata_table_shows_the_first_rows_and_every_kind_of_cell():
     assert len(shown.records) == TABLE_ROWS
     assert shown.records[3].data == {"n": 3, "what": "('a', 3)", "none": None}
     assert table_metadata([]).records == []
+
+
+def test_an_instance_is_opened_in_a_folder_whatever_the_environment_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "gone"))
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with open_instance(str(tmp_path)) as instance:
+        assert instance.get_runs_count() == 0
+        assert instance.root_directory == str(tmp_path)

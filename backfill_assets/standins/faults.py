@@ -69,7 +69,7 @@ class Fault:
     always
         The answer of every request (after ``refusals``).
     body
-        Bytes that are served in place of the true file.
+        Bytes that are served in place of the true file, or of the true answer about metadata.
     cut_body_at
         Only so many bytes are served, as if that were all: a truncated file that looks complete.
     cut_connection_at
@@ -78,6 +78,8 @@ class Fault:
         How many requests the two cuts concern; ``None`` means all.
     delay_seconds
         How long the server thinks before it answers.
+    times
+        How many requests ``body`` and the delay concern; ``None`` means all.
     redirect_to
         302 to this path; the path ``/storage`` + the request's path serves the file without a key.
     """
@@ -89,6 +91,7 @@ class Fault:
     cut_connection_at: int | None = None
     cuts: int | None = None
     delay_seconds: float = 0.0
+    times: int | None = None
     redirect_to: str | None = None
 
 
@@ -138,6 +141,9 @@ class Faults:
         """Use up one request's share of the path's fault: the fault as it holds for it, and its refusal."""
         with self._lock:
             fault = self._by_path.get(path, Fault())
+            if fault.times is not None:
+                self._by_path[path] = replace(fault, times=max(0, fault.times - 1))
+                fault = self._by_path[path] if fault.times else replace(fault, body=None, delay_seconds=0.0)
             if fault.refusals:
                 self._by_path[path] = replace(fault, refusals=fault.refusals[1:])
                 return fault, fault.refusals[0]

@@ -44,11 +44,12 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
-    """One request; the path without its query."""
+    """One request; the path without its query, and the bytes that the answer announces."""
 
     method: str
     path: str
     status: int
+    bytes: int = 0
 
 
 class Counting:
@@ -148,6 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
             body = fault.body if fault.body is not None else standin.dataset(feed, day)
             self._send_file(body, fault, free=day.endswith("-01"))
         elif match := _METADATA.fullmatch(path):
+            if fault.body is not None:
+                self._send_body(fault.body)
+                return
             exchange = unquote(match["exchange"])
             if match["what"] == "exchanges":
                 if match["symbol"] is not None:
@@ -163,13 +167,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _begin(self, status: int, length: int, content_type: str = "application/json") -> None:
         # Logged first: whoever has the answer finds its request in the log.
-        self.server.standin.log(LoggedRequest(self.command, urlsplit(self.path).path, status))
+        self.server.standin.log(LoggedRequest(self.command, urlsplit(self.path).path, status, length))
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(length))
 
     def _send_json(self, answer: Any, status: int = HTTPStatus.OK, retry_after: int | None = None) -> None:
-        body = json.dumps(answer).encode()
+        self._send_body(json.dumps(answer).encode(), status, retry_after)
+
+    def _send_body(self, body: bytes, status: int = HTTPStatus.OK, retry_after: int | None = None) -> None:
         self._begin(status, len(body))
         if retry_after is not None:
             self.send_header("Retry-After", str(retry_after))

@@ -317,6 +317,25 @@ def test_an_answer_can_be_slow(standin: TardisStandin) -> None:
     assert time.perf_counter() - started >= 0.3
 
 
+def test_a_slow_answer_with_other_bytes_can_be_given_to_the_first_requests_only(
+    standin: TardisStandin, market: Market
+) -> None:
+    standin.faults.put_dataset(ADA, PAID_DAY, Fault(body=b"other", delay_seconds=0.3, times=2))
+    path = dataset_path(ADA, PAID_DAY)
+    assert [ask(standin, path).body for _ in range(2)] == [b"other", b"other"]
+    started = time.perf_counter()
+    whole = market.dataset(ADA, PAID_DAY)
+    assert ask(standin, path).body == whole
+    assert time.perf_counter() - started < 0.3
+    assert [request.bytes for request in standin.requests] == [5, 5, len(whole)]
+
+
+def test_an_answer_about_metadata_can_be_replaced(standin: TardisStandin) -> None:
+    standin.faults.put("/v1/instruments/kraken", Fault(body=b"[[]]"))
+    assert ask(standin, "/v1/instruments/kraken").body == b"[[]]"
+    assert ask(standin, "/v1/instruments/binance").json != [[]]
+
+
 def test_requests_are_answered_at_the_same_time_and_counted(standin: TardisStandin) -> None:
     for exchange in ("binance", "kraken", "coinbase"):
         standin.faults.put(f"/v1/exchanges/{exchange}", Fault(delay_seconds=0.5))
