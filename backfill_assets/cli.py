@@ -691,6 +691,42 @@ def _seen(store: Any, day: Any) -> str:
     return f"ok  {files}, {plural(day.partitions, 'partition')}"
 
 
+@main.command(section=START, example="rehearse --quick --scenario killed")
+@click.option("--date", "day", type=DAY, default="2024-01-02", show_default=True, help="The day to rehearse.")
+@click.option("--scenario", "names", metavar="NAME", multiple=True, help="Only this one; may be repeated.")
+@click.option("--quick", "mode", flag_value="quick", default="quick", help="In some minutes; the default.")
+@click.option(
+    "--full", "mode", flag_value="full", help="More faults, kills, feeds and days, and longer ones."
+)
+@click.option(
+    "--report-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("rehearsal"),
+    show_default=True,
+    help="Where to write JSON, JUnit XML, the HTML page and the logs of all runs.",
+)
+def rehearse(day: str, names: tuple[str, ...], mode: str, report_dir: Path) -> None:
+    """Run a day under faults, and show which promises hold.
+
+    Real runs against a stand-in for Tardis, in scratch folders: no settings of yours are read, and no data of
+    yours is touched. Exit code 1 if a promise is broken.
+    """
+    from backfill_assets.rehearsal import report as reports
+    from backfill_assets.rehearsal import scenarios
+
+    scenarios.insist_on_scenarios(names)
+    scenarios.insist_on_day(day)
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    found = scenarios.rehearse(day, names, is_full=mode == "full", logs=report_dir / "logs", say=say)
+    reports.show(found, _console())
+    for file in reports.write(found, report_dir):
+        click.echo(printable(str(file)))
+    sys.exit(found.exit_code)
+
+
 @main.command(section=START, example="doctor")
 def doctor() -> None:
     """Check settings, reachability and permissions.

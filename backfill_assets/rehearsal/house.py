@@ -1,0 +1,279 @@
+"""Where a scenario lives: a scratch folder with everything that a user of the pipeline has, and a stand-in.
+
+A run is the command that users type, in a process of its own with an environment of its own. What came of it
+is read as users read it: the state of the day from the lake, the rows from the published tables, incidents
+from the look of the daemon.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock_time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NoReturn, Self
+
+import yaml
+
+from backfill_assets.alerts.incidents import Incident
+from backfill_assets.days import shift
+from backfill_assets.feeds import Feed
+from backfill_assets.lake.store import Store, open_store
+from backfill_assets.orchestration import open_instance
+from backfill_assets.progress.facts import Records
+from backfill_assets.progress.model import StoredDay
+from backfill_assets.progress.service import Backfills
+from backfill_assets.progress.stored_days import stored_day
+from backfill_assets.progress.watch import look
+from backfill_assets.rehearsal import tables
+from backfill_assets.rehearsal.processes import DayProcess
+from backfill_assets.settings import Settings, load_settings
+from backfill_assets.standins.market import Market
+from backfill_assets.standins.tardis import TardisStandin
+
+EXCHANGES: Final = ("binance", "coinbase", "kraken")
+SYMBOLS: Final = ("BTC-USDT", "ETH-USDT", "ADA-USDT", "SOL-USDT")
+#: Trades of a market on an average day: enough for every minute of most hours, few enough for seconds.
+ROWS: Final = 4_000
+#: The first day on which all of them were listed the day before.
+FIRST_DAY: Final = "2021-06-18"
+#: Limit of one attempt at a file; a stand-in on loopback answers within milliseconds.
+ANSWER_SECONDS: Final = 3.0
+#: A run that takes longer is killed, and that is its result.
+RUN_SECONDS: Final = 240.0
+#: Days of the rehearsal are past; incidents are looked for as if it were noon of the day after.
+_LOOKED_AT: Final = clock_time(12)
+_DAGSTER: Final = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that has ended.
+
+    Attributes
+    ----------
+    code
+        Exit code, minus the signal that ended it; None if it was killed since it took too long.
+    retries
+        Requests that repeat a path of the same run.
+    """
+
+    day: str
+    code: int | None
+    seconds: float
+    requests: int
+    retries: int
+    log: Path
+
+
+class House:
+    """A folder, a stand-in, and runs; a context manager that ends all that it has started.
+
+    Parameters
+    ----------
+    data_types
+        What is fetched of each market besides trades.
+    started
+        Called with the number of each process that is started.
+    """
+
+    #: The command of Dagster that users type.
+    dagster: tuple[str, ...] = (sys.executable, "-m", "dagster")
+
+    def __init__(
+        self,
+        folder: Path,
+        market: Market,
+        data_types: Sequence[str] = ("trades",),
+        started: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.folder = folder
+        self.lake, self.warehouse = folder / "lake", folder / "warehouse"
+        self.data_types = tuple(data_types)
+        self.key = f"sk-rehearsal-{secrets.token_hex(16)}"
+        self.standin = TardisStandin(market, api_key=self.key, port=_free_port())
+        self.market = market
+        self.runs: list[Run] = []
+        self._say_started = started
+        self._started: list[DayProcess] = []
+
+    def __enter__(self) -> Self:
+        for name in ("logs", "scratch", "dagster"):
+            (self.folder / name).mkdir(parents=True)
+        (self.folder / "dagster" / "dagster.yaml").write_text(_DAGSTER, encoding="utf-8")
+        # Processes that open a fresh folder of Dagster's together may trip over each other.
+        open_instance(str(self.folder / "dagster")).dispose()
+        self.standin.__enter__()
+        self._settings_file.write_text(yaml.safe_dump(self._content()), encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._started:
+            process.kill()
+            process.wait(RUN_SECONDS)
+        self.standin.__exit__(kind, error, trace)
+
+    @property
+    def _settings_file(self) -> Path:
+        return self.folder / "rehearsal.yaml"
+
+    def _content(self) -> dict[str, object]:
+        url = self.standin.url
+        return {
+            "tardis": {
+                "datasets_endpoint": f"{url}/v1/datasets",
+                "api_endpoint": f"{url}/v1",
+                "api_key": "${TARDIS_API_KEY}",
+                "timeout_seconds": ANSWER_SECONDS,
+                "retry_budget_seconds": 4 * ANSWER_SECONDS,
+            },
+            "universe": [
+                {
+                    "exchanges": list(EXCHANGES),
+                    "symbols": list(SYMBOLS),
+                    "data_types": list(self.data_types),
+                }
+            ],
+            "lake": {"uri": str(self.lake), "scratch": str(self.folder / "scratch")},
+            "warehouse": {"kind": "duckdb", "folder": str(self.warehouse)},
+            # A rehearsal must not send messages to people.
+            "alerts": {"urls": "", "heartbeat_url": ""},
+        }
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that its runs read."""
+        return load_settings(self._settings_file)
+
+    @property
+    def store(self) -> Store:
+        """The lake."""
+        return open_store(self.settings.lake)
+
+    # Runs
+
+    def start(self, day: str, refresh: Sequence[Feed] = ()) -> DayProcess:
+        """Start a run of the day; ``refresh`` are feeds to fetch again."""
+        command = [*self.dagster, "asset", "materialize"]
+        command += ["-m", "backfill_assets.definitions", "--select", "*", "--partition", day]
+        if refresh:
+            config = {"refresh": True, "feeds": [str(feed) for feed in refresh]}
+            command += ["--config-json", json.dumps({"ops": {"ticks": {"config": config}}})]
+        environment = {
+            "PATH": os.defpath,
+            "HOME": str(self.folder),
+            "DAGSTER_HOME": str(self.folder / "dagster"),
+            "BACKFILL_ENV": str(self._settings_file),
+            "TARDIS_API_KEY": self.key,
+        }
+        log = self.folder / "logs" / f"{len(self._started) + 1:02d}-{day}.log"
+        process = DayProcess(command, environment, self.folder, log)
+        self._started.append(process)
+        self._say_started(process.pid)
+        return process
+
+    def run(self, day: str, refresh: Sequence[Feed] = ()) -> Run:
+        """Run the day to its end."""
+        began, before = time.monotonic(), len(self.standin.requests)
+        process = self.start(day, refresh)
+        code = process.wait(RUN_SECONDS)
+        asked = Counter(request.path for request in self.standin.requests[before:])
+        retries = asked.total() - len(asked)
+        run = Run(day, code, time.monotonic() - began, asked.total(), retries, process.log)
+        self.runs.append(run)
+        return run
+
+    # What came of them
+
+    def state(self, day: str) -> StoredDay:
+        """The day as the lake and the ledger have it."""
+        return stored_day(self.store, self.settings, day)
+
+    def published(self, *days: str) -> tables.Contents:
+        """The published tables of the days."""
+        return tables.published(self.warehouse, days)
+
+    def trades(self, day: str) -> dict[tables.Market, tables.Content]:
+        """The published trades of the day."""
+        return tables.published_trades(self.warehouse, day)
+
+    def incidents(self, day: str) -> tuple[Incident, ...]:
+        """Open incidents after a look at noon of the day after, as the daemon looks every minute."""
+        now = datetime.combine(date.fromisoformat(shift(day, 1)), _LOOKED_AT, UTC)
+        with open_instance(str(self.folder / "dagster")) as instance:
+            backfills = Backfills(instance, _no_graph, lambda: self.settings)
+
+            def records() -> Records:
+                return replace(backfills.records(), daemon=None)
+
+            return look(self.store, self.settings, now + self._age(), records).open
+
+    def _age(self) -> timedelta:
+        """Time since the house was made: a later look is later."""
+        return timedelta(seconds=time.time() - self._settings_file.stat().st_mtime)
+
+    def files_with_key(self) -> list[str]:
+        """Files below the folder that hold the API key."""
+        key, found = self.key.encode(), []
+        for file in sorted(self.folder.rglob("*")):
+            # Files of the lake may be replaced while they are looked at.
+            with suppress(FileNotFoundError):
+                if file.is_file() and key in file.read_bytes():
+                    found.append(str(file.relative_to(self.folder)))
+        return found
+
+    # What the vendor has
+
+    def feed(self, exchange: str, symbol: str, day: str, data_type: str = "trades") -> Feed:
+        """The feed of a canonical symbol."""
+        listing = self.market.stream(exchange, symbol).listing_on(day)
+        if listing is None:
+            msg = f"{exchange} does not list {symbol} on {day}"
+            raise KeyError(msg)
+        return Feed(exchange, data_type, listing.dataset_symbol)
+
+    def feeds(self, day: str) -> list[Feed]:
+        """Every feed of trades of the universe."""
+        return [self.feed(exchange, symbol, day) for exchange in EXCHANGES for symbol in SYMBOLS]
+
+    def served(
+        self, day: str, others: Mapping[Feed, bytes] | None = None
+    ) -> dict[tables.Market, tables.Content]:
+        """The trades that the market has of the day, whatever faults the stand-in serves.
+
+        Parameters
+        ----------
+        others
+            Files that take the place of the market's.
+        """
+        files = {feed: self.market.dataset(feed, day) for feed in self.feeds(day)} | dict(others or {})
+        return tables.served_trades(files.values())
+
+
+def rehearsal_market() -> Market:
+    """The market of a rehearsal."""
+    return Market(rows={(exchange, symbol): ROWS for exchange in EXCHANGES for symbol in SYMBOLS})
+
+
+def _free_port() -> int:
+    """A port that is free now: a stand-in that goes away must come back at the same one."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _no_graph() -> NoReturn:
+    msg = "a look launches no backfill"
+    raise RuntimeError(msg)

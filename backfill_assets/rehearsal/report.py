@@ -1,0 +1,162 @@
+"""The rehearsal as people and machines read it: terminal matrix, JUnit XML, JSON and one HTML page."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from backfill_assets.readable_numbers import bytes_text, plural
+from backfill_assets.rehearsal.model import MEANINGS, Performance, Promise, Rehearsal, State
+
+if TYPE_CHECKING:
+    import jinja2
+
+_STYLES: Final[dict[State, str]] = {
+    "kept": "green",
+    "broken": "bold red",
+    "not run": "yellow",
+    "not judged": "dim",
+}
+_MARKS: Final[dict[State, str]] = {
+    "kept": "kept",
+    "broken": "BROKEN",
+    "not run": "not run",
+    "not judged": "–",
+}
+#: Heads of the columns, short enough for a terminal.
+HEADS: Final[dict[Promise, str]] = {
+    Promise.DETECTED: "detected",
+    Promise.CONTAINED: "contained",
+    Promise.RECOVERED: "recovered",
+    Promise.NOTHING_LOST: "nothing lost",
+    Promise.NOTHING_WRONG_PUBLISHED: "nothing wrong",
+    Promise.NO_SECRET_IN_LOGS: "no secret",
+    Promise.SOMEBODY_TOLD: "told",
+}
+
+
+def show(found: Rehearsal, console: Console) -> None:
+    """Print the matrix, and below it every expectation that was not met or not tried."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("scenario", no_wrap=True)
+    for promise in Promise:
+        table.add_column(HEADS[promise])
+    for head in ("s", "CPU s", "peak MB", "fetched", "requests", "again", "rows"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for performance in found.performances:
+        states = [performance.state(promise) for promise in Promise]
+        cells = [Text(_MARKS[each], _STYLES[each]) for each in states]
+        table.add_row(performance.scenario, *cells, *measured_texts(performance))
+    console.print(table)
+    for outcome in (*found.broken(), *found.not_run()):
+        state: State = "broken" if outcome.kept is False else "not run"
+        console.print(Text(f"{state}: {outcome.line}", _STYLES[state]), soft_wrap=True)
+    console.print(Text(summary(found)), soft_wrap=True)
+
+
+def measured_texts(performance: Performance) -> tuple[str, ...]:
+    """The measurements, in the order of the columns."""
+    m = performance.measured
+    return (
+        f"{m.seconds:.1f}",
+        f"{m.cpu_seconds:.1f}",
+        f"{m.peak_mb:.0f}",
+        bytes_text(m.bytes_fetched),
+        f"{m.requests:,}",
+        f"{m.retries:,}",
+        f"{m.rows:,}",
+    )
+
+
+def summary(found: Rehearsal) -> str:
+    """How many expectations were met, in one line."""
+    outcomes = [outcome for performance in found.performances for outcome in performance.outcomes]
+    kept = sum(outcome.kept is True for outcome in outcomes)
+    return (
+        f"{found.day}, {found.mode}: {plural(len(found.performances), 'scenario')}, {kept} of "
+        f"{plural(len(outcomes), 'expectation')} met, {len(list(found.broken()))} broken, "
+        f"{len(list(found.not_run()))} not run, in {found.seconds:.0f} s"
+    )
+
+
+def write(found: Rehearsal, folder: Path) -> list[Path]:
+    """Write ``rehearsal.json``, ``junit.xml`` and ``rehearsal.html``; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "rehearsal.json": json_text(found),
+        "junit.xml": junit_text(found),
+        "rehearsal.html": html_text(found),
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in files]
+
+
+def json_text(found: Rehearsal) -> str:
+    """The rehearsal with all outcomes, and the state of each scenario and promise."""
+    content = asdict(found) | {"exit_code": found.exit_code}
+    for performance, fields in zip(found.performances, content["performances"], strict=True):
+        fields["promises"] = {promise.value: performance.state(promise) for promise in Promise}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def junit_text(found: Rehearsal) -> str:
+    """One test suite per scenario, one test case per promise that it judges."""
+    suites = ET.Element("testsuites", name="rehearsal", time=f"{found.seconds:.3f}")
+    for performance in found.performances:
+        judged = [p for p in Promise if performance.state(p) != "not judged"]
+        suite = ET.SubElement(
+            suites,
+            "testsuite",
+            name=performance.scenario,
+            tests=str(len(judged)),
+            failures=str(sum(performance.state(p) == "broken" for p in judged)),
+            skipped=str(sum(performance.state(p) == "not run" for p in judged)),
+            errors="0",
+            time=f"{performance.measured.seconds:.3f}",
+        )
+        for promise in judged:
+            case = ET.SubElement(suite, "testcase", classname=performance.scenario, name=promise.value)
+            unmet = [outcome.line for outcome in performance.of(promise) if outcome.kept is not True]
+            state = performance.state(promise)
+            if state == "broken":
+                ET.SubElement(case, "failure", message=unmet[0]).text = "\n".join(unmet)
+            elif state == "not run":
+                ET.SubElement(case, "skipped", message=unmet[0])
+    ET.indent(suites)
+    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def html_text(found: Rehearsal) -> str:
+    """One page that needs no other file."""
+    return _template().render(
+        found=found,
+        summary=summary(found),
+        promises=list(Promise),
+        heads=HEADS,
+        meanings=MEANINGS,
+        marks=_MARKS,
+        measured=measured_texts,
+    )
+
+
+@lru_cache(maxsize=1)
+def _template() -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("rehearsal.html.j2")

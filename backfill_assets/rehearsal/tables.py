@@ -1,0 +1,117 @@
+"""Published tables by their content, and what the vendor's files say should be in them.
+
+The vendor's files are read by DuckDB straight from their CSV, so that a mistake of the pipeline's decoder is
+no mistake of the comparison.
+"""
+
+from __future__ import annotations
+
+import gzip
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Group(NamedTuple):
+    """Rows of one market in one partition of a table."""
+
+    table: str
+    day: str
+    exchange: str
+    symbol: str
+
+
+class Content(NamedTuple):
+    """Number of rows, and the sum of their hashes over all columns."""
+
+    rows: int
+    hashes: int
+
+
+Contents = dict[Group, Content]
+#: Exchange and symbol as the rows of the vendor's files have them.
+Market = tuple[str, str]
+_TRADE = "hash(id, side, price, amount, {timestamp})"
+_COLUMNS = (
+    "{exchange: VARCHAR, symbol: VARCHAR, timestamp: BIGINT, local_timestamp: BIGINT, "
+    "id: VARCHAR, side: VARCHAR, price: DOUBLE, amount: DOUBLE}"
+)
+
+
+def published(warehouse: Path, days: Iterable[str]) -> Contents:
+    """Rows of every published partition of the days, by market."""
+    import duckdb
+
+    found: Contents = {}
+    with duckdb.connect() as connection:
+        for day in days:
+            for file in sorted(warehouse.glob(f"[!.]*/{day}.parquet")):
+                rows = connection.execute(
+                    "SELECT exchange, symbol, count(*), sum(hash(t)) FROM read_parquet(?) t GROUP BY ALL",
+                    [str(file)],
+                ).fetchall()
+                for exchange, symbol, count, hashes in rows:
+                    found[Group(file.parent.name, day, exchange, symbol)] = Content(count, int(hashes))
+    return found
+
+
+def published_trades(warehouse: Path, day: str) -> dict[Market, Content]:
+    """Rows of the table of trades by market, reduced to columns that the vendor's file has as well."""
+    import duckdb
+
+    file = warehouse / "trades" / f"{day}.parquet"
+    if not file.exists():
+        return {}
+    trade = _TRADE.format(timestamp="epoch_us(timestamp)")
+    with duckdb.connect() as connection:
+        rows = connection.execute(
+            f"SELECT exchange, dataset_symbol, count(*), sum({trade}) FROM read_parquet(?) GROUP BY ALL",
+            [str(file)],
+        ).fetchall()
+    return {(exchange, symbol): Content(count, int(hashes)) for exchange, symbol, count, hashes in rows}
+
+
+def served_trades(files: Iterable[bytes]) -> dict[Market, Content]:
+    """The same of the vendor's files (csv.gz)."""
+    import duckdb
+
+    found: dict[Market, Content] = {}
+    trade = _TRADE.format(timestamp="timestamp")
+    query = (
+        f"SELECT exchange, symbol, count(*), sum({trade}) FROM "
+        f"read_csv(?, header = true, auto_detect = false, delim = ',', columns = {_COLUMNS}) GROUP BY ALL"
+    )
+    with duckdb.connect() as connection, tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "served.csv"
+        for content in files:
+            # DuckDB does not read the mark of generated files in the header of the archive.
+            file.write_bytes(gzip.decompress(content))
+            for exchange, symbol, count, hashes in connection.execute(query, [str(file)]).fetchall():
+                found[exchange, symbol] = Content(count, int(hashes))
+    return found
+
+
+def differences(expected: Mapping[Group, Content], found: Mapping[Group, Content]) -> list[str]:
+    """Groups that are missing, unexpected or of other rows, as words."""
+    said = []
+    for group in sorted(expected.keys() | found.keys()):
+        want, have = expected.get(group), found.get(group)
+        if want != have:
+            words = "missing" if have is None else "unexpected" if want is None else "other rows"
+            said.append(f"{group.table} {group.day} {group.exchange} {group.symbol}: {words}")
+    return said
+
+
+def wrong(expected: Mapping[Group, Content], found: Mapping[Group, Content]) -> list[str]:
+    """Market data that differs from that of an undisturbed run, as words.
+
+    A market without published trades may be missing, and its coverage then says that it is lost.
+    """
+    traded = {group[1:] for group in found if group.table == "trades"}
+    return [
+        f"{group.table} {group.day} {group.exchange} {group.symbol}: {content.rows} other rows"
+        for group, content in sorted(found.items())
+        if (group.table in ("trades", "candles") or (group.table == "coverage" and group[1:] in traded))
+        and expected.get(group) != content
+    ]

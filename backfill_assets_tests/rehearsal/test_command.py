@@ -1,0 +1,58 @@
+"""The command ``rehearse``: what it refuses, and a rehearsal as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import pytest
+from click.testing import CliRunner
+
+from backfill_assets.cli import main
+from backfill_assets.rehearsal.scenarios import SCENARIOS
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--scenario", "kiled"],
+            "Error: 'kiled' is no scenario; did you mean killed? known: normal, ",
+        ),
+        (["--date", "2019-01-01"], "Error: 2019-01-01 cannot be rehearsed: choose a day from 2021-06-18 to "),
+        (["--date", "2999-01-01"], "Error: 2999-01-01 cannot be rehearsed: choose a day from 2021-06-18 to "),
+    ],
+)
+def test_wrong_names_and_days_are_refused_in_one_line(words, said, tmp_path) -> None:
+    answer = CliRunner().invoke(main, ["rehearse", "--report-dir", str(tmp_path / "r"), *words])
+    assert answer.exit_code == 2
+    assert answer.output.startswith(said)
+    assert answer.output.count("\n") == 1
+    assert not (tmp_path / "r").exists()
+
+
+def test_every_scenario_says_in_one_line_what_happens() -> None:
+    for scenario in SCENARIOS.values():
+        assert scenario.summary.endswith("."), scenario.name
+
+
+@pytest.mark.story
+@pytest.mark.timeout(600)
+def test_a_rehearsal_keeps_its_promises_and_leaves_its_reports(tmp_path) -> None:
+    command = [sys.executable, "-m", "backfill_assets.cli", "rehearse", "--report-dir", str(tmp_path)]
+    names = ["normal", "killed", "stopped"]
+    words = [word for name in names for word in ("--scenario", name)]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads((tmp_path / "rehearsal.json").read_text())
+    assert [performance["scenario"] for performance in content["performances"]] == names
+    for performance in content["performances"]:
+        measured = performance["measured"]
+        assert measured["requests"] >= 12
+        assert measured["rows"] > 0
+        assert measured["peak_mb"] > 50
+        assert measured["cpu_seconds"] > 1
+    assert len(list(ET.parse(tmp_path / "junit.xml").getroot())) == len(names)
+    assert list((tmp_path / "logs" / "killed" / "house").glob("*.log"))
