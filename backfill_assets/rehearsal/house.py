@@ -36,6 +36,7 @@ from backfill_assets.progress.service import Backfills
 from backfill_assets.progress.stored_days import stored_day
 from backfill_assets.progress.watch import look
 from backfill_assets.rehearsal import tables
+from backfill_assets.rehearsal.inbox import Inbox
 from backfill_assets.rehearsal.processes import DayProcess
 from backfill_assets.settings import Settings, load_settings
 from backfill_assets.standins.market import Market
@@ -75,6 +76,11 @@ class Run:
     retries: int
     log: Path
 
+    @property
+    def text(self) -> str:
+        """Everything that it has printed."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
 
 class House:
     """A folder, a stand-in, and runs; a context manager that ends all that it has started.
@@ -103,6 +109,7 @@ class House:
         self.key = f"sk-rehearsal-{secrets.token_hex(16)}"
         self.standin = TardisStandin(market, api_key=self.key, port=_free_port())
         self.market = market
+        self.inbox = Inbox()
         self.runs: list[Run] = []
         self._say_started = started
         self._started: list[DayProcess] = []
@@ -114,6 +121,7 @@ class House:
         # Processes that open a fresh folder of Dagster's together may trip over each other.
         open_instance(str(self.folder / "dagster")).dispose()
         self.standin.__enter__()
+        self.inbox.__enter__()
         self._settings_file.write_text(yaml.safe_dump(self._content()), encoding="utf-8")
         return self
 
@@ -124,6 +132,7 @@ class House:
             process.kill()
             process.wait(RUN_SECONDS)
         self.standin.__exit__(kind, error, trace)
+        self.inbox.__exit__(kind, error, trace)
 
     @property
     def _settings_file(self) -> Path:
@@ -148,8 +157,8 @@ class House:
             ],
             "lake": {"uri": str(self.lake), "scratch": str(self.folder / "scratch")},
             "warehouse": {"kind": "duckdb", "folder": str(self.warehouse)},
-            # A rehearsal must not send messages to people.
-            "alerts": {"urls": "", "heartbeat_url": ""},
+            # A rehearsal must not send messages to people, whatever the environment names.
+            "alerts": {"urls": self.inbox.url, "heartbeat_url": ""},
         }
 
     @property
@@ -210,7 +219,10 @@ class House:
         return tables.published_trades(self.warehouse, day)
 
     def incidents(self, day: str) -> tuple[Incident, ...]:
-        """Open incidents after a look at noon of the day after, as the daemon looks every minute."""
+        """Open incidents after a look at noon of the day after, as the daemon looks every minute.
+
+        The look sends its messages to ``inbox``.
+        """
         now = datetime.combine(date.fromisoformat(shift(day, 1)), _LOOKED_AT, UTC)
         with open_instance(str(self.folder / "dagster")) as instance:
             backfills = Backfills(instance, _no_graph, lambda: self.settings)
@@ -225,8 +237,9 @@ class House:
         return timedelta(seconds=time.time() - self._settings_file.stat().st_mtime)
 
     def files_with_key(self) -> list[str]:
-        """Files below the folder that hold the API key."""
-        key, found = self.key.encode(), []
+        """Files below the folder, and messages, that hold the API key."""
+        key = self.key.encode()
+        found = [f"message {n}" for n, text in enumerate(self.inbox.messages, 1) if self.key in text]
         for file in sorted(self.folder.rglob("*")):
             # Files of the lake may be replaced while they are looked at.
             with suppress(FileNotFoundError):

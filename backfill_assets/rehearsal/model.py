@@ -33,7 +33,7 @@ MEANINGS: dict[Promise, str] = {
     Promise.NOTHING_LOST: "every row that the vendor serves is in the tables in the end",
     Promise.NOTHING_WRONG_PUBLISHED: "no published row differs from the vendor's or from an undisturbed run",
     Promise.NO_SECRET_IN_LOGS: "the API key is in no log, report, document or record",
-    Promise.SOMEBODY_TOLD: "an incident names the day while it is bad, and none while it is good",
+    Promise.SOMEBODY_TOLD: "a message and an incident name the day while it is bad, and the end is told",
 }
 
 State = Literal["kept", "broken", "not run", "not judged"]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from backfill_assets.failures import BackfillError
+from backfill_assets.readable_numbers import plural
 from backfill_assets.rehearsal import tables
 from backfill_assets.rehearsal.house import House, Run, rehearsal_market
 from backfill_assets.rehearsal.model import Measurement, Outcome, Promise
@@ -171,16 +172,28 @@ class Stage:
         )
 
     def is_told(self, house: House, day: str, about: str, *, bad: bool) -> None:
-        """Incidents are open on the day if, and only if, it is bad."""
-        expected = f"{about}: {'an open incident names' if bad else 'no open incident names'} {day}"
+        """A message and an open incident name a bad day; of a good one none is open, and its end was told."""
+        wanted = (
+            "a message and an open incident name"
+            if bad
+            else "no incident is open, and the end of each was told, of"
+        )
+        expected = f"{about}: {wanted} {day}"
         try:
             incidents = [incident for incident in house.incidents(day) if incident.day == day]
         except BackfillError as failure:
             self.check(Promise.SOMEBODY_TOLD, expected, f"the look failed: {failure}", kept=False)
             return
+        messages = [message for message in house.inbox.messages if day in message]
+        ended = [message for message in messages if "Ended after" in message]
+        if bad:
+            kept = bool(incidents) and len(messages) > len(ended)
+        else:
+            kept = not incidents and bool(messages) == bool(ended)
         names = [f"{incident.name} ({incident.text[:120]})" for incident in incidents]
+        sent = f"{plural(len(messages), 'message')}, {len(ended)} of an end"
         self.check(
-            Promise.SOMEBODY_TOLD, expected, _listed(names) or "no incident", kept=bool(incidents) == bad
+            Promise.SOMEBODY_TOLD, expected, f"{_listed(names) or 'no open incident'}; {sent}", kept=kept
         )
 
     def keep_logs(self, target: Path) -> None:
@@ -216,7 +229,7 @@ def undisturbed(folder: Path, day: str) -> Undisturbed:
     with House(folder, rehearsal_market()) as house:
         run = house.run(day)
         if run.code != 0:
-            tail = " ".join(run.log.read_text(encoding="utf-8", errors="replace").split())[-500:]
+            tail = " ".join(run.text.split())[-500:]
             msg = f"the undisturbed run of {day} ended with exit code {run.code}: mend that first: {tail}"
             raise BackfillError(msg)
         size = sum(file.stat().st_size for file in house.lake.rglob("*") if file.is_file())

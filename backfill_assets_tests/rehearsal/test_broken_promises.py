@@ -1,0 +1,89 @@
+"""Every promise can break: a component that is broken on purpose turns exactly its promise red."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backfill_assets.feeds import Feed
+from backfill_assets.progress.reader import Reader
+from backfill_assets.rehearsal.house import House
+from backfill_assets.rehearsal.model import Performance, Promise
+from backfill_assets.rehearsal.scenarios import SCENARIOS, play
+from backfill_assets.rehearsal.stage import Stage, Undisturbed, undisturbed
+from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets_tests.rehearsal import mutant
+
+pytestmark = [pytest.mark.story, pytest.mark.timeout(300)]
+DAY = "2024-01-02"
+FEED = Feed.parse("binance/trades/ADAUSDT")
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> Undisturbed:
+    return undisturbed(tmp_path_factory.mktemp("whole") / "house", DAY)
+
+
+def performance(name: str, folder: Path, compared: Undisturbed) -> Performance:
+    stage = Stage(name, folder / name, DAY, compared)
+    return play(SCENARIOS[name], stage, folder / "logs")
+
+
+def broken(found: Performance) -> set[Promise]:
+    said = [f"{o.promise}: {o.expected}: {o.seen}" for o in found.outcomes if o.kept is False]
+    print(*said, sep="\n")
+    return {promise for promise in Promise if found.state(promise) == "broken"}
+
+
+@pytest.mark.parametrize(
+    ("mutation", "scenario", "promise"),
+    [
+        (mutant.ends_with_0_whatever_happens, "stopped", Promise.DETECTED),
+        (mutant.leaves_a_process, "stopped", Promise.CONTAINED),
+        (mutant.forgets_what_it_has, "normal", Promise.RECOVERED),
+        (mutant.logs_the_key, "normal", Promise.NO_SECRET_IN_LOGS),
+    ],
+)
+def test_a_broken_component_of_the_pipeline_breaks_its_promise_alone(
+    mutation, scenario, promise, compared, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(House, "dagster", (sys.executable, mutant.__file__, mutation.__name__))
+    assert broken(performance(scenario, tmp_path, compared)) == {promise}
+
+
+def test_nobody_is_told_where_failed_runs_are_not_looked_at(compared, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Reader, "failed_alone", lambda self, since, now: [])
+    assert broken(performance("killed", tmp_path, compared)) == {Promise.SOMEBODY_TOLD}
+
+
+def dearer(lines: list[bytes]) -> list[bytes]:
+    """The same ids at other prices: nothing in the file gives it away."""
+    return [b",".join([*cells[:6], b"1" + cells[6], cells[7]]) for cells in (x.split(b",") for x in lines)]
+
+
+def shorter(lines: list[bytes]) -> list[bytes]:
+    return lines[:-3]
+
+
+@pytest.mark.parametrize(
+    ("edit", "promise"), [(dearer, Promise.NOTHING_WRONG_PUBLISHED), (shorter, Promise.NOTHING_LOST)]
+)
+def test_rows_that_differ_from_the_markets_are_seen_where_every_run_agrees_on_them(
+    edit: Callable[[list[bytes]], list[bytes]], promise, tmp_path, monkeypatch
+) -> None:
+    true = TardisStandin.dataset
+
+    def changed(self: TardisStandin, feed: Feed, day: str) -> bytes | Path:
+        content = true(self, feed, day)
+        if feed != FEED or isinstance(content, Path):
+            return content
+        header, *lines = gzip.decompress(content).splitlines(keepends=True)
+        return gzip.compress(b"".join([header, *edit(lines)]), mtime=0)
+
+    monkeypatch.setattr(TardisStandin, "dataset", changed)
+    agreed = undisturbed(tmp_path / "agreed", DAY)
+    assert broken(performance("normal", tmp_path, agreed)) == {promise}
