@@ -714,13 +714,14 @@ def rehearse(day: str, names: tuple[str, ...], mode: str, report_dir: Path) -> N
     from backfill_assets.rehearsal import report as reports
     from backfill_assets.rehearsal import scenarios
 
-    scenarios.insist_on_scenarios(names)
+    is_full = mode == "full"
+    wanted = scenarios.chosen(names, is_full=is_full)
     scenarios.insist_on_day(day)
 
     def say(text: str) -> None:
         click.echo(text, err=True)
 
-    found = scenarios.rehearse(day, names, is_full=mode == "full", logs=report_dir / "logs", say=say)
+    found = scenarios.rehearse(day, wanted, is_full=is_full, logs=report_dir / "logs", say=say)
     reports.show(found, _console())
     for file in reports.write(found, report_dir):
         click.echo(printable(str(file)))

@@ -209,6 +209,13 @@ def test_the_table_of_commands_has_every_command_with_every_option_and_no_other(
     assert documented == expected
 
 
+def test_the_table_of_scenarios_has_every_one_with_its_summary() -> None:
+    from backfill_assets.rehearsal.scenarios import SCENARIOS
+
+    rows = {bare(name): f"{what}." for name, what in table("docs/operations.md", "scenarios")}
+    assert rows == {scenario.name: scenario.summary for scenario in SCENARIOS.values()}
+
+
 def test_make_targets_on_the_pages_exist_and_the_readme_has_all_of_them() -> None:
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):.*##", makefile, re.MULTILINE))

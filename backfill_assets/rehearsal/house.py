@@ -275,9 +275,10 @@ class House:
         return tables.served_trades(files.values())
 
 
-def rehearsal_market() -> Market:
-    """The market of a rehearsal."""
-    return Market(rows={(exchange, symbol): ROWS for exchange in EXCHANGES for symbol in SYMBOLS})
+def rehearsal_market(larger: Mapping[tuple[str, str], int] | None = None) -> Market:
+    """The market of a rehearsal; ``larger`` has other numbers of trades a day by exchange and symbol."""
+    rows = {(exchange, symbol): ROWS for exchange in EXCHANGES for symbol in SYMBOLS}
+    return Market(rows=rows | dict(larger or {}))
 
 
 def _free_port() -> int:

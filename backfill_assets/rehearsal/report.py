@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -41,25 +42,39 @@ HEADS: Final[dict[Promise, str]] = {
     Promise.NO_SECRET_IN_LOGS: "no secret",
     Promise.SOMEBODY_TOLD: "told",
 }
+MEASURED: Final = ("s", "CPU s", "peak MB", "fetched", "requests", "again", "rows")
+#: Columns of a terminal that has room for promises and measurements in one table.
+_WIDE: Final = 140
 
 
 def show(found: Rehearsal, console: Console) -> None:
     """Print the matrix, and below it every expectation that was not met or not tried."""
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("scenario", no_wrap=True)
-    for promise in Promise:
-        table.add_column(HEADS[promise])
-    for head in ("s", "CPU s", "peak MB", "fetched", "requests", "again", "rows"):
-        table.add_column(head, justify="right", no_wrap=True)
+    is_wide = console.width >= _WIDE
+    matrix = _table([HEADS[promise] for promise in Promise], MEASURED if is_wide else ())
+    measured = _table((), MEASURED)
     for performance in found.performances:
         states = [performance.state(promise) for promise in Promise]
         cells = [Text(_MARKS[each], _STYLES[each]) for each in states]
-        table.add_row(performance.scenario, *cells, *measured_texts(performance))
-    console.print(table)
+        texts = measured_texts(performance)
+        matrix.add_row(performance.scenario, *cells, *(texts if is_wide else ()))
+        measured.add_row(performance.scenario, *texts)
+    console.print(matrix)
+    if not is_wide:
+        console.print(measured)
     for outcome in (*found.broken(), *found.not_run()):
         state: State = "broken" if outcome.kept is False else "not run"
         console.print(Text(f"{state}: {outcome.line}", _STYLES[state]), soft_wrap=True)
     console.print(Text(summary(found)), soft_wrap=True)
+
+
+def _table(promises: Sequence[str], measured: Sequence[str]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("scenario", no_wrap=True)
+    for head in promises:
+        table.add_column(head)
+    for head in measured:
+        table.add_column(head, justify="right", no_wrap=True)
+    return table
 
 
 def measured_texts(performance: Performance) -> tuple[str, ...]:
@@ -144,6 +159,7 @@ def html_text(found: Rehearsal) -> str:
         heads=HEADS,
         meanings=MEANINGS,
         marks=_MARKS,
+        measured_heads=MEASURED,
         measured=measured_texts,
     )
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import duckdb
@@ -14,7 +18,7 @@ import duckdb
 from backfill_assets.days import shift, utc_now
 from backfill_assets.failures import BackfillError, BadInput
 from backfill_assets.quality.settled import load_day
-from backfill_assets.rehearsal.house import FIRST_DAY, RUN_SECONDS, House
+from backfill_assets.rehearsal.house import FIRST_DAY, RUN_SECONDS, House, rehearsal_market
 from backfill_assets.rehearsal.model import Performance, Promise, Rehearsal
 from backfill_assets.rehearsal.process_faults import disk_full, hung, killed, stopped, two_at_once
 from backfill_assets.rehearsal.stage import Stage, undisturbed
@@ -25,6 +29,11 @@ _MINUTES: Final = 1_440
 #: A leap day, a month's first day after it, and the days around a new year.
 _CLOCK_DAYS: Final = ("2024-02-29", "2024-03-01", "2023-12-31", "2024-01-01")
 _BOOKS: Final = ("quotes", "book_snapshot_5", "book_snapshot_25", "incremental_book_L2")
+#: The market of the large file, its trades a day, and the memory and the time that a run may take.
+_LARGE: Final = ("binance", "BTC-USDT")
+_LARGE_ROWS: Final = 20_000_000
+_MOST_MB: Final = 1_000
+_LARGE_SECONDS: Final = 1_200.0
 #: Completeness that only neighbouring days can give: the ids join over midnight.
 _JOINED: Final = frozenset({"proven", "head_proven"})
 
@@ -61,6 +70,29 @@ def high_load(stage: Stage) -> None:
             stage.has_all_trades(house, day, "at once")
         for day in days:
             stage.is_told(house, day, "at once", bad=False)
+
+
+def low_memory(stage: Stage) -> None:
+    """One file of 20 million trades; the memory of the run stays below 1 GB."""
+    with stage.house(market=rehearsal_market({_LARGE: _LARGE_ROWS})) as house:
+        process = house.start(stage.day)
+        code = process.wait(_LARGE_SECONDS)
+        outcome = house.state(stage.day).outcome
+        stage.check(
+            Promise.RECOVERED,
+            "the run: exit code 0, published",
+            f"exit code {code}, {outcome}",
+            kept=code == 0 and outcome == "published",
+        )
+        peak = stage.peak_mb
+        stage.check(
+            Promise.CONTAINED,
+            f"the processes of the run take less than {_MOST_MB} MB",
+            f"{peak:.0f} MB",
+            kept=0 < peak < _MOST_MB,
+        )
+        stage.has_all_trades(house, stage.day, "the run")
+        stage.is_told(house, stage.day, "the run", bad=False)
 
 
 def clock(stage: Stage) -> None:
@@ -113,6 +145,8 @@ class Scenario:
 
     name: str
     play: Callable[[Stage], None]
+    #: Whether it takes too long for --quick.
+    is_long: bool = False
 
     @property
     def summary(self) -> str:
@@ -121,7 +155,7 @@ class Scenario:
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {
-    name: Scenario(name, play)
+    name: Scenario(name, play, is_long=play is low_memory)
     for name, play in {
         "normal": normal,
         "network": network,
@@ -136,23 +170,30 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         "poisoned": poisoned,
         "clock": clock,
         "high-load": high_load,
+        "low-memory": low_memory,
     }.items()
 }
 
 
-def insist_on_scenarios(names: Sequence[str]) -> None:
-    """Refuse names that are none.
+def chosen(names: Sequence[str], *, is_full: bool) -> list[Scenario]:
+    """The scenarios of these names; without names all that fit the mode.
 
     Raises
     ------
     BadInput
-        A name is unknown; the message lists the known ones.
+        A name is unknown; the message lists the known ones. A scenario is too long for ``--quick``.
     """
     for name in names:
         if name not in SCENARIOS:
             hint = did_you_mean(name, SCENARIOS)
             msg = f"{name!r} is no scenario; {f'{hint} ' if hint else ''}known: {', '.join(SCENARIOS)}"
             raise BadInput(msg)
+        if SCENARIOS[name].is_long and not is_full:
+            msg = f"{name} takes too long for --quick: add --full"
+            raise BadInput(msg)
+    if names:
+        return [SCENARIOS[name] for name in names]
+    return [scenario for scenario in SCENARIOS.values() if is_full or not scenario.is_long]
 
 
 def insist_on_day(day: str) -> None:
@@ -171,7 +212,7 @@ def insist_on_day(day: str) -> None:
 
 def rehearse(
     day: str,
-    names: Sequence[str],
+    scenarios: Sequence[Scenario],
     *,
     is_full: bool,
     logs: Path,
@@ -183,8 +224,6 @@ def rehearse(
     ----------
     day
         UTC day.
-    names
-        Names of scenarios; empty: all.
     logs
         Where the logs of all runs are kept.
     say
@@ -196,19 +235,34 @@ def rehearse(
         The undisturbed run fails.
     """
     began, performances = time.monotonic(), []
-    with tempfile.TemporaryDirectory(prefix="rehearsal-") as root:
+    with _ending_in_order(), tempfile.TemporaryDirectory(prefix="rehearsal-") as root:
         say(f"the undisturbed run of {day}, to compare with")
         compared = undisturbed(Path(root) / "undisturbed", day)
-        for name in names or SCENARIOS:
-            scenario = SCENARIOS[name]
-            stage = Stage(name, Path(root) / name, day, compared, is_full=is_full)
-            say(f"{name}: {scenario.summary}")
-            performances.append(play(scenario, stage, logs / name))
+        for scenario in scenarios:
+            stage = Stage(scenario.name, Path(root) / scenario.name, day, compared, is_full=is_full)
+            say(f"{scenario.name}: {scenario.summary}")
+            performances.append(play(scenario, stage, logs / scenario.name))
             for outcome in performances[-1].outcomes:
                 if outcome.kept is not True:
                     say(f"  {'broken' if outcome.kept is False else 'not run'}: {outcome.line}")
     mode = "full" if is_full else "quick"
     return Rehearsal(day, mode, time.monotonic() - began, tuple(performances))
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """End processes, mounts and folders also when the rehearsal itself is asked to end."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del frame
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def play(scenario: Scenario, stage: Stage, logs: Path) -> Performance:

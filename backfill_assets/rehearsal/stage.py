@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from backfill_assets.failures import BackfillError
+from backfill_assets.failures import BackfillError, BadInput
 from backfill_assets.readable_numbers import plural
 from backfill_assets.rehearsal import tables
 from backfill_assets.rehearsal.house import House, Run, rehearsal_market
 from backfill_assets.rehearsal.model import Measurement, Outcome, Promise
 from backfill_assets.rehearsal.processes import MemorySampler
+from backfill_assets.standins.market import Market
 
 #: Differences that an outcome names one by one.
 _NAMED: Final = 3
@@ -59,9 +60,12 @@ class Stage:
         self._rows = 0
 
     @contextmanager
-    def house(self, name: str = "house", data_types: Sequence[str] = ("trades",)) -> Iterator[House]:
+    def house(
+        self, *, data_types: Sequence[str] = ("trades",), market: Market | None = None
+    ) -> Iterator[House]:
         """A house, whose files are searched for its key at the end."""
-        with House(self.folder / name, rehearsal_market(), data_types, self._sampler.add) as house:
+        folder, market = self.folder / "house", market or rehearsal_market()
+        with House(folder, market, data_types, self._sampler.add) as house:
             self._houses.append(house)
             yield house
             days = {file.stem for file in house.warehouse.glob("trades/*.parquet")}
@@ -74,6 +78,11 @@ class Stage:
             _listed(leaks) or f"in none of {files} files",
             kept=not leaks and files > 0,
         )
+
+    @property
+    def peak_mb(self) -> float:
+        """The largest memory of its processes so far, as ``Measurement`` has it."""
+        return self._sampler.peak_mb
 
     @contextmanager
     def measured(self) -> Iterator[list[Measurement]]:
@@ -225,6 +234,8 @@ def undisturbed(folder: Path, day: str) -> Undisturbed:
     ------
     BackfillError
         The run fails: there is nothing to compare with.
+    BadInput
+        The generated market is not whole on that day.
     """
     with House(folder, rehearsal_market()) as house:
         run = house.run(day)
@@ -232,5 +243,8 @@ def undisturbed(folder: Path, day: str) -> Undisturbed:
             tail = " ".join(run.text.split())[-500:]
             msg = f"the undisturbed run of {day} ended with exit code {run.code}: mend that first: {tail}"
             raise BackfillError(msg)
+        if (outcome := house.state(day).outcome) != "published":
+            msg = f"{day} is {outcome} without any fault, so nothing can be compared: choose another day"
+            raise BadInput(msg)
         size = sum(file.stat().st_size for file in house.lake.rglob("*") if file.is_file())
         return Undisturbed(house.published(day), len(house.standin.requests), size)

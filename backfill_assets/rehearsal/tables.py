@@ -7,6 +7,8 @@ no mistake of the comparison.
 from __future__ import annotations
 
 import gzip
+import io
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -86,7 +88,8 @@ def served_trades(files: Iterable[bytes]) -> dict[Market, Content]:
         file = Path(folder) / "served.csv"
         for content in files:
             # DuckDB does not read the mark of generated files in the header of the archive.
-            file.write_bytes(gzip.decompress(content))
+            with gzip.open(io.BytesIO(content)) as packed, file.open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
             for exchange, symbol, count, hashes in connection.execute(query, [str(file)]).fetchall():
                 found[exchange, symbol] = Content(count, int(hashes))
     return found

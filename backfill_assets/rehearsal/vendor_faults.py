@@ -75,7 +75,7 @@ def _network_faults(
 ) -> tuple[dict[Feed, tuple[str, Fault]], dict[Feed, tuple[str, Fault]]]:
     """Faults that pass while the run asks again, and faults that last; by feed, with what they are."""
     feeds = house.feeds(day)
-    last = house.market.dataset(feeds[-1], day)
+    first = house.market.dataset(feeds[0], day)
     corrupt = bytearray(house.market.dataset(feeds[6], day))
     middle = len(corrupt) // 2
     corrupt[middle : middle + 16] = bytes(16)
@@ -93,7 +93,7 @@ def _network_faults(
         ("corrupt gzip", Fault(body=bytes(corrupt))),
         ("HTTP 404", Fault(always=not_found())),
         ("HTTP 401", Fault(always=Refusal(401, 401, "Unauthorized"))),
-        ("the file of another market", Fault(body=last)),
+        ("the file of another market", Fault(body=first)),
         ("the file of the day before", Fault(body=house.market.dataset(feeds[10], shift(day, -1)))),
     )
     of_passing = dict(zip(feeds[:6], passing, strict=True))

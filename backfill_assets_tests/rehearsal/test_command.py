@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
 from backfill_assets.cli import main
-from backfill_assets.rehearsal.scenarios import SCENARIOS
+from backfill_assets.rehearsal.scenarios import SCENARIOS, chosen
 
 
 @pytest.mark.parametrize(
@@ -21,6 +25,7 @@ from backfill_assets.rehearsal.scenarios import SCENARIOS
             ["--scenario", "kiled"],
             "Error: 'kiled' is no scenario; did you mean killed? known: normal, ",
         ),
+        (["--scenario", "low-memory"], "Error: low-memory takes too long for --quick: add --full"),
         (["--date", "2019-01-01"], "Error: 2019-01-01 cannot be rehearsed: choose a day from 2021-06-18 to "),
         (["--date", "2999-01-01"], "Error: 2999-01-01 cannot be rehearsed: choose a day from 2021-06-18 to "),
     ],
@@ -36,6 +41,29 @@ def test_wrong_names_and_days_are_refused_in_one_line(words, said, tmp_path) -> 
 def test_every_scenario_says_in_one_line_what_happens() -> None:
     for scenario in SCENARIOS.values():
         assert scenario.summary.endswith("."), scenario.name
+
+
+def test_only_long_scenarios_need_the_full_rehearsal() -> None:
+    quick, full = chosen((), is_full=False), chosen((), is_full=True)
+    assert full == list(SCENARIOS.values())
+    assert [scenario.name for scenario in full if scenario not in quick] == ["low-memory"]
+    assert [scenario.name for scenario in chosen(("hung", "normal"), is_full=False)] == ["hung", "normal"]
+
+
+@pytest.mark.story
+@pytest.mark.timeout(120)
+def test_a_rehearsal_that_is_asked_to_end_ends_its_runs_and_removes_its_folder(tmp_path) -> None:
+    command = [sys.executable, "-m", "backfill_assets.cli", "rehearse", "--report-dir", str(tmp_path / "r")]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    run: list[psutil.Process] = []
+    while not (run := psutil.Process(process.pid).children()):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert not any(child.is_running() for child in run)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.story

@@ -74,6 +74,17 @@ def test_texts_of_others_stay_texts_in_every_form() -> None:
     assert "BROKEN" in said.getvalue()
 
 
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_matrix_shows_every_state_and_measurement_in_any_terminal(width) -> None:
+    said = io.StringIO()
+    found = rehearsal(performance(True), performance(None, promise=Promise.DETECTED))
+    show(found, Console(file=said, width=width, force_terminal=False))
+    words = said.getvalue().split()
+    assert {"kept", "killed", "1.5", "200", "2.0", "kB", "12", "3", "40"} <= set(words)
+    assert "…" not in said.getvalue()
+    assert "not run: killed, detected: expected expected; seen: seen" in said.getvalue()
+
+
 def test_the_page_needs_no_other_file() -> None:
     page = html_text(rehearsal(performance(True)))
     assert "src=" not in page
