@@ -219,7 +219,7 @@ class House:
         return tables.published_trades(self.warehouse, day)
 
     def incidents(self, day: str) -> tuple[Incident, ...]:
-        """Open incidents after a look at noon of the day after, as the daemon looks every minute.
+        """Open incidents after a look at noon of the day after, as the daemon looks.
 
         The look sends its messages to ``inbox``.
         """
@@ -230,7 +230,7 @@ class House:
             def records() -> Records:
                 return replace(backfills.records(), daemon=None)
 
-            return look(self.store, self.settings, now + self._age(), records).open
+            return look(self.store, self.settings, lambda: now + self._age(), records).open
 
     def _age(self) -> timedelta:
         """Time since the house was made: a later look is later."""
