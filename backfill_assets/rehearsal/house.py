@@ -89,6 +89,8 @@ class House:
     ----------
     data_types
         What is fetched of each market besides trades.
+    answer_seconds
+        Limit of one attempt at a file.
     started
         Called with the number of each process that is started.
     """
@@ -101,6 +103,7 @@ class House:
         folder: Path,
         market: Market,
         data_types: Sequence[str] = ("trades",),
+        answer_seconds: float = ANSWER_SECONDS,
         started: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.folder = folder
@@ -111,6 +114,7 @@ class House:
         self.market = market
         self.inbox = Inbox()
         self.runs: list[Run] = []
+        self._answer_seconds = answer_seconds
         self._say_started = started
         self._started: list[DayProcess] = []
 
@@ -145,8 +149,8 @@ class House:
                 "datasets_endpoint": f"{url}/v1/datasets",
                 "api_endpoint": f"{url}/v1",
                 "api_key": "${TARDIS_API_KEY}",
-                "timeout_seconds": ANSWER_SECONDS,
-                "retry_budget_seconds": 4 * ANSWER_SECONDS,
+                "timeout_seconds": self._answer_seconds,
+                "retry_budget_seconds": 4 * self._answer_seconds,
             },
             "universe": [
                 {

@@ -17,7 +17,7 @@ from typing import Final
 from backfill_assets.failures import BackfillError, BadInput
 from backfill_assets.readable_numbers import plural
 from backfill_assets.rehearsal import tables
-from backfill_assets.rehearsal.house import House, Run, rehearsal_market
+from backfill_assets.rehearsal.house import ANSWER_SECONDS, House, Run, rehearsal_market
 from backfill_assets.rehearsal.model import Measurement, Outcome, Promise
 from backfill_assets.rehearsal.processes import MemorySampler
 from backfill_assets.standins.market import Market
@@ -61,11 +61,15 @@ class Stage:
 
     @contextmanager
     def house(
-        self, *, data_types: Sequence[str] = ("trades",), market: Market | None = None
+        self,
+        *,
+        data_types: Sequence[str] = ("trades",),
+        market: Market | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> Iterator[House]:
         """A house, whose files are searched for its key at the end."""
         folder, market = self.folder / "house", market or rehearsal_market()
-        with House(folder, market, data_types, self._sampler.add) as house:
+        with House(folder, market, data_types, answer_seconds, self._sampler.add) as house:
             self._houses.append(house)
             yield house
             days = {file.stem for file in house.warehouse.glob("trades/*.parquet")}

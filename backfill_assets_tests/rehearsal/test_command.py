@@ -15,7 +15,10 @@ import pytest
 from click.testing import CliRunner
 
 from backfill_assets.cli import main
-from backfill_assets.rehearsal.scenarios import SCENARIOS, chosen
+from backfill_assets.rehearsal import process_faults
+from backfill_assets.rehearsal.model import Promise
+from backfill_assets.rehearsal.scenarios import SCENARIOS, chosen, play
+from backfill_assets.rehearsal.stage import Stage, Undisturbed
 
 
 @pytest.mark.parametrize(
@@ -84,3 +87,13 @@ def test_a_rehearsal_keeps_its_promises_and_leaves_its_reports(tmp_path) -> None
         assert measured["cpu_seconds"] > 1
     assert len(list(ET.parse(tmp_path / "junit.xml").getroot())) == len(names)
     assert list((tmp_path / "logs" / "killed" / "house").glob("*.log"))
+
+
+def test_a_disk_that_cannot_be_made_small_is_not_run_and_not_kept(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(process_faults, "_mount", lambda folder, options: "no tmpfs may be mounted")
+    stage = Stage("disk-full", tmp_path / "stage", "2024-01-02", Undisturbed({}, 18, 1_000_000))
+    found = play(SCENARIOS["disk-full"], stage, tmp_path / "logs")
+    states = {promise: found.state(promise) for promise in Promise}
+    assert states.pop(Promise.NO_SECRET_IN_LOGS) == "kept"
+    assert set(states.values()) == {"not run"}
+    assert {outcome.seen for outcome in found.outcomes if outcome.kept is None} == {"no tmpfs may be mounted"}
