@@ -56,7 +56,7 @@ bench: $(READY) ## the comparisons of benchmarks/ as one table in docs/performan
 storm: $(READY) ## days and services killed at random moments, days in random orders (TIMES=… for another number)
 	@BACKFILL_TIMES=$(TIMES) $(CLEAN_ENV) $(BIN)/python -m pytest -v backfill_assets_tests/pipeline/test_kill.py \
 	    backfill_assets_tests/pipeline/test_neighbours.py backfill_assets_tests/progress/test_service_processes.py \
-	    backfill_assets_tests/pipeline/test_damaged_pairs.py
+	    backfill_assets_tests/pipeline/test_damaged_pairs.py backfill_assets_tests/pipeline/test_any_sequence.py
 
 fuzz: $(READY) ## mutated tick files, with every index checked (INPUTS=… for another number than a million)
 	@NUMBA_BOUNDSCHECK=1 $(BIN)/python -m backfill_assets_tests.ticks.fuzzing --inputs $(INPUTS)

@@ -187,7 +187,7 @@ def forks() -> Iterator[DayForks]:
     running.close()
 
 
-@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + 2 * TIMES))
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + TIMES))
 def test_after_every_step_the_tables_are_those_of_a_calm_life(
     make_pipeline: MakePipeline, standin: object, forks: DayForks, seed: int
 ) -> None:
