@@ -218,7 +218,7 @@ class House:
         """The published tables of the days."""
         return tables.published(self.warehouse, days)
 
-    def trades(self, day: str) -> dict[tables.Market, tables.Content]:
+    def trades(self, day: str) -> dict[tables.MarketName, tables.Content]:
         """The published trades of the day."""
         return tables.published_trades(self.warehouse, day)
 
@@ -267,7 +267,7 @@ class House:
 
     def served(
         self, day: str, others: Mapping[Feed, bytes] | None = None
-    ) -> dict[tables.Market, tables.Content]:
+    ) -> dict[tables.MarketName, tables.Content]:
         """The trades that the market has of the day, whatever faults the stand-in serves.
 
         Parameters

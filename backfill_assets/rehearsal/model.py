@@ -90,7 +90,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Performance:
+class ScenarioResult:
     """A scenario after its run."""
 
     scenario: str
@@ -129,18 +129,18 @@ class Rehearsal:
     day: str
     mode: str
     seconds: float
-    performances: tuple[Performance, ...]
+    results: tuple[ScenarioResult, ...]
 
     def broken(self) -> Iterator[Outcome]:
         """Every expectation that was not met."""
-        return (o for p in self.performances for o in p.outcomes if o.kept is False)
+        return (o for p in self.results for o in p.outcomes if o.kept is False)
 
     def not_run(self) -> Iterator[Outcome]:
         """Every expectation that could not be tried."""
-        return (o for p in self.performances for o in p.outcomes if o.kept is None)
+        return (o for p in self.results for o in p.outcomes if o.kept is None)
 
     @property
     def exit_code(self) -> int:
         """1 if a promise is broken or nothing was judged, else 0."""
-        judged = any(o.kept is not None for p in self.performances for o in p.outcomes)
+        judged = any(o.kept is not None for p in self.results for o in p.outcomes)
         return int(not judged or any(self.broken()))

@@ -20,7 +20,8 @@ END_SECONDS: Final = 10.0
 _QUICK_HANG_SECONDS: Final = 4.0
 _FULL_HANG_SECONDS: Final = 60.0
 _RANDOM_KILLS: Final = 6
-_LONGEST_KILL_SECONDS: Final = 10.0
+#: From imports to the end of a run that has most of its work done.
+_RANDOM_SECONDS: Final = (2.0, 5.0)
 #: Room for so much of an undisturbed lake.
 _DISK_SHARE: Final = 0.4
 
@@ -41,35 +42,35 @@ def killed(stage: Stage) -> None:
     """SIGKILL at the boundaries of the stages, in --full also at random moments."""
     day = stage.day
     with stage.house() as house:
-        moments = _moments(house, stage)
-        if stage.is_full:
-            dice = random.Random(day)
-            for _ in range(_RANDOM_KILLS):
-                seconds = dice.uniform(1, _LONGEST_KILL_SECONDS)
-                moments[f"{seconds:.1f} s after its start"] = _After(seconds)
-        for about, condition in moments.items():
-            process = house.start(day)
-            came = process.when(condition)
-            process.kill()
-            code = process.wait(RUN_SECONDS)
-            # A run at a random moment may have ended before it: only the boundaries must be met.
-            if not came and isinstance(condition, _After):
-                continue
+        for about, condition in _moments(house, stage).items():
+            code = _kill(stage, house, about, condition)
             stage.check(
                 Promise.DETECTED,
                 f"killed {about}: the exit code is -9",
                 f"exit code {code}",
                 kept=code == -signal.SIGKILL,
             )
-            stage.is_harmless(house, f"killed {about}")
-            left = process.left_behind()
-            stage.check(
-                Promise.CONTAINED, f"killed {about}: no process is left", f"{len(left)} left", kept=not left
-            )
         stage.is_told(house, day, "killed", bad=True)
+        dice = random.Random(day)
+        for _ in range(_RANDOM_KILLS if stage.is_full else 0):
+            # It may end before: what is left to do becomes less.
+            seconds = dice.uniform(*_RANDOM_SECONDS)
+            _kill(stage, house, f"{seconds:.1f} s after its start", _After(seconds))
         stage.succeeded(Promise.RECOVERED, house.run(day), "the run after the kills")
         stage.ends_undisturbed(house, "after the kills")
         stage.is_told(house, day, "after the kills", bad=False)
+
+
+def _kill(stage: Stage, house: House, about: str, condition: Callable[[], bool]) -> int | None:
+    """Kill a run at that moment, and look at what it leaves; returns its exit code."""
+    process = house.start(stage.day)
+    process.when(condition)
+    process.kill()
+    code = process.wait(RUN_SECONDS)
+    stage.is_harmless(house, f"killed {about}")
+    left = process.left_behind()
+    stage.check(Promise.CONTAINED, f"killed {about}: no process is left", f"{len(left)} left", kept=not left)
+    return code
 
 
 class _After:

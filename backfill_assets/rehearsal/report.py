@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backfill_assets.readable_numbers import bytes_text, plural
-from backfill_assets.rehearsal.model import MEANINGS, Performance, Promise, Rehearsal, State
+from backfill_assets.rehearsal.model import MEANINGS, Promise, Rehearsal, ScenarioResult, State
 
 if TYPE_CHECKING:
     import jinja2
@@ -52,12 +52,12 @@ def show(found: Rehearsal, console: Console) -> None:
     is_wide = console.width >= _WIDE
     matrix = _table([HEADS[promise] for promise in Promise], MEASURED if is_wide else ())
     measured = _table((), MEASURED)
-    for performance in found.performances:
-        states = [performance.state(promise) for promise in Promise]
+    for result in found.results:
+        states = [result.state(promise) for promise in Promise]
         cells = [Text(_MARKS[each], _STYLES[each]) for each in states]
-        texts = measured_texts(performance)
-        matrix.add_row(performance.scenario, *cells, *(texts if is_wide else ()))
-        measured.add_row(performance.scenario, *texts)
+        texts = measured_texts(result)
+        matrix.add_row(result.scenario, *cells, *(texts if is_wide else ()))
+        measured.add_row(result.scenario, *texts)
     console.print(matrix)
     if not is_wide:
         console.print(measured)
@@ -77,9 +77,9 @@ def _table(promises: Sequence[str], measured: Sequence[str]) -> Table:
     return table
 
 
-def measured_texts(performance: Performance) -> tuple[str, ...]:
+def measured_texts(result: ScenarioResult) -> tuple[str, ...]:
     """The measurements, in the order of the columns."""
-    m = performance.measured
+    m = result.measured
     return (
         f"{m.seconds:.1f}",
         f"{m.cpu_seconds:.1f}",
@@ -93,10 +93,10 @@ def measured_texts(performance: Performance) -> tuple[str, ...]:
 
 def summary(found: Rehearsal) -> str:
     """How many expectations were met, in one line."""
-    outcomes = [outcome for performance in found.performances for outcome in performance.outcomes]
+    outcomes = [outcome for result in found.results for outcome in result.outcomes]
     kept = sum(outcome.kept is True for outcome in outcomes)
     return (
-        f"{found.day}, {found.mode}: {plural(len(found.performances), 'scenario')}, {kept} of "
+        f"{found.day}, {found.mode}: {plural(len(found.results), 'scenario')}, {kept} of "
         f"{plural(len(outcomes), 'expectation')} met, {len(list(found.broken()))} broken, "
         f"{len(list(found.not_run()))} not run, in {found.seconds:.0f} s"
     )
@@ -118,30 +118,30 @@ def write(found: Rehearsal, folder: Path) -> list[Path]:
 def json_text(found: Rehearsal) -> str:
     """The rehearsal with all outcomes, and the state of each scenario and promise."""
     content = asdict(found) | {"exit_code": found.exit_code}
-    for performance, fields in zip(found.performances, content["performances"], strict=True):
-        fields["promises"] = {promise.value: performance.state(promise) for promise in Promise}
+    for result, fields in zip(found.results, content["results"], strict=True):
+        fields["promises"] = {promise.value: result.state(promise) for promise in Promise}
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def junit_text(found: Rehearsal) -> str:
     """One test suite per scenario, one test case per promise that it judges."""
     suites = ET.Element("testsuites", name="rehearsal", time=f"{found.seconds:.3f}")
-    for performance in found.performances:
-        judged = [p for p in Promise if performance.state(p) != "not judged"]
+    for result in found.results:
+        judged = [p for p in Promise if result.state(p) != "not judged"]
         suite = ET.SubElement(
             suites,
             "testsuite",
-            name=performance.scenario,
+            name=result.scenario,
             tests=str(len(judged)),
-            failures=str(sum(performance.state(p) == "broken" for p in judged)),
-            skipped=str(sum(performance.state(p) == "not run" for p in judged)),
+            failures=str(sum(result.state(p) == "broken" for p in judged)),
+            skipped=str(sum(result.state(p) == "not run" for p in judged)),
             errors="0",
-            time=f"{performance.measured.seconds:.3f}",
+            time=f"{result.measured.seconds:.3f}",
         )
         for promise in judged:
-            case = ET.SubElement(suite, "testcase", classname=performance.scenario, name=promise.value)
-            unmet = [outcome.line for outcome in performance.of(promise) if outcome.kept is not True]
-            state = performance.state(promise)
+            case = ET.SubElement(suite, "testcase", classname=result.scenario, name=promise.value)
+            unmet = [outcome.line for outcome in result.of(promise) if outcome.kept is not True]
+            state = result.state(promise)
             if state == "broken":
                 ET.SubElement(case, "failure", message=unmet[0]).text = "\n".join(unmet)
             elif state == "not run":

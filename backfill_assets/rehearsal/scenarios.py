@@ -19,7 +19,7 @@ from backfill_assets.days import shift, utc_now
 from backfill_assets.failures import BackfillError, BadInput
 from backfill_assets.quality.settled import load_day
 from backfill_assets.rehearsal.house import FIRST_DAY, RUN_SECONDS, House, rehearsal_market
-from backfill_assets.rehearsal.model import Performance, Promise, Rehearsal
+from backfill_assets.rehearsal.model import Promise, Rehearsal, ScenarioResult
 from backfill_assets.rehearsal.process_faults import disk_full, hung, killed, stopped, two_at_once
 from backfill_assets.rehearsal.stage import Stage, undisturbed
 from backfill_assets.rehearsal.vendor_faults import network, not_exported_yet, poisoned, refused, restated
@@ -237,19 +237,19 @@ def rehearse(
     BackfillError
         The undisturbed run fails.
     """
-    began, performances = time.monotonic(), []
+    began, results = time.monotonic(), []
     with _ending_in_order(), tempfile.TemporaryDirectory(prefix="rehearsal-") as root:
         say(f"the undisturbed run of {day}, to compare with")
         compared = undisturbed(Path(root) / "undisturbed", day)
         for scenario in scenarios:
             stage = Stage(scenario.name, Path(root) / scenario.name, day, compared, is_full=is_full)
             say(f"{scenario.name}: {scenario.summary}")
-            performances.append(play(scenario, stage, logs / scenario.name))
-            for outcome in performances[-1].outcomes:
+            results.append(play(scenario, stage, logs / scenario.name))
+            for outcome in results[-1].outcomes:
                 if outcome.kept is not True:
                     say(f"  {'broken' if outcome.kept is False else 'not run'}: {outcome.line}")
     mode = "full" if is_full else "quick"
-    return Rehearsal(day, mode, time.monotonic() - began, tuple(performances))
+    return Rehearsal(day, mode, time.monotonic() - began, tuple(results))
 
 
 @contextmanager
@@ -268,7 +268,7 @@ def _ending_in_order() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def play(scenario: Scenario, stage: Stage, logs: Path) -> Performance:
+def play(scenario: Scenario, stage: Stage, logs: Path) -> ScenarioResult:
     """Play one scenario; one that cannot go on has broken its promise to recover."""
     with stage.measured() as measured:
         try:
@@ -281,4 +281,4 @@ def play(scenario: Scenario, stage: Stage, logs: Path) -> Performance:
                 kept=False,
             )
     stage.keep_logs(logs)
-    return Performance(scenario.name, scenario.summary, tuple(stage.outcomes), measured[0])
+    return ScenarioResult(scenario.name, scenario.summary, tuple(stage.outcomes), measured[0])

@@ -159,7 +159,7 @@ class Stage:
         house: House,
         day: str,
         about: str,
-        served: Mapping[tables.Market, tables.Content] | None = None,
+        served: Mapping[tables.MarketName, tables.Content] | None = None,
     ) -> None:
         """The published trades are exactly those of the vendor's files."""
         served = house.served(day) if served is None else served
@@ -215,7 +215,7 @@ class Stage:
             shutil.copytree(house.folder / "logs", target / house.folder.name, dirs_exist_ok=True)
 
 
-def _rows(contents: Mapping[tables.Market, tables.Content], market: tables.Market) -> int:
+def _rows(contents: Mapping[tables.MarketName, tables.Content], market: tables.MarketName) -> int:
     content = contents.get(market)
     return content.rows if content else 0
 

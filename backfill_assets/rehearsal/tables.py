@@ -33,7 +33,7 @@ class Content(NamedTuple):
 
 Contents = dict[Group, Content]
 #: Exchange and symbol as the rows of the vendor's files have them.
-Market = tuple[str, str]
+MarketName = tuple[str, str]
 _TRADE = "hash(id, side, price, amount, {timestamp})"
 _COLUMNS = (
     "{exchange: VARCHAR, symbol: VARCHAR, timestamp: BIGINT, local_timestamp: BIGINT, "
@@ -58,7 +58,7 @@ def published(warehouse: Path, days: Iterable[str]) -> Contents:
     return found
 
 
-def published_trades(warehouse: Path, day: str) -> dict[Market, Content]:
+def published_trades(warehouse: Path, day: str) -> dict[MarketName, Content]:
     """Rows of the table of trades by market, reduced to columns that the vendor's file has as well."""
     import duckdb
 
@@ -74,11 +74,11 @@ def published_trades(warehouse: Path, day: str) -> dict[Market, Content]:
     return {(exchange, symbol): Content(count, int(hashes)) for exchange, symbol, count, hashes in rows}
 
 
-def served_trades(files: Iterable[bytes]) -> dict[Market, Content]:
+def served_trades(files: Iterable[bytes]) -> dict[MarketName, Content]:
     """The same of the vendor's files (csv.gz)."""
     import duckdb
 
-    found: dict[Market, Content] = {}
+    found: dict[MarketName, Content] = {}
     trade = _TRADE.format(timestamp="timestamp")
     query = (
         f"SELECT exchange, symbol, count(*), sum({trade}) FROM "
@@ -107,7 +107,7 @@ def differences(expected: Mapping[Group, Content], found: Mapping[Group, Content
 
 
 def wrong(expected: Mapping[Group, Content], found: Mapping[Group, Content]) -> list[str]:
-    """Market data that differs from that of an undisturbed run, as words.
+    """MarketName data that differs from that of an undisturbed run, as words.
 
     A market without published trades may be missing, and its coverage then says that it is lost.
     """

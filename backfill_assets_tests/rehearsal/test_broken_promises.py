@@ -12,7 +12,7 @@ import pytest
 from backfill_assets.feeds import Feed
 from backfill_assets.progress.reader import Reader
 from backfill_assets.rehearsal.house import House
-from backfill_assets.rehearsal.model import Performance, Promise
+from backfill_assets.rehearsal.model import Promise, ScenarioResult
 from backfill_assets.rehearsal.scenarios import SCENARIOS, play
 from backfill_assets.rehearsal.stage import Stage, Undisturbed, undisturbed
 from backfill_assets.standins.tardis import TardisStandin
@@ -28,12 +28,12 @@ def compared(tmp_path_factory) -> Undisturbed:
     return undisturbed(tmp_path_factory.mktemp("whole") / "house", DAY)
 
 
-def performance(name: str, folder: Path, compared: Undisturbed) -> Performance:
+def result(name: str, folder: Path, compared: Undisturbed) -> ScenarioResult:
     stage = Stage(name, folder / name, DAY, compared)
     return play(SCENARIOS[name], stage, folder / "logs")
 
 
-def broken(found: Performance) -> set[Promise]:
+def broken(found: ScenarioResult) -> set[Promise]:
     said = [f"{o.promise}: {o.expected}: {o.seen}" for o in found.outcomes if o.kept is False]
     print(*said, sep="\n")
     return {promise for promise in Promise if found.state(promise) == "broken"}
@@ -52,12 +52,12 @@ def test_a_broken_component_of_the_pipeline_breaks_its_promise_alone(
     mutation, scenario, promise, compared, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr(House, "dagster", (sys.executable, mutant.__file__, mutation.__name__))
-    assert broken(performance(scenario, tmp_path, compared)) == {promise}
+    assert broken(result(scenario, tmp_path, compared)) == {promise}
 
 
 def test_nobody_is_told_where_failed_runs_are_not_looked_at(compared, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Reader, "failed_alone", lambda self, since, now: [])
-    assert broken(performance("killed", tmp_path, compared)) == {Promise.SOMEBODY_TOLD}
+    assert broken(result("killed", tmp_path, compared)) == {Promise.SOMEBODY_TOLD}
 
 
 def dearer(lines: list[bytes]) -> list[bytes]:
@@ -86,4 +86,4 @@ def test_rows_that_differ_from_the_markets_are_seen_where_every_run_agrees_on_th
 
     monkeypatch.setattr(TardisStandin, "dataset", changed)
     agreed = undisturbed(tmp_path / "agreed", DAY)
-    assert broken(performance("normal", tmp_path, agreed)) == {promise}
+    assert broken(result("normal", tmp_path, agreed)) == {promise}

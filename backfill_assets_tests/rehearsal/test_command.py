@@ -78,9 +78,9 @@ def test_a_rehearsal_keeps_its_promises_and_leaves_its_reports(tmp_path) -> None
     done = subprocess.run([*command, *words], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     content = json.loads((tmp_path / "rehearsal.json").read_text())
-    assert [performance["scenario"] for performance in content["performances"]] == names
-    for performance in content["performances"]:
-        measured = performance["measured"]
+    assert [result["scenario"] for result in content["results"]] == names
+    for result in content["results"]:
+        measured = result["measured"]
         assert measured["requests"] >= 12
         assert measured["rows"] > 0
         assert measured["peak_mb"] > 50

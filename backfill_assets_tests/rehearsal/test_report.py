@@ -9,19 +9,19 @@ import xml.etree.ElementTree as ET
 import pytest
 from rich.console import Console
 
-from backfill_assets.rehearsal.model import MEANINGS, Measurement, Outcome, Performance, Promise, Rehearsal
+from backfill_assets.rehearsal.model import MEANINGS, Measurement, Outcome, Promise, Rehearsal, ScenarioResult
 from backfill_assets.rehearsal.report import HEADS, html_text, json_text, junit_text, show, write
 
 HOSTILE = '<script>alert(1)</script>\x1b[31m\n]]> & "quoted" {{ 7 * 7 }}'
 
 
-def performance(*kept: bool | None, promise: Promise = Promise.RECOVERED, seen: str = "seen") -> Performance:
+def result(*kept: bool | None, promise: Promise = Promise.RECOVERED, seen: str = "seen") -> ScenarioResult:
     outcomes = tuple(Outcome("killed", promise, "expected", seen, each) for each in kept)
-    return Performance("killed", "a summary", outcomes, Measurement(1.5, 1.0, 200.0, 2_000, 12, 3, 40))
+    return ScenarioResult("killed", "a summary", outcomes, Measurement(1.5, 1.0, 200.0, 2_000, 12, 3, 40))
 
 
-def rehearsal(*performances: Performance) -> Rehearsal:
-    return Rehearsal("2024-01-02", "quick", 12.0, performances)
+def rehearsal(*results: ScenarioResult) -> Rehearsal:
+    return Rehearsal("2024-01-02", "quick", 12.0, results)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def rehearsal(*performances: Performance) -> Rehearsal:
     ],
 )
 def test_a_promise_is_kept_only_if_every_expectation_was_tried_and_met(kept, state, code) -> None:
-    found = performance(*kept)
+    found = result(*kept)
     assert found.state(Promise.RECOVERED) == state
     assert rehearsal(found).exit_code == code
 
@@ -47,9 +47,9 @@ def test_every_promise_has_a_meaning_and_a_column() -> None:
 
 def test_junit_has_a_case_per_judged_promise_with_failures_and_skips() -> None:
     found = rehearsal(
-        performance(True, False),
-        performance(None, promise=Promise.DETECTED),
-        performance(True, promise=Promise.SOMEBODY_TOLD),
+        result(True, False),
+        result(None, promise=Promise.DETECTED),
+        result(True, promise=Promise.SOMEBODY_TOLD),
     )
     suites = ET.fromstring(junit_text(found))
     counts = [(s.get("tests"), s.get("failures"), s.get("skipped")) for s in suites]
@@ -60,14 +60,14 @@ def test_junit_has_a_case_per_judged_promise_with_failures_and_skips() -> None:
 
 
 def test_texts_of_others_stay_texts_in_every_form() -> None:
-    found = rehearsal(performance(False, seen=HOSTILE))
+    found = rehearsal(result(False, seen=HOSTILE))
     page = html_text(found)
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "{{ 7 * 7 }}" in page
     [failure] = ET.fromstring(junit_text(found)).iter("failure")
     assert "<script>" in (failure.text or "")
-    assert json.loads(json_text(found))["performances"][0]["outcomes"][0]["seen"] == HOSTILE
+    assert json.loads(json_text(found))["results"][0]["outcomes"][0]["seen"] == HOSTILE
     said = io.StringIO()
     show(found, Console(file=said, width=200, force_terminal=False))
     assert "\x1b" not in said.getvalue()
@@ -77,7 +77,7 @@ def test_texts_of_others_stay_texts_in_every_form() -> None:
 @pytest.mark.parametrize("width", [80, 200])
 def test_the_matrix_shows_every_state_and_measurement_in_any_terminal(width) -> None:
     said = io.StringIO()
-    found = rehearsal(performance(True), performance(None, promise=Promise.DETECTED))
+    found = rehearsal(result(True), result(None, promise=Promise.DETECTED))
     show(found, Console(file=said, width=width, force_terminal=False))
     words = said.getvalue().split()
     assert {"kept", "killed", "1.5", "200", "2.0", "kB", "12", "3", "40"} <= set(words)
@@ -86,16 +86,16 @@ def test_the_matrix_shows_every_state_and_measurement_in_any_terminal(width) -> 
 
 
 def test_the_page_needs_no_other_file() -> None:
-    page = html_text(rehearsal(performance(True)))
+    page = html_text(rehearsal(result(True)))
     assert "src=" not in page
     assert "<link" not in page
     assert "://" not in page
 
 
 def test_json_has_the_state_of_every_promise_and_the_exit_code(tmp_path) -> None:
-    files = write(rehearsal(performance(True)), tmp_path / "new" / "folder")
+    files = write(rehearsal(result(True)), tmp_path / "new" / "folder")
     assert [file.name for file in files] == ["rehearsal.json", "junit.xml", "rehearsal.html"]
     content = json.loads(files[0].read_text())
-    states = content["performances"][0]["promises"]
+    states = content["results"][0]["promises"]
     assert set(states) == {promise.value for promise in Promise}
     assert (states["recovered"], states["detected"], content["exit_code"]) == ("kept", "not judged", 0)
