@@ -298,7 +298,8 @@ def disk_problems(settings: Settings) -> list[Problem]:
 
 def run_problem(run: RunFact, log: RunLog) -> Problem:
     """A run that has failed and is not run again, by what failed in it."""
-    text = log.failure or log.trouble or "no reason is known"
+    gone = "no reason is known" if run.state == "failed" else "its process is gone"
+    text = log.failure or log.trouble or gone
     rule: Rule = "run_failed"
     if log.failed and all(step.endswith("_checks") for step in log.failed):
         rule = "check_not_run"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -242,6 +243,13 @@ def test_a_failed_run_is_told_by_what_failed(lake: WholeLake, steps: tuple[str, 
     assert found.name == f"{name}: 2024-01-05"
     assert found.text.endswith("it broke")
     assert "--partition 2024-01-05" in found.command
+
+
+def test_a_run_whose_process_is_gone_says_so() -> None:
+    run, _ = failed_run("2024-01-05")
+    lost = replace(run, state="running", ended=None)
+    assert watch.run_problem(lost, RunLog()).text == "its process is gone"
+    assert watch.run_problem(run, RunLog()).text == "no reason is known"
 
 
 def test_the_failed_run_of_a_held_day_is_not_told_beside_it(lake: WholeLake) -> None:
