@@ -16,7 +16,7 @@ from typing import Final
 import duckdb
 
 from backfill_assets.days import shift, utc_now
-from backfill_assets.failures import BackfillError, BadInput
+from backfill_assets.failures import BadInput
 from backfill_assets.quality.settled import load_day
 from backfill_assets.rehearsal.house import FIRST_DAY, RUN_SECONDS, House, rehearsal_market
 from backfill_assets.rehearsal.model import Promise, Rehearsal, ScenarioResult
@@ -273,7 +273,7 @@ def play(scenario: Scenario, stage: Stage, logs: Path) -> ScenarioResult:
     with stage.measured() as measured:
         try:
             scenario.play(stage)
-        except (BackfillError, OSError) as failure:
+        except Exception as failure:  # noqa: BLE001 - it is told as broken, and the others are still played
             stage.check(
                 Promise.RECOVERED,
                 "the scenario can be played to its end",

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from backfill_assets.cli import main
 from backfill_assets.rehearsal import process_faults
 from backfill_assets.rehearsal.model import Promise
-from backfill_assets.rehearsal.scenarios import SCENARIOS, chosen, play
+from backfill_assets.rehearsal.scenarios import SCENARIOS, Scenario, chosen, play
 from backfill_assets.rehearsal.stage import Stage, Undisturbed
 
 
@@ -87,6 +87,17 @@ def test_a_rehearsal_keeps_its_promises_and_leaves_its_reports(tmp_path) -> None
         assert measured["cpu_seconds"] > 1
     assert len(list(ET.parse(tmp_path / "junit.xml").getroot())) == len(names)
     assert list((tmp_path / "logs" / "killed" / "house").glob("*.log"))
+
+
+def test_a_scenario_that_breaks_off_is_broken_and_has_its_line(tmp_path) -> None:
+    def breaks(stage: Stage) -> None:
+        """It breaks."""
+        raise ZeroDivisionError
+
+    stage = Stage("breaks", tmp_path / "stage", "2024-01-02", Undisturbed({}, 18, 1_000_000))
+    found = play(Scenario("breaks", breaks), stage, tmp_path / "logs")
+    assert found.state(Promise.RECOVERED) == "broken"
+    assert any("ZeroDivisionError" in outcome.seen for outcome in found.outcomes)
 
 
 def test_a_disk_that_cannot_be_made_small_is_not_run_and_not_kept(tmp_path, monkeypatch) -> None:
