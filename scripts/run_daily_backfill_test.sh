@@ -25,6 +25,7 @@ quoted() {
 
 post() {
     [[ -n ${SLACK_WEBHOOK_URL:-} ]] || return 0
+    command -v curl >/dev/null || { echo "nothing is posted: install curl" >&2; return 0; }
     # The address is a secret: it is in no argument that a list of processes shows.
     printf 'url = "%s"\n' "$SLACK_WEBHOOK_URL" | curl --config - --silent --show-error --max-time 30 --fail \
         --header 'Content-Type: application/json' --data "{\"text\": \"$(printf '%s' "$1" | quoted)\"}" \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from backfill_assets_tests.alerts.listener import Listener, listening
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_daily_backfill_test.sh"
 DAY = "2024-01-02"
 
-pytestmark = [pytest.mark.story, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.story,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl"),
+]
 
 
 def run(folder: Path, people: Listener, environment: str, options: str) -> tuple[int, str]:
