@@ -290,7 +290,7 @@ def test_a_backfill_launched_as_the_ui_does_it_publishes_every_day(
         assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
         keys = sorted(graph.asset_check_keys)
         results = instance.event_log_storage.get_asset_check_partition_info(keys, partition_keys=DAYS)
-    assert len(keys) == 23
+    assert len(keys) == 24
     assert {(result.check_key, result.partition_key) for result in results} == {
         (key, day) for key in keys for day in DAYS
     }

@@ -172,7 +172,7 @@ def test_a_day_goes_from_the_bucket_into_bigquery_and_every_check_is_green(both_
     for result in shared["results"]:
         assert result.success
         checks = checks_of(result)
-        assert len(checks) == 23
+        assert len(checks) == 24
         assert [name for name, check in checks.items() if not check.passed] == []
     assert both_days.pipeline.settled(DAY).scores.state == "published"
 

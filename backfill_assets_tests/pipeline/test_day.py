@@ -34,7 +34,7 @@ def test_a_good_day_is_published_and_every_check_is_green(pipeline, checks_of):
     result = pipeline.run(DAY)
     assert result.success
     checks = checks_of(result)
-    assert len(checks) == 23
+    assert len(checks) == 24
     assert [name for name, check in checks.items() if not check.passed] == []
     judged = pipeline.settled(DAY)
     assert judged.scores.state == "published"
