@@ -23,7 +23,9 @@ OPENED := .home/.opened
 # A developer's own settings must not decide whether the tests pass.
 CLEAN_ENV := env -u DAGSTER_HOME -u DAGSTER_POSTGRES_URL -u BACKFILL_ENV -u PYTHONDONTWRITEBYTECODE
 
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+# One process more than processors: many tests wait for a process that they have started.
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo ui test stories cover lint bench storm fuzz lock clean
 
