@@ -1,4 +1,4 @@
-"""Messages to people through Apprise, and the heartbeat to whoever watches from outside.
+"""Sends messages to people through Apprise, and the heartbeat to a service outside.
 
 Secrets are in the addresses, so neither a failure nor a log names one: a service is told by name and place.
 """
@@ -75,7 +75,7 @@ def ping(settings: AlertSettings) -> str:
 
 
 def _apart(order: dict[str, Any]) -> list[Any]:
-    """What a process of its own printed until it ended, or was ended because it took too long."""
+    """Run the order in a process of its own, for ``SECONDS`` at most, and return the lines it printed."""
     command = [sys.executable, "-m", "backfill_assets.alerts.deliver"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -30,13 +30,13 @@ def deliver(order: dict[str, Any]) -> None:
         service = apprise.Apprise.instantiate(url)
         if not isinstance(service, apprise.NotifyBase):
             return
-        # What is longer than a service takes is cut, not refused.
+        # Cut a message that is too long for the service, which would refuse it.
         service.overflow_mode = apprise.OverflowMode.TRUNCATE
         taken = apprise.Apprise([service]).notify(
             title=order["title"],
             body=order["text"],
             body_format=apprise.NotifyFormat.TEXT,
-            # Some services tell nobody of what is only information.
+            # Some services do not forward messages of the type information.
             notify_type=apprise.NotifyType.SUCCESS if order["ended"] else apprise.NotifyType.FAILURE,
         )
         _say([number, bool(taken)])

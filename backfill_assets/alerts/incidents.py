@@ -39,7 +39,7 @@ Rule = Literal[
     "disk_low",
 ]
 Due = Literal["", "opened", "reminder", "closed"]
-#: What a rule means, as messages, page and command line say it.
+#: The name of each rule in messages, on the page and on the command line.
 TITLES: Final[dict[str, str]] = {
     "run_failed": "run failed",
     "load_failed": "load failed",
@@ -53,12 +53,12 @@ TITLES: Final[dict[str, str]] = {
     "daemon_lost": "daemon gives no sign of life",
     "disk_low": "disk is nearly full",
 }
-#: Who has claimed messages and did not say what became of them was killed.
+#: A process that has claimed messages for longer than this was killed.
 _CLAIM: Final = timedelta(minutes=10)
 #: Failures that nobody mends are followed for so long, as far as Dagster's records are looked at.
 FOLLOWED: Final = timedelta(days=7)
 _FOLLOWED_RULES: Final = ("run_failed", "load_failed", "check_not_run", "backfill_failed")
-#: News that was not delivered for so long is none.
+#: An end that was not delivered for so long is not sent any more.
 _STALE: Final = timedelta(days=1)
 #: How long an incident that has ended is kept, and how many of them.
 _KEPT: Final = timedelta(days=90)
@@ -71,13 +71,13 @@ _MOST_KEPT_TEXT: Final = 1_000
 _MOST_COMMAND: Final = 500
 #: A message says how long an incident is open, if it is longer than this.
 _SAID: Final = timedelta(minutes=30)
-#: What makes a word a mention or a link in one service or another.
+#: The place behind a character that begins a mention or a link in some service.
 _MARKUP: Final = re.compile(r"(?<=[@<\]])")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a look has found; rule, day and subject are its name."""
+    """A problem that a look has found; rule, day and subject identify it."""
 
     rule: Rule
     text: str
@@ -156,9 +156,9 @@ class Incidents(Derived):
     Attributes
     ----------
     claimed
-        Since when a process is sending what is due; null where none is.
+        When a process began to send the due messages; null while none does.
     failing, failure, addresses
-        Since when messages are not delivered, what was said last, and a hash of the addresses that it is of.
+        When deliveries began to fail, the last failure, and a hash of the addresses that it concerns.
     pinged, heartbeat_failure
         The last day whose publication the heartbeat has told, and why it could not be asked for since.
     in_service

@@ -99,7 +99,7 @@ def look(
         if found.daemon is not None:
             rules.add("daemon_lost")
             problems += [Problem("daemon_lost", found.daemon)] if found.daemon else []
-    alerts = settings.alerts
+    alerts, urls = settings.alerts, _address(settings.alerts.urls)
 
     def is_seen(incident: Incident) -> bool:
         if incident.rule in _OF_DAYS:
@@ -122,26 +122,19 @@ def look(
         is_seen,
         clock,
         remind=timedelta(hours=alerts.remind_hours),
-        send=send if _is_set(alerts.urls) else None,
-        addresses=hashlib.sha256(alerts.urls.encode() + _resolved(alerts.urls).encode()).hexdigest()[:12],
+        send=send if urls else None,
+        addresses=hashlib.sha256(urls.encode()).hexdigest()[:12],
     )
     return _ping(store, settings, now, after, days)
 
 
-def _resolved(address: str) -> str:
-    """The address; empty where its variable is missing."""
+def _address(text: str) -> str:
+    """The address that a setting gives, as written if its variable is missing; empty if none is given."""
     try:
-        return resolve(address).strip()
+        return resolve(text).strip()
     except SettingsError:
-        return ""
-
-
-def _is_set(address: str) -> bool:
-    """Whether an address is given; one whose variable is missing is, and fails by name when it is used."""
-    try:
-        return bool(resolve(address).strip())
-    except SettingsError:
-        return True
+        # The process that uses it fails by the variable's name.
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +327,7 @@ def _ping(store: Store, settings: Settings, now: datetime, found: Incidents, day
     day = days.stored.get(yesterday)
     is_good = day is not None and day.outcome in ("published", "degraded")
     pinged, failure = found.pinged, found.heartbeat_failure
-    if not _is_set(settings.alerts.heartbeat_url):
+    if not _address(settings.alerts.heartbeat_url):
         failure = ""
     elif is_good and pinged != yesterday:
         try:
@@ -386,6 +379,7 @@ def watching(service: Backfills) -> Iterator[None]:
             except BackfillError as failure:
                 LOGGER.warning("incidents are not looked at: %s", failure)
             except Exception:
+                # A thread that has ended would look no more, and nobody would hear of it.
                 LOGGER.exception("incidents are not looked at")
 
     thread = threading.Thread(target=run, name="incidents", daemon=True)
