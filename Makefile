@@ -27,16 +27,17 @@ CLEAN_ENV := env -u DAGSTER_HOME -u DAGSTER_POSTGRES_URL -u BACKFILL_ENV -u PYTH
 WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo ui test stories cover lint bench storm fuzz lock clean
+.PHONY: help demo ui test stories cover lint bench storm ray fuzz examples docs lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(OPENED) ## one day from ticks to tables, without any account; then a table of what came of it
 	@DAGSTER_HOME="$(DAGSTER_HOME)" $(BIN)/backfill-assets demo
 
 ui: $(OPENED) ## the Dagster UI with its daemon on 127.0.0.1:3000 (PORT=… for another), over the same data
-	@DAGSTER_HOME="$(DAGSTER_HOME)" $(BIN)/backfill-assets standins -- $(BIN)/dagster dev -h 127.0.0.1 -p $(PORT)
+	@DAGSTER_HOME="$(DAGSTER_HOME)" $(BIN)/backfill-assets standins -- \
+	    $(BIN)/dg dev -m backfill_assets.definitions -h 127.0.0.1 -p $(PORT)
 
 test: lint ## style, types and all tests but the stories
 	@$(CLEAN_ENV) $(PYTEST) -m 'not story'
@@ -58,11 +59,22 @@ bench: $(READY) ## the comparisons of benchmarks/ as one table in docs/performan
 storm: $(READY) ## days and services killed at random moments, days in random orders (TIMES=… for another number)
 	@BACKFILL_TIMES=$(TIMES) $(CLEAN_ENV) $(BIN)/python -m pytest -v backfill_assets_tests/pipeline/test_kill.py \
 	    backfill_assets_tests/pipeline/test_neighbours.py backfill_assets_tests/progress/test_service_processes.py \
-	    backfill_assets_tests/pipeline/test_damaged_pairs.py backfill_assets_tests/pipeline/test_any_sequence.py
+	    backfill_assets_tests/pipeline/test_damaged_pairs.py backfill_assets_tests/pipeline/test_any_sequence.py \
+	    backfill_assets_tests/rehearsal/test_broken_deployment.py backfill_assets_tests/rehearsal/test_replay.py
+
+ray: $(READY) ## twenty days on a Ray cluster of three local nodes, of which one is killed (installs Ray into .venv)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r deploy/ray/requirements.txt
+	@$(CLEAN_ENV) $(BIN)/python -m pytest -v backfill_assets_tests/ray_cluster
 
 fuzz: $(READY) ## mutated tick files, with every index checked (INPUTS=… for another number than a million)
 	@NUMBA_BOUNDSCHECK=1 $(BIN)/python -m backfill_assets_tests.ticks.fuzzing --inputs $(INPUTS)
 	@NUMBA_BOUNDSCHECK=1 $(BIN)/python -m backfill_assets_tests.ticks.fuzzing --storm --inputs $(INPUTS)
+
+examples: $(READY) ## run the notebooks of examples/ and keep what they print and draw
+	@$(CLEAN_ENV) $(BIN)/python -m backfill_assets_tests.notebooks
+
+docs: $(READY) ## the docs as a site in build/docs/site, for a browser without a network; a link to nowhere fails
+	@$(BIN)/python scripts/docs_site.py
 
 # setuptools builds the package itself, without isolation, so it is pinned like everything else.
 # `make lock UPGRADE=--upgrade` takes newer versions; without it only what setup.cfg demands changes.

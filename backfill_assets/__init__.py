@@ -6,3 +6,32 @@ published to the warehouse, one atomic day partition at a time (``warehouse``). 
 way. Folders are stages of the data; the same file names mean the same thing in each of them: ``assets`` are
 the nodes, ``checks`` the promises, ``schemas`` the columns, and the rest is plain Python.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from backfill_assets.frames.data import Data
+
+
+def open(settings: str | Path | None = None, *, source: Literal["warehouse", "lake"] = "warehouse") -> Data:
+    """Open the data of an environment for reading.
+
+    Parameters
+    ----------
+    settings
+        A settings file, or the name of one in the package; without it what ``BACKFILL_ENV`` says.
+    source
+        ``warehouse`` reads what was published, ``lake`` what counts in the lake.
+
+    Raises
+    ------
+    SettingsError
+        The settings are wrong, or a variable that they name is not set.
+    """
+    from backfill_assets.frames.data import open_data
+
+    return open_data(settings, source)

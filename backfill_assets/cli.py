@@ -5,14 +5,18 @@ Everything heavy is imported by the command that needs it, so that ``--help`` an
 
 from __future__ import annotations
 
+import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from backfill_assets import logs
 from backfill_assets.days import insist_on_order, parse_day, parse_month
 from backfill_assets.failures import BackfillError, BadInput, PermanentFailure, printable
 
@@ -106,16 +110,33 @@ class _Names(click.ParamType[tuple[str, ...]]):
         return tuple(name.strip() for name in names if name.strip())
 
 
+#: The lowest level that a command logs. Others log warnings; ``doctor`` reports problems in its own lines.
+_LEAST_LOGGED: Final = {"serve": logging.NOTSET, "doctor": logging.ERROR}
+
 DAY = _Checked("YYYY-MM-DD", parse_day)
 MONTH = _Checked("YYYY-MM", parse_month)
 TIMEFRAME = _Checked("TEXT", _check_timeframe)
 NAMES = _Names()
 
 
+def _new_settings(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option for the settings file that a command writes."""
+    return click.option(
+        "--settings",
+        "file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=Path(default),
+        show_default=True,
+        help="Where to write the settings.",
+    )
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="backfill-assets")
 def main() -> None:
     """Daily crypto market data: Tardis ticks to candles to BigQuery, proven day by day."""
+    command = click.get_current_context().invoked_subcommand or ""
+    logs.install(least=_LEAST_LOGGED.get(command, logging.WARNING))
 
 
 @main.command(section=START, example="demo --date 2024-01-01")
@@ -134,6 +155,61 @@ def demo(day: str) -> None:
     from backfill_assets.demo import run_demo
 
     sys.exit(run_demo(day))
+
+
+@main.command(section=START, example="run --date 2024-01-01 --end 2024-01-31")
+@click.option("--date", "day", type=DAY, required=True, help="The day to run, or the first of several.")
+@click.option("--end", type=DAY, help="The last day.")
+def run(day: str, end: str | None) -> None:
+    """Run days in this process, one after the other.
+
+    It needs neither daemon nor service: for a laptop, cron or CI. The exit code is 1 unless every day is in
+    the tables.
+    """
+    from backfill_assets.automation.backfills import checked_days
+    from backfill_assets.local_runs import run_days
+
+    sys.exit(run_days(checked_days(day, end or day)))
+
+
+@main.command(section=START, example="init --exchanges binance,coinbase --symbols BTC-USDT,ETH-USDT")
+@click.option("--exchanges", type=NAMES, help="The vendor's exchange ids; else asked for, or binance.")
+@click.option("--symbols", type=NAMES, help="Markets such as BTC-USDT; else asked for, or BTC-USDT.")
+@click.option("--data-types", type=NAMES, help="Names of tick tables; else asked for, or trades.")
+@click.option(
+    "--folder", help="Folder of lake, tables and Dagster's records; else asked for, or ./data/NAME."
+)
+@_new_settings("mine.yaml")
+@click.option(
+    "--like", default="tardis", show_default=True, help="Environment or file to take all else from."
+)
+@click.option(
+    "--date", "day", type=DAY, help="A day on which every symbol is listed; default: the newest free."
+)
+def init(file: Path, like: str, day: str | None, **given: Any) -> None:
+    """Write a settings file of your own, and try it.
+
+    It asks for what no option gives, on a terminal only. Each symbol must be listed on the day, and the
+    trials of 'doctor' must pass; otherwise nothing is written.
+    """
+    from backfill_assets.new_settings import Answers, newest_free_day, next_commands, write_tried
+    from backfill_assets.yaml_files import insist_on_new
+
+    insist_on_new(file)
+    questions = {
+        "exchanges": ("Exchanges, separated by commas", "binance"),
+        "symbols": ("Symbols, separated by commas", "BTC-USDT"),
+        "data_types": ("Data types, separated by commas", "trades"),
+        "folder": ("Folder of lake and tables", f"./data/{file.stem}"),
+    }
+    for name, (question, default) in questions.items():
+        if given[name] is None:
+            answer = click.prompt(question, default=default) if sys.stdin.isatty() else default
+            given[name] = answer if name == "folder" else NAMES.convert(answer, None, None)
+    answers, on_day = Answers(**given), day or newest_free_day()
+    for finding in write_tried(answers, file, like, on_day):
+        click.echo(f"{click.style('ok  ', fg='green')}  {finding.what}: {printable(finding.text)}")
+    click.echo("\n".join((f"{file} is written. Next:", *next_commands(answers, file, on_day))))
 
 
 @main.command(
@@ -162,14 +238,7 @@ def standins(port: int, datasets: Path | None, command: tuple[str, ...]) -> None
 
 @main.command("import", section=START, example="import ./files")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option(
-    "--settings",
-    "file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("own-files.yaml"),
-    show_default=True,
-    help="Where to write the settings.",
-)
+@_new_settings("own-files.yaml")
 def import_files(folder: Path, file: Path) -> None:
     """Take in a folder of your own Tardis files.
 
@@ -178,9 +247,10 @@ def import_files(folder: Path, file: Path) -> None:
     """
     from backfill_assets.quality.remedies import RUN_DAY
     from backfill_assets.standins.own_files import look_at
-    from backfill_assets.standins.own_settings import insist_on_settings_name, lines, write_settings
+    from backfill_assets.standins.own_settings import lines, write_settings
+    from backfill_assets.yaml_files import insist_on_new
 
-    insist_on_settings_name(file)
+    insist_on_new(file)
     found = look_at(folder)
     write_settings(found, folder, file)
     click.echo("\n".join(lines(found, folder, file, RUN_DAY.format(day=found.days[-1]))))
@@ -190,37 +260,53 @@ def import_files(folder: Path, file: Path) -> None:
     section=DATA,
     example="candles --date 2024-01-01 --exchange binance --symbol BTC-USDT --timeframe 1h",
 )
-@click.option("--date", "day", type=DAY, required=True, help="Day of open_time, in UTC.")
+@click.option("--date", "day", type=DAY, required=True, help="Day of open_time, or the first of several.")
+@click.option("--end", type=DAY, help="The last day.")
 @click.option("--exchange", required=True, help="The vendor's exchange id, e.g. binance.")
-@click.option("--symbol", required=True, help="The market, e.g. BTC-USDT or BTC-USDT-PERP.")
+@click.option("--symbol", help="The market, e.g. BTC-USDT or BTC-USDT-PERP.")
+@click.option("--all-symbols", is_flag=True, help="Every market of the exchange.")
 @click.option(
     "--timeframe", type=TIMEFRAME, default="1m", show_default=True, help="1m, 5m, 15m, 1h, 4h, 1d, ..."
 )
 @click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write to this file, which ends in .parquet, .csv or .arrow.",
+)
+@click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "csv", "parquet"]),
-    default="table",
-    show_default=True,
-    help="Where to: a table to read, or CSV or Parquet to standard output.",
+    type=click.Choice(["table", "csv", "parquet", "arrow"]),
+    help="To standard output: a table to read (the default), or CSV, Parquet or Arrow.",
 )
 @click.option("--fill", is_flag=True, help="Add flat candles where it is proven that nothing was traded.")
-def candles(day: str, exchange: str, symbol: str, timeframe: str, form: str, fill: bool) -> None:
-    """Print the candles of one market and day.
+@click.option(
+    "--on-gap",
+    type=click.Choice(["raise", "warn", "mask"]),
+    default="raise",
+    show_default=True,
+    help="Days that are not published in full: refuse, give their rows with a warning, or leave them out.",
+)
+def candles(
+    day: str, end: str | None, symbol: str | None, all_symbols: bool, output: Path | None, **options: Any
+) -> None:
+    """Print or write candles of one market, or of all.
 
-    They are those of the lake's accepted data.
+    They are those of the lake's accepted data. A file of any range needs memory for a day.
     """
-    from backfill_assets.candles.buckets import filled_candles
-    from backfill_assets.candles.query import market_candles, why_no_candles, write_candles
-    from backfill_assets.lake.store import open_store
+    from backfill_assets.frames.commands import give_candles
     from backfill_assets.settings import current_settings
 
-    settings = current_settings()
-    store, read = open_store(settings.lake), filled_candles if fill else market_candles
-    found = read(store, day, exchange, symbol, timeframe)
-    if not found.num_rows:
-        click.echo(printable(why_no_candles(store, day, exchange, symbol)), err=True)
-    write_candles(found, form, sys.stdout.buffer)
+    if bool(symbol) == all_symbols:
+        msg = "give either --symbol or --all-symbols"
+        raise click.UsageError(msg)
+    if output and options["form"]:
+        msg = "give either --output or --format"
+        raise click.UsageError(msg)
+    insist_on_order(day, end or day)
+    settings, days = current_settings(), (day, end or day)
+    for line in give_candles(settings, days, symbol, output, sys.stdout.buffer, **options):
+        click.echo(printable(line), err=True)
 
 
 @main.command(section=DATA, example="report --date 2024-01-01")
@@ -248,26 +334,72 @@ def report(day: str | None, month: str | None, out: Path | None) -> None:
 
 
 @main.command(section=DATA, example="coverage --date 2024-01-01 --exchange binance --symbol BTC-USDT")
-@click.option("--date", "day", type=DAY, required=True, help="Day of the buckets, in UTC.")
+@click.option("--date", "day", type=DAY, required=True, help="Day of the buckets, or the first of several.")
+@click.option("--end", type=DAY, help="The last day; one market's days are shown, a line each.")
 @click.option("--exchange", help="Only this one's markets.")
 @click.option("--symbol", help="Only this canonical symbol; one market is shown run by run.")
 @click.option(
     "--timeframe", type=TIMEFRAME, default="1m", show_default=True, help="1m, 5m, 15m, 1h, 4h, 1d, ..."
 )
-def coverage(day: str, exchange: str | None, symbol: str | None, timeframe: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One market's days as JSON, as the API gives them.")
+def coverage(
+    day: str, end: str | None, exchange: str | None, symbol: str | None, timeframe: str, as_json: bool
+) -> None:
     """Say which candles are traded, proven to be empty, or lost."""
-    from backfill_assets.candles.buckets import buckets, write_buckets
-    from backfill_assets.lake.store import open_store
     from backfill_assets.settings import current_settings
 
     settings = current_settings()
-    found = buckets(open_store(settings.lake), day, timeframe, exchange, symbol)
-    write_buckets(found, day, sys.stdout)
+    if not (end or as_json):
+        from backfill_assets.candles.buckets import buckets, write_buckets
+        from backfill_assets.lake.store import open_store
+
+        found = buckets(open_store(settings.lake), day, timeframe, exchange, symbol)
+        write_buckets(found, day, sys.stdout)
+        return
+    from backfill_assets.frames.commands import coverage_lines
+    from backfill_assets.frames.conditions import market_coverage, open_tables
+
+    if not (exchange and symbol):
+        msg = "days are shown of one market: give --exchange and --symbol"
+        raise click.UsageError(msg)
+    insist_on_order(day, end or day)
+    days = market_coverage(open_tables(settings), exchange, symbol, day, end or day, timeframe)
+    _show(days, coverage_lines(days), as_json=as_json)
+
+
+@main.command(section=DATA, example="quality --date 2024-01-01 --end 2024-01-31 --exchange binance")
+@click.option("--date", "day", type=DAY, required=True, help="Day of the files, or the first of several.")
+@click.option("--end", type=DAY, help="The last day.")
+@click.option("--exchange", default="", help="Only this one's feeds.")
+@click.option("--symbol", default="", help="Only this canonical symbol.")
+@click.option("--data-type", default="", help="Only this data type.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, as the API gives it.")
+def quality(day: str, end: str | None, as_json: bool, **chosen: str) -> None:
+    """Say which feeds can be read on which days.
+
+    And which file of the vendor their rows are of.
+    """
+    from backfill_assets.frames.commands import quality_lines
+    from backfill_assets.frames.conditions import feed_quality, open_tables
+    from backfill_assets.settings import current_settings
+
+    insist_on_order(day, end or day)
+    found = feed_quality(open_tables(current_settings()), day, end or day, **chosen)
+    _show(found, quality_lines(found), as_json=as_json)
+
+
+def _show(found: Any, lines: Iterator[str], *, as_json: bool) -> None:
+    for line in [_json(found.model_dump_json())] if as_json else map(printable, lines):
+        click.echo(line)
 
 
 def days_and_feeds(command: Callable[..., None]) -> Callable[..., None]:
     """What a backfill and its plan are asked for with."""
     for option in (
+        click.option("--order", metavar="oldest|newest", help="Which days run first; default: the oldest."),
+        click.option(
+            "--at-once", metavar="N", help="At most so many of its days at work; default: all that may."
+        ),
         click.option("--all-days", is_flag=True, help="Run the days that are good already, too."),
         click.option("--refresh", is_flag=True, help="Fetch again what the lake has."),
         click.option("--data-types", type=NAMES, default="", help="Fetch only these data types again."),
@@ -289,7 +421,8 @@ def plan(online: bool, as_json: bool, **fields: Any) -> None:
 
     What it would fetch, load, store and take, and which of its days are good already; writes nothing.
     """
-    from backfill_assets.automation.history import measured_runs, runs_at_once
+    from backfill_assets.automation.history import measured_runs
+    from backfill_assets.automation.run_order import backfill_places
     from backfill_assets.lake.store import open_store
     from backfill_assets.orchestration import open_instance
     from backfill_assets.progress.plan import make_plan, vendor_listing
@@ -300,7 +433,7 @@ def plan(online: bool, as_json: bool, **fields: Any) -> None:
 
     settings = current_settings()
     with open_instance() as instance:
-        runs, at_once = measured_runs(instance), runs_at_once(instance)
+        runs, at_once = measured_runs(instance), backfill_places(instance)
     found = make_plan(
         open_store(settings.lake),
         settings,
@@ -680,6 +813,108 @@ def verify(day: str | None, start: str | None, end: str | None, mend: bool) -> N
         raise click.ClickException(msg)
 
 
+@main.command(section=DATA, example="reconcile --start 2024-01-01 --end 2024-01-31")
+@click.option("--start", type=DAY, help="First day, in UTC; default: every day that is known.")
+@click.option("--end", type=DAY, help="Last day, included.")
+@click.option("--apply", "apply", is_flag=True, help="Publish and report what differs.")
+@click.option("--json", "as_json", is_flag=True, help="The differences as JSON.")
+def reconcile(start: str | None, end: str | None, apply: bool, as_json: bool) -> None:
+    """Compare lake, warehouse and Dagster's records.
+
+    Lists every difference; exit code 1 if one is left. Writes nothing without --apply.
+    """
+    from contextlib import ExitStack, closing
+
+    from backfill_assets.automation.materializations import materialized_days, report_materialization
+    from backfill_assets.days import day_range
+    from backfill_assets.lake.store import open_store
+    from backfill_assets.orchestration import database_failures, open_instance
+    from backfill_assets.progress import reconcile as comparing
+    from backfill_assets.progress.service import need_home
+    from backfill_assets.readable_numbers import plural
+    from backfill_assets.settings import current_settings
+    from backfill_assets.warehouse.garbage import unnamed_files
+    from backfill_assets.warehouse.ohlcv.warehouse import open_ohlcv
+    from backfill_assets.warehouse.presence import partitions
+    from backfill_assets.warehouse.protocol import open_warehouse
+
+    if (start is None) != (end is None):
+        msg = "give --start and --end, or neither"
+        raise click.UsageError(msg)
+    if start and end:
+        insist_on_order(start, end)
+    need_home()
+    settings = current_settings()
+    store = open_store(settings.lake)
+    with ExitStack() as stack:
+        stack.enter_context(database_failures())
+        instance = stack.enter_context(open_instance())
+        places = comparing.Places(
+            store,
+            settings,
+            stack.enter_context(closing(open_warehouse(settings.warehouse))),
+            open_ohlcv(settings.ohlcv),
+            materialized_days(instance, comparing.ASSETS),
+            unnamed_files(store),
+            partitions(settings.warehouse),
+        )
+        days = day_range(start, end) if start and end else places.all_days()
+        found = [difference for day in days for difference in comparing.differences(places, day)]
+        failed: list[comparing.Difference] = []
+        # What is published again may be what Dagster lacks.
+        for _ in range(2 if apply else 0):
+            failed = list(
+                comparing.mend(places, found, lambda *what: report_materialization(instance, *what))
+            )
+            places = replace(places, materialized=materialized_days(instance, comparing.ASSETS))
+            found = [d for day in sorted({d.day for d in found}) for d in comparing.differences(places, day)]
+    for difference in failed:
+        click.echo(printable(f"{difference.day}  {difference.what}: {difference.text}"), err=True)
+    if as_json:
+        click.echo(
+            _json(json.dumps({"days": len(days), "differences": [asdict(d) for d in found]}, indent=2))
+        )
+    else:
+        for difference in found:
+            words = f"{difference.day}  {difference.kind}  {difference.what}: {difference.text}"
+            click.echo(printable(words))
+        click.echo(f"{plural(len(days), 'day')}: {plural(len(found), 'difference')}", err=bool(found))
+    sys.exit(int(bool(found)))
+
+
+@main.command(section=DATA, example="gc --older-than 30d")
+@click.option("--older-than", "age", default="30d", show_default=True, help="Only what is older.")
+@click.option("--apply", "apply", is_flag=True, help="Free it; without this nothing is deleted.")
+def gc(age: str, apply: bool) -> None:
+    """Free what nothing names any more.
+
+    Replaced versions, orphans, rejected files, and temporary folders of killed runs. Days may run meanwhile.
+    """
+    from datetime import timedelta
+
+    from backfill_assets.days import utc_now
+    from backfill_assets.lake.store import open_store
+    from backfill_assets.readable_numbers import bytes_text
+    from backfill_assets.settings import current_settings
+    from backfill_assets.warehouse import garbage
+
+    before = utc_now() - timedelta(days=garbage.age_in_days(age))
+    settings = current_settings()
+    store = open_store(settings.lake)
+    found: Iterator[garbage.Garbage] = garbage.garbage(store, settings.lake, before)
+    if apply:
+        found = garbage.free(store, found, before)
+    freed = []
+    for one in found:
+        freed.append(one)
+        click.echo(printable(f"{one.kind:<10} {bytes_text(one.bytes):>10}  {one.path}"))
+    for kind in garbage.KINDS:
+        sizes = [one.bytes for one in freed if one.kind == kind]
+        click.echo(f"{kind}: {len(sizes):,}, {bytes_text(sum(sizes))}")
+    words = "freed" if apply else f"would be freed: 'backfill-assets gc --older-than {age} --apply' frees it"
+    click.echo(f"{bytes_text(sum(one.bytes for one in freed))} {words}")
+
+
 def _seen(store: Any, day: Any) -> str:
     """How much of an undamaged day was looked at."""
     from backfill_assets.lake.manifests import load_day_record
@@ -692,11 +927,27 @@ def _seen(store: Any, day: Any) -> str:
 
 
 @main.command(section=START, example="rehearse --quick --scenario killed")
-@click.option("--date", "day", type=DAY, default="2024-01-02", show_default=True, help="The day to rehearse.")
+@click.option("--date", "day", type=DAY, help="The day to rehearse; default: by the environment.")
+@click.option(
+    "--env",
+    "given",
+    metavar="local|staging|FILE",
+    default="local",
+    show_default=True,
+    help="Limits, sources and test data: a file of the package, or one of yours.",
+)
+@click.option(
+    "--replay", "replayed", type=DAY, help="A day that your lake has published, in place of a generated one."
+)
 @click.option("--scenario", "names", metavar="NAME", multiple=True, help="Only this one; may be repeated.")
 @click.option("--quick", "mode", flag_value="quick", default="quick", help="In some minutes; the default.")
 @click.option(
     "--full", "mode", flag_value="full", help="More faults, kills, feeds and days, and longer ones."
+)
+@click.option(
+    "--soak-minutes",
+    type=click.IntRange(1, 1_440),
+    help="How long the scenario soak takes; default: 3, with --full 60.",
 )
 @click.option(
     "--report-dir",
@@ -705,26 +956,70 @@ def _seen(store: Any, day: Any) -> str:
     show_default=True,
     help="Where to write JSON, JUnit XML, the HTML page and the logs of all runs.",
 )
-def rehearse(day: str, names: tuple[str, ...], mode: str, report_dir: Path) -> None:
+@click.option(
+    "--history",
+    "history_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Measurements of former rehearsals to compare with; default: history.jsonl in --report-dir.",
+)
+def rehearse(
+    day: str | None,
+    given: str,
+    replayed: str | None,
+    names: tuple[str, ...],
+    mode: str,
+    soak_minutes: int | None,
+    report_dir: Path,
+    history_file: Path | None,
+) -> None:
     """Run a day under faults, and show which promises hold.
 
-    Real runs against a stand-in for Tardis, in scratch folders: no settings of yours are read, and no data of
-    yours is touched. Exit code 1 if a promise is broken.
+    Real runs against stand-ins, in scratch folders. Of your settings only limits are read, and with --replay
+    your lake; no data of yours is touched, unless --env names sources of yours. Exit code 1 if a promise is
+    broken.
     """
+    from backfill_assets.days import utc_now
+    from backfill_assets.rehearsal import history, scenarios
     from backfill_assets.rehearsal import report as reports
-    from backfill_assets.rehearsal import scenarios
+    from backfill_assets.rehearsal.environment import environment_of
+    from backfill_assets.rehearsal.limits import limits_of_settings
+    from backfill_assets.settings import current_settings
 
-    is_full = mode == "full"
-    wanted = scenarios.chosen(names, is_full=is_full)
-    scenarios.insist_on_day(day)
+    environment = environment_of(given)
+    if replayed and environment.is_real:
+        msg = f"--replay serves the day from a stand-in, but {given} names sources: choose another --env"
+        raise BadInput(msg)
+    if replayed and day:
+        msg = f"--replay {replayed} and --date {day} are both days to rehearse: leave one out"
+        raise BadInput(msg)
+    day = replayed or day or environment.test_data.day
+    wanted = scenarios.chosen(names)
+    if replayed is None:
+        scenarios.insist_on_day(day)
+    limits = limits_of_settings(scenarios.SCENARIOS)
+    history_file = history_file or report_dir / "history.jsonl"
 
     def say(text: str) -> None:
         click.echo(text, err=True)
 
-    found = scenarios.rehearse(day, wanted, is_full=is_full, logs=report_dir / "logs", say=say)
-    reports.show(found, _console())
-    for file in reports.write(found, report_dir):
-        click.echo(printable(str(file)))
+    with reports.reserved(report_dir, history_file):
+        past = history.load(history_file)
+        played = scenarios.rehearse(
+            day,
+            wanted,
+            is_full=mode == "full",
+            logs=report_dir / "logs",
+            limits=limits,
+            replayed=current_settings() if replayed else None,
+            environment=environment,
+            soak_minutes=soak_minutes,
+            say=say,
+        )
+        found = history.compared(played, past)
+        reports.show(found, _console())
+        for file in reports.write(found, report_dir):
+            click.echo(printable(str(file)))
+        history.add(history_file, found, utc_now())
     sys.exit(found.exit_code)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from backfill_assets import logs
 from backfill_assets.automation.jobs import JOBS
 from backfill_assets.automation.lost_runs import SENSORS as LOST_RUN_SENSORS
 from backfill_assets.automation.run_process import run_executor
@@ -28,6 +29,7 @@ from backfill_assets.warehouse.resource import WarehouseResource
 
 def build_definitions(environment: str = "") -> dg.Definitions:
     """Everything Dagster loads; ``environment`` (a name or a file) overrides ``BACKFILL_ENV``."""
+    logs.install(environment)
     return dg.Definitions(
         assets=[instruments, ticks, candles, *WAREHOUSE_ASSETS, report],
         asset_checks=[instruments_checks, ticks_checks, candles_checks, *WAREHOUSE_CHECKS],

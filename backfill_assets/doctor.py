@@ -19,7 +19,13 @@ from pydantic import BaseModel
 
 from backfill_assets.alerts.channel import services
 from backfill_assets.days import FIRST_DAY, is_day, shift, utc_now
-from backfill_assets.failures import BackfillError, PermanentFailure, SettingsError, TransientFailure
+from backfill_assets.failures import (
+    BackfillError,
+    BadInput,
+    PermanentFailure,
+    SettingsError,
+    TransientFailure,
+)
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.listing import InstrumentsManifest
 from backfill_assets.lake.manifests import DayRecord, FeedManifest
@@ -53,25 +59,33 @@ from backfill_assets.warehouse.protocol import Warehouse, open_warehouse
 PATIENCE_SECONDS: Final = 10.0
 #: Days whose documents are read, the newest: some twenty small reads each.
 _DAYS_READ: Final = 100
-#: The repository's file, which ``DAGSTER_HOME`` links to, and the sections that its copies must have, too.
-_DAGSTER_YAML: Final = Path(__file__).parents[1] / "dagster.yaml"
+#: Sections that a copy of the shipped ``dagster.yaml`` must have, too.
 _SECTIONS: Final = ("storage", "run_coordinator", "concurrency", "run_retries", "run_monitoring")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was tried: what, whether it works, and how it was found or is to be mended."""
+    """One thing that was tried: what, whether it works or may later, how it was found or is to be mended."""
 
     what: str
     ok: bool
     text: str
+    is_transient: bool = False
 
 
-def examine() -> Iterator[Finding]:
-    """Try everything the environment names; without readable settings nothing else is tried."""
-    environment = ProcessEnvironment().backfill_env
+def examine(environment: str = "", day: str = "") -> Iterator[Finding]:
+    """Try everything the environment names; without readable settings nothing else is tried.
+
+    Parameters
+    ----------
+    environment
+        A name or a file; empty: that of ``BACKFILL_ENV``.
+    day
+        On which every symbol must be listed; empty: the last that was exported whole, on which it need not.
+    """
+    environment = environment or ProcessEnvironment().backfill_env
     try:
-        settings = current_settings()
+        settings = current_settings(environment)
     except BackfillError as failure:
         yield Finding("settings", ok=False, text=str(failure))
         return
@@ -79,7 +93,7 @@ def examine() -> Iterator[Finding]:
     yield Finding("settings", ok=True, text=f"BACKFILL_ENV={environment}, {entries} universe entries")
     yield _tried("Tardis key", lambda: _key(settings))
     for exchange in sorted({e for entry in settings.universe for e in entry.exchanges}):
-        yield _tried(f"Tardis {exchange}", lambda e=exchange: _exchange(settings, e))  # type: ignore[misc]
+        yield _tried(f"Tardis {exchange}", lambda e=exchange: _exchange(settings, e, day))  # type: ignore[misc]
     if settings.comparison.reference:
         yield _tried("reference candles", lambda: _reference(settings))
     lake = _tried("lake", lambda: _lake(settings))
@@ -90,14 +104,15 @@ def examine() -> Iterator[Finding]:
     if settings.ohlcv.url:
         yield _tried("OHLCV table", lambda: _ohlcv(settings))
     yield _tried("alerts", lambda: _alerts(settings))
-    yield _tried("Dagster storage", _dagster)
+    yield _tried("Dagster storage", lambda: _dagster(environment))
 
 
 def _tried(what: str, trial: Callable[[], str]) -> Finding:
     try:
         return Finding(what, ok=True, text=trial())
     except BackfillError as failure:
-        return Finding(what, ok=False, text=str(failure))
+        is_transient = isinstance(failure, TransientFailure)
+        return Finding(what, ok=False, text=str(failure), is_transient=is_transient)
 
 
 def _alerts(settings: Settings) -> str:
@@ -113,7 +128,7 @@ def _key(settings: Settings) -> str:
     return "set" if key else "none; only the first day of each month is served: set TARDIS_API_KEY for others"
 
 
-def _exchange(settings: Settings, exchange: str) -> str:
+def _exchange(settings: Settings, exchange: str, wanted: str) -> str:
     client = TardisClient(settings.tardis.model_copy(update={"retry_budget_seconds": 0}))
     try:
         details, instruments = client.exchange_details(exchange), client.instruments(exchange)
@@ -122,12 +137,14 @@ def _exchange(settings: Settings, exchange: str) -> str:
         msg = f"{failure}: check the network and tardis.api_endpoint in the settings, then try again"
         raise TransientFailure(msg) from failure
     # The last day that was exported whole; a symbol that the exchange never had is refused by name.
-    day = shift(max(exported.date().isoformat(), FIRST_DAY), -1)
+    day = wanted or shift(max(exported.date().isoformat(), FIRST_DAY), -1)
     own = of_exchanges(settings.universe, (exchange,))
     found = resolve_universe(own, day, {exchange: details}, {exchange: instruments})
     unlisted = "".join(
         f"; {n.symbol} {n.data_type} is not listed on {day} ({n.reason})" for n in found.not_listed
     )
+    if wanted and unlisted:
+        raise BadInput(unlisted.removeprefix("; "))
     until = f"exported until {exported:%Y-%m-%d %H:%M} UTC"
     if own_files_command(settings):
         beside = f"instruments/{exchange}.json is"
@@ -231,10 +248,10 @@ def _ohlcv(settings: Settings) -> str:
     return f"{opened} can be written"
 
 
-def _dagster() -> str:
-    from backfill_assets.orchestration import SET_HOME, open_instance
+def _dagster(environment: str) -> str:
+    from backfill_assets.orchestration import SET_HOME, dagster_home, open_instance
 
-    home = ProcessEnvironment().dagster_home
+    home = dagster_home(environment)
     if not home:
         msg = (
             "DAGSTER_HOME is not set: runs are forgotten when the process ends, and serve, backfill, status, "
@@ -249,6 +266,8 @@ def _dagster() -> str:
 
 def _insist_on_dagster_yaml(home: Path) -> None:
     """Refuse a folder in which Dagster would run with its defaults, as it does without a word."""
+    from backfill_assets.orchestration import DAGSTER_YAML
+
     file = home / "dagster.yaml"
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
@@ -259,8 +278,7 @@ def _insist_on_dagster_yaml(home: Path) -> None:
     missing = [section for section in _SECTIONS if section not in (content or {})]
     if missing:
         found = f"{file} has no {', '.join(missing)}" if file.is_file() else f"{home} has no dagster.yaml"
-        source = str(_DAGSTER_YAML) if _DAGSTER_YAML.is_file() else "CLONE/dagster.yaml"
-        link = f"ln -sf {shlex.quote(source)} {shlex.quote(str(file))}"
+        link = f"ln -sf {shlex.quote(str(DAGSTER_YAML))} {shlex.quote(str(file))}"
         msg = (
             f"{found}: queue, retries and run monitoring are not as the days need them: "
             f"link dagster.yaml into it: {link}"

@@ -23,6 +23,8 @@ from typing import IO, Final
 
 from backfill_assets.failures import PermanentFailure, Superseded, TransientFailure
 
+#: Of folders that a process makes for itself, and that ``backfill-assets gc`` removes after a killed one.
+TEMPORARY_PREFIX: Final = "backfill-unfinished-"
 _POLL_SECONDS: Final = 0.02
 _SHORTEST_POLL_SECONDS: Final = 0.0005
 #: Errors of a disk that is full or cannot be written.
@@ -198,7 +200,7 @@ def temporary_folder(parent: Path | None, setting: str) -> Iterator[Path]:
         The disk is full or cannot be written.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="backfill-", dir=parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=parent) as folder:
             yield Path(folder)
     except OSError as error:
         if error.errno not in _REFUSALS:

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
 
 from backfill_assets.columns import Column
-from backfill_assets.failures import NotExportedYet, PermanentFailure, TransientFailure
+from backfill_assets.failures import NotExportedYet, PermanentFailure, SettingsError, TransientFailure
 from backfill_assets.feeds import FeedChoice
+from backfill_assets.files import locked
 from backfill_assets.partitions import daily
 from backfill_assets.settings import (
     ProcessEnvironment,
     Settings,
     current_settings,
+    resolve,
+    set_dagster_home,
 )
 
 OWNERS: Final = ["team:market-data"]
@@ -33,6 +37,8 @@ STEP_RETRY_SECONDS: Final = 30.0
 LONGEST_STEP_WAIT_SECONDS: Final = 1_800.0
 #: Rows shown in a metadata table; the counts beside it are over all rows.
 TABLE_ROWS: Final = 50
+#: Dagster's settings as they are shipped.
+DAGSTER_YAML: Final = Path(__file__).parent / "dagster.yaml"
 #: The remedy where ``DAGSTER_HOME`` is not set, with the folder that ``make`` lays out.
 SET_HOME: Final = 'set it to the folder that the Dagster daemon runs with: export DAGSTER_HOME="$PWD/.home"'
 
@@ -43,6 +49,10 @@ TAG_ATTEMPT: Final = "backfill_assets/attempt"
 TAG_RANGE: Final = "backfill_assets/range"
 TAG_REQUEST: Final = "backfill_assets/request_id"
 TAG_ALL_DAYS: Final = "backfill_assets/all_days"
+#: Of a backfill that runs its newest days first.
+TAG_NEWEST_FIRST: Final = "backfill_assets/newest_first"
+#: With the number behind it: at most so many runs with one value of the tag, the job, are at work.
+AT_ONCE_TAGS: Final = "backfill_assets/at_once_"
 #: When a backfill was asked to end, in ISO format.
 TAG_CANCELED: Final = "backfill_assets/canceled"
 #: Dagster's own: its UI shows this as the person who launched something.
@@ -84,34 +94,84 @@ def database_failures() -> Iterator[None]:
         raise TransientFailure(msg) from error
 
 
+def dagster_home(environment: str = "") -> str | None:
+    """The folder of Dagster's records: ``DAGSTER_HOME``, else the one that the settings name.
+
+    The latter is made where it is missing, with a link to the shipped ``dagster.yaml``, and is
+    ``DAGSTER_HOME`` from then on: Dagster and the processes of runs know no other name for it.
+
+    Raises
+    ------
+    SettingsError
+        The folder of the settings cannot be made.
+    """
+    given = ProcessEnvironment().dagster_home
+    named = "" if given else resolve(current_settings(environment).dagster_home)
+    if not named:
+        return given
+    home = Path(named).expanduser().absolute()
+    file = home / DAGSTER_YAML.name
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if file.is_symlink() and not file.exists():
+            file.unlink(missing_ok=True)  # The package was installed elsewhere when it was made.
+        with suppress(FileExistsError):
+            file.symlink_to(DAGSTER_YAML)
+    except OSError as error:
+        msg = (
+            f"{home}: {error.strerror}; set dagster_home in the settings, or DAGSTER_HOME, to another folder"
+        )
+        raise SettingsError(msg) from error
+    set_dagster_home(home)
+    return str(home)
+
+
 def open_instance(folder: str = "") -> dg.DagsterInstance:
-    """Dagster's instance in ``DAGSTER_HOME``; without one, an instance that is forgotten with the process.
+    """Dagster's instance in its home; without one, an instance that is forgotten with the process.
 
     Parameters
     ----------
     folder
-        Another folder than that of ``DAGSTER_HOME``.
+        Another folder than ``dagster_home`` gives.
 
     Raises
     ------
     PermanentFailure
         The folder, its ``dagster.yaml`` or the database that it names cannot be used.
     """
-    home = folder or ProcessEnvironment().dagster_home
+    home = folder or dagster_home()
     if home is None:
         return dg.DagsterInstance.ephemeral()
+    from alembic.util import CommandError
     from yaml import YAMLError
 
-    refusals: tuple[type[Exception], ...] = (dg.DagsterError, *database_errors(), YAMLError, OSError)
+    of_database = (*database_errors(), CommandError)
+    refusals: tuple[type[Exception], ...] = (dg.DagsterError, *of_database, YAMLError, OSError)
     try:
-        instance = dg.DagsterInstance.from_config(folder) if folder else dg.DagsterInstance.get()
-        instance.get_runs_count()
+        with _alone_in(Path(home)):
+            instance = dg.DagsterInstance.from_config(folder) if folder else dg.DagsterInstance.get()
+            instance.get_runs_count()
     except refusals as error:
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         remedy = "correct DAGSTER_HOME or DAGSTER_POSTGRES_URL, or unset them"
         msg = f"Dagster's storage cannot be opened (DAGSTER_HOME={home}): {reason}: {remedy}"
         raise PermanentFailure(msg) from error
     return instance
+
+
+@contextmanager
+def _alone_in(home: Path) -> Iterator[None]:
+    """Let one process at a time open the folder.
+
+    Without ``InstanceStorage`` in ``dagster.yaml`` Dagster creates its SQLite tables without a lock:
+    of several processes that open a fresh folder together some fail, and the tables may stay unusable.
+    """
+    with ExitStack() as stack:
+        # A folder that may not be written has no such tables; one that is not there is told by Dagster.
+        if home.is_dir():
+            with suppress(OSError):
+                stack.enter_context(locked(home / ".opening-records"))
+        yield
 
 
 @contextmanager

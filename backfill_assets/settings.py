@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from backfill_assets.failures import BadInput, SettingsError
 from backfill_assets.feeds import DATA_TYPES
@@ -30,8 +31,10 @@ from backfill_assets.rule_set import CountingSettings as CountingSettings
 from backfill_assets.rule_set import HistorySettings as HistorySettings
 from backfill_assets.rule_set import RestatementSettings as RestatementSettings
 from backfill_assets.rule_set import RowSettings as RowSettings
-from backfill_assets.yaml_files import Strict, did_you_mean, quoted, read_mapping, validated
+from backfill_assets.yaml_files import Described, did_you_mean, quoted, read_mapping, validated
 
+#: The limits of a rehearsal.
+DEFAULT_LIMITS: Final = Path(__file__).parent / "rules" / "rehearsal_limits.yaml"
 ENVIRONMENTS: Final = Path(__file__).parent / "environments"
 
 #: Timeframes in seconds.
@@ -80,6 +83,16 @@ class ProcessEnvironment:
     def is_set(name: str) -> bool:
         """Whether the variable of the field ``name`` is set, if only to its default."""
         return name.upper() in os.environ
+
+
+def set_dagster_home(folder: Path) -> None:
+    """Name the folder to Dagster, and to the processes that this one starts."""
+    os.environ["DAGSTER_HOME"] = str(folder)
+
+
+def set_where_unset(name: str, value: str) -> None:
+    """Give a variable of another library a value, where its user has not given it one."""
+    os.environ.setdefault(name, value)
 
 
 def resolve(value: str) -> str:
@@ -188,13 +201,7 @@ Timeframe = Annotated[
 ]
 
 
-class _Section(Strict):
-    """A section of a settings file; the text under a field is its meaning."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-class TardisSettings(_Section):
+class TardisSettings(Described):
     """Where ticks come from, and how hard the source may be asked."""
 
     datasets_endpoint: Text = ""
@@ -204,9 +211,14 @@ class TardisSettings(_Section):
     api_key: Secret = "${TARDIS_API_KEY:-}"
     """Key of the vendor; empty: only the first day of each month is served"""
     concurrency: int = Field(default=20, ge=1, le=200)
-    """Files that one run fetches at once"""
+    """Files that one run has on their way, or on the disk before a thread decodes them"""
     requests_per_minute: int = Field(default=1000, ge=1)
-    """Requests that one process sends per minute"""
+    """Requests per minute, of all processes that share Dagster's records; of one process where
+    `DAGSTER_HOME` and `DAGSTER_POSTGRES_URL` are not set"""
+    connect_timeout_seconds: float = Field(default=30, gt=0)
+    """Limit of one attempt to connect"""
+    read_timeout_seconds: float = Field(default=30, gt=0)
+    """Longest silence of a connection in the middle of an answer, and before its first byte"""
     timeout_seconds: float = Field(default=600, gt=0)
     """Limit of one attempt at one file; 2 GB over 100 Mbit/s take 160 s"""
     retry_budget_seconds: float = Field(default=900, ge=0)
@@ -214,7 +226,7 @@ class TardisSettings(_Section):
     later; 0: one attempt"""
 
 
-class UniverseEntry(_Section):
+class UniverseEntry(Described):
     """Every combination of these is an expected feed of each day."""
 
     exchanges: tuple[str, ...] = Field(min_length=1)
@@ -230,7 +242,7 @@ class UniverseEntry(_Section):
     several, the first of these that is listed on the day is taken"""
 
 
-class LakeSettings(_Section):
+class LakeSettings(Described):
     """Where Parquet files and manifests live."""
 
     uri: Text = Field(min_length=1)
@@ -239,7 +251,7 @@ class LakeSettings(_Section):
     """Downloads, unfinished files, copies of a bucket's files; empty: the system's temporary directory"""
 
 
-class DuckDBWarehouse(_Section):
+class DuckDBWarehouse(Described):
     """The embedded warehouse: a folder of Parquet partitions under a DuckDB file of views."""
 
     kind: Literal["duckdb"]
@@ -248,7 +260,7 @@ class DuckDBWarehouse(_Section):
     """`duckdb`: folder of the tables, relative to where the command runs"""
 
 
-class BigQueryWarehouse(_Section):
+class BigQueryWarehouse(Described):
     """BigQuery, reached through the official client."""
 
     kind: Literal["bigquery"]
@@ -268,7 +280,7 @@ class BigQueryWarehouse(_Section):
     are left for manual work"""
 
 
-class CandleSettings(_Section):
+class CandleSettings(Described):
     """What candles are made."""
 
     timeframes: tuple[Timeframe, ...] = ("1m", "5m", "15m", "1h", "4h", "1d")
@@ -282,7 +294,7 @@ class CandleSettings(_Section):
         return self
 
 
-class DayThresholds(_Section):
+class DayThresholds(Described):
     """What becomes of a day with these scores; reasons are in docs/scores.md."""
 
     day_completeness: Score = 0.95
@@ -312,7 +324,7 @@ class ThresholdSettings(FeedRules, DayThresholds):
     id_laws: tuple[IdLaw, ...] = ID_LAWS
 
 
-class ReferenceSettings(_Section):
+class ReferenceSettings(Described):
     """Candles of others to compare with: warnings that never gate."""
 
     reference: Text = ""
@@ -324,7 +336,7 @@ class ComparisonSettings(ComparisonRules, ReferenceSettings):
     """Where the candles of others are, and the rules by which they agree."""
 
 
-class OverallSettings(_Section):
+class OverallSettings(Described):
     """Weights of the parts in a day's overall score: the users' own order of importance."""
 
     ticks: Score = 0.4
@@ -345,7 +357,7 @@ class OverallSettings(_Section):
         return self
 
 
-class OhlcvSettings(_Section):
+class OhlcvSettings(Described):
     """Candles in a relational database as well, for services that read them by key."""
 
     url: Address = ""
@@ -360,14 +372,41 @@ class OhlcvSettings(_Section):
     """Timeframes of the table, among `candles.timeframes`; empty: all"""
 
 
-class ScheduleSettings(_Section):
+class ScheduleSettings(Described):
     """When days are asked for."""
 
     look_back_days: int = Field(default=7, ge=1, le=31)
     """Days before today that the schedules answer for"""
 
 
-class ServeSettings(_Section):
+class PriceSettings(Described):
+    """What bytes and hours cost, for the money of a plan."""
+
+    date: str = Field(default="", pattern=r"^(\d{4}-\d\d-\d\d)?$")
+    """Day of the price list, in quotes; with prices it must be there, and plans show it"""
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
+    """Currency of the prices"""
+    download_per_gb: float = Field(default=0, ge=0)
+    """Price of a GB that is downloaded; 0: none. Where no price is set, plans tell no money"""
+    load_per_tb: float = Field(default=0, ge=0)
+    """Price of a TB of the lake's ticks that the warehouse loads; 0: none"""
+    storage_per_gb_month: float = Field(default=0, ge=0)
+    """Price of a GB of lake and embedded warehouse for a month; 0: none"""
+    machine_per_hour: float = Field(default=0, ge=0)
+    """Price of an hour of the processors and the memory that one run has; 0: none"""
+
+    @model_validator(mode="after")
+    def _has_a_date(self) -> PriceSettings:
+        has_price = any(
+            (self.download_per_gb, self.load_per_tb, self.storage_per_gb_month, self.machine_per_hour)
+        )
+        if has_price and not self.date:
+            msg = 'prices need the date of their list: write date: "YYYY-MM-DD"'
+            raise ValueError(msg)
+        return self
+
+
+class ServeSettings(Described):
     """``backfill-assets serve``, and the backfills that are started through it or the command line."""
 
     host: str = "127.0.0.1"
@@ -388,7 +427,7 @@ class ServeSettings(_Section):
     """Address of Dagster's UI, for links to runs; empty: no links, or `/dagster` with `--with-ui`"""
 
 
-class AlertSettings(_Section):
+class AlertSettings(Described):
     """Who is told when something waits for a person."""
 
     urls: Secret = "${SLACK_WEBHOOK_URL:-}"
@@ -405,7 +444,25 @@ class AlertSettings(_Section):
     """A disk of lake, warehouse or scratch with less free space is an incident"""
 
 
-class SettingsFile(_Section):
+class LogSettings(Described):
+    """The lines that processes write to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "debug"
+    """Lines below it are not written; with `debug` each event of a run is one. Dagster's UI has all of them
+    whatever this says"""
+    format: Literal["console", "json"] = "console"
+    """`console`, or `json`: each line is an object with `timestamp`, `level`, `logger`, `event`, and where it
+    is of one `run`, `day`, `step` and `feed`"""
+
+
+class RehearsalSettings(Described):
+    """``backfill-assets rehearse``."""
+
+    limits: str = ""
+    """Path of a file of limits for `rehearse`, relative to the settings file; empty: the package's own"""
+
+
+class SettingsFile(Described):
     """A settings file as it is written."""
 
     name: str = Field(min_length=1)
@@ -420,10 +477,16 @@ class SettingsFile(_Section):
     overall: OverallSettings = OverallSettings()
     ohlcv: OhlcvSettings = OhlcvSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    prices: PriceSettings = PriceSettings()
     serve: ServeSettings = ServeSettings()
     alerts: AlertSettings = AlertSettings()
+    log: LogSettings = LogSettings()
+    rehearsal: RehearsalSettings = RehearsalSettings()
     decode_threads: int = Field(default=0, ge=0)
-    """Feeds that are decoded at once; 0: one per processor"""
+    """Feeds that are decoded at once; 0: one per processor, or as the limits of a container permit"""
+    dagster_home: Text = ""
+    """Folder of Dagster's records for commands of `backfill-assets` where `DAGSTER_HOME` is not set, relative
+    to where the command runs; the first command makes it. Empty: none"""
 
     @model_validator(mode="after")
     def _ohlcv_is_of_the_candles(self) -> SettingsFile:
@@ -440,6 +503,18 @@ class Settings(SettingsFile):
     # Not a kind of the file's section: of the rules the content counts, and not the file that holds them.
     thresholds: ThresholdSettings = ThresholdSettings()  # type: ignore[assignment]
     comparison: ComparisonSettings = ComparisonSettings()
+
+
+def secrets_of(settings: SettingsFile) -> tuple[str, ...]:
+    """The values of the settings that are never shown, and each word of those that hold several."""
+    found: list[str] = []
+    for section in (value for _, value in settings if isinstance(value, Described)):
+        for name, value in section:
+            if SECRET in type(section).model_fields[name].metadata:
+                with suppress(SettingsError):
+                    given = resolve(value)
+                    found += [given, *given.split()]
+    return tuple(dict.fromkeys(filter(None, found)))
 
 
 def settings_file(environment: str) -> Path:
@@ -495,20 +570,26 @@ def load_file(path: Path) -> SettingsFile:
 
 def rules_file(path: Path, named: str) -> Path:
     """The file that ``thresholds.rules`` of the settings file at ``path`` names."""
-    return _named_file(path, "rules", named, DEFAULT_RULES)
+    return _named_file(path, "thresholds.rules", named, DEFAULT_RULES)
 
 
 def id_laws_file(path: Path, named: str) -> Path:
     """The file that ``thresholds.id_laws`` of the settings file at ``path`` names."""
-    return _named_file(path, "id_laws", named, DEFAULT_ID_LAWS)
+    return _named_file(path, "thresholds.id_laws", named, DEFAULT_ID_LAWS)
+
+
+def limits_file(path: Path, named: str) -> Path:
+    """The file that ``rehearsal.limits`` of the settings file at ``path`` names."""
+    return _named_file(path, "rehearsal.limits", named, DEFAULT_LIMITS)
 
 
 def _named_file(path: Path, key: str, named: str, of_the_package: Path) -> Path:
     found = path.parent / Path(named).expanduser() if named else of_the_package
     if not found.is_file():
+        what = key.rpartition(".")[2].replace("id_laws", "laws")
         msg = (
-            f"{path}: thresholds.{key}: there is no file {found}; correct the path, which is relative to the "
-            f"settings file, or remove the key for the package's own {key.replace('id_laws', 'laws')}"
+            f"{path}: {key}: there is no file {found}; correct the path, which is relative to the "
+            f"settings file, or remove the key for the package's own {what}"
         )
         raise SettingsError(msg)
     return found

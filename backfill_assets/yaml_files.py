@@ -7,17 +7,22 @@ that may be a secret: of keys the first letters, of values the short ones.
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails
 
-from backfill_assets.failures import SettingsError
+from backfill_assets.failures import BadInput, SettingsError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -42,9 +47,44 @@ _FAULTS_TOLD: Final = 10
 
 
 class Strict(BaseModel):
-    """A section of such a file: no unknown keys, no changes later."""
+    """A section of such a file: no unknown keys, no changes later, no number that is none or infinite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Described(Strict):
+    """A section whose fields have their meaning as the text under them in the source.
+
+    It is read when somebody asks for it. pydantic can read it (``use_attribute_docstrings``), but does so
+    whenever the class is made, which is a tenth of what the code location takes to import.
+    """
+
+    @classmethod
+    def meanings(cls) -> dict[str, str]:
+        """By the name of a field, the text under it."""
+        found: dict[str, str] = {}
+        for model in reversed(cls.__mro__):
+            if model is Described or not issubclass(model, Described):
+                continue
+            (written,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+            for field, text in pairwise(written.body if isinstance(written, ast.ClassDef) else ()):
+                match field, text:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
+                        value=ast.Constant(value=str(doc))
+                    ):
+                        found[name] = inspect.cleandoc(doc)
+        return found
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Give every property its description."""
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema)["properties"]
+        for name, meaning in cls.meanings().items():
+            properties[name]["description"] = meaning
+        return schema
 
 
 def read_mapping(path: Path, example: str) -> dict[str, Any]:
@@ -89,6 +129,33 @@ def validated(model: type[ModelT], content: dict[str, Any], path: Path, *, page:
         msg = f"{path}: {'; '.join(faults[:_FAULTS_TOLD])}{more}"
         # Without the cause: Dagster keeps the texts of a chain, and pydantic's quotes every value.
         raise SettingsError(msg) from None
+
+
+def insist_on_new(file: Path) -> None:
+    """Raise ``BadInput`` for a name that ``BACKFILL_ENV`` takes for no path, and for a file that is there."""
+    if file.suffix not in (".yaml", ".yml"):
+        msg = f"{file}: the name of a settings file ends in .yaml: give one with --settings"
+        raise BadInput(msg)
+    if file.exists() or file.is_symlink():
+        msg = f"{file} is there already: name another one with --settings, or remove it"
+        raise BadInput(msg)
+
+
+def write_new(file: Path, text: str) -> None:
+    """Write a settings file, and never over another.
+
+    Raises
+    ------
+    BadInput
+        ``insist_on_new`` refuses it, or the file cannot be written.
+    """
+    insist_on_new(file)
+    try:
+        with file.open("x", encoding="utf-8") as target:
+            target.write(text)
+    except OSError as error:
+        msg = f"{file} cannot be written: {error.strerror}: name another one with --settings"
+        raise BadInput(msg) from error
 
 
 def quoted(value: str) -> str:

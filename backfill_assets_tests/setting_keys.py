@@ -1,7 +1,8 @@
-"""Every key that a file of settings or of rules may hold, with its field."""
+"""Every key that a file of settings or of rules may hold, with its field and its description."""
 
 from __future__ import annotations
 
+import copy
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -9,10 +10,15 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from backfill_assets.yaml_files import Described
+
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every key with dots (``universe[].symbols``), in the order of the models."""
-    for name, field in model.model_fields.items():
+    meanings = model.meanings() if issubclass(model, Described) else {}
+    for name, written in model.model_fields.items():
+        field = copy.copy(written)
+        field.description = meanings.get(name, written.description)
         many = "[]" if typing.get_origin(field.annotation) is tuple else ""
         inner = _models_in(field.annotation)
         for nested in inner:

@@ -23,12 +23,13 @@ def normalized(requirement: str) -> str:
 
 
 def declared(part: str = "") -> set[str]:
-    """Names in setup.cfg: of the run time, of the tests, or of both."""
+    """Names in setup.cfg: of the run time, of the tests, of Ray, or of all of them."""
     config = configparser.ConfigParser()
     config.read(REPOSITORY / "setup.cfg", encoding="utf-8")
     parts = {
         "run time": config["options"]["install_requires"],
         "test": config["options.extras_require"]["test"],
+        "ray": config["options.extras_require"]["ray"],
     }
     text = parts[part] if part else "".join(parts.values())
     return {normalized(line) for line in text.split("\n") if line.strip()}
@@ -73,7 +74,9 @@ def test_the_lock_of_the_run_time_is_the_part_of_the_other_that_no_test_alone_ne
     run_time, everything = (pins(lock) for lock in LOCKS)
     assert declared("run time") <= run_time.keys()
     assert declared("test").isdisjoint(run_time)
-    assert declared() <= everything.keys()
+    assert declared("run time") | declared("test") <= everything.keys()
+    # Who has no cluster installs no Ray.
+    assert declared("ray").isdisjoint(everything)
     same = {name: (everything[name].version, everything[name].hashes) for name in run_time}
     assert {name: (pin.version, pin.hashes) for name, pin in run_time.items()} == same
 
@@ -83,7 +86,7 @@ def test_what_ci_runs_of_others_is_named_by_its_content() -> None:
         line.split("uses:")[1].split("#")[0].strip()
         for file in (REPOSITORY / ".github").rglob("*.yml")
         for line in file.read_text(encoding="utf-8").splitlines()
-        if "uses:" in line
+        if "uses:" in line and "uses: ./" not in line
     ]
     assert used
     assert [action for action in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)] == []

@@ -10,24 +10,31 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import importlib.metadata
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
 import click
 import dagster as dg
 import pytest
 import yaml
 
+from backfill_assets.automation.run_order import PRIORITIES
 from backfill_assets.cli import main
 from backfill_assets.id_laws import ID_LAWS, load_id_laws
+from backfill_assets.progress.reconcile import Kind
 from backfill_assets.quality.rules import row_rules
+from backfill_assets.rehearsal.environment import Environment, environment_of
+from backfill_assets.rehearsal.limits import load_limits
+from backfill_assets.rehearsal.scenarios import SCENARIOS
 from backfill_assets.rule_set import load_rules
 from backfill_assets.settings import (
+    DEFAULT_LIMITS,
     ENVIRONMENTS,
     OWN_FILES_VARIABLE,
     REPLACED,
@@ -46,7 +53,13 @@ REPOSITORY: Final = Path(__file__).parents[1]
 README: Final = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PAGES: Final = {
     path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
-    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+    for path in (
+        *(
+            REPOSITORY / name
+            for name in ("README.md", "CHANGELOG.md", "SECURITY.md", ".github/CONTRIBUTING.md")
+        ),
+        *sorted((REPOSITORY / "docs").glob("*.md")),
+    )
 }
 EVERYTHING: Final = "\n".join(PAGES.values())
 
@@ -67,6 +80,8 @@ def shown(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return str(value) if isinstance(value, int) else f"{value:g}"
+    if value is None:
+        return "none"
     return (", ".join(value) if isinstance(value, tuple) else value) or "empty"
 
 
@@ -89,6 +104,30 @@ def test_the_table_of_settings_has_every_key_with_its_default_and_meaning_and_no
     assert {bare(key): [bare(default), meaning] for key, default, meaning in rows} == expected
     assert [bare(key) for key, *_ in rows] == list(expected), "in the order of the code"
     assert all(len(meaning) > 10 for _, meaning in expected.values())
+
+
+def test_the_table_of_a_rehearsals_environment_has_every_key_with_its_default_and_meaning() -> None:
+    expected = []
+    for key, field in fields(Environment):
+        default = "required" if field.is_required() else shown(field.default)
+        meaning = " ".join((field.description or "").split())
+        expected.append([key.replace("[]", ""), "the file's name" if key == "name" else default, meaning])
+    rows = table("docs/operations.md", "environment")
+    assert [[bare(key), bare(default), meaning] for key, default, meaning in rows] == expected
+
+
+def test_the_example_of_a_rehearsals_environment_can_be_used_and_has_every_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [block] = re.findall(r"```yaml rehearsal\n(.*?)```", EVERYTHING, re.DOTALL)
+    file = tmp_path / "example.yaml"
+    file.write_text(block.replace("cores: 2", "cores: 1"))
+    monkeypatch.setenv("TARDIS_API_KEY", "k")
+    monkeypatch.setenv("BACKFILL_PROJECT", "p")
+    assert environment_of(str(file)).is_real
+    named = {f"{section}.{key}" for section, keys in yaml.safe_load(block).items() for key in keys}
+    known = {key.replace("[]", "") for key, _ in fields(Environment)}
+    assert named == known - {"name", "bigquery.endpoint"}
 
 
 def test_the_readme_says_how_many_settings_there_are() -> None:
@@ -130,7 +169,7 @@ def test_settings_files_that_the_pages_show_are_accepted(block: str, tmp_path: P
 
 @pytest.mark.parametrize("block", re.findall(r"```yaml part\n(.*?)```", EVERYTHING, re.DOTALL))
 def test_parts_of_settings_files_that_the_pages_show_are_accepted(block: str, tmp_path: Path) -> None:
-    [whole, *_] = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    whole = (ENVIRONMENTS / "tardis.yaml").read_text(encoding="utf-8")
     [rules] = re.findall(r"```yaml rules\n(.*?)```", EVERYTHING, re.DOTALL)
     (tmp_path / "rules.yaml").write_text(rules, encoding="utf-8")
     file = tmp_path / "shown.yaml"
@@ -176,8 +215,10 @@ def test_run_configurations_that_the_pages_show_are_accepted_by_their_jobs() -> 
 
 def test_no_block_of_configuration_on_the_pages_is_without_its_loader() -> None:
     kinds = set(re.findall(r"^ *```(.+)$", EVERYTHING, re.MULTILINE))
-    loaded = {"yaml", "yaml rules", "yaml id_laws", "yaml part", "yaml dagster"}
-    assert kinds - loaded <= {"sh", "console", "mermaid", "sql duckdb"}
+    rooms = ("rules", "id_laws", "limits", "part", "dagster", "rehearsal")
+    loaded = {"yaml", *(f"yaml {room}" for room in rooms)}
+    # Those of Python are run by pipeline/test_frames.py, and those of BigQuery by pipeline/test_cloud.py.
+    assert kinds - loaded <= {"sh", "console", "mermaid", "sql duckdb", "sql bigquery", "python"}
 
 
 @pytest.mark.parametrize("block", re.findall(r"```yaml rules\n(.*?)```", EVERYTHING, re.DOTALL))
@@ -194,6 +235,14 @@ def test_files_of_laws_that_the_pages_show_are_accepted(block: str, tmp_path: Pa
     assert len(load_id_laws(file)) == len(ID_LAWS) + 1
 
 
+@pytest.mark.parametrize("block", re.findall(r"```yaml limits\n(.*?)```", EVERYTHING, re.DOTALL))
+def test_files_of_limits_that_the_pages_show_are_accepted(block: str, tmp_path: Path) -> None:
+    file = tmp_path / "shown.yaml"
+    file.write_text(block, encoding="utf-8")
+    shown, own = load_limits(file, SCENARIOS), load_limits(DEFAULT_LIMITS, SCENARIOS)
+    assert any(shown.of(name, "quick") != own.of(name, "quick") for name in SCENARIOS)
+
+
 # --- commands ----------------------------------------------------------------------------------------------
 
 
@@ -204,16 +253,26 @@ def test_the_table_of_commands_has_every_command_with_every_option_and_no_other(
     }
     documented = {
         bare(command): set(re.findall(r"--[a-z-]+", options))
-        for command, options, _ in table("README.md", "commands")
+        for command, options, _ in table("docs/commands.md", "commands")
     }
     assert documented == expected
 
 
 def test_the_table_of_scenarios_has_every_one_with_its_summary() -> None:
-    from backfill_assets.rehearsal.scenarios import SCENARIOS
-
     rows = {bare(name): f"{what}." for name, what in table("docs/operations.md", "scenarios")}
     assert rows == {scenario.name: scenario.summary for scenario in SCENARIOS.values()}
+
+
+def test_the_table_of_states_has_every_state_of_a_frame_with_its_meaning() -> None:
+    from backfill_assets.frames.states import MEANINGS
+
+    assert {bare(state): meaning for state, meaning in table("docs/python.md", "states")} == MEANINGS
+
+
+def test_the_table_of_conditions_has_every_word_with_its_meaning() -> None:
+    from backfill_assets.frames.states import CONDITIONS
+
+    assert {bare(word): said for word, said in table("docs/operations.md", "conditions")} == CONDITIONS
 
 
 def test_make_targets_on_the_pages_exist_and_the_readme_has_all_of_them() -> None:
@@ -306,6 +365,15 @@ def test_the_tables_of_assets_and_automation_have_every_one_and_no_other() -> No
     named = (*(defs.schedules or ()), *(defs.sensors or ()), *(defs.jobs or ()))
     names = {found.name for found in named}
     assert {bare(row[0]) for row in table("docs/operations.md", "automation")} == names
+
+
+def test_the_table_of_differences_has_every_kind() -> None:
+    assert [bare(kind) for kind, *_ in table("docs/operations.md", "differences")] == list(get_args(Kind))
+
+
+def test_the_table_of_priorities_has_every_kind_of_run() -> None:
+    rows = table("docs/operations.md", "priorities")
+    assert {bare(run.partition(":")[0]): int(number) for run, number in rows} == PRIORITIES
 
 
 def test_the_table_of_version_numbers_has_every_one_where_it_is() -> None:
@@ -453,6 +521,25 @@ def test_messages_that_the_pages_explain_are_messages_of_the_package() -> None:
     fragments = [bare(part) for row in table("docs/messages.md", "messages") for part in row[0].split(" … ")]
     assert len(fragments) >= 10
     assert [f for f in fragments if not any(f in text for text in texts)] == []
+
+
+def test_the_tests_that_show_a_defense_exist() -> None:
+    named = [found for row in table("SECURITY.md", "defenses") for found in re.findall(r"`([^`]+)`", row[1])]
+    assert len(named) > 10
+    for file, name in (found.split("::") for found in named):
+        assert f"\ndef {name}(" in (REPOSITORY / file).read_text(encoding="utf-8"), name
+
+
+def test_what_runs_before_a_commit_is_what_make_lint_runs() -> None:
+    hooks = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    entries = [hook["entry"].replace(".venv/bin", "$(BIN)") for repo in hooks for hook in repo["hooks"]]
+    [lint] = re.findall(r"^lint:.*\n((?:\t@.*\n)+)", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert entries == [line.removeprefix("\t@") for line in lint.splitlines()]
+
+
+def test_the_changelog_begins_with_the_version_that_is_installed() -> None:
+    version = importlib.metadata.version("backfill-assets")
+    assert re.findall(r"^## (.*)$", PAGES["CHANGELOG.md"], re.MULTILINE)[0] == version
 
 
 def slug(heading: str) -> str:

@@ -137,6 +137,9 @@ def universe(**changes: Any) -> dict[str, Any]:
         ({"warehouse": {"kind": "snowflake"}}, "warehouse", "choose from duckdb, bigquery"),
         ({"warehouse": {"folder": "x"}}, "warehouse", "its key 'kind' is missing"),
         ({"schedule": {"look_back_days": 32}}, "schedule.look_back_days", "less than or equal to 31"),
+        ({"prices": {"machine_per_hour": 1}}, "prices", 'write date: "YYYY-MM-DD"'),
+        ({"prices": {"date": "November"}}, "prices.date", "pattern"),
+        ({"prices": {"date": "2026-11-30", "load_per_tb": -1}}, "prices.load_per_tb", "greater than"),
         ({"lake": "./lake"}, "lake", "must be a section with keys of its own"),
         ({"lake": {"uri": ""}}, "lake.uri", "at least 1 character"),
     ],
@@ -216,7 +219,7 @@ def test_an_unknown_environment_is_refused_with_the_known_ones() -> None:
     with pytest.raises(SettingsError) as refused:
         settings_file("prod")
     assert str(refused.value) == (
-        "BACKFILL_ENV=prod: unknown environment; choose from local, production, staging, "
+        "BACKFILL_ENV=prod: unknown environment; choose from local, production, staging, tardis, "
         "or give a path to a .yaml file"
     )
 
@@ -251,8 +254,13 @@ def test_every_shipped_environment_loads_without_a_single_variable(
     assert settings.candles.timeframes
 
 
-def test_the_shipped_environments_are_the_three_of_the_documentation() -> None:
-    assert sorted(file.stem for file in ENVIRONMENTS.iterdir()) == ["local", "production", "staging"]
+def test_the_shipped_environments_are_the_four_of_the_documentation() -> None:
+    assert sorted(file.stem for file in ENVIRONMENTS.iterdir()) == [
+        "local",
+        "production",
+        "staging",
+        "tardis",
+    ]
     cloud = {name: load_settings(settings_file(name)) for name in ("staging", "production")}
     assert all(isinstance(settings.warehouse, BigQueryWarehouse) for settings in cloud.values())
     assert all(settings.lake.uri.startswith("gs://") for settings in cloud.values())

@@ -183,7 +183,7 @@ def test_the_schema_takes_every_shipped_environment() -> None:
     _, validator = schema()
     files = sorted(ENVIRONMENTS.glob("*.yaml"))
     assert [file.stem for file in files if not validator.is_valid(read(file))] == []
-    assert len(files) == 3
+    assert len(files) == 4
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from click.testing import CliRunner
 from dagster._core.execution.backfill import BulkActionStatus
 from starlette.testclient import TestClient
 
+from backfill_assets.automation.history import MeasuredRun
 from backfill_assets.automation.schedules import daily_0900_utc
 from backfill_assets.cli import main
 from backfill_assets.definitions import defs
@@ -43,11 +44,18 @@ from backfill_assets.lake.store import open_store
 from backfill_assets.progress import watch
 from backfill_assets.progress.api import create_app
 from backfill_assets.progress.facts import Records, RunFact, RunLog
+from backfill_assets.progress.model import BackfillRequest
+from backfill_assets.progress.plan import make_plan
+from backfill_assets.progress.plan_text import plan_text
 from backfill_assets.progress.request import backfill_request
 from backfill_assets.progress.server import serve
 from backfill_assets.progress.service import Backfills
 from backfill_assets.quality.scores import DayScores, judge_day, overall
+from backfill_assets.quality.settled import load_settled
 from backfill_assets.quality.verdict import judge_feed, missing_verdict
+from backfill_assets.rehearsal.limits import judged, limits_of_settings
+from backfill_assets.rehearsal.model import Measurement
+from backfill_assets.rehearsal.scenarios import SCENARIOS
 from backfill_assets.rule_set import RULES_VERSION
 from backfill_assets.settings import Settings, SettingsFile, load_settings
 from backfill_assets.standins import faults
@@ -65,6 +73,7 @@ from backfill_assets_tests.pipeline.conftest import Pipeline
 from backfill_assets_tests.quality.quality_samples import DAY as SAMPLE_DAY
 from backfill_assets_tests.quality.quality_samples import FEED, JOINED, profile
 from backfill_assets_tests.setting_keys import fields
+from backfill_assets_tests.tardis.test_time_outs import full_backlog
 
 DAY, NOW = "2024-01-02", datetime(2024, 1, 9, 9, tzinfo=UTC)
 BTC, BTC_USD = Feed("binance", "trades", "BTCUSDT"), Feed("coinbase", "trades", "BTC-USDT")
@@ -173,7 +182,7 @@ def look_at_a_fetch(bench: Bench) -> dict[str, object]:
             return 0
 
     paces: dict[int, Pace] = {}
-    bench.patch.setattr(client_module, "shared_pace", lambda n: paces.setdefault(n, Impatient(n)))
+    bench.patch.setattr(client_module, "shared_pace", lambda n, _: paces.setdefault(n, Impatient(n)))
     feeds = [BTC, BTC_USD]
     for feed in feeds:
         bench.vendor.faults.put_dataset(feed, DAY, Fault(delay_seconds=0.5))
@@ -188,6 +197,21 @@ def look_at_a_fetch(bench: Bench) -> dict[str, object]:
         "at once": bench.vendor.most_at_once,
         "has waited": any(wait > 30 for wait in waits),
     }
+
+
+@turns("tardis.connect_timeout_seconds", 0.3, "reason", base={"tardis.timeout_seconds": 2})
+def look_at_a_server_that_accepts_nobody(bench: Bench) -> dict[str, object]:
+    with full_backlog() as url:
+        settings = bench.settings.tardis.model_copy(update={"datasets_endpoint": url})
+        [(_, result)] = TardisClient(settings).fetch([BTC], DAY, bench.folder / "downloads")
+    return {"reason": re.sub(r"http\S+", "", str(result))}
+
+
+@turns("tardis.read_timeout_seconds", 0.2, "result")
+def look_at_a_silent_fetch(bench: Bench) -> dict[str, object]:
+    bench.vendor.faults.put_dataset(BTC, DAY, Fault(delay_seconds=1))
+    [(_, result)] = TardisClient(bench.settings.tardis).fetch([BTC], DAY, bench.folder / "downloads")
+    return {"result": type(result).__name__}
 
 
 @turns("tardis.retry_budget_seconds", 30, "result")
@@ -252,6 +276,38 @@ def look_at_the_requests_of_a_load(bench: Bench) -> dict[str, object]:
 def look_at_a_plan(bench: Bench) -> dict[str, object]:
     arguments = ["plan", "--start", DAY, "--end", DAY]
     return {"plan": CliRunner().invoke(main, arguments, env={"BACKFILL_ENV": str(bench.file)}).stdout}
+
+
+PRICED: Final = {"prices": {"date": "2026-11-30", "download_per_gb": 1000}}
+
+
+@turns("prices.date", "2026-12-31", "money", base=PRICED)
+@turns("prices.currency", "EUR", "money", base=PRICED)
+@turns("prices.download_per_gb", 2000, "money", base=PRICED)
+@turns("prices.load_per_tb", 1_000_000, "money", base=PRICED)
+@turns("prices.storage_per_gb_month", 1000, "money", base=PRICED)
+@turns("prices.machine_per_hour", 1000, "money", base=PRICED)
+def look_at_the_money_of_a_plan(bench: Bench) -> dict[str, object]:
+    shutil.copytree(bench.prepared / "lake", bench.folder / "lake")
+    found = load_settled(open_store(bench.settings.lake), DAY)
+    assert found is not None
+    fetched = next(feed.accepted.fetched_at for feed in found.feeds if feed.accepted)
+    hour = timedelta(hours=1)
+    plan = make_plan(
+        open_store(bench.settings.lake),
+        bench.settings,
+        BackfillRequest.model_validate({"start": DAY, "end": DAY, "refresh": True}),
+        runs=[MeasuredRun(DAY, fetched - hour, fetched + hour)],
+    )
+    return {"money": plan_text(plan).split("money")[1].splitlines()[0]}
+
+
+@turns("rehearsal.limits", "{folder}/limits.yaml", "said")
+def look_at_what_a_rehearsal_says_of_its_limits(bench: Bench) -> dict[str, object]:
+    (bench.folder / "limits.yaml").write_text("quick: {every: {seconds: 5}}")
+    limits = limits_of_settings(SCENARIOS, str(bench.file)).of("normal", "quick")
+    outcomes = judged("normal", Measurement(seconds=6, requests=1, rows=1), limits)
+    return {"said": [outcome.line for outcome in outcomes if outcome.kept is False]}
 
 
 # --- runs --------------------------------------------------------------------------------------------------
@@ -425,6 +481,23 @@ def look_at_a_run_and_two_looks_for_incidents(bench: Bench) -> dict[str, object]
             "messages": texts.count("run failed: "),
             "rules": sorted(incident.rule for incident in found.open),
         }
+
+
+@turns("log.level", "error", "lines")
+@turns("log.format", "json", "begins")
+def look_at_what_a_warning_leaves(bench: Bench) -> dict[str, object]:
+    bench.patch.setenv("BACKFILL_ENV", str(bench.file))
+    (bench.folder / "lake").mkdir()
+    (bench.folder / "lake" / "incidents.json").write_text("{")
+    done = CliRunner().invoke(main, ["incidents"])
+    return {"lines": len(done.stderr.splitlines()), "begins": done.stderr[:1]}
+
+
+@turns("dagster_home", "{folder}/records", "code")
+def look_at_records(bench: Bench) -> dict[str, object]:
+    bench.patch.setenv("DAGSTER_HOME", "")
+    done = CliRunner().invoke(main, ["recent"], env={"BACKFILL_ENV": str(bench.file)})
+    return {"code": done.exit_code}
 
 
 @turns("serve.host", "0.0.0.0", "message")

@@ -6,3 +6,5 @@ import os
 from typing import Final
 
 TIMES: Final = int(os.environ.get("BACKFILL_TIMES", "1"))
+#: Whether ``make storm`` runs: only it has time for tests of minutes each.
+IS_STORM: Final = "BACKFILL_TIMES" in os.environ

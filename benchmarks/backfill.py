@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import psutil
 import yaml
 
+from backfill_assets.rehearsal.postgres import postgres_server
 from backfill_assets.standins.listings import Listing, Stream
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
-from backfill_assets_tests.emulators.postgres import postgres_server
 from backfill_assets_tests.progress.rig import DAEMON, Rig, running_rig
 
 FIRST = date(2024, 1, 1)

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
 import day
 import pieces
+import scale
 import trades
 from growth import plot
 from measured import Run, in_turn, machine, markdown, row
 
 BEGIN, END = "<!-- figures: written by make bench -->", "<!-- end of figures -->"
+PAPER, END_OF_PAPER = "<!-- on paper: written by make bench -->", "<!-- end of paper -->"
 #: Trades of the file that is published.
 PUBLISHED = 5_000_000
 #: A busy day: feeds, and trades of each.
@@ -54,16 +58,19 @@ def all_of_them(rows: list[int], repeats: int, *, quick: bool) -> list[Run]:
         sizes, lakes, feeds, each = sizes[:1], lakes[:1], 2, 20_000
         pieces.STREAMS = dict.fromkeys(pieces.STREAMS, 20_000)
         pieces.DAYS_IN_WAREHOUSE = (3, 10)
+        pieces.DAYS_READ, pieces.MARKETS_READ = 3, (1, 5)
+        pieces.OVERLAP_ROWS, pieces.OVERLAP_LATENCY = 20_000, 0.1
     lines: list[Run] = []
     for count in rows:
         lines += trades.compare(count, repeats, trades.CASES)
+    lines += trades.stages(PUBLISHED if not quick else rows[0], repeats)
     lines += busy_day(feeds, each, 1)
     lines += pieces.compare(PUBLISHED if not quick else rows[0], repeats)
     return lines + day.compare_all(sizes, lakes, repeats)
 
 
 def write(out: Path, lines: list[Run]) -> None:
-    """The figures into the page, beside it as JSON, and the plot."""
+    """The figures into the page with what follows from them on paper, beside it as JSON, and the plot."""
     host = machine()
     content = {"measured": datetime.now(UTC).date().isoformat(), "machine": host, "lines": lines}
     (out / "performance.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -73,11 +80,16 @@ def write(out: Path, lines: list[Run]) -> None:
         f"{content['measured']}: {host['processor']}, {host['cores']} cores, {host['memory_gb']} GB,"
         f" Python {host['python']}; {libraries}."
     )
-    figures = f"{BEGIN}\n\n{facts}\n{markdown(lines)}\n{END}"
+    figures = f"{BEGIN}\n\n{facts}\n{markdown(lines)}{day.steps_table(lines)}\n\n{END}"
     page = out / "performance.md"
     text = page.read_text() if page.exists() else f"{BEGIN}{END}\n"
     before, _, rest = text.partition(BEGIN)
-    page.write_text(before + figures + rest.partition(END)[2])
+    before, marker, after = (before + figures + rest.partition(END)[2]).partition(PAPER)
+    if marker:
+        command = [sys.executable, scale.__file__, "--measured", str(out / "performance.json")]
+        paper = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        after = f"{PAPER}\n\n{paper}\n{END_OF_PAPER}{after.partition(END_OF_PAPER)[2]}"
+    page.write_text(before + after)
 
 
 def main() -> None:

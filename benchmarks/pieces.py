@@ -7,7 +7,9 @@
 - Publishing: a Parquet file of trades becomes a partition of the embedded warehouse, whose totals are then
   read back; DuckDB copies the same file without totals.
 - Views: one day of ``candles_with_state`` where the warehouse holds 30 days and 330.
+- Reading: a year of minutes of one market with the states of its days, where each day has one market and 50.
 - Downloads: 60 files of 2 MB, each answered after 50 ms; wall seconds, for waiting is what they differ in.
+- Overlap: 60 files that take about as long to come as to decode, apart and as a run does both; wall seconds.
 - Imports: the code location beside Dagster alone.
 """
 
@@ -19,17 +21,27 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
+from statistics import median
 
+from decode_market import SYMBOL
 from measured import ENVIRONMENT, Run, in_turn, markdown, rows_of, run_case
 from trades import FOLDER, Product, trades_file
+
+# The days that are read are made by the tests.
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 #: Rows of the files of other data types.
 STREAMS = {"quotes": 2_000_000, "book_snapshot_25": 100_000, "incremental_book_L2": 2_000_000}
 DAY, FILES, LATENCY, FILE_BYTES = "2024-01-01", 60, 0.05, 2_200_000
 DAYS_IN_WAREHOUSE = (30, 330)
+#: Days that are read, and how many markets each of them has.
+DAYS_READ, MARKETS_READ = 365, (1, 50)
+#: Trades of each file whose download and decoding overlap, and how long the vendor takes to answer.
+OVERLAP_ROWS, OVERLAP_LATENCY = 200_000, 0.8
 
 
 # ---- Other data types
@@ -197,20 +209,45 @@ def views(repeats: int) -> list[Run]:
     return rows_of(f"One day of candles_with_state, × a warehouse of {fewest}", found, fewest)
 
 
+# ---- Reading
+
+
+def read_market(folder: Path, settings: str, market: str, days: str) -> None:  # noqa: ARG001
+    import backfill_assets as ba
+    from backfill_assets_tests.frames.market_days import EXCHANGE, day
+
+    found = ba.open(settings).candles(EXCHANGE, market, "1m", day(0), day(int(days)))
+    if found.to_polars().height != 1440 * int(days):
+        raise SystemExit("the market has other minutes than it had trades")
+
+
+def reading(repeats: int) -> list[Run]:
+    from backfill_assets_tests.frames.market_days import publish_days, symbol
+
+    cases = {}
+    with tempfile.TemporaryDirectory(prefix="backfill-reading-") as folder:
+        for markets in MARKETS_READ:
+            given = [publish_days(Path(folder) / str(markets), markets, DAYS_READ), symbol(markets // 2)]
+            cases[f"of {markets} in each day"] = command(read_market, [*given, DAYS_READ], [*given, 1])
+        found = in_turn(cases, repeats)
+    alone = next(iter(cases))
+    return rows_of(f"{DAYS_READ} days of minutes of one market, × {alone}", found, alone)
+
+
 # ---- Downloads
 
 
-def serve() -> None:
-    """Answer every request after a while with one file, until the process is ended."""
+def serve(latency: float, file: str) -> None:
+    """Answer every request after a while with one file, until the process is ended; "" is a file of noise."""
     import asyncio
     import gzip
 
     from aiohttp import web
 
-    content = gzip.compress(os.urandom(FILE_BYTES), compresslevel=1)
+    content = Path(file).read_bytes() if file else gzip.compress(os.urandom(FILE_BYTES), compresslevel=1)
 
     async def answer(_: web.Request) -> web.Response:
-        await asyncio.sleep(LATENCY)
+        await asyncio.sleep(latency)
         return web.Response(body=content, content_type="application/gzip")
 
     async def run() -> None:
@@ -258,19 +295,86 @@ def fetch(folder: Path, url: str) -> None:
         raise SystemExit("not all files were downloaded")
 
 
-def downloads(repeats: int) -> list[Run]:
-    with subprocess.Popen(
-        [sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
-    ) as server:
+@contextmanager
+def served(latency: float, file: object = "") -> Iterator[str]:
+    """The address of a server in a process of its own."""
+    command = [sys.executable, __file__, "--serve", str(latency), str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as server:
         try:
-            url = server.stdout.readline().strip() if server.stdout else ""
-            found = compared(
-                {"tardis-dev": tardis_dev, "backfill_assets": fetch}, [url], repeats, warm_up=[url]
-            )
+            yield server.stdout.readline().strip() if server.stdout else ""
         finally:
             server.terminate()
+
+
+def downloads(repeats: int) -> list[Run]:
+    with served(LATENCY) as url:
+        found = compared({"tardis-dev": tardis_dev, "backfill_assets": fetch}, [url], repeats, warm_up=[url])
     work = f"{FILES} downloads of {FILE_BYTES / 1e6:.1f} MB at {LATENCY * 1000:.0f} ms, × tardis-dev"
     return rows_of(work, found, "tardis-dev", key="wall")
+
+
+# ---- Downloads and decoding at once
+
+
+def fill_lake(folder: Path, url: str) -> None:
+    """What the asset ``ticks`` does before it judges the day."""
+    from backfill_assets.days import utc_now
+    from backfill_assets.lake import documents, paths
+    from backfill_assets.lake.local import LocalStore
+    from backfill_assets.lake.manifests import DayRecord, ExpectedSymbols
+    from backfill_assets.settings import (
+        DuckDBWarehouse,
+        LakeSettings,
+        Settings,
+        TardisSettings,
+        UniverseEntry,
+    )
+    from backfill_assets.tardis.client import TardisClient
+    from backfill_assets.ticks.fetch import fetch_day
+
+    settings = Settings(
+        name="overlap",
+        universe=(UniverseEntry(exchanges=("binance",), symbols=("BTC-USDT",)),),
+        lake=LakeSettings(uri=str(folder / "lake"), scratch=str(folder / "scratch")),
+        warehouse=DuckDBWarehouse(kind="duckdb", folder=str(folder / "warehouse")),
+        tardis=TardisSettings(datasets_endpoint=url, api_endpoint=url, api_key="key"),
+    )
+    expected = tuple(
+        ExpectedSymbols(feed=f"binance/trades/{symbol}", symbols=((SYMBOL, "BTC-USDT"),))
+        for symbol in symbols()
+    )
+    record = DayRecord(day=DAY, expected=expected, recorded_at=utc_now())
+    store = LocalStore(folder / "lake")
+    documents.update(store, paths.day_record(DAY), DayRecord, lambda _: record)
+    report = fetch_day(store, TardisClient(settings.tardis), record, settings)
+    if len(report.of("fetched")) != FILES:
+        raise SystemExit(f"not all files were decoded: {report.summary}")
+
+
+def fetch_slowly(folder: Path, url: str, at_once: str) -> None:  # noqa: ARG001
+    fetch(folder, url)
+
+
+def fill_lake_slowly(folder: Path, url: str, at_once: str) -> None:  # noqa: ARG001
+    fill_lake(folder, url)
+
+
+def fill_lake_at_once(folder: Path, url: str, at_once: str) -> None:  # noqa: ARG001
+    fill_lake(folder, at_once)
+
+
+def overlap(repeats: int) -> list[Run]:
+    source = trades_file(OVERLAP_ROWS)
+    cases = {
+        "downloads": fetch_slowly,
+        "decoding of what comes at once": fill_lake_at_once,
+        "both": fill_lake_slowly,
+    }
+    with served(OVERLAP_LATENCY, source) as slow, served(0, source) as at_once:
+        found = compared(cases, [slow, at_once], repeats, warm_up=[slow, at_once])
+    longer = max([*cases][:2], key=lambda case: median(run["wall"] for run in found[case]))
+    work = f"{FILES} files of {OVERLAP_ROWS:,} trades from the vendor to Parquet, × {longer}"
+    return rows_of(work, found, longer, key="wall")
 
 
 # ---- Imports
@@ -280,6 +384,12 @@ def import_dagster(folder: Path) -> None:  # noqa: ARG001
     import dagster  # noqa: F401
 
 
+def import_frames(folder: Path) -> None:  # noqa: ARG001
+    import backfill_assets as ba
+
+    ba.open("local")
+
+
 def import_location(folder: Path) -> None:  # noqa: ARG001
     # pandera imports hypothesis, and so pytest, where they are installed, which deployments do not do.
     sys.modules["hypothesis"] = None  # type: ignore[assignment]
@@ -287,7 +397,11 @@ def import_location(folder: Path) -> None:  # noqa: ARG001
 
 
 def imports(repeats: int) -> list[Run]:
-    cases = {"import dagster": import_dagster, "the code location": import_location}
+    cases = {
+        "import dagster": import_dagster,
+        "backfill_assets, opened for reading": import_frames,
+        "the code location": import_location,
+    }
     compared(cases, [], 1)  # compiles
     return rows_of("Import, × import dagster", compared(cases, [], repeats), "import dagster")
 
@@ -303,9 +417,14 @@ CASES = {
         duckdb_copy,
         publish,
         read_view,
+        read_market,
         tardis_dev,
         fetch,
+        fetch_slowly,
+        fill_lake_at_once,
+        fill_lake_slowly,
         import_dagster,
+        import_frames,
         import_location,
     )
 }
@@ -338,7 +457,9 @@ def compare(rows: int, repeats: int, only: Sequence[str] = ()) -> list[Run]:
         "streams": lambda: streams(repeats),
         "publishing": lambda: publishing(rows, repeats),
         "views": lambda: views(repeats),
+        "reading": lambda: reading(repeats),
         "downloads": lambda: downloads(repeats),
+        "overlap": lambda: overlap(repeats),
         "imports": lambda: imports(repeats),
     }
     return [line for name in only or pieces for line in pieces[name]()]
@@ -348,12 +469,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", default="", help="streams,publishing,views,downloads,imports")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--only", default="", help="streams,publishing,views,reading,downloads,overlap,imports"
+    )
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve()
+        serve(float(options.serve[0]), options.serve[1])
     elif options.one:
         name, warm_up, given = options.one
         run_case(CASES[name], json.loads(warm_up) or None, json.loads(given))

@@ -2,6 +2,7 @@
 
     python benchmarks/trades.py --rows 5000000 --repeats 5
     python benchmarks/trades.py --rows 20000000 --repeats 1 --cases inflate,core,checked
+    python benchmarks/trades.py --stages          what each stage of ``checked`` takes
 
 ``core`` is what a run does: Parquet, both hashes, the whole profile (ids, repeats, silences, clock, prices)
 and candles, synced to disk. ``checked`` has the comparison of the candles with their ticks, too. The recipes
@@ -72,7 +73,7 @@ class Product:
             grids={SYMBOL: (0.01,)},
             candles=filled,
         )
-        stored_file(self.ticks, self.feed.data_type)
+        stored_file(self.ticks, found.totals)
         decoded = store_candles(self.store, self.feed, DAY, filled, found.profile, self.parameters)
         self.file = accepted(found, decoded)
         self.made = make_partials(self.store, self.file)
@@ -176,8 +177,68 @@ def compare(rows: int, repeats: int, cases: Sequence[str]) -> list[Run]:
     return rows_of(f"{rows:,} trades to Parquet and candles, × inflate", found, "inflate")
 
 
+def stages(rows: int, repeats: int) -> list[Run]:
+    """The lines of the stages of ``checked``; whatever else this process does afterwards is timed, too."""
+    import time
+    from collections import defaultdict
+    from collections.abc import Iterator
+
+    from backfill_assets.candles import merge, trade_files
+    from backfill_assets.ticks import decode, fetch, parser, partials, profile, stored
+
+    spent: dict[str, float] = defaultdict(float)
+
+    def watched(
+        stage: str, call: Callable[..., Any], clock: Callable[[], float] = time.thread_time
+    ) -> Callable[..., Any]:
+        def timed(*given: Any, **named: Any) -> Any:
+            began = clock()
+            try:
+                return call(*given, **named)
+            finally:
+                spent[stage] += clock() - began
+
+        return timed
+
+    def watched_blocks(*given: Any) -> Iterator[Any]:
+        blocks = iter(read_blocks(*given))
+        following = watched("inflate, sha256 of the gzip", lambda: next(blocks, None))
+        while (block := following()) is not None:
+            yield block
+
+    read_blocks = decode.read_blocks
+    decode.read_blocks = watched_blocks  # type: ignore[assignment]
+    # Two threads decode a file; what comes after it is alone, with threads of its own.
+    for stage, owner, name, clock in (
+        ("parse", parser.LineParser, "parse", time.thread_time),
+        ("profile", profile.Profiler, "add", time.thread_time),
+        ("partial candles", partials.MinuteCandles, "add", time.thread_time),
+        ("Parquet: encode, compress, write", decode._GroupWriter, "_encode", time.thread_time),
+        ("control totals", stored.Totals, "add", time.thread_time),
+        ("store the partial candles", fetch, "store_candles", time.process_time),
+        ("six timeframes", merge, "day_of_candles", time.process_time),
+        ("comparison with the ticks", trade_files, "mismatches", time.process_time),
+    ):
+        setattr(owner, name, watched(stage, getattr(owner, name), clock))
+    found: dict[str, list[Run]] = defaultdict(list)
+    source = trades_file(rows)
+    with tempfile.TemporaryDirectory(prefix="backfill-stages-") as folder:
+        for number in range(repeats + 1):
+            product, began = Product(Path(folder) / str(number)), time.process_time()
+            product.ticks.parent.mkdir()
+            spent.clear()
+            product.core(source if number else FOLDER / "warm-up.csv.gz", Path(folder) / "candles.parquet")
+            product.compare()
+            spent["all of it"] = time.process_time() - began
+            spent["Parquet: encode, compress, write"] -= spent["control totals"]
+            for stage, seconds in spent.items() if number else ():
+                found[stage].append({"cpu": seconds})
+    return rows_of(f"Stages of {rows:,} trades, × all of them", found, "all of it")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--stages", action="store_true")
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cases", default=",".join(CASES))
@@ -186,6 +247,8 @@ def main() -> None:
     if options.one:
         case, source, candles = options.one
         run_case(work_of(case), [str(FOLDER / "warm-up.csv.gz"), candles], [source, candles])
+    elif options.stages:
+        print(markdown(stages(options.rows, options.repeats)))
     else:
         print(markdown(compare(options.rows, options.repeats, options.cases.split(","))))
 

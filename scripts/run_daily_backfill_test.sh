@@ -3,8 +3,8 @@
 #
 #   scripts/run_daily_backfill_test.sh [DATE] [ENV]
 #
-# DATE is the day to rehearse (default: yesterday, UTC); ENV names the settings that `backfill-assets doctor` tries
-# first (default: staging; local is not tried). SLACK_WEBHOOK_URL is where the outcome goes; without it nothing is
+# DATE is the day to rehearse (default: yesterday, UTC); ENV is the environment of the rehearsal, local, staging or a
+# file (default: staging). Where ENV names settings, too, `backfill-assets doctor` tries them first (local is not tried). SLACK_WEBHOOK_URL is where the outcome goes; without it nothing is
 # posted. REHEARSE_OPTIONS are those of `backfill-assets rehearse` (default: --quick). Log and reports are kept in
 # LOG_DIR (default: ./rehearsals). The exit code is 0 if everything was kept.
 set -euo pipefail
@@ -61,10 +61,11 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 [[ -x $root/.venv/bin/backfill-assets ]] && PATH=$root/.venv/bin:$PATH
 step="looking for backfill-assets"
 command -v backfill-assets >/dev/null || { echo "backfill-assets is not installed: run make lint, or pip install"; exit 1; }
-if [[ $environment != local ]]; then
+if [[ $environment != local && ! -f $environment ]]; then
     step="trying the environment with doctor"
     BACKFILL_ENV=$environment backfill-assets doctor
 fi
 step="rehearsing"
 read -r -a options <<<"${REHEARSE_OPTIONS:---quick}"
-backfill-assets rehearse --date "$day" --report-dir "$folder" "${options[@]}"
+backfill-assets rehearse --date "$day" --env "$environment" --report-dir "$folder" \
+    --history "${LOG_DIR:-rehearsals}/history.jsonl" "${options[@]}"

@@ -35,6 +35,7 @@ Rule = Literal[
     "day_unreadable",
     "feed_left_out",
     "version_pending",
+    "feed_restated",
     "daemon_lost",
     "disk_low",
 ]
@@ -50,6 +51,7 @@ TITLES: Final[dict[str, str]] = {
     "day_unreadable": "document is damaged",
     "feed_left_out": "feed is left out",
     "version_pending": "version waits for approval",
+    "feed_restated": "vendor replaced a file",
     "daemon_lost": "daemon gives no sign of life",
     "disk_low": "disk is nearly full",
 }
@@ -58,6 +60,8 @@ _CLAIM: Final = timedelta(minutes=10)
 #: Failures that nobody mends are followed for so long, as far as Dagster's records are looked at.
 FOLLOWED: Final = timedelta(days=7)
 _FOLLOWED_RULES: Final = ("run_failed", "load_failed", "check_not_run", "backfill_failed")
+#: Nobody has to do anything: no reminder, and no message when it ends.
+_TOLD_ONCE: Final = ("feed_restated",)
 #: An end that was not delivered for so long is not sent any more.
 _STALE: Final = timedelta(days=1)
 #: How long an incident that has ended is kept, and how many of them.
@@ -243,6 +247,8 @@ def looked(
 
 def _end(incident: Incident, now: datetime) -> Due:
     """The message of an end: none where nobody was told of the beginning, or nobody follows it any more."""
+    if incident.rule in _TOLD_ONCE:
+        return ""
     is_followed = incident.rule not in _FOLLOWED_RULES or now - incident.opened < FOLLOWED
     return "closed" if incident.due != "opened" and is_followed else ""
 
@@ -254,7 +260,8 @@ def _seen_again(incident: Incident, problem: Problem, now: datetime, remind: tim
         # A clock that went wrong, and is right again, must not silence it.
         "told": min(incident.told, now),
     }
-    if not incident.due and now - incident.told >= remind:
+    is_reminded = incident.rule not in _TOLD_ONCE
+    if is_reminded and not incident.due and now - incident.told >= remind:
         # At the same time of each day.
         update |= {"due": "reminder", "told": incident.told + remind * ((now - incident.told) // remind)}
     return incident.model_copy(update=update)
@@ -335,7 +342,7 @@ def _told(incident: Incident, sent: Due) -> Incident:
     if sent and incident.due == sent:
         return incident.model_copy(update={"due": ""})
     if sent == "opened" and incident.closed is not None and not incident.due:
-        return incident.model_copy(update={"due": "closed"})
+        return incident.model_copy(update={"due": "" if incident.rule in _TOLD_ONCE else "closed"})
     return incident
 
 

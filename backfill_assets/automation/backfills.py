@@ -13,9 +13,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from dagster import AssetKey, DagsterError, DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import AssetKey, DagsterError, DagsterInstance, DagsterRunStatus, RunRequest, RunsFilter
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
+from dagster._core.definitions.automation_tick_evaluation_context import (
+    build_run_requests_with_backfill_policies,
+)
+from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.execution.asset_backfill import AssetBackfillData
 from dagster._core.execution.backfill import (
     BULK_ACTION_TERMINAL_STATUSES,
@@ -24,12 +28,13 @@ from dagster._core.execution.backfill import (
 )
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import BACKFILL_ID_TAG
-from dagster._core.utils import make_new_backfill_id
+from dagster._core.utils import make_new_backfill_id, make_new_run_id
 from sqlalchemy.exc import IntegrityError
 
 from backfill_assets.days import day_range, insist_on_order, parse_day, utc_now
 from backfill_assets.failures import BadInput
-from backfill_assets.orchestration import TAG_CANCELED, database_errors
+from backfill_assets.logs import bound
+from backfill_assets.orchestration import TAG_CANCELED, TAG_NEWEST_FIRST, database_errors
 from backfill_assets.partitions import daily
 
 __all__ = [
@@ -90,7 +95,8 @@ def add_backfill(
     """Ask for one run per day, of all assets or some, unless there is a backfill with this id.
 
     Dagster's storage takes an id only once, so of several that ask together one is heard. A backfill of no
-    day has succeeded at once.
+    day has succeeded at once. The daemon makes the runs from the oldest day on, or from the newest where the
+    tags have ``TAG_NEWEST_FIRST``.
 
     Returns
     -------
@@ -113,6 +119,12 @@ def add_backfill(
         if days
         else AssetBackfillData.empty(AssetGraphSubset.create_empty_subset(), now, instance)
     )
+    requests = []
+    if days and tags.get(TAG_NEWEST_FIRST) == "true":
+        requests = _newest_first(instance, asset_graph, days, selection, run_config)
+        data = data.with_requested_runs_for_target_roots(True).with_latest_storage_id(
+            instance.event_log_storage.get_maximum_record_id() or 0
+        )
     backfill = PartitionBackfill(
         backfill_id=backfill_id,
         status=BulkActionStatus.REQUESTED if days else BulkActionStatus.COMPLETED_SUCCESS,
@@ -125,6 +137,8 @@ def add_backfill(
         title=title,
         description=description or None,
         run_config=run_config,
+        submitting_run_requests=requests,
+        reserved_run_ids=[make_new_run_id() for _ in requests],
     )
     try:
         instance.add_backfill(backfill)
@@ -133,6 +147,25 @@ def add_backfill(
             raise
         return False
     return True
+
+
+def _newest_first(
+    instance: DagsterInstance,
+    asset_graph: AssetGraph,
+    days: Sequence[str],
+    selection: Sequence[AssetKey],
+    run_config: Mapping[str, Any] | None,
+) -> list[RunRequest]:
+    """The runs that the daemon would request, the newest first.
+
+    They are stored with the backfill, in the form that a daemon has for runs it has yet to make, so it makes
+    them in this order. Priorities would not do, for days are dequeued while others are made.
+    """
+    made = build_run_requests_with_backfill_policies(
+        [AssetKeyPartitionKey(asset, day) for asset in selection for day in days], asset_graph, instance
+    )
+    requests = [request._replace(run_config=run_config or {}) for request in made]
+    return sorted(requests, key=lambda request: request.partition_key or "", reverse=True)
 
 
 def repeat_backfill(
@@ -213,5 +246,6 @@ def stop_run(instance: DagsterInstance, run_id: str) -> bool:
     try:
         return bool(instance.run_coordinator.cancel_run(run_id))
     except DagsterError as error:
-        LOGGER.info("run %s is left to the daemon to end: %s", run_id, " ".join(str(error).split())[:200])
+        with bound(run=run_id):
+            LOGGER.info("run %s is left to the daemon to end: %s", run_id, " ".join(str(error).split())[:200])
         return True

@@ -16,6 +16,7 @@ from backfill_assets.failures import Unreadable
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import DayRecord, load_day_record
 from backfill_assets.lake.store import Store
+from backfill_assets.logs import bound
 from backfill_assets.quality.measures import DayMeasures
 from backfill_assets.quality.settled import Day, load_day
 from backfill_assets.report.month import DaySummary, has_page, load_summary
@@ -48,7 +49,8 @@ def awaiting_export(store: Store, today: date, settings: Settings) -> list[str]:
             record = load_day_record(store, day)
         except Unreadable as failure:
             # The run that the other schedule asks for makes the record again.
-            LOGGER.warning("%s", failure)
+            with bound(day=day):
+                LOGGER.warning("%s", failure)
         else:
             found += [day] if record is not None and _may_come(record) else []
     return found

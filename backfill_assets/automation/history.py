@@ -39,11 +39,3 @@ def measured_runs(instance: dg.DagsterInstance, limit: int = RUNS_CONSIDERED) ->
         started, ended = (datetime.fromtimestamp(t, tz=UTC) for t in (record.start_time, record.end_time))
         found.append(MeasuredRun(day, started, ended))
     return found
-
-
-def runs_at_once(instance: dg.DagsterInstance) -> int | None:
-    """How many runs the instance's queue lets run; None where it has no limit, 1 where it has no queue."""
-    queue = instance.get_concurrency_config().run_queue_config
-    if queue is None:
-        return 1
-    return queue.max_concurrent_runs if queue.max_concurrent_runs >= 0 else None

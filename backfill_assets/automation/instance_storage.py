@@ -27,7 +27,7 @@ from sqlalchemy.pool import NullPool
 
 from backfill_assets.failures import SettingsError
 from backfill_assets.files import locked
-from backfill_assets.settings import ProcessEnvironment
+from backfill_assets.settings import ProcessEnvironment, set_where_unset
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -42,6 +42,9 @@ _OPENING: Final = 2_024_010_109
 #: A restart or a fail-over of a database takes seconds to minutes; the data of a run take as long to fetch.
 SECONDS_OF_PATIENCE: Final = 600.0
 _LONGEST_WAIT_SECONDS: Final = 5.0
+#: Dagster's daemon loads the code again once a minute, and has none if the database was away just then. By
+#: default it then cancels every backfill with its runs; with this variable, backfills wait for the code.
+BACKFILLS_WAIT: Final = "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR"
 
 
 def postgres_url(given: str) -> str:
@@ -139,6 +142,7 @@ class InstanceStorage(DagsterStorage, ConfigurableClass):
         SettingsError
             ``DAGSTER_POSTGRES_URL`` is set to something else than the address of a Postgres database.
         """
+        set_where_unset(BACKFILLS_WAIT, "1")
         environment = ProcessEnvironment()
         address = environment.dagster_postgres_url
         if address:

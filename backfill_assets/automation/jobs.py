@@ -4,6 +4,7 @@ from typing import Final
 
 import dagster as dg
 
+from backfill_assets.automation.run_order import priority_tags
 from backfill_assets.automation.run_process import run_executor
 from backfill_assets.orchestration import TAG_RANGE, failures_as_dagster
 
@@ -34,7 +35,7 @@ def request_days(context: dg.OpExecutionContext, config: RangeConfig) -> str:
     with failures_as_dagster():
         days = checked_days(config.start, config.end)
     backfill_id = new_backfill_id()
-    tags = {TAG_RANGE: f"{config.start}..{config.end}"}
+    tags = {TAG_RANGE: f"{config.start}..{config.end}", **priority_tags("backfill")}
     title = f"{config.start} to {config.end}"
     add_backfill(context.instance, context.repository_def.asset_graph, backfill_id, days, tags, title)
     context.log.info("backfill %s: %s to %s", backfill_id, config.start, config.end)
@@ -46,6 +47,8 @@ def request_days(context: dg.OpExecutionContext, config: RangeConfig) -> str:
     name="range",
     description="A range of days as a Dagster backfill: one run per day.",
     executor_def=run_executor,
+    # It takes no time; its days have the priority of a backfill.
+    tags=priority_tags("awaited"),
 )
 def range_job() -> None:
     """Launches the backfill and ends; its runs are Dagster's."""

@@ -8,7 +8,8 @@ here. Dagster stores a failure first and that the run has failed later; a daemon
 the failure by and never makes the retry: the failure is told once more.
 
 Only processes of this machine are looked at. The launcher, or a run itself, writes where a run is
-(``run_process``).
+(``run_process``). Runs of a launcher that tells by itself whether they are alive (Ray, Kubernetes) are left
+to Dagster's run monitoring. It asks for runs that have begun only, so those that never began are found here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from datetime import datetime
 from typing import Final
 
 import dagster as dg
-from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionStatus
+from dagster._core.launcher.base import WorkerStatus
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._core.storage.dagster_run import RunRecord
 from dagster._core.storage.tags import (
@@ -40,7 +41,6 @@ _LATEST_SECONDS: Final = 3_600
 #: A retry that was not made after so many reports cannot be made.
 _MOST_REPORTS: Final = 3
 _AT_WORK: Final = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED)
-_CANCELED: Final = (BulkActionStatus.CANCELING, BulkActionStatus.CANCELED)
 
 
 @dg.sensor(
@@ -52,9 +52,11 @@ _CANCELED: Final = (BulkActionStatus.CANCELING, BulkActionStatus.CANCELED)
 def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Look for lost runs; asks for none itself, that is for the run retries of ``dagster.yaml``."""
     ended = end_lost_runs(context.instance, utc_now())
+    free_slots(context.instance, utc_now())
     seen = json.loads(context.cursor or "[]")
     queued, waiting = queue_forgotten_runs(context.instance, seen)
     told, without_retry = tell_failures_again(context.instance, seen, utc_now())
+    ended += end_runs_that_never_began(context.instance, utc_now())
     context.update_cursor(json.dumps([*waiting, *without_retry]))
     words = {"ended as failed": ended, "queued": queued, "told again, for its retry": told}
     said = "; ".join(f"{done}: {', '.join(runs)}" for done, runs in words.items() if runs)
@@ -71,6 +73,49 @@ def end_lost_runs(instance: dg.DagsterInstance, now: datetime) -> list[str]:
             instance.report_run_failed(run, why)
             ended.append(run.run_id)
     return ended
+
+
+def end_runs_that_never_began(instance: dg.DagsterInstance, now: datetime) -> list[str]:
+    """End the runs whose launcher knows that they failed before their first word; returns their ids.
+
+    Dagster asks launchers for runs that have begun only: a node without the package, or a node that is lost
+    in the seconds in which Python starts, would keep a place in the queue for minutes.
+    """
+    launcher, ended = instance.run_launcher, []
+    if not launcher.supports_check_run_worker_health:
+        return []
+    starting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING])
+    for record in instance.get_run_records(starting):
+        run = record.dagster_run
+        if (now - record.update_timestamp).total_seconds() <= LAUNCH_SECONDS:
+            continue
+        try:
+            health = launcher.check_run_worker_health(run)
+        except OSError:
+            break  # Nobody answers at the cluster: the next look asks again.
+        again = instance.get_run_by_id(run.run_id)
+        is_failed = health.status in (WorkerStatus.FAILED, WorkerStatus.NOT_FOUND)
+        if is_failed and again is not None and again.status is dg.DagsterRunStatus.STARTING:
+            instance.report_run_failed(run, f"it never began: {health.msg}")
+            ended.append(run.run_id)
+    return ended
+
+
+def free_slots(instance: dg.DagsterInstance, now: datetime) -> None:
+    """Give back the slots that runs hold in pools and have no more use for: they are over, or lost.
+
+    Dagster's daemon does so too, a minute after the end. Where no daemon runs, killed commands would fill a
+    pool for good, and the next one would wait without a word; so each run looks when it begins.
+    """
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return
+    pools = [storage.get_concurrency_info(pool) for pool in storage.get_concurrency_keys()]
+    holders = {run for pool in pools for run in (pool.active_run_ids | pool.pending_run_ids)}
+    holders |= {run for pool in pools for run in pool.assigned_run_ids}
+    for record in instance.get_run_records(dg.RunsFilter(run_ids=list(holders))) if holders else ():
+        if record.dagster_run.is_finished or why_lost(instance, record, now):
+            storage.free_concurrency_slots_for_run(record.dagster_run.run_id)
 
 
 def lost(instance: dg.DagsterInstance, now: datetime) -> dict[str, str]:
@@ -99,13 +144,16 @@ def queue_forgotten_runs(instance: dg.DagsterInstance, seen: Collection[str]) ->
     """
     if not isinstance(instance.run_coordinator, QueuedRunCoordinator):
         return [], []
+    from dagster._core.execution.backfill import BulkActionStatus
+
+    canceled = (BulkActionStatus.CANCELING, BulkActionStatus.CANCELED)
     queued, waiting = [], []
     for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.NOT_STARTED])):
         backfill_id = run.tags.get(BACKFILL_ID_TAG)
         backfill = instance.get_backfill(backfill_id) if backfill_id else None
         if run.run_id not in seen:
             waiting.append(run.run_id)
-        elif backfill is not None and backfill.status in _CANCELED:
+        elif backfill is not None and backfill.status in canceled:
             instance.report_run_canceled(run, "its backfill was cancelled before it was queued")
         elif run.remote_job_origin is None:
             instance.report_run_failed(run, "the command that made it ended before it began")
@@ -154,6 +202,8 @@ def tell_failures_again(
 
 def _may_be_retried(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     """Whether the daemon can make the run again, and its backfill goes on."""
+    from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
+
     backfill_id = run.tags.get(BACKFILL_ID_TAG)
     backfill = instance.get_backfill(backfill_id) if backfill_id else None
     is_over = backfill_id and (backfill is None or backfill.status in BULK_ACTION_TERMINAL_STATUSES)
@@ -162,12 +212,15 @@ def _may_be_retried(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 def why_lost(instance: dg.DagsterInstance, record: RunRecord, now: datetime) -> str:
     """Why the run will not go on by itself; empty where it may, or where that cannot be known."""
-    process = RunProcess.of(record.dagster_run)
+    run, launcher = record.dagster_run, instance.run_launcher
+    if launcher.supports_check_run_worker_health and run.remote_job_origin is not None:
+        return ""
+    process = RunProcess.of(run)
     if process is not None:
         is_lost = process.is_of_this_machine and process.is_gone()
         return f"its process {process.pid} is gone" if is_lost else ""
     # The launcher writes where a run is as soon as it has made its process.
-    is_local = isinstance(instance.run_launcher, ForkingRunLauncher)
+    is_local = isinstance(launcher, ForkingRunLauncher)
     age = (now - record.update_timestamp).total_seconds()
     return "the daemon ended while it launched it" if is_local and age > LAUNCH_SECONDS else ""
 

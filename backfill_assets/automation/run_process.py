@@ -1,6 +1,6 @@
 """The process of a run: it says where it is, ends with its terminal, and outlasts an outage of the database.
 
-An executor, since every run passes one: runs of the daemon, of ``dagster asset materialize`` and of ``dagster
+An executor, since every run passes one: runs of the daemon, of ``dg launch`` and of ``dagster
 job execute``. Dagster's own executor leaves the number of its process in the log, without the machine. Which
 processes are gone is found by ``lost_runs``.
 """
@@ -25,7 +25,10 @@ from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.executor.base import Executor
 from dagster._core.executor.in_process import InProcessExecutor
-from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
+from dagster._core.storage.tags import PARTITION_NAME_TAG, RETRY_ON_ASSET_OR_OP_FAILURE_TAG
+
+from backfill_assets import logs
+from backfill_assets.days import utc_now
 
 TAG_PROCESS: Final = "backfill_assets/process"
 #: Two readings of one start differ by less; a number is not given out again so soon.
@@ -176,13 +179,16 @@ class _RunExecutor(InProcessExecutor):
     ) -> Iterator[dg.DagsterEvent]:
         # SQLAlchemy loads slower than the code location, which every process of Dagster's imports.
         from backfill_assets.automation.instance_storage import wait_for_database
+        from backfill_assets.automation.lost_runs import free_slots
 
         instance, run_id = plan_context.instance, plan_context.run_id
         wait_for_database(instance)
-        with ending_with_the_terminal(), collecting_seldom():
+        day = plan_context.dagster_run.tags.get(PARTITION_NAME_TAG, "")
+        with logs.bound(run=run_id, day=day), ending_with_the_terminal(), collecting_seldom():
             told, this = RunProcess.of(plan_context.dagster_run), RunProcess.this(run_id)
             if told is None or (told.machine, told.pid) != (this.machine, this.pid):
                 instance.add_run_tags(run_id, this.tags())
+            free_slots(instance, utc_now())
             for event in super().execute(plan_context, execution_plan):
                 if _is_by_database(event):
                     # Not the step's fault: the run is started again like one whose process was lost.

@@ -54,6 +54,7 @@ IMPORTED: Final = (
     "pyarrow.acero",
     "pyarrow.dataset",
     "pyarrow.parquet",
+    "structlog",
     "upath.implementations.local",
     "watchdog.observers.polling",
 )

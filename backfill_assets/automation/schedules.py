@@ -11,6 +11,8 @@ import dagster as dg
 
 from backfill_assets.automation.due import awaiting_export, due_days
 from backfill_assets.automation.jobs import day_job
+from backfill_assets.automation.run_order import priority_tags
+from backfill_assets.days import shift
 from backfill_assets.lake.resource import LakeResource
 
 #: Runs that will publish the day or fail; asking again meanwhile would do the work twice.
@@ -62,9 +64,14 @@ def _requests(
     idle = [day for day in days if not _in_progress(context.instance, day)]
     if not idle:
         yield dg.SkipReason("nothing is due" if not days else f"already running: {', '.join(days)}")
-    for day in idle:
+    moment = context.scheduled_execution_time
+    yesterday = shift(moment.date().isoformat(), -1)
+    # Yesterday first: a place may be free, and the daemon makes and starts the runs one by one.
+    for day in reversed(idle):
         yield dg.RunRequest(
-            run_key=f"{day}@{context.scheduled_execution_time.isoformat()}", partition_key=day
+            run_key=f"{day}@{moment.isoformat()}",
+            partition_key=day,
+            tags=priority_tags("daily" if day == yesterday else "catch_up"),
         )
 
 

@@ -1,4 +1,4 @@
-"""Looking at the states of a day's buckets, and a series without gaps where the emptiness is proven."""
+"""Looking at the states of a day's buckets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from backfill_assets.candles.query import close_before, insist_on_timeframe, made_day, market_candles
-from backfill_assets.candles.schemas import CANDLE_SCHEMA
+from backfill_assets.candles.query import insist_on_timeframe, made_day
 from backfill_assets.days import MICROSECONDS_PER_SECOND, start_us
 from backfill_assets.failures import PermanentFailure, printable
 from backfill_assets.feeds import Feed
@@ -29,10 +28,9 @@ from backfill_assets.quality.bucket_states import (
 )
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES
-from backfill_assets.ticks.schemas import PRICES, SUMS
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 
 class Run(NamedTuple):
@@ -183,45 +181,6 @@ def write_buckets(found: list[MarketBuckets], day: str, out: TextIO) -> None:
     for name, market in zip(names, found, strict=True):
         counts = "  ".join(f"{market.states.count(state):{len(state)}}" for state in STATES)
         out.write(f"{name:{width}}  {counts}\n")
-
-
-def filled_candles(store: Store, day: str, exchange: str, symbol: str, timeframe: str) -> pa.Table:
-    """Candles of one market with a flat one, without volume, in every bucket that is proven to be empty.
-
-    Its prices and its vwap are the close before it, its trade times its own start. Buckets that are empty
-    without proof stay away, and so do those before the first known price, which is the last of the day before
-    at the earliest: a price from further back is no statement about this day.
-    """
-    import pyarrow as pa
-
-    real = market_candles(store, day, exchange, symbol, timeframe).to_pylist()
-    market = buckets(store, day, timeframe, exchange, symbol)[0]
-    by_time = {row["open_time"]: row for row in real}
-    close = close_before(store, day, exchange, symbol)
-    step, rows = TIMEFRAMES[timeframe], []
-    for index, state in enumerate(market.states):
-        seconds = start_us(day) // MICROSECONDS_PER_SECOND + index * step
-        opened = datetime.fromtimestamp(seconds, tz=UTC)
-        row = by_time.get(opened)
-        if row is not None:
-            rows.append(row)
-            close = row["close"]
-        elif state == "proven_empty" and close is not None:
-            rows.append(
-                {
-                    "date": opened.date(),
-                    "exchange": exchange,
-                    "symbol": symbol,
-                    "timeframe": timeframe,
-                    "open_time": opened,
-                    **dict.fromkeys((*PRICES, "vwap"), close),
-                    **dict.fromkeys(SUMS, 0.0),
-                    "trade_count": 0,
-                    "first_trade_time": opened,
-                    "last_trade_time": opened,
-                }
-            )
-    return pa.Table.from_pylist(rows, schema=CANDLE_SCHEMA)
 
 
 def _minute(time_us: int) -> str:

@@ -34,11 +34,10 @@ from backfill_assets.candles.findings import look_at_day
 from backfill_assets.candles.merge import day_of_candles
 from backfill_assets.candles.minutes import minutes_of_day
 from backfill_assets.candles.trade_files import (
-    WORKERS,
     AcceptedFile,
     accepted_files,
     has_partials,
-    make_partials,
+    make_all_partials,
     mismatches,
     read_partials,
 )
@@ -47,9 +46,9 @@ from backfill_assets.days import shift
 from backfill_assets.failures import DamagedFile, PermanentFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
-from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.lake.tables import DataFile, store_table
+from backfill_assets.lake.tables import DataFile, market_layout, store_table
+from backfill_assets.logs import bound
 from backfill_assets.quality.measures import DayMeasures, LastTrade, TradesFile, load_measures
 from backfill_assets.quality.reference import reference_of
 from backfill_assets.quality.settled import SettledDay, SettledFeed, is_lost, load_settled, versions_hash
@@ -90,7 +89,8 @@ def build_candles(store: Store, day: str, settings: Settings) -> DayMeasures:
         found = maker.measures(other)
         if other in lost or (found is not None and found.candles is not None):
             try:
-                maker.make(other)
+                with bound(day=other):
+                    maker.make(other)
             except PermanentFailure as failure:
                 LOGGER.warning("candles of %s are not made again beside %s: %s", other, day, failure)
     return made
@@ -200,7 +200,7 @@ class _Maker:
         missing = [f for f in there if not has_partials(self.store, f, known.get(str(f.feed)))]
         if not missing and {str(f.feed) for f in there} <= known.keys() <= {str(f.feed) for f in files}:
             return
-        made = parallel_map(lambda file: make_partials(self.store, file), missing, WORKERS)
+        made = make_all_partials(self.store, missing)
         fresh = {str(file.feed): found for file, found in zip(missing, made, strict=True)}
 
         def change(current: DayMeasures | None) -> DayMeasures:
@@ -336,8 +336,8 @@ class _Work:
             method=self.method,
             versions=self._versions(),
             files=self._compared(frame, between),
-            candles=store_table(store, candles, lambda content: paths.made_data("candles", day, content)),
-            coverage=store_table(store, coverage, lambda content: paths.made_data("coverage", day, content)),
+            candles=_stored(store, "candles", day, candles),
+            coverage=_stored(store, "coverage", day, coverage),
             minutes=minutes,
             between_timeframes=_plain(between),
             reference=_plain(agreed),
@@ -466,6 +466,11 @@ class _Work:
             if names := self.maker.renamed(day, self.day):
                 parts.append(sorted((*market, name) for market, name in names.items()))
         return parts
+
+
+def _stored(store: Store, name: str, day: str, table: pa.Table) -> DataFile:
+    layout = market_layout(table.schema)
+    return store_table(store, table, lambda content: paths.made_data(name, day, content), **layout)
 
 
 def _hash_of(parts: Sequence[Any]) -> str:

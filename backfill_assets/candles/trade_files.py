@@ -25,10 +25,10 @@ from backfill_assets.lake import paths
 from backfill_assets.lake.manifests import DecodedCandles
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.lake.tables import DataFile, store_table
+from backfill_assets.lake.tables import DataFile
 from backfill_assets.quality.measures import LastTrade, TradesFile
 from backfill_assets.quality.settled import SettledDay, SettledFeed
-from backfill_assets.ticks.partials import PARTIALS_VERSION, partial_candles
+from backfill_assets.ticks.partials import PARTIALS_VERSION, partial_candles, store_partials
 from backfill_assets.ticks.repeats import Range, repeated_rows, rows_of_both, rows_of_symbols
 from backfill_assets.ticks.schemas import PARTIAL_SCHEMA
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Feeds whose ticks are read at once; the kernels release the GIL and the machine has few processors.
 WORKERS: Final = 2
+#: Files whose partials are read at once.
+FILES_AT_ONCE: Final = 100
 #: Rows of files that are compared with their partials at once.
 ROWS_AT_ONCE: Final = 500_000
 
@@ -170,6 +172,22 @@ def _overlap(found: SettledFeed, other: SettledFeed, day: str) -> Iterator[Overl
         yield Overlap(other.feed, day, other.accepted.content, between)
 
 
+def make_all_partials(store: Store, files: Sequence[AcceptedFile]) -> list[TradesFile]:
+    """``make_partials`` of files of one day; those that were made while decoding are read together."""
+    whole = [f for f in files if not (f.repeats or f.left_out or f.overlaps)]
+    there = [(f, stored) for f in whole if (stored := _decoded(store, f)) is not None]
+    made: dict[str, TradesFile] = {}
+    for start in range(0, len(there), FILES_AT_ONCE):
+        batch = there[start : start + FILES_AT_ONCE]
+        tables = _by_file(store, batch[0][0].day, [(file.feed, stored) for file, stored in batch])
+        for (file, stored), table in zip(batch, tables, strict=True):
+            made[str(file.feed)] = _trades_file(file, stored, table)
+    others = [f for f in files if str(f.feed) not in made]
+    computed = parallel_map(lambda file: make_partials(store, file), others, WORKERS)
+    made |= {str(f.feed): found for f, found in zip(others, computed, strict=True)}
+    return [made[str(f.feed)] for f in files]
+
+
 def make_partials(store: Store, file: AcceptedFile) -> TradesFile:
     """The file's partials: those that were made while it was decoded, else computed from its ticks.
 
@@ -191,7 +209,11 @@ def make_partials(store: Store, file: AcceptedFile) -> TradesFile:
                 contracts=file.contracts,
                 left_out=left_out,
             )
-        stored = store_table(store, table, lambda content: paths.partials_data(file.feed, file.day, content))
+        stored = store_partials(store, file.feed, file.day, table)
+    return _trades_file(file, stored, table)
+
+
+def _trades_file(file: AcceptedFile, stored: DataFile, table: pa.Table) -> TradesFile:
     return TradesFile(
         content=file.content,
         key=file.key,
@@ -280,10 +302,12 @@ def _batches(
 ) -> Iterator[list[tuple[AcceptedFile, TradesFile]]]:
     """Files with up to ``ROWS_AT_ONCE`` rows together; a larger file is alone."""
     batch: list[tuple[AcceptedFile, TradesFile]] = []
+    rows = 0
     for each in files:
-        if batch and sum(file.rows for file, _ in (*batch, each)) > ROWS_AT_ONCE:
+        rows += each[0].rows
+        if batch and rows > ROWS_AT_ONCE:
             yield batch
-            batch = []
+            batch, rows = [], each[0].rows
         batch.append(each)
     if batch:
         yield batch

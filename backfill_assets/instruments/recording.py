@@ -86,7 +86,10 @@ def record_day(
         zip(
             exchanges,
             parallel_map(
-                lambda exchange: _asked(client, day, exchange, universe), exchanges, REQUESTS_AT_ONCE
+                lambda exchange: _asked(client, day, exchange, universe),
+                exchanges,
+                REQUESTS_AT_ONCE,
+                client.stop,
             ),
             strict=True,
         )
@@ -134,9 +137,10 @@ def _asked(
         return failure
     unreadable = (*details.unreadable, *instruments.unreadable)
     try:
-        return _Metadata(
-            details, instruments, resolve(own, day, {exchange: details}, {exchange: instruments})
-        )
+        resolved = resolve(own, day, {exchange: details}, {exchange: instruments})
+        for expected in resolved.expected:
+            paths.ticks_prefix(expected.feed, day)  # refuses names that the lake cannot have
+        return _Metadata(details, instruments, resolved)
     except PermanentFailure as failure:
         # A slip of the settings or of the vendor: nothing tells which.
         if unreadable or not details.datasets.symbols or not instruments.instruments:

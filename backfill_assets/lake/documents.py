@@ -243,7 +243,8 @@ def _decode(store: Store, path: str, model: type[Model], data: bytes) -> Model:
 def _foreign(path: str, document: BaseModel) -> str:
     """Why the document belongs elsewhere: it was copied from another place; empty if it does not."""
     place = f"/{path.removesuffix('.json')}/"
-    named = [getattr(document, name, None) for name in ("exchange", "feed", "day")]
+    fields = type(document).model_fields
+    named = [getattr(document, name) for name in ("exchange", "feed", "day") if name in fields]
     return next((f"it is of {n}" for n in named if isinstance(n, str) and f"/{n}/" not in place), "")
 
 

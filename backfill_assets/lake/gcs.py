@@ -13,6 +13,7 @@ import hashlib
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar, cast
 
@@ -24,12 +25,14 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
+from backfill_assets.days import utc_now
 from backfill_assets.failures import BackfillError, PermanentFailure, Superseded, TransientFailure
+from backfill_assets.files import temporary_folder
 from backfill_assets.lake import paths
 from backfill_assets.lake.copies import copies_in
 from backfill_assets.lake.intact import insist_on_content
 from backfill_assets.lake.ranges import TAIL_BYTES, RangedFile
-from backfill_assets.lake.store import GCS_SCHEME, Stored, checked, gone
+from backfill_assets.lake.store import GCS_SCHEME, YOUNG, Listed, Stored, checked, gone
 
 Downloaded = TypeVar("Downloaded")
 
@@ -161,7 +164,8 @@ class GcsStore:
         size = local.stat().st_size
         with self._explained(path):
             present = self._found(path)
-            if present is not None and present.size == size and present.md5_hash == _md5(local):
+            same = present is not None and present.size == size and present.md5_hash == _md5(local)
+            if same and utc_now() - present.updated < YOUNG / 2:
                 return
             try:
                 self._blob(path).upload_from_filename(
@@ -172,11 +176,21 @@ class GcsStore:
                     **self._call,
                 )
             except PreconditionFailed as error:
-                if self.size(path) != size:
+                if present is not None and not self.exists(path):
+                    # Discarded since it was found.
+                    self.put_file(local, path)
+                elif self.size(path) != size:
                     msg = f"{self.uri_of(path)}: another writer changed it meanwhile; look at it afresh"
                     raise Superseded(msg) from error
             else:
                 copies_in(self._scratch).adopt(self.uri_of(path), local)
+
+    def put_bytes(self, data: bytes, path: str) -> None:
+        """See ``Store.put_bytes``."""
+        with temporary_folder(None, "TMPDIR") as folder:
+            file = folder / "data"
+            file.write_bytes(data)
+            self.put_file(file, path)
 
     def local_copy(self, path: str) -> AbstractContextManager[Path]:
         """See ``Store.local_copy``; it stays in the scratch folder for as long as the process."""
@@ -241,6 +255,24 @@ class GcsStore:
     def sizes(self, prefix: str) -> dict[str, int]:
         """See ``Store.sizes``."""
         return {path: int(blob.size) for path, blob in self._listed(prefix, "name,size")}
+
+    def objects(self, prefix: str) -> dict[str, Listed]:
+        """See ``Store.objects``."""
+        listed = self._listed(prefix, "name,size,updated")
+        return {path: Listed(int(blob.size), blob.updated) for path, blob in listed}
+
+    def discard(self, path: str, before: datetime) -> bool:
+        """See ``Store.discard``; the generation is that of the look at its age."""
+        with self._explained(path):
+            present = self._found(path)
+            if present is None or present.updated >= before:
+                return False
+            try:
+                self._blob(path).delete(if_generation_match=present.generation, **self._call)
+            except (NotFound, PreconditionFailed):
+                return False
+        copies_in(self._scratch).forget(self.uri_of(path))
+        return True
 
     def _listed(self, prefix: str, fields: str) -> Sequence[tuple[str, Any]]:
         with self._explained(prefix):

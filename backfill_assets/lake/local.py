@@ -17,8 +17,9 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -26,7 +27,7 @@ from backfill_assets.failures import PermanentFailure, Superseded, Unreadable
 from backfill_assets.files import Lease, leased, put_in_place, sync_folder
 from backfill_assets.lake import paths
 from backfill_assets.lake.intact import content_problem, insist_on_content
-from backfill_assets.lake.store import Stored, checked, gone
+from backfill_assets.lake.store import Listed, Stored, checked, gone
 
 LOCKS: Final = ".locks"
 UNFINISHED: Final = ".unfinished"
@@ -127,13 +128,11 @@ class LocalStore:
 
     def put_file(self, local: Path, path: str) -> None:
         """See ``Store.put_file``."""
-        file = self._file(path)
-        with _explained(file):
-            if self._size_of(file) == local.stat().st_size and not content_problem(path, file):
-                return
-            if self._obstacle(file):
-                self._move_away(path)
-            self._put(local, file)
+        self._put(path, local.stat().st_size, lambda unfinished: shutil.copyfile(local, unfinished))
+
+    def put_bytes(self, data: bytes, path: str) -> None:
+        """See ``Store.put_bytes``."""
+        self._put(path, len(data), lambda unfinished: unfinished.write_bytes(data))
 
     @contextmanager
     def local_copy(self, path: str) -> Iterator[Path]:
@@ -185,6 +184,31 @@ class LocalStore:
         found = ((path, self.size(path)) for path in self.list(prefix))
         return {path: size for path, size in found if size is not None}
 
+    def objects(self, prefix: str) -> dict[str, Listed]:
+        """See ``Store.objects``."""
+        found = {}
+        for path in self.list(prefix):
+            file = self._file(path)
+            with _explained(file), suppress(FileNotFoundError):
+                about = file.stat()
+                found[path] = Listed(about.st_size, _changed(about))
+        return found
+
+    def discard(self, path: str, before: datetime) -> bool:
+        """See ``Store.discard``: it is renamed first, and a writer that came before has made it young."""
+        file = self._file(path)
+        with _explained(file), self._unfinished(file) as aside:
+            try:
+                if _changed(file.stat()) >= before or self._is_alias(file):
+                    return False
+                file.rename(aside)
+            except FileNotFoundError:
+                return False
+            if _changed(aside.stat()) < before:
+                return True
+            put_in_place(aside, file)
+            return False
+
     def delete(self, path: str) -> None:
         """See ``Store.delete``; folders stay, for a writer may be about to use them."""
         file = self._file(path)
@@ -223,10 +247,18 @@ class LocalStore:
                             file.unlink(missing_ok=True)
             yield lease
 
-    def _put(self, source: Path, file: Path) -> None:
-        with self._unfinished(file) as unfinished:
-            shutil.copyfile(source, unfinished)
-            put_in_place(unfinished, file)
+    def _put(self, path: str, size: int, write: Callable[[Path], object]) -> None:
+        """Store what ``write`` writes, unless a file of this size that is what its name says is there."""
+        file = self._file(path)
+        with _explained(file):
+            with suppress(FileNotFoundError):  # discarded since it was found
+                if self._size_of(file) == size and not content_problem(path, file) and _renewed(file):
+                    return
+            if self._obstacle(file):
+                self._move_away(path)
+            with self._unfinished(file) as unfinished:
+                write(unfinished)
+                put_in_place(unfinished, file)
 
     @contextmanager
     def _unfinished(self, file: Path, prefix: str = "") -> Iterator[Path]:
@@ -299,6 +331,11 @@ class LocalStore:
             folder = folder.parent
         return folder
 
+    def _is_alias(self, file: Path) -> bool:
+        """Whether a link leads to a file that has another name in the lake, by which it may be named."""
+        root, place = self._root.resolve(), file.resolve()
+        return place.is_relative_to(root) and place != root / file.relative_to(self._root)
+
     def _remove_abandoned(self, folder: Path) -> None:
         with self._tidying:
             if folder in self._tidied:
@@ -315,6 +352,19 @@ class LocalStore:
 
 def _generation(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _changed(about: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(about.st_mtime, UTC)
+
+
+def _renewed(file: Path) -> bool:
+    """Let the file look as if it had been written now; False if it is gone, or another user's."""
+    try:
+        os.utime(file)
+    except (FileNotFoundError, PermissionError):
+        return False
+    return True
 
 
 def _disk(folder: Path) -> int | None:

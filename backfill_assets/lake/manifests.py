@@ -54,12 +54,15 @@ class Source(Document):
     ----------
     generated
         Whether the file says that its content is generated and no market's.
+    paced_seconds
+        How long its requests waited for ``tardis.requests_per_minute``.
     """
 
     url: str
     raw_bytes: int
     raw_sha256: str
     generated: bool = False
+    paced_seconds: float = 0.0
 
 
 class ColumnTotals(Document):
@@ -78,7 +81,7 @@ class ColumnTotals(Document):
 
 
 class StoredFile(Document):
-    """Facts read back from the Parquet file of a version before it was stored.
+    """Facts about the Parquet file of a version.
 
     Attributes
     ----------
@@ -87,7 +90,7 @@ class StoredFile(Document):
     columns
         ``name:type`` of each column.
     totals
-        By symbol, in order.
+        Of the rows that were written, by symbol, in order.
     """
 
     rows: int

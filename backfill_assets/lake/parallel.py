@@ -10,14 +10,29 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from backfill_assets.logs import with_fields
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> list[Result]:
-    """Results of ``function`` in the order of the items; the first failure is raised in its turn."""
+def parallel_map(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    stop: Callable[[], None] = lambda: None,
+) -> list[Result]:
+    """Results of ``function`` in the order of the items; the first failure is raised in its turn.
+
+    ``stop`` is called when a failure or a signal ends the waiting, before the calls that still run are waited
+    for; it may end them.
+    """
     work = list(items)
     if min(len(work), workers) < 2:
         return [function(item) for item in work]
     with ThreadPoolExecutor(min(workers, len(work))) as pool:
-        return list(pool.map(function, work))
+        try:
+            return list(pool.map(with_fields(function), work))
+        except BaseException:  # Signals and interrupts of Dagster end the waiting, too.
+            stop()
+            raise

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from google.cloud import storage
 
 GCS_SCHEME: Final = "gs://"
+#: A data file that was put so lately may not be named by a document yet: no run lasts for so long.
+YOUNG: Final = timedelta(days=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,14 @@ class Stored:
 
     data: bytes
     generation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object as a listing shows it: its size, and when it was put last."""
+
+    bytes: int
+    changed: datetime
 
 
 class Store(Protocol):
@@ -90,7 +101,14 @@ class Store(Protocol):
         ...
 
     def put_file(self, local: Path, path: str) -> None:
-        """Store a file under a path that names its content; one with other bytes is replaced."""
+        """Store a file under a path that names its content; one with other bytes is replaced.
+
+        One that is there already is put anew where that is long ago, so that ``discard`` spares it.
+        """
+        ...
+
+    def put_bytes(self, data: bytes, path: str) -> None:
+        """Store bytes as ``put_file`` stores a file."""
         ...
 
     def local_copy(self, path: str) -> AbstractContextManager[Path]:
@@ -136,6 +154,17 @@ class Store(Protocol):
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Bytes of all objects that begin with ``prefix``, by path; a bucket takes one request per 1,000."""
+        ...
+
+    def objects(self, prefix: str) -> dict[str, Listed]:
+        """As ``sizes``, with the time of the last change."""
+        ...
+
+    def discard(self, path: str, before: datetime) -> bool:
+        """Remove a data file unless it was put at or after this time; returns whether it was removed.
+
+        Of a writer that puts it at the same moment and this one, the writer wins.
+        """
         ...
 
     def delete(self, path: str) -> None:

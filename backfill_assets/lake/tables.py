@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backfill_assets.files import temporary_folder
 from backfill_assets.lake.documents import Document
 from backfill_assets.lake.store import Store
+
+#: Rows of each row group of a file that is read by market, so that a reader skips those of others. Measured:
+#: with 4k the footers of 500 markets weigh half a megabyte, with 16k a year of one market takes half as long
+#: again to read.
+MARKET_GROUP_ROWS: Final = 8_192
 
 
 class DataFile(Document):
@@ -21,11 +26,21 @@ class DataFile(Document):
     bytes: int
 
 
-def store_table(store: Store, table: pa.Table, path: Callable[[str], str]) -> DataFile:
-    """Store a table under the path that ``path`` makes of its sha256."""
-    with temporary_folder(None, "TMPDIR") as folder:
-        target = folder / "made.parquet"
-        pq.write_table(table, target, compression="zstd")
-        content = hashlib.sha256(target.read_bytes()).hexdigest()
-        store.put_file(target, path(content))
-        return DataFile(content=content, rows=table.num_rows, bytes=target.stat().st_size)
+def store_table(store: Store, table: pa.Table, path: Callable[[str], str], **layout: Any) -> DataFile:
+    """Store a table under the path that ``path`` makes of its sha256.
+
+    ``layout`` is for ``pyarrow.parquet.write_table``.
+    """
+    made = pa.BufferOutputStream()
+    pq.write_table(table, made, compression="zstd", **layout)
+    data = made.getvalue().to_pybytes()
+    content = hashlib.sha256(data).hexdigest()
+    store.put_bytes(data, path(content))
+    return DataFile(content=content, rows=table.num_rows, bytes=len(data))
+
+
+def market_layout(schema: pa.Schema) -> dict[str, Any]:
+    """The layout of a file whose rows are sorted by market, and of which readers want one."""
+    # Dictionaries of so few numbers take more room and time than the numbers.
+    texts = [field.name for field in schema if field.type in (pa.string(), pa.date32())]
+    return {"row_group_size": MARKET_GROUP_ROWS, "use_dictionary": texts}

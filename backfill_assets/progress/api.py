@@ -5,17 +5,20 @@ Versioned under ``/api/v1``; ``/openapi.json`` describes it, and ``/docs`` is a 
 
 from __future__ import annotations
 
+import hashlib
 from importlib.metadata import version
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backfill_assets.failures import BackfillError, TransientFailure
+from backfill_assets.frames.conditions import MarketCoverage, QualityAnswer
 from backfill_assets.progress import problems
 from backfill_assets.progress.answers import Answers
 from backfill_assets.progress.events import changes, seen_revision
@@ -39,6 +42,7 @@ from backfill_assets.progress.model import (
 from backfill_assets.progress.page.routes import PARTS_PREFIX, page_router, refused_part
 from backfill_assets.progress.plan import Plan
 from backfill_assets.progress.service import Backfills
+from backfill_assets.settings import BASE_TIMEFRAME
 
 _JSON: Final = "application/json"
 _PREFIX: Final = "/api/v1"
@@ -95,6 +99,7 @@ def create_app(
     app.add_middleware(MeasureRequests, metrics=metrics)
     app.add_middleware(Answers)
     app.include_router(_reading(service))
+    app.include_router(_data(service))
     app.include_router(_changing(service))
     app.include_router(_operating(service, metrics))
     app.include_router(page_router(service, needs_token=bool(token)))
@@ -175,11 +180,7 @@ def _reading(service: Backfills) -> APIRouter:
     )
     def status(job_id: str, if_none_match: Annotated[str, Header(max_length=200)] = "") -> Response:
         """The job with each of its days; with ``If-None-Match`` only if it has changed."""
-        text, digest = service.status_json(job_id)
-        tag = f'"{digest}"'
-        if tag in if_none_match:
-            return Response(status_code=304, headers={"ETag": tag})
-        return Response(text, media_type=_JSON, headers={"ETag": tag})
+        return _tagged(*service.status_json(job_id), if_none_match)
 
     @router.get("/backfill/recent", responses=problems.responses(422))
     def recent(limit: Annotated[int, Query(ge=1, le=1_000)] = 20, state: JobState | None = None) -> Jobs:
@@ -195,6 +196,8 @@ def _reading(service: Backfills) -> APIRouter:
         data_types: Annotated[list[Name], Query(max_length=100)] = [],  # noqa: B006
         refresh: bool = False,
         all_days: bool = False,
+        at_once: Annotated[int | None, Query(ge=1, le=1_000)] = None,
+        order: Literal["oldest", "newest"] = "oldest",
     ) -> Plan:
         """What such a backfill would fetch, load, store and take; nothing is started."""
         return service.plan(
@@ -206,6 +209,8 @@ def _reading(service: Backfills) -> APIRouter:
                 data_types=tuple(data_types),
                 refresh=refresh,
                 all_days=all_days,
+                at_once=at_once,
+                order=order,
             )
         )
 
@@ -263,6 +268,62 @@ def _reading(service: Backfills) -> APIRouter:
         )
 
     return router
+
+
+#: First and last day of a range, both included.
+_From = Annotated[Day, Query(alias="from", description="First day, in UTC.")]
+_To = Annotated[Day, Query(alias="to", description="Last day, included.")]
+_Tag = Annotated[str, Header(max_length=200)]
+
+
+def _data(service: Backfills) -> APIRouter:
+    router = APIRouter(
+        prefix=_PREFIX,
+        tags=["data"],
+        responses={
+            304: {"description": "Nothing has changed since the answer with this ETag."},
+            **problems.responses(422),
+        },
+    )
+
+    @router.get("/coverage/{exchange}/{symbol}", response_model=MarketCoverage)
+    def coverage(
+        exchange: Name,
+        symbol: Name,
+        first: _From,
+        last: _To,
+        timeframe: Annotated[Name, Query()] = BASE_TIMEFRAME,
+        if_none_match: _Tag = "",
+    ) -> Response:
+        """Condition, last change and states of the buckets of one market, day by day."""
+        return _answer(service.coverage(exchange, symbol, first, last, timeframe), if_none_match)
+
+    @router.get("/quality", response_model=QualityAnswer)
+    def quality(
+        first: _From,
+        last: _To,
+        exchange: Annotated[str, Query(max_length=100)] = "",
+        symbol: Annotated[str, Query(max_length=100)] = "",
+        data_type: Annotated[str, Query(max_length=100)] = "",
+        if_none_match: _Tag = "",
+    ) -> Response:
+        """Condition, last change and evidence of each feed, day by day."""
+        return _answer(service.quality(first, last, exchange, symbol, data_type), if_none_match)
+
+    return router
+
+
+def _answer(found: BaseModel, if_none_match: str) -> Response:
+    text = found.model_dump_json()
+    return _tagged(text, hashlib.sha256(text.encode()).hexdigest(), if_none_match)
+
+
+def _tagged(text: str, digest: str, if_none_match: str) -> Response:
+    """The JSON with its ETag, or 304 where the client has it."""
+    tag = f'"{digest}"'
+    if tag in if_none_match:
+        return Response(status_code=304, headers={"ETag": tag})
+    return Response(text, media_type=_JSON, headers={"ETag": tag})
 
 
 def _operating(service: Backfills, metrics: Metrics) -> APIRouter:

@@ -19,6 +19,7 @@ from backfill_assets.days import utc_now
 from backfill_assets.failures import BackfillError
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
+from backfill_assets.logs import bound
 from backfill_assets.progress.model import StoredDay
 
 LOGGER: Final = logging.getLogger(__name__)
@@ -113,7 +114,8 @@ class DayCache:
         for day, found in zip(days, parallel_map(read, days, store.parallel_reads), strict=True):
             kept = self._kept.get(day)
             if isinstance(found, Exception):
-                LOGGER.warning("%s cannot be read: %s", day, found)
+                with bound(day=day):
+                    LOGGER.warning("%s cannot be read: %s", day, found)
                 troubles.append(f"what came of {day} is not known yet: {found}")
             elif kept is None or kept.at <= at:
                 # The same object while nothing has changed, so that nobody compares twice.

@@ -89,6 +89,9 @@ def _of_yesterday(found: Day) -> Iterator[GaugeMetricFamily]:
     yield _gauge("backfill_yesterday_rows", "Rows of the files that count.", sum(v.rows for v in accepted))
     raw = sum(v.raw_bytes for v in accepted)
     yield _gauge("backfill_yesterday_raw_bytes", "Bytes of the vendor's files that count.", raw)
+    paced = sum(v.paced_seconds for v in accepted)
+    text = "Seconds that downloads waited for tardis.requests_per_minute, of the files that count."
+    yield _gauge("backfill_yesterday_rate_limit_wait_seconds", text, paced)
     scores = GaugeMetricFamily("backfill_yesterday_score", "Scores of the day, 0 to 1.", labels=["score"])
     for name in ("completeness", "quality", "consistency"):
         value = getattr(found.scores, name)

@@ -99,11 +99,14 @@ class Records:
         The newest jobs that have failed.
     daemon
         Why no day will be run; empty where the daemon is alive, None where that cannot be told.
+    run_days
+        The days of the runs that have ended in the last 24 hours, of the newest runs.
     """
 
     failed_runs: Sequence[tuple[RunFact, RunLog]]
     failed_backfills: Sequence[Job]
     daemon: str | None = None
+    run_days: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,13 @@ class BackfillRequest(ApiModel):
         default=False,
         description="Run the days that are good already, too: that proves the warehouse against the lake.",
     )
+    at_once: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000,
+        description="At most so many of its days are at work; null: as many as there may be.",
+    )
+    order: Literal["oldest", "newest"] = Field(default="oldest", description="Which days run first.")
     reason: Annotated[str, StringConstraints(max_length=500), AfterValidator(_storable)] = Field(
         default="", description="Why, for whoever looks at the job later."
     )

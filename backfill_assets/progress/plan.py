@@ -24,6 +24,7 @@ from backfill_assets.lake.store import Store
 from backfill_assets.progress.model import ApiModel, BackfillRequest
 from backfill_assets.progress.plan_day import DayListing, DayPlan, plan_day
 from backfill_assets.progress.plan_history import LakeHistory, Sizes, Speed
+from backfill_assets.progress.plan_money import Money, Range, money
 from backfill_assets.progress.request_tags import as_kept, choice_of
 from backfill_assets.progress.selection import Combination, checked_choice, combinations
 from backfill_assets.readable_numbers import plural
@@ -43,13 +44,6 @@ _APPROVALS_TOLD: Final = 3
 _UNREADABLE_TOLD: Final = 10
 #: Failures of the last runs that are told one by one.
 FAILURES_NAMED: Final = 5
-
-
-class Range(ApiModel):
-    """A quantity as far as it is known."""
-
-    low: float
-    high: float
 
 
 class TableLoads(ApiModel):
@@ -94,7 +88,8 @@ class Plan(ApiModel):
     loads: tuple[TableLoads, ...] = Field(description="Empty where the warehouse has no limit.")
     seconds: Range | None
     speed_of_runs: int = Field(description="Over how many runs the speed was measured.")
-    runs_at_once: int | None = Field(description="Dagster's max_concurrent_runs; null: no limit.")
+    runs_at_once: int | None = Field(description="Days that the queue lets run together; null: no limit.")
+    money: Money | None = Field(default=None, description="Null where the settings have no prices.")
     notes: tuple[str, ...] = ()
 
 
@@ -113,7 +108,7 @@ def make_plan(
     Parameters
     ----------
     runs, runs_at_once
-        ``automation.history.measured_runs`` and ``runs_at_once`` of Dagster's instance.
+        ``automation.history.measured_runs`` and ``run_order.backfill_places`` of Dagster's instance.
     listing
         ``vendor_listing``, to know what was listed on days that were never run; else every combination of
         the universe is expected of them.
@@ -136,7 +131,11 @@ def make_plan(
     expected_bytes = round(sum(known)) if known or not files else None
     unknown = len(files) - len(known)
     speed = history.speed(runs) if due else None
+    runs_at_once = min((n for n in (runs_at_once, request.at_once) if n is not None), default=None)
     loads = _loads(store, settings, universe, len(due), now or utc_now())
+    lake_bytes = _times(expected_bytes, sizes.lake_ratio)
+    warehouse_bytes = _times(expected_bytes, sizes.warehouse_ratio)
+    run_seconds = _run_seconds(len(due), unknown, expected_bytes, speed)
     return Plan(
         start=start,
         end=end,
@@ -156,12 +155,19 @@ def make_plan(
         expected_bytes=expected_bytes,
         measured_over=sizes.days,
         rows=_times(expected_bytes, sizes.rows_ratio),
-        lake_bytes=_times(expected_bytes, sizes.lake_ratio),
-        warehouse_bytes=_times(expected_bytes, sizes.warehouse_ratio),
+        lake_bytes=lake_bytes,
+        warehouse_bytes=warehouse_bytes,
         loads=loads,
-        seconds=_seconds(settings, len(due), len(files), unknown, expected_bytes, speed, runs_at_once),
+        seconds=_seconds(settings, len(due), len(files), run_seconds, speed, runs_at_once),
         speed_of_runs=speed.runs if speed else 0,
         runs_at_once=runs_at_once,
+        money=money(
+            settings.prices,
+            expected_bytes=expected_bytes,
+            lake_bytes=lake_bytes,
+            warehouse_bytes=warehouse_bytes,
+            run_seconds=run_seconds,
+        ),
         notes=(*_notes(due, files, sizes, speed, loads, unknown, listing is not None), *_waiting(plans)),
     )
 
@@ -239,32 +245,40 @@ def _loads(
     )
 
 
-def _seconds(
-    settings: Settings,
-    days: int,
-    files: int,
-    unknown: int,
-    expected_bytes: int | None,
-    speed: Speed | None,
-    runs_at_once: int | None,
-) -> Range | None:
-    """From the fastest runs, all at once, to the slowest, as many at once as there were when measured.
+def _run_seconds(days: int, unknown: int, expected_bytes: int | None, speed: Speed | None) -> Range | None:
+    """How long the runs take one after another, from the fastest to the slowest.
 
-    Where every size is known the days are weighed by their bytes, else they count alike. No run of a day can
-    ask the vendor faster than ``tardis.requests_per_minute`` allows.
+    Where every size is known the days are weighed by their bytes, else they count alike.
     """
     if not days:
         return Range(low=0, high=0)
     if speed is None:
         return None
-    at_once = max(1, min(days, runs_at_once if runs_at_once is not None else days))
     if unknown == 0 and expected_bytes:
         low, high = (expected_bytes / rate for rate in reversed(speed.bytes_per_second))
     else:
         low, high = (seconds * days for seconds in speed.seconds_per_day)
-    asking = files / (settings.tardis.requests_per_minute / 60) / at_once
-    fastest = max(low / at_once, asking)
-    return Range(low=fastest, high=max(high / min(at_once, speed.overlap), fastest))
+    return Range(low=low, high=high)
+
+
+def _seconds(
+    settings: Settings,
+    days: int,
+    files: int,
+    run_seconds: Range | None,
+    speed: Speed | None,
+    runs_at_once: int | None,
+) -> Range | None:
+    """From the fastest runs, all at once, to the slowest, as many at once as there were when measured.
+
+    All runs together ask the vendor no faster than ``tardis.requests_per_minute`` allows.
+    """
+    if run_seconds is None or speed is None:
+        return run_seconds
+    at_once = max(1, min(days, runs_at_once if runs_at_once is not None else days))
+    asking = files / (settings.tardis.requests_per_minute / 60)
+    fastest = max(run_seconds.low / at_once, asking)
+    return Range(low=fastest, high=max(run_seconds.high / min(at_once, speed.overlap), fastest))
 
 
 def _notes(

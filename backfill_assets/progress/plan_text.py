@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from backfill_assets.failures import printable
-from backfill_assets.progress.plan import Plan, Range
+from backfill_assets.progress.plan import Plan
+from backfill_assets.progress.plan_money import Range, money_text
 from backfill_assets.readable_numbers import bytes_text, seconds_text
 
 
@@ -23,6 +24,7 @@ def plan_text(plan: Plan) -> str:
         f"  lake       {_known(plan, plan.lake_bytes)}{_rows(plan)}",
         f"  warehouse  {_known(plan, plan.warehouse_bytes)}{_jobs(plan)}",
         f"  time       {_time(plan)}",
+        *([f"  money      {_more(plan)}{money_text(plan.money)}"] if plan.money else []),
         *(f"  · {printable(note)}" for note in plan.notes),
     ]
     return "\n".join(lines)
@@ -41,6 +43,10 @@ def _known(plan: Plan, number: int | None) -> str:
     return (
         f"{'more than ' if plan.files_of_unknown_size else 'about '}{bytes_text(number)}" if number else "0 B"
     )
+
+
+def _more(plan: Plan) -> str:
+    return "more than " if plan.files_of_unknown_size else ""
 
 
 def _rows(plan: Plan) -> str:

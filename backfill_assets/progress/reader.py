@@ -27,8 +27,8 @@ from dagster._serdes import deserialize_value
 from dagster_shared.error import SerializableErrorInfo
 from pydantic import ValidationError
 
-from backfill_assets.automation.history import runs_at_once
 from backfill_assets.automation.lost_runs import lost, why_lost
+from backfill_assets.automation.run_order import backfill_places
 from backfill_assets.orchestration import STEP_RETRIES, TAG_CANCELED, TAG_USER, live_key
 from backfill_assets.progress.facts import BackfillFact, BackfillState, RunFact, RunLog, RunState
 from backfill_assets.progress.model import AssetState, DayProgress, FailedCheck
@@ -82,6 +82,7 @@ _FAILED_OR_LOST: Final = [
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
 ]
+_ENDED: Final = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 _INTERRUPTED: Final = dg.DagsterExecutionInterruptedError.__name__
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
@@ -146,6 +147,13 @@ class Reader:
         are_decided = not self._instance.run_retries_enabled
         facts = [_run_fact(record, are_decided=are_decided) for record in failed]
         return sorted((fact for fact in facts if fact), key=attrgetter("day"), reverse=True)
+
+    def days_run(self, since: datetime) -> list[str]:
+        """The days of the runs that have ended ``since``; of a bounded number of runs, the newest."""
+        ended = dg.RunsFilter(statuses=_ENDED, updated_after=since)
+        runs = self._instance.get_runs(ended, limit=_MOST_RUNS)
+        days = {run.tags.get(PARTITION_NAME_TAG, "") for run in runs}
+        return sorted(day for day in days if _DAY.fullmatch(day))
 
     def _failed_alone(self, record: dg.RunRecord, now: datetime) -> bool:
         run = record.dagster_run
@@ -218,7 +226,7 @@ class Reader:
 
     def full_queue(self, now: datetime) -> tuple[int, int]:
         """The places of the queue if all are taken, else 0; and how many of them by runs that are lost."""
-        places = runs_at_once(self._instance)
+        places = backfill_places(self._instance)
         at_work = dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES)
         if places is None or self._instance.get_runs_count(at_work) < places:
             return 0, 0

@@ -11,12 +11,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from backfill_assets.automation.run_order import priority_tags
 from backfill_assets.days import day_range
 from backfill_assets.feeds import FeedChoice
 from backfill_assets.orchestration import (
+    AT_ONCE_TAGS,
     TAG_ALL_DAYS,
     TAG_ATTEMPT,
     TAG_JOB,
+    TAG_NEWEST_FIRST,
     TAG_RANGE,
     TAG_REQUEST,
     TAG_USER,
@@ -41,6 +44,11 @@ def as_kept(request: BackfillRequest) -> BackfillRequest:
 def request_tags(request: BackfillRequest, requester: str, job_id: str) -> dict[str, str]:
     """The tags of a job's first attempt."""
     tags = {TAG_JOB: job_id, TAG_ATTEMPT: "1", TAG_RANGE: f"{request.start}..{request.end}"}
+    tags |= priority_tags("awaited" if request.start == request.end else "backfill")
+    if request.at_once is not None:
+        tags[f"{AT_ONCE_TAGS}{request.at_once}"] = job_id
+    if request.order == "newest":
+        tags[TAG_NEWEST_FIRST] = "true"
     if requester:
         tags[TAG_USER] = requester
     if request.request_id:
@@ -92,6 +100,10 @@ def request_of(
         "refresh": choice is not None,
         # Only a job's own first backfill leaves days out.
         "all_days": tags.get(TAG_JOB) != backfill_id or tags.get(TAG_ALL_DAYS) == "true",
+        "at_once": next(
+            (tag.removeprefix(AT_ONCE_TAGS) for tag in tags if tag.startswith(AT_ONCE_TAGS)), None
+        ),
+        "order": "newest" if tags.get(TAG_NEWEST_FIRST) == "true" else "oldest",
         "reason": reason,
         "request_id": tags.get(TAG_REQUEST),
     }

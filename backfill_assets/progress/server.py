@@ -95,6 +95,7 @@ def serve(
             # Bounds the headers of a request, which the faster httptools does not.
             http="h11",
             ws_max_size=MOST_QUERY_BYTES,
+            log_config=None,
             log_level="warning",
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
             server_header=False,

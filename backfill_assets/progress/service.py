@@ -25,13 +25,28 @@ from backfill_assets.automation.backfills import (
     new_backfill_id,
     repeat_backfill,
 )
-from backfill_assets.automation.history import measured_runs, runs_at_once
+from backfill_assets.automation.history import measured_runs
+from backfill_assets.automation.run_order import backfill_places, insist_on_limit, priority_tags
 from backfill_assets.days import utc_now
-from backfill_assets.failures import PermanentFailure, SettingsError, TransientFailure
+from backfill_assets.failures import BadInput, PermanentFailure, SettingsError, TransientFailure
+from backfill_assets.frames.conditions import (
+    MarketCoverage,
+    QualityAnswer,
+    feed_quality,
+    market_coverage,
+    open_tables,
+)
 from backfill_assets.lake import paths
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store, open_store
-from backfill_assets.orchestration import SET_HOME, TAG_ATTEMPT, TAG_JOB, database_failures, open_instance
+from backfill_assets.orchestration import (
+    SET_HOME,
+    TAG_ATTEMPT,
+    TAG_JOB,
+    dagster_home,
+    database_failures,
+    open_instance,
+)
 from backfill_assets.progress import tracking
 from backfill_assets.progress.day_cache import DayCache, ReadDay
 from backfill_assets.progress.facts import Records, RunFact, RunLog
@@ -55,7 +70,7 @@ from backfill_assets.progress.request_tags import as_kept, attempt_id, request_t
 from backfill_assets.progress.statuses import Statuses, UnknownJob
 from backfill_assets.progress.stored_days import calendar, stored_day, summarized_day
 from backfill_assets.report.publish import current_page
-from backfill_assets.settings import ProcessEnvironment, Settings, current_settings
+from backfill_assets.settings import Settings, current_settings
 
 if TYPE_CHECKING:
     from backfill_assets.automation.backfills import AssetGraph, DagsterInstance
@@ -71,6 +86,17 @@ DAYS_OF_RUNS: Final = 7
 _JOB_ID: Final = re.compile(r"[a-z0-9-]{1,32}")
 #: Seconds that the process waits at its end for the runs that it is cancelling.
 _SECONDS_TO_CLOSE: Final = 10
+
+
+@contextmanager
+def _as_request() -> Iterator[None]:
+    """Let values that are none be told as those of a request."""
+    try:
+        yield
+    except InvalidRequest:
+        raise
+    except BadInput as failure:
+        raise InvalidRequest([InvalidField(pointer="", detail=str(failure))]) from failure
 
 
 class Conflict(PermanentFailure):
@@ -135,7 +161,7 @@ class Backfills:
         job_id = new_backfill_id(request.request_id)
         if request.request_id is not None and (known := self._same(job_id, request)):
             return known, False
-        days = requested_days(request, self._settings())
+        days = self._requested_days(request)
         good = self._good_days(request, days)
         graph = self._graph()
         with database_failures():
@@ -160,9 +186,9 @@ class Backfills:
         InvalidRequest
             As ``create``.
         """
-        requested_days(request, self._settings())
+        self._requested_days(request)
         with database_failures():
-            runs, at_once = measured_runs(self._instance), runs_at_once(self._instance)
+            runs, at_once = measured_runs(self._instance), backfill_places(self._instance)
         return make_plan(self._store(), self._settings(), request, runs=runs, runs_at_once=at_once)
 
     def status(self, job_id: str) -> JobStatus:
@@ -235,6 +261,7 @@ class Backfills:
             raise Conflict(msg)
         attempt = job.attempt + 1
         tags, graph = {TAG_JOB: job_id, TAG_ATTEMPT: str(attempt)}, self._graph()
+        tags |= priority_tags("awaited")
         with database_failures():
             repeat_backfill(self._instance, graph, job_id, attempt_id(job_id, attempt), again, tags)
         return self._statuses.job(job_id, at_once=True)
@@ -247,11 +274,7 @@ class Backfills:
         InvalidRequest
             The range is turned round, or longer than ``serve.max_days``.
         """
-        start, end = first.isoformat(), last.isoformat()
-        count, most = (last - first).days + 1, self._settings().serve.max_days
-        if not 0 < count <= most:
-            detail = f"{start} to {end} are {max(0, count)} days: ask for 1 to {most}"
-            raise InvalidRequest([InvalidField(pointer="to", detail=detail)])
+        start, end = self._range(first, last)
         at_work: dict[str, tuple[str, JobDayState]] = {}
         for job in reversed(self.unfinished()):
             if job.request.start <= last and job.request.end >= first:
@@ -264,6 +287,39 @@ class Backfills:
             else day
             for day in calendar(self._store(), self._settings(), start, end)
         ]
+
+    def coverage(self, exchange: str, symbol: str, first: date, last: date, timeframe: str) -> MarketCoverage:
+        """Condition, last change and states of the buckets of a market, day by day.
+
+        Raises
+        ------
+        InvalidRequest
+            The range or the timeframe is none, or no day that was run has the market.
+        """
+        with _as_request():
+            days = self._range(first, last)
+            return market_coverage(open_tables(self._settings()), exchange, symbol, *days, timeframe)
+
+    def quality(self, first: date, last: date, exchange: str, symbol: str, data_type: str) -> QualityAnswer:
+        """Condition, last change and evidence of each feed, day by day.
+
+        Raises
+        ------
+        InvalidRequest
+            The range is none, no day that was run has such a feed, or the answer would be too large.
+        """
+        with _as_request():
+            days = self._range(first, last)
+            data = open_tables(self._settings())
+            return feed_quality(data, *days, exchange=exchange, symbol=symbol, data_type=data_type)
+
+    def _range(self, first: date, last: date) -> tuple[str, str]:
+        start, end = first.isoformat(), last.isoformat()
+        count, most = (last - first).days + 1, self._settings().serve.max_days
+        if not 0 < count <= most:
+            detail = f"{start} to {end} are {max(0, count)} days: ask for 1 to {most}"
+            raise InvalidRequest([InvalidField(pointer="to", detail=detail)])
+        return start, end
 
     # For the page
 
@@ -323,13 +379,16 @@ class Backfills:
 
     def records(self) -> Records:
         """What Dagster's records have for somebody to look at."""
-        runs = self.failed_runs(utc_now())
+        now = utc_now()
+        runs = self.failed_runs(now)
         logs = [RunLog() for _ in runs]
         with database_failures():
+            run_days = self._reader.days_run(now - timedelta(days=1))
             for run, log in zip(runs, logs, strict=True):
                 self._reader.read_on(run, log)
         failed = [job for job in self.recent(_COUNTED) if job.state == "failed"]
-        return Records(list(zip(runs, logs, strict=True)), failed, self._statuses.daemon_trouble() or "")
+        daemon = self._statuses.daemon_trouble() or ""
+        return Records(list(zip(runs, logs, strict=True)), failed, daemon, run_days)
 
     # For readiness and metrics
 
@@ -347,6 +406,17 @@ class Backfills:
         return dict(Counter(jobs.values()))
 
     # Inside
+
+    def _requested_days(self, request: BackfillRequest) -> list[str]:
+        """The days of the request, which the settings and the queue allow."""
+        days = requested_days(request, self._settings())
+        if request.at_once is not None:
+            try:
+                with database_failures():
+                    insist_on_limit(self._instance, request.at_once)
+            except BadInput as failure:
+                raise InvalidRequest([InvalidField(pointer="/at_once", detail=str(failure))]) from failure
+        return days
 
     def _good_days(self, request: BackfillRequest, days: list[str]) -> set[str]:
         """Days that the request does not run."""
@@ -397,7 +467,7 @@ def open_backfills(graph: Callable[[], AssetGraph], *, dagster_url: str = "") ->
 
 def need_home() -> None:
     """Refuse to work without ``DAGSTER_HOME``: Dagster's records would be forgotten with the process."""
-    if not ProcessEnvironment().dagster_home:
+    if not dagster_home():
         msg = f"DAGSTER_HOME is not set: {SET_HOME}"
         raise SettingsError(msg)
 

@@ -31,13 +31,16 @@ from backfill_assets.alerts.incidents import (
     record,
 )
 from backfill_assets.automation.due import look_back
-from backfill_assets.days import is_day, shift, utc_now
+from backfill_assets.days import day_range, is_day, shift, utc_now
 from backfill_assets.failures import BackfillError, PermanentFailure, SettingsError, Unreadable
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import load_day_record
 from backfill_assets.lake.store import Store
+from backfill_assets.logs import bound
 from backfill_assets.progress.facts import Records, RunFact, RunLog
 from backfill_assets.progress.model import Job, StoredDay
+from backfill_assets.progress.restated import RULE as RESTATED
+from backfill_assets.progress.restated import restated_problems
 from backfill_assets.progress.stored_days import stored_day
 from backfill_assets.quality.remedies import approve_command, run_day
 from backfill_assets.readable_numbers import bytes_text, plural
@@ -53,6 +56,8 @@ LOGGER: Final = logging.getLogger(__name__)
 SECONDS: Final = 300
 #: Disks are those of this machine.
 _HERE: Final = f"{platform.node()}:"
+#: Days that a long absence of the daemon has left out, and that are looked at: the newest.
+_MOST_LEFT_OUT: Final = 31
 #: A load that was claimed longer ago and not ended is not at work any more.
 _LOADING: Final = timedelta(hours=2)
 _LOAD_STEPS: Final = ("bigquery__", "ohlcv")
@@ -83,6 +88,7 @@ def look(
     days = _Days.read(store, settings, now, known)
     problems = [*days.problems(now), *disk_problems(settings)]
     rules: set[str] = {"disk_low"}
+    run_days: Sequence[str] = ()
     try:
         found = records()
     except BackfillError as failure:
@@ -99,11 +105,16 @@ def look(
         if found.daemon is not None:
             rules.add("daemon_lost")
             problems += [Problem("daemon_lost", found.daemon)] if found.daemon else []
+        run_days = found.run_days
+    restated, read = restated_problems(store, (*days.stored, *run_days), known, now)
+    problems += restated
     alerts, urls = settings.alerts, _address(settings.alerts.urls)
 
     def is_seen(incident: Incident) -> bool:
         if incident.rule in _OF_DAYS:
             return days.sees(incident)
+        if incident.rule == RESTATED:
+            return incident.day in read
         if incident.rule in _OF_RUNS and incident.day in days.unread:
             return False
         # Another machine has other disks.
@@ -156,25 +167,27 @@ class _Days:
     def read(cls, store: Store, settings: Settings, now: datetime, known: Incidents) -> _Days:
         """Read them; a day that cannot be read is logged."""
         today = now.astimezone(UTC).date()
-        days = {*look_back(today, settings), *(i.day for i in known.open if i.rule in _OF_DAYS)} - {""}
+        back = look_back(today, settings)
+        days = {*back, *_left_out(store, back[0]), *(i.day for i in known.open if i.rule in _OF_DAYS)} - {""}
         stored: dict[str, StoredDay] = {}
         reasons: dict[str, str] = {}
         unread: set[str] = set()
         loading: set[str] = set()
         published = [known.in_service] if known.in_service else []
         for day in sorted(days | set(_stored_before(store, min(days)))):
-            try:
-                entries = [entry for table in OF_EVERY_DAY if (entry := ledger.entry(store, table.name, day))]
-                published += [entry.published.published_at for entry in entries if entry.published]
-                if day in days:
-                    stored[day] = stored_day(store, settings, day)
-                    if stored[day].outcome == "missing":
-                        reasons[day] = _why_missing(store, day, stored[day])
-                    if any(_is_loading(entry, now) for entry in entries):
-                        loading.add(day)
-            except BackfillError as failure:
-                LOGGER.warning("%s is not looked at: %s", day, failure)
-                unread.add(day)
+            with bound(day=day):
+                try:
+                    entries = [e for table in OF_EVERY_DAY if (e := ledger.entry(store, table.name, day))]
+                    published += [entry.published.published_at for entry in entries if entry.published]
+                    if day in days:
+                        stored[day] = stored_day(store, settings, day)
+                        if stored[day].outcome == "missing":
+                            reasons[day] = _why_missing(store, day, stored[day])
+                        if any(_is_loading(entry, now) for entry in entries):
+                            loading.add(day)
+                except BackfillError as failure:
+                    LOGGER.warning("%s is not looked at: %s", day, failure)
+                    unread.add(day)
         first = min(published, default=None)
         return cls(stored, reasons, frozenset(unread), frozenset(loading), first)
 
@@ -214,6 +227,12 @@ def _stored_before(store: Store, day: str) -> list[str]:
     prefix = paths.day_summary(day).removesuffix(f"{day}.json")
     names = (path.removeprefix(prefix).removesuffix(".json") for path in store.list(prefix))
     return sorted(name for name in names if is_day(name) and name < day)[-1:]
+
+
+def _left_out(store: Store, first: str) -> list[str]:
+    """Days between the latest stored one and the look-back: no schedule asks for them after an absence."""
+    stored = _stored_before(store, first)
+    return day_range(shift(stored[0], 1), shift(first, -1))[-_MOST_LEFT_OUT:] if stored else []
 
 
 def _is_loading(entry: ledger.Entry, now: datetime) -> bool:

@@ -33,6 +33,9 @@ from backfill_assets.quality.verdict import RULES_VERSION, Context
 from backfill_assets.settings import RowSettings, ThresholdSettings
 from backfill_assets.tardis.metadata import dataset_symbol
 
+#: Raised when the day's document holds something else of the same inputs.
+SETTLED_VERSION: Final = 2
+
 Symbols = tuple[tuple[str, str], ...]
 _UNLISTED: Final = Contract(multiplier=None)
 
@@ -70,7 +73,7 @@ def day_inputs(store: Store, record: DayRecord, rules: str) -> DayInputs:
     before, after = load_settled(store, shift(day, -1)), load_settled(store, shift(day, 1))
     listings = [paths.instruments_manifest(e, day) for e in record.exchanges]
     parts = [
-        f"{RULES_VERSION}:{rules}",
+        f"{RULES_VERSION}:{SETTLED_VERSION}:{rules}",
         record.model_dump_json(exclude={"recorded_at"}),
         *(digest for _, digest, _ in read),
         before.edges if before else "",

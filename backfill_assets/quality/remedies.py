@@ -18,8 +18,9 @@ from backfill_assets.settings import current_settings, own_files_command
 
 #: Digits of a content that are printed; a command takes as many as name one version.
 SHOWN_DIGITS: Final = 12
-#: The run of a day as such, without the stand-in that it may need.
-RUN_DAY: Final = "dagster asset materialize -m backfill_assets.definitions --select '*' --partition {day}"
+#: The run of a day as such, without the stand-in that it may need. The job is that of the schedules: for
+#: ``--assets '*'`` Dagster warns of an API of its own.
+RUN_DAY: Final = "dg launch -m backfill_assets.definitions --job day --partition {day}"
 
 
 def run_day(day: str, refresh: Sequence[str] = (), *, generated: bool = False) -> str:

@@ -54,6 +54,12 @@ QUALITY_COLUMNS: Final = (
     Column("day_overall_weighted_sum", "FLOAT64", "Weighted sum of the day's four scores."),
     Column("repeated_rows", "INT64", "Rows that repeat an id with the same payload; null in older rows."),
     Column("id_law", "STRING", "What is known of the venue's ids, and how; null where nothing is."),
+    Column("first_id", "INT64", "Lowest id of the file that counts; null without integer ids."),
+    Column("last_id", "INT64", "Highest id of that file."),
+    Column("raw_sha256", "STRING", "sha256 of the vendor's file of the judged rows; null in older rows."),
+    Column(
+        "generated", "BOOL", "Whether the file says that it is generated and no market's; null in older rows."
+    ),
 )
 QUALITY_SCHEMA: Final = arrow_schema(QUALITY_COLUMNS)
 
@@ -110,4 +116,8 @@ def _row(found: Day, index: int, overall: Overall | None) -> dict[str, object]:
         "day_overall_weighted_sum": overall.weighted_sum if overall else None,
         "repeated_rows": verdict.repeated_rows,
         "id_law": verdict.id_law or None,
+        "first_id": feed.id_range[0] if feed.id_range else None,
+        "last_id": feed.id_range[1] if feed.id_range else None,
+        "raw_sha256": (feed.judged.raw_sha256 or None) if feed.judged else None,
+        "generated": feed.is_generated,
     }

@@ -28,6 +28,7 @@ from backfill_assets.id_laws import law_of
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import FeedManifest, load_day_record
 from backfill_assets.lake.store import Store
+from backfill_assets.logs import bound
 from backfill_assets.quality.context import (
     DayInputs,
     Surroundings,
@@ -97,7 +98,8 @@ def settle(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
         except PermanentFailure as failure:
             if visited == day:
                 raise
-            LOGGER.warning("%s is not settled again beside %s: %s", visited, day, failure)
+            with bound(day=visited):
+                LOGGER.warning("%s is not settled again beside %s: %s", visited, day, failure)
             continue
         for neighbour, side in ((shift(visited, -1), 1), (shift(visited, 1), 0)):
             if neighbour in waiting:

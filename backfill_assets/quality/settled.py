@@ -47,8 +47,11 @@ class HeldVersion(Document):
     rows: int
     bytes: int
     raw_bytes: int
+    #: Empty in documents of an earlier version.
+    raw_sha256: str = ""
     fetched_at: AwareDatetime
     generated: bool = False
+    paced_seconds: float = 0.0
     candles: DecodedCandles | None = None
 
     @classmethod
@@ -61,8 +64,10 @@ class HeldVersion(Document):
             rows=version.rows,
             bytes=version.bytes,
             raw_bytes=version.source.raw_bytes,
+            raw_sha256=version.source.raw_sha256,
             fetched_at=version.fetched_at,
             generated=version.source.generated,
+            paced_seconds=version.source.paced_seconds,
             candles=version.candles,
         )
 
@@ -200,6 +205,11 @@ class SettledFeed(Document):
     def judged(self) -> HeldVersion | None:
         """The version that ``verdict`` is on."""
         return self.accepted or self.candidate
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether a file of it holds generated data instead of a market's."""
+        return any(version is not None and version.generated for version in (self.accepted, self.candidate))
 
     @property
     def restatement_summary(self) -> str | None:
@@ -360,8 +370,7 @@ class Day:
     @property
     def is_generated(self) -> bool:
         """Whether a file of the day holds generated data instead of a market's."""
-        versions = (version for feed in self.feeds for version in (feed.accepted, feed.candidate))
-        return any(version is not None and version.generated for version in versions)
+        return any(feed.is_generated for feed in self.feeds)
 
     @property
     def is_sealed(self) -> bool:

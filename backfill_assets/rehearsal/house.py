@@ -24,36 +24,40 @@ from types import TracebackType
 from typing import Final, NoReturn, Self
 
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
 
 from backfill_assets.alerts.incidents import Incident
-from backfill_assets.days import shift
+from backfill_assets.days import shift, utc_now
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.store import Store, open_store
 from backfill_assets.orchestration import open_instance
+from backfill_assets.progress.day_metrics import DayMetrics
 from backfill_assets.progress.facts import Records
 from backfill_assets.progress.model import StoredDay
 from backfill_assets.progress.service import Backfills
 from backfill_assets.progress.stored_days import stored_day
 from backfill_assets.progress.watch import look
 from backfill_assets.rehearsal import tables
+from backfill_assets.rehearsal.cloud import Cloud
+from backfill_assets.rehearsal.confined import UNCONFINED, Confinement
+from backfill_assets.rehearsal.environment import STANDIN, USUAL, Environment
 from backfill_assets.rehearsal.inbox import Inbox
 from backfill_assets.rehearsal.processes import DayProcess
 from backfill_assets.settings import Settings, load_settings
 from backfill_assets.standins.market import Market
+from backfill_assets.standins.sources import Source
 from backfill_assets.standins.tardis import TardisStandin
 
-EXCHANGES: Final = ("binance", "coinbase", "kraken")
-SYMBOLS: Final = ("BTC-USDT", "ETH-USDT", "ADA-USDT", "SOL-USDT")
 #: Trades of a market on an average day: enough for every minute of most hours, few enough for seconds.
 ROWS: Final = 4_000
-#: The first day on which all of them were listed the day before.
-FIRST_DAY: Final = "2021-06-18"
 #: Limit of one attempt at a file; a stand-in on loopback answers within milliseconds.
 ANSWER_SECONDS: Final = 3.0
 #: A run that takes longer is killed, and that is its result.
 RUN_SECONDS: Final = 240.0
 #: Days of the rehearsal are past; incidents are looked for as if it were noon of the day after.
 _LOOKED_AT: Final = clock_time(12)
+#: The vendor exports a day by this time of the next one.
+_EXPORTED_AFTER: Final = timedelta(hours=6)
 _DAGSTER: Final = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
 
 
@@ -93,6 +97,14 @@ class House:
         Limit of one attempt at a file.
     started
         Called with the number of each process that is started.
+    cloud
+        Where its tables are; without one, in the embedded warehouse.
+    source
+        What the stand-in serves; the market by default.
+    environment
+        Limits, sources and markets.
+    more
+        Sections of its settings besides those that it needs.
     """
 
     #: The command of Dagster that users type.
@@ -105,16 +117,27 @@ class House:
         data_types: Sequence[str] = ("trades",),
         answer_seconds: float = ANSWER_SECONDS,
         started: Callable[[int], None] = lambda _: None,
+        cloud: Cloud | None = None,
+        source: Source | None = None,
+        environment: Environment = USUAL,
+        more: Mapping[str, object] | None = None,
     ) -> None:
         self.folder = folder
         self.lake, self.warehouse = folder / "lake", folder / "warehouse"
         self.data_types = tuple(data_types)
-        self.key = f"sk-rehearsal-{secrets.token_hex(16)}"
-        self.standin = TardisStandin(market, api_key=self.key, port=_free_port())
+        self.environment = environment
+        self.key = environment.key(f"sk-rehearsal-{secrets.token_hex(16)}")
+        #: Texts that may be in no file and no message.
+        self.secrets = [self.key]
+        self.standin = TardisStandin(
+            source or market, api_key=self.key, port=_free_port(), clock=_after_the_export
+        )
         self.market = market
         self.inbox = Inbox()
         self.runs: list[Run] = []
-        self._answer_seconds = answer_seconds
+        self._cloud = cloud
+        self._more = dict(more or {})
+        self.answer_seconds = answer_seconds
         self._say_started = started
         self._started: list[DayProcess] = []
 
@@ -122,11 +145,12 @@ class House:
         for name in ("logs", "scratch", "dagster"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "dagster" / "dagster.yaml").write_text(_DAGSTER, encoding="utf-8")
-        # Processes that open a fresh folder of Dagster's together may trip over each other.
+        # Runs are processes of Dagster's own command, which makes records of a fresh folder without a lock.
         open_instance(str(self.folder / "dagster")).dispose()
         self.standin.__enter__()
         self.inbox.__enter__()
         self._settings_file.write_text(yaml.safe_dump(self._content()), encoding="utf-8")
+        self._made = time.monotonic()
         return self
 
     def __exit__(
@@ -143,27 +167,37 @@ class House:
         return self.folder / "rehearsal.yaml"
 
     def _content(self) -> dict[str, object]:
-        url = self.standin.url
+        given = self.environment.settings(self.standin.url, self.warehouse, self.inbox.url)
+        markets = self.environment.test_data
+        if self.answer_seconds > ANSWER_SECONDS and not self.environment.is_real:
+            # The stand-in is silent while it makes a large file.
+            given["tardis"]["read_timeout_seconds"] = max(
+                given["tardis"]["read_timeout_seconds"], self.answer_seconds
+            )
         return {
+            **given,
             "tardis": {
-                "datasets_endpoint": f"{url}/v1/datasets",
-                "api_endpoint": f"{url}/v1",
-                "api_key": "${TARDIS_API_KEY}",
-                "timeout_seconds": self._answer_seconds,
-                "retry_budget_seconds": 4 * self._answer_seconds,
+                **given["tardis"],
+                "timeout_seconds": self.answer_seconds,
+                "retry_budget_seconds": 4 * self.answer_seconds,
             },
             "universe": [
                 {
-                    "exchanges": list(EXCHANGES),
-                    "symbols": list(SYMBOLS),
+                    "exchanges": list(markets.exchanges),
+                    "symbols": list(markets.symbols),
                     "data_types": list(self.data_types),
                 }
             ],
             "lake": {"uri": str(self.lake), "scratch": str(self.folder / "scratch")},
-            "warehouse": {"kind": "duckdb", "folder": str(self.warehouse)},
-            # A rehearsal must not send messages to people, whatever the environment names.
-            "alerts": {"urls": self.inbox.url, "heartbeat_url": ""},
+            **({"warehouse": self._cloud.settings} if self._cloud else {}),
+            **self._more,
         }
+
+    def configure(self, section: str, **changes: object) -> None:
+        """Change settings of the runs to come."""
+        content = yaml.safe_load(self._settings_file.read_text(encoding="utf-8"))
+        content[section] |= changes
+        self._settings_file.write_text(yaml.safe_dump(content), encoding="utf-8")
 
     @property
     def settings(self) -> Settings:
@@ -177,22 +211,37 @@ class House:
 
     # Runs
 
-    def start(self, day: str, refresh: Sequence[Feed] = ()) -> DayProcess:
+    def start(self, day: str, refresh: Sequence[Feed] = (), confined: Confinement = UNCONFINED) -> DayProcess:
         """Start a run of the day; ``refresh`` are feeds to fetch again."""
-        command = [*self.dagster, "asset", "materialize"]
+        command = [*confined.words, *self.dagster, "asset", "materialize"]
         command += ["-m", "backfill_assets.definitions", "--select", "*", "--partition", day]
         if refresh:
             config = {"refresh": True, "feeds": [str(feed) for feed in refresh]}
             command += ["--config-json", json.dumps({"ops": {"ticks": {"config": config}}})]
+        return self.launch(f"{len(self._started) + 1:02d}-{day}", command, confined.variables)
+
+    def launch(
+        self, name: str, command: Sequence[str], variables: Mapping[str, str] | None = None
+    ) -> DayProcess:
+        """Start a process of the house.
+
+        Parameters
+        ----------
+        name
+            Of its log, to which it adds its output.
+        variables
+            Of its environment, besides those of every process of the house.
+        """
         environment = {
             "PATH": os.defpath,
             "HOME": str(self.folder),
             "DAGSTER_HOME": str(self.folder / "dagster"),
             "BACKFILL_ENV": str(self._settings_file),
-            "TARDIS_API_KEY": self.key,
+            **self.environment.variables(self.key),
+            **(variables or {}),
         }
-        log = self.folder / "logs" / f"{len(self._started) + 1:02d}-{day}.log"
-        process = DayProcess(command, environment, self.folder, log)
+        log = self.folder / "logs" / f"{name}.log"
+        process = DayProcess(command, environment, self.folder, log, self.environment.processors)
         self._started.append(process)
         self._say_started(process.pid)
         return process
@@ -214,13 +263,19 @@ class House:
         """The day as the lake and the ledger have it."""
         return stored_day(self.store, self.settings, day)
 
+    def tables_folder(self) -> Path:
+        """A folder with a folder for each published table, which has a Parquet file for each day."""
+        if self._cloud is not None:
+            self._cloud.export(self.warehouse)
+        return self.warehouse
+
     def published(self, *days: str) -> tables.Contents:
         """The published tables of the days."""
-        return tables.published(self.warehouse, days)
+        return tables.published(self.tables_folder(), days)
 
     def trades(self, day: str) -> dict[tables.MarketName, tables.Content]:
         """The published trades of the day."""
-        return tables.published_trades(self.warehouse, day)
+        return tables.published_trades(self.tables_folder(), day)
 
     def incidents(self, day: str) -> tuple[Incident, ...]:
         """Open incidents after a look at noon of the day after, as the daemon looks.
@@ -236,19 +291,33 @@ class House:
 
             return look(self.store, self.settings, lambda: now + self._age(), records).open
 
+    def metrics(self, day: str) -> str:
+        """What ``/metrics`` tells of the day at noon of the day after."""
+        now = datetime.combine(date.fromisoformat(shift(day, 1)), _LOOKED_AT, UTC)
+        with open_instance(str(self.folder / "dagster")) as instance:
+            registry = CollectorRegistry()
+            registry.register(DayMetrics(Backfills(instance, _no_graph, lambda: self.settings), lambda: now))
+            return generate_latest(registry).decode()
+
+    def size(self) -> int:
+        """Size of everything in the folder."""
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
     def _age(self) -> timedelta:
         """Time since the house was made: a later look is later."""
-        return timedelta(seconds=time.time() - self._settings_file.stat().st_mtime)
+        return timedelta(seconds=time.monotonic() - self._made)
 
-    def files_with_key(self) -> list[str]:
-        """Files below the folder, and messages, that hold the API key."""
-        key = self.key.encode()
-        found = [f"message {n}" for n, text in enumerate(self.inbox.messages, 1) if self.key in text]
+    def files_with_secrets(self) -> list[str]:
+        """Files below the folder, and messages, that hold one of its secrets."""
+        keys = [secret.encode() for secret in self.secrets]
+        messages = [message.encode() for message in self.inbox.messages]
+        found = [f"message {n}" for n, text in enumerate(messages, 1) if any(key in text for key in keys)]
         for file in sorted(self.folder.rglob("*")):
             # Files of the lake may be replaced while they are looked at.
             with suppress(FileNotFoundError):
-                if file.is_file() and key in file.read_bytes():
-                    found.append(str(file.relative_to(self.folder)))
+                if file.is_file():
+                    content = file.read_bytes()
+                    found += [str(file.relative_to(self.folder))] * any(key in content for key in keys)
         return found
 
     # What the vendor has
@@ -263,7 +332,11 @@ class House:
 
     def feeds(self, day: str) -> list[Feed]:
         """Every feed of trades of the universe."""
-        return [self.feed(exchange, symbol, day) for exchange in EXCHANGES for symbol in SYMBOLS]
+        return [self.feed(exchange, symbol, day) for exchange, symbol in self.environment.markets]
+
+    def file(self, feed: Feed, day: str) -> bytes:
+        """The feed's file as the vendor has it, whatever faults the stand-in serves."""
+        return self.market.dataset(feed, day)
 
     def served(
         self, day: str, others: Mapping[Feed, bytes] | None = None
@@ -275,14 +348,22 @@ class House:
         others
             Files that take the place of the market's.
         """
-        files = {feed: self.market.dataset(feed, day) for feed in self.feeds(day)} | dict(others or {})
-        return tables.served_trades(files.values())
+        given = others or {}
+        return tables.served_trades(given.get(feed) or self.file(feed, day) for feed in self.feeds(day))
 
 
-def rehearsal_market(larger: Mapping[tuple[str, str], int] | None = None) -> Market:
+def rehearsal_market(
+    larger: Mapping[tuple[str, str], int] | None = None, environment: Environment = USUAL
+) -> Market:
     """The market of a rehearsal; ``larger`` has other numbers of trades a day by exchange and symbol."""
-    rows = {(exchange, symbol): ROWS for exchange in EXCHANGES for symbol in SYMBOLS}
+    # A source of others may have markets that the generated one does not have.
+    rows = dict.fromkeys(environment.markets if environment.sources.tardis == STANDIN else (), ROWS)
     return Market(rows=rows | dict(larger or {}))
+
+
+def _after_the_export() -> datetime:
+    """The time of the stand-in: it has every file of yesterday at any hour, the vendor from 06:00 on."""
+    return utc_now() + _EXPORTED_AFTER
 
 
 def _free_port() -> int:

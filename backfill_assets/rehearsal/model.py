@@ -23,6 +23,7 @@ class Promise(StrEnum):
     NOTHING_WRONG_PUBLISHED = "nothing_wrong_published"
     NO_SECRET_IN_LOGS = "no_secret_in_logs"
     SOMEBODY_TOLD = "somebody_told"
+    WITHIN_LIMITS = "within_limits"
 
 
 #: The meaning of each promise, for people who read a report.
@@ -34,6 +35,7 @@ MEANINGS: dict[Promise, str] = {
     Promise.NOTHING_WRONG_PUBLISHED: "no published row differs from the vendor's or from an undisturbed run",
     Promise.NO_SECRET_IN_LOGS: "the API key is in no log, report, document or record",
     Promise.SOMEBODY_TOLD: "a message and an incident name the day while it is bad, and the end is told",
+    Promise.WITHIN_LIMITS: "the scenario takes no more time, memory or requests than its limits allow",
 }
 
 State = Literal["kept", "broken", "not run", "not judged"]
@@ -90,13 +92,38 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
+class Trend:
+    """A measure of a scenario beside those of former rehearsals.
+
+    Attributes
+    ----------
+    former
+        Values of former rehearsals, the oldest first.
+    is_regression
+        Whether it is much worse than their median.
+    """
+
+    measure: str
+    now: float
+    median: float
+    former: tuple[float, ...]
+    is_regression: bool
+
+    @property
+    def change(self) -> str:
+        """The difference to the median, in percent of it."""
+        return f"{self.now / self.median - 1:+.0%}" if self.median else "–" if not self.now else "new"
+
+
+@dataclass(frozen=True, slots=True)
 class ScenarioResult:
-    """A scenario after its run."""
+    """A scenario after its run; ``trends`` is empty while there are too few former ones."""
 
     scenario: str
     summary: str
     outcomes: tuple[Outcome, ...]
     measured: Measurement = field(default_factory=Measurement)
+    trends: tuple[Trend, ...] = ()
 
     def of(self, promise: Promise) -> tuple[Outcome, ...]:
         """Its outcomes for one promise."""
@@ -134,6 +161,10 @@ class Rehearsal:
     def broken(self) -> Iterator[Outcome]:
         """Every expectation that was not met."""
         return (o for p in self.results for o in p.outcomes if o.kept is False)
+
+    def regressions(self) -> Iterator[tuple[ScenarioResult, Trend]]:
+        """Measures that are much worse than those of former rehearsals."""
+        return ((r, trend) for r in self.results for trend in r.trends if trend.is_regression)
 
     def not_run(self) -> Iterator[Outcome]:
         """Every expectation that could not be tried."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from mmap import PAGESIZE
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +26,8 @@ _RANDOM_KILLS: Final = 6
 _RANDOM_SECONDS: Final = (2.0, 5.0)
 #: Room for so much of an undisturbed lake.
 _DISK_SHARE: Final = 0.4
+#: A tmpfs takes memory.
+_MOST_DISK_BYTES: Final = 2**30
 
 
 def _moments(house: House, stage: Stage) -> dict[str, Callable[[], bool]]:
@@ -159,9 +163,8 @@ def disk_full(stage: Stage) -> None:
     """The disk of the lake is too small for the day, then larger."""
     promises = (Promise.DETECTED, Promise.CONTAINED, Promise.RECOVERED, Promise.NOTHING_LOST)
     with stage.house() as house:
-        house.lake.mkdir()
-        size = int(stage.undisturbed.lake_bytes * _DISK_SHARE)
-        if why := _mount(house.lake, f"size={size}"):
+        size = _too_small(house, stage.undisturbed.lake_bytes)
+        if why := _mount_lake(house, size):
             stage.not_run(
                 (*promises, Promise.NOTHING_WRONG_PUBLISHED, Promise.SOMEBODY_TOLD),
                 f"a run on a disk of {size:,} bytes",
@@ -188,7 +191,38 @@ def disk_full(stage: Stage) -> None:
             stage.ends_undisturbed(house, "on the larger disk")
             stage.is_told(house, stage.day, "on the larger disk", bad=False)
         finally:
-            subprocess.run(["umount", "-l", str(house.lake)], check=True)
+            _unmount(house.lake)
+
+
+def _too_small(house: House, needed: int) -> int:
+    """Bytes of a disk that has room for the other days of the lake, and for a part of what the day adds."""
+    files = [file.stat().st_size for file in house.lake.rglob("*") if file.is_file()]
+    # A tmpfs keeps whole pages.
+    there = sum(-(-size // PAGESIZE) * PAGESIZE for size in files)
+    return there + int((needed - sum(files)) * _DISK_SHARE)
+
+
+def _mount_lake(house: House, size: int) -> str:
+    """Put the lake with all that it has on a disk of this size, or say why that is not possible."""
+    if size > _MOST_DISK_BYTES:
+        return f"the lake of the day is too large for the memory of a tmpfs ({size:,} bytes)"
+    other_days = house.folder / "other-days"
+    house.lake.mkdir(exist_ok=True)
+    house.lake.rename(other_days)
+    house.lake.mkdir()
+    why = _mount(house.lake, f"size={size}")
+    if not why:
+        try:
+            shutil.copytree(other_days, house.lake, dirs_exist_ok=True)
+        except OSError:
+            _unmount(house.lake)
+            raise
+    shutil.rmtree(other_days)
+    return why
+
+
+def _unmount(folder: Path) -> None:
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def _mount(folder: Path, options: str) -> str:

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -21,13 +21,24 @@ _MB: Final = 2**20
 
 
 class DayProcess:
-    """A command in a session of its own, with its output in a file."""
+    """A command in a session of its own, with its output in a file.
+
+    Parameters
+    ----------
+    processors
+        On which it and its children stay; None for all.
+    """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        log: Path,
+        processors: frozenset[int] | None = None,
     ) -> None:
         self.log = log
-        with log.open("ab") as file:
+        with log.open("ab") as file, _kept_on(processors):
             self._process = subprocess.Popen(
                 list(command),
                 cwd=folder,
@@ -84,6 +95,20 @@ class DayProcess:
         return [pid for pid in found if pid != self.pid or self.is_running]
 
 
+@contextmanager
+def _kept_on(processors: frozenset[int] | None) -> Iterator[None]:
+    """Keep this thread, and processes that it starts, on these processors."""
+    if processors is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 class MemorySampler:
     """Samples the memory of process trees in a thread while it is entered."""
 
@@ -113,15 +138,19 @@ class MemorySampler:
 
 
 def _tree_bytes(pid: int) -> int:
-    """PSS of a process and its descendants (USS where the system has no PSS); 0 after their end."""
+    """PSS of a process and its descendants; 0 after their end."""
     try:
         root = psutil.Process(pid)
         tree = [root, *root.children(recursive=True)]
     except psutil.Error:
         return 0
-    total = 0
-    for process in tree:
-        with suppress(psutil.Error):
-            memory = process.memory_full_info()
-            total += getattr(memory, "pss", memory.uss)
-    return total
+    return sum(pss_bytes(process) for process in tree)
+
+
+def pss_bytes(process: psutil.Process) -> int:
+    """Its proportional set size (USS where the system has no PSS); 0 after its end."""
+    try:
+        memory = process.memory_full_info()
+    except psutil.Error:
+        return 0
+    return int(getattr(memory, "pss", memory.uss))

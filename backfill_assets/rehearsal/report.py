@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from backfill_assets.failures import BadInput, TransientFailure
+from backfill_assets.files import locked
 from backfill_assets.readable_numbers import bytes_text, plural
-from backfill_assets.rehearsal.model import MEANINGS, Promise, Rehearsal, ScenarioResult, State
+from backfill_assets.rehearsal.measures import MEASURES, Measure
+from backfill_assets.rehearsal.model import MEANINGS, Promise, Rehearsal, ScenarioResult, State, Trend
 
 if TYPE_CHECKING:
     import jinja2
@@ -41,14 +46,20 @@ HEADS: Final[dict[Promise, str]] = {
     Promise.NOTHING_WRONG_PUBLISHED: "nothing wrong",
     Promise.NO_SECRET_IN_LOGS: "no secret",
     Promise.SOMEBODY_TOLD: "told",
+    Promise.WITHIN_LIMITS: "limits",
 }
-MEASURED: Final = ("s", "CPU s", "peak MB", "fetched", "requests", "again", "rows")
+MEASURED: Final = ("s", "CPU s", "peak MB", "fetched", "requests", "again", "rows", "trend")
+#: Scenarios whose figures are told where they are kept, too: how much a process has grown.
+_FIGURES: Final = frozenset({"soak"})
 #: Columns of a terminal that has room for promises and measurements in one table.
-_WIDE: Final = 140
+_WIDE: Final = 160
+#: Former values that a page shows of each measure.
+_SHOWN: Final = 10
+_BY_NAME: Final[dict[str, Measure]] = {measure.name: measure for measure in MEASURES}
 
 
 def show(found: Rehearsal, console: Console) -> None:
-    """Print the matrix, and below it every expectation that was not met or not tried."""
+    """Print the matrix, and below it every expectation that was not met or not tried, and what has grown."""
     is_wide = console.width >= _WIDE
     matrix = _table([HEADS[promise] for promise in Promise], MEASURED if is_wide else ())
     measured = _table((), MEASURED)
@@ -64,6 +75,11 @@ def show(found: Rehearsal, console: Console) -> None:
     for outcome in (*found.broken(), *found.not_run()):
         state: State = "broken" if outcome.kept is False else "not run"
         console.print(Text(f"{state}: {outcome.line}", _STYLES[state]), soft_wrap=True)
+    for outcome in (o for r in found.results if r.scenario in _FIGURES for o in r.of(Promise.CONTAINED)):
+        if outcome.kept:
+            console.print(Text(f"kept: {outcome.line}"), soft_wrap=True)
+    for result, trend in found.regressions():
+        console.print(Text(regression_text(result, trend), "bold yellow"), soft_wrap=True)
     console.print(Text(summary(found)), soft_wrap=True)
 
 
@@ -88,7 +104,22 @@ def measured_texts(result: ScenarioResult) -> tuple[str, ...]:
         f"{m.requests:,}",
         f"{m.retries:,}",
         f"{m.rows:,}",
+        next((trend.change for trend in result.trends if trend.measure == "seconds"), "–"),
     )
+
+
+def regression_text(result: ScenarioResult, trend: Trend) -> str:
+    """A measure that is much worse than before, in one line."""
+    words, now, median, *_ = trend_texts(trend)
+    former = plural(len(trend.former), "former rehearsal")
+    return f"worse than before: {result.scenario}, {words}: {now}; the median of {former} is {median}"
+
+
+def trend_texts(trend: Trend) -> tuple[str, str, str, str, str]:
+    """Measure, value, median of the former ones, change, and the former values, as people read them."""
+    measure = _BY_NAME[trend.measure]
+    former = " · ".join(measure.text(value) for value in trend.former[-_SHOWN:])
+    return measure.words, measure.text(trend.now), measure.text(trend.median), trend.change, former
 
 
 def summary(found: Rehearsal) -> str:
@@ -100,6 +131,44 @@ def summary(found: Rehearsal) -> str:
         f"{plural(len(outcomes), 'expectation')} met, {len(list(found.broken()))} broken, "
         f"{len(list(found.not_run()))} not run, in {found.seconds:.0f} s"
     )
+
+
+@contextmanager
+def reserved(folder: Path, history: Path) -> Iterator[None]:
+    """Keep the folder of the reports for this rehearsal; without any report, it is not left behind.
+
+    Raises
+    ------
+    BadInput
+        The folder or that of the history cannot be written, or another rehearsal is at work in the folder.
+    """
+    _insist_on_place(folder, "--report-dir")
+    _insist_on_place(history.parent, "--history")
+    lock = folder / ".rehearsal.lock"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock, timeout_seconds=0))
+        except TransientFailure as failure:
+            msg = f"{folder}: another rehearsal is at work there: name another folder with --report-dir"
+            raise BadInput(msg) from failure
+        try:
+            yield
+        finally:
+            with suppress(FileNotFoundError):
+                if list(folder.iterdir()) == [lock]:
+                    lock.unlink()
+                    folder.rmdir()
+
+
+def _insist_on_place(folder: Path, option: str) -> None:
+    """Try whether the folder, or else the nearest above it that is there, can be written."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=there):
+            pass
+    except OSError as error:
+        msg = f"{folder}: cannot be written: {error.strerror}: name another place with {option}"
+        raise BadInput(msg) from error
 
 
 def write(found: Rehearsal, folder: Path) -> list[Path]:
@@ -138,6 +207,10 @@ def junit_text(found: Rehearsal) -> str:
             errors="0",
             time=f"{result.measured.seconds:.3f}",
         )
+        properties = ET.SubElement(suite, "properties")
+        for measure in MEASURES:
+            value = f"{measure.of(result.measured):g}"
+            ET.SubElement(properties, "property", name=measure.name, value=value)
         for promise in judged:
             case = ET.SubElement(suite, "testcase", classname=result.scenario, name=promise.value)
             unmet = [outcome.line for outcome in result.of(promise) if outcome.kept is not True]
@@ -161,6 +234,8 @@ def html_text(found: Rehearsal) -> str:
         marks=_MARKS,
         measured_heads=MEASURED,
         measured=measured_texts,
+        trend_texts=trend_texts,
+        regression_text=regression_text,
     )
 
 

@@ -13,21 +13,34 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-import duckdb
-
 from backfill_assets.days import shift, utc_now
 from backfill_assets.failures import BadInput
-from backfill_assets.quality.settled import load_day
-from backfill_assets.rehearsal.house import FIRST_DAY, RUN_SECONDS, House, rehearsal_market
+from backfill_assets.rehearsal.clock_faults import clock
+from backfill_assets.rehearsal.confined import confinement
+from backfill_assets.rehearsal.environment import FIRST_DAY, USUAL, Environment
+from backfill_assets.rehearsal.house import RUN_SECONDS, House, rehearsal_market
+from backfill_assets.rehearsal.limits import Limits, LimitsOfScenarios, judged, load_limits
 from backfill_assets.rehearsal.model import Promise, Rehearsal, ScenarioResult
+from backfill_assets.rehearsal.network_faults import network, wrong_answers
+from backfill_assets.rehearsal.poison import poisoned, poisoned_metadata
 from backfill_assets.rehearsal.process_faults import disk_full, hung, killed, stopped, two_at_once
-from backfill_assets.rehearsal.stage import Stage, undisturbed
-from backfill_assets.rehearsal.vendor_faults import network, not_exported_yet, poisoned, refused, restated
+from backfill_assets.rehearsal.real_sources import normal_at_real_sources
+from backfill_assets.rehearsal.replay import prepare, take_out
+from backfill_assets.rehearsal.service_faults import database_away, service
+from backfill_assets.rehearsal.soak import soak
+from backfill_assets.rehearsal.stage import (
+    FULL_SOAK_MINUTES,
+    QUICK_SOAK_MINUTES,
+    Stage,
+    Undisturbed,
+    undisturbed,
+)
+from backfill_assets.rehearsal.upgrade import upgrade
+from backfill_assets.rehearsal.vendor_faults import dns, not_exported_yet, refused, restated
+from backfill_assets.rehearsal.warehouse_faults import warehouse
+from backfill_assets.settings import DEFAULT_LIMITS, Settings
 from backfill_assets.yaml_files import did_you_mean
 
-_MINUTES: Final = 1_440
-#: A leap day, a month's first day after it, and the days around a new year.
-_CLOCK_DAYS: Final = ("2024-02-29", "2024-03-01", "2023-12-31", "2024-01-01")
 _BOOKS: Final = ("quotes", "book_snapshot_5", "book_snapshot_25", "incremental_book_L2")
 #: The market of the large file, its trades a day, and the memory and the time that a run may take.
 _LARGE: Final = ("binance", "BTC-USDT")
@@ -36,12 +49,10 @@ _MOST_MB: Final = 1_000
 _LARGE_SECONDS: Final = 1_200.0
 #: The stand-in makes the file while the run waits for it.
 _LARGE_ANSWER_SECONDS: Final = 600.0
-#: Completeness that only neighbouring days can give: the ids join over midnight.
-_JOINED: Final = frozenset({"proven", "head_proven"})
 
 
 def normal(stage: Stage) -> None:
-    """Nothing goes wrong, and a second run has nothing to do."""
+    """Nothing goes wrong, and a second run has nothing to do; in --full on each day of the environment."""
     day = stage.day
     with stage.house() as house:
         stage.succeeded(Promise.RECOVERED, house.run(day), "the run")
@@ -52,6 +63,10 @@ def normal(stage: Stage) -> None:
         again = [r.path for r in house.standin.requests[before:] if "/datasets/" in r.path]
         stage.check(Promise.RECOVERED, "a second run fetches no file", f"{len(again)} files", kept=not again)
         stage.ends_undisturbed(house, "a second run")
+        for other in stage.environment.test_data.days if stage.is_full and not stage.replay else ():
+            if other != day:
+                stage.succeeded(Promise.RECOVERED, house.run(other), f"the run of {other}")
+                stage.has_all_trades(house, other, f"the run of {other}")
 
 
 def high_load(stage: Stage) -> None:
@@ -75,11 +90,10 @@ def high_load(stage: Stage) -> None:
 
 
 def low_memory(stage: Stage) -> None:
-    """One file of 20 million trades; the memory of the run stays below 1 GB."""
+    """One file of 20 million trades; the memory of the run stays below 1 GB, where possible by a cgroup."""
     market = rehearsal_market({_LARGE: _LARGE_ROWS})
     with stage.house(market=market, answer_seconds=_LARGE_ANSWER_SECONDS) as house:
-        process = house.start(stage.day)
-        code = process.wait(_LARGE_SECONDS)
+        code = limited_run(stage, house, _MOST_MB)
         outcome = house.state(stage.day).outcome
         stage.check(
             Promise.RECOVERED,
@@ -98,58 +112,31 @@ def low_memory(stage: Stage) -> None:
         stage.is_told(house, stage.day, "the run", bad=False)
 
 
-def clock(stage: Stage) -> None:
-    """A leap day and the ends of a month and of a year, which join their neighbours."""
-    with stage.house() as house:
-        for day in _CLOCK_DAYS:
-            stage.succeeded(Promise.RECOVERED, house.run(day), f"the run of {day}")
-        for day in _CLOCK_DAYS:
-            stage.has_all_trades(house, day, "every row of the day")
-            short = _markets_without_whole_day(house, day)
-            stage.check(
-                Promise.NOTHING_LOST,
-                f"{day}: the coverage of each market has {_MINUTES} minutes",
-                ", ".join(short) or "each has",
-                kept=not short,
-            )
-            stage.is_told(house, day, "after its run", bad=False)
-        for day in _CLOCK_DAYS[1::2]:
-            found = load_day(house.store, day)
-            states = {
-                str(feed.feed): feed.verdict.completeness_state
-                for feed in (found.feeds if found else ())
-                if feed.feed.exchange in ("binance", "coinbase")
-            }
-            loose = [f"{feed} is {state}" for feed, state in states.items() if state not in _JOINED]
-            stage.check(
-                Promise.NOTHING_LOST,
-                f"{day}: the ids of each numbered feed join those of the day before",
-                ", ".join(loose) or f"{len(states)} feeds join",
-                kept=bool(states) and not loose,
-            )
-
-
-def _markets_without_whole_day(house: House, day: str) -> list[str]:
-    """Markets of which the coverage of minutes is not one day long."""
-    file = house.warehouse / "coverage" / f"{day}.parquet"
-    if not file.exists():
-        return ["there is no coverage"]
-    with duckdb.connect() as connection:
-        rows = connection.execute(
-            "SELECT exchange, symbol, sum(buckets) FROM read_parquet(?) WHERE timeframe = '1m' GROUP BY ALL",
-            [str(file)],
-        ).fetchall()
-    return [f"{exchange} {symbol}: {n}" for exchange, symbol, n in rows if n != _MINUTES]
+def limited_run(stage: Stage, house: House, limit_mb: int) -> int | None:
+    """Run the day, below a limit of the kernel where one can be set; returns the exit code."""
+    confined = confinement(limit_mb)
+    code = house.start(stage.day, confined=confined).wait(_LARGE_SECONDS)
+    expected = f"in a cgroup of {limit_mb} MB: exit code 0"
+    if confined.why_not:
+        stage.not_run((Promise.CONTAINED,), expected, confined.why_not)
+    else:
+        stage.check(Promise.CONTAINED, expected, f"exit code {code}", kept=code == 0)
+    return code
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario by its name; its first line of documentation is its summary."""
+    """A scenario by its name; its first line of documentation is its summary.
+
+    Attributes
+    ----------
+    why_no_replay
+        Why it cannot be played on a published day; empty if it can.
+    """
 
     name: str
     play: Callable[[Stage], None]
-    #: Whether it takes too long for --quick.
-    is_long: bool = False
+    why_no_replay: str = ""
 
     @property
     def summary(self) -> str:
@@ -157,12 +144,23 @@ class Scenario:
         return (self.play.__doc__ or "").partition("\n")[0]
 
 
+_NO_REPLAY: Final = {
+    "poisoned-metadata": "it needs data sets of three exchanges to rename and to leave out",
+    "warehouse": "the stand-in for BigQuery is too slow for a day of any size",
+    "clock": "it needs twenty days, among them a leap day and a new year",
+    "upgrade": "it has a lake of its own",
+    "soak": "it needs hundreds of days",
+    "high-load": "it needs several days that no other is compared with",
+    "low-memory": "it has a file of its own, of 20 million trades",
+}
 SCENARIOS: Final[dict[str, Scenario]] = {
-    name: Scenario(name, play, is_long=play is low_memory)
+    name: Scenario(name, play, _NO_REPLAY.get(name, ""))
     for name, play in {
         "normal": normal,
         "network": network,
+        "wrong-answers": wrong_answers,
         "refused": refused,
+        "dns": dns,
         "not-exported-yet": not_exported_yet,
         "killed": killed,
         "hung": hung,
@@ -171,32 +169,33 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         "restated": restated,
         "disk-full": disk_full,
         "poisoned": poisoned,
+        "poisoned-metadata": poisoned_metadata,
+        "warehouse": warehouse,
+        "service": service,
+        "database-away": database_away,
         "clock": clock,
+        "upgrade": upgrade,
+        "soak": soak,
         "high-load": high_load,
         "low-memory": low_memory,
     }.items()
 }
 
 
-def chosen(names: Sequence[str], *, is_full: bool) -> list[Scenario]:
-    """The scenarios of these names; without names all that fit the mode.
+def chosen(names: Sequence[str]) -> list[Scenario]:
+    """The scenarios of these names; without names all.
 
     Raises
     ------
     BadInput
-        A name is unknown; the message lists the known ones. A scenario is too long for ``--quick``.
+        A name is unknown; the message lists the known ones.
     """
     for name in names:
         if name not in SCENARIOS:
             hint = did_you_mean(name, SCENARIOS)
             msg = f"{name!r} is no scenario; {f'{hint} ' if hint else ''}known: {', '.join(SCENARIOS)}"
             raise BadInput(msg)
-        if SCENARIOS[name].is_long and not is_full:
-            msg = f"{name} takes too long for --quick: add --full"
-            raise BadInput(msg)
-    if names:
-        return [SCENARIOS[name] for name in names]
-    return [scenario for scenario in SCENARIOS.values() if is_full or not scenario.is_long]
+    return [SCENARIOS[name] for name in names or SCENARIOS]
 
 
 def insist_on_day(day: str) -> None:
@@ -219,6 +218,10 @@ def rehearse(
     *,
     is_full: bool,
     logs: Path,
+    limits: LimitsOfScenarios,
+    replayed: Settings | None = None,
+    environment: Environment = USUAL,
+    soak_minutes: float | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Rehearsal:
     """Play the scenarios.
@@ -229,6 +232,14 @@ def rehearse(
         UTC day.
     logs
         Where the logs of all runs are kept.
+    limits
+        What scenarios may take.
+    replayed
+        Settings of the lake that has published the day, which then takes the place of a generated one.
+    environment
+        Limits, sources and markets.
+    soak_minutes
+        How long ``soak`` takes, where the default of the mode is not wanted.
     say
         Called with a line for each scenario that begins or has ended.
 
@@ -238,41 +249,83 @@ def rehearse(
         The undisturbed run fails.
     """
     began, results = time.monotonic(), []
-    with _ending_in_order(), tempfile.TemporaryDirectory(prefix="rehearsal-") as root:
-        say(f"the undisturbed run of {day}, to compare with")
-        compared = undisturbed(Path(root) / "undisturbed", day)
+    minutes = soak_minutes or (FULL_SOAK_MINUTES if is_full else QUICK_SOAK_MINUTES)
+    with _ending_in_order() as insist_on_going_on, tempfile.TemporaryDirectory(prefix="rehearsal-") as root:
+        replay = take_out(replayed, day, Path(root) / "replayed") if replayed else None
+        if replay is not None:
+            say(f"{day} as it was published; first run: {', '.join(replay.beside) or 'no day beside it'}")
+            prepare(replay)
+        compared = Undisturbed({}, 0, 0)
+        if not environment.is_real:
+            say(f"the undisturbed run of {day}, to compare with")
+            compared = undisturbed(Path(root) / "undisturbed", day, replay, environment)
         for scenario in scenarios:
-            stage = Stage(scenario.name, Path(root) / scenario.name, day, compared, is_full=is_full)
+            insist_on_going_on()
+            folder = Path(root) / scenario.name
+            stage = Stage(
+                *(scenario.name, folder, day, compared),
+                is_full=is_full,
+                replay=replay,
+                environment=environment,
+                soak_minutes=minutes,
+            )
             say(f"{scenario.name}: {scenario.summary}")
-            results.append(play(scenario, stage, logs / scenario.name))
+            results.append(play(scenario, stage, logs / scenario.name, limits))
             for outcome in results[-1].outcomes:
                 if outcome.kept is not True:
                     say(f"  {'broken' if outcome.kept is False else 'not run'}: {outcome.line}")
     mode = "full" if is_full else "quick"
+    if environment.name != USUAL.name:
+        mode = f"{mode}, {environment.name}"
+    if replay:
+        mode = f"{mode}, replay of {day}"
     return Rehearsal(day, mode, time.monotonic() - began, tuple(results))
 
 
 @contextmanager
-def _ending_in_order() -> Iterator[None]:
-    """End processes, mounts and folders also when the rehearsal itself is asked to end."""
+def _ending_in_order() -> Iterator[Callable[[], None]]:
+    """End processes, mounts and folders also when the rehearsal itself is asked to end.
+
+    Yields a function that ends it, too, once it was asked: an exception raised in a destructor is lost.
+    """
+    asked: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         del frame
+        asked.append(number)
         sys.exit(128 + number)
+
+    def insist_on_going_on() -> None:
+        if asked:
+            sys.exit(128 + asked[0])
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield
+        yield insist_on_going_on
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def play(scenario: Scenario, stage: Stage, logs: Path) -> ScenarioResult:
-    """Play one scenario; one that cannot go on has broken its promise to recover."""
+def play(
+    scenario: Scenario, stage: Stage, logs: Path, limits: LimitsOfScenarios | None = None
+) -> ScenarioResult:
+    """Play one scenario; one that cannot go on has broken its promise to recover.
+
+    Parameters
+    ----------
+    limits
+        What it may take; by default the limits of the package.
+    """
+    expected, why = "it is played in this environment", stage.environment.why_not(scenario.name)
+    if stage.replay is not None:
+        expected, why = "it is played on a published day", scenario.why_no_replay
+    if why:
+        stage.not_run(tuple(Promise), expected, why)
+        return ScenarioResult(scenario.name, scenario.summary, tuple(stage.outcomes))
     with stage.measured() as measured:
         try:
-            scenario.play(stage)
+            (normal_at_real_sources if stage.environment.is_real else scenario.play)(stage)
         except Exception as failure:  # noqa: BLE001 - it is told as broken, and the others are still played
             stage.check(
                 Promise.RECOVERED,
@@ -280,5 +333,10 @@ def play(scenario: Scenario, stage: Stage, logs: Path) -> ScenarioResult:
                 f"{type(failure).__name__}: {failure}",
                 kept=False,
             )
+    stage.within_infrastructure()
     stage.keep_logs(logs)
-    return ScenarioResult(scenario.name, scenario.summary, tuple(stage.outcomes), measured[0])
+    known = limits or load_limits(DEFAULT_LIMITS, SCENARIOS)
+    # The limits are those of generated days.
+    limited = Limits() if stage.environment.is_real else known.of(scenario.name, stage.mode)
+    held = judged(scenario.name, measured[0], limited)
+    return ScenarioResult(scenario.name, scenario.summary, (*stage.outcomes, *held), measured[0])

@@ -17,11 +17,17 @@ from typing import Final
 from backfill_assets.failures import BackfillError, BadInput
 from backfill_assets.readable_numbers import plural
 from backfill_assets.rehearsal import tables
+from backfill_assets.rehearsal.cloud import Cloud
+from backfill_assets.rehearsal.environment import MB, USUAL, Environment, size_bytes
 from backfill_assets.rehearsal.house import ANSWER_SECONDS, House, Run, rehearsal_market
+from backfill_assets.rehearsal.limits import Mode
 from backfill_assets.rehearsal.model import Measurement, Outcome, Promise
 from backfill_assets.rehearsal.processes import MemorySampler
+from backfill_assets.rehearsal.replay import Replay
 from backfill_assets.standins.market import Market
 
+QUICK_SOAK_MINUTES: Final = 3.0
+FULL_SOAK_MINUTES: Final = 60.0
 #: Differences that an outcome names one by one.
 _NAMED: Final = 3
 
@@ -33,6 +39,8 @@ class Undisturbed:
     contents: tables.Contents
     requests: int
     lake_bytes: int
+    #: Names of incidents that are open all the same; of a generated day there is none.
+    incidents: frozenset[str] = frozenset()
 
 
 class Stage:
@@ -44,20 +52,39 @@ class Stage:
         Where its houses are.
     day
         The UTC day that is rehearsed.
+    replay
+        The published day that every house serves, in place of a generated market.
+    environment
+        Limits, sources and markets.
+    soak_minutes
+        How long the scenario of many days takes.
     """
 
     def __init__(
-        self, scenario: str, folder: Path, day: str, undisturbed: Undisturbed, *, is_full: bool = False
+        self,
+        scenario: str,
+        folder: Path,
+        day: str,
+        undisturbed: Undisturbed,
+        *,
+        is_full: bool = False,
+        replay: Replay | None = None,
+        environment: Environment = USUAL,
+        soak_minutes: float = QUICK_SOAK_MINUTES,
     ) -> None:
         self.scenario = scenario
         self.folder = folder
         self.day = day
         self.undisturbed = undisturbed
         self.is_full = is_full
+        self.replay = replay
+        self.environment = environment
+        self.soak_minutes = soak_minutes
         self.outcomes: list[Outcome] = []
         self._sampler = MemorySampler()
         self._houses: list[House] = []
         self._rows = 0
+        self._bytes = 0
 
     @contextmanager
     def house(
@@ -66,15 +93,30 @@ class Stage:
         data_types: Sequence[str] = ("trades",),
         market: Market | None = None,
         answer_seconds: float = ANSWER_SECONDS,
+        cloud: Cloud | None = None,
+        markets: tuple[Sequence[str], Sequence[str]] | None = None,
+        more: Mapping[str, object] | None = None,
+        name: str = "house",
     ) -> Iterator[House]:
-        """A house, whose files are searched for its key at the end."""
-        folder, market = self.folder / "house", market or rehearsal_market()
-        with House(folder, market, data_types, answer_seconds, self._sampler.add) as house:
+        """A house, whose files are searched for its secrets at the end."""
+        folder, started = self.folder / name, self._sampler.add
+        given = self.environment.with_markets(*markets) if markets else self.environment
+        market = market or rehearsal_market(environment=given)
+        with (
+            self.replay.house(folder, started, environment=given)
+            if self.replay
+            else House(
+                folder, market, data_types, answer_seconds, started, cloud, environment=given, more=more
+            )
+        ) as house:
             self._houses.append(house)
             yield house
-            days = {file.stem for file in house.warehouse.glob("trades/*.parquet")}
+            if given.monitoring.metrics:
+                (folder / "logs" / "metrics.txt").write_text(house.metrics(self.day), encoding="utf-8")
+            self._bytes = max(self._bytes, house.size())
+            days = {file.stem for file in house.tables_folder().glob("trades/*.parquet")}
             self._rows += sum(content.rows for content in house.published(*days).values())
-        leaks = house.files_with_key()
+        leaks = house.files_with_secrets()
         files = sum(file.is_file() for file in house.folder.rglob("*"))
         self.check(
             Promise.NO_SECRET_IN_LOGS,
@@ -82,6 +124,11 @@ class Stage:
             _listed(leaks) or f"in none of {files} files",
             kept=not leaks and files > 0,
         )
+
+    @property
+    def mode(self) -> Mode:
+        """Which limits it is held against."""
+        return "replay" if self.replay else "full" if self.is_full else "quick"
 
     @property
     def peak_mb(self) -> float:
@@ -107,6 +154,17 @@ class Stage:
             )
         )
 
+    def within_infrastructure(self) -> None:
+        """Hold what was taken against the limits of the environment."""
+        limits = self.environment.infrastructure
+        for limit, taken, about in (
+            (limits.memory, self.peak_mb * MB, "the processes of all runs take no more memory together"),
+            (limits.disk, self._bytes, "lake, warehouse, records and logs take no more room together"),
+        ):
+            if limit is not None:
+                kept = 0 < taken <= size_bytes(limit)
+                self.check(Promise.WITHIN_LIMITS, f"{about} than {limit}", f"{taken / MB:.0f} MB", kept=kept)
+
     def check(self, promise: Promise, expected: str, seen: str, *, kept: bool) -> None:
         """Note an outcome."""
         self.outcomes.append(Outcome(self.scenario, promise, expected, seen, kept))
@@ -124,7 +182,9 @@ class Stage:
     def is_harmless(self, house: House, about: str) -> None:
         """All market data that is published now is that of the undisturbed run."""
         found = house.published(self.day)
-        wrong = tables.wrong(self.undisturbed.contents, found)
+        # Only a replayed day has days beside it whose files hold some of its trades.
+        partial = tables.partial_markets(house.tables_folder(), self.day) if self.replay else ()
+        wrong = tables.wrong(self.undisturbed.contents, found, partial)
         self.check(
             Promise.NOTHING_WRONG_PUBLISHED,
             f"{about}: no other market data than an undisturbed run publishes",
@@ -140,19 +200,38 @@ class Stage:
         leave_out
             Tables that may differ.
         """
-        outcome = house.state(self.day).outcome
-        found = house.published(self.day)
+        self.ends_as(house, self.day, self.undisturbed.contents, about, leave_out)
+
+    def ends_as(
+        self,
+        house: House,
+        day: str,
+        expected: tables.Contents,
+        about: str,
+        leave_out: frozenset[str] = frozenset(),
+    ) -> None:
+        """The day is published with these tables, and with all rows of the vendor."""
+        outcome = house.state(day).outcome
+        found = house.published(day)
         different = tables.differences(
-            {group: c for group, c in self.undisturbed.contents.items() if group.table not in leave_out},
+            {group: c for group, c in expected.items() if group.table not in leave_out},
             {group: c for group, c in found.items() if group.table not in leave_out},
         )
         self.check(
             Promise.RECOVERED,
-            f"{about}: published, with the tables of an undisturbed run",
+            f"{about}: {day} is published, with the tables of an undisturbed run",
             f"{outcome}, {_listed(different) or f'{len(found)} groups of rows alike'}",
             kept=outcome == "published" and not different,
         )
-        self.has_all_trades(house, self.day, about)
+        self.has_all_trades(house, day, about)
+        if self.replay is not None:
+            said = self.replay.differences(house.store, leave_out)
+            self.check(
+                Promise.RECOVERED,
+                f"{about}: the tables are as they were published",
+                _listed(said) or f"{plural(len(self.replay.published), 'table')}, all alike",
+                kept=not said,
+            )
 
     def has_all_trades(
         self,
@@ -192,6 +271,9 @@ class Stage:
             else "no incident is open, and the end of each was told, of"
         )
         expected = f"{about}: {wanted} {day}"
+        if not self.environment.monitoring.alerts:
+            self.not_run((Promise.SOMEBODY_TOLD,), expected, "monitoring.alerts is off")
+            return
         try:
             incidents = [incident for incident in house.incidents(day) if incident.day == day]
         except BackfillError as failure:
@@ -199,8 +281,11 @@ class Stage:
             return
         messages = [message for message in house.inbox.messages if day in message]
         ended = [message for message in messages if "Ended after" in message]
+        lasting = self.undisturbed.incidents
         if bad:
             kept = bool(incidents) and len(messages) > len(ended)
+        elif lasting:
+            kept = {incident.name for incident in incidents} == lasting
         else:
             kept = not incidents and bool(messages) == bool(ended)
         names = [f"{incident.name} ({incident.text[:120]})" for incident in incidents]
@@ -231,7 +316,9 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def undisturbed(folder: Path, day: str) -> Undisturbed:
+def undisturbed(
+    folder: Path, day: str, replay: Replay | None = None, environment: Environment = USUAL
+) -> Undisturbed:
     """Run the day without any fault.
 
     Raises
@@ -241,7 +328,12 @@ def undisturbed(folder: Path, day: str) -> Undisturbed:
     BadInput
         The generated market is not whole on that day.
     """
-    with House(folder, rehearsal_market()) as house:
+    market = rehearsal_market(environment=environment)
+    with (
+        replay.house(folder, environment=environment)
+        if replay
+        else House(folder, market, environment=environment)
+    ) as house:
         run = house.run(day)
         if run.code != 0:
             tail = " ".join(run.text.split())[-500:]
@@ -251,4 +343,7 @@ def undisturbed(folder: Path, day: str) -> Undisturbed:
             msg = f"{day} is {outcome} without any fault, so nothing can be compared: choose another day"
             raise BadInput(msg)
         size = sum(file.stat().st_size for file in house.lake.rglob("*") if file.is_file())
-        return Undisturbed(house.published(day), len(house.standin.requests), size)
+        names = (
+            frozenset(one.name for one in house.incidents(day) if one.day == day) if replay else frozenset()
+        )
+        return Undisturbed(house.published(day), len(house.standin.requests), size, names)

@@ -10,7 +10,7 @@ import gzip
 import io
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,15 +106,51 @@ def differences(expected: Mapping[Group, Content], found: Mapping[Group, Content
     return said
 
 
-def wrong(expected: Mapping[Group, Content], found: Mapping[Group, Content]) -> list[str]:
-    """MarketName data that differs from that of an undisturbed run, as words.
+def partial_markets(warehouse: Path, day: str) -> set[MarketName]:
+    """Exchange and symbol of the markets of which the coverage calls no candle whole.
+
+    It calls them partial, or does not know a market whose exchange has not answered.
+    """
+    import duckdb
+
+    candles, coverage = (warehouse / table / f"{day}.parquet" for table in ("candles", "coverage"))
+    if not (candles.exists() and coverage.exists()):
+        return set()
+    with duckdb.connect() as connection:
+        rows = connection.execute(
+            "SELECT candles.exchange, candles.symbol FROM read_parquet(?) candles "
+            "LEFT JOIN read_parquet(?) coverage ON candles.exchange = coverage.exchange "
+            "AND candles.symbol = coverage.symbol AND candles.timeframe = coverage.timeframe "
+            "AND candles.open_time BETWEEN coverage.first_open_time AND coverage.last_open_time "
+            "GROUP BY ALL HAVING bool_and(coalesce(coverage.state, 'traded_partial') = 'traded_partial')",
+            [str(candles), str(coverage)],
+        ).fetchall()
+    return set(rows)
+
+
+def wrong(
+    expected: Mapping[Group, Content],
+    found: Mapping[Group, Content],
+    partial: Collection[MarketName] = (),
+) -> list[str]:
+    """Market data that differs from that of an undisturbed run, as words.
 
     A market without published trades may be missing, and its coverage then says that it is lost.
+
+    Parameters
+    ----------
+    partial
+        Markets that may have candles without published trades: files of the days beside it have made them.
     """
     traded = {group[1:] for group in found if group.table == "trades"}
+    of_others = {group[1:] for group in found if group[2:] in partial} - traded
     return [
         f"{group.table} {group.day} {group.exchange} {group.symbol}: {content.rows} other rows"
         for group, content in sorted(found.items())
-        if (group.table in ("trades", "candles") or (group.table == "coverage" and group[1:] in traded))
+        if (
+            group.table == "trades"
+            or (group.table == "candles" and group[1:] not in of_others)
+            or (group.table == "coverage" and group[1:] in traded)
+        )
         and expected.get(group) != content
     ]

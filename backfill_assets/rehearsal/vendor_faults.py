@@ -1,131 +1,94 @@
-"""Scenarios in which the vendor misbehaves: answers, files and metadata are not as they should be."""
+"""Scenarios in which the vendor is away, is late, or changes its mind."""
 
 from __future__ import annotations
 
 import gzip
-import threading
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
-from backfill_assets.days import shift
 from backfill_assets.feeds import Feed
-from backfill_assets.rehearsal.house import ANSWER_SECONDS, House
+from backfill_assets.rehearsal.house import RUN_SECONDS, House
 from backfill_assets.rehearsal.model import Promise
+from backfill_assets.rehearsal.process_faults import END_SECONDS
 from backfill_assets.rehearsal.stage import Stage
-from backfill_assets.standins.faults import (
-    Fault,
-    Refusal,
-    dataset_path,
-    not_found,
-    server_error,
-    too_many_requests,
-    unavailable,
-)
+from backfill_assets.standins.faults import Fault
+from backfill_assets.standins.serving import HOST
 
-_HTML: Final = b"<!doctype html><html><body>Please sign in</body></html>"
-_CUT: Final = 5_000
-_LONG_LINE: Final = 10_000_000
-_DEEP: Final = 100_000
-#: How long nobody listens at the vendor's address.
-_AWAY_SECONDS: Final = 5.0
-
-
-def network(stage: Stage) -> None:
-    """Faults on many feeds of a day at once."""
-    day = stage.day
-    with stage.house() as house:
-        passing, lasting = _network_faults(house, day, is_full=stage.is_full)
-        for feed, (_, fault) in {**passing, **lasting}.items():
-            house.standin.faults.put_dataset(feed, day, fault)
-        run = house.run(day)
-        stage.succeeded(Promise.CONTAINED, run, "the run with the faults")
-        state = house.state(day)
-        left_out = {notable.feed: "; ".join(notable.reasons) for notable in state.notable}
-        asked = [request.path for request in house.standin.requests]
-        for feed, (about, _) in passing.items():
-            count = asked.count(dataset_path(feed, day))
-            stage.check(
-                Promise.DETECTED, f"{about}: {feed} is asked for again", f"{count} requests", kept=count > 1
-            )
-            stage.check(
-                Promise.CONTAINED,
-                f"{about}: {feed} counts",
-                left_out.get(str(feed), "counts"),
-                kept=str(feed) not in left_out,
-            )
-        for feed, (about, _) in lasting.items():
-            reason = left_out.get(str(feed), "")
-            stage.check(
-                Promise.DETECTED,
-                f"{about}: {feed} is left out, with a reason",
-                reason or "not named",
-                kept=bool(reason),
-            )
-        stage.is_harmless(house, "with the faults")
-        stage.is_told(house, day, "with feeds left out", bad=True)
-        house.standin.faults.clear()
-        stage.succeeded(Promise.RECOVERED, house.run(day, refresh=list(lasting)), "the run after the faults")
-        # Whether a file has changed since it was judged first stays on record.
-        stage.ends_undisturbed(house, "after the faults", leave_out=frozenset({"quality"}))
-        stage.is_told(house, day, "after the faults", bad=False)
-
-
-def _network_faults(
-    house: House, day: str, *, is_full: bool
-) -> tuple[dict[Feed, tuple[str, Fault]], dict[Feed, tuple[str, Fault]]]:
-    """Faults that pass while the run asks again, and faults that last; by feed, with what they are."""
-    feeds = house.feeds(day)
-    first = house.market.dataset(feeds[0], day)
-    corrupt = bytearray(house.market.dataset(feeds[6], day))
-    middle = len(corrupt) // 2
-    corrupt[middle : middle + 16] = bytes(16)
-    passing = (
-        ("connection reset in the body", Fault(cut_connection_at=_CUT, cuts=1)),
-        ("truncated gzip", Fault(cut_body_at=_CUT, cuts=1)),
-        ("HTTP 500 twice", Fault(refusals=(server_error(),) * 2)),
-        ("HTTP 429 with Retry-After", Fault(refusals=(too_many_requests(1),))),
-        ("no answer within the time-out", Fault(delay_seconds=ANSWER_SECONDS + 1, times=1)),
-        ("HTTP 503", Fault(refusals=(unavailable(),))),
-    )
-    # A lasting HTML page is asked for again until Dagster's own retries are used up, which takes minutes.
-    html = ("HTML page with status 200", Fault(body=_HTML, times=None if is_full else 1))
-    lasting = (
-        ("corrupt gzip", Fault(body=bytes(corrupt))),
-        ("HTTP 404", Fault(always=not_found())),
-        ("HTTP 401", Fault(always=Refusal(401, 401, "Unauthorized"))),
-        ("the file of another market", Fault(body=first)),
-        ("the file of the day before", Fault(body=house.market.dataset(feeds[10], shift(day, -1)))),
-    )
-    of_passing = dict(zip(feeds[:6], passing, strict=True))
-    of_lasting = dict(zip(feeds[6:11], lasting, strict=True))
-    (of_lasting if is_full else of_passing)[feeds[11]] = html
-    return of_passing, of_lasting
+#: What a run logs before it waits for its next attempt.
+_TRIES_AGAIN: Final = b"trying again in"
+#: No resolver has an address for it (RFC 6761).
+_NO_HOST: Final = "vendor.invalid"
+#: Feeds whose files are given anew.
+_RESTATED: Final = 2
+_ENDPOINTS: Final = ("datasets_endpoint", "api_endpoint")
 
 
 def refused(stage: Stage) -> None:
-    """Nobody listens at the vendor's address when the run begins."""
+    """Nobody listens at the vendor's address until the run has tried."""
     with stage.house() as house:
         house.standin.__exit__(None, None, None)
-        back = threading.Timer(_AWAY_SECONDS, house.standin.__enter__)
-        back.start()
+        process = house.start(stage.day)
         try:
-            run = house.run(stage.day)
+            has_tried = process.when(lambda: _TRIES_AGAIN in process.log.read_bytes())
         finally:
-            back.join()
-        tries = run.text.count("trying again in")
+            house.standin.__enter__()
+        code = process.wait(RUN_SECONDS)
         stage.check(
-            Promise.DETECTED, "the log says that the run tries again", f"{tries} times", kept=tries > 0
+            Promise.DETECTED,
+            "the log says that the run tries again",
+            "it does" if has_tried else "it does not",
+            kept=has_tried,
         )
-        stage.succeeded(Promise.RECOVERED, run, "the run that met nobody")
+        about = "the run that met nobody: exit code 0"
+        stage.check(Promise.RECOVERED, about, f"exit code {code}", kept=code == 0)
         stage.ends_undisturbed(house, "when the vendor is back")
         stage.is_told(house, stage.day, "when the vendor is back", bad=False)
+
+
+def dns(stage: Stage) -> None:
+    """The vendor's host name has no address: SIGTERM ends the run, in --full it gives up."""
+    with stage.house() as house:
+        right = {name: getattr(house.settings.tardis, name) for name in _ENDPOINTS}
+        house.configure("tardis", **{name: url.replace(HOST, _NO_HOST) for name, url in right.items()})
+        if not stage.is_full:
+            # SIGTERM must end a run that would try for longer.
+            house.configure("tardis", retry_budget_seconds=10 * END_SECONDS)
+        process = house.start(stage.day)
+        process.when(lambda: bool(_lines_with(process.log, _NO_HOST, "trying again in")))
+        if not stage.is_full:
+            process.send(signal.SIGTERM)
+        code = process.wait(RUN_SECONDS if stage.is_full else END_SECONDS)
+        said = _lines_with(process.log, _NO_HOST, "trying again in")
+        stage.check(
+            Promise.DETECTED,
+            "the run fails, and its log names the address before it tries again",
+            f"exit code {code}, {said[0][-200:] if said else 'not named'}",
+            kept=bool(said) and code not in (0, None),
+        )
+        state = house.state(stage.day)
+        stage.check(
+            Promise.CONTAINED, "the day is not in the tables", state.outcome, kept=state.outcome == "missing"
+        )
+        stage.is_harmless(house, "without the vendor")
+        stage.is_told(house, stage.day, "without the vendor", bad=True)
+        house.configure("tardis", **right)
+        stage.succeeded(Promise.RECOVERED, house.run(stage.day), "the run with the right address")
+        stage.ends_undisturbed(house, "with the right address")
+        stage.is_told(house, stage.day, "with the right address", bad=False)
+
+
+def _lines_with(log: Path, *words: str) -> list[str]:
+    text = log.read_text(encoding="utf-8", errors="replace")
+    return [line for line in text.splitlines() if all(word in line for word in words)]
 
 
 def not_exported_yet(stage: Stage) -> None:
     """The vendor exports the day later."""
     day = stage.day
     with stage.house() as house:
-        for exchange in house.market.exchanges:
+        for exchange in house.standin.source.exchanges:
             house.standin.faults.exported_until[exchange] = day
         run = house.run(day)
         state = house.state(day)
@@ -148,16 +111,21 @@ def not_exported_yet(stage: Stage) -> None:
 
 
 def restated(stage: Stage) -> None:
-    """The vendor gives other bytes for a day that is published: a small correction, and half of a file."""
+    """The vendor gives other bytes of a published day: a correction and half of a file, then the old ones."""
     day = stage.day
     with stage.house() as house:
+        feeds = largest(house, day)[:_RESTATED]
+        if len(feeds) < _RESTATED:
+            why = f"the day has fewer than {_RESTATED} feeds of trades"
+            stage.not_run((Promise.DETECTED, Promise.CONTAINED), "two files are given anew", why)
+            return
+        corrected, halved = feeds
         stage.succeeded(Promise.CONTAINED, house.run(day), "the first run")
-        corrected, halved = house.feeds(day)[:2]
-        small = _edited(house, corrected, day, _with_other_side)
-        large = _edited(house, halved, day, lambda lines: lines[: len(lines) // 2])
+        small = edited(house, corrected, day, _with_other_side)
+        large = edited(house, halved, day, lambda lines: lines[: len(lines) // 2])
         house.standin.faults.put_dataset(corrected, day, Fault(body=small))
         house.standin.faults.put_dataset(halved, day, Fault(body=large))
-        run = house.run(day, refresh=[corrected, halved])
+        run = house.run(day, refresh=feeds)
         stage.succeeded(Promise.CONTAINED, run, "the run that fetches both again")
         pending = {notable.feed for notable in house.state(day).notable if notable.pending}
         stage.check(
@@ -173,74 +141,26 @@ def restated(stage: Stage) -> None:
             house.served(day, {corrected: small}),
         )
         stage.is_told(house, day, "with a version that waits", bad=True)
+        house.standin.faults.clear()
+        stage.succeeded(Promise.RECOVERED, house.run(day, refresh=feeds), "the run with the old bytes")
+        # Whether a file has changed since it was judged first stays on record.
+        stage.ends_undisturbed(house, "with the old bytes", leave_out=frozenset({"quality"}))
 
 
-def _edited(house: House, feed: Feed, day: str, edit: Callable[[list[bytes]], list[bytes]]) -> bytes:
+def largest(house: House, day: str) -> list[Feed]:
+    """The feeds of trades, those with the largest files first."""
+    return sorted(house.feeds(day), key=lambda feed: -len(house.file(feed, day)))
+
+
+def edited(house: House, feed: Feed, day: str, edit: Callable[[list[bytes]], list[bytes]]) -> bytes:
     """The feed's file with other rows below its header."""
-    header, *lines = gzip.decompress(house.market.dataset(feed, day)).splitlines(keepends=True)
+    header, *lines = gzip.decompress(house.file(feed, day)).splitlines(keepends=True)
     return gzip.compress(b"".join([header, *edit(lines)]), compresslevel=1)
 
 
 def _with_other_side(lines: list[bytes]) -> list[bytes]:
     """The rows with the taker on the other side of one trade."""
-    before, row, after = lines[:100], lines[100], lines[101:]
-    other = (b",buy,", b",sell,") if b",buy," in row else (b",sell,", b",buy,")
-    return [*before, row.replace(*other), *after]
-
-
-def poisoned(stage: Stage) -> None:
-    """Files and metadata that were made to do harm."""
-    day = stage.day
-    with stage.house() as house:
-        feeds = house.feeds(day)[:3]
-        symbol = feeds[2].dataset_symbol.encode()
-        edits: tuple[tuple[str, Callable[[list[bytes]], list[bytes]]], ...] = (
-            (
-                "NUL bytes in a row",
-                lambda lines: [*lines[:9], lines[9].replace(b",", b",\0", 3), *lines[10:]],
-            ),
-            (
-                "a line of 10 MB",
-                lambda lines: [*lines[:9], lines[9].rstrip() + b"9" * _LONG_LINE + b"\n", *lines[10:]],
-            ),
-            (
-                "a formula as symbol",
-                lambda lines: [line.replace(symbol, b"=HYPERLINK(1)", 1) for line in lines],
-            ),
-        )
-        for feed, (_, edit) in zip(feeds, edits, strict=True):
-            house.standin.faults.put_dataset(feed, day, Fault(body=_edited(house, feed, day, edit)))
-        deep = b"[" * _DEEP + b"]" * _DEEP
-        house.standin.faults.put("/v1/instruments/kraken", Fault(body=deep))
-        run = house.run(day)
-        state = house.state(day)
-        left_out = {notable.feed: "; ".join(notable.reasons) for notable in state.notable}
-        told = f"exit code {run.code}, the day is {state.outcome}"
-        for feed, (about, _) in zip(feeds, edits, strict=True):
-            is_seen = str(feed) in left_out or (run.code != 0 and state.outcome != "published")
-            stage.check(
-                Promise.DETECTED,
-                f"{about}: {feed} is left out, or the day is held",
-                left_out.get(str(feed), told),
-                kept=is_seen,
-            )
-        said = [line for line in run.text.splitlines() if "instruments/kraken" in line]
-        stage.check(
-            Promise.DETECTED,
-            f"{_DEEP:,} nested lists as metadata: the log says that they cannot be read",
-            said[-1][-200:] if said else "not said",
-            kept=any("cannot be read" in line for line in said),
-        )
-        stage.check(
-            Promise.CONTAINED,
-            "the other feeds count",
-            f"{state.outcome}; left out: {', '.join(sorted(left_out)) or 'none'}",
-            kept=set(left_out) <= {str(feed) for feed in feeds} or state.outcome == "held",
-        )
-        stage.is_harmless(house, "with poisoned files and metadata")
-        stage.is_told(house, day, "with poisoned files and metadata", bad=True)
-        house.standin.faults.clear()
-        again = house.run(day, refresh=feeds)
-        stage.succeeded(Promise.RECOVERED, again, "the run after the poison")
-        stage.ends_undisturbed(house, "after the poison", leave_out=frozenset({"quality"}))
-        stage.is_told(house, day, "after the poison", bad=False)
+    other = {b",buy,": b",sell,", b",sell,": b",buy,"}
+    later = range(len(lines) // 2, len(lines))
+    number, side = next((n, side) for n in later for side in other if side in lines[n])
+    return [*lines[:number], lines[number].replace(side, other[side]), *lines[number + 1 :]]

@@ -90,6 +90,10 @@ class FeedReport:
     approval: Approval | None
     #: What the version that waits would change, else what the accepted one has changed.
     restatement: Restatement | None
+    #: Lowest and highest id of the accepted file; null where not every row has an integer.
+    id_range: tuple[int, int] | None
+    #: sha256 of the vendor's file of the judged version; empty in days of an earlier version.
+    raw_sha256: str
     #: What the tables have of it; null where its data type is not counted by minute.
     minutes: Minutes | None
     #: Without an accepted version: the file that waits, by itself.
@@ -173,6 +177,8 @@ def feed_report(
         accepted=accepted,
         published=published,
         pending=settled.candidate.content if settled.candidate else "",
+        id_range=settled.id_range,
+        raw_sha256=settled.judged.raw_sha256 if settled.judged else "",
         approval=settled.approval,
         restatement=settled.restatement,
         minutes=minutes,

@@ -6,8 +6,8 @@ page that opens at once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
@@ -34,17 +34,18 @@ SIGN_MINUTES: Final = 24
 TEXT_RUNS: Final = 40
 #: States in which nothing is known to be lost.
 _QUIET: Final = frozenset(state.code for state in (TRADED, EMPTY, UNPROVEN))
+#: What words tell as one run: minutes in one state, or in any of the quiet ones.
+_TOLD_RUN: Final = re.compile(f"[{re.escape(''.join(sorted(_QUIET)))}]+|(.)\\1*")
 #: States that have a pattern, so that colour is never the only difference.
 _PATTERNED: Final = frozenset(state.code for state in STATES) - {TRADED.code, EMPTY.code}
 
 
-def _levels(minutes: Minutes) -> list[int]:
+def _levels(minutes: Minutes) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Shade of each minute, 1 to ``LEVELS``, by the logarithm of its trades; 0 where there are none."""
     logarithms = np.log1p(minutes.trades)
     most = logarithms.max(initial=0) or 1.0
     levels = np.minimum(LEVELS, 1 + (LEVELS * logarithms / most).astype(int))
-    shades: list[int] = np.where(logarithms > 0, levels, 0).tolist()
-    return shades
+    return np.where(logarithms > 0, levels, 0)
 
 
 def heat_map(feed: FeedReport) -> dict[str, Any] | None:
@@ -72,14 +73,14 @@ def words(minutes: Minutes) -> str:
 
 def _paths(minutes: Minutes) -> dict[str, str]:
     """Runs of equal minutes as SVG paths by kind: lines a minute high, areas where there is a pattern."""
-    levels = _levels(minutes)
-    kinds = [f"t{levels[i]}" if code == TRADED.code else code for i, code in enumerate(minutes.states)]
+    letters = np.frombuffer(minutes.states.encode("ascii"), np.uint8)
+    # Shades are smaller numbers than letters.
+    kinds = np.where(letters == ord(TRADED.code), _levels(minutes), letters)
+    firsts = np.flatnonzero(np.diff(kinds, prepend=-1))
+    lengths = np.diff(firsts, append=kinds.size)
     shapes: dict[str, list[tuple[int, int]]] = {}
-    first = 0
-    for kind, run in groupby(kinds):
-        length = len(list(run))
-        shapes.setdefault(kind, []).append((first, length))
-        first += length
+    for kind, first, length in zip(kinds[firsts].tolist(), firsts.tolist(), lengths.tolist(), strict=True):
+        shapes.setdefault(f"t{kind}" if kind <= LEVELS else chr(kind), []).append((first, length))
     return {
         kind: _areas(runs) if kind in _PATTERNED else _lines(runs) for kind, runs in sorted(shapes.items())
     }
@@ -129,10 +130,7 @@ def text(feed: FeedReport) -> list[tuple[str, str]]:
 
 
 def _runs_in_words(minutes: Minutes, prefix: str) -> list[tuple[str, str]]:
-    lines, first = [], 0
-    for _, run in groupby(minutes.states, key=lambda code: "" if code in _QUIET else code):
-        states = "".join(run)
-        after = first + len(states)
-        lines.append((clock_range(first, after), prefix + words(Minutes(states, ()))))
-        first = after
-    return lines
+    return [
+        (clock_range(*run.span()), prefix + words(Minutes(run[0], ())))
+        for run in _TOLD_RUN.finditer(minutes.states)
+    ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from backfill_assets.feeds import Feed
@@ -19,18 +19,20 @@ from backfill_assets.feeds import Feed
 class Refusal:
     """An answer other than 200, with the vendor's JSON body.
 
-    ``retry_after_seconds`` goes into the body, and into ``Retry-After`` for 429 and 503.
+    ``retry_after_seconds`` goes into the body, and into ``Retry-After`` for 429 and 503; ``as_date`` into the
+    header alone, as the HTTP date of the moment when they are over.
     """
 
     status: int
     code: int
     message: str
     retry_after_seconds: int | None = None
+    as_date: bool = False
 
 
-def too_many_requests(retry_after_seconds: int = 1) -> Refusal:
+def too_many_requests(retry_after_seconds: int = 1, *, as_date: bool = False) -> Refusal:
     """429 with ``Retry-After``."""
-    return Refusal(429, 429, "Too many requests", retry_after_seconds)
+    return Refusal(429, 429, "Too many requests", retry_after_seconds, as_date)
 
 
 def server_error() -> Refusal:
@@ -69,7 +71,7 @@ class Fault:
     always
         The answer of every request (after ``refusals``).
     body
-        Bytes that are served in place of the true file, or of the true answer about metadata.
+        Bytes that are served in place of the true file, or of the true answer about metadata (also as gzip).
     cut_body_at
         Only so many bytes are served, as if that were all: a truncated file that looks complete.
     cut_connection_at
@@ -78,10 +80,12 @@ class Fault:
         How many requests the two cuts concern; ``None`` means all.
     delay_seconds
         How long the server thinks before it answers.
+    drip_seconds
+        How long the body takes, which comes in small pieces.
     times
-        How many requests ``body`` and the delay concern; ``None`` means all.
+        How many requests ``body``, the delay, the drip and the redirect concern; ``None`` means all.
     redirect_to
-        302 to this path; the path ``/storage`` + the request's path serves the file without a key.
+        302 to this path or address; the path ``/storage`` + the request's path serves the file without a key.
     """
 
     refusals: tuple[Refusal, ...] = ()
@@ -91,8 +95,18 @@ class Fault:
     cut_connection_at: int | None = None
     cuts: int | None = None
     delay_seconds: float = 0.0
+    drip_seconds: float = 0.0
     times: int | None = None
     redirect_to: str | None = None
+
+
+#: Parts that ``times`` concerns, as they are afterwards.
+_PASSED: Final[dict[str, Any]] = {
+    "body": None,
+    "delay_seconds": 0.0,
+    "drip_seconds": 0.0,
+    "redirect_to": None,
+}
 
 
 def dataset_path(feed: Feed, day: str) -> str:
@@ -143,7 +157,7 @@ class Faults:
             fault = self._by_path.get(path, Fault())
             if fault.times is not None:
                 self._by_path[path] = replace(fault, times=max(0, fault.times - 1))
-                fault = self._by_path[path] if fault.times else replace(fault, body=None, delay_seconds=0.0)
+                fault = self._by_path[path] if fault.times else replace(fault, **_PASSED)
             if fault.refusals:
                 self._by_path[path] = replace(fault, refusals=fault.refusals[1:])
                 return fault, fault.refusals[0]

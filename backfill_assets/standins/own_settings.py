@@ -13,22 +13,16 @@ from typing import Any, Final
 import yaml
 
 from backfill_assets.days import day_range, shift
-from backfill_assets.failures import BadInput, printable
+from backfill_assets.failures import printable
 from backfill_assets.readable_numbers import plural
 from backfill_assets.settings import OWN_FILES_VARIABLE, ServeSettings, load_settings, own_files_endpoint
 from backfill_assets.standins.own_files import OwnFiles
+from backfill_assets.yaml_files import write_new
 
 #: A server on this machine answers at once or is not there.
 _RETRY_SECONDS: Final = 2
 #: The folder that ``make`` lays out.
 _SET_HOME: Final = 'export DAGSTER_HOME="$PWD/.home" in the clone'
-
-
-def insist_on_settings_name(file: Path) -> None:
-    """Raise ``BadInput`` for a name by which ``BACKFILL_ENV`` would not find the settings."""
-    if file.suffix not in (".yaml", ".yml"):
-        msg = f"{file}: the name of a settings file ends in .yaml: give one with --settings"
-        raise BadInput(msg)
 
 
 def served_by(folder: Path, file: Path) -> str:
@@ -66,15 +60,7 @@ def write_settings(found: OwnFiles, folder: Path, file: Path) -> None:
         f"# Own files, read by '{printable(served)} -- COMMAND'.\n"
         f"# Any other way {OWN_FILES_VARIABLE} is not set, and nothing is read. No vendor is asked.\n"
     )
-    try:
-        with file.open("x", encoding="utf-8") as target:
-            target.write(head + text)
-    except FileExistsError as error:
-        msg = f"{file} is there already: name another one with --settings, or remove it"
-        raise BadInput(msg) from error
-    except OSError as error:
-        msg = f"{file} cannot be written: {error.strerror}: name another one with --settings"
-        raise BadInput(msg) from error
+    write_new(file, head + text)
     load_settings(file)
 
 

@@ -13,8 +13,10 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,6 +34,9 @@ _DATASET: Final = re.compile(
 )
 _METADATA: Final = re.compile(r"/v1/(?P<what>exchanges|instruments)/(?P<exchange>[^/]+)(/(?P<symbol>[^/]+))?")
 _BLOCK: Final = 1 << 18
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+#: Pieces of a body that drips.
+_PIECES: Final = 50
 
 
 class RefusedError(Exception):
@@ -44,12 +49,17 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
-    """One request; the path without its query, and the bytes that the answer announces."""
+    """One request; the path without its query, and the bytes that the answer announces.
+
+    ``at`` is the moment of the answer (monotonic), ``has_key`` whether a key came with it.
+    """
 
     method: str
     path: str
     status: int
     bytes: int = 0
+    at: float = field(default=0.0, compare=False)
+    has_key: bool = field(default=False, compare=False)
 
 
 class Counting:
@@ -167,29 +177,35 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _begin(self, status: int, length: int, content_type: str = "application/json") -> None:
         # Logged first: whoever has the answer finds its request in the log.
-        self.server.standin.log(LoggedRequest(self.command, urlsplit(self.path).path, status, length))
+        path, has_key = urlsplit(self.path).path, "Authorization" in self.headers
+        request = LoggedRequest(self.command, path, status, length, time.monotonic(), has_key)
+        self.server.standin.log(request)
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(length))
 
-    def _send_json(self, answer: Any, status: int = HTTPStatus.OK, retry_after: int | None = None) -> None:
+    def _send_json(self, answer: Any, status: int = HTTPStatus.OK, retry_after: str | None = None) -> None:
         self._send_body(json.dumps(answer).encode(), status, retry_after)
 
-    def _send_body(self, body: bytes, status: int = HTTPStatus.OK, retry_after: int | None = None) -> None:
+    def _send_body(self, body: bytes, status: int = HTTPStatus.OK, retry_after: str | None = None) -> None:
         self._begin(status, len(body))
+        if body.startswith(_GZIP_MAGIC):
+            self.send_header("Content-Encoding", "gzip")
         if retry_after is not None:
-            self.send_header("Retry-After", str(retry_after))
+            self.send_header("Retry-After", retry_after)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
 
     def _send_refusal(self, refusal: Refusal) -> None:
         body: dict[str, Any] = {"code": refusal.code, "message": refusal.message}
-        retry_after = None
-        if refusal.retry_after_seconds is not None:
-            body["retryAfterSeconds"] = refusal.retry_after_seconds
+        retry_after, seconds = None, refusal.retry_after_seconds
+        if seconds is not None and refusal.as_date:
+            retry_after = formatdate(time.time() + seconds, usegmt=True)
+        elif seconds is not None:
+            body["retryAfterSeconds"] = seconds
             if refusal.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-                retry_after = refusal.retry_after_seconds
+                retry_after = str(seconds)
         self._send_json(body, refusal.status, retry_after)
 
     def _send_redirect(self, path: str) -> None:
@@ -207,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._write_until_cut(content, fault)
             return
         with body.open("rb") as file:
-            if fault.cut_body_at is not None or fault.cut_connection_at is not None:
+            if fault.cut_body_at is not None or fault.cut_connection_at is not None or fault.drip_seconds:
                 self._send_file(file.read(), fault, free=free)
                 return
             self._begin(HTTPStatus.OK, body.stat().st_size, "application/octet-stream")
@@ -219,6 +235,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(block)
 
     def _write_until_cut(self, content: bytes, fault: Fault) -> None:
+        if fault.drip_seconds:
+            size = -(-len(content) // _PIECES)
+            for start in range(0, len(content), size):
+                self.server.standin.stopping.wait(fault.drip_seconds / _PIECES)
+                self.wfile.write(content[start : start + size])
+                self.wfile.flush()
+            return
         if fault.cut_connection_at is None:
             self.wfile.write(content)
             return

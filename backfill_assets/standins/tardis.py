@@ -23,7 +23,7 @@ from backfill_assets.feeds import Feed
 from backfill_assets.standins.directory import DatasetsDirectory
 from backfill_assets.standins.faults import Faults, Refusal
 from backfill_assets.standins.market import Market
-from backfill_assets.standins.metadata import exchange_details, first_day_not_exported, matches
+from backfill_assets.standins.metadata import exchange_details, first_day_not_exported, matches, midnight
 from backfill_assets.standins.serving import HOST, Counting, LoggedRequest, RefusedError, Server
 from backfill_assets.standins.sources import NOT_ON_THAT_DAY, NoDatasetError, Source
 from backfill_assets.tardis.generated import FILES_SERVER, GENERATED_SERVER
@@ -38,7 +38,7 @@ class TardisStandin:
     Parameters
     ----------
     market
-        What to serve; a ``Market`` of its own by default.
+        What to serve, or another source; a ``Market`` of its own by default.
     datasets_dir
         Serve the files of this directory instead.
     api_key
@@ -58,7 +58,7 @@ class TardisStandin:
 
     def __init__(
         self,
-        market: Market | None = None,
+        market: Source | None = None,
         datasets_dir: Path | None = None,
         api_key: str = "standin-key",
         port: int = 0,
@@ -184,7 +184,9 @@ class TardisStandin:
         with _refusing_files():
             own = self.source.exchange_details(exchange)
         if own is not None:
-            return own
+            stated = self.faults.exported_until.get(exchange)
+            until = {"exportedUntil": midnight(stated)} if stated else {}
+            return own | {"datasets": own["datasets"] | until}
         incidents = self.faults.incidents.get(exchange, [])
         return exchange_details(self.source, exchange, self.exported_until(exchange), incidents)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import errno
+import hashlib
 import json
 import logging
 import socket
@@ -37,7 +38,6 @@ from urllib.error import HTTPError
 import aiohttp
 import tardis_dev
 from multidict import CIMultiDict, CIMultiDictProxy
-from tardis_dev import _http
 
 from backfill_assets.days import shift, utc_now
 from backfill_assets.failures import (
@@ -50,9 +50,8 @@ from backfill_assets.failures import (
 )
 from backfill_assets.feeds import Feed
 from backfill_assets.tardis.generated import FILES_SERVER
-
-#: A connection that stays silent for so long is dead; long transfers are bounded by the attempt's limit.
-SILENCE_SECONDS: Final = 60.0
+from backfill_assets.venues import EXCHANGES
+from backfill_assets.yaml_files import did_you_mean
 
 #: Refusals that mean "too much, or not now" (RFC 9110, RFC 6585); all of 5xx does too.
 _TRANSIENT_STATUS: Final = frozenset({408, 425, 429})
@@ -65,6 +64,8 @@ _CODES: Final = range(1, 10_000)
 ERROR_BYTES: Final = 1 << 16
 #: Bytes of metadata, inflated; a venue with 500,000 options has about 220 MB.
 METADATA_BYTES: Final = 1 << 28
+#: Values of metadata, which take up to 30 times their text as objects; 500,000 options have 20 million.
+METADATA_VALUES: Final = 25_000_000
 #: A longer wait than a day is no wait: the schedule asks for the day again anyway.
 LONGEST_WAIT_ASKED: Final = 86_400.0
 
@@ -76,12 +77,29 @@ _CHUNK: Final = 1 << 16
 _UNREADABLE: Final = (ValueError, EOFError, ArithmeticError, LookupError, RecursionError, zlib.error)
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long one attempt may take: to connect, in silence, and as a whole."""
+
+    connect_seconds: float
+    read_seconds: float
+    whole_seconds: float
+
+
 class RunRefused(PermanentFailure):
     """Permanent for the whole run: no other feed would fare better (a missing key, a full disk)."""
 
 
 class NoAnswerInTime(TransientFailure):
     """The time that the attempt was given is over."""
+
+
+class NoGzip(TransientFailure):
+    """An answer with status 200 that is no gzip file; ``content`` is its sha256 (hex)."""
+
+    def __init__(self, message: str, content: str) -> None:
+        super().__init__(message)
+        self.content = content
 
 
 class AccessRefused(PermanentFailure):
@@ -122,11 +140,13 @@ class _Answer(aiohttp.ClientResponse):
 
     async def _bounded(self, limit: int, *, is_error: bool) -> bytes:
         inflated = zlib.decompressobj(47) if self._headers.get("Content-Encoding") == "gzip" else None
-        body = bytearray()
+        body, values = bytearray(), 0
         try:
             async for chunk in self.content.iter_chunked(_CHUNK):
-                body += inflated.decompress(chunk, limit + 1 - len(body)) if inflated else chunk
-                if len(body) > limit:
+                more = inflated.decompress(chunk, limit + 1 - len(body)) if inflated else chunk
+                body += more
+                values += sum(map(more.count, b",:[{"))
+                if len(body) > limit or values > METADATA_VALUES:
                     break
         except (aiohttp.ClientError, zlib.error):
             # The status of an error says more than the end of its body.
@@ -134,8 +154,11 @@ class _Answer(aiohttp.ClientResponse):
                 raise
         finally:
             self.close()
-        if len(body) > limit and not is_error:
-            msg = f"longer than {limit >> 20} MiB"
+        if not is_error and (len(body) > limit or values > METADATA_VALUES):
+            is_long = len(body) > limit
+            # The traceback holds this frame, and with it the bytes, until the garbage is collected.
+            body.clear()
+            msg = f"longer than {limit >> 20} MiB" if is_long else f"more than {METADATA_VALUES:,} values"
             raise ValueError(msg)
         if inflated is not None and not inflated.eof and not is_error:
             msg = "the gzip body is cut off"
@@ -145,14 +168,41 @@ class _Answer(aiohttp.ClientResponse):
 
 
 async def _session(api_key: str, timeout: int, accept_encoding: str = "gzip") -> aiohttp.ClientSession:
-    """A session of the vendor's client that reads answers as ``_Answer``."""
-    session: aiohttp.ClientSession = await _create_session(api_key, timeout, accept_encoding)
-    # aiohttp takes the class in the constructor, which is called by the vendor.
-    session._response_class = type("_Answer", (_Answer,), {"key": api_key})
-    return session
+    """A session of the vendor's client that reads answers as ``_Answer``, over the connections at hand."""
+    limits, shared = _LIMITS.get(), _CONNECTIONS.get()
+    return aiohttp.ClientSession(
+        auto_decompress=False,
+        timeout=aiohttp.ClientTimeout(
+            total=None,
+            sock_connect=limits.connect_seconds if limits else timeout,
+            sock_read=limits.read_seconds if limits else timeout,
+        ),
+        headers={
+            "Accept-Encoding": accept_encoding,
+            "User-Agent": f"tardis-dev/{tardis_dev.__version__} (+https://github.com/tardis-dev/tardis-python)",
+            **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
+        },
+        trust_env=True,
+        response_class=type("_Answer", (_Answer,), {"key": api_key}),
+        connector=shared,
+        connector_owner=shared is None,
+    )
 
 
-_create_session: Final = _http.create_session
+@asynccontextmanager
+async def connections(most: int) -> AsyncIterator[None]:
+    """Keep up to ``most`` connections for the attempts of the block; without it each makes its own."""
+    async with aiohttp.TCPConnector(limit=most) as connector:
+        token = _CONNECTIONS.set(connector)
+        try:
+            yield
+        finally:
+            _CONNECTIONS.reset(token)
+
+
+#: Those of the attempt that runs in this context; None where somebody else uses the vendor's client.
+_LIMITS: ContextVar[Limits | None] = ContextVar("limits", default=None)
+_CONNECTIONS: ContextVar[aiohttp.BaseConnector | None] = ContextVar("connections", default=None)
 for _module in ("download_datasets", "get_exchange_details", "instrument_info"):
     sys.modules[f"tardis_dev.{_module}"].create_session = _session  # type: ignore[attr-defined]
 
@@ -202,7 +252,7 @@ def dataset_url(endpoint: str, feed: Feed, day: str) -> str:
 
 
 async def download_once(
-    endpoint: str, api_key: str, feed: Feed, day: str, directory: Path, *, limit_seconds: float
+    endpoint: str, api_key: str, feed: Feed, day: str, directory: Path, *, limits: Limits
 ) -> Path:
     """Fetch one file into the directory.
 
@@ -225,7 +275,7 @@ async def download_once(
     attempt = _Attempt()
     token = _ATTEMPT.set(attempt)
     try:
-        async with _classified(url, limit_seconds, day=day, key=api_key, directory=directory):
+        async with _classified(url, limits, day=day, key=api_key, directory=directory):
             attempt.task = asyncio.create_task(
                 tardis_dev.download_datasets_async(
                     exchange=feed.exchange,
@@ -236,7 +286,6 @@ async def download_once(
                     api_key=api_key,
                     download_dir=str(directory),
                     endpoint=endpoint or tardis_dev.DEFAULT_DATASETS_ENDPOINT,
-                    timeout=min(limit_seconds, SILENCE_SECONDS),
                     get_filename=lambda *_: name,
                     skip_if_exists=False,
                 )
@@ -247,8 +296,9 @@ async def download_once(
     path = directory / name
     with path.open("rb") as file:
         if file.read(2) != _GZIP_MAGIC:
+            file.seek(0)
             msg = f"{redacted(url, api_key)}: the answer is no gzip file"
-            raise TransientFailure(msg)
+            raise NoGzip(msg, hashlib.file_digest(file, "sha256").hexdigest())
     return path
 
 
@@ -263,7 +313,7 @@ async def _outcome(attempt: _Attempt, task: asyncio.Task[None]) -> None:
         raise attempt.error from None
 
 
-async def details_once(endpoint: str, exchange: str, *, limit_seconds: float) -> Any:
+async def details_once(endpoint: str, exchange: str, *, limits: Limits) -> Any:
     """Ask for the exchange's details; needs no key.
 
     Raises
@@ -276,28 +326,28 @@ async def details_once(endpoint: str, exchange: str, *, limit_seconds: float) ->
     base = endpoint or tardis_dev.DEFAULT_ENDPOINT
     url = f"{base}/exchanges/{exchange}"
     try:
-        async with _classified(url, limit_seconds):
-            return await tardis_dev.get_exchange_details_async(
-                exchange, endpoint=base, timeout=min(limit_seconds, SILENCE_SECONDS)
-            )
+        async with _classified(url, limits):
+            return await tardis_dev.get_exchange_details_async(exchange, endpoint=base)
     except FeedAbsent as absent:
-        msg = f"Tardis knows no exchange '{exchange}': correct universe.exchanges in the settings ({absent})"
+        hint = did_you_mean(exchange, EXCHANGES)
+        msg = (
+            f"Tardis knows no exchange '{exchange}'{f', {hint}' if hint else ':'} correct universe.exchanges "
+            f"in the settings ({absent})"
+        )
         raise PermanentFailure(msg) from absent
 
 
-async def instruments_once(endpoint: str, api_key: str, exchange: str, *, limit_seconds: float) -> Any:
+async def instruments_once(endpoint: str, api_key: str, exchange: str, *, limits: Limits) -> Any:
     """Ask for the exchange's instruments; ``AccessRefused`` where the key does not cover them."""
     base = endpoint or tardis_dev.DEFAULT_ENDPOINT
     url = f"{base}/instruments/{exchange}"
-    async with _classified(url, limit_seconds, key=api_key):
-        return await tardis_dev.get_instrument_info_async(
-            exchange, api_key=api_key, endpoint=base, timeout=min(limit_seconds, SILENCE_SECONDS)
-        )
+    async with _classified(url, limits, key=api_key):
+        return await tardis_dev.get_instrument_info_async(exchange, api_key=api_key, endpoint=base)
 
 
 @asynccontextmanager
 async def _classified(
-    url: str, limit_seconds: float, *, day: str = "", key: str = "", directory: Path | None = None
+    url: str, limits: Limits, *, day: str = "", key: str = "", directory: Path | None = None
 ) -> AsyncIterator[None]:
     """Bound the block in time and turn the errors of the vendor's client into failures of this package.
 
@@ -305,13 +355,23 @@ async def _classified(
     whole chain of exceptions.
     """
     failure: BackfillError | None = None
+    token = _LIMITS.set(limits)
     try:
-        async with asyncio.timeout(limit_seconds):
+        async with asyncio.timeout(limits.whole_seconds):
             yield
     except HTTPError as error:
         failure = _refusal(url, error, day, key)
+    except aiohttp.ConnectionTimeoutError:
+        failure = TransientFailure(
+            f"cannot reach {url}: no connection within {limits.connect_seconds:g} s "
+            "(tardis.connect_timeout_seconds)"
+        )
+    except aiohttp.SocketTimeoutError:
+        failure = TransientFailure(
+            f"{url}: the connection was silent for {limits.read_seconds:g} s (tardis.read_timeout_seconds)"
+        )
     except TimeoutError:
-        failure = NoAnswerInTime(f"{url}: no complete answer within {round(limit_seconds, 1):g} s")
+        failure = NoAnswerInTime(f"{url}: no complete answer within {round(limits.whole_seconds, 1):g} s")
     except (aiohttp.ClientError, ConnectionError, socket.gaierror, *_UNREADABLE) as error:
         failure = _broken(url, error, key)
     except OSError as error:
@@ -322,6 +382,8 @@ async def _classified(
             failure = RunRefused(
                 f"{directory}: cannot keep the download: {error.strerror}: {remedy}, or set lake.scratch"
             )
+    finally:
+        _LIMITS.reset(token)
     if failure is not None:
         failure.args = (redacted(str(failure), key),)
         raise failure
@@ -329,6 +391,8 @@ async def _classified(
 
 def _broken(url: str, error: Exception, key: str) -> BackfillError:
     """Describe an answer that did not come whole, or a request without an answer."""
+    if isinstance(error, aiohttp.TooManyRedirects):
+        return TransientFailure(f"{url}: redirected {len(error.history)} times without an answer")
     reason = _one_line(error, key)
     if isinstance(error, aiohttp.RedirectClientError):
         return TransientFailure(f"{url}: the redirect cannot be followed: {reason}")

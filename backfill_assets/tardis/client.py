@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
@@ -34,10 +34,14 @@ from backfill_assets.failures import (
     redacted,
 )
 from backfill_assets.feeds import Feed
+from backfill_assets.logs import bound, with_fields
 from backfill_assets.settings import TardisSettings, resolve
 from backfill_assets.tardis.fallback import instruments_from_details
 from backfill_assets.tardis.metadata import ExchangeDetails, Instrument, InstrumentList
 from backfill_assets.tardis.pacing import shared_pace
+
+if TYPE_CHECKING:
+    from backfill_assets.tardis.attempts import Limits
 
 T = TypeVar("T")
 
@@ -58,6 +62,8 @@ class Download:
     path: Path
     url: str
     bytes: int
+    #: How long its requests waited for the limit of requests.
+    paced_seconds: float = 0.0
 
 
 class TardisClient:
@@ -65,16 +71,26 @@ class TardisClient:
 
     def __init__(self, settings: TardisSettings) -> None:
         self._settings = settings
+        #: Ends each question about metadata that is being asked.
+        self._ends: set[Callable[[], None]] = set()
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """End all questions about metadata, also those to come; ``CancelledError`` where they were asked."""
+        self._is_stopped = True
+        for end in tuple(self._ends):
+            end()
 
     def fetch(
         self, feeds: Sequence[Feed], day: str, directory: Path
     ) -> Generator[tuple[Feed, Download | BackfillError], None, None]:
         """Fetch the files of a day, and yield each feed with its file or its failure as it is done.
 
-        Feeds start in the order given, at most ``concurrency`` at once. Each file lies in a fresh directory
-        of its own below ``directory``, so that no earlier file can be mistaken for it. Closing the iterator
-        early cancels what still runs and removes what was not handed over; when it has ended, no thread of
-        it is left.
+        Feeds start in the order given. At most ``concurrency`` of them are on their way or wait to be taken,
+        so a slow consumer slows the downloads down instead of filling the disk. Each file lies in a
+        fresh directory of its own below ``directory``, so that no earlier file can be mistaken for it.
+        Closing the iterator early cancels what still runs and removes what was not handed over; when it has
+        ended, no thread of it is left.
 
         Yields
         ------
@@ -91,7 +107,7 @@ class TardisClient:
             A variable that the settings name is not set, an endpoint is no URL, or it holds a password beside
             the key.
         """
-        from backfill_assets.tardis.attempts import RunRefused, dataset_url, download_once
+        from backfill_assets.tardis.attempts import RunRefused, connections, dataset_url, download_once
 
         parse_day(day)
         endpoint, key = (
@@ -102,29 +118,41 @@ class TardisClient:
         results: queue.SimpleQueue[tuple[Feed, Download | BackfillError] | None] = queue.SimpleQueue()
         unclaimed: set[Path] = set()
 
-        async def one(feed: Feed, slots: asyncio.Semaphore) -> None:
-            async with slots:
-                folder = Path(tempfile.mkdtemp(prefix=f"{feed.exchange}-{feed.data_type}-", dir=directory))
-                unclaimed.add(folder)
-                result: Download | BackfillError
-                try:
-                    path = await self._patiently(
-                        lambda limit: download_once(endpoint, key, feed, day, folder, limit_seconds=limit)
-                    )
-                    url = redacted(dataset_url(endpoint, feed, day), key)
-                    result = Download(path, url, path.stat().st_size)
-                except RunRefused:
-                    raise
-                except BackfillError as failure:
-                    result = failure
+        slots = asyncio.Semaphore(self._settings.concurrency)
+        loops: list[asyncio.AbstractEventLoop] = []
+
+        async def one(feed: Feed) -> None:
+            # Given back when the next result is asked for.
+            await slots.acquire()
+            folder = Path(tempfile.mkdtemp(prefix=f"{feed.exchange}-{feed.data_type}-", dir=directory))
+            unclaimed.add(folder)
+            result: Download | BackfillError
+            try:
+                path, paced = await self._patiently(
+                    endpoint,
+                    lambda limits: download_once(endpoint, key, feed, day, folder, limits=limits),
+                )
+                url = redacted(dataset_url(endpoint, feed, day), key)
+                result = Download(path, url, path.stat().st_size, round(paced, 3))
+            except RunRefused:
+                raise
+            except BackfillError as failure:
+                result = failure
             results.put((feed, result))
 
+        async def named(feed: Feed) -> None:
+            with bound(day=day, feed=str(feed)):
+                await one(feed)
+
         async def all_of_them() -> None:
-            slots = asyncio.Semaphore(self._settings.concurrency)
+            loops.append(asyncio.get_running_loop())
             try:
-                async with asyncio.TaskGroup() as group:
+                async with (
+                    connections(self._settings.concurrency),
+                    asyncio.TaskGroup() as group,
+                ):
                     for feed in feeds:
-                        group.create_task(one(feed, slots))
+                        group.create_task(named(feed))
             except ExceptionGroup as failures:
                 # The first is as good as the others: a refused key is refused for each of them.
                 raise failures.exceptions[0] from None
@@ -132,11 +160,13 @@ class TardisClient:
                 results.put(None)
 
         try:
-            with _in_background(all_of_them()) as done:
+            with _in_background(all_of_them()) as (done, _):
                 while (item := results.get()) is not None:
                     if isinstance(item[1], Download):
                         unclaimed.discard(item[1].path.parent)
                     yield item
+                    with suppress(RuntimeError):  # The last feed is done, and the loop is closed.
+                        loops[0].call_soon_threadsafe(slots.release)
                 done.result()
         finally:
             for folder in unclaimed:
@@ -178,8 +208,8 @@ class TardisClient:
         from backfill_assets.tardis.attempts import details_once
 
         endpoint = self._endpoint("api_endpoint", resolve(self._settings.api_endpoint))
-        answer = _wait_for(
-            self._patiently(lambda limit: details_once(endpoint, exchange, limit_seconds=limit))
+        answer, _ = self._wait_for(
+            self._patiently(endpoint, lambda limits: details_once(endpoint, exchange, limits=limits))
         )
         details, unreadable = _readable(ExchangeDetails.model_validate, answer, f"details of {exchange}")
         return details.model_copy(update={"unreadable": unreadable})
@@ -196,8 +226,10 @@ class TardisClient:
             resolve(self._settings.api_key),
         )
         try:
-            answer = _wait_for(
-                self._patiently(lambda limit: instruments_once(endpoint, key, exchange, limit_seconds=limit))
+            answer, _ = self._wait_for(
+                self._patiently(
+                    endpoint, lambda limits: instruments_once(endpoint, key, exchange, limits=limits)
+                )
             )
         except AccessRefused as refused:
             _log.info("instruments of %s come from the exchange details: %s", exchange, refused)
@@ -209,43 +241,72 @@ class TardisClient:
             found += tuple(i for i in guessed if i.dataset_symbol not in known)
         return InstrumentList(source="instruments", instruments=found, unreadable=unreadable)
 
-    async def _patiently(self, attempt: Callable[[float], Awaitable[T]]) -> T:
+    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        with _in_background(work) as (done, end):
+            self._ends.add(end)
+            try:
+                # A thread that was between two questions when it was to stop asks the second in vain.
+                if self._is_stopped:
+                    end()
+                return done.result()
+            finally:
+                self._ends.discard(end)
+
+    async def _patiently(self, endpoint: str, attempt: Callable[[Limits], Awaitable[T]]) -> tuple[T, float]:
         """Repeat an attempt while its failure is transient and the retry budget lasts.
 
-        The budget covers attempts and the waits between them, not what the rate limit adds; a budget of 0
-        means one attempt. An attempt is given the seconds that it may take.
+        Returns its result, and the seconds that the rate limit added. The budget covers attempts and the
+        waits between them, not what the rate limit adds; a budget of 0 means one attempt. An attempt is given
+        the seconds that it may take. Where every attempt has brought the same bytes that are no file, a later
+        one is not expected to bring others.
         """
-        from backfill_assets.tardis.attempts import NoAnswerInTime
+        from backfill_assets.tardis.attempts import Limits, NoAnswerInTime, NoGzip
 
-        budget, clock = self._settings.retry_budget_seconds, asyncio.get_running_loop().time
-        deadline = clock() + (budget or self._settings.timeout_seconds)
+        settings = self._settings
+        budget, clock = settings.retry_budget_seconds, asyncio.get_running_loop().time
+        deadline = clock() + (budget or settings.timeout_seconds)
         tries = 0
         latest: TransientFailure | None = None
+        contents = list[str]()
+        # The vendor's two hosts are one source with one limit.
+        source = urlsplit(endpoint).netloc.rpartition("@")[2] or "tardis.dev"
+        paced = 0.0
         while True:
-            pause = shared_pace(self._settings.requests_per_minute).reserve()
-            await asyncio.sleep(pause)
+            pause = await shared_pace(settings.requests_per_minute, source).start()
+            paced += pause
             deadline += pause
             left = deadline - clock()
             if latest is not None and left <= 0:
                 # The wait took longer than it was meant to: an attempt without time would hide the reason.
-                raise _spent(latest, tries, 0.0, budget) from latest
+                raise _spent(latest, tries, 0.0, budget, contents) from latest
             tries += 1
-            limit = min(self._settings.timeout_seconds, left)
+            limit = min(settings.timeout_seconds, left)
+            limits = Limits(settings.connect_timeout_seconds, settings.read_timeout_seconds, limit)
             try:
-                return await attempt(limit)
+                return await attempt(limits), paced
             except TransientFailure as failure:
-                if latest and isinstance(failure, NoAnswerInTime) and limit < self._settings.timeout_seconds:
+                if latest and isinstance(failure, NoAnswerInTime) and limit < settings.timeout_seconds:
                     # The budget cut this attempt short: the failure before it says why there is no answer.
-                    raise _spent(latest, tries, 0.0, budget) from failure
+                    raise _spent(latest, tries, 0.0, budget, contents) from failure
                 wait = max(_backoff(tries), failure.retry_after_seconds or 0)
+                contents.append(failure.content if isinstance(failure, NoGzip) else "")
                 if budget == 0 or clock() + wait >= deadline:
-                    raise _spent(failure, tries, wait, budget) from failure
+                    raise _spent(failure, tries, wait, budget, contents) from failure
                 _log.warning("%s; trying again in %.1f s", failure, wait)
                 latest = failure
                 await asyncio.sleep(wait)
 
 
-def _spent(failure: TransientFailure, tries: int, wait: float, budget: float) -> TransientFailure:
+def _spent(
+    failure: TransientFailure, tries: int, wait: float, budget: float, contents: Sequence[str]
+) -> BackfillError:
+    """The failure of a budget that is spent; for good where each whole answer was the same and no file.
+
+    ``contents`` are the hashes of the answers, empty for attempts without one.
+    """
+    if len(contents) > 1 and contents[0] and len(set(contents)) == 1:
+        msg = f"{failure}; the same bytes came {len(contents)} times: look at that address"
+        return PermanentFailure(msg)
     msg = (
         f"{failure}; gave up after {'1 attempt' if tries == 1 else f'{tries} attempts'}, as "
         f"another {wait:.0f} s would exceed tardis.retry_budget_seconds ({budget:g})"
@@ -258,16 +319,12 @@ def _backoff(tries: int) -> float:
     return random.uniform(longest / 2, longest)
 
 
-def _wait_for(work: Coroutine[Any, Any, T]) -> T:
-    with _in_background(work) as done:
-        return done.result()
-
-
 @contextmanager
-def _in_background(work: Coroutine[Any, Any, T]) -> Iterator[Future[T]]:
+def _in_background(work: Coroutine[Any, Any, T]) -> Iterator[tuple[Future[T], Callable[[], None]]]:
     """Run a coroutine on an event loop in its own thread, also where the caller has a loop already.
 
-    Leaving the block cancels what still runs and waits for the thread's end.
+    The block has the result to come, and a function that cancels what still runs. Leaving the block calls it
+    and waits for the thread's end.
     """
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
 
@@ -275,15 +332,18 @@ def _in_background(work: Coroutine[Any, Any, T]) -> Iterator[Future[T]]:
         started.set_result((asyncio.get_running_loop(), asyncio.current_task()))
         return await work
 
+    def end() -> None:
+        loop, task = started.result()
+        if task is not None:
+            with suppress(RuntimeError):  # The loop has ended and is closed.
+                loop.call_soon_threadsafe(task.cancel)
+
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tardis") as pool:
-        done = pool.submit(asyncio.run, main())
+        done = pool.submit(with_fields(asyncio.run), main())
         try:
-            yield done
+            yield done, end
         finally:
-            loop, task = started.result()
-            if task is not None:
-                with suppress(RuntimeError):  # The loop has ended and is closed.
-                    loop.call_soon_threadsafe(task.cancel)
+            end()
 
 
 def _readable(validate: Callable[[Any], T], answer: Any, what: str) -> tuple[T, tuple[str, ...]]:

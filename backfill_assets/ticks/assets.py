@@ -9,9 +9,12 @@ from backfill_assets.failures import PermanentFailure, TransientFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.manifests import DayRecord
 from backfill_assets.lake.resource import LakeResource
+from backfill_assets.logs import bound
 from backfill_assets.orchestration import (
+    LONGEST_STEP_WAIT_SECONDS,
     OWNERS,
     STEP_RETRIES,
+    STEP_RETRY_SECONDS,
     failures_as_dagster,
     live_progress_writer,
     refresh_of,
@@ -58,7 +61,8 @@ def ticks(
     def progress(outcome: FeedOutcome, done: int, total: int) -> None:
         # Each line is an event in Dagster's database; feeds that are there are named by the live progress.
         if outcome.state not in ("fetched", "kept"):
-            context.log.warning("%s %s %s: %s", day, outcome.feed, outcome.state, outcome.reason)
+            with bound(feed=str(outcome.feed)):
+                context.log.warning("%s %s %s: %s", day, outcome.feed, outcome.state, outcome.reason)
         fetch_progress(outcome, done, total)
 
     with failures_as_dagster():
@@ -98,18 +102,21 @@ def _insist(report: FetchReport, day: str, *, last_try: bool) -> None:
     """Ask for another try while feeds have failed for a passing reason; at last go on without them.
 
     The day is then judged without these feeds (degraded, or held if they are too many), and the schedule asks
-    for it again. Only where every feed has failed is there nothing to go on with: no other way shows that a
-    key is refused everywhere.
+    for it again. It goes on at once without feeds that have to wait longer than a step may. Only where every
+    feed has failed is there nothing to go on with: no other way shows that a key is refused everywhere.
     """
     failed = report.of("failed")
-    passing = [outcome for outcome in failed if outcome.is_passing]
+    passing = [o for o in failed if o.is_passing and o.wait_seconds <= LONGEST_STEP_WAIT_SECONDS]
     nothing_else = len(failed) == len(report.outcomes)
     if not failed or (not nothing_else and (last_try or not passing)):
         return
     first = passing[0] if passing else failed[0]
     count = f"{len(failed)} of {len(report.outcomes)} feeds"
     msg = f"{count} of {day} were not fetched; {first.feed}: {first.reason}"
-    raise TransientFailure(msg) if passing else PermanentFailure(msg)
+    if not passing:
+        raise PermanentFailure(msg)
+    wait = max(outcome.wait_seconds for outcome in passing)
+    raise TransientFailure(msg, retry_after_seconds=wait if wait > STEP_RETRY_SECONDS else None)
 
 
 def _metadata(report: FetchReport, settled: SettledDay) -> dict[str, dg.MetadataValue | int | float | str]:

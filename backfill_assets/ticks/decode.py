@@ -19,7 +19,6 @@ from uuid import uuid4
 
 from backfill_assets.days import MICROSECONDS_PER_DAY, parse_day, start_us
 from backfill_assets.feeds import Feed
-from backfill_assets.files import put_in_place
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.tardis.columns import csv_fields
 from backfill_assets.ticks.blocks import BLOCK_BYTES, Block, HashingFile, read_blocks
@@ -32,8 +31,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from backfill_assets.lake.manifests import ColumnTotals
     from backfill_assets.ticks.partials import MinuteCandles
     from backfill_assets.ticks.rowgroups import Layout, RowGroup
+    from backfill_assets.ticks.stored import Totals
 
 #: One group is filled while one is written.
 _GROUPS: Final = 2
@@ -51,6 +52,8 @@ class Decoded:
         Size and sha256 (hex) of the compressed file, of the very bytes that were decoded.
     profile
         The evidence counted on the way.
+    totals
+        Control totals of the rows.
     """
 
     rows: int
@@ -59,6 +62,7 @@ class Decoded:
     raw_bytes: int
     raw_sha256: str
     profile: FeedProfile
+    totals: tuple[ColumnTotals, ...]
 
 
 def decode(
@@ -78,7 +82,8 @@ def decode(
     """Turn a vendor's ``.csv.gz`` into Parquet with ``tick_columns(feed.data_type)``, every row, in order.
 
     The same source gives the same bytes, whatever ``block_bytes`` is and whether ``fast`` or not. The target
-    is there whole or not at all: it is written beside itself under another name, synced and renamed.
+    is there whole or not at all: it is written beside itself under another name and renamed. A power cut may
+    lose it; the store that takes it over makes it durable.
 
     Parameters
     ----------
@@ -121,7 +126,7 @@ def decode(
     unfinished = target.with_name(f".{target.name}.{uuid4().hex}.unfinished")
     try:
         with HashingFile(source) as raw:
-            dialect = _transcode(
+            dialect, totals = _transcode(
                 raw,
                 unfinished,
                 reader,
@@ -137,18 +142,19 @@ def decode(
         with unfinished.open("rb") as written:
             content = hashlib.file_digest(written, "sha256").hexdigest()
             size = written.tell()
-        put_in_place(unfinished, target)
+        unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
     profile = profiler.finish(has_header=dialect.has_header, unknown_columns=dialect.more_columns)
-    return Decoded(profile.rows, size, content, raw_bytes, raw_sha256, profile)
+    return Decoded(profile.rows, size, content, raw_bytes, raw_sha256, profile, totals)
 
 
 class _GroupWriter:
     """Encodes and writes row groups in one thread while the caller fills the next."""
 
-    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema, day_number: int) -> None:
+    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema, day_number: int, totals: Totals) -> None:
         self._writer, self._schema, self._day_number = writer, schema, day_number
+        self._totals = totals
         self._free: list[RowGroup] = []
         self._busy: deque[tuple[RowGroup, Future[None]]] = deque()
         self._thread = ThreadPoolExecutor(1, "parquet")
@@ -179,6 +185,7 @@ class _GroupWriter:
 
         table = arrow_table(group, names, self._day_number, self._schema)
         self._writer.write_table(table, row_group_size=group.rows)
+        self._totals.add(table)
 
     def _empty_group(self, first_row: int) -> RowGroup:
         if not self._free:
@@ -205,10 +212,14 @@ def _transcode(
     symbols: Mapping[str, str],
     sizes: tuple[int | None, int],
     fast: bool,
-) -> Dialect:
-    """Write all rows; returns how the file is written. ``sizes`` is rows of groups, bytes of blocks."""
+) -> tuple[Dialect, tuple[ColumnTotals, ...]]:
+    """Write all rows; returns how the vendor's file is written, and the totals.
+
+    ``sizes`` is rows of groups, bytes of blocks.
+    """
     from backfill_assets.ticks.parser import LineParser
     from backfill_assets.ticks.rowgroups import Layout, parquet_writer, writer_schema
+    from backfill_assets.ticks.stored import Totals
 
     layout = Layout.of(feed.data_type)
     row_group_rows, block_bytes = sizes[0] or layout.row_group_rows, sizes[1]
@@ -220,11 +231,11 @@ def _transcode(
 
     parser = LineParser(reader, symbols, register, fast=fast)
     schema = writer_schema(feed.data_type)
-    dialect = Dialect(reader)
+    dialect, totals = Dialect(reader), Totals(feed.data_type)
     group: RowGroup | None = None
     with (
         parquet_writer(unfinished, feed.data_type, schema) as parquet,
-        closing(_GroupWriter(parquet, schema, day_number)) as writer,
+        closing(_GroupWriter(parquet, schema, day_number, totals)) as writer,
     ):
         for block in dialect.rows(read_blocks(raw, reader.file, block_bytes)):
             position = 0
@@ -241,7 +252,7 @@ def _transcode(
                     group = writer.write(group, tuple(parser.names))
         if group is not None:
             writer.finish(group, tuple(parser.names))
-    return dialect
+    return dialect, totals.found()
 
 
 def _empty_groups(layout: Layout, rows: int, first: Block) -> list[RowGroup]:

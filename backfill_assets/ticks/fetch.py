@@ -7,16 +7,17 @@ and a rerun does the rest. One feed's failure never hides or blocks another.
 from __future__ import annotations
 
 import hashlib
-import os
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Final
 
-from backfill_assets.days import MICROSECONDS_PER_SECOND, utc_now
+from backfill_assets.days import MICROSECONDS_PER_SECOND, shift, utc_now
 from backfill_assets.failures import (
     CorruptFeed,
     FeedAbsent,
@@ -42,7 +43,7 @@ from backfill_assets.lake.manifests import (
 )
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.lake.tables import store_table
+from backfill_assets.logs import bound, with_fields
 from backfill_assets.quality.profiles import FeedProfile, profile_of
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import SettledDay, is_lost, load_settled
@@ -51,15 +52,24 @@ from backfill_assets.tardis.client import Download, TardisClient
 from backfill_assets.tardis.generated import is_generated
 from backfill_assets.ticks.decode import decode
 from backfill_assets.ticks.grids import price_grids
-from backfill_assets.ticks.partials import PARTIALS_VERSION, MinuteCandles, of_exchange, seam_window
+from backfill_assets.ticks.partials import (
+    PARTIALS_VERSION,
+    MinuteCandles,
+    of_exchange,
+    seam_window,
+    store_partials,
+)
 from backfill_assets.ticks.prices import Grids
 from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_hash
 from backfill_assets.ticks.stored import stored_file
+from backfill_assets.ticks.workers import decode_workers
 
 #: Raised when the stored columns or their meaning change; older versions are fetched again.
 SCHEMA_VERSION: Final = 1
 #: Downloads of one file that arrives damaged, before the step itself is retried.
 DOWNLOAD_ROUNDS: Final = 2
+#: Files that one decoding thread has at hand: one to decode, one that is there when it has done so.
+FILES_PER_THREAD: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +77,9 @@ class FeedOutcome:
     """How one feed ended.
 
     It was ``fetched`` or ``kept`` (it was there), is ``absent``, was ``rejected`` or ``failed``, or its
-    manifest is ``unreadable``. ``is_passing`` tells of a failed feed whether another try may bring it.
-    ``manifest`` is the feed's as it was left; None where it cannot be read.
+    manifest is ``unreadable``. ``is_passing`` tells of a failed feed whether another try may bring it, and
+    ``wait_seconds`` how long to wait before. ``raw_sha256`` is of a damaged file. ``manifest`` is the feed's
+    as it was left; None where it cannot be read.
     """
 
     feed: Feed
@@ -77,6 +88,8 @@ class FeedOutcome:
     raw_bytes: int = 0
     reason: str = ""
     is_passing: bool = True
+    wait_seconds: float = 0.0
+    raw_sha256: str = ""
     manifest: FeedManifest | None = None
 
 
@@ -174,6 +187,7 @@ def fetch_day(
             wanted.append(feed)
         else:
             done(outcome)
+    wanted = _largest_first(store, day, wanted)
     # Without a file to decode nobody needs the steps of prices, nor which versions count.
     grids = price_grids(store, day, expected) if wanted else {}
     settled = known or (_settled(store, day, settings.thresholds, wanted) if wanted else None)
@@ -183,21 +197,34 @@ def fetch_day(
     rounds, is_passing = (1, False) if own_files_command(settings) else (DOWNLOAD_ROUNDS, True)
     laws = settings.thresholds.id_laws
     worker = _Worker(store, day, expected, accepted, anew, parameters, grids, client.redacted, laws)
-    threads = settings.decode_threads or os.cpu_count() or 1
+    threads = settings.decode_threads or decode_workers()
     with temporary_folder(_scratch(settings), "lake.scratch") as folder:
+        before: dict[Feed, str] = {}
         for attempt in range(rounds):
-            damaged: list[Feed] = []
+            damaged: dict[Feed, str] = {}
             for outcome in _fetch_round(client, wanted, day, folder, worker, threads):
                 if outcome.state != "damaged":
                     done(outcome)
                 elif attempt + 1 < rounds:
-                    damaged.append(outcome.feed)
+                    damaged[outcome.feed] = outcome.raw_sha256
                 else:
-                    done(replace(outcome, state="failed", is_passing=is_passing))
-            wanted = damaged
+                    done(_given_up(outcome, before.get(outcome.feed), is_passing=is_passing))
+            wanted, before = list(damaged), damaged
             if not wanted:
                 break
     return report
+
+
+def _largest_first(store: Store, day: str, feeds: Sequence[Feed]) -> list[Feed]:
+    """The feeds by the size of their files of the day before, so that no large one is left for the end.
+
+    Feeds that the day before lacks come first, since they may be large.
+    """
+    if len(feeds) < 2:
+        return list(feeds)
+    before, _ = documents.look(store, paths.settled_day(shift(day, -1)), SettledDay)
+    sizes = {f.feed: f.accepted.raw_bytes for f in before.feeds if f.accepted} if before else {}
+    return sorted(feeds, key=lambda feed: sizes.get(feed, math.inf), reverse=True)
 
 
 def _settled(
@@ -247,6 +274,10 @@ class _Worker:
     laws: Sequence[IdLaw] = ID_LAWS
 
     def __call__(self, feed: Feed, download: Download) -> FeedOutcome:
+        with bound(day=self.day, feed=str(feed)):
+            return self._outcome(feed, download)
+
+    def _outcome(self, feed: Feed, download: Download) -> FeedOutcome:
         target = download.path.with_suffix(".parquet")
         candles = candles_to_fill(feed, self.day, self.parameters, self.laws)
         try:
@@ -260,7 +291,7 @@ class _Worker:
                 grids=self.grids[feed],
                 candles=candles,
             )
-            stored = stored_file(target, feed.data_type)
+            stored = stored_file(target, decoded.totals)
         except CorruptFeed as failure:
             return self._reject(feed, download, self.redact(str(failure)))
         except (ArithmeticError, LookupError, RecursionError, ValueError) as failure:
@@ -269,7 +300,8 @@ class _Worker:
             reason = self.redact(f"{feed} {self.day}: cannot be read ({shown}); report it")
             return self._reject(feed, download, reason)
         except TransientFailure as failure:
-            return FeedOutcome(feed, "damaged", reason=str(failure))
+            content = _sha256(download.path)
+            return FeedOutcome(feed, "damaged", reason=str(failure), raw_sha256=content)
         version = Version(
             content=decoded.content,
             rows=decoded.rows,
@@ -279,6 +311,7 @@ class _Worker:
                 raw_bytes=decoded.raw_bytes,
                 raw_sha256=decoded.raw_sha256,
                 generated=is_generated(download.path),
+                paced_seconds=download.paced_seconds,
             ),
             profile=decoded.profile.model_dump(mode="json"),
             schema_version=SCHEMA_VERSION,
@@ -300,9 +333,7 @@ class _Worker:
 
     def _reject(self, feed: Feed, download: Download, reason: str) -> FeedOutcome:
         """Keep a file that is not what it claims to be, for whoever looks into it."""
-        with download.path.open("rb") as file:
-            raw_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        self.store.put_file(download.path, paths.rejected(feed, self.day, raw_sha256))
+        self.store.put_file(download.path, paths.rejected(feed, self.day, _sha256(download.path)))
         return self._without_file(FeedOutcome(feed, "rejected", raw_bytes=download.bytes, reason=reason))
 
     def absent(self, feed: Feed, reason: str) -> FeedOutcome:
@@ -321,6 +352,11 @@ class _Worker:
         except Unreadable as failure:
             return replace(outcome, state="unreadable", reason=f"{outcome.reason}; {failure}")
         return replace(outcome, manifest=manifest)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def candles_to_fill(
@@ -346,11 +382,22 @@ def store_candles(
     if made is None or (made.by_id and not profile.has_numeric_ids):
         return None
     table = of_exchange(feed.exchange, made.table())
-    file = store_table(store, table, lambda content: paths.partials_data(feed, day, content))
+    file = store_partials(store, feed, day, table)
     seam_seconds = parameters.seam_window_us // MICROSECONDS_PER_SECOND
     return DecodedCandles(
         version=PARTIALS_VERSION, seam_window_seconds=seam_seconds, by_id=made.by_id, file=file
     )
+
+
+def _given_up(outcome: FeedOutcome, before: str | None, *, is_passing: bool) -> FeedOutcome:
+    """The failure of a file that came damaged in the last round; ``before`` is the hash of the one before.
+
+    The same bytes were not damaged on their way, so another try of the step would bring them again.
+    """
+    if outcome.raw_sha256 != before:
+        return replace(outcome, state="failed", is_passing=is_passing)
+    reason = f"{outcome.reason}; the same bytes came again"
+    return replace(outcome, state="failed", is_passing=False, reason=reason)
 
 
 def _record_failure(store: Store, outcome: FeedOutcome, day: str) -> FeedManifest | None:
@@ -368,20 +415,26 @@ def _fetch_round(
     if not feeds:
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        running: set[Future[FeedOutcome]] = set()
+        finished: SimpleQueue[Future[FeedOutcome]] = SimpleQueue()
+        running = 0
         for feed, result in client.fetch(feeds, day, folder):
             if isinstance(result, Download):
-                running.add(pool.submit(worker, feed, result))
+                pool.submit(with_fields(worker), feed, result).add_done_callback(finished.put)
+                running += 1
             elif isinstance(result, FeedAbsent):
                 yield worker.absent(feed, str(result))
             else:
                 is_passing = isinstance(result, TransientFailure)
-                yield FeedOutcome(feed, "failed", reason=str(result), is_passing=is_passing)
-            finished = {future for future in running if future.done()}
-            running -= finished
-            yield from (future.result() for future in finished)
-        for future in as_completed(running):
-            yield future.result()
+                asked = (result.retry_after_seconds or 0.0) if isinstance(result, TransientFailure) else 0.0
+                yield FeedOutcome(
+                    feed, "failed", reason=str(result), is_passing=is_passing, wait_seconds=asked
+                )
+            # Files that wait take room on the disk: no more are taken than keep every thread busy.
+            while running >= FILES_PER_THREAD * threads or not finished.empty():
+                yield finished.get().result()
+                running -= 1
+        for _ in range(running):
+            yield finished.get().result()
 
 
 def _kept(

@@ -18,6 +18,10 @@ import pyarrow.parquet as pq
 
 from backfill_assets.contracts import Contract, Contracts
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, MICROSECONDS_PER_SECOND, end_us, start_us
+from backfill_assets.feeds import Feed
+from backfill_assets.lake import paths
+from backfill_assets.lake.store import Store
+from backfill_assets.lake.tables import DataFile, store_table
 from backfill_assets.ticks.profile import Rows
 from backfill_assets.ticks.schemas import PARTIAL_SCHEMA, PRICES, SUMS
 
@@ -72,6 +76,17 @@ def of_exchange(exchange: str, candles: pa.Table) -> pa.Table:
     """The candles in ``PARTIAL_SCHEMA``, in one chunk."""
     names = pa.array([exchange] * candles.num_rows, pa.string())
     return candles.add_column(0, "exchange", names).cast(PARTIAL_SCHEMA).combine_chunks()
+
+
+def store_partials(store: Store, feed: Feed, day: str, candles: pa.Table) -> DataFile:
+    """Store the partial candles of a feed's file, which are read whole and by this package alone."""
+    return store_table(
+        store,
+        candles,
+        lambda content: paths.partials_data(feed, day, content),
+        use_dictionary=["exchange", "symbol"],
+        write_statistics=False,
+    )
 
 
 def seam_window(day: str, seam_window_seconds: int) -> tuple[int, int]:

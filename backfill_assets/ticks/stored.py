@@ -1,8 +1,9 @@
-"""Facts about a finished tick file, read back from it before it is stored: footer, columns, control totals.
+"""Facts about a tick file: its footer, its columns, and control totals of its rows.
 
 They go with the version in its manifest, so that the check of the file's schema and the proof of a
-publication need not open it again. Sums of integers are exact; those of floats are over
-``SUMMED_RANGE``.
+publication need not open the file again. The totals are those of the rows as they are written, not as a
+reader of the file finds them: so the proof covers the encoding, too. Sums of integers are exact; those of
+floats are over ``SUMMED_RANGE``.
 """
 
 from __future__ import annotations
@@ -32,21 +33,31 @@ NAMES: Final = ("exchange", "dataset_symbol")
 EXACT: Final = ("row", "local_timestamp")
 
 
-def stored_file(file: Path, data_type: str) -> StoredFile:
-    """Read the facts; ``file`` is as ``decode`` writes it."""
-    summed = DATA_TYPES[data_type].summed
-    columns = [*NAMES, "timestamp", *EXACT, *summed]
-    totals: dict[tuple[str, str], ColumnTotals] = {}
-    with pq.ParquetFile(file, read_dictionary=list(NAMES)) as opened:
-        for group in range(opened.num_row_groups):
-            for found in _totals(opened.read_row_group(group, columns=columns), summed):
-                names = (found.exchange, found.dataset_symbol)
-                totals[names] = _added(totals[names], found) if names in totals else found
+def stored_file(file: Path, totals: tuple[ColumnTotals, ...]) -> StoredFile:
+    """Read the footer of a file whose rows have these totals."""
+    with pq.ParquetFile(file) as opened:
         return StoredFile(
-            rows=opened.metadata.num_rows,
-            columns=described(opened.schema_arrow),
-            totals=tuple(totals[names] for names in sorted(totals)),
+            rows=opened.metadata.num_rows, columns=described(opened.schema_arrow), totals=totals
         )
+
+
+class Totals:
+    """Control totals of the row groups of a file, whose ``NAMES`` are dictionaries."""
+
+    def __init__(self, data_type: str) -> None:
+        self._summed = DATA_TYPES[data_type].summed
+        self._totals: dict[tuple[str, str], ColumnTotals] = {}
+
+    def add(self, group: pa.Table) -> None:
+        """Count the rows of a group."""
+        for found in _totals(group, self._summed):
+            names = (found.exchange, found.dataset_symbol)
+            known = self._totals.get(names)
+            self._totals[names] = found if known is None else _added(known, found)
+
+    def found(self) -> tuple[ColumnTotals, ...]:
+        """The totals by exchange and symbol, in order."""
+        return tuple(self._totals[names] for names in sorted(self._totals))
 
 
 def _totals(table: pa.Table, summed: tuple[str, ...]) -> Iterator[ColumnTotals]:

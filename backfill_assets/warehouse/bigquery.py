@@ -15,11 +15,11 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from google.api_core import exceptions as api
 from google.api_core.client_options import ClientOptions
@@ -29,6 +29,7 @@ from google.cloud import bigquery
 from backfill_assets.columns import Column
 from backfill_assets.days import parse_day
 from backfill_assets.failures import PermanentFailure, Superseded, TransientFailure
+from backfill_assets.files import TEMPORARY_PREFIX
 from backfill_assets.settings import BigQueryWarehouse as BigQuerySettings
 from backfill_assets.settings import resolve
 from backfill_assets.warehouse import bigquery_views
@@ -37,6 +38,9 @@ from backfill_assets.warehouse.parquet import concatenate
 from backfill_assets.warehouse.protocol import LoadFile
 from backfill_assets.warehouse.tables import Table, missing_columns, relaxed_columns
 from backfill_assets.warehouse.totals import GroupTotals, summed, totals_from_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Limit of a load job (vendor documentation).
 MAX_URIS: Final = 10_000
@@ -165,16 +169,30 @@ class BigQueryWarehouse:
 
     def totals(self, table: Table, day: str) -> tuple[GroupTotals, ...]:
         """See ``Warehouse``; computed by the service, never from its cache."""
-        rows = self._query(table, day, _totals_query(table, self._name(table)))
+        rows = self._query(f"{self._name(table)} {day}", _totals_query(table, self._name(table)), day=day)
         return totals_from_rows(table, (_whole_sums(table, row.values()) for row in rows))
 
-    def _query(self, table: Table, day: str, query: str) -> list[Any]:
-        """The rows of a query about the day's partition."""
+    def rows(self, table: Table, first: str, last: str, where: Mapping[str, str]) -> pa.Table:
+        """Rows of the partitions from one day to another in which the columns have these values."""
+        name = self._name(table)
+        chosen = " AND ".join(["`date` BETWEEN @first_day AND @last_day", *(f"`{c}` = @{c}" for c in where)])
+        columns = ", ".join(f"`{column.name}`" for column in table.columns)
+        query = f"SELECT {columns} FROM `{name}` WHERE {chosen}"
+        given = {"first_day": first, "last_day": last, **where}
+        return self._query(f"{name} {first} to {last}", query, _as_arrow, **given)
+
+    def _query(self, about: str, query: str, read: Callable[[Any], Any] = list, **given: str) -> Any:
+        """The rows of a query; parameters whose names end in ``day`` are dates, others are texts."""
         config = bigquery.QueryJobConfig(
-            query_parameters=[bigquery.ScalarQueryParameter("day", "DATE", parse_day(day))],
+            query_parameters=[
+                bigquery.ScalarQueryParameter(name, "DATE", parse_day(value))
+                if name.endswith("day")
+                else bigquery.ScalarQueryParameter(name, "STRING", value)
+                for name, value in given.items()
+            ],
             use_query_cache=False,
         )
-        with translated(f"{self._name(table)} {day}"):
+        with translated(about):
             job = self._client.query(
                 query,
                 job_config=config,
@@ -182,7 +200,7 @@ class BigQueryWarehouse:
                 retry=self._retry,
                 timeout=_REQUEST_SECONDS,
             )
-            return list(job.result(retry=self._retry, timeout=self._job_timeout_seconds))
+            return read(job.result(retry=self._retry, timeout=self._job_timeout_seconds))
 
     def content(self, table: Table, day: str) -> str:
         """See ``Warehouse``; the service hashes the rows, whose order does not matter."""
@@ -190,7 +208,8 @@ class BigQueryWarehouse:
             "SELECT COUNT(*), BIT_XOR(FARM_FINGERPRINT(TO_JSON_STRING(stored))) "
             f"FROM `{self._name(table)}` AS stored WHERE `{table.partition_column}` = @day"
         )
-        ((rows, content),) = (tuple(row.values()) for row in self._query(table, day, query))
+        found = self._query(f"{self._name(table)} {day}", query, day=day)
+        ((rows, content),) = (tuple(row.values()) for row in found)
         return f"{rows}:{content}" if rows else ""
 
     def ensure_views(self) -> tuple[str, ...]:
@@ -228,7 +247,7 @@ class BigQueryWarehouse:
     def _submit_upload(
         self, table: Table, day: str, name: str, files: Sequence[LoadFile], job_id: str, claim: str
     ) -> None:
-        with tempfile.TemporaryDirectory(prefix="backfill-upload-", dir=self._scratch) as folder:
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=self._scratch) as folder:
             path = Path(folder) / "partition.parquet"
             concatenate(table, day, files, path)
             with path.open("rb") as source:
@@ -375,6 +394,11 @@ def _looking(settings: BigQuerySettings) -> Iterator[tuple[bigquery.Client, str,
     client = open_client(resolve(settings.project), resolve(settings.location), resolve(settings.endpoint))
     with closing(client), translated(dataset):
         yield client, dataset, bigquery.DEFAULT_RETRY.with_timeout(_LOOK_SECONDS)
+
+
+def _as_arrow(rows: Any) -> pa.Table:
+    # The storage API would be a client, a permission and a price of its own.
+    return rows.to_arrow(create_bqstorage_client=False)
 
 
 def _definition(table: Table, name: str) -> bigquery.Table:

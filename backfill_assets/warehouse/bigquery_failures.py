@@ -30,6 +30,8 @@ _TRANSIENT: Final = frozenset(
         "timeout",
     }
 )
+#: Quotas are counted by the day, so a step that waits a minute meets the same.
+_DAY_SECONDS: Final = 86_400.0
 _REMEDIES: Final = {
     "accessDenied": "grant this account the roles BigQuery Data Editor and BigQuery Job User",
     "notFound": "check warehouse.project, dataset and location, and make the data set",
@@ -82,7 +84,8 @@ def _by_answer(what: str, error: api.GoogleAPICallError) -> BackfillError:
 
 def _by_reason(what: str, reason: str, text: str) -> BackfillError:
     if reason == "quotaExceeded":
-        return TransientFailure(f"{what}: quota exceeded, waits for tomorrow: {text}")
+        msg = f"{what}: quota exceeded, waits for tomorrow: {text}"
+        return TransientFailure(msg, retry_after_seconds=_DAY_SECONDS)
     if reason in _TRANSIENT:
         return TransientFailure(f"{what}: {reason}: {text}: run again")
     return PermanentFailure(

@@ -8,6 +8,7 @@ from typing import Final
 from backfill_assets.candles.schemas import CANDLE_COLUMNS, COVERAGE_COLUMNS
 from backfill_assets.feeds import DATA_TYPES
 from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
+from backfill_assets.lake.tables import MARKET_GROUP_ROWS
 from backfill_assets.quality.schemas import QUALITY_COLUMNS
 from backfill_assets.tardis.columns import tick_columns
 from backfill_assets.warehouse.tables import Table
@@ -43,6 +44,7 @@ CANDLES: Final = Table(
     time_column="open_time",
     exact_sums=("trade_count", "first_trade_time", "last_trade_time"),
     float_sums=("open", "high", "low", "close", "volume", "quote_volume"),
+    row_group_rows=MARKET_GROUP_ROWS,
 )
 
 #: Candles for services that read them by key. It is published to another database, so ``TABLES`` lacks it.
@@ -67,6 +69,7 @@ COVERAGE: Final = Table(
     time_column="first_open_time",
     exact_sums=("buckets", "first_open_time", "last_open_time"),
     float_sums=("previous_close",),
+    row_group_rows=MARKET_GROUP_ROWS,
 )
 
 QUALITY: Final = Table(

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from backfill_assets.days import parse_day, utc_now
+from backfill_assets.days import is_day, parse_day, utc_now
 from backfill_assets.failures import BackfillError
 from backfill_assets.lake import paths
 from backfill_assets.lake.listing import readable_instruments
@@ -26,7 +26,7 @@ from backfill_assets.lake.store import Store
 from backfill_assets.quality.settled import Day
 from backfill_assets.settings import BigQueryWarehouse, DuckDBWarehouse, Settings, resolve
 from backfill_assets.warehouse import ledger
-from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
+from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TABLES, TICKS
 from backfill_assets.warehouse.duckdb import has_database, has_size
 
 #: When the schedule asks for yesterday, and when it is to be in the tables, both UTC.
@@ -100,6 +100,23 @@ def unpublished_tables(store: Store, settings: Settings, day: str, data_types: C
     ticks = [TICKS[t].name for t in sorted(data_types)]
     tables = [INSTRUMENTS.name, *ticks, CANDLES.name, COVERAGE.name, QUALITY.name]
     return [table for table in tables if not is_out(store, settings, table, day)]
+
+
+def partitions(settings: DuckDBWarehouse | BigQueryWarehouse) -> dict[str, set[str]]:
+    """By day the tables of which the warehouse has a partition, whatever the ledger says."""
+    if isinstance(settings, DuckDBWarehouse):
+        folder = Path(resolve(settings.folder)).expanduser()
+        there = [(file.parent.name, file.stem) for file in folder.glob("*/*.parquet")]
+    else:
+        from backfill_assets.warehouse.bigquery import partitions_of
+
+        rows = partitions_of(settings)
+        there = [(name, f"{day[:4]}-{day[4:6]}-{day[6:]}") for (name, day), count in rows.items() if count]
+    names, found = {table.name for table in TABLES}, defaultdict[str, set[str]](set)
+    for table, day in there:
+        if table in names and is_day(day):
+            found[day].add(table)
+    return found
 
 
 def published_lag(store: Store, day: str) -> timedelta | None:

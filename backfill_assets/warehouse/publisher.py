@@ -228,7 +228,7 @@ class Publisher:
     def _file_totals(
         self, table: Table, day: str, feed: Feed, version: HeldVersion
     ) -> tuple[GroupTotals, ...]:
-        """As they were read back when the file was stored; of an earlier layout from the file."""
+        """Those of the rows when they were written; of a version of an earlier layout read from its file."""
         held = None
         with suppress(Unreadable):
             held = load_manifest(self.store, feed, day).version(version.content)

@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.story, pytest.mark.timeout(400)]
 
 REPOSITORY = Path(__file__).parents[2]
 ARTEFACTS = REPOSITORY / "test-artefacts" / "dagster"
-DAGSTER = Path(sysconfig.get_path("scripts")) / "dagster"
+DG = Path(sysconfig.get_path("scripts")) / "dg"
 START_SECONDS = 120
 #: It takes 90 with two processors to itself, half of that waiting for the daemon, which looks twice a minute.
 BACKFILL_SECONDS = 300
@@ -87,7 +87,7 @@ BACKFILLS = """
 
 @dataclass
 class Services:
-    """A running ``dagster dev``: where it listens, where its records are, and where the days end up."""
+    """A running ``dg dev``: where it listens, where its records are, and where the days end up."""
 
     url: str
     home: Path
@@ -178,7 +178,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    """``dagster dev`` in the repository, as ``make ui`` starts it, on a home and data of its own."""
+    """``dg dev`` in the repository, as ``make ui`` starts it, on a home and data of its own."""
     folder = tmp_path_factory.mktemp("services")
     home, data, log = folder / "home", folder / "data", folder / "log"
     home.mkdir()
@@ -197,7 +197,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
             "BACKFILL_STANDIN_URL": standin.url,
         }
         process = subprocess.Popen(
-            [str(DAGSTER), "dev", "-h", "127.0.0.1", "-p", str(port)],
+            [str(DG), "dev", "-m", "backfill_assets.definitions", "-h", "127.0.0.1", "-p", str(port)],
             cwd=REPOSITORY,
             env=environment,
             stdout=output,
@@ -332,14 +332,14 @@ def choose_days(services: Services, browser: Browser, days: str) -> None:
 
 
 @pytest.mark.skipif(installed() is None, reason="needs Chromium and its driver")
-def test_a_range_is_launched_with_the_mouse_as_the_readme_walks_through_it(
+def test_a_range_is_launched_with_the_mouse_as_the_page_walks_through_it(
     services: Services, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The dialog begins with the last 90 days; without a click it knows no day of January 2024."""
     before, dialog = set(services.backfills()), "//*[@role='dialog']"
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "start.md").read_text(encoding="utf-8")
     for words in ("Lineage", "Materialize all…", "Show all partitions", "[2024-01-01...2024-01-31]"):
-        assert words in readme
+        assert words in page
     browser.open(services.url)
     with_text(services, browser, "Lineage").click()
     with_text(services, browser, "Materialize all…").click()

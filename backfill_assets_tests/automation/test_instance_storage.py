@@ -1,5 +1,6 @@
 """Dagster's instance as ``dagster.yaml`` sets it up: on SQLite and on a real Postgres server."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import dagster as dg
 import psycopg2  # type: ignore[import-untyped]
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.execution import asset_backfill
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
     RemoteInstigatorOrigin,
@@ -22,9 +24,10 @@ from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster_postgres import PostgresRunStorage
 
-from backfill_assets.automation.instance_storage import InstanceStorage, postgres_url
-from backfill_assets.failures import SettingsError
-from backfill_assets_tests.emulators.postgres import binaries, postgres_server
+from backfill_assets.automation.instance_storage import BACKFILLS_WAIT, InstanceStorage, postgres_url
+from backfill_assets.automation.run_order import backfill_places, insist_on_limit
+from backfill_assets.failures import BadInput, SettingsError
+from backfill_assets.rehearsal.postgres import binaries, postgres_server
 
 REPOSITORY = Path(__file__).parents[2]
 DAY, BAD_DAY = "2024-01-01", "2024-01-02"
@@ -74,6 +77,19 @@ def test_without_an_address_the_records_are_sqlite_files_in_dagster_home(home: P
         assert type(instance.run_storage) is SqliteRunStorage
     assert (home / "history" / "runs.db").is_file()
     assert (home / "schedules" / "schedules.db").is_file()
+
+
+def test_backfills_wait_while_the_daemon_has_no_code_unless_somebody_has_said_otherwise(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The scenario database-away shows that they do; Dagster must still look at the variable of this name.
+    assert BACKFILLS_WAIT in Path(asset_backfill.__file__).read_text(encoding="utf-8")
+    monkeypatch.delenv(BACKFILLS_WAIT, raising=False)
+    with dg.DagsterInstance.get():
+        assert os.environ[BACKFILLS_WAIT] == "1"
+    monkeypatch.setenv(BACKFILLS_WAIT, "")
+    with dg.DagsterInstance.get():
+        assert os.environ[BACKFILLS_WAIT] == ""
 
 
 def test_an_empty_address_means_sqlite_as_well(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +267,13 @@ def test_dagster_yaml_means_what_it_says(home: Path) -> None:
         assert instance.run_monitoring_max_runtime_seconds == 43_200
         concurrency = instance.get_concurrency_config()
         assert concurrency.run_queue_config is not None
-        assert concurrency.run_queue_config.max_concurrent_runs == 4
+        assert concurrency.run_queue_config.max_concurrent_runs == 5
+        assert backfill_places(instance) == 4
+        for number in (1, 2, 3, 4, 5, 6, 7, 8, 16, 32):
+            insist_on_limit(instance, number)
+        with pytest.raises(BadInput, match=r"at once: 9: .* for 1, 2, 3, .* 16, 32: add .*/at_once_9"):
+            insist_on_limit(instance, 9)
+        assert concurrency.pool_config.default_pool_limit == 12
         assert concurrency.pool_config.pool_granularity is not None
         assert concurrency.pool_config.pool_granularity.value == "op"
         coordinator = instance.run_coordinator

@@ -62,6 +62,7 @@ def test_the_day_job_has_every_asset_and_every_check():
     assert day.asset_layer.executable_asset_keys == everything.materializable_asset_keys
     assert set(day.asset_layer.asset_graph.asset_check_keys) == set(everything.asset_check_keys)
     assert day.tags["dagster/max_runtime"] == "21600"
+    assert "dagster/priority" not in day.tags, "a backfill of the job has its tags, too"
 
 
 def test_a_range_is_one_backfill_of_all_assets_with_every_day_of_it(instance):
@@ -72,6 +73,8 @@ def test_a_range_is_one_backfill_of_all_assets_with_every_day_of_it(instance):
     assert output.step_output_data.metadata["backfill_id"].value == backfill.backfill_id
     assert backfill.title == "2024-01-30 to 2024-02-02"
     assert backfill.tags["backfill_assets/range"] == "2024-01-30..2024-02-02"
+    assert backfill.tags["dagster/priority"] == "0"
+    assert defs.resolve_job_def("range").tags["dagster/priority"] == "10", "it waits behind no backfill"
     assert backfill.asset_backfill_data is not None
     subset = backfill.asset_backfill_data.target_subset
     assert subset.asset_keys == defs.resolve_asset_graph().materializable_asset_keys

@@ -83,12 +83,12 @@ class Plant:
         ) as context:
             return schedule.evaluate_tick(context)
 
-    def asked_at_nine(self) -> list[str | None]:
-        return [request.partition_key for request in self.tick(daily_0900_utc, NINE).run_requests or ()]
+    def asked_at_nine(self) -> list[str]:
+        return sorted(str(r.partition_key) for r in self.tick(daily_0900_utc, NINE).run_requests or ())
 
-    def asked_again(self) -> list[str | None]:
+    def asked_again(self) -> list[str]:
         found = self.tick(ask_again_for_exports, HALF_PAST_NINE)
-        return [request.partition_key for request in found.run_requests or ()]
+        return sorted(str(request.partition_key) for request in found.run_requests or ())
 
     def fail(self, day: str, feeds: list[Feed], refusal: faults.Refusal) -> None:
         for feed in feeds:
@@ -120,7 +120,7 @@ def plant(make_plant: Callable[..., Plant]) -> Plant:
     return make_plant()
 
 
-def test_with_an_empty_lake_the_last_seven_days_are_due_oldest_first(plant):
+def test_with_an_empty_lake_the_last_seven_days_are_due(plant):
     assert plant.asked_at_nine() == WEEK
     assert plant.asked_again() == []
 
@@ -229,12 +229,18 @@ def test_a_day_without_metadata_is_asked_for_every_half_hour_until_they_are_ther
 
 
 def test_requests_name_the_day_and_differ_between_ticks(plant):
-    first = (plant.tick(daily_0900_utc, NINE).run_requests or [])[-1]
-    again = (plant.tick(daily_0900_utc, NINE).run_requests or [])[-1]
-    later = (plant.tick(daily_0900_utc, NINE.replace(day=10)).run_requests or [])[-2]
+    first = (plant.tick(daily_0900_utc, NINE).run_requests or [])[0]
+    again = (plant.tick(daily_0900_utc, NINE).run_requests or [])[0]
+    later = (plant.tick(daily_0900_utc, NINE.replace(day=10)).run_requests or [])[1]
     assert first.partition_key == later.partition_key == "2024-01-08"
     assert first.run_key == again.run_key == "2024-01-08@2024-01-09T09:00:00+00:00"
     assert later.run_key != first.run_key, "a key that was used would never be asked for again"
+
+
+def test_yesterday_is_asked_for_first_and_goes_before_the_days_that_are_made_up_for(plant):
+    found = plant.tick(daily_0900_utc, NINE).run_requests or []
+    asked = [(request.partition_key, request.tags["dagster/priority"]) for request in found]
+    assert asked == [("2024-01-08", "30"), *((day, "20") for day in WEEK[-2::-1])]
 
 
 def _times(schedule: dg.ScheduleDefinition, count: int) -> list[str]:

@@ -18,7 +18,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from backfill_assets.candles.build import build_candles
-from backfill_assets.candles.query import candles_of, market_candles, read_made, write_candles
+from backfill_assets.candles.query import candles_of, open_made, read_made
+from backfill_assets.candles.schemas import CANDLE_SCHEMA
 from backfill_assets.candles.trade_files import (
     AcceptedFile,
     has_partials,
@@ -30,10 +31,10 @@ from backfill_assets.cli import main
 from backfill_assets.columns import arrow_schema
 from backfill_assets.contracts import Contract, Contracts
 from backfill_assets.days import iso_time, shift
-from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import ExpectedFeed, Feed
+from backfill_assets.frames.data import Data
 from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
-from backfill_assets.lake import documents, paths
+from backfill_assets.lake import documents, paths, tables
 from backfill_assets.lake.listing import store_instruments
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.manifests import (
@@ -46,6 +47,7 @@ from backfill_assets.lake.tables import store_table
 from backfill_assets.quality.measures import DayMeasures
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import load_settled
+from backfill_assets.settings import LakeSettings, Settings
 from backfill_assets_tests.candles.candle_lake import (
     FEED,
     SETTINGS,
@@ -143,15 +145,35 @@ def test_what_is_not_accepted_is_in_no_candle(store: Store) -> None:
     assert made(store, DAY).equals(whole)
 
 
+def of_lake(store: Store) -> Settings:
+    return SETTINGS.model_copy(update={"lake": LakeSettings(uri=store.uri)})
+
+
 def test_candles_can_be_asked_for_by_market_and_timeframe(store: Store) -> None:
     coinbase = Feed("coinbase", "trades", "BTC-USDT")
     bring(store, DAY, at_once(1, 5, START))
     bring(store, DAY, at_once(1, 7, START), coinbase)
     both = made(store, DAY, ["1m"])
     assert both["trade_count"].to_pylist() == [5, 7]
-    of_one = market_candles(store, DAY, "coinbase", "BTC-USDT", "1m")
-    assert of_one.combine_chunks().equals(both.slice(1, 1).combine_chunks())
+    data = Data(of_lake(store), "lake")
+    of_one = data.candles("coinbase", "BTC-USDT", "1m", DAY, on_gap="warn").to_arrow()
+    assert of_one.to_pylist() == both.slice(1, 1).to_pylist()
     assert set(made(store, DAY)["timeframe"].to_pylist()) == set(SETTINGS.candles.timeframes)
+
+
+def test_a_market_can_be_read_without_the_others_and_a_day_with_larger_row_groups_stays_as_it_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but the layout differs, so a rerun makes nothing anew and nothing is published again."""
+    bring(store, DAY, straddling()[DAY])
+    monkeypatch.setattr(tables, "MARKET_GROUP_ROWS", 2)
+    former = build_candles(store, DAY, SETTINGS)
+    for table, named in (("candles", former.candles), ("coverage", former.coverage)):
+        assert named is not None
+        with open_made(store, DAY, table) as (_, path):
+            assert pq.read_metadata(path).num_row_groups == -(-named.rows // 2) > 1
+    monkeypatch.undo()
+    assert build_candles(store, DAY, SETTINGS) == former
 
 
 @pytest.mark.parametrize("timeframe", ["3m", "30m", "2h"])
@@ -380,7 +402,7 @@ class TestLooking:
 
     @staticmethod
     def run(*options: str) -> Result:
-        given = {"--date": DAY, "--exchange": "binance", "--symbol": "BTC-USDT"}
+        given = {"--date": DAY, "--exchange": "binance", "--symbol": "BTC-USDT", "--on-gap": "warn"}
         given.update(zip(options[::2], options[1::2], strict=True))
         return CliRunner().invoke(main, ["candles", *(part for pair in given.items() for part in pair)])
 
@@ -390,16 +412,19 @@ class TestLooking:
         [
             (
                 ("--exchange", "binanse"),
-                "unknown exchange 'binanse' on 2024-01-02: did you mean binance or coinbase?",
+                "no day of the range has trades of an exchange 'binanse'; did you mean binance",
             ),
-            (("--exchange", "zzz"), "unknown exchange 'zzz' on 2024-01-02: it has binance, coinbase"),
-            (("--symbol", "BTC-USD"), "unknown symbol 'BTC-USD' on 2024-01-02: did you mean BTC-USDT?"),
+            (("--exchange", "zzz"), "of an exchange 'zzz'; they have binance, coinbase"),
+            (("--symbol", "BTC-USD"), "trades of 'BTC-USD' on binance; did you mean BTC-USDT?"),
             (("--symbol", "ETH-USDT", "--exchange", "coinbase"), None),
-            (("--symbol", "XRP-EUR"), "unknown symbol 'XRP-EUR' on 2024-01-02: it has BTC-USDT"),
+            (("--symbol", "XRP-EUR"), "trades of 'XRP-EUR' on binance; they have BTC-USDT"),
             (("--timeframe", "7m"), "'7m' is no timeframe: choose from 1m, 3m, 5m"),
-            (("--date", AFTER), f"has no candles of {AFTER}: run the day first"),
+            (
+                ("--date", AFTER, "--on-gap", "raise"),
+                f"{AFTER} missing; run backfill-assets backfill --start",
+            ),
             (("--date", "2024-1-2"), "'2024-1-2' is not a day: write it as YYYY-MM-DD"),
-            (("--format", "xml"), "'xml' is not one of 'table', 'csv', 'parquet'"),
+            (("--format", "xml"), "'xml' is not one of 'table', 'csv', 'parquet', 'arrow'"),
         ],
     )
     def test_what_is_not_there_is_an_error_with_what_there_is(
@@ -425,8 +450,8 @@ class TestLooking:
     def test_parquet_is_the_table_itself(self, store: Store) -> None:
         result = self.run("--format", "parquet", "--timeframe", "5m")
         frame = pl.read_parquet(result.stdout_bytes)
-        expected = market_candles(store, DAY, "binance", "BTC-USDT", "5m")
-        assert frame.equals(pl.DataFrame(expected))
+        expected = pl.DataFrame(candles_of(store, DAY, "5m")).filter(pl.col("exchange") == "binance")
+        assert frame.equals(expected)
         assert frame["trade_count"].to_list() == [3]
 
     @pytest.mark.usefixtures("environment")
@@ -441,19 +466,10 @@ class TestLooking:
     def test_a_market_without_trades_that_day_is_an_empty_answer_and_no_error(self, store: Store) -> None:
         bring(store, shift(DAY, 5), [])
         build_candles(store, shift(DAY, 5), SETTINGS)
-        result = self.run("--date", shift(DAY, 5), "--format", "csv")
-        assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
-        assert result.stderr.startswith("no candles of binance BTC-USDT")
-
-    def test_each_form_is_written_for_no_candles_too(self, store: Store) -> None:
-        bring(store, DAY, [])
-        build_candles(store, DAY, SETTINGS)
-        candles = market_candles(store, DAY, "binance", "BTC-USDT", "1m")
-        for form in ("table", "csv", "parquet"):
-            out = io.BytesIO()
-            write_candles(candles, form, out)
-            assert out.getvalue()
-
-    def test_an_empty_lake_says_to_run_the_day(self, store: Store) -> None:
-        with pytest.raises(PermanentFailure, match="has no candles of 2024-01-02: run the day first"):
-            market_candles(store, DAY, "binance", "BTC-USDT", "1m")
+        read = {"csv": pl.read_csv, "parquet": pl.read_parquet, "arrow": pl.read_ipc}
+        for form, read_form in read.items():
+            result = self.run("--date", shift(DAY, 5), "--format", form)
+            assert result.exit_code == 0
+            found = read_form(result.stdout_bytes)
+            assert (found.height, found.columns) == (0, CANDLE_SCHEMA.names)
+        assert len(self.run("--date", shift(DAY, 5)).stdout.splitlines()) == 1

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.story, pytest.mark.timeout(500)]
 
 DAY = "2024-01-02"
 MISSING, BROKEN = Feed("kraken", "trades", "XBT-USDT"), Feed("binance", "trades", "BTCUSDT")
-RUN = ("asset", "materialize", "-m", "backfill_assets.definitions", "--select", "*", "--partition", DAY)
+RUN = ("launch", "-m", "backfill_assets.definitions", "--job", "day", "--partition", DAY)
 
 
 def advised(page: str) -> list[str]:
@@ -39,7 +39,7 @@ def page(desk: Desk, standin: TardisStandin, dagster_home: Path) -> Path:
     standin.faults.put_dataset(BROKEN, DAY, Fault(body=gzip.compress(b"".join(lines[:500] + lines[1000:]))))
     path = f"{SCRIPTS}:{os.environ['PATH']}"
     desk.set(BACKFILL_STANDIN_URL=standin.url, DAGSTER_HOME=str(dagster_home), PATH=path)
-    assert desk.run(*RUN, program="dagster").code == 0
+    assert desk.run(*RUN, program="dg").code == 0
     return desk.folder / "data" / "lake" / "reports" / f"{DAY}.html"
 
 

@@ -82,7 +82,7 @@ def test_status_and_recent_tell_it_to_people_and_to_programs(office: Office, hel
     assert "  days     1 published, 1 held" in lines
     assert "  reason   a test" in lines
     [at] = [at for at, line in enumerate(lines) if line.startswith(f"  {BAD} × held: ")]
-    assert lines[at + 1].startswith("    try first: backfill-assets standins -- dagster asset materialize ")
+    assert lines[at + 1].startswith("    try first: backfill-assets standins -- dg launch ")
     status = json.loads(office.desk.run("status", held, "--json").out)
     assert [day["state"] for day in status["days"]] == ["published", "held"]
     recent = office.desk.run("recent", "--state", "failed")

@@ -18,7 +18,7 @@ def test_an_unknown_environment_names_the_known_ones(desk, command):
     answer = desk.set(BACKFILL_ENV="prodution").run(*command)
     assert answer.code == 1
     assert answer.error == (
-        "BACKFILL_ENV=prodution: unknown environment; choose from local, production, staging, "
+        "BACKFILL_ENV=prodution: unknown environment; choose from local, production, staging, tardis, "
         "or give a path to a .yaml file"
     )
     assert answer.out == ""
@@ -78,6 +78,14 @@ def test_a_day_that_no_run_can_have_is_refused_before_anything_is_done(desk, sta
         (("--start", "2024-01-04", "--end", "2024-01-01"), "swap them"),
         (("--start", "2018-01-04", "--end", "2024-01-01"), "2018-01-04 cannot be run"),
         (("--start", "2024-01-01", "--end", "2024-01-01", "--symbols", "BTCUSDT"), "did you mean BTC-USDT"),
+        (
+            ("--start", "2024-01-01", "--end", "2024-01-01", "--at-once", "0"),
+            "at once: Input should be greater",
+        ),
+        (
+            ("--start", "2024-01-01", "--end", "2024-01-01", "--order", "up"),
+            "order: Input should be 'oldest' or",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["backfill", "plan"])

@@ -13,6 +13,7 @@ from backfill_assets.cli import main
 from backfill_assets.lake.store import open_store
 from backfill_assets.settings import LakeSettings, own_files_endpoint
 from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets.tardis.leases import SQLITE_FILE
 from backfill_assets_tests.emulators.gcs import binary, gcs_server
 
 
@@ -225,14 +226,16 @@ def test_a_dagster_home_without_the_projects_settings_is_mended_by_the_command_s
     [text] = ill(doctor()).values()
     said, _, command = text.rpartition(": link dagster.yaml into it: ")
     assert said.startswith(f"{dagster_home} has no dagster.yaml" if content is None else f"{file} has no ")
-    assert [path.name for path in dagster_home.iterdir()] == ([] if content is None else ["dagster.yaml"])
+    # Its request to the vendor counts in the limit of requests, as any other.
+    left = [path.name for path in dagster_home.iterdir() if path.name != SQLITE_FILE]
+    assert left == ([] if content is None else ["dagster.yaml"])
     subprocess.run(shlex.split(command), check=True)
     assert ill(doctor()) == {}
 
 
 def test_a_copy_of_the_projects_settings_with_changes_is_well(doctor, dagster_home):
     file = dagster_home / "dagster.yaml"
-    own = file.read_text().replace("max_concurrent_runs: 4", "max_concurrent_runs: 8")
+    own = file.read_text().replace("max_concurrent_runs: 5", "max_concurrent_runs: 8")
     file.unlink()
     file.write_text(own)
     assert ill(doctor()) == {}

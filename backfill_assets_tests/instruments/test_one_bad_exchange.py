@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -282,6 +285,28 @@ def test_a_day_that_knows_no_exchange_fails_and_says_what_it_waits_for(bad_vendo
     assert [a.is_passing for a in record.awaited] == [True, True]
 
 
+@pytest.mark.timeout(60, method="thread")
+def test_a_signal_ends_the_questions_of_every_exchange(bad_vendor, tmp_path):
+    """A vendor that is away is asked for minutes; a run that is to end does not wait for that."""
+    for exchange in ("binance", "kraken"):
+        bad_vendor.scripts[f"/v1/exchanges/{exchange}"] = http(500)
+    settings = TardisSettings(api_endpoint=f"{bad_vendor.url}/v1", retry_budget_seconds=3_600)
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    soon = threading.Timer(1, os.kill, (os.getpid(), signal.SIGUSR1))
+    soon.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            record_day(LocalStore(tmp_path), TardisClient(settings), DAY, UNIVERSE)
+    finally:
+        soon.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert [t.name for t in threading.enumerate() if t.name.startswith("tardis")] == []
+
+
 def test_a_day_that_no_exchange_has_exported_asks_for_no_retry(bad_vendor, tmp_path):
     for exchange in ("binance", "kraken"):
         details = details_of(exchange)
@@ -311,6 +336,33 @@ def test_an_exchange_without_a_symbol_of_the_universe_costs_no_other(bad_vendor,
     [awaited] = found.record.awaited
     assert (awaited.exchange, awaited.is_passing) == ("binance", False)
     assert awaited.reason.startswith("unknown symbol 'BTC-USDT' on binance: ")
+
+
+@pytest.mark.parametrize("name", ["..", ".", "..\\..\\x", "C:\\x\n", "a\0b", "a b", "%2e%2e", "X" * 5_000])
+def test_a_data_set_that_no_folder_can_be_named_after_costs_its_exchange_alone(bad_vendor, tmp_path, name):
+    instruments, details = instruments_of("binance"), details_of("binance")
+    put("0.datasetId", name)(instruments)
+    put("datasets.symbols.0.id", name)(details)
+    bad_vendor.scripts["/v1/instruments/binance"] = answered(instruments)
+    bad_vendor.scripts["/v1/exchanges/binance"] = answered(details)
+    found = recorded(bad_vendor, tmp_path)
+    assert [e.feed for e in found.record.expected] == GOOD_FEEDS
+    assert is_whole(found)
+    [awaited] = found.record.awaited
+    assert "cannot be a name in the lake" in awaited.reason
+    assert awaited.reason.isprintable()
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/x"])
+def test_a_data_set_that_is_named_like_a_path_has_a_name_without_its_slashes(bad_vendor, tmp_path, name):
+    instruments, details = instruments_of("binance"), details_of("binance")
+    put("0.datasetId", name)(instruments)
+    put("datasets.symbols.0.id", name)(details)
+    bad_vendor.scripts["/v1/instruments/binance"] = answered(instruments)
+    bad_vendor.scripts["/v1/exchanges/binance"] = answered(details)
+    found = recorded(bad_vendor, tmp_path)
+    assert f"binance/trades/{name.replace('/', '-').upper()}" in feeds_of(found, "binance")
+    assert feeds_of(found, "kraken") == GOOD_FEEDS
 
 
 @pytest.mark.parametrize("fault", UNRESOLVED)

@@ -5,16 +5,22 @@ import io
 import multiprocessing
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from backfill_assets.days import utc_now
 from backfill_assets.failures import DamagedFile, PermanentFailure, Superseded
+from backfill_assets.lake import gcs
+from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.ranges import TAIL_BYTES, read_footer
 from backfill_assets.lake.store import Store, open_store
 from backfill_assets.settings import LakeSettings
@@ -141,6 +147,18 @@ def damage(store: Store, path: str, data: bytes) -> None:
     """Write other bytes behind the store's back."""
     stored = store.read(path)
     store.replace(path, data, stored.generation if stored else None)
+
+
+def test_bytes_are_stored_like_a_file_with_them(store: Store, tmp_path: Path) -> None:
+    path = named(b"rows")
+    damage(store, path, b"rowz")
+    store.put_bytes(b"rows", path)
+    before = written_as(store, path)
+    store.put_bytes(b"rows", path)
+    store.put_file(a_file(tmp_path, b"rows"), path)
+    assert written_as(store, path) == before
+    with store.local_copy(path) as copy, store.open_ranges(path) as ranges:
+        assert copy.read_bytes() == ranges.read() == b"rows"
 
 
 def test_a_data_file_that_is_there_is_not_written_again(store: Store, tmp_path: Path) -> None:
@@ -408,3 +426,100 @@ def test_processes_that_count_together_lose_no_count(store: Store, lake: LakeSet
     assert [counter.exitcode for counter in counters] == [0] * 4
     assert stored is not None
     assert int(stored.data) == 100
+
+
+def test_a_listing_tells_size_and_time_and_only_what_is_old_is_discarded(
+    store: Store, tmp_path: Path
+) -> None:
+    data = f"ticks/{'f' * 64}.parquet"
+    store.put_file(a_file(tmp_path, b"12345"), data)
+    [(path, listed)] = store.objects("ticks/").items()
+    assert (path, listed.bytes) == (data, 5)
+    assert abs(utc_now() - listed.changed) < timedelta(minutes=5)
+    assert not store.discard(data, listed.changed)
+    assert store.exists(data)
+    assert store.discard(data, listed.changed + timedelta(seconds=1))
+    assert not store.exists(data)
+    assert not store.discard(data, listed.changed + timedelta(seconds=1)), "there is none"
+
+
+def test_a_file_that_is_put_again_looks_new(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gcs, "YOUNG", timedelta(0))
+    data = "ticks/" + hashlib.sha256(b"12345").hexdigest() + ".parquet"
+    store.put_file(a_file(tmp_path, b"12345"), data)
+    first = store.objects(data)[data].changed
+    time.sleep(0.02)
+    store.put_file(a_file(tmp_path, b"12345"), data)
+    assert store.objects(data)[data].changed > first
+    assert not store.discard(data, first + timedelta(microseconds=1))
+
+
+def test_a_writer_that_puts_a_file_while_it_is_discarded_has_it(tmp_path: Path) -> None:
+    store, file = LocalStore(tmp_path / "lake"), a_file(tmp_path, b"12345")
+    data = f"ticks/{file.name}.parquet"
+    place, over = tmp_path / "lake" / data, threading.Event()
+    discarded: list[bool] = []
+
+    def discard() -> None:
+        while not over.is_set():
+            if store.discard(data, utc_now() - timedelta(days=1)):
+                discarded.append(True)
+
+    discarding = threading.Thread(target=discard)
+    discarding.start()
+    lost = 0
+    try:
+        while len(discarded) < 50 and not lost:
+            store.put_file(file, data)
+            with suppress(FileNotFoundError):
+                os.utime(place, (1e9, 1e9))
+            store.put_file(file, data)
+            # It may be on its way back at this moment.
+            lost += not any(store.exists(data) for _ in range(500))
+    finally:
+        over.set()
+        discarding.join()
+    assert lost == 0
+
+
+class RacingLocalStore(LocalStore):
+    """Puts the file again after a discard has seen how old it is."""
+
+    racing: Path | None = None
+
+    def _is_alias(self, file: Path) -> bool:
+        if self.racing is not None:
+            self.put_file(self.racing, file.relative_to(self._root).as_posix())
+        return super()._is_alias(file)
+
+
+def test_of_a_discard_and_a_writer_in_between_the_writer_wins(tmp_path: Path) -> None:
+    store, file = RacingLocalStore(tmp_path / "lake"), a_file(tmp_path, b"12345")
+    data = f"ticks/{hashlib.sha256(b'12345').hexdigest()}.parquet"
+    store.put_file(file, data)
+    os.utime(tmp_path / "lake" / data, (1e9, 1e9))
+    before = utc_now() - timedelta(days=1)
+    store.racing = file
+    assert not store.discard(data, before)
+    store.racing = None
+    assert store.objects(data)[data].changed > before
+    assert store.discard(data, utc_now() + timedelta(minutes=1)), "old again"
+
+
+def test_a_bucket_is_asked_to_discard_the_generation_that_was_looked_at(
+    gcs_lake: LakeSettings, tmp_path: Path
+) -> None:
+    """The emulator deletes whatever generation there is."""
+    store = gcs.GcsStore(gcs_lake.uri)
+    data, asked = f"ticks/{'f' * 64}.parquet", list[str]()
+    store.put_file(a_file(tmp_path, b"12345"), data)
+    generation = store._found(data).generation
+    session = store._client._http
+    session.hooks["response"].append(
+        lambda answer, **_: asked.append(f"{answer.request.method} {answer.url}")
+    )
+    assert store.discard(data, utc_now() + timedelta(minutes=1))
+    [deletion] = [request for request in asked if request.startswith("DELETE")]
+    assert f"ifGenerationMatch={generation}&" in f"{deletion}&"

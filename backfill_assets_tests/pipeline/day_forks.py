@@ -1,8 +1,9 @@
 """Run days in forks of one process that has imported everything, so that many of them can be killed cheaply.
 
-A line of input is ``SETTINGS DAY WRITE``: a fork in a process group of its own runs the day. With WRITE above
-0 it ends itself with SIGKILL at that step of writing, counted from 1, where a step is a file beside the
-settings that is renamed or opened for writing: before the rename, and when the opened file is still empty.
+A line of input is ``SETTINGS DAY WRITE SIGNAL``: a fork in a process group of its own runs the day. With
+WRITE above 0 it sends itself the signal (SIGKILL or SIGSTOP) at that step of writing, counted from 1, where a
+step is a file beside the settings that is renamed or opened for writing: before the rename, and when the
+opened file is still empty.
 Two lines answer: the fork's process id when it has started, and at its end its exit code (minus the signal
 that ended it) and how many steps it took.
 """
@@ -27,7 +28,8 @@ from backfill_assets.definitions import build_definitions
 from backfill_assets.instruments.schemas import instrument_schema
 
 for module in pkgutil.walk_packages(backfill_assets.__path__, "backfill_assets."):
-    importlib.import_module(module.name)
+    if module.name != "backfill_assets.automation.ray_launcher":  # needs the extra ``ray``
+        importlib.import_module(module.name)
 instrument_schema()  # pandera imports half of itself at its first use
 
 
@@ -44,12 +46,13 @@ def run_day(settings: str, day: str) -> bool:
     return result.success
 
 
-def die_at(write: int, folder: str, steps: mmap.mmap) -> None:
+def die_at(write: int, number_of_signal: int, folder: str, steps: mmap.mmap) -> None:
     """Count the steps of writing below ``folder`` where the parent reads them, and end at the one given."""
     numbers = itertools.count(1)
 
     def end(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+        sys.setprofile(None)
+        os.kill(os.getpid(), number_of_signal)
 
     def end_at_next_call(frame: object, event: str, call: object) -> None:
         if event == "c_call":
@@ -71,14 +74,14 @@ def die_at(write: int, folder: str, steps: mmap.mmap) -> None:
 def main() -> None:
     """Serve until the input ends."""
     for line in sys.stdin:
-        settings, day, write = line.split()
+        settings, day, write, name = line.split()
         steps = mmap.mmap(-1, 4)
         pid = os.fork()
         if pid == 0:
             os.setpgid(0, 0)
             code = 3
             try:
-                die_at(int(write), str(Path(settings).parent), steps)
+                die_at(int(write), signal.Signals[name], str(Path(settings).parent), steps)
                 code = 0 if run_day(settings, day) else 1
             finally:
                 os._exit(code)

@@ -72,9 +72,7 @@ def test_a_left_out_feed_is_published_after_its_approval_and_taken_out_after_its
     answer = command(pipeline, "approve", *words, "--reason", "the exchange confirms the pause")
     assert (answer.exit_code, answer.output.count("\n")) == (0, 2)
     assert answer.output.startswith(f"{BTC} of {DAY}: approved and accepted (")
-    assert answer.output.endswith(
-        f"materialize -m backfill_assets.definitions --select '*' --partition {DAY}\n"
-    )
+    assert answer.output.endswith(f"dg launch -m backfill_assets.definitions --job day --partition {DAY}\n")
     assert due(pipeline)
     downloads = len(pipeline.downloads)
     assert pipeline.run(DAY).success

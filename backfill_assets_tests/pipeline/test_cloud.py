@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -14,20 +16,22 @@ import polars as pl
 import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
+from polars.testing import assert_frame_equal
 
+import backfill_assets as ba
 from backfill_assets.automation.due import due_days
-from backfill_assets.days import utc_now
+from backfill_assets.days import shift, utc_now
 from backfill_assets.lake.gcs import GcsStore
 from backfill_assets.progress.plan import make_plan
 from backfill_assets.progress.request import backfill_request
 from backfill_assets.progress.stored_days import calendar, stored_day
 from backfill_assets.quality.decisions import drop, retract
 from backfill_assets.standins import faults
+from backfill_assets.standins.bigquery import PROJECT, BigQueryStandin, serve
 from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets.warehouse import ledger, presence
 from backfill_assets.warehouse.catalog import TABLES as CATALOG
-from backfill_assets_tests.emulators.bigquery import PROJECT, Emulator, serve
 from backfill_assets_tests.emulators.gcs import gcs_server
 
 pytestmark = pytest.mark.story
@@ -44,7 +48,7 @@ SMALL = [{"exchanges": ["binance"], "symbols": ["BTC-USDT", "ETH-USDT", "ADA-USD
 class Cloud:
     """A bucket and a BigQuery that reads it, both on loopback."""
 
-    bigquery: Emulator
+    bigquery: BigQueryStandin
     client: Any
 
 
@@ -226,6 +230,23 @@ def test_bigquery_holds_the_rows_of_the_embedded_warehouse(both_days, embedded, 
             assert there[column].equals(here[column]), column
 
 
+@pytest.mark.parametrize("source", ["warehouse", "lake"])
+def test_python_reads_from_bigquery_and_the_bucket_what_it_reads_from_the_embedded_warehouse(
+    both_days, embedded, source
+):
+    cloud, here = ba.open(both_days.pipeline.file, source=source), ba.open(embedded.file)
+    market = ("binance", "BTC-USDT")
+    for of_cloud, of_here in (
+        [data.candles(*market, "5m", DAY, on_gap="warn") for data in (cloud, here)],
+        [data.candles(*market, "1m", DAY, fill=True, on_gap="warn") for data in (cloud, here)],
+        [data.trades(*market, f"{DAY}T06:00", f"{DAY}T07:00", on_gap="warn") for data in (cloud, here)],
+        [data.days(DAY_BEFORE, shift(DAY, 1)) for data in (cloud, here)],
+    ):
+        assert of_here.to_polars().height
+        assert of_cloud.to_polars().equals(of_here.to_polars())
+        assert of_cloud.days == of_here.days
+
+
 def test_a_rerun_downloads_nothing_and_loads_nothing(both_days):
     before = {table: both_days.published(table, day) for table in TABLES for day in (DAY_BEFORE, DAY)}
     both_days.pipeline.standin.forget_requests()
@@ -394,3 +415,29 @@ def test_the_views_of_bigquery_say_what_those_of_the_embedded_warehouse_say(both
         assert there.height == here.height
         for column in here.columns:
             assert there[column].equals(here[column]), (view, column)
+
+
+RECIPES = Path(__file__).parents[2] / "docs" / "recipes.md"
+
+
+@pytest.mark.parametrize(
+    ("title", "here", "there"),
+    re.findall(
+        r"^## (.*?)$.*?```sql duckdb\n(.*?)```.*?```sql bigquery\n(.*?)```",
+        RECIPES.read_text(encoding="utf-8"),
+        re.DOTALL | re.MULTILINE,
+    ),
+    ids=lambda text: text if "\n" not in text else "",
+)
+def test_each_recipe_gives_the_same_rows_in_both_warehouses(both_days, embedded, title, here, there):
+    """BigQuery's dialect as the emulator runs it, by way of DuckDB."""
+    import duckdb
+
+    query = there.replace("crypto_market_data.", f"{both_days.dataset}.")
+    found = both_days.cloud.client.query(query, timeout=60).result(timeout=60)
+    of_cloud = pl.from_arrow(found.to_arrow(create_bqstorage_client=False))
+    with duckdb.connect(str(embedded.folder / "warehouse" / "warehouse.duckdb"), read_only=True) as db:
+        db.execute("SET TimeZone = 'UTC'")
+        of_here = pl.DataFrame(db.sql(here).to_arrow_table())
+    assert of_here.height, title
+    assert_frame_equal(of_cloud, of_here, check_dtypes=False, rel_tol=1e-9)

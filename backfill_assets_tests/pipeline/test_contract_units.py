@@ -6,7 +6,6 @@ Every file has one trade a minute, all alike, so each minute's candle is the vol
 from __future__ import annotations
 
 import gzip
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,11 +16,11 @@ import duckdb
 import polars as pl
 import pytest
 
-from backfill_assets.candles.buckets import filled_candles
+import backfill_assets as ba
 from backfill_assets.candles.notional import notional_usd
-from backfill_assets.candles.query import market_candles, write_candles
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, shift, start_us
 from backfill_assets.feeds import Feed
+from backfill_assets.frames.output import FORMATS, table_text
 from backfill_assets.standins.csvtext import EMPTY_FILE
 from backfill_assets.standins.listings import Listing
 from backfill_assets.standins.metadata import instrument
@@ -299,15 +298,16 @@ def test_readers_of_candles_take_volumes_that_are_unknown(make_day):
     assert pipeline.run(DAY).success
     store = pipeline.store
     assert set(notional_usd(store, DAY)) == {"binance/BTC-USDT"}
-    two_hours = market_candles(store, DAY, unknown.exchange, unknown.symbol, "2h")
-    assert set(two_hours["volume_unit"].to_pylist()) == {"contracts"}
-    assert two_hours["vwap"].null_count == two_hours.num_rows == 12
-    for form in ("table", "csv", "parquet"):
-        written = io.BytesIO()
-        write_candles(two_hours, form, written)
-        assert written.getvalue()
-    filled = filled_candles(store, DAY, unknown.exchange, unknown.symbol, "1h")
-    assert filled["volume"].null_count == 24
+    data = ba.open(pipeline.file, source="lake")
+    two_hours = data.candles(unknown.exchange, unknown.symbol, "2h", DAY, on_gap="warn")
+    rows = two_hours.to_polars()
+    assert set(rows["volume_unit"]) == {"contracts"}
+    assert rows["vwap"].null_count() == rows.height == 12
+    assert len(table_text(rows).splitlines()) == 1 + 12
+    for end in FORMATS:
+        assert two_hours.write(pipeline.folder / f"two-hours.{end}") == 12
+    filled = data.candles(unknown.exchange, unknown.symbol, "1h", DAY, fill=True, on_gap="warn").to_polars()
+    assert filled["volume"].null_count() == 24
     with duckdb.connect(str(pipeline.folder / "warehouse" / "warehouse.duckdb"), read_only=True) as warehouse:
         query = "SELECT volume_unit, quote_unit, count(volume) FROM candles_filled GROUP BY ALL ORDER BY ALL"
         rows = warehouse.execute(query).fetchall()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from backfill_assets.warehouse import ledger
@@ -20,10 +21,11 @@ from backfill_assets_tests.pipeline.restless_reader import RestlessReader, rows_
 from backfill_assets_tests.times import TIMES
 
 ROOT = Path(__file__).parents[2]
-DAY_BEFORE, DAY = "2024-01-01", "2024-01-02"
+DAY_BEFORE, DAY, DAY_AFTER = "2024-01-01", "2024-01-02", "2024-01-03"
 TABLES = ("trades", "candles", "coverage", "quality", "instruments")
 TIMED_KILLS = 4 * TIMES
 KILLS_AT_WRITES = 8 * TIMES
+STOPS = 4 * TIMES
 SECONDS = 120
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(300 * TIMES)]
@@ -49,12 +51,20 @@ class DayForks:
         for line in self._process.stdout:
             self._answers.put(line)
 
+    def start(self, pipeline, day: str, at_write: int = 0, signal_name: str = "SIGKILL") -> int:
+        """Start the day, which sends itself the signal at that step of writing; its process."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{pipeline.file} {day} {at_write} {signal_name}\n")
+        self._process.stdin.flush()
+        return int(self._answers.get(timeout=SECONDS))
+
+    def end(self) -> int:
+        """The exit code of the day that was started."""
+        return int(self._answers.get(timeout=SECONDS).split()[0])
+
     def run(self, pipeline, day: str, *, kill_after: float | None = None, kill_at_write: int = 0):
         """Run the day, killed after so many seconds or at that step of writing: exit code, seconds, steps."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{pipeline.file} {day} {kill_at_write}\n")
-        self._process.stdin.flush()
-        pid = int(self._answers.get(timeout=SECONDS))
+        pid = self.start(pipeline, day, kill_at_write)
         started = time.monotonic()
         try:
             end = self._answers.get(timeout=SECONDS if kill_after is None else kill_after)
@@ -74,6 +84,14 @@ class DayForks:
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[DayForks]:
+    running = DayForks()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def others() -> Iterator[DayForks]:
+    """For a second run of a day beside one of ``forks``."""
     running = DayForks()
     yield running
     running.close()
@@ -170,6 +188,46 @@ def test_a_day_killed_in_the_middle_of_writing_ends_as_if_nothing_was(killed, fo
             reader.look()
             assert reader.wrong == []
         ends_as_if_nothing_was(forks, killed, reader, undisturbed)
+
+
+def stopped(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+
+
+@pytest.fixture(scope="module")
+def of_three():
+    """Filled by the first test that asks for it."""
+    return {}
+
+
+@pytest.fixture
+def tables_of_three(make_pipeline, standin, forks, of_three):
+    """The tables of three days that nobody killed."""
+    if not of_three:
+        whole = make_pipeline(standin, name="three")
+        assert [forks.run(whole, day)[0] for day in (DAY_BEFORE, DAY, DAY_AFTER)] == [0, 0, 0]
+        of_three.update(bytes_of(whole))
+    return of_three
+
+
+@pytest.mark.parametrize("moment", strata(STOPS, seed=5))
+def test_a_run_that_goes_on_after_others_made_its_day_and_the_next_changes_nothing(
+    moment, killed, forks, others, undisturbed, tables_of_three
+):
+    """The process of a node that was lost to the cluster: it knows nothing of the trades of the next day."""
+    orphan = others.start(killed, DAY, max(1, int(moment * undisturbed["steps"])), "SIGSTOP")
+    deadline = time.monotonic() + SECONDS
+    while not stopped(orphan):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert [forks.run(killed, day)[0] for day in (DAY, DAY_AFTER)] == [0, 0]
+    assert bytes_of(killed) == tables_of_three
+    os.kill(orphan, signal.SIGCONT)
+    assert others.end() == 0
+    assert bytes_of(killed) == tables_of_three
+    for table in TABLES:
+        left = ledger.entry(killed.store, table, DAY)
+        assert (left.state, left.open, left.loading) == ("done", (), ())
 
 
 def test_the_reader_names_each_kind_of_damage_and_calls_what_is_whole_whole(undisturbed):

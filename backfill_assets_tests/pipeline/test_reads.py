@@ -59,7 +59,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     """Counts everything that the local store is asked for in this test."""
     counted = Counts()
     read, local_copy, judge = LocalStore.read, LocalStore.local_copy, settle.judge_feed
-    put_file = LocalStore.put_file
+    put_file, put_bytes = LocalStore.put_file, LocalStore.put_bytes
 
     def counting_read(self: LocalStore, path: str) -> Any:
         with counted.lock:
@@ -77,6 +77,10 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
         counted.written.append(path)
         put_file(self, file, path)
 
+    def counting_put_bytes(self: LocalStore, data: bytes, path: str) -> None:
+        counted.written.append(path)
+        put_bytes(self, data, path)
+
     def counting_judge(*arguments: Any) -> Any:
         counted.verdicts += 1
         return judge(*arguments)
@@ -84,6 +88,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     monkeypatch.setattr(LocalStore, "read", counting_read)
     monkeypatch.setattr(LocalStore, "local_copy", counting_copy)
     monkeypatch.setattr(LocalStore, "put_file", counting_put)
+    monkeypatch.setattr(LocalStore, "put_bytes", counting_put_bytes)
     monkeypatch.setattr(settle, "judge_feed", counting_judge)
     return counted
 

@@ -11,7 +11,8 @@ import duckdb
 import polars as pl
 import pytest
 
-from backfill_assets.candles.buckets import buckets, filled_candles
+import backfill_assets as ba
+from backfill_assets.candles.buckets import buckets
 from backfill_assets.days import start_us
 from backfill_assets.settings import TIMEFRAMES
 from backfill_assets.standins import faults
@@ -48,7 +49,10 @@ def holds_what_fill_gives(pipeline: Any, day: str, exchange: str, symbol: str) -
     """Compare the view with the command for every timeframe; flat candles by timeframe."""
     flat = {}
     for timeframe in TIMEFRAMES_USED:
-        ours = pl.DataFrame(filled_candles(pipeline.store, day, exchange, symbol, timeframe))
+        found = ba.open(pipeline.file, source="lake").candles(
+            exchange, symbol, timeframe, day, fill=True, on_gap="warn"
+        )
+        ours = found.to_polars()
         view = ask(
             pipeline,
             f"SELECT * FROM candles_filled WHERE date = '{day}' AND exchange = '{exchange}' "

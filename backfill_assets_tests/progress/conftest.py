@@ -18,8 +18,8 @@ from starlette.testclient import TestClient
 from backfill_assets.definitions import defs
 from backfill_assets.progress.api import create_app
 from backfill_assets.progress.service import Backfills
+from backfill_assets.rehearsal.postgres import binaries, postgres_server
 from backfill_assets.settings import Settings, load_settings
-from backfill_assets_tests.emulators.postgres import binaries, postgres_server
 from backfill_assets_tests.progress.rig import EXCHANGES, REPOSITORY, SYMBOLS
 
 BASE = "http://127.0.0.1:3080"

@@ -35,6 +35,8 @@ BTC, ETH = Feed("binance", "trades", "BTCUSDT"), Feed("binance", "trades", "ETHU
 SYMBOLS = {BTC: "BTC-USDT", ETH: "ETH-USDT"}
 #: Raw bytes of the two feeds' files in ``Lake.run``; half of it in the lake, a row for every ten bytes.
 SIZES = {BTC: 3_000_000, ETH: 1_000_000}
+#: How long each file waited for the rate limit.
+PACED_SECONDS = 12.5
 
 
 class Lake:
@@ -154,7 +156,7 @@ class Lake:
             content=content * 64,
             rows=size // 10,
             bytes=size // 2,
-            source=Source(url="http://x", raw_bytes=size, raw_sha256="s"),
+            source=Source(url="http://x", raw_bytes=size, raw_sha256="s", paced_seconds=PACED_SECONDS),
             profile={},
             schema_version=SCHEMA_VERSION,
             profile_parameters=parameters,

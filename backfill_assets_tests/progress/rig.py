@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from backfill_assets.feeds import Feed
+from backfill_assets.orchestration import DAGSTER_YAML
 from backfill_assets.progress.model import JobStatus
 from backfill_assets.standins.faults import Fault, not_available
 from backfill_assets.standins.tardis import TardisStandin
@@ -28,9 +29,10 @@ EXCHANGES = ["binance", "coinbase", "kraken"]
 SYMBOLS = ["BTC-USDT", "ETH-USDT", "ADA-USDT"]
 PATIENCE = 300
 OURS = ("BACKFILL_", "DAGSTER_", "TARDIS_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
-#: Looks for backfills every other second; Dagster's own looks every half minute.
-QUICK_DAEMON = "backfill_assets_tests.progress.quick_daemon"
-DAEMON = "dagster._daemon"
+#: Words after `python -m`; the quick ones look every few seconds at what is looked at every few minutes.
+QUICK_DAEMON = ("backfill_assets.rehearsal.quick", "daemon")
+QUICK_SERVICE = ("backfill_assets.rehearsal.quick", "service")
+DAEMON = ("dagster._daemon",)
 
 
 def take_away_feeds(standin: TardisStandin, day: str) -> list[Feed]:
@@ -50,7 +52,7 @@ class Rig:
     environment: dict[str, str]
     standin: TardisStandin
     options: tuple[str, ...] = ()
-    service: str = "backfill_assets.cli"
+    service: tuple[str, ...] = ("backfill_assets.cli",)
     url: str = ""
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -65,14 +67,14 @@ class Rig:
                 start_new_session=True,
             )
 
-    def start_daemon(self, module: str = QUICK_DAEMON) -> None:
-        self.start("daemon", module, "run", "-m", "backfill_assets.definitions")
+    def start_daemon(self, module: Sequence[str] = QUICK_DAEMON) -> None:
+        self.start("daemon", *module, "run", "-m", "backfill_assets.definitions")
 
     def start_service(self) -> None:
         port = self.url.rpartition(":")[2] or "0"
         log = self.home / "service.log"
         log.write_text("")
-        self.start("service", self.service, "serve", "--port", port, *self.options)
+        self.start("service", *self.service, "serve", "--port", port, *self.options)
         self.wait(lambda: "API: " in log.read_text())
         self.url = log.read_text().split("API: ")[1].split("/docs")[0]
         self.wait(self.answers)
@@ -128,17 +130,18 @@ def running_rig(
     standin: TardisStandin,
     postgres: str = "",
     options: Sequence[str] = (),
-    daemon: str = QUICK_DAEMON,
-    service: str = Rig.service,
+    daemon: Sequence[str] = QUICK_DAEMON,
+    service: tuple[str, ...] = Rig.service,
+    dagster_yaml: Path = DAGSTER_YAML,
     **extra: str,
 ) -> Iterator[Rig]:
     """Daemon and service over an empty home, started together; both end with the block.
 
     ``postgres`` is the address of an empty database (without one SQLite is used), ``options`` are those of
-    ``serve``, ``daemon`` and ``service`` are their modules (no daemon where it is empty), ``extra`` is added
-    to the processes' environment.
+    ``serve``, ``daemon`` and ``service`` are their words (no daemon where there are none), ``dagster_yaml``
+    is that of both, ``extra`` is added to the processes' environment.
     """
-    (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
+    (home / "dagster.yaml").symlink_to(dagster_yaml)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     environment |= {
         "DAGSTER_HOME": str(home),

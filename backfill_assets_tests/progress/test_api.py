@@ -77,6 +77,9 @@ def test_a_new_job_is_accepted_and_the_same_request_found_again(client: TestClie
         ({**BODY, "start": 1704067200}, "/start", "write a day as text"),
         ({**BODY, "start": "2024-01-01T00:00:00"}, "/start", "write it as YYYY-MM-DD"),
         ({**BODY, "symbol": "BTC-USDT"}, "/symbol", "Extra inputs"),
+        ({**BODY, "at_once": 0}, "/at_once", "greater than or equal to 1"),
+        ({**BODY, "at_once": 2}, "/at_once", "of dagster.yaml has none: add backfill_assets/at_once_2"),
+        ({**BODY, "order": "random"}, "/order", "'oldest' or 'newest'"),
     ],
 )
 def test_a_wrong_request_is_a_problem_that_points_at_the_part(

@@ -55,9 +55,36 @@ def test_a_job_is_a_backfill_of_dagsters_with_its_id_days_and_tags(rig: SimpleNa
     assert found.tags["backfill_assets/range"] == "2024-01-01..2024-01-03"
     assert found.tags["backfill_assets/request_id"] == "r1"
     assert "backfill_assets/refresh" not in found.tags
+    assert found.tags["dagster/priority"] == "0"
     status = rig.service.status(job.job_id)
     assert [day.day for day in status.days] == ["2024-01-01", "2024-01-02", "2024-01-03"]
     assert (status.state, status.requester, status.request.reason) == ("queued", "me", "a hole")
+
+
+def test_number_and_order_are_kept_and_a_retry_has_them_too(
+    stored: dg.DagsterInstance, settings: Settings
+) -> None:
+    service = Backfills(stored, DEFS.resolve_asset_graph, lambda: settings)
+    asked = request(at_once=2, order="newest")
+    job, _ = service.create(asked)
+    assert service.status(job.job_id).request == asked
+    assert service.plan(asked).runs_at_once == 2
+    end_backfill(stored, job.job_id, BulkActionStatus.COMPLETED_FAILED)
+    service.retry(job.job_id)
+    for backfill_id, priority in ((job.job_id, "0"), (f"{job.job_id}-2", "10")):
+        found = stored.get_backfill(backfill_id)
+        assert found is not None
+        assert found.tags["backfill_assets/at_once_2"] == job.job_id, "one limit for all attempts"
+        assert found.tags["dagster/priority"] == priority
+        days = [run.partition_key for run in found.submitting_run_requests]
+        assert days == ["2024-01-03", "2024-01-02", "2024-01-01"]
+    with pytest.raises(InvalidRequest, match=r"at once: 9: .* add backfill_assets/at_once_9"):
+        service.create(request(at_once=9))
+
+
+def test_a_single_day_is_waited_for(rig: SimpleNamespace) -> None:
+    job, _ = rig.service.create(request(end="2024-01-01"))
+    assert backfill(rig, job.job_id).tags["dagster/priority"] == "10"
 
 
 def test_a_choice_of_feeds_is_refreshed_by_tags(rig: SimpleNamespace) -> None:

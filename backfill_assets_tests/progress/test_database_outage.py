@@ -21,11 +21,11 @@ import pytest
 
 from backfill_assets.feeds import Feed
 from backfill_assets.progress.model import JobStatus
+from backfill_assets.rehearsal.postgres import Server, restartable_server
 from backfill_assets.settings import ServeSettings
 from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
-from backfill_assets_tests.emulators.postgres import Server, restartable_server
 from backfill_assets_tests.progress.conftest import empty_database, needs_postgres
 from backfill_assets_tests.progress.rig import EXCHANGES, REPOSITORY, SYMBOLS, Rig, running_rig
 

@@ -23,7 +23,7 @@ from backfill_assets.progress.model import StoredState
 from backfill_assets.progress.service import Backfills
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.presence import published_lag
-from backfill_assets_tests.progress.planned_lake import BTC, ETH, NOW, SIZES, Lake
+from backfill_assets_tests.progress.planned_lake import BTC, ETH, NOW, PACED_SECONDS, SIZES, Lake
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
 DAYS = [f"2024-02-{day}" for day in range(23, 30)]
@@ -65,6 +65,7 @@ def test_yesterday_is_told_with_states_feeds_rows_bytes_and_scores(lake: Lake, s
     assert found["backfill_yesterday_feeds_accepted"] == 1
     assert found["backfill_yesterday_rows"] == SIZES[BTC] // 10
     assert found["backfill_yesterday_raw_bytes"] == SIZES[BTC]
+    assert found["backfill_yesterday_rate_limit_wait_seconds"] == PACED_SECONDS
     assert 0 < found['backfill_yesterday_score{score="completeness"}'] < 1
 
 

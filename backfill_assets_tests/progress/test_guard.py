@@ -70,7 +70,7 @@ def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     )
     with (
         TardisStandin(Market(rows={})) as standin,
-        running_rig(home, standin, options=("--with-ui",), daemon="", **extra) as found,
+        running_rig(home, standin, options=("--with-ui",), daemon=(), **extra) as found,
     ):
         yield found
 
@@ -267,7 +267,7 @@ def test_the_bound_name_lists_the_pages_at_its_own_port_alone(tmp_path: Path) ->
     options = ("--host", socket.gethostname())
     with (
         TardisStandin(Market(rows={})) as standin,
-        running_rig(tmp_path, standin, options=options, daemon="", **extra) as found,
+        running_rig(tmp_path, standin, options=options, daemon=(), **extra) as found,
     ):
         own = {"Host": f"{socket.gethostname()}:{urlsplit(found.url).port}"}
         assert ask(found, "GET", "/healthz", {**own, "Origin": f"http://{own['Host']}"}).status == 200

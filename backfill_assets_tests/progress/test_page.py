@@ -18,8 +18,9 @@ from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.test_utils import create_run_for_test
 from starlette.testclient import TestClient
 
+from backfill_assets.alerts.incidents import Problem, record
 from backfill_assets.automation.run_process import RunProcess
-from backfill_assets.days import day_range
+from backfill_assets.days import day_range, utc_now
 from backfill_assets.definitions import defs
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.store import open_store
@@ -31,6 +32,7 @@ from backfill_assets.progress.service import Backfills
 from backfill_assets.progress.stored_days import _first_remedy
 from backfill_assets.quality.settled import load_day
 from backfill_assets.report.month import DaySummary
+from backfill_assets.settings import PriceSettings
 from backfill_assets_tests.progress.conftest import client_of
 from backfill_assets_tests.progress.planned_lake import BTC, ETH, Lake
 from backfill_assets_tests.progress.small_assets import end_backfill
@@ -99,7 +101,8 @@ def test_an_empty_page_says_so_and_what_to_do(client: TestClient) -> None:
 
 
 def test_the_plan_has_the_numbers_of_the_plan_and_starts_what_it_shows(client: TestClient) -> None:
-    wanted = {"start": "2024-01-01", "end": "2024-01-03", "exchanges": ["kraken"], "reason": "a <hole>"}
+    days = {"start": "2024-01-01", "end": "2024-01-03", "order": "newest"}
+    wanted = {**days, "exchanges": ["kraken"], "reason": "a <hole>"}
     answer = client.get("/page/plan", params=wanted)
     assert answer.status_code == 200
     plan = client.get("/api/v1/plan", params={**wanted, "reason": []}).json()
@@ -108,8 +111,7 @@ def test_the_plan_has_the_numbers_of_the_plan_and_starts_what_it_shows(client: T
     fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', answer.text))
     assert fields.pop("request_id").startswith("page-")
     assert fields == {
-        "start": "2024-01-01",
-        "end": "2024-01-03",
+        **days,
         "exchanges": "kraken",
         "reason": "a &lt;hole&gt;",
     }
@@ -122,6 +124,8 @@ def test_the_plan_has_the_numbers_of_the_plan_and_starts_what_it_shows(client: T
         ({"exchanges": "mtgox"}, "is no exchange of the universe"),
         ({"start": "yesterday"}, "write it as YYYY-MM-DD"),
         ({"start": ""}, "start: Field required"),
+        ({"at_once": "all"}, "at once: Input should be a valid integer"),
+        ({"order": "random"}, "order: Input should be &#39;oldest&#39; or &#39;newest&#39;"),
         ({"end": "2024-12-31"}, "more than the 100 of serve.max_days"),
     ],
 )
@@ -243,6 +247,41 @@ def test_a_report_is_served_from_the_lake_and_cannot_reach_the_token(
     assert "allow-same-origin" not in policy
     month = client.get("/reports/2024-01.html")
     assert (month.status_code, "2024-01" in month.text) == (200, True), "as the pages link to each other"
+
+
+def test_a_report_is_served_with_the_incidents_of_its_day_and_their_age(
+    client: TestClient, rig: SimpleNamespace
+) -> None:
+    store, now = open_store(rig.settings.lake), utc_now()
+    stored = b"<main><section>headline</section><section>the rest</section></main>"
+    store.replace(paths.day_report("2024-01-02"), stored, None)
+    before = client.get("/reports/2024-01-02.html").content
+    assert before == stored
+    problems = [
+        Problem("feed_left_out", "<b>quarantine</b>", day, "binance/trades/BTCUSDT", "mend it")
+        for day in ("2024-01-02", "2024-01-03")
+    ]
+    late = Problem("day_late", "no run", "2024-01-02")
+    for found, hours in (([*problems, late], 50), (problems, 49)):
+        moment = now - timedelta(hours=hours)
+        record(store, found, lambda _: True, lambda moment=moment: moment, remind=timedelta(1), send=None)
+    page = client.get("/reports/2024-01-02.html").text
+    headline, shown, rest = page.split("</section>", 2)
+    assert (headline, rest) == ("<main><section>headline", "<section>the rest</section></main>")
+    assert "feed is left out: 2024-01-02 binance/trades/BTCUSDT, open for 2 days" in shown
+    assert "day is late: 2024-01-02, ended after 1 hour" in shown
+    assert "&lt;b&gt;quarantine" in shown
+    assert "mend it" in shown
+    assert "2024-01-03" not in shown
+    stored_now = store.read(paths.day_report("2024-01-02"))
+    assert stored_now is not None
+    assert stored_now.data == stored, "the lake's page follows from the data alone"
+    store.replace(paths.month_report("2024-01"), b"", None)
+    month = client.get("/reports/2024-01.html").text
+    assert month.count("feed is left out: 2024-01-0") == 2
+    assert month.index("Incidents</h2>") < month.index("Feeds by day")
+    (Path(store.uri) / paths.incidents()).write_text("{")
+    assert client.get("/reports/2024-01-02.html").content == stored
 
 
 # --- who may change something -----------------------------------------------------------------------------
@@ -380,6 +419,26 @@ def bad_days(lake: Lake) -> Lake:
     return lake
 
 
+def test_the_plan_tells_its_money_where_there_are_prices(lake_page: TestClient, lake: Lake) -> None:
+    lake.run("2024-12-01")
+    wanted = {"start": "2024-12-01", "end": "2024-12-02", "order": "oldest"}
+    asked = {**wanted, "reason": "", "request_id": ""}
+    assert "Money" not in lake_page.get("/page/plan", params=asked).text
+    assert lake_page.get("/api/v1/plan", params=wanted).json()["money"] is None
+    prices = {"date": "2026-11-30", "download_per_gb": 250}
+    lake.settings = lake.settings.model_copy(update={"prices": PriceSettings.model_validate(prices)})
+    assert lake_page.get("/api/v1/plan", params=wanted).json()["money"] == {
+        "currency": "USD",
+        "date": "2026-11-30",
+        "costs": [{"what": "download", "amount": {"low": 1.0, "high": 1.0}}],
+        "once": {"low": 1.0, "high": 1.0},
+        "month": {"low": 0, "high": 0},
+        "binds": "download",
+    }
+    said = "<dd>1.00 USD (download 1.00); most is download; prices of 2026-11-30</dd>"
+    assert f"<dt>Money</dt>{said}" in lake_page.get("/page/plan", params=asked).text
+
+
 def test_days_that_are_not_good_are_told_first_with_reason_and_command(
     lake_page: TestClient, bad_days: Lake
 ) -> None:
@@ -423,7 +482,7 @@ def test_where_every_day_is_published_nothing_is_to_be_done(lake_page: TestClien
 
 
 def single_run(rig: SimpleNamespace, day: str, **tags: str) -> str:
-    """A run as ``dagster asset materialize`` makes it, at work."""
+    """A run as ``dg launch`` makes it, at work."""
     tags = {"dagster/partition": day, **tags}
     return create_run_for_test(rig.instance, status=dg.DagsterRunStatus.STARTED, tags=tags).run_id
 

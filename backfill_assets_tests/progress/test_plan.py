@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from backfill_assets.automation.history import MeasuredRun, measured_runs, runs_at_once
+from backfill_assets.automation.history import MeasuredRun, measured_runs
+from backfill_assets.automation.run_order import backfill_places
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import ExpectedFeed
 from backfill_assets.lake import documents, paths
@@ -206,6 +207,63 @@ def test_time_is_a_range_from_measured_runs_between_all_at_once_and_as_they_were
     assert (one.seconds.low, one.seconds.high) == (40, 80)
 
 
+PRICES = {
+    "date": "2026-11-30",
+    "download_per_gb": 100,
+    "load_per_tb": 10_000,
+    "storage_per_gb_month": 50,
+    "machine_per_hour": 360,
+}
+
+
+def test_money_is_bytes_and_hours_at_the_prices_of_the_settings_and_says_what_costs_most(
+    tmp_path: Path,
+) -> None:
+    lake = Lake(tmp_path / "lake", prices=PRICES)
+    lake.run("2024-02-01", fetched=NOW + timedelta(seconds=5))
+    lake.run("2024-02-02", fetched=NOW + timedelta(seconds=15))
+    runs = [run_of("2024-02-01", 0, 10), run_of("2024-02-02", 10, 20)]
+    plan = lake.plan(runs=runs, runs_at_once=2)
+    assert (plan.expected_bytes, plan.lake_bytes) == (16_000_000, 8_000_000)
+    assert plan.money is not None
+    costs = {cost.what: cost.amount and (cost.amount.low, cost.amount.high) for cost in plan.money.costs}
+    # Runs of 40 to 80 s together, however many are at work at once.
+    assert costs == {
+        "download": pytest.approx((1.6, 1.6)),
+        "load": pytest.approx((0.08, 0.08)),
+        "storage": pytest.approx((0.4, 0.4)),
+        "machines": pytest.approx((4, 8)),
+    }
+    text = "5.68 to 9.68 USD (download 1.60, load 0.08, machines 4.00 to 8.00), 0.40 USD a month for storage"
+    assert f"money      {text}; most is machines; prices of 2026-11-30" in plan_text(plan)
+    one = lake.plan(runs=runs, runs_at_once=1)
+    assert one.money == plan.money
+    cheap = Lake(tmp_path / "lake", prices={**PRICES, "machine_per_hour": 1})
+    found = cheap.plan(runs=runs, runs_at_once=2).money
+    assert found is not None
+    assert found.binds == "download"
+
+
+def test_without_prices_no_money_is_told(lake: Lake) -> None:
+    lake.run("2024-02-01")
+    plan = lake.plan()
+    assert plan.money is None
+    assert "money" not in plan_text(plan)
+    dated = Lake(Path(lake.store.uri), prices={"date": "2026-11-30"})
+    assert dated.plan().money is None
+
+
+def test_what_is_not_known_has_no_price(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake", prices=PRICES)
+    plan = lake.plan()
+    assert plan.money is not None
+    assert plan.money.binds is None
+    said = "money      more than 0.00 USD (download unknown, load unknown, storage unknown, machines unknown)"
+    assert f"{said}; prices of 2026-11-30" in plan_text(plan)
+    lake.run("2024-02-01")
+    assert "machines unknown), " in plan_text(lake.plan())
+
+
 def test_runs_that_were_at_work_together_are_not_made_parallel_twice(lake: Lake) -> None:
     lake.run("2024-02-01", fetched=NOW + timedelta(seconds=5))
     lake.run("2024-02-02", fetched=NOW + timedelta(seconds=5))
@@ -222,10 +280,11 @@ def test_runs_that_fetched_nothing_measure_nothing(lake: Lake) -> None:
     assert "no record of a run that fetched" in plan_text(plan)
 
 
-def test_no_plan_is_faster_than_the_vendor_may_be_asked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runs_at_once", [1, 4])
+def test_no_plan_is_faster_than_the_vendor_may_be_asked(tmp_path: Path, runs_at_once: int) -> None:
     slow = Lake(tmp_path / "lake", tardis={"requests_per_minute": 1})
     slow.run("2024-02-01", fetched=NOW + timedelta(seconds=1))
-    plan = slow.plan(runs=[run_of("2024-02-01", 0, 2)], runs_at_once=1)
+    plan = slow.plan(runs=[run_of("2024-02-01", 0, 2)], runs_at_once=runs_at_once)
     assert plan.seconds is not None
     assert plan.seconds.low == plan.seconds.high == 8 * 60
 
@@ -332,4 +391,4 @@ def test_successful_runs_of_days_are_measured_and_no_others(instance: dg.Dagster
     assert run.day == "2024-01-02"
     assert 0 < run.seconds < 60
     assert run.ended.tzinfo is UTC
-    assert runs_at_once(instance) == 1
+    assert backfill_places(instance) == 1

@@ -11,6 +11,7 @@ from dagster._core.test_utils import create_run_for_test
 from dagster._utils.error import SerializableErrorInfo
 
 from backfill_assets.automation.backfills import add_backfill, cancel_backfill
+from backfill_assets.days import utc_now
 from backfill_assets.orchestration import (
     STEP_RETRIES,
     TAG_ALL_DAYS,
@@ -181,6 +182,18 @@ def test_the_runs_of_a_cancelled_backfill_are_read_with_the_time_when_they_were_
     assert backfill.canceled is not None
     assert run.started is not None
     assert run.created < run.started < backfill.canceled
+
+
+def test_the_days_of_runs_that_have_ended_lately_are_read_once_each(
+    instance: dg.DagsterInstance, reader: Reader
+) -> None:
+    begin = utc_now() - timedelta(seconds=5)
+    for day in (DAYS[1], DAY, DAY):
+        execute(instance, "job", day)
+    create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags={"dagster/partition": DAYS[2]})
+    create_run_for_test(instance, status=dg.DagsterRunStatus.SUCCESS, tags={"dagster/partition": "north"})
+    assert reader.days_run(begin) == [DAY, DAYS[1]]
+    assert reader.days_run(begin + timedelta(hours=1)) == []
 
 
 def test_the_failed_checks_of_many_runs_are_read_at_once_and_are_those_of_their_logs(

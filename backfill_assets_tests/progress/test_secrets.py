@@ -56,7 +56,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     file.write_text(settings(home))
     with (
         TardisStandin(Market(rows={})) as standin,
-        running_rig(home, standin, options=("--with-ui",), daemon="", BACKFILL_ENV=str(file)) as found,
+        running_rig(home, standin, options=("--with-ui",), daemon=(), BACKFILL_ENV=str(file)) as found,
     ):
         yield found
 

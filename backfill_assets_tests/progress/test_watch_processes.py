@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
+from backfill_assets.feeds import Feed
+from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.alerts.listener import listening
 from backfill_assets_tests.progress.rig import (
     EXCHANGES,
+    QUICK_SERVICE,
     REPOSITORY,
     SYMBOLS,
     Rig,
@@ -24,6 +29,7 @@ from backfill_assets_tests.progress.rig import (
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(500)]
 DAY = "2024-01-02"
+FEED = Feed("binance", "trades", "BTCUSDT")
 
 
 def command(rig: Rig, *words: str) -> subprocess.CompletedProcess[str]:
@@ -37,18 +43,42 @@ def command(rig: Rig, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def is_ready(rig: Rig) -> bool:
+    try:
+        return bool(rig.ask("/readyz") == "ready\n")
+    except HTTPError:
+        return False
+
+
+def corrected(market: Market) -> bytes:
+    """The feed's file with the taker on the other side of one trade."""
+    header, first, *others = gzip.decompress(market.dataset(FEED, DAY)).splitlines(keepends=True)
+    other = (b",buy,", b",sell,") if b",buy," in first else (b",sell,", b",buy,")
+    return gzip.compress(b"".join([header, first.replace(*other), *others]))
+
+
 def test_a_held_day_and_a_dead_daemon_are_told_once_each_and_so_are_their_ends(tmp_path: Path) -> None:
     rows = {(exchange, symbol): 500 for exchange in EXCHANGES for symbol in SYMBOLS}
+    market = Market(rows=rows)
     with (
         listening() as people,
-        TardisStandin(Market(rows=rows), clock=lambda: datetime(2024, 2, 10, tzinfo=UTC)) as standin,
+        TardisStandin(market, clock=lambda: datetime(2024, 2, 10, tzinfo=UTC)) as standin,
         running_rig(
             tmp_path,
             standin,
-            service="backfill_assets_tests.progress.quick_service",
+            service=QUICK_SERVICE,
             SLACK_WEBHOOK_URL=people.url,
         ) as rig,
     ):
+        # A service that looks before the daemon has given its first sign tells so, and then its end.
+        rig.wait(
+            lambda: (
+                is_ready(rig)
+                and not rig.ask("/api/v1/incidents")["incidents"]
+                and len(people.texts) == 2 * sum("ended: daemon" in text for text in people.texts)
+            )
+        )
+        people.got.clear()
         sent = command(rig, "alerts", "test")
         assert (sent.returncode, sent.stdout) == (0, "sent to JSON (number 1)\n")
         assert people.texts[0].startswith("[local] test of backfill-assets")
@@ -85,5 +115,12 @@ def test_a_held_day_and_a_dead_daemon_are_told_once_each_and_so_are_their_ends(t
         ]
         assert command(rig, "incidents", "--open").stdout == "no open incident\n"
         assert "ended after" in command(rig, "incidents").stdout
+
+        standin.faults.put_dataset(FEED, DAY, Fault(body=corrected(market)))
+        again = {"exchanges": [FEED.exchange], "symbols": ["BTC-USDT"], "refresh": True}
+        rig.wait_for(rig.ask("/api/v1/backfill", {"start": DAY, "end": DAY, **again})["job_id"], "succeeded")
+        rig.wait(lambda: any(f"vendor replaced a file: {DAY} {FEED}" in text for text in people.texts))
+        shown = json.loads(command(rig, "incidents", "--open", "--json").stdout)["incidents"]
+        assert [incident["rule"] for incident in shown] == ["feed_restated"]
     for log in tmp_path.glob("*.log"):
         assert people.address not in log.read_text(), log

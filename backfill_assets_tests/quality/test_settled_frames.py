@@ -253,6 +253,8 @@ class TestQualityRows:
             "restatement",
             "completeness",
             "evidence_class",
+            "first_id",
+            "last_id",
             "quality",
             "missing_ids",
             "longest_hole",

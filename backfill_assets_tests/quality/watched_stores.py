@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,6 +44,10 @@ class CountingStore(LocalStore):
         self.writes[path] += 1
         super().put_file(local, path)
 
+    def put_bytes(self, data: bytes, path: str) -> None:
+        self.writes[path] += 1
+        super().put_bytes(data, path)
+
     def delete(self, path: str) -> None:
         self.writes[path] += 1
         super().delete(path)
@@ -61,7 +66,16 @@ class ReadOnlyStore(LocalStore):
     def put_file(self, local: Path, path: str) -> None:  # noqa: ARG002
         raise Refused(path)
 
+    def put_bytes(self, data: bytes, path: str) -> None:  # noqa: ARG002
+        raise Refused(path)
+
     def delete(self, path: str) -> None:
+        raise Refused(path)
+
+    def discard(self, path: str, before: datetime) -> bool:  # noqa: ARG002
+        raise Refused(path)
+
+    def set_aside(self, path: str) -> None:
         raise Refused(path)
 
 

@@ -8,35 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from backfill_assets.feeds import Feed
 from backfill_assets.progress.reader import Reader
 from backfill_assets.rehearsal.house import House
-from backfill_assets.rehearsal.model import Promise, ScenarioResult
+from backfill_assets.rehearsal.limits import load_limits
+from backfill_assets.rehearsal.model import Promise
 from backfill_assets.rehearsal.scenarios import SCENARIOS, play
-from backfill_assets.rehearsal.stage import Stage, Undisturbed, undisturbed
+from backfill_assets.rehearsal.stage import Stage, undisturbed
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.rehearsal import mutant
+from backfill_assets_tests.rehearsal.played import DAY, broken, result
 
-pytestmark = [pytest.mark.story, pytest.mark.timeout(300)]
-DAY = "2024-01-02"
+pytestmark = [pytest.mark.story, pytest.mark.timeout(900)]
 FEED = Feed.parse("binance/trades/ADAUSDT")
-
-
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory) -> Undisturbed:
-    return undisturbed(tmp_path_factory.mktemp("whole") / "house", DAY)
-
-
-def result(name: str, folder: Path, compared: Undisturbed) -> ScenarioResult:
-    stage = Stage(name, folder / name, DAY, compared)
-    return play(SCENARIOS[name], stage, folder / "logs")
-
-
-def broken(found: ScenarioResult) -> set[Promise]:
-    said = [f"{o.promise}: {o.expected}: {o.seen}" for o in found.outcomes if o.kept is False]
-    print(*said, sep="\n")
-    return {promise for promise in Promise if found.state(promise) == "broken"}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +31,11 @@ def broken(found: ScenarioResult) -> set[Promise]:
         (mutant.ends_with_0_whatever_happens, "stopped", Promise.DETECTED),
         (mutant.leaves_a_process, "stopped", Promise.CONTAINED),
         (mutant.forgets_what_it_has, "normal", Promise.RECOVERED),
+        (mutant.forgets_what_it_has, "upgrade", Promise.CONTAINED),
         (mutant.logs_the_key, "normal", Promise.NO_SECRET_IN_LOGS),
+        (mutant.asks_without_waiting, "network", Promise.DETECTED),
+        (mutant.carries_the_key_everywhere, "network", Promise.NO_SECRET_IN_LOGS),
+        (mutant.gives_up_where_nobody_answers, "dns", Promise.DETECTED),
     ],
 )
 def test_a_broken_component_of_the_pipeline_breaks_its_promise_alone(
@@ -53,6 +43,26 @@ def test_a_broken_component_of_the_pipeline_breaks_its_promise_alone(
 ) -> None:
     monkeypatch.setattr(House, "dagster", (sys.executable, mutant.__file__, mutation.__name__))
     assert broken(result(scenario, tmp_path, compared)) == {promise}
+
+
+@pytest.mark.parametrize(
+    ("mutation", "limits", "measure"),
+    [
+        (mutant.takes_memory, {"peak_mb": 1_000}, "peak memory: "),
+        # A second run has nothing to do, and dawdles as well.
+        (mutant.dawdles, {"seconds": 20}, "duration: "),
+    ],
+)
+def test_a_run_that_takes_too_much_breaks_its_limits_alone(
+    mutation, limits, measure, compared, tmp_path, monkeypatch
+) -> None:
+    (tmp_path / "limits.yaml").write_text(yaml.safe_dump({"quick": {"normal": limits}}))
+    of_user = load_limits(tmp_path / "limits.yaml", SCENARIOS)
+    monkeypatch.setattr(House, "dagster", (sys.executable, mutant.__file__, mutation.__name__))
+    stage = Stage("normal", tmp_path / "normal", DAY, compared)
+    found = play(SCENARIOS["normal"], stage, tmp_path / "logs", of_user)
+    assert broken(found) == {Promise.WITHIN_LIMITS}
+    assert [o.expected.startswith(measure) for o in found.outcomes if o.kept is False] == [True]
 
 
 def test_nobody_is_told_where_failed_runs_are_not_looked_at(compared, tmp_path, monkeypatch) -> None:

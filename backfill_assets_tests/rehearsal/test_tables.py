@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import gzip
 
+import duckdb
 import pytest
 
-from backfill_assets.rehearsal.tables import Content, Group, differences, served_trades, wrong
+from backfill_assets.rehearsal.tables import (
+    Content,
+    Group,
+    differences,
+    partial_markets,
+    served_trades,
+    wrong,
+)
 
 DAY = "2024-01-02"
 ONE, OTHER = Content(3, 111), Content(3, 222)
@@ -43,6 +51,33 @@ def test_every_difference_is_named(found, said) -> None:
 def test_a_missing_market_is_not_wrong_and_other_market_data_is(found, tables) -> None:
     whole = contents(trades=ONE, candles=ONE, coverage=ONE, quality=ONE)
     assert [said.split()[0] for said in wrong(whole, found)] == tables
+
+
+@pytest.mark.parametrize(
+    ("state", "until", "is_partial"),
+    [
+        ("traded_partial", 60, True),
+        ("traded_partial", 30, True),
+        ("traded", 60, False),
+        ("traded", 30, False),
+    ],
+)
+def test_candles_without_published_trades_may_be_others_where_none_is_called_whole(
+    state, until, is_partial, tmp_path
+) -> None:
+    market = "'kraken' AS exchange, 'BTC-USDT' AS symbol, '1m' AS timeframe"
+    rows = {
+        "candles": f"SELECT {market}, unnest([0, 60]) AS open_time",
+        "coverage": f"SELECT {market}, '{state}' AS state, 0 AS first_open_time, {until} AS last_open_time",
+    }
+    for table, query in rows.items():
+        (tmp_path / table).mkdir()
+        duckdb.sql(f"COPY ({query}) TO '{tmp_path / table / DAY}.parquet'")
+    partial = partial_markets(tmp_path, DAY)
+    assert partial == ({("kraken", "BTC-USDT")} if is_partial else set())
+    whole = contents(trades=ONE, candles=ONE)
+    assert bool(wrong(whole, contents(candles=OTHER), partial)) != is_partial
+    assert wrong(whole, contents(trades=ONE, candles=OTHER), partial)
 
 
 def test_the_vendors_rows_are_told_apart_by_every_column_that_is_published() -> None:

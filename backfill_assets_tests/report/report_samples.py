@@ -65,6 +65,8 @@ def feed_report(index: int, *, frames: dict[str, int] | None = None, **changes: 
         "accepted": True,
         "published": "yes",
         "pending": "",
+        "id_range": (1, 9),
+        "raw_sha256": "a" * 64,
         "approval": None,
         "restatement": None,
         "minutes": Minutes("t" * MINUTES, tuple(rng.randrange(1, 900) for _ in range(MINUTES))),

@@ -65,7 +65,7 @@ def test_several_quarantined_feeds_are_fetched_again_by_one_command_and_approved
 
 def test_the_run_of_a_generated_day_is_told_with_the_stand_in_that_it_needs() -> None:
     [action] = actions_of(DAY, [left_out(0, "missing", "404")], [], ENOUGH, generated=True)
-    assert action.commands[0].startswith("backfill-assets standins -- dagster asset materialize ")
+    assert action.commands[0].startswith("backfill-assets standins -- dg launch ")
 
 
 def test_a_feed_without_evidence_waits_and_is_not_an_alarm() -> None:

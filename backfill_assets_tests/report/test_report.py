@@ -27,7 +27,7 @@ from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.pipeline.conftest import Pipeline, write_settings
 from backfill_assets_tests.quality.watched_stores import ReadOnlyStore
 
-RUN = "backfill-assets standins -- dagster asset materialize -m backfill_assets.definitions --select '*'"
+RUN = "backfill-assets standins -- dg launch -m backfill_assets.definitions --job day"
 GOOD, DEGRADED, HELD, NEVER_RUN = "2024-01-02", "2024-01-03", "2024-01-05", "2024-01-09"
 
 

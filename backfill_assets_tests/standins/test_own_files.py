@@ -207,10 +207,10 @@ def test_advice_names_the_command_that_runs_under_settings_of_own_files(
     served = f"BACKFILL_ENV={tmp_path / 'own.yaml'} backfill-assets standins --datasets {folder} -- "
     assert own_files_command(load_settings(tmp_path / "own.yaml")) == served
     monkeypatch.setenv("BACKFILL_ENV", str(tmp_path / "own.yaml"))
-    assert run_day("2025-11-10").startswith(f"{served}dagster asset materialize ")
+    assert run_day("2025-11-10").startswith(f"{served}dg launch ")
     monkeypatch.setenv("BACKFILL_ENV", "local")
-    assert run_day("2025-11-10").startswith("dagster asset materialize ")
-    assert run_day("2025-11-10", generated=True).startswith("backfill-assets standins -- dagster ")
+    assert run_day("2025-11-10").startswith("dg launch ")
+    assert run_day("2025-11-10", generated=True).startswith("backfill-assets standins -- dg ")
 
 
 def test_files_of_another_folder_are_not_read_into_the_lake(

@@ -13,6 +13,7 @@ import time
 import urllib.error
 from contextlib import suppress
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -246,6 +247,39 @@ def test_refusals_come_one_by_one_and_then_the_truth(standin: TardisStandin) -> 
         "retryAfterSeconds": 900,
     }
     assert [request.status for request in standin.requests] == [429, 500, 503, 403, 200]
+
+
+def test_a_moment_to_come_back_is_in_the_header_alone(standin: TardisStandin) -> None:
+    standin.faults.put_dataset(ADA, PAID_DAY, Fault(always=too_many_requests(100, as_date=True)))
+    answer = ask(standin, dataset_path(ADA, PAID_DAY))
+    moment = parsedate_to_datetime(answer.headers["Retry-After"])
+    assert 90 < (moment - datetime.now(UTC)).total_seconds() <= 100
+    assert set(answer.json) == {"code", "message"}
+
+
+def test_a_body_can_drip_and_a_redirect_can_pass(standin: TardisStandin, market: Market) -> None:
+    path = dataset_path(ADA, PAID_DAY)
+    standin.faults.put(path, Fault(drip_seconds=0.3, times=1))
+    started = time.perf_counter()
+    assert ask(standin, path).body == market.dataset(ADA, PAID_DAY)
+    assert time.perf_counter() - started >= 0.3
+    standin.faults.put(path, Fault(redirect_to=path, times=2))
+    assert [ask(standin, path).status for _ in range(3)] == [302, 302, 200]
+
+
+def test_metadata_can_be_replaced_by_a_gzip(standin: TardisStandin) -> None:
+    standin.faults.put("/v1/exchanges/kraken", Fault(body=gzip.compress(b"{}")))
+    answer = ask(standin, "/v1/exchanges/kraken")
+    assert (gzip.decompress(answer.body), answer.headers["Content-Encoding"]) == (b"{}", "gzip")
+    assert "Content-Encoding" not in ask(standin, "/v1/exchanges/binance").headers
+
+
+def test_the_log_tells_which_requests_came_with_a_key_and_when(standin: TardisStandin) -> None:
+    ask(standin, dataset_path(ADA, PAID_DAY))
+    ask(standin, "/v1/exchanges/kraken", key=None)
+    first, second = standin.requests
+    assert (first.has_key, second.has_key) == (True, False)
+    assert first.at < second.at
 
 
 def test_the_vendors_client_retries_after_429(standin: TardisStandin, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import socket
 import subprocess
 import sys
@@ -126,6 +127,39 @@ def test_an_answer_that_is_no_gzip_file_is_asked_again(vendor, answer, tardis_se
     vendor.scripts[path_of(BTC)] = [answer(body=body), answer()]
     [(_, result)] = TardisClient(tardis_settings()).fetch([BTC], DAY, tmp_path)
     assert result.path.read_bytes() == answer().body
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_same_page_instead_of_a_file_for_the_whole_budget_is_a_failure_for_good(
+    vendor, answer, tardis_settings, tmp_path
+):
+    vendor.scripts[path_of(BTC)] = [answer(body=b"<html>sign in</html>")]
+    client = TardisClient(tardis_settings(retry_budget_seconds=5))
+    [(_, result)] = client.fetch([BTC], DAY, tmp_path)
+    assert isinstance(result, PermanentFailure)
+    assert len(vendor.paths) > 1
+    assert re.search(r"no gzip file; the same bytes came \d+ times: look at that address", str(result))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("between", ["another page", "an error"])
+def test_pages_that_change_and_errors_between_them_may_pass(
+    vendor, answer, tardis_settings, tmp_path, between
+):
+    page = answer(body=b"<html>sign in</html>")
+    other = answer(body=b"<html>back soon</html>") if between == "another page" else answer.error(500, 0)
+    vendor.scripts[path_of(BTC)] = [page, other, page]
+    client = TardisClient(tardis_settings(retry_budget_seconds=5))
+    [(_, result)] = client.fetch([BTC], DAY, tmp_path)
+    assert isinstance(result, TransientFailure)
+    assert len(vendor.paths) > 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_page_without_a_budget_may_pass(vendor, answer, tardis_settings, tmp_path):
+    vendor.scripts[path_of(BTC)] = [answer(body=b"<html>sign in</html>")]
+    [(_, result)] = TardisClient(tardis_settings(retry_budget_seconds=0)).fetch([BTC], DAY, tmp_path)
+    assert isinstance(result, TransientFailure)
 
 
 @pytest.mark.usefixtures("quick")

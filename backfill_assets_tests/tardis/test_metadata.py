@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from asyncio import CancelledError
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -119,9 +120,18 @@ def test_an_exchange_that_never_exported_has_no_ready_day():
 
 def test_an_unknown_exchange_is_permanent_and_says_where_to_correct_it(vendor, answer, tardis_settings):
     vendor.scripts["/v1/exchanges/binanse"] = [answer.error(404, 0, "unknown")]
-    with pytest.raises(PermanentFailure, match=r"no exchange 'binanse': correct universe\.exchanges"):
+    told = r"no exchange 'binanse', did you mean binance .* correct universe\.exchanges"
+    with pytest.raises(PermanentFailure, match=told):
         TardisClient(tardis_settings()).exchange_details("binanse")
     assert len(vendor.paths) == 1
+
+
+def test_a_client_that_was_stopped_asks_no_further_question(vendor, answer, tardis_settings):
+    vendor.scripts["/v1/exchanges/binance"] = [answer(500)]
+    client = TardisClient(tardis_settings(retry_budget_seconds=3_600))
+    client.stop()
+    with pytest.raises(CancelledError):
+        client.exchange_details("binance")
 
 
 def test_metadata_is_asked_for_again_like_files(vendor, answer, tardis_settings, monkeypatch):

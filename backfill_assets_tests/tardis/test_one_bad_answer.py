@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import logging
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import tardis_dev
 
 from backfill_assets.days import utc_now
 from backfill_assets.failures import PermanentFailure, TransientFailure
@@ -252,6 +254,51 @@ def test_a_feed_that_may_come_asks_for_another_try(bad_vendor, tmp_path):
     _insist(report, DAY, last_try=True)
 
 
+@pytest.mark.parametrize(("asked", "is_waited_for"), [("1700", True), ("1900", False), ("9" * 40, False)])
+def test_a_wait_that_is_longer_than_a_step_may_wait_costs_that_feed_alone(
+    bad_vendor, tmp_path, asked, is_waited_for
+):
+    bad_vendor.scripts[BAD_PATH] = error(429, f"Retry-After: {asked}", code=429)
+    report = fetched(settings_of(bad_vendor, tmp_path), BAD, GOOD)
+    if is_waited_for:
+        with pytest.raises(TransientFailure) as failed:
+            _insist(report, DAY, last_try=False)
+        assert failed.value.retry_after_seconds == 1700
+    else:
+        _insist(report, DAY, last_try=False)
+        bad_vendor.scripts[GOOD_PATH] = bad_vendor.scripts[BAD_PATH]
+        report = fetched(settings_of(bad_vendor, tmp_path / "both"), BAD, GOOD)
+        with pytest.raises(PermanentFailure, match="2 of 2 feeds"):
+            _insist(report, DAY, last_try=False)
+
+
+def test_a_damaged_file_that_comes_twice_with_the_same_bytes_asks_for_no_other_try(bad_vendor, tmp_path):
+    bad_vendor.scripts[BAD_PATH] = FAULTS["a gzip cut off"]
+    report = fetched(settings_of(bad_vendor, tmp_path), BAD, GOOD)
+    [failed] = report.of("failed")
+    assert failed.reason.endswith("the same bytes came again")
+    assert len([1 for line, _ in bad_vendor.requests if BAD_PATH in line]) == 2
+    _insist(report, DAY, last_try=False)
+
+
+def test_a_file_that_is_damaged_in_another_way_each_time_asks_for_another_try(bad_vendor, tmp_path):
+    sizes = iter((len(FILE) - 3, len(FILE) - 5))
+
+    def cut(connection: socket.socket) -> None:
+        connection.sendall(http(200, FILE[: next(sizes)]))
+
+    bad_vendor.scripts[BAD_PATH] = cut
+    with pytest.raises(TransientFailure, match="damaged gzip"):
+        _insist(fetched(settings_of(bad_vendor, tmp_path), BAD, GOOD), DAY, last_try=False)
+
+
+def test_a_redirect_loop_is_told_as_such(bad_vendor, tmp_path):
+    bad_vendor.scripts[BAD_PATH] = redirect(BAD_PATH)
+    [outcome] = fetched(settings_of(bad_vendor, tmp_path), BAD, GOOD).of("failed")
+    assert "redirected 10 times without an answer" in outcome.reason
+    assert outcome.is_passing
+
+
 def test_the_key_does_not_travel_to_another_host(bad_vendor, tmp_path):
     with RawVendor() as elsewhere:
         elsewhere.scripts["/storage"] = http(200, FILE)
@@ -263,6 +310,13 @@ def test_the_key_does_not_travel_to_another_host(bad_vendor, tmp_path):
     assert KEY in bad_vendor.requests[0][1]
     assert KEY not in asked
     assert "authorization" not in asked.lower()
+
+
+def test_the_vendors_client_works_for_others_in_the_same_process(bad_vendor):
+    bad_vendor.scripts["/v1/exchanges/binance"] = http(200, b'{"id": "binance"}')
+    endpoint = f"{bad_vendor.url}/v1"
+    found = asyncio.run(tardis_dev.get_exchange_details_async("binance", endpoint=endpoint))
+    assert found == {"id": "binance"}
 
 
 def test_user_and_password_of_an_endpoint_are_stored_nowhere(bad_vendor, tmp_path, caplog):
@@ -337,3 +391,19 @@ def test_metadata_without_an_end_is_refused_at_its_bound(bad_vendor, tmp_path, m
     bad_vendor.scripts["/v1/instruments/binance"] = http(200, endless, "Content-Encoding: gzip")
     with pytest.raises(TransientFailure, match="longer than 1 MiB"):
         TardisClient(settings_of(bad_vendor, tmp_path).tardis).instruments("binance")
+
+
+def test_metadata_of_more_values_than_any_venue_has_take_the_memory_of_their_text(bad_vendor, tmp_path):
+    block = b"[],[]," * (1 << 17)
+    packed = gzip.compress(b"[" + block * 100 + b"[]]", 1)
+    bad_vendor.scripts["/v1/exchanges/binance"] = http(200, packed, "Content-Encoding: gzip")
+    peak = _peak_mb_of(
+        f"from backfill_assets.tardis.client import TardisClient\n"
+        f"from backfill_assets.settings import TardisSettings\n"
+        f"from backfill_assets.failures import TransientFailure\n"
+        f"c = TardisClient(TardisSettings(api_endpoint={bad_vendor.url!r} + '/v1', retry_budget_seconds=0))\n"
+        f"try:\n    c.exchange_details('binance')\n"
+        f"except TransientFailure as failure:\n    assert 'more than 25,000,000 values' in str(failure)\n"
+        f"else:\n    raise AssertionError\n"
+    )
+    assert peak < 500

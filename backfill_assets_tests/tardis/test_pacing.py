@@ -27,15 +27,15 @@ def test_starts_below_the_limit_do_not_wait():
 
 
 def test_clients_with_the_same_limit_share_it():
-    assert shared_pace(17) is shared_pace(17)
-    assert shared_pace(17) is not shared_pace(18)
+    assert shared_pace(17, "tardis.dev") is shared_pace(17, "tardis.dev")
+    assert shared_pace(17, "tardis.dev") is not shared_pace(18, "tardis.dev")
 
 
 def test_every_request_of_a_fetch_takes_a_start(vendor, tardis_settings, tmp_path, monkeypatch):
     pace = Pace(2)
     moments = iter([0.0, 0.0, -59.5, -59.5])  # The third start finds the window nearly over.
     pace = Pace(2, clock=lambda: next(moments) * -1)
-    monkeypatch.setattr(client_module, "shared_pace", lambda _: pace)
+    monkeypatch.setattr(client_module, "shared_pace", lambda *_: pace)
     feeds = [Feed("binance", "trades", f"S{i}") for i in range(4)]
     began = time.monotonic()
     assert len(list(TardisClient(tardis_settings()).fetch(feeds, "2024-01-02", tmp_path))) == 4

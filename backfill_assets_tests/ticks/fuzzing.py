@@ -488,9 +488,9 @@ def go_all_the_way(given: Input, folder: Path) -> bool:
     except CorruptFeed:
         return False
     decoded.profile.model_dump_json()
-    stored = stored_file(target, given.data_type)
-    if stored.rows != decoded.rows:
-        msg = f"{decoded.rows} rows decoded, {stored.rows} stored"
+    stored = stored_file(target, decoded.totals)
+    if stored.rows != decoded.rows or sum(found.rows for found in decoded.totals) != decoded.rows:
+        msg = f"{decoded.rows} rows decoded, {stored.rows} stored, totals {decoded.totals}"
         raise Difference(msg)
     if feed.type.makes_candles:
         ids = decoded.profile.has_numeric_ids

@@ -25,7 +25,7 @@ from backfill_assets.ticks import fetch as fetch_module
 from backfill_assets.ticks import parser as parser_module
 from backfill_assets.ticks.jit import prove_indices
 from backfill_assets.ticks.profile import ProfileParameters
-from backfill_assets.ticks.stored import stored_file
+from backfill_assets.ticks.stored import NAMES, Totals
 from backfill_assets_tests.ticks.conftest import DAY
 
 START = start_us(DAY)
@@ -115,7 +115,6 @@ from backfill_assets.feeds import Feed
 from backfill_assets.tardis.columns import csv_header
 from backfill_assets.ticks.decode import decode
 from backfill_assets.ticks.profile import ProfileParameters
-from backfill_assets.ticks.stored import stored_file
 folder = Path(sys.argv[1])
 def peak():
     return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
@@ -124,7 +123,7 @@ def decoded(symbols):
     (folder / "a.csv.gz").write_bytes(gzip.compress((csv_header("trades") + "\\n" + lines).encode()))
     made = decode(folder / "a.csv.gz", folder / "a.parquet", feed=Feed("binance", "trades", "SPOT"),
                   day="{DAY}", symbols={{}}, parameters=ProfileParameters())
-    return len(made.profile.symbols), len(stored_file(folder / "a.parquet", "trades").totals)
+    return len(made.profile.symbols), len(made.totals)
 decoded(10)
 before = peak()
 print(*decoded(8_000), (peak() - before) // 8_000)
@@ -141,10 +140,16 @@ def test_totals_are_exact_by_symbol_whatever_the_times(decode_body: Any, tmp_pat
     late = 253_370_764_799_999_999
     rows = [("ab"[n % 2], (START, late)[n % 3 == 0], f"{n}.5", str(n)) for n in range(200)]
     lines = "".join(f"binance,{s},{START},{arrived},1,buy,{price},{a}\n" for s, arrived, price, a in rows)
-    _, table = decode_body("trades", lines, row_group_rows=64)
-    pq.write_table(table, tmp_path / "a.parquet", row_group_size=64)
-    totals = stored_file(tmp_path / "a.parquet", "trades").totals
+    decoded, table = decode_body("trades", lines, row_group_rows=64)
+    totals = decoded.totals
     assert [t.dataset_symbol for t in totals] == ["a", "b"]
+    # A reader of the file finds the same ones.
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=64)
+    read = Totals("trades")
+    with pq.ParquetFile(tmp_path / "a.parquet", read_dictionary=[*NAMES]) as file:
+        for group in range(file.num_row_groups):
+            read.add(file.read_row_group(group))
+    assert read.found() == totals
     for found in totals:
         own = [(n, row) for n, row in enumerate(rows) if row[0] == found.dataset_symbol]
         assert found.rows == len(own)

@@ -21,7 +21,6 @@ from backfill_assets.settings import CountingSettings, ThresholdSettings
 from backfill_assets.ticks import profile as profile_module
 from backfill_assets.ticks.partials import minute_candles
 from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_hash
-from backfill_assets.ticks.stored import stored_file
 
 DAY = "2024-01-01"
 START = start_us(DAY)
@@ -504,8 +503,8 @@ def test_prices_and_amounts_outside_their_ranges_are_invalid_and_end_no_sum(
     assert table["price"].to_pylist()[0] == float(price)
     written = tmp_path / "ticks.parquet"
     pq.write_table(table, written)
-    totals = stored_file(written, "trades")
-    text = json.dumps([profile.model_dump(mode="json"), totals.model_dump(mode="json")], allow_nan=False)
+    totals = [found.model_dump(mode="json") for found in decoded.totals]
+    text = json.dumps([profile.model_dump(mode="json"), totals], allow_nan=False)
     assert "Infinity" not in text
     candles = minute_candles(written, numeric_ids=True)
     assert candles["trade_count"].to_pylist() == [symbol.valid_rows]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
@@ -23,25 +21,15 @@ sys.path.insert(
 from warehouse_samples import DAY, TRADES, candle_rows, load_file, rows
 
 from backfill_assets.lake.local import LocalStore
+from backfill_assets.rehearsal.postgres import binaries, postgres_server
 from backfill_assets.settings import BigQueryWarehouse as BigQuerySettings
 from backfill_assets.settings import DuckDBWarehouse as DuckDBSettings
 from backfill_assets.settings import OhlcvSettings
+from backfill_assets.standins.bigquery import serve
 from backfill_assets.warehouse.catalog import OHLCV
 from backfill_assets.warehouse.ohlcv.warehouse import OhlcvWarehouse, open_ohlcv
 from backfill_assets.warehouse.protocol import LoadFile, Warehouse, open_warehouse
 from backfill_assets.warehouse.tables import Table
-from backfill_assets_tests.emulators.postgres import binaries, postgres_server
-
-
-def _emulator_module() -> ModuleType:
-    path = Path(__file__).parents[1] / "emulators" / "bigquery.py"
-    spec = importlib.util.spec_from_file_location("bigquery_emulator_of_tests", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @dataclass
@@ -69,7 +57,7 @@ class Bench:
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     pytest.importorskip("bqemulator", reason="bqemulator is not installed (a dependency of the tests)")
-    with _emulator_module().serve(tmp_path_factory.mktemp("gcs")) as running:
+    with serve(tmp_path_factory.mktemp("gcs")) as running:
         yield running
 
 

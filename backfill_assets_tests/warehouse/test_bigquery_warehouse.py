@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 import yaml
 from warehouse_samples import DAY, TRADES, load_file, rows, write
 
 from backfill_assets.failures import PermanentFailure, Superseded, TransientFailure
+from backfill_assets.orchestration import failures_as_dagster
 from backfill_assets.warehouse.bigquery import MAX_URIS, BigQueryWarehouse, open_client
 from backfill_assets.warehouse.bigquery_failures import failed_job
 from backfill_assets.warehouse.protocol import LoadFile
@@ -115,6 +117,56 @@ def test_an_id_that_another_load_took_is_not_taken_for_ours(bigquery: Any, tmp_p
     _load(bigquery, tmp_path, 1.5, 1)
     with pytest.raises(Superseded, match="taken by another publisher"):
         _load(bigquery, tmp_path, 1.5, 1)
+
+
+def test_an_id_that_somebody_used_a_moment_before_is_not_taken_for_ours(
+    bigquery: Any, tmp_path: Path
+) -> None:
+    bigquery.emulator.arm(used_ids=["trades"])
+    with pytest.raises(Superseded, match="taken by another publisher"):
+        _load(bigquery, tmp_path, 1.5, 1)
+    assert bigquery.emulator.armed().used_ids == []
+    _load(bigquery, tmp_path, 1.5, 2)
+    assert bigquery.read() == rows(price=1.5)
+
+
+def test_a_service_that_is_away_for_some_requests_is_asked_again(bigquery: Any, tmp_path: Path) -> None:
+    bigquery.emulator.arm(unavailable=2)
+    _load(bigquery, tmp_path, 1.5, 1)
+    assert bigquery.emulator.armed().unavailable == 0
+    assert bigquery.read() == rows(price=1.5)
+
+
+def test_faults_of_one_table_concern_no_other(bigquery: Any, tmp_path: Path) -> None:
+    error = {"table": "candles", "reason": "invalid", "message": "as armed"}
+    bigquery.emulator.arm(
+        load_delay_seconds=60, slow_tables=["candles"], used_ids=["candles"], load_errors=[error]
+    )
+    _load(bigquery, tmp_path, 1.5, 1)
+    left = bigquery.emulator.armed()
+    assert (left.slow_tables, left.used_ids, left.load_errors) == (["candles"], ["candles"], [error])
+    assert bigquery.read() == rows(price=1.5)
+
+
+def test_a_slow_load_is_the_next_one_of_its_table(bigquery: Any, tmp_path: Path) -> None:
+    bigquery.emulator.arm(load_delay_seconds=20, slow_tables=["trades"])
+    bigquery.warehouse._job_timeout_seconds = 0.3
+    with pytest.raises(TransientFailure, match="was not done after"):
+        _load(bigquery, tmp_path, 1.5, 1)
+    _load(bigquery, tmp_path, 2.5, 2)
+    assert bigquery.read() == rows(price=2.5)
+
+
+def test_a_quota_of_the_day_is_not_asked_for_again_within_the_run() -> None:
+    failure = failed_job("trades", "j", {"reason": "quotaExceeded", "message": ""})
+    assert isinstance(failure, TransientFailure)
+    assert failure.retry_after_seconds == 86_400
+    with pytest.raises(dg.Failure) as failed, failures_as_dagster():
+        raise failure
+    assert not failed.value.allow_retries
+    other = failed_job("trades", "j", {"reason": "rateLimitExceeded", "message": ""})
+    with pytest.raises(dg.RetryRequested), failures_as_dagster():
+        raise other
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from warehouse_samples import DAY, NEXT_DAY, TRADES, load_file, rows, write
 from backfill_assets.columns import Column
 from backfill_assets.failures import PermanentFailure, Superseded
 from backfill_assets.warehouse.duckdb import DuckDBWarehouse, has_size
-from backfill_assets.warehouse.parquet import ROW_GROUP_ROWS, concatenate
-from backfill_assets.warehouse.tables import Table
+from backfill_assets.warehouse.parquet import concatenate
+from backfill_assets.warehouse.tables import ROW_GROUP_ROWS, Table
 from backfill_assets.warehouse.totals import file_totals, total_rows
 from backfill_assets_tests.obstacles import folder_of_nobody, put_in_the_way
 from backfill_assets_tests.stopped_processes import stopped_process

@@ -8,6 +8,8 @@ a sandbox of its own origin, so that nothing in it can read the token that this 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +18,10 @@ import jinja2
 from fastapi.responses import HTMLResponse, Response
 from markupsafe import Markup
 
+from backfill_assets.alerts.incidents import Incident
 from backfill_assets.failures import printable
 from backfill_assets.progress.page import view
+from backfill_assets.progress.plan_money import money_text
 from backfill_assets.quality.remedies import approve_command
 from backfill_assets.readable_numbers import bytes_text, plural, seconds_text
 from backfill_assets.report import page as report_page
@@ -48,6 +52,9 @@ STATIC: Final = {
     "report.css": ("text/css", _REPORT / "templates"),
 }
 
+#: Incidents of a day or a month that its report shows.
+_MOST_INCIDENTS: Final = 50
+
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
@@ -65,6 +72,7 @@ def _environment() -> jinja2.Environment:
         bytes=bytes_text,
         seconds=seconds_text,
         plural=plural,
+        money=money_text,
         days=view.days_words,
         span=view.span,
     )
@@ -77,6 +85,7 @@ def _environment() -> jinja2.Environment:
         by_state=view.by_state,
         needs_a_look=view.needs_a_look,
         steps=view.steps,
+        MOST_INCIDENTS=_MOST_INCIDENTS,
     )
     return environment
 
@@ -113,8 +122,15 @@ def live(name: str, seen: str, **context: Any) -> Response:
     return page(name, mark=made, **context)
 
 
-def report(content: bytes) -> HTMLResponse:
-    """A page of the lake, as it lies there."""
+def report(content: bytes, incidents: Sequence[Incident], now: datetime) -> HTMLResponse:
+    """A page of the lake, as it lies there, with its incidents below the headline.
+
+    The lake's page does not have them: ages change by the minute, and pages follow from the data alone.
+    """
+    if incidents:
+        head, end, rest = content.partition(b"</section>")
+        shown = text("report_incidents.html.j2", incidents=incidents, now=now) if end else ""
+        content = b"".join([head, end, shown.encode(), rest])
     return HTMLResponse(content, headers={**_COMMON, "Content-Security-Policy": REPORT_POLICY})
 
 

@@ -22,6 +22,7 @@ from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from backfill_assets.alerts.incidents import Incident, Incidents
 from backfill_assets.automation.due import look_back
 from backfill_assets.days import parse_day, shift, utc_now
 from backfill_assets.failures import BackfillError, PermanentFailure
@@ -40,7 +41,7 @@ PARTS_PREFIX: Final = "/page/"
 RECENT: Final = 12
 #: Of the calendar, where no job has ended in between; the schedule's days come in once a day.
 SECONDS_BETWEEN_READS: Final = 30.0
-_SINGLE: Final = ("start", "end", "reason", "request_id")
+_SINGLE: Final = ("start", "end", "reason", "request_id", "at_once", "order")
 _PAGE_NAME: Final = re.compile(r"[0-9]{4}-[0-9]{2}(-[0-9]{2})?")
 Seen = Annotated[str, Query(max_length=16)]
 Year = Annotated[int | None, Query(ge=2000, le=2999)]
@@ -156,7 +157,7 @@ def _add_reading(router: APIRouter, service: Backfills, *, needs_token: bool) ->
         if content is None:
             words = f"The lake has no page of {name}: it is written when a day is run."
             return render.page("lost.html.j2", 404, text=words, needs_token=needs_token)
-        return render.report(content)
+        return render.report(content, _incidents_of(service, name), utc_now())
 
     @router.get("/static/{name}")
     def static(name: str) -> Response:
@@ -242,12 +243,24 @@ def _calendar(service: Backfills, year: int | None) -> dict[str, Any]:
 
 
 def _incidents(service: Backfills) -> list[tuple[str, str]]:
-    """Name and age of each open incident, the oldest first; none where they cannot be read."""
+    """Name and age of each open incident, the oldest first."""
     now = utc_now()
+    return [(incident.name, incident.age(now)) for incident in _known_incidents(service).open]
+
+
+def _incidents_of(service: Backfills, name: str) -> list[Incident]:
+    """Incidents of a day or a month: the open ones, the oldest first, then the others, the newest first."""
+    known = _known_incidents(service)
+    ended = sorted((i for i in known.incidents if i.closed), key=lambda i: i.opened, reverse=True)
+    return [incident for incident in (*known.open, *ended) if incident.day.startswith(name)]
+
+
+def _known_incidents(service: Backfills) -> Incidents:
+    """What the last look has left; none where that cannot be read."""
     try:
-        return [(incident.name, incident.age(now)) for incident in service.incidents().open]
+        return service.incidents()
     except BackfillError:
-        return []
+        return Incidents()
 
 
 def _to_do(service: Backfills, days: list[CalendarDay], today: date) -> list[view.Trouble]:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from backfill_assets.databases import database_url, engine_of, records_url
 from backfill_assets.failures import PermanentFailure, SettingsError, TransientFailure
-from backfill_assets.settings import OhlcvSettings, ProcessEnvironment, resolve
+from backfill_assets.settings import OhlcvSettings, resolve
 
 #: ``ohlcv.url`` with this value means the database in which Dagster keeps its records.
 DAGSTER: Final = "dagster"
@@ -27,8 +26,6 @@ SQLITE_FILE: Final = "ohlcv.db"
 LOCK_SECONDS: Final = 120
 #: Postgres ends a transaction whose client sends nothing for so long: it was stopped, and others wait for it.
 IDLE_SECONDS: Final = 60
-
-_POSTGRES: Final = ("postgresql", "postgres", "postgresql+psycopg2")
 
 
 @contextmanager
@@ -71,58 +68,14 @@ def open_engine(settings: OhlcvSettings) -> Engine | None:
     given = resolve(settings.url).strip()
     if not given:
         return None
-    url = _dagsters() if given == DAGSTER else _url(given, "ohlcv.url")
-    if url.get_backend_name() == "sqlite":
-        return _sqlite(url)
-    # No pool: a run publishes one day and ends, and a process may fork.
-    return sa.create_engine(url, poolclass=NullPool)
-
-
-def _dagsters() -> URL:
-    environment = ProcessEnvironment()
-    if environment.dagster_postgres_url:
-        return _url(environment.dagster_postgres_url.strip(), "DAGSTER_POSTGRES_URL")
-    if environment.dagster_home is None:
+    if given != DAGSTER:
+        alternative = "'dagster' for the database of Dagster's storage"
+        return engine_of(database_url(given, "ohlcv.url", alternative), LOCK_SECONDS)
+    url = records_url(SQLITE_FILE)
+    if url is None:
         msg = "ohlcv.url is 'dagster', but Dagster has no storage: set DAGSTER_HOME or DAGSTER_POSTGRES_URL"
         raise SettingsError(msg)
-    return URL.create("sqlite", database=str(Path(environment.dagster_home).expanduser() / SQLITE_FILE))
-
-
-def _url(given: str, name: str) -> URL:
-    remedy = (
-        "write postgresql://USER:PASSWORD@HOST:5432/DATABASE or sqlite:////FOLDER/FILE.db, or 'dagster' for "
-        "the database of Dagster's storage"
-    )
-    try:
-        url = make_url(given)
-    except (ArgumentError, ValueError) as error:
-        msg = f"{name} cannot be read as a database address: {remedy}"
-        raise SettingsError(msg) from error
-    if url.drivername in _POSTGRES and url.database:
-        # The driver that dagster-postgres brings.
-        return url.set(drivername="postgresql+psycopg2")
-    if url.drivername == "sqlite" and url.database and url.database != ":memory:":
-        return url
-    msg = f"{name} names no database that is supported ('{url.drivername}'): {remedy}"
-    raise SettingsError(msg)
-
-
-def _sqlite(url: URL) -> Engine:
-    Path(str(url.database)).expanduser().absolute().parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": LOCK_SECONDS})
-
-    # As SQLAlchemy's documentation of SQLite has it: the driver's own idea of when a transaction begins is
-    # switched off, and each begins as a writer. One that reads first and then writes would be refused if
-    # another had written in between, without waiting.
-    @sa.event.listens_for(engine, "connect")
-    def no_implicit_begin(connection: Any, _: object) -> None:
-        connection.isolation_level = None
-
-    @sa.event.listens_for(engine, "begin")
-    def begin_as_writer(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
+    return engine_of(url, LOCK_SECONDS)
 
 
 @contextmanager

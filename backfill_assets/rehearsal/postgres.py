@@ -1,4 +1,4 @@
-"""A real Postgres server on loopback for as long as a test needs it: a fresh cluster in a temporary folder.
+"""A real Postgres server on loopback for as long as it is needed: a fresh cluster in a temporary folder.
 
 Nothing of the machine's own Postgres is touched: own data folder, own port, no Unix socket, a password made
 for the occasion. Postgres refuses to run as root, so root hands it to an unprivileged user.
@@ -54,7 +54,7 @@ def restartable_server() -> Iterator[Server]:
     if folder is None:
         msg = "Postgres is not installed (initdb and postgres in PATH or /usr/lib/postgresql)"
         raise FileNotFoundError(msg)
-    # Not pytest's tmp_path: its parents are closed to the other user.
+    # Not below the caller's own folder, whose parents may be closed to the other user.
     home = Path(tempfile.mkdtemp(prefix="backfill-postgres-"))
     try:
         runs_as = _unprivileged()
@@ -63,7 +63,7 @@ def restartable_server() -> Iterator[Server]:
         _make_cluster(folder, home, password, runs_as)
         port = _free_port()
         url = f"postgresql://{USER}:{password}@127.0.0.1:{port}/postgres"
-        server = Server(url, lambda: _start(folder, home, port, runs_as), home)
+        server = Server(url, password, lambda: _start(folder, home, port, runs_as), home)
         try:
             server.start()
             yield server
@@ -75,14 +75,22 @@ def restartable_server() -> Iterator[Server]:
 
 @dataclass
 class Server:
-    """A server with one cluster, which keeps what is in it while it is stopped."""
+    """A server with one cluster, which keeps what is in it while it is stopped.
+
+    Attributes
+    ----------
+    url
+        Address of an empty database.
+    """
 
     url: str
+    password: str
     launch: Callable[[], subprocess.Popen[bytes]]
     home: Path
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start it and wait until it answers."""
         self.process = self.launch()
         _wait_until_it_answers(self.url, self.process, self.home)
 

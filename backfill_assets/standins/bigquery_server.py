@@ -1,16 +1,13 @@
-"""BigQuery on loopback: bqemulator 1.4.0, with load jobs as the service runs them.
+"""The process behind ``bigquery``: bqemulator 1.4.0, with load jobs as the service runs them.
 
 As it comes, the emulator refuses ``table$YYYYMMDD``, empties a table whose load fails, matches Parquet
 columns by position, hides the text of views, takes nulls in required columns, runs a job id twice, never has
 a job that is still running, and wants an extension from the network to start. This file puts its own loads
 in the place of the emulator's: one transaction, rows of the named partition only, columns by name, 409 for a
-job id that was used, cancellation. It patches internals, so the version is pinned.
+job id that was used, cancellation. It patches internals, so the version is pinned. ``POST
+/faults`` sets the ``LoadFaults``, ``GET /faults`` has those that are left.
 
-Run as a program it serves until it is ended and prints its URL in the first line; ``serve`` starts such a
-process and is what fixtures use. ``POST /faults`` arms the next loads: ``{"load_delay_seconds": 2}`` leaves
-every load running for that long, ``{"load_errors": [{"reason": "backendError", "message": "…"}]}`` makes as
-many loads fail after their rows were read, ``{"lost_answers": 1}`` runs the next submission and then answers
-503.
+It serves until it is ended and prints its URL in the first line.
 """
 
 from __future__ import annotations
@@ -18,102 +15,75 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
-import queue
-import subprocess
 import sys
-import tempfile
-import threading
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 from uuid import uuid4
 
-PROJECT = "test-project"
-START_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Emulator:
-    """A running emulator: where it is, and the directory that ``gs://`` stands for."""
-
-    url: str
-    gcs_root: Path
-    pid: int
-
-    def arm(self, **faults: Any) -> None:
-        """Set faults of the loads to come; without arguments there are none."""
-        body = json.dumps({"load_delay_seconds": 0, "load_errors": [], "lost_answers": 0, **faults}).encode()
-        request = urllib.request.Request(f"{self.url}/faults", data=body, method="POST")
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            answer.read()
-
-
-@contextlib.contextmanager
-def serve(gcs_root: Path) -> Iterator[Emulator]:
-    """Run an emulator in a process of its own on a free port; its tables are gone when it ends."""
-    with tempfile.TemporaryDirectory(prefix="bigquery-emulator-") as scratch:
-        log = Path(scratch) / "log"
-        with log.open("wb") as errors:
-            process = subprocess.Popen(
-                [sys.executable, __file__, "--gcs-root", str(gcs_root), "--scratch", scratch],
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        try:
-            url = _first_line(process)
-            if not url.startswith("http"):
-                raise RuntimeError(f"the emulator did not start: {url!r} {log.read_text()[-2000:]}")
-            yield Emulator(url, gcs_root, process.pid)
-        finally:
-            process.kill()
-            process.wait(timeout=10)
-
-
-def _first_line(process: subprocess.Popen[str]) -> str:
-    lines: queue.Queue[str] = queue.Queue()
-
-    def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.put(line.strip())
-        lines.put("")
-
-    threading.Thread(target=read, daemon=True).start()
-    try:
-        return lines.get(timeout=START_SECONDS)
-    except queue.Empty:
-        return ""
+from backfill_assets.standins.bigquery import PROJECT, LoadFaults
 
 
 @dataclass
-class Faults:
+class _State:
     """What is to go wrong, and for each load whether it was cancelled."""
 
-    load_delay_seconds: float = 0
-    lost_answers: int = 0
-    load_errors: list[dict[str, str]] = field(default_factory=list)
+    faults: LoadFaults = field(default_factory=LoadFaults)
     cancelled: dict[tuple[str, str], asyncio.Event] = field(default_factory=dict)
     running: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def takes(self, name: str) -> bool:
+        """Use up one of so many; False when none is left."""
+        left = getattr(self.faults, name)
+        self._leave(name, max(0, left - 1))
+        return bool(left)
+
+    def takes_table(self, name: str, table: str) -> bool:
+        """Use up an entry of the table; False where there is none."""
+        left = list(getattr(self.faults, name))
+        if table not in left:
+            return False
+        left.remove(table)
+        self._leave(name, left)
+        return True
+
+    def _leave(self, name: str, left: Any) -> None:
+        self.faults = replace(self.faults, **{name: left})
+
+    def delay_of(self, table: str) -> float:
+        """How long a load of the table takes that begins now."""
+        is_slow = self.faults.slow_tables is None or self.takes_table("slow_tables", table)
+        return self.faults.load_delay_seconds if is_slow else 0.0
+
+    def error_of(self, table: str) -> Mapping[str, str] | None:
+        """How a load of the table ends that has read its rows; None if well."""
+        errors = list(self.faults.load_errors)
+        found = next((e for e in errors if e.get("table", table) == table), None)
+        if found is not None:
+            errors.remove(found)
+            self._leave("load_errors", errors)
+        return found
 
 
 class LoadError(Exception):
     """A load that ends with this reason and message, and without effect."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, *, reason: str, message: str) -> None:
         super().__init__(message)
         self.error = {"reason": reason, "message": message}
+
+
+def _unavailable(message: str) -> dict[str, Any]:
+    return {"error": {"code": 503, "message": message, "errors": []}}
 
 
 def _columns(schema: Any) -> dict[str, Any]:
     return {column.name: column for column in schema.fields}
 
 
-def _execute(config: dict[str, Any], project: str, ctx: Any, faults: Faults) -> dict[str, str]:
+def _execute(config: dict[str, Any], project: str, ctx: Any, state: _State) -> dict[str, str]:
     """Do the load in one transaction and return its statistics; raises ``LoadError`` and changes nothing."""
     from bqemulator.storage.sql_identifiers import quoted_table_ref
 
@@ -122,7 +92,7 @@ def _execute(config: dict[str, Any], project: str, ctx: Any, faults: Faults) -> 
     owner, dataset = destination.get("projectId", project), destination["datasetId"]
     meta = ctx.catalog.get_table(owner, dataset, table)
     if meta is None:
-        raise LoadError("notFound", f"Not found: Table {owner}:{dataset}.{table}")
+        raise LoadError(reason="notFound", message=f"Not found: Table {owner}:{dataset}.{table}")
     paths = _source_paths(config["sourceUris"], ctx)
     target = quoted_table_ref(owner, dataset, table)
     quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
@@ -139,9 +109,8 @@ def _execute(config: dict[str, Any], project: str, ctx: Any, faults: Faults) -> 
         if config.get("writeDisposition") == "WRITE_TRUNCATE":
             execute(f"DELETE FROM {target} WHERE {inside}")
         execute(f"INSERT INTO {target} BY NAME SELECT * FROM {source}")
-        if faults.load_errors:
-            error = faults.load_errors.pop(0)
-            raise LoadError(error["reason"], error["message"])
+        if error := state.error_of(table):
+            raise LoadError(reason=error["reason"], message=error["message"])
         execute("COMMIT")
     except Exception:
         execute("ROLLBACK")
@@ -157,7 +126,7 @@ def _source_paths(uris: list[str], ctx: Any) -> list[str]:
         pattern = Path(executor._resolve_uri(uri, ctx))
         found = sorted(str(path) for path in pattern.parent.glob(pattern.name))
         if not found:
-            raise LoadError("notFound", f"Not found: URI {uri}")
+            raise LoadError(reason="notFound", message=f"Not found: URI {uri}")
         paths += found
     return paths
 
@@ -168,29 +137,28 @@ def _check_rows(execute: Any, meta: Any, source: str, inside: str, name: str) ->
     for column in there:
         if column not in wanted:
             raise LoadError(
-                "invalid", f"Provided Schema does not match Table {name}. Cannot add field {column}"
+                reason="invalid",
+                message=f"Provided Schema does not match Table {name}. Cannot add field {column}",
             )
     for column, declared in wanted.items():
         if declared.mode != "REQUIRED":
             continue
         if column not in there:
-            raise LoadError("invalid", f"Provided Schema does not match Table {name}. Missing {column}")
+            raise LoadError(
+                reason="invalid", message=f"Provided Schema does not match Table {name}. Missing {column}"
+            )
         if execute(f'SELECT 1 FROM {source} WHERE "{column}" IS NULL LIMIT 1').fetchall():
-            raise LoadError("invalid", f"Required column {column} has nulls")
+            raise LoadError(reason="invalid", message=f"Required column {column} has nulls")
     if execute(f"SELECT 1 FROM {source} WHERE NOT coalesce({inside}, false) LIMIT 1").fetchall():
-        raise LoadError("invalid", f"Some rows belong to different partitions rather than destination {name}")
+        raise LoadError(
+            reason="invalid",
+            message=f"Some rows belong to different partitions rather than destination {name}",
+        )
 
 
-def install(faults: Faults) -> None:
-    """Put our load jobs, and what they need, in the place of the emulator's."""
-    from bqemulator import server
-    from bqemulator.api.routes import jobs, tables, upload
-    from bqemulator.catalog.memory_repository import MemoryCatalogRepository
-    from bqemulator.catalog.models import JobMeta
-    from bqemulator.domain.errors import AlreadyExistsError
+def _install_engine() -> None:
+    """Take out of the engine what needs the network or copies tables."""
     from bqemulator.storage.engine import DuckDBEngine
-    from bqemulator.storage.sql_identifiers import quoted_table_ref
-    from bqemulator.storage.type_map import bq_schema_to_duckdb_columns
     from bqemulator.versioning.snapshots import SnapshotManager
 
     DuckDBEngine._load_spatial = lambda _self: None  # Only GEOGRAPHY needs it, and it comes from the network.
@@ -199,6 +167,14 @@ def install(faults: Faults) -> None:
     SnapshotManager.capture = lambda self, *a, kind="AUTO": (
         None if kind == "AUTO" else capture(self, *a, kind=kind)
     )
+
+
+def _install_jobs(state: _State) -> None:
+    """Put our load jobs, and job ids that count once, in the place of the emulator's."""
+    from bqemulator.api.routes import jobs, upload
+    from bqemulator.catalog.models import JobMeta
+    from bqemulator.domain.errors import AlreadyExistsError
+
     upload._PERMITTED_MEDIA_CONTENT_TYPES = (*upload._PERMITTED_MEDIA_CONTENT_TYPES, "*/*")
 
     def job(project: str, job_id: str, kind: str, config: dict[str, Any], ctx: Any, **more: Any) -> Any:
@@ -216,10 +192,11 @@ def install(faults: Faults) -> None:
 
     def refuse_used_id(project: str, job_id: str | None, ctx: Any) -> None:
         if job_id and ctx.catalog.get_job(project, job_id):
-            raise AlreadyExistsError(f"Already Exists: Job {project}:US.{job_id}")
+            msg = f"Already Exists: Job {project}:US.{job_id}"
+            raise AlreadyExistsError(msg)
 
     async def finish(running: Any, ctx: Any, delay: float) -> Any:
-        cancelled = faults.cancelled[running.project_id, running.job_id]
+        cancelled = state.cancelled[running.project_id, running.job_id]
         if delay:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(cancelled.wait(), delay)
@@ -228,9 +205,11 @@ def install(faults: Faults) -> None:
         async with ctx.engine.write_lock():
             try:
                 if cancelled.is_set():
-                    raise LoadError("stopped", "Job execution was cancelled: User requested cancellation")
+                    raise LoadError(
+                        reason="stopped", message="Job execution was cancelled: User requested cancellation"
+                    )
                 load = running.configuration["load"]
-                more = {"statistics": {"load": _execute(load, running.project_id, ctx, faults)}}
+                more = {"statistics": {"load": _execute(load, running.project_id, ctx, state)}}
             except LoadError as failure:
                 more["error_result"] = failure.error
             except Exception as error:  # noqa: BLE001 - the engine's errors are the job's
@@ -242,11 +221,15 @@ def install(faults: Faults) -> None:
     async def run_load(
         project: str, job_id: str, config: dict[str, Any], ctx: Any, media: Path | None
     ) -> Any:
+        table = config["load"]["destinationTable"]["tableId"].partition("$")[0]
+        if state.takes_table("used_ids", table):
+            ctx.catalog.upsert_job(job(project, job_id, "QUERY", {"query": {}}, ctx, state="DONE"))
         refuse_used_id(project, job_id, ctx)
-        faults.cancelled[project, job_id] = asyncio.Event()
+        state.cancelled[project, job_id] = asyncio.Event()
         running = job(project, job_id, "LOAD", config, ctx)
         ctx.catalog.upsert_job(running)
-        if not faults.load_delay_seconds:
+        delay = state.delay_of(table)
+        if not delay:
             return await finish(running, ctx, 0)
         kept = None
         if media is not None:
@@ -257,13 +240,13 @@ def install(faults: Faults) -> None:
             running = running.model_copy(update={"configuration": {**config, "load": load}})
 
         async def later() -> None:
-            await finish(running, ctx, faults.load_delay_seconds)
+            await finish(running, ctx, delay)
             if kept is not None:
                 kept.unlink()
 
         task = asyncio.create_task(later())
-        faults.running.add(task)
-        task.add_done_callback(faults.running.discard)
+        state.running.add(task)
+        task.add_done_callback(state.running.discard)
         return running
 
     async def insert_load(project: str, job_id: str, config: dict[str, Any], ctx: Any) -> Any:
@@ -291,6 +274,19 @@ def install(faults: Faults) -> None:
             ctx.catalog.upsert_job(job(project, job_id, "QUERY", config, ctx))
         return await run_query(project, job_id, config, dry_run=dry_run, ctx=ctx, **more)
 
+    jobs._handle_load_job_with_async_envelope = insert_load
+    jobs._handle_query_job = query_once
+    upload._load_configuration_from_envelope = with_job_id
+    upload._run_load = upload_load
+
+
+def _install_tables() -> None:
+    """Add columns to tables that exist, and show the text of views."""
+    from bqemulator.api.routes import tables
+    from bqemulator.catalog.memory_repository import MemoryCatalogRepository
+    from bqemulator.storage.sql_identifiers import quoted_table_ref
+    from bqemulator.storage.type_map import bq_schema_to_duckdb_columns
+
     update_table = MemoryCatalogRepository.update_table
 
     def update_columns(self: Any, meta: Any) -> Any:
@@ -312,24 +308,35 @@ def install(faults: Faults) -> None:
         view = {"view": {"query": table.view_query, "useLegacySql": False}} if table.view_query else {}
         return {**described(table), **view}
 
+    MemoryCatalogRepository.update_table = update_columns
+    tables._table_to_rest = with_view
+
+
+def _install_controls(state: _State) -> None:
+    """Take faults, cancel jobs, and answer as the service does where the emulator does not."""
+    from bqemulator import server
+    from bqemulator.api.routes import jobs
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
     make_app = server.create_app
 
     def app_with_controls(ctx: Any) -> Any:
         app = make_app(ctx)
 
         async def set_faults(request: Any) -> Any:
-            body = await request.json()
-            faults.load_delay_seconds, faults.load_errors = body["load_delay_seconds"], body["load_errors"]
-            faults.lost_answers = body["lost_answers"]
+            state.faults = LoadFaults(**await request.json())
             return JSONResponse({})
+
+        async def get_faults(_: Any) -> Any:
+            return JSONResponse(asdict(state.faults))
 
         async def cancel(request: Any) -> Any:
             project, job_id = request.path_params["project"], request.path_params["job"]
-            if (project, job_id) in faults.cancelled:
-                faults.cancelled[project, job_id].set()
+            if (project, job_id) in state.cancelled:
+                state.cancelled[project, job_id].set()
             return JSONResponse({"job": jobs.get_job(project, job_id, ctx)})
 
-        @app.middleware("http")
         async def answer(request: Any, proceed: Any) -> Any:
             parts = request.url.path.split("/")
             makes_table = request.method == "POST" and parts[-3:-2] == ["datasets"] and parts[-1] == "tables"
@@ -337,28 +344,20 @@ def install(faults: Faults) -> None:
                 error = {"reason": "notFound", "message": f"Not found: Dataset {parts[-4]}:{parts[-2]}"}
                 body = {"error": {"code": 404, "message": error["message"], "errors": [error]}}
                 return JSONResponse(body, status_code=404)
+            if parts[-1] != "faults" and state.takes("unavailable"):
+                return JSONResponse(_unavailable("not now"), status_code=503)
             response = await proceed(request)
-            if faults.lost_answers and request.method == "POST" and request.url.path.endswith("/jobs"):
-                faults.lost_answers -= 1
-                return JSONResponse(
-                    {"error": {"code": 503, "message": "lost", "errors": []}}, status_code=503
-                )
+            if request.method == "POST" and parts[-1] == "jobs" and state.takes("lost_answers"):
+                return JSONResponse(_unavailable("lost"), status_code=503)
             return response
 
-        from starlette.responses import JSONResponse
-        from starlette.routing import Route
-
+        app.middleware("http")(answer)
         path = "/bigquery/v2/projects/{project}/jobs/{job}/cancel"
         app.router.routes.insert(0, Route("/faults", set_faults, methods=["POST"]))
+        app.router.routes.insert(0, Route("/faults", get_faults, methods=["GET"]))
         app.router.routes.insert(0, Route(path, cancel, methods=["POST"]))
         return app
 
-    jobs._handle_load_job_with_async_envelope = insert_load
-    jobs._handle_query_job = query_once
-    upload._load_configuration_from_envelope = with_job_id
-    upload._run_load = upload_load
-    MemoryCatalogRepository.update_table = update_columns
-    tables._table_to_rest = with_view
     server.create_app = app_with_controls
 
 
@@ -377,19 +376,24 @@ async def _serve_forever(gcs_root: Path, scratch: Path, announce: TextIO) -> Non
     )
     emulator = EmulatorServer(settings)
     await emulator.start()
-    print(emulator.rest_url, file=announce, flush=True)
+    announce.write(f"{emulator.rest_url}\n")
+    announce.flush()
     await asyncio.Event().wait()
 
 
 def main() -> None:
     """Serve until killed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="BigQuery on loopback.")
     parser.add_argument("--gcs-root", type=Path, required=True)
     parser.add_argument("--scratch", type=Path, required=True)
     arguments = parser.parse_args()
     # The emulator logs to stdout from its first import on; there the URL is to be alone.
     announce, sys.stdout = sys.stdout, sys.stderr
-    install(Faults())
+    state = _State()
+    _install_engine()
+    _install_jobs(state)
+    _install_tables()
+    _install_controls(state)
     asyncio.run(_serve_forever(arguments.gcs_root, arguments.scratch, announce))
 
 

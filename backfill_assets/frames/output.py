@@ -1,0 +1,169 @@
+"""Writing the rows of a range: a file of Parquet, CSV or Arrow that appears when it is whole, or a table.
+
+Rows come a day at a time, and no more than a day and a row group are in memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal
+
+from backfill_assets.failures import BadInput, PermanentFailure
+from backfill_assets.files import put_in_place
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+Format = Literal["parquet", "csv", "arrow"]
+FORMATS: Final[tuple[Format, ...]] = ("parquet", "csv", "arrow")
+#: Rows of a group of Parquet and of a batch of Arrow, unless a day has more.
+BATCH_ROWS: Final = 131_072
+#: Errors of a disk that takes no more.
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: What fits a terminal; files have every column.
+TABLE_COLUMNS: Final = ("open_time", "open", "high", "low", "close", "volume", "vwap", "trade_count")
+#: Columns times the longest number that is written.
+TABLE_WIDTH: Final = 160
+
+
+def format_of(file: Path) -> Format:
+    """The format that the file's name ends in.
+
+    Raises
+    ------
+    BadInput
+        It ends in none.
+    """
+    for form in FORMATS:
+        if file.suffix.lower() == f".{form}":
+            return form
+    ends = " or ".join(f".{form}" for form in FORMATS)
+    msg = f"{file}: the end of the name says the format: let it be {ends}"
+    raise BadInput(msg)
+
+
+@contextmanager
+def new_file(file: Path) -> Iterator[BinaryIO]:
+    """A file to write, which replaces one of this name when it is whole; nothing is left of half a one.
+
+    Raises
+    ------
+    PermanentFailure
+        It cannot be written there.
+    """
+    unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        try:
+            with unfinished.open("xb") as sink:
+                yield sink
+            put_in_place(unfinished, file)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        # The rows are read meanwhile, which may fail in ways of its own.
+        if error.filename not in {str(unfinished), str(file.parent)} and error.errno not in _FULL:
+            raise
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        msg = f"{file}: cannot be written ({reason}): name a file in a folder that is there"
+        raise PermanentFailure(msg) from error
+
+
+def write_rows(days: Iterable[pl.DataFrame], form: Format, sink: BinaryIO) -> int:
+    """Write the rows and return their number; CSV has ISO times and the shortest exact floats.
+
+    Parameters
+    ----------
+    days
+        Rows of at least one day, which may be none, so that the columns are known.
+    """
+    return _write_csv(days, sink) if form == "csv" else _write_arrow(days, form, sink)
+
+
+def _write_csv(days: Iterable[pl.DataFrame], sink: BinaryIO) -> int:
+    written = 0
+    for number, rows in enumerate(days):
+        # Polars raises errors of its own kind where a reader has gone.
+        text = io.BytesIO()
+        rows.write_csv(text, include_header=number == 0, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
+        sink.write(text.getbuffer())
+        written += rows.height
+    return written
+
+
+def _write_arrow(days: Iterable[pl.DataFrame], form: Format, sink: BinaryIO) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writer: pa.ipc.RecordBatchFileWriter | pq.ParquetWriter | None = None
+    written = 0
+    for rows in _batches(days):
+        if writer is None:
+            new = pq.ParquetWriter if form == "parquet" else pa.ipc.new_file
+            more = {"compression": "zstd"} if form == "parquet" else {}
+            writer = new(sink, rows.schema, **more)
+        writer.write_table(rows)
+        written += rows.num_rows
+    if writer is not None:
+        writer.close()
+    return written
+
+
+def _batches(days: Iterable[pl.DataFrame]) -> Iterator[pa.Table]:
+    """The same rows in larger parts; at least one, also without rows."""
+    import polars as pl
+
+    waiting: list[pl.DataFrame] = []
+    is_first = True
+    for rows in days:
+        waiting.append(rows)
+        if sum(part.height for part in waiting) >= BATCH_ROWS:
+            yield arrow_table(pl.concat(waiting, rechunk=True))
+            waiting, is_first = [], False
+    if waiting and (is_first or any(part.height for part in waiting)):
+        yield arrow_table(pl.concat(waiting, rechunk=True))
+
+
+def arrow_table(rows: pl.DataFrame) -> pa.Table:
+    """The rows as an Arrow table, with texts that everything takes."""
+    import pyarrow as pa
+
+    found = rows.to_arrow()
+    # Of polars every text is a large one, which few others take.
+    schema = pa.schema(
+        [f.with_type(pa.string()) if pa.types.is_large_string(f.type) else f for f in found.schema]
+    )
+    return found.cast(schema)
+
+
+def table_text(rows: pl.DataFrame, *, first: Sequence[str] = ()) -> str:
+    """Candles as a table to read, with the columns ``first`` before the others."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None)
+    for name in (*first, *TABLE_COLUMNS):
+        is_text = name in (*first, "open_time")
+        table.add_column(
+            "time (UTC)" if name == "open_time" else name,
+            no_wrap=True,
+            justify="left" if is_text else "right",
+        )
+    for row in rows.select(*first, *TABLE_COLUMNS).iter_rows():
+        names, opened, numbers = row[: len(first)], row[len(first)], row[len(first) + 1 :]
+        table.add_row(
+            *names,
+            opened.strftime("%Y-%m-%d %H:%M"),
+            *("" if value is None else f"{value:.10g}" for value in numbers),
+        )
+    # Wide enough for any row: a narrow terminal breaks lines, cut digits would be wrong ones.
+    console = Console(width=TABLE_WIDTH, markup=False)
+    with console.capture() as text:
+        console.print(table)
+    return "".join(f"{line.rstrip()}\n" for line in text.get().splitlines())

@@ -1,0 +1,70 @@
+"""Parses start and end into a half-open range of UTC time, and lists the days that it touches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+from backfill_assets.days import day_range
+from backfill_assets.failures import BadInput
+
+#: ``2024-01-31``, an ISO time, a date, or a datetime; a value without a zone is UTC.
+Moment = str | date | datetime
+
+_SMALLEST = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRange:
+    """A range of time; ``end`` does not belong to it."""
+
+    start: datetime
+    end: datetime
+
+    @property
+    def days(self) -> list[str]:
+        """Every UTC day of which the range has a part."""
+        return day_range(self.start.date().isoformat(), (self.end - _SMALLEST).date().isoformat())
+
+    @property
+    def is_whole_days(self) -> bool:
+        """Whether it begins and ends at midnight."""
+        return self.start.time() == time() and self.end.time() == time()
+
+
+def time_range(start: Moment, end: Moment | None = None) -> TimeRange:
+    """The range from ``start`` to before ``end``; without one, to the end of the UTC day of ``start``.
+
+    Raises
+    ------
+    BadInput
+        A value is no time, or the range is empty.
+    """
+    first = moment(start, "start")
+    if end is None:
+        midnight = datetime.combine(first.date(), time(), UTC)
+        return TimeRange(first, midnight + timedelta(days=1))
+    last = moment(end, "end")
+    if last <= first:
+        msg = (
+            f"end {last.isoformat()} is not after start {first.isoformat()}: "
+            "the end does not belong to the range"
+        )
+        raise BadInput(msg)
+    return TimeRange(first, last)
+
+
+def moment(value: Moment, name: str) -> datetime:
+    """The value as UTC time; a day is its midnight."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            msg = f"{name} {value!r} is no time: write 2024-01-31 or 2024-01-31T09:00"
+            raise BadInput(msg) from None
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    if isinstance(value, date):
+        return datetime.combine(value, time(), UTC)
+    msg = f"{name} is a {type(value).__name__}: give a text, a date or a datetime"
+    raise BadInput(msg)

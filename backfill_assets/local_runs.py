@@ -1,0 +1,208 @@
+"""Runs of days in this process, without daemon and service, shown on the terminal while they work.
+
+The same job as the schedule launches, on the instance of ``DAGSTER_HOME`` where there is one, so these runs
+are in Dagster's records like any other.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from backfill_assets.days import utc_now
+from backfill_assets.failures import BadInput, printable
+from backfill_assets.lake import paths
+from backfill_assets.lake.store import Store, open_store
+from backfill_assets.orchestration import open_instance
+from backfill_assets.progress.stored_days import stored_day
+from backfill_assets.readable_numbers import plural
+from backfill_assets.settings import Settings, current_settings, own_files_command, resolve, variables_in
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+_QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+#: Colors of states; those of all others are red.
+_STYLES: Final = {"published": "green", "degraded": "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRun:
+    """A run that has ended.
+
+    Attributes
+    ----------
+    fetched, kept, loads, skipped
+        Feeds and partitions, from the metadata of its materializations.
+    failures
+        Steps that failed and checks that did not pass, each with its reason.
+    """
+
+    succeeded: bool
+    fetched: int
+    kept: int
+    loads: int
+    skipped: int
+    failures: tuple[str, ...]
+
+    def text(self, seconds: float) -> str:
+        """What was done, in a line."""
+        if self.fetched == 0 and self.loads == 0 and self.kept:
+            return (
+                f"Nothing was done twice: {self.kept} feeds were in the lake already, "
+                f"{self.skipped} partitions held what the lake says ({seconds:.1f} s)."
+            )
+        return f"{self.fetched} feeds fetched, {self.loads} partitions loaded in {seconds:.1f} s."
+
+
+def run_days(days: Sequence[str]) -> int:
+    """Run the days one after the other, a line each; exit code 0 if all are in the tables, else 1."""
+    console = Console()
+    settings = current_settings()
+    store = open_store(settings.lake)
+    insist_on_key(settings, days, store)
+    began, states = time.monotonic(), Counter[str]()
+    for day in days:
+        started = time.monotonic()
+        run = run_day(day, console)
+        found = stored_day(store, settings, day)
+        state = found.outcome if run.succeeded or found.outcome not in _STYLES else "failed"
+        states[state] += 1
+        style = _STYLES.get(state, "red")
+        console.print(
+            f"[bold]{day}[/] [{style}]{state}[/]  {run.text(time.monotonic() - started)}", soft_wrap=True
+        )
+        for text in run.failures:
+            console.print(f"  {printable(text)}", highlight=False, markup=False, soft_wrap=True)
+        if found.command and state not in ("published", "failed"):
+            console.print(f"  {found.command}", highlight=False, markup=False, soft_wrap=True)
+    if len(days) > 1:
+        counts = ", ".join(f"{n} {state}" for state, n in states.most_common())
+        took = time.monotonic() - began
+        console.print(f"{plural(len(days), 'day')}: {counts} in {took:.0f} s", soft_wrap=True)
+    return int(not states.keys() <= _STYLES.keys())
+
+
+def insist_on_key(settings: Settings, days: Sequence[str], store: Store | None = None) -> None:
+    """Refuse days that the vendor would refuse; those that the lake has are run without the vendor's files.
+
+    Raises
+    ------
+    BadInput
+        There is no key, and a day is not the first of its month.
+    """
+    if resolve(settings.tardis.api_key) or own_files_command(settings):
+        return
+    known = set(store.list("settled/")) if store else set()
+    paid = [day for day in days if not day.endswith("-01") and paths.settled_day(day) not in known]
+    if paid:
+        more = f" and {plural(len(paid) - 1, 'more day')}" if paid[1:] else ""
+        variables = " or ".join(variables_in(settings.tardis.api_key)) or "tardis.api_key in the settings"
+        msg = (
+            f"Tardis wants an API key for {paid[0]}{more}: set {variables} "
+            f"(only the first day of each month is free)"
+        )
+        raise BadInput(msg)
+
+
+def run_day(day: str, console: Console) -> LocalRun:
+    """Run the job in this thread, where an interrupt ends it, and show its events."""
+    import dagster as dg
+
+    from backfill_assets.automation.lost_runs import free_slots
+    from backfill_assets.automation.run_process import RunProcess, ending_with_the_terminal
+    from backfill_assets.definitions import defs
+
+    job = defs.resolve_job_def("day")
+    run_id = str(uuid.uuid4())
+    with open_instance() as instance:
+        # This way of running passes the run's own executor by.
+        free_slots(instance, utc_now())
+        try:
+            with ending_with_the_terminal(), _following(instance, run_id, console, len(job.nodes)):
+                result = job.execute_in_process(
+                    partition_key=day,
+                    instance=instance,
+                    run_id=run_id,
+                    run_config=_QUIET,
+                    tags=RunProcess.this(run_id).tags(),
+                    raise_on_error=False,
+                )
+        except dg.DagsterExecutionInterruptedError as interrupt:
+            raise KeyboardInterrupt from interrupt
+        if any(_was_interrupted(event) for event in result.all_events):
+            raise KeyboardInterrupt
+        return _finished(result, _failures(instance, run_id))
+
+
+@contextmanager
+def _following(instance: dg.DagsterInstance, run_id: str, console: Console, steps: int) -> Iterator[None]:
+    """Show each event of the run as this process stores it, until the block ends."""
+    columns = (
+        SpinnerColumn(),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed}/{task.total} steps"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("starting", total=steps)
+
+        def show(entry: dg.EventLogEntry) -> None:
+            event = entry.dagster_event
+            if event is not None:
+                progress.advance(task, int(event.is_step_success))
+            elif entry.user_message:
+                progress.update(task, description=entry.user_message.strip()[:70])
+
+        instance.add_event_listener(run_id, show)
+        yield
+
+
+def _failures(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    found = []
+    for entry in instance.all_logs(run_id):
+        event = entry.dagster_event
+        if event is not None and event.is_step_failure:
+            data = event.step_failure_data
+            reason = data.user_failure_data.description if data.user_failure_data else None
+            error = data.error.message.strip() if data.error else "failed"
+            found.append(f"{event.step_key}: {reason or error}")
+        check = event.asset_check_evaluation_data if event is not None and _is_check(event) else None
+        if check is not None and not check.passed:
+            found.append(f"check {check.asset_key.to_user_string()} {check.check_name}: {check.description}")
+    return found
+
+
+def _is_check(event: dg.DagsterEvent) -> bool:
+    return event.event_type_value == "ASSET_CHECK_EVALUATION"
+
+
+def _was_interrupted(event: dg.DagsterEvent) -> bool:
+    """Whether the step's failure is an interrupt, which Dagster records like any other."""
+    error = event.step_failure_data.error if event.is_step_failure else None
+    return error is not None and error.cls_name == "DagsterExecutionInterruptedError"
+
+
+def _finished(result: dg.ExecuteInProcessResult, failures: Sequence[str]) -> LocalRun:
+    counts: Counter[str] = Counter()
+    for event in result.get_asset_materialization_events():
+        for name, value in event.materialization.metadata.items():
+            if name in ("feeds_fetched", "feeds_kept", "loads", "skipped"):
+                counts[name] += int(str(value.value))
+    return LocalRun(
+        succeeded=result.success,
+        fetched=counts["feeds_fetched"],
+        kept=counts["feeds_kept"],
+        loads=counts["loads"],
+        skipped=counts["skipped"],
+        failures=tuple(failures),
+    )

@@ -1,0 +1,193 @@
+"""Logs with fields: what the package and its libraries log, as lines on stderr, each with run, day and feed.
+
+Modules log with ``logging`` as any library does; here structlog makes the lines, as ``log.format`` and
+``log.level`` of the settings say when a line is written. It is imported with the first line, since it takes
+longer to import than most commands to answer. Fields are bound where a run, a day or a feed begins, and every
+line from within has them. The daemon and other processes of Dagster make their own lines.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+from backfill_assets.failures import SettingsError, printable, redacted
+
+if TYPE_CHECKING:
+    from structlog.stdlib import ProcessorFormatter
+
+    from backfill_assets.settings import LogSettings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PACKAGE: Final = "backfill_assets"
+#: The name of Dagster's loggers.
+_DAGSTER: Final = "dagster"
+_FIELDS: ContextVar[dict[str, str]] = ContextVar("log_fields", default={})  # noqa: B039 - never changed
+#: Where Dagster keeps what it knows of a record of a run, and what it adds to it.
+_OF_DAGSTER: Final = "dagster_meta"
+_PARTITION: Final = "dagster/partition"
+
+
+@contextmanager
+def bound(**fields: str) -> Iterator[None]:
+    """Every line that is logged inside has these fields; empty ones are left out."""
+    token = _FIELDS.set({**_FIELDS.get(), **{name: value for name, value in fields.items() if value}})
+    try:
+        yield
+    finally:
+        _FIELDS.reset(token)
+
+
+def with_fields(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with the fields that are bound now, wherever it is called: threads begin without any."""
+    context = copy_context()
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        # A context cannot be entered twice at once.
+        return context.copy().run(function, *args, **kwargs)
+
+    return call
+
+
+class _Lines(logging.Handler):
+    """Writes each record as a line to stderr as it is then."""
+
+    def __init__(self, environment: str) -> None:
+        super().__init__()
+        self.environment = environment
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As every handler of ``logging``: a record that cannot be written ends nothing."""
+        if record.name.partition(".")[0] == _DAGSTER:
+            return  # Has lines of its own.
+        try:
+            settings, secrets = _in_force(self.environment)
+            if record.levelno >= _number(settings):
+                sys.stderr.write(_line(record, settings, secrets) + "\n")
+        except Exception:  # noqa: BLE001 - the contract of logging handlers
+            self.handleError(record)
+
+
+class _Logger(logging.Logger):
+    """The class of loggers that are made from now on, by which those of runs are found.
+
+    Dagster makes several for each run, for the console lines of its events and of ``context.log``. It lets
+    instances and run configuration choose others, but no code location.
+    """
+
+    def addHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802 - the name of ``logging``
+        """Add a handler, which follows the settings if it is of a run."""
+        if self.name == _DAGSTER:
+            _follow(hdlr)
+        super().addHandler(hdlr)
+
+
+class _Formatter(logging.Formatter):
+    """For the handlers of a run, which Dagster makes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _line(record, *_in_force(_environment()))
+
+
+def install(environment: str = "", least: int | None = None) -> None:
+    """Let this process write its lines; again it only says what counts from now on.
+
+    Parameters
+    ----------
+    least
+        Lines below this level are not written, whatever the settings say: a command answers a person, who is
+        told of trouble only. None leaves it as it is.
+    """
+    logging.getLogger(PACKAGE).setLevel(logging.DEBUG)
+    logging.setLoggerClass(_Logger)
+    if (known := _installed()) is None:
+        logging.getLogger().addHandler(known := _Lines(environment))
+    known.environment = environment
+    if least is not None:
+        known.setLevel(least)
+
+
+def _installed() -> _Lines | None:
+    return next((found for found in logging.getLogger().handlers if isinstance(found, _Lines)), None)
+
+
+def _environment() -> str:
+    known = _installed()
+    return known.environment if known is not None else ""
+
+
+def _follow(handler: logging.Handler) -> None:
+    """Let a handler of Dagster follow the settings; the console format is its own."""
+    settings, _ = _in_force(_environment())
+    handler.setLevel(max(handler.level, _number(settings)))
+    if settings.format == "json":
+        handler.setFormatter(_Formatter())
+
+
+def _in_force(environment: str) -> tuple[LogSettings, tuple[str, ...]]:
+    """The settings as they are now, and the secrets of all sections; others say what is wrong with them."""
+    from backfill_assets.settings import LogSettings, current_settings, secrets_of
+
+    try:
+        settings = current_settings(environment)
+    except SettingsError:
+        return LogSettings(), ()
+    return settings.log, secrets_of(settings)
+
+
+def _number(settings: LogSettings) -> int:
+    return logging.getLevelNamesMapping()[settings.level.upper()]
+
+
+def _line(record: logging.LogRecord, settings: LogSettings, secrets: tuple[str, ...]) -> str:
+    return redacted(_formatter(settings.format, sys.stderr.isatty()).format(record), *secrets)
+
+
+@lru_cache(maxsize=4)
+def _formatter(form: str, is_terminal: bool) -> ProcessorFormatter:
+    import structlog
+
+    steps: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_fields,
+    ]
+    last: Any
+    if form == "json":
+        steps.append(structlog.processors.format_exc_info)
+        last = structlog.processors.JSONRenderer()
+    else:
+        steps.append(_printable)
+        last = structlog.dev.ConsoleRenderer(
+            colors=is_terminal, exception_formatter=structlog.dev.plain_traceback
+        )
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=steps, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
+    )
+
+
+def _add_fields(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add what is bound, and what Dagster knows of a record of a run."""
+    record: logging.LogRecord = event["_record"]
+    known = getattr(record, _OF_DAGSTER, None) or {}
+    day = (known.get("job_tags") or {}).get(_PARTITION)
+    of_run = {"run": known.get("run_id"), "day": day, "step": known.get("step_key")}
+    event.update({name: value for name, value in of_run.items() if value})
+    event.update(_FIELDS.get())
+    # Dagster puts run, process and step before a message of ``context.log``; they are fields here.
+    if known and known.get("dagster_event") is None:
+        event["event"] = known.get("orig_message", event["event"])
+    return event
+
+
+def _printable(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Words of others forge no line and turn no terminal; JSON escapes them by itself."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}

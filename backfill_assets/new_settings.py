@@ -1,0 +1,103 @@
+"""A settings file from four answers: written when every part of it has been tried, and never over another.
+
+The answers take the place of what the settings to begin with say; the trials are those of ``doctor``.
+"""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from backfill_assets.automation.backfills import checked_days
+from backfill_assets.days import shift, utc_now
+from backfill_assets.doctor import Finding, examine
+from backfill_assets.failures import BadInput, SettingsError, TransientFailure
+from backfill_assets.feeds import GROUPED_SYMBOLS
+from backfill_assets.files import TEMPORARY_PREFIX
+from backfill_assets.local_runs import insist_on_key
+from backfill_assets.settings import SettingsFile, load_settings, settings_file
+from backfill_assets.yaml_files import read_mapping, validated, write_new
+
+#: The vendor has exported a day that ended so long ago.
+_DAYS_OF_EXPORT: Final = 2
+_HEAD: Final = "# Written by 'backfill-assets init'; docs/settings.md lists every key.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What is to be fetched, and the folder of lake, tables and Dagster's records."""
+
+    exchanges: tuple[str, ...]
+    symbols: tuple[str, ...]
+    data_types: tuple[str, ...]
+    folder: str
+
+    def content(self, begin: str) -> dict[str, Any]:
+        """The settings, with all else as the environment or file ``begin`` has it."""
+        given = read_mapping(settings_file(begin), "settings")
+        given.pop("name", None)
+        folder = self.folder.rstrip("/") or self.folder
+        return {
+            **given,
+            "universe": [
+                {
+                    "exchanges": [*self.exchanges],
+                    "symbols": [*self.symbols],
+                    "data_types": [*self.data_types],
+                }
+            ],
+            "lake": {"uri": f"{folder}/lake"},
+            "warehouse": {"kind": "duckdb", "folder": f"{folder}/warehouse"},
+            "dagster_home": f"{folder}/dagster",
+        }
+
+
+def newest_free_day() -> str:
+    """The first day of the newest month that the vendor has begun to export."""
+    return shift(utc_now().date().isoformat(), -_DAYS_OF_EXPORT)[:8] + "01"
+
+
+def write_tried(answers: Answers, file: Path, begin: str, day: str) -> Iterator[Finding]:
+    """Try the settings, giving each finding; then write them.
+
+    Raises
+    ------
+    BadInput
+        A trial failed, or there is such a file already: nothing is written.
+    TransientFailure
+        A trial failed that may succeed later: nothing is written, either.
+    """
+    try:
+        content = answers.content(begin)
+        validated(SettingsFile, {"name": file.stem, **content}, file, page="see docs/settings.md")
+    except SettingsError as error:
+        raise BadInput(str(error)) from error
+    text = _HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1_000)
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder:
+        tried = Path(folder) / file.name
+        tried.write_text(text, encoding="utf-8")
+        insist_on_key(load_settings(tried), checked_days(day, day))
+        for finding in examine(str(tried), day):
+            if not finding.ok:
+                msg = f"{finding.text}; {file} was not written"
+                raise TransientFailure(msg) if finding.is_transient else BadInput(msg)
+            # The settings lie elsewhere only while they are tried.
+            yield Finding(finding.what, ok=True, text=finding.text.replace(str(tried), str(file)))
+    write_new(file, text)
+
+
+def next_commands(answers: Answers, file: Path, day: str) -> Sequence[str]:
+    """The two commands to type next: one runs the day, the other looks at what came of it."""
+    environment = f"BACKFILL_ENV={shlex.quote(str(file.expanduser().absolute()))}"
+    look = f"report --date {day}"
+    single = [symbol for symbol in answers.symbols if symbol not in GROUPED_SYMBOLS]
+    if single and "trades" in answers.data_types:
+        market = f"--exchange {shlex.quote(answers.exchanges[0])} --symbol {shlex.quote(single[0])}"
+        look = f"candles --date {day} {market} --timeframe 1h"
+    return (f"{environment} backfill-assets run --date {day}", f"{environment} backfill-assets {look}")

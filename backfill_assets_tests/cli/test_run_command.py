@@ -1,0 +1,134 @@
+"""``backfill-assets run``: days in one process, each told in a line, and ends that a script can trust."""
+
+from __future__ import annotations
+
+import re
+
+import dagster as dg
+import pytest
+import yaml
+
+from backfill_assets.feeds import Feed
+from backfill_assets.settings import ENVIRONMENTS
+from backfill_assets.standins import faults
+from backfill_assets.standins.faults import Fault
+
+FIRST, SECOND, THIRD = "2024-01-01", "2024-01-02", "2024-01-03"
+
+
+def test_days_are_run_one_after_the_other_and_told_in_a_line_each(desk, standin, dagster_home, monkeypatch):
+    desk.set(BACKFILL_STANDIN_URL=standin.url, DAGSTER_HOME=str(dagster_home))
+    answer = desk.run("run", "--date", FIRST, "--end", SECOND)
+    assert (answer.code, answer.err) == (0, "")
+    lines = answer.out.splitlines()
+    assert re.fullmatch(rf"{FIRST} published  9 feeds fetched, 5 partitions loaded in [\d.]+ s\.", lines[0])
+    # The second day brings trades that the first was waiting for.
+    assert re.fullmatch(
+        rf"{SECOND} published  9 feeds fetched, \d+ partitions loaded in [\d.]+ s\.", lines[1]
+    )
+    assert re.fullmatch(r"2 days: 2 published in \d+ s", lines[2])
+    monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
+    with dg.DagsterInstance.get() as instance:
+        runs = instance.get_runs()
+    assert [(run.status, run.tags["dagster/partition"]) for run in runs] == [
+        (dg.DagsterRunStatus.SUCCESS, SECOND),
+        (dg.DagsterRunStatus.SUCCESS, FIRST),
+    ]
+
+    again = desk.run("run", "--date", FIRST)
+    assert again.code == 0
+    assert "Nothing was done twice: 9 feeds were in the lake already" in again.out
+    assert len(again.out.splitlines()) == 1
+
+
+def test_a_held_day_and_a_degraded_one_stop_no_other_and_show_the_command_that_mends(desk, standin):
+    gone = Fault(always=faults.not_found())
+    feeds = [f"{e}/trades/{s}-USDT" for e, s in (("kraken", "XBT"), ("kraken", "ETH"), ("kraken", "ADA"))]
+    feeds += [f"coinbase/trades/{s}-USDT" for s in ("BTC", "ETH", "ADA")]
+    for feed in feeds:
+        standin.faults.put_dataset(Feed.parse(feed), FIRST, gone)
+    standin.faults.put_dataset(Feed.parse(feeds[0]), SECOND, gone)
+    answer = desk.set(BACKFILL_STANDIN_URL=standin.url).run("run", "--date", FIRST, "--end", THIRD)
+    assert answer.code == 1
+    assert [line.split()[:2] for line in answer.out.splitlines() if line.startswith("2024")] == [
+        [FIRST, "held"],
+        [SECOND, "degraded"],
+        [THIRD, "published"],
+    ]
+    assert f"--partition {FIRST}" in answer.out
+    assert f"--partition {SECOND}" in answer.out
+    assert "3 days: 1 held, 1 degraded, 1 published in" in answer.out
+
+
+def test_degraded_days_are_in_the_tables_so_the_exit_code_is_0(desk, standin):
+    standin.faults.put_dataset(Feed.parse("kraken/trades/XBT-USDT"), FIRST, Fault(always=faults.not_found()))
+    answer = desk.set(BACKFILL_STANDIN_URL=standin.url).run("run", "--date", FIRST)
+    assert answer.code == 0
+    assert answer.out.startswith(f"{FIRST} degraded")
+
+
+@pytest.fixture
+def laptop(desk, tmp_path, standin):
+    """The environment ``tardis`` as it is shipped, but for the vendor's address; no variable is set."""
+    content = yaml.safe_load((ENVIRONMENTS / "tardis.yaml").read_text())
+    assert "tardis" not in content
+    endpoint = f"{standin.url}/v1"
+    content["tardis"] = {"datasets_endpoint": f"{endpoint}/datasets", "api_endpoint": endpoint}
+    content["universe"] = [{"exchanges": ["binance"], "symbols": ["BTC-USDT"]}]
+    file = tmp_path / "tardis.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return desk.set(BACKFILL_ENV=str(file))
+
+
+@pytest.mark.story
+def test_on_a_laptop_days_and_records_are_kept_without_any_export(laptop, standin):
+    answer = laptop.run("run", "--date", FIRST)
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith(f"{FIRST} published")
+    folder = laptop.folder / "data" / "tardis"
+    assert laptop.left == ["data"]
+    assert sorted(path.name for path in folder.iterdir()) == ["dagster", "lake", "warehouse"]
+    # From another folder of the package, as after a new installation.
+    (folder / "dagster" / "dagster.yaml").unlink()
+    (folder / "dagster" / "dagster.yaml").symlink_to(folder / "gone.yaml")
+    doctor = laptop.run("doctor")
+    assert (doctor.code, doctor.out.splitlines()[-1]) == (0, "ok    Dagster storage: 1 runs in SQLite")
+    assert laptop.run("recent").code == 0
+
+    asked = len(standin.requests)
+    refused = laptop.run("run", "--date", FIRST, "--end", "2024-01-03")
+    assert (refused.code, refused.error) == (
+        2,
+        "Tardis wants an API key for 2024-01-02 and 1 more day: set TARDIS_API_KEY "
+        "(only the first day of each month is free)",
+    )
+    assert len(standin.requests) == asked
+    laptop.set(TARDIS_API_KEY=standin.api_key)
+    assert laptop.run("run", "--date", SECOND).out.startswith(f"{SECOND} published")
+    # Once it is in the lake, no file of the vendor is wanted.
+    laptop.environment.pop("TARDIS_API_KEY")
+    assert laptop.run("run", "--date", SECOND).out.startswith(f"{SECOND} published  0 feeds fetched")
+
+
+def test_a_home_that_cannot_be_made_is_named_with_the_setting(laptop):
+    (laptop.folder / "data").mkdir()
+    (laptop.folder / "data" / "tardis").write_text("in the way")
+    answer = laptop.run("recent")
+    assert answer.code == 1
+    assert answer.error == (
+        f"{laptop.folder}/data/tardis/dagster: Not a directory; set dagster_home in the settings, "
+        "or DAGSTER_HOME, to another folder"
+    )
+
+
+def test_days_that_cannot_be_run_are_refused_before_anything_runs(desk, standin):
+    desk.set(BACKFILL_STANDIN_URL=standin.url)
+    for arguments, said in (
+        (("--date", SECOND, "--end", FIRST), "swap them"),
+        (("--date", "2999-01-01"), "2999-01-01 cannot be run: days go from"),
+        (("--date", "yesterday"), "yesterday"),
+    ):
+        answer = desk.run("run", *arguments)
+        assert answer.code == 2
+        assert said in answer.error
+    assert desk.left == []

@@ -1,0 +1,89 @@
+"""What the days of a range are worth for one market, and how a reader is told."""
+
+from __future__ import annotations
+
+import warnings
+from datetime import date
+
+import pytest
+
+from backfill_assets.failures import BadInput
+from backfill_assets.frames.states import DataGap, DataGapWarning, market_states, tell_gaps
+
+DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
+
+
+def row(day: str, symbol: str = "BTC-USDT", **changes):
+    values = {
+        "date": date.fromisoformat(day),
+        "exchange": "binance",
+        "symbol": symbol,
+        "data_type": "trades",
+        "dataset_symbol": symbol.replace("-", ""),
+        "verdict": "publish",
+        "published": True,
+        "sealed": True,
+        "pending": False,
+        "reasons": None,
+        "day_state": "published",
+        "generated": False,
+    }
+    return values | changes
+
+
+def state(*rows, final: bool = False, symbol: str = "BTC-USDT") -> str:
+    [found] = market_states(rows, DAYS[:1], "trades", "binance", symbol, final=final)
+    return found.state
+
+
+def test_each_state_comes_from_its_rows():
+    day = DAYS[0]
+    assert state() == "missing"
+    assert state(row(day)) == "published"
+    assert state(row(day, day_state="degraded")) == "degraded"
+    assert state(row(day, day_state="held", published=False)) == "held"
+    assert state(row(day, published=False, reasons="ids are missing")) == "left_out"
+    assert state(row(day, "ETH-USDT")) == "not_expected"
+    assert state(row(day, data_type="quotes")) == "not_expected"
+    assert state(row(day, exchange="kraken")) == "not_expected"
+    assert state(row(day, sealed=False)) == "published"
+    assert state(row(day, sealed=False), final=True) == "provisional"
+
+
+def test_a_market_of_a_group_has_the_state_of_the_group():
+    group = row(DAYS[0], "SPOT", dataset_symbol="SPOT", published=False, reasons="late")
+    assert state(group) == "left_out"
+    assert state(group, row(DAYS[0])) == "published", "a file of its own speaks for it"
+
+
+def test_of_two_files_of_a_market_one_is_enough_for_rows_and_both_for_final_ones():
+    first, second = row(DAYS[0]), row(DAYS[0], dataset_symbol="XBTUSDT", published=False, sealed=False)
+    assert state(first, second) == "published"
+    assert state(first, second, final=True) == "provisional"
+
+
+def test_a_gap_raises_with_the_days_and_the_command_that_fills_it():
+    days = market_states([row(DAYS[0])], DAYS, "trades", "binance", "BTC-USDT")
+    with pytest.raises(DataGap) as caught:
+        tell_gaps(days, "raise", "candles")
+    said = str(caught.value)
+    assert "2 of 3 days fall short (2 missing): 2024-01-02 missing; 2024-01-03 missing" in said
+    assert "backfill-assets backfill --start 2024-01-02 --end 2024-01-03" in said
+    assert caught.value.days == days
+
+
+def test_a_gap_warns_and_gives_what_there_is_or_is_masked():
+    rows = [row(DAYS[0]), row(DAYS[1], day_state="degraded")]
+    days = market_states(rows, DAYS, "trades", "binance", "BTC-USDT")
+    with pytest.warns(DataGapWarning, match="1 degraded, 1 missing"):
+        assert tell_gaps(days, "warn", "candles") == {DAYS[0], DAYS[1]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tell_gaps(days, "mask", "candles") == {DAYS[0]}
+        assert tell_gaps(days[:1], "warn", "candles") == {DAYS[0]}
+        assert tell_gaps(days[:1], "raise", "candles") == {DAYS[0]}
+
+
+def test_another_word_for_on_gap_is_told():
+    with pytest.raises(BadInput, match="on_gap is 'ignore': choose"):
+        tell_gaps((), "ignore", "candles")  # type: ignore[arg-type]
