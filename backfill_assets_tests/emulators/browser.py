@@ -10,6 +10,7 @@ import base64
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,6 +76,16 @@ class Browser:
             if message["method"] == "Network.requestWillBeSent":
                 self.requests.append(message["params"]["request"]["url"])
         self.complaints += [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def complains(self, words: str, seconds: float = 20) -> bool:
+        """Whether a complaint has these words; the browser may log it some time after the page is there."""
+        end = time.monotonic() + seconds
+        while not any(words in line for line in self.complaints):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
+            self.listen()
+        return True
 
     @property
     def external_requests(self) -> list[str]:

@@ -477,7 +477,10 @@ def test_a_writer_that_puts_a_file_while_it_is_discarded_has_it(tmp_path: Path) 
                 os.utime(place, (1e9, 1e9))
             store.put_file(file, data)
             # It may be on its way back at this moment.
-            lost += not any(store.exists(data) for _ in range(500))
+            end = time.monotonic() + 20
+            while not (there := store.exists(data)) and time.monotonic() < end:
+                time.sleep(0.001)
+            lost += not there
     finally:
         over.set()
         discarding.join()
