@@ -106,8 +106,12 @@ def serve(gcs_root: Path) -> Iterator[BigQueryStandin]:
                 raise PermanentFailure(msg)
             yield BigQueryStandin(url, gcs_root, process.pid)
         finally:
-            process.kill()
-            process.wait(timeout=_REQUEST_SECONDS)
+            process.terminate()
+            try:
+                process.wait(timeout=_REQUEST_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(timeout=_REQUEST_SECONDS)
 
 
 def _first_line(process: subprocess.Popen[str]) -> str:

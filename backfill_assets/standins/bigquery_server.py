@@ -382,7 +382,7 @@ async def _serve_forever(gcs_root: Path, scratch: Path, announce: TextIO) -> Non
 
 
 def main() -> None:
-    """Serve until killed."""
+    """Serve until ended."""
     parser = argparse.ArgumentParser(description="BigQuery on loopback.")
     parser.add_argument("--gcs-root", type=Path, required=True)
     parser.add_argument("--scratch", type=Path, required=True)

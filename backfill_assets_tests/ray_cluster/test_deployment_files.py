@@ -33,7 +33,7 @@ def test_the_settings_of_dagster_are_those_of_one_machine_but_for_the_launcher_a
     shipped, of_ray = content(DAGSTER_YAML), content(RAY / "dagster.yaml")
     differ = {key for key in shipped.keys() | of_ray.keys() if shipped.get(key) != of_ray.get(key)}
     assert differ == OF_RAY | {"run_monitoring"}
-    assert of_ray["run_monitoring"] == shipped["run_monitoring"] | {"poll_interval_seconds": 15}
+    assert of_ray["run_monitoring"] == shipped["run_monitoring"] | {"poll_interval_seconds": 5}
 
 
 def test_dagster_loads_them_and_ray_is_asked_for_what_is_said(

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.story, needs_postgres, pytest.mark.timeout(3_000)]
 TABLES = ("trades", "candles", "coverage", "quality", "instruments")
 #: On one node, on three nodes, and on three of which one is lost.
 ALONE, TOGETHER, LOSING = ("01", "03"), ("04", "09"), ("10", "20")
-SEEN_SECONDS = 45
+SEEN_SECONDS = 15
 JOB_SECONDS = 600
 
 
