@@ -62,6 +62,13 @@ def postgres() -> Iterator[str]:
 # --- dagster.yaml ------------------------------------------------------------------------------------------
 
 
+def test_the_clones_dagster_yaml_is_the_packages() -> None:
+    """A file and not a link, which an archive of the clone would lose."""
+    assert not (REPOSITORY / "dagster.yaml").is_symlink()
+    package = (REPOSITORY / "backfill_assets" / "dagster.yaml").read_bytes()
+    assert (REPOSITORY / "dagster.yaml").read_bytes() == package
+
+
 def test_dagster_yaml_is_the_packages_but_for_its_storage() -> None:
     shipped, own = load("deploy/dagster.yaml"), load("backfill_assets/dagster.yaml")
     assert shipped.pop("storage") == {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}

@@ -63,8 +63,9 @@ def test_a_request_to_another_host_and_an_error_would_be_seen(browser, reports, 
         .replace("img-src data:", "img-src *")
     )
     browser.open(bad)
-    assert browser.external_requests == ["http://127.0.0.1:9/pixel.png"]
     assert browser.complains("broken")
+    assert browser.complains("http://127.0.0.1:9/pixel.png")
+    assert browser.external_requests == ["http://127.0.0.1:9/pixel.png"]
 
 
 def test_the_policy_of_the_page_itself_forbids_to_load_anything(browser, reports, tmp_path):
