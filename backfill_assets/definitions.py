@@ -18,6 +18,8 @@ from backfill_assets.instruments.assets import instruments
 from backfill_assets.instruments.checks import instruments_checks
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.progress.sensor import SENSORS as INCIDENT_SENSORS
+from backfill_assets.references.assets import reference
+from backfill_assets.references.checks import reference_checks
 from backfill_assets.report.assets import report
 from backfill_assets.tardis.resource import TardisResource
 from backfill_assets.ticks.assets import ticks
@@ -31,8 +33,8 @@ def build_definitions(environment: str = "") -> dg.Definitions:
     """Everything Dagster loads; ``environment`` (a name or a file) overrides ``BACKFILL_ENV``."""
     logs.install(environment)
     return dg.Definitions(
-        assets=[instruments, ticks, candles, *WAREHOUSE_ASSETS, report],
-        asset_checks=[instruments_checks, ticks_checks, candles_checks, *WAREHOUSE_CHECKS],
+        assets=[instruments, ticks, candles, *WAREHOUSE_ASSETS, reference, report],
+        asset_checks=[instruments_checks, ticks_checks, candles_checks, *WAREHOUSE_CHECKS, reference_checks],
         jobs=JOBS,
         schedules=SCHEDULES,
         sensors=[*LOST_RUN_SENSORS, *INCIDENT_SENSORS],

@@ -26,6 +26,7 @@ from backfill_assets.failures import (
     SettingsError,
     TransientFailure,
 )
+from backfill_assets.feeds import DATA_TYPES, GROUPED_SYMBOLS, PERPETUAL
 from backfill_assets.lake import documents, paths
 from backfill_assets.lake.listing import InstrumentsManifest
 from backfill_assets.lake.manifests import DayRecord, FeedManifest
@@ -33,9 +34,11 @@ from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store, open_store
 from backfill_assets.quality.baseline import Baseline
 from backfill_assets.quality.measures import DayMeasures
-from backfill_assets.quality.reference import reference_of
+from backfill_assets.quality.reference import directories_of
 from backfill_assets.quality.settled import SettledDay, load_settled
 from backfill_assets.readable_numbers import plural
+from backfill_assets.references.answers import CandleApi
+from backfill_assets.references.sources import apis_of
 from backfill_assets.report.month import DaySummary
 from backfill_assets.settings import (
     BigQueryWarehouse,
@@ -94,8 +97,11 @@ def examine(environment: str = "", day: str = "") -> Iterator[Finding]:
     yield _tried("Tardis key", lambda: _key(settings))
     for exchange in sorted({e for entry in settings.universe for e in entry.exchanges}):
         yield _tried(f"Tardis {exchange}", lambda e=exchange: _exchange(settings, e, day))  # type: ignore[misc]
-    if settings.comparison.reference:
-        yield _tried("reference candles", lambda: _reference(settings))
+    if settings.comparison.reference or any(one.kind == "directory" for one in settings.comparison.sources):
+        yield _tried("reference candles", lambda: _directories(settings))
+    for api in apis_of(settings.comparison):
+        what = f"reference candles of {api.name}"
+        yield _tried(what, lambda a=api: _candles_of(a, settings))  # type: ignore[misc]
     lake = _tried("lake", lambda: _lake(settings))
     yield lake
     if lake.ok:
@@ -156,13 +162,46 @@ def _exchange(settings: Settings, exchange: str, wanted: str) -> str:
     return f"{until}; instruments {plan}{unlisted}"
 
 
-def _reference(settings: Settings) -> str:
-    source = reference_of(settings.comparison)
-    if source is None:
+def _directories(settings: Settings) -> str:
+    directories = directories_of(settings.comparison)
+    if not directories:
         return "off: comparison.reference is empty here"
-    if trouble := source.trouble():
-        raise SettingsError(trouble)
-    return f"{resolve(settings.comparison.reference)} has files of candles"
+    if troubles := [trouble for one in directories if (trouble := one.trouble())]:
+        raise SettingsError("; ".join(troubles))
+    return f"{', '.join(str(one.folder) for one in directories)}: there are files of candles"
+
+
+def _candles_of(api: CandleApi, settings: Settings) -> str:
+    """Ask for every market of the universe with trades; a pair may mean its perpetual."""
+    wanted = sorted(
+        {
+            (exchange, symbol)
+            for entry in settings.universe
+            if any(DATA_TYPES[name].makes_candles for name in entry.data_types)
+            for exchange in entry.exchanges
+            for symbol in entry.symbols
+            if api.asked_for(exchange) and symbol not in GROUPED_SYMBOLS
+        }
+    )
+    reasons = [reason for market in wanted if (reason := _missing(api, *market))]
+    there = len(wanted) - len(reasons)
+    lacking = "".join(f"; not compared: {reason}" for reason in reasons)
+    if not there:
+        msg = (
+            f"{api.name} has none of {plural(len(wanted), 'market')} of the universe: correct or remove it "
+            f"in comparison.sources{lacking}"
+        )
+        raise SettingsError(msg)
+    return f"{there} of {plural(len(wanted), 'market')}{lacking}"
+
+
+def _missing(api: CandleApi, exchange: str, symbol: str) -> str:
+    if api.convention(exchange) is None:
+        return f"how {exchange} makes its candles is not known"
+    reason = api.missing_market(exchange, symbol)
+    if reason and not symbol.endswith(PERPETUAL) and not api.missing_market(exchange, symbol + PERPETUAL):
+        return ""
+    return reason
 
 
 def _lake(settings: Settings) -> str:

@@ -324,12 +324,60 @@ class ThresholdSettings(FeedRules, DayThresholds):
     id_laws: tuple[IdLaw, ...] = ID_LAWS
 
 
+class DirectorySource(Described):
+    """Candles in files."""
+
+    kind: Literal["directory"]
+    """`directory`: files; `ccxt`: the exchanges' own candles, by the library ccxt; `massive`: those of the
+    vendor Massive, formerly Polygon"""
+    folder: Text = Field(min_length=1)
+    """`directory`: files as in `comparison.reference`"""
+
+
+class CcxtSource(Described):
+    """The exchanges' own candles by the library ccxt, which asks each of them for what it publishes."""
+
+    kind: Literal["ccxt"]
+    """`directory`: files; `ccxt`: the exchanges' own candles, by the library ccxt; `massive`: those of the
+    vendor Massive, formerly Polygon"""
+    exchanges: tuple[str, ...] = ()
+    """`ccxt`, `massive`: exchanges of the universe whose candles are compared with it; empty: all"""
+    endpoint: Text = ""
+    """`ccxt`, `massive`: address of a stand-in; empty: the exchanges or the vendor themselves"""
+
+
+class MassiveSource(Described):
+    """Candles of the vendor Massive, over several exchanges."""
+
+    kind: Literal["massive"]
+    """`directory`: files; `ccxt`: the exchanges' own candles, by the library ccxt; `massive`: those of the
+    vendor Massive, formerly Polygon"""
+    exchanges: tuple[str, ...] = ()
+    """`ccxt`, `massive`: exchanges of the universe whose candles are compared with it; empty: all"""
+    endpoint: Text = ""
+    """`ccxt`, `massive`: address of a stand-in; empty: the exchanges or the vendor themselves"""
+    api_key: Secret = "${MASSIVE_API_KEY:-}"
+    """`massive`: key of the vendor"""
+
+
+CandleSource = Annotated[DirectorySource | CcxtSource | MassiveSource, Field(discriminator="kind")]
+
+
 class ReferenceSettings(Described):
     """Candles of others to compare with: warnings that never gate."""
 
     reference: Text = ""
-    """Directory of the exchanges' own candles, `{exchange}/{symbol}/{day}.csv` or `.parquet`; empty: no
-    comparison"""
+    """Directory of the exchanges' own candles, `{exchange}/{symbol}/{day}.csv` or `.parquet`; empty: none"""
+    sources: tuple[CandleSource, ...] = ()
+
+    @model_validator(mode="after")
+    def _asks_each_once(self) -> ReferenceSettings:
+        kinds = [source.kind for source in self.sources if source.kind != "directory"]
+        twice = sorted({kind for kind in kinds if kinds.count(kind) > 1})
+        if twice:
+            msg = f"sources: {twice[0]} is there twice: name it once, with the exchanges of both"
+            raise ValueError(msg)
+        return self
 
 
 class ComparisonSettings(ComparisonRules, ReferenceSettings):
@@ -509,12 +557,19 @@ def secrets_of(settings: SettingsFile) -> tuple[str, ...]:
     """The values of the settings that are never shown, and each word of those that hold several."""
     found: list[str] = []
     for section in (value for _, value in settings if isinstance(value, Described)):
-        for name, value in section:
-            if SECRET in type(section).model_fields[name].metadata:
-                with suppress(SettingsError):
-                    given = resolve(value)
-                    found += [given, *given.split()]
+        for part in (section, *_parts_of(section)):
+            for name, value in part:
+                if SECRET in type(part).model_fields[name].metadata:
+                    with suppress(SettingsError):
+                        given = resolve(value)
+                        found += [given, *given.split()]
     return tuple(dict.fromkeys(filter(None, found)))
+
+
+def _parts_of(section: Described) -> list[Described]:
+    """The sections in the lists of a section."""
+    lists = (value for _, value in section if isinstance(value, tuple))
+    return [part for parts in lists for part in parts if isinstance(part, Described)]
 
 
 def settings_file(environment: str) -> Path:

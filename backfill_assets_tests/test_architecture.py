@@ -34,6 +34,7 @@ ORDER: Final = (
     ("instruments",),
     ("ticks",),
     ("candles",),
+    ("references",),
     ("warehouse",),
     ("report",),
     ("frames",),
@@ -323,10 +324,12 @@ SERVER: Final = {"fastapi", "uvicorn", "prometheus_client"}
 #: Libraries that take longer to load than the code location itself; the functions that use them import them.
 HEAVY: Final = {
     "aiohttp",
+    "ccxt",
     "duckdb",
     "google",
     "hypothesis",
     "jinja2",
+    "massive",
     "numba",
     "pandas",
     "pandera",

@@ -23,11 +23,12 @@ def normalized(requirement: str) -> str:
 
 
 def declared(part: str = "") -> set[str]:
-    """Names in setup.cfg: of the run time, of the tests, of Ray, or of all of them."""
+    """Names in setup.cfg: of the run time, of sources of candles, of the tests, of Ray, or of all of them."""
     config = configparser.ConfigParser()
     config.read(REPOSITORY / "setup.cfg", encoding="utf-8")
     parts = {
         "run time": config["options"]["install_requires"],
+        "reference": config["options.extras_require"]["reference"],
         "test": config["options.extras_require"]["test"],
         "ray": config["options.extras_require"]["ray"],
     }
@@ -75,6 +76,8 @@ def test_the_lock_of_the_run_time_is_the_part_of_the_other_that_no_test_alone_ne
     assert declared("run time") <= run_time.keys()
     assert declared("test").isdisjoint(run_time)
     assert declared("run time") | declared("test") <= everything.keys()
+    # The extra is tested, and who compares with no other source installs none of it.
+    assert declared("reference") <= declared("test")
     # Who has no cluster installs no Ray.
     assert declared("ray").isdisjoint(everything)
     same = {name: (everything[name].version, everything[name].hashes) for name in run_time}

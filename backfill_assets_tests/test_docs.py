@@ -137,7 +137,7 @@ def test_the_readme_says_how_many_settings_there_are() -> None:
 def test_the_page_of_settings_names_every_key_that_may_refer_to_a_variable_and_no_other() -> None:
     [listed] = re.findall(r"<!-- references -->\n(.*?)\. They", PAGES["docs/settings.md"], re.DOTALL)
     marked = {key for key, field in fields(SettingsFile) if REPLACED in field.metadata}
-    assert set(re.findall(r"`([\w.]+)`", listed)) == marked
+    assert set(re.findall(r"`([\w.\[\]]+)`", listed)) == marked
 
 
 def test_the_table_of_variables_has_every_variable_that_the_package_and_its_settings_files_read() -> None:

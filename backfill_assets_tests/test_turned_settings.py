@@ -330,13 +330,46 @@ def look_at_a_run(bench: Bench) -> dict[str, object]:
     result = bench.run()
     [quality] = bench.folder.rglob(f"quality/{DAY}.parquet")
     [candles] = bench.folder.rglob(f"candles/{DAY}.parquet")
-    [compared] = [c for c in result.get_asset_check_evaluations() if c.check_name == "reference"]
+    [compared] = [c for c in result.get_asset_check_evaluations() if c.check_name == "agreement"]
     return {
         "folders": sorted(path.name for path in bench.folder.iterdir() if path.is_dir()),
         "timeframes": sorted(pl.read_parquet(candles)["timeframe"].unique()),
         "warnings": pl.read_parquet(quality)["warnings"].to_list(),
         "laws of ids": pl.read_parquet(quality)["id_law"].to_list(),
         "reference": compared.passed,
+    }
+
+
+SOURCES: Final = {
+    "comparison": {"sources": [{"kind": "ccxt", "endpoint": "{candles}", "exchanges": ["binance"]}]},
+}
+MASSIVE: Final = {
+    "comparison": {
+        "sources": [
+            {
+                "kind": "massive",
+                "endpoint": "{candles}",
+                "exchanges": ["coinbase"],
+                "api_key": "its-key-of-tests",
+            }
+        ]
+    },
+}
+OWN_FILES: Final = {"comparison": {"sources": [{"kind": "directory", "folder": "{folder}/own"}]}}
+
+
+@turns("comparison.sources[].kind", "massive", "requests", base=SOURCES)
+@turns("comparison.sources[].exchanges", ["coinbase"], "requests", base=SOURCES)
+@turns("comparison.sources[].endpoint", "{candles}/below", "requests", base=SOURCES)
+@turns("comparison.sources[].api_key", "another-key-of-tests", "keys", base=MASSIVE)
+@turns("comparison.sources[].folder", "{folder}/elsewhere", "said", base=OWN_FILES)
+def look_at_sources_of_candles(bench: Bench) -> dict[str, object]:
+    (bench.folder / "elsewhere").mkdir()
+    [check] = bench.run(["reference"]).get_asset_check_evaluations()
+    return {
+        "requests": sorted({path.split("?")[0] for _, path, _ in bench.requests}),
+        "keys": sorted({key for _, _, key in bench.requests}),
+        "said": (check.description or "").replace(str(bench.folder), ""),
     }
 
 
@@ -569,19 +602,25 @@ def filled(value: Any, words: Mapping[str, object]) -> Any:
 
 @dataclass
 class Servers:
-    """What a settings file may name: servers of BigQuery that refuse everything, and a port that is taken."""
+    """What a settings file may name: servers that refuse everything, and a port that is taken."""
 
     requests: list[tuple[str, str, str]]
     words: dict[str, object]
 
 
 def refusing(name: str, requests: list[tuple[str, str, str]]) -> type[http.server.BaseHTTPRequestHandler]:
-    """Refuses every request for good, and keeps it."""
+    """Refuses every request for good, and keeps it with its body, or its key where it has none."""
 
     class Refuses(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            requests.append((name, self.path, body.decode(errors="replace")))
+            self.refuse(body.decode(errors="replace"))
+
+        def do_GET(self) -> None:
+            self.refuse(self.headers.get("Authorization") or "")
+
+        def refuse(self, said: str) -> None:
+            requests.append((name, self.path, said))
             answer = json.dumps({"error": {"code": 400, "message": "no", "errors": []}}).encode()
             self.send_response(400)
             self.send_header("Content-Type", "application/json")
@@ -600,7 +639,7 @@ def servers() -> Iterator[Servers]:
     requests: list[tuple[str, str, str]] = []
     words: dict[str, object] = {}
     running = []
-    for name in ("bigquery", "bigquery2"):
+    for name in ("bigquery", "bigquery2", "candles"):
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), refusing(name, requests))
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         words[name] = f"http://127.0.0.1:{server.server_address[1]}"

@@ -24,9 +24,7 @@ import pyarrow.compute as pc
 from backfill_assets.candles.comparison import (
     across_symbols,
     across_venues,
-    against_reference,
     odd_volumes,
-    reference_hash,
 )
 from backfill_assets.candles.consistency import mismatches_between_timeframes
 from backfill_assets.candles.coverage import coverage_rows
@@ -50,8 +48,8 @@ from backfill_assets.lake.store import Store
 from backfill_assets.lake.tables import DataFile, market_layout, store_table
 from backfill_assets.logs import bound
 from backfill_assets.quality.measures import DayMeasures, LastTrade, TradesFile, load_measures
-from backfill_assets.quality.reference import reference_of
 from backfill_assets.quality.settled import SettledDay, SettledFeed, is_lost, load_settled, versions_hash
+from backfill_assets.rule_set import ComparisonRules
 from backfill_assets.settings import BASE_TIMEFRAME, Settings
 from backfill_assets.tardis.metadata import dataset_symbol
 
@@ -60,7 +58,7 @@ if TYPE_CHECKING:
 
 LOGGER: Final = logging.getLogger(__name__)
 #: Raised when what is made or measured, or how, changes.
-MEASURES_VERSION: Final = 5
+MEASURES_VERSION: Final = 6
 #: Days whose candles or coverage rest on the files of a day: its neighbours, and the one after, since the
 #: last price before a day may come from a file of two days before.
 REACH: Final = (-1, 1, 2)
@@ -285,7 +283,8 @@ class _Work:
 
     def __post_init__(self) -> None:
         settings = self.maker.settings
-        method = [MEASURES_VERSION, settings.candles.timeframes, settings.comparison.model_dump(mode="json")]
+        rules = settings.comparison.model_dump(mode="json", include=set(ComparisonRules.model_fields))
+        method = [MEASURES_VERSION, settings.candles.timeframes, rules]
         self.method, self.inputs = _hash_of(method), _hash_of([*method, *self._rests_on()])
 
     @property
@@ -322,14 +321,7 @@ class _Work:
             settings.candles.timeframes,
             self.settled.sealed_feeds,
         )
-        limits, failure, agreed = settings.comparison, "", []
-        reference = reference_of(limits)
-        try:
-            agreed = against_reference(frame, day, reference, limits) if reference is not None else []
-        except PermanentFailure as error:
-            failure = str(error)
-        if reference is not None and not agreed and not failure:
-            failure = reference.trouble()
+        limits = settings.comparison
         made = DayMeasures(
             day=day,
             inputs=self.inputs,
@@ -340,8 +332,6 @@ class _Work:
             coverage=_stored(store, "coverage", day, coverage),
             minutes=minutes,
             between_timeframes=_plain(between),
-            reference=_plain(agreed),
-            reference_failure=failure,
             venues=_plain(across_venues(frame, limits.venue_vwap)),
             symbols=_plain(across_symbols(frame, limits.venue_vwap, self._index())),
             volumes=_plain(odd_volumes(frame, limits.volume_multiple)),
@@ -442,7 +432,6 @@ class _Work:
     def _rests_on(self) -> list[Any]:
         """What candles and coverage rest on besides the method."""
         parts: list[Any] = [
-            reference_hash(reference_of(self.maker.settings.comparison), self.settled),
             sorted(self.settled.sealed_feeds),
             sorted((*market, price) for market, price in self.closes.items()),
             [

@@ -29,7 +29,6 @@ STOPPING = {
 }
 SHOWN = {
     "consistency": "The day's consistency is above its threshold and every feed's candles agree.",
-    "reference": "One-minute candles are the exchange's own, where the settings name a directory of them.",
     "venues": "The vwap of a minute is near that of the other venues of the pair.",
     "symbols": "The vwap of a minute is near what crossing pairs imply; a perpetual's near spot and index.",
     "volumes": "No hour of a market has a volume far beyond its usual hour.",
@@ -57,7 +56,6 @@ def candles_checks(
     of_candles = candle_rows(found), findings["candles:consistency"]
     yield score_check(KEY, "consistency", found, *of_candles, needs_feeds=False)
     limits = settings.comparison
-    yield _agreement("reference", measures.reference, limits, measures.reference_failure)
     yield _agreement("venues", measures.venues, limits)
     yield _agreement("symbols", measures.symbols, limits)
     yield _volumes(measures.volumes, settings.comparison.volume_multiple)
@@ -87,7 +85,7 @@ def _volumes(hours: Sequence[dict[str, Any]], multiple: float) -> dg.AssetCheckR
 
 
 def _agreement(
-    name: str, markets: Sequence[dict[str, Any]], limits: ComparisonSettings, failure: str = ""
+    name: str, markets: Sequence[dict[str, Any]], limits: ComparisonSettings
 ) -> dg.AssetCheckResult:
     """Never more than a warning; with nothing to compare it passes and says so."""
     low = [row for row in markets if not agrees(row, limits)]
@@ -98,8 +96,8 @@ def _agreement(
     return dg.AssetCheckResult(
         asset_key=KEY,
         check_name=name,
-        passed=not low and not failure,
+        passed=not low,
         severity=dg.AssetCheckSeverity.WARN,
-        description=failure or (said if markets else "nothing to compare with"),
+        description=said if markets else "nothing to compare with",
         metadata={"compared": len(markets), "markets": table_metadata(low or list(markets))},
     )

@@ -1,83 +1,24 @@
-"""Candles held against others: the exchange's own, other venues' of the pair, other markets, other hours.
+"""Candles held against others: other venues' of the pair, other markets, other hours.
 
-K4 to K7. Others may be wrong, late or of another market, and hours may be wild, so all of them only warn.
+K5 to K7; candles of other sources, K4, are compared after publishing (``references``). Others may be wrong or
+of another market, and hours may be wild, so all of them only warn.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from backfill_assets.candles.query import markets_of
-from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import PERPETUAL
-from backfill_assets.quality.reference import PRICES, ReferenceCandles
-from backfill_assets.quality.settled import SettledDay
 from backfill_assets.settings import BASE_TIMEFRAME, ComparisonSettings
 
 if TYPE_CHECKING:
     import polars as pl
 
 Rows = list[dict[str, Any]]
+PRICES: Final = ("open", "high", "low", "close")
 #: Traded hours of a day from which on their median stands for the market's usual hour.
 _LEAST_HOURS: Final = 12
-
-
-def reference_hash(reference: ReferenceCandles | None, settled: SettledDay) -> str:
-    """Hash of what the reference says of the day's markets; empty without a reference."""
-    if reference is None:
-        return ""
-    parts = []
-    if trouble := reference.trouble():
-        parts.append(trouble)
-    for exchange, symbol in markets_of(settled):
-        try:
-            found = reference.minutes(exchange, symbol, settled.day)
-        except PermanentFailure as failure:
-            parts.append(str(failure))
-        else:
-            parts.append("" if found is None else found.write_csv())
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def against_reference(
-    candles: pl.DataFrame, day: str, reference: ReferenceCandles, limits: ComparisonSettings
-) -> Rows:
-    """K4: for each market that the reference knows, how many of its traded minutes are the same.
-
-    Open, high, low, close and count must be equal, volume within ``limits.reference_volume`` unless ours is
-    unknown. A minute that only one side has is a difference; minutes that the reference filled are no minutes
-    of it.
-    """
-    import polars as pl
-
-    rows: Rows = []
-    base = candles.filter(pl.col("timeframe") == BASE_TIMEFRAME)
-    for exchange, symbol in base.select("exchange", "symbol").unique().sort("exchange", "symbol").iter_rows():
-        theirs = reference.minutes(exchange, symbol, day)
-        if theirs is None:
-            continue
-        ours = base.filter((pl.col("exchange") == exchange) & (pl.col("symbol") == symbol))
-        both = ours.join(
-            theirs.filter(pl.col("volume") > 0), on="open_time", how="full", suffix="_theirs", coalesce=True
-        )
-        same = pl.all_horizontal(
-            *(pl.col(name) == pl.col(f"{name}_theirs") for name in PRICES),
-            pl.col("volume").is_null()
-            | (
-                (pl.col("volume") - pl.col("volume_theirs")).abs()
-                <= limits.reference_volume * pl.max_horizontal("volume", "volume_theirs")
-            ),
-            *(
-                [pl.col("trade_count") == pl.col("trade_count_theirs")]
-                if "trade_count_theirs" in both.columns
-                else []
-            ),
-        )
-        judged = both.select("open_time", same.fill_null(value=False).alias("same")).sort("open_time")
-        rows.append(_row({"exchange": exchange, "symbol": symbol}, judged))
-    return rows
 
 
 def across_venues(candles: pl.DataFrame, tolerance: float) -> Rows:
@@ -99,7 +40,7 @@ def across_venues(candles: pl.DataFrame, tolerance: float) -> Rows:
         .sort("exchange", "symbol", "open_time")
     )
     return [
-        _row({"exchange": exchange, "symbol": symbol}, group)
+        agreement_row({"exchange": exchange, "symbol": symbol}, group)
         for (exchange, symbol), group in shared.group_by(["exchange", "symbol"], maintain_order=True)
     ]
 
@@ -152,7 +93,7 @@ def across_symbols(candles: pl.DataFrame, tolerance: float, index: pl.DataFrame 
     judged = judged.with_columns(((pl.col("vwap") / pl.col("implied") - 1).abs() <= tolerance).alias("same"))
     keys = columns[:3]
     return [
-        _row(dict(zip(keys, map(str, key), strict=True)), group)
+        agreement_row(dict(zip(keys, map(str, key), strict=True)), group)
         for key, group in judged.sort(*keys, "open_time").group_by(keys, maintain_order=True)
     ]
 
@@ -185,7 +126,8 @@ def agrees(row: Mapping[str, Any], limits: ComparisonSettings) -> bool:
     return bool(row["share"] >= limits.agreement and row.get("longest_run", 0) <= limits.differing_run)
 
 
-def _row(market: dict[str, Any], judged: pl.DataFrame) -> dict[str, Any]:
+def agreement_row(market: dict[str, Any], judged: pl.DataFrame) -> dict[str, Any]:
+    """How many minutes of a market are the ``same``, with the market's own fields before it."""
     import polars as pl
 
     equal = int(judged["same"].sum())

@@ -90,6 +90,21 @@ def measures(day: str) -> str:
     return f"measures/{_day(day)}.json"
 
 
+def comparison(day: str) -> str:
+    """Return the ``DayComparison``: how far the day's candles agree with those of other sources."""
+    return f"references/{_day(day)}.json"
+
+
+def reference_data(source: str, day: str, content: str) -> str:
+    """Return a Parquet file of a source's candles of the day; ``content`` is its sha256."""
+    return f"references/{_component(source)}/{_day(day)}/{_component(content)}.parquet"
+
+
+def reference_manifest(source: str, day: str) -> str:
+    """Return the ``FetchedDay``: which candles of the day a source gave, and why others are not there."""
+    return f"references/{_component(source)}/{_day(day)}/{MANIFEST}"
+
+
 def accepted_versions(day: str) -> str:
     """Return what an earlier layout kept of a day that was judged; only its being there is looked at."""
     return f"accepted/{_day(day)}.json"

@@ -119,12 +119,10 @@ class DayMeasures(Derived):
         K2: larger candles that are not the roll-up of the base candles (up to a limit).
     findings
         Outcomes of the checks of both files, by check; null where the check has to look at the file itself.
-    reference, venues, symbols
-        K4 to K6: for each market that could be compared, how many minutes agree.
+    venues, symbols
+        K5 and K6: for each market that could be compared, how many minutes agree.
     volumes
         K7: hours with a volume far beyond the market's usual one.
-    reference_failure
-        Why the exchange's own candles could not be read; empty if they could.
     """
 
     day: str
@@ -137,11 +135,9 @@ class DayMeasures(Derived):
     minutes: dict[str, FeedMinutes] = {}
     between_timeframes: Rows = ()
     findings: dict[str, Finding] | None = None
-    reference: Rows = ()
     venues: Rows = ()
     symbols: Rows = ()
     volumes: Rows = ()
-    reference_failure: str = ""
 
     def consistency(self, feed: Feed, content: str) -> float | None:
         """Of the feed's accepted version; null if just this version was not compared, or not with volumes."""

@@ -1,17 +1,19 @@
-"""Somebody else's candles to hold ours against: what a source of them must give, and one that reads files.
+"""Directories of the exchanges' own candles.
 
-A source is anything that gives a day of minutes for a market; a vendor's candle API can be one. Here and not
-beside the comparison, because they are witnesses of prices before there are any candles of ours.
+Here and not beside the comparison, because they are witnesses of prices before there are any candles of ours.
+Candles that are fetched come after that (``references``).
 """
 
 from __future__ import annotations
 
+import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from backfill_assets.failures import PermanentFailure
-from backfill_assets.settings import ComparisonSettings, resolve
+from backfill_assets.settings import ComparisonSettings, DirectorySource, resolve
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,22 +25,6 @@ _SECONDS_BELOW: Final = 10_000_000_000
 _MILLISECONDS_BELOW: Final = 1_000 * _SECONDS_BELOW
 
 
-class ReferenceCandles(Protocol):
-    """Somebody else's one-minute candles."""
-
-    def minutes(self, exchange: str, symbol: str, day: str) -> pl.DataFrame | None:
-        """A day's candles of a market, or None if there are none to compare with.
-
-        Columns: ``open_time`` (Datetime in UTC), ``open``, ``high``, ``low``, ``close``, ``volume`` (Float64)
-        and, where it is known, ``trade_count`` (Int64). Minutes filled without trades have volume 0.
-        """
-        ...
-
-    def trouble(self) -> str:
-        """Why it has no candles of any day, in one line with the remedy; empty if it has some."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class ReferenceDirectory:
     """Files ``{exchange}/{symbol}/{day}.csv`` or ``.parquet`` below a directory.
@@ -47,42 +33,64 @@ class ReferenceDirectory:
     """
 
     folder: Path
+    #: The setting that names it.
+    key: str = "comparison.reference"
 
     def minutes(self, exchange: str, symbol: str, day: str) -> pl.DataFrame | None:
-        """See ``ReferenceCandles``; a file that cannot be read as candles is a ``PermanentFailure``."""
+        """A day's candles of a market, or None if there are none to compare with.
+
+        Columns: ``open_time`` (Datetime in UTC), ``open``, ``high``, ``low``, ``close``, ``volume`` (Float64)
+        and, where it is known, ``trade_count`` (Int64). Minutes filled without trades have volume 0.
+
+        Raises
+        ------
+        PermanentFailure
+            The file cannot be read as candles.
+        """
         import polars as pl
 
-        base = self.folder / exchange / symbol
-        for suffix, read in ((".parquet", pl.read_parquet), (".csv", _read_csv)):
-            file = base / f"{day}{suffix}"
-            if file.is_file():
-                try:
-                    return _normalized(read(file))
-                except (pl.exceptions.PolarsError, OSError) as error:
-                    reason = " ".join(str(error).split())[:200]
-                    needed = ", ".join(_NEEDED)
-                    msg = f"{file}: cannot be read as candles ({reason}): it needs the columns {needed}"
-                    raise PermanentFailure(msg) from error
-        return None
+        file = self._file(exchange, symbol, day)
+        if file is None:
+            return None
+        try:
+            return _normalized(pl.read_parquet(file) if file.suffix == ".parquet" else _read_csv(file))
+        except (pl.exceptions.PolarsError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            needed = ", ".join(_NEEDED)
+            msg = f"{file}: cannot be read as candles ({reason}): it needs the columns {needed}"
+            raise PermanentFailure(msg) from error
+
+    def digest(self, exchange: str, symbol: str, day: str) -> str:
+        """The sha256 of the market's file; empty without one, and of a file that cannot be read."""
+        file = self._file(exchange, symbol, day)
+        with suppress(OSError):
+            return hashlib.sha256(file.read_bytes()).hexdigest() if file is not None else ""
+        return ""
+
+    def _file(self, exchange: str, symbol: str, day: str) -> Path | None:
+        files = (self.folder / exchange / symbol / f"{day}{suffix}" for suffix in (".parquet", ".csv"))
+        return next((file for file in files if file.is_file()), None)
 
     def trouble(self) -> str:
-        """See ``ReferenceCandles``."""
+        """Why it has no candles of any day, in one line with the remedy; empty if it has some."""
         if not self.folder.is_dir():
-            return (
-                f"comparison.reference: there is no folder {self.folder}: correct the path, or remove the key"
-            )
+            return f"{self.key}: there is no folder {self.folder}: correct the path, or remove the key"
         if any(next(self.folder.glob(f"*/*/[0-9]*.{kind}"), None) for kind in ("csv", "parquet")):
             return ""
         return (
-            f"comparison.reference: {self.folder} holds no EXCHANGE/SYMBOL/DAY.csv or .parquet: "
+            f"{self.key}: {self.folder} holds no EXCHANGE/SYMBOL/DAY.csv or .parquet: "
             "name the folder above those of the exchanges, or remove the key"
         )
 
 
-def reference_of(limits: ComparisonSettings) -> ReferenceCandles | None:
-    """The source of reference candles that the settings name; None if they name none."""
-    folder = resolve(limits.reference)
-    return ReferenceDirectory(Path(folder).expanduser()) if folder else None
+def directories_of(limits: ComparisonSettings) -> tuple[ReferenceDirectory, ...]:
+    """The directories of candles that the settings name, in their order."""
+    named = {"comparison.reference": limits.reference}
+    for number, source in enumerate(limits.sources):
+        if isinstance(source, DirectorySource):
+            named[f"comparison.sources[{number}].folder"] = source.folder
+    folders = ((key, resolve(folder)) for key, folder in named.items())
+    return tuple(ReferenceDirectory(Path(folder).expanduser(), key) for key, folder in folders if folder)
 
 
 def _read_csv(file: Path) -> pl.DataFrame:

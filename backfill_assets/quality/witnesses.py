@@ -26,7 +26,7 @@ from backfill_assets.lake.evidence import SpikeEvidence
 from backfill_assets.lake.manifests import DayRecord, FeedManifest, Version, update_manifest
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.profiles import SymbolProfile, profile_of
-from backfill_assets.quality.reference import ReferenceCandles, reference_of
+from backfill_assets.quality.reference import ReferenceDirectory, directories_of
 from backfill_assets.quality.spikes import spikes_key
 from backfill_assets.settings import RowSettings, Settings
 
@@ -51,7 +51,7 @@ class _Market:
     day: str
     newest: dict[Feed, Version]
     symbols: dict[Feed, frozenset[str]]
-    reference: ReferenceCandles | None
+    directories: tuple[ReferenceDirectory, ...]
     limits: RowSettings
 
     def witnesses(self, feed: Feed, symbol: str) -> list[tuple[Feed, str]]:
@@ -91,7 +91,7 @@ def ask_witnesses(
         day=day,
         newest={feed: m.newest for feed, m in manifests.items() if m.newest is not None},
         symbols=expected,
-        reference=reference_of(settings.comparison),
+        directories=directories_of(settings.comparison),
         limits=settings.thresholds.rows,
     )
     return sum(_ask_about(market, feed, manifest) for feed, manifest in manifests.items())
@@ -220,7 +220,8 @@ def _answers(
 
 
 def _candles(market: _Market, feed: Feed, symbol: str) -> pl.DataFrame | None:
-    return market.reference.minutes(feed.exchange, symbol, market.day) if market.reference else None
+    found = (one.minutes(feed.exchange, symbol, market.day) for one in market.directories)
+    return next((candles for candles in found if candles is not None), None)
 
 
 def _in_candles(candles: pl.DataFrame, times: Sequence[int], around: int) -> list[Answer]:

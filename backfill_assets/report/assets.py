@@ -1,7 +1,7 @@
 """The node ``report``: the pages of a day and its month, written for good, degraded and held days alike.
 
 It depends on the lake alone, so a day that may not be published has its page too. Of what a run can do next
-it comes last, so that the page tells what was published.
+it comes last, so that the page tells what was published and compared.
 """
 
 import dagster as dg
@@ -22,7 +22,7 @@ BROWSABLE = "https://storage.cloud.google.com/"
     group_name="report",
     owners=OWNERS,
     kinds={"html"},
-    op_tags={"dagster/priority": "-1"},
+    op_tags={"dagster/priority": "-3"},
     description=(
         "The page of the day: scores, verdicts, minutes, candles, silences and what was published; and the "
         "overview of its month. Written for held days too."

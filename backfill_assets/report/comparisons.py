@@ -1,14 +1,16 @@
-"""How far a day's candles agree with others: the exchange's own, other venues', and markets that cross.
+"""How far a day's candles agree with others: those of sources, other venues', and markets that cross.
 
-The comparisons were made with the candles; here they become lines of a page.
+The comparisons were made by the assets ``candles`` and ``reference``; here they become lines of a page.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from backfill_assets.candles.comparison import agrees
 from backfill_assets.quality.measures import DayMeasures
+from backfill_assets.references.day import DayComparison
 from backfill_assets.settings import ComparisonSettings
 
 
@@ -26,9 +28,35 @@ class AgreementLine:
     first_difference: str
 
 
-def agreements_of(measures: DayMeasures, limits: ComparisonSettings) -> tuple[AgreementLine, ...]:
+@dataclass(frozen=True, slots=True)
+class DifferenceLine:
+    """A minute of which ours and a source's candle differ: open, high, low, close and volume of each."""
+
+    market: str
+    against: str
+    time: str
+    ours: tuple[float | None, ...]
+    theirs: tuple[float | None, ...]
+
+    @property
+    def values(self) -> tuple[tuple[float | None, float | None, bool], ...]:
+        """Each value of both, and whether they differ."""
+        return tuple((one, other, one != other) for one, other in zip(self.ours, self.theirs, strict=True))
+
+
+#: Sources by the name that a page gives them; another directory has that of its setting.
+_SOURCES: Final = {
+    "comparison.reference": "the exchange's own candles",
+    "ccxt": "the exchange's own candles (ccxt)",
+    "massive": "Massive's candles",
+}
+
+
+def agreements_of(
+    measures: DayMeasures, compared: DayComparison | None, limits: ComparisonSettings
+) -> tuple[AgreementLine, ...]:
     """All comparisons, those that agree too little first."""
-    rows = [("the exchange's own candles", row) for row in measures.reference]
+    rows = [(source_name(one.source), one.model_dump()) for one in (compared.markets if compared else ())]
     rows += [("the other venues", row) for row in measures.venues]
     rows += [(row["against"], row) for row in measures.symbols]
     lines = [
@@ -44,3 +72,23 @@ def agreements_of(measures: DayMeasures, limits: ComparisonSettings) -> tuple[Ag
         for against, row in rows
     ]
     return tuple(sorted(lines, key=lambda line: (line.enough, line.market, line.against)))
+
+
+def differences_of(compared: DayComparison | None) -> tuple[DifferenceLine, ...]:
+    """The first minutes of each market in which ours and a source's candle differ."""
+    return tuple(
+        DifferenceLine(
+            market=f"{one.exchange} {one.symbol}",
+            against=source_name(one.source),
+            time=minute.time[11:16],
+            ours=minute.ours,
+            theirs=minute.theirs,
+        )
+        for one in (compared.markets if compared else ())
+        for minute in one.differences
+    )
+
+
+def source_name(source: str) -> str:
+    """A source in words."""
+    return _SOURCES.get(source, f"the exchange's own candles ({source})")

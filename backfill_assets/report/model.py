@@ -22,8 +22,9 @@ from backfill_assets.lake.store import Store
 from backfill_assets.quality.scores import Overall
 from backfill_assets.quality.settled import Day, SettledFeed, load_day
 from backfill_assets.quality.verdict import Outcome
+from backfill_assets.references.day import load_comparison
 from backfill_assets.report.actions import Action, actions_of
-from backfill_assets.report.comparisons import AgreementLine, agreements_of
+from backfill_assets.report.comparisons import AgreementLine, DifferenceLine, agreements_of, differences_of
 from backfill_assets.report.evidence import CHART_TIMEFRAMES, FeedReport, day_candles, feed_report
 from backfill_assets.settings import (
     OverallSettings,
@@ -96,8 +97,11 @@ class DayReport:
     #: Worst first, then by name.
     feeds: tuple[FeedReport, ...]
     agreements: tuple[AgreementLine, ...]
-    #: Why candles could not be held against the reference, if they could not.
-    reference_failure: str
+    #: Minutes in which ours and a source's candle differ, the first of each market.
+    differences: tuple[DifferenceLine, ...]
+    #: Why sources could not be compared, and which markets they do not have.
+    reference_failures: tuple[str, ...]
+    not_compared: tuple[str, ...]
     publications: tuple[PublicationLine, ...]
     pending: tuple[PendingLine, ...]
     not_listed: tuple[str, ...]
@@ -130,6 +134,7 @@ def day_report(store: Store, settings: Settings, day: str) -> DayReport:
     made = found.measures if found.measures is not None and found.measures.candles is not None else None
     table = read_made(store, day, "candles") if made else CANDLE_SCHEMA.empty_table()
     candles = day_candles({name: of_timeframe(table, day, name) for name in CHART_TIMEFRAMES}, day)
+    compared = load_comparison(store, day)
     manifests = parallel_map(lambda f: _manifest(store, f.feed, day), found.feeds, store.parallel_reads)
     feeds = [
         feed_report(
@@ -162,8 +167,10 @@ def day_report(store: Store, settings: Settings, day: str) -> DayReport:
             generated=found.is_generated,
         ),
         feeds=tuple(feeds),
-        agreements=agreements_of(made, settings.comparison) if made else (),
-        reference_failure=made.reference_failure if made else "",
+        agreements=agreements_of(made, compared, settings.comparison) if made else (),
+        differences=differences_of(compared),
+        reference_failures=compared.failures if compared else (),
+        not_compared=compared.not_compared if compared else (),
         publications=publications,
         pending=tuple(
             line for feed in found.feeds for line in _pending(feed, settings.thresholds.restatement)

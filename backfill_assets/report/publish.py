@@ -37,7 +37,7 @@ from backfill_assets.warehouse.overall import day_overall
 
 LOGGER: Final = logging.getLogger(__name__)
 #: Raised when the page of a day shows other things or shows them in another way.
-PAGE_VERSION: Final = 3
+PAGE_VERSION: Final = 4
 #: Times that another writer may be faster; each of them has just read the lake, too.
 ATTEMPTS: Final = 20
 
@@ -118,7 +118,7 @@ def _pages_beside(store: Store, day: str) -> frozenset[str]:
 def _inputs(store: Store, settings: Settings, day: str, beside: frozenset[str]) -> tuple[str, str]:
     """Hashes of everything that the page of the day rests on, and of the day's documents alone."""
     own = documents_of(day)
-    read = [*own, *(paths.publication(table.name, day) for table in TABLES)]
+    read = [*own, paths.comparison(day), *(paths.publication(table.name, day) for table in TABLES)]
     digests = parallel_map(lambda path: documents.digest(store, path), read, store.parallel_reads)
     shown = {"candles", "comparison", "overall", "thresholds"}
     parts = [

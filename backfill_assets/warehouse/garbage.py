@@ -37,6 +37,7 @@ from backfill_assets.lake.manifests import DayRecord, FeedManifest
 from backfill_assets.lake.store import YOUNG, Store
 from backfill_assets.quality.measures import DayMeasures
 from backfill_assets.quality.settled import SettledDay, load_settled
+from backfill_assets.references.fetched import FetchedDay
 from backfill_assets.settings import LakeSettings, resolve
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import OHLCV, TABLES
@@ -44,7 +45,7 @@ from backfill_assets.warehouse.catalog import OHLCV, TABLES
 Kind = Literal["replaced", "orphan", "rejected", "temporary"]
 KINDS: Final[tuple[Kind, ...]] = ("replaced", "orphan", "rejected", "temporary")
 
-_FOLDERS: Final = ("ticks/", "partials/", "instruments/", "candles/", "coverage/")
+_FOLDERS: Final = ("ticks/", "partials/", "instruments/", "candles/", "coverage/", "references/")
 _REJECTED: Final = "rejected/"
 #: Folder, day and hash of a data file.
 _FILE: Final = re.compile(r"(.+?)/(?:date=)?(\d{4}-\d\d-\d\d)/([0-9a-f]{64})\.(?:parquet|csv\.gz)")
@@ -219,6 +220,8 @@ def _manifest(folder: str, day: str) -> tuple[str, type[BaseModel]] | None:
         return None
     if top == "instruments":
         return f"{folder}/{day}/{paths.MANIFEST}", InstrumentsManifest
+    if top == "references":
+        return paths.reference_manifest(rest, day), FetchedDay
     return f"ticks/{rest}/{day}/{paths.MANIFEST}", FeedManifest
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from backfill_assets.candles.comparison import across_venues, against_reference
+from backfill_assets.candles.comparison import across_venues
 from backfill_assets.candles.consistency import mismatches_between_timeframes
 from backfill_assets.candles.merge import day_of_candles, rolled_up
 from backfill_assets.candles.schemas import candle_schema, ohlc_schema
@@ -16,6 +16,8 @@ from backfill_assets.contracts import Contract, Contracts
 from backfill_assets.quality.findings import failure_cases
 from backfill_assets.quality.measures import TradesFile
 from backfill_assets.quality.reference import ReferenceDirectory
+from backfill_assets.references.compare import compare_market
+from backfill_assets.references.conventions import OF_FILES
 from backfill_assets.settings import ComparisonSettings
 from backfill_assets.ticks.schemas import SUMS
 from backfill_assets_tests.candles.candle_samples import DAY, MINUTE, START, Trade, partials_of
@@ -96,7 +98,9 @@ def test_the_reference_is_held_against_prices_and_counts(
     file = tmp_path / "binance" / "BTC-USDT" / f"{DAY}.parquet"
     file.parent.mkdir(parents=True)
     theirs.select("open_time", "open", "high", "low", "close", "volume", "trade_count").write_parquet(file)
-    [row] = against_reference(ours, DAY, ReferenceDirectory(tmp_path), ComparisonSettings())
+    own = ReferenceDirectory(tmp_path).minutes("binance", "BTC-USDT", DAY)
+    assert own is not None
+    row = compare_market(ours, own, OF_FILES, ComparisonSettings())
     assert (row["minutes"], row["share"]) == (90, share)
 
 

@@ -14,6 +14,7 @@ from backfill_assets.lake.store import open_store
 from backfill_assets.settings import LakeSettings, own_files_endpoint
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets.tardis.leases import SQLITE_FILE
+from backfill_assets_tests.emulators.candle_sources import KEY, PAGE, CandleSources
 from backfill_assets_tests.emulators.gcs import binary, gcs_server
 
 
@@ -153,6 +154,28 @@ def test_a_folder_of_reference_candles_without_any_is_told(doctor, tmp_path):
     (tmp_path / "all" / "binance").mkdir(parents=True)
     folder.rename(tmp_path / "all" / "binance" / "BTC-USDT")
     assert ill(doctor(comparison={"reference": str(tmp_path / "all")})) == {}
+
+
+def test_sources_of_candles_are_asked_for_the_markets_of_the_universe(doctor):
+    universe = [{"exchanges": ["binance", "coinbase"], "symbols": ["BTC-USDT", "ETH-USDT"]}]
+    truth = {"binance": {"BTC-USDT": []}, "coinbaseexchange": {"BTC-USDT": [], "ETH-USDT": []}}
+    with CandleSources(truth={**truth, "massive": {}}) as sources:
+        ccxt = {"kind": "ccxt", "endpoint": sources.url}
+        found = doctor(universe=universe, comparison={"sources": [ccxt]})
+        assert found["reference candles of ccxt"] == (
+            "ok  ",
+            "3 of 4 markets; not compared: binance lists no spot market ETH/USDT any more, or never did",
+        )
+        massive = {"kind": "massive", "endpoint": sources.url, "api_key": "a-mistyped-key"}
+        found = ill(doctor(universe=universe, comparison={"sources": [massive]}))
+        assert set(found) == {"reference candles of massive"}
+        assert "refuses the key" in found["reference candles of massive"]
+        found = ill(doctor(universe=universe, comparison={"sources": [{**massive, "api_key": KEY}]}))
+        assert "massive has none of 4 markets of the universe" in found["reference candles of massive"]
+        sources.faults["."] = PAGE
+        found = ill(doctor(universe=universe, comparison={"sources": [ccxt]}))
+        assert "binance was asked for its list of markets" in found["reference candles of ccxt"]
+        assert "no JSON" in found["reference candles of ccxt"]
 
 
 def test_bad_settings_are_the_only_finding(doctor):

@@ -676,35 +676,35 @@ def compare_with(pipeline, change):
     settings = yaml.safe_load(pipeline.file.read_text())
     reference = {"reference": str(pipeline.folder / "reference")}
     pipeline.file.write_text(yaml.safe_dump({**settings, "comparison": reference}))
-    pipeline.run(DAY, select=["candles"])
+    pipeline.run(DAY, select=["reference"])
 
 
-@turns_red("candles:reference", "1 of 1", "binance", "BTC-USDT", severity=WARN)
+@turns_red("reference:agreement", "1 of 1", "binance", "BTC-USDT", severity=WARN)
 def the_exchange_has_other_highs_in_a_tenth_of_the_minutes(pipeline):
     compare_with(pipeline, set_where(BUCKET % 10 == 0, high=pl.col("high") + 0.01))
 
 
-@stays_green("candles:reference")
+@stays_green("reference:agreement")
 def the_exchange_rounds_its_volumes_and_has_another_high_in_a_minute(pipeline):
     rounded = set_where(BUCKET >= 0, volume=pl.col("volume") * (1 + 5e-7))
     other = set_where(BUCKET == 100, high=pl.col("high") + 0.01)
     compare_with(pipeline, lambda frame: other(rounded(frame)))
 
 
-@turns_red("candles:reference", "comparison.reference: there is no folder", severity=WARN)
+@turns_red("reference:agreement", "comparison.reference: there is no folder", severity=WARN)
 def the_folder_of_the_exchanges_own_candles_is_not_there(pipeline):
     settings = yaml.safe_load(pipeline.file.read_text())
     reference = {"reference": str(pipeline.folder / "nowhere")}
     pipeline.file.write_text(yaml.safe_dump({**settings, "comparison": reference}))
-    pipeline.run(DAY, select=["candles"])
+    pipeline.run(DAY, select=["reference"])
 
 
-@stays_green("candles:reference")
+@stays_green("reference:agreement")
 def the_exchanges_own_candles_are_of_another_day(pipeline):
     compare_with(pipeline, lambda frame: frame)
     folder = pipeline.folder / "reference" / "binance" / "BTC-USDT"
     (folder / f"{DAY}.parquet").rename(folder / "2023-01-01.parquet")
-    pipeline.run(DAY, select=["candles"])
+    pipeline.run(DAY, select=["reference"])
 
 
 # --- warehouse --------------------------------------------------------------------------------------------

@@ -53,9 +53,10 @@ def test_materializations_tell_rows_columns_and_where_to_look(pipeline):
         for event in result.get_asset_materialization_events()
     }
     assert found["ohlcv"]["state"].value == "off: ohlcv.url is empty"
+    assert found["reference"]["state"].value == "off: comparison names no source"
     graph = defs.get_repository_def().asset_graph
     pages = {name for name in found if "html" in graph.get(dg.AssetKey(name.split("/"))).kinds}
-    tables = found.keys() - pages - {"ohlcv"}
+    tables = found.keys() - pages - {"ohlcv", "reference"}
     assert len(tables) > len(pages) > 0
     assert all(found[name]["dagster/row_count"].value > 0 for name in tables)
     assert all(Path(found[name]["page"].value).read_text().startswith("<!doctype html>") for name in pages)

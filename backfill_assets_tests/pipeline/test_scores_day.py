@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from backfill_assets.candles.build import build_candles
-from backfill_assets.candles.comparison import across_venues, against_reference, agrees
+from backfill_assets.candles.comparison import across_venues, agrees
 from backfill_assets.cli import main
 from backfill_assets.days import start_us
 from backfill_assets.failures import PermanentFailure
@@ -19,6 +19,8 @@ from backfill_assets.quality.baseline import load_baseline
 from backfill_assets.quality.bucket_states import decode, states_of
 from backfill_assets.quality.measures import load_measures
 from backfill_assets.quality.reference import ReferenceDirectory
+from backfill_assets.references.compare import compare_market
+from backfill_assets.references.conventions import OF_FILES
 from backfill_assets.settings import ComparisonSettings
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
@@ -251,8 +253,9 @@ class TestComparisons:
         file.parent.mkdir(parents=True, exist_ok=True)
         kept = theirs.drop("exchange", "symbol", "timeframe", "vwap")
         kept.write_csv(file) if suffix == "csv" else kept.write_parquet(file)
-        [row] = against_reference(self.minutes(), DAY, ReferenceDirectory(tmp_path), self.LIMITS)
-        return row
+        own = ReferenceDirectory(tmp_path).minutes("binance", "BTC-USDT", DAY)
+        assert own is not None
+        return compare_market(self.minutes(), own, OF_FILES, self.LIMITS)
 
     @pytest.mark.parametrize("suffix", ["csv", "parquet"])
     def test_the_same_candles_agree_in_both_formats(self, tmp_path, suffix):
@@ -289,7 +292,7 @@ class TestComparisons:
             assert self.compared(tmp_path, times)["share"] == 1.0
         with pytest.raises(PermanentFailure, match="cannot be read as candles"):
             self.compared(tmp_path, self.minutes().drop("close"))
-        assert against_reference(self.minutes("kraken"), DAY, ReferenceDirectory(tmp_path), self.LIMITS) == []
+        assert ReferenceDirectory(tmp_path).minutes("kraken", "BTC-USDT", DAY) is None
 
     def test_a_venue_off_the_others_is_named_and_a_small_difference_is_none(self):
         near = [self.minutes("binance"), self.minutes("kraken", 100.9), self.minutes("coinbase", 99.1)]

@@ -99,4 +99,4 @@ def test_others_candles_are_shown_only_where_there_are_any() -> None:
     words = told(day_of((FEED,), agreements=(line,)), "h-others")
     assert "binance BTC-USDT the other venues ! 94.9 % 949 of 1,000 09:04" in words
     assert 'id="h-others"' not in day_page(day_of((FEED,)))
-    assert "no such column" in told(day_of((FEED,), reference_failure="no such column"), "h-others")
+    assert "no such column" in told(day_of((FEED,), reference_failures=("no such column",)), "h-others")

@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from backfill_assets.candles.build import build_candles
 from backfill_assets.cli import main
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.lake import paths
 from backfill_assets.progress.stored_days import stored_day
 from backfill_assets.quality.bucket_states import MINUTES, decode, letters_of
 from backfill_assets.quality.measures import load_measures
+from backfill_assets.references.day import compare_days
 from backfill_assets.report.evidence import FeedReport
 from backfill_assets.report.minutes import MISSING
 from backfill_assets.report.model import DayReport, day_report
@@ -191,7 +191,7 @@ def reference(copied, tmp_path):
 
 def measured_report(pipeline) -> DayReport:
     """The report after candles were compared with the reference as it is now."""
-    build_candles(pipeline.store, GOOD, pipeline.settings)
+    compare_days(pipeline.store, GOOD, pipeline.settings)
     return report_of(pipeline, GOOD)
 
 
@@ -214,7 +214,8 @@ def test_the_exchanges_own_candles_are_shown_with_the_share_of_equal_minutes(ref
 def test_a_reference_that_cannot_be_read_is_told_on_the_page_and_loses_nothing_else(reference, copied):
     reference.write_bytes(b"no candles")
     report = measured_report(copied)
-    assert "cannot be read as candles" in report.reference_failure
+    [failure] = report.reference_failures
+    assert "cannot be read as candles" in failure
     assert (own(report), len(report.agreements), report.state) == ([], 9, "published")
 
 

@@ -1,0 +1,110 @@
+"""How each source makes its one-minute candles: data, with a place to read it up.
+
+Ours: a minute without trades has no candle, a candle opens at its first trade, and a volume is in base
+currency. An exchange that is not in the table is not compared, because a right candle could be called wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+MINUTES_PER_DAY: Final = 1_440
+
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    """How a source makes the candles of a venue.
+
+    Attributes
+    ----------
+    empty
+        A minute without trades is ``flat``, a candle at the close before it with volume 0, or ``omitted``. A
+        minute of volume 0 is ``filled``, whatever its prices, where nobody knows who made the candles.
+    opens_at
+        The price at which a candle opens; at ``previous_close`` high and low include it.
+    volume
+        ``base`` currency or ``contracts``. ``unrelated``: of other venues as well, and not to be compared.
+    is_composite
+        Whether the candles are of several venues. Then prices may differ as those of venues do, and a minute
+        that only one side has is no difference.
+    reach_minutes
+        Newest minutes that the source still has; None if it has every minute of the days before.
+    source
+        Where that can be read.
+    """
+
+    empty: Literal["flat", "omitted", "filled"]
+    opens_at: Literal["first_trade", "previous_close"] = "first_trade"
+    volume: Literal["base", "contracts", "unrelated"] = "base"
+    is_composite: bool = False
+    reach_minutes: int | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Venue:
+    """An exchange at ccxt: the library's name for it, minutes per request, and how its candles are made."""
+
+    name: str
+    page: int
+    convention: Convention
+
+
+#: Files of a directory, whoever made them: minutes of volume 0 are filled, and a candle opens at a trade.
+OF_FILES: Final = Convention(empty="filled", source="docs/scores.md#consistency")
+
+_BINANCE: Final = Convention(
+    empty="flat",
+    source="https://developers.binance.com/docs/binance-spot-api-docs/rest-api/market-data-endpoints#klinecandlestick-data",
+)
+# The answers shown there, spot and perpetual: each candle opens at the close before it.
+_BITGET: Final = Convention(
+    empty="flat",
+    opens_at="previous_close",
+    source="https://github.com/ccxt/ccxt/pull/18679",
+)
+
+#: By the data vendor's id of the exchange.
+CCXT: Final[Mapping[str, Venue]] = {
+    "binance": Venue("binance", 1_000, _BINANCE),
+    "binance-futures": Venue("binanceusdm", 1_000, _BINANCE),
+    "binance-us": Venue("binanceus", 1_000, _BINANCE),
+    "bitget": Venue("bitget", 200, _BITGET),
+    "bitget-futures": Venue("bitget", 200, _BITGET),
+    "coinbase": Venue(
+        "coinbaseexchange",
+        300,
+        Convention(
+            empty="omitted",
+            source="https://docs.cdp.coinbase.com/api-reference/exchange-api/rest-api/products/get-product-candles",
+        ),
+    ),
+    "kraken": Venue(
+        "kraken",
+        MINUTES_PER_DAY,
+        Convention(
+            empty="flat",
+            reach_minutes=720,
+            source="https://docs.kraken.com/exchange/guides/general/historical-data",
+        ),
+    ),
+    "kucoin-futures": Venue(
+        "kucoinfutures",
+        200,
+        Convention(
+            empty="omitted",
+            volume="contracts",
+            source="https://www.kucoin.com/docs-new/rest/futures-trading/market-data/get-klines",
+        ),
+    ),
+}
+
+#: The vendor's candles are made of the trades of several exchanges.
+MASSIVE: Final = Convention(
+    empty="omitted",
+    volume="unrelated",
+    is_composite=True,
+    source="https://massive.com/docs/rest/crypto/aggregates/custom-bars",
+)
