@@ -28,6 +28,8 @@ class DataType:
         Whether a row is one trade of a venue: ids that prove completeness, and valid rows per minute.
     makes_candles
         Whether candles are made of the rows.
+    changes_books
+        Whether a row is a change of an order book, so that the rows can be replayed.
     low_price, high_price
         Columns of the lowest and the highest price that a row shows of its market; empty where a row shows
         none, so that it witnesses no price.
@@ -38,6 +40,7 @@ class DataType:
     has_fills: bool = False
     has_trades: bool = False
     makes_candles: bool = False
+    changes_books: bool = False
     low_price: str = ""
     high_price: str = ""
     summed: tuple[str, ...] = ()
@@ -67,7 +70,7 @@ DATA_TYPES: Final[Mapping[str, DataType]] = {
     "book_ticker": _QUOTES,
     "book_snapshot_5": _BOOK,
     "book_snapshot_25": _BOOK,
-    "incremental_book_L2": DataType(summed=("price", "amount")),
+    "incremental_book_L2": DataType(changes_books=True, summed=("price", "amount")),
     "derivative_ticker": DataType(summed=("mark_price",)),
     "liquidations": DataType(has_fills=True, summed=("price", "amount")),
     "options_chain": DataType(summed=("ask_price", "bid_price", "mark_price")),

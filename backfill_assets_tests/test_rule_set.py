@@ -86,8 +86,10 @@ def test_the_numbers_of_the_package_are_those_without_any_file_of_rules(tmp_path
 
 def test_stored_verdicts_and_profiles_name_the_rules_of_the_package_by_these_hashes() -> None:
     """Another hash settles every day, or fetches every file again: change a number only knowingly."""
-    assert rules_hash(ThresholdSettings()) == "1a49fd1f69d3"
+    assert rules_hash(ThresholdSettings()) == "1d850a907916"
     assert profile_parameters_hash(ProfileParameters()) == "2363f8fcc1ffb45e"
+    assert profile_parameters_hash(ProfileParameters(), "liquidations") == "2363f8fcc1ffb45e"
+    assert profile_parameters_hash(ProfileParameters(), "quotes") == "52d331d1cc7eca17"
 
 
 def test_another_version_of_the_package_voids_no_approval(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,12 +170,13 @@ def _lacks(store: Store, settings: Settings, day: str, feed: Feed, troubles: lis
         return False
     if manifest.newest is None:
         return manifest.absent is None
-    return _outdated(settings, manifest.newest.schema_version, manifest.newest.profile_parameters)
+    version = manifest.newest
+    return _outdated(settings, feed.data_type, version.schema_version, version.profile_parameters)
 
 
-def _outdated(settings: Settings, schema_version: int, profile_parameters: str) -> bool:
+def _outdated(settings: Settings, data_type: str, schema_version: int, profile_parameters: str) -> bool:
     from backfill_assets.ticks.fetch import SCHEMA_VERSION
     from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_hash
 
-    wanted = profile_parameters_hash(ProfileParameters.of(settings.thresholds))
+    wanted = profile_parameters_hash(ProfileParameters.of(settings.thresholds), data_type)
     return (schema_version, profile_parameters) != (SCHEMA_VERSION, wanted)

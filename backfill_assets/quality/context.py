@@ -20,6 +20,7 @@ from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import DayRecord, FeedManifest, Version, read_manifest
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
+from backfill_assets.quality.agreement import Agreement, agreements
 from backfill_assets.quality.baseline import Baseline, load_baseline, notional_of_feeds
 from backfill_assets.quality.duplicate_files import Place, duplicates_of, index_of
 from backfill_assets.quality.listings import Owed, listings_on
@@ -127,6 +128,8 @@ class Surroundings:
     duplicates: Mapping[Feed, dict[str, tuple[str, ...]]]
     #: By exchange.
     joint_silences: Mapping[str, VenueSilences]
+    #: Profiles of the newest versions.
+    newest: Mapping[Feed, FeedProfile]
     limits: RowSettings
 
 
@@ -138,6 +141,7 @@ def surroundings(store: Store, inputs: DayInputs, thresholds: ThresholdSettings)
     owed = listings.owed
     windows = {feed: (o.window.start_us, o.window.end_us) for feed, o in owed.items()}
     places = _places(inputs, profiles, {}, thresholds.rows)
+    newest = _newest(inputs, profiles)
     return Surroundings(
         inputs=inputs,
         owed=owed,
@@ -150,7 +154,8 @@ def surroundings(store: Store, inputs: DayInputs, thresholds: ThresholdSettings)
         profiles=profiles,
         places=places,
         duplicates=_duplicates(inputs, profiles, places, thresholds.rows),
-        joint_silences=joint_silences(_newest(inputs, profiles), windows, thresholds.rows),
+        joint_silences=joint_silences(newest, windows, thresholds.rows),
+        newest=newest,
         limits=thresholds.rows,
     )
 
@@ -201,6 +206,7 @@ def context_of(feed: Feed, around: Surroundings) -> Context:
         busy_around=_busy_around(feed, around, previous, following),
         duplicates=around.duplicates[feed],
         spikes=spike_evidence(around.inputs.manifests[feed]),
+        agreements=_agreements(feed, around),
         joint_silences=silences.of_feed(feed, around.limits) if silences else (),
         venue_is_live=silences is not None and silences.are_none,
         unknown_contracts=tuple(
@@ -209,6 +215,13 @@ def context_of(feed: Feed, around: Surroundings) -> Context:
             if feed.type.makes_candles and not all(contract.is_known for contract in contracts)
         ),
     )
+
+
+def _agreements(feed: Feed, around: Surroundings) -> dict[str, tuple[Agreement, ...]]:
+    """How each version of the feed compares with the newest versions of the market's other feeds."""
+    versions = around.inputs.manifests[feed].versions
+    found = {v.content: agreements(feed, around.profiles[feed, v.content], around.newest) for v in versions}
+    return {content: compared for content, compared in found.items() if compared}
 
 
 def _busy_around(feed: Feed, around: Surroundings, *beside: SettledFeed | None) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ bounded, their counts are not.
 
 from __future__ import annotations
 
-from typing import Any
+from base64 import b64decode
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -55,6 +56,24 @@ class Stretch(_Frozen):
     end_us: int
     rows: int
     price: float
+
+
+class Stuck(_Frozen):
+    """A stretch of time in which a book was crossed or locked."""
+
+    start_us: int
+    end_us: int
+
+
+#: States of a minute of a replayed book, by letter; the first that applies counts.
+MINUTE_STATES: Final = {
+    "-": "unknown",  # no snapshot yet
+    "d": "diverged",  # a snapshot, or another data type, disagrees
+    "x": "crossed",  # crossed or locked for a second or longer
+    "p": "proven",  # a snapshot, or another data type, agrees
+    "s": "silent",  # no change
+    "c": "consistent",  # none of these
+}
 
 
 #: Names of an earlier layout, in which a gap was a silence and a hole a gap.
@@ -158,8 +177,115 @@ class SymbolProfile(_Frozen):
     twin_rows: int = 0
 
 
+class Disagreement(_Frozen):
+    """A snapshot that differs from the book that was replayed up to it.
+
+    ``gap_us`` is the time since the message before it, in which the venue may have sent changes that the
+    capture did not see; ``explained`` is how many levels these may have changed, by the busiest minute of the
+    day. Levels are compared as deep as both reach.
+    """
+
+    time_us: int
+    gap_us: int
+    compared: int
+    differing: int
+    explained: int
+
+
+class BookProfile(_Frozen):
+    """The replayed book of one symbol in a file of changes; a message is all rows of one arrival.
+
+    Times are of arrival, and a book is looked at between messages.
+    """
+
+    dataset_symbol: str
+    symbol: str | None
+    rows: int
+    messages: int
+    snapshots: int
+    #: Rows before the first snapshot, and the time from the first row to it (to the last row without one).
+    rows_before_snapshot: int
+    unknown_us: int
+    #: Time with a best bid below the best ask, with an empty side, with equal bests, and with a bid above the
+    #: ask; from the first snapshot to the last message.
+    valid_us: int
+    one_sided_us: int
+    locked_us: int
+    crossed_us: int
+    #: Time in which the book was crossed or locked for a second or longer, and the longest stretch of all.
+    stuck_us: int
+    longest_crossed: Stuck | None = None
+    #: Rows of amount 0, and those of them whose level the book lacks: within the depth to which the last
+    #: snapshot reached, and beyond it, where nothing is known.
+    deletes: int
+    absent_deletes: int
+    absent_deletes_beyond: int
+    #: Rows that change no book: prices that are null or not positive, amounts that are null or negative, no
+    #: side.
+    invalid_price_rows: int
+    invalid_amount_rows: int
+    sideless_rows: int
+    #: Rows whose price is a multiple of no known step, and of no hundredth of the finest either; null where
+    #: no step is known.
+    off_grid_rows: int | None = None
+    off_finer_grid_rows: int | None = None
+    #: Snapshots that could be compared with the book that was replayed up to them; their levels.
+    compared_snapshots: int
+    compared_levels: int
+    differing_levels: int
+    #: The first 100 snapshots that differ.
+    disagreements: tuple[Disagreement, ...] = ()
+    disagreement_count: int
+    #: Levels that were dropped because a side had more than the replay keeps.
+    dropped_levels: int
+    #: The longest time in which no message changed the book, with the mean of all others.
+    longest_unchanged: Silence | None = None
+    #: Blocks of messages that repeat earlier ones in order, with the same exchange time, and their messages.
+    resent_blocks: int
+    resent_messages: int
+    #: State of each minute of the file's day by arrival, one letter of ``MINUTE_STATES`` each.
+    minutes: str
+
+    @property
+    def observed_us(self) -> int:
+        """Time from the first row to the last."""
+        known = self.valid_us + self.one_sided_us + self.locked_us + self.crossed_us
+        return self.unknown_us + known
+
+    @property
+    def unexplained_levels(self) -> int:
+        """Levels of snapshots that differ from the replayed book though no change can have been missed."""
+        listed = sum(max(0, one.differing - one.explained) for one in self.disagreements)
+        more = self.disagreement_count - len(self.disagreements)
+        # Those that are not listed are taken to be like the listed.
+        return listed + more * listed // len(self.disagreements) if more else listed
+
+    @property
+    def valid_rows(self) -> int:
+        """Rows that could change the book."""
+        return self.rows - self.invalid_price_rows - self.invalid_amount_rows - self.sideless_rows
+
+
+class MinuteTops(_Frozen):
+    """Digests of the best levels of one symbol that are in force at the end of each minute, by arrival.
+
+    ``digests`` has, by the number of levels a side, 1,440 unsigned integers of 32 bits in base64, 0 where no
+    book is known (``ticks.tops``).
+    """
+
+    dataset_symbol: str
+    symbol: str | None
+    digests: dict[int, str]
+
+    def unpacked(self, levels: int) -> Any:
+        """The digests of so many levels as an array."""
+        import numpy as np
+
+        return np.frombuffer(b64decode(self.digests[levels]), "<u4")
+
+
 class FeedProfile(_Frozen):
-    """Counts over all rows of the file; the trades' own evidence is in ``symbols``."""
+    """Counts over all rows of the file; evidence of trades is in ``symbols``, that of books in ``books``."""
 
     @model_validator(mode="before")
     @classmethod
@@ -208,12 +334,23 @@ class FeedProfile(_Frozen):
     crossed_rows: int
     #: Data types whose values may be null: rows in which all of them are.
     valueless_rows: int = 0
+    #: Rows whose values contradict each other: levels of a snapshot out of order, an option with a bid above
+    #: its ask, a value that none can have, or that has expired.
+    odd_rows: int = 0
+    #: Tickers: rows whose last, index and mark price are far apart, or not positive; whose next funding is on
+    #: no hour, or not ahead.
+    apart_rows: int = 0
+    off_hour_rows: int = 0
     #: Streams of updates (quotes, books, tickers): the longest silence between rows by ``local_timestamp``,
     #: with the mean of all others; null for other data types, and where there are fewer than three rows.
     longest_silence: Silence | None = None
     #: Trades only.
     #: In order of ``dataset_symbol``.
     symbols: tuple[SymbolProfile, ...]
+    #: Changes of books only, in order of ``dataset_symbol``; empty in profiles of earlier versions.
+    books: tuple[BookProfile, ...] = ()
+    #: Quotes, snapshots and changes of books, in order of ``dataset_symbol``.
+    tops: tuple[MinuteTops, ...] = ()
 
     def repeated_rows(self, law: IdLaw | None) -> int:
         """How many rows repeat a trade, where the venue's ids tell trades apart."""

@@ -3,21 +3,25 @@
 A hard rule quarantines a feed by one broken row, because it means that the file is not what it is taken for.
 A score falls from 1 to 0 as the rate of broken rows rises to the rule's limit:
 ``clip(1 - max(0, broken - excused) / max(rows, minimum_rows) / limit, 0, 1)``. The feed's quality is the
-lowest score. The floor of 100,000 rows keeps one bad row from condemning a small feed. What is odd and may
-still be true only warns; the sentences are in ``warnings``.
+lowest score. The floor of 100,000 rows keeps one bad row from condemning a small feed. Rules of replayed
+books count seconds, levels and deletes in the place of rows, each with a floor of its own. What is odd and
+may still be true only warns; the sentences are in ``warnings``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND
 from backfill_assets.id_laws import IdLaw
 from backfill_assets.lake.evidence import SpikeEvidence
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.spikes import refuted_rows
-from backfill_assets.quality.warnings import grid_is_stale, row_warnings, seconds
+from backfill_assets.quality.warnings import grid_is_stale, is_habit, row_warnings, seconds
 from backfill_assets.settings import RowSettings
+
+Unit = Literal["rows", "seconds", "levels", "deletes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class Rule:
     name: str
     excused: int
     limit: float
+    #: What it counts.
+    unit: Unit = "rows"
 
 
 def row_rules(limits: RowSettings) -> tuple[Rule, ...]:
@@ -38,7 +44,28 @@ def row_rules(limits: RowSettings) -> tuple[Rule, ...]:
         Rule("unconfirmed_spikes", excused=limits.spike_excused, limit=limits.spike_limit),
         Rule("crossed_quotes", excused=limits.crossed_excused, limit=limits.crossed_limit),
         Rule("rows_without_values", excused=limits.valueless_excused, limit=limits.valueless_limit),
+        Rule("contradictory_values", limits.odd_excused, limits.odd_limit),
+        Rule("prices_apart", limits.odd_excused, limits.odd_limit),
+        Rule("funding_off_the_hour", limits.odd_excused, limits.odd_limit),
+        Rule("crossed_book", limits.crossed_book_excused, limits.crossed_book_limit, "seconds"),
+        Rule("book_without_snapshot", limits.unknown_book_excused, limits.unknown_book_limit, "seconds"),
+        Rule("diverged_snapshots", limits.diverged_excused, limits.diverged_limit, "levels"),
+        Rule("deletes_of_absent_levels", 0, limits.absent_delete_limit, "deletes"),
     )
+
+
+def sizes_of(profile: FeedProfile, limits: RowSettings) -> dict[Unit, tuple[int, int]]:
+    """Of each unit how many the file has, and how many it counts as at least."""
+    return {
+        "rows": (profile.rows, limits.minimum_rows),
+        "seconds": (_seconds(sum(b.observed_us for b in profile.books)), limits.minimum_book_seconds),
+        "levels": (sum(b.compared_levels for b in profile.books), limits.minimum_levels),
+        "deletes": (sum(b.deletes for b in profile.books), limits.minimum_deletes),
+    }
+
+
+def _seconds(microseconds: int) -> int:
+    return round(microseconds / MICROSECONDS_PER_SECOND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +78,7 @@ class Quality:
     warnings: tuple[str, ...]
     #: The rule with the lowest score; null where no row breaks any.
     worst: str | None = None
+    unit: Unit = "rows"
 
 
 def rule_score(rule: Rule, broken: int, rows: int, minimum_rows: int) -> float:
@@ -81,7 +109,8 @@ def quality(
     """
     limits = limits or RowSettings()
     counts = {
-        "invalid_price_or_amount": max(profile.invalid_price_rows, profile.invalid_amount_rows),
+        "invalid_price_or_amount": max(profile.invalid_price_rows, profile.invalid_amount_rows)
+        + sum(b.sideless_rows for b in profile.books),
         "same_id_other_payload": sum(
             s.conflicting_rows
             for s in profile.symbols
@@ -89,15 +118,25 @@ def quality(
         ),
         "off_price_grid": sum(
             s.off_grid_rows or 0 for s in profile.symbols if not grid_is_stale(s, limits.stale_grid_share)
-        ),
+        )
+        + sum(b.off_grid_rows or 0 for b in profile.books if not grid_is_stale(b, limits.stale_grid_share)),
         "unconfirmed_spikes": sum(refuted_rows(s, spikes) for s in profile.symbols),
         "crossed_quotes": profile.crossed_rows,
         "rows_without_values": profile.valueless_rows,
+        "contradictory_values": profile.odd_rows,
+        "prices_apart": 0 if is_habit(profile.apart_rows, profile, limits) else profile.apart_rows,
+        "funding_off_the_hour": (
+            0 if is_habit(profile.off_hour_rows, profile, limits) else profile.off_hour_rows
+        ),
+        "crossed_book": sum(_seconds(b.stuck_us) for b in profile.books),
+        "book_without_snapshot": sum(_seconds(b.unknown_us) for b in profile.books),
+        "diverged_snapshots": sum(b.unexplained_levels for b in profile.books),
+        "deletes_of_absent_levels": sum(
+            max(0, b.absent_deletes - int(limits.absent_delete_share * b.deletes)) for b in profile.books
+        ),
     }
-    scores = {
-        rule.name: rule_score(rule, counts[rule.name], profile.rows, limits.minimum_rows)
-        for rule in row_rules(limits)
-    }
+    sizes = sizes_of(profile, limits)
+    scores = {rule.name: rule_score(rule, counts[rule.name], *sizes[rule.unit]) for rule in row_rules(limits)}
     worst = min(scores, key=lambda name: scores[name])
     return Quality(
         score=scores[worst] if profile.rows else None,
@@ -105,6 +144,7 @@ def quality(
         violations=violations(profile, limits, grouped=grouped),
         warnings=row_warnings(profile, limits, grouped=grouped, spikes=spikes, law=law),
         worst=worst if scores[worst] < 1 else None,
+        unit=next(rule.unit for rule in row_rules(limits) if rule.name == worst),
     )
 
 

@@ -17,6 +17,7 @@ from backfill_assets.feeds import Feed
 from backfill_assets.id_laws import law_of
 from backfill_assets.lake.documents import Document
 from backfill_assets.lake.evidence import SpikeEvidence
+from backfill_assets.quality.agreement import Agreement
 from backfill_assets.quality.completeness import (
     Completeness,
     CompletenessState,
@@ -39,7 +40,7 @@ from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
 from backfill_assets.quality.rules import Quality, quality
 from backfill_assets.quality.seams import Seams, seams_of
 from backfill_assets.quality.silences import JointSilence
-from backfill_assets.quality.warnings import NAMED, contract_warnings, joint_warnings
+from backfill_assets.quality.warnings import NAMED, agreement_warnings, contract_warnings, joint_warnings
 from backfill_assets.quality.window import Window, clipped
 from backfill_assets.rule_set import RULES_VERSION as RULES_VERSION
 from backfill_assets.rule_set import FeedRules
@@ -76,6 +77,8 @@ class Context(Document):
     #: By content of the feed's versions: where the same file lies, too, and what others saw of its spikes.
     duplicates: dict[str, tuple[str, ...]] = {}
     spikes: dict[str, SpikeEvidence] = {}
+    #: By content of the feed's versions, how the market's other feeds of books compare.
+    agreements: dict[str, tuple[Agreement, ...]] = {}
     joint_silences: tuple[JointSilence, ...] = ()
     #: Whether busy feeds of the venue show that its capture never stood still on the day.
     venue_is_live: bool = False
@@ -229,6 +232,9 @@ def judge_feed(
             *sound.warnings,
             *contract_warnings(context.unknown_contracts, profile, grouped=feed.is_grouped),
             *joint_warnings(context.joint_silences),
+            *agreement_warnings(
+                context.agreements.get(content, ()), thresholds.rows, grouped=feed.is_grouped
+            ),
             *loss_warnings(per_symbol, context.outages, thresholds),
             *_lost_symbols(feed, day, profile, context, thresholds),
             *collapse_warnings(profile.rows, context.usual_rows, context.window, share, thresholds),
@@ -389,4 +395,4 @@ def _part_of_a_day(
 def _quality_reasons(sound: Quality) -> list[str]:
     if sound.score is None or sound.score > 0 or sound.worst is None:
         return []
-    return [f"quality is 0: {sound.counts[sound.worst]} rows break {sound.worst}"]
+    return [f"quality is 0: {sound.counts[sound.worst]} {sound.unit} break {sound.worst}"]

@@ -12,7 +12,15 @@ from backfill_assets.contracts import Contracts, spot_contract
 from backfill_assets.days import MICROSECONDS_PER_SECOND
 from backfill_assets.id_laws import IdLaw
 from backfill_assets.lake.evidence import SpikeEvidence
-from backfill_assets.quality.profiles import FeedProfile, Spike, Stretch, SymbolProfile
+from backfill_assets.quality.agreement import Agreement
+from backfill_assets.quality.profiles import (
+    BookProfile,
+    FeedProfile,
+    Silence,
+    Spike,
+    Stretch,
+    SymbolProfile,
+)
 from backfill_assets.quality.silences import JointSilence
 from backfill_assets.quality.spikes import open_spikes, refuted_rows, refuted_spikes
 from backfill_assets.settings import RowSettings
@@ -31,12 +39,18 @@ def row_warnings(
 ) -> tuple[str, ...]:
     """Every warning on the file, then those of its symbols (named where there are several)."""
     found = [*_of_columns(profile), *_of_clock(profile, limits), *_of_updates(profile, limits)]
+    found += _of_tickers(profile, limits)
     if grouped and profile.unknown_symbol_rows:
         found.append(f"{profile.unknown_symbol_rows} rows of symbols that the instruments do not list")
     of_symbols = [
         f"{symbol.dataset_symbol}: {sentence}" if grouped else sentence
         for symbol in profile.symbols
         for sentence in (*_of_ids(symbol, law), *_of_symbol(symbol, limits), *_of_spikes(symbol, spikes))
+    ]
+    of_symbols += [
+        f"{book.dataset_symbol}: {sentence}" if grouped else sentence
+        for book in profile.books
+        for sentence in _of_book(book, profile, limits)
     ]
     found += of_symbols[:NAMED]
     if len(of_symbols) > NAMED:
@@ -115,12 +129,61 @@ def _listed(spikes: Sequence[Spike]) -> str:
 def _of_updates(profile: FeedProfile, limits: RowSettings) -> Iterator[str]:
     """Stale quotes, books and tickers; of trades the silences are what completeness is judged by."""
     silence = profile.longest_silence
-    if silence is None:
-        return
-    length = silence.end_us - silence.start_us
-    usual = max(limits.stale_seconds * MICROSECONDS_PER_SECOND, limits.stale_factor * silence.usual_us)
-    if length > usual:
+    if silence is not None and _is_stale(silence, limits):
+        length = silence.end_us - silence.start_us
         yield f"no update for {seconds(length)} from {clock_time(silence.start_us)}"
+
+
+def _is_stale(silence: Silence, limits: RowSettings) -> bool:
+    usual = max(limits.stale_seconds * MICROSECONDS_PER_SECOND, limits.stale_factor * silence.usual_us)
+    return silence.end_us - silence.start_us > usual
+
+
+def _of_tickers(profile: FeedProfile, limits: RowSettings) -> Iterator[str]:
+    if is_habit(profile.apart_rows, profile, limits):
+        yield "last, index and mark price are far apart in nearly all rows: they may have different units"
+    if is_habit(profile.off_hour_rows, profile, limits):
+        yield "the next funding is on no hour in nearly all rows"
+
+
+def is_habit(odd_rows: int, profile: FeedProfile, limits: RowSettings) -> bool:
+    """Whether so many rows are odd that the contract is so, rather than its data."""
+    return odd_rows > 0 and odd_rows >= limits.habit_share * profile.rows
+
+
+def _of_book(book: BookProfile, profile: FeedProfile, limits: RowSettings) -> Iterator[str]:
+    if not book.snapshots:
+        yield "no snapshot, so nobody knows the book"
+    elif book.unknown_us > limits.unknown_book_excused * MICROSECONDS_PER_SECOND:
+        yield f"no snapshot in the first {seconds(book.unknown_us)}, so nobody knows the book until then"
+    longest = book.longest_crossed
+    if longest and book.stuck_us > limits.crossed_book_excused * MICROSECONDS_PER_SECOND:
+        length = seconds(longest.end_us - longest.start_us)
+        yield (
+            f"best bid at or above best ask for {seconds(book.stuck_us)}, "
+            f"longest for {length} from {clock_time(longest.start_us)}"
+        )
+    wrong = [one for one in book.disagreements if one.differing > one.explained]
+    if wrong:
+        yield (
+            f"{book.unexplained_levels} levels of snapshots differ from the book replayed up to them, "
+            f"first at {clock_time(wrong[0].time_us)}: changes were lost before"
+        )
+    if book.absent_deletes > limits.absent_delete_share * book.deletes:
+        yield f"{book.absent_deletes} of {book.deletes} deletes are of levels that the book lacks"
+    if book.resent_messages:
+        yield (
+            f"{book.resent_messages} messages in {book.resent_blocks} blocks repeat earlier messages in order"
+        )
+    if book.dropped_levels:
+        yield f"{book.dropped_levels} levels far from the best were too many to replay"
+    if grid_is_stale(book, limits.stale_grid_share):
+        share = (book.off_grid_rows or 0) / book.valid_rows
+        yield f"{share:.0%} of prices lie between the listed steps, on finer ones: the list is out of date"
+    quiet, silence = book.longest_unchanged, profile.longest_silence
+    if quiet and _is_stale(quiet, limits) and not (silence and _is_stale(silence, limits)):
+        length = seconds(quiet.end_us - quiet.start_us)
+        yield f"no change of the book for {length} from {clock_time(quiet.start_us)}"
 
 
 def contract_warnings(unknown: Sequence[str], profile: FeedProfile, *, grouped: bool) -> Iterator[str]:
@@ -175,6 +238,20 @@ def joint_warnings(silences: Sequence[JointSilence]) -> Iterator[str]:
         yield f"{len(silences) - 3} more silences of all busy feeds of the venue"
 
 
+def agreement_warnings(found: Sequence[Agreement], limits: RowSettings, *, grouped: bool) -> Iterator[str]:
+    """What is said of feeds that show other books of the market at the ends of minutes."""
+    differing = [one for one in found if one.differing > limits.agreement_excused and one.first is not None]
+    for one in differing[:NAMED]:
+        of = f"{one.dataset_symbol}: " if grouped else ""
+        hours, minutes = divmod(one.first or 0, 60)
+        yield (
+            f"{of}the best {one.levels} levels differ from {one.other} at the end of {one.differing} of "
+            f"{one.minutes} minutes, first at {hours:02d}:{minutes:02d}: one of both files is damaged"
+        )
+    if len(differing) > NAMED:
+        yield f"{len(differing) - NAMED} more markets differ from other feeds of the same books"
+
+
 def _of_stretches(symbol: SymbolProfile, limits: RowSettings) -> Iterator[str]:
     for stretch in (symbol.longest_at_one_price, symbol.most_rows_at_one_price):
         if stretch is not None and _is_frozen(stretch, limits):
@@ -203,7 +280,7 @@ def _of_sides(symbol: SymbolProfile, limits: RowSettings) -> Iterator[str]:
             yield f"one-sided: {most / known:.1%} of the rows are {side}"
 
 
-def grid_is_stale(symbol: SymbolProfile, share: float) -> bool:
+def grid_is_stale(symbol: SymbolProfile | BookProfile, share: float) -> bool:
     """Whether so many prices are off the listed grid, but all on one finer by decades, that it is old."""
     off = symbol.off_grid_rows or 0
     return off > 0 and off >= share * symbol.valid_rows and not symbol.off_finer_grid_rows

@@ -23,7 +23,7 @@ from backfill_assets.lake.manifests import FeedManifest
 from backfill_assets.quality.bucket_states import MINUTES
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.profiles import FeedProfile, Gap, profile_of
-from backfill_assets.quality.rules import quality, row_rules, rule_score
+from backfill_assets.quality.rules import quality, row_rules, rule_score, sizes_of
 from backfill_assets.quality.settled import SettledFeed
 from backfill_assets.quality.verdict import Verdict
 from backfill_assets.report.minutes import (
@@ -53,13 +53,14 @@ Market = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class RuleLine:
-    """A rule of quality and how many rows break it."""
+    """A rule of quality and how many rows, or what else it counts, break it."""
 
     name: str
     broken: int
     excused: int
     limit: float
     score: float
+    unit: str
 
 
 class Candle(NamedTuple):
@@ -208,13 +209,15 @@ def _rules(
         return ()
     spikes = verdict.context.spikes.get(verdict.content or "")
     counts = quality(profile, limits, grouped=grouped, spikes=spikes).counts
+    sizes = sizes_of(profile, limits)
     return tuple(
         RuleLine(
             name=rule.name,
             broken=counts[rule.name],
             excused=rule.excused,
             limit=rule.limit,
-            score=rule_score(rule, counts[rule.name], profile.rows, limits.minimum_rows),
+            score=rule_score(rule, counts[rule.name], *sizes[rule.unit]),
+            unit=rule.unit,
         )
         for rule in row_rules(limits)
     )

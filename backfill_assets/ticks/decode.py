@@ -120,6 +120,7 @@ def decode(
         parameters,
         trades=feed.type.has_trades,
         updates=not feed.type.has_fills,
+        data_type=feed.data_type,
         grids=grids,
     )
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -315,7 +315,7 @@ class _Worker:
             ),
             profile=decoded.profile.model_dump(mode="json"),
             schema_version=SCHEMA_VERSION,
-            profile_parameters=profile_parameters_hash(self.parameters),
+            profile_parameters=profile_parameters_hash(self.parameters, feed.data_type),
             fetched_at=utc_now(),
             stored=stored,
             symbol=_only_symbol(self.symbols[feed]),
@@ -458,7 +458,7 @@ def _kept(
         version is None
         or (counting is not None and not valid(store, feed, day, counting))
         or version.schema_version != SCHEMA_VERSION
-        or version.profile_parameters != profile_parameters_hash(parameters)
+        or version.profile_parameters != profile_parameters_hash(parameters, feed.data_type)
         or not valid(store, feed, day, version)
         or not _is_named(version, feed, symbols)
     ):

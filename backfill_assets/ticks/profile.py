@@ -21,7 +21,7 @@
   there is one for each hour, of which the pages that are touched take memory.
 - A row without id is compared with the rows whose payloads are in the same window of 2**20; a block is found
   as long as not many more rows lie between it and the first time it was sent.
-- What prices tell is counted by ``prices``.
+- What prices tell is counted by ``prices``, what changes of books tell by ``books``.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us
+from backfill_assets.feeds import DATA_TYPES
 from backfill_assets.quality.profiles import FeedProfile, Gap, Silence, SymbolProfile
 from backfill_assets.settings import CountingSettings, ThresholdSettings
+from backfill_assets.ticks.books import Books
 from backfill_assets.ticks.prices import Grids, Prices
+from backfill_assets.ticks.tops import LEVELS, Tops
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +51,9 @@ if TYPE_CHECKING:
 
 #: Changes whenever the same rows give another profile.
 PROFILE_VERSION: Final = 6
+#: The same of rows that are updates (quotes, books, tickers, options) alone: files of trades and
+#: liquidations are not fetched again for what is counted of books.
+UPDATES_VERSION: Final = 1
 
 #: Shortest silence that is written down; settings may excuse longer ones, never ask for shorter ones.
 SILENCE_US: Final = 5_000_000
@@ -57,6 +63,8 @@ LISTED_GAPS: Final = 1_000
 LISTED_SILENCES: Final = 1_000
 #: 2009-01-01, before the first block of Bitcoin, and 2100-01-01.
 PLAUSIBLE_US: Final = (1_230_768_000_000_000, 4_102_444_800_000_000)
+#: Last, index and mark price of a ticker that are relatively further apart than this are not of one market.
+APART: Final = 0.5
 BITMAP_PAGES: Final = 1 << 16
 WINDOW_IDS: Final = 1 << 20
 _SEEN: Final = 1 << 12
@@ -91,12 +99,13 @@ class ProfileParameters:
         )
 
 
-def profile_parameters_hash(parameters: ProfileParameters) -> str:
+def profile_parameters_hash(parameters: ProfileParameters, data_type: str = "trades") -> str:
     """Short hash of parameters and profile version; it differs where profiles cannot be compared."""
     # 10 and 10.0 are one number.
     counting = {k: int(v) if v == int(v) else v for k, v in parameters.counting.model_dump().items()}
     counted = {"seam_window_us": parameters.seam_window_us, **counting}
-    text = json.dumps({"version": PROFILE_VERSION, **counted}, sort_keys=True)
+    updates = {} if DATA_TYPES[data_type].has_fills else {"updates": UPDATES_VERSION}
+    text = json.dumps({"version": PROFILE_VERSION, **updates, **counted}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -105,7 +114,7 @@ class Rows:
     """Columns of a row group as the parser left them; NaN is null. What a data type has not is None.
 
     ``best_bid`` and ``best_ask`` are those of quotes and books, ``ids`` the trades' (see
-    ``reference_parser.id_number``).
+    ``reference_parser.id_number``), ``is_snapshot`` is of changes of books.
     """
 
     times: Ints
@@ -119,13 +128,16 @@ class Rows:
     best_ask: Floats | None = None
     #: All columns of numbers that may be null, one below the other.
     values: Floats | None = None
+    #: Time of the next funding of tickers, and of expiry of options.
+    due: Ints | None = None
+    is_snapshot: NDArray[np.uint8] | None = None
 
     @property
     def count(self) -> int:
         """Rows that every column has."""
         columns = (
-            self.times, self.locals, self.codes, self.price, self.amount, self.side, self.ids, self.best_bid,
-            self.best_ask, self.values,
+            self.times, self.locals, self.codes, self.price, self.amount, self.side, self.is_snapshot,
+            self.ids, self.best_bid, self.best_ask, self.values, self.due,
         )  # fmt: skip
         return min(int(column.shape[-1]) for column in columns if column is not None)
 
@@ -156,7 +168,8 @@ class Profiler:
     """Counts rows as they are read; fed from one thread, in file order.
 
     ``grids`` are the price steps that are valid on the day, by the text of the file's symbol column;
-    ``updates`` says that rows are updates of something that goes on, so that silence is odd.
+    ``updates`` says that rows are updates of something that goes on, so that silence is odd. Of updates the
+    ``data_type`` says what is looked for in them; without it only what all have in common is counted.
     """
 
     def __init__(
@@ -167,17 +180,19 @@ class Profiler:
         *,
         trades: bool,
         updates: bool = False,
+        data_type: str = "",
         grids: Grids | None = None,
     ) -> None:
         import numpy as np
 
-        from backfill_assets.ticks import profile_kernels, repeat_kernels
+        from backfill_assets.ticks import profile_kernels, repeat_kernels, value_kernels
         from backfill_assets.ticks.jit import prove_indices, untouched
 
         self._np: Any = np
         self._prove_indices, self._untouched = prove_indices, untouched
         self._k: Any = profile_kernels
         self._r: Any = repeat_kernels
+        self._v: Any = value_kernels
         self._counting = parameters.counting
         self._exchange = exchange
         self._trades = trades
@@ -194,6 +209,12 @@ class Profiler:
         self._code_rows = np.zeros(1, np.int64)
         self._symbol_of = np.zeros(1, np.int32)
         self._silences: dict[int, tuple[int, Ints]] = {}
+        self._data_type = data_type
+        self._odd = dict.fromkeys(("odd_rows", "apart_rows", "off_hour_rows"), 0)
+        self._books: Books | None = None
+        if data_type and DATA_TYPES[data_type].changes_books:
+            self._books = Books(start_us(day), grids or {}, parameters.counting.resent_rows)
+        self._tops = Tops(start_us(day), data_type) if data_type in LEVELS else None
         if trades:
             self._prices = Prices(parameters.counting, grids or {})
             self._repeats = np.zeros((1, self._r.R_SIZE), np.int64)
@@ -220,6 +241,10 @@ class Profiler:
             self._code_rows = self._doubled(self._code_rows)
             self._symbol_of = self._doubled(self._symbol_of)
         self._symbol_of[code] = slot
+        if self._books is not None:
+            self._books.name(slot, name)
+        if self._tops is not None:
+            self._tops.name(slot, name)
         if not self._trades:
             return
         self._prices.make_room(slot + 1)
@@ -255,14 +280,30 @@ class Profiler:
             self._clock_range,
             self._code_rows,
         )
-        if rows.price is not None and rows.amount is not None:
+        if self._books is not None:
+            self._books.add(rows, self._symbol_of, start, stop)
+        elif rows.price is not None and rows.amount is not None:
             k.count_invalid(rows.price, rows.amount, start, stop, self._feed)
         if rows.best_bid is not None and rows.best_ask is not None:
             k.count_crossed(rows.best_bid, rows.best_ask, start, stop, self._feed)
         if rows.values is not None:
             k.count_valueless(rows.values, start, stop, self._feed)
+            self._add_values(rows, rows.values, start, stop)
         if self._trades:
             self._add_trades(rows, start, stop)
+
+    def _add_values(self, rows: Rows, values: Floats, start: int, stop: int) -> None:
+        """Count the rows whose values contradict each other."""
+        k: Any = self._v
+        if self._tops is not None:
+            self._tops.add(rows, values, self._symbol_of, start, stop)
+        if self._data_type.startswith("book_snapshot"):
+            self._odd["odd_rows"] += k.count_out_of_order(values, start, stop)
+        elif self._data_type == "derivative_ticker":
+            self._odd["apart_rows"] += k.count_apart(values, start, stop, APART)
+            self._odd["off_hour_rows"] += k.count_off_the_hour(rows.times, rows.due, start, stop)
+        elif self._data_type == "options_chain":
+            self._odd["odd_rows"] += k.count_impossible_options(rows.times, rows.due, values, start, stop)
 
     def _add_trades(self, rows: Rows, start: int, stop: int) -> None:
         np, k = self._np, self._k
@@ -329,6 +370,7 @@ class Profiler:
         by_code = self._code_rows.tolist()
         names = list(zip(self._names, by_code, strict=False))
         clock = self._read_clock(rows)
+        books = self._books.finish() if self._books is not None else ()
         return FeedProfile(
             rows=rows,
             has_header=has_header,
@@ -346,12 +388,15 @@ class Profiler:
             misplaced_rows=feed[k.F_MISPLACED],
             ahead_rows=feed[k.F_AHEAD],
             **clock,
-            invalid_price_rows=feed[k.F_BAD_PRICE],
-            invalid_amount_rows=feed[k.F_BAD_AMOUNT],
+            invalid_price_rows=feed[k.F_BAD_PRICE] + sum(book.invalid_price_rows for book in books),
+            invalid_amount_rows=feed[k.F_BAD_AMOUNT] + sum(book.invalid_amount_rows for book in books),
             crossed_rows=feed[k.F_CROSSED],
             valueless_rows=feed[k.F_VALUELESS],
+            **self._odd,
             longest_silence=self._longest_silence(feed) if self._updates else None,
             symbols=self._symbol_profiles() if self._trades else (),
+            books=books,
+            tops=self._books.tops() if self._books else self._tops.finish() if self._tops else (),
         )
 
     def _longest_silence(self, feed: list[int]) -> Silence | None:

@@ -118,6 +118,7 @@ class RowGroup:
         layout = self.layout
         fills = DATA_TYPES[layout.data_type].has_fills
         trades = DATA_TYPES[layout.data_type].has_trades
+        changes = DATA_TYPES[layout.data_type].changes_books
 
         def number(*names: str) -> Any:
             row = next((r for r in map(layout.number_row, names) if r is not None), None)
@@ -128,13 +129,15 @@ class RowGroup:
             times=self.integers[0],
             locals=self.integers[1],
             codes=self.codes,
-            price=number("price") if fills else None,
-            amount=number("amount") if fills else None,
-            side=self.word_codes[0] if trades else None,
+            price=number("price") if fills or changes else None,
+            amount=number("amount") if fills or changes else None,
+            side=self.word_codes[0] if trades else self.word_codes[1] if changes else None,
+            is_snapshot=self.word_codes[0] if changes else None,
             ids=self.integers[2] if trades else None,
             best_bid=number("bid_price", "bids_0_price") if book else None,
             best_ask=number("ask_price", "asks_0_price") if book else None,
             values=None if fills else self.numbers,
+            due=None if fills or len(self.integers) < 3 else self.integers[2],
         )
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from backfill_assets.quality.profiles import FeedProfile, Silence, Spike, Stretch, SymbolProfile
+from backfill_assets.quality.profiles import (
+    BookProfile,
+    Disagreement,
+    FeedProfile,
+    Silence,
+    Spike,
+    Stretch,
+    Stuck,
+    SymbolProfile,
+)
 from backfill_assets.quality.rules import Rule, quality, row_rules, rule_score, violations
 from backfill_assets.quality.spikes import SpikeEvidence
 from backfill_assets.settings import RowSettings
@@ -20,7 +29,7 @@ from backfill_assets_tests.quality.quality_samples import (
 )
 
 RULES = row_rules(RowSettings())
-INVALID_VALUES, CONFLICTING_IDS, OFF_GRID, SPIKES, CROSSED, VALUELESS = RULES
+INVALID_VALUES, CONFLICTING_IDS, OFF_GRID, SPIKES, CROSSED, VALUELESS, *OTHERS = RULES
 
 
 @pytest.mark.parametrize(
@@ -175,6 +184,96 @@ def test_limits_of_the_rules_are_settings() -> None:
     assert (quality(slow).violations, len(quality(slow).warnings)) == ((), 1)
     assert len(quality(slow, RowSettings(clock_failure_seconds=1.9)).violations) == 1
     assert quality(slow, RowSettings(clock_warning_seconds=2)).warnings == ()
+
+
+HOUR_US: Final = 3_600 * SECOND
+
+
+def book(**changes: Any) -> BookProfile:
+    """A book that was valid all day, without a snapshot but the first."""
+    fields: dict[str, Any] = dict.fromkeys(BookProfile.model_fields, 0)
+    nothing = dict.fromkeys(("longest_crossed", "off_grid_rows", "off_finer_grid_rows", "longest_unchanged"))
+    names = {"dataset_symbol": "BTCUSDT", "symbol": "BTC-USDT", "minutes": "c" * 1440, "disagreements": ()}
+    counts = {
+        "rows": 200_000,
+        "messages": 90_000,
+        "snapshots": 1,
+        "valid_us": 24 * HOUR_US,
+        "deletes": 80_000,
+    }
+    return BookProfile(**{**fields, **nothing, **names, **counts, **changes})
+
+
+def disagreement(differing: int, explained: int = 0) -> Disagreement:
+    return Disagreement(
+        time_us=START + HOUR_US, gap_us=2 * SECOND, compared=500, differing=differing, explained=explained
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "score", "worst", "warning"),
+    [
+        ({}, 1.0, None, None),
+        # Ten seconds of a day are excused, 4,320 are a twentieth of it.
+        ({"stuck_us": 10 * SECOND, "longest_crossed": Stuck(start_us=START, end_us=START + 10 * SECOND)},
+         1.0, None, None),
+        ({"stuck_us": 2_170 * SECOND, "longest_crossed": Stuck(start_us=START, end_us=START + 9 * SECOND)},
+         0.5, "crossed_book",
+         "best bid at or above best ask for 2170.00 s, longest for 9.00 s from 00:00:00.000"),
+        ({"stuck_us": 4_331 * SECOND, "longest_crossed": Stuck(start_us=START, end_us=START + 9 * SECOND)},
+         0.0, "crossed_book",
+         "best bid at or above best ask for 4331.00 s, longest for 9.00 s from 00:00:00.000"),
+        ({"locked_us": 900 * SECOND, "crossed_us": 900 * SECOND, "valid_us": 23 * HOUR_US}, 1.0, None, None),
+        ({"unknown_us": 60 * SECOND}, 1.0, None, None),
+        ({"unknown_us": 2_220 * SECOND, "valid_us": 24 * HOUR_US - 2_220 * SECOND}, 0.5,
+         "book_without_snapshot",
+         "no snapshot in the first 2220.00 s, so nobody knows the book until then"),
+        ({"unknown_us": 24 * HOUR_US, "valid_us": 0, "snapshots": 0}, 0.0, "book_without_snapshot",
+         "no snapshot, so nobody knows the book"),
+        ({"compared_levels": 10_000, "disagreements": (disagreement(40, 40),), "disagreement_count": 1},
+         1.0, None, None),
+        ({"compared_levels": 10_000, "disagreements": (disagreement(10),), "disagreement_count": 1},
+         1.0, None,
+         "10 levels of snapshots differ from the book replayed up to them, first at 01:00:00.000: changes "
+         "were lost before"),
+        ({"compared_levels": 10_000, "disagreements": (disagreement(300, 40),), "disagreement_count": 1}, 0.5,
+         "diverged_snapshots",
+         "260 levels of snapshots differ from the book replayed up to them, first at 01:00:00.000: changes "
+         "were lost before"),
+        ({"absent_deletes": 20_000, "absent_deletes_beyond": 60_000}, 1.0, None, None),
+        ({"absent_deletes": 40_000}, 0.5, "deletes_of_absent_levels",
+         "40000 of 80000 deletes are of levels that the book lacks"),
+        ({"sideless_rows": 10}, 0.5, "invalid_price_or_amount", None),
+        ({"off_grid_rows": 100, "off_finer_grid_rows": 50}, 0.5, "off_price_grid", None),
+        ({"resent_messages": 14, "resent_blocks": 1}, 1.0, None,
+         "14 messages in 1 blocks repeat earlier messages in order"),
+        ({"dropped_levels": 5}, 1.0, None, "5 levels far from the best were too many to replay"),
+        ({"longest_unchanged": Silence(start_us=START, end_us=START + 90 * SECOND, usual_us=800_000)},
+         1.0, None,
+         "no change of the book for 90.00 s from 00:00:00.000"),
+        ({"longest_unchanged": Silence(start_us=START, end_us=START + 90 * SECOND, usual_us=950_000)},
+         1.0, None,
+         None),
+    ],
+)  # fmt: skip
+def test_a_replayed_book_is_judged_by_seconds_levels_and_deletes(
+    changes: dict[str, Any], score: float, worst: str | None, warning: str | None
+) -> None:
+    found = quality(quotes(200_000, books=(book(**changes),)))
+    assert found.score == pytest.approx(score, abs=1e-3)
+    assert found.worst == worst
+    assert found.warnings == ((warning,) if warning else ())
+
+
+def test_snapshots_that_are_not_listed_are_taken_to_be_like_the_listed() -> None:
+    found = book(disagreements=(disagreement(30), disagreement(10)), disagreement_count=6)
+    assert found.unexplained_levels == 40 + 4 * 20
+
+
+def test_a_profile_of_an_earlier_version_has_no_books() -> None:
+    stored = quotes().model_dump(exclude={"books", "odd_rows", "apart_rows", "off_hour_rows"})
+    assert FeedProfile.model_validate(stored).books == ()
+    assert quality(FeedProfile.model_validate(stored)).score == 1.0
 
 
 def test_the_rule_with_the_lowest_score_is_named_and_not_the_one_with_the_most_rows() -> None:

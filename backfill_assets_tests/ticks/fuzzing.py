@@ -381,7 +381,7 @@ class Session:
             kind = DATA_TYPES[data_type]
             self.profiler = Profiler(
                 "binance", DAY, ProfileParameters(), trades=kind.has_trades, updates=not kind.has_fills,
-                grids=STEPS,
+                data_type=data_type, grids=STEPS,
             )  # fmt: skip
         reader = Reader(_FILE, csv_fields(data_type))
         self._parser = LineParser(reader, SYMBOLS, self._register, fast=fast)

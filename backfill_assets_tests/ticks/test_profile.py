@@ -181,9 +181,10 @@ def expected_feed(rows: list[Row]) -> dict[str, Any]:
 
 
 def assert_equal(profile: FeedProfile, rows: list[Row]) -> None:
-    found = profile.model_dump(
-        exclude={"symbols", "implausible_times", "wrong_exchange_rows", "unknown_symbol_rows"}
-    )
+    of_updates = {"odd_rows", "apart_rows", "off_hour_rows", "books", "tops"}
+    assert not any(getattr(profile, name) for name in of_updates)
+    counted_elsewhere = {"symbols", "implausible_times", "wrong_exchange_rows", "unknown_symbol_rows"}
+    found = profile.model_dump(exclude=of_updates | counted_elsewhere)
     assert found == expected_feed(rows)
     assert [s.dataset_symbol for s in profile.symbols] == sorted({r[0] for r in rows})
     for symbol in profile.symbols:

@@ -1,0 +1,533 @@
+# mypy: disable-error-code="no-untyped-def"
+"""The replay of order books, compiled; ``books`` owns the state and says what the counts mean.
+
+As in ``profile_kernels`` every loop is sequential and keeps its whole state in the caller's arrays, so where
+a file is cut into batches changes nothing.
+
+A side of a book is a sorted array whose last level is the best: its keys are the prices of bids and the
+negative prices of asks. Most changes are near the best, so few levels move.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numba as nb
+import numpy as np
+
+from backfill_assets.feeds import SANE_AMOUNT, SANE_PRICE
+from backfill_assets.ticks.jit import kernel
+
+LEAST_PRICE, MOST_PRICE = SANE_PRICE
+LEAST_AMOUNT, MOST_AMOUNT = SANE_AMOUNT
+
+# Columns of a symbol's counts.
+(
+    B_ROWS, B_MESSAGES, B_SNAPSHOTS, B_ROWS_BEFORE, B_FIRST, B_LAST, B_PREVIOUS, B_BOOK_FROM, B_STATE,
+    B_WHICH, B_IN_SNAPSHOT, B_UNSORTED, B_SNAPSHOT_ROW, B_SNAPSHOT_AT, B_SNAPSHOT_GAP, B_VALID_US,
+    B_ONE_SIDED_US, B_LOCKED_US, B_CROSSED_US, B_STUCK_US, B_CROSS_START, B_CROSS_LONGEST,
+    B_CROSS_LONGEST_START, B_DELETES,
+    B_ABSENT, B_ABSENT_BEYOND, B_BAD_PRICE, B_BAD_AMOUNT, B_SIDELESS, B_OFF_GRID, B_OFF_FINER, B_COMPARED,
+    B_LEVELS_COMPARED, B_LEVELS_DIFFERING, B_DIFFERING, B_DROPPED, B_CHANGED, B_CHANGES, B_LAST_CHANGE,
+    B_FIRST_CHANGE, B_UNCHANGED, B_UNCHANGED_START, B_MESSAGE_ROWS, B_MOST_ROWS, B_DIGEST, B_RUN, B_RUN_AT,
+    B_RESENT_BLOCKS, B_RESENT, B_SIZE,
+) = range(50)  # fmt: skip
+
+# States of a book between two messages: nothing is known before the first snapshot; the last two are wrong.
+UNKNOWN, VALID, ONE_SIDED, LOCKED, CROSSED = range(5)
+
+# What happened in a minute: a book was known, a snapshot equaled the replayed book.
+M_KNOWN, M_PROVEN = 1, 2
+
+# Columns of a listed snapshot that differs from the book: arrival, time since the message before, levels.
+L_TIME, L_GAP, L_COMPARED, L_DIFFERING, L_SIZE = range(5)
+
+BID, ASK = 0, 1
+MINUTES: Final = 1440
+MINUTE_US: Final = 60_000_000
+#: Steps of the price that may be valid on one day, and how much finer a grid is looked for, as for trades.
+GRIDS: Final = 4
+FINER: Final = 100.0
+#: Levels of a side of whose digests are kept at the end of each minute.
+DEPTHS: Final = (1, 5, 25)
+#: Levels of a side that are kept; the deepest books of venues with a level for every price hold some ten
+#: thousand.
+MOST_LEVELS: Final = 1 << 17
+#: A crossed or locked book that lasts less is a moment: venues send the sides of one change one by one.
+MOMENT_US: Final = 1_000_000
+#: Rows of a snapshot that arrive later than this after those before belong to the next one, though no update
+#: lies between: the capture has connected twice.
+SNAPSHOT_US: Final = 1_000_000
+#: Levels that are looked at one by one from the best before the others are searched by halves.
+_NEAR: Final = 8
+#: Odd, with bits all over.
+_MIX: Final = -0x61C8864680B583EB
+
+_I64, _F64, _I32, _U8 = nb.int64[::1], nb.float64[::1], nb.int32[::1], nb.uint8[::1]
+_I64_2, _F64_2, _I32_2, _U8_2 = nb.int64[:, ::1], nb.float64[:, ::1], nb.int32[:, ::1], nb.uint8[:, ::1]
+_U32_3 = nb.uint32[:, :, ::1]
+
+
+@nb.njit
+def _place(keys, size, key):
+    """Where the key is among the first ``size``, or would be."""
+    at = size
+    for _ in range(_NEAR):
+        if at == 0 or keys[at - 1] < key:
+            return at
+        at -= 1
+        if keys[at] == key:
+            return at
+    low = 0
+    while low < at:
+        middle = (low + at) >> 1
+        if keys[middle] < key:
+            low = middle + 1
+        else:
+            at = middle
+    return low
+
+
+@nb.njit
+def _sort(keys, amounts, size):
+    """Sort the levels of a snapshot; of those with one key the last counts. Returns how many are left."""
+    rising = True
+    falling = True
+    for i in range(1, size):
+        rising &= keys[i - 1] < keys[i]
+        falling &= keys[i - 1] > keys[i]
+    if rising:
+        return size
+    if falling:
+        for i in range(size // 2):
+            j = size - 1 - i
+            keys[i], keys[j] = keys[j], keys[i]
+            amounts[i], amounts[j] = amounts[j], amounts[i]
+        return size
+    order = np.argsort(keys[:size], kind="mergesort")
+    sorted_keys = keys[:size][order]
+    sorted_amounts = amounts[:size][order]
+    left = 0
+    for i in range(size):
+        if left > 0 and keys[left - 1] == sorted_keys[i]:
+            left -= 1
+        keys[left] = sorted_keys[i]
+        amounts[left] = sorted_amounts[i]
+        left += 1
+    return left
+
+
+@nb.njit
+def _sort_sides(s, c, sizes, keys, amounts):
+    """Bring the rows of a snapshot into order."""
+    for side in range(2):
+        own = 4 * s + 2 * c[B_WHICH] + side
+        sizes[own] = _sort(keys[own], amounts[own], sizes[own])
+    c[B_UNSORTED] = 0
+
+
+@nb.njit
+def _insert(own, side, at, key, amount, c, sizes, keys, amounts, horizons):
+    """Put a new level into its place; of a full side the level furthest from the best is dropped."""
+    k = keys[own]
+    a = amounts[own]
+    size = sizes[own]
+    if size == MOST_LEVELS:
+        c[B_DROPPED] += 1
+        if at > 0:
+            for i in range(at - 1):
+                k[i] = k[i + 1]
+                a[i] = a[i + 1]
+            k[at - 1] = key
+            a[at - 1] = amount
+        horizons[side] = max(horizons[side], k[0])
+        return
+    for i in range(size, at, -1):
+        k[i] = k[i - 1]
+        a[i] = a[i - 1]
+    k[at] = key
+    a[at] = amount
+    sizes[own] = size + 1
+
+
+@nb.njit
+def _end_snapshot(s, c, sizes, keys, amounts, horizons, flags, listed, day_start):
+    """Compare a snapshot that is over with the book that was replayed up to it, as far as both reach."""
+    if c[B_UNSORTED]:
+        _sort_sides(s, c, sizes, keys, amounts)
+    c[B_IN_SNAPSHOT] = 0
+    compared = 0
+    differing = 0
+    for side in range(2):
+        new = 4 * s + 2 * c[B_WHICH] + side
+        old = 4 * s + 2 * (1 - c[B_WHICH]) + side
+        depth = keys[new, 0] if sizes[new] > 0 else -np.inf
+        both = max(horizons[side], depth)
+        i = sizes[new] - 1
+        j = sizes[old] - 1
+        while True:
+            key = keys[new, i] if i >= 0 else -np.inf
+            other = keys[old, j] if j >= 0 else -np.inf
+            if max(key, other) < both or (i < 0 and j < 0):
+                break
+            compared += 1
+            if key == other:
+                differing += amounts[new, i] != amounts[old, j]
+            else:
+                differing += 1
+            i -= key >= other
+            j -= other >= key
+        horizons[side] = depth
+    if compared == 0:
+        return
+    c[B_COMPARED] += 1
+    c[B_LEVELS_COMPARED] += compared
+    if differing == 0:
+        minute = (c[B_SNAPSHOT_AT] - day_start) // MINUTE_US
+        if 0 <= minute < MINUTES:
+            flags[minute] |= M_PROVEN
+        return
+    c[B_LEVELS_DIFFERING] += differing
+    if c[B_DIFFERING] < listed.shape[0] // L_SIZE:
+        at = L_SIZE * c[B_DIFFERING]
+        listed[at + L_TIME] = c[B_SNAPSHOT_AT]
+        listed[at + L_GAP] = c[B_SNAPSHOT_GAP]
+        listed[at + L_COMPARED] = compared
+        listed[at + L_DIFFERING] = differing
+    c[B_DIFFERING] += 1
+
+
+@nb.njit
+def _count_resent(s, c, seen, most):
+    """Count messages that repeat earlier ones in their order, ``most`` of them and more."""
+    mark = (c[B_DIGEST] ^ (s + 1)) * _MIX
+    mark ^= (mark >> 32) & 0xFFFFFFFF
+    slot = mark & (seen.shape[0] - 1)
+    if seen[slot, 0] == mark and seen[slot, 1] > 0:
+        # The first of equal messages is kept, so a level that flickers repeats nothing in order.
+        c[B_RUN] = c[B_RUN] + 1 if seen[slot, 1] == c[B_RUN_AT] + 1 else 1
+        c[B_RUN_AT] = seen[slot, 1]
+        if c[B_RUN] == most:
+            c[B_RESENT_BLOCKS] += 1
+            c[B_RESENT] += most
+        elif c[B_RUN] > most:
+            c[B_RESENT] += 1
+        return
+    c[B_RUN] = 0
+    c[B_RUN_AT] = -1
+    seen[slot, 0] = mark
+    seen[slot, 1] = c[B_MESSAGES]
+
+
+@nb.njit
+def _end_cross(c, end):
+    """End a stretch of time in which the book was crossed or locked."""
+    if c[B_CROSS_START] < 0:
+        return
+    length = end - c[B_CROSS_START]
+    if length >= MOMENT_US:
+        c[B_STUCK_US] += length
+    if length > c[B_CROSS_LONGEST]:
+        c[B_CROSS_LONGEST] = length
+        c[B_CROSS_LONGEST_START] = c[B_CROSS_START]
+    c[B_CROSS_START] = -1
+
+
+@nb.njit
+def _end_message(s, c, sizes, keys, amounts, changes, flags, seen, most_resent, day_start):
+    """Look at the book behind all rows of one arrival."""
+    c[B_MESSAGES] += 1
+    _count_resent(s, c, seen, most_resent)
+    c[B_DIGEST] = 0
+    if c[B_UNSORTED]:
+        _sort_sides(s, c, sizes, keys, amounts)
+    c[B_MOST_ROWS] = max(c[B_MOST_ROWS], c[B_MESSAGE_ROWS])
+    c[B_MESSAGE_ROWS] = 0
+    now = c[B_LAST]
+    minute = (now - day_start) // MINUTE_US
+    is_inside = 0 <= minute < MINUTES
+    if c[B_CHANGED]:
+        if c[B_CHANGES] == 0:
+            c[B_FIRST_CHANGE] = now
+        elif now - c[B_LAST_CHANGE] > c[B_UNCHANGED]:
+            c[B_UNCHANGED] = now - c[B_LAST_CHANGE]
+            c[B_UNCHANGED_START] = c[B_LAST_CHANGE]
+        c[B_CHANGES] += 1
+        c[B_LAST_CHANGE] = now
+        c[B_CHANGED] = 0
+        if is_inside:
+            changes[minute] += 1
+    if c[B_SNAPSHOTS] == 0:
+        return
+    if is_inside:
+        flags[minute] |= M_KNOWN
+    bids = 4 * s + 2 * c[B_WHICH]
+    asks = bids + 1
+    state = np.int64(ONE_SIDED)
+    if sizes[bids] > 0 and sizes[asks] > 0:
+        over = keys[bids, sizes[bids] - 1] + keys[asks, sizes[asks] - 1]
+        state = np.int64(CROSSED) if over > 0.0 else np.int64(LOCKED) if over == 0.0 else np.int64(VALID)
+    c[B_STATE] = state
+    if state >= LOCKED:
+        if c[B_CROSS_START] < 0:
+            c[B_CROSS_START] = now
+    else:
+        _end_cross(c, now)
+
+
+@nb.njit
+def _set_digests(top, digests, minute, until):
+    """Give minutes the digests of the best levels: bid price and amount, ask price and amount of each."""
+    bits = top.view(np.int64)
+    digest = np.int64(0)
+    depth = 0
+    for level in range(top.shape[0] // 4):
+        for at in range(4 * level, 4 * level + 4):
+            digest = (digest ^ (0 if np.isnan(top[at]) else bits[at])) * _MIX
+            digest ^= (digest >> 29) & 0x7FFFFFFFF
+        if level + 1 == DEPTHS[depth]:
+            kept = max((digest ^ (digest >> 32)) & 0xFFFFFFFF, 1)
+            for m in range(minute, until):
+                digests[depth, m] = kept
+            depth += 1
+
+
+@nb.njit
+def _keep_tops(s, c, until, sizes, keys, amounts, digests, day_start):
+    """Keep the book that is in force at the ends of the minutes from the last message to before ``until``."""
+    minute = max((c[B_LAST] - day_start) // MINUTE_US, 0)
+    if minute >= until or c[B_STATE] == UNKNOWN:
+        return
+    top = np.full(4 * DEPTHS[-1], np.nan)
+    for side in range(2):
+        own = 4 * s + 2 * c[B_WHICH] + side
+        for level in range(min(sizes[own], DEPTHS[-1])):
+            top[4 * level + 2 * side] = abs(keys[own, sizes[own] - 1 - level])
+            top[4 * level + 2 * side + 1] = amounts[own, sizes[own] - 1 - level]
+    _set_digests(top, digests, minute, until)
+
+
+@kernel(
+    nb.void(_I64, _I32, _I32, _F64_2, _I64, nb.int64, nb.int64, _I64, _F64_2, _U32_3, nb.int64)
+)  # fmt: skip
+def follow_tops(locals_, codes, symbol_of, values, columns, start, stop, last, tops, digests, day_start):
+    """Follow rows that show best levels; ``last`` is the minute of each symbol's last row, -1 without any."""
+    row_of = np.full(last.shape[0], -1)
+    for i in range(start, stop):
+        s = symbol_of[codes[i]]
+        minute = min(max((locals_[i] - day_start) // MINUTE_US, 0), MINUTES - 1)
+        if minute > last[s]:
+            if last[s] >= 0:
+                if row_of[s] >= 0:
+                    for k in range(columns.shape[0]):
+                        tops[s, k] = values[columns[k], row_of[s]]
+                _set_digests(tops[s], digests[s], last[s], minute)
+            last[s] = minute
+        row_of[s] = i
+    for s in range(last.shape[0]):
+        if row_of[s] >= 0:
+            for k in range(columns.shape[0]):
+                tops[s, k] = values[columns[k], row_of[s]]
+
+
+@kernel(nb.void(nb.int64, _I64, _F64_2, _U32_3))
+def end_tops(s, last, tops, digests):
+    """Let the symbol's last row be in force until midnight."""
+    _set_digests(tops[s], digests[s], last[s], MINUTES)
+
+
+@nb.njit
+def _pass_time(c, until, crossed_us, flags, day_start):
+    """Let the book be as it is from the last message until the next."""
+    state = c[B_STATE]
+    start = c[B_LAST]
+    if state == UNKNOWN or until <= start:
+        return
+    if state == VALID:
+        c[B_VALID_US] += until - start
+    elif state == ONE_SIDED:
+        c[B_ONE_SIDED_US] += until - start
+    elif state == LOCKED:
+        c[B_LOCKED_US] += until - start
+    else:
+        c[B_CROSSED_US] += until - start
+    minute = (start - day_start) // MINUTE_US
+    last = (until - 1 - day_start) // MINUTE_US
+    is_crossed = state >= LOCKED
+    if minute == last and not is_crossed:
+        return
+    for m in range(max(minute, 0), min(last, MINUTES - 1) + 1):
+        flags[m] |= M_KNOWN
+        if is_crossed:
+            opened = day_start + m * MINUTE_US
+            crossed_us[m] += min(until, opened + MINUTE_US) - max(start, opened)
+
+
+@nb.njit(inline="always")
+def _off(price, step):
+    """Whether the price is no multiple of the step, but for the rounding of both and of the quotient."""
+    steps = price / step
+    return abs(steps - np.rint(steps)) > 1e-6 + 1e-15 * steps
+
+
+@nb.njit
+def _count_off(c, grid, price):
+    """Count a price that is off the first grid, if it is off the others too."""
+    finest = grid[0]
+    for g in range(1, GRIDS):
+        if grid[g] > 0.0:
+            if not _off(price, grid[g]):
+                return
+            finest = min(finest, grid[g])
+    c[B_OFF_GRID] += 1
+    c[B_OFF_FINER] += _off(price, finest / FINER)
+
+
+@kernel(
+    nb.int64(
+        _I64, _I64, _F64, _F64, _I64, _I64, _U8, _U8, _I32, _I32, nb.int64, nb.int64,  # rows
+        _I64_2, _I64, _F64_2, _F64_2, _F64_2, _F64_2, _I32_2, _I64_2, _U8_2, _U32_3, _I64_2, _I64_2,  # state
+        nb.int64, nb.int64,
+    )
+)  # fmt: skip
+def replay(times, locals_, price, amount, price_bits, amount_bits, side, is_snapshot, codes, symbol_of, start,
+           stop, counts, sizes, keys, amounts, horizons, grids, changes, crossed_us, flags, tops, listed,
+           seen, most_resent, day_start):  # fmt: skip
+    """Replay the rows; returns the row before which a side needs more room, or ``stop``.
+
+    Parameters
+    ----------
+    sizes, keys, amounts
+        Four sides per symbol: bids and asks of two books, of which one is the book (``B_WHICH``) and the
+        other what it was before the last snapshot. Rows of the arrays are their room, levels ascend by key.
+    horizons
+        Per symbol and side the key down to which the book is known: that of the last level of a snapshot.
+    grids
+        Per symbol the steps of the price valid that day; zeros after the last.
+    changes, crossed_us, flags
+        Per symbol and minute: messages that changed the book, time crossed or locked, ``M_KNOWN`` and so on.
+    tops
+        Per symbol, depth and minute a digest of the best levels that are in force at its end.
+    listed
+        Per symbol the first snapshots that differ from the book.
+    seen
+        Digests and numbers of messages, for all symbols.
+    """
+    room = keys.shape[1]
+    i = np.int64(start)
+    while i < stop:
+        code = codes[i]
+        s = np.int64(symbol_of[code])
+        c = counts[s]
+        own_horizons = horizons[s]
+        own_flags = flags[s]
+        grid = grids[s, 0]
+        while i < stop and codes[i] == code:
+            t = locals_[i]
+            if c[B_ROWS] == 0:
+                c[B_FIRST] = t
+                c[B_LAST] = t
+                c[B_PREVIOUS] = t
+                c[B_CROSS_START] = -1
+                c[B_RUN_AT] = -1
+                own_horizons[BID] = np.inf
+                own_horizons[ASK] = np.inf
+            elif t != c[B_LAST]:
+                _end_message(
+                    s, c, sizes, keys, amounts, changes[s], own_flags, seen, most_resent, day_start
+                )  # fmt: skip
+                _pass_time(c, t, crossed_us[s], own_flags, day_start)
+                minute = min((t - day_start) // MINUTE_US, MINUTES)
+                _keep_tops(s, c, minute, sizes, keys, amounts, tops[s], day_start)
+                c[B_PREVIOUS] = c[B_LAST]
+                c[B_LAST] = t
+            snap = is_snapshot[i] == 1
+            if c[B_IN_SNAPSHOT] and (not snap or t - c[B_SNAPSHOT_ROW] > SNAPSHOT_US):
+                _end_snapshot(s, c, sizes, keys, amounts, own_horizons, own_flags, listed[s], day_start)
+            if snap:
+                if not c[B_IN_SNAPSHOT]:
+                    if c[B_SNAPSHOTS] == 0:
+                        c[B_BOOK_FROM] = t
+                    c[B_SNAPSHOTS] += 1
+                    c[B_IN_SNAPSHOT] = 1
+                    c[B_SNAPSHOT_AT] = t
+                    c[B_SNAPSHOT_GAP] = t - c[B_PREVIOUS] if c[B_MESSAGE_ROWS] == 0 else 0
+                    c[B_WHICH] = 1 - c[B_WHICH]
+                    sizes[4 * s + 2 * c[B_WHICH]] = 0
+                    sizes[4 * s + 2 * c[B_WHICH] + 1] = 0
+                c[B_SNAPSHOT_ROW] = t
+            p = price[i]
+            a = amount[i]
+            which = np.int64(side[i])
+            if which > ASK:
+                c[B_SIDELESS] += 1
+            bad_price = not LEAST_PRICE <= p <= MOST_PRICE
+            bad_amount = not (a == 0.0 or LEAST_AMOUNT <= a <= MOST_AMOUNT)
+            if bad_price or bad_amount or which > ASK:
+                c[B_BAD_PRICE] += bad_price
+                c[B_BAD_AMOUNT] += bad_amount
+            else:
+                own = 4 * s + 2 * c[B_WHICH] + which
+                size = sizes[own]
+                if size == room and room < MOST_LEVELS:
+                    return i
+                key = p if which == BID else -p
+                if grid > 0.0 and _off(p, grid):
+                    _count_off(c, grids[s], p)
+                if snap and size < MOST_LEVELS:
+                    c[B_CHANGED] = 1
+                    if a > 0.0:
+                        keys[own, size] = key
+                        amounts[own, size] = a
+                        sizes[own] = size + 1
+                        c[B_UNSORTED] = 1
+                else:
+                    if c[B_UNSORTED]:
+                        _sort_sides(s, c, sizes, keys, amounts)
+                        size = sizes[own]
+                    at = _place(keys[own], size, key)
+                    is_there = at < size and keys[own, at] == key
+                    if a == 0.0:
+                        c[B_DELETES] += 1
+                        if is_there:
+                            c[B_CHANGED] = 1
+                            for k in range(at, size - 1):
+                                keys[own, k] = keys[own, k + 1]
+                                amounts[own, k] = amounts[own, k + 1]
+                            sizes[own] = size - 1
+                        elif key >= own_horizons[which]:
+                            c[B_ABSENT] += 1
+                        else:
+                            c[B_ABSENT_BEYOND] += 1
+                    elif is_there:
+                        if amounts[own, at] != a:
+                            amounts[own, at] = a
+                            c[B_CHANGED] = 1
+                    else:
+                        c[B_CHANGED] = 1
+                        _insert(own, which, at, key, a, c, sizes, keys, amounts, own_horizons)
+            c[B_ROWS] += 1
+            c[B_MESSAGE_ROWS] += not snap
+            c[B_ROWS_BEFORE] += c[B_SNAPSHOTS] == 0
+            digest = (c[B_DIGEST] ^ times[i]) * _MIX
+            digest = (digest ^ price_bits[i] ^ (digest >> 29)) * _MIX
+            c[B_DIGEST] = (digest ^ amount_bits[i] ^ (digest >> 31)) * _MIX + which
+            i += 1
+    return stop
+
+
+@kernel(
+    nb.void(
+        nb.int64, _I64_2, _I64, _F64_2, _F64_2, _F64_2, _I32_2, _U8_2, _U32_3, _I64_2, _I64_2, nb.int64,
+        nb.int64,
+    )
+)  # fmt: skip
+def end_book(s, counts, sizes, keys, amounts, horizons, changes, flags, tops, listed, seen,
+             most_resent, day_start):  # fmt: skip
+    """End the symbol's last message, its snapshot and its stretch of time crossed."""
+    c = counts[s]
+    _end_message(s, c, sizes, keys, amounts, changes[s], flags[s], seen, most_resent, day_start)
+    if c[B_IN_SNAPSHOT]:
+        _end_snapshot(s, c, sizes, keys, amounts, horizons[s], flags[s], listed[s], day_start)
+    _end_cross(c, c[B_LAST])
+    _keep_tops(s, c, MINUTES, sizes, keys, amounts, tops[s], day_start)

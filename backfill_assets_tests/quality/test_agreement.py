@@ -1,0 +1,99 @@
+"""Data types of one book agree at the end of each minute; damages that one file hides show beside another."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+import pytest
+
+from backfill_assets.feeds import Feed
+from backfill_assets.quality.agreement import Agreement, agreements
+from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.verdict import Verdict
+from backfill_assets_tests.quality.book_days import (
+    DAMAGES,
+    FEED,
+    THIN,
+    Message,
+    derived_profile,
+    good_day,
+    profile_of,
+    verdict_of,
+)
+from backfill_assets_tests.quality.test_damaged_books import FOUND, MARKETS
+
+TYPES: Final = {
+    data_type: Feed("binance", data_type, "BTCUSDT")
+    for data_type in ("quotes", "book_snapshot_5", "book_snapshot_25")
+}
+
+
+#: The market writes over the damage before the minute ends, so the file is right again at every look.
+HEALED: Final = {("one lost message", "liquid"), ("an ask a decimal too high", "liquid")}
+
+
+@cache
+def beside(messages: int) -> dict[Feed, FeedProfile]:
+    """Profiles of the other data types of the undamaged day."""
+    good = [*good_day(messages)]
+    return {feed: derived_profile(good, data_type) for data_type, feed in TYPES.items()}
+
+
+Compared = tuple[Verdict, tuple[Agreement, ...], FeedProfile]
+
+
+def compared(messages: list[Message], others: dict[Feed, FeedProfile]) -> Compared:
+    profile = profile_of(messages)
+    found = agreements(FEED, profile, {**others, FEED: profile})
+    return verdict_of(profile, agreements={"sha": found}), found, profile
+
+
+@pytest.mark.parametrize("market", MARKETS)
+def test_data_types_of_one_good_book_agree_in_every_minute(market: str) -> None:
+    messages = MARKETS[market]
+    verdict, found, profile = compared([*good_day(messages)], beside(messages))
+    assert [(one.other.split("/")[1], one.levels) for one in found] == [
+        ("quotes", 1), ("book_snapshot_5", 5), ("book_snapshot_25", 25),
+    ]  # fmt: skip
+    assert {(one.minutes, one.differing, one.first) for one in found} == {(1440, 0, None)}
+    assert len(verdict.warnings) == 1
+    snapshots, others = TYPES["book_snapshot_25"], {**beside(messages), FEED: profile}
+    back = agreements(snapshots, beside(messages)[snapshots], others)
+    assert [(one.levels, one.minutes, one.differing) for one in back] == [
+        (1, 1440, 0), (5, 1440, 0), (25, 1440, 0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("damage", "market"),
+    [
+        (damage, market)
+        for damage, ways in FOUND.items()
+        for market, way in zip(MARKETS, ways, strict=True)
+        if way == "unseen"
+    ],
+)
+def test_what_one_file_hides_shows_beside_another(damage: str, market: str) -> None:
+    messages = MARKETS[market]
+    verdict, _, _ = compared(DAMAGES[damage]([*good_day(messages)]), beside(messages))
+    is_told = any(
+        sentence.startswith("the best 25 levels differ from binance/book_snapshot_25/BTCUSDT")
+        for sentence in verdict.warnings
+    )
+    assert is_told is ((damage, market) not in HEALED)
+
+
+def test_what_is_the_exchanges_own_is_compared_with_nothing() -> None:
+    profile = beside(THIN)[TYPES["quotes"]]
+    own = Feed("binance", "book_ticker", "BTCUSDT")
+    assert agreements(own, profile, beside(THIN)) == ()
+    assert agreements(Feed("kraken", "quotes", "BTCUSDT"), profile, beside(THIN)) == ()
+
+
+def test_a_profile_of_an_earlier_version_is_compared_with_nothing() -> None:
+    profile = beside(THIN)[TYPES["quotes"]]
+    earlier = profile.model_copy(update={"tops": ()})
+    assert agreements(TYPES["quotes"], earlier, beside(THIN)) == ()
+    others = {TYPES["quotes"]: earlier}
+    assert agreements(TYPES["book_snapshot_5"], beside(THIN)[TYPES["book_snapshot_5"]], others) == ()
