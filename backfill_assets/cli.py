@@ -488,6 +488,40 @@ def baseline(start: str | None, end: str | None) -> None:
     click.echo(f"baseline {stored.version}: {plural(len(stored.days), 'day')}, {len(settled)} measured now")
 
 
+@main.command(section=DECISIONS, example="heal --date 2024-01-01 --feed coinbase/trades/BTC-USD")
+@click.option(
+    "--date", "day", type=DAY, required=True, help="Day of the feed's file, or the first of several."
+)
+@click.option("--end", type=DAY, help="The last day.")
+@click.option("--feed", required=True, help="exchange/data_type/SYMBOL")
+@click.option(
+    "--dry-run", is_flag=True, help="Write nothing and ask nobody: conclude from stored answers again."
+)
+def heal(day: str, end: str | None, feed: str, dry_run: bool) -> None:
+    """Ask the exchange for missing trades, and keep its answers.
+
+    Trades that it has are added as a new version, and ids that it does not have count as missing no more; the
+    next run of the day publishes that. Exit code 1 if an id is still missing.
+    """
+    from backfill_assets.days import day_range
+    from backfill_assets.heal.healing import heal as heal_feed
+    from backfill_assets.heal.sources import Budget
+    from backfill_assets.lake.store import open_store
+    from backfill_assets.settings import current_settings
+
+    insist_on_order(day, end or day)
+    settings = current_settings()
+    store, budget = open_store(settings.lake), Budget(settings.heal.requests)
+    is_whole = True
+    for one in day_range(day, end or day):
+        done = heal_feed(store, settings, one, feed, budget, dry_run=dry_run)
+        click.echo("\n".join(map(printable, done.lines)))
+        for problem in done.problems:
+            click.echo(printable(f"  not proven: {problem}"), err=True)
+        is_whole &= done.is_whole
+    sys.exit(int(not is_whole))
+
+
 @main.command(
     section=DECISIONS,
     example='approve --date 2024-01-01 --content 18a200144829 --reason "checked with the exchange"',

@@ -427,6 +427,20 @@ class ScheduleSettings(Described):
     """Days before today that the schedules answer for"""
 
 
+class HealSettings(Described):
+    """``backfill-assets heal``: where trades are asked for that a file lacks."""
+
+    exchange_endpoint: Text = ""
+    """Where the exchanges' public trades are asked for, each below the name of its client: a stand-in or a
+    gateway; empty: the exchanges themselves"""
+    archive_endpoint: Text = ""
+    """Where the public files of days are; empty: the exchanges' own archives"""
+    requests: int = Field(default=200, ge=1, le=100_000)
+    """Most requests of one `heal`; what was not asked for stays missing"""
+    timeout_seconds: float = Field(default=30, gt=0)
+    """Limit of one answer of an exchange, and longest silence of an archive"""
+
+
 class PriceSettings(Described):
     """What bytes and hours cost, for the money of a plan."""
 
@@ -525,6 +539,7 @@ class SettingsFile(Described):
     overall: OverallSettings = OverallSettings()
     ohlcv: OhlcvSettings = OhlcvSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    heal: HealSettings = HealSettings()
     prices: PriceSettings = PriceSettings()
     serve: ServeSettings = ServeSettings()
     alerts: AlertSettings = AlertSettings()

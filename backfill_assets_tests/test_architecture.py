@@ -33,6 +33,7 @@ ORDER: Final = (
     ("quality",),
     ("instruments",),
     ("ticks",),
+    ("heal",),
     ("candles",),
     ("references",),
     ("warehouse",),

@@ -23,7 +23,7 @@ def normalized(requirement: str) -> str:
 
 
 def declared(part: str = "") -> set[str]:
-    """Names in setup.cfg: of the run time, of sources of candles, of the tests, of Ray, or of all of them."""
+    """Names in setup.cfg: of the run time, of the tests, of Ray, of second sources, or of all."""
     config = configparser.ConfigParser()
     config.read(REPOSITORY / "setup.cfg", encoding="utf-8")
     parts = {

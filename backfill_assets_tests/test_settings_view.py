@@ -58,11 +58,12 @@ def shown(file: Path, **variables: str) -> dict[str, tuple[str, str]]:
 
 
 def test_every_setting_every_rule_and_every_variable_is_shown(tmp_path: Path) -> None:
-    duckdb = {"warehouse.folder"}
-    settings = {key.replace("[]", "[0]") for key, _ in fields(SettingsFile)} - duckdb
+    of_other_kinds = {"warehouse.folder", "comparison.sources[0].folder"}
+    settings = {key.replace("[]", "[0]") for key, _ in fields(SettingsFile)} - of_other_kinds
     rules = {key for key, _ in fields(RuleSet)} - {"version"}
     variables = {field.name.upper() for field in dataclasses.fields(ProcessEnvironment)}
-    assert shown(write(tmp_path)).keys() == settings | rules | variables
+    file = write(tmp_path, comparison={"sources": [{"kind": "massive"}]})
+    assert shown(file).keys() == settings | rules | variables
 
 
 def test_each_value_says_whether_it_is_of_the_file_a_variable_the_rules_or_a_default(tmp_path: Path) -> None:
@@ -225,7 +226,8 @@ def test_an_editor_finds_a_description_of_every_key(of: str) -> None:
         f"{name}.{key}": part
         for name, model in {"": content, **content["$defs"]}.items()
         for key, part in model["properties"].items()
-        if ("$ref" not in part and key not in ("universe", "warehouse")) or name == "OverallSettings"
+        if ("$ref" not in part and key not in ("universe", "warehouse", "sources"))
+        or name == "OverallSettings"
     }
     assert [key for key, part in keys.items() if not part.get("description")] == []
     assert len(keys) > 40

@@ -37,6 +37,8 @@ from backfill_assets.cli import main
 from backfill_assets.definitions import defs
 from backfill_assets.failures import BackfillError
 from backfill_assets.feeds import Feed
+from backfill_assets.heal.healing import heal
+from backfill_assets.heal.sources import Budget
 from backfill_assets.instruments.recording import record_day
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.resource import LakeResource
@@ -69,6 +71,8 @@ from backfill_assets.warehouse.catalog import CANDLES
 from backfill_assets.warehouse.protocol import open_warehouse
 from backfill_assets.warehouse.resource import WarehouseResource
 from backfill_assets_tests.alerts.listener import listening
+from backfill_assets_tests.heal.healed_lake import BINANCE, HealedLake, without_ids
+from backfill_assets_tests.heal.healed_lake import DAY as HEALED_DAY
 from backfill_assets_tests.pipeline.conftest import Pipeline
 from backfill_assets_tests.quality.quality_samples import DAY as SAMPLE_DAY
 from backfill_assets_tests.quality.quality_samples import FEED, JOINED, profile
@@ -239,6 +243,28 @@ def look_at_a_recorded_day(bench: Bench) -> dict[str, object]:
         "paths": sorted({request.path for request in bench.vendor.requests}),
         "feeds": feeds,
         "files": sorted({path.relative_to(bench.folder).parts[0] for path in bench.folder.rglob("*.json")}),
+    }
+
+
+HEALED: Final = {"heal.exchange_endpoint": "{vendor}/one", "heal.archive_endpoint": "{vendor}/two"}
+
+
+@turns("heal.exchange_endpoint", "{vendor}/other", "exchange", base=HEALED)
+@turns("heal.archive_endpoint", "{vendor}/other", "archive", base=HEALED)
+@turns("heal.requests", 1, "requests", base=HEALED)
+@turns("heal.timeout_seconds", 0.2, "in time", base=HEALED)
+def look_at_a_heal(bench: Bench) -> dict[str, object]:
+    lake = HealedLake.of(bench.folder / "healed", without_ids(700), feed=BINANCE)
+    bench.vendor.faults.put("/one/binance/api/v3/exchangeInfo", Fault(delay_seconds=1))
+    settings = lake.days.settings.model_copy(update={"heal": bench.settings.heal})
+    budget = Budget(settings.heal.requests)
+    [problem] = heal(lake.store, settings, HEALED_DAY, str(BINANCE), budget).problems
+    paths = [request.path for request in bench.vendor.requests]
+    return {
+        "exchange": [path.split("/")[1] for path in paths if path.endswith("exchangeInfo")],
+        "archive": [path.split("/")[1] for path in paths if path.endswith("CHECKSUM")],
+        "requests": budget.used,
+        "in time": "timed out" not in problem,
     }
 
 

@@ -1,4 +1,4 @@
-"""What is known of a feed's versions besides the versions: decisions of people, comparisons, spikes.
+"""What is known of a feed's versions besides the versions: decisions, comparisons, spikes, receipts.
 
 Kept in the feed's manifest. ``quality`` makes these records and says what they mean for a version; they are
 declared here because the manifest carries them.
@@ -7,11 +7,12 @@ declared here because the manifest carries them.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, Field
 
 from backfill_assets.lake.documents import Document
+from backfill_assets.lake.tables import DataFile
 from backfill_assets.settings import RestatementSettings
 
 
@@ -169,3 +170,105 @@ class SpikeEvidence(Document):
     witnesses: tuple[str, ...] = ()
     confirmed: dict[str, tuple[int, ...]] = {}
     refuted: dict[str, tuple[int, ...]] = {}
+
+
+#: The first and the last of ids in a row.
+Ids = tuple[int, int]
+#: Digits of a receipt's name.
+_NAME_DIGITS: Final = 12
+
+
+class TradeRow(Document):
+    """One trade by its id: exchange time in microseconds, side of the taker, price and amount."""
+
+    id: int
+    time_us: int
+    side: str
+    price: float
+    amount: float
+
+
+class Answer(Document):
+    """One answer of a second source.
+
+    Attributes
+    ----------
+    request
+        The address that was asked.
+    content, bytes
+        sha256 and size of the stored body; of an archive's file the body is the rows around the hole.
+    whole_sha256
+        sha256 of the archive's whole file; empty where the body is the whole answer.
+    """
+
+    request: str
+    content: str
+    bytes: int
+    whole_sha256: str = ""
+
+
+class Receipt(Document):
+    """What a second source said of one run of missing ids, and what follows from it.
+
+    It holds for the feed's day and these ids, in whatever version of the file they are missing.
+
+    Attributes
+    ----------
+    source
+        ``exchange``: the public trades of the exchange. ``archive``: its public files of days.
+    asked
+        Who was asked for which market, for people.
+    first_id, last_id
+        The missing ids.
+    before, after
+        The file's own rows around them, which the answers must have, too.
+    answers
+        In the order in which they came; with these rows they give the same conclusion again.
+    never_issued
+        Missing ids that the exchange does not have itself, in order.
+    recovered
+        Missing ids whose trades the answers hold; ``rows`` is the stored file of these trades.
+    """
+
+    source: Literal["exchange", "archive"]
+    asked: str
+    first_id: int
+    last_id: int
+    before: TradeRow
+    after: TradeRow
+    answers: tuple[Answer, ...]
+    never_issued: tuple[Ids, ...] = ()
+    recovered: tuple[Ids, ...] = ()
+    rows: DataFile | None = None
+    asked_at: AwareDatetime
+
+    @property
+    def name(self) -> str:
+        """The first digits of its last answer, by which people find it."""
+        return self.answers[-1].content[:_NAME_DIGITS]
+
+
+class NeverIssued(Document):
+    """Ids that the exchange does not have itself, and the name of the receipt that shows it."""
+
+    first_id: int
+    last_id: int
+    receipt: str
+
+
+class HealedRows(Document):
+    """Rows of a version that are not of the vendor's file.
+
+    Attributes
+    ----------
+    base
+        Content of the version to which they were added.
+    rows
+        How many rows of the version come from second sources.
+    sources
+        Who was asked, in order.
+    """
+
+    base: str
+    rows: int
+    sources: tuple[str, ...]

@@ -21,6 +21,8 @@ from backfill_assets.lake.evidence import (
     Approval,
     Decision,
     Decisions,
+    HealedRows,
+    Receipt,
     Restatement,
     Retraction,
     SpikeEvidence,
@@ -139,6 +141,8 @@ class Version(Document):
         Canonical symbol of the rows; empty where they have several, and in versions of an earlier layout.
     candles
         Null where there is nothing to make them of, or ids turned out to be no order.
+    healed
+        The rows that were added to the vendor's file, which ``source`` describes; null where none were.
     """
 
     content: str
@@ -152,6 +156,7 @@ class Version(Document):
     stored: StoredFile | None = None
     symbol: str = ""
     candles: DecodedCandles | None = None
+    healed: HealedRows | None = None
 
     def is_same_evidence(self, other: Version) -> bool:
         """Whether nothing but the fetch differs: same rows, counted in the same way."""
@@ -188,6 +193,8 @@ class FeedManifest(Document):
         What newer versions change against older ones, ordered by the contents of both.
     spikes
         What witnesses say of the spikes of each version, by ``spikes_key``.
+    receipts
+        What second sources said of missing ids, in the order of asking.
     decided
         Whether a document of an earlier layout holds decisions, too; ``read_manifest`` puts them first.
     """
@@ -205,6 +212,7 @@ class FeedManifest(Document):
     decisions: tuple[Decision, ...] = ()
     compared: tuple[Restatement, ...] = ()
     spikes: dict[str, SpikeEvidence] = {}
+    receipts: tuple[Receipt, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -291,6 +299,12 @@ class FeedManifest(Document):
         spare = spare[:-EARLIER_VERSIONS]
         kept_versions = tuple(v for v in older if v not in spare)
         return self.model_copy(update={"versions": (*kept_versions, version), **_FOUND})
+
+    def with_receipts(self, receipts: Iterable[Receipt]) -> Self:
+        """With these receipts; one that is there already is not added again."""
+        known = {(r.source, r.first_id, r.last_id, r.name) for r in self.receipts}
+        new = [r for r in receipts if (r.source, r.first_id, r.last_id, r.name) not in known]
+        return self.model_copy(update={"receipts": (*self.receipts, *new)}) if new else self
 
     def with_absence(self, absence: Absence) -> Self:
         """After the vendor's answer that there is no file; versions fetched before are kept.

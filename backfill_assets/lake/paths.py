@@ -145,6 +145,14 @@ def rejected(feed: Feed, day: str, raw_sha256: str) -> str:
     return f"rejected/{_feed(feed)}/{_day(day)}/{_component(raw_sha256)}.csv.gz"
 
 
+def receipt_data(feed: Feed, day: str, content: str, kind: str) -> str:
+    """Return an answer of a second source, or the trades that were taken from answers.
+
+    ``content`` is its sha256, ``kind`` the ending of its name.
+    """
+    return f"receipts/{_feed(feed)}/{_day(day)}/{_component(content)}.{_component(kind)}"
+
+
 def damaged(path: str) -> str:
     """Return the place for a damaged file, kept for inspection."""
     return f"damaged/{path}"

@@ -49,6 +49,8 @@ def _of_day(settled: SettledDay, known: Incidents, now: datetime) -> Iterator[Pr
         accepted, restatement = feed.accepted, feed.restatement
         if accepted is None or restatement is None or restatement.after != accepted.content:
             continue
+        if feed.verdict.healed_rows:
+            continue  # a person has added rows, and the vendor's file is the same
         command = retract_command(settled.day, str(feed.feed), accepted.content)
         problem = Problem(RULE, f"{restatement.summary}; {_why(feed)}", settled.day, str(feed.feed), command)
         # Fetched again under other parameters the version seems to be new; its command tells that it is not.

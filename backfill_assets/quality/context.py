@@ -25,6 +25,7 @@ from backfill_assets.quality.baseline import Baseline, load_baseline, notional_o
 from backfill_assets.quality.duplicate_files import Place, duplicates_of, index_of
 from backfill_assets.quality.listings import Owed, listings_on
 from backfill_assets.quality.profiles import FeedProfile, profile_of
+from backfill_assets.quality.receipts import healed_versions, never_issued
 from backfill_assets.quality.rules import violations
 from backfill_assets.quality.scores import instruments_share
 from backfill_assets.quality.settled import Edges, SettledDay, SettledFeed, load_settled
@@ -207,6 +208,8 @@ def context_of(feed: Feed, around: Surroundings) -> Context:
         duplicates=around.duplicates[feed],
         spikes=spike_evidence(around.inputs.manifests[feed]),
         agreements=_agreements(feed, around),
+        never_issued=never_issued(around.inputs.manifests[feed]),
+        healed=healed_versions(around.inputs.manifests[feed]),
         joint_silences=silences.of_feed(feed, around.limits) if silences else (),
         venue_is_live=silences is not None and silences.are_none,
         unknown_contracts=tuple(

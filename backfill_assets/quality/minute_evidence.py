@@ -14,6 +14,7 @@ from backfill_assets.id_laws import law_of
 from backfill_assets.quality.bucket_states import evidence_of
 from backfill_assets.quality.completeness import evidence_class, legitimate_gap
 from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
+from backfill_assets.quality.receipts import without_never_issued
 from backfill_assets.quality.settled import SymbolEvidence
 from backfill_assets.quality.spikes import unconfirmed_spikes
 from backfill_assets.quality.verdict import Verdict, seams_in
@@ -37,6 +38,8 @@ def minute_evidence(
         Of the accepted version; None where none counts.
     """
     whole: Range = (start_us(day), end_us(day) - 1)
+    if profile is not None and verdict is not None:
+        profile = without_never_issued(profile, verdict.context.never_issued)
     by_symbol: dict[str | None, list[SymbolProfile]] = {}
     for counted in profile.symbols if profile else ():
         by_symbol.setdefault(counted.symbol, []).append(counted)

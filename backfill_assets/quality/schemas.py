@@ -60,6 +60,8 @@ QUALITY_COLUMNS: Final = (
     Column(
         "generated", "BOOL", "Whether the file says that it is generated and no market's; null in older rows."
     ),
+    Column("never_issued_ids", "INT64", "Ids that the venue itself does not have; not in missing_ids."),
+    Column("healed_rows", "INT64", "Rows that come from a second source; null in older rows."),
 )
 QUALITY_SCHEMA: Final = arrow_schema(QUALITY_COLUMNS)
 
@@ -120,4 +122,6 @@ def _row(found: Day, index: int, overall: Overall | None) -> dict[str, object]:
         "last_id": feed.id_range[1] if feed.id_range else None,
         "raw_sha256": (feed.judged.raw_sha256 or None) if feed.judged else None,
         "generated": feed.is_generated,
+        "never_issued_ids": verdict.never_issued_ids,
+        "healed_rows": verdict.healed_rows,
     }

@@ -16,7 +16,7 @@ from typing import Final, Literal
 from backfill_assets.feeds import Feed
 from backfill_assets.id_laws import law_of
 from backfill_assets.lake.documents import Document
-from backfill_assets.lake.evidence import SpikeEvidence
+from backfill_assets.lake.evidence import HealedRows, NeverIssued, SpikeEvidence
 from backfill_assets.quality.agreement import Agreement
 from backfill_assets.quality.completeness import (
     Completeness,
@@ -37,6 +37,7 @@ from backfill_assets.quality.completeness_messages import (
 )
 from backfill_assets.quality.estimates import thinning_score, usual_share
 from backfill_assets.quality.profiles import FeedProfile, SymbolProfile
+from backfill_assets.quality.receipts import missing_ids, receipt_warnings, without_never_issued
 from backfill_assets.quality.rules import Quality, quality
 from backfill_assets.quality.seams import Seams, seams_of
 from backfill_assets.quality.silences import JointSilence
@@ -79,6 +80,10 @@ class Context(Document):
     spikes: dict[str, SpikeEvidence] = {}
     #: By content of the feed's versions, how the market's other feeds of books compare.
     agreements: dict[str, tuple[Agreement, ...]] = {}
+    #: By data set symbol, ids that the venue itself does not have, as receipts show.
+    never_issued: dict[str, tuple[NeverIssued, ...]] = {}
+    #: By content of the feed's versions, their rows that are not of the vendor's file.
+    healed: dict[str, HealedRows] = {}
     joint_silences: tuple[JointSilence, ...] = ()
     #: Whether busy feeds of the venue show that its capture never stood still on the day.
     venue_is_live: bool = False
@@ -120,6 +125,10 @@ class Verdict(Document):
     valid_rows: int
     #: Rows that repeat an id of the file with the same payload: each trade counts once in candles.
     repeated_rows: int = 0
+    #: Ids inside the file's range that no row carries and the venue does not have; not among the missing.
+    never_issued_ids: int = 0
+    #: Rows that come from a second source.
+    healed_rows: int = 0
     missing_ids: int | None
     longest_gap: int | None
     #: The longest time without a row, of a market that trades too seldom to be judged by silences.
@@ -187,6 +196,8 @@ def judge_feed(
     """
     law = law_of(thresholds.id_laws, feed, day)
     spikes = context.spikes.get(content)
+    healed = context.healed.get(content)
+    whole_profile, profile = profile, without_never_issued(profile, context.never_issued)
     sound = quality(profile, thresholds.rows, grouped=feed.is_grouped, spikes=spikes, law=law)
     repeated = profile.repeated_rows(law)
     share = usual_share(profile.rows - repeated, context.usual_rows, context.window)
@@ -224,12 +235,15 @@ def judge_feed(
         rows=profile.rows,
         valid_rows=sum(s.valid_rows for s in profile.symbols) if profile.symbols else profile.rows,
         repeated_rows=repeated,
+        never_issued_ids=missing_ids(whole_profile) - missing_ids(profile),
+        healed_rows=healed.rows if healed else 0,
         missing_ids=sum(missing) if missing else None,
         longest_gap=max(longest) if longest else None,
         longest_silence_us=whole.longest_silence_us,
         reasons=reasons,
         warnings=(
             *sound.warnings,
+            *receipt_warnings(whole_profile, context.never_issued, healed),
             *contract_warnings(context.unknown_contracts, profile, grouped=feed.is_grouped),
             *joint_warnings(context.joint_silences),
             *agreement_warnings(

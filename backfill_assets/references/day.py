@@ -235,7 +235,8 @@ class _Work:
                 )
                 continue
             reason = answer.reason if api.name in answer.reason[:40] else f"{api.name}: {answer.reason}"
-            if answer.state == "absent":
+            # A source that keeps the newest minutes only has given what there is.
+            if answer.state == "absent" or (answer.state == "partial" and convention.reach_minutes):
                 self.absent[reason].append(_name(market))
             elif answer.state != "whole":
                 self.failed[reason].append(_name(market))

@@ -23,6 +23,7 @@ from backfill_assets.lake.manifests import FeedManifest
 from backfill_assets.quality.bucket_states import MINUTES
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.profiles import FeedProfile, Gap, profile_of
+from backfill_assets.quality.receipts import without_never_issued
 from backfill_assets.quality.rules import quality, row_rules, rule_score, sizes_of
 from backfill_assets.quality.settled import SettledFeed
 from backfill_assets.quality.verdict import Verdict
@@ -156,7 +157,7 @@ def feed_report(
     profile = None
     if version is not None:
         with suppress(Unreadable):  # the day's document says so
-            profile = profile_of(version)
+            profile = without_never_issued(profile_of(version), verdict.context.never_issued)
     names = sorted({name for _, name in settled.symbols})
     symbol = names[0] if len(names) == 1 else feed.dataset_symbol
     accepted = settled.accepted is not None

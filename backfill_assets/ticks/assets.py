@@ -27,6 +27,7 @@ from backfill_assets.quality.witnesses import ask_witnesses
 from backfill_assets.tardis.resource import TardisResource
 from backfill_assets.ticks.fetch import FeedOutcome, FetchReport, fetch_day, recorded_day
 from backfill_assets.ticks.fetch_progress import FetchProgress
+from backfill_assets.ticks.healed import with_recovered_rows
 from backfill_assets.ticks.restatements import compare_versions
 
 
@@ -71,8 +72,9 @@ def ticks(
         refresh = _refresh(config, context.run.tags, record)
         report = fetch_day(store, tardis.client(), record, settings, refresh=refresh, progress=progress)
         context.log.info("%s: %s", day, report.summary)
-        ask_witnesses(store, record, report.manifests, settings)
-        compare_versions(store, report.manifests, settings.thresholds.id_laws)
+        manifests = with_recovered_rows(store, record, report.manifests, settings)
+        ask_witnesses(store, record, manifests, settings)
+        compare_versions(store, manifests, settings.thresholds.id_laws)
         settled = settle(store, day, settings.thresholds)
         _insist(report, day, last_try=context.retry_number >= STEP_RETRIES)
     return dg.MaterializeResult(

@@ -35,6 +35,7 @@ from backfill_assets.lake.manifests import (
     DecodedCandles,
     FeedManifest,
     Source,
+    StoredFile,
     Version,
     load_day_record,
     load_manifest,
@@ -50,7 +51,7 @@ from backfill_assets.quality.settled import SettledDay, is_lost, load_settled
 from backfill_assets.settings import Settings, ThresholdSettings, own_files_command, resolve
 from backfill_assets.tardis.client import Download, TardisClient
 from backfill_assets.tardis.generated import is_generated
-from backfill_assets.ticks.decode import decode
+from backfill_assets.ticks.decode import Decoded, decode
 from backfill_assets.ticks.grids import price_grids
 from backfill_assets.ticks.partials import (
     PARTIALS_VERSION,
@@ -198,7 +199,7 @@ def fetch_day(
     laws = settings.thresholds.id_laws
     worker = _Worker(store, day, expected, accepted, anew, parameters, grids, client.redacted, laws)
     threads = settings.decode_threads or decode_workers()
-    with temporary_folder(_scratch(settings), "lake.scratch") as folder:
+    with temporary_folder(scratch_folder(settings), "lake.scratch") as folder:
         before: dict[Feed, str] = {}
         for attempt in range(rounds):
             damaged: dict[Feed, str] = {}
@@ -302,25 +303,16 @@ class _Worker:
         except TransientFailure as failure:
             content = _sha256(download.path)
             return FeedOutcome(feed, "damaged", reason=str(failure), raw_sha256=content)
-        version = Version(
-            content=decoded.content,
-            rows=decoded.rows,
-            bytes=decoded.bytes,
-            source=Source(
-                url=download.url,
-                raw_bytes=decoded.raw_bytes,
-                raw_sha256=decoded.raw_sha256,
-                generated=is_generated(download.path),
-                paced_seconds=download.paced_seconds,
-            ),
-            profile=decoded.profile.model_dump(mode="json"),
-            schema_version=SCHEMA_VERSION,
-            profile_parameters=profile_parameters_hash(self.parameters, feed.data_type),
-            fetched_at=utc_now(),
-            stored=stored,
-            symbol=_only_symbol(self.symbols[feed]),
-            candles=store_candles(self.store, feed, self.day, candles, decoded.profile, self.parameters),
+        source = Source(
+            url=download.url,
+            raw_bytes=decoded.raw_bytes,
+            raw_sha256=decoded.raw_sha256,
+            generated=is_generated(download.path),
+            paced_seconds=download.paced_seconds,
         )
+        version = decoded_version(feed, decoded, source, stored, self.symbols[feed], self.parameters)
+        made = store_candles(self.store, feed, self.day, candles, decoded.profile, self.parameters)
+        version = version.model_copy(update={"candles": made})
         accepted = self.accepted.get(feed)
         self.store.put_file(target, paths.ticks_data(feed, self.day, version.content))
         instead = self.anew.get(feed)
@@ -352,6 +344,29 @@ class _Worker:
         except Unreadable as failure:
             return replace(outcome, state="unreadable", reason=f"{outcome.reason}; {failure}")
         return replace(outcome, manifest=manifest)
+
+
+def decoded_version(
+    feed: Feed,
+    decoded: Decoded,
+    source: Source,
+    stored: StoredFile,
+    symbols: Mapping[str, str],
+    parameters: ProfileParameters,
+) -> Version:
+    """The version of a file that was decoded now, without its candles."""
+    return Version(
+        content=decoded.content,
+        rows=decoded.rows,
+        bytes=decoded.bytes,
+        source=source,
+        profile=decoded.profile.model_dump(mode="json"),
+        schema_version=SCHEMA_VERSION,
+        profile_parameters=profile_parameters_hash(parameters, feed.data_type),
+        fetched_at=utc_now(),
+        stored=stored,
+        symbol=_only_symbol(symbols),
+    )
 
 
 def _sha256(path: Path) -> str:
@@ -482,7 +497,8 @@ def _only_symbol(symbols: Mapping[str, str]) -> str:
     return names.pop() if len(names) == 1 else ""
 
 
-def _scratch(settings: Settings) -> Path | None:
+def scratch_folder(settings: Settings) -> Path | None:
+    """The folder of ``lake.scratch``, which is made; None for the system's own."""
     scratch = resolve(settings.lake.scratch)
     if not scratch:
         return None

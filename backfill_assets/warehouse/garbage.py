@@ -45,10 +45,12 @@ from backfill_assets.warehouse.catalog import OHLCV, TABLES
 Kind = Literal["replaced", "orphan", "rejected", "temporary"]
 KINDS: Final[tuple[Kind, ...]] = ("replaced", "orphan", "rejected", "temporary")
 
-_FOLDERS: Final = ("ticks/", "partials/", "instruments/", "candles/", "coverage/", "references/")
+_FOLDERS: Final = (
+    *("ticks/", "partials/", "receipts/", "instruments/", "candles/", "coverage/", "references/"),
+)
 _REJECTED: Final = "rejected/"
 #: Folder, day and hash of a data file.
-_FILE: Final = re.compile(r"(.+?)/(?:date=)?(\d{4}-\d\d-\d\d)/([0-9a-f]{64})\.(?:parquet|csv\.gz)")
+_FILE: Final = re.compile(r"(.+?)/(?:date=)?(\d{4}-\d\d-\d\d)/([0-9a-f]{64})\.(?:parquet|csv\.gz|csv|json)")
 #: As ``files.temporary_folder`` names the folders of this package's runs.
 _TEMPORARY: Final = re.compile(rf"{TEMPORARY_PREFIX}[a-z0-9_]{{8}}")
 _AGE: Final = re.compile(r"([1-9]\d{0,4})d")
@@ -214,7 +216,7 @@ _MADE: Final = ("candles", "coverage")
 
 
 def _manifest(folder: str, day: str) -> tuple[str, type[BaseModel]] | None:
-    """The manifest of a feed, whose partials and rejected files lie elsewhere, or of an exchange."""
+    """The manifest of a feed, of which some files lie elsewhere, or of an exchange."""
     top, _, rest = folder.partition("/")
     if not rest:
         return None

@@ -51,6 +51,8 @@ class _File:
     table: Table
     #: Whether it must be there; an earlier version that does not count need not.
     needed: bool = True
+    #: What brings it back, if that is not a run of the day.
+    remedy: str = ""
 
 
 def verify_days(
@@ -79,10 +81,11 @@ def _look_at_files(
     found = parallel_map(lambda file: _problem(store, file), files, store.parallel_reads)
     for file, problem in zip(files, found, strict=True):
         if problem:
-            problems.append(f"{store.uri_of(file.path)} {problem}")
+            problems.append(f"{store.uri_of(file.path)} {problem}{file.remedy}")
             if mend:
                 store.set_aside(file.path)
-                ledger.doubt(store, file.table.name, day, problems[-1])
+                if not file.remedy:
+                    ledger.doubt(store, file.table.name, day, problems[-1])
 
 
 def _look_at_partitions(
@@ -146,6 +149,14 @@ def _ticks(store: Store, record: DayRecord, problems: list[str]) -> Iterator[_Fi
             needed = version == manifest.newest or version.content in counting
             path = paths.ticks_data(feed, day, version.content)
             yield _File(path, version.bytes, TICKS[feed.data_type], needed)
+        remedy = f"; 'backfill-assets heal --date {day} --feed {feed}' asks for it again"
+        for receipt in manifest.receipts:
+            kind = "json" if receipt.source == "exchange" else "csv"
+            kept = [(answer.content, answer.bytes, kind) for answer in receipt.answers]
+            kept += [(receipt.rows.content, receipt.rows.bytes, "csv")] if receipt.rows else []
+            for content, size, ending in kept:
+                path = paths.receipt_data(feed, day, content, ending)
+                yield _File(path, size, TICKS[feed.data_type], remedy=remedy)
 
 
 def _listings(store: Store, record: DayRecord, problems: list[str]) -> Iterator[_File]:

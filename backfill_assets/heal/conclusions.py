@@ -1,0 +1,144 @@
+"""What an answer of a second source proves of a run of missing ids: a pure function of rows.
+
+An answer counts only where it shows the whole run: it has the ids on both sides, and these are the trades
+that the file has there. Then each missing id is either in it or was never issued. Anything less proves
+nothing, because an answer of another market, a page that was cut and a source that forgets look alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from backfill_assets.days import MICROSECONDS_PER_MILLISECOND, MICROSECONDS_PER_SECOND, iso_time
+from backfill_assets.failures import PermanentFailure
+from backfill_assets.feeds import SANE_AMOUNT, SANE_PRICE
+from backfill_assets.lake.evidence import Ids, TradeRow
+from backfill_assets.quality.receipts import without
+
+#: A recovered trade lies between its neighbors; clocks of one venue's machines differ by less.
+SLACK_US: Final = 60 * MICROSECONDS_PER_SECOND
+#: Whether a row says which side took; others are compared without it.
+_SIDES: Final = ("buy", "sell")
+
+
+class Unproven(PermanentFailure):
+    """The answer proves nothing of the ids; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A run of missing ids, and the file's rows before and after it."""
+
+    before: TradeRow
+    after: TradeRow
+
+    @property
+    def ids(self) -> Ids:
+        """The first and the last missing id."""
+        return self.before.id + 1, self.after.id - 1
+
+    @property
+    def times_us(self) -> tuple[int, int]:
+        """The time in which they were traded, both ends included."""
+        first, last = sorted((self.before.time_us, self.after.time_us))
+        return first, last
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """Ids in a row that the source has: one trade, or several that it has summed up at one price."""
+
+    first_id: int
+    last_id: int
+    time_us: int
+    side: str
+    price: float
+    amount: float
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is one trade, whose amount is known."""
+        return self.first_id == self.last_id
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What became of the missing ids; those in none of the three were summed up with others."""
+
+    never_issued: tuple[Ids, ...]
+    recovered: tuple[TradeRow, ...]
+    #: Ids that the source has, of which the answer does not tell the amounts.
+    summed_up: tuple[Ids, ...]
+
+
+def conclude(hole: Hole, issued: Sequence[Issued]) -> Conclusion:
+    """Tell the missing ids apart.
+
+    Parameters
+    ----------
+    issued
+        Everything that the source has from before the hole to after it, in any order.
+
+    Raises
+    ------
+    Unproven
+        The answer does not show the whole hole, or not that of this market.
+    """
+    first, last = hole.ids
+    rows = sorted(issued, key=lambda i: i.first_id)
+    for one, other in pairwise(rows):
+        if other.first_id <= one.last_id:
+            msg = f"the answer has the id {other.first_id} twice"
+            raise Unproven(msg)
+    _insist_on_row(rows, hole.before, "before")
+    _insist_on_row(rows, hole.after, "after")
+    inside = [row for row in rows if row.last_id >= first and row.first_id <= last]
+    known = [(row.first_id, row.last_id) for row in inside]
+    recovered = tuple(_trade(row, hole) for row in inside if row.is_one)
+    summed_up = tuple((max(row.first_id, first), min(row.last_id, last)) for row in inside if not row.is_one)
+    return Conclusion(tuple(without((first, last), known)), recovered, summed_up)
+
+
+def _insist_on_row(rows: Sequence[Issued], own: TradeRow, side: str) -> None:
+    """Raise unless the source has the file's row there, with the same price, time and side."""
+    found = next((row for row in rows if row.first_id <= own.id <= row.last_id), None)
+    if found is None:
+        msg = f"the answer has no id {side} the hole: {own.id} is in the file"
+        raise Unproven(msg)
+    differs = [
+        f"{name} {theirs} and {ours} in the file"
+        for name, theirs, ours, is_same in (
+            ("price", found.price, own.price, found.price == own.price),
+            ("side", found.side, own.side, found.side == own.side or own.side not in _SIDES),
+            ("amount", found.amount, own.amount, _holds_amount(found, own)),
+            ("time", iso_time(found.time_us), iso_time(own.time_us), _is_same_time(found, own)),
+        )
+        if not is_same
+    ]
+    if differs:
+        msg = f"the answer is of another market: the trade {own.id} has {differs[0]}"
+        raise Unproven(msg)
+
+
+def _holds_amount(found: Issued, own: TradeRow) -> bool:
+    return found.amount == own.amount if found.is_one else found.amount >= own.amount
+
+
+def _is_same_time(found: Issued, own: TradeRow) -> bool:
+    """Some sources have milliseconds, others microseconds."""
+    return abs(found.time_us - own.time_us) < MICROSECONDS_PER_MILLISECOND
+
+
+def _trade(row: Issued, hole: Hole) -> TradeRow:
+    begin, end = hole.times_us
+    is_sane = SANE_PRICE[0] <= row.price <= SANE_PRICE[1] and SANE_AMOUNT[0] <= row.amount <= SANE_AMOUNT[1]
+    if not (begin - SLACK_US <= row.time_us <= end + SLACK_US and is_sane):
+        msg = (
+            f"the trade {row.first_id} of the answer cannot be the missing one: {row.amount:g} at "
+            f"{row.price:g}, {iso_time(row.time_us)}"
+        )
+        raise Unproven(msg)
+    return TradeRow(id=row.first_id, time_us=row.time_us, side=row.side, price=row.price, amount=row.amount)

@@ -1,0 +1,396 @@
+"""Healing a feed's day: which ids to ask for, whom, and what becomes of the answers.
+
+Everything is kept in an order in which a kill at any moment costs nothing but time: bodies first, then the
+receipts that name them, then the version that is made of receipts, then the settled day. A run after that
+takes the receipts that are there and asks only for what none of them tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Final
+
+from backfill_assets.days import iso_time, time_us
+from backfill_assets.failures import BackfillError, PermanentFailure
+from backfill_assets.feeds import Feed
+from backfill_assets.heal.conclusions import Conclusion, Hole, conclude
+from backfill_assets.heal.receipts import KINDS, keep, replay
+from backfill_assets.heal.sources import Body, Budget, Source, SourceName
+from backfill_assets.id_laws import law_of
+from backfill_assets.lake import paths
+from backfill_assets.lake.evidence import Ids, Receipt, TradeRow
+from backfill_assets.lake.manifests import (
+    DayRecord,
+    FeedManifest,
+    Version,
+    load_day_record,
+    load_manifest,
+    load_manifests,
+    update_manifest,
+)
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.decisions import what_next
+from backfill_assets.quality.measures import load_measures
+from backfill_assets.quality.profiles import FeedProfile, Gap, profile_of
+from backfill_assets.quality.receipts import count_of, never_issued, without, without_never_issued
+from backfill_assets.quality.remedies import run_day
+from backfill_assets.quality.rules import violations
+from backfill_assets.quality.settle import settle
+from backfill_assets.quality.settled import SettledDay, SettledFeed, load_settled
+from backfill_assets.quality.settled import day_of as settled_with_measures
+from backfill_assets.quality.witnesses import ask_witnesses
+from backfill_assets.readable_numbers import plural
+from backfill_assets.settings import Settings, resolve
+from backfill_assets.ticks.fetch import scratch_folder
+from backfill_assets.ticks.healed import heal_version, lacks_recovered
+from backfill_assets.ticks.restatements import compare_versions
+
+REFERENCE_EXTRA: Final = "backfill-assets[reference]"
+#: Receipts that are written into the manifest together.
+_RECEIPTS_AT_ONCE: Final = 50
+
+
+@dataclass(slots=True)
+class Healing:
+    """What was done about one feed's day.
+
+    Attributes
+    ----------
+    lines
+        For people, in order.
+    still_missing
+        Ids that are missing after it, of which nothing is known or whose trades nobody gave.
+    problems
+        Why ids could not be asked for, and receipts that do not hold.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    still_missing: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no id is missing any more, and every receipt holds."""
+        return not self.still_missing and not self.problems
+
+
+def heal(
+    store: Store, settings: Settings, day: str, name: str, budget: Budget, *, dry_run: bool = False
+) -> Healing:
+    """Ask for the missing ids of a feed, add the trades that come of it, and settle the day.
+
+    Parameters
+    ----------
+    name
+        ``exchange/data_type/SYMBOL``.
+    budget
+        The requests of this command.
+    dry_run
+        Ask nobody and write nothing: conclude from the stored answers again, and say what would be asked.
+
+    Raises
+    ------
+    PermanentFailure
+        The day was never run, the feed is none of it, or its ids prove nothing.
+    """
+    settled, record = _recorded(store, day)
+    found, version, profile = _judged(store, settings, settled, name)
+    feed, done = found.feed, Healing()
+    manifest = load_manifest(store, feed, day)
+    gaps, unknown = _open_gaps(profile, manifest, _kept_receipts(store, feed, day, manifest))
+    total = count_of((gap.first_missing, gap.last_missing) for gap in gaps)
+    done.lines.append(f"{feed} of {day}: {_in_holes(total, len(gaps))}")
+    if dry_run:
+        _look_again(store, feed, day, manifest, unknown, done)
+    else:
+        if unknown:
+            holes = _holes(store, feed, day, version, unknown)
+            manifest = _ask(store, settings, feed, day, manifest, holes, budget, done)
+        # Also for a run before that was killed.
+        _settle(store, settings, record, found, version, manifest)
+    _tell(store, feed, settled, done)
+    return done
+
+
+def _recorded(store: Store, day: str) -> tuple[SettledDay, DayRecord]:
+    settled, record = load_settled(store, day), load_day_record(store, day)
+    if settled is None or record is None:
+        msg = f"nothing is recorded of {day}: run the day first"
+        raise PermanentFailure(msg)
+    return settled, record
+
+
+def _judged(
+    store: Store, settings: Settings, settled: SettledDay, name: str
+) -> tuple[SettledFeed, Version, FeedProfile]:
+    """The version that counts, or the one that waits, with its profile; refuses where ids prove nothing."""
+    day = settled.day
+    found = next((f for f in settled.feeds if str(f.feed) == name), None)
+    if found is None:
+        known = ", ".join(sorted(str(f.feed) for f in settled.feeds))
+        msg = f"{name} is no feed of {day}: choose from {known}"
+        raise PermanentFailure(msg)
+    feed = found.feed
+    version = load_manifest(store, feed, day).version(found.judged.content if found.judged else None)
+    if version is None:
+        msg = f"{feed} has no file of {day}: a backfill of the day fetches it"
+        raise PermanentFailure(msg)
+    profile, law = profile_of(version), law_of(settings.thresholds.id_laws, feed, day)
+    if feed.is_grouped or law is None or law.evidence_class == "C" or not profile.has_numeric_ids:
+        why = "it is a group" if feed.is_grouped else law.promise if law else "no law of them is known"
+        msg = f"the ids of {feed} do not show which trades are missing ({why}): nothing can be asked for"
+        raise PermanentFailure(msg)
+    broken = violations(profile, settings.thresholds.rows, grouped=False)
+    if broken:
+        msg = f"{feed} of {day} breaks a rule that no row mends ({broken[0]}): fetch it again"
+        raise PermanentFailure(msg)
+    return found, version, profile
+
+
+def _kept_receipts(store: Store, feed: Feed, day: str, manifest: FeedManifest) -> FeedManifest:
+    """The manifest with those receipts only of which every answer is in the lake."""
+
+    def is_kept(receipt: Receipt) -> bool:
+        kind = KINDS[receipt.source]
+        kept = {(answer.content, kind): answer.bytes for answer in receipt.answers}
+        if receipt.rows is not None:
+            kept[receipt.rows.content, "csv"] = receipt.rows.bytes
+        return all(store.size(paths.receipt_data(feed, day, *file)) == size for file, size in kept.items())
+
+    return manifest.model_copy(update={"receipts": tuple(filter(is_kept, manifest.receipts))})
+
+
+def _open_gaps(
+    profile: FeedProfile, manifest: FeedManifest, kept: FeedManifest
+) -> tuple[list[Gap], list[Gap]]:
+    """The gaps without ids that were never issued, and the whole gaps of which kept receipts tell not all."""
+    told = [ids for receipt in kept.receipts for ids in receipt.recovered]
+    told += [(n.first_id, n.last_id) for of_symbol in never_issued(kept).values() for n in of_symbol]
+    told.sort()
+    gaps = [gap for s in without_never_issued(profile, never_issued(manifest)).symbols for gap in s.gaps]
+    unknown = [
+        gap
+        for symbol in profile.symbols
+        for gap in symbol.gaps
+        if without((gap.first_missing, gap.last_missing), told)
+    ]
+    return gaps, unknown
+
+
+def _holes(store: Store, feed: Feed, day: str, version: Version, gaps: Sequence[Gap]) -> list[Hole]:
+    """The gaps with the file's rows around them."""
+    import polars as pl
+
+    wanted = sorted({n for gap in gaps for n in (gap.first_missing - 1, gap.last_missing + 1)})
+    with store.local_copy(paths.ticks_data(feed, day, version.content)) as file:
+        number = pl.col("id").cast(pl.String).cast(pl.Int64)
+        rows = (
+            pl.scan_parquet(file)
+            .with_columns(number=number)
+            .filter(pl.col("number").is_in(wanted))
+            .unique("number", keep="first", maintain_order=True)
+            .collect()
+        )
+    beside = {row["number"]: _trade(row) for row in rows.iter_rows(named=True)}
+    return [Hole(beside[gap.first_missing - 1], beside[gap.last_missing + 1]) for gap in gaps]
+
+
+def _trade(row: dict[str, Any]) -> TradeRow:
+    return TradeRow.model_validate(
+        {
+            "id": row["number"],
+            "time_us": time_us(row["timestamp"]),
+            "side": row["side"] or "unknown",
+            # A row without them is not what the exchange has there.
+            "price": row["price"] or 0.0,
+            "amount": row["amount"] or 0.0,
+        }
+    )
+
+
+def _ask(
+    store: Store,
+    settings: Settings,
+    feed: Feed,
+    day: str,
+    manifest: FeedManifest,
+    holes: Sequence[Hole],
+    budget: Budget,
+    done: Healing,
+) -> FeedManifest:
+    """Ask one source after the other for what is left; the manifest has the receipts."""
+    left = list(holes)
+    reasons: dict[Hole, list[str]] = {hole: [] for hole in holes}
+    for source in _sources(settings, feed, budget):
+        receipts: list[Receipt] = []
+        still = []
+        for hole, answered in source.ask(left):
+            try:
+                if isinstance(answered, BackfillError):
+                    raise answered
+                found = conclude(hole, answered.issued)
+            except BackfillError as failure:
+                reasons[hole].append(f"{source.asked}: {failure}")
+                still.append(hole)
+                continue
+            receipts.append(keep(store, feed, day, source, hole, answered, found))
+            done.lines.append(f"  {_told(hole, found)} ({source.asked}, receipt {receipts[-1].name})")
+            if found.summed_up:
+                reasons[hole].append(
+                    f"{source.asked}: {plural(count_of(found.summed_up), 'trade')} summed up with others, "
+                    "so their amounts are not known"
+                )
+                still.append(hole)
+            if len(receipts) >= _RECEIPTS_AT_ONCE:
+                _keep_receipts(store, feed, day, receipts)
+                receipts = []
+        manifest = _keep_receipts(store, feed, day, receipts)
+        left = still
+        if not left:
+            break
+    done.problems += [f"{_shown_ids(hole.ids)}: {'; '.join(reasons[hole])}" for hole in left]
+    return manifest
+
+
+def _keep_receipts(store: Store, feed: Feed, day: str, receipts: Sequence[Receipt]) -> FeedManifest:
+    return update_manifest(store, feed, day, lambda found: found.with_receipts(receipts))
+
+
+def _sources(settings: Settings, feed: Feed, budget: Budget) -> Iterator[Source]:
+    """Those who can be asked for the feed, in order.
+
+    Raises
+    ------
+    PermanentFailure
+        Nobody can.
+    """
+    from backfill_assets.heal import archive
+
+    exchange_trades = _exchange_trades()
+    timeout = settings.heal.timeout_seconds
+    if feed.exchange not in exchange_trades.EXCHANGES:
+        known = ", ".join(exchange_trades.EXCHANGES)
+        msg = f"nobody can be asked for trades of {feed.exchange} by their ids; known are {known}"
+        raise PermanentFailure(msg)
+    yield exchange_trades.ExchangeTrades(
+        feed, endpoint=resolve(settings.heal.exchange_endpoint), timeout_seconds=timeout, budget=budget
+    )
+    if feed.exchange in archive.EXCHANGES:
+        endpoint = resolve(settings.heal.archive_endpoint)
+        yield archive.Archive(
+            feed,
+            endpoint=endpoint,
+            timeout_seconds=timeout,
+            budget=budget,
+            scratch=scratch_folder(settings),
+        )
+
+
+def replaying(feed: Feed, name: SourceName, bodies: Sequence[Body]) -> Source:
+    """The source that gives these answers again."""
+    from backfill_assets.heal.archive import Archive
+    from backfill_assets.heal.exchange_trades import ExchangeTrades
+
+    return Archive(feed, bodies=bodies) if name == "archive" else ExchangeTrades(feed, bodies=bodies)
+
+
+def _look_again(
+    store: Store, feed: Feed, day: str, manifest: FeedManifest, unknown: Sequence[Gap], done: Healing
+) -> None:
+    """Conclude from every receipt again, and name what is not asked for yet."""
+    held = 0
+    for receipt in manifest.receipts:
+        found = replay(store, feed, day, receipt, lambda name, bodies: _replaying(feed, name, bodies))
+        held += not found.problem
+        if found.problem:
+            ids = _shown_ids((receipt.first_id, receipt.last_id))
+            done.problems.append(f"receipt {receipt.name} for {ids} does not hold: {found.problem}")
+    if manifest.receipts:
+        total = plural(len(manifest.receipts), "receipt")
+        done.lines.append(f"  {held} of {total} give the same conclusion again")
+    done.lines += [f"  would ask for {_shown_ids((g.first_missing, g.last_missing))}" for g in unknown]
+
+
+def _replaying(feed: Feed, name: SourceName, bodies: Sequence[Body]) -> Source:
+    """The source that gives these answers again."""
+    from backfill_assets.heal.archive import Archive
+
+    if name == "archive":
+        return Archive(feed, bodies=bodies)
+    again: Source = _exchange_trades().ExchangeTrades(feed, bodies=bodies)
+    return again
+
+
+def _exchange_trades() -> ModuleType:
+    """The module that needs the exchanges' client."""
+    try:
+        from backfill_assets.heal import exchange_trades
+    except ModuleNotFoundError as missing:
+        if missing.name != "ccxt":
+            raise
+        msg = f"the client of the exchanges is not installed: pip install '{REFERENCE_EXTRA}'"
+        raise PermanentFailure(msg) from missing
+    return exchange_trades
+
+
+def _settle(
+    store: Store,
+    settings: Settings,
+    record: DayRecord,
+    found: SettledFeed,
+    version: Version,
+    manifest: FeedManifest,
+) -> None:
+    """Make the version with the recovered trades, if it lacks some, and judge the day anew."""
+    feed, day = found.feed, record.day
+    if lacks_recovered(version, manifest.receipts):
+        manifest = heal_version(store, settings, feed, day, dict(found.symbols), version, manifest)
+        manifests = load_manifests(store, record) | {feed: manifest}
+        ask_witnesses(store, record, manifests, settings)
+        compare_versions(store, {feed: manifest}, settings.thresholds.id_laws)
+    settle(store, day, settings.thresholds)
+
+
+def _tell(store: Store, feed: Feed, before: SettledDay, done: Healing) -> None:
+    """Say what is missing now, and how the day goes on where something has changed."""
+    day = before.day
+    settled = load_settled(store, day)
+    found = settled.feed(feed) if settled is not None else None
+    if settled is None or found is None:
+        msg = f"{feed} is no feed of {day} any more: another command has changed the day"
+        raise PermanentFailure(msg)
+    verdict = found.verdict
+    done.still_missing = verdict.missing_ids or 0
+    never, healed = verdict.never_issued_ids, verdict.healed_rows
+    done.lines.append(
+        f"  {verdict.completeness_state}: {plural(healed, 'row')} recovered, {plural(never, 'id')} never "
+        f"issued, {plural(done.still_missing, 'id')} still missing"
+    )
+    if found.excess:
+        done.lines.append(f"  the newest version waits: {found.excess}")
+    if settled.inputs != before.inputs:
+        now = settled_with_measures(settled, load_measures(store, day))
+        command = run_day(day, generated=now.is_generated)
+        done.lines.append(f"  {what_next(day, now.scores.state, command)}")
+
+
+def _told(hole: Hole, found: Conclusion) -> str:
+    parts = [
+        *([f"{plural(count_of(found.never_issued), 'id')} never issued"] if found.never_issued else []),
+        *([f"{plural(len(found.recovered), 'trade')} recovered"] if found.recovered else []),
+        *([f"{plural(count_of(found.summed_up), 'trade')} only summed up"] if found.summed_up else []),
+    ]
+    begin, _ = hole.times_us
+    return f"{_shown_ids(hole.ids)} at {iso_time(begin)}: {', '.join(parts)}"
+
+
+def _in_holes(ids: int, holes: int) -> str:
+    if not ids:
+        return "no id is missing"
+    return f"{plural(ids, 'id')} {'is' if ids == 1 else 'are'} missing in {plural(holes, 'hole')}"
+
+
+def _shown_ids(ids: Ids) -> str:
+    return f"id {ids[0]}" if ids[0] == ids[1] else f"ids {ids[0]} to {ids[1]}"
