@@ -87,9 +87,10 @@ CCXT: Final[Mapping[str, Venue]] = {
         Convention(
             empty="flat",
             reach_minutes=720,
-            source="https://docs.kraken.com/exchange/guides/general/historical-data",
+            source="https://docs.kraken.com/api-reference/market-data/get-ohlc-data",
         ),
     ),
+    # ccxt gives volumes as they come, in contracts. No page says whether a minute without trades is left out.
     "kucoin-futures": Venue(
         "kucoinfutures",
         200,
@@ -106,5 +107,5 @@ MASSIVE: Final = Convention(
     empty="omitted",
     volume="unrelated",
     is_composite=True,
-    source="https://massive.com/docs/rest/crypto/aggregates/custom-bars",
+    source="https://polygon.io/knowledge-base/article/how-does-polygon-create-the-open-high-low-close-volume-aggregate-bars",
 )
