@@ -25,7 +25,7 @@ DAY_BEFORE, DAY, DAY_AFTER = "2024-01-01", "2024-01-02", "2024-01-03"
 TABLES = ("trades", "candles", "coverage", "quality", "instruments")
 TIMED_KILLS = 4 * TIMES
 KILLS_AT_WRITES = 8 * TIMES
-STOPS = 4 * TIMES
+STOPS = 2 * TIMES
 SECONDS = 120
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(300 * TIMES)]

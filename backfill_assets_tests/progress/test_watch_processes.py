@@ -27,7 +27,7 @@ from backfill_assets_tests.progress.rig import (
     take_away_feeds,
 )
 
-pytestmark = [pytest.mark.story, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.story, pytest.mark.timeout(900)]
 DAY = "2024-01-02"
 FEED = Feed("binance", "trades", "BTCUSDT")
 
