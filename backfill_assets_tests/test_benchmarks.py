@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from backfill_assets_tests.times import IS_STORM
+from backfill_assets_tests.times import takes_minutes
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 pytestmark = pytest.mark.timeout(900)
@@ -168,7 +168,7 @@ def test_new_figures_renew_what_follows_from_them_on_paper(tmp_path: Path) -> No
 
 
 @pytest.mark.story
-@pytest.mark.skipif(not IS_STORM, reason="takes minutes: make storm")
+@takes_minutes
 def test_all_comparisons_make_a_page_with_figures_and_a_plot(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text("Above.\n<!-- figures: written by make bench -->old<!-- end of figures -->\nBelow.\n")

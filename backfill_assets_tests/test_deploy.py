@@ -30,6 +30,7 @@ from backfill_assets.automation.instance_storage import BACKFILLS_WAIT
 from backfill_assets.automation.run_launcher import ForkingRunLauncher
 from backfill_assets.rehearsal.postgres import binaries, postgres_server
 from backfill_assets.settings import load_settings
+from backfill_assets_tests.times import takes_minutes
 
 REPOSITORY: Final = Path(__file__).parents[1]
 DEPLOY: Final = REPOSITORY / "deploy"
@@ -201,6 +202,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 
 @pytest.mark.story
+@takes_minutes
 @pytest.mark.timeout(900)
 def test_the_steps_of_the_image_install_a_package_that_says_its_version(image: Image) -> None:
     command = image.root / "opt" / "backfill" / "bin" / "backfill-assets"
@@ -368,6 +370,7 @@ def running(words: list[str], folder: Path, environment: Mapping[str, str], log:
 
 
 @pytest.mark.story
+@takes_minutes
 @pytest.mark.timeout(900)
 def test_the_commands_of_compose_start_and_their_health_checks_pass(image: Image, postgres: str) -> None:
     services = compose()["services"]

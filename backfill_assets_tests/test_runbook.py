@@ -24,6 +24,7 @@ from backfill_assets.lake.local import LocalStore
 from backfill_assets.progress.stored_days import stored_day
 from backfill_assets.progress.watch import day_problems
 from backfill_assets.settings import ENVIRONMENTS, load_settings
+from backfill_assets_tests.times import takes_minutes
 
 REPOSITORY: Final = Path(__file__).parents[1]
 DAY: Final = "2024-01-01"
@@ -117,6 +118,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 
 @pytest.mark.story
+@takes_minutes
 @pytest.mark.timeout(900)
 def test_what_the_runbook_says_mends_a_day(desk: Desk) -> None:
     assert desk.problems() == ["day_late"]

@@ -171,7 +171,7 @@ class ExchangeTrades:
                 raise Unproven(msg) from failure
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as failure:
                 # An unforeseen answer, which the library took for another.
-                msg = f"the answer cannot be understood ({type(failure).__name__}: {_said(failure)})"
+                msg = f"the answer is no list of trades ({type(failure).__name__}: {_said(failure)})"
                 raise Unproven(msg) from failure
         raise AssertionError
 

@@ -85,12 +85,12 @@ class ReferenceDirectory:
 
 def directories_of(limits: ComparisonSettings) -> tuple[ReferenceDirectory, ...]:
     """The directories of candles that the settings name, in their order."""
-    named = {"comparison.reference": limits.reference}
+    named = {"comparison.reference": resolve(limits.reference)}
     for number, source in enumerate(limits.sources):
         if isinstance(source, DirectorySource):
-            named[f"comparison.sources[{number}].folder"] = source.folder
-    folders = ((key, resolve(folder)) for key, folder in named.items())
-    return tuple(ReferenceDirectory(Path(folder).expanduser(), key) for key, folder in folders if folder)
+            named[f"comparison.sources[{number}].folder"] = resolve(source.folder)
+    found = [(key, folder) for key, folder in named.items() if folder]
+    return tuple(ReferenceDirectory(Path(folder).expanduser(), key) for key, folder in found)
 
 
 def _read_csv(file: Path) -> pl.DataFrame:

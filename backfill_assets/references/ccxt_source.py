@@ -32,7 +32,7 @@ class CcxtCandles:
 
     def __init__(self, settings: CcxtSource) -> None:
         self._exchanges = settings.exchanges
-        self._endpoint = settings.endpoint
+        self._settings = settings
         self._clients: dict[str, Any] = {}
 
     def convention(self, exchange: str) -> Convention | None:
@@ -75,7 +75,7 @@ class CcxtCandles:
             client.has["fetchCurrencies"] = False
             if venue.name == "binance":
                 client.options["fetchMarkets"] = {"types": ["spot"]}
-            if endpoint := resolve(self._endpoint).rstrip("/"):
+            if endpoint := resolve(self._settings.endpoint).rstrip("/"):
                 client.urls["api"] = _moved(client.urls["api"], f"{endpoint}/{venue.name}")
             if not client.load_markets():
                 msg = "lists no markets"

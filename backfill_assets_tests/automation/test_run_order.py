@@ -23,6 +23,7 @@ from backfill_assets.rehearsal.moved_clock import MovedClock
 from backfill_assets.settings import load_settings
 from backfill_assets_tests.automation import gated_days
 from backfill_assets_tests.progress.rig import OURS, QUICK_DAEMON, REPOSITORY, Rig
+from backfill_assets_tests.times import takes_minutes
 
 LAST: Final = "2024-01-31"
 BULK: Final = day_range(shift(LAST, -799), LAST)
@@ -110,7 +111,8 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
 
 
 @pytest.mark.story
-@pytest.mark.timeout(400)
+@takes_minutes
+@pytest.mark.timeout(900)
 def test_the_daily_run_begins_next_behind_800_days_and_a_backfill_keeps_its_number_and_order(
     queue: Queue,
 ) -> None:

@@ -13,12 +13,12 @@ from backfill_assets.rehearsal.house import House
 from backfill_assets.rehearsal.model import Promise
 from backfill_assets_tests.rehearsal import mutant
 from backfill_assets_tests.rehearsal.played import broken, result
-from backfill_assets_tests.times import IS_STORM
+from backfill_assets_tests.times import takes_minutes
 
 pytestmark = [
     pytest.mark.story,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not IS_STORM, reason="takes minutes each: make storm"),
+    takes_minutes,
 ]
 #: Code locations with a component that is broken; importing one breaks it here.
 HERE = Path(__file__).parent
