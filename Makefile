@@ -1,4 +1,4 @@
-# Everything a person or CI runs here. Needs make and Python 3.11 to 3.13; the first target that needs an
+# The commands that people and CI run here. Needs make and Python 3.11 to 3.13; the first target that needs an
 # environment makes it in .venv from requirements-test.lock, and installs again when the lock changes.
 
 SHELL := /bin/sh
@@ -11,7 +11,7 @@ PYTHON ?=
 PORT ?= 3000
 # Inputs of `make fuzz`, for each of its two parts.
 INPUTS ?= 1000000
-# How often `make storm` does what `make stories` does once.
+# Repetitions in `make storm` of the work that `make stories` does once.
 TIMES ?= 20
 
 BIN := .venv/bin
@@ -32,14 +32,14 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-r
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(OPENED) ## one day from ticks to tables, without any account; then a table of what came of it
+demo: $(OPENED) ## one day from ticks to tables, without any account; then a table of the results
 	@DAGSTER_HOME="$(DAGSTER_HOME)" $(BIN)/backfill-assets demo
 
 ui: $(OPENED) ## the Dagster UI with its daemon on 127.0.0.1:3000 (PORT=… for another), over the same data
 	@DAGSTER_HOME="$(DAGSTER_HOME)" $(BIN)/backfill-assets standins -- \
 	    $(BIN)/dg dev -m backfill_assets.definitions -h 127.0.0.1 -p $(PORT)
 
-test: lint ## style, types and all tests but the stories
+test: lint ## style, types, spelling and all tests but the stories
 	@$(CLEAN_ENV) $(PYTEST) -m 'not story'
 
 stories: $(READY) ## the long tests: daemon, service, browser, cloud, killed processes, orders of days, damage
@@ -48,10 +48,11 @@ stories: $(READY) ## the long tests: daemon, service, browser, cloud, killed pro
 cover: $(READY) ## the test suite once more, with the lines that it does not reach
 	@$(CLEAN_ENV) $(PYTEST) --cov --cov-report=term
 
-lint: $(READY) ## style and types only
+lint: $(READY) ## style, types and spelling only
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/codespell
 
 bench: $(READY) ## the comparisons of benchmarks/ as one table in docs/performance.md (ROWS=… for other files of trades)
 	@$(BIN)/python benchmarks/bench.py $(if $(ROWS),--rows $(ROWS))
@@ -72,15 +73,15 @@ fuzz: $(READY) ## mutated tick files, with every index checked (INPUTS=… for a
 	@NUMBA_BOUNDSCHECK=1 $(BIN)/python -m backfill_assets_tests.ticks.fuzzing --inputs $(INPUTS)
 	@NUMBA_BOUNDSCHECK=1 $(BIN)/python -m backfill_assets_tests.ticks.fuzzing --storm --inputs $(INPUTS)
 
-examples: $(READY) ## run the notebooks of examples/ and keep what they print and draw
+examples: $(READY) ## run the notebooks of examples/ and keep their output and charts
 	@$(CLEAN_ENV) $(BIN)/python -m backfill_assets_tests.notebooks
 
 docs: $(READY) ## the docs as a site in build/docs/site, for a browser without a network; a link to nowhere fails
 	@$(BIN)/python scripts/docs_site.py
 
 # setuptools builds the package itself, without isolation, so it is pinned like everything else.
-# `make lock UPGRADE=--upgrade` takes newer versions; without it only what setup.cfg demands changes.
-# The second lock is a part of the first, so what is tested is what runs. The locks are complete, so they are
+# `make lock UPGRADE=--upgrade` takes newer versions; without it only packages that setup.cfg demands change.
+# The second lock is a part of the first, so the tested versions run. The locks are complete, so they are
 # installed without dependencies: pip does not find the pin of a package that another asks for with extras.
 COMPILE := $(BIN)/uv pip compile pyproject.toml - --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-header --no-annotate --quiet
@@ -88,13 +89,13 @@ lock: $(READY) ## write requirements-test.lock and its run-time part, requiremen
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv
 	@echo 'setuptools>=77' | $(COMPILE) --extra test $(UPGRADE) -o requirements-test.lock
 	@echo 'setuptools>=77' | $(COMPILE) --constraint requirements-test.lock $(UPGRADE) -o requirements.lock
-	@echo "$$(grep -c == requirements-test.lock) pins, $$(grep -c == requirements.lock) of them at run time; the next make installs what changed."
+	@echo "$$(grep -c == requirements-test.lock) pins, $$(grep -c == requirements.lock) of them at run time; the next make installs the changes."
 
 clean: ## remove .venv, Dagster's records and caches; data/ is kept
 	@rm -rf .venv .home build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
-# Opened once by a process of its own: services that open a fresh database together may trip over each other.
+# A separate process opens it once: services that open a fresh database together may disturb each other.
 $(OPENED): dagster.yaml $(READY)
 	@mkdir -p .home
 	@ln -sf ../dagster.yaml .home/dagster.yaml

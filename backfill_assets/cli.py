@@ -1097,7 +1097,7 @@ def _json(text: str) -> str:
 def _console() -> Any:
     from rich.console import Console
 
-    # Names, numbers and words of others are neither coloured nor read as markup.
+    # Names, numbers and words of others are neither colored nor read as markup.
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = _UNWRAPPED

@@ -1,6 +1,6 @@
 """What a feed is, and the data types the vendor serves.
 
-A feed is the unit of download, storage, judgement and quarantine. This file holds names only: where a
+A feed is the unit of download, storage, judgment and quarantine. This file holds names only: where a
 feed is stored is the lake's business, where it is fetched from is the Tardis client's.
 """
 

@@ -72,7 +72,7 @@ def test_a_small_file_is_enough_and_the_rest_has_defaults(tmp_path: Path) -> Non
             "did you mean day_completeness",
         ),
         ({"tardis": {"apikey": "x"}}, "tardis.apikey", "did you mean api_key?"),
-        ({"tardis": {"colour": "x"}}, "tardis.colour", "remove it or correct its spelling"),
+        ({"tardis": {"color": "x"}}, "tardis.color", "remove it or correct its spelling"),
         (
             {"universe": [{**GOOD["universe"][0], "type": "spot"}]},
             "universe.0.type",

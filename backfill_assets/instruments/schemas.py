@@ -1,7 +1,7 @@
 """What the table of instruments holds, and when its rows are right.
 
 The columns are for everybody who stores or describes the table. The pandera schema judges a frame of one
-day; it is made on demand, because importing pandera takes a second. How a judgement becomes an asset check
+day; it is made on demand, because importing pandera takes a second. How a judgment becomes an asset check
 is not said here.
 """
 
@@ -61,8 +61,8 @@ INSTRUMENT_COLUMNS: Final = (
     Column(
         "contract_changes",
         "STRING",
-        "JSON list of what differs by time (microseconds) in the terms of the contract, from an hour before "
-        "the day to an hour after it; null where nothing does",
+        "JSON list of the differences by time (microseconds) in the terms of the contract, from an hour "
+        "before the day to an hour after it; null where there are none",
     ),
     Column("expected", "BOOL", "Whether the configured universe holds it on this day", required=True),
     Column(

@@ -153,7 +153,7 @@ def update(
 
     ``change`` gets None where there is no document. It writes nothing by returning None or a document equal
     to the stored one, and may be called several times: it must do nothing but compute. It is also applied
-    twice where the answer to a write was lost and another writer replaced it before it could be recognised.
+    twice where the answer to a write was lost and another writer replaced it before it could be recognized.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 Compare-and-swap is the service's own ``if_generation_match``. An upload whose answer was lost is sent again
 by the client and then meets its own object, which looks like a conflict; each write therefore carries a
-token, by which a writer recognises what it wrote itself. Like the client, this honours
+token, by which a writer recognizes what it wrote itself. Like the client, this honors
 ``STORAGE_EMULATOR_HOST``.
 """
 

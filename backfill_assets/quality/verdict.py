@@ -109,7 +109,7 @@ class Context(Document):
 
 
 class Verdict(Document):
-    """The judgement of one feed's version on one day."""
+    """The judgment of one feed's version on one day."""
 
     feed: str
     day: str

@@ -173,7 +173,7 @@ class Stage:
         """Note that something could not be tried."""
         self.outcomes += [Outcome(self.scenario, promise, expected, why, None) for promise in promises]
 
-    # Judgements that scenarios share
+    # Judgments that scenarios share
 
     def succeeded(self, promise: Promise, run: Run, about: str) -> None:
         """The run must end with exit code 0."""

@@ -36,7 +36,7 @@ TEXT_RUNS: Final = 40
 _QUIET: Final = frozenset(state.code for state in (TRADED, EMPTY, UNPROVEN))
 #: What words tell as one run: minutes in one state, or in any of the quiet ones.
 _TOLD_RUN: Final = re.compile(f"[{re.escape(''.join(sorted(_QUIET)))}]+|(.)\\1*")
-#: States that have a pattern, so that colour is never the only difference.
+#: States that have a pattern, so that color is never the only difference.
 _PATTERNED: Final = frozenset(state.code for state in STATES) - {TRADED.code, EMPTY.code}
 
 

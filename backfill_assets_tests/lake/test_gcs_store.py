@@ -150,7 +150,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> Callable[..., GcsStore]:
     return store
 
 
-def test_a_write_whose_answer_was_lost_is_recognised_as_its_own(
+def test_a_write_whose_answer_was_lost_is_recognized_as_its_own(
     gcs_lake: LakeSettings, gcs_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with forwarding(gcs_url, lose=first_upload()) as proxy:

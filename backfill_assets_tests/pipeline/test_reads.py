@@ -1,6 +1,6 @@
 """What a day reads: how often each document, how often each data file, asset by asset.
 
-A promise that no other test notices: a judgement or a file that is read once more gives the same tables. The
+A promise that no other test notices: a judgment or a file that is read once more gives the same tables. The
 counts are taken below the lake's store, by a store that counts.
 """
 

@@ -58,7 +58,7 @@ def started(client: TestClient, **changes: Any) -> str:
 # --- what a browser may load -----------------------------------------------------------------------------
 
 
-def test_htmx_is_the_released_file_with_its_licence() -> None:
+def test_htmx_is_the_released_file_with_its_license() -> None:
     content = (STATIC / "htmx.min.js").read_bytes()
     assert hashlib.sha256(content).hexdigest() == SHA256
     assert b'version:"2.0.11"' in content
@@ -328,7 +328,7 @@ def test_a_post_of_another_site_changes_nothing(
 # --- the calendar -------------------------------------------------------------------------------------------
 
 
-def test_states_differ_by_sign_and_not_by_colour_alone() -> None:
+def test_states_differ_by_sign_and_not_by_color_alone() -> None:
     signs = [sign for sign, _ in view.STATES.values()]
     assert len(set(signs)) == len(signs)
 

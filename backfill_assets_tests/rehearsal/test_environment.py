@@ -79,7 +79,7 @@ def test_the_local_file_has_every_key_that_stand_ins_need() -> None:
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"infrastucture": {"cores": 1}}, "infrastucture: unknown key; did you mean infrastructure?"),
+        ({"infrastructur": {"cores": 1}}, "infrastructur: unknown key; did you mean infrastructure?"),
         ({"infrastructure": {"core": 1}}, "infrastructure.core: unknown key; did you mean cores?"),
         ({"infrastructure": {"cores": 0}}, "infrastructure.cores: "),
         ({"infrastructure": {"cores": 4096}}, "infrastructure.cores: 4096 are more than the "),

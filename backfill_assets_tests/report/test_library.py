@@ -1,4 +1,4 @@
-"""The charting library is the released file, with its licence, and asks nobody for anything."""
+"""The charting library is the released file, with its license, and asks nobody for anything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backfill_assets.report import page
 SHA256 = "e21cc5caa0226ef30bd8549c50b9ef926615f2a4ee6b4e486353477a55f598cf"
 
 
-def test_the_library_is_the_released_file_with_its_licence() -> None:
+def test_the_library_is_the_released_file_with_its_license() -> None:
     folder = page._HERE / "static"
     content = (folder / page.LIBRARY).read_bytes()
     assert hashlib.sha256(content).hexdigest() == SHA256

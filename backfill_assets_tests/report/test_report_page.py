@@ -92,7 +92,7 @@ def test_the_heat_map_covers_every_minute_of_every_feed(browser, reports, day):
     assert all("Minutes: " in label for label in labels)
 
 
-def test_states_differ_by_sign_and_pattern_and_not_by_colour_alone(browser, reports):
+def test_states_differ_by_sign_and_pattern_and_not_by_color_alone(browser, reports):
     browser.open(reports.file(DEGRADED))
     signs = browser.run("return [...document.querySelectorAll('.mark')].map((m) => m.textContent)")
     assert {"×", "~"} <= set(signs)
@@ -179,7 +179,7 @@ def test_candles_are_drawn_and_their_timeframe_is_chosen_by_keyboard(browser, re
         return [canvas.width, colors.size];
     """)
     assert drawn[0] > 500
-    assert drawn[1] > 3, "an empty chart has the colours of its background and its grid alone"
+    assert drawn[1] > 3, "an empty chart has the colors of its background and its grid alone"
     button = browser.driver.find_element(By.CSS_SELECTOR, "[data-frame='1h']")
     assert button.get_attribute("aria-pressed") == "false"
     button.send_keys(Keys.ENTER)

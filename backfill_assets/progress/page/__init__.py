@@ -7,5 +7,5 @@ asked of another host: the content security policy lets the browser load from th
 - ``render``: templates, static files and the headers that every page goes out with.
 - ``routes``: the addresses; each calls ``service`` and renders its answer.
 
-Colours and type are those of the day's report, whose style sheet is included and not copied.
+Colors and type are those of the day's report, whose style sheet is included and not copied.
 """

@@ -1,7 +1,7 @@
 """Templates, static files, and the headers that every page goes out with.
 
 Style attributes and inline scripts are forbidden by the policy, so a length is the value of a ``progress``
-element and a colour is a class. The day's report brings its style and scripts inside itself; it is served in
+element and a color is a class. The day's report brings its style and scripts inside itself; it is served in
 a sandbox of its own origin, so that nothing in it can read the token that this page keeps.
 """
 

@@ -1,6 +1,6 @@
 """Words, signs and groups for the templates, made from the models; pure, without HTML.
 
-Every state has a sign and words beside its colour.
+Every state has a sign and words beside its color.
 """
 
 from __future__ import annotations

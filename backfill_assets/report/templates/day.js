@@ -14,7 +14,7 @@
       timeScale: { borderColor: color("--line") },
       rightPriceScale: { borderColor: color("--line") },
     });
-    // Rising candles are hollow and falling ones filled, so that colour is not the only difference.
+    // Rising candles are hollow and falling ones filled, so that color is not the only difference.
     candles.applyOptions({
       upColor: color("--card"), borderUpColor: color("--up"), wickUpColor: color("--up"),
       downColor: color("--down"), borderDownColor: color("--down"), wickDownColor: color("--down"),
