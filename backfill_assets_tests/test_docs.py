@@ -511,6 +511,58 @@ def test_the_page_of_scores_has_every_number_of_the_judging_modules() -> None:
 
 # --- words -------------------------------------------------------------------------------------------------
 
+WORDS: Final = (
+    "feed",
+    "day",
+    "verdict",
+    "evidence class",
+    "proven",
+    "sealed",
+    "held",
+    "degraded",
+    "quarantine",
+    "candidate",
+    "accepted",
+    "restatement",
+    "publication",
+    "gap",
+    "silence",
+    "coverage",
+)
+
+
+def test_the_glossary_explains_the_words_each_in_one_sentence_with_an_example() -> None:
+    rows = table("docs/glossary.md", "glossary")
+    words = [word for word, _, _ in rows]
+    assert set(WORDS) - set(words) == set()
+    assert len(set(words)) == len(words)
+    for word, meaning, example in rows:
+        assert re.fullmatch(r"[A-Z][^.]+\.", meaning), word
+        assert example, word
+
+
+def test_every_word_of_the_glossary_is_used_outside_of_it() -> None:
+    pages = [text for page, text in PAGES.items() if page != "docs/glossary.md"]
+    code = [path.read_text(encoding="utf-8") for path in (REPOSITORY / "backfill_assets").rglob("*.py")]
+    used = "\n".join(pages + code).lower()
+    words = [word for word, _, _ in table("docs/glossary.md", "glossary")]
+    assert [w for w in words if not re.search(rf"\b{w.replace(' ', '[ _]')}\b", used)] == []
+
+
+def test_the_readme_the_first_steps_and_the_site_lead_to_the_glossary() -> None:
+    assert "](docs/glossary.md)" in README
+    assert "](glossary.md)" in PAGES["docs/start.md"]
+    # Not loaded as YAML: the file names a function of its generator.
+    assert "- glossary.md\n" in (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+
+
+def test_the_words_at_the_foot_of_pages_have_the_meanings_of_the_glossary() -> None:
+    glossary = {word: meaning for word, meaning, _ in table("docs/glossary.md", "glossary")}
+    foot = (REPOSITORY / "backfill_assets/report/templates/terms.html.j2").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", foot))
+    assert len(shown) > 5
+    assert shown == {word: glossary.get(word) for word in shown}
+
 
 def test_messages_that_the_pages_explain_are_messages_of_the_package() -> None:
     package = REPOSITORY / "backfill_assets"
