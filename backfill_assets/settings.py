@@ -436,7 +436,7 @@ class HealSettings(Described):
     archive_endpoint: Text = ""
     """Where the public files of days are; empty: the exchanges' own archives"""
     requests: int = Field(default=200, ge=1, le=100_000)
-    """Most requests of one `heal`; what was not asked for stays missing"""
+    """Most requests of one `heal`; ids that were not asked for stay missing"""
     timeout_seconds: float = Field(default=30, gt=0)
     """Limit of one answer of an exchange, and longest silence of an archive"""
 
@@ -510,8 +510,8 @@ class LogSettings(Described):
     """The lines that processes write to stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "debug"
-    """Lines below it are not written; with `debug` each event of a run is one. Dagster's UI has all of them
-    whatever this says"""
+    """Lines below it are not written; with `debug` each event of a run is one. Dagster's UI always has all
+    of them"""
     format: Literal["console", "json"] = "console"
     """`console`, or `json`: each line is an object with `timestamp`, `level`, `logger`, `event`, and where it
     is of one `run`, `day`, `step` and `feed`"""

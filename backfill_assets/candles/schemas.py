@@ -68,13 +68,13 @@ COVERAGE_COLUMNS: Final = (
     Column(
         "provisional",
         "BOOL",
-        "Whether files of the neighbouring days may still add trades: first and last bucket until sealed.",
+        "Whether files of the neighboring days may still add trades: first and last bucket until sealed.",
         required=True,
     ),
     Column(
         "flagged",
         "BOOL",
-        "Whether a price that nobody confirmed is the high or low of a minute in it; null without trades.",
+        "Whether an unconfirmed price is the high or low of a minute in it; null without trades.",
     ),
     Column("first_open_time", "TIMESTAMP", "Start of the run's first bucket.", required=True),
     Column("last_open_time", "TIMESTAMP", "Start of the run's last bucket.", required=True),

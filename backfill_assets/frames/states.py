@@ -26,7 +26,7 @@ MEANINGS: Final[Mapping[State, str]] = {
     "degraded": "it is there, and a score of the day is not above its threshold",
     "provisional": "asked for final data only: a file of a neighboring day may still change it",
     "left_out": "the day is published without this market, whose file did not count",
-    "not_expected": "the day is published, and nobody asked for this market",
+    "not_expected": "the day is published, and this market was not asked for",
     "held": "the day's verdict forbids publishing",
     "missing": "the day was not published",
 }

@@ -155,7 +155,7 @@ class SettledFeed(Document):
     traded_us
         The first and the last time of the exchange in the accepted file.
     is_sealed
-        Whether the files of both neighbouring days are final, so that nothing outside the day can change it.
+        Whether the files of both neighboring days are final, so that nothing outside the day can change it.
     contracts
         By canonical symbol, what the file's amounts are, where that is not ``spot_contract``.
     evidence

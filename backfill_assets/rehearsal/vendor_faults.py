@@ -26,7 +26,7 @@ _ENDPOINTS: Final = ("datasets_endpoint", "api_endpoint")
 
 
 def refused(stage: Stage) -> None:
-    """Nobody listens at the vendor's address until the run has tried."""
+    """No server listens at the vendor's address until the run has tried."""
     with stage.house() as house:
         house.standin.__exit__(None, None, None)
         process = house.start(stage.day)

@@ -63,7 +63,7 @@ OHLCV: Final = replace(
 
 COVERAGE: Final = Table(
     name="coverage",
-    description="What every bucket of every market shows, traded, empty or lost: one row per run of equals.",
+    description="State of every bucket of every market, traded, empty or lost: one row per run of equals.",
     columns=COVERAGE_COLUMNS,
     group_by=("exchange", "symbol", "timeframe", "state"),
     time_column="first_open_time",

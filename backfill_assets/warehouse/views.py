@@ -123,7 +123,7 @@ _LEFT_OUT: Final = "NOT published AND verdict <> 'publish' AND NOT COALESCE(appr
 _DAY_COLUMNS: Final = (
     Column("date", "DATE", "The UTC day.", required=True),
     Column("state", "STRING", "published, degraded or held.", required=True),
-    Column("sealed", "BOOL", "Whether the files of both neighbouring days are final.", required=True),
+    Column("sealed", "BOOL", "Whether the files of both neighboring days are final.", required=True),
     Column("completeness", "FLOAT64", "The day's score; null when a feed has no evidence."),
     Column("quality", "FLOAT64", "The day's score over accepted feeds."),
     Column("consistency", "FLOAT64", "The day's score over accepted feeds of trades."),
@@ -166,10 +166,10 @@ GROUP BY date""",
 
 _STATE_COLUMNS: Final = (
     Column("day_state", "STRING", "published, degraded or held; null until the day's quality is published."),
-    Column("sealed", "BOOL", "Whether the files of both neighbouring days are final."),
+    Column("sealed", "BOOL", "Whether the files of both neighboring days are final."),
     Column("state", "STRING", "traded, or traded_partial where ids are lost in it; see coverage."),
-    Column("provisional", "BOOL", "Whether files of the neighbouring days may still add trades to it."),
-    Column("flagged", "BOOL", "Whether a price that nobody confirmed is the high or low of a minute in it."),
+    Column("provisional", "BOOL", "Whether files of the neighboring days may still add trades to it."),
+    Column("flagged", "BOOL", "Whether an unconfirmed price is the high or low of a minute in it."),
 )
 
 CANDLES_WITH_STATE: Final = View(
