@@ -1,4 +1,4 @@
-"""A backfill of many symbols and days through the API: how long, how big the service, how quick its answers.
+"""A backfill of many symbols and days through the API: its time, the memory of the service, the answer times.
 
 Dagster's daemon, the service, its runs and a stand-in for the vendor as processes on loopback; every
 second a client asks for the status. `python benchmarks/backfill.py [--symbols 50] [--days 30] [--rows 1000]`;
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def cancelling(rig: Rig, job: dict[str, Any]) -> float:
-    """Seconds from the request to cancel until the job says that nothing of it runs any more."""
+    """Seconds from the request to cancel until the job says that none of its runs is left."""
     days = {part: job["request"][part] for part in ("start", "end")}
     again = rig.ask("/api/v1/backfill", {**days, "all_days": True})["job_id"]
     rig.wait(lambda: rig.status(again).days_by_state.get("running", 0) > 1)

@@ -2,8 +2,8 @@
 
 python benchmarks/bench.py                  5 and 20 million trades, days of all sizes; about half an hour
 python benchmarks/bench.py --rows 1000000   other files of trades
-python benchmarks/bench.py --quick          small sizes, once each, to try whether it runs
-python benchmarks/bench.py --out DIR        elsewhere than in docs/
+python benchmarks/bench.py --quick          small sizes, once each, to check that it runs
+python benchmarks/bench.py --out DIR        into another folder than docs/
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def all_of_them(rows: list[int], repeats: int, *, quick: bool) -> list[Run]:
 
 
 def write(out: Path, lines: list[Run]) -> None:
-    """The figures into the page with what follows from them on paper, beside it as JSON, and the plot."""
+    """Write the figures and the computation on paper into the page, the figures as JSON, and the plot."""
     host = machine()
     content = {"measured": datetime.now(UTC).date().isoformat(), "machine": host, "lines": lines}
     (out / "performance.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

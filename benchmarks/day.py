@@ -1,4 +1,4 @@
-"""What a day costs: CPU seconds of the job ``day`` beside those of a graph that does nothing.
+"""The cost of a day: CPU seconds of the job ``day`` beside those of a graph that does nothing.
 
     python benchmarks/day.py                            3 feeds x 100 rows, 50 x 1,000, 500 x 100
     python benchmarks/day.py --sizes 50x1000 --steps    this size only, and of each step
@@ -6,7 +6,7 @@
     python benchmarks/day.py --sizes "" --days 1,1000   only a new day where the lake holds 1 and 1,000 days
 
 The floor is a graph with the same assets, asset checks, dependencies and partitions, whose bodies return at
-once; it is run in the same way and does not import the package. Both run in processes of their own, in turn,
+once; it is run in the same way and does not import the package. Both run in separate processes, in turn,
 with Dagster's records in SQLite as Dagster ships them.
 CPU is user and system time of such a process; the stand-in for the vendor runs in another one and does not
 count. To compare two checkouts, run this file with ``PYTHONPATH`` set to each.
@@ -36,7 +36,7 @@ from measured import ENVIRONMENT, Run, markdown, row
 
 #: Feeds, and rows of each.
 SIZES = ((3, 100), (50, 1000), (500, 100))
-#: From so many rows of a feed on, files are not made while they are asked for.
+#: From this number of rows of a feed on, files are made before they are requested.
 ROWS_IN_FILES = 10_000
 #: Days that the lake holds already, of so many feeds and rows.
 LAKES = (1, 10, 100, 1000)
@@ -56,7 +56,7 @@ def day_after(first: date, days: int) -> str:
     return (first + timedelta(days=days)).isoformat()
 
 
-# ---- The stand-in, in a process of its own
+# ---- The stand-in, in a separate process
 
 
 def write_files(feeds: int, rows: int) -> Path:
@@ -74,7 +74,7 @@ def write_files(feeds: int, rows: int) -> Path:
 
 
 def serve(feeds: int, rows: int) -> None:
-    """Serve trades of so many symbols until the process is ended; files of many rows are written first."""
+    """Serve trades of this number of symbols until the process ends; files of many rows are written first."""
     from backfill_assets.standins.listings import Listing, Stream
     from backfill_assets.standins.market import Market
     from backfill_assets.standins.tardis import TardisStandin
@@ -155,7 +155,7 @@ def peak_mb() -> float:
 
 
 def describe() -> None:
-    """Print the graph of the package: what the floor is built from."""
+    """Print the graph of the package, from which the floor is built."""
     from backfill_assets.definitions import build_definitions
 
     defs = build_definitions()
@@ -179,7 +179,7 @@ def describe() -> None:
     print(json.dumps({"assets": assets, "checks": checks}))
 
 
-#: Where a count stands in the table, and the calls of the lake's store that it adds up.
+#: The column of a count in the table, and the calls of the lake's store that it sums.
 COUNTS = {
     "documents read": ("read",),
     "files opened": ("local_copy", "open_ranges"),
@@ -188,7 +188,7 @@ COUNTS = {
 
 
 def count_calls(of: Counter[str]) -> None:
-    """Count what is asked of the lake on disk."""
+    """Count the requests to the lake on disk."""
     from backfill_assets.lake.local import LocalStore
 
     lock = threading.Lock()
@@ -223,7 +223,7 @@ def note_steps(instance: Any, spent: dict[str, float]) -> None:
 
 
 def run(what: str, settings: str, days: list[str]) -> None:
-    """Run the days one after the other, and print for each the CPU seconds since the one before."""
+    """Run the days one after the other, and print the CPU seconds of each."""
     # pandera imports hypothesis, and so pytest, where they are installed, which deployments do not do.
     sys.modules["hypothesis"] = None  # type: ignore[assignment]
     import dagster as dg
@@ -240,7 +240,7 @@ def run(what: str, settings: str, days: list[str]) -> None:
 
         defs = build_definitions(settings)
         count_calls(calls)
-        # ``execute_in_process`` does without the package's executor, which does this. Checkouts before it
+        # ``execute_in_process`` skips the package's executor, which does this. Checkouts before it
         # had it are compared as they are.
         as_in_a_run = getattr(run_process, "collecting_seldom", nullcontext)()
     job = defs.resolve_job_def("day")

@@ -1,7 +1,7 @@
 """The floor of ``day.py``: a graph with the keys of the package's assets and checks, whose bodies do nothing.
 
 Apart from ``day.py`` because the process that runs it imports Dagster and nothing else. Dagster reads the
-annotations of bodies, so they are no strings here.
+annotations of bodies, so they are not strings here.
 """
 
 import warnings

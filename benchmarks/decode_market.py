@@ -18,9 +18,9 @@ _CHUNK = 1_000_000
 
 
 def write_trades(path: Path, count: int, symbol: str = SYMBOL, days: int = 0) -> None:
-    """Write ``count`` trades over the day so many days after ``DAY``, with ids that follow those before it.
+    """Write ``count`` trades over the day ``days`` days after ``DAY``, with ids that follow those before it.
 
-    An existing file of that name is taken for the same.
+    An existing file of that name is kept.
     """
     if path.exists():
         return

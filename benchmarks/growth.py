@@ -82,7 +82,7 @@ def _panel(number: int, name: str, series: dict[str, Points]) -> str:
         ends[case] = (*placed[-1], color)
     last = -math.inf
     for case, (x, y, color) in sorted(ends.items(), key=lambda end: end[1][1]):
-        # Names of lines that end beside each other stand below each other.
+        # Names of lines with neighboring ends are placed below each other.
         last = max(y + 4, last + 12)
         parts.append(f'<text x="{x + 5:.1f}" y="{last:.1f}" fill="{color}">{case.split(",")[0]}</text>\n')
     return "".join(parts)

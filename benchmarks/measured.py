@@ -1,4 +1,4 @@
-"""Processes that are measured, in turn, and tables of what they took.
+"""Processes that are measured, in turn, and tables of their measures.
 
 A case is a command. It is a fresh process that does its work once on a small input, then measures the work
 and prints a line of JSON; so imports and compilation are left out. The memory of the process and its children
@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-#: Processes write bytecode, so that none but the first, which is not measured, compiles.
+#: Processes write bytecode, so that only the first one, which is not measured, compiles.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 LIBRARIES = ("dagster", "polars", "duckdb", "pandas", "pyarrow", "numba", "numpy", "isal", "tardis-dev")
 #: Seconds between two looks at the memory of a case.
@@ -39,7 +39,7 @@ def timed(work: Callable[[], Any]) -> Run:
 
 
 def run_case(work: Callable[..., Any], warm_up: Sequence[str] | None, given: Sequence[str]) -> None:
-    """Do the work once without being measured, then measure it and print what it took.
+    """Do the work once without a measurement, then measure it and print the measures.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def run_case(work: Callable[..., Any], warm_up: Sequence[str] | None, given: Seq
 
 
 def measure(*command: object) -> Run:
-    """Run a Python file of this folder: what it prints last, and ``peak``, the megabytes of its processes."""
+    """Run a Python file of this folder: the JSON of its last line, and ``peak``, its memory in megabytes."""
     process = psutil.Popen(
         [sys.executable, *map(str, command)], stdout=subprocess.PIPE, env=ENVIRONMENT, text=True
     )
@@ -78,7 +78,7 @@ def measure(*command: object) -> Run:
 
 
 def in_turn(cases: Mapping[str, Sequence[object]], repeats: int) -> dict[str, list[Run]]:
-    """Each case so many times, the order reversed each time."""
+    """Each case ``repeats`` times, the order reversed each time."""
     found: dict[str, list[Run]] = {case: [] for case in cases}
     for repeat in range(repeats):
         for case in list(cases)[:: 1 if repeat % 2 else -1]:
@@ -109,7 +109,7 @@ def rows_of(work: str, found: Mapping[str, Sequence[Run]], unit: str, *, key: st
 
 
 def machine() -> dict[str, Any]:
-    """The machine and the versions of what was compared."""
+    """The machine and the versions of the compared libraries."""
     models = (
         [
             line.partition(":")[2].strip()

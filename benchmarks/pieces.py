@@ -1,4 +1,4 @@
-"""Pieces of a day beside what else one could use: other data types, publishing, views, downloads, imports.
+"""Pieces of a day beside their alternatives: other data types, publishing, views, downloads, imports.
 
     python benchmarks/pieces.py
     python benchmarks/pieces.py --only downloads --repeats 5
@@ -8,8 +8,8 @@
   read back; DuckDB copies the same file without totals.
 - Views: one day of ``candles_with_state`` where the warehouse holds 30 days and 330.
 - Reading: a year of minutes of one market with the states of its days, where each day has one market and 50.
-- Downloads: 60 files of 2 MB, each answered after 50 ms; wall seconds, for waiting is what they differ in.
-- Overlap: 60 files that take about as long to come as to decode, apart and as a run does both; wall seconds.
+- Downloads: 60 files of 2 MB, each answered after 50 ms; wall seconds, since they differ in waiting.
+- Overlap: 60 files that arrive in about the time of decoding, apart and as a run does both; wall seconds.
 - Imports: the code location beside Dagster alone.
 """
 
@@ -238,7 +238,7 @@ def reading(repeats: int) -> list[Run]:
 
 
 def serve(latency: float, file: str) -> None:
-    """Answer every request after a while with one file, until the process is ended; "" is a file of noise."""
+    """Answer every request after a while with one file, until the process ends; "" is a file of noise."""
     import asyncio
     import gzip
 
@@ -297,7 +297,7 @@ def fetch(folder: Path, url: str) -> None:
 
 @contextmanager
 def served(latency: float, file: object = "") -> Iterator[str]:
-    """The address of a server in a process of its own."""
+    """The address of a server in a separate process."""
     command = [sys.executable, __file__, "--serve", str(latency), str(file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as server:
         try:
@@ -317,7 +317,7 @@ def downloads(repeats: int) -> list[Run]:
 
 
 def fill_lake(folder: Path, url: str) -> None:
-    """What the asset ``ticks`` does before it judges the day."""
+    """The work of the asset ``ticks`` before it judges the day."""
     from backfill_assets.days import utc_now
     from backfill_assets.lake import documents, paths
     from backfill_assets.lake.local import LocalStore
@@ -452,7 +452,7 @@ def compared(
 
 
 def compare(rows: int, repeats: int, only: Sequence[str] = ()) -> list[Run]:
-    """The lines of the table; ``rows`` is of what is published."""
+    """The lines of the table; ``rows`` is the number of published rows."""
     pieces: dict[str, Callable[[], list[Run]]] = {
         "streams": lambda: streams(repeats),
         "publishing": lambda: publishing(rows, repeats),

@@ -1,12 +1,12 @@
-"""How long a large backfill takes on many workers, what it costs, and which limit binds: on paper.
+"""Time, cost and binding limit of a large backfill on many workers: on paper.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --days 31 --symbols 50 --workers 1,4 --requests-per-minute 500
 
 The units are those of ``docs/performance.json`` (CPU of a day's feeds and of their rows), or are given. A
-day is one run of one worker, so no more workers than days help. Limits hold for all workers together, but for
-CPU and a worker's network; the one that takes longest binds. Rows and bytes of a feed's day are assumptions:
-give those of your markets, which ``backfill-assets plan`` measures in a lake.
+day is one run of one worker, so more workers than days do not help. Limits hold for all workers together,
+except CPU and a worker's network; the one that takes longest binds. Rows and bytes of a feed's day are
+assumptions: give those of your markets, which ``backfill-assets plan`` measures in a lake.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 MEASURED = Path(__file__).parents[1] / "docs" / "performance.json"
-#: What a year of 500 symbols is asked for.
+#: Data types of the year of 500 symbols.
 DATA_TYPES = ("trades", "quotes", "book_snapshot_25")
 #: Tables that have no data type of their own: instruments, candles, coverage and quality.
 MADE_TABLES = 4
@@ -59,13 +59,13 @@ class Units:
     lake_per_download
         Bytes of Parquet for a byte of csv.gz.
     worker_cores, worker_mbit, place_mbit
-        What a worker has, and what all have together towards the vendor.
+        Of a worker, and the bandwidth of all workers together towards the vendor.
     requests_per_minute
         The vendor's limit for one key, over all workers.
     requests_per_file
-        Of a download: the file, and its share of metadata and of what is asked again.
+        Of a download: the file, and its share of metadata and of repeated requests.
     loads_per_table_and_day
-        Google's limit, and loads of a partition in a backfill: its neighbours publish it again.
+        Google's limit, and loads of a partition in a backfill: its neighbors publish it again.
     core_per_hour, storage_per_gb_month, download_per_gb, load_per_tb
         Prices.
     """
@@ -89,7 +89,7 @@ class Units:
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done."""
+    """The work of the backfill."""
 
     days: int
     symbols: int
@@ -114,7 +114,7 @@ class Answer:
 
     @property
     def binds(self) -> str:
-        """The limit that takes longest."""
+        """The limit that needs the longest time."""
         return max(self.hours_of, key=lambda limit: self.hours_of[limit])
 
     @property
@@ -141,7 +141,7 @@ def estimate(work: Work, units: Units, workers: int) -> Answer:
         "worker's network": downloaded * 8 / 1e6 * share / units.worker_mbit / 3600,
         "network": downloaded * 8 / 1e6 / units.place_mbit / 3600,
         "vendor's rate": work.files * units.requests_per_file / units.requests_per_minute / 60,
-        # Before the limit of a day is used up nobody waits; then for the next day.
+        # Loads wait for the next day only after the limit of a day is used up.
         "BigQuery's loads": (-(-loads // units.loads_per_table_and_day) - 1) * 24.0,
     }
     hours = max(hours_of.values())

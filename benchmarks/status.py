@@ -1,6 +1,6 @@
 """How fast the API answers for the status of a job, with 100 jobs of 800 days in Dagster's records.
 
-A real server on loopback in a process of its own, 20 clients. `python benchmarks/status.py [SECONDS]`; the
+A real server on loopback in a separate process, 20 clients. `python benchmarks/status.py [SECONDS]`; the
 address of an empty Postgres database in BENCH_POSTGRES_URL measures that one as well. Filling takes minutes.
 """
 
@@ -192,7 +192,7 @@ def bench(name: str, home: Path, seconds: float) -> None:
         port = probe.getsockname()[1]
     status, recent = "/api/v1/backfill/status/job{:05d}", "/api/v1/backfill/recent"
     base = f"http://127.0.0.1:{port}"
-    # Each kind first by a server that has read nothing yet.
+    # Each kind first with a server that has not read anything yet.
     for label, path in (("recent", recent), ("status of 800 days", status)):
         server = subprocess.Popen([sys.executable, __file__, "--serve", str(home), str(port)])
         try:

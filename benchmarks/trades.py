@@ -1,10 +1,10 @@
-"""Trades from csv.gz to Parquet and candles of six timeframes, beside what else one could use.
+"""Trades from csv.gz to Parquet and candles of six timeframes, beside the alternatives.
 
     python benchmarks/trades.py --rows 5000000 --repeats 5
     python benchmarks/trades.py --rows 20000000 --repeats 1 --cases inflate,core,checked
-    python benchmarks/trades.py --stages          what each stage of ``checked`` takes
+    python benchmarks/trades.py --stages          the cost of each stage of ``checked``
 
-``core`` is what a run does: Parquet, both hashes, the whole profile (ids, repeats, silences, clock, prices)
+``core`` is the work of a run: Parquet, both hashes, the whole profile (ids, repeats, silences, clock, prices)
 and candles, synced to disk. ``checked`` has the comparison of the candles with their ticks, too. The recipes
 (``recipes/``) only convert. The unit is ``inflate``, which reads the gzip with isal and drops it. The candles
 of all cases are compared: prices and counts must be equal, sums within 1e-9.
@@ -112,7 +112,7 @@ def accepted(found: Any, decoded: Any) -> Any:
 
 
 def work_of(case: str) -> Callable[[Path, str, str], None]:
-    """What is measured, from trades to candles; recipes take a folder of files, too."""
+    """The measured work, from trades to candles; recipes also take a folder of files."""
 
     def work(folder: Path, source: str, candles: str) -> None:
         files = sorted(Path(source).rglob("*.csv.gz")) if Path(source).is_dir() else [Path(source)]
@@ -156,7 +156,7 @@ def same_candles(folder: Path, cases: Sequence[str]) -> None:
 
 
 def trades_file(rows: int) -> Path:
-    """The file of so many trades, written once on a machine, beside a small one."""
+    """The file of this number of trades, written once on a machine, beside a small one."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     source = FOLDER / f"trades-{rows}.csv.gz"
     write_trades(source, rows)
@@ -165,7 +165,7 @@ def trades_file(rows: int) -> Path:
 
 
 def compare(rows: int, repeats: int, cases: Sequence[str]) -> list[Run]:
-    """The lines of the table for so many trades."""
+    """The lines of the table for this number of trades."""
     chosen = [case for case in cases if case != "pandas" or rows <= MOST_ROWS_OF_PANDAS]
     source = trades_file(rows)
     with tempfile.TemporaryDirectory(prefix="backfill-candles-") as folder:
@@ -178,7 +178,7 @@ def compare(rows: int, repeats: int, cases: Sequence[str]) -> list[Run]:
 
 
 def stages(rows: int, repeats: int) -> list[Run]:
-    """The lines of the stages of ``checked``; whatever else this process does afterwards is timed, too."""
+    """The lines of the stages of ``checked``; the later work of this process is timed too."""
     import time
     from collections import defaultdict
     from collections.abc import Iterator
@@ -208,7 +208,7 @@ def stages(rows: int, repeats: int) -> list[Run]:
 
     read_blocks = decode.read_blocks
     decode.read_blocks = watched_blocks  # type: ignore[assignment]
-    # Two threads decode a file; what comes after it is alone, with threads of its own.
+    # Two threads decode a file; the work after it runs alone, with its own threads.
     for stage, owner, name, clock in (
         ("parse", parser.LineParser, "parse", time.thread_time),
         ("profile", profile.Profiler, "add", time.thread_time),

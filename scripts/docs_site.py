@@ -1,7 +1,7 @@
-"""The docs as a site, by ``make docs``: to be read with a browser, from files and without a network.
+"""The docs as a site, by ``make docs``: for a browser, from files and without a network.
 
-Pages stay as GitHub shows them. Their copies have links to where the targets are in the site, and
-what Python-Markdown reads in another way than GitHub is put in its words.
+Pages stay as GitHub shows them. In their copies links lead to the targets in the site, and syntax that
+Python-Markdown reads differently from GitHub is rewritten.
 """
 
 from __future__ import annotations
@@ -89,13 +89,13 @@ def fitted(source: Path) -> tuple[str, list[Path]]:
 
     text = _DRAWING.sub(_INSTEAD, source.read_text(encoding="utf-8"))
     text = _PICTURE.sub(lambda found: bent(found["target"]) or "", _LINK.sub(link, text))
-    # Marks for tests, and second words of code blocks, which say what loads them.
+    # Marks for tests, and second words of code blocks, which name their loader.
     text = re.sub(r"^<!-- .*? -->\n", "\n", text, flags=re.MULTILINE)
     return re.sub(r"^( *```\w+) \w+$", r"\1", text, flags=re.MULTILINE), named
 
 
 def place_of(file: Path) -> str | None:
-    """Where a file of the clone is in the site; None for a folder, and for what is outside of the clone."""
+    """Place of a file of the clone in the site; None for a folder and for files outside of the clone."""
     if not file.is_relative_to(REPOSITORY) or file.is_dir():
         return None
     name = file.relative_to(REPOSITORY).as_posix()

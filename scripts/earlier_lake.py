@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make what the scenario ``upgrade`` starts from: ``earlier_lake.py CHECKOUT [ARCHIVE]``.
+"""Make the archive from which the scenario ``upgrade`` starts: ``earlier_lake.py CHECKOUT [ARCHIVE]``.
 
 CHECKOUT is a checkout of the earlier version, such as ``git worktree add`` makes of a former release; no
 archive of that version is needed. Its code runs two days of the scenario's market, with the interpreter and
@@ -21,7 +21,7 @@ import yaml
 from backfill_assets.rehearsal.upgrade import DAYS, EARLIER, MARKETS, MORE, market
 from backfill_assets.standins.tardis import TardisStandin
 
-#: Where it was made does not matter; records name interpreter, checkout and lake, at the same length.
+#: The place does not matter; records name interpreter, checkout and lake, at the same length.
 NEUTRAL = "/opt/an/earlier/version/of/this/package/and/the/interpreter/that/ran/it"
 
 
@@ -70,7 +70,7 @@ def pack(checkout: Path, folder: Path, archive: Path) -> None:
             content = file.read_bytes()
             for name in names:
                 content = content.replace(name, NEUTRAL.encode().ljust(len(name), b"/")[: len(name)])
-            # Of the machine that a run was at work on.
+            # The machine on which a run was at work.
             content = content.replace(f'"{host}/'.encode(), f'"{"h" * len(host)}/'.encode())
             file.write_bytes(content)
     with tarfile.open(archive, "w:xz", preset=9) as packed:

@@ -1,4 +1,4 @@
-"""Pictures of the README, made anew: the page of a day and the calendar of its month, of generated days.
+"""Make the pictures of the README again: the page of a day and the calendar of its month, of generated days.
 
 ``.venv/bin/python scripts/pictures.py`` runs days of the local environment in a temporary folder and writes
 ``docs/day.png`` and ``docs/calendar.png``. It needs Debian's ``chromium``.
@@ -36,12 +36,12 @@ def main() -> None:
 
 
 def shoot(page: Path, picture: Path, size: str) -> None:
-    """Write what a window of this size shows of the page."""
+    """Write a picture of the page in a window of this size."""
     browser = shutil.which("chromium")
     if browser is None:
         msg = "chromium is not installed (Debian: apt install chromium)"
         raise SystemExit(msg)
-    # Without a sandbox because root may not have one.
+    # No sandbox, because root may not have one.
     flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={size}")
     with tempfile.TemporaryDirectory() as profile:
         shot = [*flags, f"--user-data-dir={profile}", f"--screenshot={picture}", page.as_uri()]

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Tries the daily backfill and posts the outcome to Slack, also where it ends early.
+# Tries the daily backfill and posts the outcome to Slack, even if it ends early.
 #
 #   scripts/run_daily_backfill_test.sh [DATE] [ENV]
 #
 # DATE is the day to rehearse (default: yesterday, UTC); ENV is the environment of the rehearsal, local, staging or a
-# file (default: staging). Where ENV names settings, too, `backfill-assets doctor` tries them first (local is not tried). SLACK_WEBHOOK_URL is where the outcome goes; without it nothing is
-# posted. REHEARSE_OPTIONS are those of `backfill-assets rehearse` (default: --quick). Log and reports are kept in
-# LOG_DIR (default: ./rehearsals). The exit code is 0 if everything was kept.
+# file (default: staging). Where ENV also names settings, `backfill-assets doctor` tries them first (local is not
+# tried). SLACK_WEBHOOK_URL is the address for the outcome; without it nothing is posted. REHEARSE_OPTIONS are those of
+# `backfill-assets rehearse` (default: --quick). Log and reports are kept in LOG_DIR (default: ./rehearsals). The exit
+# code is 0 if all promises were kept.
 set -euo pipefail
 
 case ${1:-} in -h | --help) sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'; exit 0 ;; esac

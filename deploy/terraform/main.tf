@@ -66,7 +66,7 @@ resource "google_bigquery_dataset_iam_member" "tables" {
   member     = google_service_account.pipeline.member
 }
 
-# Load jobs and queries are of the project; what they may read and write is said above.
+# Load jobs and queries belong to the project; the roles above say what they may read and write.
 resource "google_project_iam_member" "jobs" {
   project = var.project
   role    = "roles/bigquery.jobUser"

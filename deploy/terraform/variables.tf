@@ -15,7 +15,7 @@ variable "dataset" {
 }
 
 variable "location" {
-  description = "Of bucket and data set, which load jobs need to be the same: BACKFILL_LOCATION"
+  description = "Location of bucket and data set, which must be the same for load jobs: BACKFILL_LOCATION"
   type        = string
   default     = "US"
 }
