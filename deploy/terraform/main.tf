@@ -1,4 +1,4 @@
-# What production settings expect on Google Cloud: a bucket for the lake, a data set, and one account that may use
+# Resources of the production settings on Google Cloud: a bucket for the lake, a data set, and one account that may use
 # these two and nothing else. Tables are made by the pipeline.
 terraform {
   required_version = ">= 1.5"
@@ -20,12 +20,12 @@ resource "google_storage_bucket" "lake" {
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
 
-  # What a slip deletes can be had back for a week.
+  # Objects that are deleted by mistake can be restored for a week.
   soft_delete_policy {
     retention_duration_seconds = 604800
   }
 
-  # Uploads whose process was killed.
+  # Parts of uploads whose process was killed.
   lifecycle_rule {
     condition {
       age = 7
