@@ -360,7 +360,7 @@ def test_a_message_that_cannot_be_sent_stops_no_look(lake: WholeLake, listener: 
     found = look(lake)
     assert (len(found.open), found.failure) == (1, "JSON (number 1) did not take the message")
     wrong = WholeLake(Path(lake.store.uri), alerts={"urls": "nonsense"})
-    assert "is no address that Apprise knows" in look(wrong, NOW + timedelta(minutes=1)).failure
+    assert "Apprise does not know address number" in look(wrong, NOW + timedelta(minutes=1)).failure
     listener.status = 200
     assert look(lake, NOW + timedelta(minutes=2)).failure == ""
     assert len(listener.texts) == 1
