@@ -1,9 +1,9 @@
 """The daily crypto market-data pipeline: ticks from Tardis, candles, verdicts, BigQuery.
 
 Every day at 09:00 UTC yesterday's files are fetched into a Parquet lake (``tardis``, ``lake``, ``ticks``),
-become candles (``candles``), are judged by what the decoding pass counted (``quality``), and what passes is
-published to the warehouse, one atomic day partition at a time (``warehouse``). Any past range runs the same
-way. Folders are stages of the data; the same file names mean the same thing in each of them: ``assets`` are
+become candles (``candles``), and are judged by the counts of the decoding pass (``quality``). Accepted data
+is published to the warehouse, one atomic day partition at a time (``warehouse``). Any past range runs the
+same way. Folders are stages of the data, and the same file names mean the same thing in each: ``assets`` are
 the nodes, ``checks`` the promises, ``schemas`` the columns, and the rest is plain Python.
 """
 
@@ -23,9 +23,9 @@ def open(settings: str | Path | None = None, *, source: Literal["warehouse", "la
     Parameters
     ----------
     settings
-        A settings file, or the name of one in the package; without it what ``BACKFILL_ENV`` says.
+        A settings file, or the name of one in the package; by default that of ``BACKFILL_ENV``.
     source
-        ``warehouse`` reads what was published, ``lake`` what counts in the lake.
+        ``warehouse`` reads published data, ``lake`` the accepted data of the lake.
 
     Raises
     ------

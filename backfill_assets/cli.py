@@ -1,6 +1,6 @@
-"""The command line: parses, calls, prints. What a command does is in the module that it calls.
+"""The command line: parses, calls, prints. The work of a command is in the module that it calls.
 
-Everything heavy is imported by the command that needs it, so that ``--help`` and mistakes answer at once.
+Each command imports the heavy modules it needs, so that ``--help`` and mistakes answer at once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Command(click.Command):
         super().format_epilog(ctx, formatter)
         if self.example:
             with formatter.section("Example"):
-                # Not wrapped: a command that is copied must stay one line.
+                # The line is not wrapped: a command to copy must stay one line.
                 formatter.write(f"{'':{formatter.current_indent}}{PROGRAM} {self.example}\n")
 
 
@@ -45,9 +45,9 @@ class _WrongCall(click.ClickException):
 
 
 class _Commands(click.Group):
-    """The list of commands by section; deliberate failures are told in one line.
+    """The list of commands by section; deliberate failures are shown in one line.
 
-    The exit code is 2 for values that were typed wrong, as for options that click refuses, else 1.
+    The exit code is 2 for mistyped values, as for options that click refuses, otherwise 1.
     """
 
     command_class = _Command
@@ -72,14 +72,14 @@ class _Commands(click.Group):
                     formatter.write_dl(rows)
 
 
-#: Columns of a list of commands beside names and summaries.
+#: Columns of the list of commands besides names and summaries.
 _MARGIN: Final = 4
-#: Columns without a terminal, more than any row has: there a program reads each row as one line.
+#: Width without a terminal, more than any row needs: programs read each row as one line.
 _UNWRAPPED: Final = 10_000
 
 
 class _Checked(click.ParamType[str]):
-    """A text that ``check`` refuses in one line, where click's own error prints the usage."""
+    """A text checked by ``check``, whose refusal is one line; click's own error prints the usage."""
 
     def __init__(self, name: str, check: Callable[[str], object]) -> None:
         self.name = name
@@ -105,7 +105,7 @@ class _Names(click.ParamType[tuple[str, ...]]):
         param: click.Parameter | None,  # noqa: ARG002
         ctx: click.Context | None,  # noqa: ARG002
     ) -> tuple[str, ...]:
-        # Click converts a default again that is converted already.
+        # Click also converts defaults that are already converted.
         names = value.split(",") if isinstance(value, str) else value
         return tuple(name.strip() for name in names if name.strip())
 
@@ -120,7 +120,7 @@ NAMES = _Names()
 
 
 def _new_settings(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The option for the settings file that a command writes."""
+    """Return the option for the settings file that a command writes."""
     return click.option(
         "--settings",
         "file",
@@ -163,7 +163,7 @@ def demo(day: str) -> None:
 def run(day: str, end: str | None) -> None:
     """Run days in this process, one after the other.
 
-    It needs neither daemon nor service: for a laptop, cron or CI. The exit code is 1 unless every day is in
+    This needs no daemon or service: for a laptop, cron or CI. The exit code is 1 unless every day is in
     the tables.
     """
     from backfill_assets.automation.backfills import checked_days
@@ -173,23 +173,23 @@ def run(day: str, end: str | None) -> None:
 
 
 @main.command(section=START, example="init --exchanges binance,coinbase --symbols BTC-USDT,ETH-USDT")
-@click.option("--exchanges", type=NAMES, help="The vendor's exchange ids; else asked for, or binance.")
-@click.option("--symbols", type=NAMES, help="Markets such as BTC-USDT; else asked for, or BTC-USDT.")
-@click.option("--data-types", type=NAMES, help="Names of tick tables; else asked for, or trades.")
+@click.option("--exchanges", type=NAMES, help="The vendor's exchange ids; otherwise asked for, or binance.")
+@click.option("--symbols", type=NAMES, help="Markets such as BTC-USDT; otherwise asked for, or BTC-USDT.")
+@click.option("--data-types", type=NAMES, help="Names of tick tables; otherwise asked for, or trades.")
 @click.option(
-    "--folder", help="Folder of lake, tables and Dagster's records; else asked for, or ./data/NAME."
+    "--folder", help="Folder of lake, tables and Dagster's records; otherwise asked for, or ./data/NAME."
 )
 @_new_settings("mine.yaml")
 @click.option(
-    "--like", default="tardis", show_default=True, help="Environment or file to take all else from."
+    "--like", default="tardis", show_default=True, help="Environment or file that gives all other settings."
 )
 @click.option(
-    "--date", "day", type=DAY, help="A day on which every symbol is listed; default: the newest free."
+    "--date", "day", type=DAY, help="A day on which every symbol is listed; default: the newest free day."
 )
 def init(file: Path, like: str, day: str | None, **given: Any) -> None:
     """Write a settings file of your own, and try it.
 
-    It asks for what no option gives, on a terminal only. Each symbol must be listed on the day, and the
+    On a terminal, it asks for values without an option. Each symbol must be listed on the day, and the
     trials of 'doctor' must pass; otherwise nothing is written.
     """
     from backfill_assets.new_settings import Answers, newest_free_day, next_commands, write_tried
@@ -217,17 +217,17 @@ def init(file: Path, like: str, day: str | None, **given: Any) -> None:
     example="standins -- backfill-assets doctor",
     context_settings={"ignore_unknown_options": True},
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free port.")
 @click.option(
     "--datasets",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Serve your own files of this directory instead of a generated market; see 'import'.",
+    help="Serve your own files from this directory instead of a generated market; see 'import'.",
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def standins(port: int, datasets: Path | None, command: tuple[str, ...]) -> None:
     """Serve a stand-in for Tardis on loopback.
 
-    With a COMMAND behind --, for as long as the command runs.
+    With a COMMAND after --, it serves while the command runs.
     """
     from backfill_assets.standins.run import run_with_standins, serve_standins
 
@@ -240,9 +240,9 @@ def standins(port: int, datasets: Path | None, command: tuple[str, ...]) -> None
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @_new_settings("own-files.yaml")
 def import_files(folder: Path, file: Path) -> None:
-    """Take in a folder of your own Tardis files.
+    """Import a folder of your own Tardis files.
 
-    It lists the feeds and days that the files are, and the files that have no place and why. Then it writes
+    It lists the feeds and days of the files, and the files without a place, with the reason. Then it writes
     settings that expect them. No vendor is asked, and no file is changed.
     """
     from backfill_assets.quality.remedies import RUN_DAY
@@ -279,7 +279,7 @@ def import_files(folder: Path, file: Path) -> None:
     type=click.Choice(["table", "csv", "parquet", "arrow"]),
     help="To standard output: a table to read (the default), or CSV, Parquet or Arrow.",
 )
-@click.option("--fill", is_flag=True, help="Add flat candles where it is proven that nothing was traded.")
+@click.option("--fill", is_flag=True, help="Add flat candles where it is proven that no trade happened.")
 @click.option(
     "--on-gap",
     type=click.Choice(["raise", "warn", "mask"]),
@@ -292,7 +292,7 @@ def candles(
 ) -> None:
     """Print or write candles of one market, or of all.
 
-    They are those of the lake's accepted data. A file of any range needs memory for a day.
+    They come from the lake's accepted data. Writing a file of any range needs memory for one day.
     """
     from backfill_assets.frames.commands import give_candles
     from backfill_assets.settings import current_settings
@@ -315,12 +315,12 @@ def candles(
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the page to this file and leave the lake's own as it is.",
+    help="Write the page to this file and leave the lake's page unchanged.",
 )
 def report(day: str | None, month: str | None, out: Path | None) -> None:
     """Write the page of a day or a month.
 
-    It shows the lake as it is now; the command says where the page is.
+    It shows the lake as it is now; the command prints the page's address.
     """
     from backfill_assets.lake.store import open_store
     from backfill_assets.report.publish import write_page
@@ -336,16 +336,16 @@ def report(day: str | None, month: str | None, out: Path | None) -> None:
 @main.command(section=DATA, example="coverage --date 2024-01-01 --exchange binance --symbol BTC-USDT")
 @click.option("--date", "day", type=DAY, required=True, help="Day of the buckets, or the first of several.")
 @click.option("--end", type=DAY, help="The last day; one market's days are shown, a line each.")
-@click.option("--exchange", help="Only this one's markets.")
+@click.option("--exchange", help="Only this exchange's markets.")
 @click.option("--symbol", help="Only this canonical symbol; one market is shown run by run.")
 @click.option(
     "--timeframe", type=TIMEFRAME, default="1m", show_default=True, help="1m, 5m, 15m, 1h, 4h, 1d, ..."
 )
-@click.option("--json", "as_json", is_flag=True, help="One market's days as JSON, as the API gives them.")
+@click.option("--json", "as_json", is_flag=True, help="One market's days as JSON, as in the API.")
 def coverage(
     day: str, end: str | None, exchange: str | None, symbol: str | None, timeframe: str, as_json: bool
 ) -> None:
-    """Say which candles are traded, proven to be empty, or lost."""
+    """Show which candles are traded, proven empty, or lost."""
     from backfill_assets.settings import current_settings
 
     settings = current_settings()
@@ -370,14 +370,14 @@ def coverage(
 @main.command(section=DATA, example="quality --date 2024-01-01 --end 2024-01-31 --exchange binance")
 @click.option("--date", "day", type=DAY, required=True, help="Day of the files, or the first of several.")
 @click.option("--end", type=DAY, help="The last day.")
-@click.option("--exchange", default="", help="Only this one's feeds.")
+@click.option("--exchange", default="", help="Only this exchange's feeds.")
 @click.option("--symbol", default="", help="Only this canonical symbol.")
 @click.option("--data-type", default="", help="Only this data type.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, as the API gives it.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, as in the API.")
 def quality(day: str, end: str | None, as_json: bool, **chosen: str) -> None:
-    """Say which feeds can be read on which days.
+    """Show which feeds can be read on which days.
 
-    And which file of the vendor their rows are of.
+    It also shows the vendor file of their rows.
     """
     from backfill_assets.frames.commands import quality_lines
     from backfill_assets.frames.conditions import feed_quality, open_tables
@@ -394,14 +394,14 @@ def _show(found: Any, lines: Iterator[str], *, as_json: bool) -> None:
 
 
 def days_and_feeds(command: Callable[..., None]) -> Callable[..., None]:
-    """What a backfill and its plan are asked for with."""
+    """Add the options of a backfill and its plan."""
     for option in (
-        click.option("--order", metavar="oldest|newest", help="Which days run first; default: the oldest."),
+        click.option("--order", metavar="oldest|newest", help="Days that run first; default: the oldest."),
         click.option(
-            "--at-once", metavar="N", help="At most so many of its days at work; default: all that may."
+            "--at-once", metavar="N", help="Most days to run at once; default: as many as the queue allows."
         ),
-        click.option("--all-days", is_flag=True, help="Run the days that are good already, too."),
-        click.option("--refresh", is_flag=True, help="Fetch again what the lake has."),
+        click.option("--all-days", is_flag=True, help="Also run days that are already good."),
+        click.option("--refresh", is_flag=True, help="Fetch again files that the lake has."),
         click.option("--data-types", type=NAMES, default="", help="Fetch only these data types again."),
         click.option("--symbols", type=NAMES, default="", help="Fetch only these canonical symbols again."),
         click.option("--exchanges", type=NAMES, default="", help="Fetch only these exchanges' feeds again."),
@@ -414,12 +414,12 @@ def days_and_feeds(command: Callable[..., None]) -> Callable[..., None]:
 
 @main.command(section=BACKFILLS, example="plan --start 2024-01-01 --end 2024-01-31")
 @days_and_feeds
-@click.option("--online", is_flag=True, help="Ask Tardis what was listed on days that were never run.")
-@click.option("--json", "as_json", is_flag=True, help="The plan as JSON, as the API gives it.")
+@click.option("--online", is_flag=True, help="Ask Tardis for the symbols listed on days that were never run.")
+@click.option("--json", "as_json", is_flag=True, help="The plan as JSON, as in the API.")
 def plan(online: bool, as_json: bool, **fields: Any) -> None:
-    """Plan a backfill: what it would run and cost.
+    """Plan a backfill: its work and its cost.
 
-    What it would fetch, load, store and take, and which of its days are good already; writes nothing.
+    It shows the files, loads, storage and time, and the days that are already good; it writes nothing.
     """
     from backfill_assets.automation.history import measured_runs
     from backfill_assets.automation.run_order import backfill_places
@@ -446,12 +446,14 @@ def plan(online: bool, as_json: bool, **fields: Any) -> None:
 
 
 @main.command(section=DECISIONS, example="baseline")
-@click.option("--start", type=DAY, help="Measure this day and later ones again; default: days not in it yet.")
+@click.option(
+    "--start", type=DAY, help="Measure this day and later ones again; default: days not yet in the baseline."
+)
 @click.option("--end", type=DAY, help="The last day to measure.")
 def baseline(start: str | None, end: str | None) -> None:
     """Measure published days, by which later days are judged.
 
-    Later days are weighed and judged by it when they are run.
+    Later days are weighted and judged by this baseline when they are run.
     """
     from backfill_assets.candles.notional import notional_usd
     from backfill_assets.lake import documents, paths
@@ -494,14 +496,12 @@ def baseline(start: str | None, end: str | None) -> None:
 )
 @click.option("--end", type=DAY, help="The last day.")
 @click.option("--feed", required=True, help="exchange/data_type/SYMBOL")
-@click.option(
-    "--dry-run", is_flag=True, help="Write nothing and ask nobody: conclude from stored answers again."
-)
+@click.option("--dry-run", is_flag=True, help="Write nothing and send no requests: use stored answers again.")
 def heal(day: str, end: str | None, feed: str, dry_run: bool) -> None:
     """Ask the exchange for missing trades, and keep its answers.
 
-    Trades that it has are added as a new version, and ids that it does not have count as missing no more; the
-    next run of the day publishes that. Exit code 1 if an id is still missing.
+    Trades that the exchange has are added as a new version, and ids that it does not have no longer count as
+    missing; the next run of the day publishes the result. The exit code is 1 if an id is still missing.
     """
     from backfill_assets.days import day_range
     from backfill_assets.heal.healing import heal as heal_feed
@@ -532,14 +532,14 @@ def heal(day: str, end: str | None, feed: str, dry_run: bool) -> None:
     "--content",
     "contents",
     multiple=True,
-    help="First digits of the version's sha256, as the report and quality print it; may be repeated.",
+    help="First digits of the version's sha256, as in the report and quality; may be repeated.",
 )
-@click.option("--reason", required=True, help="Why it shall count; shown wherever the verdict is.")
+@click.option("--reason", required=True, help="Why it should count; shown with the verdict.")
 def approve(day: str, feed: str | None, contents: tuple[str, ...], reason: str) -> None:
-    """Let a pending version count, whatever its verdict.
+    """Accept a pending version in spite of its verdict.
 
-    The next run of the day publishes it. The report and the table quality print the content of the version;
-    where another one is pending by now, nothing is approved.
+    The next run of the day publishes it. The report and the table quality print the version's content; if
+    another version is pending by now, nothing is approved.
     """
     from backfill_assets.lake.store import open_store
     from backfill_assets.quality.decisions import approve as approve_feeds
@@ -560,13 +560,13 @@ def approve(day: str, feed: str | None, contents: tuple[str, ...], reason: str) 
 @click.option("--date", "day", type=DAY, required=True, help="Day of the feed's file, in UTC.")
 @click.option("--feed", required=True, help="exchange/data_type/SYMBOL")
 @click.option(
-    "--content", default="", help="First digits of the version's sha256, as the report and quality print it."
+    "--content", default="", help="First digits of the version's sha256, as in the report and quality."
 )
-@click.option("--reason", required=True, help="Why it shall not count.")
+@click.option("--reason", required=True, help="Why it should not count.")
 def retract(day: str, feed: str, content: str, reason: str) -> None:
-    """Withdraw the version that counts.
+    """Withdraw the accepted version.
 
-    It does not count until it is approved; the next run of the day takes it out of the tables.
+    It does not count until it is approved; the next run of the day removes it from the tables.
     """
     from backfill_assets.lake.store import open_store
     from backfill_assets.quality.decisions import retract as retract_feed
@@ -576,7 +576,7 @@ def retract(day: str, feed: str, content: str, reason: str) -> None:
     store = open_store(settings.lake)
     decided = retract_feed(store, day, feed, content, reason, settings.thresholds)
     click.echo("\n".join(decided.lines))
-    do = "take it out of the tables" if decided.day_state == "held" else "publish that"
+    do = "remove it from the tables" if decided.day_state == "held" else "publish the result"
     click.echo(f"{day} is {decided.day_state}; {do}: {decided.publish}")
 
 
@@ -586,12 +586,12 @@ def retract(day: str, feed: str, content: str, reason: str) -> None:
 )
 @click.option("--date", "day", type=DAY, required=True, help="Day of the feed's file, in UTC.")
 @click.option("--drop", "dropped", default="", help="exchange/data_type/SYMBOL that the day need not have.")
-@click.option("--restore", "restored", default="", help="A dropped feed that it must have after all.")
+@click.option("--restore", "restored", default="", help="A dropped feed that the day must have after all.")
 @click.option("--reason", default="", help="Why the feed is dropped; the day's record and report keep it.")
 def expect(day: str, dropped: str, restored: str, reason: str) -> None:
     """Drop an expected feed of a past day, or restore it.
 
-    The next run of the day no longer asks for a dropped feed, and asks again for a restored one. Days to come
+    The next run of the day no longer requests a dropped feed, and requests a restored one again. Future days
     follow the universe of the settings.
     """
     from backfill_assets.lake.store import open_store
@@ -611,8 +611,8 @@ def expect(day: str, dropped: str, restored: str, reason: str) -> None:
 
 @main.command(section=BACKFILLS, example="serve --port 3080")
 @click.option("--host", default="", help="Address to listen at; default: serve.host.")
-@click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free one; default: serve.port.")
-@click.option("--with-ui", is_flag=True, help="The Dagster UI as well, under /dagster.")
+@click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free port; default: serve.port.")
+@click.option("--with-ui", is_flag=True, help="Also serve the Dagster UI, under /dagster.")
 def serve(host: str, port: int | None, with_ui: bool) -> None:
     """Serve page and API: start, watch, cancel and retry backfills.
 
@@ -620,7 +620,7 @@ def serve(host: str, port: int | None, with_ui: bool) -> None:
     """
     from backfill_assets.progress.server import serve as run_server
 
-    # The server ends in order, then hands the interrupt on.
+    # The server shuts down in order, then raises the interrupt again.
     with suppress(KeyboardInterrupt):
         run_server(_asset_graph, host=host, port=port, with_ui=with_ui, say=click.echo)
 
@@ -630,13 +630,13 @@ def serve(host: str, port: int | None, with_ui: bool) -> None:
     example='backfill --start 2024-01-01 --end 2024-01-31 --reason "first month" --wait',
 )
 @days_and_feeds
-@click.option("--reason", default="", help="Why, for whoever looks at the job later.")
-@click.option("--request-id", help="The same id again gives the same job instead of another one.")
-@click.option("--wait", is_flag=True, help="Watch it until it has ended; the exit code is its outcome.")
+@click.option("--reason", default="", help="The reason for the job, for later readers.")
+@click.option("--request-id", help="Repeating an id returns the same job instead of a new one.")
+@click.option("--wait", is_flag=True, help="Watch the job until it has ended; the exit code is its outcome.")
 def backfill(wait: bool, **fields: Any) -> None:
     """Start a backfill of a range of days.
 
-    Dagster's daemon runs it. With --wait exit 0: all published, 1: failed or held days, 3: canceled.
+    Dagster's daemon runs it. Exit codes of --wait are 0: all published, 1: failed or held days, 3: canceled.
     """
     from backfill_assets.progress import commands
     from backfill_assets.progress.request import backfill_request
@@ -647,14 +647,14 @@ def backfill(wait: bool, **fields: Any) -> None:
         click.echo(commands.started(job, is_new=is_new))
         if wait:
             sys.exit(commands.wait(service, job.job_id, click.echo, _console()))
-        click.echo(f"backfill-assets status {job.job_id} shows how far it is")
+        click.echo(f"backfill-assets status {job.job_id} shows its progress")
 
 
 @main.command(section=BACKFILLS, example="status twqndbej")
 @click.argument("job")
-@click.option("--json", "as_json", is_flag=True, help="With every day, as the API gives it.")
+@click.option("--json", "as_json", is_flag=True, help="With every day, as in the API.")
 def status(job: str, as_json: bool) -> None:
-    """Say how far a backfill is and what came of its days."""
+    """Show the progress of a backfill and the outcome of its days."""
     from backfill_assets.progress import commands
 
     with _backfills() as service:
@@ -665,13 +665,15 @@ def status(job: str, as_json: bool) -> None:
 
 
 @main.command(section=BACKFILLS, example="recent --state failed")
-@click.option("--limit", type=click.IntRange(1, 1_000), default=20, show_default=True, help="Of how many.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000), default=20, show_default=True, help="How many to list."
+)
 @click.option(
     "--state",
     type=click.Choice(["queued", "running", "canceling", "canceled", "succeeded", "failed"]),
-    help="Only those in this state.",
+    help="Only backfills in this state.",
 )
-@click.option("--json", "as_json", is_flag=True, help="As the API gives them.")
+@click.option("--json", "as_json", is_flag=True, help="As in the API.")
 def recent(limit: int, state: Any, as_json: bool) -> None:
     """List backfills, the newest first."""
     from backfill_assets.progress import commands
@@ -690,7 +692,7 @@ def recent(limit: int, state: Any, as_json: bool) -> None:
 def cancel(job: str) -> None:
     """Stop a backfill.
 
-    No further day starts, running ones are ended, finished ones stay.
+    No further day starts, running days are ended, and finished days stay.
     """
     with _backfills() as service:
         click.echo(f"{job} is {service.cancel(job).state}")
@@ -698,9 +700,9 @@ def cancel(job: str) -> None:
 
 @main.command(section=BACKFILLS, example="retry twqndbej --wait")
 @click.argument("job")
-@click.option("--wait", is_flag=True, help="Watch it until it has ended, as backfill --wait does.")
+@click.option("--wait", is_flag=True, help="Watch the job until it has ended, like backfill --wait.")
 def retry(job: str, wait: bool) -> None:
-    """Run the days of a backfill again that are not good.
+    """Run the bad days of a backfill again.
 
     These are failed, held, missing, unreadable and canceled days, and those that lack a file.
     """
@@ -714,9 +716,7 @@ def retry(job: str, wait: bool) -> None:
 
 
 @main.command(section=START, example="settings")
-@click.option(
-    "--show", is_flag=True, help="Every value and where it comes from, secrets masked; the default."
-)
+@click.option("--show", is_flag=True, help="Every value and its origin, with secrets masked; the default.")
 @click.option(
     "--schema",
     type=click.Choice(["settings", "rules"]),
@@ -739,10 +739,10 @@ def settings(show: bool, schema: str | None) -> None:
 @click.option("--start", type=DAY, help="learn: the first day, in UTC.")
 @click.option("--end", type=DAY, help="learn: the last day, included.")
 def laws(action: str, start: str | None, end: str | None) -> None:
-    """Show the laws of ids, or infer some from published days.
+    """Show the laws of ids, or infer laws from published days.
 
-    What is inferred is printed as a file of laws has it, with what refutes the stronger laws; to adopt it,
-    write it into a file and name that in the settings as thresholds.id_laws.
+    Inferred laws are printed in the form of a file of laws, with the evidence against stronger laws. To adopt
+    them, write them into a file and name it in the settings as thresholds.id_laws.
     """
     from backfill_assets.days import day_range
     from backfill_assets.lake.store import open_store
@@ -768,12 +768,12 @@ def laws(action: str, start: str | None, end: str | None) -> None:
 
 
 @main.command(section=DATA, example="incidents --open")
-@click.option("--open", "only_open", is_flag=True, help="Only those that last.")
+@click.option("--open", "only_open", is_flag=True, help="Only open incidents.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def incidents(only_open: bool, as_json: bool) -> None:
-    """List what waits, or has waited, for a person.
+    """List incidents that wait, or have waited, for a person.
 
-    As the last look has left it: Dagster's daemon and `serve` look every five minutes.
+    They are those of the last look: Dagster's daemon and `serve` look every five minutes.
     """
     from backfill_assets.alerts.incidents import load_incidents
     from backfill_assets.days import utc_now
@@ -791,10 +791,10 @@ def incidents(only_open: bool, as_json: bool) -> None:
 
 @main.command(section=START, example="alerts test")
 @click.argument("action", type=click.Choice(["test"]))
-def alerts(action: str) -> None:  # noqa: ARG001 - there is one
+def alerts(action: str) -> None:  # noqa: ARG001 - there is only one
     """Send a test message to every address of alerts.urls.
 
-    Exit code 1 if one does not take it.
+    The exit code is 1 if an address does not accept it.
     """
     from backfill_assets.progress.watch import send_test
     from backfill_assets.settings import current_settings
@@ -806,11 +806,11 @@ def alerts(action: str) -> None:  # noqa: ARG001 - there is one
 @click.option("--date", "day", type=DAY, help="Only this day.")
 @click.option("--start", type=DAY, help="First day, in UTC.")
 @click.option("--end", type=DAY, help="Last day, included.")
-@click.option("--mend", is_flag=True, help="Set damaged data aside, so that a backfill brings it back.")
+@click.option("--mend", is_flag=True, help="Set damaged data aside, so that a backfill restores it.")
 def verify(day: str | None, start: str | None, end: str | None, mend: bool) -> None:
-    """Look at every byte of days in lake and warehouse.
+    """Check every byte of days in lake and warehouse.
 
-    Exit code 1 if any is not as it was stored.
+    The exit code is 1 if any byte differs from the stored one.
     """
     from contextlib import closing
 
@@ -842,20 +842,20 @@ def verify(day: str | None, start: str | None, end: str | None, mend: bool) -> N
     if damaged:
         words = f"--date {day}" if day else f"--start {start} --end {end}"
         aside = "it is set aside" if mend else f"'backfill-assets verify {words} --mend' sets it aside"
-        again = f"'backfill-assets backfill --start {first} --end {last}' then brings it back"
+        again = f"'backfill-assets backfill --start {first} --end {last}' then restores it"
         msg = f"data of {plural(damaged, 'day')} is damaged: {aside}, {again}"
         raise click.ClickException(msg)
 
 
 @main.command(section=DATA, example="reconcile --start 2024-01-01 --end 2024-01-31")
-@click.option("--start", type=DAY, help="First day, in UTC; default: every day that is known.")
+@click.option("--start", type=DAY, help="First day, in UTC; default: every known day.")
 @click.option("--end", type=DAY, help="Last day, included.")
-@click.option("--apply", "apply", is_flag=True, help="Publish and report what differs.")
+@click.option("--apply", "apply", is_flag=True, help="Publish and report differences.")
 @click.option("--json", "as_json", is_flag=True, help="The differences as JSON.")
 def reconcile(start: str | None, end: str | None, apply: bool, as_json: bool) -> None:
     """Compare lake, warehouse and Dagster's records.
 
-    Lists every difference; exit code 1 if one is left. Writes nothing without --apply.
+    It lists every difference; the exit code is 1 if one is left. Without --apply it writes nothing.
     """
     from contextlib import ExitStack, closing
 
@@ -895,7 +895,7 @@ def reconcile(start: str | None, end: str | None, apply: bool, as_json: bool) ->
         days = day_range(start, end) if start and end else places.all_days()
         found = [difference for day in days for difference in comparing.differences(places, day)]
         failed: list[comparing.Difference] = []
-        # What is published again may be what Dagster lacks.
+        # A table published again may be one that Dagster lacks.
         for _ in range(2 if apply else 0):
             failed = list(
                 comparing.mend(places, found, lambda *what: report_materialization(instance, *what))
@@ -917,12 +917,13 @@ def reconcile(start: str | None, end: str | None, apply: bool, as_json: bool) ->
 
 
 @main.command(section=DATA, example="gc --older-than 30d")
-@click.option("--older-than", "age", default="30d", show_default=True, help="Only what is older.")
-@click.option("--apply", "apply", is_flag=True, help="Free it; without this nothing is deleted.")
+@click.option("--older-than", "age", default="30d", show_default=True, help="Only files older than this.")
+@click.option("--apply", "apply", is_flag=True, help="Delete the files; without this nothing is deleted.")
 def gc(age: str, apply: bool) -> None:
-    """Free what nothing names any more.
+    """Free the space of files that nothing names.
 
-    Replaced versions, orphans, rejected files, and temporary folders of killed runs. Days may run meanwhile.
+    These are replaced versions, orphans, rejected files, and temporary folders of killed runs. Days may run
+    meanwhile.
     """
     from datetime import timedelta
 
@@ -950,31 +951,35 @@ def gc(age: str, apply: bool) -> None:
 
 
 def _seen(store: Any, day: Any) -> str:
-    """How much of an undamaged day was looked at."""
+    """Return how much of an undamaged day was checked."""
     from backfill_assets.lake.manifests import load_day_record
     from backfill_assets.readable_numbers import bytes_text, plural
 
     if not (day.files or day.partitions) and load_day_record(store, day.day) is None:
-        return "nothing is recorded of it: it was never run"
+        return "no record: it was never run"
     files = f"{plural(day.files, 'file')} ({bytes_text(day.bytes)})"
     return f"ok  {files}, {plural(day.partitions, 'partition')}"
 
 
 @main.command(section=START, example="rehearse --quick --scenario killed")
-@click.option("--date", "day", type=DAY, help="The day to rehearse; default: by the environment.")
+@click.option("--date", "day", type=DAY, help="The day to rehearse; default: the environment's day.")
 @click.option(
     "--env",
     "given",
     metavar="local|staging|FILE",
     default="local",
     show_default=True,
-    help="Limits, sources and test data: a file of the package, or one of yours.",
+    help="Limits, sources and test data: a file of the package, or your own.",
 )
 @click.option(
-    "--replay", "replayed", type=DAY, help="A day that your lake has published, in place of a generated one."
+    "--replay", "replayed", type=DAY, help="A published day of your lake, instead of a generated one."
 )
-@click.option("--scenario", "names", metavar="NAME", multiple=True, help="Only this one; may be repeated.")
-@click.option("--quick", "mode", flag_value="quick", default="quick", help="In some minutes; the default.")
+@click.option(
+    "--scenario", "names", metavar="NAME", multiple=True, help="Only this scenario; may be repeated."
+)
+@click.option(
+    "--quick", "mode", flag_value="quick", default="quick", help="Takes a few minutes; the default."
+)
 @click.option(
     "--full", "mode", flag_value="full", help="More faults, kills, feeds and days, and longer ones."
 )
@@ -994,7 +999,7 @@ def _seen(store: Any, day: Any) -> str:
     "--history",
     "history_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Measurements of former rehearsals to compare with; default: history.jsonl in --report-dir.",
+    help="Measurements of earlier rehearsals to compare with; default: history.jsonl in --report-dir.",
 )
 def rehearse(
     day: str | None,
@@ -1008,9 +1013,9 @@ def rehearse(
 ) -> None:
     """Run a day under faults, and show which promises hold.
 
-    Real runs against stand-ins, in scratch folders. Of your settings only limits are read, and with --replay
-    your lake; no data of yours is touched, unless --env names sources of yours. Exit code 1 if a promise is
-    broken.
+    It makes real runs against stand-ins, in scratch folders. It reads only limits from your settings and,
+    with --replay, your lake; it touches none of your data, unless --env names your sources. The exit code is
+    1 if a promise is broken.
     """
     from backfill_assets.days import utc_now
     from backfill_assets.rehearsal import history, scenarios
@@ -1061,7 +1066,7 @@ def rehearse(
 def doctor() -> None:
     """Check settings, reachability and permissions.
 
-    Says what to mend; exit code 1 if anything is.
+    It names the repairs; the exit code is 1 if there are any.
     """
     from backfill_assets.doctor import examine
     from backfill_assets.readable_numbers import plural
@@ -1090,14 +1095,14 @@ def _backfills() -> Iterator[Any]:
 
 
 def _json(text: str) -> str:
-    """The same JSON, which a terminal only shows: ``printable`` writes other characters as JSON does."""
+    """Return JSON that a terminal only displays: ``printable`` escapes other characters as JSON does."""
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def _console() -> Any:
     from rich.console import Console
 
-    # Names, numbers and words of others are neither colored nor read as markup.
+    # Names, numbers and foreign text are neither colored nor read as markup.
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = _UNWRAPPED

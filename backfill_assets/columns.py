@@ -1,7 +1,7 @@
-"""How a stored column is described, once, for Parquet, BigQuery, DuckDB and the documentation.
+"""The single description of stored columns, for Parquet, BigQuery, DuckDB and the documentation.
 
 Stages list their columns as ``Column`` tuples (in their ``schemas.py`` and in ``tardis/columns.py``); this
-file turns such a list into an Arrow schema. Types are BigQuery's names, the narrowest system they go to.
+file turns such a list into an Arrow schema. Types are named as in BigQuery, the narrowest target system.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ ARROW_TYPES: Final[dict[str, pa.DataType]] = {
     "BOOL": pa.bool_(),
 }
 
-#: Control totals add up the values in this range, both ends included, so that no sum overflows or cancels.
-#: Rows outside it are proven by the exact sums.
+#: Control totals add up values in this range, ends included, so that no sum overflows or cancels out.
+#: The exact sums prove rows outside it.
 SUMMED_RANGE: Final = (0.0, 1e36)
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One stored column: name, BigQuery type, whether it is never null, and what it means (with unit)."""
+    """One stored column: name, BigQuery type, whether it is never null, and its meaning (with unit)."""
 
     name: str
     type: ColumnType
@@ -39,7 +39,7 @@ class Column:
 
 
 def described(schema: pa.Schema) -> tuple[str, ...]:
-    """``name:type`` of each column; how a program holds text in memory is no part of the type."""
+    """Return ``name:type`` of each column; the in-memory layout of text is not part of the type."""
     return tuple(f"{field.name}:{_plain(field.type)}" for field in schema)
 
 
@@ -49,7 +49,7 @@ def _plain(stored: pa.DataType) -> pa.DataType:
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
-    """Arrow schema of a table with these columns: TIMESTAMP is microseconds UTC, DATE is ``date32``."""
+    """Return the Arrow schema of these columns: TIMESTAMP is microseconds UTC, DATE is ``date32``."""
     return pa.schema(
         [pa.field(c.name, ARROW_TYPES[c.type], nullable=not c.required) for c in columns],
     )

@@ -1,8 +1,8 @@
 """Days: the only date arithmetic of the package.
 
-Separate from ``partitions`` so that the logic and the command line can count days without importing
-Dagster. A day is a UTC calendar day written ``YYYY-MM-DD``. Times are integer microseconds since the
-epoch, as the vendor writes them.
+It is separate from ``partitions`` so that the logic and the command line can count days without importing
+Dagster. A day is a UTC calendar day written ``YYYY-MM-DD``. Times are integer microseconds since the epoch,
+as the vendor writes them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FIRST_DAY: Final = "2019-03-30"
 
 
 def parse_day(text: str) -> date:
-    """Read ``YYYY-MM-DD``; anything else is a ``BadInput`` that shows the right form."""
+    """Read ``YYYY-MM-DD``; raise ``BadInput`` with the right form for other text."""
     try:
         day = date.fromisoformat(text)
     except ValueError:
@@ -34,7 +34,7 @@ def parse_day(text: str) -> date:
 
 
 def parse_month(text: str) -> date:
-    """Read ``YYYY-MM`` as its first day; a ``BadInput`` shows the right form."""
+    """Read ``YYYY-MM`` as its first day; raise ``BadInput`` with the right form for other text."""
     if not is_day(f"{text}-01"):
         msg = f"'{text}' is not a month: write it as YYYY-MM, for example 2024-01"
         raise BadInput(msg)
@@ -42,14 +42,14 @@ def parse_month(text: str) -> date:
 
 
 def insist_on_order(start: str, end: str) -> None:
-    """Raise ``BadInput`` where the range ends before it starts."""
+    """Raise ``BadInput`` if the range ends before it starts."""
     if end < start:
         msg = f"the range ends ({end}) before it starts ({start}): swap them"
         raise BadInput(msg)
 
 
 def is_day(text: str) -> bool:
-    """Whether the text is a day as it is written everywhere."""
+    """Whether the text is a day in the form ``YYYY-MM-DD``."""
     try:
         return parse_day(text).isoformat() == text
     except BadInput:
@@ -57,43 +57,43 @@ def is_day(text: str) -> bool:
 
 
 def shift(day: str, days: int) -> str:
-    """The day ``days`` later (negative: earlier)."""
+    """Return the day that is ``days`` later (negative: earlier)."""
     return (date.fromisoformat(day) + timedelta(days=days)).isoformat()
 
 
 def day_range(first: str, last: str) -> list[str]:
-    """All days from ``first`` to ``last``, both included; empty if ``last`` is before ``first``."""
+    """Return all days from ``first`` to ``last``, both included; empty if ``last`` is before ``first``."""
     start, count = date.fromisoformat(first), (date.fromisoformat(last) - date.fromisoformat(first)).days
     return [(start + timedelta(days=i)).isoformat() for i in range(count + 1)]
 
 
 def start_us(day: str) -> int:
-    """First microsecond of the day."""
+    """Return the first microsecond of the day."""
     midnight = datetime.fromisoformat(day).replace(tzinfo=UTC)
     return int(midnight.timestamp()) * MICROSECONDS_PER_SECOND
 
 
 def end_us(day: str) -> int:
-    """First microsecond after the day."""
+    """Return the first microsecond after the day."""
     return start_us(day) + MICROSECONDS_PER_DAY
 
 
 def time_us(moment: datetime) -> int:
-    """The moment in microseconds."""
+    """Return the moment in microseconds."""
     return int(moment.timestamp()) * MICROSECONDS_PER_SECOND + moment.microsecond
 
 
 def day_of(time_us: int) -> str:
-    """The day that holds the microsecond."""
+    """Return the day of the microsecond."""
     return datetime.fromtimestamp(time_us // MICROSECONDS_PER_SECOND, tz=UTC).date().isoformat()
 
 
 def utc_now() -> datetime:
-    """The current time; the one place that reads the clock for dates."""
+    """Return the current time; no other function reads the clock for dates."""
     return datetime.now(tz=UTC)
 
 
 def iso_time(time_us: int) -> str:
-    """``2024-01-01T00:00:00.000001Z`` for messages and reports."""
+    """Format a time like ``2024-01-01T00:00:00.000001Z``, for messages and reports."""
     moment = datetime.fromtimestamp(0, tz=UTC) + timedelta(microseconds=time_us)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

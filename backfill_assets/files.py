@@ -1,9 +1,9 @@
 """Files of this machine: durable renames, locks that end with their holder, leases that end before it.
 
-Every room that keeps files on a disk needs them, and each is easy to get wrong: without the two syncs a power
-cut leaves an empty file under the new name, a lock that is a file's existence outlives a killed process, and
-one that a stopped process holds keeps all others waiting.
-Where the files lie and what they mean is the business of their rooms.
+All packages that keep files on a disk need them, and each is easy to get wrong. Without the two syncs, a
+power cut leaves an empty file under the new name. A lock that is a file's existence outlives a killed
+process. A lock held by a stopped process keeps all others waiting. The packages decide where the files are
+and what they mean.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import IO, Final
 
 from backfill_assets.failures import PermanentFailure, Superseded, TransientFailure
 
-#: Of folders that a process makes for itself, and that ``backfill-assets gc`` removes after a killed one.
+#: Prefix of a process's own folders; ``backfill-assets gc`` removes those of killed processes.
 TEMPORARY_PREFIX: Final = "backfill-unfinished-"
 _POLL_SECONDS: Final = 0.02
 _SHORTEST_POLL_SECONDS: Final = 0.0005
@@ -32,9 +32,9 @@ _REFUSALS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.
 
 
 def put_in_place(unfinished: Path, file: Path) -> None:
-    """Rename ``unfinished`` to ``file``, durably; both are on one file system, missing folders are made.
+    """Rename ``unfinished`` to ``file`` durably; both are on one file system, and missing folders are made.
 
-    The bytes are made durable, then visible, then the name durable: a power cut shows old or new, whole.
+    First the bytes become durable, then visible, then the name durable: a power cut leaves old or new, whole.
     """
     with unfinished.open("rb") as handle:
         os.fsync(handle.fileno())
@@ -57,20 +57,20 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path, *, timeout_seconds: float | None = None) -> Iterator[None]:
-    """Hold the lock that is the file at ``path``; the file and its folder are made and stay.
+    """Hold the lock that is the file at ``path``; the file and its folder are created and stay.
 
-    One thread of one process holds it at a time, for each opens the file anew. The kernel lets it go when the
-    holder dies and its forked children, which share it, have ended.
+    One thread of one process holds it at a time, since each opens the file anew. The kernel releases it when
+    the holder has died and its forked children, which share it, have ended.
 
     Parameters
     ----------
     timeout_seconds
-        How long to wait for another holder; by default for ever.
+        How long to wait for another holder; by default, forever.
 
     Raises
     ------
     TransientFailure
-        Another holder kept it for longer.
+        Another holder kept it longer.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as lock:
@@ -102,7 +102,7 @@ def _lock_within(lock: IO[bytes], timeout_seconds: float) -> None:
 class Lease:
     """A lock that is held until another holder takes it over.
 
-    ``is_taken_over`` tells that the former holder did not let it go: it may be stopped, and go on later.
+    ``is_taken_over`` means that the former holder did not release it: it may be stopped, and continue later.
     """
 
     path: Path
@@ -112,23 +112,22 @@ class Lease:
     def insist(self) -> None:
         """Raise ``Superseded`` if another holder has taken the lock over."""
         if not _is_at(self.path, self.handle):
-            msg = f"{self.path}: this process was stopped for too long, and another has gone on: run again"
+            msg = f"{self.path}: this process was stopped for too long, and another has taken over: run again"
             raise Superseded(msg)
 
 
 @contextmanager
 def leased(path: Path, seconds: float) -> Iterator[Lease]:
-    """Hold the lock that is the file at ``path``, or take it over from one who has held it for too long.
+    """Hold the lock that is the file at ``path``, or take it over from a holder that kept it too long.
 
-    The former holder may go on at any moment, so all that holders do has to come to nothing then: each makes
-    a file of its own, calls ``insist``, and renames that file; one that takes over deletes the files of
-    former holders before it looks at anything. So a former holder finds its file gone, or is told by
-    ``insist``.
+    The former holder may continue at any moment, and its work must then have no effect. So each holder writes
+    its own file, calls ``insist``, and renames that file; one that takes over deletes the files of former
+    holders before it reads anything. A former holder then finds its file gone, or is stopped by ``insist``.
 
     Parameters
     ----------
     seconds
-        How long others wait for one and the same holder.
+        How long others wait for the same holder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -149,7 +148,7 @@ def leased(path: Path, seconds: float) -> Iterator[Lease]:
 
 
 def _locked_in_time(path: Path, handle: IO[bytes], seconds: float) -> bool:
-    """Whether the lock was got, before one holder had it for so long and while it is the one at ``path``."""
+    """Whether the lock at ``path`` was obtained before one holder had it for too long."""
     wait, holder, deadline = _SHORTEST_POLL_SECONDS, b"", 0.0
     while True:
         try:
@@ -169,7 +168,7 @@ def _locked_in_time(path: Path, handle: IO[bytes], seconds: float) -> bool:
 
 
 def _sign(handle: IO[bytes]) -> None:
-    """Let those who wait see that the holder is another one."""
+    """Let waiting processes see that the holder has changed."""
     handle.truncate(0)
     handle.write(uuid.uuid4().bytes)
     handle.flush()
@@ -185,14 +184,14 @@ def _is_at(path: Path, handle: IO[bytes]) -> bool:
 
 @contextmanager
 def temporary_folder(parent: Path | None, setting: str) -> Iterator[Path]:
-    """A folder for unfinished files, gone at the end of the block.
+    """Yield a folder for unfinished files, which is removed at the end of the block.
 
     Parameters
     ----------
     parent
-        On which disk; None is the system's temporary directory.
+        A folder on the disk to use; None means the system's temporary directory.
     setting
-        Named as the remedy where that disk refuses a file.
+        The setting to name as the remedy if that disk refuses a file.
 
     Raises
     ------

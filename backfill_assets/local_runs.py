@@ -1,7 +1,7 @@
-"""Runs of days in this process, without daemon and service, shown on the terminal while they work.
+"""Runs days in this process, without daemon or service, and shows them on the terminal while they run.
 
-The same job as the schedule launches, on the instance of ``DAGSTER_HOME`` where there is one, so these runs
-are in Dagster's records like any other.
+It runs the job that the schedule launches, on the instance of ``DAGSTER_HOME`` if there is one, so these runs
+are in Dagster's records like all others.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     import dagster as dg
 
 _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-#: Colors of states; those of all others are red.
+#: Colors of states; all other states are red.
 _STYLES: Final = {"published": "green", "degraded": "yellow"}
 
 
 @dataclass(frozen=True, slots=True)
 class LocalRun:
-    """A run that has ended.
+    """An ended run.
 
     Attributes
     ----------
@@ -54,17 +54,17 @@ class LocalRun:
     failures: tuple[str, ...]
 
     def text(self, seconds: float) -> str:
-        """What was done, in a line."""
+        """Return the work of the run in one line."""
         if self.fetched == 0 and self.loads == 0 and self.kept:
             return (
-                f"Nothing was done twice: {self.kept} feeds were in the lake already, "
-                f"{self.skipped} partitions held what the lake says ({seconds:.1f} s)."
+                f"Nothing was done twice: {self.kept} feeds were already in the lake, "
+                f"{self.skipped} partitions already matched the lake ({seconds:.1f} s)."
             )
         return f"{self.fetched} feeds fetched, {self.loads} partitions loaded in {seconds:.1f} s."
 
 
 def run_days(days: Sequence[str]) -> int:
-    """Run the days one after the other, a line each; exit code 0 if all are in the tables, else 1."""
+    """Run the days one after the other, a line each; return 0 if all are in the tables, otherwise 1."""
     console = Console()
     settings = current_settings()
     store = open_store(settings.lake)
@@ -92,7 +92,7 @@ def run_days(days: Sequence[str]) -> int:
 
 
 def insist_on_key(settings: Settings, days: Sequence[str], store: Store | None = None) -> None:
-    """Refuse days that the vendor would refuse; those that the lake has are run without the vendor's files.
+    """Refuse days that the vendor would refuse; days in the lake run without the vendor's files.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def insist_on_key(settings: Settings, days: Sequence[str], store: Store | None =
         more = f" and {plural(len(paid) - 1, 'more day')}" if paid[1:] else ""
         variables = " or ".join(variables_in(settings.tardis.api_key)) or "tardis.api_key in the settings"
         msg = (
-            f"Tardis wants an API key for {paid[0]}{more}: set {variables} "
+            f"Tardis requires an API key for {paid[0]}{more}: set {variables} "
             f"(only the first day of each month is free)"
         )
         raise BadInput(msg)
@@ -124,7 +124,7 @@ def run_day(day: str, console: Console) -> LocalRun:
     job = defs.resolve_job_def("day")
     run_id = str(uuid.uuid4())
     with open_instance() as instance:
-        # This way of running passes the run's own executor by.
+        # This way of running bypasses the run's own executor.
         free_slots(instance, utc_now())
         try:
             with ending_with_the_terminal(), _following(instance, run_id, console, len(job.nodes)):

@@ -1,6 +1,6 @@
-"""Numbers as people read them: counts with their noun, bytes and durations with their unit.
+"""Numbers for people: counts with their noun, bytes and durations with their unit.
 
-Pages, messages and the command line share them, so that a number looks the same wherever it stands.
+Pages, messages and the command line share them, so that a number looks the same everywhere.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def plural(count: int, one: str) -> str:
-    """``1 run``, ``2 runs``."""
+    """Return ``1 run``, ``2 runs``."""
     return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
 
 
 def bytes_text(number: float) -> str:
-    """``1.5 GB``: decimal units, three digits."""
+    """Return bytes as ``1.5 GB``: decimal units, three digits."""
     for unit in _UNITS:
         if number < 999.5 or unit == _UNITS[-1]:
             break
@@ -23,7 +23,7 @@ def bytes_text(number: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
+    """Return ``40 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
     for limit, divisor, unit in ((100, 1, "s"), (5_940, 60, "min"), (172_800, 3_600, "h")):
         if seconds < limit:
             value = seconds / divisor

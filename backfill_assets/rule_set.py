@@ -1,7 +1,7 @@
 """The rule set: the numbers of the method, with the values of ``rules/default.yaml`` and their bounds.
 
-A setting says where things are, what is wanted, and what becomes of a day's scores. A rule says how feeds are
-counted and scored, and when one is left out. The meaning and the reason of every number stand in the file.
+A setting says where things are, which data is wanted, and how a day's scores are used. A rule says how feeds
+are counted and scored, and when a feed is left out. The file gives meaning and reason of every number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from backfill_assets.yaml_files import Strict, read_mapping, validated
 
 DEFAULT_RULES: Final = Path(__file__).parent / "rules" / "default.yaml"
 _PACKAGE: Final = read_mapping(DEFAULT_RULES, "rules")
-#: Of the meaning of the rules; part of the hash that every verdict keeps.
+#: Version of the meaning of the rules; part of the hash that every verdict keeps.
 RULES_VERSION: Final[int] = _PACKAGE["version"]
 
 Score = Annotated[float, Field(ge=0, le=1)]
@@ -29,7 +29,7 @@ def _number(key: str, **bounds: Any) -> Any:
 
 
 class CountingSettings(Strict):
-    """What the decoding pass counts as odd."""
+    """Limits beyond which the decoding pass counts a row as odd."""
 
     spike_multiple: float = _number("counting.spike_multiple", gt=0)
     spike_neighbours: int = _number("counting.spike_neighbours", ge=10, le=200)
@@ -42,7 +42,7 @@ class CountingSettings(Strict):
 
 
 class RowSettings(Strict):
-    """From which counts on rows cost quality or give a warning."""
+    """The counts from which rows cost quality or give a warning."""
 
     minimum_rows: int = _number("rows.minimum_rows", ge=1)
     invalid_limit: float = _number("rows.invalid_limit", gt=0)
@@ -91,7 +91,7 @@ class RowSettings(Strict):
 
 
 class HistorySettings(Strict):
-    """What published days of the same weekday say of a day's rows."""
+    """Limits on a day's rows from published days of the same weekday."""
 
     weeks: int = _number("history.weeks", ge=1, le=520)
     least_days: int = _number("history.least_days", ge=1)
@@ -110,7 +110,7 @@ class RestatementSettings(Strict):
 
 
 class ComparisonRules(Strict):
-    """When candles agree with those of others."""
+    """When candles agree with other sources' candles."""
 
     reference_volume: float = _number("comparison.reference_volume", ge=0)
     venue_vwap: float = _number("comparison.venue_vwap", gt=0)
@@ -145,7 +145,7 @@ class FeedRules(Strict):
 
 
 class RuleSet(FeedRules):
-    """A file of rules; keys that it leaves out have the numbers of the package's own."""
+    """A file of rules; omitted keys have the numbers of the package's own file."""
 
     version: int
     comparison: ComparisonRules = ComparisonRules()
@@ -168,7 +168,7 @@ def load_rules(path: Path) -> RuleSet:
     Raises
     ------
     SettingsError
-        A missing file, unreadable YAML, an unknown key, a bad value or another version: one line with file,
+        A missing file, unreadable YAML, an unknown key, a bad value or another version; one line with file,
         key and remedy.
     """
     if path == DEFAULT_RULES:

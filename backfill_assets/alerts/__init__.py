@@ -1,1 +1,1 @@
-"""Who is told when something waits for a person: incidents, and the services that carry messages."""
+"""Alerts about problems that need a person: incidents, and the services that carry the messages."""

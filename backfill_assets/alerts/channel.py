@@ -1,6 +1,6 @@
-"""Sends messages to people through Apprise, and the heartbeat to a service outside.
+"""Sends messages to people through Apprise, and the heartbeat to an outside service.
 
-Secrets are in the addresses, so neither a failure nor a log names one: a service is told by name and place.
+Addresses contain secrets, so failures and logs give a service's name and place, never its address.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 from backfill_assets.failures import SettingsError
 from backfill_assets.settings import AlertSettings, resolve
 
-#: Seconds in which all services have taken a message, or have not.
+#: Seconds that all services together have to accept a message.
 SECONDS: Final = 40
 
 
@@ -25,20 +25,20 @@ def services(settings: AlertSettings) -> list[tuple[str, str]]:
     Raises
     ------
     SettingsError
-        One of them is no address that Apprise knows, by its place; or a variable is not set.
+        Apprise does not know an address, which is named by its place, or a variable is not set.
     """
     import apprise
 
     logger = logging.getLogger("apprise")
-    # Apprise logs the addresses that it does not know.
+    # Apprise logs addresses that it does not know.
     logger.setLevel(logging.CRITICAL + 1)
     found = []
     for number, url in enumerate(_split(resolve(settings.urls)), start=1):
         made = apprise.Apprise.instantiate(url)
         if not isinstance(made, apprise.NotifyBase):
             msg = (
-                f"alerts.urls: number {number} is no address that Apprise knows: write it as its page of the "
-                "service says, and separate addresses by blanks"
+                f"alerts.urls: Apprise does not know address number {number}: write it as its page on the "
+                "service says, and separate addresses with blanks"
             )
             raise SettingsError(msg)
         found.append((f"{made.service_name or 'service'} (number {number})", url))
@@ -46,17 +46,17 @@ def services(settings: AlertSettings) -> list[tuple[str, str]]:
 
 
 def _split(urls: str) -> list[str]:
-    """Addresses with blanks between, or commas where another address follows."""
+    """Split addresses at blanks, and at commas that another address follows."""
     return [url for part in urls.split() for url in re.split(r",(?=[A-Za-z][\w+.-]*://)", part) if url]
 
 
 def send(settings: AlertSettings, title: str, text: str, *, ended: bool = False) -> tuple[bool, str]:
-    """Send a message to every service; returns whether one took it, and which did not.
+    """Send a message to every service; return whether one accepted it, and the failures.
 
     Parameters
     ----------
     ended
-        Whether it is good news.
+        Whether the message is good news.
     """
     named = services(settings)
     order = {"urls": [url for _, url in named], "title": title, "text": text, "ended": ended}
@@ -67,7 +67,7 @@ def send(settings: AlertSettings, title: str, text: str, *, ended: bool = False)
 
 
 def ping(settings: AlertSettings) -> str:
-    """Ask for ``alerts.heartbeat_url``; returns why that failed, without the address."""
+    """Request ``alerts.heartbeat_url``; return the reason for a failure, without the address."""
     answered = _apart({"ping": resolve(settings.heartbeat_url)})
     if not answered:
         return "alerts.heartbeat_url does not answer"
@@ -75,7 +75,7 @@ def ping(settings: AlertSettings) -> str:
 
 
 def _apart(order: dict[str, Any]) -> list[Any]:
-    """Run the order in a process of its own, for ``SECONDS`` at most, and return the lines it printed."""
+    """Run the order in its own process for at most ``SECONDS``, and return the lines it printed."""
     command = [sys.executable, "-m", "backfill_assets.alerts.deliver"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

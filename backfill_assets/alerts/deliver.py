@@ -1,8 +1,8 @@
-"""A process that delivers one message, or asks for the heartbeat, and is killed when that takes too long.
+"""A process that delivers one message or requests the heartbeat, and is killed when that takes too long.
 
-A service may answer a byte at a time for ever, or without end: no time-out of a connection ends that. So
-``channel`` starts this file, gives it the order as JSON on its input, where no list of processes shows it,
-and reads a line for each service that has answered.
+A service may answer one byte at a time, or without end; no connection time-out stops that. So ``channel``
+starts this file and passes the order as JSON on its input, where no process list shows it. It reads one
+line for each service that has answered.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Final, Never
 
-#: Seconds that the address of the heartbeat may take to connect and between two bytes.
+#: Seconds that the heartbeat's address may take to connect, and between two bytes.
 _PING_SECONDS: Final = 20
 
 
 def deliver(order: dict[str, Any]) -> None:
-    """Print the number of each service and whether it took the message, as they answer."""
+    """Print each service's number and whether it accepted the message, in the order of the answers."""
     import apprise
     import requests
 
-    # A redirected POST becomes a GET of another page, which says 200 and has lost the message.
+    # A redirected POST becomes a GET of another page, which answers 200 while the message is lost.
     requests.sessions.Session.resolve_redirects = _no_redirects  # type: ignore[method-assign,assignment]
 
     def one(number: int, url: str) -> None:
         service = apprise.Apprise.instantiate(url)
         if not isinstance(service, apprise.NotifyBase):
             return
-        # Cut a message that is too long for the service, which would refuse it.
+        # Truncate a message that the service would refuse as too long.
         service.overflow_mode = apprise.OverflowMode.TRUNCATE
         taken = apprise.Apprise([service]).notify(
             title=order["title"],
             body=order["text"],
             body_format=apprise.NotifyFormat.TEXT,
-            # Some services do not forward messages of the type information.
+            # Some services do not forward messages of type "information".
             notify_type=apprise.NotifyType.SUCCESS if order["ended"] else apprise.NotifyType.FAILURE,
         )
         _say([number, bool(taken)])
@@ -56,7 +56,7 @@ def _no_redirects(*_: object, **__: object) -> Iterator[Never]:
 
 
 def ping(order: dict[str, Any]) -> None:
-    """Print the status of the answer; its content is not read, and a redirect is not followed."""
+    """Print the status of the answer without reading its content or following a redirect."""
     import requests
 
     with requests.get(order["ping"], timeout=_PING_SECONDS, stream=True, allow_redirects=False) as answer:
@@ -70,8 +70,8 @@ def _say(found: Any) -> None:
 
 if __name__ == "__main__":
     wanted = json.load(sys.stdin)
-    # What libraries print or log may name an address.
+    # Libraries may print or log an address.
     sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     ping(wanted) if "ping" in wanted else deliver(wanted)
-    # Without waiting for what still reads.
+    # Do not wait for threads that still read.
     os._exit(0)

@@ -1,8 +1,9 @@
-"""Incidents: each problem from its first to its last look, told when it begins, once a day, and when it ends.
+"""Incidents: problems from first look to last, told when they begin, once a day, and when they end.
 
-One document of the lake holds them, so any number of processes may look (the daemon's sensor, the service):
-a problem that several see is one incident, and messages are claimed before they are sent. A message that no
-service has taken stays due; one that was being sent when its process was killed may be sent twice.
+One document in the lake holds all incidents, so any number of processes may look (the daemon's sensor, the
+service). A problem that several processes see is one incident, and a process claims messages before it sends
+them. A message that no service has accepted stays due. A message may be sent twice if the process that sent
+it was killed.
 """
 
 from __future__ import annotations
@@ -55,46 +56,46 @@ TITLES: Final[dict[str, str]] = {
     "daemon_lost": "daemon gives no sign of life",
     "disk_low": "disk is nearly full",
 }
-#: A process that has claimed messages for longer than this was killed.
+#: A process that holds a claim on messages for longer than this was killed.
 _CLAIM: Final = timedelta(minutes=10)
-#: Failures that nobody mends are followed for so long, as far as Dagster's records are looked at.
+#: Unrepaired failures are followed for this long, which is how far back Dagster's records are read.
 FOLLOWED: Final = timedelta(days=7)
 _FOLLOWED_RULES: Final = ("run_failed", "load_failed", "check_not_run", "backfill_failed")
-#: Nobody has to do anything: no reminder, and no message when it ends.
+#: Rules that need no action: no reminder, and no message at the end.
 _TOLD_ONCE: Final = ("feed_restated",)
-#: An end that was not delivered for so long is not sent any more.
+#: A message about an end is dropped when it is undelivered for this long.
 _STALE: Final = timedelta(days=1)
-#: How long an incident that has ended is kept, and how many of them.
+#: How long ended incidents are kept, and how many of them.
 _KEPT: Final = timedelta(days=90)
 _MOST_KEPT: Final = 1_000
-#: Incidents of one message that are told one by one.
+#: Incidents that one message lists one by one.
 _MOST_TOLD: Final = 12
 _MOST_TEXT: Final = 400
-#: Characters of text and command that are kept, and of a command that a message shows.
+#: Longest stored text or command, and longest command shown in a message, in characters.
 _MOST_KEPT_TEXT: Final = 1_000
 _MOST_COMMAND: Final = 500
-#: A message says how long an incident is open, if it is longer than this.
+#: A message tells the age of an incident that has been open for longer than this.
 _SAID: Final = timedelta(minutes=30)
-#: The place behind a character that begins a mention or a link in some service.
+#: The position after a character that begins a mention or a link in a service's markup.
 _MARKUP: Final = re.compile(r"(?<=[@<\]])")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem that a look has found; rule, day and subject identify it."""
+    """A problem found by a look, identified by rule, day and subject."""
 
     rule: Rule
     text: str
-    #: UTC day, empty where it is of none.
+    #: UTC day; empty where the problem belongs to no day.
     day: str = ""
     #: A feed, a job or a folder; empty where the day is the subject.
     subject: str = ""
-    #: The command that mends it, or shows more.
+    #: The command that repairs the problem or shows more about it.
     command: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes two looks see the same problem."""
+        """The identity of the problem across looks."""
         return (self.rule, self.day, self.subject)
 
 
@@ -104,16 +105,16 @@ class Incident(Document):
     Attributes
     ----------
     text, command
-        Of the newest look that has seen it.
+        As the latest look saw them.
     opened, closed
-        First look that saw it, and the first that did not; null while it lasts.
+        The first look that saw the problem, and the first that did not; ``closed`` is null until then.
     told
-        When a message of it became due last.
+        When a message about the incident last became due.
     due
-        The message that was not delivered yet.
+        The message that is not delivered yet.
     """
 
-    #: One of ``Rule``, or of a later version of this package.
+    #: One of ``Rule``, or a rule of a later version of this package.
     rule: str
     day: str = Field("", pattern=r"^(\d{4}-\d{2}-\d{2})?$")
     subject: str = ""
@@ -126,23 +127,23 @@ class Incident(Document):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes two looks see the same problem."""
+        """The identity of the problem across looks."""
         return (self.rule, self.day, self.subject)
 
     @property
     def name(self) -> str:
-        """What it is about, in a few words."""
+        """Title, day and subject in a few words."""
         about = " ".join(part for part in (self.day, self.subject) if part)
         title = TITLES.get(self.rule, self.rule)
         return printable(f"{title}: {about}" if about else title)
 
     def age(self, now: datetime) -> str:
-        """How long it lasts, or has lasted."""
+        """How long the incident has lasted, or lasted until it ended."""
         return age_words((self.closed or now) - self.opened)
 
 
 def _readable(found: Any) -> Any:
-    """The incidents that can be read: one that was damaged takes no other with it."""
+    """Return the readable incidents, so that a damaged one does not take others with it."""
     return [one for one in found if _is_incident(one)] if isinstance(found, list) else found
 
 
@@ -155,18 +156,18 @@ def _is_incident(found: Any) -> bool:
 
 
 class Incidents(Derived):
-    """All incidents, and what became of messages; begun anew where it cannot be read.
+    """All incidents, and the state of deliveries; begun anew where the document cannot be read.
 
     Attributes
     ----------
     claimed
-        When a process began to send the due messages; null while none does.
+        When a process began to send the due messages; null while no process does.
     failing, failure, addresses
-        When deliveries began to fail, the last failure, and a hash of the addresses that it concerns.
+        When deliveries began to fail, the last failure, and a hash of the addresses it concerns.
     pinged, heartbeat_failure
-        The last day whose publication the heartbeat has told, and why it could not be asked for since.
+        The last day whose publication the heartbeat reported, and why requests have failed since.
     in_service
-        The first publication that a look has seen: a day that was to be published before it is not late.
+        The first publication that a look has seen; a day that was due before it is not late.
     """
 
     remedy: ClassVar[str] = "the next look begins it anew"
@@ -182,22 +183,22 @@ class Incidents(Derived):
 
     @property
     def open(self) -> tuple[Incident, ...]:
-        """Those that last, the oldest first."""
+        """Open incidents, the oldest first."""
         return tuple(sorted((i for i in self.incidents if i.closed is None), key=lambda i: i.opened))
 
     @property
     def due(self) -> tuple[Incident, ...]:
-        """Those with a message that was not delivered."""
+        """Incidents with an undelivered message."""
         return tuple(i for i in self.incidents if i.due)
 
     @property
     def trouble(self) -> str:
-        """Why people or the heartbeat are not told; empty where they are."""
+        """Why messages or the heartbeat fail; empty while both succeed."""
         return "; ".join(part for part in (self.failure, self.heartbeat_failure) if part)
 
 
 def load_incidents(store: Store) -> Incidents:
-    """The document as it is stored; an empty one where nobody has looked yet, or it is damaged."""
+    """Return the stored document; an empty one before the first look, or where it is damaged."""
     return documents.load(store, paths.incidents(), Incidents) or Incidents()
 
 
@@ -208,16 +209,16 @@ def looked(
     now: datetime,
     remind: timedelta,
 ) -> Incidents:
-    """The incidents after a look.
+    """Return the incidents after a look.
 
     Parameters
     ----------
     problems
-        Everything that the look has found.
+        All problems that the look has found.
     is_seen
-        Whether the look would have found the incident; any other stays as it is.
+        Whether the look would have found the incident's problem; if not, the incident stays as it is.
     remind
-        After so long without a message an open incident is told again.
+        An open incident is told again after this long without a message.
     """
     found = {problem.key: problem for problem in problems}
     ended = [i for i in current.incidents if i.closed is not None and (i.due or now - i.closed < _KEPT)]
@@ -246,7 +247,7 @@ def looked(
 
 
 def _end(incident: Incident, now: datetime) -> Due:
-    """The message of an end: none where nobody was told of the beginning, or nobody follows it any more."""
+    """Return the message due at the end: none if the start was never told or the failure is not followed."""
     if incident.rule in _TOLD_ONCE:
         return ""
     is_followed = incident.rule not in _FOLLOWED_RULES or now - incident.opened < FOLLOWED
@@ -257,12 +258,12 @@ def _seen_again(incident: Incident, problem: Problem, now: datetime, remind: tim
     update: dict[str, object] = {
         "text": problem.text[:_MOST_KEPT_TEXT],
         "command": problem.command[:_MOST_KEPT_TEXT],
-        # A clock that went wrong, and is right again, must not silence it.
+        # A clock that was wrong for a time must not silence reminders.
         "told": min(incident.told, now),
     }
     is_reminded = incident.rule not in _TOLD_ONCE
     if is_reminded and not incident.due and now - incident.told >= remind:
-        # At the same time of each day.
+        # Keep the reminder at the same time of day.
         update |= {"due": "reminder", "told": incident.told + remind * ((now - incident.told) // remind)}
     return incident.model_copy(update=update)
 
@@ -277,22 +278,23 @@ def record(
     send: Callable[[Sequence[Incident]], tuple[bool, str]] | None,
     addresses: str = "",
 ) -> Incidents:
-    """Store what a look has found, and send the messages that are due and that nobody else is sending.
+    """Store the problems of a look, and send the due messages that no other process is sending.
 
     Parameters
     ----------
     is_seen
         As for ``looked``.
     send
-        Sends a message of these incidents, all of which have ended or none: whether one service took it, and
-        which did not. None where this process has no addresses; what is due then waits for one that has.
+        Sends one message about incidents that have all ended, or that are all open. Returns whether a service
+        accepted it, and the failures. None where this process has no addresses; due messages then wait for
+        a process that has them.
     addresses
-        Changes with those that ``send`` sends to.
+        A value that changes when the addresses used by ``send`` change.
 
     Returns
     -------
     Incidents
-        The document as it is stored at the end.
+        The document as stored at the end.
     """
     mine: tuple[Incident, ...] = ()
 
@@ -306,7 +308,7 @@ def record(
             update={"incidents": tuple(_without_stale_news(i, now) for i in after.incidents)}
         )
         if after.addresses != addresses:
-            # What was said of other addresses says nothing of these.
+            # Failures at other addresses say nothing about these.
             after = after.model_copy(update={"addresses": addresses, "failing": None, "failure": ""})
         if after.claimed is None or not timedelta() <= now - after.claimed < _CLAIM:
             mine = after.due
@@ -338,7 +340,7 @@ def record(
 
 
 def _told(incident: Incident, sent: Due) -> Incident:
-    """The incident when its message was delivered; one that has ended meanwhile has an end to tell."""
+    """Return the incident after delivery of its message; if it has ended meanwhile, its end becomes due."""
     if sent and incident.due == sent:
         return incident.model_copy(update={"due": ""})
     if sent == "opened" and incident.closed is not None and not incident.due:
@@ -354,12 +356,12 @@ def _without_stale_news(incident: Incident, now: datetime) -> Incident:
 def message(
     environment: str, incidents: Sequence[Incident], now: datetime, link: Callable[[str], str]
 ) -> tuple[str, str]:
-    """Title and text of one message about all of them: plain text, each incident with what mends it.
+    """Return title and text of one message about all incidents: plain text, each with its repair command.
 
     Parameters
     ----------
     link
-        Where the report of a day is.
+        Returns the address of a day's report.
     """
     words: dict[Due, str] = {"opened": "new", "reminder": "still open", "closed": "ended"}
     ordered = [i for due in words for i in incidents if i.due == due]
@@ -386,18 +388,18 @@ def message(
 
 
 def _line(text: str) -> str:
-    """The text as one line of limited length, so that none reads as another line of the message."""
+    """Put the text on one line of limited length, so that it cannot pose as other lines of the message."""
     text = _defused(printable(" ".join(text.split())))
     return text if len(text) <= _MOST_TEXT else f"{text[: _MOST_TEXT - 1]}…"
 
 
 def _defused(text: str) -> str:
-    """The text with a sign of no width behind what begins a mention or a link: not all services escape it."""
+    """Add a zero-width space after characters that begin mentions or links: not all services escape them."""
     return _MARKUP.sub("\u200b", text)
 
 
 def age_words(age: timedelta) -> str:
-    """A length of time in its largest whole unit."""
+    """Return a length of time in its largest whole unit."""
     seconds = max(0, int(age.total_seconds()))
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= length:

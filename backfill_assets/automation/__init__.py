@@ -1,1 +1,1 @@
-"""When and how the graph runs: jobs, schedules, retries, and where Dagster keeps its records."""
+"""Running the graph: jobs, schedules, retries, and the storage of Dagster's records."""

@@ -1,7 +1,7 @@
-"""Launching and cancelling backfills on the instance.
+"""Launches and cancels backfills on the instance.
 
-Dagster has no public Python call for them; the private ones it uses itself pass through here only, and the
-minor version of Dagster is pinned.
+Dagster has no public Python call for backfills. Only this module uses Dagster's private calls for them, and
+the minor version of Dagster is pinned.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ __all__ = [
 
 LOGGER: Final = logging.getLogger(__name__)
 _LETTERS_OF_REQUEST_ID: Final = 12
-#: Dagster's daemon looks twice a minute, and takes two looks to find that a cancelled backfill has ended.
+#: Dagster's daemon looks twice a minute, and needs two looks to see that a canceled backfill has ended.
 _SECONDS_OF_ENDING: Final = 120
 
 
 def checked_days(start: str, end: str) -> list[str]:
-    """All days of the range; a ``BadInput`` says which of them cannot be run, and why."""
+    """Return all days of the range; raise ``BadInput`` for a day that cannot be run, with the reason."""
     for day in (start, end):
         parse_day(day)
     insist_on_order(start, end)
@@ -69,7 +69,7 @@ def checked_days(start: str, end: str) -> list[str]:
 
 
 def new_backfill_id(request_id: str | None = None) -> str:
-    """An id as Dagster makes them; of a ``request_id`` always the same, so that it launches only once."""
+    """Return an id in Dagster's form; a ``request_id`` always gives the same id, so it launches once."""
     if request_id is None:
         return str(make_new_backfill_id())
     number = int.from_bytes(hashlib.sha256(request_id.encode()).digest())
@@ -92,16 +92,16 @@ def add_backfill(
     assets: Sequence[AssetKey] = (),
     run_config: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Ask for one run per day, of all assets or some, unless there is a backfill with this id.
+    """Request one run per day, of all assets or some, unless a backfill with this id exists.
 
-    Dagster's storage takes an id only once, so of several that ask together one is heard. A backfill of no
-    day has succeeded at once. The daemon makes the runs from the oldest day on, or from the newest where the
-    tags have ``TAG_NEWEST_FIRST``.
+    Dagster's storage takes an id only once, so only one of several simultaneous requests succeeds. A backfill
+    without days succeeds at once. The daemon makes the runs from the oldest day on, or from the newest where
+    the tags have ``TAG_NEWEST_FIRST``.
 
     Returns
     -------
     bool
-        Whether there was none.
+        Whether the backfill is new.
     """
     if instance.get_backfill(backfill_id) is not None:
         return False
@@ -156,10 +156,10 @@ def _newest_first(
     selection: Sequence[AssetKey],
     run_config: Mapping[str, Any] | None,
 ) -> list[RunRequest]:
-    """The runs that the daemon would request, the newest first.
+    """Return the runs that the daemon would request, the newest first.
 
-    They are stored with the backfill, in the form that a daemon has for runs it has yet to make, so it makes
-    them in this order. Priorities would not do, for days are dequeued while others are made.
+    They are stored with the backfill, in the daemon's form for runs it has yet to make, so the daemon makes
+    them in this order. Priorities cannot do this, because days are dequeued while others are being made.
     """
     made = build_run_requests_with_backfill_policies(
         [AssetKeyPartitionKey(asset, day) for asset in selection for day in days], asset_graph, instance
@@ -176,7 +176,7 @@ def repeat_backfill(
     days: Sequence[str],
     tags: Mapping[str, str],
 ) -> None:
-    """Ask for some days of a backfill again: the same assets and run configuration, its tags and these."""
+    """Request days of a backfill again, with its assets, run configuration and tags, and the given tags."""
     first = instance.get_backfill(first_id)
     if first is None:
         return
@@ -195,7 +195,7 @@ def repeat_backfill(
 
 
 def cancel_backfill(instance: DagsterInstance, backfill_id: str) -> None:
-    """Ask Dagster's daemon to cancel the backfill and its runs; nothing happens if it was before."""
+    """Ask Dagster's daemon to cancel the backfill and its runs; do nothing if it is already canceled."""
     backfill = instance.get_backfill(backfill_id)
     over = (BulkActionStatus.CANCELING, BulkActionStatus.CANCELED, BulkActionStatus.FAILED)
     if backfill is not None and backfill.status not in over:
@@ -204,11 +204,11 @@ def cancel_backfill(instance: DagsterInstance, backfill_id: str) -> None:
 
 
 def end_runs(instance: DagsterInstance, backfill_id: str, closing: threading.Event) -> None:
-    """End what a cancelled backfill has in the queue and at work, until Dagster says that it is cancelled.
+    """End the queued and running runs of a canceled backfill, until Dagster says that it is canceled.
 
-    The daemon does so too, but one run after the other, and only when it is through with launching. While it
-    launches it may also write over the cancellation, which is then asked for again. ``closing`` ends this
-    after the look that is under way.
+    The daemon does so too, but one run after the other, and only after it has finished launching. While it
+    launches it may also overwrite the cancellation, which is then requested again. ``closing`` stops this
+    function after the current look.
     """
     told: set[str] = set()
     errors = database_errors()
@@ -223,7 +223,7 @@ def end_runs(instance: DagsterInstance, backfill_id: str, closing: threading.Eve
 
 
 def _is_cancelled(instance: DagsterInstance, backfill_id: str, told: set[str]) -> bool:
-    """Whether Dagster says so; else end the runs that were not told to end."""
+    """Whether Dagster says that it is canceled; if not, end the runs that were not yet told to end."""
     backfill = instance.get_backfill(backfill_id)
     if backfill is None or backfill.status in BULK_ACTION_TERMINAL_STATUSES:
         return True
@@ -235,10 +235,10 @@ def _is_cancelled(instance: DagsterInstance, backfill_id: str, told: set[str]) -
 
 
 def stop_run(instance: DagsterInstance, run_id: str) -> bool:
-    """Take the run out of the queue, or end it; returns whether it was told to end.
+    """Take the run out of the queue, or end it; return whether it was told to end.
 
-    A run on its way into the queue or to its worker cannot be ended at that moment: what is tried then leaves
-    it cancelling for minutes.
+    A run on its way into the queue or to its worker cannot be ended at that moment; an attempt would leave it
+    canceling for minutes.
     """
     run = instance.get_run_by_id(run_id)
     if run is None or run.status not in (DagsterRunStatus.QUEUED, DagsterRunStatus.STARTED):
@@ -247,5 +247,5 @@ def stop_run(instance: DagsterInstance, run_id: str) -> bool:
         return bool(instance.run_coordinator.cancel_run(run_id))
     except DagsterError as error:
         with bound(run=run_id):
-            LOGGER.info("run %s is left to the daemon to end: %s", run_id, " ".join(str(error).split())[:200])
+            LOGGER.info("the daemon will end run %s: %s", run_id, " ".join(str(error).split())[:200])
         return True

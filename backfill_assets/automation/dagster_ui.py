@@ -1,9 +1,9 @@
-"""Dagster's web UI as an ASGI application, for a server that has other routes as well.
+"""Dagster's web UI as an ASGI application, for a server that also has other routes.
 
-What ``dagster-webserver`` does when it starts, without starting a server; these are Dagster's private calls,
-so they are in this file only. Queries of requests without a token are bounded, since a small one may cost
-seconds of the processor, and so are the open web sockets and the subscriptions of each. Mutations are refused
-to readers here, since not every one asks for permissions.
+It does the work that ``dagster-webserver`` does at its start, without starting a server. That takes private
+calls of Dagster, and this file holds all of them. Queries without a token are limited, because a small query
+may cost seconds of processor time; open web sockets and the subscriptions of each are limited too. Readers'
+mutations are refused here, because not every mutation checks permissions.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 LOGGER: Final = logging.getLogger(__name__)
-#: Without a name of its own the location has the module's, like that of a daemon started with ``-m``:
-#: a schedule that is switched off, and a run that is started, under one name is unknown under another.
+#: Without a name of its own the location has the module's name, as for a daemon started with ``-m``.
+#: Dagster keeps switched-off schedules and started runs by location name; another name does not have them.
 _CODE_LOCATION: Final = "backfill_assets.definitions"
-#: Queries without a token that are at work, and that wait for it; a browser sends six at once.
+#: Queries without a token that run at once, and that wait to run; a browser sends six at once.
 _MOST_AT_WORK: Final = 2
 _MOST_WAITING: Final = 60
 _RETRY_AFTER: Final = {"Retry-After": "2"}
-#: The form of a run's id; any other text names no run, and must not reach the database's driver.
+#: The form of a run's id; text in any other form names no run and must not reach the database driver.
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _NO_QUERY: Final = 'send a JSON object with a query, such as {"query": "{ version }"}'
 _NO_MUTATION: Final = "a mutation needs POST and, where serve.token is set, the token: sign in at /login"
-#: A subscription is parsed in the event loop; the largest one of the UI has 7,000 characters.
+#: Subscriptions are parsed in the event loop; the UI's largest has 7,000 characters.
 _MOST_OF_SUBSCRIPTION: Final = 20_000
-#: Web sockets that are open at once; a tab of the UI has one. Behind a proxy that hides whom it asks for, all
-#: people have one address.
+#: Most web sockets open at once; a tab of the UI has one. Behind a proxy that hides its clients, all people
+#: have one address.
 MOST_SOCKETS: Final = 256
 MOST_SOCKETS_OF_ADDRESS: Final = 64
-#: Subscriptions that a web socket has at once, and that it may begin: Dagster keeps a task and the id of each
-#: until the socket is closed. The UI has fewer than ten, and connects again when it is closed.
+#: Most subscriptions that a web socket has at once, and most that it may begin: Dagster keeps a task and an
+#: id for each until the socket closes. The UI has fewer than ten, and reconnects when the socket is closed.
 MOST_SUBSCRIPTIONS: Final = 100
 MOST_STARTS: Final = 10_000
 _LONGEST_ID: Final = 100
@@ -62,7 +62,7 @@ _NO_MESSAGE: Final = "send the messages of graphql-ws: JSON objects with a type"
 
 
 class _Workspace(WorkspaceProcessContext):
-    """Gives every request a context of its own, with the permissions of a reader or of an editor."""
+    """Gives every request its own context, with the permissions of a reader or of an editor."""
 
     may_change: Callable[[Scope], bool]
 
@@ -79,7 +79,7 @@ class _Workspace(WorkspaceProcessContext):
 
 
 class _Refused(Exception):
-    """The close code and the reason for which a web socket is closed."""
+    """Closes a web socket with this close code and reason."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -87,11 +87,11 @@ class _Refused(Exception):
 
 
 class _CheckedSocket(WebSocket):
-    """Raises ``_Refused`` for messages that Dagster's endpoint would take for a fault of its own."""
+    """Raises ``_Refused`` for messages that Dagster's endpoint would treat as its own fault."""
 
     def __init__(self, websocket: WebSocket) -> None:
         super().__init__(websocket.scope, websocket.receive, websocket.send)
-        #: Ids of subscriptions that were started, and have not ended.
+        #: Ids of started subscriptions that have not ended.
         self._subscriptions: set[str] = set()
         self._starts = 0
 
@@ -122,18 +122,18 @@ class _CheckedSocket(WebSocket):
 
 
 class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
-    """Refuses mutations to readers, and bounds what requests without a token take of the machine."""
+    """Refuses readers' mutations, and limits the resources that requests without a token use."""
 
     def __init__(self, context: _Workspace, prefix: str, is_anonymous: Callable[[Scope], bool]) -> None:
         super().__init__(context, prefix)
         self._is_anonymous = is_anonymous
         self._places = asyncio.Semaphore(_MOST_AT_WORK)
         self._waiting = 0
-        #: Open web sockets by ``owner_of`` the client's address.
+        #: Count of open web sockets by the ``owner_of`` the client's address.
         self._sockets: Counter[str] = Counter()
 
     async def graphql_ws_endpoint(self, websocket: WebSocket) -> None:
-        """Serve a web socket while there is room; a message that is none closes it with its code."""
+        """Serve a web socket while there is room; close it with the fitting code at an invalid message."""
         checked = _CheckedSocket(websocket)
         address = owner_of(websocket.client.host) if websocket.client else ""
         self._sockets[address] += 1
@@ -144,7 +144,7 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
             await super().graphql_ws_endpoint(checked)
         except _Refused as refused:
             LOGGER.warning("a web socket of %s is closed (%d): %s", address, refused.code, refused)
-            with suppress(RuntimeError, WebSocketDisconnect):  # the client was faster
+            with suppress(RuntimeError, WebSocketDisconnect):  # the client closed first
                 await checked.close(refused.code, str(refused))
         finally:
             self._sockets[address] -= 1
@@ -152,7 +152,7 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
                 del self._sockets[address]
 
     async def graphql_http_endpoint(self, request: Request) -> Response:
-        """Answer a query, or 400 to anything that is none; Dagster's own endpoint would raise."""
+        """Answer a query; answer 400 to an invalid one, where Dagster's own endpoint would raise."""
         try:
             _check_query(request, await request.body())
         except (ValueError, RecursionError) as error:
@@ -161,7 +161,7 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
         return found
 
     async def download_captured_logs_endpoint(self, request: Request) -> Response:
-        """The log, or 404 to a path that leaves the folder of logs."""
+        """Answer with the log, or 404 for a path outside the log folder."""
         try:
             found: Response = await super().download_captured_logs_endpoint(request)
         except ValueError as error:
@@ -169,7 +169,7 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
         return found
 
     async def download_debug_file_endpoint(self, request: Request) -> Response:
-        """The run's records, or 404 where there is no such run."""
+        """Answer with the run's records, or 404 for an unknown run."""
         run_id = request.path_params["run_id"]
         get_run = self._process_context.instance.get_run_by_id
         if not _RUN_ID.fullmatch(run_id) or await run_in_threadpool(get_run, run_id) is None:
@@ -178,7 +178,7 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
         return found
 
     async def execute_graphql_request(self, request: Request, *args: Any, **kwargs: Any) -> JSONResponse:
-        """Answer the query when one of the places is free."""
+        """Answer the query when a place is free."""
         if not self._is_anonymous(request.scope):
             return await super().execute_graphql_request(request, *args, **kwargs)
         async with self._place():
@@ -191,7 +191,7 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
         variables: dict[str, Any] | None,
         operation_name: str | None,
     ) -> JSONResponse:
-        """Answer the query, unless it is a mutation of a reader."""
+        """Answer the query, unless it is a reader's mutation."""
         if request_context.read_only and _is_mutation(query, operation_name):
             return JSONResponse({"data": None, "errors": [{"message": _NO_MUTATION}]}, 403)
         return await super().gen_graphql_response(request_context, query, variables, operation_name)
@@ -199,8 +199,8 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
     async def execute_graphql_subscription(
         self, websocket: WebSocket, operation_id: str, query: str, *args: Any, **kwargs: Any
     ) -> Any:
-        """Subscribe, unless the query is far larger than those of the UI."""
-        # Else a row of messages that have arrived together would keep all others waiting.
+        """Subscribe, unless the query is far larger than the UI's queries."""
+        # Otherwise, messages that arrived together would keep all others waiting.
         await asyncio.sleep(0)
         if self._is_anonymous(websocket.scope) and len(query) > _MOST_OF_SUBSCRIPTION:
             return None, GraphQLError(f"at most {_MOST_OF_SUBSCRIPTION} characters").formatted
@@ -225,7 +225,7 @@ class _Webserver(DagsterWebserver[_Workspace, WorkspaceRequestContext]):
 
 
 def owner_of(address: str) -> str:
-    """The address; of IPv6 its network of 64 bits, since a host may take any address of that (RFC 4291)."""
+    """Return the address; for IPv6 its /64 network, since a host may take any address in it (RFC 4291)."""
     try:
         found = ipaddress.IPv6Address(address.partition("%")[0])
     except ValueError:
@@ -236,9 +236,9 @@ def owner_of(address: str) -> str:
 
 
 def _check_query(request: Request, body: bytes) -> None:
-    """Raise ValueError or RecursionError for a request that is no query, by the rules of Dagster's endpoint.
+    """Raise ValueError or RecursionError for an invalid query request, by the rules of Dagster's endpoint.
 
-    Without a query at all it answers in words itself.
+    The endpoint itself answers a request without a query in words.
     """
     content_type = request.headers.get("content-type", "")
     fields: Any = request.query_params
@@ -257,7 +257,7 @@ def _check_query(request: Request, body: bytes) -> None:
 
 
 def _is_message(found: Any) -> bool:
-    """Whether a JSON value is a message of graphql-ws, as far as Dagster's endpoint looks at it."""
+    """Whether a JSON value is a graphql-ws message in the parts that Dagster's endpoint reads."""
     if not isinstance(found, dict) or not isinstance(found.get("type"), str):
         return False
     if found["type"] != "start":
@@ -278,13 +278,13 @@ def _parsed(text: bytes | str) -> Any:
 
 
 def _encodable(found: Any) -> Any:
-    """JSON without the numbers and the halves of characters that Dagster's answers cannot have."""
+    """Remove the numbers and lone surrogates that Dagster's JSON answers cannot hold."""
     json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
     return found
 
 
 def _is_mutation(query: str, operation_name: str | None) -> bool:
-    # Most queries are not parsed twice.
+    # This spares most queries a second parse.
     if "mutation" not in query:
         return False
     try:
@@ -301,9 +301,9 @@ def dagster_ui(
     may_change: Callable[[Scope], bool],
     is_anonymous: Callable[[Scope], bool],
 ) -> Iterator[Starlette]:
-    """The UI below ``prefix``, with a code server of its own for as long as the ``with`` block lasts.
+    """Serve the UI below ``prefix``, with its own code server while the ``with`` block lasts.
 
-    ``may_change`` and ``is_anonymous`` tell from a request's ASGI scope whether it may change something, and
+    ``may_change`` and ``is_anonymous`` tell from a request's ASGI scope whether it may make changes, and
     whether it lacks the token.
     """
     target = ModuleTarget(

@@ -1,7 +1,7 @@
-"""Which of the last days are due: pure reading of the lake, no Dagster.
+"""The recent days that are due: reads the lake only, without Dagster.
 
-A day is due while it is not published everywhere, or other versions count than are published, and a run could
-change that. A held day is not asked for again until something about it is new.
+A day is due if it is not published everywhere, or if the published versions differ from those that count, and
+a run could change that. A held day is not requested again until something about it is new.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ LOGGER: Final = logging.getLogger(__name__)
 
 
 def look_back(today: date, settings: Settings) -> list[str]:
-    """The days before today that the schedule answers for, oldest first."""
+    """Return the days before today that the schedule covers, oldest first."""
     days = settings.schedule.look_back_days
     return [(today - timedelta(days=back)).isoformat() for back in range(days, 0, -1)]
 
 
 def due_days(store: Store, today: date, settings: Settings) -> list[str]:
-    """The days of the look-back that are to be run."""
+    """Return the days of the look-back to run."""
     return [day for day in look_back(today, settings) if is_due(store, settings, day)]
 
 
 def awaiting_export(store: Store, today: date, settings: Settings) -> list[str]:
-    """The days of the look-back that wait for an exchange which may come without anybody's help."""
+    """Return the days of the look-back that wait for an exchange whose data may still come by itself."""
     found = []
     for day in look_back(today, settings):
         try:
             record = load_day_record(store, day)
         except Unreadable as failure:
-            # The run that the other schedule asks for makes the record again.
+            # The run requested by the other schedule writes the record again.
             with bound(day=day):
                 LOGGER.warning("%s", failure)
         else:
@@ -63,7 +63,7 @@ def _may_come(record: DayRecord) -> bool:
 
 
 def is_due(store: Store, settings: Settings, day: str) -> bool:
-    """Whether a run of the day could publish new data, or restore data that was lost or damaged."""
+    """Whether a run of the day could publish new data or restore lost or damaged data."""
     found = load_day(store, day)
     if found is None or found.settled.awaiting_export:
         return True
@@ -82,7 +82,7 @@ def is_due(store: Store, settings: Settings, day: str) -> bool:
 
 
 def _is_damaged(store: Store, day: str) -> bool:
-    """Whether a document beside the settled day is, or its page, which a run makes again."""
+    """Whether the day's page or another document beside the settled day is damaged; a run makes it again."""
     made: tuple[tuple[str, type[BaseModel]], ...] = (
         (paths.day_record(day), DayRecord),
         (paths.measures(day), DayMeasures),
@@ -95,12 +95,12 @@ def _is_damaged(store: Store, day: str) -> bool:
 
 
 def _is_to_be_taken_back(store: Store, found: Day) -> bool:
-    """Whether tables hold rows that were retracted; other rows of a held day stay as they are."""
+    """Whether tables hold retracted rows; other rows of a held day stay as they are."""
     return is_withdrawn(store, found) and bool(outdated_tables(store, found))
 
 
 def outdated_tables(store: Store, found: Day) -> list[str]:
-    """The tables of the day that are out and hold other versions, or candles of others, than count now."""
+    """Return the day's published tables with versions, or candles of versions, that no longer count."""
     wanted = {table.name: ticks_fingerprint(table, found) for table in tick_tables(store, found)}
     wanted |= {table.name: made_fingerprint(table, found) for table in (CANDLES, COVERAGE)}
     entries = {table: ledger.entry(store, table, found.day) for table in wanted}

@@ -1,4 +1,4 @@
-"""How long runs of days took, from Dagster's run records: what estimates are measured by."""
+"""Durations of day runs from Dagster's run records, as the basis of estimates."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import dagster as dg
 
 from backfill_assets.partitions import daily
 
-#: The latest runs are enough for quartiles, and older ones tell of another machine or universe.
+#: The latest runs are enough for quartiles; older ones may be from another machine or universe.
 RUNS_CONSIDERED: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRun:
-    """A run of one day that succeeded."""
+    """A successful run of one day."""
 
     day: str
     started: datetime
@@ -24,12 +24,12 @@ class MeasuredRun:
 
     @property
     def seconds(self) -> float:
-        """From the first step's start to the end, without the time in the queue."""
+        """Time from the first step's start to the end, without the time in the queue."""
         return (self.ended - self.started).total_seconds()
 
 
 def measured_runs(instance: dg.DagsterInstance, limit: int = RUNS_CONSIDERED) -> list[MeasuredRun]:
-    """The latest successful runs of days, newest first."""
+    """Return the latest successful runs of days, newest first."""
     succeeded = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])
     found = []
     for record in instance.get_run_records(succeeded, limit=limit):

@@ -1,12 +1,12 @@
-"""Where Dagster keeps its own records: SQLite in a folder, or Postgres when ``DAGSTER_POSTGRES_URL`` is set.
+"""The storage of Dagster's own records: SQLite in a folder, or Postgres if ``DAGSTER_POSTGRES_URL`` is set.
 
 ``dagster.yaml`` names ``InstanceStorage`` as its custom storage, so one file serves a laptop and a
-deployment. The class only chooses; what it returns is Dagster's own storage, unchanged. It is loaded by
-every Dagster process before any of our code, and therefore imports little, and Postgres only when asked.
+deployment. The class only chooses; it returns Dagster's own storage, unchanged. Every Dagster process loads
+this module before the rest of our code, so it imports little, and Postgres only if it is configured.
 
-Separate from the settings files because Dagster opens its instance before it knows a code location. The
+It is separate from the settings files because Dagster opens its instance before it knows a code location. The
 base classes are Dagster's documented extension point for storages but live in private modules; the pinned
-minor version and the tests keep watch over them.
+minor version and the tests guard against changes in them.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ if TYPE_CHECKING:
     from dagster._config import UserConfigSchema
 
 DRIVER: Final = "postgresql+psycopg2"
-#: ``postgresql`` means psycopg 3 from SQLAlchemy 2.1 on, while dagster-postgres brings psycopg2;
-#: ``postgres`` is what several hosting platforms hand out.
+#: From SQLAlchemy 2.1 on, ``postgresql`` means psycopg 3, while dagster-postgres brings psycopg2; several
+#: hosting platforms give out addresses with ``postgres``.
 _SAME_DRIVER: Final = ("postgresql", "postgres", DRIVER)
-#: Any number that nobody else locks in Dagster's database.
+#: An arbitrary key that no other client locks in Dagster's database.
 _OPENING: Final = 2_024_010_109
-#: A restart or a fail-over of a database takes seconds to minutes; the data of a run take as long to fetch.
+#: A database restart or failover takes seconds to minutes; fetching a run's data takes as long.
 SECONDS_OF_PATIENCE: Final = 600.0
 _LONGEST_WAIT_SECONDS: Final = 5.0
-#: Dagster's daemon loads the code again once a minute, and has none if the database was away just then. By
+#: Dagster's daemon reloads the code once a minute, and has none if the database was away at that moment. By
 #: default it then cancels every backfill with its runs; with this variable, backfills wait for the code.
 BACKFILLS_WAIT: Final = "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR"
 
 
 def postgres_url(given: str) -> str:
-    """Rewrite the address of Dagster's database to the driver that is installed.
+    """Rewrite the address of Dagster's database for the installed driver.
 
     Raises
     ------
     SettingsError
-        Not an address of a Postgres database. The message never quotes the address: it holds a password.
+        The address is not that of a Postgres database. The message never quotes it: it holds a password.
     """
     remedy = "write postgresql://USER:PASSWORD@HOST:5432/DATABASE, or unset it for SQLite"
     try:
@@ -74,8 +74,8 @@ def postgres_url(given: str) -> str:
 def _alone_in(folder: Path) -> Iterator[None]:
     """Let one process at a time open the folder.
 
-    Dagster creates its SQLite tables without a lock of its own: two services that open a fresh folder
-    together leave two schema heads behind, and the next start fails.
+    Dagster creates its SQLite tables without a lock: two services that open a fresh folder together leave
+    two schema heads behind, and the next start fails.
     """
     with locked(folder / ".opening"):
         yield
@@ -85,9 +85,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
 def _alone_at(url: str) -> Iterator[None]:
     """Let one process at a time open the database.
 
-    Dagster does retry when two create the tables together, but gives up after a second, which a loaded
-    machine exceeds. The lock is the transaction's, so it holds behind a connection pooler and ends with a
-    killed client.
+    Dagster retries when two processes create the tables together, but gives up after a second, which a loaded
+    machine exceeds. The lock belongs to the transaction, so it works behind a connection pooler and ends with
+    a killed client.
     """
     from dagster_postgres.utils import create_pg_connection, create_pg_engine
 
@@ -97,9 +97,9 @@ def _alone_at(url: str) -> Iterator[None]:
 
 
 def wait_for_database(instance: DagsterInstance) -> None:
-    """Let this process's calls of Dagster's Postgres wait for it from now on, instead of failing.
+    """From now on, make this process's calls to Dagster's Postgres wait for the database instead of failing.
 
-    For runs: each event is written over a connection of its own, and a run whose events are not taken fails.
+    Runs need this: each event is written over its own connection, and a run fails if an event is refused.
     """
     for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
         engine = getattr(storage, "_engine", None)
@@ -120,27 +120,27 @@ def _connect_patiently(dialect: Any, _record: Any, arguments: Any, options: Any)
 
 
 class InstanceStorage(DagsterStorage, ConfigurableClass):
-    """Named in ``dagster.yaml``; never instantiated, it hands out one of Dagster's own storages.
+    """The class named in ``dagster.yaml``; it is never instantiated and returns one of Dagster's storages.
 
-    The one setting, ``base_dir``, is the folder of the SQLite files where ``DAGSTER_HOME`` is not set;
-    a relative one starts at the working directory, where Dagster then also looks for ``dagster.yaml``.
+    The only setting, ``base_dir``, is the folder of the SQLite files where ``DAGSTER_HOME`` is not set. A
+    relative path starts at the working directory, where Dagster then also looks for ``dagster.yaml``.
     """
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:
-        """Describe what ``storage.custom.config`` in ``dagster.yaml`` may hold."""
+        """Describe the fields of ``storage.custom.config`` in ``dagster.yaml``."""
         return {"base_dir": str}
 
     @classmethod
     def from_config_value(  # type: ignore[override]  # a choice between two classes, neither of them this one
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> DagsterStorage:
-        """Open Postgres where its address is set, else SQLite.
+        """Open Postgres if its address is set, otherwise SQLite.
 
         Raises
         ------
         SettingsError
-            ``DAGSTER_POSTGRES_URL`` is set to something else than the address of a Postgres database.
+            ``DAGSTER_POSTGRES_URL`` is not the address of a Postgres database.
         """
         set_where_unset(BACKFILLS_WAIT, "1")
         environment = ProcessEnvironment()

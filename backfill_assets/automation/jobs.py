@@ -1,4 +1,4 @@
-"""The jobs: one day of everything, and a range of days as a backfill."""
+"""The jobs: one day of all assets, and a range of days as a backfill."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ from backfill_assets.automation.run_order import priority_tags
 from backfill_assets.automation.run_process import run_executor
 from backfill_assets.orchestration import TAG_RANGE, failures_as_dagster
 
-#: No run of a day takes longer; dagster.yaml's monitoring ends what does.
+#: Longest run of a day; the monitoring in dagster.yaml ends longer runs.
 MAX_RUNTIME_SECONDS: Final = 6 * 3600
 
 day_job = dg.define_asset_job(
@@ -28,8 +28,8 @@ class RangeConfig(dg.Config):
 
 @dg.op(description="Asks Dagster for a backfill of the days, one run per day.")
 def request_days(context: dg.OpExecutionContext, config: RangeConfig) -> str:
-    """The id of the backfill, which is shown under Runs, Backfills."""
-    # Loads Dagster's machinery of backfills, which a run of a day never needs.
+    """Return the id of the backfill, which is shown under Runs, Backfills."""
+    # Loads Dagster's backfill machinery, which a run of a day never needs.
     from backfill_assets.automation.backfills import add_backfill, checked_days, new_backfill_id
 
     with failures_as_dagster():
@@ -47,11 +47,11 @@ def request_days(context: dg.OpExecutionContext, config: RangeConfig) -> str:
     name="range",
     description="A range of days as a Dagster backfill: one run per day.",
     executor_def=run_executor,
-    # It takes no time; its days have the priority of a backfill.
+    # The request takes no time; its days have the priority of a backfill.
     tags=priority_tags("awaited"),
 )
 def range_job() -> None:
-    """Launches the backfill and ends; its runs are Dagster's."""
+    """Launch the backfill and end; Dagster makes its runs."""
     request_days()
 
 

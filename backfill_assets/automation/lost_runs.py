@@ -1,15 +1,16 @@
-"""Runs that will not go on by themselves, found by a sensor: nobody runs, queues or retries them.
+"""Finds runs that cannot continue by themselves, with a sensor: no process runs, queues or retries them.
 
-Dagster does not notice that the process of a run was killed (the machine went down, memory ran out, a person
-ended the command), so such a run would count as started until its longest time is over, and hold its place in
-the queue. It is ended as failed; Dagster's run retries start it again if the daemon had launched
-it. A daemon that is killed between making a run and queueing it leaves a run that nobody starts: it is queued
-here. Dagster stores a failure first and that the run has failed later; a daemon that looks in between passes
-the failure by and never makes the retry: the failure is told once more.
+Dagster does not notice that a run's process was killed (the machine went down, memory ran out, a person ended
+the command). Such a run would count as started until its longest time is over, and hold its place in the
+queue. The sensor ends it as failed; Dagster's run retries start it again if the daemon had launched it. A
+daemon that is killed between making a run and queueing it leaves a run that no process starts; the sensor
+queues it. Dagster stores a failure first and the run's failed state later; a daemon that looks in between
+skips the failure and never makes the retry, so the sensor reports the failure again.
 
-Only processes of this machine are looked at. The launcher, or a run itself, writes where a run is
-(``run_process``). Runs of a launcher that tells by itself whether they are alive (Ray, Kubernetes) are left
-to Dagster's run monitoring. It asks for runs that have begun only, so those that never began are found here.
+Only processes of this machine are checked. The launcher, or a run itself, writes where a run is
+(``run_process``). Runs of a launcher that reports by itself whether they are alive (Ray, Kubernetes) are left
+to Dagster's run monitoring. The monitoring asks only for runs that have begun, so the sensor also finds those
+that never began.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from backfill_assets.automation.run_launcher import ForkingRunLauncher
 from backfill_assets.automation.run_process import RunProcess
 from backfill_assets.days import utc_now
 
-#: Longest time between dequeuing a run and writing where it is launched.
+#: Longest time from dequeuing a run to writing where it was launched.
 LAUNCH_SECONDS: Final = 45.0
-#: Failures that are looked at for a retry that is missing: as many, and not older.
+#: Most failures that are checked for a missing retry, and their greatest age.
 _LATEST_FAILURES: Final = 100
 _LATEST_SECONDS: Final = 3_600
-#: A retry that was not made after so many reports cannot be made.
+#: A retry that is missing after this many reports cannot be made.
 _MOST_REPORTS: Final = 3
 _AT_WORK: Final = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED)
 
@@ -47,10 +48,10 @@ _AT_WORK: Final = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED)
     name="lost_runs",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ends runs whose process is gone, queues runs that nobody queued, asks for missing retries.",
+    description="Ends runs whose process is gone, queues unqueued runs, and requests missing retries.",
 )
 def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Look for lost runs; asks for none itself, that is for the run retries of ``dagster.yaml``."""
+    """Look for lost runs; new runs come only from the run retries of ``dagster.yaml``."""
     ended = end_lost_runs(context.instance, utc_now())
     free_slots(context.instance, utc_now())
     seen = json.loads(context.cursor or "[]")
@@ -58,17 +59,17 @@ def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     told, without_retry = tell_failures_again(context.instance, seen, utc_now())
     ended += end_runs_that_never_began(context.instance, utc_now())
     context.update_cursor(json.dumps([*waiting, *without_retry]))
-    words = {"ended as failed": ended, "queued": queued, "told again, for its retry": told}
+    words = {"ended as failed": ended, "queued": queued, "reported again, for its retry": told}
     said = "; ".join(f"{done}: {', '.join(runs)}" for done, runs in words.items() if runs)
     return dg.SkipReason(said or "no run is lost")
 
 
 def end_lost_runs(instance: dg.DagsterInstance, now: datetime) -> list[str]:
-    """End every lost run as failed; returns their ids."""
+    """End every lost run as failed; return their ids."""
     ended = []
     for run_id, why in lost(instance, now).items():
         run = instance.get_run_by_id(run_id)
-        # Once more: it may have ended while it was looked for.
+        # Check once more: it may have ended during the search.
         if run is not None and run.status in _AT_WORK:
             instance.report_run_failed(run, why)
             ended.append(run.run_id)
@@ -76,10 +77,10 @@ def end_lost_runs(instance: dg.DagsterInstance, now: datetime) -> list[str]:
 
 
 def end_runs_that_never_began(instance: dg.DagsterInstance, now: datetime) -> list[str]:
-    """End the runs whose launcher knows that they failed before their first word; returns their ids.
+    """End the runs that, by their launcher, failed before they reported anything; return their ids.
 
-    Dagster asks launchers for runs that have begun only: a node without the package, or a node that is lost
-    in the seconds in which Python starts, would keep a place in the queue for minutes.
+    Dagster asks launchers only for runs that have begun. A node without the package, or a node lost in the
+    seconds in which Python starts, would keep a place in the queue for minutes.
     """
     launcher, ended = instance.run_launcher, []
     if not launcher.supports_check_run_worker_health:
@@ -92,7 +93,7 @@ def end_runs_that_never_began(instance: dg.DagsterInstance, now: datetime) -> li
         try:
             health = launcher.check_run_worker_health(run)
         except OSError:
-            break  # Nobody answers at the cluster: the next look asks again.
+            break  # The cluster does not answer: the next look asks again.
         again = instance.get_run_by_id(run.run_id)
         is_failed = health.status in (WorkerStatus.FAILED, WorkerStatus.NOT_FOUND)
         if is_failed and again is not None and again.status is dg.DagsterRunStatus.STARTING:
@@ -102,10 +103,10 @@ def end_runs_that_never_began(instance: dg.DagsterInstance, now: datetime) -> li
 
 
 def free_slots(instance: dg.DagsterInstance, now: datetime) -> None:
-    """Give back the slots that runs hold in pools and have no more use for: they are over, or lost.
+    """Free the pool slots held by runs that no longer need them, because the runs have ended or are lost.
 
     Dagster's daemon does so too, a minute after the end. Where no daemon runs, killed commands would fill a
-    pool for good, and the next one would wait without a word; so each run looks when it begins.
+    pool for good, and the next command would wait without a message; so each run checks when it begins.
     """
     storage = instance.event_log_storage
     if not storage.supports_global_concurrency_limits:
@@ -119,28 +120,28 @@ def free_slots(instance: dg.DagsterInstance, now: datetime) -> None:
 
 
 def lost(instance: dg.DagsterInstance, now: datetime) -> dict[str, str]:
-    """The ids of the runs that count as being at work and are not, each with the reason."""
+    """Return the ids of runs that count as running but are not, each with the reason."""
     at_work = instance.get_run_records(dg.RunsFilter(statuses=list(_AT_WORK)))
     reasons = {record.dagster_run.run_id: why_lost(instance, record, now) for record in at_work}
     return {run_id: why for run_id, why in reasons.items() if why}
 
 
 def queue_forgotten_runs(instance: dg.DagsterInstance, seen: Collection[str]) -> tuple[list[str], list[str]]:
-    """Queue the runs that were made for the queue, were not in it half a minute ago, and are not now.
+    """Queue runs made for the queue that were not in it half a minute ago and are not in it now.
 
-    A run of a backfill that was cancelled since is cancelled, and a run that a command made for itself and
-    did not begin is ended as failed: both would count as about to start for ever.
+    A run whose backfill has since been canceled is canceled. A run that a command made for itself and did not
+    begin is ended as failed. Both would otherwise count as about to start forever.
 
     Parameters
     ----------
     seen
-        Ids of the runs that were found unqueued by the look before: Dagster queues a run within a second of
-        making it. The time of making would not do, since Postgres tells it in the server's own time zone.
+        Ids of the runs that the previous look found unqueued: Dagster queues a run within a second of making
+        it. The time of making cannot be used, since Postgres returns it in the server's own time zone.
 
     Returns
     -------
     tuple[list[str], list[str]]
-        The runs that are queued now, and those to be seen again.
+        The runs queued now, and those to check again.
     """
     if not isinstance(instance.run_coordinator, QueuedRunCoordinator):
         return [], []
@@ -154,11 +155,11 @@ def queue_forgotten_runs(instance: dg.DagsterInstance, seen: Collection[str]) ->
         if run.run_id not in seen:
             waiting.append(run.run_id)
         elif backfill is not None and backfill.status in canceled:
-            instance.report_run_canceled(run, "its backfill was cancelled before it was queued")
+            instance.report_run_canceled(run, "its backfill was canceled before it was queued")
         elif run.remote_job_origin is None:
             instance.report_run_failed(run, "the command that made it ended before it began")
         else:
-            # This coordinator has no use for a workspace, and a sensor has none.
+            # This coordinator does not use a workspace, and a sensor has none.
             instance.run_coordinator.submit_run(SubmitRunContext(run, workspace=None))  # type: ignore[arg-type]
             queued.append(run.run_id)
     return queued, waiting
@@ -167,20 +168,20 @@ def queue_forgotten_runs(instance: dg.DagsterInstance, seen: Collection[str]) ->
 def tell_failures_again(
     instance: dg.DagsterInstance, seen: Collection[str], now: datetime
 ) -> tuple[list[str], list[str]]:
-    """Report the failures whose retry was not made half a minute ago, and is not now.
+    """Report the failures whose retry was missing half a minute ago and is missing now.
 
-    Dagster's daemon acts on each report and makes one retry at most. Failures of more than an hour ago are
-    left alone: what was not retried then shall not begin by surprise.
+    Dagster's daemon acts on each report and makes at most one retry. Failures older than an hour are left
+    alone, so that a run not retried then does not begin by surprise.
 
     Parameters
     ----------
     seen
-        Ids of the runs that had no retry at the look before.
+        Ids of the runs without a retry at the previous look.
 
     Returns
     -------
     tuple[list[str], list[str]]
-        The runs whose failures were reported, and those to be seen again.
+        The runs whose failures were reported, and those to check again.
     """
     if not instance.run_retries_enabled:
         return [], []
@@ -201,7 +202,7 @@ def tell_failures_again(
 
 
 def _may_be_retried(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether the daemon can make the run again, and its backfill goes on."""
+    """Whether the daemon can make the run again and its backfill continues."""
     from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 
     backfill_id = run.tags.get(BACKFILL_ID_TAG)
@@ -211,7 +212,7 @@ def _may_be_retried(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 
 def why_lost(instance: dg.DagsterInstance, record: RunRecord, now: datetime) -> str:
-    """Why the run will not go on by itself; empty where it may, or where that cannot be known."""
+    """Return why the run cannot continue by itself; empty if it may, or if that cannot be known."""
     run, launcher = record.dagster_run, instance.run_launcher
     if launcher.supports_check_run_worker_health and run.remote_job_origin is not None:
         return ""
@@ -219,7 +220,7 @@ def why_lost(instance: dg.DagsterInstance, record: RunRecord, now: datetime) -> 
     if process is not None:
         is_lost = process.is_of_this_machine and process.is_gone()
         return f"its process {process.pid} is gone" if is_lost else ""
-    # The launcher writes where a run is as soon as it has made its process.
+    # The launcher writes where a run is as soon as its process exists.
     is_local = isinstance(launcher, ForkingRunLauncher)
     age = (now - record.update_timestamp).total_seconds()
     return "the daemon ended while it launched it" if is_local and age > LAUNCH_SECONDS else ""

@@ -1,4 +1,4 @@
-"""Which days Dagster's records have as materialized, and how they are told of days that are stored."""
+"""Reads the materialized days from Dagster's records, and reports stored days to them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backfill_assets.partitions import daily
 
 
 def materialized_days(instance: dg.DagsterInstance, assets: Iterable[str]) -> dict[str, frozenset[str]]:
-    """The days of each asset, by its key as text."""
+    """Return the materialized days of each asset, by its key as text."""
     known = frozenset(daily.get_partition_keys())
     return {
         asset: known & instance.get_materialized_partitions(dg.AssetKey.from_user_string(asset))
@@ -19,7 +19,7 @@ def materialized_days(instance: dg.DagsterInstance, assets: Iterable[str]) -> di
 
 
 def report_materialization(instance: dg.DagsterInstance, asset: str, day: str) -> None:
-    """Let Dagster know of a partition that is there, as its documentation has it for work done elsewhere."""
+    """Report an existing partition to Dagster, as its documentation advises for work done elsewhere."""
     key = dg.AssetKey.from_user_string(asset)
     description = "found by backfill-assets reconcile"
     instance.report_runless_asset_event(dg.AssetMaterialization(key, description, partition=day))

@@ -1,9 +1,9 @@
 """Launch each run as a job of a Ray cluster, with the processors and memory that its day needs.
 
-dagster-ray does the work: it submits runs, stops them, and tells Dagster's run monitoring which are lost.
-Two things are done otherwise. The command of a run is quoted for the shell: dagster-ray's own quotes end
-early, since Dagster's record of a custom storage has quotes in it. And a run asks for what its day needs.
-Ray is no dependency of the package: only a ``dagster.yaml`` that names this launcher imports it.
+dagster-ray does the work: it submits and stops runs, and tells Dagster's run monitoring which are lost. This
+launcher differs in two ways. It quotes a run's command for the shell: dagster-ray's own quotes end early,
+since Dagster's record of a custom storage contains quotes. And it requests the resources that the day needs.
+Ray is not a dependency of the package: only a ``dagster.yaml`` that names this launcher imports it.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from backfill_assets.failures import BackfillError, PermanentFailure
 from backfill_assets.lake.store import open_store
 from backfill_assets.settings import current_settings
 
-#: Runs of no single day, and days that nothing is known of, get what ``dagster.yaml`` says.
+#: Runs without a single day, and days of unknown size, use the resources in ``dagster.yaml``.
 _UNKNOWN: Final[dict[str, Any]] = {}
 
 
-class RayLauncher(RayRunLauncher):  # type: ignore[misc]  # its types are not looked at
-    """dagster-ray's launcher and settings; the tag ``dagster-ray/config`` of a run goes before its demand."""
+class RayLauncher(RayRunLauncher):  # type: ignore[misc]  # its types are not checked
+    """dagster-ray's launcher and settings; a run's tag ``dagster-ray/config`` overrides its demand."""
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:
         """Make the launcher that ``dagster.yaml`` names.
 
-        Without an address Ray's client takes its own variable, RAY_API_SERVER_ADDRESS, when it is first used:
-        runs, whose nodes need not know it, load the launcher, too.
+        Without an address Ray's client reads its own variable, RAY_API_SERVER_ADDRESS, when it is first used:
+        runs load the launcher too, and their nodes need not know the address.
         """
         return cls(inst_data=inst_data, **{"address": None, **config_value["ray"]})
 
     @property
     def supports_resume_run(self) -> bool:
-        """No: a run that is lost is made again by Dagster's run retries, and finds what it has finished."""
+        """No: Dagster's run retries make a lost run again, which finds the work already finished."""
         return False
 
     def launch_run(self, context: LaunchRunContext) -> None:
@@ -64,7 +64,7 @@ class RayLauncher(RayRunLauncher):  # type: ignore[misc]  # its types are not lo
         words = ExecuteRunArgs(
             origin, run.run_id, self._instance.get_ref(), set_exit_code_on_failure=True
         ).get_command_args()
-        # Not by the name `dagster`: a node's PATH need not have the environment's folder.
+        # The name `dagster` would not do: a node's PATH need not have the environment's folder.
         python = origin.repository_origin.executable_path
         command = [python, "-m", "dagster", "api", *words[-2:]]
         given = json.loads(run.tags.get(USER_DEFINED_RAY_KEY, "{}"))
@@ -76,7 +76,7 @@ class RayLauncher(RayRunLauncher):  # type: ignore[misc]  # its types are not lo
         )
 
     def _demand(self, run: dg.DagsterRun) -> dict[str, Any]:
-        """What the run's job asks Ray for; that of ``dagster.yaml`` where the lake cannot be read."""
+        """Return the run's demand on Ray; that of ``dagster.yaml`` if the lake cannot be read."""
         try:
             settings = current_settings()
             demand = demand_of_day(open_store(settings.lake), run.tags.get(PARTITION_NAME_TAG, ""))

@@ -1,4 +1,4 @@
-"""How many processors and how much memory the run of a day needs, from the bytes that its files have."""
+"""The processors and memory that the run of a day needs, estimated from the size of its files."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from backfill_assets.lake.store import Store
 from backfill_assets.quality.settled import load_settled
 from backfill_assets.readable_numbers import bytes_text
 
-#: A processor decodes so many compressed bytes in about a minute.
+#: Compressed bytes that a processor decodes in about a minute.
 BYTES_PER_PROCESSOR: Final = 2 * 2**30
-#: More files at once than this wait for the vendor.
+#: With more files at once, processors wait for the vendor.
 MOST_PROCESSORS: Final = 4
-#: A run of small files takes half of it.
+#: A run of small files uses half of this.
 LEAST_MEMORY: Final = 2**30
-#: Of a file that is decoded, with room to spare; a run decodes one file per processor.
+#: Memory to decode one file, with room to spare; a run decodes one file per processor.
 MEMORY_PER_PROCESSOR: Final = 512 * 2**20
-#: Days before and after a day whose files tell the size of its own, the nearest first.
+#: Days before and after a day whose files give an estimate of its size, the nearest first.
 _DAYS_BESIDE: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Processors and memory of a run, and the bytes by which they were chosen.
+    """Processors and memory of a run, and the bytes that determined them.
 
     Attributes
     ----------
     measured
-        The day whose files were weighed.
+        The day whose files were measured.
     memory
         In bytes.
     """
@@ -42,7 +42,7 @@ class Demand:
 
     @property
     def text(self) -> str:
-        """The demand in a line."""
+        """The demand in one line."""
         return (
             f"asks for {self.processors} CPU and {bytes_text(self.memory)} of memory: the files of "
             f"{self.measured} have {bytes_text(self.expected_bytes)}"
@@ -50,7 +50,7 @@ class Demand:
 
 
 def demand_of_day(store: Store, day: str) -> Demand | None:
-    """The demand of the day's run; None where it is no day, or no day near it was run."""
+    """Return the demand of the day's run; None if ``day`` is not a day, or no day near it was run."""
     if not is_day(day):
         return None
     for distance in range(_DAYS_BESIDE + 1):
@@ -63,7 +63,7 @@ def demand_of_day(store: Store, day: str) -> Demand | None:
 
 
 def demand(measured: str, expected_bytes: int) -> Demand:
-    """The demand of a run whose files have so many compressed bytes."""
+    """Return the demand of a run whose files have this many compressed bytes."""
     processors = min(MOST_PROCESSORS, ceil(expected_bytes / BYTES_PER_PROCESSOR))
     memory = LEAST_MEMORY + processors * MEMORY_PER_PROCESSOR
     return Demand(measured, expected_bytes, processors, memory)

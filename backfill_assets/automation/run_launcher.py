@@ -1,8 +1,8 @@
-"""Launch each run as a fork of one process that has imported what runs use.
+"""Launch each run as a fork of one process that has imported the modules of a run.
 
-A process that starts from nothing spends more on its imports than on a small day. The daemon starts
-``run_server`` with its first run; it ends with the daemon, and its forks go on. Runs of another Python, and
-all runs where forks are not safe (macOS), start from nothing, by the same command.
+A fresh process spends more on its imports than on a small day. The daemon starts ``run_server`` with its
+first run; the server ends with the daemon, and its forks continue. Runs of another Python, and all runs where
+forks are not safe (macOS), start as a fresh process by the same command.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from backfill_assets.automation.run_process import RunProcess
 from backfill_assets.failures import PermanentFailure, TransientFailure
 
-#: For the imports of the process that is forked, and a fork; shorter than ``lost_runs.LAUNCH_SECONDS``.
+#: Time for the server's imports and a fork; shorter than ``lost_runs.LAUNCH_SECONDS``.
 ANSWER_SECONDS: Final = 40.0
 END_SECONDS: Final = 5.0
 FORKS_ARE_SAFE: Final = sys.platform == "linux"
-#: Keeps libraries from starting threads at import: a fork has one thread, and what others held stays locked.
+#: Keeps libraries from starting threads at import: a fork has one thread, and others' locks stay locked.
 SERVER: Final = (
     *("env", "OPENBLAS_NUM_THREADS=1", "JE_ARROW_MALLOC_CONF=background_thread:false"),
     *(sys.executable, "-m", "backfill_assets.automation.run_server"),
@@ -36,9 +36,9 @@ SERVER: Final = (
 
 
 class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
-    """Runs execute in processes of the machine that launches them, with its environment.
+    """Executes runs as processes on the machine that launches them, with its environment.
 
-    A run can be terminated from any process of that machine, since its tags say where it is at work.
+    Any process on that machine can terminate a run, since the run's tags say where it is running.
     """
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
@@ -49,7 +49,7 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
-        """How Dagster makes the launcher in another process."""
+        """The data from which Dagster makes the launcher in another process."""
         return self._inst_data
 
     @classmethod
@@ -63,14 +63,14 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         return cls(inst_data)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Start the run's process and write where it is.
+        """Start the run's process and record where it is.
 
         Raises
         ------
         PermanentFailure
             The run does not say which code it runs.
         TransientFailure
-            The machine has no process or memory left for it.
+            The machine has no process or memory left for the run.
         """
         run, instance = context.dagster_run, self._instance
         if context.job_code_origin is None:
@@ -90,7 +90,7 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
             raise
 
     def terminate(self, run_id: str) -> bool:
-        """Ask the run's process to end; False if there is none, or not on this machine."""
+        """Ask the run's process to end; return False if there is none on this machine."""
         run = self._instance.get_run_by_id(run_id) if self.has_instance else None
         if run is None or run.is_finished:
             return False
@@ -103,7 +103,7 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         return False
 
     def dispose(self) -> None:
-        """Let the process that is forked end; runs go on."""
+        """Let the run server end; runs continue."""
         with self._lock:
             if self._server is not None:
                 self._server.close()
@@ -119,14 +119,12 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
                 answer = self._server.fork(words)
         if answer.isdecimal():
             return int(answer)
-        msg = (
-            f"no process for the run: {answer or 'the process that is forked cannot start, as its log says'}"
-        )
+        msg = f"no process for the run: {answer or 'the run server cannot start; its log says why'}"
         raise TransientFailure(msg)
 
 
 class _RunServer:
-    """The process that is forked, as its parent sees it."""
+    """The parent's handle on the run server."""
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair()
@@ -136,7 +134,7 @@ class _RunServer:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
-        # A stopped process would keep all launches waiting.
+        # A stopped server would keep all launches waiting.
         self._socket.settimeout(ANSWER_SECONDS)
         self._answers = self._socket.makefile()
 
@@ -146,7 +144,7 @@ class _RunServer:
         Returns
         -------
         str
-            The fork's number, or why there is none; empty when the process to fork is gone.
+            The fork's process id, or the reason for a failure; empty if the run server is gone.
         """
         try:
             self._socket.sendall(f"{json.dumps(words)}\n".encode())

@@ -1,9 +1,9 @@
-"""Which run goes first, and how many runs of one backfill are at work: the tags that Dagster's queue reads.
+"""The order of runs and the limits of backfills: the tags that Dagster's queue reads.
 
-Whatever makes runs takes their priority from the table here. Runs without one, such as those of a backfill
-that Dagster's UI has started, count as 0, and Dagster gives the tags of a run to the run that repeats it. The
+All code that makes runs takes their priority from the table here. Runs without one, such as those of a
+backfill started in Dagster's UI, count as 0. Dagster copies the tags of a run to the run that repeats it. The
 limits of a backfill are tag limits of the queue (``concurrency.runs.tag_concurrency_limits`` of
-``dagster.yaml``). Each of them holds one number: there is a key per number, limited for each of its values.
+``dagster.yaml``). Each holds one number: there is a key per number, limited for each of its values.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 RunKind = Literal["daily", "catch_up", "awaited", "backfill"]
 
-#: The higher goes first; runs of one priority go in the order of their making.
+#: A higher priority goes first; runs of one priority go in the order of creation.
 PRIORITIES: Final = MappingProxyType(
     {
         # Yesterday, which people expect at 09:00.
         "daily": 30,
         # Earlier days of the look-back, whose files or repairs came late.
         "catch_up": 20,
-        # A single day that a person asked for, the retry of a backfill, and the request for one.
+        # A single day requested by a person, the retry of a backfill, and the request for a backfill.
         "awaited": 10,
         "backfill": 0,
     }
@@ -36,12 +36,12 @@ PRIORITIES: Final = MappingProxyType(
 
 
 def priority_tags(kind: RunKind) -> dict[str, str]:
-    """The tag by which the queue sorts runs of this kind."""
+    """Return the tag by which the queue sorts runs of this kind."""
     return {PRIORITY_TAG: str(PRIORITIES[kind])}
 
 
 def backfill_places(instance: DagsterInstance) -> int | None:
-    """How many runs of all backfills may be at work together; None: no limit, 1: there is no queue."""
+    """Return how many runs of all backfills may run at once; None means no limit, 1 means no queue."""
     queue = instance.get_concurrency_config().run_queue_config
     if queue is None:
         return 1
@@ -52,12 +52,12 @@ def backfill_places(instance: DagsterInstance) -> int | None:
 
 
 def insist_on_limit(instance: DagsterInstance, at_once: int) -> None:
-    """Refuse a number for which the queue has no limit: the backfill would run as many days as others do.
+    """Refuse a number without a limit in the queue: the backfill would run as many days as any other.
 
     Raises
     ------
     BadInput
-        One line with the numbers that there are.
+        The queue has no limit for the number; the message lists the numbers it has.
     """
     queue = instance.get_concurrency_config().run_queue_config
     limits = queue.tag_concurrency_limits if queue is not None else ()
@@ -71,7 +71,7 @@ def insist_on_limit(instance: DagsterInstance, at_once: int) -> None:
 
 
 def _own_limit(limit: object) -> int:
-    """The number of a limit that holds for each backfill by itself; 0 of any other limit."""
+    """Return the number of a limit that holds for each backfill by itself; 0 for any other limit."""
     match limit:
         case {"key": str(key), "value": {"applyLimitPerUniqueValue": True}, "limit": int(number)}:
             return number if key == f"{AT_ONCE_TAGS}{number}" else 0

@@ -1,8 +1,8 @@
-"""The process of a run: it says where it is, ends with its terminal, and outlasts an outage of the database.
+"""The process of a run: it records where it is, ends with its terminal, and outlasts a database outage.
 
-An executor, since every run passes one: runs of the daemon, of ``dg launch`` and of ``dagster
-job execute``. Dagster's own executor leaves the number of its process in the log, without the machine. Which
-processes are gone is found by ``lost_runs``.
+This is an executor, since every run passes one: runs of the daemon, of ``dg launch`` and of ``dagster job
+execute``. Dagster's own executor logs the number of its process, without the machine. ``lost_runs`` finds the
+processes that are gone.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from backfill_assets import logs
 from backfill_assets.days import utc_now
 
 TAG_PROCESS: Final = "backfill_assets/process"
-#: Two readings of one start differ by less; a number is not given out again so soon.
+#: Two readings of one start differ by less, and a process number is not reused so soon.
 _SAME_START_SECONDS: Final = 0.05
-#: After so long a run that was interrupted is interrupted again.
+#: An interrupted run is interrupted again after this long.
 _SECONDS_TO_END: Final = 2.0
-#: Thresholds of Python's collector of cycles. Documents of a day are hundreds of thousands of objects without
-#: cycles; under the default thresholds the collector takes a fifth of the CPU time of a day of 500 feeds.
+#: Thresholds of Python's cycle collector. A day's documents are hundreds of thousands of objects without
+#: cycles; with the default thresholds the collector takes a fifth of the CPU time of a day of 500 feeds.
 _COLLECT_AFTER: Final = (100_000, 50, 100)
-#: By name, as events tell them. An asset's own database speaks in the package's failures.
+#: Names of the errors as events give them. An asset's own database raises the package's failures.
 _ERRORS_OF_DATABASES: Final = frozenset(
     {"OperationalError", "InterfaceError", "InternalError", "DagsterPostgresException"}
 )
@@ -46,16 +46,16 @@ _ERRORS_OF_DATABASES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class RunProcess:
-    """Where a run is at work.
+    """The machine and process in which a run is running.
 
     Attributes
     ----------
     run
-        The run's id: Dagster gives the tags of a run to the run that repeats it.
+        The run's id, because Dagster copies the tags of a run to the run that repeats it.
     machine
-        Host and namespace of process numbers: containers of one name count their own processes.
+        Host and process-number namespace, because containers of one name count their own processes.
     since
-        Start of the process in seconds since the machine's start, which setting the clock does not change.
+        Start of the process in seconds since the machine's start; setting the clock does not change it.
     """
 
     run: str
@@ -65,12 +65,12 @@ class RunProcess:
 
     @classmethod
     def this(cls, run: str) -> RunProcess:
-        """The calling process, at work on the run."""
+        """Return the calling process as the process of the run."""
         return cls.at(run, os.getpid())
 
     @classmethod
     def at(cls, run: str, pid: int) -> RunProcess:
-        """A process of this machine; one that has ended already is told as gone."""
+        """Return a process of this machine; one that has already ended counts as gone."""
         import psutil
 
         try:
@@ -81,7 +81,7 @@ class RunProcess:
 
     @classmethod
     def of(cls, run: dg.DagsterRun) -> RunProcess | None:
-        """The process that the run has left word of; None if it has not begun, or with another executor."""
+        """Return the process that the run recorded; None if it has not begun or uses another executor."""
         try:
             found = cls(**json.loads(run.tags.get(TAG_PROCESS, "{}")))
         except (ValueError, TypeError):
@@ -89,16 +89,16 @@ class RunProcess:
         return found if found.run == run.run_id else None
 
     def tags(self) -> dict[str, str]:
-        """The tag by which ``of`` finds it."""
+        """The tag by which ``of`` finds the process."""
         return {TAG_PROCESS: json.dumps(asdict(self))}
 
     @property
     def is_of_this_machine(self) -> bool:
-        """Whether this machine can tell if it is gone."""
+        """Whether this machine can tell if the process is gone."""
         return self.machine == _machine()
 
     def end(self) -> bool:
-        """Ask it to end as interrupted; False if there is no such process on this machine."""
+        """Ask the process to end as interrupted; return False if it is not on this machine."""
         if not self.is_of_this_machine or self.is_gone():
             return False
         try:
@@ -108,7 +108,7 @@ class RunProcess:
         return True
 
     def is_gone(self) -> bool:
-        """Whether there is no such process on this machine."""
+        """Whether the process no longer exists on this machine."""
         import psutil
 
         try:
@@ -127,7 +127,7 @@ def _machine() -> str:
 def _start_of(pid: int) -> float:
     import psutil
 
-    # Asked first, since psutil counts the start of a process from the machine's start that it knows.
+    # Read first: psutil counts the start of a process from the machine's start it last read.
     boot = psutil.boot_time()
     return psutil.Process(pid).create_time() - boot
 
@@ -143,11 +143,11 @@ def ending_with_the_terminal() -> Iterator[None]:
     former: list[Any] = []
 
     def end(*_: Any) -> None:
-        # Python drops an exception of a finalizer or an import, so the run is interrupted until it ends.
+        # Python drops an exception in a finalizer or an import, so the run is interrupted until it ends.
         replaced = signal.signal(signal.SIGALRM, end)
         former.append(replaced)
         signal.setitimer(signal.ITIMER_REAL, _SECONDS_TO_END)
-        # Dagster replaces the handler of SIGTERM from phase to phase.
+        # Dagster replaces the SIGTERM handler from phase to phase.
         signal.raise_signal(signal.SIGTERM)
 
     before = signal.signal(signal.SIGHUP, end)
@@ -162,7 +162,7 @@ def ending_with_the_terminal() -> Iterator[None]:
 
 @contextmanager
 def collecting_seldom() -> Iterator[None]:
-    """Collect cycles seldom, and none among the objects that exist already: those of the libraries."""
+    """Collect cycles seldom, and exclude the objects that already exist, which are the libraries'."""
     before = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)
@@ -177,7 +177,7 @@ class _RunExecutor(InProcessExecutor):
     def execute(
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[dg.DagsterEvent]:
-        # SQLAlchemy loads slower than the code location, which every process of Dagster's imports.
+        # SQLAlchemy loads slower than the code location, which every Dagster process imports.
         from backfill_assets.automation.instance_storage import wait_for_database
         from backfill_assets.automation.lost_runs import free_slots
 
@@ -191,13 +191,13 @@ class _RunExecutor(InProcessExecutor):
             free_slots(instance, utc_now())
             for event in super().execute(plan_context, execution_plan):
                 if _is_by_database(event):
-                    # Not the step's fault: the run is started again like one whose process was lost.
+                    # The step is not at fault: start the run again like one whose process was lost.
                     instance.add_run_tags(run_id, {RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "true"})
                 yield event
 
 
 def _is_by_database(event: dg.DagsterEvent) -> bool:
-    """Whether a step failed because Dagster's database did not take one of its events."""
+    """Whether a step failed because Dagster's database refused one of its events."""
     error = event.step_failure_data.error if event.is_step_failure else None
     if error is not None and error.cls_name == "DagsterExecutionStepExecutionError":
         error = error.cause
@@ -206,6 +206,6 @@ def _is_by_database(event: dg.DagsterEvent) -> bool:
 
 @dg.executor(name="in_process", config_schema=IN_PROC_CONFIG)
 def run_executor(context: dg.InitExecutorContext) -> Executor:
-    """All steps in the process of the run; a process per step costs more than the steps."""
+    """Run all steps in the run's process; a process per step costs more than the steps."""
     made = _core_in_process_executor_creation(context.executor_config)
     return _RunExecutor(made.retries, made.step_dependency_config)

@@ -1,7 +1,7 @@
-"""What ``run_launcher`` forks for each run: ``python -m backfill_assets.automation.run_server SOCKET``.
+"""The process that ``run_launcher`` forks: ``python -m backfill_assets.automation.run_server SOCKET``.
 
-Each line that is read from the socket is a command of ``dagster api`` in JSON; the answer is a line with the
-number of the process that runs it, or why there is none. It ends when the other side is closed.
+Each line read from the socket is a command of ``dagster api`` in JSON. The answer is a line with the number
+of the process that runs it, or the reason for a failure. The server ends when the other side is closed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import sys
 import threading
 from typing import Final
 
-#: Modules that a run imports, at its start or at first use. polars and pandera, which imports it, are left
-#: out: polars starts threads at import, and a fork does not have them.
+#: Modules that a run imports, at its start or at first use. polars, and pandera, which imports polars, are
+#: left out: polars starts threads at import, and a fork does not have them.
 IMPORTED: Final = (
     "backfill_assets.definitions",
     "backfill_assets.automation.instance_storage",
@@ -61,8 +61,8 @@ IMPORTED: Final = (
 
 
 def main() -> None:
-    """Import, then fork until nobody asks any more."""
-    # The terminal's interrupt is for the runs, which end by it and say so.
+    """Import, then fork until the requests end."""
+    # The terminal's interrupt is for the runs, which end and report it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for module in (*IMPORTED, *_of_settings()):
         importlib.import_module(module)
@@ -70,12 +70,12 @@ def main() -> None:
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as asked:
         words = _forked(asked)
-    # Taking down an interpreter of this size would copy its memory first.
+    # A normal shutdown of an interpreter of this size would first copy its memory.
     os._exit(_run(words) if words else 0)
 
 
 def _of_settings() -> list[str]:
-    """What runs import besides, by the settings in force; the runs report settings that cannot be read."""
+    """Return further modules that runs import with these settings; runs report unreadable settings."""
     from backfill_assets.failures import SettingsError
     from backfill_assets.lake.store import GCS_SCHEME
     from backfill_assets.settings import BigQueryWarehouse, current_settings, resolve
@@ -92,8 +92,8 @@ def _of_settings() -> list[str]:
 
 
 def _forked(asked: socket.socket) -> list[str]:
-    """Fork for each request until there are no more; in a fork, gives the words of its command."""
-    # The system takes away ended forks, of which nobody asks how they ended.
+    """Fork for each request until there are no more; in a fork, return the words of its command."""
+    # The system removes ended forks, because their exit codes are not read.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with asked.makefile() as requests:
         for line in requests:
@@ -112,7 +112,7 @@ def _forked(asked: socket.socket) -> list[str]:
 
 
 def _run(words: list[str]) -> int:
-    """Run ``dagster api`` with these words as an interpreter would; gives its exit code."""
+    """Run ``dagster api`` with these words as an interpreter would; return its exit code."""
     from dagster._cli.api import api_cli
 
     sys.argv[:] = ["dagster", "api", *words]
@@ -121,7 +121,7 @@ def _run(words: list[str]) -> int:
         api_cli.main(args=words, standalone_mode=False)
     except SystemExit as end:
         code = end.code
-    except BaseException:  # noqa: BLE001 - an interpreter tells of it and ends
+    except BaseException:  # noqa: BLE001 - an interpreter reports it and ends
         sys.excepthook(*sys.exc_info())
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]

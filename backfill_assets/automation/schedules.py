@@ -1,7 +1,7 @@
-"""When days are asked for: all that are due at 09:00 UTC, those that wait for an exchange every half hour.
+"""When days are requested: all due days at 09:00 UTC, and days that wait for an exchange every half hour.
 
-Dagster does not make up for ticks that were missed while it was down, so each tick looks back over the last
-days and asks for every one that is not published and may have something new.
+Dagster does not make up for ticks missed while it was down, so each tick looks back over the last days and
+requests every day that is not published and may have new data.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from backfill_assets.automation.run_order import priority_tags
 from backfill_assets.days import shift
 from backfill_assets.lake.resource import LakeResource
 
-#: Runs that will publish the day or fail; asking again meanwhile would do the work twice.
+#: Runs that will publish the day or fail; another request meanwhile would do the work twice.
 _IN_PROGRESS: Final = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -30,12 +30,12 @@ _IN_PROGRESS: Final = (
     cron_schedule="0 9 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Yesterday, and each of the last days that is not published and may have something new.",
+    description="Requests yesterday, and each recent day that is not published and may have new data.",
 )
 def daily_0900_utc(
     context: dg.ScheduleEvaluationContext, lake: LakeResource
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Run requests for the days that are due."""
+    """Yield run requests for the due days."""
     settings = lake.settings()
     now = context.scheduled_execution_time
     yield from _requests(context, due_days(lake.store(), now.date(), settings))
@@ -47,12 +47,12 @@ def daily_0900_utc(
     cron_schedule=["30 9 * * *", "0,30 10-23 * * *"],
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Each of the last days that waits for an exchange: not exported yet, or not answered.",
+    description="Requests each recent day that waits for an exchange to export its data or to answer.",
 )
 def ask_again_for_exports(
     context: dg.ScheduleEvaluationContext, lake: LakeResource
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Run requests for the days that wait for an exchange."""
+    """Yield run requests for the days that wait for an exchange."""
     settings = lake.settings()
     now = context.scheduled_execution_time
     yield from _requests(context, awaiting_export(lake.store(), now.date(), settings))
@@ -66,7 +66,7 @@ def _requests(
         yield dg.SkipReason("nothing is due" if not days else f"already running: {', '.join(days)}")
     moment = context.scheduled_execution_time
     yesterday = shift(moment.date().isoformat(), -1)
-    # Yesterday first: a place may be free, and the daemon makes and starts the runs one by one.
+    # Yesterday goes first: a place may be free, and the daemon makes and starts runs one by one.
     for day in reversed(idle):
         yield dg.RunRequest(
             run_key=f"{day}@{moment.isoformat()}",

@@ -1,5 +1,5 @@
-"""The data for people who use it: candles, ticks, coverage and quality of any range as frames.
+"""The data for its users: candles, ticks, coverage and quality of any range as frames.
 
-``backfill_assets.open`` is the way in. Nothing here writes, judges or knows Dagster; states of days are those
-that the quality rows say.
+``backfill_assets.open`` is the way in. Nothing here writes, judges or knows Dagster; the states of days come
+from the quality rows.
 """

@@ -33,14 +33,14 @@ def give_candles(
     fill: bool,
     on_gap: OnGap,
 ) -> list[str]:
-    """Write the candles, and return lines about them: generated ones, days that fall short, what was written.
+    """Write the candles, and return lines about generated prices, days that fall short, and the file.
 
     Parameters
     ----------
     days
-        The first and the last.
+        The first and the last day.
     form
-        ``table`` or a format of files, for ``out``; only where there is no ``output``. None is a table.
+        ``table`` or a file format, for ``out``; only without ``output``. None means a table.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def give_candles(
     if output is not None:
         format_of(output)
     with warnings.catch_warnings():
-        # The same words are returned.
+        # The returned lines say the same.
         warnings.simplefilter("ignore", DataGapWarning)
         frame = Data(settings, "lake").candles(
             exchange, symbol, timeframe, days[0], shift(days[1], 1), fill=fill, on_gap=on_gap
@@ -72,7 +72,7 @@ def give_candles(
 
 
 def coverage_lines(found: MarketCoverage) -> Iterator[str]:
-    """A line for each day: its condition, when it was published, and how many buckets are in each state."""
+    """Yield a line per day: its condition, its time of publication, and the count of buckets by state."""
     for day in found.days:
         buckets = ", ".join(f"{count:,} {state}" for state, count in day.buckets.items())
         changed, origin = _moment(day.last_modified), _origin(day)
@@ -80,7 +80,7 @@ def coverage_lines(found: MarketCoverage) -> Iterator[str]:
 
 
 def quality_lines(found: QualityAnswer) -> Iterator[str]:
-    """A line for each feed and day: its condition, when it was published, and what its file is."""
+    """Yield a line per feed and day: its condition, its time of publication, and facts about its file."""
     if not found.feeds:
         yield "no day of the range was run"
     for feed in found.feeds:

@@ -1,6 +1,6 @@
-"""What the days of a range are worth, in a word for each feed or market: for API, Python and command line.
+"""The condition of each day of a range, in one word per feed or market.
 
-All three give these answers, which are made of the quality rows, the coverage and the ledger.
+API, Python and command line all give these answers, made from quality rows, coverage and ledger.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from backfill_assets.lake.store import Store
     from backfill_assets.settings import Settings
 
-#: Feeds times days of an answer; a year of fifty feeds.
+#: Most feeds times days in one answer; about a year of fifty feeds.
 MOST_FEED_DAYS: Final = 20_000
 
 
-#: The words, as the API's document has them.
+#: The condition words, as the OpenAPI document describes them.
 _WORDS: Final = "; ".join(f"{word}: {meaning}" for word, meaning in CONDITIONS.items())
 _Word = Annotated[Condition, Field(description=_WORDS)]
 
@@ -43,11 +43,11 @@ class MarketDay(_Answer):
     Attributes
     ----------
     buckets
-        How many buckets of the day are in each state of ``docs/scores.md``; empty where no rows are out.
+        Count of the day's buckets in each state of ``docs/scores.md``; empty where no rows are published.
     last_modified
-        When candles and coverage of the day were published last; null where they never were.
+        When candles and coverage of the day were last published; null if they never were.
     generated
-        Whether the prices come from the stand-in for Tardis, and no market had them.
+        Whether the prices come from the stand-in for Tardis and are not market prices.
     """
 
     day: str
@@ -72,7 +72,7 @@ class MarketCoverage(_Answer):
 
 
 class FeedDay(_Answer):
-    """A day of one feed; but for ``condition`` and ``last_modified`` as the table ``quality`` has it."""
+    """A day of one feed: its row in table ``quality``, with ``condition`` and ``last_modified``."""
 
     day: str
     condition: _Word
@@ -108,25 +108,25 @@ class FeedRange(_Answer):
 
 
 class QualityAnswer(_Answer):
-    """Every feed that some day of the range expects, in order."""
+    """All feeds expected on any day of the range, in order."""
 
     feeds: tuple[FeedRange, ...]
 
 
 def open_tables(settings: Settings) -> Data:
-    """The tables of the embedded warehouse; with BigQuery the lake, so that a question costs no query."""
+    """Open the tables of the embedded warehouse; with BigQuery, the lake, so that reading costs no query."""
     return Data(settings, "lake" if isinstance(settings.warehouse, BigQueryWarehouse) else "warehouse")
 
 
 def market_coverage(
     data: Data, exchange: str, symbol: str, first: str, last: str, timeframe: str
 ) -> MarketCoverage:
-    """Condition, last change and states of the buckets of one market, day by day; both days included.
+    """Condition, last change and bucket states of one market, day by day; both days are included.
 
     Raises
     ------
     BadInput
-        The timeframe is not stored, or days of the range were run and none has such a market.
+        The timeframe is not stored, or days of the range were run but none has the market.
     """
     data.insist_on_stored(timeframe)
     states = data.market_states("trades", exchange, symbol, day_range(first, last))
@@ -155,12 +155,12 @@ def market_coverage(
 def feed_quality(
     data: Data, first: str, last: str, *, exchange: str = "", symbol: str = "", data_type: str = ""
 ) -> QualityAnswer:
-    """Condition, last change and evidence of each feed, day by day; both days included.
+    """Condition, last change and evidence of each feed, day by day; both days are included.
 
     Raises
     ------
     BadInput
-        No day that was run has such a feed, or more feeds and days than an answer may have.
+        No day that was run has such a feed, or the answer would exceed ``MOST_FEED_DAYS``.
     """
     frame = data.quality(
         first, shift(last, 1), exchange=exchange, symbol=symbol, data_type=data_type
@@ -172,7 +172,7 @@ def feed_quality(
     days = day_range(first, last)
     if len(by_feed) * len(days) > MOST_FEED_DAYS:
         msg = (
-            f"{len(by_feed)} feeds of {len(days)} days are more than {MOST_FEED_DAYS:,} rows: "
+            f"{len(by_feed)} feeds over {len(days)} days are more than {MOST_FEED_DAYS:,} rows: "
             "choose exchange, symbol or data_type, or fewer days"
         )
         raise BadInput(msg)
@@ -183,7 +183,7 @@ def feed_quality(
 
 
 def last_changes(store: Store, tables: Sequence[str], days: Sequence[str]) -> dict[tuple[str, str], datetime]:
-    """When the partition of each table and day was published last, by the ledger."""
+    """When the partition of each table and day was last published, from the ledger."""
     wanted = [(table, day) for table in tables for day in days]
     entries = parallel_map(lambda one: ledger.entry(store, *one), wanted, store.parallel_reads)
     return {

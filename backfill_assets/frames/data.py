@@ -1,4 +1,4 @@
-"""What ``backfill_assets.open`` returns: the tables of an environment, by market and range of time."""
+"""The tables of an environment, by market and time range; ``backfill_assets.open`` returns them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Book = Literal["book_snapshot_5", "book_snapshot_25", "incremental_book_L2"]
 
 _TRADES: Final = "trades"
-#: Columns of ``quality`` from which the states of days follow.
+#: Columns of ``quality`` that determine the states of days.
 _STATE_COLUMNS: Final = (
     *("date", "exchange", "symbol", "data_type", "dataset_symbol", "verdict", "published", "sealed"),
     *("pending", "reasons", "day_state", "generated"),
@@ -44,21 +44,21 @@ _STATE_COLUMNS: Final = (
 class Data:
     """Candles, ticks, coverage and quality of any range; opened by ``backfill_assets.open``.
 
-    Times are UTC, and ranges half-open: ``start`` belongs to them and ``end`` does not. Either is a text
-    (``2024-01-31``, ``2024-01-31T09:00``), a date or a datetime; without a zone it is UTC. Without ``end``
-    the range is the UTC day of ``start``.
+    Times are UTC, and ranges are half-open: they include ``start`` and exclude ``end``. Each is a string
+    (``2024-01-31``, ``2024-01-31T09:00``), a date or a datetime; a value without a zone is UTC. Without
+    ``end`` the range is the UTC day of ``start``.
 
-    Every frame carries the state of each UTC day of its range (``Frame.days``). Unless all of them are
-    published in full, ``on_gap`` decides: ``raise`` raises ``DataGap``, ``warn`` returns what there is and
-    warns with ``DataGapWarning``, ``mask`` returns the days that are published in full and says nothing.
-    ``final`` takes only what nothing outside the day can change any more.
+    Every frame carries the state of each UTC day of its range (``Frame.days``). Unless all days are published
+    in full, ``on_gap`` decides: ``raise`` raises ``DataGap``; ``warn`` returns the existing rows and warns
+    with ``DataGapWarning``; ``mask`` returns only the days that are published in full, without a warning.
+    ``final`` takes only days that nothing outside the day can still change.
 
     Raises
     ------
     BadInput
-        A value is no time, timeframe, data type or ``on_gap``, or the range is empty.
+        A time, timeframe, data type or ``on_gap`` is invalid, or the range is empty.
     DataGap
-        See above.
+        Days are not published in full, and ``on_gap`` is ``raise``.
     """
 
     def __init__(self, settings: Settings, source: str = "warehouse") -> None:
@@ -83,12 +83,12 @@ class Data:
         Parameters
         ----------
         symbol
-            The market's canonical symbol, such as ``BTC-USDT`` or ``BTC-USDT-PERP``; None is every market of
+            The market's canonical symbol, such as ``BTC-USDT`` or ``BTC-USDT-PERP``; None is all markets of
             the exchange.
         timeframe
-            Of ``1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d``; one that is not stored is made from ``1m``.
+            One of ``1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d``; if it is not stored, it is made from ``1m``.
         fill
-            Add a flat candle without volume at the last price wherever it is proven that nothing was traded;
+            Add a flat candle at the last price, without volume, where it is proven that no trade happened;
             the timeframe must be a stored one.
 
         Returns
@@ -131,7 +131,7 @@ class Data:
         final: bool = False,
         on_gap: OnGap = "raise",
     ) -> Frame:
-        """Rows of one market of any tick table that arrived in the range (``local_timestamp``), as they came.
+        """Rows of one market in a tick table that arrived in the range (``local_timestamp``), in that order.
 
         Returns
         -------
@@ -199,9 +199,9 @@ class Data:
         *,
         on_gap: OnGap = "raise",
     ) -> Frame:
-        """What every bucket of one market shows: traded, proven to be empty, or lost.
+        """The state of every bucket of one market: traded, proven empty, or lost.
 
-        One row is a run of buckets that are alike; the runs are those of whole days.
+        One row is a run of buckets in the same state; runs are those of whole days.
         """
         self.insist_on_stored(timeframe)
         within = time_range(start, end)
@@ -210,7 +210,7 @@ class Data:
         return Frame(lambda days: self.coverage_of(exchange, symbol, timeframe, days), given, states, about)
 
     def coverage_of(self, exchange: str, symbol: str, timeframe: str, days: Sequence[str]) -> pl.LazyFrame:
-        """The coverage of these days, whatever they are worth."""
+        """The coverage of these days in any condition."""
         where = {"exchange": exchange, "symbol": symbol, "timeframe": timeframe}
         return self._source.rows(COVERAGE, days, where).sort("first_open_time")
 
@@ -223,7 +223,7 @@ class Data:
         symbol: str = "",
         data_type: str = "",
     ) -> Frame:
-        """Verdict, scores and their evidence of every expected feed and day; days without a row are missing.
+        """Verdict, scores and evidence of every expected feed and day; days without a row are missing.
 
         Returns
         -------
@@ -233,7 +233,7 @@ class Data:
         Raises
         ------
         BadInput
-            Some of the days were run, and none has such a feed.
+            Days of the range were run but none has such a feed.
         """
         import polars as pl
 
@@ -247,7 +247,7 @@ class Data:
         return Frame(lambda _: found, (), self._day_states(rows, within.days), "quality")
 
     def days(self, start: Moment, end: Moment | None = None) -> Frame:
-        """One row per UTC day that was run: its state, its scores, and which feeds are left out.
+        """One row per UTC day that was run: its state, its scores and the feeds left out.
 
         Returns
         -------
@@ -268,7 +268,7 @@ class Data:
     def instruments(
         self, start: Moment, end: Moment | None = None, *, exchange: str = "", symbol: str = ""
     ) -> Frame:
-        """Instruments as they were listed on each day, with the values valid on that day.
+        """Instruments as listed on each day, with the values valid on that day.
 
         Returns
         -------
@@ -307,7 +307,7 @@ class Data:
         *,
         final: bool = False,
     ) -> tuple[list[str], tuple[DayState, ...]]:
-        """The days whose rows are to be given, and the states of all."""
+        """The days whose rows to return, and the states of all days."""
         states = self.market_states(data_type, exchange, symbol, within.days, final=final)
         given = tell_gaps(states, on_gap, about)
         return [day for day in within.days if day in given], states
@@ -320,12 +320,12 @@ class Data:
         Raises
         ------
         BadInput
-            Some of the days were run, and none has such a market.
+            Days of the range were run but none has such a market.
         """
         import polars as pl
 
         found = self._source.quality(days).select(_STATE_COLUMNS).collect(engine="streaming")
-        # Of other feeds' rows one a day is enough, which tells that the day was run.
+        # One row a day of other feeds is enough to tell that the day was run.
         is_of_market = (
             pl.lit(value=True)
             if symbol is None
@@ -362,12 +362,12 @@ class Data:
 def _insist(value: str, known: Any, kind: str) -> None:
     if value not in known:
         hint = did_you_mean(value, known) or f"choose from {', '.join(known)}"
-        msg = f"{value!r} is no {kind}; {hint}"
+        msg = f"{value!r} is not a {kind}; {hint}"
         raise BadInput(msg)
 
 
 def _within(rows: pl.LazyFrame, column: str, within: TimeRange) -> pl.LazyFrame:
-    """Only rows of the range; whole days need no look at their times."""
+    """Keep only rows of the range; whole days need no filter on time."""
     import polars as pl
 
     if within.is_whole_days:
@@ -376,7 +376,7 @@ def _within(rows: pl.LazyFrame, column: str, within: TimeRange) -> pl.LazyFrame:
 
 
 def _rolled_up(rows: pl.LazyFrame, days: Sequence[str], timeframe: str) -> pl.LazyFrame:
-    """Candles of the base timeframe as those of one that is not stored, day by day."""
+    """Roll candles of the base timeframe up to a timeframe that is not stored, day by day."""
     import polars as pl
 
     from backfill_assets.candles.merge import rolled_up
@@ -393,7 +393,7 @@ def _rolled_up(rows: pl.LazyFrame, days: Sequence[str], timeframe: str) -> pl.La
 
 
 def _flat(covered: pl.LazyFrame, seconds: int) -> pl.LazyFrame:
-    """A flat candle for every bucket that is proven to be empty, as the view ``candles_filled`` has them."""
+    """Return a flat candle for every bucket proven empty, as in the view ``candles_filled``."""
     import polars as pl
 
     step, nothing = f"{seconds}s", empty(CANDLES).schema

@@ -1,4 +1,4 @@
-"""Rows of a range with the states of its days, in the form that the reader's own tools take."""
+"""Rows of a range with the states of its days, in the forms that common libraries read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Frame:
-    """Rows that are read when they are asked for; columns and types are those of ``docs/data.md``.
+    """Rows that are read on demand; columns and types are those of ``docs/data.md``.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Frame:
         days: Sequence[DayState],
         about: str,
     ) -> None:
-        """``rows`` gives those of some of the ``given`` days."""
+        """Take ``rows``, which returns the rows of any of the ``given`` days."""
         self._rows = rows
         self._given = given
         self._about = about
@@ -42,12 +42,12 @@ class Frame:
 
     @property
     def gaps(self) -> str:
-        """Which days of the range are not published in full, in one line; empty if all are."""
+        """One line about the days that are not published in full; empty if there are none."""
         return gaps_text(self.days, self._about)
 
     @property
     def is_generated(self) -> bool:
-        """Whether prices of the range come from the stand-in for Tardis, and no market had them."""
+        """Whether prices of the range come from the stand-in for Tardis and are not market prices."""
         return any(day.is_generated for day in self.days)
 
     @cached_property
@@ -55,7 +55,7 @@ class Frame:
         return self._rows(self._given)
 
     def lazy(self) -> pl.LazyFrame:
-        """The rows as a lazy polars query, which reads only the columns and rows that it needs."""
+        """The rows as a lazy polars query that reads only the columns and rows it needs."""
         return self._query
 
     def to_polars(self) -> pl.DataFrame:
@@ -72,26 +72,26 @@ class Frame:
         return found
 
     def to_duckdb(self, connection: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyRelation:
-        """The rows as a relation of DuckDB, in ``connection`` or its default one."""
+        """The rows as a DuckDB relation, in ``connection`` or DuckDB's default connection."""
         import duckdb
 
         return (connection or duckdb.default_connection()).from_arrow(self.to_arrow())
 
     def by_day(self) -> Iterator[pl.DataFrame]:
-        """The rows of each day of the range that has some to give, in order, read one after the other."""
+        """The rows of each day with rows to return, in order, read one day after the other."""
         for days in [[day] for day in self._given] or [[]]:
             yield self._rows(days).collect(engine="streaming")
 
     def write(self, file: str | Path) -> int:
         """Write the rows to a file that ends in ``.parquet``, ``.csv`` or ``.arrow``; return their number.
 
-        A range of any length needs memory for a day. The file is there when it is whole, and replaces one of
-        the same name.
+        A range of any length needs memory for one day. The file appears when it is complete, and replaces a
+        file of the same name.
 
         Raises
         ------
         BadInput
-            The name has another end.
+            The name ends differently.
         PermanentFailure
             The file cannot be written.
         """
@@ -100,7 +100,7 @@ class Frame:
             return write_rows(self.by_day(), form, sink)
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
-        """Let any library that takes Arrow read the rows: ``pl.DataFrame(frame)``, ``pa.table(frame)``."""
+        """Let any library that accepts Arrow read the rows: ``pl.DataFrame(frame)``, ``pa.table(frame)``."""
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def __repr__(self) -> str:

@@ -1,6 +1,6 @@
-"""Writing the rows of a range: a file of Parquet, CSV or Arrow that appears when it is whole, or a table.
+"""Writes the rows of a range as a table, or as a Parquet, CSV or Arrow file that appears when it is complete.
 
-Rows come a day at a time, and no more than a day and a row group are in memory.
+Rows come a day at a time, and memory holds at most a day and a row group.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ if TYPE_CHECKING:
 
 Format = Literal["parquet", "csv", "arrow"]
 FORMATS: Final[tuple[Format, ...]] = ("parquet", "csv", "arrow")
-#: Rows of a group of Parquet and of a batch of Arrow, unless a day has more.
+#: Rows of a Parquet row group and of an Arrow batch, unless a day has more.
 BATCH_ROWS: Final = 131_072
-#: Errors of a disk that takes no more.
+#: Errors of a full disk.
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-#: What fits a terminal; files have every column.
+#: Columns that fit a terminal; files have every column.
 TABLE_COLUMNS: Final = ("open_time", "open", "high", "low", "close", "volume", "vwap", "trade_count")
-#: Columns times the longest number that is written.
+#: The columns times the longest number written.
 TABLE_WIDTH: Final = 160
 
 
 def format_of(file: Path) -> Format:
-    """The format that the file's name ends in.
+    """The format named by the end of the file's name.
 
     Raises
     ------
     BadInput
-        It ends in none.
+        The name ends in no known format.
     """
     for form in FORMATS:
         if file.suffix.lower() == f".{form}":
             return form
     ends = " or ".join(f".{form}" for form in FORMATS)
-    msg = f"{file}: the end of the name says the format: let it be {ends}"
+    msg = f"{file}: the end of the name sets the format: use {ends}"
     raise BadInput(msg)
 
 
 @contextmanager
 def new_file(file: Path) -> Iterator[BinaryIO]:
-    """A file to write, which replaces one of this name when it is whole; nothing is left of half a one.
+    """Open a file that replaces one of this name when it is complete; a partial file leaves nothing behind.
 
     Raises
     ------
     PermanentFailure
-        It cannot be written there.
+        The file cannot be written there.
     """
     unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -67,11 +67,11 @@ def new_file(file: Path) -> Iterator[BinaryIO]:
         finally:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
-        # The rows are read meanwhile, which may fail in ways of its own.
+        # Rows are read meanwhile, and reading may raise its own errors.
         if error.filename not in {str(unfinished), str(file.parent)} and error.errno not in _FULL:
             raise
         reason = os.strerror(error.errno) if error.errno else str(error)
-        msg = f"{file}: cannot be written ({reason}): name a file in a folder that is there"
+        msg = f"{file}: cannot be written ({reason}): name a file in an existing folder"
         raise PermanentFailure(msg) from error
 
 
@@ -81,7 +81,7 @@ def write_rows(days: Iterable[pl.DataFrame], form: Format, sink: BinaryIO) -> in
     Parameters
     ----------
     days
-        Rows of at least one day, which may be none, so that the columns are known.
+        At least one day's frame, which may be empty, so that the columns are known.
     """
     return _write_csv(days, sink) if form == "csv" else _write_arrow(days, form, sink)
 
@@ -89,7 +89,7 @@ def write_rows(days: Iterable[pl.DataFrame], form: Format, sink: BinaryIO) -> in
 def _write_csv(days: Iterable[pl.DataFrame], sink: BinaryIO) -> int:
     written = 0
     for number, rows in enumerate(days):
-        # Polars raises errors of its own kind where a reader has gone.
+        # Polars raises its own kind of error when the reader has gone.
         text = io.BytesIO()
         rows.write_csv(text, include_header=number == 0, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
         sink.write(text.getbuffer())
@@ -116,7 +116,7 @@ def _write_arrow(days: Iterable[pl.DataFrame], form: Format, sink: BinaryIO) -> 
 
 
 def _batches(days: Iterable[pl.DataFrame]) -> Iterator[pa.Table]:
-    """The same rows in larger parts; at least one, also without rows."""
+    """The same rows in larger parts; at least one part, even without rows."""
     import polars as pl
 
     waiting: list[pl.DataFrame] = []
@@ -131,11 +131,11 @@ def _batches(days: Iterable[pl.DataFrame]) -> Iterator[pa.Table]:
 
 
 def arrow_table(rows: pl.DataFrame) -> pa.Table:
-    """The rows as an Arrow table, with texts that everything takes."""
+    """The rows as an Arrow table, with a string type that all libraries accept."""
     import pyarrow as pa
 
     found = rows.to_arrow()
-    # Of polars every text is a large one, which few others take.
+    # Polars makes every string a large string, which few others accept.
     schema = pa.schema(
         [f.with_type(pa.string()) if pa.types.is_large_string(f.type) else f for f in found.schema]
     )
@@ -143,7 +143,7 @@ def arrow_table(rows: pl.DataFrame) -> pa.Table:
 
 
 def table_text(rows: pl.DataFrame, *, first: Sequence[str] = ()) -> str:
-    """Candles as a table to read, with the columns ``first`` before the others."""
+    """Format candles as a text table, with the columns ``first`` before the others."""
     from rich.console import Console
     from rich.table import Table
 
@@ -162,7 +162,7 @@ def table_text(rows: pl.DataFrame, *, first: Sequence[str] = ()) -> str:
             opened.strftime("%Y-%m-%d %H:%M"),
             *("" if value is None else f"{value:.10g}" for value in numbers),
         )
-    # Wide enough for any row: a narrow terminal breaks lines, cut digits would be wrong ones.
+    # Wide enough for any row: a narrow terminal breaks lines, but cut digits would be wrong.
     console = Console(width=TABLE_WIDTH, markup=False)
     with console.capture() as text:
         console.print(table)

@@ -16,29 +16,29 @@ _SMALLEST = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """A range of time; ``end`` does not belong to it."""
+    """A range of time that excludes ``end``."""
 
     start: datetime
     end: datetime
 
     @property
     def days(self) -> list[str]:
-        """Every UTC day of which the range has a part."""
+        """Every UTC day that the range touches."""
         return day_range(self.start.date().isoformat(), (self.end - _SMALLEST).date().isoformat())
 
     @property
     def is_whole_days(self) -> bool:
-        """Whether it begins and ends at midnight."""
+        """Whether the range begins and ends at midnight."""
         return self.start.time() == time() and self.end.time() == time()
 
 
 def time_range(start: Moment, end: Moment | None = None) -> TimeRange:
-    """The range from ``start`` to before ``end``; without one, to the end of the UTC day of ``start``.
+    """The range from ``start`` to before ``end``; without ``end``, to the end of the UTC day of ``start``.
 
     Raises
     ------
     BadInput
-        A value is no time, or the range is empty.
+        A value is not a time, or the range is empty.
     """
     first = moment(start, "start")
     if end is None:
@@ -46,25 +46,22 @@ def time_range(start: Moment, end: Moment | None = None) -> TimeRange:
         return TimeRange(first, midnight + timedelta(days=1))
     last = moment(end, "end")
     if last <= first:
-        msg = (
-            f"end {last.isoformat()} is not after start {first.isoformat()}: "
-            "the end does not belong to the range"
-        )
+        msg = f"end {last.isoformat()} is not after start {first.isoformat()}: the range excludes its end"
         raise BadInput(msg)
     return TimeRange(first, last)
 
 
 def moment(value: Moment, name: str) -> datetime:
-    """The value as UTC time; a day is its midnight."""
+    """The value as UTC time; a day means its midnight."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            msg = f"{name} {value!r} is no time: write 2024-01-31 or 2024-01-31T09:00"
+            msg = f"{name} {value!r} is not a time: write 2024-01-31 or 2024-01-31T09:00"
             raise BadInput(msg) from None
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     if isinstance(value, date):
         return datetime.combine(value, time(), UTC)
-    msg = f"{name} is a {type(value).__name__}: give a text, a date or a datetime"
+    msg = f"{name} has type {type(value).__name__}: give a string, a date or a datetime"
     raise BadInput(msg)

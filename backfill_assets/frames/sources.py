@@ -1,7 +1,7 @@
-"""Where rows come from: the embedded warehouse, BigQuery, or the lake itself.
+"""The sources of rows: the embedded warehouse, BigQuery, or the lake itself.
 
-Each source gives the rows of a table on some days as a query of polars, and quality rows of a range. Files
-are opened by the query and not here, so that a filter or a choice of columns reads less.
+Each source returns a table's rows on some days, and the quality rows of a range, as polars queries. The query
+opens the files, so that a filter or a choice of columns reads less.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from backfill_assets.warehouse.tables import Table
 if TYPE_CHECKING:
     import polars as pl
 
-#: Tables that are asked about days which may not be there; of all others only days with rows are.
+#: Tables that may be asked for days they do not have; other tables are asked only for days with rows.
 _OF_ANY_DAY: Final = (QUALITY, INSTRUMENTS)
-#: Data set symbols of a group whose rows do not count, since a file of their own does.
+#: Data set symbols whose rows in a group's file do not count, because their own files do.
 Symbols = tuple[str, ...]
-#: A file by its path in the lake.
+#: A file's path in the lake, and the symbols left out of it.
 LakeFile = tuple[str, Symbols]
 
 
@@ -41,9 +41,9 @@ class Source(Protocol):
     """Rows of the tables of ``warehouse.catalog``."""
 
     def rows(self, table: Table, days: Sequence[str], where: Mapping[str, str]) -> pl.LazyFrame:
-        """Rows of these days in which the columns have these values, in the order of days and files.
+        """Rows of these days whose columns have these values, in the order of days and files.
 
-        Files are sorted: those of candles and coverage by market, timeframe and time.
+        Files are sorted; those of candles and coverage, by market, timeframe and time.
         """
         ...
 
@@ -65,12 +65,12 @@ def empty(table: Table) -> pl.DataFrame:
     """A frame with the table's columns and no rows."""
     import polars as pl
 
-    # An empty table of Arrow would import pandas, which costs more than reading a year.
+    # An empty Arrow table would import pandas, which costs more than reading a year.
     return pl.DataFrame(schema=pl.Schema(table.schema))
 
 
 def _scan(table: Table, files: Sequence[Path], where: Mapping[str, str]) -> pl.LazyFrame:
-    """The rows of Parquet files; columns that files of an earlier release lack are null."""
+    """The rows of Parquet files; columns missing from files of earlier releases are null."""
     import polars as pl
 
     nothing = empty(table)
@@ -99,7 +99,7 @@ class FolderSource:
         there = [file for file in named if file.exists()]
         if len(there) < len(named) and table not in _OF_ANY_DAY:
             lost = next(file for file in named if file not in there)
-            again = f"'backfill-assets backfill --start {lost.stem} --end {lost.stem}' loads it again"
+            again = f"load it again with 'backfill-assets backfill --start {lost.stem} --end {lost.stem}'"
             msg = f"{lost} is gone: {again}"
             raise PermanentFailure(msg)
         return _scan(table, there, where)
@@ -110,7 +110,7 @@ class FolderSource:
 
 
 class BigQuerySource:
-    """The data set in BigQuery, read by queries of the official client that name the partitions."""
+    """The BigQuery data set, read with the official client by queries that name the partitions."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings.warehouse
@@ -127,7 +127,7 @@ class BigQuerySource:
             found = opened.rows(table, days[0], days[-1], where)
         frame = pl.DataFrame(pl.from_arrow(found)).cast(empty(table).schema)
         wanted = pl.Series(days).str.to_date()
-        # The service has no order; a tick's place in its file is a column.
+        # BigQuery returns rows in no order; a tick's place in its file is a column.
         time = [table.time_column] if table.time_column else []
         order = ["date", *(["row"] if "row" in frame.columns else [*table.group_by, *time])]
         return frame.sort(order).lazy().filter(pl.col("date").is_in(wanted.implode()))
@@ -138,7 +138,7 @@ class BigQuerySource:
 
 
 class LakeSource:
-    """The lake: what counts there, whether or not it was published."""
+    """The accepted data in the lake, published or not."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -166,7 +166,7 @@ class LakeSource:
                 )
             ]
             query = pl.concat(frames) if frames else empty(table).lazy()
-            # A copy of a bucket's file is lent for this block only.
+            # A local copy of a bucket's file exists only within this block.
             return query if isinstance(self._store, LocalStore) else query.collect().lazy()
 
     def quality(self, days: Sequence[str]) -> pl.LazyFrame:
@@ -202,6 +202,6 @@ class LakeSource:
 
 
 def _together(found: Iterable[tuple[Symbols, Path]]) -> Iterator[tuple[Symbols, list[Path]]]:
-    """Files that follow each other with the same symbols left out, for one query."""
+    """Group consecutive files with the same symbols left out, for one query."""
     for left_out, group in groupby(found, key=lambda one: one[0]):
         yield left_out, [file for _, file in group]

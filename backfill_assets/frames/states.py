@@ -20,30 +20,30 @@ State = Literal["published", "degraded", "provisional", "left_out", "not_expecte
 OnGap = Literal["raise", "warn", "mask"]
 Condition = Literal["available", "degraded", "pending", "missing"]
 
-#: States by what they mean for a reader.
+#: Meaning of each state for a reader.
 MEANINGS: Final[Mapping[State, str]] = {
-    "published": "everything that was expected is there",
-    "degraded": "it is there, and a score of the day is not above its threshold",
+    "published": "all expected rows are there",
+    "degraded": "the rows are there, but a score of the day is not above its threshold",
     "provisional": "asked for final data only: a file of a neighboring day may still change it",
-    "left_out": "the day is published without this market, whose file did not count",
-    "not_expected": "the day is published, and this market was not asked for",
+    "left_out": "the day is published without this market, because its file did not count",
+    "not_expected": "the day is published, and this market was not requested",
     "held": "the day's verdict forbids publishing",
     "missing": "the day was not published",
 }
-#: What a day of a feed or a market comes to in one word, the best first.
+#: The condition of a day of a feed or a market in one word, the best first.
 CONDITIONS: Final[Mapping[Condition, str]] = {
     "available": "its rows are in the tables",
     "degraded": "its rows are in the tables, and the day falls short somewhere",
-    "pending": "its file is in the lake, and its rows wait: for a decision, or for the rest of the day",
-    "missing": "there is no file of it, or the day was not run",
+    "pending": "its file is in the lake, and its rows wait for a decision or for the rest of the day",
+    "missing": "it has no file, or the day was not run",
 }
 #: States in which the tables have rows.
 WITH_ROWS: Final = frozenset[State]({"published", "degraded"})
-#: States in which somebody asked for the market.
+#: States in which the market was requested.
 EXPECTED: Final = WITH_ROWS | frozenset[State]({"provisional", "left_out"})
-#: Days that a message names one by one.
+#: Most days that a message names one by one.
 _NAMED: Final = 5
-#: Values that a message offers.
+#: Most values that a message offers.
 _OFFERED: Final = 20
 
 
@@ -56,13 +56,13 @@ class DayState:
     state
         See ``MEANINGS``.
     sealed
-        Whether nothing outside the day can change its rows any more.
+        Whether nothing outside the day can still change its rows.
     reasons
-        Why the market is left out, or some of all markets are; empty otherwise.
+        Why the market, or some of all markets, is left out; empty otherwise.
     is_awaited
-        Whether rows that are not in the tables may still come from a file of the lake.
+        Whether rows that are not in the tables may still come from a file in the lake.
     is_generated
-        Whether the prices come from the stand-in for Tardis, and no market had them.
+        Whether the prices come from the stand-in for Tardis and are not market prices.
     """
 
     day: str
@@ -81,12 +81,12 @@ class DayState:
 
     @property
     def is_gap(self) -> bool:
-        """Whether rows are missing, or not as good as they should be."""
+        """Whether the day is not published in full."""
         return self.state != "published"
 
 
 class DataGap(PermanentFailure):
-    """Days of the range are missing, held or degraded; ``days`` has all days of the range."""
+    """Raised when days of the range are missing, held or degraded; ``days`` has all days of the range."""
 
     def __init__(self, message: str, days: Sequence[DayState]) -> None:
         super().__init__(message)
@@ -94,7 +94,7 @@ class DataGap(PermanentFailure):
 
 
 class DataGapWarning(UserWarning):
-    """Days of the range are missing, held or degraded; the rows that there are were returned."""
+    """Warns that days of the range are missing, held or degraded; the existing rows were returned."""
 
 
 def market_states(
@@ -106,14 +106,14 @@ def market_states(
     *,
     final: bool = False,
 ) -> tuple[DayState, ...]:
-    """The state of the market on each day; without a symbol, of all markets of the exchange together.
+    """Return the market's state on each day; without a symbol, that of all the exchange's markets together.
 
     Parameters
     ----------
     quality
-        Rows of the table ``quality``, as dictionaries; those of other feeds tell which days were published.
+        Rows of the table ``quality`` as dictionaries; rows of other feeds tell which days were published.
     final
-        Take days that may still change for ``provisional``.
+        Treat days that may still change as ``provisional``.
     """
     of_day: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in quality:
@@ -126,7 +126,7 @@ def market_states(
         is_held = rows[0]["day_state"] == "held"
         feeds = [r for r in rows if r["exchange"] == exchange and r["data_type"] == data_type]
         own = [r for r in feeds if symbol in (None, r["symbol"], r["dataset_symbol"])]
-        # A group's rows do not say which symbols it has.
+        # The rows of a group do not list its symbols.
         feeds = own or [r for r in feeds if r["dataset_symbol"] in GROUPED_SYMBOLS]
         awaited = any(r["pending"] or r["verdict"] != "missing" for r in feeds)
         generated = any(r["generated"] for r in feeds)
@@ -149,7 +149,7 @@ def market_states(
 
 
 def condition_of_rows() -> pl.Expr:
-    """The condition of each row of ``quality``, a column; of one feed what ``DayState.condition`` is."""
+    """Return the column ``condition`` of ``quality`` rows; for one feed it equals ``DayState.condition``."""
     import polars as pl
 
     is_published, awaited = pl.col("published"), pl.col("pending") | (pl.col("verdict") != "missing")
@@ -172,7 +172,7 @@ def _why_left_out(feeds: Sequence[Mapping[str, Any]]) -> str:
 def insist_on_market(
     quality: Sequence[Mapping[str, Any]], data_type: str, exchange: str, symbol: str | None
 ) -> None:
-    """Raise ``BadInput`` where days were run and none asked for the market; names close ones."""
+    """Raise ``BadInput`` if days were run and none has the market; suggest close names."""
     if not quality:
         return
     of_type = [row for row in quality if row["data_type"] == data_type]
@@ -194,14 +194,14 @@ def insist_on_market(
 
 
 def insist_on_feeds(known: pl.DataFrame, chosen: Mapping[str, str]) -> None:
-    """Raise ``BadInput`` where days were run and none has a feed with these values; names close ones.
+    """Raise ``BadInput`` if days were run and none has a feed with these values; suggest close names.
 
     Parameters
     ----------
     known
         Rows of ``quality``.
     chosen
-        Values by column, in the order in which they are looked at.
+        Values by column, in the order of checking.
     """
     about: list[str] = []
     for name, value in chosen.items():
@@ -216,7 +216,7 @@ def insist_on_feeds(known: pl.DataFrame, chosen: Mapping[str, str]) -> None:
 
 
 def gaps_text(days: Sequence[DayState], about: str) -> str:
-    """Which days are not published in full, in one line; empty if all are."""
+    """Return one line about days that are not published in full; empty if there are none."""
     gaps = [day for day in days if day.is_gap]
     if not gaps:
         return ""
@@ -228,9 +228,9 @@ def gaps_text(days: Sequence[DayState], about: str) -> str:
 
 
 def tell_gaps(days: Sequence[DayState], on_gap: OnGap, about: str) -> frozenset[str]:
-    """Raise or warn of days that are not published in full, and return the days whose rows are to be given.
+    """Raise or warn about days that are not published in full, and return the days whose rows to return.
 
-    With ``mask`` nothing is said, and only days that are published in full have rows.
+    ``mask`` neither raises nor warns, and keeps only days that are published in full.
     """
     if on_gap not in ("raise", "warn", "mask"):
         msg = f"on_gap is {on_gap!r}: choose 'raise', 'warn' or 'mask'"

@@ -1,4 +1,4 @@
-"""ASGI middleware over every answer of the process: headers for browsers, HEAD, redirects."""
+"""ASGI middleware for all answers of the process: headers for browsers, HEAD, redirects."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from anyio import CancelScope
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: Headers of every answer that does not set them itself: no guesses at its type, no frame around it on
-#: another site, nothing of it inside a page of another site, and no word of it to other sites.
+#: Headers of every answer that does not set them itself: no sniffing of its type, no framing by other sites,
+#: no embedding in pages of other sites, and no referrer to other sites.
 HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
@@ -20,13 +20,13 @@ HEADERS: Final = {
 
 
 class Answers:
-    """Completes the answers of the app inside."""
+    """Completes the answers of the inner app."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the request on, a HEAD as GET."""
+        """Pass the request on; pass HEAD on as GET."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -38,7 +38,7 @@ class Answers:
                     _complete(message, Headers(scope=scope).get("host", ""))
                 elif is_head:
                     await send({"type": "http.response.body"})
-                    # A stream would never end.
+                    # Otherwise a stream would never end.
                     rest.cancel()
                     return
                 await send(message)
@@ -50,7 +50,7 @@ def _complete(message: Message, host: str) -> None:
     headers = MutableHeaders(scope=message)
     for name, value in HEADERS.items():
         headers.setdefault(name, value)
-    # The Host may be that of a proxy's upstream, which a browser does not know.
+    # The Host may name a proxy's upstream, which a browser does not know.
     to = urlsplit(headers.get("location", ""))
     if to.netloc and to.netloc == host:
         headers["location"] = to._replace(scheme="", netloc="").geturl() or "/"

@@ -1,6 +1,6 @@
-"""The HTTP interface: each route is one method of ``service``, and nothing else.
+"""The HTTP interface: each route calls one method of ``service`` and does nothing else.
 
-Versioned under ``/api/v1``; ``/openapi.json`` describes it, and ``/docs`` is a page to try it on.
+It is versioned under ``/api/v1``; ``/openapi.json`` describes it, and ``/docs`` is a page to try it on.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ from backfill_assets.settings import BASE_TIMEFRAME
 _JSON: Final = "application/json"
 _PREFIX: Final = "/api/v1"
 UI_PREFIX: Final = "/dagster"
-#: Where a browser signs in to Dagster's UI.
+#: The path at which a browser signs in to Dagster's UI.
 LOGIN: Final = "/login"
 _DESCRIPTION: Final = (
-    "Backfills of daily market data: start them, see how far they are and what came of each day. "
+    "Backfills of daily market data: start them, and see their progress and the outcome of each day. "
     "A job is one of Dagster's backfills; errors are RFC 9457 problem details."
 )
 
 
 class _WithUi:
-    """ASGI middleware: requests below the prefix go to the Dagster UI, all others to the app inside."""
+    """ASGI middleware: requests below the prefix go to the Dagster UI, all others to the inner app."""
 
     def __init__(self, app: ASGIApp, ui: ASGIApp) -> None:
         self._app = app
@@ -71,16 +71,16 @@ class _WithUi:
 def create_app(
     service: Backfills, *, token: str = "", hosts: tuple[str, ...] = (), ui: ASGIApp | None = None
 ) -> FastAPI:
-    """API and page over a service, and the Dagster UI below ``UI_PREFIX``; all of it behind the guard.
+    """Make the API and page of a service, and the Dagster UI below ``UI_PREFIX``, all behind the guard.
 
     Parameters
     ----------
     token, hosts
         As in ``guard.Access``.
     ui
-        Answers requests below ``UI_PREFIX``; asks ``guard.may_change`` before it changes something.
+        Answers requests below ``UI_PREFIX``; asks ``guard.may_change`` before any change.
     """
-    # Dagster's UI asks its questions by POST, and its answers to them are those of a reader.
+    # Dagster's UI reads by POST, and answers without the token as to a reader.
     access = Access(token, hosts, readable={f"{UI_PREFIX}/graphql"} if ui else ())
     metrics = Metrics(service)
     app = FastAPI(
@@ -92,7 +92,7 @@ def create_app(
         redoc_url=None,
     )
     problems.install(app)
-    # The last is the outermost.
+    # The last added is the outermost.
     if ui:
         app.add_middleware(_WithUi, ui=ui)
     app.add_middleware(Guard, access=access, refuse=_refuse)
@@ -117,7 +117,7 @@ def _refuse(request: Request, refusal: Refusal) -> Response:
 
 
 def _signing_in(access: Access) -> APIRouter:
-    """Dagster's UI has no field for a token; a browser that has asked for it here sends it from then on."""
+    """Let a browser ask for the token, for which Dagster's UI has no field, and send it from then on."""
     router = APIRouter(include_in_schema=False)
 
     @router.get(LOGIN)
@@ -137,7 +137,7 @@ def _changing(service: Backfills) -> APIRouter:
         status_code=202,
         response_model=Job,
         responses={
-            200: {"model": Job, "description": "The job that this request_id has made before."},
+            200: {"model": Job, "description": "The job that this request_id already made."},
             **problems.responses(400, 409, 422),
         },
     )
@@ -145,9 +145,11 @@ def _changing(service: Backfills) -> APIRouter:
         request: Request,
         body: BackfillRequest,
         response: Response,
-        x_requester: Annotated[str, Header(max_length=200, description="Who asks, for the record.")] = "",
+        x_requester: Annotated[
+            str, Header(max_length=200, description="Name of the requester, for the record.")
+        ] = "",
     ) -> Job:
-        """Start a backfill. The same request_id again gives the same job."""
+        """Start a backfill. Repeating a request_id returns the same job."""
         who = x_requester or (request.client.host if request.client else "")
         job, is_new = service.create(body, who)
         response.status_code = 202 if is_new else 200
@@ -156,12 +158,12 @@ def _changing(service: Backfills) -> APIRouter:
 
     @router.post("/backfill/{job_id}/cancel", status_code=202, responses=problems.responses(404, 409, 422))
     def cancel(job_id: str) -> Job:
-        """Stop the job: no further day starts and the running ones are ended. Finished days stay."""
+        """Stop the job: no further day starts, and running days are ended. Finished days stay."""
         return service.cancel(job_id)
 
     @router.post("/backfill/{job_id}/retry", status_code=202, responses=problems.responses(404, 409, 422))
     def retry(job_id: str) -> Job:
-        """Run the failed, held, missing, unreadable and cancelled days again, as the job's next attempt."""
+        """Run the failed, held, missing, unreadable and canceled days again, as the job's next attempt."""
         return service.retry(job_id)
 
     return router
@@ -179,12 +181,12 @@ def _reading(service: Backfills) -> APIRouter:
         },
     )
     def status(job_id: str, if_none_match: Annotated[str, Header(max_length=200)] = "") -> Response:
-        """The job with each of its days; with ``If-None-Match`` only if it has changed."""
+        """Return the job with each of its days; with ``If-None-Match``, only if it has changed."""
         return _tagged(*service.status_json(job_id), if_none_match)
 
     @router.get("/backfill/recent", responses=problems.responses(422))
     def recent(limit: Annotated[int, Query(ge=1, le=1_000)] = 20, state: JobState | None = None) -> Jobs:
-        """Jobs, the newest first."""
+        """Return jobs, the newest first."""
         return Jobs(jobs=tuple(service.recent(limit, state)))
 
     @router.get("/plan", responses=problems.responses(422))
@@ -199,7 +201,7 @@ def _reading(service: Backfills) -> APIRouter:
         at_once: Annotated[int | None, Query(ge=1, le=1_000)] = None,
         order: Literal["oldest", "newest"] = "oldest",
     ) -> Plan:
-        """What such a backfill would fetch, load, store and take; nothing is started."""
+        """Return the files, loads, storage and time of such a backfill without starting it."""
         return service.plan(
             BackfillRequest(
                 start=start,
@@ -219,16 +221,16 @@ def _reading(service: Backfills) -> APIRouter:
         first: Annotated[Day, Query(alias="from", description="First day.")],
         last: Annotated[Day, Query(alias="to", description="Last day, included.")],
     ) -> Calendar:
-        """The calendar: what may be read in the warehouse, and which feeds are left out."""
+        """Return the calendar: the days readable in the warehouse, and the feeds left out."""
         return Calendar(days=tuple(service.days(first, last)))
 
     @router.get("/incidents")
     def incidents(
         all_of_them: Annotated[
-            bool, Query(alias="all", description="Those that have ended in the last 90 days, too.")
+            bool, Query(alias="all", description="Include incidents that ended in the last 90 days.")
         ] = False,
     ) -> IncidentList:
-        """What waits for a person: held, late and failed days and the like."""
+        """Return incidents that wait for a person: held, late and failed days and the like."""
         found = service.incidents()
         shown = sorted(found.incidents, key=lambda i: i.opened) if all_of_them else found.open
         names = tuple(IncidentStatus.model_fields)
@@ -244,19 +246,19 @@ def _reading(service: Backfills) -> APIRouter:
         responses={
             200: {
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
-                "description": "An event per change: its data is the job, its id the revision.",
+                "description": "One event per change: its data is the job, and its id the revision.",
             },
-            204: {"description": "The job has ended and nothing is newer than Last-Event-ID."},
+            204: {"description": "The job has ended, and no change is newer than Last-Event-ID."},
             **problems.responses(404, 422),
         },
     )
     async def events(job_id: str, last_event_id: Annotated[str | None, Header()] = None) -> Response:
-        """The job's changes as server-sent events, until it has ended."""
+        """Stream the job's changes as server-sent events until it has ended."""
         seen = seen_revision(last_event_id)
         try:
             job = await run_in_threadpool(service.job, job_id)
         except TransientFailure:
-            # A browser that comes back would give up for good.
+            # A browser that reconnects would give up for good.
             if not seen:
                 raise
         else:
@@ -295,7 +297,7 @@ def _data(service: Backfills) -> APIRouter:
         timeframe: Annotated[Name, Query()] = BASE_TIMEFRAME,
         if_none_match: _Tag = "",
     ) -> Response:
-        """Condition, last change and states of the buckets of one market, day by day."""
+        """Return condition, last change and bucket states of one market, day by day."""
         return _answer(service.coverage(exchange, symbol, first, last, timeframe), if_none_match)
 
     @router.get("/quality", response_model=QualityAnswer)
@@ -307,7 +309,7 @@ def _data(service: Backfills) -> APIRouter:
         data_type: Annotated[str, Query(max_length=100)] = "",
         if_none_match: _Tag = "",
     ) -> Response:
-        """Condition, last change and evidence of each feed, day by day."""
+        """Return condition, last change and evidence of each feed, day by day."""
         return _answer(service.quality(first, last, exchange, symbol, data_type), if_none_match)
 
     return router
@@ -319,7 +321,7 @@ def _answer(found: BaseModel, if_none_match: str) -> Response:
 
 
 def _tagged(text: str, digest: str, if_none_match: str) -> Response:
-    """The JSON with its ETag, or 304 where the client has it."""
+    """Answer with the JSON and its ETag, or with 304 if the client has it."""
     tag = f'"{digest}"'
     if tag in if_none_match:
         return Response(status_code=304, headers={"ETag": tag})
@@ -331,14 +333,14 @@ def _operating(service: Backfills, metrics: Metrics) -> APIRouter:
 
     @router.get("/healthz", response_class=PlainTextResponse)
     async def healthz() -> str:
-        """The process answers."""
+        """Confirm that the process answers."""
         return "ok\n"
 
     @router.get("/readyz", response_class=PlainTextResponse)
     def readyz(request: Request) -> Response:
-        """The database answers and Dagster's daemon is alive; 503 says what is not.
+        """Confirm that the database answers and Dagster's daemon is alive; a 503 lists the failures.
 
-        Messages that are not delivered make nothing unready, and are said beside.
+        Undelivered messages do not make the service unready; the answer mentions them.
         """
         troubles = service.troubles()
         if troubles:
@@ -351,14 +353,14 @@ def _operating(service: Backfills, metrics: Metrics) -> APIRouter:
 
     @router.get("/metrics", response_class=PlainTextResponse)
     def read_metrics() -> Response:
-        """For Prometheus."""
+        """Return the metrics for Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
 
 
 def _describe_problems(app: FastAPI) -> None:
-    """Put the schema of problems into the OpenAPI document, which the routes' entries point at."""
+    """Add the schema of problems, to which the routes' entries refer, to the OpenAPI document."""
     original = app.openapi
 
     def openapi() -> dict[str, object]:

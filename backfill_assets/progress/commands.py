@@ -1,8 +1,8 @@
-"""The commands ``backfill``, ``status``, ``recent``, ``cancel`` and ``retry``: the service, in words.
+"""The commands ``backfill``, ``status``, ``recent``, ``cancel`` and ``retry``: the service as text.
 
-They call the same service as the API, in their own process, over the instance in ``DAGSTER_HOME``; no server
-is needed, only the daemon that runs the days. Words of others (reasons, names, messages) go through
-``printable``, and nothing is markup.
+They call the same service as the API, in their own process, over the instance in ``DAGSTER_HOME``. They need
+no server, only the daemon that runs the days. Text from outside (reasons, names, messages) goes through
+``printable``, and nothing is treated as markup.
 """
 
 from __future__ import annotations
@@ -36,40 +36,40 @@ from backfill_assets.progress.page.view import JOB_STATES, STATES, days_words, e
 from backfill_assets.progress.service import Backfills
 from backfill_assets.readable_numbers import bytes_text, plural
 
-#: Exit codes of ``--wait``; click's own for a wrong call is 2, and 130 is a shell's for an interrupt.
+#: Exit codes of ``--wait``; click uses 2 for a wrong call, and shells use 130 for an interrupt.
 EXIT_CODES: Final = {"succeeded": 0, "failed": 1, "canceled": 3}
 INTERRUPTED: Final = 130
-#: Days that the status names one by one.
+#: Most days that the status lists one by one.
 _DAYS_TOLD: Final = 20
-#: Between two looks at a job while the database or the lake does not answer.
+#: Seconds between two looks at a job while the database or the lake does not answer.
 _SECONDS_OF_OUTAGE: Final = 5.0
 
 Say = Callable[[str], None]
 
 
 def requester() -> str:
-    """Who asks, for the record of the job."""
+    """Return the requester's name for the job's record."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
-        # A container's user without a name.
-        user = "somebody"
+        # A container's user may have no name.
+        user = "unknown"
     return f"{user}@{platform.node()}"
 
 
 def started(job: Job, *, is_new: bool) -> str:
-    """The line that confirms a new job, or names the job that the request has made before."""
+    """Return the line that confirms a new job, or names the job that the request already made."""
     skipped = f", {job.skipped_days} of them good already" if job.skipped_days else ""
     days = f"{_range(job)}, {plural(job.total_days, 'day')}{skipped}"
     if not is_new:
-        return f"{job.job_id}: {days}; this request_id has made it before, it is {job.state}"
+        return f"{job.job_id}: {days}; made before by this request_id, now {job.state}"
     return f"{job.job_id}: {days}"
 
 
 def wait(service: Backfills, job_id: str, say: Say, console: Console) -> int:
-    """Watch the job until it has ended; returns the exit code.
+    """Watch the job until it has ended; return the exit code.
 
-    On a terminal a bar, elsewhere a line per day that has ended. An interrupt ends the watching alone.
+    It shows a bar on a terminal, and elsewhere a line per ended day. An interrupt ends only the watching.
     """
     with _interrupt() as interrupted:
         job = _watch(service, job_id, say, console, interrupted)
@@ -85,9 +85,9 @@ def wait(service: Backfills, job_id: str, say: Say, console: Console) -> int:
 
 @contextmanager
 def _interrupt() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets.
+    """Yield an event that Ctrl-C sets.
 
-    Raised in the middle of a library, in a finalizer say, an interrupt may get lost; a second one is raised.
+    An interrupt raised inside a library, for example in a finalizer, may get lost; a second Ctrl-C raises.
     """
     interrupted = threading.Event()
 
@@ -106,7 +106,7 @@ def _interrupt() -> Iterator[threading.Event]:
 def _watch(
     service: Backfills, job_id: str, say: Say, console: Console, interrupted: threading.Event
 ) -> JobStatus | None:
-    """The job after its end; None if the watching was interrupted before."""
+    """Return the job after its end; None if an interrupt ended the watching before."""
     told: set[str] = set()
     warned: set[str] = set()
     columns = (
@@ -164,7 +164,7 @@ def _outcome(job: Job) -> str:
 
 
 def status_text(job: JobStatus) -> str:
-    """The job as a person reads it."""
+    """Return the job as readable text."""
     lines = [f"{job.job_id}  {_range(job)}  {JOB_STATES[job.state]} {job.state}, {job.percent:g} %"]
     if job.attempt > 1:
         lines[0] += f", attempt {job.attempt}"
@@ -196,7 +196,7 @@ def status_text(job: JobStatus) -> str:
 
 
 def show_recent(jobs: list[Job], console: Console) -> None:
-    """A table of jobs."""
+    """Print a table of jobs."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("job", "days", "state", "%", "outcome", "started", "reason"):
         table.add_column(name, justify="right" if name == "%" else "left", overflow="fold")
@@ -214,10 +214,10 @@ def show_recent(jobs: list[Job], console: Console) -> None:
 
 
 def show_incidents(found: Incidents, now: datetime, console: Console, *, only_open: bool) -> None:
-    """A table of incidents, and whether people are told of them."""
+    """Print a table of incidents, and any failure to deliver messages."""
     shown = found.open if only_open else sorted(found.incidents, key=lambda i: i.opened)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("what", "since", "lasts", "why", "to mend it"):
+    for name in ("incident", "since", "lasts", "why", "to mend it"):
         table.add_column(name, overflow="fold")
     for incident in shown:
         age = incident.age(now) if incident.closed is None else f"ended after {incident.age(now)}"

@@ -1,8 +1,8 @@
-"""The stored days that statuses show, read once and kept for a while; bounded, for one process.
+"""The stored days that statuses show, read once and kept for a while; a bounded cache for one process.
 
-A day that was read before the end of a run that may have changed it is read again, before the answer.
-Approvals and runs of other backfills change days as well, so days that are shown in full are also read again
-once they are old: a few at a time and in a thread of their own, since on a bucket that takes seconds.
+A day that was read before the end of a run that may have changed it is read again before the answer.
+Approvals and runs of other backfills change days too, so days shown in full are also read again once they are
+old. They are read a few at a time in a separate thread, since reading a bucket takes seconds.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from backfill_assets.logs import bound
 from backfill_assets.progress.model import StoredDay
 
 LOGGER: Final = logging.getLogger(__name__)
-#: After so long a day is read again.
+#: A day is read again after this many seconds.
 SECONDS_KEPT: Final = 60.0
-#: Old days that one thread reads again before it ends.
+#: Most old days that one thread reads again before it ends.
 MOST_OLD_DAYS: Final = 200
 #: The name of the thread that reads old days again.
 OLD_DAYS: Final = "old days"
-#: A day with few odd feeds is a kilobyte.
+#: A day with few unusual feeds takes a kilobyte.
 _MOST_DAYS: Final = 20_000
 _TROUBLES_TOLD: Final = 3
 
@@ -39,18 +39,18 @@ ReadDay = Callable[[Store, str], StoredDay]
 @dataclass(slots=True)
 class _Kept:
     stored: StoredDay
-    #: When the reading began, as Dagster's records tell the time.
+    #: When the reading began, on the clock of Dagster's records.
     at: datetime
     checked: float
 
 
 class DayCache:
-    """Over one lake; safe to share among threads.
+    """A cache over one lake; safe to share among threads.
 
     Parameters
     ----------
     store
-        The lake as the settings have it now.
+        Returns the lake that the settings name now.
     """
 
     def __init__(self, store: Callable[[], Store], read: ReadDay) -> None:
@@ -63,18 +63,18 @@ class DayCache:
     def days(
         self, wanted: Mapping[str, datetime | None], *, again: bool
     ) -> tuple[dict[str, StoredDay], list[str]]:
-        """The wanted days, and the reasons why some of them are not known.
+        """Return the wanted days, and the reasons for those that are not known.
 
         Parameters
         ----------
         wanted
-            By day, when it may have changed for the last time.
+            By day, the time of the last possible change.
         again
-            Begin to read some of the days that are old; a later call gives them.
+            Begin to read again some of the old days; a later call returns them.
         """
         troubles = []
         if self._outdated(wanted):
-            # One at a time: statuses of the same days are often asked for together.
+            # One thread at a time: the same days are often requested together.
             with self._reading:
                 troubles = self._load(self._outdated(wanted))
         if again and (old := self._old(wanted)) and self._reading_old.acquire(blocking=False):
@@ -116,13 +116,13 @@ class DayCache:
             if isinstance(found, Exception):
                 with bound(day=day):
                     LOGGER.warning("%s cannot be read: %s", day, found)
-                troubles.append(f"what came of {day} is not known yet: {found}")
+                troubles.append(f"the outcome of {day} is not known yet: {found}")
             elif kept is None or kept.at <= at:
-                # The same object while nothing has changed, so that nobody compares twice.
+                # Keep the same object while nothing has changed, so that readers need not compare again.
                 stored = kept.stored if kept is not None and kept.stored == found else found
                 self._kept[day] = _Kept(stored, at, checked)
         if len(troubles) > _TROUBLES_TOLD:
-            troubles[_TROUBLES_TOLD:] = [f"nor of {len(troubles) - _TROUBLES_TOLD} days more"]
+            troubles[_TROUBLES_TOLD:] = [f"nor that of {len(troubles) - _TROUBLES_TOLD} more days"]
         for day in list(self._kept)[: max(0, len(self._kept) - _MOST_DAYS)]:
             if day not in days:
                 self._kept.pop(day, None)

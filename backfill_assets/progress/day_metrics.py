@@ -1,6 +1,6 @@
-"""Metrics of the last days at ``/metrics``, from what lake and ledger have stored: no restart loses them.
+"""Metrics of the last days at ``/metrics``, from stored documents of lake and ledger, which survive restarts.
 
-Read at most once a minute, since a day takes several documents of the lake.
+They are read at most once a minute, since a day takes several documents of the lake.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from backfill_assets.progress.service import Backfills
 from backfill_assets.quality.settled import Day, load_day
 from backfill_assets.warehouse.presence import published_lag
 
-#: Seconds for which the days are told as they were read last.
+#: Seconds for which the last reading of the days is reported.
 SECONDS: Final = 60
 STATES: Final = ("published", "degraded", "held", "missing", "unreadable")
 
 
 class DayMetrics(Collector):
-    """Gauges of yesterday, and the states of the days that the schedule answers for."""
+    """Gauges of yesterday, and the states of the days that the schedule covers."""
 
     def __init__(self, service: Backfills, now: Callable[[], datetime] = utc_now) -> None:
         self._service = service
@@ -39,18 +39,18 @@ class DayMetrics(Collector):
         self._families: list[GaugeMetricFamily] = []
 
     def describe(self) -> list[GaugeMetricFamily]:
-        """Nothing: a registry would read the lake to learn the names."""
+        """Return nothing: otherwise a registry would read the lake to learn the names."""
         return []
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """All gauges; without those that cannot be read now."""
+        """Yield all gauges except those that cannot be read now."""
         with self._lock:
             if self._read is None or time.monotonic() - self._read > SECONDS:
                 self._read, self._families = time.monotonic(), []
                 try:
                     self._families = list(self._of_days(self._now()))
                 except BackfillError:
-                    # Readiness and the log say what is wrong; a scrape shows what is known.
+                    # Readiness and the log report the failure; a scrape shows the known values.
                     self._families = []
             families = self._families
         yield from families
@@ -63,14 +63,17 @@ class DayMetrics(Collector):
             yield from _of_yesterday(found)
             lag = published_lag(self._service.store, days[-1])
             if lag is not None:
-                name, text = "backfill_yesterday_lag_seconds", "From 09:00 UTC until yesterday was published."
+                name, text = (
+                    "backfill_yesterday_lag_seconds",
+                    "Seconds from 09:00 UTC until yesterday was published.",
+                )
                 yield _gauge(name, text, lag.total_seconds())
 
 
 def _states(days: list[CalendarDay]) -> GaugeMetricFamily:
     states = GaugeMetricFamily(
         "backfill_day_state",
-        "1 for the state of each of the last days; 1 day ago is yesterday.",
+        "1 for the state of each recent day; 1 day ago is yesterday.",
         labels=["days_ago", "state"],
     )
     for ago, day in enumerate(reversed(days), start=1):
@@ -85,12 +88,12 @@ def _of_yesterday(found: Day) -> Iterator[GaugeMetricFamily]:
     for verdict, count in sorted(Counter(feed.verdict.outcome for feed in found.feeds).items()):
         feeds.add_metric([verdict], count)
     yield feeds
-    yield _gauge("backfill_yesterday_feeds_accepted", "Feeds of which a version counts.", len(accepted))
-    yield _gauge("backfill_yesterday_rows", "Rows of the files that count.", sum(v.rows for v in accepted))
+    yield _gauge("backfill_yesterday_feeds_accepted", "Feeds with an accepted version.", len(accepted))
+    yield _gauge("backfill_yesterday_rows", "Rows of the accepted files.", sum(v.rows for v in accepted))
     raw = sum(v.raw_bytes for v in accepted)
-    yield _gauge("backfill_yesterday_raw_bytes", "Bytes of the vendor's files that count.", raw)
+    yield _gauge("backfill_yesterday_raw_bytes", "Compressed bytes of the accepted files.", raw)
     paced = sum(v.paced_seconds for v in accepted)
-    text = "Seconds that downloads waited for tardis.requests_per_minute, of the files that count."
+    text = "Seconds that downloads of the accepted files waited for tardis.requests_per_minute."
     yield _gauge("backfill_yesterday_rate_limit_wait_seconds", text, paced)
     scores = GaugeMetricFamily("backfill_yesterday_score", "Scores of the day, 0 to 1.", labels=["score"])
     for name in ("completeness", "quality", "consistency"):

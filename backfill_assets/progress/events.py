@@ -1,8 +1,8 @@
 """A job's changes as server-sent events.
 
-Each event is the whole job as it then is, and its id is the job's revision. So a client that comes back with
-its last id (``Last-Event-ID``) misses nothing that still matters, from whichever service; changes that follow
-each other within one look are one event.
+Each event is the whole job at that moment, and its id is the job's revision. A client that reconnects with
+its last id (``Last-Event-ID``) misses nothing that still matters, from any service. Changes within one look
+become one event.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ SECONDS_BETWEEN_HEARTBEATS: Final = 15.0
 
 
 def seen_revision(last_event_id: str | None) -> int:
-    """The revision of ``Last-Event-ID``; 0, which is before all, where it is none of ours."""
+    """Return the revision in ``Last-Event-ID``; 0, which precedes all, if it is not one of ours."""
     text = last_event_id or ""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else 0
 
 
 async def changes(service: Backfills, job_id: str, seen: int) -> AsyncIterator[str]:
-    """Events newer than ``seen``, until the job has ended.
+    """Yield events newer than ``seen`` until the job has ended.
 
-    An outage of the database is silence: a browser does not come back to a stream that was refused.
+    During a database outage the stream is silent: a browser does not reconnect to a stream that was refused.
     """
     silent = 0.0
     yield "retry: 2000\n\n"
@@ -46,7 +46,7 @@ async def changes(service: Backfills, job_id: str, seen: int) -> AsyncIterator[s
         except UnknownJob:
             return
         is_over = job.state in FINAL_JOB_STATES
-        # Revisions are times: of another service's clock, the end might be the earlier one.
+        # Revisions are times: by another service's clock, the end might come earlier.
         if job.revision > seen or is_over:
             seen, silent = job.revision, 0.0
             yield f"id: {job.revision}\nevent: job\ndata: {job.model_dump_json()}\n\n"

@@ -1,6 +1,6 @@
 """Dagster's records of backfills and runs as plain values: ``reader`` returns them, ``tracking`` computes.
 
-Separate from both, so that the computing needs no Dagster.
+The module is separate from both, so that the computation needs no Dagster.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class BackfillFact:
     state: BackfillState
     request: BackfillRequest
     requester: str
-    #: The days that it runs, in order.
+    #: The days that the backfill runs, in order.
     days: tuple[str, ...]
-    #: Days of the request that it does not run.
+    #: Days of the request that the backfill does not run.
     skipped: tuple[str, ...]
     assets: tuple[str, ...]
     created: datetime
-    #: When Dagster saw its end.
+    #: When Dagster saw the end of the backfill.
     ended: datetime | None = None
-    #: When this package asked Dagster to cancel it; None as well if Dagster's UI did.
+    #: When this package asked Dagster to cancel the backfill; None also if Dagster's UI did.
     canceled: datetime | None = None
     error: str | None = None
 
@@ -57,7 +57,7 @@ class RunFact:
     run_id: str
     day: str
     state: RunState
-    #: Whether Dagster will start the day again, since the worker died; None until Dagster has decided.
+    #: Whether Dagster will start the day again because the worker died; None until Dagster has decided.
     will_retry: bool | None
     created: datetime
     updated: datetime
@@ -67,12 +67,12 @@ class RunFact:
 
 @dataclass(slots=True)
 class RunLog:
-    """The events of one run so far; ``cursor`` is where to read on."""
+    """The events of one run so far; reading continues at ``cursor``."""
 
     cursor: str | None = None
-    #: Of the newest event.
+    #: Time of the newest event.
     at: datetime | None = None
-    #: Whether the run had ended before its events were read: there are no more.
+    #: Whether the run had ended before its events were read, so that there are no more.
     is_whole: bool = False
     steps: dict[str, str] = field(default_factory=dict)
     assets: dict[str, AssetState] = field(default_factory=dict)
@@ -80,26 +80,27 @@ class RunLog:
     checks: dict[str, FailedCheck | None] = field(default_factory=dict)
     #: Steps that have failed, in order.
     failed: list[str] = field(default_factory=list)
-    #: The message of the last step that failed, or else why Dagster has ended the run.
+    #: The message of the last failed step, or otherwise why Dagster ended the run.
     failure: str | None = None
-    #: The last error that Dagster itself has met with the run.
+    #: The last error that Dagster itself had with the run.
     trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What Dagster's records have for somebody to look at.
+    """Failures and the state of the daemon from Dagster's records, for a person to review.
 
     Attributes
     ----------
     failed_runs
-        The latest run of each day of the last week where it is of no backfill, has failed, and is not run
-        again; with its events.
+        The latest run of each day of the last week, with its events, if it belongs to no backfill, has failed
+        and will not be run again.
     failed_backfills
-        The newest jobs that have failed.
+        The newest failed jobs.
     daemon
-        Why no day will be run; empty where the daemon is alive, None where that cannot be told.
+        Why no day will be run; empty if the daemon is alive, None if that cannot be known.
     run_days
+        The days of runs that ended in the last 24 hours, among the newest runs.
         The days of the runs that have ended in the last 24 hours, of the newest runs.
     """
 
@@ -121,20 +122,20 @@ class DayEvents:
 
 @dataclass(slots=True)
 class DayFact:
-    """A day that is run: its backfill, the runs of it that count, and the records of these runs."""
+    """A day that is run: its backfill, its counted runs, and the records of these runs."""
 
     day: str
     backfill: BackfillFact
-    #: The oldest first; the last one gives the day its state.
+    #: The oldest first; the last run gives the day its state.
     runs: list[RunFact]
     #: Whether the last run has ended the day.
     over: bool
-    #: The state of the day if it has no run.
+    #: The day's state if it has no run.
     state_without_run: JobDayState = "waiting"
     #: None where it is not known.
     stored: StoredDay | None = None
     events: DayEvents | None = None
-    #: The furthest that the runs have written.
+    #: The furthest progress that the runs have written.
     progress: DayProgress | None = None
 
     @property
@@ -143,13 +144,13 @@ class DayFact:
         return self.runs[-1] if self.runs else None
 
     def parts(self) -> tuple[object, ...]:
-        """Everything that ``tracking.day_status`` uses."""
+        """All inputs of ``tracking.day_status``."""
         fate = (self.backfill.state, self.state_without_run)
         return *fate, self.run, self.over, self.stored, self.events, self.progress
 
 
 def day_events(logs: Sequence[RunLog]) -> DayEvents:
-    """Merge the logs of a day's runs, the oldest first: a later run replaces the results that it has too."""
+    """Merge the logs of a day's runs, the oldest first: a later run's results replace earlier ones."""
     assets: dict[str, AssetState] = {}
     checks: dict[str, FailedCheck | None] = {}
     failure = None
@@ -163,7 +164,7 @@ def day_events(logs: Sequence[RunLog]) -> DayEvents:
 
 
 def succeeded_events(assets: Sequence[str], failed: tuple[FailedCheck, ...]) -> DayEvents:
-    """The events of a run that succeeded, of which only the failed checks were read."""
+    """The events of a successful run of which only the failed checks were read."""
     return DayEvents(_assets(dict.fromkeys(assets, "materialized"), failed), failed)
 
 
@@ -177,5 +178,5 @@ def _assets(states: Mapping[str, AssetState], failed: Sequence[FailedCheck]) -> 
 
 @lru_cache(maxsize=10_000)
 def _asset(asset: str, state: AssetState, failed_checks: tuple[str, ...]) -> AssetStatus:
-    """One object for all days that have it: most are alike, and there are many."""
+    """Return one object for all days with these values: there are many, and most are alike."""
     return AssetStatus(asset=asset, state=state, failed_checks=failed_checks)

@@ -1,12 +1,12 @@
-"""Access to everything that ``serve`` answers: one decision per request, by Host, Origin, method and token.
+"""Access to all answers of ``serve``: one decision per request, by Host, Origin, method and token.
 
-A person's browser is the danger: a page of another site may send requests to any address that the browser
-reaches, and may read the answers under a name of its own that it points at that address. So the Host must be
-a name of this service, and an Origin must be the Host or another such name, whatever is asked for. Changes
-need the token or, where none is set, a loopback name and no proxy in between. Nothing changes by GET.
+The danger is a person's browser: a page of another site may send requests to any address that the browser
+reaches, and may read the answers under a name of its own that it points at that address. So every request
+needs a Host that names this service, and an Origin that is the Host or another such name. Changes need the
+token or, if none is set, a loopback name and no proxy in between. Nothing changes by GET.
 
-The decision falls before a byte of the body is read, and no body is read beyond ``MOST_BYTES``, or beyond
-``MOST_QUERY_BYTES`` of a query from a request without a token.
+The decision is made before a byte of the body is read. No body is read beyond ``MOST_BYTES``, and no query
+without a token beyond ``MOST_QUERY_BYTES``.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: A request with a thousand names of each kind is smaller.
+#: Largest body; a request with a thousand names of each kind is smaller.
 MOST_BYTES: Final = 1_000_000
-#: The largest query of Dagster's UI has about 10,000 bytes, besides its variables.
+#: Largest query without a token; the Dagster UI's largest has about 10,000 bytes without its variables.
 MOST_QUERY_BYTES: Final = 100_000
-#: Makes a browser ask a person for a name and a password.
+#: Makes a browser ask for a name and a password.
 BASIC: Final = {"WWW-Authenticate": 'Basic realm="backfill-assets", charset="UTF-8"'}
 _BEARER: Final = {"WWW-Authenticate": "Bearer"}
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _DEFAULT_PORTS: Final = (80, 443)
 _NOBODY: Final = ("", None)
-#: Headers by which a proxy tells for whom it asks.
+#: Headers in which a proxy names its client.
 _OF_PROXIES: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
-#: Keys of a request's scope: whether the request may change anything, and whether it has the token.
+#: Keys of a request's scope: whether it may make changes, and whether it has the token.
 _MAY_CHANGE: Final = "backfill_assets.may_change"
 _HAS_TOKEN: Final = "backfill_assets.has_token"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the name or address is this machine's own, and reached from nowhere else."""
+    """Whether the name or address belongs to this machine and cannot be reached from another."""
     name = host.strip("[]").lower()
     return name == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
 
 
 def may_change(scope: Scope) -> bool:
-    """Whether a request that has passed the guard may change something."""
+    """Whether a request that has passed the guard may make changes."""
     return bool(scope.get(_MAY_CHANGE))
 
 
 def is_anonymous(scope: Scope) -> bool:
-    """Whether a request has no token, also where none is set."""
+    """Whether a request has no token, even if none is set."""
     return not scope.get(_HAS_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The reason for which a request is not answered."""
+    """Why a request is refused."""
 
     status: int
     detail: str
@@ -74,12 +74,12 @@ class Access:
     Parameters
     ----------
     token
-        Asked for with every change; empty: loopback names alone are served, and may change something.
+        Required for every change; if empty, only loopback names are served, and they may make changes.
     hosts
-        Names of this service besides loopback names and addresses, with a port where that is no default one;
+        Names of this service besides loopback names and addresses, with a port unless it is the default;
         without a token none of them counts.
     readable
-        Paths of which a POST asks a question: it needs no token, and ``may_change`` is false without one.
+        Paths at which a POST only reads: it needs no token, and ``may_change`` is false without one.
     """
 
     token: str = ""
@@ -87,7 +87,7 @@ class Access:
     readable: Collection[str] = ()
 
     def refusal(self, request: HTTPConnection) -> Refusal | None:
-        """The reason for which the request is not let in; None: it is."""
+        """Return why the request is refused; None if it is admitted."""
         found = self._foreign(request)
         if found is not None:
             return found
@@ -102,7 +102,7 @@ class Access:
         return None
 
     def most_bytes(self, request: HTTPConnection) -> int:
-        """The most that is read of the request's body."""
+        """Return the limit for the request's body in bytes."""
         is_query = request.scope["path"] in self.readable
         return MOST_QUERY_BYTES if is_query and not self.has_token(request) else MOST_BYTES
 
@@ -111,15 +111,15 @@ class Access:
         return bool(self.token) and self.is_authenticated(request)
 
     def is_authenticated(self, request: HTTPConnection) -> bool:
-        """Whether the request has the token, as a bearer or as a password; true where none is set."""
+        """Whether the request has the token, as a bearer or a password; true if none is set."""
         if not self.token:
             return True
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        # Not every blank: the last byte of a token in UTF-8 may look like one.
+        # Strip only spaces and tabs: the last byte of a UTF-8 token may look like another blank.
         secret = given.strip(" \t").encode("latin-1", "replace")
         if scheme.lower() == "basic":
             secret = _password(secret)
-        # Bytes, since text is compared in constant time only where it is ASCII.
+        # Compare bytes, since text is compared in constant time only if it is ASCII.
         return scheme.lower() in ("bearer", "basic") and hmac.compare_digest(secret, self.token.encode())
 
     def _foreign(self, request: HTTPConnection) -> Refusal | None:
@@ -128,14 +128,14 @@ class Access:
         host, own = request.headers["host"], _authority(request.headers["host"])
         listed = {found for entry in self.hosts if (found := _authority(entry)) != _NOBODY}
         if not self._is_served(own, listed):
-            return Refusal(403, f"Host {host[:200]!r} is none of this service's names: {self._names()}")
+            return Refusal(403, f"Host {host[:200]!r} is not a name of this service: {self._names()}")
         origin = request.headers.get("origin")
         if origin is not None and not self._is_own_page(origin, host, listed):
-            what = f"Origin {origin[:200]!r} is another site than Host {host[:200]!r}"
-            remedy = "a proxy in front must forward the Host that it was asked for"
+            what = f"Origin {origin[:200]!r} is a different site from Host {host[:200]!r}"
+            remedy = "a proxy in front must forward the Host of the request"
             return Refusal(403, f"{what}: {self._names()}; {remedy}")
         if not self.token and any(name in request.headers for name in _OF_PROXIES):
-            return Refusal(403, "a proxy asks for somebody else: set serve.token")
+            return Refusal(403, "the request comes through a proxy: set serve.token")
         return None
 
     def _is_served(self, host: tuple[str, int | None], listed: set[tuple[str, int | None]]) -> bool:
@@ -148,9 +148,9 @@ class Access:
     def _is_own_page(self, origin: str, host: str, listed: set[tuple[str, int | None]]) -> bool:
         scheme, _, address = origin.partition("://")
         if self.token:
-            # Behind a proxy the Host may lack the port and does not tell the scheme.
+            # Behind a proxy the Host may lack the port, and does not give the scheme.
             return _authority(address) in {_authority(host), *listed}
-        # Other sites may be at other ports of this machine, 80 and 443 too; plain HTTP is spoken here.
+        # Other sites may be at other ports of this machine, also 80 and 443; this server speaks plain HTTP.
         return scheme == "http" and _with_port(address) == _with_port(host) != _NOBODY
 
     def _names(self) -> str:
@@ -160,7 +160,7 @@ class Access:
 
 
 class Guard:
-    """ASGI middleware around everything that the process serves: refuses, or passes the request on."""
+    """ASGI middleware around the whole server: refuses a request or passes it on."""
 
     def __init__(self, app: ASGIApp, access: Access, refuse: Callable[[Request, Refusal], Response]) -> None:
         self._app = app
@@ -168,7 +168,7 @@ class Guard:
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Decide, then hand on with a body that ends in 413 when it grows too large."""
+        """Decide, then pass the request on; answer 413 if its body grows too large."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -219,13 +219,13 @@ def _is_address(name: str) -> bool:
 
 
 def _authority(text: str) -> tuple[str, int | None]:
-    """Name and port, None for a default one; ``_NOBODY`` where the text is of another form."""
+    """Return name and port, None for a default port; ``_NOBODY`` if the text has another form."""
     name, port = _with_port(text, None)
     return name, None if port in _DEFAULT_PORTS else port
 
 
 def _with_port(text: str, default: int | None = 80) -> tuple[str, int | None]:
-    """Name and port; ``_NOBODY`` where the text is of another form."""
+    """Return name and port; ``_NOBODY`` if the text has another form."""
     try:
         parts = urlsplit(f"//{text}")
         name, port = parts.hostname, parts.port

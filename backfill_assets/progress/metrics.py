@@ -1,6 +1,6 @@
 """The metrics at ``/metrics`` for Prometheus: days (``day_metrics``), incidents, jobs, requests, the process.
 
-Each app has a registry of its own, since other libraries of the process share the default one.
+Each app has its own registry, because other libraries in the process share the default one.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from backfill_assets.progress.day_metrics import DayMetrics
 from backfill_assets.progress.model import FINAL_JOB_STATES
 from backfill_assets.progress.service import UNFINISHED, Backfills
 
-#: Statuses are to be answered within 0.2 s.
+#: The target for statuses is an answer within 0.2 s.
 _BUCKETS: Final = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
 class Metrics:
-    """One registry with all of them."""
+    """One registry with all metrics."""
 
     def __init__(self, service: Backfills, now: Callable[[], datetime] = utc_now) -> None:
         self.registry: Final = CollectorRegistry()
@@ -42,7 +42,7 @@ class Metrics:
         )
         self.seconds: Final = Histogram(
             "backfill_http_request_seconds",
-            "Until the answer began.",
+            "Seconds until the answer began.",
             ("method", "route"),
             buckets=_BUCKETS,
             registry=self.registry,
@@ -54,9 +54,11 @@ class _Jobs(Collector):
         self._service = service
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Jobs by state."""
+        """Yield jobs by state."""
         jobs = GaugeMetricFamily(
-            "backfill_jobs", "Unfinished jobs by state, and the ended of the newest fifty.", labels=["state"]
+            "backfill_jobs",
+            "Unfinished jobs by state, and the ended ones among the newest fifty.",
+            labels=["state"],
         )
         counts = self._service.counts()
         for state in (*UNFINISHED, *sorted(FINAL_JOB_STATES)):
@@ -69,7 +71,7 @@ class _Incidents(Collector):
         self._service = service
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Open incidents by rule, and whether people are told; nothing where they cannot be read."""
+        """Yield open incidents by rule, and whether alerts fail; nothing if incidents cannot be read."""
         try:
             found = self._service.incidents()
         except BackfillError:
@@ -80,21 +82,21 @@ class _Incidents(Collector):
             opened.add_metric([rule], counts[rule])
         yield opened
         failing = GaugeMetricFamily(
-            "backfill_alerts_failing", "1 while a service does not take messages about incidents."
+            "backfill_alerts_failing", "1 while a service refuses messages about incidents."
         )
         failing.add_metric([], int(bool(found.trouble)))
         yield failing
 
 
 class MeasureRequests:
-    """ASGI middleware: counts answers by route, so that a wrong address makes no new series."""
+    """ASGI middleware that counts answers by route, so that a wrong address makes no new series."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and measure until its answer begins."""
+        """Pass the request on and measure the time until its answer begins."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

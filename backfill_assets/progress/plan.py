@@ -1,8 +1,8 @@
 """The cost of a backfill before its start: files, bytes, load jobs, storage, time, days to skip.
 
 The command line, the API and the page call ``make_plan``; all show the same ``Plan``. It reads the lake and
-Dagster's records, writes nothing, and asks the vendor only where ``listing`` is given. A number that it does
-not know is null, and ``notes`` says so.
+Dagster's records, writes nothing, and asks the vendor only if ``listing`` is given. An unknown number is
+null, and ``notes`` says so.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QU
 if TYPE_CHECKING:
     from backfill_assets.tardis.client import TardisClient
 
-#: A day's candles, coverage and quality rows are published again when each of its two neighbours is; ticks
-#: and instruments only when a verdict moves.
+#: A day's candles, coverage and quality rows are published again with each of its two neighbors; ticks and
+#: instruments only when a verdict changes.
 LOADS_WITH_NEIGHBOURS: Final = 3
-#: Versions that wait whose commands are in the notes.
+#: Most waiting versions whose commands the notes give.
 _APPROVALS_TOLD: Final = 3
-#: Damaged documents that the notes name.
+#: Most damaged documents that the notes name.
 _UNREADABLE_TOLD: Final = 10
-#: Failures of the last runs that are told one by one.
+#: Most failures of the last runs that the notes list one by one.
 FAILURES_NAMED: Final = 5
 
 
@@ -50,18 +50,18 @@ class TableLoads(ApiModel):
     """BigQuery load jobs of one table."""
 
     table: str
-    jobs: Range = Field(description="High: every day's neighbours are published again with it.")
-    used_today: int = Field(description="Since midnight UTC, by whoever publishes from this lake.")
+    jobs: Range = Field(description="The high bound includes publishing each day's neighbors again.")
+    used_today: int = Field(description="Since midnight UTC, by all publishers of this lake.")
     limit: int = Field(description="warehouse.load_jobs_per_table_and_day")
 
     @property
     def utc_days(self) -> int:
-        """Over how many UTC days the jobs are spread at the worst, today's included."""
+        """Most UTC days over which the jobs spread, including today."""
         return ceil((self.used_today + self.jobs.high) / self.limit)
 
 
 class Plan(ApiModel):
-    """What a backfill would do and take."""
+    """The work and cost of a backfill."""
 
     start: str
     end: str
@@ -70,26 +70,32 @@ class Plan(ApiModel):
     data_types: tuple[str, ...] = ()
     refresh: bool = False
     days: int
-    days_to_run: tuple[str, ...] = Field(description="Days of which a run would change something.")
-    days_good: int = Field(description="Published in full, no file lacks: another run changes nothing.")
-    all_days: bool = Field(default=False, description="Whether the good days are run, too.")
-    days_held: int = Field(description="Of those to run: held now, and held again unless something is new.")
-    days_lacking: int = Field(
-        description="Of those to run: they lack a file that the vendor did not have when last asked."
+    days_to_run: tuple[str, ...] = Field(description="Days that a run would change.")
+    days_good: int = Field(
+        description="Days published in full without a missing file: another run changes nothing."
     )
-    days_unlisted: int = Field(description="Of those to run: not known yet which symbols are listed.")
-    files: int = Field(description="Files to fetch, at most so many where days_unlisted is not 0.")
-    files_of_unknown_size: int = Field(description="Not in expected_bytes, nor in what is derived from it.")
-    expected_bytes: int | None = Field(description="Compressed, as downloaded; null where nothing is known.")
-    measured_over: tuple[str, ...] = Field(description="The published days that sizes were taken from.")
+    all_days: bool = Field(default=False, description="Whether the good days are run too.")
+    days_held: int = Field(
+        description="Days to run that are held now, and will be held again unless something is new."
+    )
+    days_lacking: int = Field(
+        description="Days to run that lack a file the vendor did not have when last asked."
+    )
+    days_unlisted: int = Field(description="Days to run whose listed symbols are not yet known.")
+    files: int = Field(description="Files to fetch; an upper limit if days_unlisted is not 0.")
+    files_of_unknown_size: int = Field(
+        description="Files not counted in expected_bytes and the numbers derived from it."
+    )
+    expected_bytes: int | None = Field(description="Compressed bytes to download; null if no size is known.")
+    measured_over: tuple[str, ...] = Field(description="The published days from which sizes were taken.")
     rows: int | None
     lake_bytes: int | None = Field(description="Parquet of ticks.")
     warehouse_bytes: int | None = Field(description="Null for BigQuery, whose bytes are not measured.")
-    loads: tuple[TableLoads, ...] = Field(description="Empty where the warehouse has no limit.")
+    loads: tuple[TableLoads, ...] = Field(description="Empty if the warehouse has no limit.")
     seconds: Range | None
-    speed_of_runs: int = Field(description="Over how many runs the speed was measured.")
-    runs_at_once: int | None = Field(description="Days that the queue lets run together; null: no limit.")
-    money: Money | None = Field(default=None, description="Null where the settings have no prices.")
+    speed_of_runs: int = Field(description="Number of runs over which the speed was measured.")
+    runs_at_once: int | None = Field(description="Days that the queue lets run at once; null means no limit.")
+    money: Money | None = Field(default=None, description="Null if the settings have no prices.")
     notes: tuple[str, ...] = ()
 
 
@@ -110,13 +116,13 @@ def make_plan(
     runs, runs_at_once
         ``automation.history.measured_runs`` and ``run_order.backfill_places`` of Dagster's instance.
     listing
-        ``vendor_listing``, to know what was listed on days that were never run; else every combination of
-        the universe is expected of them.
+        ``vendor_listing``, to know the listed symbols of days that never ran; without it, such days are
+        expected to have every combination of the universe.
 
     Raises
     ------
     PermanentFailure
-        Days outside the partitions, or a name that the universe does not have; one line.
+        A day is outside the partitions, or the universe does not have a name; one line.
     """
     start, end = request.start.isoformat(), request.end.isoformat()
     days = checked_days(start, end)
@@ -180,7 +186,7 @@ def plan_days(
     *,
     listing: Callable[[str], DayListing] | None = None,
 ) -> list[DayPlan]:
-    """For each day, the files that a run would fetch, and whether the run would change anything."""
+    """Return for each day the files that a run would fetch, and whether the run would change anything."""
     universe = combinations(settings.universe)
     again = choice_of(request) if as_kept(request).refresh else None
     return parallel_map(
@@ -189,14 +195,14 @@ def plan_days(
 
 
 def vendor_listing(client: TardisClient, settings: Settings) -> Callable[[str], DayListing]:
-    """Ask the vendor once for every exchange of the universe; days are then resolved from its answers.
+    """Ask the vendor once for each exchange of the universe, and resolve days from its answers.
 
-    An exchange that does not answer, or that lacks a symbol of the universe, is unknown and costs no other.
+    An exchange that does not answer or lacks a symbol of the universe is unknown; others are unaffected.
 
     Raises
     ------
     SettingsError
-        The key or the endpoint is at fault, so that no exchange can be asked.
+        The key or the endpoint is wrong, so no exchange can be asked.
     """
     from backfill_assets.tardis.symbols import of_exchanges, resolve
 
@@ -246,9 +252,9 @@ def _loads(
 
 
 def _run_seconds(days: int, unknown: int, expected_bytes: int | None, speed: Speed | None) -> Range | None:
-    """How long the runs take one after another, from the fastest to the slowest.
+    """Return how long the runs take one after another, from the fastest to the slowest.
 
-    Where every size is known the days are weighed by their bytes, else they count alike.
+    If every size is known, days are weighted by their bytes; otherwise they count alike.
     """
     if not days:
         return Range(low=0, high=0)
@@ -269,7 +275,7 @@ def _seconds(
     speed: Speed | None,
     runs_at_once: int | None,
 ) -> Range | None:
-    """From the fastest runs, all at once, to the slowest, as many at once as there were when measured.
+    """Return the time from the fastest runs, all at once, to the slowest, as parallel as when measured.
 
     All runs together ask the vendor no faster than ``tardis.requests_per_minute`` allows.
     """
@@ -290,31 +296,31 @@ def _notes(
     unknown: int,
     is_asked: bool,
 ) -> list[str]:
-    """The limits of the numbers, in words."""
+    """Return notes on the limits of the numbers."""
     unanswered = {exchange: why for plan in due for exchange, why in plan.unlisted.items()}
     notes = [f"all feeds of {e} are counted on such days: {why}" for e, why in unanswered.items()]
     unlisted = sum(not plan.listed for plan in due)
     if unlisted and not is_asked:
         notes.append(
-            f"{plural(unlisted, 'day')} never run: every feed of the universe is counted, though some may "
+            f"{plural(unlisted, 'day')} never run: every feed of the universe is counted, although some may "
             "not have been listed then (--online asks the vendor)"
         )
     if unknown:
         some = f"the size of {plural(unknown, 'file')} is not known"
         what = "no size is known" if unknown == len(files) else some
-        notes.append(f"{what}: no published day in the lake has them")
+        notes.append(f"{what}: no published day in the lake has these files")
     if sizes.days and files:
         span = f"{sizes.days[0]} to {sizes.days[-1]}"
         notes.append(f"sizes are medians of {plural(len(sizes.days), 'published day')}, {span}")
     if due and speed is None:
-        notes.append("no time is known: Dagster has no record of a run that fetched a day's files")
+        notes.append("the time is not known: Dagster has no record of a run that fetched a day's files")
     elif speed is not None:
-        notes.append(f"speed is that of {plural(speed.runs, 'run')}, {speed.overlap:.1f} at once")
+        notes.append(f"the speed is that of {plural(speed.runs, 'run')}, {speed.overlap:.1f} at once")
     notes += [why for plan in due for why in plan.unreadable][:_UNREADABLE_TOLD]
     failures = [failure for plan in due for failure in plan.failures]
-    notes += [f"did not come: {failure}" for failure in failures[:FAILURES_NAMED]]
+    notes += [f"not fetched: {failure}" for failure in failures[:FAILURES_NAMED]]
     if len(failures) > FAILURES_NAMED:
-        notes.append(f"{len(failures) - FAILURES_NAMED:,} more did not come, as the days' reports say")
+        notes.append(f"{len(failures) - FAILURES_NAMED:,} more were not fetched; the days' reports name them")
     held = sum(plan.held for plan in due)
     if held:
         notes.append(f"{plural(held, 'day')} held: running them again helps only if something is new")
@@ -322,19 +328,19 @@ def _notes(
     if lacking:
         notes.append(
             f"{plural(len(lacking), 'day')} without {plural(sum(lacking), 'file')} that the vendor did not "
-            "have when last asked: running them again asks for these files only"
+            "have when last asked: running them again asks only for these files"
         )
     for table in loads:
         if table.utc_days > 1:
             notes.append(
                 f"{table.table}: up to {table.jobs.high:,.0f} loads, {table.used_today:,} today already, of "
-                f"{table.limit:,} a day: what exceeds them fails until the next UTC day and is to be retried"
+                f"{table.limit:,} a day: further loads fail until the next UTC day and must be retried"
             )
     return notes
 
 
 def _waiting(plans: Sequence[DayPlan]) -> list[str]:
-    """The versions that wait for a decision, whether their day is run or not."""
+    """Return notes on versions that wait for a decision, whether or not their day is run."""
     commands = [command for plan in plans for command in plan.approvals]
     told = [f"a version waits for a decision: {command}" for command in commands[:_APPROVALS_TOLD]]
     if len(commands) > len(told):

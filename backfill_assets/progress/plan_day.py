@@ -1,7 +1,7 @@
 """The files that a run of one day would fetch, read from the lake alone, without the network.
 
 A day that was run has its record. A day that was never run is expected to have every combination of the
-universe, since only the vendor's listing knows whether a symbol was listed on that day.
+universe, since only the vendor's listing tells whether a symbol was listed on that day.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class DayListing:
     """The feeds of the universe that the vendor lists on a day."""
 
     feeds: Sequence[ExpectedFeed]
-    #: Why it is not known what an exchange lists, by exchange.
+    #: Why the listing of an exchange is not known, by exchange.
     unknown: Mapping[str, str]
 
 
@@ -39,24 +39,24 @@ class DayPlan:
     """One day of a plan."""
 
     day: str
-    #: One for each file to fetch.
+    #: The files to fetch.
     files: tuple[Combination, ...]
-    #: Published in full by a run of its own under the present settings, with the versions that count now, and
-    #: no file lacks and none was lost: another run would change nothing.
+    #: Whether the day was published in full by its own run under the present settings, with the versions that
+    #: count now, and no file is missing or lost: another run would change nothing.
     good: bool = False
     held: bool = False
-    #: Files that the vendor did not have when last asked, and that a run asks for again; not in ``files``,
-    #: since nobody knows whether they bring bytes.
+    #: Files that the vendor did not have when last asked, and that a run requests again. They are not in
+    #: ``files``, because it is not known whether they bring bytes.
     asked_again: int = 0
-    #: The commands that approve versions which wait; running the day decides nothing about them.
+    #: The commands that approve waiting versions; running the day does not decide on them.
     approvals: tuple[str, ...] = ()
-    #: Whether it is known which symbols were listed.
+    #: Whether the listed symbols are known.
     listed: bool = True
-    #: Why an asked exchange does not tell what it lists, by exchange.
+    #: Why the listing of a requested exchange is not known, by exchange.
     unlisted: Mapping[str, str] = field(default_factory=dict)
     #: Why documents of the day cannot be read.
     unreadable: tuple[str, ...] = ()
-    #: Why files that are to be fetched did not come when the day was run last, and exchanges neither.
+    #: Why files to fetch, and exchanges, failed when the day was last run.
     failures: tuple[str, ...] = ()
 
 
@@ -68,14 +68,14 @@ def plan_day(
     refresh: FeedChoice | None,
     listing: Callable[[str], DayListing] | None,
 ) -> DayPlan:
-    """The day's part of a plan.
+    """Return the day's part of a plan.
 
     Parameters
     ----------
     refresh
-        Feeds to fetch although the lake has them.
+        Feeds to fetch even if the lake has them.
     listing
-        None where the vendor was not asked.
+        None if the vendor was not asked.
     """
     try:
         record = load_day_record(store, day)
@@ -146,23 +146,23 @@ def _failures(found: Day, fetched: Collection[Feed]) -> tuple[str, ...]:
 
 
 def _is_published(store: Store, summary: DaySummary, found: Day) -> bool:
-    """Whether the versions that count now are those of the day's own run, or of the ledger since.
+    """Whether the counted versions are those of the day's own run, or of the ledger since then.
 
-    Of a day with dropped feeds the ledger alone knows whether their rows have gone.
+    For a day with dropped feeds, only the ledger tells whether their rows are gone.
     """
     is_same = summary.versions == found.settled.versions and not found.settled.dropped
     return is_same or not outdated_tables(store, found)
 
 
 def combination_of(expected: ExpectedFeed) -> Combination:
-    """The feed under the name that it keeps when the venue renames its symbol."""
+    """Return the feed under the name that it keeps when the venue renames its symbol."""
     feed = expected.feed
     symbol = feed.dataset_symbol if feed.is_grouped else expected.symbols[0][1]
     return Combination(feed.exchange, feed.data_type, symbol)
 
 
 def _lacks(store: Store, settings: Settings, day: str, feed: Feed, troubles: list[str]) -> bool:
-    """Whether a run would fetch the file; one that the vendor said it does not have brings no bytes."""
+    """Whether a run would fetch the file; a file that the vendor does not have brings no bytes."""
     try:
         manifest = load_manifest(store, feed, day)
     except Unreadable as failure:

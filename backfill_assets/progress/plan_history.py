@@ -1,6 +1,6 @@
-"""Measurements of past days for a plan: sizes of files, ratios of bytes, and the speed of runs.
+"""Measurements of past days for a plan: file sizes, ratios of bytes, and the speed of runs.
 
-Nothing is assumed: where the lake or Dagster's records have nothing to measure, the answer is None.
+Nothing is assumed: if the lake or Dagster's records have nothing to measure, the answer is None.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from backfill_assets.settings import DuckDBWarehouse, Settings, resolve
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES
 
-#: A median over a week has every weekday once.
+#: Days of a median; a week has every weekday once.
 DAYS_PER_FEED: Final = 7
-#: Days that are searched for feeds that few days have; bounds the cost of an answer.
+#: Most days searched for feeds that few days have; this limits the cost of an answer.
 DAYS_CONSIDERED: Final = 28
-#: Runs that a speed is measured over.
+#: Runs over which a speed is measured.
 RUNS_CONSIDERED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Files of the published days nearest to a range."""
+    """Sizes of files of the published days nearest to a range."""
 
     #: Median compressed bytes of a file.
     raw_bytes: dict[Combination, float]
     days: tuple[str, ...]
-    #: Per compressed byte: of Parquet in the lake, of rows, and in the warehouse where it can be weighed.
+    #: Per compressed byte: Parquet bytes in the lake, rows, and bytes in the warehouse if it can be measured.
     lake_ratio: float | None = None
     rows_ratio: float | None = None
     warehouse_ratio: float | None = None
@@ -49,25 +49,25 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Runs that fetched files: (low, high) are quartiles, or the extremes of few."""
+    """Speed of runs that fetched files: (low, high) are quartiles, or the extremes of few runs."""
 
     runs: int
     bytes_per_second: tuple[float, float]
     seconds_per_day: tuple[float, float]
-    #: How many of them were at work at once, on average.
+    #: Average number of runs at once.
     overlap: float
 
 
 @dataclass(slots=True)
 class LakeHistory:
-    """Reads each day of the lake at most once."""
+    """The history of the lake; reads each day at most once."""
 
     store: Store
     settings: Settings
     _days: dict[str, SettledDay | None] = field(default_factory=dict)
 
     def feeds(self, day: str) -> list[tuple[Combination, SettledFeed]]:
-        """The day's feeds as they were settled."""
+        """Return the day's settled feeds."""
         if day not in self._days:
             self._days[day] = load_settled(self.store, day)
         settled = self._days[day]
@@ -76,7 +76,7 @@ class LakeHistory:
         ]
 
     def sizes(self, start: str, end: str, wanted: Collection[Combination]) -> Sizes:
-        """Sizes of the wanted files on the published days nearest to the range."""
+        """Return sizes of the wanted files on the published days nearest to the range."""
         samples: dict[Combination, list[int]] = {}
         versions: dict[str, list[HeldVersion]] = {}
         for day in self._nearest(start, end):
@@ -99,7 +99,7 @@ class LakeHistory:
         )
 
     def speed(self, runs: Sequence[MeasuredRun]) -> Speed | None:
-        """How fast the latest runs that fetched something were; None where none did."""
+        """Return the speed of the latest runs that fetched files; None if there are none."""
         measured = []
         for run in runs:
             raw = self._fetched_by(run)
@@ -117,7 +117,7 @@ class LakeHistory:
         )
 
     def _nearest(self, start: str, end: str) -> list[str]:
-        """Published days, the nearest to the range first; of equally near ones the later."""
+        """Return published days, the nearest to the range first; of two equally near, the later first."""
         prefix = paths.publication(CANDLES.name, start).removesuffix(f"{start}.json")
         names = (path.removeprefix(prefix).removesuffix(".json") for path in self.store.list(prefix))
         days = [name for name in names if is_day(name)]
@@ -143,14 +143,14 @@ class LakeHistory:
         return sum(version.raw_bytes for version in versions)
 
     def _warehouse_bytes(self, days: Collection[str]) -> int | None:
-        """Bytes of the days' partitions in the embedded warehouse; BigQuery's are not asked for."""
+        """Return the bytes of the days' partitions in the embedded warehouse; BigQuery is not asked."""
         warehouse = self.settings.warehouse
         if not isinstance(warehouse, DuckDBWarehouse):
             return None
         folder = Path(resolve(warehouse.folder))
         sizes = 0
         for file in (file for day in days for file in folder.glob(f"*/{day}.parquet")):
-            with suppress(FileNotFoundError):  # replaced or taken out since
+            with suppress(FileNotFoundError):  # replaced or removed since
                 sizes += file.stat().st_size
         return sizes
 
@@ -163,7 +163,7 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _overlap(runs: Sequence[MeasuredRun]) -> float:
-    """Seconds of all runs per second in which any of them was at work."""
+    """Return the seconds of all runs per second in which at least one of them was running."""
     total = covered = 0.0
     end = None
     for run in sorted(runs, key=lambda run: run.started):

@@ -1,6 +1,6 @@
 """The money of a plan: its bytes and hours at the prices of the settings.
 
-Without prices there is none. A part whose bytes or hours are not known is named, and left out of the sums.
+Without prices there is no money. A part with unknown bytes or hours is named and left out of the sums.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ _HOUR: Final = 3600
 
 
 class Range(ApiModel):
-    """A quantity as far as it is known."""
+    """The low and high bounds of a quantity."""
 
     low: float
     high: float
 
 
 class Cost(ApiModel):
-    """A part of the money; storage is that of one month."""
+    """A part of the money; storage is for one month."""
 
     what: What
-    amount: Range | None = Field(description="Null where its bytes or hours are not known.")
+    amount: Range | None = Field(description="Null if its bytes or hours are not known.")
 
 
 class Money(ApiModel):
-    """What a backfill costs."""
+    """The cost of a backfill."""
 
     currency: str
-    date: str = Field(description="Of the price list.")
-    costs: tuple[Cost, ...] = Field(description="Of everything that has a price.")
-    once: Range = Field(description="Download, load and machines, as far as they are known.")
-    month: Range = Field(description="Storage of a month, as far as it is known.")
-    binds: What | None = Field(description="The part that is known to cost most, with one month of storage.")
+    date: str = Field(description="Date of the price list.")
+    costs: tuple[Cost, ...] = Field(description="All parts with a price.")
+    once: Range = Field(description="Download, load and machines; unknown parts are left out.")
+    month: Range = Field(description="Storage for a month; unknown parts are left out.")
+    binds: What | None = Field(description="The most expensive known part, with one month of storage.")
 
 
 def money(
@@ -51,7 +51,7 @@ def money(
     warehouse_bytes: int | None,
     run_seconds: Range | None,
 ) -> Money | None:
-    """Return the money; None where nothing has a price.
+    """Return the money; None if nothing has a price.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def money(
 
 
 def money_text(found: Money) -> str:
-    """The money in a line."""
+    """Return the money in one line."""
     parts = []
     for cost in found.costs:
         if cost.amount is None:

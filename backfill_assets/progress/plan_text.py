@@ -1,4 +1,4 @@
-"""A plan as a person reads it in ten seconds: one line for each question, numbers with units."""
+"""A plan as text for a person to read in ten seconds: one line per question, numbers with units."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from backfill_assets.readable_numbers import bytes_text, seconds_text
 
 
 def plan_text(plan: Plan) -> str:
-    """The plan in lines; an unknown number says so."""
+    """Return the plan as lines; an unknown number says so."""
     held = f", {plan.days_held:,} of them held" if plan.days_held else ""
     lacking = f", {plan.days_lacking:,} lacking a file" if plan.days_lacking else ""
     what = (", run again" if plan.all_days else ", skipped") if plan.days_good else ""
@@ -72,7 +72,5 @@ def _time(plan: Plan) -> str:
     low, high = seconds_text(plan.seconds.low), seconds_text(plan.seconds.high)
     if not plan.days_to_run:
         return "nothing to do"
-    at_once = (
-        "as many runs at once as there are" if plan.runs_at_once is None else f"{plan.runs_at_once} at once"
-    )
+    at_once = "all runs at once" if plan.runs_at_once is None else f"{plan.runs_at_once} at once"
     return f"{low} ({at_once})" if low == high else f"{low} to {high} ({at_once})"

@@ -1,6 +1,6 @@
-"""Every error of the API as RFC 9457 problem details, also those that the framework makes.
+"""All errors of the API as RFC 9457 problem details, including those of the framework.
 
-Our own failures carry their message; of an unexpected one the client learns only that it is in the log.
+Our own failures carry their message; for an unexpected error the client learns only that it is in the log.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from backfill_assets.progress.statuses import UnknownJob
 
 LOGGER: Final = logging.getLogger(__name__)
 MEDIA_TYPE: Final = "application/problem+json"
-#: Of whatever is out of reach.
+#: Seconds after which to retry a resource that is out of reach.
 RETRY_AFTER_SECONDS: Final = "30"
-#: Of one request's errors, so that an answer stays readable.
+#: Most errors shown for one request, so that an answer stays readable.
 _ERRORS_SHOWN: Final = 20
 
 _MEANINGS: Final = {
     400: "The request cannot be read.",
     401: "The bearer token is missing or wrong.",
-    403: "The Host is none of this service's names, or the request comes from another site.",
-    404: "There is no such job.",
+    403: "The Host is not a name of this service, or the request comes from another site.",
+    404: "The job does not exist.",
     409: "The state of the job does not allow it.",
     413: "The request is too large.",
-    422: "The request cannot be taken; every part that is wrong is named.",
-    500: "A mistake in the server; the log has it.",
+    422: "The request is invalid; the answer names every invalid part.",
+    500: "An error in the server; its log has the details.",
     503: "The lake or the database is out of reach.",
 }
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The errors in a route's entry of the OpenAPI document."""
+    """Return the errors for a route's entry in the OpenAPI document."""
     schema = {"$ref": "#/components/schemas/Problem"}
     content = {MEDIA_TYPE: {"schema": schema}}
     return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
@@ -55,7 +55,7 @@ def problem(
     errors: tuple[InvalidField, ...] = (),
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """The answer."""
+    """Return the answer."""
     content = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
@@ -88,13 +88,13 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = error.detail
     if detail == HTTPStatus(error.status_code).phrase:
-        words = {404: "there is no such address", 405: f"{request.method} is not taken at this address"}
+        words = {404: "this address does not exist", 405: f"this address does not accept {request.method}"}
         detail = f"{words.get(error.status_code, detail)}: /docs lists the API's addresses"
     return problem(request, error.status_code, detail, headers=dict(error.headers or {}))
 
 
 def status_of(failure: BackfillError) -> int:
-    """The HTTP status of a failure; 500 for a failure that the client cannot mend."""
+    """Return the HTTP status of a failure; 500 for a failure that the client cannot repair."""
     kinds = {InvalidRequest: 422, UnknownJob: 404, Conflict: 409, TransientFailure: 503}
     return next((status for kind, status in kinds.items() if isinstance(failure, kind)), 500)
 
@@ -110,9 +110,9 @@ async def _failure(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    # Starlette raises the error again after the answer, so that the server's log has it with its trace.
-    # It is made outside of all middleware.
-    return problem(request, 500, "an unexpected error; the server's log has it", headers=HEADERS)
+    # Starlette raises the error again after the answer, so that the server's log has it with its traceback.
+    # This answer is made outside of all middleware.
+    return problem(request, 500, "an unexpected error; the server's log has the details", headers=HEADERS)
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:

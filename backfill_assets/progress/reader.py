@@ -1,8 +1,8 @@
-"""Reading Dagster's records of backfills: the backfills, their runs, and the events of these, taken together.
+"""Reads Dagster's records of backfills: the backfills, their runs, and the runs' events, taken together.
 
-A backfill's own status ignores failed checks, and a check that never ran looks green, so neither is believed
-alone. Only reading; launching and cancelling are ``automation.backfills``. A run that has succeeded is read
-in bulk, one query for hundreds; the log of each other one is read by itself, since SQLite has a file per run.
+A backfill's own status ignores failed checks, and a check that never ran looks green, so neither is trusted
+alone. This module only reads; ``automation.backfills`` launches and cancels. Successful runs are read in
+bulk, one query for hundreds; the log of each other run is read by itself, since SQLite has a file per run.
 """
 
 from __future__ import annotations
@@ -66,16 +66,16 @@ _EVENTS: Final = {
     dg.DagsterEventType.ENGINE_EVENT,
     dg.DagsterEventType.RUN_FAILURE,
 }
-#: The daemon that works on backfills, and how old its last sign of life may be: it gives one twice a minute.
+#: The daemon that works on backfills, and the greatest age of its sign of life, given twice a minute.
 _DAEMON: Final = "BACKFILL"
 DAEMON_SECONDS: Final = 120
-#: Runs changed this shortly before the newest one that was seen are read again: they may have been written
-#: later than their time says.
+#: Runs changed this shortly before the newest seen run are read again, since they may have been written later
+#: than their time says.
 _OVERLAP: Final = timedelta(seconds=5)
-#: Values in one query; SQLite takes 32,766.
+#: Most values in one query; SQLite's limit is 32,766.
 _MOST_VALUES: Final = 10_000
 _MOST_BACKFILLS: Final = 1_000
-#: Runs that are searched for failed ones without a backfill, and for later runs of their days.
+#: Most runs searched for failed runs without a backfill, and for later runs of their days.
 _MOST_RUNS: Final = 200
 _FAILED_OR_LOST: Final = [
     dg.DagsterRunStatus.FAILURE,
@@ -88,24 +88,24 @@ _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Reader:
-    """Over one instance; safe to share among threads."""
+    """A reader of one instance; safe to share among threads."""
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
-        #: Backfills as they were read first: reading the request and the days, which do not change, takes
-        #: milliseconds. None for a backfill of something else than days.
+        #: Backfills as first read: reading the request and the days, which do not change, takes milliseconds.
+        #: None for a backfill that is not of days.
         self._first_read: dict[str, BackfillFact | None] = {}
 
     def backfills(self, backfill_ids: Sequence[str]) -> list[BackfillFact]:
-        """Those of the backfills that there are."""
+        """Return the backfills that exist."""
         return list(self._facts(self._instance.get_backfills(BulkActionsFilter(backfill_ids=backfill_ids))))
 
     def unfinished(self) -> list[BackfillFact]:
-        """Every backfill of days that Dagster still works on."""
+        """Return all backfills of days that Dagster still works on."""
         return list(self._facts(self._instance.get_backfills(BulkActionsFilter(statuses=_UNFINISHED))))
 
     def newest(self, pages_of: int) -> Iterator[BackfillFact]:
-        """Every backfill of days, the newest first, read in pages as they are asked for."""
+        """Yield all backfills of days, the newest first, read page by page on demand."""
         page = self._instance.get_backfills(limit=pages_of)
         yield from self._facts(page)
         while len(page) == pages_of:
@@ -113,13 +113,13 @@ class Reader:
             yield from self._facts(page)
 
     def runs(self, backfill: BackfillFact, since: datetime | None = None) -> list[RunFact]:
-        """The backfill's runs of days, oldest first; only those changed since, where given."""
+        """Return the backfill's runs of days, oldest first; with ``since``, only those changed since then."""
         of_backfill = {BACKFILL_ID_TAG: backfill.backfill_id}
         if since is not None:
             changed = dg.RunsFilter(tags=of_backfill, updated_after=since - _OVERLAP)
             return self._run_facts(changed)
-        # A record costs half a millisecond, and most runs of a long backfill have succeeded. Where the
-        # backfill was cancelled it matters when each run was made, which the short form does not tell.
+        # A record costs half a millisecond, and most runs of a long backfill have succeeded. For a canceled
+        # backfill, the creation time of each run matters, which the short form does not give.
         succeeded = dg.RunsFilter(tags=of_backfill, statuses=[dg.DagsterRunStatus.SUCCESS])
         short = [] if backfill.canceled else self._instance.run_storage.get_run_partition_data(succeeded)
         facts = [_succeeded(data.run_id, data.partition, data.start_time, data.end_time) for data in short]
@@ -129,9 +129,9 @@ class Reader:
         return sorted([*others, *(fact for fact in facts if fact)], key=lambda fact: fact.created)
 
     def failed_alone(self, since: datetime, now: datetime) -> list[RunFact]:
-        """The latest run of each day where it is of no backfill and has failed, or lost its process.
+        """Return the latest run of each day if it belongs to no backfill and has failed or lost its process.
 
-        The newest days first; of runs that were made ``since``, and a bounded number of them.
+        The newest days come first; only a limited number of runs made ``since`` are read.
         """
         suspected = dg.RunsFilter(statuses=_FAILED_OR_LOST, created_after=since)
         records = self._instance.get_run_records(suspected, limit=_MOST_RUNS)
@@ -149,7 +149,7 @@ class Reader:
         return sorted((fact for fact in facts if fact), key=attrgetter("day"), reverse=True)
 
     def days_run(self, since: datetime) -> list[str]:
-        """The days of the runs that have ended ``since``; of a bounded number of runs, the newest."""
+        """Return the days of runs that ended ``since``, among a limited number of the newest runs."""
         ended = dg.RunsFilter(statuses=_ENDED, updated_after=since)
         runs = self._instance.get_runs(ended, limit=_MOST_RUNS)
         days = {run.tags.get(PARTITION_NAME_TAG, "") for run in runs}
@@ -164,7 +164,7 @@ class Reader:
         return run.status in _FAILED_OR_LOST and bool(why_lost(self._instance, record, now))
 
     def read_on(self, run: RunFact, log: RunLog) -> None:
-        """Take the run's newest events into its log."""
+        """Add the run's newest events to its log."""
         while True:
             page = self._instance.get_records_for_run(run.run_id, log.cursor, of_type=_EVENTS, limit=1_000)
             for record in page.records:
@@ -180,10 +180,10 @@ class Reader:
     def failed_checks(
         self, run_ids: Sequence[str], assets: Iterable[str]
     ) -> dict[str, tuple[FailedCheck, ...]]:
-        """The failed checks of the assets in each of the runs; empty where none has failed.
+        """Return the failed checks of the assets in each of the runs; empty if none failed.
 
-        Dagster's calls are for one run or one check, hence its table. A query for each asset names its
-        checks, since the table's index begins with asset and check.
+        Dagster's calls are for one run or one check, so this reads its table. Each asset's query names the
+        asset's checks, since the table's index begins with asset and check.
         """
         table = AssetCheckExecutionsTable.c
         found: dict[str, list[FailedCheck]] = {run_id: [] for run_id in run_ids}
@@ -201,7 +201,7 @@ class Reader:
         return {run_id: tuple(sorted(checks, key=attrgetter("check"))) for run_id, checks in found.items()}
 
     def live(self, run_ids: Iterable[str]) -> dict[str, DayProgress]:
-        """The furthest progress that each of the runs has written, the totals where it has fetched all."""
+        """Return the furthest progress written by each run; the totals if it has fetched all feeds."""
         keys = {
             live_key(run_id, attempt): run_id for run_id in run_ids for attempt in range(STEP_RETRIES + 1)
         }
@@ -220,12 +220,12 @@ class Reader:
         return progress
 
     def daemon_seen(self) -> datetime | None:
-        """The last sign of life of the daemon that works on backfills."""
+        """Return the last sign of life of the daemon that works on backfills."""
         heartbeat = self._instance.get_daemon_heartbeats().get(_DAEMON)
         return datetime.fromtimestamp(heartbeat.timestamp, UTC) if heartbeat else None
 
     def full_queue(self, now: datetime) -> tuple[int, int]:
-        """The places of the queue if all are taken, else 0; and how many of them by runs that are lost."""
+        """Return the queue's places if all are taken, otherwise 0; and how many of them lost runs hold."""
         places = backfill_places(self._instance)
         at_work = dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES)
         if places is None or self._instance.get_runs_count(at_work) < places:
@@ -250,7 +250,7 @@ class Reader:
 
 
 def _first_read(backfill: PartitionBackfill) -> BackfillFact | None:
-    """None for a backfill of something else than days."""
+    """Return the backfill as first read; None for a backfill that is not of days."""
     days = _days(backfill)
     try:
         request, skipped = request_of(backfill.backfill_id, backfill.tags, backfill.description, days)
@@ -264,7 +264,7 @@ def _first_read(backfill: PartitionBackfill) -> BackfillFact | None:
         state=_BACKFILL_STATES[backfill.status],
         request=request,
         requester=backfill.tags.get(TAG_USER, ""),
-        # The same days stand in many backfills.
+        # Many backfills have the same days.
         days=tuple(map(sys.intern, days)),
         skipped=tuple(map(sys.intern, skipped)),
         assets=tuple(key.to_user_string() for key in backfill.asset_selection or ()),
@@ -273,7 +273,7 @@ def _first_read(backfill: PartitionBackfill) -> BackfillFact | None:
 
 
 def _as_now(fact: BackfillFact, backfill: PartitionBackfill) -> BackfillFact:
-    """The backfill with the parts that Dagster or a cancellation changes."""
+    """Return the backfill with the parts that Dagster or a cancellation changes."""
     canceled = backfill.tags.get(TAG_CANCELED)
     return replace(
         fact,
@@ -285,7 +285,7 @@ def _as_now(fact: BackfillFact, backfill: PartitionBackfill) -> BackfillFact:
 
 
 def _days(backfill: PartitionBackfill) -> tuple[str, ...]:
-    """The days of any of its assets; a retry in Dagster's UI has other days for each of them."""
+    """Return the days of all its assets together; in a retry from Dagster's UI each asset may have others."""
     data = backfill.asset_backfill_data
     if data is None:
         names = set(backfill.partition_names or ())
@@ -317,7 +317,7 @@ def _run_fact(record: dg.RunRecord, *, are_decided: bool) -> RunFact | None:
 
 
 def _succeeded(run_id: str, day: str, start: float | None, end: float | None) -> RunFact | None:
-    """None without times: an instance in memory does not tell them in short."""
+    """Return a successful run; None without times, which an in-memory instance omits in the short form."""
     started, ended = _moment(start), _moment(end)
     if started is None or ended is None:
         return None
@@ -329,7 +329,7 @@ def _moment(seconds: float | None) -> datetime | None:
 
 
 def _written_moment(text: str) -> datetime | None:
-    """A time in a tag; None where another program has written something else."""
+    """Return the time in a tag; None if another program wrote another value."""
     try:
         return _utc(datetime.fromisoformat(text))
     except ValueError:
@@ -356,8 +356,8 @@ def _take_in(log: RunLog, event: dg.DagsterEvent) -> None:
         error = event.engine_event_data.error
         log.trouble = _error_line(error) if error is not None else log.trouble
     elif kind is dg.DagsterEventType.RUN_FAILURE:
-        # A failed step says more. Where no step has failed, Dagster has ended the run, and says so itself or
-        # has told an error before.
+        # A failed step says more. If no step failed, Dagster ended the run, and gives the reason itself or
+        # gave it in an earlier error.
         log.failure = log.failure or _run_failure(event, log.trouble)
     elif kind is dg.DagsterEventType.ASSET_MATERIALIZATION and asset:
         log.assets[asset] = "materialized"
@@ -388,7 +388,7 @@ def _run_failure(event: dg.DagsterEvent, trouble: str | None) -> str:
 
 
 def _error_line(error: SerializableErrorInfo) -> str:
-    """The error's message; a cancellation or a signal ends a run with a message that names a class alone."""
+    """Return the error's message; a cancellation or a signal gives only the name of a class."""
     return "stopped before its end" if error.cls_name == _INTERRUPTED else _line(error.message)
 
 
@@ -408,7 +408,7 @@ def _failed_check(event: dg.DagsterEvent) -> FailedCheck:
 
 @lru_cache(maxsize=10_000)
 def _check(check: str, severity: Literal["WARN", "ERROR"], blocking: bool, description: str) -> FailedCheck:
-    """One object for all days on which the check says the same."""
+    """Return one object for all days on which the check says the same."""
     return FailedCheck(check=check, severity=severity, blocking=blocking, description=description)
 
 
@@ -418,7 +418,7 @@ def _batches(values: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _check_names(connection: Any, asset: str) -> list[str]:
-    """The names of the asset's checks, one step in the index for each."""
+    """Return the names of the asset's checks, with one step in the index for each."""
     table, names = AssetCheckExecutionsTable.c, [""]
     query = sa.select(sa.func.min(table.check_name)).where(table.asset_key == asset)
     while name := connection.execute(query.where(table.check_name > names[-1])).scalar():

@@ -1,8 +1,8 @@
-"""Lake, warehouse and Dagster's records compared, day by day.
+"""Compares the lake, the warehouse and Dagster's records day by day.
 
-The lake says what counts and the ledger what was published, as for a plan; partitions are read back as
-``verify`` does. What is mended here needs no vendor: tables are published again from the lake, and Dagster is
-told of what is there. Everything else names the command that mends it.
+The lake holds the accepted versions and the ledger the published ones, as for a plan; partitions are read
+back as in ``verify``. Repairs here need no vendor: tables are published again from the lake, and stored data
+is reported to Dagster. All other differences name the command that repairs them.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ _OF_TABLES: Final = ("missing_partition", "changed_partition", "other_content")
 _PUBLISHED: Final = {
     f"bigquery/{table.name}": (table,) for table in (INSTRUMENTS, CANDLES, COVERAGE, QUALITY)
 }
-#: Assets that are compared.
+#: The compared assets.
 ASSETS: Final = ("instruments", "ticks", "candles", "report", "bigquery/ticks", "ohlcv", *_PUBLISHED)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing of a day that is not as another record says; ``what`` is a table, file or asset."""
+    """One difference between the records of a day; ``what`` is a table, file or asset."""
 
     day: str
     kind: Kind
@@ -64,18 +64,18 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """What is compared.
+    """The places to compare.
 
     Attributes
     ----------
     ohlcv
-        The warehouse of the OHLCV table, where the settings name one.
+        The warehouse of the OHLCV table, if the settings name one.
     materialized
-        Days by asset, as Dagster has them.
+        Days by asset, from Dagster.
     unnamed
-        Data files by day that no document names.
+        Data files that no document names, by day.
     partitions
-        Tables by day of which the warehouse has a partition.
+        Tables with a partition in the warehouse, by day.
     """
 
     store: Store
@@ -87,7 +87,7 @@ class Places:
     partitions: Mapping[str, Collection[str]]
 
     def all_days(self) -> list[str]:
-        """Every day that one of them knows."""
+        """Every day that any of the places has."""
         day, found = "2000-01-01", {*self.unnamed, *self.partitions}
         found |= {day for days in self.materialized.values() for day in days}
         named = [paths.day_record(day), paths.settled_day(day), paths.measures(day), paths.day_summary(day)]
@@ -104,7 +104,7 @@ def _of_every_day() -> tuple[Table, ...]:
 
 
 def differences(places: Places, day: str) -> list[Difference]:
-    """Every difference of the day; nothing is written."""
+    """Return all differences of the day without writing anything."""
     store = places.store
     try:
         found = load_day(store, day)
@@ -143,7 +143,7 @@ def _orphan_partitions(places: Places, day: str, known: Collection[str]) -> Iter
 
 
 def _damaged(store: Store, day: str, found: Day | None) -> Iterator[tuple[str, str]]:
-    """Documents that cannot be read, each with its path; those of the ledger are shown by their tables."""
+    """Yield the path and damage of unreadable documents; tables show those of the ledger."""
     models: dict[str, type[BaseModel]] = {
         paths.day_record(day): DayRecord,
         paths.settled_day(day): SettledDay,
@@ -170,18 +170,18 @@ def _of_tables(places: Places, found: Day) -> Iterator[Difference]:
             why = "its publication is not proven"
             if entry is None:
                 is_there = table.name in places.partitions.get(day, ())
-                why = "is there, and the ledger does not know it" if is_there else "was never published"
+                why = "is there, but the ledger does not know it" if is_there else "was never published"
             yield Difference(day, "missing_partition", table.name, why)
         elif entry.published is not None and (lines := changes(warehouse, table, day, entry.published)):
             is_empty = entry.published.rows and not warehouse.totals(table, day)
             kind: Kind = "missing_partition" if is_empty else "changed_partition"
-            yield Difference(day, kind, table.name, f"is not what was published: {lines[0]}")
+            yield Difference(day, kind, table.name, f"differs from the published table: {lines[0]}")
         elif table.name in outdated:
-            yield Difference(day, "other_content", table.name, "holds other versions than count now")
+            yield Difference(day, "other_content", table.name, "holds versions that no longer count")
 
 
 def _stored_assets(places: Places, day: str, found: Day | None) -> dict[str, bool]:
-    """By asset whether lake, or ledger, have what its materialization stands for."""
+    """Return for each asset whether lake or ledger hold the data that its materialization stands for."""
     store = places.store
 
     def published(tables: Collection[Table]) -> bool:
@@ -210,22 +210,22 @@ def _of_dagster(places: Places, day: str, stored: Mapping[str, bool]) -> Iterato
         is_known = day in places.materialized[asset]
         if is_stored and not is_known:
             yield Difference(
-                day, "not_in_dagster", asset, "is stored, and Dagster has no materialization of it"
+                day, "not_in_dagster", asset, "is stored, but Dagster has no materialization of it"
             )
         elif is_known and not is_stored:
-            text = f"Dagster has a materialization, and nothing is stored: {run_day(day)}"
+            text = f"Dagster has a materialization, but nothing is stored: {run_day(day)}"
             yield Difference(day, "only_in_dagster", asset, text)
 
 
 def mend(
     places: Places, found: Collection[Difference], report: Callable[[str, str], None]
 ) -> Iterator[Difference]:
-    """Publish tables of one day again and report what is stored; yields what failed, with the reason.
+    """Publish tables of one day again and report stored data; yield the failures with their reasons.
 
     Parameters
     ----------
     report
-        Tells Dagster of the asset's day.
+        Reports the asset's day to Dagster.
     """
     for difference in found:
         try:
@@ -243,7 +243,7 @@ def _publish(places: Places, difference: Difference) -> None:
     settled = load_day(places.store, day)
     if settled is not None:
         day_tables |= {table.name: table for table in tick_tables(places.store, settled)}
-    # A publisher trusts what the ledger proves.
+    # A publisher trusts the ledger's proofs.
     ledger.doubt(places.store, difference.what, day, f"reconcile: {difference.text}")
     if difference.what == OHLCV.name and places.ohlcv is not None:
         Publisher(places.store, places.ohlcv, places.settings).publish(OHLCV, day)

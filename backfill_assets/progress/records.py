@@ -1,7 +1,7 @@
-"""The records of one job: its runs and days as far as they were read, and how reading goes on.
+"""The records of one job: its runs and days as read so far, and how reading continues.
 
-Only records that may have changed are read again: a run that has ended does not change, nor does a backfill
-whose days have all ended. One thread at a time uses a job's records; they may be dropped and read anew.
+Only records that may have changed are read again: an ended run does not change, nor does a backfill whose
+days have all ended. One thread at a time uses a job's records; they may be dropped and read anew.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from backfill_assets.progress.facts import (
 from backfill_assets.progress.model import DayProgress, DayStatus, FailedCheck, StoredDay
 from backfill_assets.progress.reader import Reader
 
-#: Between two full reads, only changed runs are read.
+#: Seconds between two full reads, in which only changed runs are read.
 _SECONDS_BETWEEN_ALL: Final = 60.0
-#: Reading the logs of failed runs stops after this, and the next request goes on. Only a process that has
-#: just begun to read a job has more than a few such logs to read.
+#: Reading the logs of failed runs stops after this many seconds, and the next request continues it. Only a
+#: process that has just begun to read a job has more than a few such logs to read.
 _SECONDS_FOR_LOGS: Final = 1.0
-#: Bad days that the summary of the job names with their reason.
+#: Most bad days that the job's summary names with their reason.
 _REASONS_TOLD: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The days of a job as they were just read."""
+    """The days of a job as just read."""
 
     #: The same object as before while nothing has changed.
     days: tuple[DayStatus, ...]
     #: When the newest of the records was written.
     changed: datetime
-    #: Why some of the stored days are not known.
+    #: Why some stored days are not known.
     troubles: tuple[str, ...]
-    #: Whether every log was read that was asked for.
+    #: Whether all requested logs were read.
     is_whole: bool
 
 
@@ -57,13 +57,13 @@ class _Runs:
 
     by_day: dict[str, list[RunFact]] = field(default_factory=dict)
     seen: datetime | None = None
-    #: When all of them were read, by the monotonic clock.
+    #: When all runs were read, by the monotonic clock.
     all_read: float | None = None
-    #: Whether every day has ended: no run that is made later counts.
+    #: Whether every day has ended, so that no later run counts.
     are_settled: bool = False
 
     def since(self) -> datetime | None:
-        """From when on to read; None for all, since times of change come from Dagster's clock and SQL's."""
+        """Time from which to read; None for all, since change times come from Dagster's and SQL's clocks."""
         now = time.monotonic()
         if self.all_read is None or now - self.all_read > _SECONDS_BETWEEN_ALL:
             self.all_read = now
@@ -71,7 +71,7 @@ class _Runs:
         return self.seen
 
     def take_in(self, facts: Sequence[RunFact]) -> None:
-        """Runs that are new or have changed."""
+        """Add runs that are new or have changed."""
         for fact in facts:
             self.seen = fact.updated if self.seen is None else max(self.seen, fact.updated)
             of_day = self.by_day.get(fact.day, [])
@@ -82,7 +82,7 @@ class _Runs:
 
 @dataclass(slots=True)
 class _Made:
-    """The status of a day, the parts that it was made of, and its JSON once that was asked for."""
+    """The status of a day, the parts it was made of, and its JSON once that was requested."""
 
     parts: tuple[object, ...]
     status: DayStatus
@@ -90,40 +90,40 @@ class _Made:
 
 
 class JobRecords:
-    """Of one job."""
+    """The records of one job."""
 
     def __init__(self, reader: Reader, run_days: DayCache, skipped_days: DayCache) -> None:
         self._reader = reader
         self._run_days = run_days
         self._skipped_days = skipped_days
-        #: By backfill.
+        #: Runs by backfill.
         self._runs: dict[str, _Runs] = {}
-        # By run: the log, or for a run that succeeded the failed checks alone; and the run's last word on its
-        # feeds, if it wrote one.
+        # By run: the log, or for a successful run only the failed checks; and the run's last report on feeds,
+        # if it wrote one.
         self._logs: dict[str, RunLog] = {}
         self._checks: dict[str, tuple[FailedCheck, ...]] = {}
         self._totals: dict[str, DayProgress | None] = {}
-        #: By day: the events, after the records that they were made of.
+        #: By day: the records that the events were made of, and the events.
         self._events: dict[str, tuple[object, DayEvents]] = {}
-        #: By day.
+        #: Statuses by day.
         self._made: dict[str, _Made] = {}
         self._days: tuple[DayStatus, ...] = ()
-        #: The days, and the same as a list in JSON with its digest.
+        #: The days, and the same days as a JSON list with its digest.
         self._json: tuple[tuple[DayStatus, ...], str, bytes] = ((), "[]", b"")
 
     def __len__(self) -> int:
-        """How many days are kept."""
+        """Return how many days are kept."""
         return len(self._made)
 
     def read(self, attempts: Sequence[BackfillFact], now: datetime, *, in_full: bool) -> Seen:
-        """The days as they are now.
+        """Return the days as they are now.
 
         Parameters
         ----------
         attempts
             The job's backfills, the first one first.
         in_full
-            With the failed checks and failure of every day; else of those at work and the first bad ones.
+            Read the failed checks and failure of every day; otherwise only of running and the first bad days.
         """
         days = self._read_runs(attempts, now)
         skipped = [day for day in attempts[0].skipped if day not in days]
@@ -144,7 +144,7 @@ class JobRecords:
         return Seen(self._days, changed, tuple(troubles), is_whole)
 
     def json(self) -> tuple[str, bytes]:
-        """The days that were read last as a list in JSON, and a digest of it."""
+        """Return the last read days as a JSON list, and a digest of it."""
         days, text, digest = self._json
         if days is not self._days:
             made = [self._made[day.day] for day in self._days]
@@ -156,7 +156,7 @@ class JobRecords:
         return text, digest
 
     def _make(self, name: str, day: DayFact | None, skipped: StoredDay | None) -> bool:
-        """Make the day's status where its parts have changed; returns whether the status has."""
+        """Make the day's status if its parts have changed; return whether the status has changed."""
         parts = day.parts() if day else (skipped,)
         before = self._made.get(name)
         if before is not None and before.parts == parts:
@@ -169,7 +169,7 @@ class JobRecords:
         return True
 
     def _read_runs(self, attempts: Sequence[BackfillFact], now: datetime) -> dict[str, DayFact]:
-        """Each day that is run, as the latest attempt has it that runs it."""
+        """Return each day that is run, as in the latest attempt that runs it."""
         days: dict[str, DayFact] = {}
         for backfill in attempts:
             runs = self._runs.setdefault(backfill.backfill_id, _Runs())
@@ -189,10 +189,10 @@ class JobRecords:
     def _read_stored(
         self, days: Mapping[str, DayFact], skipped: Sequence[str], *, again: bool
     ) -> tuple[Mapping[str, StoredDay], list[str]]:
-        """Ask for the stored days of those that are over, and for those that are skipped."""
+        """Read the stored days of ended and skipped days."""
         over = {name: day.run for name, day in days.items() if day.over and day.run}
         ends = {name: run.ended or run.updated for name, run in over.items()}
-        # A neighbour that ends may seal a day, or change its verdict.
+        # A neighbor that ends may seal a day or change its verdict.
         wanted = {
             name: max(ends.get(around, end) for around in (shift(name, -1), name, shift(name, 1)))
             for name, end in ends.items()
@@ -204,18 +204,18 @@ class JobRecords:
         return left_out, [*troubles, *more]
 
     def _read_logs(self, days: Mapping[str, DayFact], *, in_full: bool) -> bool:
-        """Read the events of days at work, and of those that are over as far as they are asked for.
+        """Read the events of running days, and those of ended days as requested.
 
         Returns
         -------
         bool
-            Whether there was time for all of them.
+            Whether there was time for all.
         """
         at_work = [day for day in days.values() if not day.over and day.run and day.run.state == "running"]
         over = [(day, day.run) for day in days.values() if day.over and day.run]
         good = [(day, run) for day, run in over if run.state == "succeeded"]
         bad = [day for day, run in over if run.state != "succeeded"]
-        # The rest of a run that was seen at work; and a blocking check may have failed in a run before it.
+        # Read the rest of a run seen running; a blocking check may also have failed in an earlier run.
         begun = [day for day, run in good if run.run_id in self._logs or len(day.runs) > 1]
         for day in (*at_work, *begun, *bad[:_REASONS_TOLD]):
             self._read_log(day)
@@ -257,7 +257,7 @@ class JobRecords:
         return made[1]
 
     def _read_progress(self, days: Mapping[str, DayFact]) -> None:
-        """Read the progress that the runs wrote: the furthest for a day at work, the last for other days."""
+        """Read the progress that the runs wrote: the furthest for a running day, the last for other days."""
         unfinished = [day for day in days.values() if not (day.over and day.stored)]
         live = self._reader.live([run.run_id for day in unfinished for run in day.runs])
         for day in unfinished:
@@ -270,7 +270,7 @@ class JobRecords:
             self._totals |= {run_id: found_totals.get(run_id) for run_id in missing}
         for day in over:
             totals = [self._totals[run.run_id] for run in day.runs]
-            # The last run tells the totals, unless it was cut short or an earlier run had fetched the files.
+            # The last run gives the totals, unless it was cut short or an earlier run had fetched the files.
             told = totals if totals[-1] is None or _was_ended(day) else totals[-1:]
             day.progress = max(filter(None, told), key=lambda progress: progress.share, default=None)
 

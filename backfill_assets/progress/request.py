@@ -1,7 +1,7 @@
-"""Requests from the words of a form or a command line, and their checks: form, days and feeds.
+"""Requests from the values of a form or a command line, and their checks: form, days and feeds.
 
-Separate from ``service``, so that the API, the page and the command line refuse the same request with the
-same words before anything is read or started.
+The module is separate from ``service``, so that the API, the page and the command line refuse the same
+request with the same words before anything is read or started.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from backfill_assets.settings import Settings
 
 
 class InvalidRequest(BadInput):
-    """The request cannot be taken; ``errors`` says which parts and why."""
+    """Raised for an invalid request; ``errors`` lists the invalid parts with reasons."""
 
     def __init__(self, errors: list[InvalidField]) -> None:
         super().__init__("; ".join(error.detail for error in errors))
@@ -28,7 +28,7 @@ class InvalidRequest(BadInput):
 
 
 def backfill_request(values: Mapping[str, Any]) -> BackfillRequest:
-    """The request with the values of a form or of a command line; empty ones are left out.
+    """Return the request with the values of a form or a command line; empty values are left out.
 
     Raises
     ------
@@ -51,12 +51,12 @@ def backfill_request(values: Mapping[str, Any]) -> BackfillRequest:
 
 
 def requested_days(request: BackfillRequest, settings: Settings) -> list[str]:
-    """The days of the request.
+    """Return the days of the request.
 
     Raises
     ------
     InvalidRequest
-        Days, exchanges, symbols or data types that cannot be run; lists every one of them.
+        Days, exchanges, symbols or data types cannot be run; lists all of them.
     """
     errors, days = [], []
     most = settings.serve.max_days
@@ -65,7 +65,7 @@ def requested_days(request: BackfillRequest, settings: Settings) -> list[str]:
     except PermanentFailure as failure:
         errors.append(InvalidField(pointer="/start", detail=str(failure)))
     if len(days) > most:
-        detail = f"{len(days)} days are more than the {most} of serve.max_days: ask for fewer at a time"
+        detail = f"{len(days)} days are more than serve.max_days ({most}): request fewer at a time"
         errors.append(InvalidField(pointer="/end", detail=detail))
     errors += _wrong_choice(request, settings)
     if errors:

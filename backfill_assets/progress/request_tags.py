@@ -1,7 +1,7 @@
-"""A request as it is kept with Dagster's backfill, and read back.
+"""Writes a request to Dagster's backfill, and reads it back.
 
-The days are its partitions, the reason is its description, everything else is tags, which Dagster hands to
-the runs. A backfill that was started elsewhere has none of these tags and is read as a request for its days.
+The days are the backfill's partitions, the reason is its description, and all else is tags, which Dagster
+copies to the runs. A backfill started elsewhere has none of these tags and is read as a request for its days.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _REASON_LENGTH = 500
 
 
 def choice_of(request: BackfillRequest) -> FeedChoice:
-    """The feeds to fetch again."""
+    """Return the feeds to fetch again."""
     return FeedChoice(request.exchanges, request.symbols, request.data_types)
 
 
 def as_kept(request: BackfillRequest) -> BackfillRequest:
-    """The request as ``request_of`` gives it back: a choice of feeds implies ``refresh``."""
+    """Return the request as ``request_of`` reads it back: a choice of feeds implies ``refresh``."""
     return request.model_copy(update={"refresh": request.refresh or request.is_subset})
 
 
 def request_tags(request: BackfillRequest, requester: str, job_id: str) -> dict[str, str]:
-    """The tags of a job's first attempt."""
+    """Return the tags of a job's first attempt."""
     tags = {TAG_JOB: job_id, TAG_ATTEMPT: "1", TAG_RANGE: f"{request.start}..{request.end}"}
     tags |= priority_tags("awaited" if request.start == request.end else "backfill")
     if request.at_once is not None:
@@ -61,9 +61,9 @@ def request_tags(request: BackfillRequest, requester: str, job_id: str) -> dict[
 
 
 def attempt_of(backfill_id: str, tags: Mapping[str, str]) -> tuple[str, int]:
-    """The job and the attempt that the backfill is.
+    """Return the job and the attempt that the backfill is.
 
-    Dagster's UI copies the tags when it runs a backfill again, so only the id tells an attempt of ours.
+    Dagster's UI copies the tags when it runs a backfill again, so only the id identifies our attempts.
     """
     job_id, attempt = tags.get(TAG_JOB, ""), tags.get(TAG_ATTEMPT, "")
     if attempt.isdecimal() and backfill_id == attempt_id(job_id, int(attempt)):
@@ -72,19 +72,19 @@ def attempt_of(backfill_id: str, tags: Mapping[str, str]) -> tuple[str, int]:
 
 
 def attempt_id(job_id: str, attempt: int) -> str:
-    """The id of Dagster's backfill of that attempt: the job's own for the first."""
+    """Return the id of Dagster's backfill of that attempt: the job's own id for the first."""
     return job_id if attempt == 1 else f"{job_id}-{attempt}"
 
 
 def request_of(
     backfill_id: str, tags: Mapping[str, str], description: str | None, days: Sequence[str]
 ) -> tuple[BackfillRequest, tuple[str, ...]]:
-    """The request, and those of its days that are not in ``days``, the partitions of the backfill.
+    """Return the request, and its days that are not in ``days``, the partitions of the backfill.
 
     Raises
     ------
     ValueError
-        No day is known: it is a backfill of something else.
+        No day is known, so the backfill is not of days.
     """
     start, end = (days[0], days[-1]) if days else ("", "")
     if tags.get(TAG_JOB) == backfill_id:
@@ -111,7 +111,7 @@ def request_of(
     try:
         request = BackfillRequest.model_validate(fields)
     except ValidationError:
-        # The tags of another program, or of another version of this one.
+        # The tags are those of another program, or of another version of this one.
         first, last = (days[0], days[-1]) if days else ("", "")
         return BackfillRequest.model_validate({"start": first, "end": last, "all_days": True}), ()
     everything = day_range(start, end) if tags.get(TAG_JOB) == backfill_id else days

@@ -1,7 +1,7 @@
-"""Files that the vendor has replaced and that count now: told once, shown for a day.
+"""Incidents of files that the vendor has replaced and that were accepted: told once, shown for a day.
 
-Nobody has to do anything, so such an incident ends by itself and without a message. A restatement that waits
-for a person is an incident of ``watch``.
+They need no action, so such an incident ends by itself and without a message. A restatement that waits for a
+person is an incident of ``watch``.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from backfill_assets.quality.settled import SettledDay, SettledFeed, load_settle
 
 LOGGER: Final = logging.getLogger(__name__)
 RULE: Final = "feed_restated"
-#: So long the incident is open.
+#: How long the incident is open.
 _SHOWN: Final = timedelta(days=1)
 
 
 def restated_problems(
     store: Store, days: Iterable[str], known: Incidents, now: datetime
 ) -> tuple[list[Problem], frozenset[str]]:
-    """The restated feeds of the days, and the days that could be read; those of open incidents are added."""
+    """Return the restated feeds and the readable days, among these days and those of open incidents."""
     asked = sorted({*days, *(incident.day for incident in known.open if incident.rule == RULE)})
 
     def read(day: str) -> SettledDay | None:
@@ -36,7 +36,7 @@ def restated_problems(
             try:
                 return load_settled(store, day)
             except BackfillError as failure:
-                LOGGER.warning("%s is not looked at for restated files: %s", day, failure)
+                LOGGER.warning("%s is not checked for restated files: %s", day, failure)
                 return None
 
     found = [settled for settled in parallel_map(read, asked, store.parallel_reads) if settled is not None]
@@ -50,10 +50,10 @@ def _of_day(settled: SettledDay, known: Incidents, now: datetime) -> Iterator[Pr
         if accepted is None or restatement is None or restatement.after != accepted.content:
             continue
         if feed.verdict.healed_rows:
-            continue  # a person has added rows, and the vendor's file is the same
+            continue  # a person added rows; the vendor's file is the same
         command = retract_command(settled.day, str(feed.feed), accepted.content)
         problem = Problem(RULE, f"{restatement.summary}; {_why(feed)}", settled.day, str(feed.feed), command)
-        # Fetched again under other parameters the version seems to be new; its command tells that it is not.
+        # A version fetched again with other parameters looks new; its command shows that it is not.
         told = [i.opened for i in known.incidents if i.key == problem.key and i.command == command]
         if now - _since(feed, accepted.fetched_at) <= FOLLOWED and now - max(told, default=now) < _SHOWN:
             yield problem
@@ -66,5 +66,5 @@ def _why(feed: SettledFeed) -> str:
 
 
 def _since(feed: SettledFeed, fetched_at: datetime) -> datetime:
-    """When the version began to count, as far as that is stored."""
+    """Return when the version began to count, as far as that is stored."""
     return fetched_at if feed.approval is None else max(fetched_at, feed.approval.approved_at)

@@ -1,6 +1,6 @@
-"""The feeds that a request means: the universe's combinations, and the mistakes in a choice among them.
+"""The feeds of a request: the universe's combinations, and the errors in a choice among them.
 
-Plan, API and command line check a choice here, so that all of them refuse the same with the same words.
+Plan, API and command line check a choice here, so that all refuse the same choice with the same words.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from backfill_assets.failures import BadInput
 from backfill_assets.feeds import FeedChoice
 from backfill_assets.settings import UniverseEntry
 
-#: The parts of a choice, as ``FeedChoice`` and ``UniverseEntry`` both name them, and a word for one of each.
+#: The parts of a choice, by their name in ``FeedChoice`` and ``UniverseEntry``, with the singular.
 PARTS: Final = {"exchanges": "exchange", "symbols": "symbol", "data_types": "data type"}
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Combination:
-    """One expected feed of the universe, under its canonical symbol instead of the venue's name of a day."""
+    """One expected feed of the universe, under its canonical symbol, not the venue's name on a day."""
 
     exchange: str
     data_type: str
-    #: Canonical, or a group such as ``SPOT``.
+    #: A canonical symbol, or a group such as ``SPOT``.
     symbol: str
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownName:
-    """One name of a choice that the universe does not have."""
+    """A name in a choice that the universe does not have."""
 
     part: str
     index: int
@@ -39,7 +39,7 @@ class UnknownName:
 
 
 def combinations(universe: Sequence[UniverseEntry]) -> list[Combination]:
-    """Every expected feed of the universe, in order and once."""
+    """Return every expected feed of the universe once, in order."""
     found = {
         Combination(exchange, data_type, symbol)
         for entry in universe
@@ -49,7 +49,7 @@ def combinations(universe: Sequence[UniverseEntry]) -> list[Combination]:
 
 
 def chosen(choice: FeedChoice, wanted: Combination) -> bool:
-    """Whether the choice has the combination."""
+    """Whether the choice includes the combination."""
     parts = (
         (choice.exchanges, wanted.exchange),
         (choice.symbols, wanted.symbol),
@@ -59,7 +59,7 @@ def chosen(choice: FeedChoice, wanted: Combination) -> bool:
 
 
 def unknown_names(universe: Sequence[UniverseEntry], choice: FeedChoice) -> list[UnknownName]:
-    """Each name that the universe does not have, with the nearest that it has."""
+    """Return each name that the universe does not have, with the nearest names that it has."""
     return [
         UnknownName(part, index, _unknown(name, word, known))
         for part, word in PARTS.items()
@@ -70,12 +70,12 @@ def unknown_names(universe: Sequence[UniverseEntry], choice: FeedChoice) -> list
 
 
 def checked_choice(universe: Sequence[UniverseEntry], choice: FeedChoice) -> list[Combination]:
-    """The chosen combinations.
+    """Return the chosen combinations.
 
     Raises
     ------
     BadInput
-        A name that the universe does not have, or a combination that it does not have; one line.
+        The universe does not have a name or a combination; one line.
     """
     unknown = unknown_names(universe, choice)
     if unknown:

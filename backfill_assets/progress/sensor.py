@@ -1,4 +1,4 @@
-"""The sensor by which Dagster's daemon looks for problems and tells people; see ``watch``."""
+"""The sensor with which Dagster's daemon looks for problems and sends alerts; see ``watch``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     name="incidents",
     minimum_interval_seconds=300,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks for held, late and failed days and the like, and tells whom `alerts.urls` names.",
+    description="Looks for held, late and failed days and the like, and alerts through `alerts.urls`.",
 )
 def incidents(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.SkipReason:
-    """Look once; a look that fails is said here and tried again, and fails no run."""
-    # What serves and reads backfills takes longer to import than all the rest of the code location.
+    """Look once; a failed look is reported here and repeated, and fails no run."""
+    # The modules of the service take longer to import than the rest of the code location.
     from backfill_assets.days import utc_now
     from backfill_assets.progress.service import Backfills
     from backfill_assets.progress.watch import look
@@ -32,13 +32,13 @@ def incidents(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.Ski
     service = Backfills(context.instance, _no_graph, lake.settings)
 
     def records() -> Records:
-        # Whoever asks here is alive; the service looks for the daemon.
+        # The daemon runs this sensor, so it is alive; the service checks the daemon.
         return replace(service.records(), daemon=None)
 
     try:
         found = look(lake.store(), lake.settings(), utc_now, records)
     except BackfillError as failure:
-        return dg.SkipReason(f"incidents are not looked at: {failure}")
+        return dg.SkipReason(f"incidents cannot be checked: {failure}")
     told = f"; messages are not delivered: {found.trouble}" if found.trouble else ""
     return dg.SkipReason(f"{plural(len(found.open), 'open incident')}{told}")
 

@@ -1,7 +1,7 @@
-"""``backfill-assets serve``: API and page, and on request the Dagster UI.
+"""``backfill-assets serve``: API and page, and optionally the Dagster UI.
 
-One process, behind one guard. Without a token it binds to loopback only, and says so; with one the Dagster
-UI is read-only for browsers that have not signed in.
+It is one process behind one guard. Without a token it binds only to loopback and says so. With a token, the
+Dagster UI is read-only for browsers that have not signed in.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ def serve(
     Parameters
     ----------
     graph
-        Gives all assets; asked after everything that may be mistaken was looked at, since it takes seconds.
+        Returns all assets; called after all possible mistakes are checked, since it takes seconds.
     host, port
-        Override ``serve.host`` and ``serve.port``; port 0 takes a free one.
+        Override ``serve.host`` and ``serve.port``; port 0 takes a free port.
     say
-        Told where the server listens, and who may change something.
+        Receives the server's addresses, and who may make changes.
 
     Raises
     ------
     SettingsError
-        No token, and an address that others reach; or a token of blanks alone.
+        The address can be reached by others and there is no token, or the token is blank.
     PermanentFailure
-        Dagster's instance cannot be opened, or the address is taken.
+        Dagster's instance cannot be opened, or the address is in use.
     """
     settings = current_settings().serve
     host, port = host or settings.host, settings.port if port is None else port
     token = _token(resolve(settings.token))
     if not token and not is_loopback(host):
         msg = (
-            f"{host} is reached from other machines, and serve.token is empty: set BACKFILL_API_TOKEN "
+            f"{host} can be reached from other machines, and serve.token is empty: set BACKFILL_API_TOKEN "
             "(or serve.token), or bind to 127.0.0.1"
         )
         raise SettingsError(msg)
@@ -72,12 +72,12 @@ def serve(
         stack.enter_context(watching(service))
         ui = None
         if with_ui:
-            # Takes a second, which no other command should.
+            # This import takes a second, which other commands should not pay.
             from backfill_assets.automation.dagster_ui import dagster_ui
 
             ui = stack.enter_context(dagster_ui(instance, UI_PREFIX, may_change, is_anonymous))
         address = _address(listener)
-        # The pages at other ports of that name are other sites.
+        # Pages at other ports of that name are other sites.
         own = f"{host}:{listener.getsockname()[1]}"
         app = create_app(service, token=token, hosts=(*settings.hosts, own), ui=ui)
         say(f"Page: {address}/")
@@ -88,11 +88,11 @@ def serve(
         say(
             "Changing calls need the bearer token."
             if token
-            else "No token is set: only this machine is served, and whoever is on it may start backfills."
+            else "No token is set: only this machine is served, and all its users may start backfills."
         )
         config = uvicorn.Config(
             app,
-            # Bounds the headers of a request, which the faster httptools does not.
+            # h11 limits the headers of a request; the faster httptools does not.
             http="h11",
             ws_max_size=MOST_QUERY_BYTES,
             log_config=None,
@@ -104,7 +104,7 @@ def serve(
 
 
 def _token(found: str) -> str:
-    """The token without the newline of the file that it may come from, which no header carries."""
+    """Return the token without its file's newline, which no header can carry."""
     if found and not found.strip():
         msg = "serve.token has only blanks: set BACKFILL_API_TOKEN (or serve.token) to a secret, or unset it"
         raise SettingsError(msg)
@@ -112,7 +112,7 @@ def _token(found: str) -> str:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Bound before anything else is opened, so that a taken port is told at once."""
+    """Bind the address before anything else is opened, so that a port in use is reported at once."""
     name = host.strip("[]")
     try:
         family, kind, _, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
@@ -120,7 +120,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
-        msg = f"{host}:{port} cannot be listened at ({error.strerror}): choose another --port or --host"
+        msg = f"{host}:{port} cannot be used ({error.strerror}): choose another --port or --host"
         raise SettingsError(msg) from error
     return listener
 

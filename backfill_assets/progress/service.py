@@ -1,10 +1,10 @@
-"""Backfills can be created, read, cancelled and retried here, by the API, the page and the command line.
+"""Creates, reads, cancels and retries backfills for the API, the page and the command line.
 
 ``api`` maps each method to a route; the command line calls the same methods in its own process. Every
-backfill is one of Dagster's, and nothing is kept beside it, so any number of services may work side by side,
-and a service that is killed leaves nothing to repair.
+backfill is one of Dagster's, and nothing is kept outside Dagster, so any number of services may work side by
+side, and a killed service leaves nothing to repair.
 
-The caller hands in the graph of assets, since only the code location knows all of them.
+The caller passes in the graph of assets, since only the code location knows all of them.
 """
 
 from __future__ import annotations
@@ -76,21 +76,21 @@ if TYPE_CHECKING:
     from backfill_assets.automation.backfills import AssetGraph, DagsterInstance
 
 UNFINISHED: Final[tuple[JobState, ...]] = ("queued", "running", "canceling")
-#: Jobs that are searched for those in one state: first a few, then more.
+#: How many jobs are searched for those in one state: first a few, then more.
 _LOOKED_THROUGH: Final = (50, 200, 1_000)
-#: Newest jobs that are counted by state.
+#: How many of the newest jobs are counted by state.
 _COUNTED: Final = 50
-#: How far back failed runs of no backfill are told.
+#: How many days back failed runs outside backfills are reported.
 DAYS_OF_RUNS: Final = 7
-#: The form of an id; any other text names no job, and must not reach the database's driver.
+#: The form of an id; text in any other form names no job and must not reach the database driver.
 _JOB_ID: Final = re.compile(r"[a-z0-9-]{1,32}")
-#: Seconds that the process waits at its end for the runs that it is cancelling.
+#: Seconds that the process waits at its end for the runs that it is canceling.
 _SECONDS_TO_CLOSE: Final = 10
 
 
 @contextmanager
 def _as_request() -> Iterator[None]:
-    """Let values that are none be told as those of a request."""
+    """Report invalid values as those of a request."""
     try:
         yield
     except InvalidRequest:
@@ -100,20 +100,20 @@ def _as_request() -> Iterator[None]:
 
 
 class Conflict(PermanentFailure):
-    """The job's state, or another request with the same id, does not allow it."""
+    """Raised when the job's state, or another request with the same id, forbids the operation."""
 
 
 class Backfills:
-    """Backfills of one Dagster instance and one lake; safe to share among threads.
+    """The backfills of one Dagster instance and one lake; safe to share among threads.
 
     Parameters
     ----------
     graph
-        All assets, as the code location has them; asked for only when days are launched: loading takes long.
+        Returns all assets of the code location; called only to launch days, since loading takes long.
     settings
-        Read anew for every request, so that a changed file counts without a restart.
+        Read anew for every request, so that a changed file takes effect without a restart.
     dagster_url
-        Where the Dagster UI is; overrides ``serve.dagster_url`` where given.
+        Address of the Dagster UI; overrides ``serve.dagster_url`` if given.
     """
 
     def __init__(
@@ -147,14 +147,14 @@ class Backfills:
     # For API, page and command line
 
     def create(self, request: BackfillRequest, requester: str = "") -> tuple[Job, bool]:
-        """Start a backfill of the days that are not good yet; returns the job and whether it is new.
+        """Start a backfill of the days that are not good yet; return the job and whether it is new.
 
         The same ``request_id`` with the same request always gives the same job: the job's id is made from it.
 
         Raises
         ------
         InvalidRequest
-            Days, exchanges, symbols or data types that cannot be run.
+            Days, exchanges, symbols or data types cannot be run.
         Conflict
             The ``request_id`` was used for another request.
         """
@@ -179,7 +179,7 @@ class Backfills:
         return self._statuses.job(job_id, at_once=True), is_new
 
     def plan(self, request: BackfillRequest) -> Plan:
-        """The cost of the request, and which of its days are good already.
+        """Return the cost of the request, and the days that are already good.
 
         Raises
         ------
@@ -192,20 +192,20 @@ class Backfills:
         return make_plan(self._store(), self._settings(), request, runs=runs, runs_at_once=at_once)
 
     def status(self, job_id: str) -> JobStatus:
-        """The job with each of its days."""
+        """Return the job with each of its days."""
         job, days = self._statuses.with_days(_checked(job_id))
         return JobStatus.model_construct(**dict(job), days=days)
 
     def status_json(self, job_id: str) -> tuple[str, str]:
-        """``status`` as JSON, and a tag that changes with it."""
+        """Return ``status`` as JSON, and a tag that changes with it."""
         return self._statuses.as_json(_checked(job_id))
 
     def job(self, job_id: str) -> Job:
-        """The job without its days."""
+        """Return the job without its days."""
         return self._statuses.job(_checked(job_id))
 
     def recent(self, limit: int = 20, state: JobState | None = None) -> list[Job]:
-        """Jobs, the newest first; all, or those in one state of the newest thousand."""
+        """Return jobs, the newest first: all, or those in one state among the newest thousand."""
         jobs: list[Job] = []
         for most in (limit,) if state is None else _LOOKED_THROUGH:
             jobs = [job for job in self._statuses.newest(most) if state in (None, job.state)]
@@ -214,13 +214,13 @@ class Backfills:
         return jobs[:limit]
 
     def cancel(self, job_id: str) -> Job:
-        """Stop the job: no further day starts, running ones are ended; cancelling twice is the same.
+        """Stop the job: no further day starts, running days are ended; canceling twice is the same as once.
 
         Raises
         ------
         UnknownJob
         Conflict
-            It has ended already.
+            The job has already ended.
         """
         job = self._statuses.job(_checked(job_id), at_once=True)
         if job.state in ("canceling", "canceled"):
@@ -247,7 +247,7 @@ class Backfills:
         ------
         UnknownJob
         Conflict
-            It is still at work, or all its days are good.
+            The job is still running, or all its days are good.
         """
         job = self._statuses.job(_checked(job_id), at_once=True)
         if job.state not in FINAL_JOB_STATES:
@@ -267,12 +267,12 @@ class Backfills:
         return self._statuses.job(job_id, at_once=True)
 
     def days(self, first: date, last: date) -> list[CalendarDay]:
-        """The calendar: whether each day is published, degraded, held or missing, and which job runs it.
+        """Return the calendar: whether each day is published, degraded, held or missing, and its job.
 
         Raises
         ------
         InvalidRequest
-            The range is turned round, or longer than ``serve.max_days``.
+            The range is reversed, or longer than ``serve.max_days``.
         """
         start, end = self._range(first, last)
         at_work: dict[str, tuple[str, JobDayState]] = {}
@@ -289,24 +289,24 @@ class Backfills:
         ]
 
     def coverage(self, exchange: str, symbol: str, first: date, last: date, timeframe: str) -> MarketCoverage:
-        """Condition, last change and states of the buckets of a market, day by day.
+        """Return condition, last change and bucket states of a market, day by day.
 
         Raises
         ------
         InvalidRequest
-            The range or the timeframe is none, or no day that was run has the market.
+            The range or the timeframe is invalid, or no day that was run has the market.
         """
         with _as_request():
             days = self._range(first, last)
             return market_coverage(open_tables(self._settings()), exchange, symbol, *days, timeframe)
 
     def quality(self, first: date, last: date, exchange: str, symbol: str, data_type: str) -> QualityAnswer:
-        """Condition, last change and evidence of each feed, day by day.
+        """Return condition, last change and evidence of each feed, day by day.
 
         Raises
         ------
         InvalidRequest
-            The range is none, no day that was run has such a feed, or the answer would be too large.
+            The range is invalid, no day that was run has such a feed, or the answer would be too large.
         """
         with _as_request():
             days = self._range(first, last)
@@ -325,31 +325,31 @@ class Backfills:
 
     @property
     def settings(self) -> Settings:
-        """As they are now."""
+        """The current settings."""
         return self._settings()
 
     def unfinished(self) -> list[Job]:
-        """Every job that is queued, running or being cancelled, the newest first."""
+        """Return all jobs that are queued, running or being canceled, the newest first."""
         return self._statuses.unfinished()
 
     def report(self, name: str) -> bytes | None:
-        """The page of a day (``YYYY-MM-DD``) or a month (``YYYY-MM``), or None where the lake has none."""
+        """Return the page of a day (``YYYY-MM-DD``) or a month (``YYYY-MM``); None if the lake has none."""
         page = current_page(self._store(), self._settings(), name)
         return None if page is None else page.encode()
 
     def stored(self, days: list[str]) -> dict[str, StoredDay]:
-        """The stored state of each of a few days."""
+        """Return the stored state of each of a few days."""
         store = self._store()
         found = parallel_map(lambda day: stored_day(store, self._settings(), day), days, store.parallel_reads)
         return dict(zip(days, found, strict=True))
 
     def failed_runs(self, now: datetime) -> list[RunFact]:
-        """Failed runs of no backfill in the last days that no later run of their day has followed."""
+        """Return recent failed runs outside backfills that no later run of their day has followed."""
         with database_failures():
             return self._reader.failed_alone(now - timedelta(days=DAYS_OF_RUNS), now)
 
     def years(self) -> list[int]:
-        """Years with days that were run or that a job is at, in order."""
+        """Return years with days that were run or that a job is running, in order."""
         prefix = paths.day_summary("2024-01-01").removesuffix("2024-01-01.json")
         names = (path.removeprefix(prefix) for path in self._store().list(prefix))
         run = {int(name[:4]) for name in names if name[:4].isdecimal()}
@@ -361,7 +361,7 @@ class Backfills:
         return sorted(run | at_work)
 
     def close(self) -> None:
-        """Wait a little for the runs that are being cancelled; Dagster's daemon ends the rest."""
+        """Wait briefly for the runs that are being canceled; Dagster's daemon ends the rest."""
         self._closing.set()
         for thread in self._ending:
             thread.join(timeout=_SECONDS_TO_CLOSE)
@@ -370,15 +370,15 @@ class Backfills:
 
     @property
     def store(self) -> Store:
-        """The lake of the settings as they are now."""
+        """Return the lake that the settings name now."""
         return self._store()
 
     def incidents(self) -> Incidents:
-        """What waits for a person, as the last look has left it."""
+        """Return the incidents as the last look left them."""
         return load_incidents(self._store())
 
     def records(self) -> Records:
-        """What Dagster's records have for somebody to look at."""
+        """Return failures and the state of the daemon from Dagster's records."""
         now = utc_now()
         runs = self.failed_runs(now)
         logs = [RunLog() for _ in runs]
@@ -393,7 +393,7 @@ class Backfills:
     # For readiness and metrics
 
     def troubles(self) -> list[str]:
-        """Why the service is not ready; empty if it is. Dagster's database and its daemon are asked."""
+        """Check Dagster's database and daemon; return why the service is not ready, empty if it is."""
         try:
             trouble = self._statuses.daemon_trouble()
         except TransientFailure as failure:
@@ -401,14 +401,14 @@ class Backfills:
         return [trouble] if trouble else []
 
     def counts(self) -> dict[str, int]:
-        """By state the unfinished jobs, and those that have ended of the newest fifty."""
+        """Count by state the unfinished jobs, and the ended ones among the newest fifty."""
         jobs = {job.job_id: job.state for job in (*self.recent(_COUNTED), *self.unfinished())}
         return dict(Counter(jobs.values()))
 
     # Inside
 
     def _requested_days(self, request: BackfillRequest) -> list[str]:
-        """The days of the request, which the settings and the queue allow."""
+        """Return the days of the request, after checking that settings and queue allow it."""
         days = requested_days(request, self._settings())
         if request.at_once is not None:
             try:
@@ -419,13 +419,13 @@ class Backfills:
         return days
 
     def _good_days(self, request: BackfillRequest, days: list[str]) -> set[str]:
-        """Days that the request does not run."""
+        """Return the days that the request does not run."""
         if request.all_days:
             return set()
         return {plan.day for plan in plan_days(self._store(), self._settings(), days, request) if plan.good}
 
     def _same(self, job_id: str, request: BackfillRequest) -> Job | None:
-        """The job that the same request has made before, if one has."""
+        """Return the job that the same request already made, if any."""
         try:
             job = self._statuses.job(job_id)
         except UnknownJob:
@@ -447,7 +447,7 @@ class Backfills:
 
 @contextmanager
 def open_backfills(graph: Callable[[], AssetGraph], *, dagster_url: str = "") -> Iterator[Backfills]:
-    """The service over Dagster's instance in ``DAGSTER_HOME``, for a ``with`` block.
+    """Open the service over Dagster's instance in ``DAGSTER_HOME``, for a ``with`` block.
 
     Raises
     ------
@@ -466,7 +466,7 @@ def open_backfills(graph: Callable[[], AssetGraph], *, dagster_url: str = "") ->
 
 
 def need_home() -> None:
-    """Refuse to work without ``DAGSTER_HOME``: Dagster's records would be forgotten with the process."""
+    """Refuse to work without ``DAGSTER_HOME``: Dagster's records would be lost with the process."""
     if not dagster_home():
         msg = f"DAGSTER_HOME is not set: {SET_HOME}"
         raise SettingsError(msg)

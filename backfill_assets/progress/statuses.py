@@ -1,8 +1,8 @@
 """Jobs as they are now, read from Dagster's records and the stored days on request.
 
-Nothing is stored. The process keeps a bounded number of jobs as it read them, to save reading: it answers
+Nothing is stored. To save reading, the process keeps a limited number of jobs as it read them, and answers
 with a job that it read less than ``seconds`` ago. All answers follow from the records, so any number of
-processes give the same.
+processes give the same answers.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from backfill_assets.progress.records import JobRecords
 from backfill_assets.progress.request_tags import attempt_id
 from backfill_assets.readable_numbers import plural
 
-#: Days of jobs that are kept, each of some six kilobytes; of other jobs the summary is kept, and of ended
-#: ones the last answer, compressed.
+#: Most days of jobs that are kept, each about six kilobytes. For other jobs only the summary is kept, and for
+#: ended ones also the last answer, compressed.
 _MOST_DAYS: Final = 20_000
-#: How long the last answer about an ended job is repeated when its days are not kept; a cold read of 800 days
-#: takes some 0.3 s of the processor.
+#: How long the last answer about an ended job is repeated if its days are not kept; a cold read of 800 days
+#: takes about 0.3 s of processor time.
 _SECONDS_OF_ANSWER: Final = 60.0
 _MOST_JOBS: Final = 1_000
 _BACKFILLS_PER_PAGE: Final = 50
-#: How long it is taken as known whether Dagster's queue is full, in the seconds of an answer.
+#: How long a look at Dagster's queue is valid, as a multiple of ``seconds``.
 _ANSWERS_PER_QUEUE: Final = 5
-#: The newest jobs that are searched for jobs at work.
+#: How many of the newest jobs are searched for unfinished ones.
 _LOOKED_AT: Final = 20
-#: Attempts of a job that are looked up beyond the known ones.
+#: How many attempts of a job beyond the known ones are looked up.
 _ATTEMPTS_BEYOND: Final = 4
-#: How often the stored days of an ended job are read again.
+#: Seconds between two readings of the stored days of an ended job.
 _SECONDS_OF_ENDED: Final = 10.0
-#: Between two such readings, of whichever jobs: else a poll of many ended jobs waits for all of them at once.
+#: Seconds between two such readings of any jobs, so that a poll of many ended jobs need not wait for all.
 _SECONDS_BETWEEN_ENDED: Final = 0.25
 _LONG_AGO: Final = float("-inf")
 _NEVER: Final = float("inf")
 
 
 class UnknownJob(PermanentFailure):
-    """There is no such job; the caller adds where jobs are listed."""
+    """Raised for an unknown job; the caller adds where jobs are listed."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no job {job_id[:50]!r}")
@@ -64,29 +64,29 @@ class _Answer:
 
     compressed: bytes
     tag: str
-    #: When the stored days in it were looked at.
+    #: When the stored days in the answer were read.
     whole_at: float
 
 
 @dataclass(slots=True)
 class _Known:
-    """A job as it was read last."""
+    """A job as last read."""
 
     looking: threading.Lock = field(default_factory=threading.Lock)
     looked: float = _LONG_AGO
     attempts: tuple[BackfillFact, ...] = ()
     job: Job | None = None
-    #: None where the summary alone is kept.
+    #: None if only the summary is kept.
     days: tuple[DayStatus, ...] | None = None
     records: JobRecords | None = None
     in_full: bool = False
-    #: When the stored days were looked at, where nothing else was left to read; else long ago.
+    #: When the stored days were read, if nothing else was left to read; otherwise long ago.
     whole_at: float = _LONG_AGO
     answer: _Answer | None = None
 
 
 class Statuses:
-    """Over one instance and one lake; safe to share among threads.
+    """The jobs of one instance and one lake; safe to share among threads.
 
     Parameters
     ----------
@@ -95,14 +95,14 @@ class Statuses:
     seconds
         How long an answer about a job is repeated without reading.
     dagster_url
-        Where the Dagster UI is, for links.
+        Address of the Dagster UI, for links.
 
     Raises
     ------
     UnknownJob
-        By every method that takes a job's id.
+        Every method that takes a job's id raises it if the job does not exist.
     TransientFailure
-        By every method: Dagster's database does not answer.
+        Every method raises it if Dagster's database does not answer.
     """
 
     def __init__(
@@ -116,34 +116,34 @@ class Statuses:
         self._records = records
         self._seconds = seconds
         self._dagster_url = dagster_url
-        #: The one that was asked for last comes last.
+        #: Jobs in the order of their last request, the latest last.
         self._known: dict[str, _Known] = {}
         self._changing = threading.Lock()
         self._listing = threading.Lock()
         self._listed: tuple[float, int, list[tuple[BackfillFact, ...]]] = (_LONG_AGO, 0, [])
         self._heartbeat: tuple[float, datetime | None] = (_LONG_AGO, None)
-        #: When Dagster's queue was looked at, its places if all are taken, and how many of them by lost runs.
+        #: When Dagster's queue was read, its places if all are taken, and how many of them lost runs hold.
         self._queue: tuple[float, int, int] = (_LONG_AGO, 0, 0)
-        #: When the database failed last, and how.
+        #: When the database last failed, and how.
         self._failed: tuple[float, str] = (_LONG_AGO, "")
-        #: When the stored days of any ended job were read again.
+        #: When the stored days of any ended job were last read again.
         self._read_ended = _LONG_AGO
 
     def job(self, job_id: str, *, at_once: bool = False) -> Job:
-        """The job without its days; ``at_once`` as it is now, since it was just changed."""
+        """Return the job without its days; ``at_once`` reads it now, because it was just changed."""
         if at_once:
             self._listed = (_LONG_AGO, 0, [])
         return self._summary(job_id, at_once=at_once)
 
     def with_days(self, job_id: str, *, in_full: bool = True) -> tuple[Job, tuple[DayStatus, ...]]:
-        """The job and its days; ``in_full`` with the failed checks and failure of each."""
+        """Return the job and its days; ``in_full`` with the failed checks and failure of each."""
         asked = time.monotonic()
         with self._one(job_id) as known:
             job, days, _ = self._look(known, job_id, asked, in_full=in_full)
             return job, days
 
     def as_json(self, job_id: str) -> tuple[str, str]:
-        """The job with its days in full as JSON, and a tag that changes with it."""
+        """Return the job with its days in full as JSON, and a tag that changes with it."""
         asked = time.monotonic()
         with self._one(job_id) as known:
             kept = known.answer
@@ -164,15 +164,15 @@ class Statuses:
             return text, tag
 
     def newest(self, limit: int) -> Iterator[Job]:
-        """Jobs, the newest first."""
+        """Yield jobs, the newest first."""
         for attempts in self._list(limit):
             yield self._summary(attempts[0].job_id, attempts)
 
     def unfinished(self) -> list[Job]:
-        """The jobs that are not over, the newest first.
+        """Return the jobs that are not over, the newest first.
 
         Dagster may call a backfill completed before its runs have ended, as ``dagster job backfill`` does;
-        such ones are found among the newest jobs.
+        such jobs are found among the newest ones.
         """
         with self._passing():
             ids = {fact.job_id for fact in self._reader.unfinished()}
@@ -181,7 +181,7 @@ class Statuses:
         return sorted(left.values(), key=lambda job: job.created, reverse=True)
 
     def daemon_trouble(self) -> str | None:
-        """Why no day will be run: the daemon gives no sign of life."""
+        """Return why no day will be run: the daemon gives no sign of life."""
         if time.monotonic() - self._heartbeat[0] >= self._seconds():
             with self._passing():
                 self._heartbeat = (time.monotonic(), self._reader.daemon_seen())
@@ -194,7 +194,7 @@ class Statuses:
         return None
 
     def _queue_trouble(self, *, is_at_work: bool) -> str | None:
-        """Why no further day of a job begins: the queue is full, of lost runs or of the runs of others."""
+        """Return why no further day of a job begins: lost runs or runs of others fill the queue."""
         if time.monotonic() - self._queue[0] >= _ANSWERS_PER_QUEUE * self._seconds():
             with self._passing():
                 self._queue = (time.monotonic(), *self._reader.full_queue(utc_now()))
@@ -203,17 +203,17 @@ class Statuses:
         if places and lost:
             return (
                 f"Dagster's queue is full, and the processes of {lost} of its {runs} are gone: the sensor "
-                "lost_runs ends these within a minute, where it is on and a daemon runs"
+                "lost_runs ends these within a minute if it is on and a daemon runs"
             )
         if places and not is_at_work:
-            return f"Dagster's queue is full with {runs} of others: no day begins before they end"
+            return f"Dagster's queue is full with {runs} of others: no day begins until they end"
         return None
 
     # The kept jobs
 
     @contextmanager
     def _one(self, job_id: str) -> Iterator[_Known]:
-        """The job, for one thread at a time: threads that wait for it get the job as it was just read."""
+        """Yield the job to one thread at a time; threads that wait for it get the job as just read."""
         asked = time.monotonic()
         with self._changing:
             known = self._known.pop(job_id) if job_id in self._known else _Known()
@@ -228,7 +228,7 @@ class Statuses:
                 self._bound()
 
     def _bound(self) -> None:
-        """Drop the days of the jobs that were requested longest ago, where too many are kept."""
+        """If too many days are kept, drop those of the jobs requested longest ago."""
         for job_id in list(self._known)[:-_MOST_JOBS]:
             del self._known[job_id]
         days = sum(len(known.records) for known in self._known.values() if known.records)
@@ -242,9 +242,9 @@ class Statuses:
 
     @contextmanager
     def _passing(self, asked: float = _NEVER) -> Iterator[None]:
-        """Raise what the database refuses; at once if it has refused somebody since this was asked for.
+        """Raise the database's failure; raise at once if a call failed after this request was made.
 
-        A call takes many seconds to fail, and requests that wait for one another would make theirs in turn.
+        A call takes many seconds to fail, and requests that wait for one another would fail one by one.
         """
         if self._failed[0] > asked:
             raise TransientFailure(self._failed[1])
@@ -259,7 +259,7 @@ class Statuses:
         return known.looked <= asked - self._seconds()
 
     def _is_due(self, known: _Known, asked: float) -> bool:
-        """Whether the stored days of an ended job are to be read again now."""
+        """Whether to read the stored days of an ended job again now."""
         if known.whole_at > asked - _SECONDS_OF_ENDED:
             return False
         with self._changing:
@@ -272,7 +272,7 @@ class Statuses:
         return True
 
     def _is_settled(self, known: _Known, attempts: tuple[BackfillFact, ...]) -> bool:
-        """Whether the job had ended, and has no new attempt."""
+        """Whether the job had ended and has no new attempt."""
         job = known.job
         if job is None or job.state not in FINAL_JOB_STATES or attempts != known.attempts:
             return False
@@ -283,7 +283,7 @@ class Statuses:
     def _look(
         self, known: _Known, job_id: str, asked: float, *, in_full: bool
     ) -> tuple[Job, tuple[DayStatus, ...], JobRecords]:
-        """The job with its days, read again where it was read too long ago or without these details."""
+        """Return the job with its days, read again if the last reading is too old or lacks these details."""
         is_deep = known.days is not None and (known.in_full or not in_full)
         if self._is_old(known, asked) or not is_deep:
             attempts = self._attempts(job_id, known)
@@ -330,7 +330,7 @@ class Statuses:
         before = known.job
         if before is not None:
             is_same = before == job.model_copy(update={"revision": before.revision})
-            # Details of days that had ended are no change.
+            # Details of ended days are not a change.
             if is_same and (deepens or seen.days is known.days or known.days is None):
                 job = before
             else:
@@ -340,7 +340,7 @@ class Statuses:
         known.whole_at = looked if seen.is_whole else _LONG_AGO
 
     def _attempts(self, job_id: str, known: _Known) -> tuple[BackfillFact, ...]:
-        """The backfills of the job, the first one first; a retry's id follows from the job's."""
+        """Return the backfills of the job in order; a retry's id follows from the job's."""
         found: list[BackfillFact] = []
         last = len(known.attempts) + _ATTEMPTS_BEYOND
         while True:
@@ -354,7 +354,7 @@ class Statuses:
             last = len(found) + _ATTEMPTS_BEYOND
 
     def _list(self, limit: int) -> list[tuple[BackfillFact, ...]]:
-        """The attempts of the newest jobs; those of a job are newer than itself."""
+        """Return the attempts of the newest jobs; attempts of a job are newer than the job itself."""
         asked = time.monotonic()
         with self._listing:
             read, length, listed = self._listed

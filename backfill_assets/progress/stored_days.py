@@ -1,6 +1,6 @@
-"""Days as the lake and the ledger have them, read without Dagster and without regard to its runs.
+"""Days by the lake and the ledger, read without Dagster and without regard to its runs.
 
-``stored_day`` reads the day's own documents, after a run of the day or of a neighbour. ``summarized_day`` and
+``stored_day`` reads the day's own documents, after a run of the day or of a neighbor. ``summarized_day`` and
 ``calendar`` read one summary and the ledger per day, for ranges of any length.
 """
 
@@ -23,7 +23,7 @@ from backfill_assets.warehouse.presence import data_files, lost_files, unpublish
 
 
 def stored_day(store: Store, settings: Settings, day: str) -> StoredDay:
-    """The settled day; one that its verdict lets through is published when its tables and files are there."""
+    """Return the settled day; if its verdict allows, it is published once its tables and files exist."""
     found = load_day(store, day)
     if found is None:
         return _unknown(day, documents.damage(store, paths.settled_day(day), SettledDay))
@@ -45,7 +45,7 @@ def stored_day(store: Store, settings: Settings, day: str) -> StoredDay:
 
 
 def summarized_day(store: Store, settings: Settings, day: str) -> StoredDay:
-    """The day in a few words; a summary does not know versions that wait."""
+    """Return the day from its summary, which does not include waiting versions."""
     summary = current_summary(store, day)
     if summary is None:
         return _unknown(day, documents.damage(store, paths.day_summary(day), DaySummary))
@@ -68,7 +68,7 @@ def summarized_day(store: Store, settings: Settings, day: str) -> StoredDay:
 
 
 def calendar(store: Store, settings: Settings, first: str, last: str) -> list[CalendarDay]:
-    """Every day of the range; one that was never judged is missing.
+    """Return every day of the range; a day that was never judged is missing.
 
     A change of thresholds shows after the next run.
     """
@@ -96,7 +96,7 @@ def calendar(store: Store, settings: Settings, first: str, last: str) -> list[Ca
 
 
 def _unknown(day: str, damage: str) -> StoredDay:
-    """A day without a document that can be read."""
+    """Return a day without a readable document."""
     if not damage:
         return StoredDay(outcome="missing")
     return StoredDay(outcome="unreadable", reasons=(damage,), command=run_day(day))
@@ -125,7 +125,7 @@ def _outcome(
 
 
 def _first_remedy(found: Day, outcome: StoredState) -> str:
-    """The first command of the day's report: missing files come by a run, others by a refresh."""
+    """Return the first command of the day's report: a run brings missing files, a refresh others."""
     out = [f for f in found.feeds if f.accepted is None]
     if not out and outcome != "missing":
         enough = found.settled.limits.day_completeness

@@ -1,10 +1,10 @@
-"""A job as a pure function of Dagster's records, of the stored days and of the clock.
+"""A job as a pure function of Dagster's records, the stored days and the clock.
 
-Within an attempt nothing goes back: the first run of a day that ends for good ends the day, whoever runs it
-again later; the furthest progress that any of its runs has written counts; and a backfill that was cancelled
-takes no run that was made some seconds later. A day ends when its run has ended *and* the stored day was
-read; failed blocking checks outweigh a run that Dagster calls a success. Only a retry starts days again, as
-the next attempt.
+Within an attempt nothing goes back: the first run of a day that ends for good ends the day, even if the day
+is run again later; the furthest progress that any of its runs has written counts; and a canceled backfill
+takes no run made some seconds later. A day ends when its run has ended *and* the stored day was read; failed
+blocking checks outweigh a run that Dagster calls a success. Only a retry starts days again, as the next
+attempt.
 """
 
 from __future__ import annotations
@@ -32,22 +32,21 @@ from backfill_assets.progress.model import (
 )
 from backfill_assets.progress.request_tags import attempt_id
 
-#: Days that have ended before a time of arrival is named: one day has no spread.
+#: Days that must have ended before an ETA is given: one day has no spread.
 DAYS_FOR_ETA: Final = 2
-#: From this many durations on their quartiles are the range, below it the shortest and the longest.
+#: From this many durations on, the range is their quartiles; below it, the shortest and the longest.
 DAYS_FOR_QUARTILES: Final = 8
-#: The part of a day's percentage that its feeds make up while they are fetched; candles, checks and
-#: publishing are the rest.
+#: The part of a day's percentage for fetching its feeds; candles, checks and publishing are the rest.
 _SHARE_OF_FEEDS: Final = 0.7
-#: Seconds; the shortest time of arrival that is named, and how often one that is overdue is made anew.
+#: Seconds: the shortest ETA that is given, and how often an overdue one is updated.
 _SOON: Final = 30
-#: Seconds that Dagster may take to say whether a run that failed is started again. The process that writes
-#: the failure says so with its next write; where it was killed in between, the daemon does.
+#: Seconds that Dagster may take to say whether a failed run is started again. The process that writes the
+#: failure says so with its next write; if it was killed in between, the daemon does.
 _SECONDS_TO_DECIDE: Final = 600
-#: Seconds that Dagster's daemon may go on to add runs to a backfill that was just cancelled; runs that come
-#: later are not counted: the daemon ends them.
+#: Seconds for which Dagster's daemon may still add runs to a backfill that was just canceled. Later runs are
+#: not counted; the daemon ends them.
 _SECONDS_OF_LATE_RUNS: Final = 5
-#: Until the job has ended, however near the end it is.
+#: Most percent before the job has ended.
 _ALMOST: Final = 99.9
 _BAD_DAYS_NAMED: Final = 3
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
@@ -59,7 +58,7 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 def counted_runs(
     runs: Sequence[RunFact], backfill: BackfillFact, now: datetime
 ) -> tuple[list[RunFact], bool]:
-    """Those runs of a day that count, of all of them oldest first; and whether the last has ended the day."""
+    """Return the counted ones of a day's runs, oldest first, and whether the last has ended the day."""
     counted = list(runs)
     if backfill.canceled is not None:
         last = backfill.canceled + timedelta(seconds=_SECONDS_OF_LATE_RUNS)
@@ -71,7 +70,7 @@ def counted_runs(
 
 
 def _is_over(run: RunFact, backfill: BackfillFact, now: datetime, *, is_last: bool) -> bool:
-    """Whether the run has ended and Dagster has not started the day again, nor will."""
+    """Whether the run has ended and Dagster has not started the day again and will not."""
     if run.state != "failed":
         return run.state in ("succeeded", "canceled")
     if run.will_retry:
@@ -82,7 +81,7 @@ def _is_over(run: RunFact, backfill: BackfillFact, now: datetime, *, is_last: bo
 
 
 def day_status(found: DayFact) -> DayStatus:
-    """A day that is run."""
+    """Return the status of a day that is run."""
     run, events, progress = found.run, found.events or DayEvents(), found.progress
     if run is None:
         return DayStatus(day=found.day, state=found.state_without_run, attempt=found.backfill.attempt)
@@ -100,7 +99,7 @@ def day_status(found: DayFact) -> DayStatus:
         raw_bytes=progress.fetched_bytes if progress and all_fetched else None,
         assets=events.assets,
         failed_checks=events.failed_checks,
-        # A run that was lost before may have left one.
+        # An earlier lost run may have left one.
         failure=None if run.state == "succeeded" else events.failure,
         stored=None if is_unfinished else found.stored,
         progress=progress if is_unfinished or state == "canceled" else None,
@@ -108,7 +107,7 @@ def day_status(found: DayFact) -> DayStatus:
 
 
 def skipped_day(day: str, stored: StoredDay | None) -> DayStatus:
-    """A day of the request that is not run, since it was good already."""
+    """Return the status of a day of the request that is not run because it was already good."""
     return DayStatus(day=day, state=stored.outcome if stored else "waiting", skipped=True, stored=stored)
 
 
@@ -128,16 +127,16 @@ def _state(run: RunFact, backfill: BackfillFact, events: DayEvents, stored: Stor
 
 
 def _was_cut_off(run: RunFact, backfill: BackfillFact) -> bool:
-    """Whether the run did not end by itself; one that is cancelled in a library's call may end as failed."""
+    """Whether the run did not end by itself; a run canceled inside a library's call may end as failed."""
     if run.state != "failed" or backfill.state not in ("canceling", "canceled"):
         return run.state == "canceled"
     return backfill.canceled is None or run.ended is None or run.ended >= backfill.canceled
 
 
 def state_without_run(backfill: BackfillFact, now: datetime) -> JobDayState:
-    """The state of those days of the backfill that have no run."""
+    """Return the state of the backfill's days without a run."""
     if backfill.state == "canceling" and backfill.canceled is not None:
-        # A minute before Dagster's daemon says so.
+        # This is known a minute before Dagster's daemon says so.
         is_late = now > backfill.canceled + timedelta(seconds=_SECONDS_OF_LATE_RUNS)
         return "canceled" if is_late else "waiting"
     states: dict[str, JobDayState] = {"canceled": "canceled", "completed": "missing", "failed": "failed"}
@@ -156,16 +155,16 @@ def job_of(
     dagster_url: str = "",
     now: datetime,
 ) -> Job:
-    """The job with these days.
+    """Return the job with these days.
 
     Parameters
     ----------
     attempts
-        Its backfills, the first one first.
+        The job's backfills, the first one first.
     days
-        All of them, in order, each as its latest attempt has it.
+        All days in order, each as in its latest attempt.
     changed
-        When the newest of the records was written that this is made of.
+        When the newest of the job's records was written.
     """
     first, latest = attempts[0], attempts[-1]
     state = _job_state(days, latest)
@@ -195,7 +194,7 @@ def job_of(
 
 
 def links(job_id: str, dagster_url: str, attempt: int = 1) -> Links:
-    """Where to look further."""
+    """Return links to more detail."""
     base = "/api/v1/backfill"
     return Links(
         self=f"{base}/status/{job_id}",
@@ -211,9 +210,9 @@ def changed_at(
     events: Collection[DayEvents],
     progress: Collection[DayProgress],
 ) -> datetime:
-    """When the newest of these records was written.
+    """Return when the newest of these records was written.
 
-    Dagster's own end of the backfill counts only where the days end by it: it comes up to a minute later.
+    Dagster's own end of the backfill counts only if it ends the days: it comes up to a minute later.
     """
     by_backfill = backfill.ended if backfill.state == "failed" else None
     return max(
@@ -227,7 +226,7 @@ def changed_at(
 
 
 def throughput(days: Sequence[DayStatus], attempt: int) -> Throughput:
-    """Measured from the start of the first to the end of the last day that ran to its end in this attempt."""
+    """Measure from the start of the first to the end of the last day that ran to its end in this attempt."""
     measured = _measured(days, attempt)
     if not measured:
         return Throughput(days=0)
@@ -245,9 +244,9 @@ def throughput(days: Sequence[DayStatus], attempt: int) -> Throughput:
 
 
 def eta(days: Sequence[DayStatus], attempt: int, now: datetime) -> Eta | None:
-    """When all days will have ended, if the others take as long as the ended ones; None before two have.
+    """Return when all days will have ended, if the rest take as long as the ended ones; None before two have.
 
-    The time is made when a day ends, not with every look at the clock; once overdue, anew every half minute.
+    The ETA is updated when a day ends, not with every look at the clock; once overdue, every half minute.
     """
     ends = [end for _, end, _ in _measured(days, attempt)]
     if len(ends) < DAYS_FOR_ETA:
@@ -259,10 +258,10 @@ def eta(days: Sequence[DayStatus], attempt: int, now: datetime) -> Eta | None:
 
 
 def _eta(days: Sequence[DayStatus], attempt: int, at: datetime) -> Eta | None:
-    """As seen at a time.
+    """Return the ETA as seen at a time.
 
-    The range is that of the days' durations, divided by the average number of parallel runs; the time that
-    running days have spent is taken off.
+    The range is that of the days' durations, divided by the average number of parallel runs, minus the time
+    that running days have already spent.
     """
     durations = sorted((end - start).total_seconds() for start, end, _ in _measured(days, attempt))
     left = [d for d in days if d.state in UNFINISHED_DAY_STATES]
@@ -280,7 +279,7 @@ def _eta(days: Sequence[DayStatus], attempt: int, at: datetime) -> Eta | None:
         done = sum(min(max(0.0, spent), duration) for spent in at_work)
         return max(0.0, duration * len(left) - done) / side_by_side
 
-    # Days that take longer than any before have no end in sight; soon is all that can be said.
+    # Days that take longer than all before have no known end; "soon" is the best estimate.
     earliest, latest = (at + timedelta(seconds=max(_SOON, round(seconds(d)))) for d in (short, long))
     return Eta(earliest=earliest, latest=latest)
 
@@ -330,12 +329,12 @@ def _failure(days: Sequence[DayStatus], latest: BackfillFact) -> str:
 
 
 def bad_days(days: Sequence[DayStatus]) -> list[DayStatus]:
-    """The days by which a job fails."""
+    """Return the days that make a job fail."""
     return [d for d in days if d.state in RETRIED_DAY_STATES]
 
 
 def retried_days(days: Sequence[DayStatus]) -> list[DayStatus]:
-    """The days that a retry runs again: bad ones, and those without a file that the vendor may have now."""
+    """Return the days that a retry runs again: bad ones, and those without a file the vendor may now have."""
     return [d for d in days if d.state in RETRIED_DAY_STATES or (d.state == "degraded" and _lacks_a_file(d))]
 
 
@@ -350,7 +349,7 @@ def _percent(days: Sequence[DayStatus], *, over: bool) -> float:
 
 
 def _share(day: DayStatus) -> float:
-    """The part of the day's work that was done: all of it, unless the day was cancelled or has not ended."""
+    """Return the finished part of the day's work: all, unless the day was canceled or has not ended."""
     if day.state not in UNFINISHED_DAY_STATES | {"canceled"}:
         return 1.0
     return _SHARE_OF_FEEDS * day.progress.share if day.progress else 0.0

@@ -1,8 +1,8 @@
 """The look for problems: by a sensor of Dagster's daemon and by the service, every five minutes.
 
-Days are read from the lake, runs and backfills from Dagster's records. The service alone can tell that the
-daemon is gone; when both are, only the heartbeat tells, by its absence. A look that fails is logged and says
-nothing of the rules that it could not look at, so no incident ends by it.
+Days are read from the lake, runs and backfills from Dagster's records. Only the service can tell that the
+daemon is gone; when both are gone, only a missing heartbeat tells. A failed look is logged and says nothing
+about the rules that it could not check, so it ends no incident of those rules.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ if TYPE_CHECKING:
     from backfill_assets.progress.service import Backfills
 
 LOGGER: Final = logging.getLogger(__name__)
-#: Between two looks; each reads the documents of the last days.
+#: Seconds between two looks; each reads the documents of the last days.
 SECONDS: Final = 300
-#: Disks are those of this machine.
+#: Prefix of disks of this machine.
 _HERE: Final = f"{platform.node()}:"
-#: Days that a long absence of the daemon has left out, and that are looked at: the newest.
+#: Most days checked of those left out during a long absence of the daemon; the newest are checked.
 _MOST_LEFT_OUT: Final = 31
-#: A load that was claimed longer ago and not ended is not at work any more.
+#: A load that was claimed longer ago and has not ended is no longer running.
 _LOADING: Final = timedelta(hours=2)
 _LOAD_STEPS: Final = ("bigquery__", "ohlcv")
 _OF_DAYS: Final[tuple[Rule, ...]] = (
@@ -77,7 +77,7 @@ def look(
     clock: Callable[[], datetime],
     records: Callable[[], Records],
 ) -> Incidents:
-    """Look for everything, store it, tell whom the settings name, and ping the heartbeat.
+    """Look for all problems, store them, alert the services in the settings, and ping the heartbeat.
 
     Raises
     ------
@@ -92,10 +92,10 @@ def look(
     try:
         found = records()
     except BackfillError as failure:
-        LOGGER.warning("Dagster's records are not looked at: %s", failure)
+        LOGGER.warning("Dagster's records cannot be checked: %s", failure)
     else:
         rules |= {*_OF_RUNS, "backfill_failed"}
-        # The run of a held day fails on purpose; of a day that was not looked at nobody knows.
+        # The run of a held day fails on purpose; the state of a day that was not read is unknown.
         problems += [
             run_problem(run, log)
             for run, log in found.failed_runs
@@ -140,21 +140,21 @@ def look(
 
 
 def _address(text: str) -> str:
-    """The address that a setting gives, as written if its variable is missing; empty if none is given."""
+    """Return a setting's address, as written if its variable is missing; empty if none is set."""
     try:
         return resolve(text).strip()
     except SettingsError:
-        # The process that uses it fails by the variable's name.
+        # The process that uses the address fails and names the variable.
         return text
 
 
 @dataclass(frozen=True, slots=True)
 class _Days:
-    """The days of a look as they are stored: those that the schedule answers for, and of open incidents."""
+    """The stored days of a look: those that the schedule covers, and those of open incidents."""
 
-    #: By day.
+    #: Stored days by day.
     stored: dict[str, StoredDay]
-    #: Why each day that is missing is.
+    #: Why each missing day is missing.
     reasons: dict[str, str]
     #: Days that could not be read.
     unread: frozenset[str]
@@ -165,7 +165,7 @@ class _Days:
 
     @classmethod
     def read(cls, store: Store, settings: Settings, now: datetime, known: Incidents) -> _Days:
-        """Read them; a day that cannot be read is logged."""
+        """Read the days; log a day that cannot be read."""
         today = now.astimezone(UTC).date()
         back = look_back(today, settings)
         days = {*back, *_left_out(store, back[0]), *(i.day for i in known.open if i.rule in _OF_DAYS)} - {""}
@@ -186,13 +186,13 @@ class _Days:
                         if any(_is_loading(entry, now) for entry in entries):
                             loading.add(day)
                 except BackfillError as failure:
-                    LOGGER.warning("%s is not looked at: %s", day, failure)
+                    LOGGER.warning("%s cannot be checked: %s", day, failure)
                     unread.add(day)
         first = min(published, default=None)
         return cls(stored, reasons, frozenset(unread), frozenset(loading), first)
 
     def problems(self, now: datetime) -> list[Problem]:
-        """What is wrong with them."""
+        """Return the problems of the days."""
         late = {day: reason for day, reason in self.reasons.items() if self._is_late(day, now)}
         return [
             problem
@@ -204,7 +204,7 @@ class _Days:
         if day in self.loading:
             return False
         due = datetime.combine(date.fromisoformat(shift(day, 1)), LATE_AT, UTC)
-        # Where nothing was published by then the pipeline was not in service.
+        # If nothing was published by then, the pipeline was not in service.
         return now >= due and self.in_service is not None and self.in_service < due
 
     def sees(self, incident: Incident) -> bool:
@@ -212,7 +212,7 @@ class _Days:
         found = self.stored.get(incident.day)
         if found is None:
             return False
-        # A damaged document says nothing of its feeds, nor a table that is being loaded of the day.
+        # A damaged document says nothing about its feeds, and a table being loaded nothing about the day.
         if found.outcome == "unreadable":
             return incident.rule == "day_unreadable"
         return incident.rule != "day_late" or incident.day not in self.loading
@@ -223,26 +223,26 @@ class _Days:
 
 
 def _stored_before(store: Store, day: str) -> list[str]:
-    """The latest stored day before the day, if there is one."""
+    """Return the latest stored day before the day, if there is one."""
     prefix = paths.day_summary(day).removesuffix(f"{day}.json")
     names = (path.removeprefix(prefix).removesuffix(".json") for path in store.list(prefix))
     return sorted(name for name in names if is_day(name) and name < day)[-1:]
 
 
 def _left_out(store: Store, first: str) -> list[str]:
-    """Days between the latest stored one and the look-back: no schedule asks for them after an absence."""
+    """Return days between the latest stored one and the look-back: after an absence no schedule runs them."""
     stored = _stored_before(store, first)
     return day_range(shift(stored[0], 1), shift(first, -1))[-_MOST_LEFT_OUT:] if stored else []
 
 
 def _is_loading(entry: ledger.Entry, now: datetime) -> bool:
-    """Whether a table that was out is being loaded again, by somebody who may still be at it."""
+    """Whether a published table is being loaded again by a process that may still be running."""
     at_work = entry.state == "intent" and entry.failure is None and now - entry.claimed_at < _LOADING
     return at_work and entry.published is not None
 
 
 def _why_missing(store: Store, day: str, found: StoredDay) -> str:
-    """What a day that is missing waits for."""
+    """Return why a day is missing."""
     if found.reasons:
         return "; ".join(found.reasons)
     try:
@@ -255,12 +255,12 @@ def _why_missing(store: Store, day: str, found: StoredDay) -> str:
 
 
 def day_problems(day: str, found: StoredDay, *, late: str) -> Iterator[Problem]:
-    """What is wrong with a stored day.
+    """Yield the problems of a stored day.
 
     Parameters
     ----------
     late
-        Why it is not in the tables though it should be by now; empty where it need not be.
+        Why the day is not in the tables although it is due; empty if it is not due.
     """
     if found.outcome == "unreadable":
         yield Problem("day_unreadable", "; ".join(found.reasons), day, command=found.command)
@@ -286,7 +286,7 @@ def _scores(found: StoredDay) -> list[tuple[str, float]]:
 
 
 def disk_problems(settings: Settings) -> list[Problem]:
-    """Disks of this machine that are nearly full, each once."""
+    """Return disks of this machine that are nearly full, each once."""
     folders = [resolve(settings.lake.scratch)]
     if "://" not in (lake := resolve(settings.lake.uri)):
         folders.append(lake)
@@ -299,7 +299,7 @@ def disk_problems(settings: Settings) -> list[Problem]:
             place = next(p for p in (place, *place.parents) if p.exists())
             usage, device = shutil.disk_usage(place), place.stat().st_dev
         except OSError as error:
-            LOGGER.warning("%s: its disk cannot be looked at (%s)", place, error.strerror)
+            LOGGER.warning("%s: its disk cannot be checked (%s)", place, error.strerror)
             continue
         percent = 100 * usage.free / usage.total
         if percent < settings.alerts.disk_free_percent:
@@ -309,7 +309,7 @@ def disk_problems(settings: Settings) -> list[Problem]:
 
 
 def run_problem(run: RunFact, log: RunLog) -> Problem:
-    """A run that has failed and is not run again, by what failed in it."""
+    """Return the problem of a failed run that is not run again, by the steps that failed in it."""
     gone = "no reason is known" if run.state == "failed" else "its process is gone"
     text = log.failure or log.trouble or gone
     rule: Rule = "run_failed"
@@ -322,7 +322,7 @@ def run_problem(run: RunFact, log: RunLog) -> Problem:
 
 
 def backfill_problems(jobs: Sequence[Job], now: datetime) -> Iterator[Problem]:
-    """Jobs that have failed lately, each with its days by state."""
+    """Yield recently failed jobs, each with its days by state."""
     for job in jobs:
         if now - (job.finished or job.updated) <= FOLLOWED:
             days = ", ".join(f"{count} {state}" for state, count in job.days_by_state.items() if count)
@@ -335,13 +335,13 @@ def backfill_problems(jobs: Sequence[Job], now: datetime) -> Iterator[Problem]:
 
 
 def report_link(store: Store, settings: Settings, day: str) -> str:
-    """Where the page of a day is."""
+    """Return the address of a day's page."""
     base = settings.alerts.page_url.rstrip("/")
     return f"{base}/days/{day}/report" if base else store.uri_of(paths.day_report(day))
 
 
 def _ping(store: Store, settings: Settings, now: datetime, found: Incidents, days: _Days) -> Incidents:
-    """Tell the heartbeat once that yesterday is in the tables, and keep what was found besides."""
+    """Tell the heartbeat once that yesterday is in the tables, and store the outcome."""
     yesterday = shift(now.astimezone(UTC).date().isoformat(), -1)
     day = days.stored.get(yesterday)
     is_good = day is not None and day.outcome in ("published", "degraded")
@@ -367,28 +367,28 @@ def _ping(store: Store, settings: Settings, now: datetime, found: Incidents, day
 
 
 def send_test(settings: Settings) -> str:
-    """Send one message that says that it is a test; returns to what.
+    """Send one message that says it is a test; return the services.
 
     Raises
     ------
     PermanentFailure
-        No address is set, or a service did not take the message.
+        No address is set, or a service did not accept the message.
     """
     named = [name for name, _ in channel.services(settings.alerts)]
     if not named:
-        msg = "alerts.urls is empty: set SLACK_WEBHOOK_URL, or write addresses of Apprise into the settings"
+        msg = "alerts.urls is empty: set SLACK_WEBHOOK_URL, or write Apprise addresses into the settings"
         raise PermanentFailure(msg)
     text = "Messages about held days, failed runs and the like will come here."
     _, failure = channel.send(settings.alerts, f"[{settings.name}] test of backfill-assets", text)
     if failure:
-        msg = f"alerts.urls: {failure}: look at the address and at what the service says of it"
+        msg = f"alerts.urls: {failure}: check the address and what the service says about it"
         raise PermanentFailure(msg)
     return ", ".join(named)
 
 
 @contextmanager
 def watching(service: Backfills) -> Iterator[None]:
-    """Look every five minutes in a thread of its own, for a ``with`` block."""
+    """Look every five minutes in a separate thread, for a ``with`` block."""
     stopping = threading.Event()
 
     def run() -> None:
@@ -396,10 +396,10 @@ def watching(service: Backfills) -> Iterator[None]:
             try:
                 look(service.store, service.settings, utc_now, service.records)
             except BackfillError as failure:
-                LOGGER.warning("incidents are not looked at: %s", failure)
+                LOGGER.warning("incidents cannot be checked: %s", failure)
             except Exception:
-                # A thread that has ended would look no more, and nobody would hear of it.
-                LOGGER.exception("incidents are not looked at")
+                # An ended thread would no longer look, and no message would say so.
+                LOGGER.exception("incidents cannot be checked")
 
     thread = threading.Thread(target=run, name="incidents", daemon=True)
     thread.start()

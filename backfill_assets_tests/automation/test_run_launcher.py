@@ -286,7 +286,7 @@ def test_a_process_that_cannot_start_is_said(launched: Launched, monkeypatch: py
     run = launched.make(DAYS[0])
     with (
         dg.DagsterInstance.get() as elsewhere,
-        pytest.raises(TransientFailure, match="the process that is forked cannot start, as its log says"),
+        pytest.raises(TransientFailure, match="the run server cannot start; its log says why"),
     ):
         elsewhere.run_launcher.launch_run(LaunchRunContext(run, workspace=None))
 

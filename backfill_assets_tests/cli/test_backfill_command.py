@@ -70,7 +70,7 @@ def test_a_waiting_backfill_tells_each_day_and_ends_with_the_outcome(office: Off
     again = office.desk.run(*ASKED)
     assert again.code == 0
     assert again.out.startswith(
-        f"{held}: 2024-01-01 to 2024-01-02, 2 days; this request_id has made it before"
+        f"{held}: 2024-01-01 to 2024-01-02, 2 days; made before by this request_id, now "
     )
 
 

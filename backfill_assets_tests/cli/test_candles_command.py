@@ -155,7 +155,7 @@ def test_a_reader_who_has_seen_enough_is_no_error(filled, form):
         ({"exchange": "binanc"}, "trades of an exchange 'binanc'; did you mean binance?"),
         (
             {"output": "candles.xls"},
-            "candles.xls: the end of the name says the format: let it be .parquet or .csv or .arrow",
+            "candles.xls: the end of the name sets the format: use .parquet or .csv or .arrow",
         ),
         ({"end": "2023-12-31"}, "the range ends (2023-12-31) before it starts (2024-01-01): swap them"),
     ],

@@ -51,7 +51,7 @@ def test_a_day_is_run_and_told_what_to_look_at_works_and_nothing_is_done_twice(d
 
     second = desk.run("demo")
     assert (second.code, second.err) == (0, "")
-    assert "Nothing was done twice: 9 feeds were in the lake already, 5 partitions held" in second.out
+    assert "Nothing was done twice: 9 feeds were already in the lake, 5 partitions already" in second.out
     assert [line for line in second.out.splitlines() if "/trades/" in line] == [
         line for line in first.out.splitlines() if "/trades/" in line
     ]

@@ -79,7 +79,7 @@ def test_flags_become_a_file_that_was_tried_and_the_two_commands_at_its_end_work
         (("--data-types", "options_chain"), "BTC-USDT options_chain is not listed on 2024-01-01"),
         (("--settings", "mine"), "mine: the name of a settings file ends in .yaml"),
         (("--date", "2999-01-01"), "2999-01-01 cannot be run: days go from "),
-        (("--date", "2024-01-02"), "Tardis wants an API key for 2024-01-02: set TARDIS_API_KEY "),
+        (("--date", "2024-01-02"), "Tardis requires an API key for 2024-01-02: set TARDIS_API_KEY "),
     ],
     ids=lambda value: value[1] if isinstance(value, tuple) else "",
 )
@@ -101,7 +101,7 @@ def test_a_file_is_never_written_over_and_nobody_is_asked_before(init, desk, sta
     answer = init()
     assert (answer.code, answer.error) == (
         2,
-        "mine.yaml is there already: name another one with --settings, or remove it",
+        "mine.yaml already exists: name another one with --settings, or remove it",
     )
     assert (desk.folder / "mine.yaml").read_text() == "name: another\n"
     assert standin.requests == []

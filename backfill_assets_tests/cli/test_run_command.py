@@ -37,7 +37,7 @@ def test_days_are_run_one_after_the_other_and_told_in_a_line_each(desk, standin,
 
     again = desk.run("run", "--date", FIRST)
     assert again.code == 0
-    assert "Nothing was done twice: 9 feeds were in the lake already" in again.out
+    assert "Nothing was done twice: 9 feeds were already in the lake" in again.out
     assert len(again.out.splitlines()) == 1
 
 
@@ -99,7 +99,7 @@ def test_on_a_laptop_days_and_records_are_kept_without_any_export(laptop, standi
     refused = laptop.run("run", "--date", FIRST, "--end", "2024-01-03")
     assert (refused.code, refused.error) == (
         2,
-        "Tardis wants an API key for 2024-01-02 and 1 more day: set TARDIS_API_KEY "
+        "Tardis requires an API key for 2024-01-02 and 1 more day: set TARDIS_API_KEY "
         "(only the first day of each month is free)",
     )
     assert len(standin.requests) == asked

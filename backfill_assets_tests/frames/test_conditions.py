@@ -152,7 +152,7 @@ def test_only_generated_prices_are_said_to_be_generated(client, file):
             RANGE,
             "'C000-USTD' on binance; did you mean C000-USDT",
         ),
-        (MARKET, {**RANGE, "timeframe": "7m"}, "'7m' is no stored timeframe"),
+        (MARKET, {**RANGE, "timeframe": "7m"}, "'7m' is not a stored timeframe"),
         (MARKET, {"from": day(2), "to": day(0)}, "0 days: ask for 1 to"),
         (MARKET, {"from": day(0)}, "to"),
         ("/api/v1/quality", {"from": "1990-01-01", "to": day(0)}, "days: ask for 1 to"),
@@ -180,7 +180,7 @@ def test_an_answer_that_would_be_too_large_says_what_to_choose(client, monkeypat
     monkeypatch.setattr(conditions, "MOST_FEED_DAYS", 5)
     answer = client.get("/api/v1/quality", params=RANGE)
     assert answer.status_code == 422
-    assert "2 feeds of 3 days are more than 5 rows: choose exchange, symbol or data_type" in answer.text
+    assert "2 feeds over 3 days are more than 5 rows: choose exchange, symbol or data_type" in answer.text
     chosen = client.get("/api/v1/quality", params={**RANGE, "symbol": symbol(0)})
     assert (chosen.status_code, len(chosen.json()["feeds"])) == (200, 1)
 

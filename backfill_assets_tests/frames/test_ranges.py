@@ -50,11 +50,11 @@ def test_without_an_end_it_is_the_rest_of_the_day():
 @pytest.mark.parametrize(
     ("start", "end", "said"),
     [
-        ("yesterday", None, "start 'yesterday' is no time: write 2024-01-31"),
+        ("yesterday", None, "start 'yesterday' is not a time: write 2024-01-31"),
         ("2024-01-02", "2024-01-02", "is not after start"),
         ("2024-01-02", "2024-01-01", "is not after start"),
-        (20240102, None, "start is a int: give a text, a date or a datetime"),
-        ("2024-01-02", "2024-13-01", "end '2024-13-01' is no time"),
+        (20240102, None, "start has type int: give a string, a date or a datetime"),
+        ("2024-01-02", "2024-13-01", "end '2024-13-01' is not a time"),
     ],
 )
 def test_what_is_no_range_is_told(start, end, said):

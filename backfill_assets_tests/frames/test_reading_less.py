@@ -77,7 +77,7 @@ def test_a_lost_partition_of_a_published_day_is_told(tmp_path):
     lost = tmp_path / "warehouse" / "candles" / f"{day(1)}.parquet"
     lost.unlink()
     frame = ba.open(file).candles(EXCHANGE, symbol(0), "1h", day(0), day(2))
-    with pytest.raises(PermanentFailure, match=f"{lost} is gone: 'backfill-assets backfill --start {day(1)}"):
+    with pytest.raises(PermanentFailure, match=f"{lost} is gone: load it .* --start {day(1)}"):
         frame.to_polars()
     with pytest.raises(PermanentFailure, match="is gone"):
         frame.write(tmp_path / "candles.csv")

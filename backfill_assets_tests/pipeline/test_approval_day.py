@@ -141,7 +141,7 @@ def test_what_is_retracted_leaves_a_day_that_is_held_because_of_it(make_pipeline
     assert rows_of(pipeline, "BTC-USDT") > 2_000
     words = ("--date", DAY, "--feed", BTC, "--content", content(pipeline))
     answer = command(pipeline, "retract", *words, "--reason", "not ours to publish")
-    assert answer.output.splitlines()[-1].startswith(f"{DAY} is held; take it out of the tables: ")
+    assert answer.output.splitlines()[-1].startswith(f"{DAY} is held; remove it from the tables: ")
     assert due(pipeline)
     pipeline.run(DAY)
     assert (rows_of(pipeline, "BTC-USDT"), rows_of(pipeline, "BTC-USDT", "candles")) == (0, 0)

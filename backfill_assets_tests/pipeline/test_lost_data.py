@@ -280,7 +280,7 @@ def test_verify_finds_what_no_plan_can_see_and_mending_lets_a_backfill_bring_it_
     days = "--start 2024-01-01 --end 2024-01-03"
     assert found.output.splitlines()[-1] == (
         f"Error: data of 1 day is damaged: 'backfill-assets verify {days} --mend' sets it aside, "
-        f"'backfill-assets backfill {days}' then brings it back"
+        f"'backfill-assets backfill {days}' then restores it"
     )
     assert command(pipeline, "verify", "--date", DAY).output.count("\n") == 2, "looking changed nothing"
     assert command(pipeline, "verify", "--date", DAY, "--mend").exit_code == 1
@@ -295,7 +295,7 @@ def test_verify_finds_what_no_plan_can_see_and_mending_lets_a_backfill_bring_it_
 def test_a_day_that_was_never_run_is_not_called_well(pipeline: Pipeline) -> None:
     found = command(pipeline, "verify", "--date", "2023-12-01")
     assert found.exit_code == 0
-    assert found.output == "2023-12-01  nothing is recorded of it: it was never run\n"
+    assert found.output == "2023-12-01  no record: it was never run\n"
 
 
 @pytest.mark.parametrize("words", [(), ("--start", DAY), ("--date", DAY, "--start", DAY, "--end", DAY)])

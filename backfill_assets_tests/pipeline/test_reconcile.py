@@ -105,7 +105,7 @@ def test_a_lost_ledger_entry_is_made_again(pipeline: Pipeline) -> None:
     with compared(pipeline) as places:
         found = differences(places, DAY)
         assert kinds(found) == {("missing_partition", "coverage"), ("only_in_dagster", "bigquery/coverage")}
-        assert found[0].text == "is there, and the ledger does not know it"
+        assert found[0].text == "is there, but the ledger does not know it"
         assert list(mend(replace(places, store=pipeline.store), found, lambda *_: None)) == []
         assert differences(places, DAY) == []
 

@@ -135,12 +135,12 @@ def test_whoever_polls_gets_the_status_only_when_it_has_changed(client: TestClie
 
 def test_every_other_mistake_is_a_problem_too(client: TestClient) -> None:
     found = is_problem(client.get("/nothing/here"), 404)
-    assert found["detail"] == "there is no such address: /docs lists the API's addresses"
+    assert found["detail"] == "this address does not exist: /docs lists the API's addresses"
     found = is_problem(client.get("/api/v1/backfill/status/abcdefgh"), 404)
     assert found["detail"] == "there is no job 'abcdefgh': /api/v1/backfill/recent lists them"
     is_problem(client.get("/api/v1/backfill/abcdefgh/events"), 404)
     found = is_problem(client.delete("/api/v1/backfill/recent"), 405)
-    assert found["detail"] == "DELETE is not taken at this address: /docs lists the API's addresses"
+    assert found["detail"] == "this address does not accept DELETE: /docs lists the API's addresses"
     is_problem(client.get("/api/v1/backfill/recent?limit=0"), 422)
     is_problem(client.get("/api/v1/days?from=2024-01-02&to=2024-01-01"), 422)
     is_problem(

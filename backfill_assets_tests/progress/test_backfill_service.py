@@ -108,7 +108,7 @@ def test_a_request_id_of_another_request_is_a_conflict(rig: SimpleNamespace) -> 
         ({"end": "2023-12-31"}, "/start", "ends .2023-12-31. before it starts"),
         ({"start": "2010-01-01"}, "/start", "2010-01-01 cannot be run: days go from 2019-03-30"),
         ({"end": "2999-01-01"}, "/start", "2999-01-01 cannot be run"),
-        ({"end": "2024-06-01"}, "/end", "153 days are more than the 100"),
+        ({"end": "2024-06-01"}, "/end", "153 days are more than serve.max_days .100.:"),
         ({"exchanges": ["kraken", "mtgox"]}, "/exchanges/1", "'mtgox' is no exchange .* choose from bi"),
         ({"symbols": ["XXX-YYY"]}, "/symbols/0", "'XXX-YYY' is no symbol"),
         ({"data_types": ["quotes"]}, "/data_types/0", "'quotes' is no data type .* trades"),
@@ -364,7 +364,7 @@ def test_a_queue_that_is_full_is_said_and_who_fills_it(
     assert said() == []
     for _ in range(3):
         at_work(stored, os.getpid())
-    assert said() == ["Dagster's queue is full with 4 runs of others: no day begins before they end"]
+    assert said() == ["Dagster's queue is full with 4 runs of others: no day begins until they end"]
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     for run in stored.get_runs():

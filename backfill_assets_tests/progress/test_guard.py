@@ -342,7 +342,7 @@ def test_a_proxy_in_front_is_passed_by_its_listed_name(host: str, origin: str, l
 
 def test_a_proxy_that_is_not_listed_is_told_what_came_and_what_is_served(locked: Rig) -> None:
     other_name = ask(locked, "GET", "/", {"Host": "proxy.example"})
-    assert "'proxy.example' is none of this service's names" in other_name.text
+    assert "'proxy.example' is not a name of this service" in other_name.text
     assert NAME in other_name.text
     assert "serve.hosts" in other_name.text
     other_origin = ask(locked, "POST", "/api/v1/backfill", {"Origin": "https://proxy.example", **BEARER}, {})

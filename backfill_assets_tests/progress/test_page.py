@@ -97,7 +97,7 @@ def test_the_style_is_that_of_the_report_and_not_a_copy(client: TestClient) -> N
 def test_an_empty_page_says_so_and_what_to_do(client: TestClient) -> None:
     text = client.get("/").text
     assert "Nothing is running" in text
-    assert "No backfill was started yet." in text
+    assert "No backfill has been started yet." in text
 
 
 def test_the_plan_has_the_numbers_of_the_plan_and_starts_what_it_shows(client: TestClient) -> None:
@@ -126,7 +126,7 @@ def test_the_plan_has_the_numbers_of_the_plan_and_starts_what_it_shows(client: T
         ({"start": ""}, "start: Field required"),
         ({"at_once": "all"}, "at once: Input should be a valid integer"),
         ({"order": "random"}, "order: Input should be &#39;oldest&#39; or &#39;newest&#39;"),
-        ({"end": "2024-12-31"}, "more than the 100 of serve.max_days"),
+        ({"end": "2024-12-31"}, "more than serve.max_days (100)"),
     ],
 )
 def test_what_cannot_be_run_is_said_in_words_beside_the_form(
@@ -147,7 +147,7 @@ def test_a_start_twice_is_one_job(client: TestClient) -> None:
     job_id = started(client, reason="x")
     again = client.post("/page/start", data={**FORM, "reason": "x"}, headers=HTMX)
     assert again.status_code == 200
-    assert "This was started already" in again.text
+    assert "Already started" in again.text
     [job] = client.get("/api/v1/backfill/recent").json()["jobs"]
     assert job["job_id"] == job_id
     assert job["requester"].startswith("page, ")
@@ -230,7 +230,7 @@ def test_a_reason_that_postgres_cannot_store_is_refused(address: str, client: Te
     body = {"start": "2024-01-01", "end": "2024-01-03", "reason": "a\0hole"}
     sent = {"data": body, "headers": HTMX} if "page" in address else {"json": body}
     answer = client.post(address, **sent)
-    assert (answer.status_code, "has a NUL character: leave it out" in answer.text) == (422, True)
+    assert (answer.status_code, "has a NUL character: remove it" in answer.text) == (422, True)
     assert client.get("/api/v1/backfill/recent").json() == {"jobs": []}
 
 
@@ -477,7 +477,7 @@ def test_where_every_day_is_published_nothing_is_to_be_done(lake_page: TestClien
     lake.run("2024-12-01")
     text = part(lake_page)
     assert "no single run of the last 7 days has failed" in text
-    assert "every day of 2024 that was judged is published" in text
+    assert "every judged day of 2024 is published" in text
     assert "to look at" not in text
 
 

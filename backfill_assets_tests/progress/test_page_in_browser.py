@@ -228,7 +228,7 @@ def test_a_failed_backfill_is_retried_by_keyboard_alone(reader: Reader, job: str
     reader.open(f"/jobs/{job}")
     reader.tab_to(f"#retry-{job}")
     reader.press(Keys.ENTER)
-    assert "again that are failed" in reader.text("#question")
+    assert "again the days of" in reader.text("#question")
     reader.press(Keys.ESCAPE)
     assert reader.live.status(job).attempt == 1, "an escape changes nothing"
     reader.browser.run("arguments[0].focus()", reader.find(f"#retry-{job}"))
@@ -271,7 +271,7 @@ def test_a_server_out_of_reach_is_told_and_what_was_known_stays(reader: Reader, 
     reader.live.kill("service")
     reader.browser.run("htmx.trigger('#now', 'jobs-changed')")
     reader.browser.run("htmx.trigger(document.body, 'jobs-changed')")
-    reader.says("#offline", "The server does not answer. Shown is what was known at")
+    reader.says("#offline", "The server does not answer. This page shows the state at")
     assert reader.text("#now h2") == before
     reader.live.start_service()
     reader.wait(lambda: not reader.find("#offline").is_displayed())

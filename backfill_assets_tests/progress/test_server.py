@@ -48,7 +48,7 @@ def test_a_taken_port_is_told_in_one_line() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(SettingsError, match=f"127.0.0.1:{port} cannot be listened at .* choose another"):
+        with pytest.raises(SettingsError, match=f"127.0.0.1:{port} cannot be used .* choose another"):
             serve(never, port=port)
 
 

@@ -222,7 +222,7 @@ def test_a_day_that_cannot_be_read_has_not_ended_and_says_why(
     reads.fails = True
     status = service.status(job.job_id)
     assert (status.state, status.days_by_state) == ("running", {"running": 1})
-    assert f"what came of {DAYS[0]} is not known yet: the bucket does not answer" in status.warnings
+    assert f"the outcome of {DAYS[0]} is not known yet: the bucket does not answer" in status.warnings
     reads.fails = False
     assert service.status(job.job_id).state == "succeeded"
 

@@ -315,7 +315,7 @@ def test_the_sensor_looks_once_and_fails_no_run(lake: WholeLake, tmp_path: Path)
         assert incidents.evaluate_tick(context).skip_message == f"{late} open incidents"
         file.unlink()
         skipped = incidents.evaluate_tick(context).skip_message or ""
-    assert skipped.startswith("incidents are not looked at: ")
+    assert skipped.startswith("incidents cannot be checked: ")
     assert "there is no such file" in skipped
 
 
@@ -351,7 +351,7 @@ def test_the_thread_goes_on_after_what_nobody_thought_of(
         while len(looks) < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
     assert len(looks) >= 3
-    assert "incidents are not looked at" in caplog.text
+    assert "incidents cannot be checked" in caplog.text
 
 
 def test_a_message_that_cannot_be_sent_stops_no_look(lake: WholeLake, listener: Listener) -> None:
@@ -360,7 +360,7 @@ def test_a_message_that_cannot_be_sent_stops_no_look(lake: WholeLake, listener: 
     found = look(lake)
     assert (len(found.open), found.failure) == (1, "JSON (number 1) did not take the message")
     wrong = WholeLake(Path(lake.store.uri), alerts={"urls": "nonsense"})
-    assert "is no address that Apprise knows" in look(wrong, NOW + timedelta(minutes=1)).failure
+    assert "Apprise does not know address number" in look(wrong, NOW + timedelta(minutes=1)).failure
     listener.status = 200
     assert look(lake, NOW + timedelta(minutes=2)).failure == ""
     assert len(listener.texts) == 1

@@ -1,4 +1,4 @@
-"""The description of the API as a page to try it on, from files of this package: it needs no network."""
+"""A page that describes the API and lets people try it, from files of this package, without network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILES: Final = {
     "swagger-ui.css": "text/css",
     "explorer.js": "text/javascript",
 }
-#: swagger-ui sets the lengths of its parts as attributes.
+#: swagger-ui sets lengths in style attributes, hence 'unsafe-inline'.
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -41,7 +41,7 @@ _PAGE: Final = """<!doctype html>
 
 
 def explorer_router() -> APIRouter:
-    """``/docs`` and the files that it loads."""
+    """Return the routes of ``/docs`` and the files it loads."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/docs")

@@ -1,8 +1,8 @@
-"""Templates, static files, and the headers that every page goes out with.
+"""Templates, static files, and the headers of every page.
 
-Style attributes and inline scripts are forbidden by the policy, so a length is the value of a ``progress``
-element and a color is a class. The day's report brings its style and scripts inside itself; it is served in
-a sandbox of its own origin, so that nothing in it can read the token that this page keeps.
+The policy forbids style attributes and inline scripts, so a length is the value of a ``progress`` element and
+a color is a class. The day's report contains its own style and scripts; it is served in a sandbox with its
+own origin, so that nothing in it can read the token kept by this page.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _COMMON: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-#: Names of static files, with where they lie; templates are rendered, all others sent as they are.
+#: Static files by name, with their folders; templates are rendered, and all others are sent as they are.
 STATIC: Final = {
     "htmx.min.js": ("text/javascript", _HERE / "static"),
     "page.js": ("text/javascript", _HERE / "static"),
@@ -52,7 +52,7 @@ STATIC: Final = {
     "report.css": ("text/css", _REPORT / "templates"),
 }
 
-#: Incidents of a day or a month that its report shows.
+#: Most incidents of a day or a month that its report shows.
 _MOST_INCIDENTS: Final = 50
 
 
@@ -91,9 +91,9 @@ def _environment() -> jinja2.Environment:
 
 
 def _shown(value: object) -> object:
-    """The value as it is written into a page: words of others must not turn the words around them.
+    """Return the value as written into a page: foreign text must not change the direction of text around it.
 
-    The filter ``e`` leaves a value as it is, for a field that is sent back.
+    The filter ``e`` leaves a value unchanged, for a field that is sent back.
     """
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
@@ -101,20 +101,20 @@ def _shown(value: object) -> object:
 
 
 def text(name: str, **context: Any) -> str:
-    """A template as text."""
+    """Render a template as text."""
     return _environment().get_template(name).render(**context)
 
 
 def page(name: str, status: int = 200, headers: dict[str, str] | None = None, **context: Any) -> HTMLResponse:
-    """A template as an answer."""
+    """Render a template as an answer."""
     sent = {**_COMMON, "Content-Security-Policy": POLICY, **(headers or {})}
     return HTMLResponse(text(name, **context), status, sent)
 
 
 def live(name: str, seen: str, **context: Any) -> Response:
-    """A part that asks for itself again: 204 while it is what the browser has, so that nothing flickers.
+    """Return a self-refreshing part, or 204 if the browser already has it, so that nothing flickers.
 
-    Focus and what a screen reader is reading stay where they are as well.
+    The focus and the place of a screen reader also stay.
     """
     made = hashlib.sha256(text(name, mark="", **context).encode()).hexdigest()[:16]
     if made == seen:
@@ -123,9 +123,9 @@ def live(name: str, seen: str, **context: Any) -> Response:
 
 
 def report(content: bytes, incidents: Sequence[Incident], now: datetime) -> HTMLResponse:
-    """A page of the lake, as it lies there, with its incidents below the headline.
+    """Return a page of the lake unchanged, with its incidents below the headline.
 
-    The lake's page does not have them: ages change by the minute, and pages follow from the data alone.
+    The lake's page does not contain them: ages change by the minute, and pages depend only on the data.
     """
     if incidents:
         head, end, rest = content.partition(b"</section>")
@@ -135,12 +135,12 @@ def report(content: bytes, incidents: Sequence[Incident], now: datetime) -> HTML
 
 
 def asset_url(name: str) -> str:
-    """The address of a static file; it changes with the content, so browsers may keep it."""
+    """Return the address of a static file; it changes with the content, so browsers may cache it."""
     return f"/static/{name}?v={hashlib.sha256(_static(name)).hexdigest()[:12]}"
 
 
 def static(name: str) -> Response | None:
-    """A static file, or None where there is none of that name."""
+    """Return the static file of that name, or None."""
     if name not in STATIC:
         return None
     headers = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}

@@ -1,7 +1,7 @@
-"""The addresses of the page; each calls the service and renders its answer, refusals in words included.
+"""The addresses of the page; each calls the service and renders its answer or its refusal.
 
-Changing ones are behind the guard as those of the API are: the page's script sends the token with every
-changing request as ``Authorization``, from the tab's memory. They must also carry the header that htmx sets,
+Changing addresses are behind the guard like those of the API: the page's script sends the token from the
+tab's memory with every change, as ``Authorization``. A change must also carry the header that htmx sets,
 which a form of another site cannot; so no other site can start a backfill through a user's browser.
 """
 
@@ -35,11 +35,11 @@ from backfill_assets.progress.selection import PARTS
 from backfill_assets.progress.service import DAYS_OF_RUNS, Backfills
 from backfill_assets.progress.statuses import UnknownJob
 
-#: Addresses of parts of the page, whose errors are parts as well.
+#: Prefix of addresses of parts of the page, whose errors are also parts.
 PARTS_PREFIX: Final = "/page/"
-#: Jobs in the table of the latest.
+#: Jobs in the table of the latest backfills.
 RECENT: Final = 12
-#: Of the calendar, where no job has ended in between; the schedule's days come in once a day.
+#: Seconds between readings of the calendar while no job ends; the schedule adds a day once a day.
 SECONDS_BETWEEN_READS: Final = 30.0
 _SINGLE: Final = ("start", "end", "reason", "request_id", "at_once", "order")
 _PAGE_NAME: Final = re.compile(r"[0-9]{4}-[0-9]{2}(-[0-9]{2})?")
@@ -48,7 +48,7 @@ Year = Annotated[int | None, Query(ge=2000, le=2999)]
 
 
 def page_router(service: Backfills, *, needs_token: bool = False) -> APIRouter:
-    """Every address of the page; ``needs_token``: it has a field for the token."""
+    """Return all routes of the page; with ``needs_token`` it has a field for the token."""
     router = APIRouter(include_in_schema=False)
     _add_reading(router, service, needs_token=needs_token)
     _add_changing(router, service)
@@ -56,7 +56,7 @@ def page_router(service: Backfills, *, needs_token: bool = False) -> APIRouter:
 
 
 def refused_part(refusal: Refusal) -> Response:
-    """The guard's refusal in words, for the place beside the form or the button."""
+    """Return the guard's refusal as text beside the form or the button."""
     words = (
         "This needs the token: type it at the top of the page, then try again."
         if refusal.status == 401
@@ -67,16 +67,16 @@ def refused_part(refusal: Refusal) -> Response:
 
 @dataclass(slots=True)
 class _Days:
-    """The calendar of a year for all browsers at once, read again when something has ended or after a while.
+    """The calendar of a year, shared by all browsers, and read again when a job has ended or after a while.
 
-    It takes a read of the lake per day, and the top of the page is asked for every other second.
+    Reading it takes a read of the lake per day, and the top of the page is requested every other second.
     """
 
     service: Backfills
     found: dict[int | None, tuple[float, str, dict[str, Any]]] = field(default_factory=dict)
 
     def of(self, year: int | None, ended: str) -> dict[str, Any]:
-        """The values of the calendar's template; ``ended`` as in ``view.Now``."""
+        """Return the values of the calendar's template; ``ended`` as in ``view.Now``."""
         read, known, content = self.found.get(year, (0.0, "", {}))
         if not content or known != ended or time.monotonic() - read > SECONDS_BETWEEN_READS:
             content = _calendar(self.service, year)
@@ -210,7 +210,7 @@ def _add_changing(router: APIRouter, service: Backfills) -> None:
 
 
 def _refused(failure: BackfillError) -> Response:
-    """The failure in words, for the place beside the form or the button."""
+    """Return the failure as text beside the form or the button."""
     texts = [e.detail for e in failure.errors] if isinstance(failure, InvalidRequest) else [str(failure)]
     status = status_of(failure)
     headers = {"Retry-After": RETRY_AFTER_SECONDS} if status == 503 else {}
@@ -231,7 +231,7 @@ def _calendar(service: Backfills, year: int | None) -> dict[str, Any]:
     days = service.days(first, last)
     return {
         "year": shown,
-        # Where none is chosen the page goes to the newest by itself, when a job begins there.
+        # If no year is chosen, the page moves to the newest by itself when a job begins there.
         "chosen": year is not None,
         "years": sorted({*years, today.year, shown}),
         "months": view.months(days),
@@ -243,20 +243,20 @@ def _calendar(service: Backfills, year: int | None) -> dict[str, Any]:
 
 
 def _incidents(service: Backfills) -> list[tuple[str, str]]:
-    """Name and age of each open incident, the oldest first."""
+    """Return name and age of each open incident, the oldest first."""
     now = utc_now()
     return [(incident.name, incident.age(now)) for incident in _known_incidents(service).open]
 
 
 def _incidents_of(service: Backfills, name: str) -> list[Incident]:
-    """Incidents of a day or a month: the open ones, the oldest first, then the others, the newest first."""
+    """Return incidents of a day or a month: open ones, oldest first, then the others, newest first."""
     known = _known_incidents(service)
     ended = sorted((i for i in known.incidents if i.closed), key=lambda i: i.opened, reverse=True)
     return [incident for incident in (*known.open, *ended) if incident.day.startswith(name)]
 
 
 def _known_incidents(service: Backfills) -> Incidents:
-    """What the last look has left; none where that cannot be read."""
+    """Return the incidents of the last look; none if they cannot be read."""
     try:
         return service.incidents()
     except BackfillError:
@@ -264,9 +264,9 @@ def _known_incidents(service: Backfills) -> Incidents:
 
 
 def _to_do(service: Backfills, days: list[CalendarDay], today: date) -> list[view.Trouble]:
-    """The days that wait for a person.
+    """Return the days that wait for a person.
 
-    Of the newest year's and those of the schedule's look-back, and any whose last run failed by itself.
+    They are among the newest year's days and the schedule's look-back, or their last run failed by itself.
     """
     shown = {day.day for day in days}
     others = [parse_day(day) for day in look_back(today, service.settings) if day not in shown]

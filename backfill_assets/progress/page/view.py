@@ -1,6 +1,6 @@
 """Words, signs and groups for the templates, made from the models; pure, without HTML.
 
-Every state has a sign and words beside its color.
+Every state has a sign and words in addition to its color.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from backfill_assets.progress.tracking import retried_days
 from backfill_assets.quality.remedies import run_day
 from backfill_assets.readable_numbers import plural
 
-#: Of days: sign, and what it means. The first four are the report's.
+#: Sign and meaning of each state of a day. The first four are the report's.
 STATES: Final = {
     "published": ("✓", "everything expected is in the tables"),
-    "degraded": ("!", "published without what fell short"),
-    "held": ("×", "too little is good: nothing is published"),
+    "degraded": ("!", "published without the feeds that fell short"),
+    "held": ("×", "too little is good, so nothing is published"),
     "missing": ("∅", "not in the tables"),
-    "unreadable": ("?", "a document of it is damaged"),
+    "unreadable": ("?", "one of its documents is damaged"),
     "failed": ("‼", "its run or a blocking check failed"),
-    "running": ("▸", "being run now"),
+    "running": ("▸", "running now"),
     "queued": ("…", "its run waits for a place"),
     "waiting": ("·", "no run yet"),
-    "canceled": ("–", "not run, since the backfill was cancelled"),
+    "canceled": ("–", "not run, because the backfill was canceled"),
 }
-#: Days in a table of days: those first that need a look.
+#: Order of states in a table of days: those that need a look come first.
 _ROW_ORDER: Final = (
     "failed",
     "unreadable",
@@ -62,22 +62,22 @@ JOB_STATES: Final = {
 }
 ASSET_SIGNS: Final = {"waiting": "·", "running": "▸", "materialized": "✓", "failed": "×", "skipped": "–"}
 _WAY: Final = ("instruments", "ticks", "candles")
-#: A job at work changes every few seconds; after this long without a change a person should look.
+#: A running job changes every few seconds; after this long without a change a person should look.
 STILL: Final = timedelta(minutes=10)
-#: Recent jobs whose failure stands at the top.
+#: Most recent jobs whose failure is shown at the top.
 _FAILURES_TOLD: Final = 3
-#: Feeds of a day that are named at the top.
+#: Most feeds of a day that are named at the top.
 _FEEDS_TOLD: Final = 2
 _WORST_FIRST: Final = ("unreadable", "held", "missing", "degraded")
-#: Days that are told with their reasons at the top.
+#: Most days shown with their reasons at the top.
 DAYS_TOLD: Final = 5
-#: Rows of a job's table; the API has all days of a long job.
+#: Most rows of a job's table; the API has all days of a long job.
 MOST_ROWS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something that waits for a person."""
+    """A problem that waits for a person."""
 
     text: str
     job_id: str | None = None
@@ -90,37 +90,37 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """The top of the page: the jobs at work, and the problems."""
+    """The top of the page: the running jobs and the problems."""
 
     headline: str
     lead: str
     active: tuple[Job, ...]
     recent: tuple[Job, ...]
     troubles: tuple[Trouble, ...]
-    #: As ``ended`` gives it.
+    #: The value of ``ended``.
     ended: str
-    #: The text for screen readers; in whole days, so that it does not change every second.
+    #: The text for screen readers, in whole days, so that it does not change every second.
     said: str
 
 
 def ended(active: Sequence[Job], recent: Sequence[Job]) -> str:
-    """A text that changes when a day or a job has ended, so that the calendar is asked for again."""
+    """Return a text that changes when a day or a job has ended, so that the calendar is requested again."""
     return f"{sum(j.finished_days for j in active)}-{'-'.join(j.job_id + j.state for j in recent)}"
 
 
 def now_view(
     active: Sequence[Job], recent: Sequence[Job], now: datetime, bad_days: Sequence[Trouble] = ()
 ) -> Now:
-    """The top of the page.
+    """Return the top of the page.
 
     Parameters
     ----------
     active, recent
-        Unfinished jobs, and the latest of all states; both the newest first.
+        Unfinished jobs, and the latest jobs of all states; both the newest first.
     bad_days
-        Days that wait for a person, by ``day_troubles``.
+        Days that wait for a person, from ``day_troubles``.
     """
-    # Dagster works on the oldest first.
+    # Dagster works on the oldest job first.
     jobs = tuple(reversed(active))
     finished, total = sum(j.finished_days for j in jobs), sum(j.total_days for j in jobs)
     if not jobs:
@@ -136,7 +136,7 @@ def now_view(
             headline = f"{plural(waiting, 'backfill')} waiting to start"
         busy = plural(sum(len(j.running) for j in jobs), "day")
         behind = f"; {plural(waiting, 'backfill')} waiting behind" if waiting and at_work else ""
-        lead = f"{finished:,} of {plural(total, 'day')} finished, {busy} at work now{behind}."
+        lead = f"{finished:,} of {plural(total, 'day')} finished, {busy} running now{behind}."
     troubles = _troubles(jobs, recent, now, bad_days)
     stuck = f" {plural(len(troubles), 'thing')} to look at." if troubles else ""
     said = f"{plural(len(jobs), 'backfill')} running, {finished} of {plural(total, 'day')} finished.{stuck}"
@@ -153,7 +153,7 @@ def now_view(
 
 def _last_words(recent: Sequence[Job]) -> str:
     if not recent:
-        return "No backfill was started yet. Plan one below: it shows what it will take before it starts."
+        return "No backfill has been started yet. Plan one below: the plan shows its cost before it starts."
     last = recent[0]
     return f"The last one, {last.request.start} to {last.request.end}, {_ended_as(last)}."
 
@@ -162,7 +162,7 @@ def _ended_as(job: Job) -> str:
     if job.state == "failed":
         bad = sum(job.days_by_state.get(state, 0) for state in RETRIED_DAY_STATES)
         return f"ended with {plural(bad, 'day')} that failed, are held or are missing" if bad else "failed"
-    return {"succeeded": "succeeded", "canceled": "was cancelled"}.get(job.state, job.state)
+    return {"succeeded": "succeeded", "canceled": "was canceled"}.get(job.state, job.state)
 
 
 def _troubles(
@@ -211,7 +211,7 @@ def _failed_as(job: Job) -> str:
 
 
 def days_to_look_at(days: Iterable[CalendarDay]) -> list[CalendarDay]:
-    """Days that were run and are not good, the worst first and of these the latest; not those at work."""
+    """Return days that were run and are not good, worst first, then latest first; without running days."""
     found = [
         d
         for d in days
@@ -222,7 +222,7 @@ def days_to_look_at(days: Iterable[CalendarDay]) -> list[CalendarDay]:
 
 
 def day_troubles(days: Sequence[CalendarDay], stored: Mapping[str, StoredDay]) -> list[Trouble]:
-    """Advice for the days that are known by ``stored``, and the number of further days."""
+    """Return advice for the days in ``stored``, and the number of further days."""
     told = [
         Trouble(_day_words(d, stored[d.day]), day=d.day, command=stored[d.day].command, command_day=d.day)
         for d in days
@@ -235,7 +235,7 @@ def day_troubles(days: Sequence[CalendarDay], stored: Mapping[str, StoredDay]) -
 
 
 def run_troubles(runs: Sequence[RunFact]) -> list[Trouble]:
-    """Advice for days whose last run failed outside a backfill, and the number of further days."""
+    """Return advice for days whose last run failed outside a backfill, and the number of further days."""
     told = [
         Trouble(
             f"{run.day}: its last run, started {run.started or run.created:%Y-%m-%d %H:%M} UTC outside a "
@@ -260,7 +260,7 @@ def _day_words(day: CalendarDay, stored: StoredDay) -> str:
 
 
 def needs_a_look(job: Job) -> bool:
-    """Whether a retry would run something."""
+    """Whether a retry would run any day."""
     if job.state not in FINAL_JOB_STATES:
         return False
     days = job.days if isinstance(job, JobStatus) else ()
@@ -268,25 +268,25 @@ def needs_a_look(job: Job) -> bool:
 
 
 def by_state(counts: dict[str, int]) -> list[tuple[str, str, int]]:
-    """State, sign and number, in the order of ``STATES``."""
+    """Return state, sign and number, in the order of ``STATES``."""
     return [(state, STATES[state][0], counts[state]) for state in STATES if counts.get(state)]
 
 
 def steps(day: DayStatus) -> list[AssetStatus]:
-    """The day's assets in the order in which data passes through them; other assets come after."""
+    """Return the day's assets in the order in which data passes through them; other assets come after."""
     return sorted(day.assets, key=lambda a: (_WAY.index(a.asset) if a.asset in _WAY else len(_WAY), a.asset))
 
 
 def rows(job: JobStatus) -> tuple[list[DayStatus], int]:
-    """Days for the table, those first that need a look, and how many are left out."""
+    """Return days for the table, those that need a look first, and how many are left out."""
     found = sorted(job.days, key=lambda day: (_ROW_ORDER.index(day.state), day.day))
     return found[:MOST_ROWS], max(0, len(found) - MOST_ROWS)
 
 
 def eta_words(job: Job, now: datetime) -> str:
-    """How long it will still take, in whole minutes, so that it does not change every second.
+    """Return the time left in whole minutes, so that it does not change every second.
 
-    Empty where it has ended, is being cancelled, or is stuck.
+    It is empty if the job has ended, is being canceled, or is stuck.
     """
     if job.state not in ("queued", "running") or job.warnings:
         return ""
@@ -308,14 +308,14 @@ class Cell:
     sign: str
     words: str
     href: str | None
-    #: Queued or running in a job, beside what is in the tables.
+    #: Its state in a job, queued or running, in addition to its state in the tables.
     at_work: str
     sealed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """A block of the heat map; None stands for the days of its first week that belong to the month before."""
+    """A block of the heat map; None stands for days of its first week in the previous month."""
 
     name: str
     key: str
@@ -324,7 +324,7 @@ class Month:
 
 
 def months(days: Iterable[CalendarDay]) -> list[Month]:
-    """The days by month, Monday first."""
+    """Return the days by month, Monday first."""
     found: dict[str, list[CalendarDay]] = {}
     for day in days:
         found.setdefault(day.day[:7], []).append(day)
@@ -357,7 +357,7 @@ def _cell(day: CalendarDay) -> Cell:
 
 
 def year_range(year: int, today: date, most: int) -> tuple[date, date]:
-    """First and last day to show of a year: up to today, and of more than ``most`` days the last."""
+    """Return the first and last day of a year to show: up to today, and at most the last ``most`` days."""
     last = min(date(year, 12, 31), max(today, date(year, 1, 1)))
     return max(date(year, 1, 1), last - timedelta(days=most - 1)), last
 
@@ -366,10 +366,10 @@ def year_range(year: int, today: date, most: int) -> tuple[date, date]:
 
 
 def days_words(counts: dict[str, int]) -> str:
-    """``2 published, 1 held``."""
+    """Return for example ``2 published, 1 held``."""
     return ", ".join(f"{number:,} {state}" for state, _, number in by_state(counts))
 
 
 def span(day: DayStatus) -> float | None:
-    """Seconds that the day's run took."""
+    """Return the seconds that the day's run took."""
     return (day.ended - day.started).total_seconds() if day.started and day.ended else None

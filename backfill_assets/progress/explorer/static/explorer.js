@@ -1,6 +1,6 @@
 "use strict";
 
-// The description of the API, with a form per call; the bearer token is asked for under "Authorize".
+// The description of the API, with a form per call; the bearer token is entered under "Authorize".
 window.addEventListener("load", () => {
   SwaggerUIBundle({
     url: "/openapi.json",

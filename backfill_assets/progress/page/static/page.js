@@ -1,5 +1,5 @@
 "use strict";
-// The token of this tab, the question before a change, the server out of reach, and what a screen reader is told.
+// The tab's token, the question before a change, the notice of an unreachable server, and text for screen readers.
 (() => {
   const KEY = "backfill-token";
   const byId = (id) => document.getElementById(id);
@@ -31,9 +31,9 @@
   document.body.addEventListener("htmx:beforeSwap", (event) => {
     const isLive = event.detail.target.hasAttribute("data-live");
     const isHtml = (event.detail.xhr.getResponseHeader("content-type") ?? "").startsWith("text/html");
-    // A part that is replaced while its question is open would take the button, and so the answer, with it.
+    // Replacing a part while its question is open would remove the button, and the answer with it.
     if (isLive && dialog.open) event.detail.shouldSwap = false;
-    // A live part keeps what it shows; anything else says why beside the button.
+    // A live part keeps its content; any other part gives the reason beside the button.
     if (!isHtml || (isLive && event.detail.xhr.status >= 300)) {
       event.detail.shouldSwap = false;
       if (event.detail.xhr.status >= 400) say(`The server answered ${event.detail.xhr.status}; its log says why.`);
@@ -45,7 +45,7 @@
     offline.hidden = true;
   });
   const say = (text) => {
-    offline.textContent = `${text} Shown is what was known at ${lastAnswer.toISOString().slice(11, 19)} UTC.`;
+    offline.textContent = `${text} This page shows the state at ${lastAnswer.toISOString().slice(11, 19)} UTC.`;
     offline.hidden = false;
   };
   for (const name of ["htmx:sendError", "htmx:timeout"]) {
@@ -66,6 +66,6 @@
     }
   });
 
-  // A plan is of what the form said; another form needs another plan.
+  // A plan belongs to the values of the form; changed values need a new plan.
   byId("form")?.addEventListener("input", () => { byId("plan").replaceChildren(); });
 })();
