@@ -83,7 +83,7 @@ def _fails_for_a_while(stage: Stage, house: House, service: Cloud) -> None:
         "two requests answered with 503": left.unavailable == 0,
         "an answer lost after the job was accepted": left.lost_answers == 0,
         "a job id that was already used": not left.used_ids,
-        "a job that takes too long": not left.slow_tables and "was cancelled" in run.text,
+        "a job that takes too long": not left.slow_tables and "was canceled" in run.text,
         "a load error that passes": not left.load_errors and "backendError" in run.text,
     }
     for about, is_seen in happened.items():

@@ -208,7 +208,7 @@ def test_a_lake_and_a_warehouse_that_cannot_be_written(doctor, tmp_path):
     assert found["lake"].endswith(
         "a file is where a folder should be; remove it or set lake.uri to another folder"
     )
-    assert found["warehouse"].endswith("free space there or mend its permissions")
+    assert found["warehouse"].endswith("free space there or correct its permissions")
 
 
 def test_a_variable_that_is_not_set_is_named(doctor, monkeypatch):
