@@ -1,10 +1,11 @@
 """The daily crypto market-data pipeline: ticks from Tardis, candles, verdicts, BigQuery.
 
-Every day at 09:00 UTC yesterday's files are fetched into a Parquet lake (``tardis``, ``lake``, ``ticks``),
-become candles (``candles``), are judged by what the decoding pass counted (``quality``), and what passes is
-published to the warehouse, one atomic day partition at a time (``warehouse``). Any past range runs the same
-way. Folders are stages of the data; the same file names mean the same thing in each of them: ``assets`` are
-the nodes, ``checks`` the promises, ``schemas`` the columns, and the rest is plain Python.
+Every day at 09:00 UTC yesterday's files are fetched into a Parquet lake (``tardis``, ``lake``, ``ticks``) and
+become candles (``candles``). They are judged by the counts of the decoding pass (``quality``), and the
+accepted rows are published to the warehouse, one atomic day partition at a time (``warehouse``). Any past
+range runs the same way. Folders are stages of the data. The same file names mean the same thing in each
+folder: ``assets`` are the nodes, ``checks`` the promises, ``schemas`` the columns, and the rest is plain
+Python.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ def open(settings: str | Path | None = None, *, source: Literal["warehouse", "la
     Parameters
     ----------
     settings
-        A settings file, or the name of one in the package; without it what ``BACKFILL_ENV`` says.
+        A settings file, or the name of one in the package; by default that of ``BACKFILL_ENV``.
     source
-        ``warehouse`` reads what was published, ``lake`` what counts in the lake.
+        ``warehouse`` reads published rows, ``lake`` the accepted rows of the lake.
 
     Raises
     ------

@@ -1,7 +1,8 @@
-"""How a stored column is described, once, for Parquet, BigQuery, DuckDB and the documentation.
+"""The description of a stored column, shared by Parquet, BigQuery, DuckDB and the documentation.
 
 Stages list their columns as ``Column`` tuples (in their ``schemas.py`` and in ``tardis/columns.py``); this
-file turns such a list into an Arrow schema. Types are BigQuery's names, the narrowest system they go to.
+file turns such a list into an Arrow schema. Types have BigQuery's names, because BigQuery is the narrowest
+system that stores them.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ ARROW_TYPES: Final[dict[str, pa.DataType]] = {
 }
 
 #: Control totals add up the values in this range, both ends included, so that no sum overflows or cancels.
-#: Rows outside it are proven by the exact sums.
+#: The exact sums prove rows outside it.
 SUMMED_RANGE: Final = (0.0, 1e36)
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One stored column: name, BigQuery type, whether it is never null, and what it means (with unit)."""
+    """One stored column: name, BigQuery type, whether it is never null, and its meaning (with unit)."""
 
     name: str
     type: ColumnType
@@ -39,7 +40,7 @@ class Column:
 
 
 def described(schema: pa.Schema) -> tuple[str, ...]:
-    """``name:type`` of each column; how a program holds text in memory is no part of the type."""
+    """``name:type`` of each column; the form of text in a program's memory is not part of the type."""
     return tuple(f"{field.name}:{_plain(field.type)}" for field in schema)
 
 

@@ -1,10 +1,10 @@
 """Units of amounts: contracts of each instrument, by venue, kind and time.
 
 The vendor passes amounts on as each venue gives them: base currency, quote currency, or contracts. Its
-instruments metadata say what one of them is: ``contractMultiplier``, ``inverse``, ``quanto``, and ``changes``
-of them by time, complete for ``contractMultiplier`` (https://docs.tardis.dev/api/instruments-metadata-api).
-Where they do not, ``VENUE_CONTRACTS`` does, each entry with its evidence. Where neither does, volumes are
-unknown and stay null: a guess looks like any other number. Adding up is the business of ``ticks``.
+instruments metadata define the unit: ``contractMultiplier``, ``inverse``, ``quanto``, and their ``changes``
+by time, complete for ``contractMultiplier`` (https://docs.tardis.dev/api/instruments-metadata-api). If they
+do not, ``VENUE_CONTRACTS`` does, each entry with its evidence. If neither does, volumes are unknown and stay
+null, because a guess looks like any other number. ``ticks`` adds the amounts up.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from backfill_assets.venues import CURRENCY_ALIASES, DOLLARS
 
 #: ``volume_unit`` of candles whose volumes are null.
 CONTRACTS: Final = "contracts"
-#: Columns of the instruments that say what an amount is, and may change in the life of an instrument.
+#: Columns of the instruments that define the unit of amounts, and may change in the life of an instrument.
 TERMS: Final = (
     *("type", "contract_type", "contract_multiplier", "inverse"),
     *("quanto", "settlement_currency", "quote_currency"),
 )
-#: Kinds whose price is no price of one unit of a base currency in a quote currency.
+#: Kinds whose price is not the price of one unit of a base currency in a quote currency.
 _WITHOUT_BASE: Final = frozenset({"combo", "prediction"})
 _WITHOUT_BASE_TYPES: Final = frozenset({"spread", "interest_rate_swap", "repo", "index"})
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What one unit of an instrument's amounts is.
+    """The unit of an instrument's amounts.
 
     Attributes
     ----------
     multiplier
-        Units of the base currency, or of the quote currency if ``inverse``. None where it is not known.
+        Units of the base currency, or of the quote currency if ``inverse``. None if unknown.
     inverse
         Base volume is the amount in quote currency divided by the price.
     base, quote
-        Usual tickers of the currencies of volume and of quote volume; empty where not known.
+        Usual tickers of the currencies of volume and of quote volume; empty if unknown.
     since_us
         The first moment for which it holds; 0 for always.
     """
@@ -54,7 +54,7 @@ class Contract:
 
     @property
     def is_known(self) -> bool:
-        """Whether amounts can be brought to base and quote currency."""
+        """Whether amounts can be converted to base and quote currency."""
         return self.multiplier is not None
 
     def __str__(self) -> str:
@@ -70,16 +70,16 @@ Contracts = tuple[Contract, ...]
 
 @dataclass(frozen=True, slots=True)
 class VenueContract:
-    """The contract size of a venue's instruments, used where the vendor's metadata lack it.
+    """The contract size of a venue's instruments, used if the vendor's metadata lack it.
 
     Attributes
     ----------
     ids
-        Matches the venue's own names in upper case; the groups ``base`` and ``quote`` name currencies.
+        Pattern of the venue's own names in upper case; the groups ``base`` and ``quote`` name currencies.
     evidence
         A page of the venue, or the notional that it publishes with its trades.
     quote
-        The quote currency, where the name does not tell.
+        The quote currency, if the name does not tell.
     """
 
     exchange: str
@@ -137,7 +137,7 @@ def _inverse(exchange: str, ids: str, evidence: str, size: float = 1, quote: str
     return VenueContract(exchange, ids, size, inverse=True, evidence=evidence, quote=quote)
 
 
-#: The first that matches counts. Venues whose contracts differ in size, or have changed it, are not here.
+#: The first match counts. Venues whose contracts differ in size, or have changed it, are not here.
 VENUE_CONTRACTS: Final = (
     _linear("binance-futures", r".+", _BINANCE_LINEAR),
     _inverse("binance-delivery", r"(?P<base>BTC)(?P<quote>USD)_.+", _BINANCE_INVERSE, 100),
@@ -160,7 +160,7 @@ VENUE_CONTRACTS: Final = (
 
 
 def spot_contract(symbol: str) -> Contract:
-    """Amounts in base currency, of a market by its canonical symbol."""
+    """Amounts in base currency, for a market by its canonical symbol."""
     base, _, quote = pair_of(symbol).partition("-")
     return Contract(base=base, quote=quote)
 
@@ -172,7 +172,7 @@ def currencies_of(symbol: str, contracts: Contracts) -> tuple[str, str]:
 
 
 def contracts_of(exchange: str, row: Mapping[str, Any]) -> Contracts:
-    """The contracts of an instrument, one after the other where its terms change.
+    """Return the contracts of an instrument, one after the other if its terms change.
 
     Parameters
     ----------
@@ -188,14 +188,14 @@ def contracts_of(exchange: str, row: Mapping[str, Any]) -> Contracts:
 
 
 def succeeded(earlier: Contracts, later: Contracts, since_us: int) -> Contracts:
-    """The contracts of one instrument, and from a moment on those of another one."""
+    """Return the contracts of one instrument, followed from a moment on by those of another."""
     begun = sum(contract.since_us <= since_us for contract in later)
     kept = [contract for contract in earlier if contract.since_us < since_us]
     return (*kept, replace(later[max(begun - 1, 0)], since_us=since_us), *later[max(begun, 1) :])
 
 
 def contract_changes(stretches: Sequence[tuple[int, Mapping[str, Any]]]) -> str | None:
-    """The column of the instruments: terms by the first microsecond of each, in order; None if all agree."""
+    """Return the column of the instruments: terms by their first microsecond, in order; None if all agree."""
     differing = [name for name in TERMS if len({terms[name] for _, terms in stretches}) > 1]
     if not differing:
         return None
@@ -205,20 +205,20 @@ def contract_changes(stretches: Sequence[tuple[int, Mapping[str, Any]]]) -> str 
 
 
 def _contract_of(exchange: str, terms: Mapping[str, Any]) -> Contract:
-    """The contract by the vendor's word, else by the venue's, else an unknown one."""
+    """Return the contract by the vendor's data, else by the venue's, else an unknown one."""
     kind, finer = terms.get("type"), terms.get("contract_type") or ""
     base, quote = (_ticker(terms.get(name)) for name in ("base_currency", "quote_currency"))
     multiplier = terms.get("contract_multiplier")
     unknown = Contract(multiplier=None, base=base, quote=quote)
     if kind == "spot":
-        # BitMEX gives sizes of spot in units of its own, too.
+        # BitMEX also gives sizes of spot in its own units.
         known = multiplier is not None or exchange != "bitmex"
         return Contract(multiplier or 1.0, base=base, quote=quote) if known else unknown
     if kind in _WITHOUT_BASE or finer in _WITHOUT_BASE_TYPES or _is_quanto(terms, base, quote):
         return unknown
     inverse = _is_inverse(terms)
     if kind == "option" and multiplier is not None:
-        # Its amount is of the underlying; inverse says that the premium is, too.
+        # The amount is of the underlying; ``inverse`` says that the premium is too.
         return Contract(multiplier, base=base, quote=base if inverse else quote)
     if multiplier is not None and inverse is not None:
         return Contract(multiplier, inverse, base, quote)
@@ -230,7 +230,7 @@ def _is_quanto(terms: Mapping[str, Any], base: str, quote: str) -> bool:
 
     It is settled in that currency, whether or not the vendor calls it a quanto.
 
-    What that is in base currency depends on the third currency's price, which no row of the file tells.
+    Its value in base currency depends on the third currency's price, which no row of the file has.
     BitMEX: https://www.bitmex.com/app/quantoPerpetualsGuide.
     """
     named = terms.get("quanto") or (terms.get("contract_type") or "").startswith("quanto")
@@ -248,7 +248,7 @@ def _is_inverse(terms: Mapping[str, Any]) -> bool | None:
 
 
 def _of_venue(exchange: str, terms: Mapping[str, Any], unknown: Contract) -> Contract:
-    """The venue's contract of that name, unless the vendor says something else of it."""
+    """Return the venue's contract of that name, unless the vendor's data contradict it."""
     for entry in VENUE_CONTRACTS:
         match = re.fullmatch(entry.ids, (terms.get("instrument_id") or "").upper())
         if entry.exchange != exchange or match is None:

@@ -1,7 +1,7 @@
-"""Addresses and engines of relational databases, and which one stands beside Dagster's records.
+"""Addresses and engines of relational databases, and the database beside Dagster's records.
 
-The OHLCV table and the leases of requests use it; each of them defines its own tables. Dagster's own
-storage is ``automation.instance_storage``.
+The OHLCV table and the leases of requests use this module; each defines its own tables. Dagster's own storage
+is ``automation.instance_storage``.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _POSTGRES: Final = ("postgresql", "postgres", "postgresql+psycopg2")
 
 
 def database_url(given: str, name: str, alternative: str = "") -> URL:
-    """Read an address, with the driver that is installed.
+    """Read an address, with the installed driver.
 
     Parameters
     ----------
     name
         The setting or variable that holds it.
     alternative
-        What may be written there besides an address, for the message.
+        Accepted values besides an address, for the message.
 
     Raises
     ------
     SettingsError
-        No database that is supported. The message never quotes the address: it may hold a password.
+        The database is not supported. The message never quotes the address, because it may hold a password.
     """
     remedy = (
         "write postgresql://USER:PASSWORD@HOST:5432/DATABASE or sqlite:////FOLDER/FILE.db"
@@ -49,18 +49,18 @@ def database_url(given: str, name: str, alternative: str = "") -> URL:
         return url.set(drivername="postgresql+psycopg2")
     if url.drivername == "sqlite" and url.database and url.database != ":memory:":
         return url
-    msg = f"{name} names no database that is supported ('{url.drivername}'): {remedy}"
+    msg = f"{name} names no supported database ('{url.drivername}'): {remedy}"
     raise SettingsError(msg)
 
 
 def records_url(sqlite_file: str) -> URL | None:
-    """The database of Dagster's records; None where Dagster keeps none.
+    """Return the database of Dagster's records; None if Dagster keeps none.
 
     Parameters
     ----------
     sqlite_file
-        Name of a file in ``DAGSTER_HOME``, which is taken where the records are SQLite: a table of ours in
-        Dagster's own file would make its records wait.
+        Name of a file in ``DAGSTER_HOME``, used if the records are SQLite: another table in Dagster's own
+        file would make its records wait.
     """
     environment = ProcessEnvironment()
     if environment.dagster_postgres_url:
@@ -71,7 +71,7 @@ def records_url(sqlite_file: str) -> URL | None:
 
 
 def engine_of(url: URL, lock_seconds: float, **postgres: Any) -> Engine:
-    """An engine that keeps no connection, because a process may fork; it is not yet connected.
+    """Return an engine that keeps no connection, because a process may fork; it is not yet connected.
 
     Parameters
     ----------
@@ -85,9 +85,9 @@ def engine_of(url: URL, lock_seconds: float, **postgres: Any) -> Engine:
     Path(str(url.database)).expanduser().absolute().parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": lock_seconds})
 
-    # As SQLAlchemy's documentation of SQLite has it: the driver's own idea of when a transaction begins is
-    # switched off, and each begins as a writer. One that reads first and then writes would be refused if
-    # another had written in between, without waiting.
+    # This follows SQLAlchemy's documentation of SQLite: the driver's own transactions are switched off, and
+    # each transaction begins as a writer. A transaction that reads first and then writes would be refused
+    # without waiting if another had written in between.
     @sa.event.listens_for(engine, "connect")
     def no_implicit_begin(connection: Any, _: object) -> None:
         connection.isolation_level = None

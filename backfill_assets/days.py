@@ -22,7 +22,7 @@ FIRST_DAY: Final = "2019-03-30"
 
 
 def parse_day(text: str) -> date:
-    """Read ``YYYY-MM-DD``; anything else is a ``BadInput`` that shows the right form."""
+    """Read ``YYYY-MM-DD``; raise ``BadInput`` with the right form for any other text."""
     try:
         day = date.fromisoformat(text)
     except ValueError:
@@ -34,7 +34,7 @@ def parse_day(text: str) -> date:
 
 
 def parse_month(text: str) -> date:
-    """Read ``YYYY-MM`` as its first day; a ``BadInput`` shows the right form."""
+    """Read ``YYYY-MM`` as its first day; raise ``BadInput`` with the right form for any other text."""
     if not is_day(f"{text}-01"):
         msg = f"'{text}' is not a month: write it as YYYY-MM, for example 2024-01"
         raise BadInput(msg)
@@ -42,14 +42,14 @@ def parse_month(text: str) -> date:
 
 
 def insist_on_order(start: str, end: str) -> None:
-    """Raise ``BadInput`` where the range ends before it starts."""
+    """Raise ``BadInput`` if the range ends before it starts."""
     if end < start:
         msg = f"the range ends ({end}) before it starts ({start}): swap them"
         raise BadInput(msg)
 
 
 def is_day(text: str) -> bool:
-    """Whether the text is a day as it is written everywhere."""
+    """Whether the text is a day in the form ``YYYY-MM-DD``."""
     try:
         return parse_day(text).isoformat() == text
     except BadInput:
@@ -84,12 +84,12 @@ def time_us(moment: datetime) -> int:
 
 
 def day_of(time_us: int) -> str:
-    """The day that holds the microsecond."""
+    """The day that contains the microsecond."""
     return datetime.fromtimestamp(time_us // MICROSECONDS_PER_SECOND, tz=UTC).date().isoformat()
 
 
 def utc_now() -> datetime:
-    """The current time; the one place that reads the clock for dates."""
+    """The current time; only this function reads the clock for dates."""
     return datetime.now(tz=UTC)
 
 

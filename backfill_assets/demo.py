@@ -1,7 +1,7 @@
-"""The quickstart: one day through Dagster, shown while it works, with a table of what came of it.
+"""The quickstart: one day through Dagster, shown while it works, with a table of the results.
 
-Runs the same job as the schedule does, on the instance of ``DAGSTER_HOME`` where there is one. Nothing is
-simulated but the vendor.
+It runs the job of the schedule, on the instance of ``DAGSTER_HOME`` if there is one. Only the vendor is
+simulated.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from backfill_assets.warehouse.catalog import CANDLES, TICKS
 from backfill_assets.warehouse.protocol import open_warehouse
 
 _ANSWER_SECONDS: Final = 60.0
-#: In a clone, beside the package.
+#: The page in a clone, beside the package.
 _MAKEFILE: Final = Path(__file__).parents[1] / "Makefile"
 
 
 def run_demo(day: str) -> int:
-    """Run the day, print the table; exit code 0 if the run succeeded, else 1."""
+    """Run the day and print the table; exit code 0 if the run succeeded, else 1."""
     console = Console()
     settings = current_settings()
     _insist_on_standin(settings)
@@ -61,10 +61,10 @@ def run_demo(day: str) -> int:
 
 
 def _insist_on_standin(settings: Settings) -> None:
-    """Refuse to play with an environment that reads the real vendor and publishes for real."""
+    """Refuse an environment that reads the real vendor and publishes for real."""
     standin = ProcessEnvironment().backfill_standin_url
     if not standin or not resolve(settings.tardis.datasets_endpoint).startswith(standin):
-        msg = f"BACKFILL_ENV={settings.name} does not read the Tardis stand-in, the demo does: unset it"
+        msg = f"BACKFILL_ENV={settings.name} does not read the Tardis stand-in, but the demo does: unset it"
         raise SettingsError(msg)
 
 
@@ -73,7 +73,7 @@ def _is_generated() -> bool:
     url = urlsplit(str(ProcessEnvironment().backfill_standin_url))
     asked = http.client.HTTPConnection(url.netloc, timeout=_ANSWER_SECONDS)
     try:
-        # It has no such page, but each answer says who gives it.
+        # The server has no such page, but each answer names it.
         asked.request("GET", "/")
         return asked.getresponse().getheader("Server") == GENERATED_SERVER
     except OSError as error:

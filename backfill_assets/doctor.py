@@ -1,7 +1,7 @@
-"""What a deployment needs, tried out one by one: settings, Tardis, lake, warehouse, databases.
+"""Tries out everything that a deployment needs: settings, Tardis, lake, warehouse, databases.
 
-Each trial uses the same clients as the pipeline. The lake is written to and cleaned up; in the warehouse the
-quality table is made if it is not there, and so are the OHLCV tables where they are wanted, because nothing
+Each trial uses the same clients as the pipeline. The lake is written to and cleaned up. The quality table of
+the warehouse is made if it does not exist, and so are the OHLCV tables if they are wanted, because nothing
 less proves the permission.
 """
 
@@ -58,17 +58,17 @@ from backfill_assets.warehouse.ledger import Entry
 from backfill_assets.warehouse.ohlcv.warehouse import open_ohlcv
 from backfill_assets.warehouse.protocol import Warehouse, open_warehouse
 
-#: Somebody is waiting for the answer; the pipeline itself asks for minutes.
+#: A person waits for the answer; the pipeline itself allows minutes.
 PATIENCE_SECONDS: Final = 10.0
-#: Days whose documents are read, the newest: some twenty small reads each.
+#: Number of newest days whose documents are read: some twenty small reads each.
 _DAYS_READ: Final = 100
-#: Sections that a copy of the shipped ``dagster.yaml`` must have, too.
+#: Sections that a copy of the shipped ``dagster.yaml`` must also have.
 _SECTIONS: Final = ("storage", "run_coordinator", "concurrency", "run_retries", "run_monitoring")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was tried: what, whether it works or may later, how it was found or is to be mended."""
+    """One trial: its name, whether it works or may work later, and the result or the remedy."""
 
     what: str
     ok: bool
@@ -77,14 +77,15 @@ class Finding:
 
 
 def examine(environment: str = "", day: str = "") -> Iterator[Finding]:
-    """Try everything the environment names; without readable settings nothing else is tried.
+    """Try everything that the environment names; without readable settings nothing else is tried.
 
     Parameters
     ----------
     environment
-        A name or a file; empty: that of ``BACKFILL_ENV``.
+        A name or a file; if empty, that of ``BACKFILL_ENV``.
     day
-        On which every symbol must be listed; empty: the last that was exported whole, on which it need not.
+        Day on which every symbol must be listed; if empty, the last fully exported day, on which it need not
+        be.
     """
     environment = environment or ProcessEnvironment().backfill_env
     try:
@@ -122,9 +123,9 @@ def _tried(what: str, trial: Callable[[], str]) -> Finding:
 
 
 def _alerts(settings: Settings) -> str:
-    """Nothing is sent: that is 'backfill-assets alerts test'."""
+    """Name the recipients of alerts; only 'backfill-assets alerts test' sends a message."""
     named = [name for name, _ in services(settings.alerts)]
-    return ", ".join(named) or "nobody is told: set SLACK_WEBHOOK_URL or alerts.urls"
+    return ", ".join(named) or "no recipients: set SLACK_WEBHOOK_URL or alerts.urls"
 
 
 def _key(settings: Settings) -> str:
@@ -142,7 +143,7 @@ def _exchange(settings: Settings, exchange: str, wanted: str) -> str:
     except TransientFailure as failure:
         msg = f"{failure}: check the network and tardis.api_endpoint in the settings, then try again"
         raise TransientFailure(msg) from failure
-    # The last day that was exported whole; a symbol that the exchange never had is refused by name.
+    # The last fully exported day; a symbol that the exchange never had is refused by name.
     day = wanted or shift(max(exported.date().isoformat(), FIRST_DAY), -1)
     own = of_exchanges(settings.universe, (exchange,))
     found = resolve_universe(own, day, {exchange: details}, {exchange: instruments})
@@ -172,7 +173,7 @@ def _directories(settings: Settings) -> str:
 
 
 def _candles_of(api: CandleApi, settings: Settings) -> str:
-    """Ask for every market of the universe with trades; a pair may mean its perpetual."""
+    """Request every market of the universe with trades; a pair may mean its perpetual."""
     wanted = sorted(
         {
             (exchange, symbol)
@@ -215,7 +216,7 @@ def _lake(settings: Settings) -> str:
     return (
         f"{store.uri} can be written, read and deleted from"
         if found
-        else f"{store.uri} lost what was written"
+        else f"{store.uri} lost the written document"
     )
 
 
@@ -235,7 +236,7 @@ def _documents(settings: Settings) -> str:
 
 
 def _damages(store: Store, day: str) -> list[str]:
-    """Why documents of the day cannot be read."""
+    """Return why documents of the day cannot be read."""
     looked_at: list[tuple[str, type[BaseModel]]] = [
         (paths.day_record(day), DayRecord),
         (paths.settled_day(day), SettledDay),
@@ -251,7 +252,7 @@ def _damages(store: Store, day: str) -> list[str]:
 
 
 def _opened(settings: DuckDBWarehouse | BigQueryWarehouse) -> Warehouse:
-    """The warehouse as publishing opens it, but with little patience."""
+    """Open the warehouse as for publishing, but with short time limits."""
     if isinstance(settings, DuckDBWarehouse):
         return open_warehouse(settings)
     from backfill_assets.warehouse import bigquery
@@ -304,14 +305,14 @@ def _dagster(environment: str) -> str:
 
 
 def _insist_on_dagster_yaml(home: Path) -> None:
-    """Refuse a folder in which Dagster would run with its defaults, as it does without a word."""
+    """Refuse a folder in which Dagster would silently run with its defaults."""
     from backfill_assets.orchestration import DAGSTER_YAML
 
     file = home / "dagster.yaml"
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
     except (OSError, ValueError, yaml.YAMLError):
-        return  # Dagster says more about it.
+        return  # Dagster's own message says more.
     if not home.is_dir() or not isinstance(content, dict | None):
         return
     missing = [section for section in _SECTIONS if section not in (content or {})]

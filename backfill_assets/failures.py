@@ -1,8 +1,8 @@
-"""What went wrong, classified by what a rerun can change.
+"""Failures, classified by what a rerun can change.
 
-Every failure the package raises on purpose is one of these. The message is one line: what was wrong,
-where, and what to do about it. How a failure maps to retries is decided in ``automation``; nothing here
-knows about Dagster or HTTP.
+Every failure that the package raises on purpose is one of these. The message is one line: the fault, the
+place, and the remedy. ``automation`` decides how a failure maps to retries; this module does not know Dagster
+or HTTP.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import urllib.parse
 from typing import Final
 
-#: Shorter texts are no secrets: taking them out would spoil every message.
+#: Shorter texts are not secrets: removing them would spoil every message.
 SHORTEST_SECRET: Final = 8
 
 _USER_IN_URL: Final = re.compile(r"(?<=://)[^/\s?#]*@")
@@ -24,7 +24,7 @@ class BackfillError(Exception):
 
 
 class TransientFailure(BackfillError):
-    """A later rerun can succeed without anybody changing anything (time-outs, 429, 5xx, truncation)."""
+    """A later rerun can succeed without any change (time-outs, 429, 5xx, truncation)."""
 
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
@@ -36,11 +36,11 @@ class NotExportedYet(TransientFailure):
 
 
 class Superseded(TransientFailure):
-    """A newer writer has taken over; the work must be looked at afresh, never forced through."""
+    """A newer writer has taken over; read the state again, and never force the work through."""
 
 
 class PermanentFailure(BackfillError):
-    """A rerun gives the same result until somebody changes a setting, a permission or the code."""
+    """A rerun gives the same result until a setting, a permission or the code changes."""
 
 
 class SettingsError(PermanentFailure):
@@ -48,7 +48,7 @@ class SettingsError(PermanentFailure):
 
 
 class BadInput(PermanentFailure):
-    """A value that a person typed cannot be taken; nothing was started. The command line exits with 2."""
+    """A value that a person typed is invalid; no work was started. The command line exits with 2."""
 
 
 class FeedAbsent(PermanentFailure):
@@ -56,13 +56,13 @@ class FeedAbsent(PermanentFailure):
 
 
 class CorruptFeed(PermanentFailure):
-    """A file cannot be read as what it claims to be; the message names file, line and column."""
+    """A file cannot be read in its claimed format; the message names file, line and column."""
 
 
 class DamagedFile(PermanentFailure):
-    """A data file of the lake is gone or is not what its name says.
+    """A data file of the lake is missing or does not match its name.
 
-    ``path`` is its place in the lake, ``problem`` what is wrong with it, without the remedy.
+    ``path`` is its place in the lake, ``problem`` the fault without the remedy.
     """
 
     def __init__(self, message: str, path: str, problem: str) -> None:
@@ -80,18 +80,18 @@ class DayHeld(PermanentFailure):
 
 
 def printable(text: str) -> str:
-    """The text as one line that a terminal only shows: any other character is written as JSON writes it.
+    """Return the text as one line that is safe to show: other characters are written as in JSON.
 
-    For words of others: a line break could forge a line, an escape sequence could do anything.
+    For foreign text: a line break could forge a line, and an escape sequence could control the terminal.
     """
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def redacted(text: str, *secrets: str) -> str:
-    """The text with ``***`` for each secret and for user and password in URLs.
+    """Return the text with ``***`` for each secret and for user and password in URLs.
 
-    For texts from outside, which may repeat what they were asked with: in any case, and as URLs, JSON and
-    HTML write it.
+    For texts from outside, which may repeat the request's secrets in upper or lower case, or as URLs, JSON
+    and HTML write them.
     """
     for secret in secrets:
         if len(secret) < SHORTEST_SECRET:

@@ -1,7 +1,7 @@
-"""What a feed is, and the data types the vendor serves.
+"""Feeds, and the data types that the vendor serves.
 
-A feed is the unit of download, storage, judgement and quarantine. This file holds names only: where a
-feed is stored is the lake's business, where it is fetched from is the Tardis client's.
+A feed is the unit of download, storage, judgment and quarantine. This file holds names only: the lake decides
+where a feed is stored, the Tardis client where it is fetched from.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-#: No market has prices or amounts outside these ranges (both ends included), and sums of them need not be
-#: numbers. The cheapest coins cost 1e-15 bitcoin, and the supply of none reaches 1e18.
+#: No market has prices or amounts outside these ranges (both ends included), where sums may stop being
+#: numbers. The cheapest coins cost 1e-15 bitcoin, and no coin's supply reaches 1e18.
 SANE_PRICE: Final = (1e-18, 1e15)
 SANE_AMOUNT: Final = (1e-18, 1e18)
 
 
 @dataclass(frozen=True, slots=True)
 class DataType:
-    """What the rows of a data type have.
+    """The properties of a data type's rows.
 
     Attributes
     ----------
     has_fills
-        Whether a row is a fill, whose price and amount are above zero; of other types a row is an update.
+        Whether a row is a fill, whose price and amount are above zero; otherwise a row is an update.
     has_trades
-        Whether a row is one trade of a venue: ids that prove completeness, and valid rows per minute.
+        Whether a row is one trade of a venue: ids prove completeness, and valid rows per minute are counted.
     makes_candles
         Whether candles are made of the rows.
     changes_books
         Whether a row is a change of an order book, so that the rows can be replayed.
     low_price, high_price
-        Columns of the lowest and the highest price that a row shows of its market; empty where a row shows
-        none, so that it witnesses no price.
+        Columns of the lowest and the highest price that a row shows of its market; empty if a row shows none
+        and so is no evidence of a price.
     summed
         Float columns whose sums prove that the rows are in a table; their values do not cancel.
     """
@@ -47,7 +47,7 @@ class DataType:
 
     @property
     def shows_prices(self) -> bool:
-        """Whether a row witnesses what its market cost."""
+        """Whether a row is evidence of the market's price."""
         return bool(self.low_price)
 
 
@@ -56,7 +56,7 @@ _BOOK: Final = DataType(
     low_price="bids_0_price", high_price="asks_0_price", summed=("asks_0_price", "bids_0_price")
 )
 
-#: Data types with their own table, in the order they are listed everywhere.
+#: Data types with their own table, in the order in which they are listed everywhere.
 DATA_TYPES: Final[Mapping[str, DataType]] = {
     "trades": DataType(
         has_fills=True,
@@ -103,13 +103,13 @@ class Feed:
 
     @classmethod
     def parse(cls, text: str) -> Feed:
-        """Read ``exchange/data_type/SYMBOL`` back; raises ``ValueError`` if it is not of that form."""
+        """Read ``exchange/data_type/SYMBOL`` back; raises ``ValueError`` for any other form."""
         exchange, data_type, dataset_symbol = text.split("/")
         return cls(exchange, data_type, dataset_symbol)
 
     @property
     def type(self) -> DataType:
-        """What the feed's rows have."""
+        """The properties of the feed's rows."""
         return DATA_TYPES[self.data_type]
 
     @property
@@ -118,12 +118,12 @@ class Feed:
         return self.dataset_symbol in GROUPED_SYMBOLS
 
 
-#: Ends the symbol of a perpetual's market: it trades beside the spot market of the pair, at other prices.
+#: End of a perpetual's market symbol: it trades beside the spot market of the pair, at other prices.
 PERPETUAL: Final = "-PERP"
 
 
 def pair_of(symbol: str) -> str:
-    """The pair of a spot or perpetual market; any other symbol as it is."""
+    """Return the pair of a spot or perpetual market; any other symbol stays as it is."""
     return symbol.removesuffix(PERPETUAL)
 
 
@@ -134,7 +134,7 @@ class ExpectedFeed:
     Attributes
     ----------
     feed
-        What to fetch.
+        The feed to fetch.
     symbols
         Pairs (venue's symbol as in the file's ``symbol`` column, canonical symbol; see
         ``tardis.metadata.Instrument.market``).
@@ -146,7 +146,7 @@ class ExpectedFeed:
 
 @dataclass(frozen=True, slots=True)
 class FeedChoice:
-    """Some feeds of a day; an empty part leaves the choice open, so the empty choice is every feed."""
+    """A choice of a day's feeds; an empty part leaves the choice open, so the empty choice is every feed."""
 
     exchanges: tuple[str, ...] = ()
     #: Canonical symbols, or groups such as ``SPOT``.
@@ -154,10 +154,10 @@ class FeedChoice:
     data_types: tuple[str, ...] = ()
 
     def has(self, feed: Feed, canonical: Collection[str]) -> bool:
-        """Whether the feed, whose rows carry these canonical symbols, is among them.
+        """Whether the feed, whose rows carry these canonical symbols, is in the choice.
 
         A pair chooses its spot market and its perpetual. A grouped file is chosen by its group, or by any
-        symbol in it, since it is fetched as a whole.
+        symbol in it, because it is fetched as a whole.
         """
         names = {feed.dataset_symbol, *canonical, *map(pair_of, canonical)}
         return (

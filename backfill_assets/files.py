@@ -1,9 +1,9 @@
 """Files of this machine: durable renames, locks that end with their holder, leases that end before it.
 
-Every room that keeps files on a disk needs them, and each is easy to get wrong: without the two syncs a power
-cut leaves an empty file under the new name, a lock that is a file's existence outlives a killed process, and
-one that a stopped process holds keeps all others waiting.
-Where the files lie and what they mean is the business of their rooms.
+Every folder of the package that keeps files on a disk needs these, and each is easy to get wrong. Without the
+two syncs a power cut leaves an empty file under the new name. A lock that consists of a file's existence
+outlives a killed process. A lock that a stopped process holds keeps all others waiting. The callers decide
+where the files lie and what they mean.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from typing import IO, Final
 
 from backfill_assets.failures import PermanentFailure, Superseded, TransientFailure
 
-#: Of folders that a process makes for itself, and that ``backfill-assets gc`` removes after a killed one.
+#: Prefix of the folders that a process makes for itself; ``backfill-assets gc`` removes a killed one's.
 TEMPORARY_PREFIX: Final = "backfill-unfinished-"
 _POLL_SECONDS: Final = 0.02
 _SHORTEST_POLL_SECONDS: Final = 0.0005
-#: Errors of a disk that is full or cannot be written.
+#: Errors of a disk that is full or not writable.
 _REFUSALS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 def put_in_place(unfinished: Path, file: Path) -> None:
     """Rename ``unfinished`` to ``file``, durably; both are on one file system, missing folders are made.
 
-    The bytes are made durable, then visible, then the name durable: a power cut shows old or new, whole.
+    The bytes are made durable, then visible, then the name durable: after a power cut the old or the new file
+    is whole.
     """
     with unfinished.open("rb") as handle:
         os.fsync(handle.fileno())
@@ -59,13 +60,13 @@ def sync_folder(folder: Path) -> None:
 def locked(path: Path, *, timeout_seconds: float | None = None) -> Iterator[None]:
     """Hold the lock that is the file at ``path``; the file and its folder are made and stay.
 
-    One thread of one process holds it at a time, for each opens the file anew. The kernel lets it go when the
-    holder dies and its forked children, which share it, have ended.
+    One thread of one process holds it at a time, because each opens the file separately. The kernel releases
+    it when the holder has died and its forked children, which share it, have ended.
 
     Parameters
     ----------
     timeout_seconds
-        How long to wait for another holder; by default for ever.
+        How long to wait for another holder; by default without limit.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def _lock_within(lock: IO[bytes], timeout_seconds: float) -> None:
 class Lease:
     """A lock that is held until another holder takes it over.
 
-    ``is_taken_over`` tells that the former holder did not let it go: it may be stopped, and go on later.
+    ``is_taken_over`` tells that the former holder did not release it: it may be stopped, and go on later.
     """
 
     path: Path
@@ -118,17 +119,16 @@ class Lease:
 
 @contextmanager
 def leased(path: Path, seconds: float) -> Iterator[Lease]:
-    """Hold the lock that is the file at ``path``, or take it over from one who has held it for too long.
+    """Hold the lock that is the file at ``path``, or take it over from a holder that kept it for too long.
 
-    The former holder may go on at any moment, so all that holders do has to come to nothing then: each makes
-    a file of its own, calls ``insist``, and renames that file; one that takes over deletes the files of
-    former holders before it looks at anything. So a former holder finds its file gone, or is told by
-    ``insist``.
+    The former holder may go on at any moment, and its work must then have no effect. So each holder makes its
+    own file, calls ``insist``, and renames that file; a holder that takes over first deletes the files of
+    former holders. A former holder therefore finds its file gone, or learns it from ``insist``.
 
     Parameters
     ----------
     seconds
-        How long others wait for one and the same holder.
+        How long others wait for the same holder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -149,7 +149,7 @@ def leased(path: Path, seconds: float) -> Iterator[Lease]:
 
 
 def _locked_in_time(path: Path, handle: IO[bytes], seconds: float) -> bool:
-    """Whether the lock was got, before one holder had it for so long and while it is the one at ``path``."""
+    """Whether the lock was acquired before one holder had it that long, and is still the one at ``path``."""
     wait, holder, deadline = _SHORTEST_POLL_SECONDS, b"", 0.0
     while True:
         try:
@@ -169,7 +169,7 @@ def _locked_in_time(path: Path, handle: IO[bytes], seconds: float) -> bool:
 
 
 def _sign(handle: IO[bytes]) -> None:
-    """Let those who wait see that the holder is another one."""
+    """Show those who wait that the holder has changed."""
     handle.truncate(0)
     handle.write(uuid.uuid4().bytes)
     handle.flush()
@@ -185,19 +185,19 @@ def _is_at(path: Path, handle: IO[bytes]) -> bool:
 
 @contextmanager
 def temporary_folder(parent: Path | None, setting: str) -> Iterator[Path]:
-    """A folder for unfinished files, gone at the end of the block.
+    """Make a folder for unfinished files, which is removed at the end of the block.
 
     Parameters
     ----------
     parent
-        On which disk; None is the system's temporary directory.
+        The folder's parent, which decides the disk; None is the system's temporary directory.
     setting
-        Named as the remedy where that disk refuses a file.
+        The setting that the remedy names if that disk refuses a file.
 
     Raises
     ------
     PermanentFailure
-        The disk is full or cannot be written.
+        The disk is full or not writable.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=parent) as folder:

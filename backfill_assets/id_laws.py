@@ -1,9 +1,9 @@
 """Laws of ids: the promises of venues about trade ids, as data with their support.
 
-A law says what ids prove of a file (its class of evidence), whether they break ties of time, and whether two
-rows of one id are one trade. The laws stand in ``rules/id_laws.yaml``; a file of the user may replace those
-of an exchange. They are apart from the numbers of the rule set because each is a fact about one venue in some
-days, and holds nowhere else.
+A law defines the evidence that ids give about a file (its class of evidence), whether they break ties of
+time, and whether two rows of one id are one trade. The laws stand in ``rules/id_laws.yaml``; a user's file
+may replace those of an exchange. They are separate from the numbers of the rule set because each is a fact
+about one venue on some days, and holds nowhere else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from backfill_assets.feeds import DATA_TYPES, Feed
 from backfill_assets.yaml_files import Strict, read_mapping, validated
 
 DEFAULT_ID_LAWS: Final = Path(__file__).parent / "rules" / "id_laws.yaml"
-#: Of the meaning of the file's keys.
+#: Version of the meaning of the file's keys.
 ID_LAWS_VERSION: Final = 1
 
 LawKind = Literal[
@@ -49,7 +49,7 @@ _WORDS: Final[dict[str, str]] = {
 
 
 def _iso(value: object) -> object:
-    """YAML reads an unquoted day as a date."""
+    """Return an unquoted day as text; YAML reads it as a date."""
     return value.isoformat() if type(value) is date else value
 
 
@@ -71,11 +71,11 @@ class IdLaw(Strict):
     Attributes
     ----------
     first_day, last_day
-        The days for which it is known, both included; null is without an end.
+        The first and the last day of the law, both included; null means without an end.
     support
-        How it is known.
+        The kind of evidence for the law.
     source
-        Where that can be read.
+        The place where that evidence can be read.
     """
 
     exchange: Text
@@ -101,7 +101,7 @@ class IdLaw(Strict):
         return given
 
     def holds(self, feed: Feed, day: str) -> bool:
-        """Whether the law speaks of the feed's ids on the day."""
+        """Whether the law applies to the feed's ids on the day."""
         return (
             (self.exchange, self.data_type) == (feed.exchange, feed.data_type)
             and (self.first_day or "") <= day
@@ -117,7 +117,7 @@ class IdLaw(Strict):
 
     @property
     def evidence_class(self) -> EvidenceClass:
-        """What complete ids prove."""
+        """The class of evidence that complete ids give."""
         return {"contiguous": "A", "contiguous_with_holes": "B"}.get(self.law, "C")  # type: ignore[return-value]
 
     @property
@@ -137,14 +137,14 @@ class IdLaw(Strict):
 
     @property
     def days(self) -> str:
-        """The days for which it is known, in words."""
+        """The days of the law, in words."""
         since = f"from {self.first_day}" if self.first_day else ""
         until = f"to {self.last_day}" if self.last_day else ""
         return " ".join(part for part in (since, until) if part) or "on all days"
 
     @property
     def statement(self) -> str:
-        """The law and its support, as verdicts name it."""
+        """The law and its support, as verdicts state it."""
         return f"{self.promise} {self.days} ({self.support}; {self.source})"
 
     @property
@@ -178,13 +178,13 @@ def _meet(one: IdLaw, other: IdLaw) -> bool:
 
 
 def load_id_laws(path: Path = DEFAULT_ID_LAWS) -> tuple[IdLaw, ...]:
-    """The package's laws, those of ``path`` in place of the package's own of the same exchange and data type.
+    """Load the package's laws; those of ``path`` replace the laws of the same exchange and data type.
 
     Raises
     ------
     SettingsError
-        A missing file, unreadable YAML, an unknown key, a bad value or two laws for one day: one line with
-        file, key and remedy.
+        A missing file, unreadable YAML, an unknown key, a bad value or two laws for one day; the message is
+        one line with file, key and remedy.
     """
     laws = _read(path)
     if path == DEFAULT_ID_LAWS:
@@ -201,7 +201,7 @@ def _read(path: Path) -> tuple[IdLaw, ...]:
 
 
 def law_of(laws: Sequence[IdLaw], feed: Feed, day: str) -> IdLaw | None:
-    """The law that holds on the day; None where nothing is known."""
+    """Return the law that holds on the day; None if none is known."""
     return next((law for law in laws if law.holds(feed, day)), None)
 
 

@@ -1,7 +1,7 @@
 """Runs of days in this process, without daemon and service, shown on the terminal while they work.
 
-The same job as the schedule launches, on the instance of ``DAGSTER_HOME`` where there is one, so these runs
-are in Dagster's records like any other.
+They run the job of the schedule on the instance of ``DAGSTER_HOME`` if there is one, so they are in Dagster's
+records like any other run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
 _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-#: Colors of states; those of all others are red.
+#: Colors of states; all other states are red.
 _STYLES: Final = {"published": "green", "degraded": "yellow"}
 
 
@@ -41,7 +41,7 @@ class LocalRun:
     Attributes
     ----------
     fetched, kept, loads, skipped
-        Feeds and partitions, from the metadata of its materializations.
+        Numbers of feeds and partitions, from the metadata of its materializations.
     failures
         Steps that failed and checks that did not pass, each with its reason.
     """
@@ -54,7 +54,7 @@ class LocalRun:
     failures: tuple[str, ...]
 
     def text(self, seconds: float) -> str:
-        """What was done, in a line."""
+        """Describe the work done, in one line."""
         if self.fetched == 0 and self.loads == 0 and self.kept:
             return (
                 f"Nothing was done twice: {self.kept} feeds were in the lake already, "
@@ -92,7 +92,7 @@ def run_days(days: Sequence[str]) -> int:
 
 
 def insist_on_key(settings: Settings, days: Sequence[str], store: Store | None = None) -> None:
-    """Refuse days that the vendor would refuse; those that the lake has are run without the vendor's files.
+    """Refuse days that the vendor would refuse; days that the lake has run without the vendor's files.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def run_day(day: str, console: Console) -> LocalRun:
     job = defs.resolve_job_def("day")
     run_id = str(uuid.uuid4())
     with open_instance() as instance:
-        # This way of running passes the run's own executor by.
+        # This way of running bypasses the run's own executor.
         free_slots(instance, utc_now())
         try:
             with ending_with_the_terminal(), _following(instance, run_id, console, len(job.nodes)):

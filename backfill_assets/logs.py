@@ -1,9 +1,9 @@
-"""Logs with fields: what the package and its libraries log, as lines on stderr, each with run, day and feed.
+"""Logs with fields: lines of the package and its libraries on stderr, each with run, day and feed.
 
-Modules log with ``logging`` as any library does; here structlog makes the lines, as ``log.format`` and
-``log.level`` of the settings say when a line is written. It is imported with the first line, since it takes
-longer to import than most commands to answer. Fields are bound where a run, a day or a feed begins, and every
-line from within has them. The daemon and other processes of Dagster make their own lines.
+Modules log with ``logging`` as any library does. Here structlog makes the lines, by the settings
+``log.format`` and ``log.level`` at the time of writing. It is imported with the first line, because its
+import takes longer than most commands. Fields are bound where a run, a day or a feed begins, and every line
+from within has them. The daemon and other processes of Dagster make their own lines.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ PACKAGE: Final = "backfill_assets"
 #: The name of Dagster's loggers.
 _DAGSTER: Final = "dagster"
 _FIELDS: ContextVar[dict[str, str]] = ContextVar("log_fields", default={})  # noqa: B039 - never changed
-#: Where Dagster keeps what it knows of a record of a run, and what it adds to it.
+#: Attributes under which Dagster keeps the fields of a run's record, and the fields that it adds.
 _OF_DAGSTER: Final = "dagster_meta"
 _PARTITION: Final = "dagster/partition"
 
 
 @contextmanager
 def bound(**fields: str) -> Iterator[None]:
-    """Every line that is logged inside has these fields; empty ones are left out."""
+    """Add these fields to every line that is logged inside; empty fields are left out."""
     token = _FIELDS.set({**_FIELDS.get(), **{name: value for name, value in fields.items() if value}})
     try:
         yield
@@ -46,7 +46,7 @@ def bound(**fields: str) -> Iterator[None]:
 
 
 def with_fields(function: Callable[P, R]) -> Callable[P, R]:
-    """The function with the fields that are bound now, wherever it is called: threads begin without any."""
+    """Return the function with the fields bound now, for any thread: threads begin without fields."""
     context = copy_context()
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -57,16 +57,16 @@ def with_fields(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class _Lines(logging.Handler):
-    """Writes each record as a line to stderr as it is then."""
+    """Writes each record as a line to the stderr of that moment."""
 
     def __init__(self, environment: str) -> None:
         super().__init__()
         self.environment = environment
 
     def emit(self, record: logging.LogRecord) -> None:
-        """As every handler of ``logging``: a record that cannot be written ends nothing."""
+        """Write the record; like other handlers of ``logging``, ignore a record that cannot be written."""
         if record.name.partition(".")[0] == _DAGSTER:
-            return  # Has lines of its own.
+            return  # It has its own lines.
         try:
             settings, secrets = _in_force(self.environment)
             if record.levelno >= _number(settings):
@@ -76,34 +76,34 @@ class _Lines(logging.Handler):
 
 
 class _Logger(logging.Logger):
-    """The class of loggers that are made from now on, by which those of runs are found.
+    """The class of loggers that are made from now on; it finds the loggers of runs.
 
-    Dagster makes several for each run, for the console lines of its events and of ``context.log``. It lets
-    instances and run configuration choose others, but no code location.
+    Dagster makes several for each run, for the console lines of its events and of ``context.log``. Instances
+    and run configuration can choose others, but a code location cannot.
     """
 
     def addHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802 - the name of ``logging``
-        """Add a handler, which follows the settings if it is of a run."""
+        """Add a handler; a run's handler follows the settings."""
         if self.name == _DAGSTER:
             _follow(hdlr)
         super().addHandler(hdlr)
 
 
 class _Formatter(logging.Formatter):
-    """For the handlers of a run, which Dagster makes."""
+    """Formatter for the handlers of a run, which Dagster makes."""
 
     def format(self, record: logging.LogRecord) -> str:
         return _line(record, *_in_force(_environment()))
 
 
 def install(environment: str = "", least: int | None = None) -> None:
-    """Let this process write its lines; again it only says what counts from now on.
+    """Let this process write its lines; a second call only changes the settings in force.
 
     Parameters
     ----------
     least
-        Lines below this level are not written, whatever the settings say: a command answers a person, who is
-        told of trouble only. None leaves it as it is.
+        Lines below this level are not written, regardless of the settings: a command answers a person, who
+        sees only problems. None leaves the level as it is.
     """
     logging.getLogger(PACKAGE).setLevel(logging.DEBUG)
     logging.setLoggerClass(_Logger)
@@ -132,7 +132,7 @@ def _follow(handler: logging.Handler) -> None:
 
 
 def _in_force(environment: str) -> tuple[LogSettings, tuple[str, ...]]:
-    """The settings as they are now, and the secrets of all sections; others say what is wrong with them."""
+    """Return the current settings, and the secrets of all sections; faults in them are reported elsewhere."""
     from backfill_assets.settings import LogSettings, current_settings, secrets_of
 
     try:
@@ -175,7 +175,7 @@ def _formatter(form: str, is_terminal: bool) -> ProcessorFormatter:
 
 
 def _add_fields(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Add what is bound, and what Dagster knows of a record of a run."""
+    """Add the bound fields, and Dagster's fields of a run's record."""
     record: logging.LogRecord = event["_record"]
     known = getattr(record, _OF_DAGSTER, None) or {}
     day = (known.get("job_tags") or {}).get(_PARTITION)
@@ -189,5 +189,5 @@ def _add_fields(_: object, __: str, event: MutableMapping[str, Any]) -> MutableM
 
 
 def _printable(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Words of others forge no line and turn no terminal; JSON escapes them by itself."""
+    """Escape foreign text, so that it cannot forge a line or control the terminal; JSON escapes by itself."""
     return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}

@@ -1,6 +1,6 @@
 """A settings file from four answers: written when every part of it has been tried, and never over another.
 
-The answers take the place of what the settings to begin with say; the trials are those of ``doctor``.
+The answers replace values of the settings to begin with; the trials are those of ``doctor``.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from backfill_assets.local_runs import insist_on_key
 from backfill_assets.settings import SettingsFile, load_settings, settings_file
 from backfill_assets.yaml_files import read_mapping, validated, write_new
 
-#: The vendor has exported a day that ended so long ago.
+#: The vendor has exported a day that ended this long ago.
 _DAYS_OF_EXPORT: Final = 2
 _HEAD: Final = "# Written by 'backfill-assets init'; docs/settings.md lists every key.\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What is to be fetched, and the folder of lake, tables and Dagster's records."""
+    """The feeds to fetch, and the folder of lake, tables and Dagster's records."""
 
     exchanges: tuple[str, ...]
     symbols: tuple[str, ...]
@@ -39,7 +39,7 @@ class Answers:
     folder: str
 
     def content(self, begin: str) -> dict[str, Any]:
-        """The settings, with all else as the environment or file ``begin`` has it."""
+        """Return the settings; all other values are those of the environment or file ``begin``."""
         given = read_mapping(settings_file(begin), "settings")
         given.pop("name", None)
         folder = self.folder.rstrip("/") or self.folder
@@ -64,14 +64,14 @@ def newest_free_day() -> str:
 
 
 def write_tried(answers: Answers, file: Path, begin: str, day: str) -> Iterator[Finding]:
-    """Try the settings, giving each finding; then write them.
+    """Try the settings and yield each finding, then write them.
 
     Raises
     ------
     BadInput
-        A trial failed, or there is such a file already: nothing is written.
+        A trial failed, or the file exists already; the file is not written.
     TransientFailure
-        A trial failed that may succeed later: nothing is written, either.
+        A trial failed that may succeed later; the file is not written either.
     """
     try:
         content = answers.content(begin)
@@ -93,7 +93,7 @@ def write_tried(answers: Answers, file: Path, begin: str, day: str) -> Iterator[
 
 
 def next_commands(answers: Answers, file: Path, day: str) -> Sequence[str]:
-    """The two commands to type next: one runs the day, the other looks at what came of it."""
+    """Return the two commands to type next: one runs the day, the other shows the result."""
     environment = f"BACKFILL_ENV={shlex.quote(str(file.expanduser().absolute()))}"
     look = f"report --date {day}"
     single = [symbol for symbol in answers.symbols if symbol not in GROUPED_SYMBOLS]

@@ -1,6 +1,6 @@
-"""The seam to Dagster: our failures as Dagster's, partitioned checks, tables in metadata, settings.
+"""The interface to Dagster: our failures as Dagster's, partitioned checks, tables in metadata, settings.
 
-Partitioned asset checks are a preview API and failures are mapped to retries in one way only; both pass
+Partitioned asset checks are a preview API, and failures are mapped to retries in one way only. Both pass
 through here, so that a Dagster upgrade touches one file. Assets and checks of every stage use it; the logic
 of the stages does not.
 """
@@ -29,33 +29,33 @@ from backfill_assets.settings import (
 )
 
 OWNERS: Final = ["team:market-data"]
-#: A transient failure has used up the client's own retry budget already; Dagster adds a few late tries.
+#: A transient failure has already used up the client's own retry budget; Dagster adds a few late tries.
 STEP_RETRIES: Final = 2
 STEP_RETRY_SECONDS: Final = 30.0
-#: A step that waits keeps its run's place in the queue; what takes longer (a used-up daily quota) is left to
-#: whoever asks for the day again.
+#: A step that waits keeps its run's place in the queue; a longer wait (a used-up daily quota) ends the run,
+#: and the day must be requested again.
 LONGEST_STEP_WAIT_SECONDS: Final = 1_800.0
 #: Rows shown in a metadata table; the counts beside it are over all rows.
 TABLE_ROWS: Final = 50
 #: Dagster's settings as they are shipped.
 DAGSTER_YAML: Final = Path(__file__).parent / "dagster.yaml"
-#: The remedy where ``DAGSTER_HOME`` is not set, with the folder that ``make`` lays out.
+#: The remedy if ``DAGSTER_HOME`` is not set, with the folder that ``make`` creates.
 SET_HOME: Final = 'set it to the folder that the Dagster daemon runs with: export DAGSTER_HOME="$PWD/.home"'
 
-#: Tags of a backfill, and so of its runs. Which feeds to fetch again is told by tags and not by run
-#: configuration, since one configuration of a backfill would have to suit each of its assets.
+#: Tags of a backfill, and so of its runs. Tags name the feeds to fetch again, not run configuration, because
+#: one configuration of a backfill would have to suit each of its assets.
 TAG_JOB: Final = "backfill_assets/job"
 TAG_ATTEMPT: Final = "backfill_assets/attempt"
 TAG_RANGE: Final = "backfill_assets/range"
 TAG_REQUEST: Final = "backfill_assets/request_id"
 TAG_ALL_DAYS: Final = "backfill_assets/all_days"
-#: Of a backfill that runs its newest days first.
+#: Tag of a backfill that runs its newest days first.
 TAG_NEWEST_FIRST: Final = "backfill_assets/newest_first"
-#: With the number behind it: at most so many runs with one value of the tag, the job, are at work.
+#: Prefix of a tag that ends in a number: at most that many runs with one value of it, the job, are at work.
 AT_ONCE_TAGS: Final = "backfill_assets/at_once_"
 #: When a backfill was asked to end, in ISO format.
 TAG_CANCELED: Final = "backfill_assets/canceled"
-#: Dagster's own: its UI shows this as the person who launched something.
+#: Dagster's own: its UI shows this as the person who launched the run.
 TAG_USER: Final = "user"
 TAG_REFRESH: Final = "backfill_assets/refresh"
 _CHOICE_TAGS: Final = {
@@ -66,17 +66,17 @@ _CHOICE_TAGS: Final = {
 
 
 class EnvironmentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """A resource that works from the settings; ``environment`` overrides ``BACKFILL_ENV`` where given."""
+    """A resource that works from the settings; ``environment`` overrides ``BACKFILL_ENV`` if given."""
 
     environment: str = ""
 
     def settings(self) -> Settings:
-        """Settings of the environment, read when asked for."""
+        """Settings of the environment, read at each call."""
         return current_settings(self.environment)
 
 
 def database_errors() -> tuple[type[Exception], ...]:
-    """The errors of Dagster's database when it is out of reach or busy."""
+    """The errors of Dagster's database when it is unreachable or busy."""
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -95,10 +95,10 @@ def database_failures() -> Iterator[None]:
 
 
 def dagster_home(environment: str = "") -> str | None:
-    """The folder of Dagster's records: ``DAGSTER_HOME``, else the one that the settings name.
+    """Return the folder of Dagster's records: ``DAGSTER_HOME``, else the one that the settings name.
 
-    The latter is made where it is missing, with a link to the shipped ``dagster.yaml``, and is
-    ``DAGSTER_HOME`` from then on: Dagster and the processes of runs know no other name for it.
+    The latter is made if it is missing, with a link to the shipped ``dagster.yaml``, and is ``DAGSTER_HOME``
+    from then on: Dagster and the processes of runs know no other name for it.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def dagster_home(environment: str = "") -> str | None:
     try:
         home.mkdir(parents=True, exist_ok=True)
         if file.is_symlink() and not file.exists():
-            file.unlink(missing_ok=True)  # The package was installed elsewhere when it was made.
+            file.unlink(missing_ok=True)  # The package was installed elsewhere when the link was made.
         with suppress(FileExistsError):
             file.symlink_to(DAGSTER_YAML)
     except OSError as error:
@@ -127,12 +127,12 @@ def dagster_home(environment: str = "") -> str | None:
 
 
 def open_instance(folder: str = "") -> dg.DagsterInstance:
-    """Dagster's instance in its home; without one, an instance that is forgotten with the process.
+    """Open Dagster's instance in its home; without a home, an instance that ends with the process.
 
     Parameters
     ----------
     folder
-        Another folder than ``dagster_home`` gives.
+        A folder to use instead of that of ``dagster_home``.
 
     Raises
     ------
@@ -163,11 +163,11 @@ def open_instance(folder: str = "") -> dg.DagsterInstance:
 def _alone_in(home: Path) -> Iterator[None]:
     """Let one process at a time open the folder.
 
-    Without ``InstanceStorage`` in ``dagster.yaml`` Dagster creates its SQLite tables without a lock:
-    of several processes that open a fresh folder together some fail, and the tables may stay unusable.
+    Without ``InstanceStorage`` in ``dagster.yaml`` Dagster creates its SQLite tables without a lock. If
+    several processes open a fresh folder together, some fail, and the tables may stay unusable.
     """
     with ExitStack() as stack:
-        # A folder that may not be written has no such tables; one that is not there is told by Dagster.
+        # A folder that is not writable has no such tables; Dagster reports a missing one.
         if home.is_dir():
             with suppress(OSError):
                 stack.enter_context(locked(home / ".opening-records"))
@@ -176,10 +176,10 @@ def _alone_in(home: Path) -> Iterator[None]:
 
 @contextmanager
 def failures_as_dagster() -> Iterator[None]:
-    """Let a rerun happen only where it can change something.
+    """Allow a rerun only if it can change the result.
 
-    Transient failures ask Dagster to run the step again soon; permanent ones, a day that the vendor has not
-    exported and a quota that is used up (the schedule asks for the day again) forbid it. Anything else is a
+    Transient failures ask Dagster to run the step again soon. Permanent failures, a day that the vendor has
+    not exported and a used-up quota (the schedule requests the day again) forbid it. Any other exception is a
     bug and passes through.
     """
     try:
@@ -196,13 +196,13 @@ def failures_as_dagster() -> Iterator[None]:
 
 
 def refresh_tags(choice: FeedChoice) -> dict[str, str]:
-    """The tags by which a run fetches these feeds again; ``refresh_of`` reads them."""
+    """Return the tags by which a run fetches these feeds again; ``refresh_of`` reads them."""
     parts = {tag: ",".join(getattr(choice, part)) for part, tag in _CHOICE_TAGS.items()}
     return {TAG_REFRESH: "true", **{tag: value for tag, value in parts.items() if value}}
 
 
 def refresh_of(tags: Mapping[str, str]) -> FeedChoice | None:
-    """Which feeds a run with these tags fetches again; None where none."""
+    """Return the feeds that a run with these tags fetches again; None if there are none."""
     if tags.get(TAG_REFRESH) != "true":
         return None
     parts = {part: tuple(filter(None, tags.get(tag, "").split(","))) for part, tag in _CHOICE_TAGS.items()}
@@ -215,10 +215,10 @@ def live_key(run_id: str, attempt: int = 0) -> str:
 
 
 def live_progress_writer(context: dg.AssetExecutionContext) -> Callable[[str], None]:
-    """A function that stores the run's live progress where ``progress.reader`` finds it.
+    """Return a function that stores the run's live progress where ``progress.reader`` finds it.
 
-    The key-value store costs half of what a tag or an observation does. Progress is worth no failure: what
-    the storage refuses is logged.
+    The key-value store costs half of a tag or an observation. A storage error must not fail the run, so it is
+    logged.
     """
     storage, refusals = context.instance.daemon_cursor_storage, database_errors()
     key = live_key(context.run.run_id, context.retry_number)
@@ -245,14 +245,14 @@ def daily_checks(
     asset
         Key of the asset.
     checks
-        Name of each check and what it promises.
+        Name of each check and its promise.
     blocking
-        Names of those that stop the run when they fail with ERROR.
+        Names of the checks that stop the run when they fail with ERROR.
     """
     key = dg.AssetKey([asset] if isinstance(asset, str) else list(asset))
     stopping = set(blocking)
     with warnings.catch_warnings():
-        # Every user of the command line would be told of the preview at every start.
+        # Otherwise every user of the command line would see the preview warning at every start.
         warnings.simplefilter("ignore", dg.PreviewWarning)
         specs = [
             dg.AssetCheckSpec(
@@ -268,7 +268,7 @@ def daily_checks(
 
 
 def table_metadata(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    """The first rows as a metadata table; every row has the keys of the first."""
+    """Return the first rows as a metadata table; every row has the keys of the first."""
     columns = list(rows[0]) if rows else ["(no rows)"]
     records = [dg.TableRecord({name: _cell(row.get(name)) for name in columns}) for row in rows[:TABLE_ROWS]]
     return dg.MetadataValue.table(
@@ -277,7 +277,7 @@ def table_metadata(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
 
 
 def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
-    """Columns of a table as Dagster shows them."""
+    """Return the columns of a table in Dagster's form."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(

@@ -1,6 +1,6 @@
 """Numbers as people read them: counts with their noun, bytes and durations with their unit.
 
-Pages, messages and the command line share them, so that a number looks the same wherever it stands.
+Pages, messages and the command line share them, so that a number looks the same everywhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The rule set: the numbers of the method, with the values of ``rules/default.yaml`` and their bounds.
 
-A setting says where things are, what is wanted, and what becomes of a day's scores. A rule says how feeds are
-counted and scored, and when one is left out. The meaning and the reason of every number stand in the file.
+A setting gives places and wishes, and the consequences of a day's scores. A rule says how feeds are counted
+and scored, and when a feed is left out. The meaning and the reason of every number stand in the file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from backfill_assets.yaml_files import Strict, read_mapping, validated
 
 DEFAULT_RULES: Final = Path(__file__).parent / "rules" / "default.yaml"
 _PACKAGE: Final = read_mapping(DEFAULT_RULES, "rules")
-#: Of the meaning of the rules; part of the hash that every verdict keeps.
+#: Version of the meaning of the rules; part of the hash that every verdict keeps.
 RULES_VERSION: Final[int] = _PACKAGE["version"]
 
 Score = Annotated[float, Field(ge=0, le=1)]
@@ -29,7 +29,7 @@ def _number(key: str, **bounds: Any) -> Any:
 
 
 class CountingSettings(Strict):
-    """What the decoding pass counts as odd."""
+    """Thresholds by which the decoding pass counts oddities."""
 
     spike_multiple: float = _number("counting.spike_multiple", gt=0)
     spike_neighbours: int = _number("counting.spike_neighbours", ge=10, le=200)
@@ -42,7 +42,7 @@ class CountingSettings(Strict):
 
 
 class RowSettings(Strict):
-    """From which counts on rows cost quality or give a warning."""
+    """Counts of rows above which quality falls or a warning is given."""
 
     minimum_rows: int = _number("rows.minimum_rows", ge=1)
     invalid_limit: float = _number("rows.invalid_limit", gt=0)
@@ -91,7 +91,7 @@ class RowSettings(Strict):
 
 
 class HistorySettings(Strict):
-    """What published days of the same weekday say of a day's rows."""
+    """Limits of the comparison with published days of the same weekday."""
 
     weeks: int = _number("history.weeks", ge=1, le=520)
     least_days: int = _number("history.least_days", ge=1)
@@ -120,7 +120,7 @@ class ComparisonRules(Strict):
 
 
 class FeedRules(Strict):
-    """How a feed is counted and judged; ``settings.thresholds`` has these beside the thresholds of days."""
+    """How a feed is counted and judged; ``settings.thresholds`` adds the thresholds of days."""
 
     seam_window_seconds: int = _number("seam_window_seconds", ge=0, le=3600)
     missing_ids: int = _number("missing_ids", ge=0)
@@ -145,7 +145,7 @@ class FeedRules(Strict):
 
 
 class RuleSet(FeedRules):
-    """A file of rules; keys that it leaves out have the numbers of the package's own."""
+    """A file of rules; omitted keys have the package's own numbers."""
 
     version: int
     comparison: ComparisonRules = ComparisonRules()
@@ -155,8 +155,8 @@ class RuleSet(FeedRules):
     def _has_the_same_meaning(cls, given: int) -> int:
         if given != RULES_VERSION:
             msg = (
-                f"these rules are of version {given}, this package's of version {RULES_VERSION}: "
-                f"carry your changes over to a copy of {DEFAULT_RULES}"
+                f"these rules are of version {given}, but this package's are of version {RULES_VERSION}: "
+                f"copy your changes into a copy of {DEFAULT_RULES}"
             )
             raise ValueError(msg)
         return given
@@ -168,8 +168,8 @@ def load_rules(path: Path) -> RuleSet:
     Raises
     ------
     SettingsError
-        A missing file, unreadable YAML, an unknown key, a bad value or another version: one line with file,
-        key and remedy.
+        A missing file, unreadable YAML, an unknown key, a bad value or another version; the message is one
+        line with file, key and remedy.
     """
     if path == DEFAULT_RULES:
         return RuleSet(version=RULES_VERSION)

@@ -1,4 +1,4 @@
-"""Settings for people and editors: every effective value with where it comes from, and JSON schemas.
+"""Settings for people and editors: every effective value with its origin, and JSON schemas.
 
 No output holds a secret: keys and tokens are masked, and so are user and password of an address.
 """
@@ -32,7 +32,7 @@ from backfill_assets.settings import (
 )
 
 MASK: Final = "***"
-#: The draft that editors know.
+#: The draft of JSON schema that editors support.
 _DRAFT: Final = "http://json-schema.org/draft-07/schema#"
 
 
@@ -46,7 +46,7 @@ class Line:
 
 
 def settings_text() -> str:
-    """Every setting, rule and variable as it is now, in three tables."""
+    """Return every current setting, rule and variable, in three tables."""
     path = settings_file(ProcessEnvironment().backfill_env)
     settings, file = current_settings(), load_file(path)
     rules_path = rules_file(path, file.thresholds.rules)
@@ -68,7 +68,7 @@ def _aligned(lines: list[Line], width: int) -> Iterator[str]:
 
 
 def _lines(model: BaseModel, given: str, default: str, prefix: str = "") -> Iterator[Line]:
-    """The values of a model: ``given`` is the origin of what was written, ``default`` of all else."""
+    """Yield the values of a model: ``given`` is the origin of written values, ``default`` of all others."""
     for name, field in type(model).model_fields.items():
         value, key = getattr(model, name), f"{prefix}{name}"
         if isinstance(value, BaseModel):
@@ -117,23 +117,23 @@ def _text(value: Any) -> str:
 
 
 def masked(text: str) -> str:
-    """The text without passwords: the part of an address before the @, and parameters that name a secret."""
+    """Mask passwords in the text: before the @ of an address, and in parameters that name a secret."""
     text = re.sub(r"://.*@", f"://{MASK}@", text, flags=re.DOTALL)
-    # A forgotten host: what follows the colon is no port.
+    # The host is missing: the part after the colon is not a port.
     text = re.sub(r"://[^@/?#\[]*:(?!\d+(?:[/?#]|$)).*", f"://{MASK}", text, flags=re.DOTALL)
     secrets = r"(?i)((?:^|[?&;\s])\w*(?:pass|pwd|secret|token|key)\w*\s*=)[^&]+"
     return re.sub(secrets, rf"\g<1>{MASK}", text)
 
 
 def _address(value: str) -> str:
-    """The address of a database without its secrets; any other text is hidden: it may be a mistyped one."""
+    """Return a database address without its secrets; any other text is hidden: it may be a mistyped one."""
     if value in ("", "dagster"):
         return _text(value)
     return masked(value) if re.match(r"[a-z0-9+]+://", value) else MASK
 
 
 def schema_text(of: str) -> str:
-    """JSON schema of a settings file, or of a file of ``rules``."""
+    """Return the JSON schema of a settings file, or of a file of ``rules``."""
     schema = _rules_schema() if of == "rules" else SettingsFile.model_json_schema()
     # The name of the file is its default.
     schema["required"] = [key for key in schema["required"] if key != "name"]
@@ -153,7 +153,7 @@ def _rules_schema() -> dict[str, Any]:
 
 
 def rule_comments() -> dict[str, str]:
-    """The comment above each key of the package's rules, by the key with its section."""
+    """Return the comment above each key of the package's rules, by the key with its section."""
     found: dict[str, str] = {}
     section, comment = "", []
     for line in DEFAULT_RULES.read_text(encoding="utf-8").splitlines():
@@ -171,7 +171,7 @@ def rule_comments() -> dict[str, str]:
 
 
 def _one_line(part: Any) -> Any:
-    """The schema with the text of every description on one line."""
+    """Return the schema with the text of every description on one line."""
     if isinstance(part, str):
         return " ".join(part.split())
     if isinstance(part, dict):

@@ -1,7 +1,7 @@
-"""What differs by venue: ids, other names of currencies, and which of these are dollars.
+"""Differences between venues: ids, other names of currencies, and which of these are dollars.
 
-Separate from the settings because these are facts about the venues, measured or documented, and not wishes.
-What the ids of a venue's trades prove is in ``id_laws``.
+These are separate from the settings because they are facts about the venues, measured or documented, not
+wishes. ``id_laws`` defines the evidence that the ids of a venue's trades give.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Final
 
 #: Names that some venues give a currency, and its usual name.
 CURRENCY_ALIASES: Final[Mapping[str, str]] = {"XBT": "BTC", "XDG": "DOGE"}
-#: Quote currencies that count as one dollar; their own ups and downs are far below what weights can tell.
+#: Quote currencies that count as one dollar; their own changes are far below the precision of the weights.
 DOLLARS: Final = frozenset({"USD", "USDT", "USDC", "BUSD"})
-#: Ids of the vendor's exchanges (https://api.tardis.dev/v1/exchanges), by which a slip of the pen is known.
-#: The vendor adds some: an id that is not here may be right.
+#: Ids of the vendor's exchanges (https://api.tardis.dev/v1/exchanges), by which a typing error is recognized.
+#: The vendor adds new ones, so an id that is not here may be right.
 EXCHANGES: Final = frozenset({
     "ascendex", "binance", "binance-delivery", "binance-dex", "binance-european-options",
     "binance-futures", "binance-jersey", "binance-options", "binance-us", "bitfinex",

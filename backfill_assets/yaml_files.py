@@ -1,8 +1,8 @@
 """YAML files that people write: read into a frozen model, or refused in one line with the remedy.
 
-A slip of the pen puts a secret where none belongs: ``api_key:SECRET`` without the space is a key, a value in
-the wrong line is that of its neighbor. So a refusal, which a running service shows to others, quotes nothing
-that may be a secret: of keys the first letters, of values the short ones.
+A typing error can put a secret in the wrong place: ``api_key:SECRET`` without the space is a key, and a value
+in the wrong line belongs to its neighbor. So a refusal, which a running service shows to others, quotes no
+possible secret: only the first letters of keys, and only short values.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TIMESTAMP: Final = "tag:yaml.org,2002:timestamp"
 
 
 class _Loader(_BASE):  # type: ignore[misc]
-    """Days stay text: the loader says of a day that is none neither its line nor its key."""
+    """Loads days as text: YAML's own error for an invalid day names neither its line nor its key."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
@@ -40,14 +40,14 @@ class _Loader(_BASE):  # type: ignore[misc]
     }
 
 
-#: Names, symbols and numbers are shorter, keys and tokens are longer.
+#: Names, symbols and numbers are shorter; keys and tokens are longer.
 _QUOTED: Final = 20
-#: Faults of one file that are told at once.
+#: Number of faults of one file that are reported at once.
 _FAULTS_TOLD: Final = 10
 
 
 class Strict(BaseModel):
-    """A section of such a file: no unknown keys, no changes later, no number that is none or infinite."""
+    """A section of such a file: no unknown keys, no later changes, no NaN or infinite number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -55,13 +55,13 @@ class Strict(BaseModel):
 class Described(Strict):
     """A section whose fields have their meaning as the text under them in the source.
 
-    It is read when somebody asks for it. pydantic can read it (``use_attribute_docstrings``), but does so
-    whenever the class is made, which is a tenth of what the code location takes to import.
+    The text is read on request. pydantic can read it (``use_attribute_docstrings``), but does so whenever the
+    class is made, which takes a tenth of the time of importing the code location.
     """
 
     @classmethod
     def meanings(cls) -> dict[str, str]:
-        """By the name of a field, the text under it."""
+        """Return the text under each field, by the field's name."""
         found: dict[str, str] = {}
         for model in reversed(cls.__mro__):
             if model is Described or not issubclass(model, Described):
@@ -93,8 +93,8 @@ def read_mapping(path: Path, example: str) -> dict[str, Any]:
     Raises
     ------
     SettingsError
-        The file cannot be read, is no YAML, or holds no mapping. The message quotes no line of the file,
-        because it may hold a secret.
+        The file cannot be read, is not YAML, or does not hold a mapping. The message quotes no line of the
+        file, because it may hold a secret.
     """
     try:
         content: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
@@ -114,12 +114,12 @@ def read_mapping(path: Path, example: str) -> dict[str, Any]:
 
 
 def validated(model: type[ModelT], content: dict[str, Any], path: Path, *, page: str) -> ModelT:
-    """Make the model of a file's content; ``page`` is the document that lists its keys.
+    """Make the model from a file's content; ``page`` is the document that lists its keys.
 
     Raises
     ------
     SettingsError
-        Unknown or missing keys, or bad values: each is named once, with its key and the remedy.
+        Unknown or missing keys, or bad values; each is named once, with its key and the remedy.
     """
     try:
         return model.model_validate(content)
@@ -132,17 +132,17 @@ def validated(model: type[ModelT], content: dict[str, Any], path: Path, *, page:
 
 
 def insist_on_new(file: Path) -> None:
-    """Raise ``BadInput`` for a name that ``BACKFILL_ENV`` takes for no path, and for a file that is there."""
+    """Raise ``BadInput`` if ``BACKFILL_ENV`` would not take the name for a path, or if the file exists."""
     if file.suffix not in (".yaml", ".yml"):
         msg = f"{file}: the name of a settings file ends in .yaml: give one with --settings"
         raise BadInput(msg)
     if file.exists() or file.is_symlink():
-        msg = f"{file} is there already: name another one with --settings, or remove it"
+        msg = f"{file} exists already: name another file with --settings, or remove it"
         raise BadInput(msg)
 
 
 def write_new(file: Path, text: str) -> None:
-    """Write a settings file, and never over another.
+    """Write a settings file, but never over another.
 
     Raises
     ------
@@ -154,25 +154,25 @@ def write_new(file: Path, text: str) -> None:
         with file.open("x", encoding="utf-8") as target:
             target.write(text)
     except OSError as error:
-        msg = f"{file} cannot be written: {error.strerror}: name another one with --settings"
+        msg = f"{file} cannot be written: {error.strerror}: name another file with --settings"
         raise BadInput(msg) from error
 
 
 def quoted(value: str) -> str:
-    """The value as a message may quote it."""
+    """Return the value in a form that a message may quote."""
     is_short = len(value) <= _QUOTED and "@" not in value
     return repr(value) if is_short else f"a text of {len(value)} characters"
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """``did you mean …?`` with the nearest of the known names, whatever the case; empty if none is near."""
+    """Return ``did you mean …?`` with the nearest known names, ignoring case; empty if none is near."""
     names = {name.lower(): name for name in known}
     close = difflib.get_close_matches(given.lower(), names, n=2, cutoff=0.6)
     return f"did you mean {' or '.join(names[name] for name in close)}?" if close else ""
 
 
 def _faults(model: type[BaseModel], errors: Sequence[ErrorDetails], page: str) -> list[str]:
-    """One text for each mistake: an item that is refused also makes its list too short."""
+    """Return one text for each mistake: an item that is refused also makes its list too short."""
     places = [error["loc"] for error in errors]
     found: list[str] = []
     meant: set[tuple[int | str, ...]] = set()
@@ -197,7 +197,7 @@ def _fault(error: ErrorDetails, page: str) -> str:
     if kind in ("tuple_type", "list_type"):
         what = "must be a list: write [ and ] around it, or a line with - before each item"
     elif kind in ("model_type", "model_attributes_type", "dict_type"):
-        what = f"must be a section with keys of its own ({page})"
+        what = f"must be a section with its own keys ({page})"
     elif kind == "string_type":
         what = "must be text: put it into quotes"
     elif kind == "union_tag_not_found":
@@ -206,7 +206,8 @@ def _fault(error: ErrorDetails, page: str) -> str:
         context = error["ctx"]
         known = context["expected_tags"].replace("'", "")
         return (
-            f"{quoted(context['tag'])} is no {context['discriminator'].strip(chr(39))}; choose from {known}"
+            f"{quoted(context['tag'])} is not a valid {context['discriminator'].strip(chr(39))}; "
+            f"choose from {known}"
         )
     else:
         what = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
@@ -214,7 +215,7 @@ def _fault(error: ErrorDetails, page: str) -> str:
 
 
 def _name(part: str | int) -> str:
-    """A key up to where it cannot be one of ours any more."""
+    """Return a key up to the first character that no key of the package has."""
     text = str(part)
     begin = text if isinstance(part, int) else re.split(r"[^A-Za-z_-]", text, maxsplit=1)[0][:40]
     return begin if begin == text else f"{begin}…"
@@ -225,7 +226,7 @@ def _key(place: Sequence[int | str]) -> str:
 
 
 def _keys_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
-    """The keys that the section at this place has."""
+    """Return the keys of the section at this place."""
     sections = [model]
     for part in place:
         fields = [s.model_fields[part] for s in sections if isinstance(part, str) and part in s.model_fields]
@@ -245,7 +246,7 @@ def _sections_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _given(key: str, error: ErrorDetails, said: str) -> str:
-    """Quote the value, unless it was said or may hold a secret: a key, a database address, a section."""
+    """Quote the value unless it is already quoted or may hold a secret: a key, an address, a section."""
     if key.endswith(("api_key", "token", "ohlcv.url")):
         return " (got a secret)"
     value, expected = error["input"], error["type"]

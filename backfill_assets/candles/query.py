@@ -66,7 +66,7 @@ def markets_of(settled: SettledDay) -> list[tuple[str, str]]:
 def insist_on_timeframe(name: str) -> None:
     """Raise ``BadInput`` for an unknown timeframe; the message lists the known ones."""
     if name not in TIMEFRAMES:
-        msg = f"'{name}' is no timeframe: choose from {', '.join(TIMEFRAMES)}"
+        msg = f"'{name}' is not a timeframe: choose from {', '.join(TIMEFRAMES)}"
         raise BadInput(msg)
 
 

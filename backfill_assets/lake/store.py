@@ -132,7 +132,7 @@ class Store(Protocol):
         ------
         DamagedFile
             The object is missing, though a document names it (reading may also raise this), or its content
-            does not match its name, which is checked if the whole file is at hand.
+            does not match its name, which is checked if the whole file is local.
         """
         ...
 

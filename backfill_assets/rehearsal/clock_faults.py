@@ -260,7 +260,7 @@ def _is_away(
         told = told or daemon.wait(is_told, _SENSOR_SECONDS)
     stage.check(
         Promise.SOMEBODY_TOLD,
-        f"{about}: {', '.join(beyond) or 'no day'} beyond the look-back, and no other, is told as late",
+        f"{about}: {', '.join(beyond) or 'no day'} beyond the look-back, and no other, is reported as late",
         f"late: {', '.join(calendar.late()) or 'none'}",
         kept=bool(told),
     )

@@ -152,7 +152,7 @@ class Monitoring(Described):
     log_level: Literal["debug", "info", "warning", "error"] = "debug"
     """Lines below it are not in the logs of the runs (`log.level`)"""
     metrics: bool = True
-    """Write `metrics.txt`, which is what `/metrics` tells of the day, beside the logs of a scenario"""
+    """Write `metrics.txt`, the metrics of the day from `/metrics`, beside the logs of a scenario"""
     alerts: bool = True
     """Let the runs send messages, to an inbox of the rehearsal; without them `somebody_told` is not run"""
 

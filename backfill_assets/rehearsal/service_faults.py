@@ -224,7 +224,7 @@ def _is_back(stage: Stage, deployment: Deployment, house: House) -> None:
     ended = _messages(house, _LOST, "Ended after")
     stage.check(
         Promise.SOMEBODY_TOLD,
-        "with the daemon back: no incident is open, and its end was told",
+        "with the daemon back: no incident is open, and its end was reported",
         f"{len(ended)} messages of its end; open: {', '.join(left) or 'none'}",
         kept=bool(over),
     )

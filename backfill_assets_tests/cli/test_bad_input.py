@@ -185,7 +185,7 @@ def test_the_demo_refuses_an_environment_that_is_for_real(desk):
     answer = desk.set(BACKFILL_ENV="staging").run("demo")
     assert (answer.code, answer.error) == (
         1,
-        "BACKFILL_ENV=staging does not read the Tardis stand-in, the demo does: unset it",
+        "BACKFILL_ENV=staging does not read the Tardis stand-in, but the demo does: unset it",
     )
     assert desk.left == []
 

@@ -101,7 +101,7 @@ def test_a_file_is_never_written_over_and_nobody_is_asked_before(init, desk, sta
     answer = init()
     assert (answer.code, answer.error) == (
         2,
-        "mine.yaml is there already: name another one with --settings, or remove it",
+        "mine.yaml exists already: name another file with --settings, or remove it",
     )
     assert (desk.folder / "mine.yaml").read_text() == "name: another\n"
     assert standin.requests == []

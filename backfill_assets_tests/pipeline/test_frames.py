@@ -145,7 +145,7 @@ def test_a_market_that_nobody_asked_for_is_told_with_its_neighbours(data):
         data.candles("binance", "BTC-USTD", "1m", GOOD)
     with pytest.raises(BadInput, match="of an exchange 'binnance'; did you mean binance"):
         data.trades("binnance", "BTC-USDT", GOOD)
-    with pytest.raises(BadInput, match="'1min' is no timeframe"):
+    with pytest.raises(BadInput, match="'1min' is not a timeframe"):
         data.candles(*MARKET, "1min", GOOD)
     with pytest.raises(BadInput, match="'trade' is no data type; did you mean trades"):
         data.ticks("trade", *MARKET, GOOD)

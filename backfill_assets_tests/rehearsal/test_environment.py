@@ -138,8 +138,10 @@ def test_what_cannot_be_used_is_refused_in_one_line_that_names_it(
 def test_an_unknown_environment_is_refused_with_the_known_ones() -> None:
     answer = CliRunner().invoke(main, ["rehearse", "--env", "stagging"])
     assert answer.exit_code == 2
-    said = "'stagging' is not an environment of a rehearsal; did you mean staging? "
-    said += "or give a path to a .yaml file"
+    said = (
+        "'stagging' is not an environment of a rehearsal; "
+        "did you mean staging? or give a path to a .yaml file"
+    )
     assert answer.output == f"Error: {said}\n"
     assert "choose local, staging" in CliRunner().invoke(main, ["rehearse", "--env", "production"]).output
 

@@ -112,7 +112,7 @@ def test_settings_that_are_there_are_never_written_over(folder: Path, tmp_path: 
     put(folder, "kraken_trades_2025-11-10_XBT-USDT.csv.gz", "kraken", "XBT/USDT")
     (tmp_path / "own.yaml").write_text("mine")
     refused = imported(folder, tmp_path / "own.yaml")
-    assert (refused.exit_code, "is there already" in refused.output) == (2, True)
+    assert (refused.exit_code, "exists already" in refused.output) == (2, True)
     assert (tmp_path / "own.yaml").read_text() == "mine"
     empty = imported(tmp_path / "nowhere", tmp_path / "other.yaml")
     assert empty.exit_code == 1
