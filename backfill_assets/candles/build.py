@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 LOGGER: Final = logging.getLogger(__name__)
-#: Raised when the contents or the method of building or measuring change.
+#: Incremented when the contents or the method of building or measuring change.
 MEASURES_VERSION: Final = 6
 #: Days whose candles or coverage depend on the files of a day: its neighbors, and the one after them, since
 #: the last price before a day may come from a file of two days before.

@@ -20,7 +20,7 @@ from backfill_assets.feeds import ExpectedFeed
 from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
 from backfill_assets.tardis.metadata import Instrument, InstrumentList, day_bounds, listed_on
 
-#: Raised when the same answer makes different rows or findings.
+#: Incremented when the same answer makes different rows or findings.
 ROWS_VERSION: Final = 3
 #: Rows stamped further than this outside the day of their file are misplaced; equals
 #: ``thresholds.seam_window_seconds``.

@@ -40,7 +40,7 @@ TIMEOUT_SECONDS: Final = 60.0
 #: Longest time for all attempts at one request; after it the step asks Dagster for a later retry.
 RETRY_SECONDS: Final = 120.0
 _TOKEN: Final = "backfill-write"
-#: The client's default of ten is less than the threads of a run; each further connection would be a new one every time.
+#: The client's default of ten is less than the threads of a run; further connections would not be kept.
 _CONNECTIONS: Final = 64
 _PARALLEL_READS: Final = 16
 

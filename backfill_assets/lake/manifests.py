@@ -31,7 +31,7 @@ from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.lake.tables import DataFile
 
-#: Outcomes of a version.
+#: Fields that a new version resets.
 _FOUND: Final[dict[str, None]] = {"absent": None, "failed": None}
 #: Versions of a feed's day that are kept besides the newest and the accepted one.
 EARLIER_VERSIONS: Final = 4

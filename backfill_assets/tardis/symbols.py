@@ -1,6 +1,6 @@
 """The feeds that a day must have: the universe of the settings, resolved as of the day.
 
-Pure functions of settings and the vendor's metadata. A canonical symbol names a pair for ever, but the data
+Pure functions of settings and the vendor's metadata. A canonical symbol names a pair forever, but the data
 set symbol behind it changes (Kraken's ``XBT/USDT`` became ``BTC/USDT`` on 2026-07-10). So the pair is looked
 up by base and quote currency among the instruments listed on that day. Fetching and storing use feeds only.
 """

@@ -6,7 +6,6 @@ open loads. The bytes are searched, so a document of another version of this pac
 names in its own way. A document that cannot be read, or is lost while the settled day refers to it, spares
 all files that it may have named. Beside running days this is safe because of age: a run renews the age of
 each file that it is about to name, and no store discards a young file (``Store.discard``).
-new, and no store discards one that does (``Store.discard``).
 """
 
 from __future__ import annotations

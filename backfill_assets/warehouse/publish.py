@@ -222,7 +222,7 @@ def _replaced(
 def _wait_for_others(
     store: Store, table: Table, day: str, mine: ledger.Entry, patience_seconds: float
 ) -> None:
-    """Wait until the newer claim is done; otherwise two publishers would overtake each other for ever."""
+    """Wait until the newer claim is done; otherwise two publishers would overtake each other forever."""
     deadline = time.monotonic() + patience_seconds
     wait = 0.05
     while time.monotonic() < deadline:
