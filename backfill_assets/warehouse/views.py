@@ -132,7 +132,7 @@ _DAY_COLUMNS: Final = (
     Column("overall", "FLOAT64", "Product of the day's four scores, each to the power of its weight."),
     Column("overall_weighted_sum", "FLOAT64", "Weighted sum of the day's four scores."),
     Column("feeds", "INT64", "Feeds that the day must have.", required=True),
-    Column("accepted", "INT64", "Number of them that are published, or would be if the day were not held.",
+    Column("accepted", "INT64", "Feeds that are published, or would be if the day were not held.",
            required=True),
     Column("left_out", "STRING", "The others by name, with their verdict; null if there is none."),
     Column("pending", "INT64", "Feeds with a waiting version that is not accepted.", required=True),
@@ -204,7 +204,7 @@ CANDLES_FILLED: Final = View(
     name="candles_filled",
     description=(
         "Candles, and in every bucket proven to be empty a flat one without volume at the last price. "
-        "A bucket without that proof has no row."
+        "An untraded bucket without that proof has no row."
     ),
     columns=CANDLES.columns,
     tables=(CANDLES, COVERAGE),
