@@ -353,7 +353,7 @@ def test_a_file_among_the_partitions_that_is_none_is_refused_by_name(
     warehouse: DuckDBWarehouse, tmp_path: Path, name: str
 ) -> None:
     stray = write(warehouse.folder / "trades" / f"{name}.parquet", rows())
-    with pytest.raises(PermanentFailure, match=re.escape(f"{stray}: is no partition")):
+    with pytest.raises(PermanentFailure, match=re.escape(f"{stray}: is not a partition")):
         warehouse.ensure_table(TRADES)
     stray.unlink()
     (warehouse.folder / "trades" / "notes.txt").write_text("no rows")
