@@ -75,7 +75,7 @@ class VenueContract:
     Attributes
     ----------
     ids
-        Matches the venue's own names in upper case; the groups ``base`` and ``quote`` name currencies.
+        Pattern of the venue's own names in upper case; the groups ``base`` and ``quote`` name currencies.
     evidence
         A page of the venue, or the notional that the venue publishes with its trades.
     quote

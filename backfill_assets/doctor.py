@@ -312,7 +312,7 @@ def _insist_on_dagster_yaml(home: Path) -> None:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
     except (OSError, ValueError, yaml.YAMLError):
-        return  # Dagster says more about it.
+        return  # Dagster's own message says more.
     if not home.is_dir() or not isinstance(content, dict | None):
         return
     missing = [section for section in _SECTIONS if section not in (content or {})]

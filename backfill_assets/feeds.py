@@ -157,7 +157,7 @@ class FeedChoice:
         """Whether the choice includes the feed, whose rows carry these canonical symbols.
 
         A pair chooses its spot market and its perpetual. A grouped file is chosen by its group, or by any
-        symbol in it, since it is fetched as a whole.
+        symbol in it, because it is fetched as a whole.
         """
         names = {feed.dataset_symbol, *canonical, *map(pair_of, canonical)}
         return (

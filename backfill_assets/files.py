@@ -27,7 +27,7 @@ from backfill_assets.failures import PermanentFailure, Superseded, TransientFail
 TEMPORARY_PREFIX: Final = "backfill-unfinished-"
 _POLL_SECONDS: Final = 0.02
 _SHORTEST_POLL_SECONDS: Final = 0.0005
-#: Errors of a disk that is full or cannot be written.
+#: Errors of a disk that is full or not writable.
 _REFUSALS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
@@ -196,7 +196,7 @@ def temporary_folder(parent: Path | None, setting: str) -> Iterator[Path]:
     Raises
     ------
     PermanentFailure
-        The disk is full or cannot be written.
+        The disk is full or not writable.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=parent) as folder:

@@ -41,7 +41,7 @@ class LocalRun:
     Attributes
     ----------
     fetched, kept, loads, skipped
-        Feeds and partitions, from the metadata of its materializations.
+        Numbers of feeds and partitions, from the metadata of its materializations.
     failures
         Steps that failed and checks that did not pass, each with its reason.
     """

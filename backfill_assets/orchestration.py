@@ -114,7 +114,7 @@ def dagster_home(environment: str = "") -> str | None:
     try:
         home.mkdir(parents=True, exist_ok=True)
         if file.is_symlink() and not file.exists():
-            file.unlink(missing_ok=True)  # The package was installed elsewhere when it was made.
+            file.unlink(missing_ok=True)  # The package was installed elsewhere when the link was made.
         with suppress(FileExistsError):
             file.symlink_to(DAGSTER_YAML)
     except OSError as error:

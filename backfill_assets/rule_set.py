@@ -120,7 +120,7 @@ class ComparisonRules(Strict):
 
 
 class FeedRules(Strict):
-    """How a feed is counted and judged; ``settings.thresholds`` has these beside the thresholds of days."""
+    """How a feed is counted and judged; ``settings.thresholds`` adds the thresholds of days."""
 
     seam_window_seconds: int = _number("seam_window_seconds", ge=0, le=3600)
     missing_ids: int = _number("missing_ids", ge=0)
@@ -155,8 +155,8 @@ class RuleSet(FeedRules):
     def _has_the_same_meaning(cls, given: int) -> int:
         if given != RULES_VERSION:
             msg = (
-                f"these rules are of version {given}, this package's of version {RULES_VERSION}: "
-                f"carry your changes over to a copy of {DEFAULT_RULES}"
+                f"these rules are of version {given}, but this package's are of version {RULES_VERSION}: "
+                f"copy your changes into a copy of {DEFAULT_RULES}"
             )
             raise ValueError(msg)
         return given

@@ -142,7 +142,7 @@ def insist_on_new(file: Path) -> None:
 
 
 def write_new(file: Path, text: str) -> None:
-    """Write a settings file, and never over another.
+    """Write a settings file, but never over another.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def write_new(file: Path, text: str) -> None:
         with file.open("x", encoding="utf-8") as target:
             target.write(text)
     except OSError as error:
-        msg = f"{file} cannot be written: {error.strerror}: name another one with --settings"
+        msg = f"{file} cannot be written: {error.strerror}: name another file with --settings"
         raise BadInput(msg) from error
 
 
@@ -197,7 +197,7 @@ def _fault(error: ErrorDetails, page: str) -> str:
     if kind in ("tuple_type", "list_type"):
         what = "must be a list: write [ and ] around it, or a line with - before each item"
     elif kind in ("model_type", "model_attributes_type", "dict_type"):
-        what = f"must be a section with keys of its own ({page})"
+        what = f"must be a section with its own keys ({page})"
     elif kind == "string_type":
         what = "must be text: put it into quotes"
     elif kind == "union_tag_not_found":
@@ -206,7 +206,8 @@ def _fault(error: ErrorDetails, page: str) -> str:
         context = error["ctx"]
         known = context["expected_tags"].replace("'", "")
         return (
-            f"{quoted(context['tag'])} is no {context['discriminator'].strip(chr(39))}; choose from {known}"
+            f"{quoted(context['tag'])} is not a valid {context['discriminator'].strip(chr(39))}; "
+            f"choose from {known}"
         )
     else:
         what = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")

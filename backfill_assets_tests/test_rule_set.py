@@ -180,9 +180,9 @@ def test_the_current_settings_follow_the_file_of_rules(
         ({"rows": {"frozen_rows": "many"}}, "rows.frozen_rows: must be a valid integer"),
         ({"largest": 7}, f"largest: unknown key; remove it or correct its spelling (see {DEFAULT_RULES})"),
         ({"rows": {"frozen": 7}}, "rows.frozen: unknown key; did you mean frozen_rows or frozen_seconds?"),
-        ({"rows": 7}, "rows: must be a section with keys of its own"),
+        ({"rows": 7}, "rows: must be a section with its own keys"),
         ({"day_quality": 0.5}, "day_quality: unknown key"),
-        ({"version": 2}, "version: these rules are of version 2, this package's of version 5: carry your"),
+        ({"version": 2}, "version: these rules are of version 2, but this package's are of version 5: copy"),
     ],
 )  # fmt: skip
 def test_a_slip_in_the_rules_is_told_with_file_key_and_remedy(

@@ -140,7 +140,7 @@ def universe(**changes: Any) -> dict[str, Any]:
         ({"prices": {"machine_per_hour": 1}}, "prices", 'write date: "YYYY-MM-DD"'),
         ({"prices": {"date": "November"}}, "prices.date", "pattern"),
         ({"prices": {"date": "2026-11-30", "load_per_tb": -1}}, "prices.load_per_tb", "greater than"),
-        ({"lake": "./lake"}, "lake", "must be a section with keys of its own"),
+        ({"lake": "./lake"}, "lake", "must be a section with its own keys"),
         ({"lake": {"uri": ""}}, "lake.uri", "at least 1 character"),
     ],
 )

@@ -15,8 +15,8 @@ from backfill_assets.partitions import daily
     kinds={"parquet"},
     description=(
         "The day's candles of every timeframe and its coverage, one Parquet file each, and the document of "
-        "what was measured. A day is merged from the partial candles of three days' files, because files are "
-        "split by arrival; neighbours whose midnight this day's files change are made anew."
+        "the measurements. A day is merged from the partial candles of three days' files, because files are "
+        "split by arrival; neighboring days whose midnight this day's files change are rebuilt."
     ),
 )
 def candles(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult[None]:

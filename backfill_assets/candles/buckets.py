@@ -1,4 +1,4 @@
-"""Looking at the states of a day's buckets."""
+"""Read the states of a day's buckets."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 class Run(NamedTuple):
-    """Buckets that are alike: what they show, and the positions of the first and the last."""
+    """A run of equal buckets: their state, and the positions of the first and the last."""
 
     state: State
     provisional: bool
-    #: Of a bucket with trades, whether an unconfirmed spike set the high or low of one of its minutes.
+    #: For a bucket with trades: whether an unconfirmed spike set the high or low of one of its minutes.
     flagged: bool | None
     first: int
     last: int
@@ -62,7 +62,7 @@ class MarketBuckets:
     symbol: str
     timeframe: str
     codes: Codes
-    #: Whether the first and the last bucket may still gain trades from files of the neighbouring days.
+    #: Whether the first and the last bucket may still gain trades from files of the neighboring days.
     provisional: bool
     #: Positions of the buckets in which a minute's high or low is the price of an unconfirmed spike.
     flagged: frozenset[int] = frozenset()
@@ -73,7 +73,7 @@ class MarketBuckets:
         return states_of(self.codes)
 
     def runs(self) -> list[Run]:
-        """Runs of buckets that are alike, in order of time."""
+        """Runs of equal buckets, in order of time."""
         alike = self.alike()
         columns = (alike.codes, alike.provisional, alike.flagged, alike.first, alike.last)
         return [
@@ -101,12 +101,12 @@ def buckets(
     exchange: str | None = None,
     symbol: str | None = None,
 ) -> list[MarketBuckets]:
-    """States of every market of the day, or of those named, by exchange and symbol.
+    """Return the states of every market of the day, or of the named markets, by exchange and symbol.
 
     Raises
     ------
     PermanentFailure
-        No such timeframe, the day's candles were not made, or the day has no such market.
+        The timeframe is unknown, the day has no candles, or the day does not have the market.
     """
     insist_on_timeframe(timeframe)
     settled, measures = made_day(store, day)
@@ -125,10 +125,10 @@ def buckets(
 def market_buckets(
     by_feed: Mapping[str, FeedMinutes], timeframes: Sequence[str], sealed: Collection[str]
 ) -> list[MarketBuckets]:
-    """States of every market by exchange, symbol and timeframe.
+    """Return the states of every market by exchange, symbol and timeframe.
 
-    A market that is in several files (a group beside a pair, or both names of a rename) is as sure as these
-    allow together.
+    The states of a market that is in several files (a group beside a pair, or both names of a rename) are as
+    certain as these files together allow.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def market_buckets(
 
 
 def write_buckets(found: list[MarketBuckets], day: str, out: TextIO) -> None:
-    """One market run by run; several as counts of each state."""
+    """Write one market run by run, or several markets as counts of each state."""
     if len(found) == 1:
         step_us = TIMEFRAMES[found[0].timeframe] * MICROSECONDS_PER_SECOND
         for run in found[0].runs():

@@ -1,12 +1,12 @@
-"""Making a day of candles and its coverage, and measuring both: once, by the asset ``candles``.
+"""Builds a day of candles and its coverage, and measures both: once, in the asset ``candles``.
 
 The files lie in the lake, named by content, in folders that Parquet readers know as partitions
-(``candles/date=2024-01-01/``); the day's document (``quality.measures``) names the files that count and holds
-what was measured. It carries a hash of its inputs: where nothing has changed no file is opened. Other runs
-may settle a neighbour meanwhile; they make this day anew after that.
+(``candles/date=2024-01-01/``). The day's document (``quality.measures``) names the files that count and holds
+the measurements. It carries a hash of its inputs: if nothing has changed, no file is opened. Another run may
+settle a neighboring day meanwhile; that run then rebuilds this day.
 
-Lost data of a neighbour stop no day: candles that were made of it stay until the neighbour's own run brings
-it back, and a day whose own files have changed is made without it.
+Lost data of a neighboring day stops no day. Candles made from that data stay until the neighbor's own run
+restores it; a day whose own files have changed is built without it.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ if TYPE_CHECKING:
     import polars as pl
 
 LOGGER: Final = logging.getLogger(__name__)
-#: Raised when what is made or measured, or how, changes.
+#: Incremented when the contents or the method of building or measuring change.
 MEASURES_VERSION: Final = 6
-#: Days whose candles or coverage rest on the files of a day: its neighbours, and the one after, since the
-#: last price before a day may come from a file of two days before.
+#: Days whose candles or coverage depend on the files of a day: its neighbors, and the one after them, since
+#: the last price before a day may come from a file of two days before.
 REACH: Final = (-1, 1, 2)
 
 Market = tuple[str, str]
 
 
 def build_candles(store: Store, day: str, settings: Settings) -> DayMeasures:
-    """Make the day's candles and coverage, and anew those of days around it that rest on its files.
+    """Build the day's candles and coverage, and rebuild those of nearby days that depend on its files.
 
     Raises
     ------
@@ -76,11 +76,11 @@ def build_candles(store: Store, day: str, settings: Settings) -> DayMeasures:
     """
     maker = _Maker(store, settings)
     others = [shift(day, days) for days in REACH]
-    # Before the day is made: that may replace a lost document by one that has no candles yet.
+    # Read before the day is made: making it may replace a lost document with one that has no candles yet.
     lost = {other for other in others if maker.has_lost_candles(other)}
     made = maker.make(day)
     for other in others:
-        # Documents are read anew for every day: other runs may have changed them.
+        # Documents are read again for every day: other runs may have changed them.
         maker = _Maker(store, settings)
         if maker.settled(other) is None:
             continue
@@ -102,7 +102,7 @@ class _Maker:
     settings: Settings
     _settled: dict[str, SettledDay | None] = field(default_factory=dict)
     _measures: dict[str, DayMeasures | None] = field(default_factory=dict)
-    #: Tick files of other days that are damaged, and without whose rows a day is made.
+    #: Damaged tick files of other days; days are built without their rows.
     _damaged: set[str] = field(default_factory=set)
 
     def settled(self, day: str) -> SettledDay | None:
@@ -116,7 +116,7 @@ class _Maker:
         return self._measures[day]
 
     def has_lost_candles(self, day: str) -> bool:
-        """Whether candles of the day were made, and the document of them is gone or cannot be read."""
+        """Whether candles of the day were made but their document is missing or unreadable."""
         if self.settled(day) is None or self.measures(day) is not None:
             return False
         return any(self.store.list(paths.made_prefix("candles", day)))
@@ -126,7 +126,7 @@ class _Maker:
             try:
                 return self._make(day)
             except DamagedFile as found:
-                # Partial candles are made anew of their ticks; ticks can only be fetched again.
+                # Partial candles can be rebuilt from their ticks; ticks can only be fetched again.
                 if paths.is_partials(found.path) and self.store.exists(found.path):
                     self.store.set_aside(found.path)
                 elif found.path in self._damaged or f"/{day}/" in found.path:
@@ -144,7 +144,7 @@ class _Maker:
         around = [d for d in (beside[0], day, beside[1]) if self.settled(d) is not None]
         for file_day in around:
             self._ensure_files(file_day)
-        if self.has_lost_candles(shift(day, -2)):  # it may have the last price before the day
+        if self.has_lost_candles(shift(day, -2)):  # this day may have the last price before the day
             self._ensure_files(shift(day, -2))
         replaced: list[DataFile | None] = []
 
@@ -166,13 +166,13 @@ class _Maker:
         return made
 
     def _lacks(self, day: str) -> bool:
-        """Whether trades of the day's files are not to be had, though they were accepted."""
+        """Whether trades of the day's accepted files are unavailable."""
         if self.settled(day) is None:
             return is_lost(self.store, day)
         return any(f"/{day}/" in path for path in self._damaged)
 
     def accepted(self, day: str) -> list[AcceptedFile]:
-        """The day's accepted files of trades, with the overlaps of which both files are there."""
+        """Return the day's accepted files of trades, with the overlaps for which both files exist."""
         settled = self.settled(day)
         if settled is None:
             return []
@@ -186,11 +186,11 @@ class _Maker:
         ]
 
     def is_there(self, feed: Feed, day: str, content: str) -> bool:
-        """Whether the file of ticks was not found to be damaged."""
+        """Whether the file of ticks has not been found damaged."""
         return paths.ticks_data(feed, day, content) not in self._damaged
 
     def _ensure_files(self, day: str) -> None:
-        """Let the day's document have the partials of every accepted file of trades, and of no other."""
+        """Make the day's document hold the partials of exactly the accepted files of trades."""
         files = self.accepted(day)
         present = self.measures(day)
         known = present.files if present else {}
@@ -210,9 +210,10 @@ class _Maker:
         self._measures[day] = documents.update(self.store, paths.measures(day), DayMeasures, change)
 
     def renamed(self, other: str, day: str) -> dict[Market, str]:
-        """Markets of another day that this one names otherwise, with its names for them.
+        """Markets that this day names differently from another day, with this day's names for them.
 
-        The vendor's instruments may change their currencies, or come to share a pair, from day to day.
+        From day to day the vendor may change the currencies of an instrument, or let two instruments share a
+        pair.
         """
         ours, theirs = (self._names(self.settled(d)) for d in (day, other))
         names: dict[Market, set[str]] = {}
@@ -222,7 +223,7 @@ class _Maker:
         return {market: name for market, name in only.items() if name != market[1]}
 
     def _names(self, settled: SettledDay | None) -> dict[Market, str]:
-        """By exchange and data set symbol, the names of the day's markets."""
+        """Names of the day's markets by exchange and data set symbol."""
         if settled is None:
             return {}
         return {
@@ -233,7 +234,7 @@ class _Maker:
         }
 
     def _closes(self, day: str, current: DayMeasures | None) -> dict[Market, float]:
-        """The last price of each market on the day before, by the accepted files of three days."""
+        """The last price of each market on the day before, from the accepted files of three days."""
         before, found = shift(day, -1), dict[Market, LastTrade]()
         for file_day in (shift(day, -2), before, day):
             settled = self.settled(file_day)
@@ -275,7 +276,7 @@ class _Work:
 
     maker: _Maker
     settled: SettledDay
-    #: Of the days before, of and after the day, as far as they were settled.
+    #: The days before, of and after the day, if they were settled.
     measures: Mapping[str, DayMeasures | None]
     closes: dict[Market, float]
     method: str = ""
@@ -292,7 +293,7 @@ class _Work:
         return self.settled.day
 
     def files(self, day: str) -> list[tuple[SettledFeed, TradesFile]]:
-        """The day's feeds of trades that count with their files."""
+        """The day's counted feeds of trades with their files."""
         settled, measures = self.maker.settled(day), self.measures.get(day)
         return [
             (feed, file)
@@ -305,7 +306,7 @@ class _Work:
         ]
 
     def made(self) -> DayMeasures:
-        """Make everything anew, but compare no file with its ticks again that was found equal before."""
+        """Rebuild everything, but skip files that an earlier comparison with their ticks found equal."""
         import polars as pl
 
         store, settings, day = self.maker.store, self.maker.settings, self.day
@@ -363,7 +364,7 @@ class _Work:
         return [settled for settled in found if settled is not None]
 
     def _tickers(self) -> list[tuple[Feed, str]]:
-        """The day's feeds with prices of an index that count, with the versions that do."""
+        """The day's counted feeds with index prices, each with the content of its accepted version."""
         return [
             (f.feed, f.accepted.content)
             for f in self.settled.feeds
@@ -371,7 +372,7 @@ class _Work:
         ]
 
     def _index(self) -> pl.DataFrame | None:
-        """Mean price of each market's index by minute; None where no file has any."""
+        """Mean index price of each market by minute; None where no file has one."""
         import polars as pl
 
         market = ["exchange", "symbol"]
@@ -384,11 +385,13 @@ class _Work:
                     minutes = rows.group_by(*market, pl.col("timestamp").dt.truncate("1m").alias("open_time"))
                     found.append(minutes.agg(pl.col("index_price").mean()).collect(engine="streaming"))
             except DamagedFile as failure:
-                LOGGER.warning("candles of %s are held against no index of %s: %s", self.day, feed, failure)
+                LOGGER.warning(
+                    "candles of %s are not compared with the index of %s: %s", self.day, feed, failure
+                )
         return pl.concat(found).unique([*market, "open_time"], keep="first") if found else None
 
     def _compared(self, frame: pl.DataFrame, between: Sequence[object]) -> dict[str, TradesFile]:
-        """The day's files, each compared with its ticks and its candles with each other."""
+        """Compare each of the day's files with its ticks, and its candles with each other."""
         import polars as pl
 
         settings, store = self.maker.settings, self.maker.store
@@ -404,7 +407,7 @@ class _Work:
         for feed, file in files:
             name = str(feed.feed)
             symbols = {name for _, name in feed.symbols}
-            # Told apart by feed only where there is something to tell.
+            # Split by feed only if there are mismatches.
             wrong: Sequence[object] = ()
             if between:
                 of_feed = frame.filter(
@@ -430,7 +433,7 @@ class _Work:
         return found
 
     def _rests_on(self) -> list[Any]:
-        """What candles and coverage rest on besides the method."""
+        """The inputs of candles and coverage apart from the method."""
         parts: list[Any] = [
             sorted(self.settled.sealed_feeds),
             sorted((*market, price) for market, price in self.closes.items()),
@@ -476,7 +479,7 @@ def _renamed(partials: pa.Table, names: Mapping[Market, str]) -> pa.Table:
 
 
 def trades_versions(settled: SettledDay) -> str:
-    """Hash of the accepted files of trades of a day."""
+    """Hash the accepted files of trades of a day."""
     return versions_hash(f for f in settled.feeds if f.feed.type.makes_candles)
 
 
@@ -485,7 +488,7 @@ def _evidence(feed: SettledFeed) -> Any:
 
 
 def _plain(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Rows as JSON keeps them: what is neither text, number nor truth becomes text."""
+    """Rows as JSON keeps them: values other than text, numbers and booleans become text."""
     return tuple(
         {
             name: value if isinstance(value, str | int | float | bool) or value is None else str(value)

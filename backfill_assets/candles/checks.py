@@ -1,7 +1,8 @@
-"""What the candles of a day promise.
+"""Asset checks of a day's candles.
 
-What fails only by a bug of ours stops the run. ``consistency`` is the day's score by the same comparisons;
-the others hold candles against other markets and hours, which may be wrong or wild: they warn.
+A check that only a bug of this project can fail stops the run. ``consistency`` is the day's score from the
+same comparisons. The others compare candles with other markets and hours, which may be wrong or volatile, so
+they only warn.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ SHOWN = {
 def candles_checks(
     context: dg.AssetCheckExecutionContext, lake: LakeResource
 ) -> Iterator[dg.AssetCheckResult]:
-    """Tell what was found and measured when the day's candles were made."""
+    """Report the findings and measurements stored when the day's candles were made."""
     settings, store, day = lake.settings(), lake.store(), context.partition_key
     settled, measures = made_day(store, day)
     findings = findings_of(store, settled, measures, settings)
@@ -51,8 +52,8 @@ def candles_checks(
         "timeframes", measures.between_timeframes, f"{len(settings.candles.timeframes)} timeframes"
     )
     found = day_of(settled, measures)
-    # Without an accepted feed of trades there is no candle to be wrong; that the feeds are not there is the
-    # finding of the checks of ticks.
+    # Without an accepted feed of trades there is no candle to judge; the checks of ticks report the missing
+    # feeds.
     of_candles = candle_rows(found), findings["candles:consistency"]
     yield score_check(KEY, "consistency", found, *of_candles, needs_feeds=False)
     limits = settings.comparison
@@ -87,7 +88,7 @@ def _volumes(hours: Sequence[dict[str, Any]], multiple: float) -> dg.AssetCheckR
 def _agreement(
     name: str, markets: Sequence[dict[str, Any]], limits: ComparisonSettings
 ) -> dg.AssetCheckResult:
-    """Never more than a warning; with nothing to compare it passes and says so."""
+    """Report at most a warning; with nothing to compare, pass and say so."""
     low = [row for row in markets if not agrees(row, limits)]
     said = (
         f"{len(low)} of {len(markets)} markets agree in less than {limits.agreement:.0%} of their minutes, "

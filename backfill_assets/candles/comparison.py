@@ -1,7 +1,7 @@
-"""Candles held against others: other venues' of the pair, other markets, other hours.
+"""Compares candles with other venues of the pair, other markets and other hours.
 
-K5 to K7; candles of other sources, K4, are compared after publishing (``references``). Others may be wrong or
-of another market, and hours may be wild, so all of them only warn.
+These are K5 to K7; K4, candles of other sources, is compared after publishing (``references``). The other
+side may be wrong or a different market, and hours may be volatile, so all of these checks only warn.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 PRICES: Final = ("open", "high", "low", "close")
-#: Traded hours of a day from which on their median stands for the market's usual hour.
+#: Traded hours that a day needs for their median to stand for the market's usual hour.
 _LEAST_HOURS: Final = 12
 
 
 def across_venues(candles: pl.DataFrame, tolerance: float) -> Rows:
-    """K5: for each market with minutes in common with other venues, how many have the venues' price.
+    """K5: for each market with minutes in common with other venues, count those at the venues' price.
 
-    A minute agrees if its vwap is at most ``tolerance`` from the median of all venues' of the same pair. One
-    without a vwap is not compared.
+    A minute agrees if its vwap is at most ``tolerance`` from the median of all venues' vwaps of the same
+    pair. A minute without a vwap is not compared.
     """
     import polars as pl
 
@@ -46,12 +46,12 @@ def across_venues(candles: pl.DataFrame, tolerance: float) -> Rows:
 
 
 def across_symbols(candles: pl.DataFrame, tolerance: float, index: pl.DataFrame | None = None) -> Rows:
-    """K6: how many minutes of a market have the price that other markets of other pairs or kinds imply.
+    """K6: count a market's minutes at the price that markets of other pairs or kinds imply.
 
-    The vwap of a perpetual is held against the median of the pair's spot markets at any venue, and against
-    ``index``, the prices of its index by ``exchange``, ``symbol`` and ``open_time``; that of a spot market
-    against the product of two others of its venue: ETH-USDT against ETH-BTC × BTC-USDT. A minute agrees if
-    they are at most ``tolerance`` apart; minutes that lack one of them are not compared.
+    The vwap of a perpetual is compared with the median of the pair's spot markets at all venues, and with
+    ``index``, the prices of its index by ``exchange``, ``symbol`` and ``open_time``. The vwap of a spot
+    market is compared with the product of two others of its venue: ETH-USDT with ETH-BTC × BTC-USDT. A minute
+    agrees if the two are at most ``tolerance`` apart; minutes that lack one of them are not compared.
     """
     import polars as pl
 
@@ -101,7 +101,7 @@ def across_symbols(candles: pl.DataFrame, tolerance: float, index: pl.DataFrame 
 def odd_volumes(candles: pl.DataFrame, multiple: float) -> Rows:
     """K7: hours of a market with more than ``multiple`` times the volume of its median hour of the day.
 
-    Only of markets that traded in at least half of the day's hours; volumes that are not known are left out.
+    Only markets that traded in at least half of the day's hours are judged; unknown volumes are left out.
     """
     import polars as pl
 
@@ -122,12 +122,12 @@ def odd_volumes(candles: pl.DataFrame, multiple: float) -> Rows:
 
 
 def agrees(row: Mapping[str, Any], limits: ComparisonSettings) -> bool:
-    """Whether enough minutes of a market agree, and not too many in a row differ."""
+    """Whether enough minutes of a market agree, and no run of differing minutes is too long."""
     return bool(row["share"] >= limits.agreement and row.get("longest_run", 0) <= limits.differing_run)
 
 
 def agreement_row(market: dict[str, Any], judged: pl.DataFrame) -> dict[str, Any]:
-    """How many minutes of a market are the ``same``, with the market's own fields before it."""
+    """Count the minutes of a market that are the ``same``, after the market's own fields."""
     import polars as pl
 
     equal = int(judged["same"].sum())

@@ -1,9 +1,9 @@
-"""Candles computed a second time, apart from the kernels, and held against the first.
+"""Computes candles a second time, without the kernels, and compares them with the first.
 
-K1: trades to base candles. K2: base candles to every larger timeframe. Prices and counts must be equal,
-float sums equal within ``SUM_TOLERANCE``; every bucket that is not is named. Nothing is shared with the
-kernels on purpose: one bug could hide in both. So the trades are added up by numpy (``recomputed``), and
-candles by polars.
+K1: trades to base candles. K2: base candles to every larger timeframe. Prices and counts must be equal, and
+float sums equal within ``SUM_TOLERANCE``; every differing bucket is named. The code shares nothing with the
+kernels on purpose, because one bug could hide in both. So numpy adds up the trades (``recomputed``), and
+polars the candles.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     import polars as pl
 
 _EXACT: Final = (*PRICES, "trade_count", "first_trade_time", "last_trade_time")
-#: Mismatches of a file or timeframe returned at most; one is enough to stop a day.
+#: Most mismatches returned for a file or timeframe; one is enough to stop a day.
 LIMIT: Final = 50
 
 
 def mismatches_with_ticks(
     files: Sequence[ComparedFile], *, day: str, seam_window_seconds: int
 ) -> list[list[dict[str, Any]]]:
-    """K1: for each file the base candles that differ from those computed again from its trades.
+    """K1: for each file, the base candles that differ from those computed again from its trades.
 
-    Memory is one batch of rows, and one row per symbol and minute of each batch.
+    Memory use is one batch of rows, and one row per symbol and minute of each batch.
     """
     import polars as pl
 
@@ -40,7 +40,7 @@ def mismatches_with_ticks(
     ).with_columns((pl.col(name) + pl.col(f"{name}_error")).alias(name) for name in SUMS)
     again = candles_again(files, *seam_window(day, seam_window_seconds)).lazy()
     found: list[list[dict[str, Any]]] = [[] for _ in files]
-    # One query for all files, since a query costs more than the candles of a file.
+    # One query for all files: a query costs more than the candles of a file.
     differing = _differences(stored, again, ("file", "symbol", "open_time"))
     for row in differing.group_by("file", maintain_order=True).head(LIMIT).collect().iter_rows(named=True):
         found[row.pop("file")].append(row)
@@ -48,7 +48,7 @@ def mismatches_with_ticks(
 
 
 def mismatches_between_timeframes(candles: pl.DataFrame, timeframes: Sequence[str]) -> list[dict[str, Any]]:
-    """K2: candles of larger timeframes that are not the roll-up of the base candles; empty if none."""
+    """K2: candles of larger timeframes that differ from the roll-up of the base candles."""
     import polars as pl
 
     key = ("exchange", "symbol", "open_time")
@@ -79,7 +79,7 @@ def mismatches_between_timeframes(candles: pl.DataFrame, timeframes: Sequence[st
 
 
 def _differences(stored: pl.LazyFrame, again: pl.LazyFrame, key: Sequence[str]) -> pl.LazyFrame:
-    """Rows by key that are on one side only or differ; each names the columns in question."""
+    """Rows by key that are on one side only or differ; each names the differing columns."""
     import polars as pl
 
     both = stored.select(*key, *_EXACT, *SUMS).join(
@@ -89,8 +89,8 @@ def _differences(stored: pl.LazyFrame, again: pl.LazyFrame, key: Sequence[str]) 
     for name in SUMS:
         apart = (pl.col(name) - pl.col(f"{name}_again")).abs()
         limit = SUM_TOLERANCE * pl.max_horizontal(pl.col(name).abs(), pl.col(f"{name}_again").abs())
-        # NaN and infinity compare as equal to themselves, and are the sum of no trades.
-        # One side that is null differs; both are where volumes are unknown.
+        # NaN and infinity equal themselves; they are the sum of no trades. A null on one side is a
+        # difference; nulls on both sides are unknown volumes.
         known = pl.col(name).is_not_null() | pl.col(f"{name}_again").is_not_null()
         differs[name] = known & ((apart > limit) | ~apart.is_finite()).fill_null(value=True)
     named = both.with_columns(

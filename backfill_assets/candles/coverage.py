@@ -1,7 +1,7 @@
-"""The coverage of a day as rows: how judged markets become rows, and what must hold for them together.
+"""The coverage of a day as rows: turns judged markets into rows, and checks the rows together.
 
-One row per run of buckets that are alike, so a liquid market's day is a few rows. What a state means is
-``quality.bucket_states``; here it is brought to every timeframe and beside the candles.
+A row is one run of equal buckets, so a liquid market's day is a few rows. ``quality.bucket_states`` defines
+the states; this module brings them to every timeframe and compares them with the candles.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def coverage_rows(
     timeframes: Sequence[str],
     sealed: Collection[str],
 ) -> pa.Table:
-    """Rows of ``COVERAGE_SCHEMA`` of the day's markets, ordered by market, timeframe and time.
+    """Return the day's markets as rows of ``COVERAGE_SCHEMA``, ordered by market, timeframe and time.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def _closes(
 def coverage_findings(
     rows: pl.DataFrame, candles: pl.DataFrame, settled: SettledDay, timeframes: Sequence[str]
 ) -> dict[str, Finding]:
-    """What the schemas find in the rows alone, in the day that they add up to, and beside the candles."""
+    """Return what the schemas find in the rows, in the day that they add up to, and beside the candles."""
     whole = whole_day_frame(rows, settled.day, markets_of(settled), timeframes)
     traded = traded_frame(rows, candles)
     return {
@@ -119,10 +119,10 @@ def coverage_findings(
 def whole_day_frame(
     rows: pl.DataFrame, day: str, markets: Sequence[Market], timeframes: Sequence[str]
 ) -> pl.DataFrame:
-    """One row per market and timeframe that the day must have: length of its runs, and what lies between.
+    """Return one row per market and timeframe that the day must have, with its covered time and gaps.
 
-    Columns ``covered_us`` (time that the runs cover together), ``gaps`` (places where a run does not begin
-    where the one before ended; the day's ends are such places too). Rows that nobody expects are there too.
+    Columns ``covered_us`` (time that the runs cover together) and ``gaps`` (places where a run does not begin
+    where the one before ended; both ends of the day count as such places). Unexpected rows are included.
     """
     import polars as pl
 
@@ -157,7 +157,7 @@ def whole_day_frame(
 
 
 def whole_day_schema() -> pa_polars.DataFrameSchema:
-    """What ``whole_day_frame`` must satisfy: exactly one day, without gap or overlap, of what is expected."""
+    """Schema of ``whole_day_frame``: the expected markets, each with one day without gap or overlap."""
     import pandera.polars as pa
 
     return pa.DataFrameSchema(
@@ -173,7 +173,7 @@ def whole_day_schema() -> pa_polars.DataFrameSchema:
 
 
 def traded_frame(rows: pl.DataFrame, candles: pl.DataFrame) -> pl.DataFrame:
-    """Buckets with trades by the coverage or by the candles: key, ``has_candle`` and ``is_traded``."""
+    """Buckets with trades in the coverage or in the candles: key, ``has_candle`` and ``is_traded``."""
     import polars as pl
 
     key = [*MARKET_KEY, "open_time"]
@@ -193,7 +193,7 @@ def traded_frame(rows: pl.DataFrame, candles: pl.DataFrame) -> pl.DataFrame:
 
 
 def traded_schema() -> pa_polars.DataFrameSchema:
-    """What ``traded_frame`` must satisfy: a bucket is traded exactly if it has a candle."""
+    """Schema of ``traded_frame``: a bucket is traded if and only if it has a candle."""
     import pandera.polars as pa
 
     return pa.DataFrameSchema(
@@ -205,7 +205,7 @@ def traded_schema() -> pa_polars.DataFrameSchema:
 
 
 def _equal_to(value: bool | int, name: str) -> pa_polars.Check:
-    """Pandera's own check of equality tells its value, not its name; a null is left to other columns."""
+    """Compare for equality under a name (pandera's own check reports only its value); nulls pass."""
     import pandera.polars as pa
     import polars as pl
 

@@ -1,7 +1,7 @@
-"""What the schemas find in a day's candles and its coverage: looked at when the files are made.
+"""Findings of the schemas in a day's candles and coverage, made when the files are made.
 
-The day's document keeps the findings with the files. Where it has none, because the files were put there by
-something else than ``build``, the checks look at the files themselves.
+The day's document keeps the findings with the files. If it has none, because the files were not written by
+``build``, the checks examine the files themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from backfill_assets.settings import Settings
 def look_at_day(
     candles: pa.Table, coverage: pa.Table, settled: SettledDay, measures: DayMeasures, settings: Settings
 ) -> dict[str, Finding]:
-    """Findings by ``candles:CHECK`` and ``coverage:CHECK``."""
+    """Return findings by ``candles:CHECK`` and ``coverage:CHECK``."""
     import polars as pl
 
     frame, rows = pl.DataFrame(candles), candle_rows(day_of(settled, measures))
@@ -37,7 +37,7 @@ def look_at_day(
 def findings_of(
     store: Store, settled: SettledDay, measures: DayMeasures, settings: Settings
 ) -> dict[str, Finding]:
-    """The findings that the day's document keeps, else those of looking at its files now."""
+    """Return the findings that the day's document keeps; if it has none, examine its files now."""
     if measures.findings is not None:
         return measures.findings
     candles, coverage = (read_made(store, settled.day, table) for table in ("candles", "coverage"))

@@ -1,7 +1,7 @@
-"""Partials of several files into a day of candles, and base candles into every larger timeframe.
+"""Merges partials of several files into a day of candles, and base candles into every larger timeframe.
 
-Pure functions of Arrow tables. Partials of the same bucket are folded in the order of the files' days, base
-candles into larger ones in the order of time; nothing depends on the order in which days were run.
+Pure functions of Arrow tables. Partials of a bucket are folded in the order of the files' days, base candles
+in the order of time; the order in which days were run changes nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def day_of_candles(
     timeframes: Sequence[str],
     currencies: Mapping[Market, tuple[str, str]] | None = None,
 ) -> pa.Table:
-    """All candles whose ``open_time`` lies in the day.
+    """Return all candles whose ``open_time`` lies in the day.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def day_of_candles(
         Tables of ``PARTIAL_SCHEMA``, in the order of their files' days (and of the feeds within a day).
     timeframes
         Names from ``settings.TIMEFRAMES``; all divide a day.
-    currencies
+    Currencies of volume and of quote volume, empty where unknown; by default those in the market's name.
         Of volume and of quote volume, empty where unknown; by default those in the market's name.
 
     Returns
@@ -80,7 +80,7 @@ def day_of_candles(
 
 
 def rolled_up(base: pa.Table, day: str, timeframe: str) -> pa.Table:
-    """Base candles of a day as candles of a larger timeframe; sums may differ in their last bits.
+    """Return a day's base candles as candles of a larger timeframe; sums may differ in their last bits.
 
     Parameters
     ----------
@@ -97,14 +97,14 @@ def rolled_up(base: pa.Table, day: str, timeframe: str) -> pa.Table:
 
 
 def _currencies(candles: pa.Table) -> dict[Market, tuple[str, str]]:
-    """Currencies of each market, as its candles say."""
+    """The currencies of each market according to its candles."""
     if not {"volume_unit", "quote_unit"} <= set(candles.column_names):
         return {}
     found: dict[Market, tuple[str, str]] = {}
     for row in candles.select(["exchange", "symbol", "volume_unit", "quote_unit"]).to_pylist():
         market = (row["exchange"], row["symbol"])
         units = (row["volume_unit"] or "", row["quote_unit"] or "")
-        # The unit of null volumes is no currency.
+        # The unit of null volumes is not a currency.
         found[market] = units if row["volume_unit"] != CONTRACTS else found.get(market, units)
     return found
 
@@ -120,7 +120,7 @@ def _markets(table: pa.Table) -> tuple[list[Market], Ints]:
 def _fold(
     market: Ints, open_time: Ints, unknown: Flags, integers: Ints, floats: Floats
 ) -> tuple[Ints, Ints, Flags, Ints, Floats]:
-    """Merge neighbouring rows of the same market and bucket, in their order; a sum with an unknown is one."""
+    """Merge adjacent rows of the same market and bucket, in order; a sum with an unknown part is unknown."""
     from backfill_assets.ticks import partial_kernels as kernels
     from backfill_assets.ticks.jit import prove_indices
 
@@ -184,5 +184,5 @@ def _candles(
 
 
 def _names(names: npt.NDArray[np.object_]) -> pa.Array:
-    """Names of currencies; an empty one is null."""
+    """Return the names of currencies; an empty name becomes null."""
     return pa.array(names, pa.string(), mask=names == "")

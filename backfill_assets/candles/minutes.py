@@ -1,4 +1,4 @@
-"""What every minute of a day's markets shows: the states, from the candles and the evidence of the files."""
+"""The state of every minute of a day's markets, from the candles and the evidence of the files."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _NOTHING: Final[Traded] = (np.empty(0, np.int64), np.empty(0), np.empty(0))
 def minutes_of_day(
     settled: SettledDay, neighbours: Sequence[SettledDay], candles: pl.DataFrame
 ) -> dict[str, FeedMinutes]:
-    """States by feed of trades, accepted or not.
+    """Return the states by feed of trades, accepted or not.
 
     Parameters
     ----------
     neighbours
-        The settled days before and after: gaps of their ids may reach into the day, and spikes of their
-        files may set a high or low of it.
+        The settled days before and after: gaps of their ids may reach into the day, and spikes of their files
+        may set a high or low of the day.
     candles
         The day's candles, of every timeframe.
     """
@@ -73,7 +73,7 @@ def _traded(candles: pl.DataFrame, start: int) -> dict[tuple[str, str], Traded]:
 
 
 def _unconfirmed(days: Sequence[SettledDay]) -> dict[tuple[str, str], list[tuple[int, float]]]:
-    """By feed and symbol, time and price of the spikes of its files that no witness has confirmed."""
+    """Time and price of the spikes that no witness has confirmed, by feed and symbol."""
     found: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for settled in days:
         for feed in settled.feeds:
@@ -86,7 +86,7 @@ def _unconfirmed(days: Sequence[SettledDay]) -> dict[tuple[str, str], list[tuple
 def _reaching(
     feed: SettledFeed, symbol: str, neighbours: Sequence[SettledDay], day: str
 ) -> tuple[Range, ...]:
-    """Gaps of the neighbours' ids that reach into the day: files are split by arrival."""
+    """Gaps of the neighboring days' ids that reach into the day: files are split by arrival."""
     first, last = start_us(day), end_us(day) - 1
     beside = [found for n in neighbours if (found := n.feed(feed.feed)) is not None]
     nothing = SymbolEvidence()

@@ -1,4 +1,4 @@
-"""What was traded on a day in US dollars, by market: the baseline's content, from the day's candles."""
+"""The notional traded on a day in US dollars, by market, from the day's candles; the baseline stores it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _DAY: Final = "1d"
 
 
 def notional_usd(store: Store, day: str) -> dict[str, float]:
-    """Σ price·amount of the day's accepted trades, in dollars, by market.
+    """Return Σ price·amount of the day's accepted trades, in dollars, by market.
 
-    A quote currency that is no dollar is priced by the vwap of the pairs of it against a dollar on the same
-    day, over all venues; a market whose quote currency has no such pair is left out, and so is one whose
-    volume is unknown.
+    A quote currency other than the dollar is priced by the vwap, over all venues, of its pairs against a
+    dollar on the same day. A market is left out if its quote currency has no such pair or its volume is
+    unknown.
     """
     candles = candles_of(store, day, _DAY).select(["exchange", "symbol", "volume", "quote_volume"])
     days = candles.drop_null().to_pylist()

@@ -1,4 +1,4 @@
-"""Reading the candles and the coverage that the lake has of a day; ``frames`` reads ranges for people."""
+"""Reads a day's candles and coverage from the lake; ``frames`` reads ranges for people."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def made_day(store: Store, day: str) -> tuple[SettledDay, DayMeasures]:
 
 
 def read_made(store: Store, day: str, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read the day's candles or its coverage, every market and timeframe of them.
+    """Read the day's candles or its coverage, with every market and timeframe.
 
     Parameters
     ----------
@@ -49,16 +49,16 @@ def read_made(store: Store, day: str, table: str, columns: Sequence[str] | None 
     Raises
     ------
     PermanentFailure
-        The day was not run, or its file is gone.
+        The day was not run, or its file is missing.
     """
     while True:
-        # Another run may delete the file between its name and its bytes; it has named another by then.
+        # Another run may delete the file after this one reads its name; the document then names a newer file.
         with open_made(store, day, table) as (_, file), suppress(FileNotFoundError):
             return pq.read_table(file, columns=columns, partitioning=None)
 
 
 def markets_of(settled: SettledDay) -> list[tuple[str, str]]:
-    """Exchange and canonical symbol of every market that the day may have candles of, in order."""
+    """Exchange and canonical symbol of every market that may have candles on the day, in order."""
     feeds = [f for f in settled.feeds if f.feed.type.makes_candles]
     return sorted({(f.feed.exchange, symbol) for f in feeds for _, symbol in settled.counted_symbols(f)})
 
@@ -66,7 +66,7 @@ def markets_of(settled: SettledDay) -> list[tuple[str, str]]:
 def insist_on_timeframe(name: str) -> None:
     """Raise ``BadInput`` for an unknown timeframe; the message lists the known ones."""
     if name not in TIMEFRAMES:
-        msg = f"'{name}' is no timeframe: choose from {', '.join(TIMEFRAMES)}"
+        msg = f"'{name}' is not a timeframe: choose from {', '.join(TIMEFRAMES)}"
         raise BadInput(msg)
 
 
@@ -94,12 +94,12 @@ def open_made(store: Store, day: str, table: str) -> Iterator[tuple[DataFile, Pa
 
 
 def candles_of(store: Store, day: str, timeframe: str) -> pa.Table:
-    """Every market's candles of one timeframe, rolled up where the lake does not keep it."""
+    """Return every market's candles of one timeframe, rolled up if the lake does not keep it."""
     return of_timeframe(read_made(store, day, "candles"), day, timeframe)
 
 
 def of_timeframe(candles: pa.Table, day: str, timeframe: str) -> pa.Table:
-    """The candles of one timeframe among those of a day, rolled up where they are not there."""
+    """Return the candles of one timeframe among those of a day, rolled up if they are not there."""
     found = candles.filter(pc.field("timeframe") == timeframe)
     if found.num_rows or not candles.num_rows:
         return found

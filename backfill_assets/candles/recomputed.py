@@ -1,7 +1,7 @@
-"""Base candles of a stored file of trades, computed again by numpy for ``consistency``; no kernel is used.
+"""Base candles of a stored file of trades, computed again by numpy for ``consistency``, without the kernels.
 
-Files are read in batches. Each batch makes the candles of its own rows, and polars merges those of all files
-at once, so memory holds one batch, and one row for each symbol and minute of a batch.
+Files are read in batches. Each batch makes the candles of its own rows, and polars merges the candles of all
+files at once, so memory holds one batch, and one row for each symbol and minute of a batch.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ if TYPE_CHECKING:
 
 #: Rows of a batch: few enough for their columns to stay in a core's cache.
 BATCH_ROWS: Final = 1 << 16
-#: Rows that are equal in these are one trade, if they have an id.
+#: Rows that have ids and are equal in these columns are one trade.
 _TRADE: Final = ("dataset_symbol", "id", "timestamp", "side", "price", "amount")
 
 
 class OtherFile(NamedTuple):
-    """Ticks in which trades of a compared file count, if they are in both."""
+    """Another file's ticks; a trade that is in both files counts there, not in the compared file."""
 
     ticks: Path
-    #: First and last microsecond that both have rows of.
+    #: First and last microsecond of the time in which both have rows.
     between: Range
-    #: The data set symbols of both files, which name one market.
+    #: The data set symbols of both files, which name the same market.
     names: tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedFile:
-    """Ticks of one feed, the partials that were made of them, and what these depend on besides."""
+    """Ticks of one feed, the partials made from them, and everything else that these depend on."""
 
     ticks: Path
     #: ``PARTIAL_SCHEMA``.
     partials: pa.Table
-    #: Whether every id is an integer, and ids are an order.
+    #: Whether every id is an integer and ids increase in order of trading.
     numeric_ids: bool
     contracts: Mapping[str, Contracts] = field(default_factory=dict)
     #: Whether rows may repeat a trade of the file.
@@ -63,12 +63,12 @@ class ComparedFile:
 
 
 def candles_again(files: Sequence[ComparedFile], first_us: int, beyond_us: int) -> pl.DataFrame:
-    """Base candles of each file's trades that count, in no order.
+    """Compute the base candles of each file's trades that count, in no order.
 
     Parameters
     ----------
     first_us, beyond_us
-        The first microsecond of the trades that count, and the first beyond.
+        The first microsecond of the trades that count, and the first one after them.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def candles_again(files: Sequence[ComparedFile], first_us: int, beyond_us: int) 
 def _parts(
     file: ComparedFile, first_us: int, beyond_us: int, symbols: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
-    """Columns of the candles of each batch of the file; new symbols get the next numbers."""
+    """Return the columns of the candles of each batch of the file; new symbols get the next numbers."""
     left_out, first_row = _rows_left_out(file), 0
     names = ["symbol", "timestamp", "side", "price", "amount", *(["id"] if file.numeric_ids else [])]
     with pq.ParquetFile(file.ticks, read_dictionary=["symbol", "side"]) as ticks:
@@ -130,9 +130,9 @@ def _parts(
 
 
 def _rows_left_out(file: ComparedFile) -> Ints:
-    """Numbers of the rows that do not count, ascending.
+    """Return the numbers of the rows that do not count, ascending.
 
-    They repeat a trade of the file, or they or their symbol count in another file.
+    These rows repeat a trade of the file, or count in another file by themselves or by their symbol.
     """
     import polars as pl
 
@@ -159,9 +159,9 @@ def _rows_left_out(file: ComparedFile) -> Ints:
 
 @dataclass(frozen=True, slots=True)
 class _Trades:
-    """Valid trades of a batch in the order of rows; sorted by symbol and minute if they have several symbols.
+    """Valid trades of a batch in the order of rows; with several symbols, sorted by symbol and minute.
 
-    ``row`` is the place in the batch, ``symbol`` that in the dictionary of its symbols.
+    ``row`` is the position in the batch, ``symbol`` the position in the dictionary of its symbols.
     """
 
     row: Ints
@@ -206,7 +206,7 @@ def _trades(
 def _base_volumes(
     amount: Floats, price: Floats, time_us: Ints, symbol: Ints, contracts: Sequence[Contracts]
 ) -> Floats:
-    """Amounts in base currency; NaN where the contract of a symbol is not known."""
+    """Return amounts in base currency; NaN where the contract of a symbol is unknown."""
     base = amount
     for number, of_symbol in enumerate(contracts):
         for n, contract in enumerate(of_symbol):
@@ -220,7 +220,7 @@ def _base_volumes(
 
 
 def _part(trades: _Trades, batch: pa.RecordBatch, numbers: Ints) -> dict[str, Any]:
-    """Columns of the candles of a batch, one for each run of trades of one symbol and minute.
+    """Return the columns of a batch's candles, one for each run of trades of one symbol and minute.
 
     ``numbers`` has the number of each symbol in the batch's dictionary.
     """
@@ -230,7 +230,7 @@ def _part(trades: _Trades, batch: pa.RecordBatch, numbers: Ints) -> dict[str, An
     starts = np.flatnonzero(begins)
     rows = np.diff(starts, append=len(minute))
     first, last = np.minimum.reduceat(time_us, starts), np.maximum.reduceat(time_us, starts)
-    # Trades at the ends of their run, in the order that decides ties: by id, then by row.
+    # Trades at the ends of their run, in the order that breaks ties: by id, then by row.
     ends = np.flatnonzero((time_us == np.repeat(first, rows)) | (time_us == np.repeat(last, rows)))
     run, ids = np.searchsorted(starts, ends, "right") - 1, np.full(len(ends), -1)
     if "id" in batch.schema.names:

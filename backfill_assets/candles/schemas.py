@@ -1,4 +1,4 @@
-"""Columns of the candle and the coverage table, and what must hold for their rows.
+"""Columns of the candle and the coverage table, and the rules for their rows.
 
 Units: prices in ``quote_unit``, volumes in ``volume_unit``, times in UTC with microseconds.
 """
@@ -51,7 +51,7 @@ CANDLE_COLUMNS: Final = (
     ),
 )
 
-#: A run of a market's buckets that are alike.
+#: A run of a market's equal buckets.
 COVERAGE_COLUMNS: Final = (
     Column("date", "DATE", "UTC day of the buckets.", required=True),
     Column("exchange", "STRING", "Exchange id of the vendor.", required=True),
@@ -85,7 +85,7 @@ COVERAGE_COLUMNS: Final = (
         "Last price before the run, of this day or the day before; null where neither has a trade.",
     ),
 )
-#: What a candle is known by.
+#: The key of a candle.
 CANDLE_KEY: Final = ("exchange", "symbol", "timeframe", "open_time")
 
 CANDLE_SCHEMA: Final = arrow_schema(CANDLE_COLUMNS)
@@ -93,7 +93,7 @@ COVERAGE_SCHEMA: Final = arrow_schema(COVERAGE_COLUMNS)
 
 
 def candle_schema() -> pa_polars.DataFrameSchema:
-    """Names, types and nulls of the candle table, its key, and that buckets are aligned."""
+    """Schema of the candle table: names, types, nulls and key; buckets are aligned."""
     import pandera.polars as pa
     import polars as pl
 
@@ -119,7 +119,7 @@ def candle_schema() -> pa_polars.DataFrameSchema:
 
 
 def ohlc_schema() -> pa_polars.DataFrameSchema:
-    """What prices and volumes of one candle must satisfy among themselves."""
+    """Schema of one candle: rules between its prices and volumes."""
     import pandera.polars as pa
     import polars as pl
 
@@ -149,7 +149,7 @@ def ohlc_schema() -> pa_polars.DataFrameSchema:
     }
 
     def check(name: str, rule: pl.Expr) -> pa.Check:
-        # A rule about a volume that is null has nothing to say.
+        # A rule about a null volume does not apply.
         holds = rule.fill_null(value=True).alias("holds")
         return pa.Check(lambda data: data.lazyframe.select(holds), name=name)
 
@@ -157,7 +157,7 @@ def ohlc_schema() -> pa_polars.DataFrameSchema:
 
 
 def coverage_schema() -> pa_polars.DataFrameSchema:
-    """Names, types and nulls of the coverage table, its key and states, and the length of its runs."""
+    """Schema of the coverage table: names, types, nulls, key and states, and the length of its runs."""
     import pandera.polars as pa
     import polars as pl
 

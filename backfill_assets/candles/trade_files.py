@@ -1,8 +1,8 @@
-"""Accepted files of trades and their partial candles: what they depend on, made and compared once.
+"""Accepted files of trades and their partial candles, made and compared once.
 
-A file's partials are known by a key: the content of its ticks and everything else that they are made of. The
-day's document (``quality.measures``) keeps the key with the partials, so a file that counts again, or a day
-that is made anew because a neighbour has changed, finds what was made before.
+A file's partials have a key: the content of the ticks and everything else that they are made of. The day's
+document (``quality.measures``) keeps the key with the partials. So a file that counts again finds the earlier
+partials, and so does a day that is rebuilt because a neighbor has changed.
 """
 
 from __future__ import annotations
@@ -44,39 +44,39 @@ ROWS_AT_ONCE: Final = 500_000
 
 
 class Overlap(NamedTuple):
-    """An accepted file that may have trades of another one, which then count in the former only."""
+    """An accepted file that shares trades with another one; the shared trades count only in this one."""
 
     feed: Feed
     day: str
     content: str
-    #: First and last microsecond that both have rows of.
+    #: First and last microsecond of the time in which both have rows.
     between: Range
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedFile:
-    """The version of a feed's trades that counts, with what its partials depend on besides."""
+    """The accepted version of a feed's trades, with everything else that its partials depend on."""
 
     feed: Feed
     day: str
     content: str
     rows: int
-    #: Whether every row has an integer id, and these are an order.
+    #: Whether every row has an integer id and ids increase in order of trading.
     numeric_ids: bool
     #: Whether rows may repeat a trade of the file.
     repeats: bool
-    #: Of the day before, and of the same day under another name of the market.
+    #: Files of the day before, and of the same day under another name of the market.
     overlaps: tuple[Overlap, ...]
-    #: Data set symbols of a group that files of their own count for.
+    #: Data set symbols of a group for which their own files count.
     left_out: tuple[str, ...]
     contracts: dict[str, Contracts]
     seam_window_seconds: int
-    #: Candles of all its rows, if they were made while it was decoded.
+    #: Candles of all its rows, if they were made during decoding.
     decoded: DecodedCandles | None = None
 
     @property
     def key(self) -> str:
-        """Names the partials: the ticks' content and a hash of everything else."""
+        """The key of the partials: the ticks' content and a hash of everything else."""
         others = [(str(o.feed), o.day, o.content, o.between) for o in self.overlaps]
         ids = f"{others}:{self.left_out}:{self.numeric_ids}:{self.repeats}"
         contracts = sorted(self.contracts.items())
@@ -87,7 +87,7 @@ class AcceptedFile:
 def accepted_files(
     settled: SettledDay, before: SettledDay | None, seam_window_seconds: int
 ) -> list[AcceptedFile]:
-    """The accepted files of trades of a day, in the order of the feeds.
+    """Return the accepted files of trades of a day, in the order of the feeds.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def accepted_files(
 def _overlaps(
     found: SettledFeed, settled: SettledDay, before: SettledDay | None, *, has_groups: bool
 ) -> Iterator[Overlap]:
-    """Files of the day before that may have trades of this one, also a group's beside its symbols' own."""
+    """Files of the day before that may share trades with this one; a group may also match a symbol's own."""
     if before is None or not found.ids_name_trades:
         return
     counted = found.dataset_symbols.difference(settled.left_out_of(found))
@@ -153,7 +153,7 @@ def _of_other_names(
 ) -> Iterator[Overlap]:
     """Files that the market has under another name, as on the day of a rename.
 
-    Of two files of one day the second in the order of feeds leaves common trades to the first.
+    Between two files of one day, common trades count in the first in the order of feeds.
     """
     if found.feed.is_grouped or not found.symbols or not found.ids_name_trades:
         return
@@ -163,7 +163,7 @@ def _of_other_names(
 
 
 def _overlap(found: SettledFeed, other: SettledFeed, day: str) -> Iterator[Overlap]:
-    """The overlap with a file, unless they have no common time, or this one's ids are all higher."""
+    """The overlap with a file, unless they have no time in common, or all ids of this one are higher."""
     if other.accepted is None or found.traded_us is None or other.traded_us is None:
         return
     between = (max(found.traded_us[0], other.traded_us[0]), min(found.traded_us[1], other.traded_us[1]))
@@ -173,7 +173,7 @@ def _overlap(found: SettledFeed, other: SettledFeed, day: str) -> Iterator[Overl
 
 
 def make_all_partials(store: Store, files: Sequence[AcceptedFile]) -> list[TradesFile]:
-    """``make_partials`` of files of one day; those that were made while decoding are read together."""
+    """Make the partials of files of one day; those made during decoding are read together."""
     whole = [f for f in files if not (f.repeats or f.left_out or f.overlaps)]
     there = [(f, stored) for f in whole if (stored := _decoded(store, f)) is not None]
     made: dict[str, TradesFile] = {}
@@ -189,9 +189,9 @@ def make_all_partials(store: Store, files: Sequence[AcceptedFile]) -> list[Trade
 
 
 def make_partials(store: Store, file: AcceptedFile) -> TradesFile:
-    """The file's partials: those that were made while it was decoded, else computed from its ticks.
+    """Return the partials made while the file was decoded, or compute them from its ticks.
 
-    The first are there and suit a file of which all rows count, with amounts in base units. Both are the same
+    The former exist and apply if all rows of the file count and amounts are in base units. Both have the same
     bytes.
     """
     left_out = _left_out(store, file)
@@ -224,7 +224,7 @@ def _trades_file(file: AcceptedFile, stored: DataFile, table: pa.Table) -> Trade
 
 
 def _decoded(store: Store, file: AcceptedFile) -> DataFile | None:
-    """The partials that were made while the file was decoded, if they are those that it has now."""
+    """The partials made while the file was decoded, if they equal those that it has now."""
     found = file.decoded
     if found is None:
         return None
@@ -239,7 +239,7 @@ def _decoded(store: Store, file: AcceptedFile) -> DataFile | None:
 
 
 def has_partials(store: Store, file: AcceptedFile, made: TradesFile | None) -> bool:
-    """Whether these are the file's partials, and the lake has them in full size."""
+    """Whether these are the file's partials and the lake has them at full size."""
     if made is None or made.key != file.key:
         return False
     path = paths.partials_data(file.feed, file.day, made.partials.content)
@@ -247,9 +247,9 @@ def has_partials(store: Store, file: AcceptedFile, made: TradesFile | None) -> b
 
 
 def read_partials(store: Store, day: str, files: Sequence[tuple[Feed, DataFile]]) -> pa.Table:
-    """The partials of files of a day, one after the other, as a table of ``PARTIAL_SCHEMA``.
+    """Read the partials of files of a day, in order, as a table of ``PARTIAL_SCHEMA``.
 
-    One read for all files: opening a small file by itself takes several times as long as its rows.
+    All files are read at once: opening a small file by itself takes several times as long as its rows.
     """
     import polars as pl
 
@@ -265,7 +265,7 @@ def read_partials(store: Store, day: str, files: Sequence[tuple[Feed, DataFile]]
 
 
 def mismatches(store: Store, files: Sequence[tuple[AcceptedFile, TradesFile]]) -> list[list[dict[str, Any]]]:
-    """K1 for each file of one day: partials that another engine computes differently from the same ticks."""
+    """K1 for each file of one day: partials that a second engine computes differently from the same ticks."""
     found = []
     for batch in _batches(files):
         one = batch[0][0]
@@ -314,7 +314,7 @@ def _batches(
 
 
 def _left_out(store: Store, file: AcceptedFile) -> Ints:
-    """Numbers of the rows that repeat a trade of the file, or count in another file."""
+    """Return the numbers of the rows that repeat a trade of the file, or count in another file."""
     found = np.empty(0, np.int64)
     if not (file.repeats or file.left_out or file.overlaps):
         return found

@@ -1,4 +1,4 @@
-"""The node ``instruments``: what was listed on the day, and which feeds the day must have."""
+"""The node ``instruments``: the instruments listed on the day, and the feeds that the day must have."""
 
 import dagster as dg
 

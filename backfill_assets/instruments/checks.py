@@ -1,4 +1,4 @@
-"""What the instruments of a day promise."""
+"""Asset checks of a day's instruments."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ KEY = dg.AssetKey("instruments")
 def instruments_checks(
     context: dg.AssetCheckExecutionContext, lake: LakeResource
 ) -> Iterator[dg.AssetCheckResult]:
-    """Tell what was found in the instruments when they were stored."""
+    """Report the findings stored with the instruments."""
     store, day = lake.store(), context.partition_key
     record = load_day_record(store, day)
     feeds = [e.feed for e in record.expected_feeds] if record else []

@@ -1,4 +1,4 @@
-"""What is found in an exchange's instruments of a day, once per content, when the file is stored."""
+"""Findings on an exchange's instruments of a day, made once per content, when the file is stored."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class LookedAt(Document):
-    """What the schema finds, and how many rows each expected data set symbol has."""
+    """The findings of the schema, and how many rows each expected data set symbol has."""
 
     schema_finding: Finding
     listed: dict[str, int]
 
 
 def look_at_listing(table: pa.Table) -> LookedAt:
-    """Look at the table of one exchange."""
+    """Examine the table of one exchange."""
     import polars as pl
 
     frame = pl.DataFrame(table)
@@ -38,7 +38,7 @@ def look_at_listing(table: pa.Table) -> LookedAt:
 
 
 def looked_at(store: Store, manifest: InstrumentsManifest) -> LookedAt:
-    """What the manifest keeps, else what looking at the file finds now."""
+    """Return the findings that the manifest keeps; if it has none, examine the file now."""
     if manifest.looked_at is not None:
         with suppress(ValidationError):
             return LookedAt.model_validate(manifest.looked_at)

@@ -1,7 +1,8 @@
-"""What a day is expected to have: the vendor's instruments as of that day, and the universe resolved.
+"""The record of a day's expected feeds: the vendor's instruments as of that day, and the resolved universe.
 
-Written once per day and then added to: taking a symbol out of the universe concerns days to come, and putting
-one in lets past days gain it by a rerun. A feed of which nothing was ever stored leaves with the settings.
+The record is written once per day and then only added to. A symbol removed from the universe is no longer
+expected on days to come; for a symbol added to the universe, past days gain it by a rerun. A feed of which
+nothing was ever stored leaves the record when it leaves the settings.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class RecordedDay:
 
 @dataclass(frozen=True, slots=True)
 class _Metadata:
-    """The vendor's metadata of one exchange, and the feeds of the day that follow from them."""
+    """The vendor's metadata of one exchange, and the day's feeds that follow from it."""
 
     details: ExchangeDetails
     instruments: InstrumentList
@@ -62,24 +63,24 @@ class _Metadata:
 
 
 class _Unresolved(PermanentFailure):
-    """The exchange answers, and lacks a symbol that the universe names."""
+    """The exchange answers, but lacks a symbol that the universe names."""
 
 
 def record_day(
     store: Store, client: TardisClient, day: str, universe: Sequence[UniverseEntry]
 ) -> RecordedDay:
-    """Store the instruments of every configured exchange and what the day must have.
+    """Store the instruments of every configured exchange and the feeds that the day must have.
 
-    An exchange that is not exported, of which the vendor does not say what it has, or that lacks a symbol of
-    the universe, costs no other: the record says that the day waits for it, and why. Feeds that the record
-    has of such an exchange stay.
+    One exchange does not hold up the others. If an exchange is not exported yet, if the vendor does not list
+    its contents, or if it lacks a symbol of the universe, the record says that the day waits for it, and why.
+    The record keeps the feeds that it already has of such an exchange.
 
     Raises
     ------
     NotExportedYet, TransientFailure
         The day waits for every exchange; the record says why.
     PermanentFailure
-        The same, and asking again changes nothing.
+        The same, but a retry would not help.
     """
     exchanges = sorted({exchange for entry in universe for exchange in entry.exchanges})
     answers = dict(
@@ -116,7 +117,7 @@ def record_day(
     unreadable = tuple(
         text for a in known.values() for text in (*a.details.unreadable, *a.instruments.unreadable)
     )
-    # The day does not wait for feeds that it knows, but the fault is told.
+    # The day does not wait for feeds that the record already knows, but the fault is reported.
     unreadable += tuple(a.reason for a in awaited if a not in record.awaited)
     return RecordedDay(record, tuple(manifests), unreadable)
 
@@ -124,7 +125,7 @@ def record_day(
 def _asked(
     client: TardisClient, day: str, exchange: str, universe: Sequence[UniverseEntry]
 ) -> _Metadata | BackfillError:
-    """The exchange's metadata, or why the day has to wait for them."""
+    """Return the exchange's metadata, or the reason why the day has to wait for it."""
     own = of_exchanges(universe, (exchange,))
     try:
         details = client.exchange_details(exchange)
@@ -142,7 +143,7 @@ def _asked(
             paths.ticks_prefix(expected.feed, day)  # refuses names that the lake cannot have
         return _Metadata(details, instruments, resolved)
     except PermanentFailure as failure:
-        # A slip of the settings or of the vendor: nothing tells which.
+        # The mistake may be in the settings or at the vendor; nothing tells which.
         if unreadable or not details.datasets.symbols or not instruments.instruments:
             said = unreadable[0] if unreadable else f"the vendor lists nothing of {exchange}"
             return _Unresolved(f"{failure} ({said})")
@@ -150,7 +151,7 @@ def _asked(
 
 
 def _nothing_known(day: str, failures: Mapping[str, BackfillError]) -> BackfillError:
-    """The failure of a day without any exchange; of a kind that asks again where that may be enough."""
+    """Return the failure of a day without any exchange; transient where a retry may be enough."""
     if all(isinstance(failure, NotExportedYet) for failure in failures.values()):
         remedy = "run it again later, usually after 06:00 UTC"
         return NotExportedYet(f"{day} is not exported yet for {', '.join(failures)}: {remedy}")
@@ -172,7 +173,7 @@ def _stored(
     resolved: DayUniverse,
     outages: tuple[Outage, ...],
 ) -> InstrumentsManifest:
-    """Store the exchange's instruments; rows are made only where the answer or the universe has changed."""
+    """Store the exchange's instruments; make rows only where the answer or the universe has changed."""
     names = expected_names(exchange, resolved.expected)
     text = f"{ROWS_VERSION}:{sorted(names)}:{instruments.model_dump_json()}"
     inputs = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -213,7 +214,7 @@ def _update_record(
     awaited: tuple[Awaited, ...],
     universe: Sequence[UniverseEntry],
 ) -> DayRecord:
-    """Add the day's feeds to the record; a feed that was never stored leaves it with the settings."""
+    """Add the day's feeds to the record; drop a feed that was never stored and left the settings."""
     found = {str(e.feed): dict(e.symbols) for e in resolved.expected}
     absent = {f"{n.exchange}/{n.data_type}/{n.symbol}": n.reason for n in resolved.not_listed}
     now = utc_now()
@@ -222,7 +223,7 @@ def _update_record(
 
     def change(stored: DayRecord | None) -> DayRecord:
         old = stored or _record_as_settled(store, day)
-        # Feeds are known once and for all, whether or not their exchange can be asked again.
+        # A feed once known stays known, whether or not its exchange can be asked again.
         waiting = tuple(a for a in awaited if old is None or not _is_known(old, a.exchange, universe))
         before = {e.feed: dict(e.symbols) for e in old.expected} if old else {}
         expected = {
@@ -256,7 +257,7 @@ def _update_record(
 
 
 def _is_known(record: DayRecord, exchange: str, universe: Sequence[UniverseEntry]) -> bool:
-    """Whether the record says of everything that the universe names of the exchange if the day has it."""
+    """Whether the record says, for every symbol of the exchange in the universe, whether the day has it."""
     return all(
         record.knows(exchange, data_type, symbol)
         for entry in of_exchanges(universe, (exchange,))
@@ -265,7 +266,7 @@ def _is_known(record: DayRecord, exchange: str, universe: Sequence[UniverseEntry
 
 
 def _is_stored(store: Store, feed: Feed, day: str) -> bool:
-    """Whether the lake holds anything of the feed; one that cannot be read may."""
+    """Whether the lake holds anything of the feed; an unreadable manifest counts as yes."""
     try:
         manifest = load_manifest(store, feed, day)
     except Unreadable:
@@ -274,7 +275,7 @@ def _is_stored(store: Store, feed: Feed, day: str) -> bool:
 
 
 def _record_as_settled(store: Store, day: str) -> DayRecord | None:
-    """The record as the day's document has it, where the record itself is gone or damaged."""
+    """The record as the day's document has it, for a record that is missing or damaged."""
     settled = load_settled(store, day)
     if settled is None:
         return None

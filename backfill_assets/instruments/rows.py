@@ -1,7 +1,7 @@
-"""The rows of the instruments table: what was listed on a day, with the values valid on that day.
+"""The rows of the instruments table: instruments listed on a day, with the values valid on that day.
 
-A pure function of the vendor's answer and the day's universe; fetching, storing and judging are elsewhere.
-Made twice from the same answer, the table is the same, in the same order.
+Pure functions of the vendor's answer and the day's universe; fetching, storing and judging are elsewhere. The
+same answer always makes the same table, in the same order.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from backfill_assets.feeds import ExpectedFeed
 from backfill_assets.instruments.schemas import INSTRUMENT_COLUMNS
 from backfill_assets.tardis.metadata import Instrument, InstrumentList, day_bounds, listed_on
 
-#: Raised when the same answer makes other rows or other findings.
+#: Incremented when the same answer makes different rows or findings.
 ROWS_VERSION: Final = 3
-#: Rows of a day's files are stamped at most this far outside it, or are misplaced; the bound of
+#: Rows stamped further than this outside the day of their file are misplaced; equals
 #: ``thresholds.seam_window_seconds``.
 MARGIN: Final = timedelta(hours=1)
 
@@ -40,18 +40,18 @@ def expected_names(exchange: str, expected: Sequence[ExpectedFeed]) -> set[str]:
 def instrument_rows(exchange: str, day: str, instruments: InstrumentList, names: Collection[str]) -> pa.Table:
     """Make one row per instrument listed on the day, ordered by data set symbol and id.
 
-    Values are those valid at the day's start (or at the start of the vendor's data, if that is later):
-    the vendor's ``changes`` are undone back to then. ``active`` is told by the day, not by the vendor's flag,
-    which is about the day of the request.
+    Values are those valid at the start of the day (or at the start of the vendor's data, if that is later):
+    the vendor's ``changes`` are undone back to that time. ``active`` is derived from the day; the vendor's
+    flag describes the day of the request.
 
     Parameters
     ----------
     names
-        What ``expected_names`` gives; they fill the column ``expected``.
+        The result of ``expected_names``; fills the column ``expected``.
     """
     listed = [i for i in instruments.instruments if listed_on(i.available_since, i.available_to, day)]
     listed.sort(key=lambda i: (i.dataset_symbol, i.id))
-    # One that the vendor names twice is one: the key of the table is exchange and data set symbol.
+    # Duplicates in the vendor's list are dropped: the table's key is exchange and data set symbol.
     once = {i.dataset_symbol: i for i in reversed(listed)}
     rows = [_row(exchange, day, once[name], instruments.source, names) for name in sorted(once)]
     shared = Counter(row["symbol"] for row in rows if row["type"] == "perpetual")
@@ -73,7 +73,7 @@ def _row(
         **{name: value for name, value in valid if name in stored},
         "date": parse_day(day),
         "exchange": exchange,
-        # As in candles: without currencies a market is named by its data set.
+        # As in candles: a market without currencies is named by its data set symbol.
         "symbol": valid.market or valid.dataset_symbol,
         "dataset_symbol": valid.dataset_symbol,
         "instrument_id": valid.id,
@@ -86,7 +86,7 @@ def _row(
 
 
 def _contract_changes(instrument: Instrument, first: datetime, beyond: datetime) -> str | None:
-    """The terms of the contract by time, where they change between the two moments."""
+    """The terms of the contract over time, where they change between the two moments."""
     changed = {change.until for change in instrument.changes if first < change.until < beyond}
     stretches = [(time_us(moment), instrument.as_of(moment)) for moment in (first, *sorted(changed))]
     return contract_changes(

@@ -1,8 +1,8 @@
-"""What the table of instruments holds, and when its rows are right.
+"""Columns of the instruments table, and the rules for its rows.
 
-The columns are for everybody who stores or describes the table. The pandera schema judges a frame of one
-day; it is made on demand, because importing pandera takes a second. How a judgment becomes an asset check
-is not said here.
+All code that stores or describes the table reads the columns here. The pandera schema judges a frame of one
+day; it is made on demand, because importing pandera takes a second. Asset checks are made from its judgments
+elsewhere.
 """
 
 from __future__ import annotations
@@ -83,9 +83,10 @@ _POSITIVE: Final = (
 def instrument_schema() -> Any:
     """Make the pandera schema of a day's instruments, for an eager polars frame (a lazy one skips checks).
 
-    Red where: a column is absent, superfluous or of another type; a required cell is null; exchange and data
-    set symbol do not name one row; an increment, multiplier or strike is not above zero (a null is fine: the
-    exchange details have none); a kind or source is unknown; a row was not available on its date.
+    Fails when a column is absent, superfluous or of another type; when a required cell is null; when exchange
+    and data set symbol do not identify one row; when an increment, multiplier or strike is not above zero (a
+    null is fine: the exchange details have none); when a kind or source is unknown; or when a row was not
+    available on its date.
     """
     import pandera.polars as pa
     import polars as pl

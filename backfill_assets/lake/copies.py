@@ -1,8 +1,9 @@
-"""Local copies of a bucket's data files: each is fetched once per process and read by all who ask for it.
+"""Local copies of a bucket's data files: each is fetched once per process and shared by all its readers.
 
 Data files never change, so a copy is as good as the object for as long as the process lives. A process keeps
-its copies in a folder of its own, which is removed at its end; the folder of a killed process is removed by
-the next one, which finds its lock free. A forked child begins with no copies and leaves its parent's alone.
+its copies in its own folder, which is removed when the process ends. The next process removes the folder of a
+killed one, because it finds its lock free. A forked child begins without copies and leaves its parent's
+alone.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from typing import BinaryIO, Final
 from backfill_assets.failures import PermanentFailure, TransientFailure
 from backfill_assets.files import locked
 
-#: A day and its neighbours of 50 busy feeds, 100 MB each, are 15 GB; no step asks for older files again.
+#: A day and its neighbors of 50 busy feeds, 100 MB each, are 15 GB; no step asks for older files again.
 MOST_BYTES: Final = 20 * 10**9
 #: Downloads, unfinished files and other runs share the disk: the copies of a process take a quarter of it.
 _SHARE: Final = 4
-#: Where a file cannot be linked, it is copied up to this size: in less time than the request that it saves.
+#: A file that cannot be linked is copied up to this size; the copy takes less time than the saved request.
 _MOST_COPIED_BYTES: Final = 8 << 20
 _PREFIX: Final = "backfill-copies-"
 _IN_USE: Final = ".in-use"
 
-#: Guards the lists of copies, never a download; a fork waits for it, so that no child inherits it held.
+#: Guards the lists of copies, never a download; a fork waits for it, so no child inherits it held.
 _lock: Final = Lock()
 _of_this_process: Final[dict[Path | None, Copies]] = {}
 
 
 def copies_in(scratch: Path | None) -> Copies:
-    """The copies of this process below ``scratch``, or below the system's temporary directory."""
+    """Return the copies of this process below ``scratch``, or below the system's temporary directory."""
     with _lock:
         if scratch not in _of_this_process:
             _of_this_process[scratch] = Copies(scratch)
@@ -46,7 +47,7 @@ def copies_in(scratch: Path | None) -> Copies:
 
 @dataclass(eq=False, slots=True)
 class _Copy:
-    """One file; ``state`` is None until it is there, ``borrowers`` keep it from being removed."""
+    """One file; ``state`` is None until it is fetched; ``borrowers`` keep it from being removed."""
 
     file: Path
     state: tuple[int, int] | None = None
@@ -54,22 +55,22 @@ class _Copy:
     fetching: Lock = field(default_factory=Lock)
 
     def is_there(self) -> bool:
-        """Whether the file is as it was fetched; its writer may have changed one that is linked."""
+        """Whether the file is still as fetched; a linked file may have been changed by its writer."""
         with suppress(FileNotFoundError):
             return self.state == _state(self.file)
         return False
 
 
 def room_for_copies(most: int, free: int, held: int) -> int:
-    """Bytes that copies may have on a disk with ``free`` bytes beside the ``held`` ones."""
+    """Return the bytes that copies may take on a disk with ``free`` bytes beside the ``held`` ones."""
     return min(most, (free + held) // _SHARE)
 
 
 class Copies:
-    """Files by the address of their object, at most as many bytes as the disk has room for.
+    """Files by the address of their object, up to the bytes that the disk has room for.
 
-    Copies that nobody borrows are removed when there are too many bytes, those first that were asked for
-    longest ago. Safe to share among threads.
+    Unused copies are removed when they take too many bytes, the least recently requested first. Safe to share
+    among threads.
     """
 
     def __init__(self, scratch: Path | None, most_bytes: int = MOST_BYTES) -> None:
@@ -80,19 +81,19 @@ class Copies:
         self._in_use = ExitStack()
         self._numbers = count()
         self._bytes = 0
-        #: The one that was asked for longest ago is the first.
+        #: The least recently requested copy is the first.
         self._copies: dict[str, _Copy] = {}
 
     @contextmanager
     def lend(self, address: str, fetch: Callable[[Path], None]) -> Iterator[Path]:
         """Lend the copy for the ``with`` block; ``fetch`` downloads it unless it is there.
 
-        Threads that ask for the same object at once wait for one download.
+        Threads that request the same object at once wait for one download.
 
         Raises
         ------
         PermanentFailure
-            The scratch folder cannot be written or is full.
+            The scratch folder is full or not writable.
         """
         with self._kept(), _lock:
             copy = self._copies.pop(address, None) or self._named(address)
@@ -111,9 +112,9 @@ class Copies:
                 self._make_room()
 
     def adopt(self, address: str, file: Path) -> None:
-        """Count a file that was just uploaded as fetched, where that costs next to nothing.
+        """Count a file that was just uploaded as fetched, if that costs next to nothing.
 
-        It is linked. Where that is impossible, mostly on another file system, a small one is copied.
+        The file is linked. If that is impossible, mostly on another file system, a small file is copied.
         """
         self.forget(address)
         with suppress(OSError):
@@ -140,14 +141,14 @@ class Copies:
             return copy.file.open("rb")
 
     def forget(self, address: str) -> None:
-        """Fetch the object anew when it is asked for again; present borrowers keep their copy."""
+        """Fetch the object again at the next request; present borrowers keep their copy."""
         with _lock:
             copy = self._copies.pop(address, None)
             if copy is not None:
                 self._remove(copy)
 
     def _fetch(self, copy: _Copy, fetch: Callable[[Path], None]) -> None:
-        # Writing into a file that was linked would change its writer's.
+        # Writing into a linked file would change the original.
         copy.file.unlink(missing_ok=True)
         copy.file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -169,7 +170,7 @@ class Copies:
             self._scratch.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(self._scratch or Path(tempfile.gettempdir()))
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._scratch))
-        # Named when it is locked: at no time does the folder look abandoned.
+        # The lock gets its name only when it is held: at no time does the folder look abandoned.
         unnamed = folder / f"{_IN_USE}-soon"
         self._in_use.enter_context(locked(unnamed))
         unnamed.rename(folder / _IN_USE)
@@ -190,7 +191,7 @@ class Copies:
                 self._remove(copy)
 
     def _remove(self, copy: _Copy) -> None:
-        """Remove a copy that is no longer listed; a borrowed one is removed when it is given back."""
+        """Remove a copy that is no longer listed; a borrowed copy is removed when it is given back."""
         if copy.borrowers:
             return
         self._note(copy, None)
@@ -203,7 +204,7 @@ class Copies:
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
-        """Say what to do where the disk refuses a copy."""
+        """Give the remedy when the disk refuses a copy."""
         try:
             yield
         except OSError as error:
@@ -228,7 +229,7 @@ def _remove_abandoned(parent: Path) -> None:
 
 
 def _begin_anew() -> None:
-    """In a forked child: the listed copies are the parent's."""
+    """Begin without copies in a forked child: the listed copies are the parent's."""
     _of_this_process.clear()
     _lock.release()
 

@@ -1,10 +1,10 @@
-"""JSON documents of the lake: reading them as models, and changing them by compare-and-swap.
+"""JSON documents of the lake: reads them as models, and changes them by compare-and-swap.
 
-A change is a pure function from what is stored to what shall be; it is called again whenever another writer
-was faster, so no writer ever undoes what it has not seen. The bytes are canonical: equal documents are equal
-files, and a change that changes nothing writes nothing.
+A change is a pure function from the stored document to the new one. It is called again whenever another
+writer was faster, so no writer ever undoes a change that it has not seen. The bytes are canonical: equal
+documents are equal files, and a change without effect writes nothing.
 
-A document that cannot be read is ``Unreadable``. A ``Derived`` one counts as not there, and its next writer
+A document that cannot be read is ``Unreadable``. A ``Derived`` one counts as missing, and its next writer
 makes it again. The bytes of a document that is replaced unread are kept below ``damaged/``.
 """
 
@@ -31,15 +31,15 @@ from backfill_assets.lake.store import Store, Stored
 Model = TypeVar("Model", bound=BaseModel)
 
 LOGGER: Final = logging.getLogger(__name__)
-#: Attempts at one change. Twenty writers of one document need about as many; a bucket allows one write to an
+#: Attempts at one change. Twenty writers of one document need about as many. A bucket allows one write to an
 #: object per second, so with the waits below this is more than a minute of contention.
 ATTEMPTS: Final = 100
 _FIRST_WAIT_SECONDS: Final = 0.005
 _LONGEST_WAIT_SECONDS: Final = 1.0
 
 
-#: Bytes of documents that are kept parsed, together, and of the smallest that is; parsed they take eight
-#: times as much memory.
+#: Total bytes of documents that are kept parsed, and the smallest document that is kept; parsed documents
+#: take eight times as much memory.
 PARSED_BYTES: Final = 8 << 20
 _LEAST_PARSED_BYTES: Final = 1 << 16
 
@@ -47,17 +47,17 @@ _LEAST_PARSED_BYTES: Final = 1 << 16
 class Document(BaseModel):
     """A document of the lake, or a part of one: frozen.
 
-    Keys of a newer version of this package are left out, so that versions can work on one lake side by side.
-    NaN and infinity reach the encoder, which refuses them; pydantic itself would write null, silently.
+    Keys of a newer version of this package are left out, so that two versions can work on one lake side by
+    side. NaN and infinity reach the encoder, which refuses them; pydantic itself would silently write null.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
-    #: What mends a damaged one.
+    #: Remedy for a damaged document.
     remedy: ClassVar[str] = "restore it, or run the version of the package that wrote it"
 
 
 class Derived(Document):
-    """A document that a run of its day can make again from others; one that is damaged is no loss."""
+    """A document that a run of its day can rebuild from others; a damaged one is no loss."""
 
     remedy: ClassVar[str] = "the next run of its day makes it again"
 
@@ -70,12 +70,12 @@ def encode(document: BaseModel) -> bytes:
 
 
 def load(store: Store, path: str, model: type[Model]) -> Model | None:
-    """Return the document; None if there is none, or it is to be made again.
+    """Return the document; None if there is none or it is to be made again.
 
     Raises
     ------
     Unreadable
-        The document is damaged, and nothing can make it again.
+        The document is damaged and cannot be made again.
     """
     _, document, trouble = _current(store, path, model)
     if trouble is not None:
@@ -87,18 +87,18 @@ def load(store: Store, path: str, model: type[Model]) -> Model | None:
 
 @lru_cache(maxsize=1024)
 def _tell_once(trouble: str) -> None:
-    """Log it when this process sees it first: a service that is polled would fill its log."""
+    """Log it when this process sees it for the first time: a polled service would fill its log."""
     LOGGER.warning("%s", trouble)
 
 
 def look(store: Store, path: str, model: type[Model]) -> tuple[Model | None, str]:
-    """Return the document if there is one that can be read, and why one that is there cannot."""
+    """Return the document if it is readable, and the reason if it exists but is not."""
     _, document, trouble = _current(store, path, model)
     return document, "" if trouble is None else str(trouble)
 
 
 def damage(store: Store, path: str, model: type[BaseModel]) -> str:
-    """Say in one line why the document cannot be read; empty if it can, or if there is none."""
+    """Return one line that says why the document cannot be read; empty if it can, or if there is none."""
     return look(store, path, model)[1]
 
 
@@ -149,28 +149,28 @@ def update(
     *,
     anew: bool = False,
 ) -> Model | None:
-    """Replace the document by ``change(document)``, again on what is stored if another writer was faster.
+    """Replace the document by ``change(document)``; try again if another writer was faster.
 
-    ``change`` gets None where there is no document. It writes nothing by returning None or a document equal
-    to the stored one, and may be called several times: it must do nothing but compute. It is also applied
-    twice where the answer to a write was lost and another writer replaced it before it could be recognized.
+    ``change`` gets None if there is no document. It writes nothing by returning None or a document equal to
+    the stored one. It may be called several times, so it must only compute. It is also applied twice if the
+    answer to a write was lost and another writer replaced that write before it could be recognized.
 
     Parameters
     ----------
     anew
-        Replace a document that cannot be read, as a ``Derived`` one always is: ``change`` gets None.
+        Replace a document that cannot be read, as is always done for a ``Derived`` one: ``change`` gets None.
 
     Returns
     -------
     Model | None
-        The document as it is now stored; None only where ``change`` returned it.
+        The document as it is now stored; None only if ``change`` returned it.
 
     Raises
     ------
     Superseded
         Other writers were faster every time; a later rerun may succeed.
     Unreadable
-        The stored document cannot be read, and is not to be replaced.
+        The stored document cannot be read, and must not be replaced.
     """
     anew = anew or issubclass(model, Derived)
     for attempt in range(ATTEMPTS):
@@ -178,7 +178,7 @@ def update(
         if trouble is not None and not anew:
             raise trouble
         changed = change(current)
-        # The document itself stays as it is, with keys of a newer version.
+        # The stored document stays as it is, with keys of a newer version.
         if changed is None or changed is current:
             return current
         data = encode(changed)
@@ -203,7 +203,7 @@ def update(
 def _current(
     store: Store, path: str, model: type[Model]
 ) -> tuple[Stored | None, Model | None, Unreadable | None]:
-    """The stored bytes, the document, and why it cannot be read."""
+    """Return the stored bytes, the document, and the reason if it cannot be read."""
     stored = None
     try:
         stored = store.read(path)
@@ -213,12 +213,12 @@ def _current(
 
 
 def _set_aside(store: Store, path: str, stored: Stored | None, trouble: Unreadable) -> None:
-    """Keep the bytes that are about to be replaced; the store itself keeps a folder in a document's place."""
+    """Keep the bytes that are about to be replaced; the store itself keeps a folder found in their place."""
     if stored is None:
         LOGGER.warning("%s: it is made again", trouble)
         return
     aside = paths.damaged(f"{path}.{hashlib.sha256(stored.data).hexdigest()[:8]}")
-    with suppress(Superseded):  # they are there already
+    with suppress(Superseded):  # the bytes are already there
         store.replace(aside, stored.data, None)
     LOGGER.warning("%s: it is made again, the damaged one is kept as %s", trouble, store.uri_of(aside))
 
@@ -241,7 +241,7 @@ def _decode(store: Store, path: str, model: type[Model], data: bytes) -> Model:
 
 
 def _foreign(path: str, document: BaseModel) -> str:
-    """Why the document belongs elsewhere: it was copied from another place; empty if it does not."""
+    """Return why the document belongs elsewhere: it was copied from another place; empty if it does not."""
     place = f"/{path.removesuffix('.json')}/"
     fields = type(document).model_fields
     named = [getattr(document, name) for name in ("exchange", "feed", "day") if name in fields]
@@ -252,7 +252,7 @@ class _Parsed:
     """The large documents that were parsed last.
 
     Publishing reads the documents of a day again before each of its steps, because another run may have
-    changed them; mostly the bytes are the same, and then so is the document, which is frozen.
+    changed them. Mostly the bytes are the same, and then so is the document, which is frozen.
     """
 
     def __init__(self) -> None:
@@ -260,7 +260,7 @@ class _Parsed:
         self._lock = threading.Lock()
 
     def get(self, model: type[Model], data: bytes) -> Model:
-        """Parse the bytes, unless that was done; raises ``ValidationError``."""
+        """Parse the bytes unless they are already parsed; raises ``ValidationError``."""
         if not _LEAST_PARSED_BYTES <= len(data) <= PARSED_BYTES:
             return model.model_validate_json(data)
         key = (model, hashlib.sha256(data).digest())

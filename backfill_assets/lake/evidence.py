@@ -1,7 +1,7 @@
-"""What is known of a feed's versions besides the versions: decisions, comparisons, spikes, receipts.
+"""Evidence about a feed's versions besides the versions: decisions, comparisons, spikes, receipts.
 
-Kept in the feed's manifest. ``quality`` makes these records and says what they mean for a version; they are
-declared here because the manifest carries them.
+The feed's manifest holds these records, so they are declared here. ``quality`` makes them and defines their
+meaning for a version.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from backfill_assets.settings import RestatementSettings
 
 
 class Approval(Document):
-    """The decision that a version counts, whatever its verdict and however much it restates.
+    """The decision that a version counts, regardless of its verdict and of how much it restates.
 
     Attributes
     ----------
     content
         sha256 of the approved Parquet file.
     rules
-        Hash of all rules of the verdict that was overruled.
+        Hash of all rules of the overruled verdict.
     judged_by
-        Hash of those of them that judge the feed; under others the approval is void. Empty in approvals of
-        an earlier layout, which hold under any rules: nothing tells which of these have changed since.
+        Hash of the rules that judge the feed; under other rules the approval is void. Empty in approvals of
+        an earlier layout, which hold under any rules, because nothing tells which of these have changed
+        since.
     """
 
     kind: Literal["approval"] = "approval"
@@ -39,7 +40,7 @@ class Approval(Document):
 
 
 class Retraction(Document):
-    """The decision that a version does not count, whatever its verdict, until it is approved.
+    """The decision that a version does not count, regardless of its verdict, until it is approved.
 
     Attributes
     ----------
@@ -57,7 +58,7 @@ Decision = Annotated[Approval | Retraction, Field(discriminator="kind")]
 
 
 class Decisions(Document):
-    """The decisions on a feed's day in a document of their own, as an earlier layout kept them."""
+    """The decisions on a feed's day in their own document, as an earlier layout kept them."""
 
     feed: str
     day: str
@@ -65,7 +66,7 @@ class Decisions(Document):
 
 
 class Largest(Document):
-    """The largest relative difference of something, and the data set symbol and minute that have it."""
+    """The largest relative difference of a quantity, with its data set symbol and minute."""
 
     difference: float
     symbol: str
@@ -78,27 +79,27 @@ class Largest(Document):
 
 
 class Restatement(Document):
-    """What the version ``after`` changes against the version ``before``.
+    """The changes from the version ``before`` to the version ``after``.
 
     Attributes
     ----------
     before, after
         sha256 of the two Parquet files.
     rows_before, rows_after
-        Rows of each.
+        Rows of each version.
     ids_added, ids_removed
-        Ids that only one of them has; null where a row of either has no numeric id.
+        Ids that only one of them has; null if a row of either has no numeric id.
     minutes, minutes_differing
-        Minutes with rows in either file, by market, and those of them that are not the same. Of trades a
-        minute is its base candle: open, high, low, close, volume and number of trades. Of other data types it
-        is its rows.
+        Minutes with rows in either file, by market, and the number of those that differ. For trades a minute
+        is its base candle: open, high, low, close, volume and number of trades. For other data types it is
+        its rows.
     price
-        Largest relative difference of open, high, low or close of a minute that both files have; null where
-        no price differs.
+        Largest relative difference of open, high, low or close of a minute that both files have; null if no
+        price differs.
     volume
         Largest difference of a minute's volume, relative to the larger of that minute's volume before and the
-        mean of all minutes before, so that a trade more in a thin minute is not the end of the world; null
-        where no volume differs.
+        mean of all minutes before, so that one more trade in a thin minute does not weigh too much; null if
+        no volume differs.
     """
 
     before: str
@@ -125,12 +126,12 @@ class Restatement(Document):
         return ", ".join(parts)
 
     def beyond(self, limits: RestatementSettings) -> tuple[str, ...]:
-        """A sentence for each limit that is exceeded."""
+        """One sentence for each limit that is exceeded."""
         rows = max(abs(self.rows_after - self.rows_before), self.ids_added or 0, self.ids_removed or 0)
         found = []
         if rows > max(limits.excused, limits.rows * self.rows_before):
             share = rows / self.rows_before if self.rows_before else 1.0
-            found.append(f"{rows:,} rows are others ({share:.2%}, at most {limits.rows:.2%})")
+            found.append(f"{rows:,} rows differ ({share:.2%}, at most {limits.rows:.2%})")
         if self.minutes_differing > max(limits.excused, limits.candles * self.minutes):
             share = self.minutes_differing / self.minutes
             found.append(
@@ -150,17 +151,17 @@ class Restatement(Document):
 
 
 class SpikeEvidence(Document):
-    """What witnesses say of the spikes that one version's profile lists.
+    """Witnesses' evidence on the spikes in one version's profile.
 
     Attributes
     ----------
     inputs
-        Hash of everything that was asked: the witnesses' files and the settings.
+        Hash of all inputs: the witnesses' files and the settings.
     witnesses
-        Who was there for at least one spike, in order.
+        The witnesses that were there for at least one spike, in order.
     confirmed, refuted
-        By data set symbol, positions in ``SymbolProfile.spikes``. A price that was confirmed once stays
-        confirmed, also when the file of the witness is replaced by a worse one.
+        Positions in ``SymbolProfile.spikes`` by data set symbol. A confirmed price stays confirmed, even if
+        the file of the witness is replaced by a worse one.
     limits
         The settings alone, under which the confirmations hold.
     """
@@ -172,9 +173,9 @@ class SpikeEvidence(Document):
     refuted: dict[str, tuple[int, ...]] = {}
 
 
-#: The first and the last of ids in a row.
+#: The first and the last of consecutive ids.
 Ids = tuple[int, int]
-#: Digits of a receipt's name.
+#: Number of digits in a receipt's name.
 _NAME_DIGITS: Final = 12
 
 
@@ -194,11 +195,11 @@ class Answer(Document):
     Attributes
     ----------
     request
-        The address that was asked.
+        The address of the request.
     content, bytes
-        sha256 and size of the stored body; of an archive's file the body is the rows around the hole.
+        sha256 and size of the stored body; for an archive's file the body is the rows around the hole.
     whole_sha256
-        sha256 of the archive's whole file; empty where the body is the whole answer.
+        sha256 of the archive's whole file; empty if the body is the whole answer.
     """
 
     request: str
@@ -208,26 +209,27 @@ class Answer(Document):
 
 
 class Receipt(Document):
-    """What a second source said of one run of missing ids, and what follows from it.
+    """A second source's answer about one run of missing ids, and the conclusion from it.
 
-    It holds for the feed's day and these ids, in whatever version of the file they are missing.
+    It holds for the feed's day and these ids, in any version of the file that lacks them.
 
     Attributes
     ----------
     source
-        ``exchange``: the public trades of the exchange. ``archive``: its public files of days.
+        ``exchange``: the public trades of the exchange. ``archive``: its public daily files.
     asked
-        Who was asked for which market, for people.
+        The source and market, for people.
     first_id, last_id
         The missing ids.
     before, after
-        The file's own rows around them, which the answers must have, too.
+        The file's own rows around the missing ids; the answers must contain them.
     answers
-        In the order in which they came; with these rows they give the same conclusion again.
+        The answers in the order in which they came; with the rows around them they give the same conclusion
+        again.
     never_issued
-        Missing ids that the exchange does not have itself, in order.
+        Missing ids that the exchange itself does not have, in order.
     recovered
-        Missing ids whose trades the answers hold; ``rows`` is the stored file of these trades.
+        Missing ids whose trades are in the answers; ``rows`` is the stored file of these trades.
     """
 
     source: Literal["exchange", "archive"]
@@ -249,7 +251,7 @@ class Receipt(Document):
 
 
 class NeverIssued(Document):
-    """Ids that the exchange does not have itself, and the name of the receipt that shows it."""
+    """Ids that the exchange itself does not have, and the name of the receipt that shows it."""
 
     first_id: int
     last_id: int
@@ -257,16 +259,16 @@ class NeverIssued(Document):
 
 
 class HealedRows(Document):
-    """Rows of a version that are not of the vendor's file.
+    """Rows of a version that are not in the vendor's file.
 
     Attributes
     ----------
     base
         Content of the version to which they were added.
     rows
-        How many rows of the version come from second sources.
+        Number of rows of the version that come from second sources.
     sources
-        Who was asked, in order.
+        The sources, in order.
     """
 
     base: str

@@ -1,9 +1,8 @@
 """A lake in a Google Cloud Storage bucket, reached through the official client.
 
-Compare-and-swap is the service's own ``if_generation_match``. An upload whose answer was lost is sent again
-by the client and then meets its own object, which looks like a conflict; each write therefore carries a
-token, by which a writer recognizes what it wrote itself. Like the client, this honors
-``STORAGE_EMULATOR_HOST``.
+Compare-and-swap is the service's own ``if_generation_match``. If the answer to an upload was lost, the client
+sends it again and then meets its own object, which looks like a conflict. So each write carries a token, by
+which a writer recognizes its own write. Like the client, this honors ``STORAGE_EMULATOR_HOST``.
 """
 
 from __future__ import annotations
@@ -36,18 +35,18 @@ from backfill_assets.lake.store import GCS_SCHEME, YOUNG, Listed, Stored, checke
 
 Downloaded = TypeVar("Downloaded")
 
-#: Without a byte from the server.
+#: Longest time without a byte from the server.
 TIMEOUT_SECONDS: Final = 60.0
-#: All attempts at one request; after that the step asks Dagster for a later retry.
+#: Longest time for all attempts at one request; after it the step asks Dagster for a later retry.
 RETRY_SECONDS: Final = 120.0
 _TOKEN: Final = "backfill-write"
-#: The client's ten are fewer than the threads of a run; a connection over the number is made anew each time.
+#: The client's default of ten is less than the threads of a run; further connections would not be kept.
 _CONNECTIONS: Final = 64
 _PARALLEL_READS: Final = 16
 
-#: A damaged download is chance; this many in a row are not.
+#: One damaged download is chance; this many in a row are not.
 _DOWNLOADS: Final = 5
-#: Characters of Google's own words in a message; the account and the permission come within them.
+#: Characters of Google's own text in a message; the account and the permission are within them.
 _LONGEST_REASON: Final = 400
 _HTTP_UNAUTHORIZED: Final = 401
 _HTTP_FORBIDDEN: Final = 403
@@ -61,7 +60,7 @@ _LOG_IN: Final = (
 
 @contextmanager
 def credentials_explained(uri: str) -> Iterator[None]:
-    """Say what to do where a Google client cannot be made for want of credentials."""
+    """Add the remedy if a Google client cannot be made because credentials are missing."""
     try:
         yield
     except DefaultCredentialsError as error:
@@ -94,10 +93,10 @@ class GcsStore:
         }
         if client is None:
             with credentials_explained(uri):
-                # Objects need no project; without the None the client fails where the credentials name none.
+                # Objects need no project; without the None the client fails if the credentials name none.
                 client = storage.Client(project=None)
         self._client = client
-        # The client has no public setting for this; its documentation names this way.
+        # The client has no public setting for this; its documentation gives this way.
         for scheme in ("http://", "https://"):
             self._client._http.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))
         self._bucket = self._client.bucket(bucket)
@@ -127,7 +126,8 @@ class GcsStore:
 
         def download(blob: Any) -> Stored:
             data = blob.download_as_bytes(**self._call)
-            # Generation and checksum are of the very response that brought the bytes, so no pair is torn.
+            # Generation and checksum come from the response that brought the bytes, so the pair is
+            # consistent.
             return Stored(data, str(blob.generation))
 
         with self._explained(path):
@@ -146,7 +146,7 @@ class GcsStore:
             try:
                 blob.upload_from_string(
                     data,
-                    # A browser shows what says that it is HTML, and downloads the rest.
+                    # A browser shows content that is declared as HTML, and downloads the rest.
                     content_type="text/html" if path.endswith(".html") else "application/json",
                     if_generation_match=int(expected or 0),
                     **self._call,
@@ -155,7 +155,7 @@ class GcsStore:
                 present = self._found(path)
                 if present is not None and (present.metadata or {}).get(_TOKEN) == token:
                     return str(present.generation)
-                msg = f"{self.uri_of(path)}: another writer was faster; look at it afresh"
+                msg = f"{self.uri_of(path)}: another writer was faster; read it again"
                 raise Superseded(msg) from error
         return str(blob.generation)
 
@@ -170,7 +170,7 @@ class GcsStore:
             try:
                 self._blob(path).upload_from_filename(
                     str(local),
-                    # Else the client guesses from the name, and a .gz might be served decompressed.
+                    # Otherwise the client guesses from the name, and a .gz might be served decompressed.
                     content_type="application/octet-stream",
                     if_generation_match=0 if present is None else present.generation,
                     **self._call,
@@ -180,7 +180,7 @@ class GcsStore:
                     # Discarded since it was found.
                     self.put_file(local, path)
                 elif self.size(path) != size:
-                    msg = f"{self.uri_of(path)}: another writer changed it meanwhile; look at it afresh"
+                    msg = f"{self.uri_of(path)}: another writer changed it meanwhile; read it again"
                     raise Superseded(msg) from error
             else:
                 copies_in(self._scratch).adopt(self.uri_of(path), local)
@@ -193,7 +193,7 @@ class GcsStore:
             self.put_file(file, path)
 
     def local_copy(self, path: str) -> AbstractContextManager[Path]:
-        """See ``Store.local_copy``; it stays in the scratch folder for as long as the process."""
+        """See ``Store.local_copy``; the copy stays in the scratch folder as long as the process runs."""
 
         def fetch(file: Path) -> None:
             self._data(path, lambda blob: blob.download_to_filename(str(file), **self._call))
@@ -204,13 +204,13 @@ class GcsStore:
     def open_ranges(self, path: str) -> BinaryIO:
         """See ``Store.open_ranges``; a file that this process has fetched is read from its copy.
 
-        The service has no checksum of a part, so parts are as sound as the connection.
+        The service has no checksum of a part, so parts are only as reliable as the connection.
         """
         copy = copies_in(self._scratch).opened(self.uri_of(path))
         if copy is not None:
             return copy
-        # "The last 64 KiB" would need no size, but the client goes on wrongly after a broken answer to it
-        # where the object is shorter.
+        # A request for "the last 64 KiB" would need no size, but after a broken answer the client resumes it
+        # wrongly if the object is shorter.
         size = self.size(path)
         if size is None:
             raise gone(self, path)
@@ -223,11 +223,11 @@ class GcsStore:
                 path, lambda blob: blob.download_as_bytes(start=start, end=stop - 1, **self._call)
             )
             if len(data) != stop - start:
-                msg = f"{self.uri_of(path)}: {len(data)} bytes came of {stop - start}; look at the network"
+                msg = f"{self.uri_of(path)}: {len(data)} of {stop - start} bytes arrived; check the network"
                 raise TransientFailure(msg)
             return data
 
-        # All of BinaryIO that a file opened for reading has.
+        # All methods of BinaryIO that a file opened for reading has.
         return cast("BinaryIO", RangedFile(size, fetch(size - TAIL_BYTES, size), fetch))
 
     def set_aside(self, path: str) -> None:
@@ -262,7 +262,7 @@ class GcsStore:
         return {path: Listed(int(blob.size), blob.updated) for path, blob in listed}
 
     def discard(self, path: str, before: datetime) -> bool:
-        """See ``Store.discard``; the generation is that of the look at its age."""
+        """See ``Store.discard``; the generation is the one whose age was checked."""
         with self._explained(path):
             present = self._found(path)
             if present is None or present.updated >= before:
@@ -300,12 +300,12 @@ class GcsStore:
         return self._bucket.blob(self._name(path))
 
     def _undamaged(self, path: str, download: Callable[[Any], Downloaded]) -> Downloaded:
-        """Download again where the bytes do not have the checksum; the client does not retry this."""
+        """Download again if the bytes do not match the checksum; the client does not retry this."""
         for _ in range(_DOWNLOADS):
-            # A new blob each time: one that was downloaded asks for that generation and no other.
+            # A new blob each time: a blob that was downloaded requests that generation only.
             with suppress(DataCorruption):
                 return download(self._blob(path))
-        msg = f"{self.uri}/{path}: was damaged on its way {_DOWNLOADS} times; look at the network in between"
+        msg = f"{self.uri}/{path}: was damaged on its way {_DOWNLOADS} times; check the network in between"
         raise TransientFailure(msg)
 
     def _data(self, path: str, download: Callable[[Any], Downloaded]) -> Downloaded:
@@ -327,7 +327,8 @@ class GcsStore:
     def _require_bucket(self) -> None:
         """Tell a missing object from a missing bucket, once.
 
-        By listing, which the role for objects permits; asking for the bucket itself it does not.
+        The check lists objects, which the role for objects permits; it does not permit a request for the
+        bucket itself.
         """
         if not self._bucket_found:
             for _ in self._client.list_blobs(self._bucket, max_results=1, **self._call):
@@ -336,7 +337,7 @@ class GcsStore:
 
     @contextmanager
     def _explained(self, path: str) -> Iterator[None]:
-        """Turn the client's errors into this package's, by what a rerun can change."""
+        """Convert the client's errors to this package's, by what a rerun can change."""
         try:
             yield
         except GoogleAuthError as error:
@@ -378,6 +379,6 @@ def _md5(file: Path) -> str:
 
 
 def _line(error: Exception) -> str:
-    """Return the error's own words, in one line of bearable length."""
+    """Return the error's own text as one line of limited length."""
     text = error.message if isinstance(error, GoogleAPICallError) else str(error)
     return " ".join(str(text).split())[:_LONGEST_REASON]

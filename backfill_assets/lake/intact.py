@@ -1,8 +1,8 @@
-"""Whether a data file still has the bytes that its name says: every data file is named by its sha256.
+"""Checks whether a data file still has the bytes that its name says: every data file is named by its sha256.
 
-A disk that fails, a copy that was cut and an editor all leave a name with other bytes. So a store checks each
-file that it lends, and names the one that is damaged; nothing is made or published of it. How long this takes
-is in ``docs/performance.md``.
+A failing disk, a cut copy and an editor all leave a name with other bytes. So a store checks each file that
+it lends, and names the damaged one; no data is made or published from it. ``docs/performance.md`` says how
+long this takes.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def insist_on_content(store: Store, path: str, file: Path) -> None:
-    """Raise ``DamagedFile`` where ``file`` is not what the lake's ``path`` is named after."""
+    """Raise ``DamagedFile`` if the content of ``file`` does not match the name of the lake's ``path``."""
     if problem := content_problem(path, file):
         raise damaged(store, path, problem)
 
 
 def content_problem(path: str, file: Path) -> str:
-    """Why the bytes do not match the path; empty if they do, or if the name is not a sha256."""
+    """Return why the bytes do not match the path; empty if they do, or if the name is not a sha256."""
     name = path.rpartition("/")[2].partition(".")[0]
     if not _SHA256.fullmatch(name):
         return ""
@@ -44,12 +44,12 @@ def content_problem(path: str, file: Path) -> str:
 
 
 def damaged(store: Store, path: str, problem: str) -> DamagedFile:
-    """Return the failure for a data file of which ``problem`` is true, with the commands that mend it."""
+    """Return the failure for a data file with this ``problem``, with the commands that repair it."""
     days = _DAY.findall(path)
     day = days[-1] if days else "DAY"
     return DamagedFile(
         f"{store.uri_of(path)} {problem}: 'backfill-assets verify --date {day} --mend' sets it aside, "
-        f"'backfill-assets backfill --start {day} --end {day}' then fetches or makes it anew",
+        f"'backfill-assets backfill --start {day} --end {day}' then fetches it or makes it again",
         path,
         problem,
     )

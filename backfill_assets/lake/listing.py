@@ -1,7 +1,7 @@
-"""The instruments of an exchange on a day, as they lie in the lake: one Parquet file, one manifest.
+"""The instruments of an exchange on a day, as stored in the lake: one Parquet file, one manifest.
 
-Which columns the file has and how its rows are made is the business of ``instruments``; this file lets
-stages before and after it find the table.
+``instruments`` defines the file's columns and makes its rows; this module lets the stages before and after it
+find the table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Outage(Document):
-    """A known outage of the vendor's capture, as far as it touches the day."""
+    """A known outage of the vendor's capture, cut to the day."""
 
     start_us: int
     end_us: int
@@ -32,8 +32,8 @@ class Outage(Document):
 class InstrumentsManifest(Document):
     """Names the file that counts.
 
-    A run of the day asks the vendor for it again where it is damaged. Until then it is no absence: judged
-    without its instruments a day would change.
+    If the document is damaged, a run of the day asks the vendor for it again. Until then it does not count as
+    missing: a day judged without its instruments would change.
     """
 
     remedy: ClassVar[str] = "a run of the day asks the vendor for it again"
@@ -43,13 +43,13 @@ class InstrumentsManifest(Document):
     content: str
     rows: int
     bytes: int
-    #: ``instruments`` or ``exchange_details``, whichever endpoint the key covers.
+    #: ``instruments`` or ``exchange_details``, depending on the endpoint that the key covers.
     source: str
-    #: Hash of everything that the rows are made from; empty where it is not known.
+    #: Hash of everything that the rows are made from; empty if unknown.
     inputs: str = ""
-    #: As the vendor reported them when the instruments were stored.
+    #: The outages that the vendor reported when the instruments were stored.
     outages: tuple[Outage, ...] = ()
-    #: ``instruments.findings.LookedAt`` of this content as JSON; null where the file was not looked at.
+    #: ``instruments.findings.LookedAt`` of this content as JSON; null if the file was not examined.
     looked_at: dict[str, Any] | None = None
 
 
@@ -63,12 +63,12 @@ def store_instruments(
     look_at: Callable[[pa.Table], dict[str, Any]] | None = None,
     inputs: str = "",
 ) -> InstrumentsManifest:
-    """Put the table in place of what the manifest named before; the same rows are the same bytes.
+    """Store the table in place of the one that the manifest named before; the same rows give the same bytes.
 
     Parameters
     ----------
     look_at
-        Gives ``looked_at`` of the table; called once per content.
+        Returns ``looked_at`` of the table; called once per content.
     """
     former = readable_instruments(store, exchange, day)
     file = store_table(store, table, lambda content: paths.instruments_data(exchange, day, content))
@@ -93,7 +93,7 @@ def load_instruments(store: Store, exchange: str, day: str) -> InstrumentsManife
 
 
 def readable_instruments(store: Store, exchange: str, day: str) -> InstrumentsManifest | None:
-    """Return the manifest; None also where it cannot be read, for who stores it again."""
+    """Return the manifest; None also if it cannot be read, for callers that store it again."""
     try:
         return load_instruments(store, exchange, day)
     except Unreadable:

@@ -1,10 +1,10 @@
-"""A lake in a directory, for one machine: any number of threads and processes, killed whenever.
+"""A lake in a directory of one machine, for any number of threads and processes, even if they are killed.
 
-Compare-and-swap is a lease, a temporary file and ``os.replace``: the lease keeps writers of one document
-apart, is let go by the kernel when its holder dies, and is taken over from a holder that was stopped; readers
-need none, for a rename is all or nothing. Leases and temporary files live in two folders at the root, and
-temporary files in another one at the top of each folder that links to another disk. This keeps the tree free
-of them and lets any path component begin with a dot, as some symbols do.
+Compare-and-swap is a lease, a temporary file and ``os.replace``. The lease keeps writers of one document
+apart. The kernel releases it when its holder dies, and another writer takes it over from a stopped holder.
+Readers need no lease, because a rename is all or nothing. Leases and temporary files live in two folders at
+the root; each folder that links to another disk has its own folder of temporary files at its top. So the tree
+is free of them, and any path component may begin with a dot, as some symbols do.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ UNFINISHED: Final = ".unfinished"
 #: A lock file per document would double the number of files; documents that share one only wait for each
 #: other's rename.
 _LOCK_FILES: Final = 256
-#: A change of a document takes milliseconds; one that takes so long is that of a process that was stopped.
+#: A change of a document takes milliseconds; a lease held this long belongs to a stopped process.
 LEASE_SECONDS: Final = 30.0
-#: Nobody writes one file for this long; what is older was left by a writer that died.
+#: No writer needs this long for one file; an older temporary file was left by a writer that died.
 ABANDONED_SECONDS: Final = 24 * 3600
 
 _REMEDIES: Final = {
@@ -57,7 +57,7 @@ def _in_place(found: str) -> str:
     return f"{found} is where a document should be: remove it"
 
 
-#: Errors that say nothing of other files, with text and remedy where the usual ones do not fit.
+#: Errors that concern one file only, with text and remedy where the usual ones do not fit.
 _OF_ONE_FILE: Final = {
     errno.EACCES: "",
     errno.EPERM: "",
@@ -113,7 +113,7 @@ class LocalStore:
                 present = None
             found = None if present is None else _generation(present)
             if found != expected:
-                msg = f"{file}: another writer was faster; look at it afresh"
+                msg = f"{file}: another writer was faster; read it again"
                 raise Superseded(msg)
             with self._unfinished(file, f"{lease.path.name}-") as unfinished:
                 unfinished.write_bytes(data)
@@ -121,7 +121,7 @@ class LocalStore:
                 try:
                     put_in_place(unfinished, file)
                 except FileNotFoundError:
-                    # One that has taken the lease over has deleted it.
+                    # A writer that has taken the lease over has deleted the file.
                     lease.insist()
                     raise
         return _generation(data)
@@ -136,7 +136,7 @@ class LocalStore:
 
     @contextmanager
     def local_copy(self, path: str) -> Iterator[Path]:
-        """See ``Store.local_copy``; it is the file itself, nothing is copied."""
+        """See ``Store.local_copy``; it is the file itself, without a copy."""
         yield self._intact(path)
 
     def open_ranges(self, path: str) -> BinaryIO:
@@ -195,7 +195,7 @@ class LocalStore:
         return found
 
     def discard(self, path: str, before: datetime) -> bool:
-        """See ``Store.discard``: it is renamed first, and a writer that came before has made it young."""
+        """See ``Store.discard``; the file is renamed first, and an earlier writer has renewed its age."""
         file = self._file(path)
         with _explained(file), self._unfinished(file) as aside:
             try:
@@ -210,7 +210,7 @@ class LocalStore:
             return False
 
     def delete(self, path: str) -> None:
-        """See ``Store.delete``; folders stay, for a writer may be about to use them."""
+        """See ``Store.delete``; folders stay, because a writer may be about to use them."""
         file = self._file(path)
         with _explained(file), self._leased(path) as lease:
             lease.insist()
@@ -224,7 +224,7 @@ class LocalStore:
         return self._root / checked(path)
 
     def _intact(self, path: str) -> Path:
-        """Return the data file, which is there and is what its name says."""
+        """Return the data file after checking that it exists and matches its name."""
         file = self._file(path)
         with _explained(file):
             if self._size_of(file) is None:
@@ -248,7 +248,7 @@ class LocalStore:
             yield lease
 
     def _put(self, path: str, size: int, write: Callable[[Path], object]) -> None:
-        """Store what ``write`` writes, unless a file of this size that is what its name says is there."""
+        """Store the output of ``write``, unless a file of this size that matches its name is there."""
         file = self._file(path)
         with _explained(file):
             with suppress(FileNotFoundError):  # discarded since it was found
@@ -262,7 +262,7 @@ class LocalStore:
 
     @contextmanager
     def _unfinished(self, file: Path, prefix: str = "") -> Iterator[Path]:
-        """Name a file that nobody sees yet, on the disk of ``file``; remove it if it is still there."""
+        """Name a file that no reader sees yet, on the disk of ``file``; remove it if it is still there."""
         folder = self._disk_of(file) / UNFINISHED
         folder.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned(folder)
@@ -273,7 +273,7 @@ class LocalStore:
             file.unlink(missing_ok=True)
 
     def _bytes_of(self, file: Path) -> bytes | None:
-        """The document, None if there is none; raises ``Unreadable`` where it alone cannot be read."""
+        """The document, None if there is none; raises ``Unreadable`` if it alone cannot be read."""
         try:
             found = self._obstacle(file)
             data = None if found else file.read_bytes()
@@ -287,7 +287,7 @@ class LocalStore:
         return data
 
     def _size_of(self, file: Path) -> int | None:
-        """Bytes of the file; None if there is none, or something else in its place."""
+        """Bytes of the file; None if there is none, or if the entry is not a file."""
         with suppress(FileNotFoundError):
             return None if self._obstacle(file) else file.stat().st_size
         return None
@@ -295,7 +295,7 @@ class LocalStore:
     def _obstacle(self, file: Path) -> str:
         """Name the obstacle at this path and its remedy; empty for a regular file or no entry.
 
-        Nobody may open a FIFO: that waits for a writer.
+        A FIFO must not be opened, because that waits for a writer.
         """
         try:
             mode = file.stat().st_mode
@@ -308,7 +308,7 @@ class LocalStore:
         return _in_place("a folder" if stat.S_ISDIR(mode) else "a FIFO, socket or device")
 
     def _refusal(self, error: OSError) -> str:
-        """Why this one file is refused, with the remedy; raises where the whole lake is."""
+        """Return why this one file is refused, with the remedy; raise if the whole lake is refused."""
         if error.errno not in _OF_ONE_FILE:
             raise error
         os.scandir(self._root).close()
@@ -332,7 +332,7 @@ class LocalStore:
         return folder
 
     def _is_alias(self, file: Path) -> bool:
-        """Whether a link leads to a file that has another name in the lake, by which it may be named."""
+        """Whether a link leads to a file that has another name in the lake, by which it is found."""
         root, place = self._root.resolve(), file.resolve()
         return place.is_relative_to(root) and place != root / file.relative_to(self._root)
 
@@ -347,7 +347,7 @@ class LocalStore:
                 if file.stat().st_mtime < oldest:
                     file.unlink()
             except FileNotFoundError:
-                continue  # its writer, or another that tidies, was faster
+                continue  # its writer, or another process that tidies, was faster
 
 
 def _generation(data: bytes) -> str:
@@ -359,7 +359,7 @@ def _changed(about: os.stat_result) -> datetime:
 
 
 def _renewed(file: Path) -> bool:
-    """Let the file look as if it had been written now; False if it is gone, or another user's."""
+    """Set the file's time of change to now; False if it is gone, or another user's."""
     try:
         os.utime(file)
     except (FileNotFoundError, PermissionError):
@@ -368,7 +368,7 @@ def _renewed(file: Path) -> bool:
 
 
 def _disk(folder: Path) -> int | None:
-    """Number of the folder's disk; None where there is no such folder."""
+    """Number of the folder's disk; None if the folder does not exist."""
     try:
         return folder.stat().st_dev
     except (FileNotFoundError, NotADirectoryError):
@@ -376,7 +376,7 @@ def _disk(folder: Path) -> int | None:
 
 
 def _walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """``os.walk`` into folders that link to another disk, but into none twice."""
+    """``os.walk`` that follows folders linked to another disk, but each only once."""
     seen = set[tuple[int, int]]()
     for where, folders, names in os.walk(top, onerror=_unless_missing, followlinks=True):
         try:
@@ -397,13 +397,13 @@ def _unless_missing(error: OSError) -> None:
 
 @contextmanager
 def _explained(file: Path) -> Iterator[None]:
-    """Say what to do about what the operating system refuses."""
+    """Add the remedy to errors of the operating system."""
     try:
         yield
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0)
         if remedy is None:
             raise
-        # A copy names its source first; the disk in question is that of the target.
+        # An error of a copy names its source first; the disk in question is that of the target.
         msg = f"{error.filename2 or error.filename or file}: {error.strerror}: {remedy}"
         raise PermanentFailure(msg) from error

@@ -1,9 +1,9 @@
 """The documents by which data becomes visible: feeds' manifests and day records.
 
-No manifest, no data. A fetch adds a version to the manifest of its feed and day; which version counts is
-decided by ``quality.settle`` and written in the day's document, so a bad refresh never takes back good data.
-The models are frozen and their methods pure: they are meant as the ``change`` of a compare-and-swap. The
-profile is carried as plain JSON because its model lies downstream.
+No manifest, no data. A fetch adds a version to the manifest of its feed and day. ``quality.settle`` decides
+which version counts and writes it in the day's document, so a bad refresh never takes back good data. The
+models are frozen and their methods pure: they serve as the ``change`` of a compare-and-swap. The profile is
+carried as plain JSON because its model lies downstream.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.lake.tables import DataFile
 
-#: What a version ends.
+#: Fields that a new version resets.
 _FOUND: Final[dict[str, None]] = {"absent": None, "failed": None}
-#: Versions of a feed's day that are held besides the newest and the accepted one.
+#: Versions of a feed's day that are kept besides the newest and the accepted one.
 EARLIER_VERSIONS: Final = 4
 
 
 def checked_feed(text: str) -> str:
-    """Return the text itself if it names a feed; else raise ``ValueError``."""
+    """Return the text if it names a feed, else raise ``ValueError``."""
     if Feed.parse(text).data_type not in DATA_TYPES:
         msg = f"{text} has no known data type"
         raise ValueError(msg)
@@ -55,9 +55,9 @@ class Source(Document):
     Attributes
     ----------
     generated
-        Whether the file says that its content is generated and no market's.
+        Whether the file says that its content is generated rather than a market's.
     paced_seconds
-        How long its requests waited for ``tardis.requests_per_minute``.
+        Time that its requests waited for ``tardis.requests_per_minute``.
     """
 
     url: str
@@ -88,11 +88,11 @@ class StoredFile(Document):
     Attributes
     ----------
     rows
-        By the file's footer.
+        Number of rows, from the file's footer.
     columns
         ``name:type`` of each column.
     totals
-        Of the rows that were written, by symbol, in order.
+        Totals of the written rows, by symbol, in order.
     """
 
     rows: int
@@ -103,15 +103,15 @@ class StoredFile(Document):
 class DecodedCandles(Document):
     """Partial candles that were made in the pass that decoded a file of trades.
 
-    They count every row that has a canonical symbol, and amounts as base units.
+    They count every row that has a canonical symbol, with amounts as base units.
 
     Attributes
     ----------
     version, seam_window_seconds, by_id
-        What they depend on besides the rows: ``ticks.partials.PARTIALS_VERSION``, how far beyond the day they
-        reach, and whether ids break ties of time.
+        Their inputs besides the rows: ``ticks.partials.PARTIALS_VERSION``, how far beyond the day they reach,
+        and whether ids break ties of time.
     file
-        Where they are stored.
+        The file in which they are stored.
     """
 
     version: int
@@ -126,23 +126,23 @@ class Version(Document):
     Attributes
     ----------
     content
-        sha256 of the Parquet file, which is named by it.
+        sha256 of the Parquet file, which is also its name.
     rows, bytes
-        Of the Parquet file.
+        Rows and bytes of the Parquet file.
     profile
         ``quality.profiles.FeedProfile`` as JSON values.
     schema_version
-        Of the Parquet file's columns.
+        Version of the Parquet file's columns.
     profile_parameters
         Hash of the parameters under which the profile was counted.
     stored
-        What the file itself says; null in versions of an earlier layout.
+        Facts from the file itself; null in versions of an earlier layout.
     symbol
-        Canonical symbol of the rows; empty where they have several, and in versions of an earlier layout.
+        Canonical symbol of the rows; empty if there are several, and in versions of an earlier layout.
     candles
-        Null where there is nothing to make them of, or ids turned out to be no order.
+        Null if the file has no trades to make them of, or its ids turned out not to be an order.
     healed
-        The rows that were added to the vendor's file, which ``source`` describes; null where none were.
+        The rows that were added to the vendor's file, which ``source`` describes; null if none were.
     """
 
     content: str
@@ -159,7 +159,7 @@ class Version(Document):
     healed: HealedRows | None = None
 
     def is_same_evidence(self, other: Version) -> bool:
-        """Whether nothing but the fetch differs: same rows, counted in the same way."""
+        """Whether only the fetch differs: same rows, counted in the same way."""
         return (self.content, self.schema_version, self.profile_parameters, self.profile) == (
             other.content,
             other.schema_version,
@@ -169,34 +169,34 @@ class Version(Document):
 
 
 class Absence(Document):
-    """Why there is no file: the vendor said for good that it has none, or the last fetch failed."""
+    """Why there is no file: the vendor confirmed that it has none, or the last fetch failed."""
 
     reason: str
     seen_at: AwareDatetime
 
 
 class FeedManifest(Document):
-    """What the lake holds of one feed on one day. Which version counts is in the day's document.
+    """The lake's versions of one feed on one day. The day's document says which version counts.
 
     Attributes
     ----------
     versions
         Decodings of the feed's file in the order of their fetching, the newest last. Versions that do not
-        count are held because a neighbour that comes later may let them count.
+        count are kept because a neighbor that comes later may let them count.
     absent
-        The vendor's word that it has no such file.
+        The vendor's answer that it has no such file.
     failed
-        Why the last fetch brought no file, where another one may; null once there is a version or an absence.
+        Why the last fetch brought no file although a retry may; null once there is a version or an absence.
     decisions
         Approvals and retractions in the order in which they were made.
     compared
-        What newer versions change against older ones, ordered by the contents of both.
+        The changes from older to newer versions, ordered by the contents of both.
     spikes
-        What witnesses say of the spikes of each version, by ``spikes_key``.
+        Witnesses' evidence on the spikes of each version, by ``spikes_key``.
     receipts
-        What second sources said of missing ids, in the order of asking.
+        Answers of second sources about missing ids, in the order of the requests.
     decided
-        Whether a document of an earlier layout holds decisions, too; ``read_manifest`` puts them first.
+        Whether a document of an earlier layout also holds decisions; ``read_manifest`` puts them first.
     """
 
     remedy: ClassVar[str] = (
@@ -217,7 +217,7 @@ class FeedManifest(Document):
     @model_validator(mode="before")
     @classmethod
     def _of_an_earlier_layout(cls, content: Any) -> Any:
-        """Read a manifest that also said which version counts; its decisions lay in a document beside it."""
+        """Read a manifest that also named the version that counts, with decisions in a separate document."""
         former = ("accepted", "candidate", "earlier")
         if isinstance(content, dict) and content.keys() & {*former}:
             rest = {k: v for k, v in content.items() if k not in former}
@@ -233,12 +233,12 @@ class FeedManifest(Document):
 
     @property
     def is_missing(self) -> bool:
-        """Whether the vendor has no file and the lake has none of an earlier day."""
+        """Whether the vendor has no file and the lake has none of an earlier fetch."""
         return self.absent is not None and not self.versions
 
     @property
     def why_missing(self) -> str:
-        """Why there is no version."""
+        """The reason why there is no version."""
         known = self.absent or self.failed
         return known.reason if known else "not fetched yet"
 
@@ -251,12 +251,12 @@ class FeedManifest(Document):
         return next((d for d in reversed(self.decisions) if d.content == content), None)
 
     def approval(self, content: str, judged_by: str) -> Approval | None:
-        """The approval of this content that holds where these rules judge the feed."""
+        """The approval of this content that holds if these rules judge the feed."""
         last = self.decision(content)
         return last if isinstance(last, Approval) and last.judged_by in ("", judged_by) else None
 
     def void_approval(self, content: str, judged_by: str) -> Approval | None:
-        """The approval of this content that was the last word on it, and does not hold under these rules."""
+        """The approval that is the latest decision on this content but does not hold under these rules."""
         last = self.decision(content)
         return last if isinstance(last, Approval) and last.judged_by not in ("", judged_by) else None
 
@@ -270,13 +270,13 @@ class FeedManifest(Document):
         return next((r for r in self.compared if (r.before, r.after) == (before, after)), None)
 
     def with_version(self, version: Version, accepted: str | None) -> Self:
-        """After a fetch.
+        """Return the manifest after a fetch.
 
         A fetch that brings the accepted rows again drops the versions after them: the vendor has returned to
-        the version that counts. A fetch that brings the newest version again leaves it. Rows that are held
-        already take over the new evidence where it was counted under other parameters. ``EARLIER_VERSIONS``
-        are held besides the newest and the accepted one. A version that somebody has approved, perhaps while
-        this was fetched, is never dropped.
+        the version that counts. A fetch that brings the newest version again leaves it. Rows that are already
+        held take over the new evidence if it was counted under other parameters. ``EARLIER_VERSIONS`` are
+        kept besides the newest and the accepted one. An approved version is never dropped, even if it was
+        approved during this fetch.
 
         Parameters
         ----------
@@ -292,7 +292,7 @@ class FeedManifest(Document):
             kept = held[known] if held[known].is_same_evidence(version) else version
             return self.model_copy(update={"versions": (*held[:known], kept), **_FOUND})
         if held and version.fetched_at < held[-1].fetched_at:
-            # The clock of another machine; this fetch ends later than those that it finds here.
+            # Clocks of machines differ; this fetch ends later than those that it finds here.
             version = version.model_copy(update={"fetched_at": held[-1].fetched_at})
         older = [v for v in held if v.content != version.content]
         spare = [v for v in older if v.content != accepted and decided.get(v.content) != "approval"]
@@ -301,22 +301,22 @@ class FeedManifest(Document):
         return self.model_copy(update={"versions": (*kept_versions, version), **_FOUND})
 
     def with_receipts(self, receipts: Iterable[Receipt]) -> Self:
-        """With these receipts; one that is there already is not added again."""
+        """Return the manifest with these receipts; one that is there already is not added again."""
         known = {(r.source, r.first_id, r.last_id, r.name) for r in self.receipts}
         new = [r for r in receipts if (r.source, r.first_id, r.last_id, r.name) not in known]
         return self.model_copy(update={"receipts": (*self.receipts, *new)}) if new else self
 
     def with_absence(self, absence: Absence) -> Self:
-        """After the vendor's answer that there is no file; versions fetched before are kept.
+        """Return the manifest after the vendor's answer that there is no file; earlier versions are kept.
 
-        The first sighting of the same reason stays, so that asking again changes nothing.
+        The first sighting of the same reason stays, so another request changes nothing.
         """
         if self.absent is not None and self.absent.reason == absence.reason:
             return self
         return self.model_copy(update={"absent": absence, "failed": None})
 
     def with_failure(self, failure: Absence) -> Self:
-        """After a fetch that failed, and may not fail again; nothing changes where more is known of the feed.
+        """Return the manifest after a fetch that failed, perhaps for now; unchanged if more is known.
 
         The first sighting of the same reason stays.
         """
@@ -333,7 +333,7 @@ class ExpectedSymbols(Document):
 
 
 class Awaited(Document):
-    """An exchange without which the day was run, and why; ``is_passing`` where asking again may be enough."""
+    """An exchange without which the day was run, and why; ``is_passing`` if a retry may be enough."""
 
     exchange: str
     reason: str
@@ -348,7 +348,7 @@ class Dropped(ExpectedSymbols):
 
 
 class DayRecord(Document):
-    """What was expected of a day when it was run; later changes of the universe do not touch it.
+    """The expectations of a day when it was run; later changes of the universe do not change them.
 
     Attributes
     ----------
@@ -357,11 +357,11 @@ class DayRecord(Document):
     not_listed
         ``exchange/data_type/SYMBOL`` with the canonical symbol, configured but not listed on that day.
     why_not_listed
-        Of these, when they were listed, as far as that is known.
+        For each of these, when it was listed, if known.
     awaiting_export
-        Exchanges that the vendor had not exported yet, or of which it did not say what they have.
+        Exchanges that the vendor had not exported yet, or whose contents it did not list.
     awaited
-        The same, with the reason of each; empty in records of earlier versions.
+        The same exchanges, each with its reason; empty in records of earlier versions.
     dropped
         Feeds that the day need not have, though the universe names them.
     """
@@ -384,14 +384,14 @@ class DayRecord(Document):
 
     @property
     def why_awaited(self) -> tuple[str, ...]:
-        """A sentence for each exchange that the day waits for."""
+        """One sentence for each exchange that the day waits for."""
         return tuple(a.reason for a in self.awaited) or tuple(
             f"{exchange} is not exported yet" for exchange in self.awaiting_export
         )
 
     @property
     def exchanges(self) -> tuple[str, ...]:
-        """Every exchange asked for, also one that listed none of its symbols on that day; in order."""
+        """Every requested exchange, including those that listed none of its symbols on that day; in order."""
         named = (*(e.feed for e in self.expected), *self.not_listed)
         return tuple(sorted({name.split("/")[0] for name in named}))
 
@@ -405,7 +405,7 @@ class DayRecord(Document):
 
 
 def with_reasons(names: Iterable[str], reasons: Mapping[str, str]) -> list[str]:
-    """The names, each with its reason as far as one is known."""
+    """Return the names, each with its reason if one is known."""
     return [f"{name} ({reasons[name]})" if name in reasons else name for name in names]
 
 
@@ -431,7 +431,7 @@ def load_manifest(store: Store, feed: Feed, day: str) -> FeedManifest:
 
 
 def load_manifests(store: Store, record: DayRecord) -> dict[Feed, FeedManifest]:
-    """Return the manifests of the day's expected feeds; those that cannot be read are left out."""
+    """Return the manifests of the day's expected feeds; unreadable manifests are left out."""
     feeds = [e.feed for e in record.expected_feeds]
 
     def load(feed: Feed) -> FeedManifest | None:
@@ -451,14 +451,14 @@ def update_manifest(
     change: Callable[[FeedManifest], FeedManifest],
     instead: FeedManifest | None = None,
 ) -> FeedManifest:
-    """Change the feed's manifest by compare-and-swap; ``change`` gets an empty one where there is none.
+    """Change the feed's manifest by compare-and-swap; ``change`` gets an empty one if there is none.
 
     An empty manifest that stays empty is not written.
 
     Parameters
     ----------
     instead
-        What to change where the stored manifest cannot be read; without it that is a failure.
+        The change to make if the stored manifest cannot be read; without it that is a failure.
 
     Raises
     ------
@@ -476,10 +476,10 @@ def update_manifest(
 
 
 def load_day_record(store: Store, day: str) -> DayRecord | None:
-    """Return what the day was expected to have; None if it was never run."""
+    """Return the day's expectations; None if it was never run."""
     return documents.load(store, paths.day_record(day), DayRecord)
 
 
 def valid(store: Store, feed: Feed, day: str, version: Version) -> bool:
-    """Whether the version's data file is there in full size."""
+    """Whether the version's data file exists at full size."""
     return store.size(paths.ticks_data(feed, day, version.content)) == version.bytes

@@ -1,7 +1,7 @@
-"""Doing the same small thing to many objects of the lake at once.
+"""Applies a small function to many objects of the lake at once.
 
-On a bucket every read costs tens of milliseconds of waiting, and a day has three documents per feed and
-neighbour. Threads are enough where the work is waiting; ``Store.parallel_reads`` says how many.
+On a bucket every read waits tens of milliseconds, and a day has three documents per feed and neighbor.
+Threads are enough for work that mostly waits; ``Store.parallel_reads`` gives their number.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def parallel_map(
     workers: int,
     stop: Callable[[], None] = lambda: None,
 ) -> list[Result]:
-    """Results of ``function`` in the order of the items; the first failure is raised in its turn.
+    """Return the results of ``function`` in the order of the items; the first failure is raised in its turn.
 
-    ``stop`` is called when a failure or a signal ends the waiting, before the calls that still run are waited
-    for; it may end them.
+    ``stop`` is called when a failure or a signal ends the waiting, before this function waits for the running
+    calls; it may end them.
     """
     work = list(items)
     if min(len(work), workers) < 2:
@@ -33,6 +33,6 @@ def parallel_map(
     with ThreadPoolExecutor(min(workers, len(work))) as pool:
         try:
             return list(pool.map(with_fields(function), work))
-        except BaseException:  # Signals and interrupts of Dagster end the waiting, too.
+        except BaseException:  # Signals and interrupts of Dagster also end the waiting.
             stop()
             raise

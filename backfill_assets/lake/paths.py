@@ -1,7 +1,7 @@
 """Every path of the lake, in one place; nothing else joins path components.
 
 Paths are relative to the lake's root, with ``/``. Components come from outside (exchanges, symbols), so each
-is checked: none can climb, hide or mean a wildcard to a program that takes URIs.
+is checked: none may climb, hide, or be a wildcard to a program that takes URIs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from backfill_assets.days import parse_day
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import Feed
 
-#: Separators, wildcards of ``gs://`` URIs and of globs, and what shells and browsers cut a path at.
+#: Separators, wildcards of ``gs://`` URIs and of globs, and characters at which shells and browsers cut
+#: paths.
 _FORBIDDEN: Final = frozenset(" /\\*?[]#%:\"'<>|")
 #: File systems allow 255 bytes; a temporary name needs some of them.
 _LONGEST_BYTES: Final = 200
@@ -21,7 +22,7 @@ MANIFEST: Final = "manifest.json"
 
 
 def ticks_prefix(feed: Feed, day: str) -> str:
-    """Of everything that belongs to a feed's ticks of a day, with a slash at the end."""
+    """Return the prefix of all files of a feed's ticks of a day, with a slash at the end."""
     return f"ticks/{_feed(feed)}/{_day(day)}/"
 
 
@@ -46,7 +47,7 @@ def is_partials(path: str) -> bool:
 
 
 def made_prefix(table: str, day: str) -> str:
-    """Of the day's file of ``candles`` or ``coverage``, in a folder that readers take for a partition."""
+    """Return the prefix of a day's ``candles`` or ``coverage``, a partition's folder to readers."""
     return f"{_component(table)}/date={_day(day)}/"
 
 
@@ -56,7 +57,7 @@ def made_data(table: str, day: str, content: str) -> str:
 
 
 def instruments_prefix(exchange: str, day: str) -> str:
-    """Of everything that belongs to an exchange's instruments of a day, with a slash at the end."""
+    """Return the prefix of all files of an exchange's instruments of a day, with a slash at the end."""
     return f"instruments/{_component(exchange)}/{_day(day)}/"
 
 
@@ -71,12 +72,12 @@ def instruments_manifest(exchange: str, day: str) -> str:
 
 
 def incidents() -> str:
-    """Return the ``Incidents``: what waits for a person, and who was told."""
+    """Return the ``Incidents``: problems that wait for a person, and the recipients that were told."""
     return "incidents.json"
 
 
 def day_record(day: str) -> str:
-    """Return the ``DayRecord``: what the day was expected to have."""
+    """Return the ``DayRecord``: the day's expected feeds."""
     return f"days/{_day(day)}.json"
 
 
@@ -86,7 +87,7 @@ def settled_day(day: str) -> str:
 
 
 def measures(day: str) -> str:
-    """Return the ``DayMeasures``: what was made of the day's candles, and how well it agrees."""
+    """Return the ``DayMeasures``: the files of the day's candles, and how well they agree."""
     return f"measures/{_day(day)}.json"
 
 
@@ -101,12 +102,12 @@ def reference_data(source: str, day: str, content: str) -> str:
 
 
 def reference_manifest(source: str, day: str) -> str:
-    """Return the ``FetchedDay``: which candles of the day a source gave, and why others are not there."""
+    """Return the ``FetchedDay``: the candles of the day that a source gave, and why others are missing."""
     return f"references/{_component(source)}/{_day(day)}/{MANIFEST}"
 
 
 def accepted_versions(day: str) -> str:
-    """Return what an earlier layout kept of a day that was judged; only its being there is looked at."""
+    """Return the record of a judged day in an earlier layout; only its existence is checked."""
     return f"accepted/{_day(day)}.json"
 
 
@@ -116,7 +117,7 @@ def decisions(feed: Feed, day: str) -> str:
 
 
 def baseline() -> str:
-    """Return what published days were like, by which others are weighed."""
+    """Return the baseline: measures of published days, by which other days are weighed."""
     return "baseline.json"
 
 

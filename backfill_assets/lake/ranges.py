@@ -1,7 +1,7 @@
-"""Reading parts of a data file where it lies, without fetching the whole of it.
+"""Reads parts of a data file in place, without fetching the whole file.
 
 For questions that a small part answers: how many rows, which columns, which row groups around a time. A step
-that reads every row takes ``Store.local_copy``.
+that reads every row uses ``Store.local_copy``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TAIL_BYTES: Final = 64 << 10
 
 
 class RangedFile(io.RawIOBase):
-    """A file for reading; ``fetch(start, stop)`` gives the bytes before its tail, one call for each read."""
+    """A file for reading; each read calls ``fetch(start, stop)`` once for bytes before the tail."""
 
     def __init__(self, size: int, tail: bytes, fetch: Callable[[int, int], bytes]) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class RangedFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # of bytes, as readers pass
-        """Fill the buffer, with less at the end of the file only."""
+        """Fill the buffer; only at the end of the file with less."""
         data = self._read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
@@ -78,7 +78,7 @@ def read_footer(store: Store, path: str) -> pq.FileMetaData:
     Raises
     ------
     PermanentFailure
-        The file is gone, though a manifest names it.
+        The file is missing, though a manifest names it.
     """
     with store.open_ranges(path) as file:
         return pq.read_metadata(file)

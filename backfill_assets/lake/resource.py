@@ -1,6 +1,6 @@
 """The lake as a Dagster resource.
 
-The only module of this folder that knows Dagster. For a bucket the client comes from dagster-gcp's
+Only this module of the folder knows Dagster. For a bucket the client comes from dagster-gcp's
 ``GCSResource``, so credentials are found as in every other Dagster deployment on Google Cloud.
 """
 
@@ -12,7 +12,7 @@ from backfill_assets.settings import resolve
 
 
 class LakeResource(EnvironmentResource):
-    """Opens the store that the settings name; nothing is touched before ``store`` is called."""
+    """Opens the store that the settings name; no file or bucket is touched before ``store`` is called."""
 
     def store(self) -> Store:
         """Open the lake; failures are ``BackfillError`` with the remedy."""

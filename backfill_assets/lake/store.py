@@ -1,12 +1,12 @@
-"""What a lake's store promises, whether it is a directory or a bucket.
+"""The promises of a lake's store, whether it is a directory or a bucket.
 
-Two kinds of object live in it. *Documents* are small and change: they are read with a generation and
-replaced by compare-and-swap, so that of two writers who saw the same state one learns that it lost. *Data
-files* are named by their content and never change, so writing one twice is the same as writing it once. An
-object is visible whole or not at all, whenever the writer dies.
+Two kinds of object live in it. *Documents* are small and change. They are read with a generation and replaced
+by compare-and-swap, so if two writers saw the same state, one of them learns that it lost. *Data files* are
+named by their content and never change, so writing one twice is the same as writing it once. An object is
+visible whole or not at all, even if its writer dies.
 
-Paths are relative, with ``/``; ``paths`` makes them. A first component that starts with a dot is the store's
-own.
+Paths are relative, with ``/``; ``paths`` makes them. First components that start with a dot are reserved for
+the store.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from google.cloud import storage
 
 GCS_SCHEME: Final = "gs://"
-#: A data file that was put so lately may not be named by a document yet: no run lasts for so long.
+#: A data file younger than this may not be named by a document yet: no run lasts that long.
 YOUNG: Final = timedelta(days=2)
 
 
@@ -40,7 +40,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An object as a listing shows it: its size, and when it was put last."""
+    """An object in a listing: its size, and the time when it was last put."""
 
     bytes: int
     changed: datetime
@@ -49,16 +49,16 @@ class Listed:
 class Store(Protocol):
     """A lake's objects by relative path; safe to share among threads, and among processes and machines.
 
-    Every method raises ``TransientFailure`` where waiting may help, and ``PermanentFailure`` with the remedy
-    where a setting or a permission is wrong.
+    Every method raises ``TransientFailure`` if waiting may help, and ``PermanentFailure`` with the remedy if
+    a setting or a permission is wrong.
     """
 
     def __eq__(self, other: object) -> bool:
-        """Whether both are at one address; what is remembered about one then holds for the other."""
+        """Whether both have the same address; facts remembered about one then hold for the other."""
         ...
 
     def __hash__(self) -> int:
-        """By the address."""
+        """Hash the address."""
         ...
 
     @property
@@ -68,11 +68,11 @@ class Store(Protocol):
 
     @property
     def parallel_reads(self) -> int:
-        """How many reads at once are worth while: one where a read does not wait for a network."""
+        """The number of reads at once that is worthwhile: one if a read does not wait for a network."""
         ...
 
     def uri_of(self, path: str) -> str:
-        """Where other programs find the object: an absolute file path or ``gs://…``."""
+        """The object's location for other programs: an absolute file path or ``gs://…``."""
         ...
 
     def read(self, path: str) -> Stored | None:
@@ -81,7 +81,7 @@ class Store(Protocol):
         Raises
         ------
         Unreadable
-            Something else is in its place.
+            The entry in its place is not a readable object.
         """
         ...
 
@@ -96,14 +96,14 @@ class Store(Protocol):
         Raises
         ------
         Superseded
-            Somebody else has changed, made or deleted the object; nothing was written.
+            Another writer has changed, made or deleted the object; nothing was written.
         """
         ...
 
     def put_file(self, local: Path, path: str) -> None:
-        """Store a file under a path that names its content; one with other bytes is replaced.
+        """Store a file under a path that names its content; an object with other bytes is replaced.
 
-        One that is there already is put anew where that is long ago, so that ``discard`` spares it.
+        An object that has been there for long is put again, so that ``discard`` spares it.
         """
         ...
 
@@ -114,25 +114,25 @@ class Store(Protocol):
     def local_copy(self, path: str) -> AbstractContextManager[Path]:
         """Lend a local file with the bytes of a data file for the ``with`` block; never write to it.
 
-        A process fetches a data file once and then reads what it fetched.
+        A process fetches a data file once and then reads its copy.
 
         Raises
         ------
         DamagedFile
-            The object is gone, though a document names it, or it is not what its name says.
+            The object is missing, though a document names it, or its content does not match its name.
         """
         ...
 
     def open_ranges(self, path: str) -> BinaryIO:
-        """Open a data file for reading parts of it, without fetching the rest of a large one.
+        """Open a data file for reading parts of it, without fetching the rest of a large file.
 
         One thread at a time may use it; the threads of Arrow's readers take turns.
 
         Raises
         ------
         DamagedFile
-            The object is gone, though a document names it (reading may raise it too), or, where the whole of
-            it is at hand, it is not what its name says.
+            The object is missing, though a document names it (reading may also raise this), or its content
+            does not match its name, which is checked if the whole file is local.
         """
         ...
 
@@ -141,7 +141,7 @@ class Store(Protocol):
         ...
 
     def exists(self, path: str) -> bool:
-        """Whether there is such an object."""
+        """Whether the object exists."""
         ...
 
     def size(self, path: str) -> int | None:
@@ -157,13 +157,13 @@ class Store(Protocol):
         ...
 
     def objects(self, prefix: str) -> dict[str, Listed]:
-        """As ``sizes``, with the time of the last change."""
+        """Return the same as ``sizes``, with the time of the last change."""
         ...
 
     def discard(self, path: str, before: datetime) -> bool:
-        """Remove a data file unless it was put at or after this time; returns whether it was removed.
+        """Remove a data file unless it was put at or after this time; return whether it was removed.
 
-        Of a writer that puts it at the same moment and this one, the writer wins.
+        If a writer puts the file at the same moment, the writer wins.
         """
         ...
 
@@ -173,7 +173,7 @@ class Store(Protocol):
 
 
 def checked(path: str) -> str:
-    """Return the path itself, if no store could take it for something else than an object of the lake.
+    """Return the path if every store would take it for an object of the lake.
 
     Raises
     ------
@@ -182,13 +182,13 @@ def checked(path: str) -> str:
     """
     components = path.split("/")
     if path.startswith(".") or any(c in ("", ".", "..") for c in components) or "\0" in path:
-        msg = f"{path!r} is no path inside the lake"
+        msg = f"{path!r} is not a path inside the lake"
         raise ValueError(msg)
     return path
 
 
 def gone(store: Store, path: str) -> DamagedFile:
-    """Return the failure for a data file that a document names and that is not there."""
+    """Return the failure for a data file that a document names but that is missing."""
     return damaged(store, path, "is gone, though a document names it")
 
 
@@ -198,7 +198,7 @@ def open_store(lake: LakeSettings, *, client: storage.Client | None = None) -> S
     Parameters
     ----------
     client
-        For a bucket; by default one that finds its credentials as Google's clients do.
+        For a bucket; by default a client that finds its credentials as Google's clients do.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Storing a small table as one Parquet file that is named by its content: equal tables are equal bytes."""
+"""Stores a small table as one Parquet file that is named by its content: equal tables give equal bytes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from backfill_assets.lake.documents import Document
 from backfill_assets.lake.store import Store
 
-#: Rows of each row group of a file that is read by market, so that a reader skips those of others. Measured:
-#: with 4k the footers of 500 markets weigh half a megabyte, with 16k a year of one market takes half as long
-#: again to read.
+#: Rows of each row group of a file that is read by market, so that a reader skips other markets' rows.
+#: Measured: with 4k the footers of 500 markets weigh half a megabyte; with 16k a year of one market takes
+#: half as long again to read.
 MARKET_GROUP_ROWS: Final = 8_192
 
 
@@ -27,9 +27,9 @@ class DataFile(Document):
 
 
 def store_table(store: Store, table: pa.Table, path: Callable[[str], str], **layout: Any) -> DataFile:
-    """Store a table under the path that ``path`` makes of its sha256.
+    """Store a table under the path that ``path`` makes from its sha256.
 
-    ``layout`` is for ``pyarrow.parquet.write_table``.
+    ``layout`` is passed to ``pyarrow.parquet.write_table``.
     """
     made = pa.BufferOutputStream()
     pq.write_table(table, made, compression="zstd", **layout)
@@ -40,7 +40,7 @@ def store_table(store: Store, table: pa.Table, path: Callable[[str], str], **lay
 
 
 def market_layout(schema: pa.Schema) -> dict[str, Any]:
-    """The layout of a file whose rows are sorted by market, and of which readers want one."""
+    """Return the layout of a file whose rows are sorted by market and whose readers want one market."""
     # Dictionaries of so few numbers take more room and time than the numbers.
     texts = [field.name for field in schema if field.type in (pa.string(), pa.date32())]
     return {"row_group_size": MARKET_GROUP_ROWS, "use_dictionary": texts}

@@ -1,4 +1,4 @@
-"""The scenario of odd days and odd clocks: how days join, and when the schedules ask for them."""
+"""The scenario of odd days and odd clocks: how days join, and when the schedules run them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from backfill_assets.rehearsal.stage import Stage
 _MINUTES: Final = 1_440
 #: A leap day, a month's first day after it, and the days around a new year.
 _CLOCK_DAYS: Final = ("2024-02-29", "2024-03-01", "2023-12-31", "2024-01-01")
-#: Completeness that only neighbouring days can give: the ids join over midnight.
+#: Completeness states that need the neighboring days: the ids join across midnight.
 _JOINED: Final = frozenset({"proven", "head_proven"})
-#: Few feeds, since each of many days has them.
+#: Few feeds, since they are fetched for each of many days.
 _MARKETS: Final = (("binance",), ("BTC-USDT",))
 _BEFORE_NINE: Final = clock_time(8, 59)
 _NINE: Final = clock_time(9)
-#: When the daemon comes back.
+#: The time at which the daemon comes back.
 _NOON: Final = clock_time(12)
-#: Looks at the schedules that are waited for, and for how long: the second begins after the clock was moved.
+#: Number of schedule checks to wait for, and for how long: the second begins after the clock was moved.
 _LOOKS: Final = 3
 _LOOKS_SECONDS: Final = 60.0
-#: The sensor looks within this, once its time is over.
+#: The sensor checks within this time once an incident is due.
 _SENSOR_SECONDS: Final = 15.0
 _DAYS_SECONDS: Final = 180.0
-#: Longer than the sensor of the incidents takes between two looks.
+#: Longer than the interval of the sensor of incidents.
 _SENSOR: Final = timedelta(minutes=10)
 _LOOKS_OF_SENSOR: Final = 3
 _SHORT_AWAY: Final = 4
@@ -81,7 +81,7 @@ def _odd_days(stage: Stage) -> None:
 
 
 def _markets_without_whole_day(house: House, day: str) -> list[str]:
-    """Markets of which the coverage of minutes is not one day long."""
+    """Return the markets whose coverage of minutes is not one day long."""
     file = house.warehouse / "coverage" / f"{day}.parquet"
     if not file.exists():
         return ["there is no coverage"]
@@ -94,7 +94,7 @@ def _markets_without_whole_day(house: House, day: str) -> list[str]:
 
 
 class _Calendar:
-    """A daemon under a clock that is moved, and the days that it asks for."""
+    """A daemon under a clock that is moved, and the days that it requests."""
 
     def __init__(self, house: House, clock: MovedClock, first: str) -> None:
         self.house = house
@@ -107,12 +107,12 @@ class _Calendar:
         self.clock.set(datetime.combine(self._first + timedelta(days=days), moment, UTC))
 
     def looked_back(self, days: int) -> list[str]:
-        """The days that the schedules answer for, so many days after the first."""
+        """The days that the schedules look back to, the given number of days after the first."""
         today = (self._first + timedelta(days=days)).isoformat()
         return day_range(shift(today, -self._back), shift(today, -1))
 
     def asked(self) -> dict[str, int]:
-        """How often each day's files were asked for, at most."""
+        """The largest number of requests for a file of each day."""
         found: dict[str, int] = {}
         paths = [request.path for request in self.house.standin.requests if "/datasets/" in request.path]
         for path in set(paths):
@@ -121,15 +121,15 @@ class _Calendar:
         return found
 
     def are_published(self, days: Sequence[str]) -> bool:
-        """Whether all of them are."""
+        """Whether all of the days are published."""
         return all(self.house.state(day).outcome == "published" for day in days)
 
     def files(self) -> dict[str, int]:
-        """Every published file, and when it was written."""
+        """Every published file, with the time at which it was written."""
         return {str(f): f.stat().st_mtime_ns for f in sorted(self.house.warehouse.glob("[!.]*/*.parquet"))}
 
     def late(self) -> list[str]:
-        """Days of which an incident says that they are late."""
+        """The days that an incident reports as late."""
         return sorted(i.day for i in load_incidents(self.house.store).open if i.rule == "day_late")
 
 
@@ -151,7 +151,7 @@ def _schedules(stage: Stage) -> None:
 
 
 def _looks(daemon: Deployment) -> None:
-    """Wait until the daemon has looked at its schedules some times."""
+    """Wait until the daemon has checked its schedules several times."""
     log = daemon.process("daemon").log
 
     def seen() -> int:
@@ -159,12 +159,12 @@ def _looks(daemon: Deployment) -> None:
 
     before = seen()
     if not daemon.wait(lambda: seen() >= before + _LOOKS, _LOOKS_SECONDS):
-        msg = f"the daemon did not look at its schedules within {_LOOKS_SECONDS:g} s"
+        msg = f"the daemon did not check its schedules within {_LOOKS_SECONDS:g} s"
         raise BackfillError(msg)
 
 
 def _nine(stage: Stage, calendar: _Calendar, daemon: Deployment) -> None:
-    """Nothing is asked for at 08:59, and at 09:00 every day of the look-back."""
+    """At 08:59 no day is requested, and at 09:00 every day of the look-back."""
     calendar.set(0, _BEFORE_NINE)
     _looks(daemon)
     before = calendar.asked()
@@ -200,7 +200,7 @@ def _are_asked(
 
 
 def _steps_back(stage: Stage, calendar: _Calendar, daemon: Deployment) -> None:
-    """The clock shows 08:59 again, then the day before; nothing is asked for or published again."""
+    """The clock shows 08:59 again, then the day before; no day is requested or published again."""
     # The last of the runs may be about to end.
     _looks(daemon)
     runs, files = _runs(daemon), calendar.files()
@@ -225,14 +225,14 @@ def _steps_back(stage: Stage, calendar: _Calendar, daemon: Deployment) -> None:
 
 
 def _runs(daemon: Deployment) -> int:
-    """Runs that its records have: each has a database of its events."""
+    """Count the runs in the daemon's records: each has its own database of events."""
     return sum(file.stem != "index" for file in (daemon.home / "history" / "runs").glob("*.db"))
 
 
 def _is_away(
     stage: Stage, calendar: _Calendar, daemon: Deployment, away: int, known: dict[str, int]
 ) -> dict[str, int]:
-    """The daemon is down for so many days; returns the days that were asked for until then."""
+    """Keep the daemon down for a number of days; return the days that were requested until then."""
     daemon.kill("daemon")
     back = away if away == _SHORT_AWAY else _SHORT_AWAY + away
     calendar.set(back, _NOON)
@@ -255,12 +255,12 @@ def _is_away(
 
     told = None
     for _ in range(_LOOKS_OF_SENSOR):
-        # The sensor looks again when its time is over.
+        # The sensor checks again after its interval.
         calendar.clock.set(calendar.clock.now() + _SENSOR)
         told = told or daemon.wait(is_told, _SENSOR_SECONDS)
     stage.check(
         Promise.SOMEBODY_TOLD,
-        f"{about}: {', '.join(beyond) or 'no day'} beyond the look-back, and no other, is told as late",
+        f"{about}: {', '.join(beyond) or 'no day'} beyond the look-back, and no other, is reported as late",
         f"late: {', '.join(calendar.late()) or 'none'}",
         kept=bool(told),
     )

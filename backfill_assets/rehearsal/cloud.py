@@ -1,4 +1,4 @@
-"""A data set in the stand-in for BigQuery, as the rehearsal and a person with a console use it."""
+"""A data set in the stand-in for BigQuery, used by the rehearsal as by a person with a console."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _SECONDS: Final = 60.0
 
 
 class Cloud:
-    """The data set; made by ``cloud``."""
+    """The data set; made by the function ``cloud``."""
 
     def __init__(self, standin: BigQueryStandin, client: bigquery.Client) -> None:
         self.standin = standin
         self._client = client
-        #: Content of each table when it was exported last.
+        #: Content of each table at its last export.
         self._exported: dict[str, str] = {}
 
     @property
@@ -71,7 +71,7 @@ class Cloud:
         self._client.delete_table(f"{_DATASET}.{table.name}", not_found_ok=True, timeout=_SECONDS)
 
     def drift(self, table: Table, *, without: str = "", as_text: str = "") -> None:
-        """Make the table anew and empty, without one column or with another as text."""
+        """Make the table again, empty, without one column or with another as text."""
         from google.cloud import bigquery
 
         name = f"{PROJECT}.{_DATASET}.{table.name}"
@@ -87,18 +87,18 @@ class Cloud:
         self._client.create_table(other, timeout=_SECONDS)
 
     def rows(self, table: Table, day: str) -> int:
-        """Rows of the day."""
+        """Count the rows of the day."""
         query = f"SELECT COUNT(*) AS n FROM `{_DATASET}.{table.name}` WHERE date = '{parse_day(day)}'"
         return int(self._query(query)["n"][0].as_py())
 
     def _content(self, table: Table) -> str:
-        """Equal for equal rows."""
+        """A text that is equal for equal rows."""
         query = "SELECT COUNT(*) AS n, BIT_XOR(FARM_FINGERPRINT(TO_JSON_STRING(stored))) AS content"
         found = self._query(f"{query} FROM `{_DATASET}.{table.name}` AS stored")
         return f"{found['n'][0]} {found['content'][0]}"
 
     def _has_columns(self, table: Table) -> bool:
-        """Whether it has the columns of the pipeline: a table that somebody changed has none of our rows."""
+        """Whether the table has the pipeline's columns; a table with other columns holds none of its rows."""
         fields = self._client.get_table(f"{_DATASET}.{table.name}", timeout=_SECONDS).schema
         return {field.name for field in fields} == {column.name for column in table.columns}
 
@@ -109,7 +109,7 @@ class Cloud:
 
 @contextmanager
 def cloud(folder: Path) -> Iterator[Cloud]:
-    """A stand-in with an empty data set, in a process of its own.
+    """A stand-in with an empty data set, in its own process.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""A limit of the kernel on the memory of a whole process tree, by a cgroup of its own.
+"""A limit of the kernel on the memory of a whole process tree, in its own cgroup.
 
 Only the manager of a machine's cgroups may make one: a program that writes below ``/sys/fs/cgroup`` itself
-takes processes away from their manager. So systemd is asked, as the user of the rehearsal. A limit counts
-only if it was seen to kill.
+takes processes away from their manager. So the rehearsal asks systemd, as its own user. A limit counts only
+if it was seen to kill.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-#: Of the probe: enough for the interpreter, and far from enough for what it then asks for.
+#: Limit of the probe: enough for the interpreter, and far less than the probe then allocates.
 _PROBE_MB, _PROBE_TOO_MUCH_MB = 100, 400
 _PROBE_SECONDS: Final = 30.0
 
@@ -28,11 +28,11 @@ class Confinement:
     Attributes
     ----------
     words
-        They stand before the command, which takes their place: its process is that of these words.
+        The words before the command; their process becomes the command.
     variables
-        The command's environment needs them.
+        Environment variables that the command needs.
     why_not
-        Why there is no limit; empty if there is one.
+        The reason why there is no limit; empty if there is one.
     """
 
     words: tuple[str, ...] = ()
@@ -44,11 +44,11 @@ UNCONFINED: Final = Confinement()
 
 
 def confinement(limit_mb: int) -> Confinement:
-    """A limit on memory without swap, in 2**20 bytes; tried with a command that takes more."""
+    """A limit on memory without swap, in 2**20 bytes; tested with a command that takes more."""
     program = shutil.which("systemd-run")
     if program is None:
         return Confinement(why_not="there is no command systemd-run")
-    # Where the user's own manager is reached, by its convention.
+    # The address of the user's own manager, by convention.
     variables = {} if os.geteuid() == 0 else {"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}"}
     if why := _refusal(_words(program, _PROBE_MB), variables):
         return Confinement(why_not=why)
@@ -76,7 +76,7 @@ def _refusal(words: tuple[str, ...], variables: Mapping[str, str]) -> str:
 def _probe(
     words: tuple[str, ...], variables: Mapping[str, str], megabytes: int
 ) -> subprocess.CompletedProcess[str]:
-    # Repeated bytes are written, so that each page is taken; zeros would only be promised.
+    # Repeated bytes are written, so that each page is allocated; zeros would only be reserved.
     take = f"import time; taken = b'x' * ({megabytes} << 20); time.sleep(0.2)"
     return subprocess.run(
         [*words, sys.executable, "-c", take],

@@ -1,7 +1,7 @@
-"""A house in service: Dagster's daemon and ``backfill-assets serve`` as processes, over records of their own.
+"""A house in service: Dagster's daemon and ``backfill-assets serve`` as processes, with their own records.
 
-Both run as they are shipped, with the ``dagster.yaml`` of the repository; in a quick rehearsal they look at
-things more often (``quick``). Days are ordered, and what comes of them is read, through the HTTP API.
+Both run as shipped, with the ``dagster.yaml`` of the repository; in a quick rehearsal their intervals are
+shorter (``quick``). The rehearsal orders days and reads the results through the HTTP API.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ Found = TypeVar("Found")
 
 
 class Deployment:
-    """Daemon and service; a context manager that starts both and ends all that they have started.
+    """Daemon and service; a context manager that starts both and ends every process that they have started.
 
     Parameters
     ----------
     is_quick
-        Look every few seconds at what is looked at every few minutes.
+        Run every few seconds the checks that otherwise run every few minutes.
     variables
-        Of the environment of both, for example another database.
+        Environment variables of both, for example another database.
     has_service
-        False for the daemon alone.
+        False to run the daemon alone.
     """
 
     #: Words after the interpreter that start daemon and service.
@@ -54,7 +54,7 @@ class Deployment:
     service: tuple[str, ...] = ("-m", "backfill_assets.cli")
     quick_daemon: tuple[str, ...] = ("-m", "backfill_assets.rehearsal.quick", "daemon")
     quick_service: tuple[str, ...] = ("-m", "backfill_assets.rehearsal.quick", "service")
-    #: Where the daemon finds the code location.
+    #: The code location of the daemon.
     definitions: tuple[str, ...] = ("-m", "backfill_assets.definitions")
 
     def __init__(
@@ -82,7 +82,7 @@ class Deployment:
             if self._has_service:
                 self.start_service()
                 self.insist(lambda: self.ask("/readyz") == "ready\n", "daemon and service are ready")
-        except BaseException:  # Ctrl-C must leave no daemon behind, either.
+        except BaseException:  # Ctrl-C must not leave a daemon behind either.
             self._end()
             raise
         return self
@@ -107,7 +107,7 @@ class Deployment:
         self.insist(lambda: "following daemons" in log(), "the daemon works")
 
     def start_service(self) -> None:
-        """Start the service, at the address that it had before, and wait until it answers."""
+        """Start the service at its previous address, and wait until it answers."""
         words = self.quick_service if self._is_quick else self.service
         port = self.url.rpartition(":")[2] or "0"
         log = self._start("service", [*words, "serve", "--port", port])
@@ -116,14 +116,14 @@ class Deployment:
         self.insist(lambda: self.ask("/healthz") == "ok\n", "the service answers")
 
     def _start(self, name: str, words: list[str]) -> Callable[[], str]:
-        """Start it; returns a function that gives what it has printed since."""
+        """Start it; return a function that returns its output from then on."""
         log = self.house.folder / "logs" / f"{name}.log"
         before = log.stat().st_size if log.exists() else 0
         self._running[name] = self.house.launch(name, [sys.executable, *words], self._variables)
         return lambda: log.read_bytes()[before:].decode("utf-8", "replace")
 
     def kill(self, name: str) -> list[int]:
-        """End it and all that it has started with SIGKILL; returns the processes that are left."""
+        """End it and its child processes with SIGKILL; return the processes that are left."""
         process = self._running.pop(name)
         process.kill()
         process.wait(_END_SECONDS)
@@ -131,12 +131,12 @@ class Deployment:
         return process.left_behind()
 
     def ask(self, path: str, body: object = None) -> Any:
-        """Ask the service: an object from JSON, or a text; POST where there is a body.
+        """Ask the service; the answer is an object from JSON, or a text; with a body the request is a POST.
 
         Raises
         ------
         OSError
-            Nobody answers, or with an error (``HTTPError``).
+            The service does not answer, or answers with an error (``HTTPError``).
         """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
@@ -145,7 +145,7 @@ class Deployment:
             return json.loads(text) if answer.headers.get_content_type() == "application/json" else text
 
     def refusal(self, path: str) -> tuple[int, str, str]:
-        """Status, ``Retry-After`` and text of the answer, whatever it is; status 0 where there is none."""
+        """Status, ``Retry-After`` and text of any answer; status 0 without an answer."""
         try:
             with urllib.request.urlopen(f"{self.url}{path}", timeout=_ANSWER_SECONDS) as answer:
                 return answer.status, answer.headers.get("Retry-After", ""), answer.read().decode()
@@ -155,7 +155,7 @@ class Deployment:
             return 0, "", str(error)
 
     def is_ready(self) -> tuple[bool, str]:
-        """Whether the service says that it is ready, and its words."""
+        """Whether the service reports that it is ready, and its answer."""
         status, _, text = self.refusal("/readyz")
         return status == HTTPStatus.OK, " ".join(text.split()) or "no answer"
 
@@ -172,7 +172,7 @@ class Deployment:
         return {}
 
     def ended(self, job: str, seconds: float = JOB_SECONDS) -> dict[str, Any]:
-        """The job once it has ended; otherwise as it is after so many seconds."""
+        """The job once it has ended, or its state after that number of seconds."""
         self.wait(lambda: self.status(job).get("state") in FINAL_JOB_STATES, seconds)
         return self.status(job)
 
@@ -183,7 +183,7 @@ class Deployment:
         return []
 
     def wait(self, look: Callable[[], Found], seconds: float) -> Found | None:
-        """Look until there is something; None after that time.
+        """Poll until there is a result; None after that time.
 
         Raises
         ------
@@ -193,12 +193,12 @@ class Deployment:
         return _until(self._watched(look), seconds)
 
     def insist(self, look: Callable[[], object], about: str) -> None:
-        """Wait for what the rest needs.
+        """Wait for a condition that the later steps need.
 
         Raises
         ------
         BackfillError
-            It does not come, or the daemon or the service has ended.
+            The condition does not hold in time, or the daemon or the service has ended.
         """
         if not self.wait(look, START_SECONDS):
             msg = f"not within {START_SECONDS:g} s: {about}"
@@ -230,20 +230,20 @@ def _until(look: Callable[[], Found], seconds: float) -> Found | None:
 
 @dataclass
 class Watched:
-    """How far a job was, in the order of the answers."""
+    """The progress of a job, in the order of the answers."""
 
     percents: list[float] = field(default_factory=list)
 
     @property
     def steps_back(self) -> list[str]:
-        """Where an answer was behind one before it."""
+        """Answers that were behind the answer before."""
         pairs = zip(self.percents, self.percents[1:], strict=False)
         return [f"{before:g} % then {after:g} %" for before, after in pairs if after < before]
 
 
 @contextmanager
 def watched(deployment: Deployment, job: str) -> Iterator[Watched]:
-    """Ask for the job again and again, for a ``with`` block."""
+    """Poll the job for the time of a ``with`` block."""
     found, over = Watched(), threading.Event()
 
     def poll() -> None:

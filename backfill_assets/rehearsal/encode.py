@@ -1,8 +1,8 @@
-"""The vendor's file of stored ticks: decoding it gives the very rows again.
+"""The vendor's file of stored ticks: decoding it gives exactly the same rows.
 
-A stored row has every value of the vendor's file, and the numbers are the nearest to what the file had. So
-what is written here need not be the vendor's bytes, only read alike: numbers in their shortest form, times in
-microseconds, empty cells for nulls. A file of generated data says so again.
+A stored row has every value of the vendor's file, and its numbers are those nearest to the file's. So the
+file written here need not have the vendor's bytes; it only has to decode to the same values: numbers in their
+shortest form, times in microseconds, empty cells for nulls. A file of generated data is marked as such again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def encode(source: Path, target: Path, data_type: str, *, generated: bool) -> No
     import polars as pl
 
     fields = csv_fields(data_type)
-    # Negative window bits: the header is written here, since zlib puts no comment into its own.
+    # Negative window bits: the header is written here, since zlib's own cannot hold a comment.
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
     checksum = length = 0
     with pq.ParquetFile(source) as file, target.open("wb") as out:
@@ -49,7 +49,7 @@ def encode(source: Path, target: Path, data_type: str, *, generated: bool) -> No
             out.write(packer.compress(text))
 
         out.write(GZIP_HEADER if generated else _PLAIN_HEADER)
-        # An empty file has no header line, as the vendor's.
+        # An empty file has no header line, like the vendor's.
         if file.metadata.num_rows:
             write(f"{csv_header(data_type)}\n".encode())
         for batch in file.iter_batches(_BATCH_ROWS, columns=[field.column.name for field in fields]):

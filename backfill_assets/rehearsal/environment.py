@@ -1,8 +1,8 @@
-"""The environment of a rehearsal: one YAML file with limits, sources, test data and what is watched.
+"""The environment of a rehearsal: one YAML file with limits, sources, test data and monitoring.
 
 ``local`` and ``staging`` are files of the package in ``environments/``; ``--env`` also takes a path. A file
-that names sources of its own (Tardis, BigQuery) is played without faults, because they would be injected into
-services of others. Secrets are in variables, which the file names.
+that names its own sources (Tardis, BigQuery) is played without faults, because the faults would hit services
+of others. Secrets are in variables, which the file names.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ PAGE: Final = "see docs/operations.md#the-environment-file"
 MB: Final = 2**20
 _UNITS: Final = {"MB": MB, "GB": 1024 * MB}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?(MB|GB)")
-#: How the credentials of Google are found, which a run needs for a BigQuery of yours.
+#: Variables for Google's credentials, which a run needs to reach a BigQuery of your own.
 _GOOGLE_VARIABLES: Final = ("GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG")
 
-#: What the scenarios are written for.
+#: The markets that the scenarios are written for.
 EXCHANGES: Final = ("binance", "coinbase", "kraken")
 SYMBOLS: Final = ("BTC-USDT", "ETH-USDT", "ADA-USDT", "SOL-USDT")
-#: The first day on which all of them were listed the day before.
+#: The first day whose day before has all of the markets listed.
 FIRST_DAY: Final = "2021-06-18"
-#: Those that any markets will do for.
+#: The scenarios that work with any markets.
 _ANY_MARKETS: Final = frozenset(
     {"normal", "refused", "not-exported-yet", "killed", "hung", "stopped", "two-at-once", "disk-full"}
 )
@@ -47,13 +47,13 @@ _WITHOUT_FAULTS: Final = frozenset({"normal"})
 def _size(value: str) -> str:
     found = _SIZE.fullmatch(value)
     if not found or not float(found[1]):
-        msg = f"{quoted(value)} is no size; write a number with MB or GB, such as 1.5 GB"
+        msg = f"{quoted(value)} is not a size; write a number with MB or GB, such as 1.5 GB"
         raise ValueError(msg)
     return value
 
 
 def size_bytes(text: str) -> int:
-    """A size of the file, in bytes: MB are 2**20, GB 2**30."""
+    """Convert a size of the file to bytes: MB are 2**20, GB 2**30."""
     found = _SIZE.fullmatch(text)
     return int(float(found[1]) * _UNITS[found[2]]) if found else 0
 
@@ -63,7 +63,7 @@ def _range(value: str) -> str:
     try:
         days = (parse_day(first.strip()), parse_day((last or first).strip()))
     except BadInput as error:
-        msg = f"{quoted(value)} is no range of days; write 2024-01-01 to 2024-01-31"
+        msg = f"{quoted(value)} is not a range of days; write 2024-01-01 to 2024-01-31"
         raise ValueError(msg) from error
     if days[0] > days[1]:
         msg = f"{first.strip()} is after {last.strip()}; write the earlier day first"
@@ -74,7 +74,7 @@ def _range(value: str) -> str:
 def _source(value: str) -> str:
     if value not in (STANDIN, VENDOR) and not re.match(r"(https?://[^/\s]|\$\{)", value):
         hint = did_you_mean(value, (STANDIN, VENDOR)) or f"write {STANDIN}, {VENDOR}, or an address"
-        msg = f"{quoted(value)} is no source; {hint}"
+        msg = f"{quoted(value)} is not a source; {hint}"
         raise ValueError(msg)
     return value
 
@@ -83,7 +83,7 @@ Size = Annotated[str, AfterValidator(_size)]
 
 
 class Infrastructure(Described):
-    """What the runs have and may take."""
+    """Resources and limits of the runs."""
 
     cores: int | None = Field(default=None, ge=1)
     """Processors on which the runs are kept; left out: all of the machine"""
@@ -94,7 +94,7 @@ class Infrastructure(Described):
 
 
 class Sources(Described):
-    """Where ticks come from."""
+    """Sources of ticks."""
 
     tardis: Annotated[Text, AfterValidator(_source)] = STANDIN
     """`standin`, `tardis` (the vendor itself), or the address of another server with the same paths below
@@ -123,9 +123,9 @@ class BigQuery(Described):
 
 
 class TestData(Described):
-    """What is rehearsed."""
+    """Markets and days of the rehearsal."""
 
-    __test__ = False  # no class of tests, whatever its name
+    __test__ = False  # not a test class, despite its name
 
     exchanges: tuple[str, ...] = Field(default=EXCHANGES, min_length=1)
     """Exchange ids; with others than the package's, scenarios that need those are not run"""
@@ -142,17 +142,17 @@ class TestData(Described):
 
     @property
     def day(self) -> str:
-        """The day that is rehearsed: one with a day before, where there is one."""
+        """The day to rehearse: the second of the range, or its only one."""
         return self.days[:2][-1]
 
 
 class Monitoring(Described):
-    """What of the runs is watched."""
+    """Monitoring of the runs."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "debug"
     """Lines below it are not in the logs of the runs (`log.level`)"""
     metrics: bool = True
-    """Write `metrics.txt`, the `/metrics` of the day, beside the logs of a scenario"""
+    """Write `metrics.txt`, the metrics of the day from `/metrics`, beside the logs of a scenario"""
     alerts: bool = True
     """Let the runs send messages, to an inbox of the rehearsal; without them `somebody_told` is not run"""
 
@@ -170,7 +170,7 @@ class Environment(Described):
 
     @property
     def is_real(self) -> bool:
-        """Whether a service of others is used, into which no fault may be injected."""
+        """Whether the environment uses a service of others, into which no fault may be injected."""
         return self.sources.tardis != STANDIN or self.bigquery is not None
 
     @property
@@ -179,7 +179,7 @@ class Environment(Described):
         return tuple((e, s) for e in self.test_data.exchanges for s in self.test_data.symbols)
 
     def with_markets(self, exchanges: Sequence[str], symbols: Sequence[str]) -> Environment:
-        """The same with other markets."""
+        """Return the same environment with other markets."""
         update = {"exchanges": tuple(exchanges), "symbols": tuple(symbols)}
         return self.model_copy(update={"test_data": self.test_data.model_copy(update=update)})
 
@@ -190,7 +190,7 @@ class Environment(Described):
         return None if cores is None else frozenset(sorted(os.sched_getaffinity(0))[:cores])
 
     def why_not(self, scenario: str) -> str:
-        """Why a scenario is not run here; empty if it is."""
+        """Return why a scenario is not run here; empty if it is run."""
         if self.is_real and scenario not in _WITHOUT_FAULTS:
             return f"{self.name} names sources of its own, into which no fault is injected"
         usual = (set(self.test_data.exchanges), set(self.test_data.symbols)) == (set(EXCHANGES), set(SYMBOLS))
@@ -199,7 +199,7 @@ class Environment(Described):
         return ""
 
     def settings(self, standin_url: str, folder: Path, inbox_url: str) -> dict[str, dict[str, Any]]:
-        """The settings of a run, section by section, as far as the environment says them.
+        """Return the settings of a run by section, as far as the environment defines them.
 
         Raises
         ------
@@ -219,7 +219,7 @@ class Environment(Described):
                 "read_timeout_seconds": self.sources.read_timeout_seconds,
             },
             "warehouse": self._warehouse(folder),
-            # A rehearsal must not send messages to people, whatever the environment names.
+            # A rehearsal must not send messages to people, even if the environment names recipients.
             "alerts": {"urls": inbox_url if self.monitoring.alerts else "", "heartbeat_url": ""},
             "log": {"level": self.monitoring.log_level},
         }
@@ -231,7 +231,7 @@ class Environment(Described):
         return {"kind": "bigquery", **values}
 
     def variables(self, standin_key: str) -> dict[str, str]:
-        """Variables of a run: the key of the source, and how to find Google's credentials."""
+        """Return the variables of a run: the key of the source, and where to find Google's credentials."""
         found = {self.sources.tardis_key_variable: self.key(standin_key)}
         if self.bigquery is not None:
             google = {name: resolve(f"${{{name}:-}}") for name in _GOOGLE_VARIABLES}
@@ -240,7 +240,7 @@ class Environment(Described):
         return found
 
     def key(self, standin_key: str) -> str:
-        """The API key: one for the stand-in, or that of the variable that the file names."""
+        """The API key: that of the stand-in, or that of the variable that the file names."""
         if self.sources.tardis == STANDIN:
             return standin_key
         return resolve(f"${{{self.sources.tardis_key_variable}:?it is named in sources.tardis_key_variable}}")
@@ -251,13 +251,13 @@ USUAL: Final = Environment()
 
 
 def environment_of(given: str) -> Environment:
-    """The environment of this name, or of the file at this path.
+    """Return the environment of this name, or of the file at this path.
 
     Raises
     ------
     BadInput
-        No such environment, a file with unknown keys or bad values, or one that asks for a variable, a market
-        or processors that there are not; in one line.
+        The environment does not exist, the file has unknown keys or bad values, or it asks for a variable, a
+        market or processors that do not exist; the message is one line.
     """
     path = Path(given).expanduser()
     if not (given.endswith((".yaml", ".yml")) or "/" in given):
@@ -266,12 +266,12 @@ def environment_of(given: str) -> Environment:
             known = sorted(file.stem for file in ENVIRONMENTS.glob("*.yaml"))
             hint = did_you_mean(given, known)
             choice = f"{hint} or" if hint else f"choose {', '.join(known)}, or"
-            msg = f"{given!r} is no environment of a rehearsal; {choice} give a path to a .yaml file"
+            msg = f"{given!r} is not an environment of a rehearsal; {choice} give a path to a .yaml file"
             raise BadInput(msg)
     try:
         content = read_mapping(path, f"an environment; see {ENVIRONMENTS / 'local.yaml'} for an example")
         found = validated(Environment, {"name": path.stem, **content}, path, page=PAGE)
-        # So that a variable that is missing is told before anything is started.
+        # A missing variable is reported before any process is started.
         found.settings("", Path(), "")
         found.key("")
     except SettingsError as error:
@@ -284,7 +284,7 @@ def environment_of(given: str) -> Environment:
 
 
 def _lacking(environment: Environment) -> str:
-    """What the environment asks for and there is not; empty if there is all."""
+    """Return the first thing that the environment asks for and that is missing; empty if nothing is."""
     cores, days = environment.infrastructure.cores, environment.test_data.days
     if cores is not None:
         if not hasattr(os, "sched_setaffinity"):

@@ -1,7 +1,7 @@
-"""Measurements of former rehearsals, a line of JSON each, and how the present one compares with them.
+"""Measurements of earlier rehearsals, one line of JSON each, and how the present one compares with them.
 
-A scenario is compared with the median of former ones of the same kind of rehearsal that kept every promise:
-one that broke off took less, or more, for another reason.
+A scenario is compared with the median of earlier rehearsals of the same kind in which it kept every promise.
+A broken one takes less, or more, for another reason.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from backfill_assets.files import locked, put_in_place
 from backfill_assets.rehearsal.measures import MEASURES
 from backfill_assets.rehearsal.model import Measurement, Rehearsal, ScenarioResult, Trend
 
-#: Rehearsals that are kept: more than a year of nights.
+#: Number of rehearsals kept: more than a year of nights.
 MOST: Final = 500
-#: A median of fewer says little; one of more hides that all have become slow.
+#: A median of fewer says little; a median of more hides that all have become slow.
 FEWEST_COMPARED, MOST_COMPARED = 3, 20
-#: So much more than the median is marked.
+#: A measure is marked if it exceeds the median by this factor.
 REGRESSION: Final = 1.5
 
 
@@ -36,7 +36,7 @@ class _Scenario(BaseModel):
 
 
 class Former(BaseModel):
-    """A former rehearsal: when it ended, its day and kind, and its scenarios by name."""
+    """An earlier rehearsal: when it ended, its day and kind, and its scenarios by name."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,12 +47,12 @@ class Former(BaseModel):
 
 
 def load(file: Path) -> list[Former]:
-    """Former rehearsals, the oldest first; none where there is no file.
+    """Load the earlier rehearsals, the oldest first; none if there is no file.
 
     Raises
     ------
     BadInput
-        A line is no measurement of a rehearsal.
+        A line is not a measurement of a rehearsal.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -66,13 +66,13 @@ def load(file: Path) -> list[Former]:
         try:
             found.append(Former.model_validate_json(line))
         except ValidationError as error:
-            msg = f"{file}: line {number} is no measurement of a rehearsal: remove that line"
+            msg = f"{file}: line {number} is not a measurement of a rehearsal: remove that line"
             raise BadInput(msg) from error
     return found
 
 
 def add(file: Path, found: Rehearsal, now: datetime) -> None:
-    """Add the rehearsal; the oldest are left out, and readers see the file before or after."""
+    """Add the rehearsal; drop the oldest. Readers see the file either before or after the change."""
     scenarios = {
         result.scenario: _Scenario(kept=_is_kept(result), measured=result.measured)
         for result in found.results
@@ -86,7 +86,7 @@ def add(file: Path, found: Rehearsal, now: datetime) -> None:
 
 
 def compared(found: Rehearsal, past: Sequence[Former]) -> Rehearsal:
-    """The rehearsal with the trend of each scenario."""
+    """Return the rehearsal with the trend of each scenario."""
     return replace(found, results=tuple(_with_trends(r, found.mode, past) for r in found.results))
 
 
@@ -97,7 +97,7 @@ def _is_kept(result: ScenarioResult) -> bool:
 def _with_trends(result: ScenarioResult, kind: str, past: Sequence[Former]) -> ScenarioResult:
     of_kind = [former.scenarios.get(result.scenario) for former in past if former.kind == kind]
     former = [one.measured for one in of_kind if one is not None and one.kept][-MOST_COMPARED:]
-    # A scenario that has asked for nothing was not played.
+    # A scenario without requests was not played.
     if len(former) < FEWEST_COMPARED or not result.measured.requests:
         return result
     trends = []

@@ -1,8 +1,8 @@
-"""Where a scenario lives: a scratch folder with everything that a user of the pipeline has, and a stand-in.
+"""The home of a scenario: a scratch folder with everything that a user of the pipeline has, and a stand-in.
 
-A run is the command that users type, in a process of its own with an environment of its own. What came of it
-is read as users read it: the state of the day from the lake, the rows from the published tables, incidents
-from the look of the daemon.
+A run is the command that users type, in its own process with its own environment. The results are read as
+users read them: the state of the day from the lake, the rows from the published tables, incidents by the
+check that the daemon makes.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from backfill_assets.standins.market import Market
 from backfill_assets.standins.sources import Source
 from backfill_assets.standins.tardis import TardisStandin
 
-#: Trades of a market on an average day: enough for every minute of most hours, few enough for seconds.
+#: Trades of a market on an average day: enough for every minute of most hours, few enough to take seconds.
 ROWS: Final = 4_000
 #: Limit of one attempt at a file; a stand-in on loopback answers within milliseconds.
 ANSWER_SECONDS: Final = 3.0
-#: A run that takes longer is killed, and that is its result.
+#: A run that takes longer is killed; the kill is its result.
 RUN_SECONDS: Final = 240.0
-#: Days of the rehearsal are past; incidents are looked for as if it were noon of the day after.
+#: Days of the rehearsal are past; the check for incidents takes place as if at noon of the day after.
 _LOOKED_AT: Final = clock_time(12)
 #: The vendor exports a day by this time of the next one.
 _EXPORTED_AFTER: Final = timedelta(hours=6)
@@ -68,7 +68,7 @@ class Run:
     Attributes
     ----------
     code
-        Exit code, minus the signal that ended it; None if it was killed since it took too long.
+        Exit code, minus the signal that ended it; None if it was killed because it took too long.
     retries
         Requests that repeat a path of the same run.
     """
@@ -82,29 +82,29 @@ class Run:
 
     @property
     def text(self) -> str:
-        """Everything that it has printed."""
+        """All output of the run."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
 
 class House:
-    """A folder, a stand-in, and runs; a context manager that ends all that it has started.
+    """A folder, a stand-in, and runs; a context manager that ends every process that it has started.
 
     Parameters
     ----------
     data_types
-        What is fetched of each market besides trades.
+        The data types fetched of each market besides trades.
     answer_seconds
         Limit of one attempt at a file.
     started
-        Called with the number of each process that is started.
+        Called with the id of each process that is started.
     cloud
-        Where its tables are; without one, in the embedded warehouse.
+        The cloud that holds its tables; without one, they are in the embedded warehouse.
     source
-        What the stand-in serves; the market by default.
+        The source that the stand-in serves; the generated market by default.
     environment
         Limits, sources and markets.
     more
-        Sections of its settings besides those that it needs.
+        Sections of its settings besides the required ones.
     """
 
     #: The command of Dagster that users type.
@@ -127,7 +127,7 @@ class House:
         self.data_types = tuple(data_types)
         self.environment = environment
         self.key = environment.key(f"sk-rehearsal-{secrets.token_hex(16)}")
-        #: Texts that may be in no file and no message.
+        #: Secrets that no file and no message may contain.
         self.secrets = [self.key]
         self.standin = TardisStandin(
             source or market, api_key=self.key, port=_free_port(), clock=_after_the_export
@@ -145,7 +145,8 @@ class House:
         for name in ("logs", "scratch", "dagster"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "dagster" / "dagster.yaml").write_text(_DAGSTER, encoding="utf-8")
-        # Runs are processes of Dagster's own command, which makes records of a fresh folder without a lock.
+        # Dagster's own command creates the records of a fresh folder without a lock, so they are made here
+        # first.
         open_instance(str(self.folder / "dagster")).dispose()
         self.standin.__enter__()
         self.inbox.__enter__()
@@ -194,7 +195,7 @@ class House:
         }
 
     def configure(self, section: str, **changes: object) -> None:
-        """Change settings of the runs to come."""
+        """Change settings of later runs."""
         content = yaml.safe_load(self._settings_file.read_text(encoding="utf-8"))
         content[section] |= changes
         self._settings_file.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -212,7 +213,7 @@ class House:
     # Runs
 
     def start(self, day: str, refresh: Sequence[Feed] = (), confined: Confinement = UNCONFINED) -> DayProcess:
-        """Start a run of the day; ``refresh`` are feeds to fetch again."""
+        """Start a run of the day; ``refresh`` lists feeds to fetch again."""
         command = [*confined.words, *self.dagster, "asset", "materialize"]
         command += ["-m", "backfill_assets.definitions", "--select", "*", "--partition", day]
         if refresh:
@@ -228,9 +229,9 @@ class House:
         Parameters
         ----------
         name
-            Of its log, to which it adds its output.
+            Name of its log, to which its output is appended.
         variables
-            Of its environment, besides those of every process of the house.
+            Its environment variables besides those of every process of the house.
         """
         environment = {
             "PATH": os.defpath,
@@ -257,14 +258,14 @@ class House:
         self.runs.append(run)
         return run
 
-    # What came of them
+    # Results
 
     def state(self, day: str) -> StoredDay:
-        """The day as the lake and the ledger have it."""
+        """The day as stored in the lake and the ledger."""
         return stored_day(self.store, self.settings, day)
 
     def tables_folder(self) -> Path:
-        """A folder with a folder for each published table, which has a Parquet file for each day."""
+        """A folder with one folder per published table, which has one Parquet file per day."""
         if self._cloud is not None:
             self._cloud.export(self.warehouse)
         return self.warehouse
@@ -278,9 +279,9 @@ class House:
         return tables.published_trades(self.tables_folder(), day)
 
     def incidents(self, day: str) -> tuple[Incident, ...]:
-        """Open incidents after a look at noon of the day after, as the daemon looks.
+        """Open incidents after a check at noon of the day after, made as the daemon makes it.
 
-        The look sends its messages to ``inbox``.
+        The check sends its messages to ``inbox``.
         """
         now = datetime.combine(date.fromisoformat(shift(day, 1)), _LOOKED_AT, UTC)
         with open_instance(str(self.folder / "dagster")) as instance:
@@ -292,7 +293,7 @@ class House:
             return look(self.store, self.settings, lambda: now + self._age(), records).open
 
     def metrics(self, day: str) -> str:
-        """What ``/metrics`` tells of the day at noon of the day after."""
+        """The metrics of the day that ``/metrics`` reports at noon of the day after."""
         now = datetime.combine(date.fromisoformat(shift(day, 1)), _LOOKED_AT, UTC)
         with open_instance(str(self.folder / "dagster")) as instance:
             registry = CollectorRegistry()
@@ -300,27 +301,27 @@ class House:
             return generate_latest(registry).decode()
 
     def size(self) -> int:
-        """Size of everything in the folder."""
+        """Size of all files in the folder."""
         return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
 
     def _age(self) -> timedelta:
-        """Time since the house was made: a later look is later."""
+        """Time since the house was made, so that a later check has a later time."""
         return timedelta(seconds=time.monotonic() - self._made)
 
     def files_with_secrets(self) -> list[str]:
-        """Files below the folder, and messages, that hold one of its secrets."""
+        """Files below the folder, and messages, that contain one of its secrets."""
         keys = [secret.encode() for secret in self.secrets]
         messages = [message.encode() for message in self.inbox.messages]
         found = [f"message {n}" for n, text in enumerate(messages, 1) if any(key in text for key in keys)]
         for file in sorted(self.folder.rglob("*")):
-            # Files of the lake may be replaced while they are looked at.
+            # Files of the lake may be replaced during the search.
             with suppress(FileNotFoundError):
                 if file.is_file():
                     content = file.read_bytes()
                     found += [str(file.relative_to(self.folder))] * any(key in content for key in keys)
         return found
 
-    # What the vendor has
+    # Data of the vendor
 
     def feed(self, exchange: str, symbol: str, day: str, data_type: str = "trades") -> Feed:
         """The feed of a canonical symbol."""
@@ -335,18 +336,18 @@ class House:
         return [self.feed(exchange, symbol, day) for exchange, symbol in self.environment.markets]
 
     def file(self, feed: Feed, day: str) -> bytes:
-        """The feed's file as the vendor has it, whatever faults the stand-in serves."""
+        """The feed's file as the vendor has it, regardless of the stand-in's faults."""
         return self.market.dataset(feed, day)
 
     def served(
         self, day: str, others: Mapping[Feed, bytes] | None = None
     ) -> dict[tables.MarketName, tables.Content]:
-        """The trades that the market has of the day, whatever faults the stand-in serves.
+        """The trades that the market has on the day, regardless of the stand-in's faults.
 
         Parameters
         ----------
         others
-            Files that take the place of the market's.
+            Files that replace the market's.
         """
         given = others or {}
         return tables.served_trades(given.get(feed) or self.file(feed, day) for feed in self.feeds(day))
@@ -355,24 +356,24 @@ class House:
 def rehearsal_market(
     larger: Mapping[tuple[str, str], int] | None = None, environment: Environment = USUAL
 ) -> Market:
-    """The market of a rehearsal; ``larger`` has other numbers of trades a day by exchange and symbol."""
-    # A source of others may have markets that the generated one does not have.
+    """The market of a rehearsal; ``larger`` sets other numbers of trades a day by exchange and symbol."""
+    # Another source may have markets that the generated one does not have.
     rows = dict.fromkeys(environment.markets if environment.sources.tardis == STANDIN else (), ROWS)
     return Market(rows=rows | dict(larger or {}))
 
 
 def _after_the_export() -> datetime:
-    """The time of the stand-in: it has every file of yesterday at any hour, the vendor from 06:00 on."""
+    """The time of the stand-in: it has every file of yesterday at any hour; the vendor has it from 06:00."""
     return utc_now() + _EXPORTED_AFTER
 
 
 def _free_port() -> int:
-    """A port that is free now: a stand-in that goes away must come back at the same one."""
+    """A port that is free now: a stand-in that stops must come back at the same port."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
 
 
 def _no_graph() -> NoReturn:
-    msg = "a look launches no backfill"
+    msg = "a check for incidents launches no backfill"
     raise RuntimeError(msg)

@@ -1,4 +1,4 @@
-"""Where the messages of a rehearsal go: a server on loopback in place of Slack, mail or a pager."""
+"""The receiver of a rehearsal's messages: a server on loopback in place of Slack, mail or a pager."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ class Inbox:
 
     @property
     def url(self) -> str:
-        """Its address, as the setting ``alerts.urls`` takes it."""
+        """Its address, in the form of the setting ``alerts.urls``."""
         return f"json://{HOST}:{self._server.server_port}/"

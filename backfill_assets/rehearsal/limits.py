@@ -1,4 +1,4 @@
-"""The limits of a rehearsal: read from the package's file and the user's, and held against measurements."""
+"""The limits of a rehearsal: read from the package's file and the user's, and compared with measurements."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Count = Annotated[float, Field(ge=0)]
 
 
 class Limits(Strict):
-    """Limits by measure; None is none."""
+    """Limits by measure; None means no limit."""
 
     seconds: _Positive | None = None
     cpu_seconds: _Positive | None = None
@@ -41,12 +41,12 @@ class _LimitsFile(Strict):
 
 @dataclass(frozen=True, slots=True)
 class LimitsOfScenarios:
-    """Files of limits, the first goes first."""
+    """Files of limits; the first takes precedence."""
 
     files: tuple[_LimitsFile, ...]
 
     def of(self, scenario: str, mode: Mode) -> Limits:
-        """The limits of a scenario; what is said of it goes before what is said of every one."""
+        """The limits of a scenario; its own limits take precedence over those of every scenario."""
         found: dict[str, float] = {}
         for name in (scenario, EVERY):
             for file in self.files:
@@ -57,21 +57,21 @@ class LimitsOfScenarios:
 
 
 def load_limits(path: Path, scenarios: Collection[str]) -> LimitsOfScenarios:
-    """Read a file of limits, and that of the package behind it.
+    """Read a file of limits, with the package's file as fallback.
 
     Raises
     ------
     SettingsError
         The file cannot be read, or has unknown keys or bad values.
     BadInput
-        It names an unknown scenario.
+        The file names an unknown scenario.
     """
     files = [path] if path == DEFAULT_LIMITS else [path, DEFAULT_LIMITS]
     return LimitsOfScenarios(tuple(_read(file, scenarios) for file in files))
 
 
 def limits_of_settings(scenarios: Collection[str], environment: str = "") -> LimitsOfScenarios:
-    """The limits that the settings of ``environment`` (a name or a file), or of ``BACKFILL_ENV``, name."""
+    """Return the limits that the settings of ``environment`` (a name or a file) or ``BACKFILL_ENV`` name."""
     path = settings_file(environment or ProcessEnvironment().backfill_env)
     return load_limits(limits_file(path, load_file(path).rehearsal.limits), scenarios)
 
@@ -83,16 +83,16 @@ def _read(path: Path, scenarios: Collection[str]) -> _LimitsFile:
         for name in by_scenario:
             if name != EVERY and name not in scenarios:
                 hint = did_you_mean(name, scenarios) or f"known: {EVERY}, {', '.join(scenarios)}"
-                msg = f"{path}: {mode}: {name!r} is no scenario; {hint}"
+                msg = f"{path}: {mode}: {name!r} is not a scenario; {hint}"
                 raise BadInput(msg)
     return file
 
 
 def judged(scenario: str, measured: Measurement, limits: Limits) -> list[Outcome]:
-    """One outcome per limit; a scenario that has asked for nothing is not judged by what it took."""
+    """Return one outcome per limit; a scenario that made no request has no measurements to judge."""
     promise = Promise.WITHIN_LIMITS
     if not measured.requests:
-        return [Outcome(scenario, promise, "what it takes is measured", "no run was started", None)]
+        return [Outcome(scenario, promise, "its measurements are taken", "no run was started", None)]
     found = []
     for measure in MEASURES:
         limit: float | None = getattr(limits, measure.name)

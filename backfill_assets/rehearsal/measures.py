@@ -23,9 +23,9 @@ class Measure:
     words
         Its name for people.
     text
-        A value of it as people read it.
+        The value as people read it.
     slack
-        A difference up to this is no trend: it comes from the machine and its other work.
+        A difference up to this is not a trend: it comes from the machine and its other work.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""What a rehearsal finds: outcomes by scenario and promise, and the measurements of each scenario.
+"""The findings of a rehearsal: outcomes by scenario and promise, and the measurements of each scenario.
 
-Plain values that ``report`` shows; how they are found is in ``scenarios``.
+Plain values that ``report`` shows; ``scenarios`` finds them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from backfill_assets.failures import printable
 
 
 class Promise(StrEnum):
-    """What the pipeline promises whatever happens to a day."""
+    """A promise of the pipeline that holds for a day under any fault."""
 
     DETECTED = "detected"
     CONTAINED = "contained"
@@ -34,7 +34,7 @@ MEANINGS: dict[Promise, str] = {
     Promise.NOTHING_LOST: "every row that the vendor serves is in the tables in the end",
     Promise.NOTHING_WRONG_PUBLISHED: "no published row differs from the vendor's or from an undisturbed run",
     Promise.NO_SECRET_IN_LOGS: "the API key is in no log, report, document or record",
-    Promise.SOMEBODY_TOLD: "a message and an incident name the day while it is bad, and the end is told",
+    Promise.SOMEBODY_TOLD: "a message and an incident name the day while it is bad, and its end is reported",
     Promise.WITHIN_LIMITS: "the scenario takes no more time, memory or requests than its limits allow",
 }
 
@@ -43,12 +43,12 @@ State = Literal["kept", "broken", "not run", "not judged"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One expectation of a scenario, and what was seen.
+    """One expectation of a scenario, with the observation.
 
     Attributes
     ----------
     kept
-        None where the scenario could not be run; ``seen`` then says why.
+        None if the scenario could not be run; ``seen`` then gives the reason.
     """
 
     scenario: str
@@ -59,14 +59,14 @@ class Outcome:
 
     @property
     def line(self) -> str:
-        """The outcome as one line that a terminal only shows."""
+        """The outcome as one line, safe for a terminal."""
         words = f"{self.scenario}, {self.promise}: expected {self.expected}; seen: {self.seen}"
         return printable(words)
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a scenario took.
+    """The resources and requests that a scenario used.
 
     Attributes
     ----------
@@ -93,14 +93,14 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """A measure of a scenario beside those of former rehearsals.
+    """A measure of a scenario beside those of earlier rehearsals.
 
     Attributes
     ----------
     former
-        Values of former rehearsals, the oldest first.
+        Values of earlier rehearsals, the oldest first.
     is_regression
-        Whether it is much worse than their median.
+        Whether the value is much worse than their median.
     """
 
     measure: str
@@ -111,13 +111,13 @@ class Trend:
 
     @property
     def change(self) -> str:
-        """The difference to the median, in percent of it."""
+        """The difference from the median, as a percentage of it."""
         return f"{self.now / self.median - 1:+.0%}" if self.median else "–" if not self.now else "new"
 
 
 @dataclass(frozen=True, slots=True)
 class ScenarioResult:
-    """A scenario after its run; ``trends`` is empty while there are too few former ones."""
+    """A scenario after its run; ``trends`` is empty while there are too few earlier ones."""
 
     scenario: str
     summary: str
@@ -150,7 +150,7 @@ class Rehearsal:
     mode
         ``quick`` or ``full``.
     seconds
-        Wall-clock time of the whole.
+        Wall-clock time of the whole rehearsal.
     """
 
     day: str
@@ -163,7 +163,7 @@ class Rehearsal:
         return (o for p in self.results for o in p.outcomes if o.kept is False)
 
     def regressions(self) -> Iterator[tuple[ScenarioResult, Trend]]:
-        """Measures that are much worse than those of former rehearsals."""
+        """Measures that are much worse than in earlier rehearsals."""
         return ((r, trend) for r in self.results for trend in r.trends if trend.is_regression)
 
     def not_run(self) -> Iterator[Outcome]:

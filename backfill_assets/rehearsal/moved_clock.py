@@ -1,7 +1,8 @@
 """A clock that a rehearsal moves, for all processes of a deployment and the stand-in.
 
-A clock cannot be waited for, so it is the one thing that is mocked: processes whose ``PYTHONPATH`` has the
-folder of ``MovedClock`` add the seconds in its file to Dagster's clock and to ``days.utc_now``.
+A test cannot wait for days to pass, so the clock is the one thing that is mocked. Processes whose
+``PYTHONPATH`` contains the folder of ``MovedClock`` add the seconds in its file to Dagster's clock and to
+``days.utc_now``.
 """
 
 from __future__ import annotations
@@ -18,30 +19,30 @@ _SITE: Final = "from backfill_assets.rehearsal.moved_clock import install\n\nins
 
 
 class MovedClock:
-    """The clock, as the rehearsal sets it; it goes on from there.
+    """The clock as the rehearsal sets it; it runs on from there.
 
     Parameters
     ----------
     folder
-        Where its file is kept, beside the module by which a process finds it.
+        The folder of its file, and of the module through which a process finds it.
     """
 
     def __init__(self, folder: Path, moment: datetime) -> None:
         folder.mkdir()
         self._file = folder / "seconds"
         (folder / "sitecustomize.py").write_text(_SITE.format(file=str(self._file)), encoding="utf-8")
-        #: Of the environment of the processes.
+        #: Environment variables of the processes.
         self.variables = {"PYTHONPATH": str(folder)}
         self.set(moment)
 
     def set(self, moment: datetime) -> None:
-        """Move it to this moment, for all processes at once."""
+        """Move the clock to this moment, for all processes at once."""
         new = self._file.with_suffix(".new")
         new.write_text(str((moment - datetime.now(UTC)).total_seconds()), encoding="utf-8")
         new.replace(self._file)
 
     def now(self) -> datetime:
-        """What it shows."""
+        """The time that the clock shows."""
         return datetime.now(UTC) + _seconds(self._file)
 
 
@@ -68,7 +69,7 @@ def install(name: str) -> None:
 
 
 class _Finder:
-    """Finds modules as usual, and changes some of them when they are loaded."""
+    """Finds modules as usual, and changes the named ones when they are loaded."""
 
     def __init__(self, changes: dict[str, Callable[[ModuleType], None]]) -> None:
         self._changes = changes

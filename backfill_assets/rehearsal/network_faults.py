@@ -32,21 +32,21 @@ from backfill_assets.standins.tardis import TardisStandin
 
 _HTML: Final = b"<!doctype html><html><body>Please sign in</body></html>"
 _CUT: Final = 5_000
-#: Longer than the first wait of the client, so that a wait as long as asked shows.
+#: Longer than the first wait of the client, so that a requested wait shows.
 _ASKED_SECONDS: Final = 3
-#: A date has whole seconds.
+#: An HTTP date has whole seconds.
 _DATE_ROUNDS_SECONDS: Final = 1
 _HUGE: Final = 10**30
-#: Feeds that ``network`` has faults for, and the one that is redirected to itself.
+#: The feeds for which ``network`` has faults, and the one that is redirected to itself.
 _FEEDS, _TURNING = 12, 7
-#: Redirects that the client follows.
+#: The most redirects that the client follows.
 _REDIRECTS: Final = 10
-#: Zeros of one member of the bomb, and its members: 4 GB.
+#: Zeros in one member of the bomb, and its number of members: 4 GB.
 _ZEROS: Final = 1 << 24
 _MEMBERS: Final = 256
-#: Bounds of a run that fetches the bomb.
+#: Limits of a run that fetches the bomb.
 _MOST_MB: Final = 1_000
-#: A day of the user's own may need more, though less than the zeros are.
+#: A user's own day may need more, though less than the zeros.
 _MOST_REPLAY_MB: Final = 4_000
 _MOST_DISK_MB: Final = 200
 _SAMPLE_SECONDS: Final = 0.05
@@ -54,14 +54,14 @@ _SAMPLE_SECONDS: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class _Passing:
-    """A fault that passes while the run asks again.
+    """A fault that ends while the run retries.
 
     Attributes
     ----------
     requests
-        The run needs so many, at least.
+        The smallest number of requests that the run needs.
     waits
-        Seconds that the vendor asks for after each refusal.
+        Seconds that the vendor asks the run to wait after each refusal.
     """
 
     about: str
@@ -101,7 +101,7 @@ def network(stage: Stage) -> None:
 
 
 def _only_passing(stage: Stage, house: House, passing: Mapping[Feed, _Passing]) -> None:
-    """As many faults as a published day has feeds; without all that last, it would not be a day."""
+    """Play one passing fault for each feed of a published day, and no lasting faults."""
     for feed, one in passing.items():
         house.standin.faults.put_dataset(feed, stage.day, one.fault)
     stage.succeeded(Promise.CONTAINED, house.run(stage.day), "the run with the faults")
@@ -115,7 +115,7 @@ def _only_passing(stage: Stage, house: House, passing: Mapping[Feed, _Passing]) 
 
 
 def _passing_faults(turning: Feed, day: str, seconds: float) -> tuple[_Passing, ...]:
-    """The faults; ``turning`` is the eighth feed, which is redirected to itself.
+    """Return the faults; ``turning`` is the eighth feed, which is redirected to itself.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def _passing_faults(turning: Feed, day: str, seconds: float) -> tuple[_Passing, 
 
 
 def _is_asked_again(stage: Stage, house: House, feed: Feed, one: _Passing) -> None:
-    """The feed was asked for as often as its fault demands, no earlier than the vendor says, and counts."""
+    """The feed is requested as often as its fault demands, never before the vendor allows, and it counts."""
     answers = [r.at for r in house.standin.requests if r.path == dataset_path(feed, stage.day)]
     stage.check(
         Promise.DETECTED,
@@ -175,7 +175,7 @@ def wrong_answers(stage: Stage) -> None:
     with stage.house() as house:
         feeds = house.feeds(day)
         if len(feeds) < _FEEDS:
-            # Without all of them, it would not be a day.
+            # Without enough feeds, a day with all of these faults would have no good feed.
             why = f"the day has fewer than {_FEEDS} feeds of trades"
             stage.not_run((Promise.DETECTED, Promise.CONTAINED), "answers that stay wrong", why)
             return
@@ -221,7 +221,7 @@ def _corrupt(content: bytes) -> bytes:
 def _run_with(
     stage: Stage, house: House, faults: Mapping[Feed, Fault], lasting: Mapping[Feed, tuple[str, Fault]]
 ) -> None:
-    """Run the day; feeds with lasting faults must be left out with a reason, and nothing wrong come out."""
+    """Run the day; feeds with lasting faults must be left out with a reason, and no row may be wrong."""
     for feed, fault in {**faults, **{feed: fault for feed, (_, fault) in lasting.items()}}.items():
         house.standin.faults.put_dataset(feed, stage.day, fault)
     stage.succeeded(Promise.CONTAINED, house.run(stage.day), "the run with the faults")
@@ -248,17 +248,17 @@ def _left_out(house: House, day: str) -> dict[str, str]:
 
 
 def _recover(stage: Stage, house: House, refresh: Sequence[Feed]) -> None:
-    """Lift the faults; the next run must end as if there had been none."""
+    """Remove the faults; the next run must end as if there had been none."""
     house.standin.faults.clear()
     stage.succeeded(Promise.RECOVERED, house.run(stage.day, refresh=refresh), "the run after the faults")
-    # Whether a file has changed since it was judged first stays on record.
+    # The record keeps whether a file has changed since it was first judged.
     stage.ends_undisturbed(house, "after the faults", leave_out=frozenset({"quality"}))
     stage.is_told(house, stage.day, "after the faults", bad=False)
 
 
 @contextmanager
 def _largest_mb(folder: Path) -> Iterator[list[float]]:
-    """Sample the size of all files below the folder; the list has the largest, in 2**20 bytes."""
+    """Sample the size of all files below the folder; the list holds the maximum, in 2**20 bytes."""
     largest, stop = [0.0], threading.Event()
 
     def sample() -> None:

@@ -1,4 +1,4 @@
-"""Scenarios in which files and metadata of the vendor were made to do harm."""
+"""Scenarios in which files and metadata of the vendor are malicious."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from backfill_assets.tardis.metadata import dataset_symbol
 
 _LONG_LINE: Final = 10_000_000
 _DEEP: Final = 100_000
-#: Metadata that are longer than any that are read.
+#: Metadata longer than any that are read.
 _SPACES: Final = 300 << 20
-#: Metadata whose text may be read, and whose objects take gigabytes.
+#: Metadata whose text may be read, but whose objects take gigabytes.
 _LISTS: Final = 60 << 20
 _MOST_MB: Final = 1_000
 _ANSWER_SECONDS: Final = 5.0
@@ -80,13 +80,13 @@ def poisoned(stage: Stage) -> None:
 
 
 def _unreadable_exchange(house: House, day: str) -> str:
-    """The exchange with the fewest feeds of trades: its metadata are poisoned."""
+    """The exchange with the fewest feeds of trades; its metadata are poisoned."""
     count = Counter(feed.exchange for feed in house.feeds(day))
     return max(count, key=lambda exchange: (-count[exchange], exchange), default="")
 
 
 def _edits(house: House, day: str, but: str) -> list[tuple[Feed, str, Callable[[list[bytes]], list[bytes]]]]:
-    """Large files of other exchanges, each with what is done to it."""
+    """Large files of other exchanges, each with the edit to apply."""
     feeds = [feed for feed in largest(house, day) if feed.exchange != but]
     edits: tuple[tuple[str, Callable[[list[bytes]], list[bytes]]], ...] = (
         (
@@ -99,7 +99,7 @@ def _edits(house: House, day: str, but: str) -> list[tuple[Feed, str, Callable[[
         ),
         (
             "a formula as symbol",
-            # The second column; not every exchange writes its symbols there as they are in addresses.
+            # The second column; some exchanges write a symbol there that differs from the one in the URL.
             lambda lines: [re.sub(rb",[^,]*,", b",=HYPERLINK(1),", line, count=1) for line in lines],
         ),
     )
@@ -107,13 +107,13 @@ def _edits(house: House, day: str, but: str) -> list[tuple[Feed, str, Callable[[
 
 
 def poisoned_metadata(stage: Stage) -> None:
-    """Data sets that are named like paths, and metadata that are too much for the memory."""
+    """Data sets that are named like paths, and metadata that are too large for memory."""
     day = stage.day
     with stage.house(answer_seconds=_ANSWER_SECONDS) as house:
         escaped = f"escaped-{secrets.token_hex(4)}"
         feeds = _named_like_paths(house, day, (f"../../../{escaped}", f"{tempfile.gettempdir()}/{escaped}"))
         oversized = {
-            # On a slow machine the time of an attempt may end before its bound is met.
+            # On a slow machine an attempt may time out before the size limit stops it.
             "binance": (b"[" + b" " * _SPACES + b"]", ("longer than", "no complete answer")),
             "kraken": (b"[" + b"[]," * _LISTS + b"[]]", ("values",)),
         }
@@ -163,7 +163,7 @@ def poisoned_metadata(stage: Stage) -> None:
 
 
 def _named_like_paths(house: House, day: str, names: tuple[str, str]) -> list[Feed]:
-    """Rename two data sets of Coinbase in all metadata; their files are no ticks, and kept as rejected."""
+    """Rename two of Coinbase's data sets in all metadata; their files hold no ticks and stay as rejected."""
     old = [house.feed("coinbase", symbol, day).dataset_symbol for symbol in ("BTC-USDT", "ETH-USDT")]
     new = dict(zip(old, names, strict=True))
     details = house.standin.exchange_details("coinbase")
@@ -181,7 +181,7 @@ def _named_like_paths(house: House, day: str, names: tuple[str, str]) -> list[Fe
 
 
 def _files_named(house: House, name: str) -> tuple[list[str], int]:
-    """Paths with the name that are not below a folder of Coinbase's trades in the lake; and how many are."""
+    """Return paths with the name outside the folders of Coinbase's trades, and the number inside them."""
     below = re.compile(rf"[^/]+/coinbase/trades/[^/]*{name}(/.*)?", re.IGNORECASE)
     beside = [house.folder.parent, Path(tempfile.gettempdir())]
     strange = [str(path) for folder in beside for path in folder.iterdir() if name in path.name.lower()]

@@ -1,7 +1,7 @@
-"""A real Postgres server on loopback for as long as it is needed: a fresh cluster in a temporary folder.
+"""A real Postgres server on loopback for the time of a test: a fresh cluster in a temporary folder.
 
-Nothing of the machine's own Postgres is touched: own data folder, own port, no Unix socket, a password made
-for the occasion. Postgres refuses to run as root, so root hands it to an unprivileged user.
+The machine's own Postgres is not touched: the server has its own data folder, its own port, no Unix socket,
+and a new password. Postgres refuses to run as root, so root hands it to an unprivileged user.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ START_SECONDS: Final = 60.0
 
 
 def binaries() -> Path | None:
-    """The folder with ``initdb`` and ``postgres``, newest first, or None where there is none."""
+    """The folder with ``initdb`` and ``postgres``, newest version first; None if there is none."""
     packaged = sorted(
         Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: float(p.parent.name), reverse=True
     )
@@ -42,7 +42,7 @@ def binaries() -> Path | None:
 
 @contextmanager
 def postgres_server() -> Iterator[str]:
-    """Start a server and yield the address of an empty database, as a person would write it."""
+    """Start a server and yield the address of an empty database, in the form that a person would write."""
     with restartable_server() as server:
         yield server.url
 
@@ -54,7 +54,7 @@ def restartable_server() -> Iterator[Server]:
     if folder is None:
         msg = "Postgres is not installed (initdb and postgres in PATH or /usr/lib/postgresql)"
         raise FileNotFoundError(msg)
-    # Not below the caller's own folder, whose parents may be closed to the other user.
+    # The folder is not below the caller's own, whose parents may be closed to the other user.
     home = Path(tempfile.mkdtemp(prefix="backfill-postgres-"))
     try:
         runs_as = _unprivileged()
@@ -75,7 +75,7 @@ def restartable_server() -> Iterator[Server]:
 
 @dataclass
 class Server:
-    """A server with one cluster, which keeps what is in it while it is stopped.
+    """A server with one cluster, which keeps its data while it is stopped.
 
     Attributes
     ----------
@@ -90,12 +90,12 @@ class Server:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the server and wait until it answers."""
         self.process = self.launch()
         _wait_until_it_answers(self.url, self.process, self.home)
 
     def stop(self) -> None:
-        """Stop it as ``pg_ctl stop`` does; connections are cut."""
+        """Stop the server as ``pg_ctl stop`` does; connections are cut."""
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
             self.process.wait(timeout=START_SECONDS)
@@ -104,7 +104,7 @@ class Server:
 
 @dataclass(frozen=True)
 class _Identity:
-    """Who the server runs as; None leaves it to the caller's own identity."""
+    """The user that runs the server; None means the caller's own identity."""
 
     user: int | None = None
     group: int | None = None

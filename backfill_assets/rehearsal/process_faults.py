@@ -1,4 +1,4 @@
-"""Scenarios in which the run itself is disturbed: killed, stopped, doubled, or without room on the disk."""
+"""Scenarios that disturb the run itself: killed, stopped, doubled, or without room on the disk."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ END_SECONDS: Final = 10.0
 _QUICK_HANG_SECONDS: Final = 4.0
 _FULL_HANG_SECONDS: Final = 60.0
 _RANDOM_KILLS: Final = 6
-#: From imports to the end of a run that has most of its work done.
+#: Range of random kills: from the imports to the end of a run that has most of its work done.
 _RANDOM_SECONDS: Final = (2.0, 5.0)
-#: Room for so much of an undisturbed lake.
+#: The disk has room for this share of an undisturbed lake.
 _DISK_SHARE: Final = 0.4
-#: A tmpfs takes memory.
+#: A tmpfs takes memory; a larger lake is not mounted.
 _MOST_DISK_BYTES: Final = 2**30
 
 
 def _moments(house: House, stage: Stage) -> dict[str, Callable[[], bool]]:
-    """Boundaries of the stages as somebody outside can see them, the earliest first."""
+    """Boundaries of the stages that are visible from outside, the earliest first."""
     day, half = stage.day, stage.undisturbed.requests // 2
     asked = len(house.standin.requests)
     settled = house.lake / paths.settled_day(day)
@@ -57,7 +57,7 @@ def killed(stage: Stage) -> None:
         stage.is_told(house, day, "killed", bad=True)
         dice = random.Random(day)
         for _ in range(_RANDOM_KILLS if stage.is_full else 0):
-            # It may end before: what is left to do becomes less.
+            # The run may end before the kill: each run has less left to do.
             seconds = dice.uniform(*_RANDOM_SECONDS)
             _kill(stage, house, f"{seconds:.1f} s after its start", _After(seconds))
         stage.succeeded(Promise.RECOVERED, house.run(day), "the run after the kills")
@@ -66,7 +66,7 @@ def killed(stage: Stage) -> None:
 
 
 def _kill(stage: Stage, house: House, about: str, condition: Callable[[], bool]) -> int | None:
-    """Kill a run at that moment, and look at what it leaves; returns its exit code."""
+    """Kill a run at that moment, check the state that it leaves, and return its exit code."""
     process = house.start(stage.day)
     process.when(condition)
     process.kill()
@@ -78,7 +78,7 @@ def _kill(stage: Stage, house: House, about: str, condition: Callable[[], bool])
 
 
 class _After:
-    """True when so many seconds have passed since it was asked first."""
+    """True once this many seconds have passed since the first call."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -195,7 +195,7 @@ def disk_full(stage: Stage) -> None:
 
 
 def _too_small(house: House, needed: int) -> int:
-    """Bytes of a disk that has room for the other days of the lake, and for a part of what the day adds."""
+    """Size of a disk that has room for the other days of the lake, and for a part of the day's data."""
     files = [file.stat().st_size for file in house.lake.rglob("*") if file.is_file()]
     # A tmpfs keeps whole pages.
     there = sum(-(-size // PAGESIZE) * PAGESIZE for size in files)
@@ -203,7 +203,7 @@ def _too_small(house: House, needed: int) -> int:
 
 
 def _mount_lake(house: House, size: int) -> str:
-    """Put the lake with all that it has on a disk of this size, or say why that is not possible."""
+    """Move the lake with its content to a disk of this size; return the reason if that is not possible."""
     if size > _MOST_DISK_BYTES:
         return f"the lake of the day is too large for the memory of a tmpfs ({size:,} bytes)"
     other_days = house.folder / "other-days"
@@ -226,7 +226,7 @@ def _unmount(folder: Path) -> None:
 
 
 def _mount(folder: Path, options: str) -> str:
-    """Mount a tmpfs, or say why that is not possible."""
+    """Mount a tmpfs; return the reason if that is not possible."""
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -21,12 +21,12 @@ _MB: Final = 2**20
 
 
 class DayProcess:
-    """A command in a session of its own, with its output in a file.
+    """A command in its own session, with its output in a file.
 
     Parameters
     ----------
     processors
-        On which it and its children stay; None for all.
+        The processors on which it and its children stay; None for all.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class DayProcess:
 
     @property
     def pid(self) -> int:
-        """Of the command, which leads its process group."""
+        """Id of the command, which leads its process group."""
         return self._process.pid
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the command is still running."""
         return self._process.poll() is None
 
     def when(self, condition: Callable[[], bool]) -> bool:
@@ -77,7 +77,7 @@ class DayProcess:
             os.killpg(self.pid, signal.SIGKILL)
 
     def wait(self, seconds: float) -> int | None:
-        """Exit code, minus the signal that ended it; None if it is killed now since the time is over."""
+        """Exit code, minus the signal that ended it; None if it is killed now because the time is over."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -129,7 +129,7 @@ class MemorySampler:
         self._thread.join()
 
     def add(self, pid: int) -> None:
-        """Sample the tree of this process, too."""
+        """Also sample the tree of this process."""
         self._roots.add(pid)
 
     def _run(self) -> None:
@@ -148,7 +148,7 @@ def _tree_bytes(pid: int) -> int:
 
 
 def pss_bytes(process: psutil.Process) -> int:
-    """Its proportional set size (USS where the system has no PSS); 0 after its end."""
+    """Proportional set size of the process (USS if the system has no PSS); 0 after its end."""
     try:
         memory = process.memory_full_info()
     except psutil.Error:

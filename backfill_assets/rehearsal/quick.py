@@ -1,7 +1,7 @@
-"""The real daemon and the real service, which look every few seconds at what they look at every few minutes.
+"""The real daemon and the real service, with intervals of seconds instead of minutes.
 
-``python -m backfill_assets.rehearsal.quick daemon run …`` takes the words of ``dagster-daemon``, and
-``… quick service …`` those of ``backfill-assets``. Only intervals differ, so that a rehearsal takes minutes.
+``python -m backfill_assets.rehearsal.quick daemon run …`` takes the words of ``dagster-daemon``, and ``…
+quick service …`` those of ``backfill-assets``. Only the intervals differ, so that a rehearsal takes minutes.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import Any, Final
 
 from backfill_assets.settings import ProcessEnvironment
 
-#: Between two looks at backfills, two signs of life of the daemon, and two looks for incidents.
+#: Intervals between checks of backfills, heartbeats of the daemon, and checks for incidents.
 BACKFILL_SECONDS: Final = 2
-#: Between two looks at the schedules, which Dagster looks at when a minute begins; and how each is told.
+#: Interval between checks of the schedules, which Dagster checks at the start of a minute; and the log line.
 SCHEDULE_SECONDS: Final = 2
 LOOKED: Final = "the schedules were looked at"
 HEARTBEAT_SECONDS: Final = 2
 LOOK_SECONDS: Final = 4
-#: A daemon that has given no sign for so long counts as lost.
+#: A daemon without a heartbeat for this long counts as lost.
 DAEMON_SECONDS: Final = 15
-#: Between two times that the code is loaded, where the database goes away: each takes seconds of a processor.
+#: Interval between loads of the code, if the database goes away: each takes seconds of a processor.
 LOAD_SECONDS: Final = 20
-#: Sensors ask for half a minute and more; a third is still longer than Dagster takes to queue a run.
+#: Sensors have intervals of half a minute and more; a third is still longer than Dagster takes to queue a
+#: run.
 SENSORS_FASTER: Final = 3
 
 

@@ -1,6 +1,6 @@
-"""The scenario ``normal`` at sources of the user's own: nothing is generated, so nothing is known beforehand.
+"""The scenario ``normal`` at the user's own sources, whose rows are not known beforehand.
 
-The rows of the vendor are not compared, but that lake and warehouse hold the same, by the look of ``verify``.
+The rows are not compared with the vendor's; ``verify`` checks that lake and warehouse hold the same.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _run(stage: Stage, house: House, day: str, about: str) -> None:
 
 
 def _fetched(house: House, day: str) -> dict[str, datetime]:
-    """When each file that counts was fetched."""
+    """Return when each file that counts was fetched."""
     found = load_day(house.store, day)
     return {str(f.feed): f.accepted.fetched_at for f in (found.feeds if found else ()) if f.accepted}
 

@@ -1,8 +1,8 @@
-"""A published day taken out of the user's own lake, and the house in which it is played again.
+"""A published day taken from the user's own lake, and the house in which it is played again.
 
-The lake is read and never written. Its files are those of the versions that the day's verdicts are on; what a
-person has decided about a version is not replayed. Days beside it that the lake has are run first, once, and
-every scenario begins with what they have left.
+The lake is read and never written. Its files are the versions that the day's verdicts are about; a person's
+decision about a version is not replayed. The days beside it that the lake has are run first, once, and every
+scenario begins with their results.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from backfill_assets.warehouse.totals import compare_totals
 #: Days that can change a day's tables, in the order of their runs: the last price before a day may come from
 #: a file of two days before.
 _BESIDE: Final = (-2, -1, 1)
-#: The stand-in serves a file at least so fast.
+#: The stand-in serves a file at least this fast.
 _BYTES_PER_SECOND: Final = 10_000_000
 
 
@@ -48,19 +48,19 @@ class Replay:
     Attributes
     ----------
     beside
-        Other days that are served and run before, in the order of their runs.
+        Other days that are served and run before it, in the order of their runs.
     universe
         Entries of the settings that expect the feeds of these days.
     sections
-        Sections of the settings that decide on what is made of the files.
+        Sections of the settings that determine how the files are processed.
     baseline
-        The baseline of the lake; None where it has none.
+        The baseline of the lake; None if it has none.
     published
-        What the ledger says of the day's tables.
+        The ledger's entries of the day's tables.
     largest
         Bytes of the largest file.
     template
-        A house in which the days beside it were run.
+        A house in which the days beside it have been run.
     """
 
     day: str
@@ -81,11 +81,11 @@ class Replay:
         is_template: bool = False,
         environment: Environment = USUAL,
     ) -> ReplayHouse:
-        """A house in which the day is served; ``is_template`` where the days beside it are not run yet."""
+        """Return a house that serves the day; ``is_template`` if the days beside it are still to be run."""
         return ReplayHouse(self, folder, started, None if is_template else self.template, environment)
 
     def differences(self, store: Store, leave_out: Collection[str] = ()) -> list[str]:
-        """Where the tables of another lake's day differ from the published ones, as words."""
+        """Describe where the tables of another lake's day differ from the published ones."""
         said = []
         for table in TABLES:
             if table.name in leave_out:
@@ -97,7 +97,7 @@ class Replay:
                     said.append(f"{table.name}: {'not published' if now is None else 'was not published'}")
                 continue
             groups = _different_groups(was, now)
-            # Rows of verdicts also say when each file came; of all other tables every byte is the same.
+            # Rows of verdicts also say when each file came; all other tables are the same in every byte.
             if not groups and table is not QUALITY and was.fingerprint != now.fingerprint:
                 groups = ["other rows of the same totals"]
             said += [f"{table.name}: {group}" for group in groups]
@@ -105,7 +105,7 @@ class Replay:
 
 
 def _different_groups(was: Published, now: Published) -> list[str]:
-    """Groups of rows whose control totals differ, as words."""
+    """Describe the groups of rows whose control totals differ."""
     before, after = ({totals.group: totals for totals in each.totals} for each in (was, now))
     return [
         " ".join(part or "-" for part in group)
@@ -185,7 +185,7 @@ def take_out(settings: Settings, day: str, folder: Path) -> Replay:
 
 
 def prepare(replay: Replay) -> None:
-    """Run the days beside it, for every house to begin with.
+    """Run the days beside it; every house begins with their results.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def _published(store: Store, day: str) -> dict[str, Published]:
 
 
 def _recorded(store: Store, day: str) -> tuple[DayRecord, SettledDay] | None:
-    """What the day was expected to have, and its verdicts; None if it was not run to these."""
+    """The day's expected feeds and its verdicts; None if it was not run that far."""
     record, settled = load_day_record(store, day), load_settled(store, day)
     return (record, settled) if record is not None and settled is not None else None
 
@@ -225,7 +225,7 @@ def _insist_on_verdicts(day: str, known: Mapping[str, tuple[DayRecord, SettledDa
         decided = [feed.feed for feed in settled.feeds if feed.approval or feed.retraction]
         if decided:
             msg = (
-                f"{day} cannot be replayed, since somebody has decided about {decided[0]} of {d}: "
+                f"{day} cannot be replayed, since a person has decided about {decided[0]} of {d}: "
                 "choose another day"
             )
             raise BadInput(msg)
@@ -234,7 +234,7 @@ def _insist_on_verdicts(day: str, known: Mapping[str, tuple[DayRecord, SettledDa
 def _files(
     store: Store, known: Mapping[str, tuple[DayRecord, SettledDay]], folder: Path
 ) -> dict[tuple[Feed, str], Path]:
-    """The vendor's file of every version that a verdict is on."""
+    """Return the vendor's file of every version that has a verdict."""
     folder.mkdir(parents=True)
     files: dict[tuple[Feed, str], Path] = {}
     for day, (_, settled) in known.items():
@@ -251,7 +251,7 @@ def _files(
 def _exchanges(
     store: Store, day: str, known: Mapping[str, tuple[DayRecord, SettledDay]]
 ) -> dict[str, ReplayedExchange]:
-    # The replayed day goes first: of an instrument that several days have, its values count.
+    # The replayed day goes first: if several days have an instrument, its values count.
     days = sorted(known, key=lambda d: (d != day, d))
     manifests: dict[str, list[InstrumentsManifest]] = {}
     for d in days:
@@ -280,7 +280,7 @@ def _exchange(
 
 
 def _universe(records: Sequence[DayRecord]) -> list[dict[str, list[str]]]:
-    """Entries of the settings that expect what the days were expected to have, and no more."""
+    """Entries of the settings that expect exactly the feeds that the days were expected to have."""
     wanted: dict[tuple[str, str], set[str]] = {}
     for record in records:
         for expected in record.expected_feeds:

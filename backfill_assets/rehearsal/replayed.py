@@ -1,7 +1,7 @@
-"""A published day as a source of the stand-in: its files and what the vendor said of its instruments.
+"""A published day as a source of the stand-in: its files, and the vendor's data about its instruments.
 
-The vendor's answers are made from the rows that they once became, so that the pipeline makes the same rows of
-them again. Days beside it are there as far as the lake had them, because they decide on its seams.
+The vendor's answers are rebuilt from the rows that were made of them, so the pipeline makes the same rows
+again. The days beside it are included as far as the lake has them, because they decide on its seams.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ _SAME_NAME: Final = frozenset(Instrument.model_fields) - {"id", "exchange", "dat
 
 @dataclass(frozen=True, slots=True)
 class ReplayedExchange:
-    """What is known of one exchange.
+    """The known data of one exchange.
 
     Attributes
     ----------
     rows
-        Rows of the table of instruments, one per data set symbol, of the replayed day where it has one.
+        Rows of the table of instruments, one per data set symbol; from the replayed day if it has the symbol.
     has_instruments
-        Whether the vendor's key covered them; the rows are guessed from the exchange's details otherwise.
+        Whether the vendor's key covered the instruments; otherwise the rows are guessed from the exchange's
+        details.
     groups
         Grouped symbols that the days have.
     """
@@ -60,7 +61,7 @@ class ReplayedSource:
     files
         The vendor's files by feed and day.
     last
-        The last day that there is.
+        The last day of the source.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class ReplayedSource:
         """Feeds of trades that have a file."""
         return sorted(feed for feed, d in self._files if d == day and feed.data_type == "trades")
 
-    def listings(self, exchange: str) -> tuple[Listing, ...]:  # noqa: ARG002 - the details say it
+    def listings(self, exchange: str) -> tuple[Listing, ...]:  # noqa: ARG002 - the details have them
         """None: ``exchange_details`` has them."""
         return ()
 
@@ -90,7 +91,7 @@ class ReplayedSource:
         """None: ``exchange_details`` has them."""
         return ()
 
-    def last_day(self, exchange: str) -> str:  # noqa: ARG002 - the same of all
+    def last_day(self, exchange: str) -> str:  # noqa: ARG002 - the same for all
         """Last day that can be exported."""
         return self._last
 
@@ -101,7 +102,7 @@ class ReplayedSource:
         return self._files[feed, day]
 
     def instruments(self, exchange: str) -> list[Json] | None:
-        """Answer ``/v1/instruments/{exchange}``; None where the key did not cover it."""
+        """Answer ``/v1/instruments/{exchange}``; None if the key did not cover it."""
         known = self._known[exchange]
         return [_instrument(row) for row in known.rows] if known.has_instruments else None
 
@@ -153,7 +154,7 @@ def groups_of(feeds: Sequence[Feed]) -> tuple[str, ...]:
 
 
 def _instrument(row: Mapping[str, Any]) -> Json:
-    """The vendor's instrument, with today's values and those of before, of which the row is made."""
+    """Rebuild the vendor's instrument, with the current and the earlier values that made the row."""
     answer: Json = {
         "id": row["instrument_id"],
         "datasetId": row["dataset_symbol"],
@@ -167,7 +168,7 @@ def _instrument(row: Mapping[str, Any]) -> Json:
     stretches = json.loads(row["contract_changes"]) if row["contract_changes"] else []
     if row["price_increment_end"] is not None:
         start, end = day_bounds(row["date"].isoformat())
-        # The stretches of a contract begin at every change; where there are none, any moment will do.
+        # The stretches of a contract begin at every change; without stretches, any moment will do.
         moments = [_moment(stretch["since_us"]) for stretch in stretches]
         until = next((moment for moment in moments if start < moment < end), end - _MICROSECOND)
         changes.append({"until": _iso(until), "priceIncrement": row["price_increment"]})
@@ -192,5 +193,5 @@ def _moment(time_us: int) -> datetime:
 
 
 def _iso(moment: datetime) -> str:
-    """A time as the vendor writes it, though with microseconds."""
+    """Write a time as the vendor does, but with microseconds."""
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"

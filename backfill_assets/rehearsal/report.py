@@ -49,17 +49,17 @@ HEADS: Final[dict[Promise, str]] = {
     Promise.WITHIN_LIMITS: "limits",
 }
 MEASURED: Final = ("s", "CPU s", "peak MB", "fetched", "requests", "again", "rows", "trend")
-#: Scenarios whose figures are told where they are kept, too: how much a process has grown.
+#: Scenarios whose figures are shown even if they are kept, such as how much a process has grown.
 _FIGURES: Final = frozenset({"soak"})
-#: Columns of a terminal that has room for promises and measurements in one table.
+#: Width of a terminal that has room for promises and measurements in one table.
 _WIDE: Final = 160
-#: Former values that a page shows of each measure.
+#: Number of earlier values that a page shows for each measure.
 _SHOWN: Final = 10
 _BY_NAME: Final[dict[str, Measure]] = {measure.name: measure for measure in MEASURES}
 
 
 def show(found: Rehearsal, console: Console) -> None:
-    """Print the matrix, and below it every expectation that was not met or not tried, and what has grown."""
+    """Print the matrix, the expectations that were not met or not tried, and the measures that have grown."""
     is_wide = console.width >= _WIDE
     matrix = _table([HEADS[promise] for promise in Promise], MEASURED if is_wide else ())
     measured = _table((), MEASURED)
@@ -109,21 +109,21 @@ def measured_texts(result: ScenarioResult) -> tuple[str, ...]:
 
 
 def regression_text(result: ScenarioResult, trend: Trend) -> str:
-    """A measure that is much worse than before, in one line."""
+    """Describe a measure that is much worse than before, in one line."""
     words, now, median, *_ = trend_texts(trend)
     former = plural(len(trend.former), "former rehearsal")
     return f"worse than before: {result.scenario}, {words}: {now}; the median of {former} is {median}"
 
 
 def trend_texts(trend: Trend) -> tuple[str, str, str, str, str]:
-    """Measure, value, median of the former ones, change, and the former values, as people read them."""
+    """Measure, value, median of the earlier ones, change, and the earlier values, as people read them."""
     measure = _BY_NAME[trend.measure]
     former = " · ".join(measure.text(value) for value in trend.former[-_SHOWN:])
     return measure.words, measure.text(trend.now), measure.text(trend.median), trend.change, former
 
 
 def summary(found: Rehearsal) -> str:
-    """How many expectations were met, in one line."""
+    """Tell in one line how many expectations were met."""
     outcomes = [outcome for result in found.results for outcome in result.outcomes]
     kept = sum(outcome.kept is True for outcome in outcomes)
     return (
@@ -135,12 +135,12 @@ def summary(found: Rehearsal) -> str:
 
 @contextmanager
 def reserved(folder: Path, history: Path) -> Iterator[None]:
-    """Keep the folder of the reports for this rehearsal; without any report, it is not left behind.
+    """Reserve the folder of the reports for this rehearsal; remove it if no report was written.
 
     Raises
     ------
     BadInput
-        The folder or that of the history cannot be written, or another rehearsal is at work in the folder.
+        The folder or that of the history is not writable, or another rehearsal is at work in the folder.
     """
     _insist_on_place(folder, "--report-dir")
     _insist_on_place(history.parent, "--history")
@@ -161,7 +161,7 @@ def reserved(folder: Path, history: Path) -> Iterator[None]:
 
 
 def _insist_on_place(folder: Path, option: str) -> None:
-    """Try whether the folder, or else the nearest above it that is there, can be written."""
+    """Check that the folder, or the nearest existing folder above it, is writable."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=there):
@@ -172,7 +172,7 @@ def _insist_on_place(folder: Path, option: str) -> None:
 
 
 def write(found: Rehearsal, folder: Path) -> list[Path]:
-    """Write ``rehearsal.json``, ``junit.xml`` and ``rehearsal.html``; returns the files."""
+    """Write ``rehearsal.json``, ``junit.xml`` and ``rehearsal.html``; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         "rehearsal.json": json_text(found),

@@ -113,7 +113,7 @@ def low_memory(stage: Stage) -> None:
 
 
 def limited_run(stage: Stage, house: House, limit_mb: int) -> int | None:
-    """Run the day, below a limit of the kernel where one can be set; returns the exit code."""
+    """Run the day under a limit of the kernel if one can be set; return the exit code."""
     confined = confinement(limit_mb)
     code = house.start(stage.day, confined=confined).wait(_LARGE_SECONDS)
     expected = f"in a cgroup of {limit_mb} MB: exit code 0"
@@ -126,12 +126,12 @@ def limited_run(stage: Stage, house: House, limit_mb: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario by its name; its first line of documentation is its summary.
+    """A scenario by its name; the first line of its docstring is its summary.
 
     Attributes
     ----------
     why_no_replay
-        Why it cannot be played on a published day; empty if it can.
+        The reason why it cannot be played on a published day; empty if it can.
     """
 
     name: str
@@ -140,7 +140,7 @@ class Scenario:
 
     @property
     def summary(self) -> str:
-        """What happens, in one line."""
+        """The course of events, in one line."""
         return (self.play.__doc__ or "").partition("\n")[0]
 
 
@@ -150,7 +150,7 @@ _NO_REPLAY: Final = {
     "clock": "it needs twenty days, among them a leap day and a new year",
     "upgrade": "it has a lake of its own",
     "soak": "it needs hundreds of days",
-    "high-load": "it needs several days that no other is compared with",
+    "high-load": "it needs several days without a comparison",
     "low-memory": "it has a file of its own, of 20 million trades",
 }
 SCENARIOS: Final[dict[str, Scenario]] = {
@@ -183,7 +183,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
 
 
 def chosen(names: Sequence[str]) -> list[Scenario]:
-    """The scenarios of these names; without names all.
+    """Return the scenarios of these names; without names all.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def chosen(names: Sequence[str]) -> list[Scenario]:
     for name in names:
         if name not in SCENARIOS:
             hint = did_you_mean(name, SCENARIOS)
-            msg = f"{name!r} is no scenario; {f'{hint} ' if hint else ''}known: {', '.join(SCENARIOS)}"
+            msg = f"{name!r} is not a scenario; {f'{hint} ' if hint else ''}known: {', '.join(SCENARIOS)}"
             raise BadInput(msg)
     return [SCENARIOS[name] for name in names or SCENARIOS]
 
@@ -231,15 +231,15 @@ def rehearse(
     day
         UTC day.
     logs
-        Where the logs of all runs are kept.
+        Folder that keeps the logs of all runs.
     limits
-        What scenarios may take.
+        Limits of the scenarios.
     replayed
-        Settings of the lake that has published the day, which then takes the place of a generated one.
+        Settings of the lake that has published the day; the day replaces a generated one.
     environment
         Limits, sources and markets.
     soak_minutes
-        How long ``soak`` takes, where the default of the mode is not wanted.
+        Duration of ``soak``, if the default of the mode is not wanted.
     say
         Called with a line for each scenario that begins or has ended.
 
@@ -284,9 +284,9 @@ def rehearse(
 
 @contextmanager
 def _ending_in_order() -> Iterator[Callable[[], None]]:
-    """End processes, mounts and folders also when the rehearsal itself is asked to end.
+    """End processes, mounts and folders even if the rehearsal itself is asked to end.
 
-    Yields a function that ends it, too, once it was asked: an exception raised in a destructor is lost.
+    The function that is yielded also ends it once it was asked: an exception raised in a destructor is lost.
     """
     asked: list[int] = []
 
@@ -315,7 +315,7 @@ def play(
     Parameters
     ----------
     limits
-        What it may take; by default the limits of the package.
+        Its limits; by default those of the package.
     """
     expected, why = "it is played in this environment", stage.environment.why_not(scenario.name)
     if stage.replay is not None:

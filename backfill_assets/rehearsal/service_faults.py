@@ -20,17 +20,17 @@ from backfill_assets.standins.faults import Fault
 
 _QUICK_DAYS: Final = 2
 _FULL_DAYS: Final = 6
-#: The vendor thinks so long about one file of each day, so that days are at work for a while.
+#: The vendor's delay for one file of each day, so that days are at work for a while.
 _THINKS_SECONDS: Final = 2.0
 #: Longest time until a day that was ordered is at work.
 WORK_SECONDS: Final = 90.0
-#: Longest time until an incident is told, or its end.
+#: Longest time until an incident or its end is reported.
 _QUICK_TOLD_SECONDS: Final = 60.0
 _FULL_TOLD_SECONDS: Final = 900.0
 #: Longer than the daemon takes to load its code again, and to give up the database meanwhile.
 _QUICK_AWAY_SECONDS: Final = 35.0
 _FULL_AWAY_SECONDS: Final = 60.0
-#: Dagster tries a connection for eleven seconds.
+#: Dagster tries to connect for eleven seconds.
 _SAID_SECONDS: Final = 40.0
 _LOST: Final = "daemon gives no sign of life"
 _ALL: Final = (
@@ -101,7 +101,7 @@ def database_away(stage: Stage) -> None:
 
 
 def _is_said(stage: Stage, deployment: Deployment, job: str, *, came: bool) -> None:
-    """The service answers, and says what is missing and when to ask again."""
+    """The service answers, and says which part is missing and when to ask again."""
     path = f"/api/v1/backfill/status/{job}"
     deployment.wait(lambda: deployment.refusal(path)[0] == HTTPStatus.SERVICE_UNAVAILABLE, _SAID_SECONDS)
     status, later, words = deployment.refusal(path)
@@ -128,7 +128,7 @@ def _days(stage: Stage) -> list[str]:
 
 
 def _one_after_the_other(stage: Stage, days: list[str]) -> dict[str, tables.Contents]:
-    """The tables of each day if they are run one after the other, without any fault."""
+    """Return the tables of each day when the days are run one after the other, without any fault."""
     if stage.replay is not None:
         return {stage.day: stage.undisturbed.contents}
     with House(stage.folder / "alone", rehearsal_market()) as house:
@@ -146,7 +146,7 @@ def _slow_down(house: House, days: list[str]) -> None:
 
 
 def _at_work(deployment: Deployment, job: str) -> dict[str, str]:
-    """The days whose runs have fetched a feed, and not all, each with its run."""
+    """Return the days whose runs have fetched some but not all feeds, each with its run."""
     return {day["day"]: day["run_id"] for day in deployment.status(job).get("running", ()) if day["progress"]}
 
 
@@ -155,7 +155,7 @@ def _told_seconds(stage: Stage) -> float:
 
 
 def _is_missed(stage: Stage, deployment: Deployment, house: House) -> None:
-    """The service that was started again tells that the daemon is gone."""
+    """The restarted service reports that the daemon is gone."""
     told = deployment.wait(lambda: _messages(house, _LOST), _told_seconds(stage))
     ready, words = deployment.is_ready()
     stage.check(
@@ -178,7 +178,7 @@ def _messages(house: House, *words: str) -> list[str]:
 
 
 def _goes_on(stage: Stage, deployment: Deployment, job: str, days: list[str]) -> Mapping[str, Any]:
-    """The job comes to its end by itself, in its first attempt."""
+    """The job ends by itself, in its first attempt."""
     status = deployment.ended(job)
     expected = {"published": len(days)}
     stage.check(
@@ -207,14 +207,14 @@ def _never_went_back(stage: Stage, seen: Watched) -> None:
     percents = seen.percents
     stage.check(
         Promise.CONTAINED,
-        "whoever asks how far the job is never hears less than before, and in the end 100 %",
+        "the reported progress never falls, and ends at 100 %",
         "; ".join(seen.steps_back) or f"{len(percents)} answers up to {max(percents, default=0):g} %",
         kept=not seen.steps_back and len(set(percents)) > 1 and percents[-1] == 100,
     )
 
 
 def _is_back(stage: Stage, deployment: Deployment, house: House) -> None:
-    """The end of the incident is told, no other incident is open, and the service is ready."""
+    """The end of the incident is reported, no other incident is open, and the service is ready."""
 
     def is_over() -> bool:
         return bool(_messages(house, _LOST, "Ended after")) and not _open_incidents(stage, deployment)
@@ -224,14 +224,14 @@ def _is_back(stage: Stage, deployment: Deployment, house: House) -> None:
     ended = _messages(house, _LOST, "Ended after")
     stage.check(
         Promise.SOMEBODY_TOLD,
-        "with the daemon back: no incident is open, and its end was told",
+        "with the daemon back: no incident is open, and its end was reported",
         f"{len(ended)} messages of its end; open: {', '.join(left) or 'none'}",
         kept=bool(over),
     )
 
 
 def _open_incidents(stage: Stage, deployment: Deployment) -> list[str]:
-    """Open incidents of the service and of the day, but for those that a day of the user's own always has."""
+    """Open incidents of the service and of the day, except those that a user's own day always has."""
     told = deployment.ask("/api/v1/incidents")["incidents"]
     found = [Incident.model_validate(each | {"told": each["opened"]}) for each in told]
     return [

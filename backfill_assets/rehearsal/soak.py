@@ -1,8 +1,8 @@
-"""The scenario of many days: daemon and service work for long, and grow by nothing but their records.
+"""The scenario of many days: daemon and service work for long, and only their records grow.
 
-Days are ordered in batches through the API. Between two batches no run is at work; then each of the lasting
-processes is looked at. The first third of the looks is warm-up (caches fill, libraries are loaded at first
-use); the medians of the second and the last third are compared. Records grow, by the same for each day.
+Days are ordered in batches through the API. Between two batches no run is at work, and each of the lasting
+processes is measured. The first third of the looks is warm-up (caches fill, libraries are loaded at first
+use); the medians of the second and the last third are compared. Records grow, but by the same for each day.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _QUICK_BATCH: Final = 4
 #: A day takes some seconds; a batch that takes longer than this for each of its days counts as not published.
 _MOST_SECONDS_OF_A_DAY: Final = 75.0
 _FULL_BATCH: Final = 40
-#: What counts as flat.
+#: The largest growth that counts as flat.
 MOST_GROWTH: Final = 0.05
-#: Looks that each of the three parts has at least.
+#: The fewest looks in each of the three parts.
 _FEWEST: Final = 3
 _QUIET_SECONDS: Final = 20.0
 _MB: Final = 2**20
@@ -43,12 +43,12 @@ _CHILDREN: Final = {"run server": "automation.run_server", "code server": "api g
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The lasting processes and the records after so many days.
+    """Measurements of the lasting processes and the records after a number of days.
 
     Attributes
     ----------
     memory, handles, threads
-        Of each lasting process: proportional set size in bytes, open files and sockets, threads.
+        For each lasting process: proportional set size in bytes, open files and sockets, threads.
     records
         Bytes of Dagster's records.
     """
@@ -87,7 +87,7 @@ def soak(stage: Stage) -> None:
 
 
 def _batches(size: int) -> Iterator[tuple[str, str, bool]]:
-    """First and last day of each batch, and whether the days are new: all of the market, again and again."""
+    """First and last day of each batch, and whether the days are new: the whole market, again and again."""
     is_new = True
     while True:
         first, yesterday = FIRST_DAY, shift(utc_now().date().isoformat(), -1)
@@ -98,7 +98,7 @@ def _batches(size: int) -> Iterator[tuple[str, str, bool]]:
 
 
 def _look(deployment: Deployment, days: int) -> Look:
-    """Wait until no run is at work, then look at all that lasts."""
+    """Wait until no run is at work, then measure all lasting processes."""
     deployment.wait(lambda: not _lasting(deployment)[1], _QUIET_SECONDS)
     lasting, _ = _lasting(deployment)
     return Look(
@@ -111,20 +111,20 @@ def _look(deployment: Deployment, days: int) -> Look:
 
 
 def _size(file: Path) -> int:
-    """Of a file; a journal of SQLite may go meanwhile."""
+    """Size of a file; a journal of SQLite may disappear meanwhile."""
     with suppress(FileNotFoundError):
         return file.stat().st_size if file.is_file() else 0
     return 0
 
 
 def _lasting(deployment: Deployment) -> tuple[dict[str, psutil.Process], list[psutil.Process]]:
-    """The lasting processes by name, and the runs: they are forks of one of them."""
+    """Return the lasting processes by name, and the runs, which are forks of one of them."""
     lasting: dict[str, psutil.Process] = {}
     runs: list[psutil.Process] = []
     for name in ("daemon", "service"):
         lasting[name] = psutil.Process(deployment.process(name).pid)
         for child in lasting[name].children():
-            # It may end now, or have ended without having been waited for yet.
+            # The process may end now, or may have ended without having been waited for.
             with suppress(psutil.NoSuchProcess):
                 words = " ".join(child.cmdline())
                 lasting |= {kind: child for kind, word in _CHILDREN.items() if word in words}
@@ -166,7 +166,7 @@ def _grown(before: float, after: float, about: str) -> str:
 
 
 def _medians(looks: Sequence[Look], measure: str) -> dict[str, float]:
-    """Of each process."""
+    """The median of each process."""
     found: list[dict[str, int]] = [getattr(look, measure) for look in looks]
     return {name: statistics.median(each.get(name, 0) for each in found) for name in found[-1]}
 

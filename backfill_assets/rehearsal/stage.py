@@ -1,6 +1,6 @@
-"""What a scenario plays on: houses, the undisturbed run to compare with, and the list of outcomes.
+"""The stage of a scenario: houses, the undisturbed run to compare with, and the list of outcomes.
 
-Every outcome compares something measured with something expected; nothing here states a result.
+Every outcome compares a measured value with an expected one; nothing here states a result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from backfill_assets.standins.market import Market
 
 QUICK_SOAK_MINUTES: Final = 3.0
 FULL_SOAK_MINUTES: Final = 60.0
-#: Differences that an outcome names one by one.
+#: The most differences that an outcome names one by one.
 _NAMED: Final = 3
 
 
@@ -39,7 +39,7 @@ class Undisturbed:
     contents: tables.Contents
     requests: int
     lake_bytes: int
-    #: Names of incidents that are open all the same; of a generated day there is none.
+    #: Names of incidents that are open even without a fault; a generated day has none.
     incidents: frozenset[str] = frozenset()
 
 
@@ -49,7 +49,7 @@ class Stage:
     Parameters
     ----------
     folder
-        Where its houses are.
+        Folder of its houses.
     day
         The UTC day that is rehearsed.
     replay
@@ -57,7 +57,7 @@ class Stage:
     environment
         Limits, sources and markets.
     soak_minutes
-        How long the scenario of many days takes.
+        Duration of the scenario of many days.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Stage:
         more: Mapping[str, object] | None = None,
         name: str = "house",
     ) -> Iterator[House]:
-        """A house, whose files are searched for its secrets at the end."""
+        """Return a house; its files are searched for its secrets at the end."""
         folder, started = self.folder / name, self._sampler.add
         given = self.environment.with_markets(*markets) if markets else self.environment
         market = market or rehearsal_market(environment=given)
@@ -127,12 +127,12 @@ class Stage:
 
     @property
     def mode(self) -> Mode:
-        """Which limits it is held against."""
+        """The mode whose limits apply."""
         return "replay" if self.replay else "full" if self.is_full else "quick"
 
     @property
     def peak_mb(self) -> float:
-        """The largest memory of its processes so far, as ``Measurement`` has it."""
+        """The largest memory of its processes so far, as in ``Measurement``."""
         return self._sampler.peak_mb
 
     @contextmanager
@@ -155,7 +155,7 @@ class Stage:
         )
 
     def within_infrastructure(self) -> None:
-        """Hold what was taken against the limits of the environment."""
+        """Compare the resources used with the limits of the environment."""
         limits = self.environment.infrastructure
         for limit, taken, about in (
             (limits.memory, self.peak_mb * MB, "the processes of all runs take no more memory together"),
@@ -166,11 +166,11 @@ class Stage:
                 self.check(Promise.WITHIN_LIMITS, f"{about} than {limit}", f"{taken / MB:.0f} MB", kept=kept)
 
     def check(self, promise: Promise, expected: str, seen: str, *, kept: bool) -> None:
-        """Note an outcome."""
+        """Record an outcome."""
         self.outcomes.append(Outcome(self.scenario, promise, expected, seen, kept))
 
     def not_run(self, promises: Sequence[Promise], expected: str, why: str) -> None:
-        """Note that something could not be tried."""
+        """Record that an expectation could not be tried."""
         self.outcomes += [Outcome(self.scenario, promise, expected, why, None) for promise in promises]
 
     # Judgments that scenarios share
@@ -264,11 +264,11 @@ class Stage:
         )
 
     def is_told(self, house: House, day: str, about: str, *, bad: bool) -> None:
-        """A message and an open incident name a bad day; of a good one none is open, and its end was told."""
+        """A message and an open incident name a bad day; a good day has none open, and ends are reported."""
         wanted = (
             "a message and an open incident name"
             if bad
-            else "no incident is open, and the end of each was told, of"
+            else "no incident is open, and the end of each was reported, of"
         )
         expected = f"{about}: {wanted} {day}"
         if not self.environment.monitoring.alerts:
@@ -311,7 +311,7 @@ def _listed(texts: Sequence[str]) -> str:
 
 
 def _cpu_seconds() -> float:
-    """Of all processes that this one has started and that have ended."""
+    """Processor time of all processes that this one has started and that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -324,9 +324,9 @@ def undisturbed(
     Raises
     ------
     BackfillError
-        The run fails: there is nothing to compare with.
+        The run fails, so there is nothing to compare with.
     BadInput
-        The generated market is not whole on that day.
+        The generated market is not complete on that day.
     """
     market = rehearsal_market(environment=environment)
     with (
@@ -337,7 +337,7 @@ def undisturbed(
         run = house.run(day)
         if run.code != 0:
             tail = " ".join(run.text.split())[-500:]
-            msg = f"the undisturbed run of {day} ended with exit code {run.code}: mend that first: {tail}"
+            msg = f"the undisturbed run of {day} ended with exit code {run.code}: fix that first: {tail}"
             raise BackfillError(msg)
         if (outcome := house.state(day).outcome) != "published":
             msg = f"{day} is {outcome} without any fault, so nothing can be compared: choose another day"

@@ -1,7 +1,7 @@
-"""Published tables by their content, and what the vendor's files say should be in them.
+"""Published tables by their content, and the content that they should have by the vendor's files.
 
-The vendor's files are read by DuckDB straight from their CSV, so that a mistake of the pipeline's decoder is
-no mistake of the comparison.
+DuckDB reads the vendor's files straight from their CSV, so a bug in the pipeline's decoder does not affect
+the comparison.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Content(NamedTuple):
 
 
 Contents = dict[Group, Content]
-#: Exchange and symbol as the rows of the vendor's files have them.
+#: Exchange and symbol as in the rows of the vendor's files.
 MarketName = tuple[str, str]
 _TRADE = "hash(id, side, price, amount, {timestamp})"
 _COLUMNS = (
@@ -59,7 +59,7 @@ def published(warehouse: Path, days: Iterable[str]) -> Contents:
 
 
 def published_trades(warehouse: Path, day: str) -> dict[MarketName, Content]:
-    """Rows of the table of trades by market, reduced to columns that the vendor's file has as well."""
+    """Rows of the table of trades by market, reduced to columns that the vendor's file also has."""
     import duckdb
 
     file = warehouse / "trades" / f"{day}.parquet"
@@ -75,7 +75,7 @@ def published_trades(warehouse: Path, day: str) -> dict[MarketName, Content]:
 
 
 def served_trades(files: Iterable[bytes]) -> dict[MarketName, Content]:
-    """The same of the vendor's files (csv.gz)."""
+    """Rows of trades by market in the vendor's files (csv.gz)."""
     import duckdb
 
     found: dict[MarketName, Content] = {}
@@ -96,7 +96,7 @@ def served_trades(files: Iterable[bytes]) -> dict[MarketName, Content]:
 
 
 def differences(expected: Mapping[Group, Content], found: Mapping[Group, Content]) -> list[str]:
-    """Groups that are missing, unexpected or of other rows, as words."""
+    """Describe groups that are missing, unexpected or have other rows."""
     said = []
     for group in sorted(expected.keys() | found.keys()):
         want, have = expected.get(group), found.get(group)
@@ -107,9 +107,9 @@ def differences(expected: Mapping[Group, Content], found: Mapping[Group, Content
 
 
 def partial_markets(warehouse: Path, day: str) -> set[MarketName]:
-    """Exchange and symbol of the markets of which the coverage calls no candle whole.
+    """Exchange and symbol of the markets for which the coverage calls no candle whole.
 
-    It calls them partial, or does not know a market whose exchange has not answered.
+    The coverage calls their candles partial, or does not have a market whose exchange has not answered.
     """
     import duckdb
 
@@ -133,14 +133,14 @@ def wrong(
     found: Mapping[Group, Content],
     partial: Collection[MarketName] = (),
 ) -> list[str]:
-    """Market data that differs from that of an undisturbed run, as words.
+    """Describe market data that differs from that of an undisturbed run.
 
-    A market without published trades may be missing, and its coverage then says that it is lost.
+    A market without published trades may be missing; its coverage then says that it is lost.
 
     Parameters
     ----------
     partial
-        Markets that may have candles without published trades: files of the days beside it have made them.
+        Markets that may have candles without published trades, made from files of the days beside it.
     """
     traded = {group[1:] for group in found if group.table == "trades"}
     of_others = {group[1:] for group in found if group[2:] in partial} - traded

@@ -1,7 +1,7 @@
-"""The scenario of an upgrade: a lake, tables and Dagster's records that an earlier version has made go on.
+"""The scenario of an upgrade: the lake, tables and Dagster's records of an earlier version stay in use.
 
-``earlier.tar.xz`` is what that version left of two days of generated data: two feeds of a hundred ids a day.
-``scripts/earlier_lake.py`` makes it.
+``earlier.tar.xz`` holds the output of that version for two days of generated data: two feeds of a hundred ids
+a day. ``scripts/earlier_lake.py`` makes it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ DAYS: Final = ("2024-01-01", "2024-01-02")
 NEXT_DAY: Final = "2024-01-03"
 MARKETS: Final = (("binance", "coinbase"), ("BTC-USDT",))
 ROWS: Final = 100
-#: Settings of the earlier version that are not the defaults: fewer candles are a smaller file.
+#: Settings of the earlier version that are not the defaults: fewer candles give a smaller file.
 MORE: Final = {"candles": {"timeframes": ["1m", "1h"]}}
-#: Tables of market data: others tell of the market data, and a newer version may tell more.
+#: Tables of market data; the others describe the market data, and a newer version may add to them.
 _MARKET_DATA: Final = frozenset({"trades", "candles", "coverage", "instruments"})
 
 
@@ -50,7 +50,7 @@ def upgrade(stage: Stage) -> None:
         for day in DAYS:
             stage.succeeded(Promise.RECOVERED, house.run(day), f"the run of {day}")
         _unchanged(stage, house, before)
-        # It joins the day before, of which the market data may then say more.
+        # The new run joins the day before, about which the market data may then say more.
         stage.succeeded(Promise.RECOVERED, house.run(NEXT_DAY), f"the run of {NEXT_DAY}")
         _as_new(stage, house)
         for day in (*DAYS, NEXT_DAY):
@@ -58,7 +58,7 @@ def upgrade(stage: Stage) -> None:
 
 
 def _unpack(house: House) -> None:
-    """Put lake, tables and records where the house has them."""
+    """Put lake, tables and records into the places of the house."""
     records = house.folder / "dagster"
     shutil.rmtree(records)
     with tarfile.open(EARLIER) as packed:
@@ -72,7 +72,7 @@ def _runs(house: House) -> int:
 
 
 def _unchanged(stage: Stage, house: House, before: tables.Contents) -> None:
-    """Market data that was published is as it was."""
+    """Published market data is unchanged."""
     again = [request.path for request in house.standin.requests if "/datasets/" in request.path]
     stage.check(
         Promise.CONTAINED,

@@ -1,4 +1,4 @@
-"""Scenarios in which the vendor is away, is late, or changes its mind."""
+"""Scenarios in which the vendor is away, is late, or changes its data."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from backfill_assets.rehearsal.stage import Stage
 from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.serving import HOST
 
-#: What a run logs before it waits for its next attempt.
+#: Log text of a run before it waits for its next attempt.
 _TRIES_AGAIN: Final = b"trying again in"
 #: No resolver has an address for it (RFC 6761).
 _NO_HOST: Final = "vendor.invalid"
-#: Feeds whose files are given anew.
+#: Number of feeds whose files are restated.
 _RESTATED: Final = 2
 _ENDPOINTS: Final = ("datasets_endpoint", "api_endpoint")
 
 
 def refused(stage: Stage) -> None:
-    """No server listens at the vendor's address until the run has tried."""
+    """The vendor's address refuses connections until the run has tried."""
     with stage.house() as house:
         house.standin.__exit__(None, None, None)
         process = house.start(stage.day)
@@ -41,7 +41,7 @@ def refused(stage: Stage) -> None:
             "it does" if has_tried else "it does not",
             kept=has_tried,
         )
-        about = "the run that met nobody: exit code 0"
+        about = "the run whose connection was refused: exit code 0"
         stage.check(Promise.RECOVERED, about, f"exit code {code}", kept=code == 0)
         stage.ends_undisturbed(house, "when the vendor is back")
         stage.is_told(house, stage.day, "when the vendor is back", bad=False)
@@ -53,7 +53,7 @@ def dns(stage: Stage) -> None:
         right = {name: getattr(house.settings.tardis, name) for name in _ENDPOINTS}
         house.configure("tardis", **{name: url.replace(HOST, _NO_HOST) for name, url in right.items()})
         if not stage.is_full:
-            # SIGTERM must end a run that would try for longer.
+            # SIGTERM must end a run that would retry for longer.
             house.configure("tardis", retry_budget_seconds=10 * END_SECONDS)
         process = house.start(stage.day)
         process.when(lambda: bool(_lines_with(process.log, _NO_HOST, "trying again in")))
@@ -117,7 +117,7 @@ def restated(stage: Stage) -> None:
         feeds = largest(house, day)[:_RESTATED]
         if len(feeds) < _RESTATED:
             why = f"the day has fewer than {_RESTATED} feeds of trades"
-            stage.not_run((Promise.DETECTED, Promise.CONTAINED), "two files are given anew", why)
+            stage.not_run((Promise.DETECTED, Promise.CONTAINED), "two files are restated", why)
             return
         corrected, halved = feeds
         stage.succeeded(Promise.CONTAINED, house.run(day), "the first run")
@@ -143,7 +143,7 @@ def restated(stage: Stage) -> None:
         stage.is_told(house, day, "with a version that waits", bad=True)
         house.standin.faults.clear()
         stage.succeeded(Promise.RECOVERED, house.run(day, refresh=feeds), "the run with the old bytes")
-        # Whether a file has changed since it was judged first stays on record.
+        # The record keeps whether a file has changed since it was first judged.
         stage.ends_undisturbed(house, "with the old bytes", leave_out=frozenset({"quality"}))
 
 

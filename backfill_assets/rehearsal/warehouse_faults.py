@@ -1,4 +1,4 @@
-"""The scenario in which BigQuery misbehaves, and somebody at its console."""
+"""The scenario in which BigQuery fails, and a person changes tables at its console."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backfill_assets.rehearsal.stage import Stage
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, TICKS
 
 _TRADES: Final = TICKS["trades"]
-#: Loads that end badly: more than a run tries.
+#: Number of loads that fail: more than a run tries.
 _EVERY_TRY: Final = 9
 
 
@@ -30,7 +30,7 @@ def warehouse(stage: Stage) -> None:
 
 
 def _fails_for_good(stage: Stage, house: House, service: Cloud) -> None:
-    """A load that is refused and a quota that is used up fail the run at once and cost their tables."""
+    """A load that is refused and a used-up quota fail the run at once, and only their tables are missing."""
     errors = {
         _TRADES: {"reason": "invalid", "message": "refused by the rehearsal"},
         CANDLES: {"reason": "quotaExceeded", "message": "used up by the rehearsal"},
@@ -66,7 +66,7 @@ def _is_changed_by_somebody(stage: Stage, house: House, service: Cloud) -> None:
 
 
 def _fails_for_a_while(stage: Stage, house: House, service: Cloud) -> None:
-    """What passes, all in one run: it ends in the tables of an undisturbed run, with exit code 0."""
+    """All passing faults in one run: it ends in the tables of an undisturbed run, with exit code 0."""
     for table in (_TRADES, COVERAGE, INSTRUMENTS):
         service.drop(table)
     service.standin.arm(
@@ -82,8 +82,8 @@ def _fails_for_a_while(stage: Stage, house: House, service: Cloud) -> None:
     happened = {
         "two requests answered with 503": left.unavailable == 0,
         "an answer lost after the job was accepted": left.lost_answers == 0,
-        "a job id that somebody else has used": not left.used_ids,
-        "a job that takes too long": not left.slow_tables and "was cancelled" in run.text,
+        "a job id that was already used": not left.used_ids,
+        "a job that takes too long": not left.slow_tables and "was canceled" in run.text,
         "a load error that passes": not left.load_errors and "backendError" in run.text,
     }
     for about, is_seen in happened.items():
@@ -109,7 +109,7 @@ def _is_said(stage: Stage, run: Run, about: str, words: str) -> None:
 
 
 def _other_tables_are_out(stage: Stage, house: House, about: str, but: set[str]) -> None:
-    """Every table but these has the rows of the undisturbed run."""
+    """Every table except these has the rows of the undisturbed run."""
     found = house.published(stage.day)
     wanted = {g: c for g, c in stage.undisturbed.contents.items() if g.table not in but | {"quality"}}
     missing = sorted({group.table for group, content in wanted.items() if found.get(group) != content})

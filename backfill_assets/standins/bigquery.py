@@ -1,6 +1,6 @@
-"""BigQuery on loopback, as whoever uses it sees it: start it, say what shall go wrong, look at its tables.
+"""The client side of BigQuery on loopback: start it, set its faults, look at its tables.
 
-The server is ``bigquery_server``, a process of its own, because it patches the libraries that it is made of.
+The server is ``bigquery_server``. It is a separate process because it patches the libraries that it uses.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _REQUEST_SECONDS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class LoadFaults:
-    """What goes wrong at the service; the default is nothing.
+    """The faults of the service; by default there are none.
 
     Attributes
     ----------
     load_delay_seconds
         How long a load runs before it reads anything.
     slow_tables
-        The tables whose next load takes so long, one entry per load; ``None`` means every load.
+        The tables whose next load takes that long, one entry per load; ``None`` means every load.
     load_errors
-        ``{"reason", "message"}`` of the next loads, which fail after their rows were read; with ``"table"``
-        of the next load of that table.
+        ``{"reason", "message"}`` of the next loads, which fail after their rows were read; an entry with
+        ``"table"`` applies to the next load of that table.
     used_ids
-        The tables whose next load finds its job id used by somebody else, one entry per load.
+        The tables whose next load finds its job id taken, one entry per load.
     lost_answers
-        So many submissions are accepted and run, and answered with 503.
+        The number of submissions that are accepted and run, but answered with 503.
     unavailable
-        So many requests are answered with 503 before anything is done.
+        The number of requests that are answered with 503 and have no effect.
     """
 
     load_delay_seconds: float = 0.0
@@ -57,7 +57,7 @@ class LoadFaults:
 
 @dataclass(frozen=True, slots=True)
 class BigQueryStandin:
-    """A running stand-in: where it is, and the directory that ``gs://`` stands for."""
+    """A running stand-in: its URL, and the directory that ``gs://`` stands for."""
 
     url: str
     gcs_root: Path
@@ -80,7 +80,7 @@ class BigQueryStandin:
 
 @contextmanager
 def serve(gcs_root: Path) -> Iterator[BigQueryStandin]:
-    """Run a stand-in in a process of its own on a free port; its tables are gone when it ends.
+    """Run a stand-in in its own process on a free port; its tables are gone when it ends.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def serve(gcs_root: Path) -> Iterator[BigQueryStandin]:
 
 
 def _first_line(process: subprocess.Popen[str]) -> str:
-    """The line in which the process says where it listens; empty if it ends or takes too long."""
+    """The line in which the process prints its URL; empty if it ends or takes too long."""
     lines: queue.Queue[str] = queue.Queue()
 
     def read() -> None:

@@ -1,13 +1,13 @@
 """The process behind ``bigquery``: bqemulator 1.4.0, with load jobs as the service runs them.
 
-As it comes, the emulator refuses ``table$YYYYMMDD``, empties a table whose load fails, matches Parquet
-columns by position, hides the text of views, takes nulls in required columns, runs a job id twice, never has
-a job that is still running, and wants an extension from the network to start. This file puts its own loads
-in the place of the emulator's: one transaction, rows of the named partition only, columns by name, 409 for a
-job id that was used, cancellation. It patches internals, so the version is pinned. ``POST
-/faults`` sets the ``LoadFaults``, ``GET /faults`` has those that are left.
+Without patches, the emulator refuses ``table$YYYYMMDD``, empties a table whose load fails, matches Parquet
+columns by position, hides the text of views, accepts nulls in required columns, runs a job id twice, never
+has a job that is still running, and needs an extension from the network to start. This file replaces the
+emulator's loads with its own: one transaction, rows of the named partition only, columns by name, 409 for a
+job id that was used, cancellation. It patches internals, so the version is pinned. ``POST /faults`` sets the
+``LoadFaults``; ``GET /faults`` returns those that are left.
 
-It serves until it is ended and prints its URL in the first line.
+It prints its URL in the first line and serves until it is ended.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from backfill_assets.standins.bigquery import PROJECT, LoadFaults
 
 @dataclass
 class _State:
-    """What is to go wrong, and for each load whether it was cancelled."""
+    """The faults that are left, and whether each load was canceled."""
 
     faults: LoadFaults = field(default_factory=LoadFaults)
     cancelled: dict[tuple[str, str], asyncio.Event] = field(default_factory=dict)
     running: set[asyncio.Task[None]] = field(default_factory=set)
 
     def takes(self, name: str) -> bool:
-        """Use up one of so many; False when none is left."""
+        """Use up one of the counted faults; False when none is left."""
         left = getattr(self.faults, name)
         self._leave(name, max(0, left - 1))
         return bool(left)
 
     def takes_table(self, name: str, table: str) -> bool:
-        """Use up an entry of the table; False where there is none."""
+        """Use up an entry of the table; False if there is none."""
         left = list(getattr(self.faults, name))
         if table not in left:
             return False
@@ -53,12 +53,12 @@ class _State:
         self.faults = replace(self.faults, **{name: left})
 
     def delay_of(self, table: str) -> float:
-        """How long a load of the table takes that begins now."""
+        """Return how long a load of the table that begins now takes."""
         is_slow = self.faults.slow_tables is None or self.takes_table("slow_tables", table)
         return self.faults.load_delay_seconds if is_slow else 0.0
 
     def error_of(self, table: str) -> Mapping[str, str] | None:
-        """How a load of the table ends that has read its rows; None if well."""
+        """Return the error of a load of the table that has read its rows; None if it succeeds."""
         errors = list(self.faults.load_errors)
         found = next((e for e in errors if e.get("table", table) == table), None)
         if found is not None:
@@ -68,7 +68,7 @@ class _State:
 
 
 class LoadError(Exception):
-    """A load that ends with this reason and message, and without effect."""
+    """A load fails with this reason and message, and without effect."""
 
     def __init__(self, *, reason: str, message: str) -> None:
         super().__init__(message)
@@ -84,7 +84,7 @@ def _columns(schema: Any) -> dict[str, Any]:
 
 
 def _execute(config: dict[str, Any], project: str, ctx: Any, state: _State) -> dict[str, str]:
-    """Do the load in one transaction and return its statistics; raises ``LoadError`` and changes nothing."""
+    """Do the load in one transaction and return its statistics; a ``LoadError`` changes nothing."""
     from bqemulator.storage.sql_identifiers import quoted_table_ref
 
     destination = config["destinationTable"]
@@ -157,11 +157,11 @@ def _check_rows(execute: Any, meta: Any, source: str, inside: str, name: str) ->
 
 
 def _install_engine() -> None:
-    """Take out of the engine what needs the network or copies tables."""
+    """Remove parts of the engine that need the network or copy tables."""
     from bqemulator.storage.engine import DuckDBEngine
     from bqemulator.versioning.snapshots import SnapshotManager
 
-    DuckDBEngine._load_spatial = lambda _self: None  # Only GEOGRAPHY needs it, and it comes from the network.
+    DuckDBEngine._load_spatial = lambda _self: None  # Only GEOGRAPHY needs it, and it is downloaded.
     capture = SnapshotManager.capture
     # Time travel would copy the whole table at each load.
     SnapshotManager.capture = lambda self, *a, kind="AUTO": (
@@ -170,7 +170,7 @@ def _install_engine() -> None:
 
 
 def _install_jobs(state: _State) -> None:
-    """Put our load jobs, and job ids that count once, in the place of the emulator's."""
+    """Replace the emulator's load jobs with those of this file; a job id counts once."""
     from bqemulator.api.routes import jobs, upload
     from bqemulator.catalog.models import JobMeta
     from bqemulator.domain.errors import AlreadyExistsError
@@ -201,7 +201,7 @@ def _install_jobs(state: _State) -> None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(cancelled.wait(), delay)
         more: dict[str, Any] = {"statistics": {"load": {"outputRows": "0"}}}
-        # Nothing below awaits except for the lock, so one load is one step of the event loop.
+        # Only taking the lock awaits below, so a load is one step of the event loop.
         async with ctx.engine.write_lock():
             try:
                 if cancelled.is_set():
@@ -233,7 +233,7 @@ def _install_jobs(state: _State) -> None:
             return await finish(running, ctx, 0)
         kept = None
         if media is not None:
-            # The upload's own file goes with the request; the job outlives both.
+            # The upload's own file is deleted with the request; the job outlives both.
             kept = media.with_name(f"{media.name}.{uuid4().hex}")
             os.link(media, kept)
             load = {**config["load"], "sourceUris": [f"file://{kept}"]}
@@ -281,7 +281,7 @@ def _install_jobs(state: _State) -> None:
 
 
 def _install_tables() -> None:
-    """Add columns to tables that exist, and show the text of views."""
+    """Let tables that exist gain columns, and show the text of views."""
     from bqemulator.api.routes import tables
     from bqemulator.catalog.memory_repository import MemoryCatalogRepository
     from bqemulator.storage.sql_identifiers import quoted_table_ref
@@ -313,7 +313,7 @@ def _install_tables() -> None:
 
 
 def _install_controls(state: _State) -> None:
-    """Take faults, cancel jobs, and answer as the service does where the emulator does not."""
+    """Accept faults, cancel jobs, and answer like the service where the emulator differs."""
     from bqemulator import server
     from bqemulator.api.routes import jobs
     from starlette.responses import JSONResponse
@@ -387,7 +387,7 @@ def main() -> None:
     parser.add_argument("--gcs-root", type=Path, required=True)
     parser.add_argument("--scratch", type=Path, required=True)
     arguments = parser.parse_args()
-    # The emulator logs to stdout from its first import on; there the URL is to be alone.
+    # The emulator logs to stdout from its first import on; stdout must hold the URL alone.
     announce, sys.stdout = sys.stdout, sys.stderr
     state = _State()
     _install_engine()

@@ -1,7 +1,7 @@
 """Quotes and order books of the generated market: top of book, snapshots, and the stream of changes.
 
-Sizes are modest and books are never crossed. Rows are drawn by arrival, so the first ones of a file are
-stamped on the day before where the venue gives a time of its own.
+Sizes are modest and books are never crossed. Rows are drawn by arrival. So if the venue sends its own time,
+the first rows of a file are stamped on the day before.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ ROWS: Final = {
 }
 _LEVELS: Final = {"quotes": 1, "book_ticker": 1, "book_snapshot_5": 5, "book_snapshot_25": 25}
 _DEPTH: Final = 25
-#: A move by more levels than this re-sends the book, as a resubscription does.
+#: A move by more levels than this sends the whole book again, as a new subscription does.
 _LARGEST_MOVE: Final = 20
 _MEAN_NOTIONAL: Final = 20_000.0
 
 
 def book_frame(seed: int, listing: Listing, data_type: str, day: str) -> pl.DataFrame:
-    """Rows of a quotes or book data type as the file's text columns."""
+    """Return the rows of a quotes or book data type as the text columns of the file."""
     rng = generator(seed, data_type, listing.exchange, listing.canonical, day)
     local, stamped = arrival_times(rng, listing, data_type, day, ROWS[data_type])
     middle = reference_at(seed, listing.base, day, local) * 10 ** listing.price_decimals_on(day)
@@ -61,7 +61,7 @@ def arrival_times(
 ) -> tuple[Ints, Ints]:
     """Draw sorted ``local_timestamp`` of the day and their ``timestamp``.
 
-    Binance's spot quotes carry no exchange time, so that both are the same.
+    Binance's spot quotes carry no exchange time, so both are the same.
     """
     local = np.sort(rng.integers(0, DAY_US, rows)) + start_us(day)
     local[:2] = start_us(day) + np.array([2_000, 2_500])
@@ -78,7 +78,7 @@ def _amounts(rng: np.random.Generator, listing: Listing, day: str, middle: Float
     prices = middle / 10 ** listing.price_decimals_on(day)
     notional = _MEAN_NOTIONAL * rng.standard_exponential(len(middle))
     amounts: Ints = np.maximum(1, (notional / prices * 10**listing.amount_decimals).astype(np.int64))
-    # Coarse lots: exact amounts of resting orders repeat in real books.
+    # Coarse lots: in real books, exact amounts of resting orders repeat.
     lot = 10 ** max(0, listing.amount_decimals - 4)
     whole_lots: Ints = np.maximum(lot, amounts - amounts % lot)
     return whole_lots
@@ -108,12 +108,12 @@ def _changes(
     stamped: Ints,
     middle: Floats,
 ) -> pl.DataFrame:
-    """Messages that keep a book of 25 levels a side on a fixed ladder of prices around the reference.
+    """Make messages that keep a book of 25 levels a side on a fixed ladder of prices around the reference.
 
-    A message deletes what the price has reached before it adds levels, so the book is not crossed after
-    any row.
+    A message deletes the levels that the price has reached before it adds levels, so the book is not crossed
+    after any row.
     """
-    # One step (1 bp) for the whole day: levels must meet when the price comes back to them.
+    # One step (1 bp) for the whole day: levels must match when the price comes back to them.
     step = max(1, round(float(middle[0]) * 1e-4))
     rungs = np.floor(middle / step).astype(np.int64)
     amounts = _amounts(rng, listing, day, np.repeat(middle, 4)).tolist()

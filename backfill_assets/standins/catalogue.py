@@ -1,4 +1,4 @@
-"""What the generated market lists: venues, pairs, grids, busyness, and the quirks each venue is known for."""
+"""The catalog of the generated market: venues, pairs, grids, activity, and the known quirks of each venue."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The vendor's CSV text: numbers as JavaScript prints them, LF, empty cells, gzip without a time stamp.
+"""The vendor's CSV text: numbers as JavaScript prints them, LF, empty cells, gzip without a timestamp.
 
-The header of each file says that its content is generated, so that a lake knows it of its files.
+The header of each gzip file says that its content is generated, so a lake can tell generated files apart.
 
 The column lists are written out from the contract on purpose and not imported from ``tardis.columns``: a
 server that shared its client's list would share its mistakes.
@@ -101,10 +101,10 @@ def _exponent(units: int, decimals: int) -> str:
 
 
 class GzipText:
-    """Collects CSV text and compresses it as it comes; the same text always gives the same bytes."""
+    """Collects CSV text and compresses it as it arrives; the same text always gives the same bytes."""
 
     def __init__(self) -> None:
-        # Negative wbits write no gzip header, in which zlib cannot put a comment.
+        # Negative wbits make zlib write no gzip header; zlib's own header could not hold a comment.
         self._compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
         self._parts: list[bytes] = [GZIP_HEADER]
         self._checksum = self._length = 0
@@ -132,5 +132,5 @@ def gzip_csv(data_type: str, frames: Iterable[pl.DataFrame]) -> bytes:
     return file.finish()
 
 
-#: What the vendor serves for a day without rows: a gzip file with nothing in it.
+#: The vendor's answer for a day without rows: a gzip file without content.
 EMPTY_FILE: Final = GzipText().finish()

@@ -1,4 +1,4 @@
-"""Derivative tickers, liquidations and option chains of the generated market, with real ones' empty cells."""
+"""Derivative tickers, liquidations and option chains of the generated market, with realistic empty cells."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FUNDING_US: Final = 8 * 3_600 * 1_000_000
 
 
 def _decimal(values: Floats, decimals: int) -> pl.Series:
-    """Text of signed numbers, rounded."""
+    """Return the text of signed numbers, rounded."""
     units = pl.Series(np.rint(values * 10**decimals).astype(np.int64))
     sign = pl.when(pl.col("u") < 0).then(pl.lit("-")).otherwise(pl.lit(""))
     return pl.DataFrame({"u": units}).select(sign + js_number(pl.col("u").abs(), decimals)).to_series()
@@ -81,7 +81,7 @@ def options_on(day: str) -> list[Listing]:
 
 
 def options_chain_frame(seed: int, day: str) -> pl.DataFrame:
-    """All options of the day, merged by arrival; options nobody quotes have empty bids."""
+    """Return all options of the day, merged by arrival; options without quotes have empty bids."""
     frames = [_option_frame(seed, option, day) for option in options_on(day)]
     return pl.concat(frames).sort("local_timestamp", maintain_order=True)
 

@@ -1,11 +1,12 @@
-"""Data sets from a directory of real files, which are named as in ``file_names``.
+"""Data sets from a directory of real files, named as in ``file_names``.
 
 The vendor's metadata may lie beside the files (``metadata_files``). Without it the names of the files tell
-which symbols are listed: currencies and kinds are guessed by name, increments and multipliers are unknown.
+which symbols are listed: currencies and kinds are guessed from the names, and increments and multipliers are
+unknown.
 
-Files may be added while the server runs: they are served at once, and listed by the next walk through the
+Files may be added while the server runs: they are served at once, and listed by the next scan of the
 directory. The last day with a file is the exchange's last exported day; later days are not known yet. A
-symbol stays listed from its first file on, since a missing file does not tell that the symbol has ended.
+symbol stays listed from its first file on, since a missing file does not mean that the symbol has ended.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from backfill_assets.tardis.symbols import GROUP_KINDS
 _SAFE_NAME: Final = re.compile(r"[^/\\\0]+")
 _METADATA: Final = (INSTRUMENTS, EXCHANGES)
 
-#: Venues that list no spot markets, by the ends of their ids.
+#: Ends of the ids of venues that list no spot markets.
 _DERIVATIVE_VENUES: Final = (
     "-futures", "-swap", "-delivery", "-derivatives", "-options",
     "bitmex", "bitnomial", "bybit", "cryptofacilities", "delta", "deribit", "dydx", "dydx-v4", "hyperliquid",
@@ -52,14 +53,14 @@ _SPOT_NAME: Final = re.compile(r"-SPOT$|^SPOT_")
 _PERPETUAL_NAME: Final = re.compile(r"^(PERP|FX)_.+_|.-(PERP|PERPETUAL)$|.-SWAP\b")
 #: The spot markets of BitMEX and Deribit: ``XBT_USDT``.
 _SPOT_PAIR: Final = re.compile(r"[A-Z0-9]{2,}_[A-Z]{3,}")
-#: Enough of a file to hold its header and its first row.
+#: Enough bytes of a file to hold its header and its first row.
 HEAD_BYTES: Final = 4_096
 GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
 #: By exchange, (data type, symbol) and day.
 _Files = dict[str, dict[tuple[str, str], dict[str, Path]]]
-#: A walk through the directory is repeated after this multiple of the time that it took.
+#: The directory is scanned again after this multiple of the time that the last scan took.
 _REST: Final = 10
 
 
@@ -76,7 +77,7 @@ class DatasetsDirectory:
     Raises
     ------
     PermanentFailure
-        The directory does not exist or holds no data set.
+        The directory does not exist or holds no data sets.
     """
 
     def __init__(self, root: Path) -> None:
@@ -97,27 +98,27 @@ class DatasetsDirectory:
         return tuple(sorted(self._files()))
 
     def files(self) -> Iterator[PlacedFile]:
-        """Every file whose name says what it is."""
+        """Every file whose name gives its feed and day."""
         return (found for path in self.paths() if (found := self.place(path)) is not None)
 
     def paths(self) -> Iterator[Path]:
-        """Every file of the directory, in order, but not the metadata."""
+        """Every file of the directory except the metadata, in order."""
         for folder, folders, names in os.walk(self.top):
             folders[:] = sorted(n for n in folders if Path(folder) != self.top or n not in _METADATA)
             yield from (Path(folder, name) for name in sorted(names))
 
     def unused_metadata(self) -> Iterator[Path]:
-        """Files beside the data sets that no exchange of these asks for, in order."""
+        """Metadata files for exchanges that have no data sets here, in order."""
         asked = {f"{exchange}.json" for exchange in self.exchanges}
         for folder in _METADATA:
             yield from sorted(path for path in self.top.glob(f"{folder}/*") if path.name not in asked)
 
     def place(self, path: Path) -> PlacedFile | None:
-        """Read feed and day off the file's name; None where they are not there."""
+        """Read feed and day from the file's name; None if the name does not give them."""
         return file_names.place(self.top, self.root, path)
 
     def why_not(self, path: Path) -> str:
-        """Why the file has no place."""
+        """Return the reason why the file has no place."""
         return file_names.why_not(self.top, self.root, path)
 
     def name_of(self, path: Path) -> str:
@@ -143,11 +144,11 @@ class DatasetsDirectory:
         return tuple(found)
 
     def instruments(self, exchange: str) -> list[Json] | None:
-        """The vendor's answer beside the files; None where there is none."""
+        """Return the vendor's answer beside the files; None if there is none."""
         return instruments_beside(self.top, exchange)
 
     def exchange_details(self, exchange: str) -> Json | None:
-        """The vendor's answer beside the files; None where there is none."""
+        """Return the vendor's answer beside the files; None if there is none."""
         return details_beside(self.top, exchange)
 
     def last_day(self, exchange: str) -> str | None:
@@ -160,9 +161,9 @@ class DatasetsDirectory:
         Raises
         ------
         NoDatasetError
-            There is no such file.
+            The file does not exist.
         PermanentFailure
-            The file is no gzip file.
+            The file is not a gzip file.
         """
         parts = (feed.exchange, feed.data_type, feed.dataset_symbol)
         if not all(_SAFE_NAME.fullmatch(part) and part not in (".", "..") for part in parts):
@@ -198,7 +199,7 @@ class DatasetsDirectory:
 
 
 def _listing(exchange: str, symbol: str, files: Mapping[str, Mapping[str, Path]]) -> Listing:
-    """The symbol, listed from the day of its first file on; ``files`` by data type and day."""
+    """Return the symbol, listed from the day of its first file on; ``files`` by data type and day."""
     first, path = min(one for of_type in files.values() for one in of_type.items())
     name = column_symbol(path, symbol)
     base, quote = guess_currencies(name, exchange=exchange) or ("", "")
@@ -219,7 +220,7 @@ def kind_of(exchange: str, symbol: str) -> str:
     """Guess the kind of instrument by its venue and name."""
     if _OPTION.search(symbol):
         return "option"
-    if _PERPETUAL_NAME.search(symbol) and exchange != "upbit":  # where PERP is the currency of that name
+    if _PERPETUAL_NAME.search(symbol) and exchange != "upbit":  # there PERP is a currency
         return "perpetual"
     is_pair = exchange in ("bitmex", "deribit") and _SPOT_PAIR.fullmatch(symbol)
     if is_pair or _SPOT_NAME.search(symbol) or not exchange.endswith(_DERIVATIVE_VENUES):
@@ -228,11 +229,11 @@ def kind_of(exchange: str, symbol: str) -> str:
 
 
 def _insist_on_gzip(path: Path) -> None:
-    """Refuse what would be asked for again and again; the rest of the file is for the decoder to judge."""
+    """Refuse a file that a client would request again and again; the decoder judges the rest of it."""
     try:
         with path.open("rb") as file:
             is_gzip = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-        fault = "" if is_gzip else "is no gzip file: download it again, or gzip it"
+        fault = "" if is_gzip else "is not a gzip file: download it again, or gzip it"
     except OSError as error:
         fault = f"cannot be read: {error.strerror}"
     if fault:
@@ -241,7 +242,7 @@ def _insist_on_gzip(path: Path) -> None:
 
 
 def column_symbol(path: Path, symbol: str) -> str:
-    """The symbol as the first row of the file writes it; ``symbol`` where that is another or unreadable."""
+    """Return the symbol as the first row of the file writes it; ``symbol`` if unreadable or different."""
     try:
         about = path.stat()
         name = _second_cell(path, about.st_mtime_ns, about.st_size)

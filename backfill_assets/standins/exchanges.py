@@ -1,8 +1,8 @@
-"""Stand-ins for the public trades of exchanges: Binance's and Coinbase's own, and Binance's archive of days.
+"""Stand-ins for the public trades of exchanges: Binance's and Coinbase's own, and Binance's daily archive.
 
-One server on loopback keeps what the exchanges' client relies on: their lists of markets, their pages of
-trades with the ids by which they are asked for, and zipped files with checksums. What has been traded is
-given by the caller; what goes wrong by ``faults``, by path.
+One server on loopback keeps everything that the client of the exchanges relies on: their lists of markets,
+their pages of trades, requested by id, and zipped files with checksums. The caller gives the trades;
+``faults`` sets faults by path.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class ExchangesStandin:
     Parameters
     ----------
     binance, coinbase
-        Trades by the exchange's id of the market, in order of their ids. Those of Binance are summed up where
+        Trades by the exchange's id of the market, in order of their ids. Binance's trades are aggregated if
         time, price and side are the same.
     most
-        Trades of a page, at most.
+        The largest number of trades on a page.
 
     Attributes
     ----------
@@ -92,11 +92,11 @@ class ExchangesStandin:
 
     @property
     def url(self) -> str:
-        """For ``heal.exchange_endpoint`` and ``heal.archive_endpoint``."""
+        """The URL for ``heal.exchange_endpoint`` and ``heal.archive_endpoint``."""
         return f"http://{HOST}:{self._server.server_address[1]}"
 
     def answer(self, path: str, query: Mapping[str, str]) -> bytes | None:
-        """The body of an answer; None where there is no such path."""
+        """Return the body of an answer; None for an unknown path."""
         if path == "/binance/api/v3/exchangeInfo":
             return _json({"symbols": [_binance_market(name) for name in self.binance]})
         if path == "/binance/api/v3/aggTrades":
@@ -136,7 +136,7 @@ class ExchangesStandin:
 
 
 def zip_of(name: str, data: bytes) -> bytes:
-    """A zip of one file; equal files are equal bytes."""
+    """Return a zip of one file; equal files give equal bytes."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as zipped:
         zipped.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
@@ -144,7 +144,7 @@ def zip_of(name: str, data: bytes) -> bytes:
 
 
 def summed_up(trades: Sequence[Traded]) -> Iterator[dict[str, Any]]:
-    """Trades as Binance sums them up: those in a row with the same millisecond, price and side."""
+    """Aggregate trades as Binance does: adjacent ones with the same millisecond, price and side."""
     grouped = groupby(trades, lambda t: (t.time_us // MICROSECONDS_PER_MILLISECOND, t.price, t.side))
     for number, ((time_ms, price, side), same) in enumerate(grouped, start=1):
         rows = [*same]
@@ -198,7 +198,7 @@ def _coinbase_row(trade: Traded) -> dict[str, Any]:
     at = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
     return {
         "trade_id": trade.id,
-        # The exchange names the side of the maker.
+        # The exchange gives the side of the maker.
         "side": "sell" if trade.side == "buy" else "buy",
         "size": trade.amount,
         "price": trade.price,
@@ -215,7 +215,7 @@ class _Server(ThreadingHTTPServer):
     standin: ExchangesStandin
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Show what is a bug of the server; a client that goes away is none."""
+        """Show bugs of the server; a client that disconnects is not one."""
         if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
 

@@ -1,4 +1,4 @@
-"""Faults that tests ask the stand-in server for: what a request path answers instead of the truth.
+"""Faults that tests set in the stand-in server: wrong answers for a request path.
 
 A fault belongs to a path; ``dataset_path`` gives the path of a data set. Faults can be set and lifted while
 the server runs, from any thread.
@@ -19,8 +19,8 @@ from backfill_assets.feeds import Feed
 class Refusal:
     """An answer other than 200, with the vendor's JSON body.
 
-    ``retry_after_seconds`` goes into the body, and into ``Retry-After`` for 429 and 503; ``as_date`` into the
-    header alone, as the HTTP date of the moment when they are over.
+    ``retry_after_seconds`` goes into the body, and for 429 and 503 into ``Retry-After``. With ``as_date`` it
+    goes into the header alone, as the HTTP date at which the seconds are over.
     """
 
     status: int
@@ -36,7 +36,7 @@ def too_many_requests(retry_after_seconds: int = 1, *, as_date: bool = False) ->
 
 
 def server_error() -> Refusal:
-    """500, as a bug at the vendor's."""
+    """500, like a bug at the vendor."""
     return Refusal(500, 500, "Internal server error")
 
 
@@ -62,28 +62,28 @@ def not_found() -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens to requests for one path; the default does nothing.
+    """A fault of the requests for one path; the default changes nothing.
 
     Attributes
     ----------
     refusals
-        Answers of the first requests, one each; then the truth.
+        Answers of the first requests, one each; later requests are answered correctly.
     always
         The answer of every request (after ``refusals``).
     body
-        Bytes that are served in place of the true file, or of the true answer about metadata (also as gzip).
+        Bytes that are served in place of the real file, or of the real metadata answer (also as gzip).
     cut_body_at
-        Only so many bytes are served, as if that were all: a truncated file that looks complete.
+        Only this many bytes are served, as if that were all: a truncated file that looks complete.
     cut_connection_at
-        The connection breaks after so many bytes of the announced length.
+        The connection breaks after this many bytes of the announced length.
     cuts
-        How many requests the two cuts concern; ``None`` means all.
+        The number of requests that the two cuts affect; ``None`` means all.
     delay_seconds
-        How long the server thinks before it answers.
+        The delay before the server answers.
     drip_seconds
-        How long the body takes, which comes in small pieces.
+        The time that the body takes; it is sent in small pieces.
     times
-        How many requests ``body``, the delay, the drip and the redirect concern; ``None`` means all.
+        The number of requests that ``body``, the delay, the drip and the redirect affect; ``None`` means all.
     redirect_to
         302 to this path or address; the path ``/storage`` + the request's path serves the file without a key.
     """
@@ -100,7 +100,7 @@ class Fault:
     redirect_to: str | None = None
 
 
-#: Parts that ``times`` concerns, as they are afterwards.
+#: The fields that ``times`` affects, with the values that they have afterwards.
 _PASSED: Final[dict[str, Any]] = {
     "body": None,
     "delay_seconds": 0.0,
@@ -117,12 +117,12 @@ def dataset_path(feed: Feed, day: str) -> str:
 
 @dataclass
 class Faults:
-    """All faults of one server, and the facts that its metadata shall state.
+    """All faults of one server, and the facts that its metadata states.
 
     Attributes
     ----------
     exported_until
-        First day that is not exported, per exchange, in place of what the clock says.
+        The first day that is not exported, per exchange, instead of the day that the clock gives.
     incidents
         Incident reports per exchange: ``{"from", "to", "status", "details"}``.
     """
@@ -133,7 +133,7 @@ class Faults:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def put(self, path: str, fault: Fault) -> None:
-        """Set the fault of a path, in place of the one before."""
+        """Set the fault of a path, replacing the previous one."""
         with self._lock:
             self._by_path[path] = fault
 
@@ -152,7 +152,7 @@ class Faults:
             self.incidents.clear()
 
     def take(self, path: str) -> tuple[Fault, Refusal | None]:
-        """Use up one request's share of the path's fault: the fault as it holds for it, and its refusal."""
+        """Use up one request's share of the path's fault; return its fault and refusal."""
         with self._lock:
             fault = self._by_path.get(path, Fault())
             if fault.times is not None:

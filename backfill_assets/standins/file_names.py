@@ -1,8 +1,8 @@
-"""The feed and day that the name of an own file says, or why it says none.
+"""Reads the feed and day from the name of an own file, or gives the reason why it has none.
 
 A file lies at ``{exchange}/{data_type}/YYYY/MM/DD/SYMBOL.csv.gz`` as in the vendor's URLs, with or without
-the URL's ``v1/`` before it, or directly in the directory as the vendor's client names it,
-``{exchange}_{data_type}_{YYYY-MM-DD}_{SYMBOL}.csv.gz``. Only names are looked at, no file is opened.
+the URL's ``v1/`` before it. Or it lies directly in the directory, named as by the vendor's client,
+``{exchange}_{data_type}_{YYYY-MM-DD}_{SYMBOL}.csv.gz``. Only names are read; no file is opened.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ LAYOUT: Final = "EXCHANGE/DATA_TYPE/YYYY/MM/DD/SYMBOL.csv.gz or EXCHANGE_DATA_TY
 METADATA_LAYOUT: Final = (
     "metadata are read from instruments/EXCHANGE.json and exchanges/EXCHANGE.json of an exchange with files"
 )
-#: The data types first: some of them have the separator in their names.
+#: The data types come first, because some have the separator in their names.
 _FLAT: Final = re.compile(rf"([^_]+)_({'|'.join(DATA_TYPES)}|\w+?)_(\d{{4}}-\d\d-\d\d)_(.+)")
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
-#: Different reasons that one message gives.
+#: The most different reasons that one message gives.
 _REASONS_TOLD: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedFile:
-    """A file of the directory, and the feed and day that its name says."""
+    """A file of the directory, with the feed and day from its name."""
 
     path: Path
     feed: Feed
@@ -41,12 +41,12 @@ class PlacedFile:
 
 
 def place(top: Path, root: Path, path: Path) -> PlacedFile | None:
-    """Read feed and day off the file's name; None where it has neither form, or a part is unknown.
+    """Read feed and day from the file's name; None if it has neither form or a part is unknown.
 
     Parameters
     ----------
     top
-        The directory, which holds the files that are named as by the vendor's client.
+        The directory; it holds the files that are named as by the vendor's client.
     root
         The folder of exchanges: the same directory, or ``v1`` in it.
     """
@@ -60,13 +60,13 @@ def place(top: Path, root: Path, path: Path) -> PlacedFile | None:
 
 
 def why_not(top: Path, root: Path, path: Path) -> str:
-    """Why ``place`` gives None, with the remedy where there is one."""
+    """Return the reason why ``place`` gives None, with the remedy if there is one."""
     if path.suffix == ".json":
         return METADATA_LAYOUT
     if path.suffix == ".csv":
         return f"it is not compressed: gzip {shlex.quote(str(path.parent))}/*.csv"
     if not path.name.endswith(SUFFIX):
-        return f"it is no {SUFFIX} file"
+        return f"it is not a {SUFFIX} file"
     said = _said(top, root, path)
     if said is not None:
         _, data_type, day, _ = said
@@ -75,7 +75,7 @@ def why_not(top: Path, root: Path, path: Path) -> str:
             return f"{data_type} is no data type" + (f"; {hint}" if hint else "")
         return f"{day} is not a day"
     if _FLAT.fullmatch(path.name.removesuffix(SUFFIX)):
-        return f"files of such names lie directly in {top}"
+        return f"files with such names belong in {top}"
     exchanges = path.parents[5] if len(path.parts) > 6 else top
     if exchanges != root and _said(top, exchanges, path) is not None:
         return f"its exchange lies in {exchanges}: give that folder"
@@ -83,7 +83,7 @@ def why_not(top: Path, root: Path, path: Path) -> str:
 
 
 def shown_reasons(unplaced: Iterable[tuple[str, str]]) -> str:
-    """Pairs of name and reason as one line: each reason once, with the first of its files."""
+    """Join pairs of name and reason in one line: each reason once, with the first of its files."""
     names: dict[str, list[str]] = {}
     for name, why in unplaced:
         names.setdefault(why, []).append(name)
@@ -96,7 +96,7 @@ def shown_reasons(unplaced: Iterable[tuple[str, str]]) -> str:
 
 
 def _said(top: Path, root: Path, path: Path) -> tuple[str, str, str, str] | None:
-    """Exchange, data type, day and symbol by the name; None where it has neither form."""
+    """Return exchange, data type, day and symbol from the name; None if it has neither form."""
     name = path.name.removesuffix(SUFFIX)
     if path.parent == top and (flat := _FLAT.fullmatch(name)):
         return flat[1], flat[2], flat[3], flat[4]

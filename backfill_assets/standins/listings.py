@@ -1,6 +1,6 @@
-"""The model of a listing that both sources of the stand-in share, and of a stream of trades.
+"""The model of a listing, shared by both sources of the stand-in, and of a stream of trades.
 
-What the generated market lists is in ``catalogue``; ``directory`` makes its listings from file names.
+The listings of the generated market are in ``catalogue``; ``directory`` makes its listings from file names.
 """
 
 from __future__ import annotations
@@ -62,26 +62,26 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One uninterrupted sequence of trades, whatever names the venue gave it in the course of time.
+    """One uninterrupted sequence of trades, under all the names that the venue has given it over time.
 
     Attributes
     ----------
     listings
-        The names, oldest first; their availability abuts.
+        The names, oldest first; each begins where the one before ends.
     rows_per_day
-        Ids spent on an average day; days differ by up to a fifth.
+        Ids used on an average day; days differ by up to a fifth.
     numeric_since
-        First day whose trades carry a numeric id; ``None`` where they never do.
+        First day whose trades carry a numeric id; ``None`` if they never do.
     id_base
         The id before the first trade of the first listed day.
     id_holes
         Share of ids that no trade carries, in runs of at most 5 (Binance futures).
     zero_rows
-        Rows a day with price and amount 0.
+        Rows per day with price and amount 0.
     millisecond_times
         Whether ``timestamp`` has milliseconds only.
     quiet_share
-        Share of the day's minutes that are without trades.
+        Share of the day's minutes without trades.
     unknown_side_share
         Share of trades without a taker's side.
     premium_bp

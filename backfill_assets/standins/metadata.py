@@ -20,7 +20,7 @@ def midnight(day: str) -> str:
 
 
 def first_day_not_exported(clock: datetime, last_day: str | None) -> str:
-    """Tell the first day that is not exported: each day is exported at 06:00 UTC of the next one."""
+    """Return the first day that is not exported: each day is exported at 06:00 UTC of the next one."""
     by_clock = clock.date().isoformat() if clock.hour >= 6 else shift(clock.date().isoformat(), -1)
     return by_clock if last_day is None else min(by_clock, shift(last_day, 1))
 

@@ -1,7 +1,7 @@
 """The vendor's metadata beside own files: ``instruments/{exchange}.json`` and ``exchanges/{exchange}.json``.
 
-Each is the vendor's answer as it came. A file that is no such answer is refused here by its name, because the
-client, which cannot know that files are behind the answer, would ask for a newer version of the package.
+Each file is the vendor's unchanged answer. A file that is not such an answer is refused here by its name.
+Otherwise the client, which does not know of the files, would ask for a newer version of the package.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ EXCHANGES: Final = "exchanges"
 
 
 def instruments_beside(top: Path, exchange: str) -> list[Json] | None:
-    """The vendor's list of instruments; None where there is no file.
+    """Return the vendor's list of instruments; None if there is no file.
 
     Raises
     ------
     PermanentFailure
-        The file is no such list, has instruments of another exchange, or none of its entries can be read.
+        The file is not such a list, has instruments of another exchange, or no readable entry.
     """
     file = top / INSTRUMENTS / f"{exchange}.json"
     answer = _read(file)
     if answer is None:
         return None
     if not isinstance(answer, list):
-        _refuse(file, "holds no list of instruments")
+        _refuse(file, "does not hold a list of instruments")
     faults = [_fault(Instrument, one) for one in answer]
     if all(faults):
         _refuse(file, faults[0] if faults else "lists no instruments")
@@ -44,19 +44,19 @@ def instruments_beside(top: Path, exchange: str) -> list[Json] | None:
 
 
 def details_beside(top: Path, exchange: str) -> Json | None:
-    """The vendor's description of an exchange; None where there is no file.
+    """Return the vendor's description of an exchange; None if there is no file.
 
     Raises
     ------
     PermanentFailure
-        The file is no such description, is of another exchange, or lists no data sets.
+        The file is not such a description, is of another exchange, or lists no data sets.
     """
     file = top / EXCHANGES / f"{exchange}.json"
     answer: Json | None = _read(file)
     if answer is None:
         return None
     if not isinstance(answer, dict):
-        _refuse(file, "holds no description of an exchange")
+        _refuse(file, "does not hold a description of an exchange")
     if fault := _fault(ExchangeDetails, answer):
         _refuse(file, fault)
     if answer["id"] != exchange:
@@ -74,7 +74,7 @@ def _read(file: Path) -> Any:
     except OSError as error:
         _refuse(file, f"cannot be read: {error.strerror}")
     except (ValueError, RecursionError) as error:
-        _refuse(file, f"is no JSON ({error})")
+        _refuse(file, f"is not JSON ({error})")
 
 
 def _refuse(file: Path, fault: str) -> NoReturn:
@@ -83,7 +83,7 @@ def _refuse(file: Path, fault: str) -> NoReturn:
 
 
 def _fault(model: type[BaseModel], answer: Any) -> str:
-    """Name a fault of the answer itself; faulty entries of its lists are left out by the client."""
+    """Name a fault of the answer itself; the client leaves out faulty entries of its lists."""
     try:
         model.model_validate(answer)
     except ValidationError as error:

@@ -1,8 +1,8 @@
 """Finds the feeds and days in a directory of own files, and the files without a place.
 
-The vendor's own client asks a stand-in on loopback that serves the directory, so that the pipeline will read
-the files as they are read here. Nothing else is asked, and no file is changed. The name and the first bytes
-of each file are looked at; the rest is for the run to judge.
+The vendor's own client asks a stand-in on loopback that serves the directory, so the pipeline will read the
+files as they are read here. No other server is asked, and no file is changed. The name and the first bytes of
+each file are examined; the run judges the rest.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class FoundFeed:
 
     @property
     def line(self) -> str:
-        """The same for people."""
+        """The feed as one line for people."""
         first, last = self.days[0], self.days[-1]
         span = len(day_range(first, last))
         missing = f", {span - len(self.days)} between them without a file" if span > len(self.days) else ""
@@ -52,10 +52,10 @@ class FoundFeed:
 
 @dataclass(frozen=True, slots=True)
 class OwnFiles:
-    """What was found in a directory."""
+    """The feeds, days and misplaced files of a directory."""
 
     feeds: tuple[FoundFeed, ...]
-    #: Files without a place, relative to the directory, and why.
+    #: Files without a place, relative to the directory, and the reasons.
     unplaced: tuple[tuple[str, str], ...]
 
     @property
@@ -79,13 +79,13 @@ class OwnFiles:
 
     @property
     def odd_exchanges(self) -> dict[str, str]:
-        """Exchanges that are none of the vendor's as known here, with the nearest of these."""
+        """Exchanges that are not among the vendor's known ones, with the nearest known names."""
         odd = sorted({found.feed.exchange for found in self.feeds} - EXCHANGES)
         return {exchange: hint for exchange in odd if (hint := did_you_mean(exchange, EXCHANGES))}
 
 
 def look_at(folder: Path) -> OwnFiles:
-    """Find out which feeds the files of the directory are.
+    """Find the feeds of the files in the directory.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def look_at(folder: Path) -> OwnFiles:
     source = DatasetsDirectory(folder)
     days, unplaced = _placed(source)
     for exchange in source.exchanges:
-        # Looked at before the server is asked, whose client does not know that files are behind an answer.
+        # Read before the server is asked: its client does not know that files are behind an answer.
         source.exchange_details(exchange)
         source.instruments(exchange)
     feeds: list[FoundFeed] = []
@@ -117,7 +117,7 @@ def look_at(folder: Path) -> OwnFiles:
 
 
 def _placed(source: DatasetsDirectory) -> tuple[dict[Feed, dict[str, Path]], list[tuple[str, str]]]:
-    """The files by feed and day, and those without a place with the reason."""
+    """Return the files by feed and day, and those without a place with the reason."""
     days: dict[Feed, dict[str, Path]] = {}
     unplaced = [(source.name_of(path), METADATA_LAYOUT) for path in source.unused_metadata()]
     not_over = first_day_not_exported(utc_now(), None)
@@ -131,7 +131,7 @@ def _placed(source: DatasetsDirectory) -> tuple[dict[Feed, dict[str, Path]], lis
             why = _fault_of(path, placed.feed.data_type)
             served = path if why else source.dataset(placed.feed, placed.day)
             if served != path:
-                why = f"{source.name_of(served)} is of the same feed and day, and is read: remove one of them"
+                why = f"{source.name_of(served)} has the same feed and day, and is read: remove one of them"
         if placed is None or why:
             unplaced.append((source.name_of(path), why))
         else:
@@ -140,7 +140,7 @@ def _placed(source: DatasetsDirectory) -> tuple[dict[Feed, dict[str, Path]], lis
 
 
 def _fault_of(path: Path, data_type: str) -> str:
-    """Why the file cannot be what its name says, as far as its first bytes tell; empty if it may be."""
+    """Return why the file cannot match its name, judged by its first bytes; empty if it may match."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -149,7 +149,7 @@ def _fault_of(path: Path, data_type: str) -> str:
     if not head:
         return "it is empty: download it again"
     if not head.startswith(GZIP_MAGIC):
-        return "it is no gzip file: download it again, or gzip it"
+        return "it is not a gzip file: download it again, or gzip it"
     inflating = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
         text = inflating.decompress(head, HEAD_BYTES)
@@ -157,7 +157,7 @@ def _fault_of(path: Path, data_type: str) -> str:
         return "its gzip is damaged: download it again"
     if len(head) < HEAD_BYTES and not inflating.eof and not inflating.unconsumed_tail:
         return "it is cut off: download it again"
-    # A file without any text is one of no rows.
+    # A file without any text has no rows.
     header = text.partition(b"\n")[0].decode("utf-8-sig", "replace").rstrip("\r").replace('"', "")
     wanted = csv_header(data_type)
     if header and not f"{header},".startswith(f"{wanted},"):
@@ -169,7 +169,7 @@ def _fault_of(path: Path, data_type: str) -> str:
 def _symbol_of(
     feed: Feed, day: str, details: ExchangeDetails, instruments: InstrumentList
 ) -> tuple[str, str]:
-    """The symbol by which a universe expects just this feed on the day, or why none does."""
+    """Return the symbol by which a universe expects just this feed on the day, or why there is none."""
     own = [i for i in instruments.instruments if i.dataset_symbol == feed.dataset_symbol]
     if why := _why_unknown(feed, details, instruments, own):
         return "", why
@@ -185,31 +185,31 @@ def _symbol_of(
             )
             found = resolve([entry], day, {feed.exchange: details}, {feed.exchange: instruments})
         except PermanentFailure as failure:
-            # Behind the colon stands a remedy for settings that a person has written.
+            # The part after the colon is a remedy for settings that a person has written.
             problems.append(str(failure).partition(": ")[0])
         except ValueError:
-            problems.append(f"{symbol} is no symbol that settings can name")
+            problems.append(f"settings cannot name the symbol {symbol}")
         else:
             if _is_just(found.expected, feed):
                 return symbol, ""
             problems += [f"it is not listed on {day} ({gone.reason})" for gone in found.not_listed]
     rivals = next((problem for problem in problems if "stands for several" in problem), "")
     if rivals:
-        beside = f"save exchanges/{feed.exchange}.json beside the files, which has the days of each"
+        beside = f"save exchanges/{feed.exchange}.json beside the files, with the days of each"
         return "", f"{rivals}: keep the files of one, or {beside}"
     if not feed.is_grouped and not names:
-        return "", _nothing_says(feed, "its currencies cannot be read off its name")
-    return "", problems[0] if problems else f"others have its name {names[0]}, too"
+        return "", _nothing_says(feed, "its currencies cannot be read from its name")
+    return "", problems[0] if problems else f"other feeds also have its name {names[0]}"
 
 
 def _why_unknown(
     feed: Feed, details: ExchangeDetails, instruments: InstrumentList, own: Sequence[Instrument]
 ) -> str:
-    """Reason that the metadata do not identify the symbol; empty if they do."""
+    """Return the reason why the metadata do not identify the symbol; empty if they do."""
     right = dataset_symbol(feed.dataset_symbol)
     if feed.dataset_symbol != right:
         return f"the vendor writes its symbol {right}: rename the file"
-    anew = "does not list it: save the vendor's answer anew, or remove that file"
+    anew = "does not list it: save the vendor's answer again, or remove that file"
     if right not in {dataset_symbol(symbol.id) for symbol in details.datasets.symbols}:
         return f"exchanges/{feed.exchange}.json {anew}"
     if feed.is_grouped and instruments.source != "instruments":

@@ -1,6 +1,6 @@
 """Settings for a directory of own files, and the commands that run its days.
 
-Which feeds there are is found out by ``own_files``.
+``own_files`` finds the feeds.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from backfill_assets.settings import OWN_FILES_VARIABLE, ServeSettings, load_set
 from backfill_assets.standins.own_files import OwnFiles
 from backfill_assets.yaml_files import write_new
 
-#: A server on this machine answers at once or is not there.
+#: A server on this machine either answers at once or is not running.
 _RETRY_SECONDS: Final = 2
-#: The folder that ``make`` lays out.
+#: The folder that ``make`` creates.
 _SET_HOME: Final = 'export DAGSTER_HOME="$PWD/.home" in the clone'
 
 
 def served_by(folder: Path, file: Path) -> str:
-    """The command under which another reads the files, by the settings that expect them."""
+    """The command that runs another command with the files served, under the settings that expect them."""
     environment, datasets = (shlex.quote(str(path.expanduser().absolute())) for path in (file, folder))
     return f"BACKFILL_ENV={environment} backfill-assets standins --datasets {datasets}"
 
 
 def write_settings(found: OwnFiles, folder: Path, file: Path) -> None:
-    """Write a settings file that expects the feeds that were found, with a lake and a warehouse of their own.
+    """Write a settings file that expects the feeds that were found, with its own lake and warehouse.
 
     Raises
     ------
     BadInput
-        There is such a file already, or a path holds a brace.
+        The file exists already, or a path contains a brace.
     """
     served = served_by(folder, file)
     endpoint, place = own_files_endpoint(served), f"${{BACKFILL_DATA:-./data}}/{file.stem}"
@@ -58,27 +58,27 @@ def write_settings(found: OwnFiles, folder: Path, file: Path) -> None:
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1_000)
     head = (
         f"# Own files, read by '{printable(served)} -- COMMAND'.\n"
-        f"# Any other way {OWN_FILES_VARIABLE} is not set, and nothing is read. No vendor is asked.\n"
+        f"# Without that command {OWN_FILES_VARIABLE} is not set, and nothing is read. No vendor is asked.\n"
     )
     write_new(file, head + text)
     load_settings(file)
 
 
 def lines(found: OwnFiles, folder: Path, file: Path, run: str) -> Iterator[str]:
-    """Feeds and files without a place, for people, and how to run the days; ``run`` runs the last one."""
+    """Show feeds, files without a place and how to run the days; ``run`` is the command for the last day."""
     yield from (one.line for one in found.feeds)
     for exchange, hint in found.odd_exchanges.items():
-        yield f"{exchange} is no exchange that is known here; {hint}"
+        yield f"{exchange} is not a known exchange; {hint}"
     if found.unplaced:
         count = len(found.unplaced)
         yield f"{plural(count, 'file')} {'has' if count == 1 else 'have'} no place:"
         yield from (f"  {name}: {why}" for name, why in found.unplaced)
     served = f"  {served_by(folder, file)} -- "
-    yield f"{file} expects these feeds; the last day runs by"
+    yield f"{file} expects these feeds; run the last day with"
     yield f"{served}{run}"
     if found.days[1:]:
         ranges = " ".join("/".join(stretch) for stretch in _stretches(found.days))
-        yield f"and all days, with DAGSTER_HOME set ({_SET_HOME}) and the daemon's words in daemon.log, by"
+        yield f"and all days, with DAGSTER_HOME set ({_SET_HOME}) and the daemon's log in daemon.log, with"
         yield (
             f"{served}sh -c 'dagster-daemon run -m backfill_assets.definitions >daemon.log 2>&1 & "
             f"for days in {ranges}; "
@@ -88,9 +88,9 @@ def lines(found: OwnFiles, folder: Path, file: Path, run: str) -> Iterator[str]:
 
 
 def _stretches(days: Sequence[str]) -> list[tuple[str, str]]:
-    """First and last day of each run of days that follow each other; ``days`` are in order.
+    """First and last day of each run of consecutive days; ``days`` are in order.
 
-    Days in between have no file at all: a run of one could only fail.
+    A day in between has no file at all, so a run of it could only fail.
     """
     known = set(days)
     firsts = [day for day in days if shift(day, -1) not in known]

@@ -1,8 +1,8 @@
 """The reference price of a coin, second by second, and the random numbers of the generated market.
 
-Every venue trades around the same reference, so that prices agree across venues. All randomness is seeded
-by a hash of what is generated, never by what was generated before: any day can be made alone. Vector code
-keeps to plain arithmetic, whose results do not depend on the processor's vector unit.
+Every venue trades around the same reference, so prices agree across venues. All randomness is seeded by a
+hash of the thing that is generated, never by earlier output: any day can be made alone. Vector code keeps to
+plain arithmetic, whose results do not depend on the processor's vector unit.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _price_at_midnight(seed: int, base: str, number: int) -> float:
     slow = 0.30 * math.sin(2 * math.pi * number / 400 + phase)
     middle = 0.08 * math.sin(2 * math.pi * number / 37 + 3 * phase)
     fast = 0.04 * (fraction(seed, "midnight", base, number) - 0.5)
-    # Nine digits: below that, C libraries may differ.
+    # Nine digits: beyond that, C libraries may differ.
     return float(f"{_BASE_PRICES.get(base, _OTHER_PRICE) * (1 + slow) * (1 + middle) * (1 + fast):.9g}")
 
 
@@ -59,7 +59,7 @@ def _price_at_midnight(seed: int, base: str, number: int) -> float:
 def reference_path(seed: int, base: str, day: str) -> Floats:
     """Return the reference at the day's seconds 0..86,400; the last is the first of the next day.
 
-    A bridge between the prices at both midnights, so that a day needs no other day.
+    It is a bridge between the prices at both midnights, so a day needs no other day.
     """
     number = day_number(day)
     first, last = _price_at_midnight(seed, base, number), _price_at_midnight(seed, base, number + 1)

@@ -1,7 +1,7 @@
-"""Running a command with the stand-in behind it, or the stand-in alone.
+"""Runs a command with the stand-in behind it, or the stand-in alone.
 
-The command learns of the server by ``BACKFILL_STANDIN_URL`` in its environment, and where own files are
-served by ``BACKFILL_DATASETS_URL`` as well. Beside ``settings`` this is the one place that handles
+The command finds the server through ``BACKFILL_STANDIN_URL`` in its environment, and through
+``BACKFILL_DATASETS_URL`` as well if own files are served. Apart from ``settings``, only this module handles
 environment variables, and it only adds these for a child.
 """
 
@@ -31,14 +31,14 @@ _FORWARDED: Final = (signal.SIGINT, signal.SIGTERM)
 def run_with_standins(command: Sequence[str], *, datasets_dir: Path | None = None, port: int = 0) -> int:
     """Run the command with the stand-in up; return its exit code (128 + n if signal n ended it).
 
-    SIGINT and SIGTERM are handed on to the command, whose end is awaited.
+    SIGINT and SIGTERM are passed on to the command, and this function waits for it to end.
 
     Raises
     ------
     PermanentFailure
-        The command cannot be started, the port cannot be had, or the directory holds no data sets.
+        The command cannot be started, the port is unavailable, or the directory holds no data sets.
     BadInput
-        The settings in force are of another directory of own files.
+        The settings in force belong to another directory of own files.
     """
     if not command:
         msg = "there is no command to run: write it behind --, as in 'backfill-assets standins -- COMMAND'"
@@ -50,7 +50,7 @@ def run_with_standins(command: Sequence[str], *, datasets_dir: Path | None = Non
 
     def hand_on(number: int) -> None:
         if number == signal.SIGINT and _terminal_signals_us():
-            return  # Ctrl-C reaches the command from the terminal; twice would mean "stop the hard way".
+            return  # The command has Ctrl-C from the terminal; twice would mean "stop the hard way".
         if child is None:
             pending.append(number)
         else:
@@ -69,7 +69,7 @@ def run_with_standins(command: Sequence[str], *, datasets_dir: Path | None = Non
 
 
 def serve_standins(port: int = 0, datasets_dir: Path | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; prints the URL and how to point the pipeline at it."""
+    """Serve until SIGINT or SIGTERM; print the URL and how to point the pipeline at it."""
     stopped: list[int] = []
     with TardisStandin(datasets_dir=datasets_dir, port=port) as standin, _signals(stopped.append):
         exchanges = ", ".join(standin.source.exchanges)
@@ -84,7 +84,7 @@ def serve_standins(port: int = 0, datasets_dir: Path | None = None) -> None:
 
 
 def _insist_on_folder(datasets_dir: Path) -> None:
-    """Refuse files of another directory than the settings in force name: they have a lake of their own."""
+    """Refuse a directory other than the one that the settings in force name: each has a lake of its own."""
     with suppress(SettingsError):
         served = own_files_command(current_settings()).removesuffix(" -- ")
         words = shlex.split(served)
@@ -99,14 +99,14 @@ def _insist_on_folder(datasets_dir: Path) -> None:
 
 
 def _addresses(standin: TardisStandin, datasets_dir: Path | None) -> dict[str, str]:
-    """The variables by which a command finds the server."""
+    """Return the variables by which a command finds the server."""
     names = (URL_VARIABLE, OWN_FILES_VARIABLE) if datasets_dir else (URL_VARIABLE,)
     return dict.fromkeys(names, standin.url)
 
 
 @contextmanager
 def _signals(handle: Callable[[int], None]) -> Iterator[None]:
-    """Have the forwarded signals handled; outside the main thread Python allows no handlers."""
+    """Handle the forwarded signals within the block; outside the main thread Python allows no handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
 """The HTTP side of the stand-in: requests, routes, headers and broken connections.
 
-What is true and who may see it is decided by the ``Answers`` that the server is given; which requests go
-wrong is decided by its faults.
+The ``Answers`` that the server is given decide the correct answer and who may see it; its faults decide which
+requests go wrong.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DATASET: Final = re.compile(
 _METADATA: Final = re.compile(r"/v1/(?P<what>exchanges|instruments)/(?P<exchange>[^/]+)(/(?P<symbol>[^/]+))?")
 _BLOCK: Final = 1 << 18
 _GZIP_MAGIC: Final = b"\x1f\x8b"
-#: Pieces of a body that drips.
+#: Number of pieces of a dripping body.
 _PIECES: Final = 50
 
 
@@ -49,9 +49,9 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
-    """One request; the path without its query, and the bytes that the answer announces.
+    """One request: the path without its query, and the number of bytes that the answer announces.
 
-    ``at`` is the moment of the answer (monotonic), ``has_key`` whether a key came with it.
+    ``at`` is the time of the answer (monotonic); ``has_key`` tells whether a key came with the request.
     """
 
     method: str
@@ -81,7 +81,7 @@ class Counting:
 
 
 class Answers(Protocol):
-    """What the server asks; everything may raise ``RefusedError``."""
+    """The answers that the server needs; every method may raise ``RefusedError``."""
 
     faults: Faults
     stopping: threading.Event
@@ -90,7 +90,7 @@ class Answers(Protocol):
     name: str
 
     def log(self, request: LoggedRequest) -> None:
-        """Take note of a request."""
+        """Record a request."""
         ...
 
     def check_key(self, authorization: str | None, day: str) -> None:
@@ -176,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise RefusedError(not_found())
 
     def _begin(self, status: int, length: int, content_type: str = "application/json") -> None:
-        # Logged first: whoever has the answer finds its request in the log.
+        # Logged first, so that a client that has the answer finds its request in the log.
         path, has_key = urlsplit(self.path).path, "Authorization" in self.headers
         request = LoggedRequest(self.command, path, status, length, time.monotonic(), has_key)
         self.server.standin.log(request)
@@ -281,12 +281,12 @@ class Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Show what is a bug of the server; a client that goes away is none."""
+        """Show bugs of the server; a client that disconnects is not one."""
         if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
 
     def cut_connections(self) -> None:
-        """End idle keep-alive connections, so that nobody is served after the stop."""
+        """End idle keep-alive connections, so that no client is served after the stop."""
         with self._lock:
             for connection in self._connections:
                 with suppress(OSError):

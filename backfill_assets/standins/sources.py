@@ -1,4 +1,4 @@
-"""What the stand-in server asks of a source of data sets, and how a source says no."""
+"""The interface between the stand-in server and a source of data sets, and how a source refuses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DatasetGroup:
 
 
 class Source(Protocol):
-    """Data sets and what is listed."""
+    """Data sets and their listings."""
 
     @property
     def exchanges(self) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class Source(Protocol):
         ...
 
     def exchange_details(self, exchange: str) -> Json | None:
-        """Answer ``/v1/exchanges/{exchange}``; ``None`` if the listings tell all there is."""
+        """Answer ``/v1/exchanges/{exchange}``; ``None`` if the listings are complete."""
         ...
 
     def last_day(self, exchange: str) -> str | None:

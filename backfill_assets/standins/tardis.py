@@ -1,8 +1,7 @@
-"""A server on loopback that keeps the vendor's contract: what is true, and who may see it.
+"""A server on loopback that keeps the vendor's contract: the correct answers, and who may see them.
 
-What it serves comes from a source (``market`` or ``directory``), what goes wrong from ``faults``, the HTTP
-from ``serving``. It is as strict as the vendor where a client could rely on more: no ``HEAD``, no ``Range``,
-no resuming.
+A source (``market`` or ``directory``) gives the data, ``faults`` the faults, and ``serving`` the HTTP. The
+server is as strict as the vendor where a client could rely on more: no ``HEAD``, no ``Range``, no resuming.
 """
 
 from __future__ import annotations
@@ -38,22 +37,22 @@ class TardisStandin:
     Parameters
     ----------
     market
-        What to serve, or another source; a ``Market`` of its own by default.
+        The market to serve, or another source; by default a new ``Market``.
     datasets_dir
         Serve the files of this directory instead.
     api_key
-        The key that covers everything. ``CSV_ONLY_KEY`` covers data sets only; any other key is none.
+        The key that covers everything. ``CSV_ONLY_KEY`` covers data sets only; any other key is invalid.
     port
-        0 takes a free one.
+        0 takes a free port.
     clock
-        Says which days are exported.
+        The clock that decides which days are exported.
     require_keys
-        Whether key rules hold; by default for the market and not for a directory.
+        Whether keys are checked; by default for a market, but not for a directory.
 
     Raises
     ------
     PermanentFailure
-        On entering: the port cannot be had. When created: the directory holds no data sets.
+        On entering: the port is unavailable. On creation: the directory holds no data sets.
     """
 
     def __init__(
@@ -112,7 +111,7 @@ class TardisStandin:
 
     @property
     def port(self) -> int:
-        """The port listened on."""
+        """The port that the server listens on."""
         if self._server is None:
             msg = "the stand-in is not running: enter it first"
             raise RuntimeError(msg)
@@ -131,7 +130,7 @@ class TardisStandin:
 
     @property
     def most_at_once(self) -> int:
-        """The largest number of requests that were being answered at one time."""
+        """The largest number of requests answered at the same time."""
         return self.counting.most
 
     def forget_requests(self) -> None:
@@ -200,7 +199,7 @@ class TardisStandin:
         with _refusing_files():
             answers = self.source.instruments(exchange)
         if answers is None:
-            message = f"instruments/{exchange}.json is not there: save the vendor's answer beside the files"
+            message = f"instruments/{exchange}.json is missing: save the vendor's answer beside the files"
             raise RefusedError(Refusal(403, 403, message))
         if symbol is None:
             return [answer for answer in answers if matches(answer, conditions)]
@@ -219,7 +218,7 @@ class TardisStandin:
 
 @contextmanager
 def _refusing_files() -> Iterator[None]:
-    """Answer about an own file that cannot be used with a status after which no client asks again."""
+    """Answer about an unusable own file with a status that clients do not retry."""
     try:
         yield
     except PermanentFailure as failure:

@@ -1,9 +1,9 @@
 """Trades of the generated market: one stream per venue and pair, cut into files by arrival.
 
-A day's trades come in two parts, each from its own random numbers: the *body*, which arrives on the day,
-and the *tail*, stamped in the day's last moments and arriving after midnight. The file of day D is the tail
-of D-1 and the body of D; ids run on over the cut. The id at the start of a day is a function of the day, so
-that no day needs another one.
+A day's trades come in two parts, each from its own random numbers: the *body*, which arrives on the day, and
+the *tail*, stamped in the day's last moments and arriving after midnight. The file of day D is the tail of
+D-1 and the body of D; ids continue across the cut. The id at the start of a day is a function of the day, so
+no day needs another one.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ NO_ID: Final = -1
 
 _MINUTES: Final = 1_440
 _LONGEST_SWEEP: Final = 40
-#: Runs of dropped ids are at most 5 long and lie in slots of their own, so that two never join.
+#: Runs of dropped ids are at most 5 long and lie in slots of their own, so two never join.
 _HOLE_SLOT: Final = 12
 _LONGEST_HOLE: Final = 5
-#: The body keeps this far from both midnights, so that tail and body never interleave.
+#: The body keeps this distance from both midnights, so tail and body never interleave.
 _MARGIN_US: Final = 1_000_000
 _MEAN_NOTIONAL: Final = 400.0
 _LATE_SHARE: Final = 2e-4
@@ -48,7 +48,7 @@ _FRAME_ROWS: Final = 500_000
 
 @dataclass(frozen=True, slots=True)
 class Trades:
-    """Rows in file order; prices and amounts are the very numbers that the file's text reads back as."""
+    """Rows in file order; prices and amounts are exactly the numbers in the file's text."""
 
     timestamp_us: Ints
     local_timestamp_us: Ints
@@ -70,7 +70,7 @@ def concatenate(parts: Sequence[Trades]) -> Trades:
 
 
 def id_at_start(seed: int, stream: Stream, day: str) -> int:
-    """First id of the trades stamped on the day; a silent day begins where the next one does."""
+    """First id of the trades stamped on the day; a silent day has the first id of the next day."""
     number = day_number(day) + (day in stream.silent_days)
     listed_days = number - day_number(stream.listings[0].since)
     share = fraction(seed, "rows", stream.exchange, stream.canonical, number)
@@ -92,7 +92,7 @@ def stream_trades(seed: int, stream: Stream, first_day: str, last_day: str) -> T
 
 
 def trade_frames(listing: Listing, day: str, rows: Trades) -> Iterator[pl.DataFrame]:
-    """Rows as the file's text columns, in blocks, so that a busy day's text is never whole in memory."""
+    """Yield rows as the file's text columns, in blocks, so a busy day's text is never whole in memory."""
     price_decimals, amount_decimals = listing.price_decimals_on(day), listing.amount_decimals
     sides = pl.Series(SIDES)
     for start in range(0, len(rows), _FRAME_ROWS):
@@ -120,7 +120,7 @@ def trade_frames(listing: Listing, day: str, rows: Trades) -> Iterator[pl.DataFr
 
 
 def _tail_rows(seed: int, stream: Stream, day: str) -> int:
-    """How many trades stamped on the day arrive on the next one: 3 to 6, if both days trade."""
+    """Return how many trades stamped on the day arrive on the next one: 3 to 6, if both days trade."""
     tomorrow = shift(day, 1)
     if stream.listing_on(tomorrow) is None or not stream.silent_days.isdisjoint((day, tomorrow)):
         return 0
@@ -155,7 +155,7 @@ def _body(seed: int, stream: Stream, day: str) -> Trades:
 
 
 def _kept(rng: np.random.Generator, span: int, share: float) -> npt.NDArray[np.bool_]:
-    """Which ids of the span carry a trade; the others are in short runs, as the venue leaves them."""
+    """Return which ids of the span carry a trade; the others are in short runs, as the venue leaves them."""
     slots = span // _HOLE_SLOT
     runs = min(slots, int(span * share / ((1 + _LONGEST_HOLE) / 2)))
     starts = rng.choice(slots, runs, replace=False) * _HOLE_SLOT
@@ -167,7 +167,7 @@ def _kept(rng: np.random.Generator, span: int, share: float) -> npt.NDArray[np.b
 
 
 def _sweeps(rng: np.random.Generator, rows: int) -> Ints:
-    """Draw the fills of each taker order (a sweep prints several trades at one time), together ``rows``."""
+    """Draw the fills of each taker order (a sweep prints several trades at one time), ``rows`` in total."""
     fills = np.minimum(rng.geometric(0.5, int(rows * 0.6) + 64), _LONGEST_SWEEP).astype(np.int64)
     total = np.cumsum(fills)
     orders = int(np.searchsorted(total, rows))
@@ -179,7 +179,7 @@ def _sweeps(rng: np.random.Generator, rows: int) -> Ints:
 
 
 def _event_times(rng: np.random.Generator, count: int, quiet_share: float) -> Ints:
-    """Sorted times of taker orders in the day: busy and slow hours, bursts, and minutes without any."""
+    """Sorted times of taker orders in the day: busy and slow hours, bursts, and minutes without orders."""
     hours = 1 + 0.5 * np.repeat(rng.uniform(-1, 1, _MINUTES // 60), 60)
     weights = hours * np.repeat(rng.uniform(0.5, 1.5, _MINUTES // 15), 15)
     weights[rng.choice(_MINUTES, 8, replace=False)] *= 6
@@ -206,7 +206,7 @@ def _fill(
     arrivals: Ints,
     ids: Ints,
 ) -> Trades:
-    """Rows of taker orders; grid and ids are those of the day on which they arrive."""
+    """Make rows of taker orders; grid and ids are those of the day on which they arrive."""
     listing = stream.listing_on(arrived) or stream.listings[-1]
     event = np.repeat(np.arange(len(fills)), fills)
     fill = np.arange(len(event)) - np.repeat(np.cumsum(fills) - fills, fills)
@@ -242,7 +242,7 @@ def _fill(
 
 
 def _spoil(rng: np.random.Generator, stream: Stream, rows: Trades, day: str) -> None:
-    """Put in what real files contain: late rows, dust amounts, and rows of price and amount 0."""
+    """Add the oddities of real files: late rows, dust amounts, and rows of price and amount 0."""
     if len(rows) == 0:
         return
     late = rng.integers(1, len(rows), max(2, int(len(rows) * _LATE_SHARE)))

@@ -1,7 +1,7 @@
 """The source: tardis.dev behind its official client.
 
-``client`` fetches, ``attempts`` is one request and what its failure means, ``pacing`` limits the rate,
-``metadata`` describes what the vendor answers, ``fallback`` stands in for instruments that a key does not
-cover, ``symbols`` says which feeds a day must have, ``resource`` hands the client to Dagster, ``columns``
-lists what the files hold.
+``client`` fetches. ``attempts`` makes one request and classifies its failure. ``pacing`` limits the rate.
+``metadata`` describes the vendor's answers. ``fallback`` replaces instruments that a key does not cover.
+``symbols`` lists the feeds that a day must have. ``resource`` gives the client to Dagster. ``columns`` lists
+the columns of the files.
 """

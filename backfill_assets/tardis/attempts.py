@@ -1,16 +1,16 @@
-"""One request to the vendor through the official client, and what each of its failures means.
+"""One request to the vendor through the official client, and the meaning of each failure.
 
-Exactly one attempt per call, because how often and how long to try is decided in ``client``. The vendor's
-download function repeats an attempt up to 30 times, which takes up to 48 minutes, and has no parameter
-for it; but before each of its waits it logs the error, and a handler on its public logger ends the attempt
-there, with the vendor's own exception (and so with its ``Retry-After``). Were that log line to disappear, an
-attempt would still be bounded by its time limit, only the reason would be lost.
+Each call makes exactly one attempt, because ``client`` decides how often and how long to try. The vendor's
+download function repeats an attempt up to 30 times, which takes up to 48 minutes, and has no parameter for
+it. But it logs the error before each wait, and a handler on its public logger ends the attempt there, with
+the vendor's own exception (and so with its ``Retry-After``). If that log line disappeared, the time limit
+would still bound an attempt; only the reason would be lost.
 
-Answers take bounded memory, and no text of the vendor leaves this module with the key in it: the vendor's
-functions work on sessions whose ``_Answer`` reads so much of an error or of metadata, and no more.
+Answers take bounded memory, and no text of the vendor leaves this module with the key in it. The vendor's
+functions use sessions whose ``_Answer`` reads an error or metadata only up to a limit.
 
-The client does not hand out response headers, so the ``x-md5`` that the vendor sends with free files is not
-compared. aiohttp reports a body shorter than announced; a file cut off at the source shows when it is
+The client does not give access to response headers, so the ``x-md5`` that the vendor sends with free files is
+not compared. aiohttp reports a body shorter than announced; a file cut off at the source shows when it is
 decoded.
 """
 
@@ -53,20 +53,20 @@ from backfill_assets.tardis.generated import FILES_SERVER
 from backfill_assets.venues import EXCHANGES
 from backfill_assets.yaml_files import did_you_mean
 
-#: Refusals that mean "too much, or not now" (RFC 9110, RFC 6585); all of 5xx does too.
+#: Refusals that mean "too much, or not now" (RFC 9110, RFC 6585); all of 5xx mean the same.
 _TRANSIENT_STATUS: Final = frozenset({408, 425, 429})
 
 #: The vendor's error codes.
 _INVALID_SYMBOL, _NOT_ON_THAT_DAY, _OTHER_ADDRESS = 300, 140, 274
 _CODES: Final = range(1, 10_000)
 
-#: Bytes that are read of an error's body, whose message is one line.
+#: Bytes read from the body of an error, whose message is one line.
 ERROR_BYTES: Final = 1 << 16
-#: Bytes of metadata, inflated; a venue with 500,000 options has about 220 MB.
+#: Largest size of metadata, inflated; a venue with 500,000 options has about 220 MB.
 METADATA_BYTES: Final = 1 << 28
-#: Values of metadata, which take up to 30 times their text as objects; 500,000 options have 20 million.
+#: Most values in metadata, which take up to 30 times their text as objects; 500,000 options have 20 million.
 METADATA_VALUES: Final = 25_000_000
-#: A longer wait than a day is no wait: the schedule asks for the day again anyway.
+#: Longer waits are ignored: after a day the schedule requests the day again anyway.
 LONGEST_WAIT_ASKED: Final = 86_400.0
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -79,7 +79,7 @@ _UNREADABLE: Final = (ValueError, EOFError, ArithmeticError, LookupError, Recurs
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long one attempt may take: to connect, in silence, and as a whole."""
+    """Time limits of one attempt: to connect, in silence, and as a whole."""
 
     connect_seconds: float
     read_seconds: float
@@ -91,11 +91,11 @@ class RunRefused(PermanentFailure):
 
 
 class NoAnswerInTime(TransientFailure):
-    """The time that the attempt was given is over."""
+    """The time limit of the attempt is over."""
 
 
 class NoGzip(TransientFailure):
-    """An answer with status 200 that is no gzip file; ``content`` is its sha256 (hex)."""
+    """An answer with status 200 that is not a gzip file; ``content`` is its sha256 (hex)."""
 
     def __init__(self, message: str, content: str) -> None:
         super().__init__(message)
@@ -103,21 +103,21 @@ class NoGzip(TransientFailure):
 
 
 class AccessRefused(PermanentFailure):
-    """The key does not cover this request; it may cover others."""
+    """The key does not cover this request, but may cover others."""
 
 
 class _Answer(aiohttp.ClientResponse):
-    """An answer whose body is read up to a bound; one that is no success raises ``HTTPError`` when read.
+    """An answer whose body is read up to a limit; reading an unsuccessful one raises ``HTTPError``.
 
-    Data sets are streamed to disk by the vendor's client, so only errors and metadata come through ``read``.
+    The vendor's client streams data sets to disk, so only errors and metadata pass through ``read``.
     """
 
-    #: The key of the session, to be taken out of every text.
+    #: The key of the session, to be removed from every text.
     key = ""
 
     @property
     def headers(self) -> CIMultiDictProxy[str]:
-        """Without the encoding, which ``read`` has undone."""
+        """Headers without the encoding, which ``read`` has undone."""
         kept = [(name, value) for name, value in self._headers.items() if name.lower() != "content-encoding"]
         return CIMultiDictProxy(CIMultiDict(kept))
 
@@ -134,7 +134,7 @@ class _Answer(aiohttp.ClientResponse):
         return self._body
 
     async def text(self, encoding: str | None = None, errors: str = "strict") -> str:
-        """The body as UTF-8, whatever charset the vendor claims."""
+        """The body as UTF-8, regardless of the charset that the vendor claims."""
         del encoding, errors
         return (await self.read()).decode(errors="replace")
 
@@ -168,7 +168,7 @@ class _Answer(aiohttp.ClientResponse):
 
 
 async def _session(api_key: str, timeout: int, accept_encoding: str = "gzip") -> aiohttp.ClientSession:
-    """A session of the vendor's client that reads answers as ``_Answer``, over the connections at hand."""
+    """A session of the vendor's client that reads answers as ``_Answer``, over the pooled connections."""
     limits, shared = _LIMITS.get(), _CONNECTIONS.get()
     return aiohttp.ClientSession(
         auto_decompress=False,
@@ -200,7 +200,7 @@ async def connections(most: int) -> AsyncIterator[None]:
             _CONNECTIONS.reset(token)
 
 
-#: Those of the attempt that runs in this context; None where somebody else uses the vendor's client.
+#: Limits of the attempt that runs in this context; None when other code uses the vendor's client.
 _LIMITS: ContextVar[Limits | None] = ContextVar("limits", default=None)
 _CONNECTIONS: ContextVar[aiohttp.BaseConnector | None] = ContextVar("connections", default=None)
 for _module in ("download_datasets", "get_exchange_details", "instrument_info"):
@@ -219,7 +219,7 @@ _ATTEMPT: ContextVar[_Attempt | None] = ContextVar("attempt", default=None)
 
 
 class _FirstErrorEnds(logging.Handler):
-    """Ends an attempt when the vendor's client logs the error after which it would wait and try again."""
+    """Ends an attempt when the vendor's client logs the error after which it would wait and retry."""
 
     def emit(self, record: logging.LogRecord) -> None:
         attempt = _ATTEMPT.get()
@@ -228,7 +228,8 @@ class _FirstErrorEnds(logging.Handler):
         if attempt is not None and attempt.task is not None and errors:
             attempt.error = errors[0]
             attempt.task.cancel()
-        # The vendor's logger is opened for debug messages here; whoever logs sees only what he asked for.
+        # The vendor's logger is set to debug here; the root logger's own level decides which records are
+        # shown.
         root = logging.getLogger()
         if root.isEnabledFor(record.levelno):
             root.handle(record)
@@ -238,14 +239,14 @@ _FIRST_ERROR_ENDS: Final = _FirstErrorEnds()
 
 
 def _listen() -> None:
-    """Hear the vendor's client; said before each attempt, because programs configure logging at any time."""
+    """Listen to the vendor's client; called before each attempt, because programs may reconfigure logging."""
     _VENDOR_LOGGER.addHandler(_FIRST_ERROR_ENDS)
     _VENDOR_LOGGER.setLevel(logging.DEBUG)
     _VENDOR_LOGGER.propagate = False
 
 
 def dataset_url(endpoint: str, feed: Feed, day: str) -> str:
-    """Where the vendor has the file; an empty endpoint is the client's default."""
+    """The URL of the file; an empty endpoint means the client's default."""
     base = endpoint or tardis_dev.DEFAULT_DATASETS_ENDPOINT
     symbol = urllib.parse.quote(feed.dataset_symbol, safe="")
     return f"{base}/{feed.exchange}/{feed.data_type}/{day.replace('-', '/')}/{symbol}.csv.gz"
@@ -259,13 +260,13 @@ async def download_once(
     Raises
     ------
     TransientFailure
-        Another attempt may succeed; with ``retry_after_seconds`` if the vendor says when.
+        Another attempt may succeed; has ``retry_after_seconds`` if the vendor names a time.
     FeedAbsent
-        The vendor has no such file.
+        The vendor does not have the file.
     AccessRefused
         The key does not cover this file.
     RunRefused
-        There is no key, or the disk permits no download.
+        There is no key, or the download cannot be written to disk.
     PermanentFailure
         Any other refusal of this request.
     """
@@ -297,13 +298,13 @@ async def download_once(
     with path.open("rb") as file:
         if file.read(2) != _GZIP_MAGIC:
             file.seek(0)
-            msg = f"{redacted(url, api_key)}: the answer is no gzip file"
+            msg = f"{redacted(url, api_key)}: the answer is not a gzip file"
             raise NoGzip(msg, hashlib.file_digest(file, "sha256").hexdigest())
     return path
 
 
 async def _outcome(attempt: _Attempt, task: asyncio.Task[None]) -> None:
-    """Wait for the attempt's task; an end that ``_FirstErrorEnds`` made raises the error behind it."""
+    """Wait for the attempt's task; if ``_FirstErrorEnds`` ended it, raise the error behind the end."""
     try:
         await task
     except asyncio.CancelledError:
@@ -314,14 +315,14 @@ async def _outcome(attempt: _Attempt, task: asyncio.Task[None]) -> None:
 
 
 async def details_once(endpoint: str, exchange: str, *, limits: Limits) -> Any:
-    """Ask for the exchange's details; needs no key.
+    """Request the exchange's details; no key is needed.
 
     Raises
     ------
     PermanentFailure
-        The vendor knows no such exchange.
+        The vendor does not know the exchange.
     TransientFailure
-        Another attempt may succeed; with ``retry_after_seconds`` if the vendor says when.
+        Another attempt may succeed; has ``retry_after_seconds`` if the vendor names a time.
     """
     base = endpoint or tardis_dev.DEFAULT_ENDPOINT
     url = f"{base}/exchanges/{exchange}"
@@ -338,7 +339,7 @@ async def details_once(endpoint: str, exchange: str, *, limits: Limits) -> Any:
 
 
 async def instruments_once(endpoint: str, api_key: str, exchange: str, *, limits: Limits) -> Any:
-    """Ask for the exchange's instruments; ``AccessRefused`` where the key does not cover them."""
+    """Request the exchange's instruments; raise ``AccessRefused`` if the key does not cover them."""
     base = endpoint or tardis_dev.DEFAULT_ENDPOINT
     url = f"{base}/instruments/{exchange}"
     async with _classified(url, limits, key=api_key):
@@ -390,7 +391,7 @@ async def _classified(
 
 
 def _broken(url: str, error: Exception, key: str) -> BackfillError:
-    """Describe an answer that did not come whole, or a request without an answer."""
+    """Describe an incomplete answer, or a request without an answer."""
     if isinstance(error, aiohttp.TooManyRedirects):
         return TransientFailure(f"{url}: redirected {len(error.history)} times without an answer")
     reason = _one_line(error, key)
@@ -404,13 +405,13 @@ def _broken(url: str, error: Exception, key: str) -> BackfillError:
 
 
 def _refusal(url: str, error: HTTPError, day: str, key: str) -> BackfillError:
-    """Say what an answer other than 200 means; the table of the vendor's errors."""
+    """Classify an answer other than 200; the table of the vendor's errors."""
     body = _json_body(error)
     code, message = body.get("code"), body.get("message")
     text = _one_line((message if isinstance(message, str) else error.msg) or error.code, key)
     said = f"{url}: HTTP {error.code}{f' (code {code})' if code in _CODES else ''}: {text}"
     if error.headers and error.headers.get("Server") == FILES_SERVER:
-        # Its answer names the file; its address is another one in the next run.
+        # The answer names the file; its address changes from run to run.
         said = text
     wait = _wait_asked(error, body)
     if error.code == 401 and day and not key and not day.endswith("-01"):
@@ -424,9 +425,9 @@ def _refusal(url: str, error: HTTPError, day: str, key: str) -> BackfillError:
     if error.code == 403 and (code == _OTHER_ADDRESS or wait is not None):
         return TransientFailure(f"{said} (a key serves one IP address at a time)", retry_after_seconds=wait)
     if error.code == 403:
-        return AccessRefused(f"Tardis refuses access: check what the plan of TARDIS_API_KEY covers ({said})")
+        return AccessRefused(f"Tardis refuses access: check the plan of TARDIS_API_KEY ({said})")
     if error.code in _TRANSIENT_STATUS or not 400 <= error.code < 500 or "ISO 8601 format" in text:
-        # The official client too repeats a 400 that complains about the date's format.
+        # The official client also repeats a 400 that complains about the date's format.
         return TransientFailure(said, retry_after_seconds=wait)
     if error.code == 404 or (error.code == 400 and code in (_INVALID_SYMBOL, _NOT_ON_THAT_DAY)):
         return FeedAbsent(said)
@@ -442,7 +443,7 @@ def _json_body(error: HTTPError) -> dict[str, Any]:
 
 
 def _wait_asked(error: HTTPError, body: dict[str, Any]) -> float | None:
-    """Seconds by ``retryAfterSeconds`` of the body or ``Retry-After``; None for what is no time to wait.
+    """Seconds from ``retryAfterSeconds`` of the body or ``Retry-After``; None if the value is not a time.
 
     The vendor sends whole seconds; RFC 9110 also allows a date.
     """
@@ -451,7 +452,7 @@ def _wait_asked(error: HTTPError, body: dict[str, Any]) -> float | None:
         asked = _seconds_of(error.headers.get("Retry-After", "") if error.headers else "")
     if asked is None or not asked >= 0:
         return None
-    # Compared before it becomes a float: an integer may be larger than any.
+    # Compared before it becomes a float, because an integer may be larger than any float.
     return float(asked) if asked < LONGEST_WAIT_ASKED else LONGEST_WAIT_ASKED
 
 

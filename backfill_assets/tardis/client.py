@@ -1,9 +1,9 @@
-"""The Tardis client: many feeds at once, metadata, and the patience to get them.
+"""The Tardis client: many feeds at once, metadata, and retries.
 
-How often, how fast and how long to ask is decided here; one request and the meaning of its failure is
-``attempts``. The official client downloads a day's files one after the other, so it is called once per feed,
-many at a time, on an event loop in a thread of its own: the assets stay plain synchronous code. ``attempts``
-loads that client and aiohttp (0.4 s), so only the methods that ask import it.
+This module decides how often, how fast and how long to ask; ``attempts`` makes one request and classifies its
+failure. The official client downloads a day's files one after the other. So it is called once per feed, many
+at a time, on an event loop in its own thread, and the assets stay plain synchronous code. ``attempts`` loads
+that client and aiohttp (0.4 s), so only the methods that make requests import it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ T = TypeVar("T")
 #: Waits double from the first to the longest; each is shortened at random by up to half.
 FIRST_WAIT_SECONDS: Final = 1.0
 LONGEST_WAIT_SECONDS: Final = 60.0
-#: Entries of an answer whose faults are told one by one.
+#: Entries of an answer whose faults are reported one by one.
 UNREADABLE_NAMED: Final = 20
 
 _log = logging.getLogger(__name__)
@@ -57,26 +57,26 @@ _instruments = TypeAdapter(tuple[Instrument, ...])
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A fetched file; whoever receives it owns it and its directory."""
+    """A fetched file; its receiver owns it and its directory."""
 
     path: Path
     url: str
     bytes: int
-    #: How long its requests waited for the limit of requests.
+    #: Time that its requests waited for the rate limit.
     paced_seconds: float = 0.0
 
 
 class TardisClient:
-    """Fetches files and metadata as the settings say; secrets are read when something is fetched."""
+    """Fetches files and metadata as the settings say; secrets are read when a request is made."""
 
     def __init__(self, settings: TardisSettings) -> None:
         self._settings = settings
-        #: Ends each question about metadata that is being asked.
+        #: Cancels each running request for metadata.
         self._ends: set[Callable[[], None]] = set()
         self._is_stopped = False
 
     def stop(self) -> None:
-        """End all questions about metadata, also those to come; ``CancelledError`` where they were asked."""
+        """End all metadata requests, present and future; their callers get ``CancelledError``."""
         self._is_stopped = True
         for end in tuple(self._ends):
             end()
@@ -84,28 +84,29 @@ class TardisClient:
     def fetch(
         self, feeds: Sequence[Feed], day: str, directory: Path
     ) -> Generator[tuple[Feed, Download | BackfillError], None, None]:
-        """Fetch the files of a day, and yield each feed with its file or its failure as it is done.
+        """Fetch the files of a day, and yield each feed with its file or its failure when it is done.
 
-        Feeds start in the order given. At most ``concurrency`` of them are on their way or wait to be taken,
-        so a slow consumer slows the downloads down instead of filling the disk. Each file lies in a
-        fresh directory of its own below ``directory``, so that no earlier file can be mistaken for it.
-        Closing the iterator early cancels what still runs and removes what was not handed over; when it has
-        ended, no thread of it is left.
+        Feeds start in the order given. At most ``concurrency`` of them are being fetched or wait to be taken,
+        so a slow consumer slows the downloads down instead of filling the disk. Each file lies in its own
+        fresh directory below ``directory``, so it cannot be mistaken for an earlier file. Closing the
+        iterator early cancels the running downloads and removes the files that were not handed over. When the
+        iterator has ended, none of its threads is left.
 
         Yields
         ------
         tuple[Feed, Download | BackfillError]
-            ``FeedAbsent`` where the vendor has no such file, ``TransientFailure`` where the retry budget is
-            spent, ``AccessRefused`` where the key does not cover the file, another ``PermanentFailure`` where
-            the request was refused for good.
+            ``FeedAbsent`` if the vendor does not have the file, ``TransientFailure`` if the retry budget is
+            spent, ``AccessRefused`` if the key does not cover the file, another ``PermanentFailure`` if the
+            request was refused for good.
 
         Raises
         ------
         RunRefused
-            There is no key, or the disk permits no download: at once, the other feeds are cancelled.
+            There is no key, or the downloads cannot be written to disk; raised at once, and the other feeds
+            are canceled.
         SettingsError
-            A variable that the settings name is not set, an endpoint is no URL, or it holds a password beside
-            the key.
+            A variable that the settings name is not set, an endpoint is not a URL, or it holds a password
+            beside the key.
         """
         from backfill_assets.tardis.attempts import RunRefused, connections, dataset_url, download_once
 
@@ -122,7 +123,7 @@ class TardisClient:
         loops: list[asyncio.AbstractEventLoop] = []
 
         async def one(feed: Feed) -> None:
-            # Given back when the next result is asked for.
+            # Returned when the consumer asks for the next result.
             await slots.acquire()
             folder = Path(tempfile.mkdtemp(prefix=f"{feed.exchange}-{feed.data_type}-", dir=directory))
             unclaimed.add(folder)
@@ -154,7 +155,7 @@ class TardisClient:
                     for feed in feeds:
                         group.create_task(named(feed))
             except ExceptionGroup as failures:
-                # The first is as good as the others: a refused key is refused for each of them.
+                # The first failure is as good as the others: a refused key is refused for each feed.
                 raise failures.exceptions[0] from None
             finally:
                 results.put(None)
@@ -173,14 +174,16 @@ class TardisClient:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _endpoint(self, name: str, url: str) -> str:
-        """The address of the settings, which is not quoted where it is none: it may hold a password."""
+        """The address in the settings; an invalid one is not quoted, since it may hold a password."""
         try:
             parts = urlsplit(url)
             is_one = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
         except ValueError:
             is_one = False
         if url and (not is_one or re.search(r"[\s?#]", url)):
-            msg = f"tardis.{name} is no http:// or https:// URL without a query: correct it in the settings"
+            msg = (
+                f"tardis.{name} is not an http:// or https:// URL without a query: correct it in the settings"
+            )
             raise SettingsError(msg)
         # A request has one Authorization header: aiohttp refuses to send the key beside a name.
         if url and "@" in parts.netloc and resolve(self._settings.api_key):
@@ -196,12 +199,12 @@ class TardisClient:
         return redacted(text, resolve(self._settings.api_key))
 
     def exchange_details(self, exchange: str) -> ExchangeDetails:
-        """Say what the vendor has of an exchange; needs no key.
+        """Fetch the vendor's description of an exchange; no key is needed.
 
         Raises
         ------
         PermanentFailure
-            The vendor knows no such exchange, or answers in a form that is not known.
+            The vendor does not know the exchange, or answers in an unknown form.
         TransientFailure
             The retry budget is spent.
         """
@@ -215,9 +218,9 @@ class TardisClient:
         return details.model_copy(update={"unreadable": unreadable})
 
     def instruments(self, exchange: str) -> InstrumentList:
-        """List an exchange's instruments; guessed from its details where the key does not cover them.
+        """List an exchange's instruments; guess them from its details if the key does not cover them.
 
-        An entry that cannot be read is guessed, too.
+        An unreadable entry is also guessed.
         """
         from backfill_assets.tardis.attempts import AccessRefused, instruments_once
 
@@ -245,7 +248,7 @@ class TardisClient:
         with _in_background(work) as (done, end):
             self._ends.add(end)
             try:
-                # A thread that was between two questions when it was to stop asks the second in vain.
+                # A thread that was between two requests when the client stopped makes the second in vain.
                 if self._is_stopped:
                     end()
                 return done.result()
@@ -256,9 +259,9 @@ class TardisClient:
         """Repeat an attempt while its failure is transient and the retry budget lasts.
 
         Returns its result, and the seconds that the rate limit added. The budget covers attempts and the
-        waits between them, not what the rate limit adds; a budget of 0 means one attempt. An attempt is given
-        the seconds that it may take. Where every attempt has brought the same bytes that are no file, a later
-        one is not expected to bring others.
+        waits between them, but not the rate limit's delays; a budget of 0 means one attempt. Each attempt is
+        given its time limit in seconds. If every attempt has returned the same bytes and they are not a file,
+        a retry is not expected to return others.
         """
         from backfill_assets.tardis.attempts import Limits, NoAnswerInTime, NoGzip
 
@@ -277,7 +280,7 @@ class TardisClient:
             deadline += pause
             left = deadline - clock()
             if latest is not None and left <= 0:
-                # The wait took longer than it was meant to: an attempt without time would hide the reason.
+                # The wait took longer than planned: an attempt without time would hide the reason.
                 raise _spent(latest, tries, 0.0, budget, contents) from latest
             tries += 1
             limit = min(settings.timeout_seconds, left)
@@ -300,7 +303,7 @@ class TardisClient:
 def _spent(
     failure: TransientFailure, tries: int, wait: float, budget: float, contents: Sequence[str]
 ) -> BackfillError:
-    """The failure of a budget that is spent; for good where each whole answer was the same and no file.
+    """The failure of a spent budget; permanent if every answer was the same and not a file.
 
     ``contents`` are the hashes of the answers, empty for attempts without one.
     """
@@ -321,9 +324,9 @@ def _backoff(tries: int) -> float:
 
 @contextmanager
 def _in_background(work: Coroutine[Any, Any, T]) -> Iterator[tuple[Future[T], Callable[[], None]]]:
-    """Run a coroutine on an event loop in its own thread, also where the caller has a loop already.
+    """Run a coroutine on an event loop in its own thread, even if the caller already has a loop.
 
-    The block has the result to come, and a function that cancels what still runs. Leaving the block calls it
+    The block has the future result, and a function that cancels the running work. Leaving the block calls it
     and waits for the thread's end.
     """
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
@@ -347,12 +350,12 @@ def _in_background(work: Coroutine[Any, Any, T]) -> Iterator[tuple[Future[T], Ca
 
 
 def _readable(validate: Callable[[Any], T], answer: Any, what: str) -> tuple[T, tuple[str, ...]]:
-    """The answer without the entries of its lists that cannot be read, and what is wrong with these.
+    """Return the answer without the unreadable entries of its lists, and the faults of those entries.
 
     Raises
     ------
     PermanentFailure
-        Not only entries of lists are of an unknown form, but the answer itself.
+        The answer itself, not only entries of its lists, has an unknown form.
     """
     try:
         return validate(answer), ()
@@ -364,7 +367,7 @@ def _readable(validate: Callable[[Any], T], answer: Any, what: str) -> tuple[T, 
         entry = next((n for n, part in enumerate(place) if isinstance(part, int)), None)
         text = ": ".join(filter(None, (".".join(map(str, place)), problem["msg"])))
         if entry is None:
-            msg = f"Tardis answered the {what} in an unknown form: {text}: update backfill_assets"
+            msg = f"Tardis sent the {what} in an unknown form: {text}: update backfill_assets"
             raise PermanentFailure(msg)
         odd.setdefault(place[: entry + 1], f"{what}: {text}")
     for place in sorted(odd, key=lambda place: place[-1], reverse=True):

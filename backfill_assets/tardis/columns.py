@@ -1,9 +1,9 @@
 """The columns of every data type: as the vendor writes them, and as they are stored.
 
 One table per data type, in the order of the CSV file, is the source of everything that depends on columns:
-the header that a file must have, how each cell is read, the Parquet schema and the BigQuery table. How bytes
-become values is ``ticks``' business; nothing here reads a file. The lists follow the vendor's documentation
-of its CSV data sets (https://docs.tardis.dev/downloadable-csv-files).
+the header that a file must have, how each cell is read, the Parquet schema and the BigQuery table. ``ticks``
+converts bytes to values; this module reads no file. The lists follow the vendor's documentation of its CSV
+data sets (https://docs.tardis.dev/downloadable-csv-files).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from backfill_assets.columns import Column, ColumnType
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import DATA_TYPES
 
-#: How a cell is read. ``word`` and ``flag`` take one of ``CsvField.words`` only; an empty cell is null
-#: everywhere but in the four leading columns.
+#: How a cell is read. ``word`` and ``flag`` accept only the texts in ``CsvField.words``; an empty cell is
+#: null everywhere but in the four leading columns.
 Kind = Literal["name", "time", "number", "text", "id", "word", "flag"]
 
 _STORED: Final[dict[Kind, ColumnType]] = {
@@ -33,7 +33,7 @@ _STORED: Final[dict[Kind, ColumnType]] = {
 
 @dataclass(frozen=True, slots=True)
 class CsvField:
-    """One column of a vendor's file and what becomes of it.
+    """One column of a vendor's file, and the column in which it is stored.
 
     Attributes
     ----------
@@ -191,7 +191,7 @@ def csv_fields(data_type: str) -> tuple[CsvField, ...]:
     Raises
     ------
     PermanentFailure
-        There is no such data type.
+        The data type does not exist.
     """
     try:
         return _FIELDS[data_type]

@@ -1,8 +1,8 @@
-"""Instruments out of exchange details, for keys that do not cover the instruments endpoint.
+"""Derives instruments from exchange details, for keys that do not cover the instruments endpoint.
 
-The details name symbols, kinds and availability but neither currencies nor increments, so base and quote are
-guessed from the symbol and everything else stays null. Separate from ``metadata`` because guessing is no
-description of what the vendor said.
+The details name symbols, kinds and availability, but not currencies or increments. So base and quote are
+guessed from the symbol, and everything else stays null. This is separate from ``metadata`` because a guess
+does not describe the vendor's answer.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ QUOTE_CURRENCIES: Final = frozenset({
     "BTC", "XBT", "ETH", "BNB", "TRX", "XRP",
 })  # fmt: skip
 
-#: Data set symbols that stand for many symbols are no instruments.
+#: Data set symbols that stand for many symbols are not instruments.
 _GROUPS: Final = frozenset({"SPOT", "FUTURES", "PERPETUALS", "OPTIONS"})
 
 #: Contract families that CryptoFacilities writes in front: ``PF_XBTUSD``.
 _FAMILIES: Final = frozenset({"PF", "PI", "PV", "FI", "FF", "FV"})
 #: Kinds that WOO X and bitFlyer write in front of a pair: ``PERP_BTC_USDT``, ``FX_BTC_JPY``.
 _KINDS: Final = frozenset({"PERP", "SPOT", "FX"})
-#: Second words that are no currency.
+#: Second words that are not currencies.
 _TERMS: Final = frozenset({"SWAP", "PERP", "CW", "NW", "CQ", "NQ"})
 
 
@@ -58,11 +58,11 @@ def guess_currencies(
     """Guess base and quote of ``XBT/USD``, ``BTC-USDT-SWAP`` or ``ETHUSDT``; None if unclear.
 
     Upbit writes the quote currency first (https://docs.upbit.com: ``KRW-BTC``). So did Poloniex until its new
-    API of 2022: of two currencies that may be quotes neither is certain, unless the second is a dollar.
-    Phemex writes an ``s`` in front of spot pairs (https://phemex-docs.github.io).
+    API of 2022: if both currencies may be quotes, neither is certain, unless the second is a dollar. Phemex
+    writes an ``s`` in front of spot pairs (https://phemex-docs.github.io).
 
-    Without a separator several readings are possible (``DOTUSD``: DOT-USD or DO-TUSD); one whose base is
-    among ``known_bases`` or a usual quote itself wins, then the one with the longest quote.
+    Without a separator several readings are possible (``DOTUSD``: DOT-USD or DO-TUSD). A reading whose base
+    is among ``known_bases`` or is itself a usual quote wins, then the one with the longest quote.
     """
     if exchange == "phemex":
         symbol = symbol.removeprefix("s")
@@ -83,7 +83,7 @@ def guess_currencies(
 
 
 def _is_pair(parts: list[str]) -> bool:
-    """Two short words, the second neither a date nor a kind (``BTC-14FEB25``, ``BTC-PERPETUAL``)."""
+    """Whether these are two short words, the second neither a date nor a kind (unlike ``BTC-14FEB25``)."""
     return len(parts) == 2 and parts[1].isalpha() and len(parts[1]) <= 5 and parts[1] not in _TERMS
 
 

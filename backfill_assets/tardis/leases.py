@@ -1,8 +1,8 @@
 """Leases of requests in the database of Dagster's records: one limit over all processes and machines.
 
-A process leases a block of requests, which it may send within a few seconds; all that was leased in the last
-minute together stays within the limit. A lease of a killed process runs out by itself. Times are those of the
-database's clock, and a process measures its lease from before it asks, so clocks need not agree.
+A process leases a block of requests, which it may send within a few seconds. The sum of all requests leased
+in the last minute stays within the limit. A lease of a killed process expires by itself. Times are those of
+the database's clock, and a process measures its lease from before its request, so clocks need not agree.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from sqlalchemy.exc import SQLAlchemyError
 from backfill_assets.databases import engine_of, records_url
 from backfill_assets.failures import SettingsError
 
-#: Errors of a database that is away, busy, or takes no table of ours.
+#: Errors of a database that is away, is busy, or accepts no new table.
 REFUSALS: Final = (SQLAlchemyError, OSError)
-#: The file beside Dagster's own, where that is SQLite.
+#: The file beside Dagster's own, if that is SQLite.
 SQLITE_FILE: Final = "tardis_pace.db"
-#: A request of a lease is sent within so many seconds.
+#: A request of a lease is sent within this many seconds.
 LEASE_SECONDS: Final = 5.0
 #: A request counts for a minute, and for the time that it may take from here to the vendor.
 COUNTED_SECONDS: Final = 62.0
-#: A wait of the database for another process, or of this process for the database; a transaction takes
+#: Longest wait of the database for another process, or of this process for the database; a transaction takes
 #: milliseconds.
 LOCK_SECONDS: Final = 3
-#: A process that waits asks no sooner again, so that blocks do not crumble into single requests.
+#: A waiting process asks again no sooner, so that blocks do not crumble into single requests.
 _SHORTEST_WAIT_SECONDS: Final = 0.25
 
 _TABLE: Final = sa.Table(
     "backfill_assets_tardis_leases",
     sa.MetaData(),
     sa.Column("lease", sa.Text(), primary_key=True),
-    sa.Column("source", sa.Text(), nullable=False, comment="Host that is asked."),
+    sa.Column("source", sa.Text(), nullable=False, comment="Host of the requests."),
     sa.Column("process", sa.Text(), nullable=False, comment="Random name of the process."),
     sa.Column("until", sa.Double(), nullable=False, comment="Seconds since the epoch of the last request."),
     sa.Column("requests", sa.Integer(), nullable=False, comment="Requests that were leased, or sent."),
@@ -47,7 +47,7 @@ _TABLE: Final = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a process has sent since it asked last: of its lease, and without one."""
+    """Requests that a process has sent since its last renewal: of its lease, and without one."""
 
     lease: str = ""
     of_lease: int = 0
@@ -61,11 +61,11 @@ class Lease:
     Attributes
     ----------
     requests
-        How many may be sent within ``LEASE_SECONDS``; 0 if all are taken.
+        Number of requests that may be sent within ``LEASE_SECONDS``; 0 if all are taken.
     wait_seconds
-        When to ask again, if all are taken.
+        Seconds until the next try, if all are taken.
     processes
-        How many processes have sent something in the last minute, this one included.
+        Number of processes that have sent requests in the last minute, including this one.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Leases:
     Raises
     ------
     SettingsError
-        ``DAGSTER_POSTGRES_URL`` is no address of a database.
+        ``DAGSTER_POSTGRES_URL`` is not the address of a database.
     """
 
     def __init__(self, source: str) -> None:
@@ -92,19 +92,19 @@ class Leases:
         self._source = source
 
     def renew(self, process: str, limit: int, asked: int, sent: Sent) -> Lease:
-        """Give back what is left of the former lease, and take another.
+        """Return the unused part of the former lease, and take another.
 
         Parameters
         ----------
         limit
-            Requests in a minute, of all processes.
+            Requests per minute of all processes.
         asked
-            Requests that are wanted now; fewer may be given.
+            Requests wanted now; fewer may be granted.
 
         Raises
         ------
         SQLAlchemyError
-            The database cannot be reached, is busy or takes no table.
+            The database cannot be reached, is busy or accepts no new table.
         """
         with self._engine.begin() as connection:
             self._lock(connection)
@@ -121,7 +121,7 @@ class Leases:
         return Lease(name, given, wait, len({process, *(row.process for row in rows)}))
 
     def _lock(self, connection: Connection) -> None:
-        """Let one process at a time count, and none for long; SQLite locks its file at the begin."""
+        """Let one process count at a time, and only briefly; SQLite locks its file at the beginning."""
         if connection.dialect.name == "postgresql":
             for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
                 connection.execute(sa.text(f"SET LOCAL {limit} = '{LOCK_SECONDS}s'"))
@@ -129,14 +129,14 @@ class Leases:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
     def _tidy(self, connection: Connection, now: float) -> None:
-        """Forget what counts no more; a clock that stepped back must not make leases last longer."""
+        """Delete expired leases; a clock that stepped back must not make leases last longer."""
         ours = _TABLE.c.source == self._source
         connection.execute(sa.delete(_TABLE).where(ours, _TABLE.c.until < now - COUNTED_SECONDS))
         latest = now + LEASE_SECONDS
         connection.execute(sa.update(_TABLE).where(ours, _TABLE.c.until > latest).values(until=latest))
 
     def _settle(self, connection: Connection, now: float, process: str, sent: Sent) -> None:
-        """Let the former lease count with what was sent of it."""
+        """Let the former lease count with the requests that were sent of it."""
         former = _TABLE.c.lease == sent.lease
         if sent.of_lease:
             until = sa.case((_TABLE.c.until < now, _TABLE.c.until), else_=now)
@@ -155,14 +155,14 @@ class Leases:
 
 
 def _clock(connection: Connection) -> float:
-    """The database's time; a file of SQLite is used on its machine."""
+    """The database's time; a SQLite file is used on its own machine."""
     if connection.dialect.name != "postgresql":
         return time.time()
     return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
 
 
 def _free_at(rows: Sequence[Row[Any]], limit: int) -> float:
-    """When the first request is free again; the rows are in order of their end."""
+    """Return when the first request is free again; the rows are in order of their end."""
     counted = sum(row.requests for row in rows)
     for row in rows:
         counted -= row.requests

@@ -1,8 +1,8 @@
-"""What the vendor says about exchanges and instruments, as typed values.
+"""The vendor's answers about exchanges and instruments, as typed values.
 
-Only shapes, and questions that the answers settle by themselves (what was valid when, is a day exported).
-Asking is the client's business, choosing feeds that of ``symbols``. Unknown fields are ignored, because the
-vendor adds some; field names follow the wire in snake case; times are aware datetimes in UTC.
+Only shapes, and questions that the answers settle by themselves (which values were valid when, is a day
+exported). The client makes the requests, and ``symbols`` chooses feeds. Unknown fields are ignored, because
+the vendor adds new ones; field names follow the wire in snake case; times are aware datetimes in UTC.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from backfill_assets.venues import CURRENCY_ALIASES
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """UTC, also where the vendor leaves the zone out."""
+    """Convert to UTC; a time without a zone is UTC."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 UtcTime = Annotated[datetime, AfterValidator(_in_utc)]
-#: An unknown kind makes an entry odd: no rule gives its rows a meaning.
+#: An entry of an unknown kind is left out: no rule gives its rows a meaning.
 InstrumentType = Literal["spot", "perpetual", "future", "option", "combo", "prediction"]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e18, le=1e18)]
 #: Increments, multipliers and strikes.
@@ -40,7 +40,7 @@ class _Wire(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_null_lists(cls, answer: Any) -> Any:
-        """A list that is null is empty."""
+        """Replace null lists with empty ones."""
         if isinstance(answer, dict) and any(answer.get(name, ()) is None for name in _LISTS):
             return {k: v for k, v in answer.items() if v is not None or k not in _LISTS}
         return answer
@@ -65,13 +65,13 @@ class AvailableSymbol(_Wire):
 
 
 class DatasetSymbol(AvailableSymbol):
-    """A symbol of the CSV data sets; ``data_types`` is empty where the vendor does not list them."""
+    """A symbol of the CSV data sets; ``data_types`` is empty if the vendor does not list them."""
 
     data_types: tuple[str, ...] = ()
 
 
 class Datasets(_Wire):
-    """What can be downloaded as CSV."""
+    """The symbols and data types that can be downloaded as CSV."""
 
     exported_from: UtcTime | None = None
     exported_until: UtcTime | None = None
@@ -94,15 +94,15 @@ class ExchangeDetails(_Wire):
 
     @property
     def ended(self) -> datetime | None:
-        """When the exchange's data ended for good; None while they go on.
+        """The time at which the exchange's data ended for good; None while they continue.
 
-        Of an exchange that is not enabled any more nothing is exported beyond what is.
+        For an exchange that is no longer enabled, no further day is exported.
         """
         return self.available_to or (None if self.enabled else self.datasets.exported_until)
 
 
 class InstrumentValues(_Wire):
-    """What may change in the life of an instrument."""
+    """Values that may change during the life of an instrument."""
 
     base_currency: str | None = None
     quote_currency: str | None = None
@@ -127,9 +127,9 @@ class InstrumentChange(InstrumentValues):
 
 
 class Instrument(InstrumentValues):
-    """One instrument with its values of today and, in ``changes``, those of before.
+    """One instrument with its current values and, in ``changes``, the earlier ones.
 
-    Increments, fees and currencies are null where only the exchange details are at hand.
+    Increments, fees and currencies are null if only the exchange details are available.
     """
 
     id: str
@@ -152,26 +152,27 @@ class Instrument(InstrumentValues):
 
     @property
     def canonical(self) -> str | None:
-        """``BASE-QUOTE`` with the usual tickers; None where the currencies are unknown."""
+        """``BASE-QUOTE`` with the usual tickers; None if the currencies are unknown."""
         if not self.base_currency or not self.quote_currency:
             return None
         return f"{_usual_ticker(self.base_currency)}-{_usual_ticker(self.quote_currency)}"
 
     @property
     def market(self) -> str | None:
-        """The symbol of the instrument's market; None where it rests on currencies that are unknown.
+        """The symbol of the instrument's market; None if it depends on unknown currencies.
 
-        That is the pair of a spot market, ``BASE-QUOTE-PERP`` of a perpetual, and of all others the data set
-        symbol: it says expiry and strike, and is known whichever endpoint the key covers.
+        It is the pair for a spot market, ``BASE-QUOTE-PERP`` for a perpetual, and the data set symbol for all
+        others: that symbol has expiry and strike, and is known from either endpoint that the key covers.
         """
         if self.type == "spot" or (self.type == "perpetual" and self.canonical is None):
             return self.canonical
         return f"{self.canonical}{PERPETUAL}" if self.type == "perpetual" else self.dataset_symbol
 
     def as_of(self, moment: datetime) -> Instrument:
-        """Give the instrument the values that were valid at ``moment``.
+        """Return the instrument with the values that were valid at ``moment``.
 
-        A value is the one of the earliest change whose ``until`` is still ahead, else the value of today.
+        A value is that of the earliest change whose ``until`` is later than the moment, else the current
+        value.
         """
         past: dict[str, Any] = {}
         for change in sorted(self.changes, key=lambda c: c.until, reverse=True):
@@ -182,7 +183,7 @@ class Instrument(InstrumentValues):
 
 
 class InstrumentList(BaseModel):
-    """All instruments of an exchange, and which of the vendor's answers they come from."""
+    """All instruments of an exchange, and the vendor's answer that they come from."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -198,25 +199,25 @@ def dataset_symbol(symbol: str) -> str:
 
 
 def day_bounds(day: str) -> tuple[datetime, datetime]:
-    """First moment of the day and of the day after."""
+    """Return the first moments of the day and of the day after."""
     date = parse_day(day)
     start = datetime(date.year, date.month, date.day, tzinfo=UTC)
     return start, start + timedelta(days=1)
 
 
 def listed_on(since: datetime, to: datetime | None, day: str) -> bool:
-    """Whether something available from ``since`` to before ``to`` was so at any time of the day."""
+    """Whether something available from ``since`` to before ``to`` was available at any time of the day."""
     start, end = day_bounds(day)
     return since < end and (to is None or to > start)
 
 
 def exported_until(details: ExchangeDetails) -> datetime:
-    """Give the time before which all CSV data sets of the exchange are complete; the epoch if none is."""
+    """Return the time before which all CSV data sets of the exchange are complete; the epoch if none is."""
     return details.datasets.exported_until or datetime.fromtimestamp(0, tz=UTC)
 
 
 def ready(details: ExchangeDetails, day: str) -> bool:
-    """Whether the whole day is exported; of an exchange that closed, up to its end."""
+    """Whether the whole day is exported; for an exchange that closed, up to its end."""
     end = day_bounds(day)[1]
     return exported_until(details) >= min(end, details.ended or end)
 

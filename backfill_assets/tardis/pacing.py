@@ -1,8 +1,8 @@
-"""How fast the vendor is asked: one limit over all processes that share Dagster's records.
+"""The rate of requests to the vendor: one limit over all processes that share Dagster's records.
 
-Only when the next request may start; what is asked, and what happens to the answer, is the client's business.
-``leases`` is the part in the database. Without records the limit holds for this process, shared by every
-client and thread of it.
+This module only decides when the next request may start; the client makes the request and uses the answer.
+``leases`` is the part in the database. Without records the limit holds for this process, shared by all its
+clients and threads.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from backfill_assets.tardis.leases import Lease, Leases
 
 WINDOW_SECONDS: Final = 60.0
-#: Requests of one lease: enough for a day of a few feeds, few enough to be lost with a killed process.
+#: Requests of one lease: enough for a day of a few feeds, few enough to lose with a killed process.
 LEASED_REQUESTS: Final = 16
-#: The largest share of the limit in one lease, so that all who wait get some.
+#: The largest share of the limit in one lease, so that every waiting process gets a part.
 LARGEST_SHARE: Final = 8
-#: A database that is away is asked again after so long.
+#: Seconds until a database that is away is asked again.
 AWAY_SECONDS: Final = 5.0
-#: Runs at once by the package's ``dagster.yaml``: what to divide by where the database never answered.
+#: Concurrent runs by the package's ``dagster.yaml``: the divisor if the database never answered.
 PROCESSES_UNKNOWN: Final = 4
 _POLL_SECONDS: Final = 0.02
 _SHARE_POLL_SECONDS: Final = 0.25
@@ -40,17 +40,17 @@ _log = logging.getLogger(__name__)
 
 
 class Pacing(Protocol):
-    """Says when the next request may start."""
+    """Decides when the next request may start."""
 
     async def start(self) -> float:
-        """Wait until the next request may start; returns for how many seconds."""
+        """Wait until the next request may start; return the seconds waited."""
 
 
 class Pace:
     """At most ``starts`` starts in any window of 60 seconds.
 
-    A window that slides, not a bucket that refills: a bucket lets up to twice the number through in a minute
-    that begins with a full one.
+    The window slides. A bucket that refills would let up to twice the number through in a minute that begins
+    with a full bucket.
     """
 
     def __init__(self, starts: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -59,7 +59,7 @@ class Pace:
         self._lock = threading.Lock()
 
     def reserve(self) -> float:
-        """Take the next start; returns how many seconds to wait before using it."""
+        """Take the next start; return the seconds to wait before using it."""
         with self._lock:
             now = self._clock()
             start = now
@@ -92,14 +92,14 @@ class Pace:
 class LeasedPace:
     """Starts of all processes that lease from the same database.
 
-    While the database is away, starts are taken from a share of the limit: that of the processes which were
-    seen last. A process that had a lease first lets a window pass, because others may have used up the limit
-    in it; a brief absence costs a wait and exceeds nothing.
+    While the database is away, starts come from a share of the limit, divided by the number of processes last
+    seen. A process that had a lease first waits for one window, because others may have used up the limit in
+    it. A short outage costs a wait and exceeds nothing.
 
     Parameters
     ----------
     starts
-        Starts in a minute, of all processes.
+        Starts per minute of all processes.
     """
 
     def __init__(self, starts: int, leases: Leases, clock: Callable[[], float] = time.monotonic) -> None:
@@ -146,14 +146,14 @@ class LeasedPace:
         return False
 
     def _pause(self) -> float:
-        """Until it is worth looking again."""
+        """Return the seconds until it is worth checking again."""
         if self._is_asking:
             return _POLL_SECONDS
         until_asked = max(_POLL_SECONDS, self._ask_at - self._clock())
         return until_asked if self._share is None else min(until_asked, _SHARE_POLL_SECONDS)
 
     def _ask(self) -> None:
-        """Ask the database once, in a thread; who else waits does not ask meanwhile."""
+        """Ask the database once, in a thread; other waiters do not ask meanwhile."""
         from backfill_assets.tardis.leases import LEASE_SECONDS, REFUSALS, Sent
 
         with self._lock:
@@ -178,7 +178,7 @@ class LeasedPace:
                 self._is_asking = False
 
     def _fall_back(self, former: Lease | None, error: Exception) -> None:
-        """Go on without the database."""
+        """Continue without the database."""
         processes = former.processes if former else PROCESSES_UNKNOWN
         with self._lock:
             self._ask_at = self._clock() + AWAY_SECONDS
@@ -198,7 +198,7 @@ class LeasedPace:
 
 
 def shared_pace(requests_per_minute: int, source: str) -> Pacing:
-    """Give the process's one pace for this limit at this host."""
+    """Return the process's one pace for this limit at this host."""
     environment = ProcessEnvironment()
     home, address = environment.dagster_home, environment.dagster_postgres_url
     if not address and not (home and Path(home).expanduser().is_dir()):
@@ -208,14 +208,14 @@ def shared_pace(requests_per_minute: int, source: str) -> Pacing:
 
 @lru_cache(maxsize=8)
 def _pace(requests_per_minute: int, source: str, home: str, address: str) -> Pacing:
-    """``home`` and ``address`` are those of Dagster's records; both are empty where there are none."""
+    """Make the pace; ``home`` and ``address`` are those of Dagster's records, both empty without records."""
     if not home and not address:
         return Pace(requests_per_minute)
-    # SQLAlchemy is loaded by those who need it, as the vendor's client is.
+    # SQLAlchemy is imported only where it is needed, like the vendor's client.
     from backfill_assets.tardis.leases import Leases
 
     return LeasedPace(requests_per_minute, Leases(source))
 
 
-# A lease is of one process: a fork takes its own.
+# A lease belongs to one process: a fork takes its own.
 os.register_at_fork(after_in_child=_pace.cache_clear)

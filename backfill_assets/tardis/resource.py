@@ -1,7 +1,7 @@
 """The Tardis client as a Dagster resource.
 
-The only module of this folder that knows Dagster. It holds no connection and no secret, so a code location
-that contains it loads without either.
+Only this module of the folder knows Dagster. It holds no connection and no secret, so a code location that
+contains it loads without either.
 """
 
 from __future__ import annotations
@@ -14,5 +14,5 @@ class TardisResource(EnvironmentResource):
     """Gives assets a Tardis client with the settings of an environment."""
 
     def client(self) -> TardisClient:
-        """Make a client with the settings as they are now."""
+        """Make a client with the current settings."""
         return TardisClient(self.settings().tardis)

@@ -1,8 +1,8 @@
-"""Which feeds a day must have: the universe of the settings, resolved as of the day.
+"""The feeds that a day must have: the universe of the settings, resolved as of the day.
 
-Pure functions of settings and the vendor's metadata. A canonical symbol names a pair for ever; the data set
-symbol behind it changes (Kraken's ``XBT/USDT`` became ``BTC/USDT`` on 2026-07-10), so the pair is looked up
-by base and quote currency among what was listed on that day. Fetching and storing know feeds only.
+Pure functions of settings and the vendor's metadata. A canonical symbol names a pair forever, but the data
+set symbol behind it changes (Kraken's ``XBT/USDT`` became ``BTC/USDT`` on 2026-07-10). So the pair is looked
+up by base and quote currency among the instruments listed on that day. Fetching and storing use feeds only.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class NotListed:
 
 @dataclass(frozen=True, slots=True)
 class DayUniverse:
-    """The feeds that the day must have, and the configured ones that it cannot have; both sorted."""
+    """The feeds that the day must have, and the configured ones that do not exist on it; both sorted."""
 
     expected: tuple[ExpectedFeed, ...]
     not_listed: tuple[NotListed, ...]
@@ -57,11 +57,11 @@ class _Listing:
 
     instrument: Instrument
     dataset: DatasetSymbol
-    #: Every pair it ever had.
+    #: Every pair that it ever had.
     canonicals: frozenset[str]
     #: Every symbol that its market ever had.
     markets: frozenset[str]
-    #: It has no file of its own: its rows are in the file of its kind only, as Deribit's options are.
+    #: Whether its rows are only in the file of its kind, as with Deribit's options, and not in its own.
     only_in_group: bool = False
 
     @property
@@ -70,7 +70,7 @@ class _Listing:
 
     @property
     def column_values(self) -> frozenset[str]:
-        """What the file's ``symbol`` column may hold: the venue's own name, in either spelling."""
+        """Possible values of the file's ``symbol`` column: the venue's own name, in either spelling."""
         ids = (self.instrument.id, self.instrument.dataset_id, self.dataset.id)
         return frozenset(name.upper() for name in ids if name)
 
@@ -101,7 +101,7 @@ class _Listing:
 
 
 def of_exchanges(universe: Sequence[UniverseEntry], exchanges: Collection[str]) -> list[UniverseEntry]:
-    """The part of the universe that is of these exchanges."""
+    """The part of the universe for these exchanges."""
     own = [(entry, tuple(e for e in entry.exchanges if e in exchanges)) for entry in universe]
     return [entry.model_copy(update={"exchanges": those}) for entry, those in own if those]
 
@@ -114,14 +114,14 @@ def resolve(
 ) -> DayUniverse:
     """Resolve the universe as of a day.
 
-    A symbol that is listed at another time is ``not_listed``; where a rename falls within the day, both files
-    are expected. A symbol that is in an expected group has no file of its own: its rows would count twice.
+    A symbol that is listed at another time is ``not_listed``. If a rename falls within the day, both files
+    are expected. A symbol in an expected group has no file of its own, because its rows would count twice.
 
     Raises
     ------
     PermanentFailure
-        An exchange without metadata; a symbol that the exchange never had (with the nearest names); a pair
-        that stands for several contracts at the same time.
+        An exchange has no metadata, a symbol never existed at the exchange (the message has the nearest
+        names), or a pair stands for several contracts at the same time.
     """
     listings = {
         exchange: _listings(_known(details, exchange), _known(instruments, exchange), day)
@@ -155,7 +155,7 @@ def resolve(
 
 
 def groups_beside(feed: Feed) -> list[Feed]:
-    """Grouped feeds whose files may have the rows of a feed of one symbol."""
+    """Grouped feeds whose files may contain the rows of a single-symbol feed."""
     if feed.is_grouped:
         return []
     return [Feed(feed.exchange, feed.data_type, group) for group in GROUPED_SYMBOLS]
@@ -173,7 +173,7 @@ def _known(metadata: Mapping[str, T], exchange: str) -> T:
 
 
 def _listings(details: ExchangeDetails, instruments: InstrumentList, day: str) -> list[_Listing]:
-    """Instruments that have data sets, each with every stretch of time in which it has them."""
+    """Return instruments with data sets, one entry for each stretch of time in which they have them."""
     stretches: dict[str, list[DatasetSymbol]] = {}
     for dataset in details.datasets.symbols:
         stretches.setdefault(dataset_symbol(dataset.id), []).append(dataset)
@@ -185,7 +185,8 @@ def _listings(details: ExchangeDetails, instruments: InstrumentList, day: str) -
         own = stretches.get(instrument.dataset_symbol)
         group = groups.get(instrument.type)
         for dataset in own or ([_member(group, instrument)] if group else ()):
-            # What is listed during the day has its first values before the midnight that ends it.
+            # An instrument first listed during the day has its first values before the midnight that ends the
+            # day.
             as_of_day = instrument.as_of(max(start, instrument.available_since))
             if ends is not None and (dataset.available_to is None or dataset.available_to > ends):
                 dataset = dataset.model_copy(update={"available_to": ends})
@@ -195,7 +196,7 @@ def _listings(details: ExchangeDetails, instruments: InstrumentList, day: str) -
 
 
 def _member(group: DatasetSymbol, instrument: Instrument) -> DatasetSymbol:
-    """What the file of a kind has of one instrument: the group's data types while it is listed."""
+    """The part of a kind's file about one instrument: the group's data types while it is listed."""
     return group.model_copy(
         update={
             "id": instrument.dataset_symbol,
@@ -206,7 +207,7 @@ def _member(group: DatasetSymbol, instrument: Instrument) -> DatasetSymbol:
 
 
 def _names(instrument: Instrument) -> tuple[frozenset[str], frozenset[str]]:
-    """Pairs and markets that the instrument ever had."""
+    """Return the pairs and markets that the instrument ever had."""
     moments = [change.until - timedelta(microseconds=1) for change in instrument.changes]
     versions = [instrument, *(instrument.as_of(moment) for moment in moments)]
     return (
@@ -218,7 +219,7 @@ def _names(instrument: Instrument) -> tuple[frozenset[str], frozenset[str]]:
 def _candidates(
     symbol: str, entry: UniverseEntry, exchange: str, listings: Sequence[_Listing]
 ) -> list[_Listing]:
-    """Find what the symbol has meant on this exchange at any time; never empty."""
+    """Return the listings that the symbol has named on this exchange at any time; never empty."""
     if symbol in GROUPED_SYMBOLS:
         members = [x for x in listings if x.instrument.type == GROUP_KINDS[symbol]]
         if not members:
@@ -230,7 +231,7 @@ def _candidates(
     named = [x for x in listings if x.is_named(symbol) and not x.only_in_group]
     if not named:
         raise PermanentFailure(_unknown_symbol(symbol, exchange, listings))
-    # A pair leaves the kind open; every other name is of one.
+    # A pair may be of any kind; every other name belongs to one kind.
     wanted = [x for x in named if symbol not in x.canonicals or x.instrument.type in entry.instrument_types]
     if not wanted:
         kinds = " and ".join(sorted({x.instrument.type for x in named}))
@@ -254,7 +255,7 @@ def _unknown_symbol(symbol: str, exchange: str, listings: Sequence[_Listing]) ->
         hint = f"remove it from the universe; the exchange has for example {', '.join(known[:3])}"
     elif symbols:
         hint = (
-            f"the vendor tells no currencies; name its data set symbols, for example {', '.join(symbols[:3])}"
+            f"the vendor gives no currencies; name its data set symbols, for example {', '.join(symbols[:3])}"
         )
     else:
         hint = "remove it from the universe; no instrument of the exchange has data sets"
@@ -266,7 +267,7 @@ def _bare(name: str) -> str:
 
 
 def _preferred(found: Sequence[_Listing], entry: UniverseEntry, exchange: str, symbol: str) -> list[_Listing]:
-    """Take the listings of the first kind in the entry's order; several only where one follows the other."""
+    """Return the listings of the first kind in the entry's order; several only if one follows the other."""
     kinds = {x.instrument.type for x in found}
     kind = next((k for k in entry.instrument_types if k in kinds), None)
     chosen = [x for x in found if x.instrument.type == kind or symbol not in x.canonicals]
@@ -282,7 +283,7 @@ def _preferred(found: Sequence[_Listing], entry: UniverseEntry, exchange: str, s
 
 
 def _serves_group(details: ExchangeDetails, group: str, data_type: str, day: str) -> bool:
-    """Whether the group has a file; where the vendor does not list the group itself, its members decide."""
+    """Whether the group has a file; if the vendor does not list the group itself, its members decide."""
     own = [s for s in details.datasets.symbols if s.id.upper() == group]
     return not own or any(
         listed_on(s.available_since, s.available_to, day) and (not s.data_types or data_type in s.data_types)
@@ -291,10 +292,9 @@ def _serves_group(details: ExchangeDetails, group: str, data_type: str, day: str
 
 
 def _keys(listed: Sequence[_Listing]) -> dict[str, str]:
-    """The symbol of each listing's market, by data set symbol.
+    """Return the symbol of each listing's market, by data set symbol.
 
-    Contracts that share a pair are told apart by their data set symbols: otherwise their trades would end in
-    one candle.
+    Contracts that share a pair keep their data set symbols; otherwise their trades would end in one candle.
     """
     holders: dict[str, list[_Listing]] = {}
     for listing in listed:

@@ -1,7 +1,7 @@
-"""The tables that people query, and how a day of them is replaced.
+"""The tables that people query, and the replacement of a day of them.
 
-A day partition is replaced in one atomic step or not at all, by whoever claimed it last, and is then read
-back and compared with the lake. ``tables`` says what a table is, ``protocol`` what a warehouse promises,
-``duckdb`` and ``bigquery`` keep the promise, ``publish`` uses it; the ledger of ``ledger`` decides between
-publishers.
+A day partition is replaced in one atomic step or not at all, by the publisher with the latest claim. It is
+then read back and compared with the lake. ``tables`` defines a table, and ``protocol`` the promises of a
+warehouse. ``duckdb`` and ``bigquery`` keep them, and ``publish`` relies on them. The ledger in ``ledger``
+decides between publishers.
 """

@@ -1,8 +1,8 @@
-"""The nodes that publish: one day partition of each table, exactly what the lake's accepted versions hold.
+"""The nodes that publish: one day partition of each table, with exactly the lake's accepted versions.
 
 A held day fails here, after its quality rows are written. The keys say ``bigquery`` in every environment; the
-embedded warehouse has the same tables. The asset ``ohlcv`` is in the graph whatever the settings say, because
-the graph must not depend on the environment; where ``ohlcv.url`` is empty its materialization says so.
+embedded warehouse has the same tables. The asset ``ohlcv`` is in the graph under all settings, because the
+graph must not depend on the environment. If ``ohlcv.url`` is empty, its materialization says so.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +31,8 @@ def publisher(lake: LakeResource, warehouse: WarehouseResource) -> Iterator[Publ
 
 @contextmanager
 def ohlcv_publisher(lake: LakeResource, _: WarehouseResource) -> Iterator[Publisher | None]:
-    """A publisher from the run's lake into the OHLCV table that the settings name, if they name one."""
-    # SQLAlchemy takes long to load; a code location that only loads has no use for it.
+    """A publisher from the run's lake into the OHLCV table of the settings; None if they name none."""
+    # SQLAlchemy takes long to load, and a code location that only loads does not use it.
     from backfill_assets.warehouse.ohlcv.warehouse import open_ohlcv
 
     opened = open_ohlcv(lake.settings().ohlcv)
@@ -49,7 +49,7 @@ def _publishing_asset(
     table: Table | None,
     opener: OpenPublisher = publisher,
 ) -> dg.AssetsDefinition:
-    """An asset that publishes ``table``, or without one every tick table of the day."""
+    """An asset that publishes ``table``, or without a table every tick table of the day."""
     columns = column_schema(table.columns) if table in TABLES else None
 
     @dg.asset(
@@ -60,8 +60,8 @@ def _publishing_asset(
         owners=OWNERS,
         kinds={*key.split("/")[:-1], "table"},
         pool="warehouse",
-        # The quality rows tell what became of the other tables, so they come last among what can run; they
-        # do not depend on them, because a held day has quality rows and nothing else.
+        # The quality rows describe the result of the other tables, so they run last among the nodes that can
+        # run. They do not depend on the others, because a held day has quality rows and nothing else.
         op_tags={"dagster/priority": "-1"} if table is QUALITY else None,
         description=description,
         metadata={"dagster/column_schema": columns} if columns else None,
@@ -76,10 +76,10 @@ def _publishing_asset(
             tables = [table] if table else opened.tick_tables(day)
             outcomes = [outcome for wanted in tables for outcome in opened.publish(wanted, day)]
             scores = opened.overall(day) if table is QUALITY else None
-            # With the table that comes last, and on held days too, so that they are there with the first day.
+            # Views come with the last table, and on held days too, so that they exist from the first day on.
             not_ours = opened.warehouse.ensure_views() if table is QUALITY else ()
         for name in not_ours:
-            context.log.warning("view %s is not made: something that is not ours has its name", name)
+            context.log.warning("view %s is not made: another object has its name", name)
         for done in outcomes:
             context.log.info(
                 "%s %s %s: %d rows", done.table, done.day, done.publication.state, done.publication.rows
@@ -119,7 +119,7 @@ def _metadata(day: str, outcomes: Sequence[PublishedDay]) -> dict[str, dg.Metada
     }
 
 
-# Whether a day may be published is decided by its ticks and its candles together.
+# The day's ticks and candles together decide whether it may be published.
 ASSETS = (
     _publishing_asset(
         "bigquery/instruments", INSTRUMENTS.description, ["instruments", "candles"], INSTRUMENTS

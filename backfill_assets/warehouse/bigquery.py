@@ -1,13 +1,14 @@
-"""BigQuery through the official client: one load job per partition, and job ids that say who may still load.
+"""BigQuery through the official client: one load job per partition, with job ids that settle claims.
 
 A partition is replaced by a load job with ``WRITE_TRUNCATE`` into ``table$YYYYMMDD``, which BigQuery applies
 as one atomic update when the job completes; a job that fails leaves the partition as it was. The job id holds
-table, day and generation. A claim is settled by looking at its id: a running load is cancelled and waited
-for, and an id that nobody used is used up by a query that reads nothing, so that a client which comes late
-gets 409.
+table, day and generation. A claim is settled through its id: a running load is canceled, and the publisher
+waits for its end. An unused id is used up by a query that reads nothing, so a client that comes late gets
+409.
 
 An empty day is a load of a file without rows. Google's documentation does not say that this empties the
-partition: unverified against the real service, where the totals that ``publish`` reads back would show it.
+partition. This is unverified against the real service, where the totals that ``publish`` reads back would
+show it.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ _LOOK_SECONDS: Final = 10.0
 _UPLOAD_SECONDS: Final = 300.0
 _FIRST_WAIT_SECONDS: Final = 0.1
 _LONGEST_WAIT_SECONDS: Final = 5.0
-#: The label that tells a load of this very call from another one with the same id.
+#: The label that tells the load of this very call from another load with the same id.
 _CLAIM: Final = "backfill-claim"
 #: A day of microsecond timestamps or large ids overflows a sum of INT64, so halves of the values are summed.
 _HALF: Final = 2**32
@@ -68,11 +69,11 @@ class BigQueryWarehouse:
     client
         Ready to use; ``close`` closes it.
     dataset
-        ``project.dataset``, which exists.
+        ``project.dataset``; it must exist.
     daily_loads
-        Load jobs that a table may get per UTC day.
+        The number of load jobs that a table may get per UTC day.
     retry_seconds
-        How long one request is repeated while the service does not answer or says to try again.
+        How long one request is repeated while the service does not answer or asks for a retry.
     """
 
     def __init__(
@@ -126,13 +127,13 @@ class BigQueryWarehouse:
                 try:
                     self._client.update_table(there, ["schema"], retry=self._retry, timeout=_REQUEST_SECONDS)
                 except api.PreconditionFailed:
-                    continue  # Somebody else changed the table since; look again.
+                    continue  # Another writer has changed the table; read it again.
                 return
-        msg = f"{name}: others kept changing the table: run again"
+        msg = f"{name}: other writers kept changing the table: run again"
         raise TransientFailure(msg)
 
     def replace_partition(self, table: Table, day: str, files: Sequence[LoadFile], generation: int) -> str:
-        """See ``Warehouse``; files in ``gs://`` are read by the service, local ones are uploaded as one."""
+        """See ``Warehouse``; the service reads files in ``gs://``, and local files are uploaded as one."""
         partition = parse_day(day)
         name = f"{self._name(table)}${partition:%Y%m%d}"
         files = [file for file in files if file.rows]
@@ -144,7 +145,8 @@ class BigQueryWarehouse:
                 else:
                     self._submit_upload(table, day, name, files, job_id, claim)
             except api.Conflict:
-                # Also after a lost answer, when the client submits its own job twice: the claim tells.
+                # This also happens after a lost answer, when the client submits its own job twice: the claim
+                # tells.
                 pass
             job = self._find(job_id)
             if job is None or job.job_type != "load" or job.labels.get(_CLAIM) != claim:
@@ -182,7 +184,7 @@ class BigQueryWarehouse:
         return self._query(f"{name} {first} to {last}", query, _as_arrow, **given)
 
     def _query(self, about: str, query: str, read: Callable[[Any], Any] = list, **given: str) -> Any:
-        """The rows of a query; parameters whose names end in ``day`` are dates, others are texts."""
+        """Return the rows of a query; parameters whose names end in ``day`` are dates, others are texts."""
         config = bigquery.QueryJobConfig(
             query_parameters=[
                 bigquery.ScalarQueryParameter(name, "DATE", parse_day(value))
@@ -203,7 +205,7 @@ class BigQueryWarehouse:
             return read(job.result(retry=self._retry, timeout=self._job_timeout_seconds))
 
     def content(self, table: Table, day: str) -> str:
-        """See ``Warehouse``; the service hashes the rows, whose order does not matter."""
+        """See ``Warehouse``; the service hashes the rows, and their order does not matter."""
         query = (
             "SELECT COUNT(*), BIT_XOR(FARM_FINGERPRINT(TO_JSON_STRING(stored))) "
             f"FROM `{self._name(table)}` AS stored WHERE `{table.partition_column}` = @day"
@@ -221,7 +223,7 @@ class BigQueryWarehouse:
         self._client.close()  # type: ignore[no-untyped-call]
 
     def job_id(self, table: Table, day: str, generation: int) -> str:
-        """The id of the one job that a claim may submit; the hash stands for project, data set and table."""
+        """Return the id of a claim's only job; the hash stands for project, data set and table."""
         target = hashlib.sha256(self._name(table).encode()).hexdigest()[:12]
         return f"backfill-{table.name}-{parse_day(day):%Y%m%d}-{generation}-{target}"
 
@@ -232,7 +234,10 @@ class BigQueryWarehouse:
         self, table: Table, name: str, files: Sequence[LoadFile], job_id: str, claim: str
     ) -> None:
         if len(files) > MAX_URIS:
-            msg = f"{name}: {len(files)} files, a load job takes {MAX_URIS}: group the feeds into fewer files"
+            msg = (
+                f"{name}: {len(files)} files, but a load job takes {MAX_URIS}: "
+                "group the feeds into fewer files"
+            )
             raise PermanentFailure(msg)
         self._client.load_table_from_uri(
             [file.name for file in files],
@@ -282,7 +287,7 @@ class BigQueryWarehouse:
             return None
 
     def _occupy(self, job_id: str) -> bool:
-        """Use up the id with a query over nothing, which is free; False if somebody was faster."""
+        """Use up the id with a query over nothing, which is free; False if another client was faster."""
         try:
             self._client.query(
                 "SELECT 'this generation was overtaken' AS reason",
@@ -297,14 +302,14 @@ class BigQueryWarehouse:
         return True
 
     def _settle(self, job: Any) -> None:
-        """Wait until the job is done, well or badly; one that takes too long is cancelled."""
+        """Wait until the job has ended, well or badly; cancel a job that takes too long."""
         deadline = time.monotonic() + self._job_timeout_seconds
         wait = _FIRST_WAIT_SECONDS
         while job.state != "DONE":
             if time.monotonic() > deadline:
                 job.cancel(retry=self._retry, timeout=_REQUEST_SECONDS)
                 msg = (
-                    f"job {job.job_id} was not done after {self._job_timeout_seconds:g} s and was cancelled: "
+                    f"job {job.job_id} was not done after {self._job_timeout_seconds:g} s and was canceled: "
                     "run again, or raise warehouse.job_timeout_seconds"
                 )
                 raise TransientFailure(msg)
@@ -314,7 +319,7 @@ class BigQueryWarehouse:
 
 
 def open_client(project: str, location: str, endpoint: str) -> bigquery.Client:
-    """A client for the service, or without credentials for a stand-in at ``endpoint``.
+    """Return a client for the service, or without credentials for a stand-in at ``endpoint``.
 
     Raises
     ------
@@ -333,7 +338,7 @@ def open_client(project: str, location: str, endpoint: str) -> bigquery.Client:
 
 
 def open_bigquery(settings: BigQuerySettings) -> BigQueryWarehouse:
-    """The warehouse of the settings."""
+    """Return the warehouse of the settings."""
     project, dataset, location = (
         resolve(settings.project),
         resolve(settings.dataset),
@@ -349,12 +354,12 @@ def open_bigquery(settings: BigQuerySettings) -> BigQueryWarehouse:
 
 
 def tables_of(settings: BigQuerySettings) -> frozenset[str]:
-    """Names of the data set's tables, asked for once; none where there is no such data set.
+    """Return the names of the data set's tables, from one request; none if the data set does not exist.
 
     Raises
     ------
     PermanentFailure, TransientFailure
-        It cannot be asked.
+        The request fails.
     """
     with _looking(settings) as (client, dataset, retry):
         try:
@@ -365,14 +370,14 @@ def tables_of(settings: BigQuerySettings) -> frozenset[str]:
 
 
 def partitions_of(settings: BigQuerySettings) -> dict[tuple[str, str], int]:
-    """Rows of every partition by table and ``YYYYMMDD``; none where there is no such data set.
+    """Return the rows of every partition by table and ``YYYYMMDD``; none if the data set does not exist.
 
-    A query of ``INFORMATION_SCHEMA.PARTITIONS``, for which the service counts 10 MB.
+    This is a query of ``INFORMATION_SCHEMA.PARTITIONS``, for which the service counts 10 MB.
 
     Raises
     ------
     PermanentFailure, TransientFailure
-        It cannot be asked.
+        The request fails.
     """
     with _looking(settings) as (client, dataset, retry):
         query = (
@@ -389,7 +394,7 @@ def partitions_of(settings: BigQuerySettings) -> dict[tuple[str, str], int]:
 
 @contextmanager
 def _looking(settings: BigQuerySettings) -> Iterator[tuple[bigquery.Client, str, Any]]:
-    """A client, the data set, and for how long a request is repeated that a person waits for."""
+    """Yield a client, the data set, and the retry limit of a request that a person waits for."""
     dataset = f"{resolve(settings.project)}.{resolve(settings.dataset)}"
     client = open_client(resolve(settings.project), resolve(settings.location), resolve(settings.endpoint))
     with closing(client), translated(dataset):
@@ -397,7 +402,7 @@ def _looking(settings: BigQuerySettings) -> Iterator[tuple[bigquery.Client, str,
 
 
 def _as_arrow(rows: Any) -> pa.Table:
-    # The storage API would be a client, a permission and a price of its own.
+    # The storage API would need its own client and permission, and has its own price.
     return rows.to_arrow(create_bqstorage_client=False)
 
 
@@ -446,7 +451,7 @@ def _totals_query(table: Table, name: str) -> str:
 
 
 def _whole_sums(table: Table, row: Sequence[Any]) -> list[Any]:
-    """A row of the totals query with its halves put together."""
+    """Return a row of the totals query with its halves put together."""
     start = len(table.group_by) + 3
     end = start + 2 * len(table.exact_sums)
     halves = [int(value or 0) for value in row[start:end]]

@@ -1,7 +1,7 @@
-"""What went wrong at BigQuery, in the package's own classes and words.
+"""Failures of BigQuery, in the package's own classes and words.
 
-The service names a reason, in the answer to a request or in a job that ended badly; the reason decides
-whether a rerun can help (https://cloud.google.com/bigquery/docs/error-messages).
+The service names a reason, in the answer to a request or in a job that failed; the reason decides whether a
+rerun can help (https://cloud.google.com/bigquery/docs/error-messages).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TRANSIENT: Final = frozenset(
         "timeout",
     }
 )
-#: Quotas are counted by the day, so a step that waits a minute meets the same.
+#: Quotas are counted by the day, so a step that waits a minute meets the same one.
 _DAY_SECONDS: Final = 86_400.0
 _REMEDIES: Final = {
     "accessDenied": "grant this account the roles BigQuery Data Editor and BigQuery Job User",
@@ -43,10 +43,11 @@ _DEFAULT_REMEDY: Final = "correct what the message names, then publish again"
 
 
 def failed_job(what: str, job_id: str, error: Mapping[str, Any]) -> BackfillError:
-    """The failure that a job's ``errorResult`` means."""
+    """Return the failure that a job's ``errorResult`` means."""
     reason, text = str(error.get("reason", "")), f"job {job_id}: {error.get('message', '')}"
     if reason == "stopped":
-        # By a publisher with a newer claim, by a person, or by the service: ``publish`` tells which.
+        # The job was stopped by a publisher with a newer claim, a person or the service; ``publish`` tells
+        # which.
         return LoadStopped(f"{what}: {text}")
     return _by_reason(what, reason, text)
 

@@ -1,6 +1,7 @@
-"""The views in BigQuery: created, or replaced where their text is another; only those that bear our label.
+"""The views in BigQuery: created, or replaced if their text differs; only views that bear our label.
 
-Apart from the loads because nothing here is a job, and nothing depends on it: a view is for readers.
+This is separate from the loads because nothing here is a job and nothing depends on it: a view is for
+readers.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from backfill_assets.failures import TransientFailure
 from backfill_assets.warehouse.bigquery_failures import translated
 from backfill_assets.warehouse.views import BIGQUERY, VIEWS, View
 
-#: The label of views that we made, and therefore may replace.
+#: The label of views that this package made and therefore may replace.
 OURS: Final = {"made-by": "backfill-assets"}
 
 _REQUEST_SECONDS: Final = 60.0
-#: Others who make or change a view at the same time are given way to this often.
+#: Attempts at a view while other writers make or change it at the same time.
 _ATTEMPTS: Final = 5
 
 
@@ -33,7 +34,7 @@ def ensure_views(client: bigquery.Client, dataset: str, retry: Retry) -> tuple[s
 
 
 def _columns(client: bigquery.Client, name: str, retry: Retry) -> list[str] | None:
-    """Names of the table's columns; None if there is no such table."""
+    """Names of the table's columns; None if the table does not exist."""
     with translated(name):
         try:
             there = client.get_table(name, retry=retry, timeout=_REQUEST_SECONDS)
@@ -43,7 +44,7 @@ def _columns(client: bigquery.Client, name: str, retry: Retry) -> list[str] | No
 
 
 def _ensure(client: bigquery.Client, dataset: str, retry: Retry, view: View) -> bool:
-    """Create the view, or replace its text if that differs; False if something else has its name."""
+    """Create the view, or replace its text if that differs; False if another object has its name."""
     name = f"{dataset}.{view.name}"
     wanted = bigquery.Table(name)
     wanted.view_query = view.sql(BIGQUERY, lambda table: f"`{dataset}.{table}`")
@@ -56,7 +57,7 @@ def _ensure(client: bigquery.Client, dataset: str, retry: Retry, view: View) -> 
                 try:
                     client.create_table(wanted, retry=retry, timeout=_REQUEST_SECONDS)
                 except api.Conflict:
-                    continue  # Somebody else made it since; look whether it is this one.
+                    continue  # Another writer has made it; check whether it is this view.
                 return True
             if there.table_type != "VIEW" or not OURS.items() <= there.labels.items():
                 return False
@@ -68,5 +69,5 @@ def _ensure(client: bigquery.Client, dataset: str, retry: Retry, view: View) -> 
             except api.PreconditionFailed:
                 continue
             return True
-    msg = f"{name}: others kept changing the view: run again"
+    msg = f"{name}: other writers kept changing the view: run again"
     raise TransientFailure(msg)

@@ -1,4 +1,4 @@
-"""The tables of the warehouse: which there are, what their rows are, and what proves a partition of them."""
+"""The tables of the warehouse: their names, their rows, and the control totals that prove a partition."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CANDLES: Final = Table(
     row_group_rows=MARKET_GROUP_ROWS,
 )
 
-#: Candles for services that read them by key. It is published to another database, so ``TABLES`` lacks it.
+#: Candles for services that read them by key. They go to another database, so ``TABLES`` lacks this table.
 OHLCV: Final = replace(
     CANDLES,
     name="ohlcv",
@@ -63,7 +63,7 @@ OHLCV: Final = replace(
 
 COVERAGE: Final = Table(
     name="coverage",
-    description="State of every bucket of every market, traded, empty or lost: one row per run of equals.",
+    description="The state of every bucket of every market: traded, empty or lost. A row is a run of equals.",
     columns=COVERAGE_COLUMNS,
     group_by=("exchange", "symbol", "timeframe", "state"),
     time_column="first_open_time",

@@ -1,6 +1,6 @@
-"""What a published day promises: the warehouse holds what the lake says, to the last value.
+"""Asset checks of a published day: the warehouse holds the lake's content, to the last value.
 
-The checks of the coverage also tell whether its rows are whole and agree with the candles.
+The checks of the coverage also tell whether its rows are complete and agree with the candles.
 """
 
 from collections.abc import Iterator
@@ -22,12 +22,12 @@ from backfill_assets.warehouse.publisher import Publisher
 from backfill_assets.warehouse.resource import WarehouseResource
 from backfill_assets.warehouse.tables import Table
 
-EQUALS_LAKE = {"equals_lake": "The rows, read back, are those that were published of the lake's files."}
+EQUALS_LAKE = {"equals_lake": "The rows, read back, are those that were published from the lake's files."}
 ON_TIME = {"on_time": "The day was last published by 10:00 UTC of the next day, or later by a backfill."}
 OF_COVERAGE = {
     "schema": "Columns, types and states are right, no run begins twice, each is as long as it says.",
     "whole_day": "The runs of every market and timeframe add up to exactly one day, without gap or overlap.",
-    "traded_buckets": "Buckets are traded by the coverage exactly where there is a candle.",
+    "traded_buckets": "The coverage calls a bucket traded if and only if it has a candle.",
 }
 
 
@@ -53,7 +53,7 @@ def _equality_check(
 def coverage_checks(
     context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
 ) -> Iterator[dg.AssetCheckResult]:
-    """Compare the warehouse with the lake, and tell what was found when the coverage was made."""
+    """Compare the warehouse with the lake, and report the findings made when the coverage was made."""
     key, day = "bigquery/coverage", context.partition_key
     with failures_as_dagster(), publisher(lake, warehouse) as opened:
         result = _equals_lake(opened, key, COVERAGE, day)
@@ -68,14 +68,14 @@ def coverage_checks(
 def quality_checks(
     context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
 ) -> Iterator[dg.AssetCheckResult]:
-    """Compare the warehouse with the lake, and look at when the day was published."""
+    """Compare the warehouse with the lake, and check when the day was published."""
     key, day = "bigquery/quality", context.partition_key
     with failures_as_dagster(), publisher(lake, warehouse) as opened:
         result = _equals_lake(opened, key, QUALITY, day)
     yield result
     with failures_as_dagster():
         lag = published_lag(lake.store(), day)
-    # Later than a day it is no daily run.
+    # A publication more than a day late is not a daily run.
     passed = lag is not None and (lag <= _ON_TIME or lag > timedelta(days=1))
     yield dg.AssetCheckResult(
         asset_key=dg.AssetKey.from_user_string(key),

@@ -2,21 +2,21 @@
 
 ``FOLDER/{table}/{day}.parquet`` is a partition; it is replaced by ``os.replace``, so readers never see half
 of one and never wait. ``FOLDER/{table}/schema.parquet`` has the table's columns and no rows.
-``FOLDER/warehouse.duckdb`` holds nothing but views over these files: tables inside it were rejected, because
-one reader in another process locks every writer out of the file. It is replaced as a whole, and only when its
-views change or it was damaged, so a reader that keeps it open still sees every new partition.
+``FOLDER/warehouse.duckdb`` holds only views over these files. Tables inside it were rejected, because one
+reader in another process locks every writer out of the file. It is replaced as a whole, and only if its views
+change or it was damaged, so a reader that keeps it open still sees every new partition.
 
-A view takes the date from the file's name, so that a filter on it opens the files of these days only. While
+A view takes the date from the file's name, so that a filter on it opens only the files of these days. While
 partitions of an earlier release lack columns, each query opens all files to bring them together.
 
-No writer takes a lock, for a process that is stopped while it holds one would stop all others. A load is
-written under a name of its own and its generation is marked by an empty file; then the unfinished loads of
-older generations are deleted, and the load is renamed. A load whose generation is not the greatest marked one
-is refused, and an older one that has passed this test finds its file gone, however long it was stopped.
+No writer takes a lock, because a process that is stopped while it holds one would stop all others. A load is
+written under its own name, and an empty file marks its generation. Then the unfinished loads of older
+generations are deleted, and the load is renamed. A load is refused if its generation is not the greatest
+marked one. An older load that has passed this test finds its file gone, even if it was stopped for long.
 
 DuckDB resolves relative paths by the reader's working directory, and knows no path relative to the database,
 so the views hold the folder's absolute path. A reader that has the folder elsewhere names it in the variable
-``warehouse``; a folder that was moved is put right when the warehouse is next used from here.
+``warehouse``; the views of a moved folder are corrected when this package next uses the warehouse there.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ DATABASE: Final = "warehouse.duckdb"
 _HEADERS: Final = 3 * 4096
 SCHEMA: Final = "schema.parquet"
 _STATE: Final = ".state"
-#: Names the columns that all partitions of a table are known to have.
+#: Name of the record of the columns that all partitions of a table are known to have.
 _COLUMNS: Final = "columns"
-#: Times that another process may make the views at the same moment.
+#: Attempts at the views while another process makes them at the same moment.
 _ATTEMPTS: Final = 20
 #: No process writes a schema or the views for this long; an older file was left by a process that died.
 _ABANDONED_SECONDS: Final = 3600
@@ -81,12 +81,12 @@ class DuckDBWarehouse:
         return self.folder / DATABASE
 
     def ensure_table(self, table: Table) -> None:
-        """See ``Warehouse``; the views are put right as well.
+        """See ``Warehouse``; also correct the views.
 
         Raises
         ------
         PermanentFailure
-            A file among the partitions is none, so that its rows would be taken for rows of the table.
+            A file among the partitions is not one, so its rows would be taken for rows of the table.
         """
         path, schema = self.folder / table.name / SCHEMA, _described(table)
         with self._writable():
@@ -125,7 +125,7 @@ class DuckDBWarehouse:
         return f"{target}#{generation}"
 
     def fence(self, table: Table, day: str, generations: Sequence[int]) -> None:
-        """See ``Warehouse``; nobody is waited for."""
+        """See ``Warehouse``; this waits for no load."""
         if not generations:
             return
         with self._writable():
@@ -152,7 +152,7 @@ class DuckDBWarehouse:
                 (marks / str(older)).unlink(missing_ok=True)
 
     def _marks(self, table: Table, day: str) -> list[int]:
-        """Generations that are marked; only the greatest counts."""
+        """Return the marked generations; only the greatest counts."""
         return [int(mark.name) for mark in self._state(table.name, day).glob("*") if mark.name.isdecimal()]
 
     def totals(self, table: Table, day: str) -> tuple[GroupTotals, ...]:
@@ -161,7 +161,7 @@ class DuckDBWarehouse:
         return file_totals(table, [path]) if _is_file(path) else ()
 
     def content(self, table: Table, day: str) -> str:
-        """See ``Warehouse``: size and sha256 of the file, ``has_size`` reads the size."""
+        """See ``Warehouse``; the name is size and sha256 of the file, and ``has_size`` reads the size."""
         path = self.folder / table.name / f"{parse_day(day)}.parquet"
         if not _is_file(path):
             return ""
@@ -170,11 +170,11 @@ class DuckDBWarehouse:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 return f"{file.tell()}:{digest}"
         except OSError as error:
-            msg = f"{path}: cannot be read ({error.strerror}): mend its permissions, or remove it"
+            msg = f"{path}: cannot be read ({error.strerror}): correct its permissions, or remove it"
             raise PermanentFailure(msg) from error
 
     def ensure_views(self) -> tuple[str, ...]:
-        """See ``Warehouse``; the DuckDB file is wholly ours, so nothing else can have a view's name."""
+        """See ``Warehouse``; this package owns the DuckDB file, so no other object can have a view's name."""
         with self._writable():
             self._refresh_views()
         return ()
@@ -183,20 +183,20 @@ class DuckDBWarehouse:
         """Nothing is kept open."""
 
     def _refresh_views(self) -> None:
-        """Make the DuckDB file again if its views would be others or it is not the one that was made.
+        """Make the DuckDB file again if its views would differ or it is not the file that was recorded.
 
-        A process that makes it at the same time may have read other schemas, so both look again.
+        A process that makes it at the same time may have read other schemas, so both check again.
         """
         for _ in range(_ATTEMPTS):
             script = self._script()
             if self._recorded() == _record(script, self.database):
                 return
             self._make_database(script)
-        msg = f"{self.database}: others keep making the views: run again when they have ended"
+        msg = f"{self.database}: other processes keep making the views: run again when they have ended"
         raise TransientFailure(msg)
 
     def _script(self) -> str:
-        """The SQL that makes the views over the tables that are there."""
+        """The SQL that makes the views over the existing tables."""
         found = {path.parent: _read_schema(path) for path in sorted(self.folder.glob(f"*/{SCHEMA}"))}
         schemas = {folder: schema for folder, schema in found.items() if schema is not None}
         columns = {folder.name: schema.names for folder, schema in schemas.items()}
@@ -207,7 +207,7 @@ class DuckDBWarehouse:
         return script + "".join(_view(view) for view in VIEWS if view.is_possible(columns))
 
     def _are_alike(self, folder: Path, schema: pa.Schema) -> bool:
-        """Whether all partitions have all columns; looked at until they do, and again when some are added."""
+        """Whether all partitions have all columns; checked until they do, and when columns are added."""
         columns = "\n".join(schema.names)
         known = self._state(folder.name, _COLUMNS)
         if _text(known) == columns:
@@ -226,7 +226,7 @@ class DuckDBWarehouse:
         import duckdb
 
         temporary = _temporary(self.database)
-        # Made elsewhere: DuckDB cannot write where a folder's name has a question mark.
+        # Made in another folder: DuckDB cannot write if a folder's name has a question mark.
         with temporary_folder(None, "TMPDIR") as folder:
             made = folder / DATABASE
             try:
@@ -252,7 +252,7 @@ class DuckDBWarehouse:
 
     @contextmanager
     def _writable(self) -> Iterator[None]:
-        """Name the fault and the remedy where the folder cannot be written."""
+        """Name the fault and the remedy if the folder cannot be written."""
         try:
             yield
         except OSError as error:
@@ -260,7 +260,9 @@ class DuckDBWarehouse:
 
     def _refused(self, reason: str, number: int | None = errno.EIO) -> PermanentFailure | TransientFailure:
         kind = TransientFailure if number in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else PermanentFailure
-        return kind(f"{self.folder}: cannot be written ({reason}): free space there or mend its permissions")
+        return kind(
+            f"{self.folder}: cannot be written ({reason}): free space there or correct its permissions"
+        )
 
 
 def _overtaken(table: Table, day: str, generation: int, latest: int) -> Superseded:
@@ -287,7 +289,7 @@ def _refuse_strays(folder: Path) -> None:
     for file in sorted(folder.glob("*.parquet")):
         if file.name != SCHEMA and not _is_day(file.stem):
             msg = (
-                f"{file}: is no partition, but readers take its rows for rows of {folder.name}: "
+                f"{file}: is not a partition, but readers take its rows for rows of {folder.name}: "
                 "move it to another folder"
             )
             raise PermanentFailure(msg)
@@ -301,7 +303,7 @@ def _is_day(text: str) -> bool:
 
 
 def has_size(folder: Path, table: str, day: str, content: str) -> bool:
-    """Whether the partition is there, in the size that ``content`` tells if it is not empty."""
+    """Whether the partition exists, with the size in ``content`` if that is not empty."""
     path = folder / table / f"{day}.parquet"
     try:
         found = path.stat().st_size
@@ -311,7 +313,7 @@ def has_size(folder: Path, table: str, day: str, content: str) -> bool:
 
 
 def has_database(folder: Path) -> bool:
-    """Whether the file with the views is there, and not cut within its headers."""
+    """Whether the file with the views exists, and is not cut within its headers."""
     try:
         return (folder / DATABASE).stat().st_size > _HEADERS
     except OSError:
@@ -319,28 +321,28 @@ def has_database(folder: Path) -> bool:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether the file is there; anything else in its place is not opened, for a FIFO waits for a writer.
+    """Whether the file exists; an entry that is not a file is not opened, because a FIFO waits for a writer.
 
     Raises
     ------
     PermanentFailure
-        It cannot be looked at, or is no file.
+        Its state cannot be read, or it is not a file.
     """
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         return False
     except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror}): mend its permissions, or remove it"
+        msg = f"{path}: cannot be read ({error.strerror}): correct its permissions, or remove it"
         raise PermanentFailure(msg) from error
     if not stat.S_ISREG(mode):
-        msg = f"{path}: is no file: remove it"
+        msg = f"{path}: is not a file: remove it"
         raise PermanentFailure(msg)
     return True
 
 
 def _text(path: Path) -> str:
-    """A note of our own; empty where it is not there, or cannot be read and is to be made anew."""
+    """Return a note of this package; empty if it is missing, or unreadable and to be made again."""
     try:
         return path.read_text(encoding="utf-8", errors="replace") if _is_file(path) else ""
     except (OSError, PermanentFailure):
@@ -356,7 +358,7 @@ def _described(table: Table) -> pa.Schema:
 
 
 def _read_schema(path: Path) -> pa.Schema | None:
-    """The table's columns; None where there is no such file, or a damaged one that is to be made anew."""
+    """The table's columns; None if the file is missing, or damaged and to be made again."""
     try:
         return pq.read_schema(path) if _is_file(path) else None
     except (OSError, PermanentFailure, pa.ArrowException):
@@ -378,12 +380,12 @@ def _stored_columns(schema: pa.Schema) -> list[Column]:
 
 def _table_view(folder: Path, schema: pa.Schema, *, alike: bool) -> str:
     name = f'"{folder.name}"'
-    # Readers skip files by a column that is made of nothing but their names.
+    # Readers skip files by a column that is made only of the files' names.
     day = "TRY_CAST(left(parse_filename(filename), 10) AS DATE) AS "
     columns = ", ".join(f'{day if column == "date" else ""}"{column}"' for column in schema.names)
     options = "filename = true" if alike else "filename = true, union_by_name = true"
     root = f"coalesce(getvariable('warehouse'), {_literal(glob.escape(str(folder.parent)))})"
-    # The first file says which columns there are: not a partition, which may be damaged.
+    # The first file defines the columns; it is not a partition, because that may be damaged.
     files = f"[{root} || '/{folder.name}/{SCHEMA}', {root} || '/{folder.name}/*.parquet']"
     lines = [
         f"CREATE VIEW {name} AS SELECT {columns} FROM read_parquet({files}, {options});",
@@ -417,13 +419,13 @@ def _literal(text: str) -> str:
 
 
 def _record(script: str, database: Path) -> str:
-    """The script, and the sha256 of the DuckDB file that it made."""
+    """Return the script, and the sha256 of the DuckDB file that it made."""
     try:
         if _is_file(database):
             with database.open("rb") as file:
                 return f"{script}-- {hashlib.file_digest(file, 'sha256').hexdigest()}\n"
     except (OSError, PermanentFailure):
-        pass  # it is made anew
+        pass  # it is made again
     return script
 
 

@@ -1,11 +1,11 @@
-"""Data that nothing names any more: replaced versions, orphans, rejected files, temporary folders.
+"""Data that no document names any more: replaced versions, orphans, rejected files, temporary folders.
 
-A file is spared if its hash stands anywhere in a document that could name it: the manifest beside it, and of
-its day and the two beside it the settled day, the measures, the summary and the ledger with its open loads.
-The bytes are searched, so a document of another version of this package spares what it names in its own way.
-A document that cannot be read, or is lost while the settled day speaks of it, spares all that it may have
-named. Beside running days this is safe because of age: a run makes each file that it is about to name look
-new, and no store discards one that does (``Store.discard``).
+A file is spared if its hash stands anywhere in a document that could name it. These are the manifest beside
+it and, for its day and the two beside it, the settled day, the measures, the summary and the ledger with its
+open loads. The bytes are searched, so a document of another version of this package spares the files that it
+names in its own way. A document that cannot be read, or is lost while the settled day refers to it, spares
+all files that it may have named. Beside running days this is safe because of age: a run renews the age of
+each file that it is about to name, and no store discards a young file (``Store.discard``).
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ _FOLDERS: Final = (
 _REJECTED: Final = "rejected/"
 #: Folder, day and hash of a data file.
 _FILE: Final = re.compile(r"(.+?)/(?:date=)?(\d{4}-\d\d-\d\d)/([0-9a-f]{64})\.(?:parquet|csv\.gz|csv|json)")
-#: As ``files.temporary_folder`` names the folders of this package's runs.
+#: The form in which ``files.temporary_folder`` names the folders of this package's runs.
 _TEMPORARY: Final = re.compile(rf"{TEMPORARY_PREFIX}[a-z0-9_]{{8}}")
 _AGE: Final = re.compile(r"([1-9]\d{0,4})d")
-#: Days whose documents are kept at hand: files come in the order of their days within a feed.
+#: Days whose documents are kept in memory: files come in the order of their days within a feed.
 _DAYS_KEPT: Final = 64
-#: Documents by which a file is freed were read no longer ago.
+#: Largest age of the documents by which a file is freed, since they were read.
 _FRESH_SECONDS: Final = 5.0
-#: Ages are in days, so clocks that differ by less change nothing.
+#: Ages are in days, so smaller differences between clocks change nothing.
 _CLOCKS_DIFFER: Final = timedelta(hours=1)
 
 
@@ -72,22 +72,22 @@ class Garbage:
 
 
 def age_in_days(text: str) -> int:
-    """The number of ``30d``.
+    """Return the number of ``30d``.
 
     Raises
     ------
     BadInput
-        Another form, or fewer days than a run may still be about to name its files.
+        The text has another form, or names fewer days than a run may still need to name its files.
     """
     found = _AGE.fullmatch(text)
     if found is None or int(found[1]) < YOUNG.days:
-        msg = f"older than: '{text}' is no age: write days, at least {YOUNG.days}d, for example 30d"
+        msg = f"older than: '{text}' is not an age: write days, at least {YOUNG.days}d, for example 30d"
         raise BadInput(msg)
     return int(found[1])
 
 
 def unnamed_files(store: Store) -> dict[str, list[str]]:
-    """By day the data files that no document names, whatever their age."""
+    """Return by day the data files that no document names, of any age."""
     documents, unnamed = _Documents(store), defaultdict[str, list[str]](list)
     for folder in _FOLDERS:
         for path in store.list(folder):
@@ -97,7 +97,7 @@ def unnamed_files(store: Store) -> dict[str, list[str]]:
 
 
 def garbage(store: Store, lake: LakeSettings, before: datetime) -> Iterator[Garbage]:
-    """What may be freed of what is older; nothing is written."""
+    """Yield the older data that may be freed; nothing is written."""
     documents = _Documents(store)
     for folder in (*_FOLDERS, _REJECTED):
         for path, found in store.objects(folder).items():
@@ -109,12 +109,12 @@ def garbage(store: Store, lake: LakeSettings, before: datetime) -> Iterator[Garb
 
 
 def free(store: Store, found: Iterable[Garbage], before: datetime) -> Iterator[Garbage]:
-    """Remove what is still named by nothing and old; yields what was removed.
+    """Remove the found data that is still unnamed and old; yield the removed data.
 
     Raises
     ------
     BadInput
-        The clock of this machine is not that of the lake, so no age is known.
+        The clock of this machine differs from the lake's, so no age is known.
     """
     _insist_on_clock(store)
     known, read_at = _Documents(store), time.monotonic()
@@ -133,7 +133,7 @@ def free(store: Store, found: Iterable[Garbage], before: datetime) -> Iterator[G
 
 
 def _insist_on_clock(store: Store) -> None:
-    """Compare the time that the lake gives a new object with ours: with a clock ahead all looks old."""
+    """Compare the time that the lake gives a new object with ours: with a clock ahead all data looks old."""
     probe = f"gc/{uuid.uuid4().hex}.json"
     store.replace(probe, b"{}\n", None)
     try:
@@ -159,7 +159,7 @@ class _Documents:
         self._is_clear_day, self._is_clear_folder = kept(self._clear_day), kept(self._clear_folder)
 
     def kind_of(self, path: str) -> Kind | None:
-        """What kind of garbage the file is; None if it is named, no data file, or nobody can tell."""
+        """Return the file's kind of garbage; None if it is named, is not a data file, or cannot be judged."""
         found = _FILE.fullmatch(path)
         if found is None:
             return None
@@ -172,7 +172,7 @@ class _Documents:
             if not (self._is_clear_folder(folder, day) and all(map(self._is_clear_day, days))):
                 return None
         except (Unreadable, ValueError):
-            # Something else is in the place of a document, or the folder is named like no day.
+            # The entry in the place of a document is not one, or the folder is not named like a day.
             return None
         if folder.startswith(_REJECTED):
             return "rejected"
@@ -191,11 +191,11 @@ class _Documents:
         return b"\n".join(stored.data for stored in found if stored is not None)
 
     def _clear_folder(self, folder: str, day: str) -> bool:
-        """Whether the manifest of the folder can be read, or there never was one."""
+        """Whether the manifest of the folder is readable, or never existed."""
         manifest = _manifest(folder, day)
         settled = load_settled(self._store, day)
         if manifest is None:
-            # Candles and coverage; of a day that was settled they have a document.
+            # Candles and coverage have a document if the day was settled.
             return settled is None or self._store.exists(paths.measures(day))
         path, model = manifest
         if self._store.exists(path):
@@ -216,7 +216,7 @@ _MADE: Final = ("candles", "coverage")
 
 
 def _manifest(folder: str, day: str) -> tuple[str, type[BaseModel]] | None:
-    """The manifest of a feed, of which some files lie elsewhere, or of an exchange."""
+    """The manifest of a feed, whose files are partly elsewhere, or of an exchange."""
     top, _, rest = folder.partition("/")
     if not rest:
         return None
@@ -239,17 +239,17 @@ def _documents_of(day: str) -> dict[str, type[BaseModel]]:
 
 
 def _temporary(parent: Path, before: datetime) -> Iterator[Garbage]:
-    """Folders that runs of this user have left behind; a run ends them itself unless it is killed."""
+    """Folders that runs of this user have left behind; a run removes its own unless it is killed."""
     for folder in sorted(parent.glob(f"{TEMPORARY_PREFIX}*")):
         if _TEMPORARY.fullmatch(folder.name) and _is_older(folder, before):
             yield Garbage("temporary", str(folder), sum(entry.lstat().st_size for entry in folder.rglob("*")))
 
 
 def _is_older(folder: Path, before: datetime) -> bool:
-    """Whether it is this user's folder, and all that is in it is older."""
+    """Whether the folder is this user's and all its content is older."""
     try:
         about = [entry.lstat() for entry in (folder, *folder.rglob("*"))]
     except OSError:
-        return False  # at work, or another user's
+        return False  # in use, or another user's
     newest = max(datetime.fromtimestamp(one.st_mtime, UTC) for one in about)
     return stat.S_ISDIR(about[0].st_mode) and about[0].st_uid == os.getuid() and newest < before

@@ -1,9 +1,8 @@
-"""The ledger of publications: a document per table and day that says who may publish, and what is out.
+"""The ledger of publications: a document per table and day with the current claim and the publication.
 
-A publisher *claims* the partition by compare-and-swap before it submits anything, and says *done* only if the
-claim still is its own. Claims whose end nobody recorded stay listed until they are settled. The count of
-submissions keeps a table below the warehouse's daily limit. What is done with a claim is ``publish``'s
-business.
+A publisher *claims* the partition by compare-and-swap before it submits a load, and marks it *done* only if
+the claim is still its own. Claims without a recorded end stay listed until they are settled. The count of
+submissions keeps a table below the warehouse's daily limit. ``publish`` acts on the claims.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.warehouse.totals import GroupTotals, total_rows
 
-#: Loads of the last hours may still count at the service, whose day is not UTC's, so the wait goes a little
-#: on.
+#: Loads of the last hours may still count at the service, whose day is not UTC's, so the wait is a little
+#: longer.
 _AFTER_MIDNIGHT: Final = timedelta(minutes=5)
 
 
@@ -35,11 +34,11 @@ class Published(Document):
     generation
         The claim under which it was loaded.
     fingerprint
-        Of the lake's content that it holds.
+        Fingerprint of the lake's content that it holds.
     job
-        What ``Warehouse.replace_partition`` returned.
+        The result of ``Warehouse.replace_partition``.
     totals
-        As read back from the warehouse.
+        The totals as read back from the warehouse.
     content
         ``Warehouse.content`` at that time; empty in entries of an earlier layout.
     """
@@ -54,7 +53,7 @@ class Published(Document):
 
 
 class Entry(Derived):
-    """State of one table's partition. One that is lost is proven again by the next publisher.
+    """State of one table's partition. A lost entry is proven again by the next publisher.
 
     Attributes
     ----------
@@ -63,18 +62,18 @@ class Entry(Derived):
     state
         ``intent`` from the claim until it is proven, else ``done``.
     fingerprint
-        What the latest claim is about to load, or has loaded.
+        Fingerprint of the content that the latest claim is about to load, or has loaded.
     open
-        Earlier claims whose end was not recorded: whoever claims next settles them first.
+        Earlier claims without a recorded end; the next claim settles them first.
     loading
         Names of the files of an open load, which must not be deleted.
     claimed_at
         When the latest claim was made.
     failure
-        Why the latest claim came to nothing, if its publisher lived to say so; nobody waits for it then.
+        Why the latest claim failed, if its publisher lived to record it; no publisher then waits for it.
     published
         The last publication that was completed; while the state is ``intent`` the partition may already hold
-        something newer.
+        newer rows.
     """
 
     generation: int
@@ -93,12 +92,12 @@ def entry(store: Store, table: str, day: str) -> Entry | None:
 
 
 def damage(store: Store, table: str, day: str) -> str:
-    """Why the entry cannot be read; empty if it can, or if there is none."""
+    """Return why the entry cannot be read; empty if it can, or if there is none."""
     return documents.damage(store, paths.publication(table, day), Entry)
 
 
 def published_days(store: Store, table: str) -> list[str]:
-    """The days of which a publication of the table was proven, oldest first."""
+    """Return the days of which a publication of the table was proven, oldest first."""
     prefix = paths.publication(table, "2000-01-01").removesuffix("2000-01-01.json")
     names = (path.removeprefix(prefix).removesuffix(".json") for path in store.list(prefix))
     days = sorted(name for name in names if is_day(name))
@@ -109,12 +108,12 @@ def published_days(store: Store, table: str) -> list[str]:
 def claim(
     store: Store, table: str, day: str, fingerprint: str, now: Callable[[], datetime] = utc_now
 ) -> Entry:
-    """Take the partition over; the entry's ``open`` claims are to be settled before anything is submitted."""
+    """Take over the partition; the entry's ``open`` claims must be settled before any load is submitted."""
 
     def change(current: Entry | None) -> Entry:
         moment = now()
-        # Seconds since the epoch, so that a ledger that was lost, or another lake's, begins above every
-        # generation that the warehouse has seen.
+        # Seconds since the epoch, so that a lost ledger, or another lake's, begins above every generation
+        # that the warehouse has seen.
         number = int(moment.timestamp())
         unsettled: tuple[int, ...] = ()
         if current is not None:
@@ -133,7 +132,7 @@ def claim(
 
 
 def announce(store: Store, table: str, day: str, mine: Entry, fingerprint: str, files: Sequence[str]) -> None:
-    """Record what the claim is about to load.
+    """Record the content that the claim is about to load.
 
     Raises
     ------
@@ -160,7 +159,7 @@ def complete(
     content: str = "",
     now: Callable[[], datetime] = utc_now,
 ) -> Published:
-    """Record that the claim's load is there and proven.
+    """Record that the claim's load is complete and proven.
 
     Raises
     ------
@@ -208,7 +207,7 @@ def give_up(store: Store, table: str, day: str, mine: Entry, failure: str) -> No
 
 
 def doubt(store: Store, table: str, day: str, reason: str) -> None:
-    """Take back that the publication is proven, so that the day is not good and its next run loads it."""
+    """Withdraw the proof of the publication, so that the day is not good and its next run loads it."""
 
     def change(current: Entry | None) -> Entry | None:
         if current is None or current.state != "done":
@@ -219,7 +218,7 @@ def doubt(store: Store, table: str, day: str, reason: str) -> None:
 
 
 def is_latest(store: Store, table: str, day: str, mine: Entry) -> bool:
-    """Whether nobody has claimed the partition since."""
+    """Whether no newer claim was made on the partition."""
     current = entry(store, table, day)
     return current is not None and current.generation == mine.generation
 
@@ -234,14 +233,14 @@ def count_submission(
 ) -> None:
     """Count one load of the table, before it is submitted.
 
-    Each load is an object of its own rather than a number in a document: a bucket allows one write to an
-    object per second, and a backfill has many publishers of one table. Publishers at the very limit may pass
-    it by as many as they are; the settings leave the service's limit some room.
+    Each load is a separate object rather than a number in a document: a bucket allows one write to an object
+    per second, and a backfill has many publishers of one table. Publishers at the limit may exceed it by at
+    most their number; the settings stay below the service's limit for this.
 
     Raises
     ------
     TransientFailure
-        The table has had its loads of this UTC day; it names the next one.
+        The table has used its loads of this UTC day; the failure names the next day.
     """
     moment = now()
     today, used = _submitted(table, moment), submissions(store, table, moment)
@@ -261,7 +260,7 @@ def count_submission(
 
 
 def submissions(store: Store, table: str, moment: datetime) -> int:
-    """How many loads of the table were submitted on this UTC day."""
+    """Return how many loads of the table were submitted on this UTC day."""
     return sum(1 for _ in store.list(_submitted(table, moment)))
 
 

@@ -1,7 +1,7 @@
-"""A day's overall score as lake and ledger say: its scores, and which tables are proven.
+"""A day's overall score from lake and ledger: its scores, and which tables are proven.
 
-No warehouse is opened, so publishing and the pages tell the same from the same two sources. What the parts
-mean together is ``quality.scores``.
+No warehouse is opened, so publishing and the pages show the same from the same two sources.
+``quality.scores`` combines the parts.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from backfill_assets.warehouse.tables import Table
 
 
 def tick_tables(store: Store, found: Day) -> list[Table]:
-    """The tables of the data types that the day is expected to have, and those that have rows of it still.
+    """Return the tables of the data types that the day should have, and those that still have rows of it.
 
-    When the last feed of a data type is dropped, its rows have to go from the table.
+    When the last feed of a data type is dropped, its rows must leave the table.
     """
     expected = {feed.feed.data_type for feed in found.feeds}
     others = [table for data_type, table in TICKS.items() if data_type not in expected]
@@ -35,9 +35,9 @@ def _may_have_rows(entry: ledger.Entry | None) -> bool:
 
 
 def day_overall(store: Store, found: Day, weights: OverallSettings) -> Overall:
-    """Parts and sums of the day, as lake and ledger are now.
+    """Return parts and sums of the day, from the current lake and ledger.
 
-    A table is proven when it is published, for only totals that were read back make an entry done.
+    A table is proven when it is published, because only totals that were read back make an entry done.
     """
     ticks = [table.name for table in tick_tables(store, found)]
     tables = [INSTRUMENTS.name, *ticks, CANDLES.name, COVERAGE.name]

@@ -1,9 +1,9 @@
-"""One Parquet file out of many: how the rows of a partition are brought together on this machine.
+"""Joins many Parquet files into one: brings the rows of a partition together on this machine.
 
-The embedded warehouse keeps the result, BigQuery gets it by upload. Large files that are encoded as they are
-wanted are copied by row groups (2 million trades: 0.02 s of CPU instead of 1.3 s), and the rows of all others
-follow, streamed in the order of the files. Memory is bounded, and equal files give equal bytes. Each row is
-checked, since neither ``os.replace`` nor a reader would.
+The embedded warehouse keeps the result; BigQuery gets it by upload. Large files in the wanted encoding are
+copied by row groups (2 million trades: 0.02 s of CPU instead of 1.3 s), and the rows of all others follow,
+streamed in the order of the files. Memory is bounded, and equal files give equal bytes. Each row is checked,
+because neither ``os.replace`` nor a reader would do so.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from backfill_assets.warehouse.row_groups import join
 from backfill_assets.warehouse.tables import Table
 
 _BATCH_ROWS: Final = 65_536
-#: Files with fewer rows are encoded anew: row groups that are much smaller are slow to read.
+#: Files with fewer rows are encoded again: much smaller row groups are slow to read.
 COPIED_ROWS: Final = 50_000
 
-#: Growing integers take half the room and half the time as differences. Times do, too, but fastparquet gives
-#: wrong ones, without a word, where two are more than 2**28 microseconds apart: they are plain.
+#: Growing integers take half the room and half the time as differences. Times would too, but fastparquet
+#: silently reads wrong times if two are more than 2**28 microseconds apart, so times are plain.
 _DELTA: Final = "INT64"
 _PLAIN: Final = "TIMESTAMP"
 
@@ -44,7 +44,7 @@ def concatenate(table: Table, day: str, files: Sequence[LoadFile], target: Path)
     ------
     PermanentFailure
         A file is not local, cannot be read, has other rows than the lake says, another column or type, a null
-        where none may be, or a row of another day.
+        in a required column, or a row of another day.
     """
     copied = [file.path for file in files if file.path is not None and _is_as_wanted(table, file)]
     others = [file for file in files if file.path not in copied]
@@ -63,7 +63,7 @@ def concatenate(table: Table, day: str, files: Sequence[LoadFile], target: Path)
 
 
 def _is_as_wanted(table: Table, file: LoadFile) -> bool:
-    """Whether the file's row groups can be copied; why a file cannot be read is said where it is encoded."""
+    """Whether the file's row groups can be copied; the encoder reports why a file cannot be read."""
     if file.path is None or file.rows < COPIED_ROWS:
         return False
     try:
@@ -121,7 +121,7 @@ def _encode(table: Table, day: str, files: Sequence[LoadFile], target: Path) -> 
 
 
 def write_without(symbols: Sequence[str], source: Path, target: Path) -> int:
-    """Write the rows of a file of ticks that are of no such data set symbol; return their number."""
+    """Write the rows of a file of ticks except those of these data set symbols; return their number."""
     with (
         pq.ParquetFile(source) as file,
         pq.ParquetWriter(target, file.schema_arrow, compression="zstd", compression_level=1) as writer,
@@ -136,7 +136,7 @@ def write_without(symbols: Sequence[str], source: Path, target: Path) -> int:
 
 
 def read_batches(table: Table, day: str, files: Sequence[LoadFile]) -> Iterator[pa.RecordBatch]:
-    """The rows of all files in the table's schema, each checked.
+    """Yield the rows of all files in the table's schema, each checked.
 
     Raises
     ------
@@ -163,14 +163,14 @@ def read_batches(table: Table, day: str, files: Sequence[LoadFile]) -> Iterator[
             msg = f"{file.path}: cannot be read as Parquet: {reason}: refresh the feed"
             raise PermanentFailure(msg) from error
         if found != file.rows:
-            msg = f"{file.path}: holds {found} rows, the lake says {file.rows}: refresh the feed"
+            msg = f"{file.path}: holds {found} rows, but the lake says {file.rows}: refresh the feed"
             raise PermanentFailure(msg)
 
 
 def _check_columns(table: Table, schema: pa.Schema, path: Path) -> None:
     for name in schema.names:
         if name not in table.schema.names:
-            msg = f"{path}: column {name} is none of {table.name}: rewrite the file"
+            msg = f"{path}: column {name} is not in {table.name}: rewrite the file"
             raise PermanentFailure(msg)
     for column in table.columns:
         if column.required and column.name not in schema.names:
@@ -205,12 +205,12 @@ def _check_day(table: Table, day: date, dates: pa.Array, path: Path) -> None:
 
 
 def _widen(values: pa.Array, field: pa.Field, path: Path) -> pa.Array:
-    """Other representations of the same type are fine; another type is a mistake that a cast would hide."""
+    """Accept other representations of the same type; another type is a mistake that a cast would hide."""
     plain = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     same = plain == field.type or (pa.types.is_string(field.type) and pa.types.is_large_string(plain))
     if pa.types.is_timestamp(field.type) and pa.types.is_timestamp(plain):
         same = plain.unit == field.type.unit and plain.tz in ("UTC", "+00:00")
     if not same:
-        msg = f"{path}: column {field.name} is {values.type}, wanted is {field.type}: rewrite the file"
+        msg = f"{path}: column {field.name} is {values.type} instead of {field.type}: rewrite the file"
         raise PermanentFailure(msg)
     return values.cast(field.type)

@@ -1,9 +1,9 @@
-"""Whether a day that was published still has its data, as far as that shows without opening a file.
+"""Whether a published day still has its data, as far as that shows without opening a file.
 
-Plans, calendars and schedules ask this of many days, so they look at existence and size; every byte is
-looked at by ``verify``, and by a run where it reads the file anyway. A bucket is asked for the files of a
-folder and a year at once, BigQuery for all its tables (free) and for the rows of all their partitions (10 MB
-of a query). Each answer counts for a while; where nobody can tell, the documents' word counts.
+Plans, calendars and schedules ask this of many days, so existence and size are checked; ``verify`` checks
+every byte, and so does a run that reads the file anyway. A bucket is asked for the files of a folder and a
+year at once, BigQuery for all its tables (free) and for the rows of all their partitions (10 MB of a query).
+Each answer counts for a while; without an answer, the documents count.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TABLES, TICKS
 from backfill_assets.warehouse.duckdb import has_database, has_size
 
-#: When the schedule asks for yesterday, and when it is to be in the tables, both UTC.
+#: When the schedule requests yesterday, and when it should be in the tables, both UTC.
 ASKED_AT: Final = time(9)
 LATE_AT: Final = time(10)
 #: Tables of every day.
@@ -42,7 +42,7 @@ LOGGER: Final = logging.getLogger(__name__)
 _KNOWN_FOR: Final = timedelta(minutes=1)
 #: A query of BigQuery's metadata costs 10 MB each time.
 _PARTITIONS_KNOWN_FOR: Final = timedelta(minutes=5)
-#: By so much the clocks of two machines may differ.
+#: The clocks of two machines may differ by this much.
 _CLOCKS_DIFFER: Final = timedelta(minutes=1)
 #: A feed's year has some 400 files.
 _MOST_ANSWERS: Final = 4096
@@ -52,7 +52,7 @@ _YEAR: Final = re.compile(r".*?/(?:date=)?\d{4}-(?=\d\d-\d\d[/.])")
 
 
 def data_files(store: Store, found: Day) -> dict[str, int]:
-    """The day's files of instruments, ticks that count, candles and coverage: bytes by path in the lake."""
+    """The day's files of instruments, accepted ticks, candles and coverage: bytes by path in the lake."""
     accepted = [(feed.feed, feed.accepted) for feed in found.feeds if feed.accepted is not None]
     files = {paths.ticks_data(feed, found.day, version.content): version.bytes for feed, version in accepted}
     measures = found.measures
@@ -66,7 +66,7 @@ def data_files(store: Store, found: Day) -> dict[str, int]:
 
 
 def lost_files(store: Store, day: str, files: Mapping[str, int]) -> list[str]:
-    """``data_files`` that are not there in full size, and folders of candles and coverage without a byte."""
+    """Return ``data_files`` that are not there at full size, and empty folders of candles and coverage."""
     if not files:
         return []
     if store.parallel_reads > 1:
@@ -96,14 +96,14 @@ def _lost_objects(store: Store, files: Mapping[str, int]) -> list[str]:
 
 
 def unpublished_tables(store: Store, settings: Settings, day: str, data_types: Collection[str]) -> list[str]:
-    """The day's tables that are not out: not by the ledger, or no longer in the embedded warehouse."""
+    """Return the day's tables that are not out: not by the ledger, or no longer in the embedded warehouse."""
     ticks = [TICKS[t].name for t in sorted(data_types)]
     tables = [INSTRUMENTS.name, *ticks, CANDLES.name, COVERAGE.name, QUALITY.name]
     return [table for table in tables if not is_out(store, settings, table, day)]
 
 
 def partitions(settings: DuckDBWarehouse | BigQueryWarehouse) -> dict[str, set[str]]:
-    """By day the tables of which the warehouse has a partition, whatever the ledger says."""
+    """Return by day the tables of which the warehouse has a partition, regardless of the ledger."""
     if isinstance(settings, DuckDBWarehouse):
         folder = Path(resolve(settings.folder)).expanduser()
         there = [(file.parent.name, file.stem) for file in folder.glob("*/*.parquet")]
@@ -120,7 +120,7 @@ def partitions(settings: DuckDBWarehouse | BigQueryWarehouse) -> dict[str, set[s
 
 
 def published_lag(store: Store, day: str) -> timedelta | None:
-    """From 09:00 UTC of the next day to the last publication of the day's tables; None if one is not out."""
+    """Time from 09:00 UTC of the next day to the day's last publication; None if a table is not out."""
     entries = [ledger.entry(store, table.name, day) for table in OF_EVERY_DAY]
     published = [entry.published.published_at for entry in entries if entry and entry.published]
     if len(published) < len(OF_EVERY_DAY):
@@ -129,7 +129,7 @@ def published_lag(store: Store, day: str) -> timedelta | None:
 
 
 def is_out(store: Store, settings: Settings, table: str, day: str) -> bool:
-    """Whether the table's partition is published, and there in full size."""
+    """Whether the table's partition is published, and exists at full size."""
     entry = ledger.entry(store, table, day)
     if entry is None or entry.state != "done":
         return False
@@ -164,11 +164,11 @@ class _Answers(Generic[Key, Answer]):
         self._ask = ask
         self._keeping = threading.Lock()
         self._asking: dict[Key, threading.Lock] = {}
-        #: When it was asked, and the answer; None where there was none.
+        #: Time of the request, and the answer; None if there was none.
         self._seen: dict[Key, tuple[datetime, Answer | None]] = {}
 
     def get(self, key: Key, known_for: timedelta) -> tuple[datetime, Answer | None]:
-        """When the question was asked, not longer ago than this, and the answer; None: nobody can tell."""
+        """Return the time of a request no older than this, and its answer; None if the service gave none."""
         with self._keeping:
             asking = self._asking.setdefault(key, threading.Lock())
         with asking:
@@ -191,7 +191,7 @@ class _Answers(Generic[Key, Answer]):
         try:
             return self._ask(key)
         except BackfillError as failure:
-            LOGGER.warning("%s: data that was stored and published is assumed to be there", failure)
+            LOGGER.warning("%s: stored and published data is assumed to be there", failure)
             return None
 
 

@@ -1,7 +1,7 @@
-"""What a warehouse promises, whichever one it is.
+"""The promises of every warehouse.
 
-``publish`` is written against this protocol and one test suite holds every implementation to it. The settings
-say which one is used, and where; the OHLCV table's is used beside it (``warehouse.ohlcv``).
+``publish`` is written against this protocol, and one test suite holds every implementation to it. The
+settings name the warehouse and its place; the OHLCV table's is used beside it (``warehouse.ohlcv``).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from backfill_assets.warehouse.totals import GroupTotals
 
 @dataclass(frozen=True, slots=True)
 class LoadFile:
-    """One Parquet file of a partition, where the warehouse can reach it.
+    """One Parquet file of a partition, at a place that the warehouse can reach.
 
     Attributes
     ----------
     uri
-        ``gs://…`` where the file lies in a bucket; BigQuery reads it from there.
+        ``gs://…`` if the file lies in a bucket; BigQuery reads it from there.
     path
         A local file; the embedded warehouse needs one.
     rows
-        How many rows the lake says it has.
+        Number of rows that the lake says it has.
     """
 
     uri: str | None
@@ -39,29 +39,29 @@ class LoadFile:
 
     @property
     def name(self) -> str:
-        """Where it is, for messages and the ledger."""
+        """The file's place, for messages and the ledger."""
         return self.uri or str(self.path)
 
 
 class LoadStopped(Superseded):
-    """A load was cancelled before its end; the partition is as it was."""
+    """A load was canceled before its end; the partition is as it was."""
 
 
 class Warehouse(Protocol):
     """Tables whose day partitions are replaced atomically; safe to share among threads.
 
-    A *generation* is the number of a claim on one partition. It only grows; whoever holds the greatest one
+    A *generation* is the number of a claim on one partition. It only grows; the claim with the greatest one
     wins. All methods raise ``TransientFailure`` or ``PermanentFailure`` with the remedy.
     """
 
     @property
     def daily_loads(self) -> int | None:
-        """How many replacements of one table's partitions a UTC day allows; None means no limit."""
+        """The number of replacements of one table's partitions that a UTC day allows; None means no limit."""
         ...
 
     @property
     def reads_buckets(self) -> bool:
-        """Whether it loads files from ``gs://`` itself; else it needs local ones."""
+        """Whether it loads files from ``gs://`` itself; otherwise it needs local files."""
         ...
 
     def ensure_table(self, table: Table) -> None:
@@ -77,7 +77,7 @@ class Warehouse(Protocol):
     def replace_partition(self, table: Table, day: str, files: Sequence[LoadFile], generation: int) -> str:
         """Make the partition hold exactly the rows of ``files``; no files, or no rows, is an empty day.
 
-        Whatever happens, a reader sees the old rows or the new ones.
+        At all times, a reader sees either the old rows or the new ones.
 
         Returns
         -------
@@ -88,7 +88,7 @@ class Warehouse(Protocol):
         ------
         Superseded
             This generation was fenced off, or has been loaded before; ``LoadStopped`` if its load was
-            cancelled.
+            canceled.
         PermanentFailure
             The files are not rows of this table and day; the partition is as it was.
         """
@@ -97,7 +97,8 @@ class Warehouse(Protocol):
     def fence(self, table: Table, day: str, generations: Sequence[int]) -> None:
         """Settle older claims: after this, no load of one of ``generations`` takes effect any more.
 
-        One that is running is waited for or cancelled; one that was never submitted is refused for good.
+        A running load is canceled, or this call waits for its end; a load that was never submitted is refused
+        for good.
         """
         ...
 
@@ -106,20 +107,20 @@ class Warehouse(Protocol):
         ...
 
     def content(self, table: Table, day: str) -> str:
-        """Name the partition by every value of its rows as they are now; empty if there is no row.
+        """Return a name of the partition made from every value of its current rows; empty if there is no row.
 
-        While nobody writes to the partition the name stays the same; where any value is another, it is
-        another. Names of two warehouses have nothing in common.
+        While the partition is not written, the name stays the same; if any value differs, it differs. Names
+        from two warehouses have nothing in common.
         """
         ...
 
     def ensure_views(self) -> tuple[str, ...]:
-        """Make the views of ``warehouse.views`` over the tables that are there, where they are not yet so.
+        """Make the views of ``warehouse.views`` over the existing tables, if they are missing or differ.
 
         Returns
         -------
         tuple[str, ...]
-            Names of views that are not ours to make: something else has their name, and is left alone.
+            Names of views that this package may not make: another object has their name, and is left alone.
         """
         ...
 
@@ -129,7 +130,7 @@ class Warehouse(Protocol):
 
 
 def open_warehouse(warehouse: DuckDBSettings | BigQuerySettings) -> Warehouse:
-    """The warehouse that the settings name; ``${NAME}`` is resolved here.
+    """Open the warehouse that the settings name; ``${NAME}`` is resolved here.
 
     Raises
     ------

@@ -1,10 +1,10 @@
-"""Publishing one day of one table: exactly what the lake says, proven by reading it back.
+"""Publishes one day of one table: exactly the lake's content, proven by reading it back.
 
 Any number of publishers may be at work on the same partition, on any machines, and any of them may die at any
-moment. The order is what keeps that safe: claim in the ledger, settle all earlier claims, only then read the
-lake, load, read back, and say done if the claim still is the latest. Whoever claims last therefore publishes
-the lake as it was after everybody else's chance was gone. Whether a day may be published at all is decided by
-the verdicts, inside the plan.
+moment. The order of the steps keeps that safe: claim in the ledger, settle all earlier claims, only then read
+the lake, load, read back, and mark the claim done if it is still the latest. So the publisher with the latest
+claim publishes the lake as it was after all earlier claims had ended. The verdicts, inside the plan, decide
+whether a day may be published at all.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from backfill_assets.warehouse.protocol import LoadFile, LoadStopped, Warehouse
 from backfill_assets.warehouse.tables import Table
 from backfill_assets.warehouse.totals import GroupTotals, compare_totals, total_rows
 
-#: Times that a publisher takes a partition over before it leaves it to the others.
+#: Times that a publisher takes over a partition before it leaves it to the others.
 ATTEMPTS: Final = 6
-#: How long a publisher that was overtaken waits for the other one before it takes the partition over again.
+#: How long an overtaken publisher waits for the other one before it takes over the partition again.
 PATIENCE_SECONDS: Final = 300.0
 
 _DIFFERENCES_SHOWN: Final = 5
@@ -39,7 +39,7 @@ class Load:
     Attributes
     ----------
     files
-        In a fixed order; none for an empty day.
+        Files in a fixed order; none for an empty day.
     totals
         Control totals of these files.
     """
@@ -50,7 +50,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """What the lake says that a partition must hold.
+    """The content that a partition must have according to the lake.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What publishing did.
+    """The result of publishing.
 
     ``skipped`` means that the warehouse already held exactly this, proven by its content.
     """
@@ -89,13 +89,13 @@ def publish(
     attempts: int = ATTEMPTS,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> Publication:
-    """Make the partition what the lake says, or find that it is.
+    """Make the partition equal to the lake's content, or find that it is.
 
     Parameters
     ----------
     plan
-        Reads the lake as it is now; called several times. What it raises (a held day, say) ends the
-        publishing.
+        Reads the current lake; called several times. Any exception that it raises (for a held day, for
+        example) ends the publishing.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def publish(
         except Superseded:
             _wait_for_others(store, table, day, mine, patience_seconds)
         except BackfillError as error:
-            with suppress(BackfillError):  # the failure itself says more than a ledger out of reach
+            with suppress(BackfillError):  # the failure itself says more than an unreachable ledger
                 ledger.give_up(store, table.name, day, mine, str(error))
             raise
     msg = f"{table.name} {day}: other publishers were faster {attempts} times: run again when they have ended"
@@ -127,7 +127,7 @@ def publish(
 def already_there(
     store: Store, warehouse: Warehouse, table: Table, day: str, proposal: Partition
 ) -> Publication | None:
-    """The publication of this fingerprint, if the ledger has it and the warehouse has its rows now."""
+    """Return the publication of this fingerprint, if the ledger has it and the warehouse has its rows now."""
     entry = ledger.entry(store, table.name, day)
     if entry is None or entry.state != "done" or entry.published is None:
         return None
@@ -145,17 +145,17 @@ def already_there(
 
 
 def changes(warehouse: Warehouse, table: Table, day: str, published: ledger.Published) -> list[str]:
-    """Differences from the published partition, one line each; every value is looked at.
+    """Return differences from the published partition, one line each; every value is compared.
 
-    Entries of an earlier layout do not name the content, so of them only the totals are compared.
+    Entries of an earlier layout do not name the content, so only their totals are compared.
     """
     try:
-        # Where no row was published, none has a name.
+        # If no row was published, there is no name for the content.
         if (published.content or not published.rows) and warehouse.content(table, day) == published.content:
             return []
         found = compare_totals(published.totals, warehouse.totals(table, day), table=table)
     except PermanentFailure as failure:
-        # A partition that cannot be read is mended by loading it.
+        # A partition that cannot be read is repaired by loading it.
         return [str(failure)]
     if not found and published.content:
         return ["rows are not those that were published, though all totals agree"]
@@ -189,7 +189,7 @@ def _take_over(
             f"; and {len(differences) - _DIFFERENCES_SHOWN} more" if differences[_DIFFERENCES_SHOWN:] else ""
         )
         msg = (
-            f"{table.name} {day}: the warehouse does not hold what the lake says after {job}: {shown}{more}: "
+            f"{table.name} {day}: the warehouse does not hold the lake's rows after {job}: {shown}{more}: "
             "look for another writer of this table, then publish again"
         )
         raise PermanentFailure(msg)
@@ -209,20 +209,20 @@ def _take_over(
 def _replaced(
     store: Store, warehouse: Warehouse, table: Table, day: str, mine: ledger.Entry, files: Sequence[LoadFile]
 ) -> str:
-    """Load the files; a load that was stopped, although nobody has claimed the partition since, is final."""
+    """Load the files; a load that was stopped without a newer claim is a permanent failure."""
     try:
         return warehouse.replace_partition(table, day, files, mine.generation)
     except LoadStopped as stopped:
         if not ledger.is_latest(store, table.name, day, mine):
             raise
-        msg = f"{stopped}: stopped by no other publisher: run the day again when it may be loaded"
+        msg = f"{stopped}: not stopped by another publisher: run the day again when it may be loaded"
         raise PermanentFailure(msg) from stopped
 
 
 def _wait_for_others(
     store: Store, table: Table, day: str, mine: ledger.Entry, patience_seconds: float
 ) -> None:
-    """Until the newer claim is done; without waiting, two publishers would overtake each other for ever."""
+    """Wait until the newer claim is done; otherwise two publishers would overtake each other forever."""
     deadline = time.monotonic() + patience_seconds
     wait = 0.05
     while time.monotonic() < deadline:

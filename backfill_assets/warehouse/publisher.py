@@ -1,11 +1,11 @@
-"""Which rows of the lake a day of each table consists of, and publishing it with what depends on it.
+"""Selects the rows of the lake for a day of each table, and publishes the day with its dependents.
 
-The gate is here: the accepted versions of a day that is not ``held`` are published, whichever run asks. The
-quality table alone is written for held days too. A day that is published again brings along its published
-neighbours, whose candles or verdicts it may have changed; a partition that is as it should be is not touched.
+The gate is here: the accepted versions of a day that is not ``held`` are published, for every run. Only the
+quality table is also written for held days. A day that is published again also publishes its published
+neighbors, whose candles or verdicts it may have changed; a partition that is up to date is not touched.
 
-A partition is known by a fingerprint of content hashes, read from the day's documents. Files are opened only
-when a load is due.
+A partition is identified by a fingerprint of content hashes, read from the day's documents. Files are opened
+only when a load is due.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ from backfill_assets.warehouse.totals import GroupTotals, compare_totals, file_t
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Days whose rows a day's files may change: its neighbours; of the coverage also the one after, since the
-#: last price before a day may come from a file of two days before.
+#: Days whose rows a day's files may change: its neighbors, and for the coverage also the day after them,
+#: since the last price before a day may come from a file of two days before.
 _REACH = (-1, 1)
 _REACH_OF_COVERAGE = (-1, 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedDay:
-    """What publishing did to one partition."""
+    """The result of publishing one partition."""
 
     table: str
     day: str
@@ -84,14 +84,14 @@ class Publisher:
     settings: Settings
 
     def tick_tables(self, day: str) -> list[Table]:
-        """The tables of the data types that the day is expected to have, and those that have its rows."""
+        """The tables of the data types that the day should have, and those that have its rows."""
         return tick_tables(self.store, self.settled(day))
 
     def publish(self, table: Table, day: str) -> list[PublishedDay]:
-        """Publish the day, then its neighbours where they are out and no longer what the lake says.
+        """Publish the day, then its neighbors if they are out and differ from the lake.
 
-        The quality rows of a day tell whether all its other tables are published, so they follow where they
-        are out already.
+        The quality rows of a day say whether all its other tables are published, so they follow if they are
+        already out.
 
         Raises
         ------
@@ -108,23 +108,23 @@ class Publisher:
                 if self._is_outdated(table, neighbour):
                     outcomes.append(PublishedDay(table.name, neighbour, self._publish_one(table, neighbour)))
             except (DamagedFile, DayHeld, NotMade, Unreadable):
-                # The neighbour's rows stay as they are until its own run decides.
+                # The neighbor's rows stay as they are until its own run decides.
                 continue
         if table not in (QUALITY, OHLCV):
             outcomes += [done for touched in list(outcomes) for done in self._follow(touched.day)]
         return outcomes
 
     def overall(self, day: str) -> Overall:
-        """The day's overall score and its parts, as lake and ledger say now."""
+        """The day's overall score and its parts, from the current lake and ledger."""
         return day_overall(self.store, self.settled(day), self.settings.overall)
 
     def differences(self, table: Table, day: str) -> list[str]:
-        """How the warehouse differs from what was last published, one line each; empty if it does not.
+        """Return the differences of the warehouse from the last publication, one line each; empty if none.
 
-        That is the lake as it is now, unless a neighbour's run has changed it since: then the neighbour
-        publishes this day again. The totals of a publication were held against the lake's when it was made,
-        so no file of the lake is opened; a day that was never published differs by every row that it should
-        have.
+        The last publication is the lake as it is now, unless a neighbor's run has changed it since; then the
+        neighbor publishes this day again. The totals of a publication were compared with the lake's when it
+        was made, so no file of the lake is opened. A day that was never published differs by every row that
+        it should have.
         """
         partition = self.partition(table, day)
         entry = ledger.entry(self.store, table.name, day)
@@ -139,7 +139,7 @@ class Publisher:
         Raises
         ------
         NotMade
-            It never was.
+            The day was never settled.
         """
         found = load_day(self.store, day)
         if found is None:
@@ -148,7 +148,7 @@ class Publisher:
         return found
 
     def partition(self, table: Table, day: str) -> Partition:
-        """What the lake says that the day of the table holds now."""
+        """The content that the day of the table must have now, according to the lake."""
         if table is OHLCV:
             return self._ohlcv(self.partition(CANDLES, day))
         found = self.settled(day)
@@ -158,8 +158,7 @@ class Publisher:
             msg = f"{day} is held, nothing is published: {'; '.join(found.scores.reasons)}"
             raise DayHeld(msg)
         if table is CANDLES or table is COVERAGE:
-            # Coverage is held like the candles that it describes: its runs never speak of candles that are
-            # not there.
+            # Coverage is held like the candles that it describes: its runs never describe missing candles.
             return self._made(table, found)
         if table is INSTRUMENTS:
             return self._instruments(found)
@@ -168,12 +167,12 @@ class Publisher:
     def _takes_back(self, table: Table, found: Day) -> bool:
         """Whether a held day is out and a part of it was retracted.
 
-        Holding a day keeps bad rows from coming out; it must not keep withdrawn ones from going.
+        Holding a day keeps bad rows from coming out; it must not keep withdrawn rows from being removed.
         """
         return is_withdrawn(self.store, found) and ledger.entry(self.store, table.name, found.day) is not None
 
     def _is_outdated(self, table: Table, day: str) -> bool:
-        """Whether the day is published, and its rows differ from the lake's.
+        """Whether the day is published and its rows differ from the lake's.
 
         One ledger serves every database that ``ohlcv.url`` has named, so for the OHLCV table the rows of the
         database decide.
@@ -191,7 +190,7 @@ class Publisher:
         return publish(self.store, self.warehouse, table, day, partial(self.partition, table, day))
 
     def _follow(self, day: str) -> list[PublishedDay]:
-        """Publish the day's quality rows again if they are out and no longer what the lake says."""
+        """Publish the day's quality rows again if they are out and differ from the lake."""
         entry = ledger.entry(self.store, QUALITY.name, day)
         if entry is None or entry.fingerprint == self.partition(QUALITY, day).fingerprint:
             return []
@@ -203,7 +202,7 @@ class Publisher:
         @contextmanager
         def load() -> Iterator[Load]:
             with ExitStack() as stack:
-                # A warehouse that reads buckets takes all of a partition from there, or nothing.
+                # A warehouse that reads buckets takes all files of a partition from there, or none.
                 is_whole = not any(left_out for _, _, left_out in accepted)
                 files = [
                     self._load_file(stack, path, version.rows)
@@ -228,7 +227,7 @@ class Publisher:
     def _file_totals(
         self, table: Table, day: str, feed: Feed, version: HeldVersion
     ) -> tuple[GroupTotals, ...]:
-        """Those of the rows when they were written; of a version of an earlier layout read from its file."""
+        """Totals of the written rows; for a version of an earlier layout, read from its file."""
         held = None
         with suppress(Unreadable):
             held = load_manifest(self.store, feed, day).version(version.content)
@@ -267,14 +266,14 @@ class Publisher:
             msg = f"materialize candles of {day} first: none were made"
             raise NotMade(msg)
         if measures.versions.get(day) != trades_versions(found.settled):
-            msg = f"materialize candles of {day} first: other files of trades count than they were made of"
+            msg = f"materialize candles of {day} first: their files of trades no longer count"
             raise NotMade(msg)
 
         planned = fingerprint(table, [made.content])
 
         @contextmanager
         def load() -> Iterator[Load]:
-            # Another run that makes the day anew deletes the file, also while it is being read.
+            # Another run that makes the day again deletes the file, even while it is being read.
             try:
                 with open_made(self.store, day, table.name) as (file, path):
                     if file.content == made.content:
@@ -285,7 +284,7 @@ class Publisher:
             except (FileNotFoundError, PermanentFailure):
                 if made_fingerprint(table, self.settled(day)) == planned:
                     raise
-            msg = f"{table.name} of {day} were made anew meanwhile: run again"
+            msg = f"{table.name} of {day} were made again meanwhile: run again"
             raise Superseded(msg)
 
         return Partition(planned, load)
@@ -318,14 +317,14 @@ class Publisher:
         )
 
     def _load_file(self, stack: ExitStack, path: str, rows: int) -> LoadFile:
-        """A file of the lake where the warehouse can reach it; the block ends with the stack."""
+        """A file of the lake at a place that the warehouse can reach; the block ends with the stack."""
         uri = self.store.uri_of(path)
         if self.warehouse.reads_buckets and uri.startswith(GCS_SCHEME):
             return LoadFile(uri=uri, path=None, rows=rows)
         return self._load_part(stack, path, rows, ())
 
     def _load_part(self, stack: ExitStack, path: str, rows: int, left_out: Sequence[str]) -> LoadFile:
-        """A local file of the rows of the other data set symbols."""
+        """Return a local file of the rows of the other data set symbols."""
         local = stack.enter_context(self.store.local_copy(path))
         if not left_out:
             return LoadFile(uri=None, path=local, rows=rows)
@@ -334,11 +333,11 @@ class Publisher:
 
 
 class NotMade(TransientFailure):
-    """An asset before this one has not made what is to be published; the run that does may be at work."""
+    """An earlier asset has not made the data to publish; the run that makes it may be at work."""
 
 
 def is_withdrawn(store: Store, found: Day) -> bool:
-    """Whether rows of the day were retracted, also those of a feed that was dropped since."""
+    """Whether rows of the day were retracted, including those of a feed that was dropped since."""
     if any(feed.retraction is not None for feed in found.feeds):
         return True
     dropped = [Feed.parse(one.feed) for one in found.settled.dropped]
@@ -354,13 +353,13 @@ def _is_retracted(store: Store, feed: Feed, day: str) -> bool:
 
 
 def ticks_fingerprint(table: Table, found: Day) -> str:
-    """What the day's partition of a tick table has as its fingerprint when it is as the lake says."""
+    """Return the fingerprint that the day's partition of a tick table has if it equals the lake."""
     accepted = ((v.content, found.settled.left_out_of(f)) for f, v in found.accepted_feeds(table.name))
     return fingerprint(table, [f"{content} without {out}" if out else content for content, out in accepted])
 
 
 def made_fingerprint(table: Table, found: Day) -> str:
-    """The same of candles or coverage; empty where they were not made of the versions that count now."""
+    """Return the same for candles or coverage; empty if they were not made of the versions that count now."""
     measures = found.measures
     made: DataFile | None = getattr(measures, table.name) if measures is not None else None
     if measures is None or made is None or measures.versions.get(found.day) != trades_versions(found.settled):
@@ -369,7 +368,7 @@ def made_fingerprint(table: Table, found: Day) -> str:
 
 
 def fingerprint(table: Table, contents: Sequence[str]) -> str:
-    """Hash of the table's columns and of the contents of a partition's files."""
+    """Hash the table's columns and the contents of a partition's files."""
     columns = [(c.name, c.type, c.required) for c in table.columns]
     return hashlib.sha256(f"{columns}:{list(contents)}".encode()).hexdigest()
 

@@ -1,6 +1,6 @@
 """The warehouse as a Dagster resource: the embedded one, or BigQuery through ``dagster_gcp``'s own resource.
 
-The one module of this folder that knows Dagster besides assets and checks.
+Besides assets and checks, only this module of the folder knows Dagster.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from backfill_assets.warehouse.protocol import Warehouse, open_warehouse
 
 
 class WarehouseResource(EnvironmentResource):
-    """Opens the warehouse that the settings name; nothing is touched before ``open`` is entered."""
+    """Opens the warehouse that the settings name; it is not touched before ``open`` is entered."""
 
     def link(self, table: str) -> dg.MetadataValue:
-        """Where a person finds the table: its page in Google's console, or its folder."""
+        """Return the table's place for a person: its page in Google's console, or its folder."""
         settings = self.settings().warehouse
         if isinstance(settings, DuckDBSettings):
             return dg.MetadataValue.path(Path(resolve(settings.folder)).absolute() / table)
@@ -30,13 +30,14 @@ class WarehouseResource(EnvironmentResource):
 
     @contextmanager
     def open(self) -> Iterator[Warehouse]:
-        """The warehouse, closed at the end of the block; failures are ``BackfillError`` with the remedy."""
+        """Lend the warehouse for the block; failures are ``BackfillError`` with the remedy."""
         settings = self.settings().warehouse
         if isinstance(settings, DuckDBSettings) or resolve(settings.endpoint):
             with closing(open_warehouse(settings)) as opened:
                 yield opened
             return
-        # Google's libraries take most of a second; a code location that only loads has no use for them.
+        # Google's libraries take most of a second to load, and a code location that only loads does not use
+        # them.
         from dagster_gcp import BigQueryResource
 
         from backfill_assets.warehouse.bigquery import BigQueryWarehouse

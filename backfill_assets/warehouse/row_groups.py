@@ -1,8 +1,8 @@
-"""Parquet files of one schema joined into one without decoding a value.
+"""Joins Parquet files of one schema into one without decoding a value.
 
-Row groups are copied byte for byte, and the footer is written anew with the offsets that they have in the new
-file. A footer is one struct in Thrift's compact protocol (``parquet.thrift`` of apache/parquet-format). It is
-read and written here without knowledge of its fields, so whatever a writer puts into it is kept.
+Row groups are copied byte for byte, and the footer is written again with their offsets in the new file. A
+footer is one struct in Thrift's compact protocol (``parquet.thrift`` of apache/parquet-format). It is read
+and written here without knowledge of its fields, so everything that a writer puts into it is kept.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Struct = dict[int, tuple[int, Any]]
 
 
 def join(sources: Sequence[Path], target: Path) -> None:
-    """Write one file with the row groups of all, in their order.
+    """Write one file with the row groups of all sources, in their order.
 
     Raises
     ------
     PermanentFailure
-        A source has no footer that can be read, or another schema than the first one.
+        A source has no readable footer, or a schema that differs from the first one's.
     """
     footer: Struct = {}
     groups: list[Struct] = []
@@ -64,30 +64,30 @@ def join(sources: Sequence[Path], target: Path) -> None:
 
 
 def read_footer(file: BinaryIO) -> tuple[Struct, int]:
-    """The footer of a Parquet file, and where it begins.
+    """Return the footer of a Parquet file, and its position.
 
     Raises
     ------
     PermanentFailure
-        The file is no Parquet file, or its footer is damaged.
+        The file is not a Parquet file, or its footer is damaged.
     """
     size = file.seek(0, 2)
     file.seek(max(0, size - 8))
     tail = file.read(8)
     length = int.from_bytes(tail[:4], "little")
     if tail[4:] != MAGIC or length + 12 > size:
-        msg = f"{file.name}: has no footer of a Parquet file: make the file anew"
+        msg = f"{file.name}: has no footer of a Parquet file: make the file again"
         raise PermanentFailure(msg)
     file.seek(size - 8 - length)
     try:
         return _read_struct(_Bytes(file.read(length))), size - 8 - length
     except (IndexError, RecursionError) as error:
-        msg = f"{file.name}: has a damaged footer: make the file anew"
+        msg = f"{file.name}: has a damaged footer: make the file again"
         raise PermanentFailure(msg) from error
 
 
 def footer_bytes(footer: Struct) -> bytes:
-    """The footer as a file holds it, without its length."""
+    """The footer as stored in a file, without its length."""
     text = bytearray()
     _write_struct(footer, text)
     return bytes(text)
@@ -109,7 +109,7 @@ def _move(group: Struct, shift: int, ordinal: int) -> None:
 def _shift(struct: Struct, fields: Sequence[int], by: int) -> None:
     for field in fields:
         kind, at = struct.get(field, (0, 0))
-        # Writers say 0 for an offset that they do not tell: nothing lies at a file's first byte.
+        # Writers put 0 for an unknown offset: nothing lies at a file's first byte.
         if at:
             struct[field] = (kind, at + by)
 

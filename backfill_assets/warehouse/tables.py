@@ -1,6 +1,6 @@
-"""What a table of the warehouse is, and how the one that exists may differ from the one wanted.
+"""The definition of a warehouse table, and how an existing table may differ from the wanted one.
 
-The tables themselves are declared by the stages that fill them. Nothing here talks to a warehouse.
+The stages that fill the tables declare them. This module talks to no warehouse.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from backfill_assets.failures import PermanentFailure
 
 #: Measured: sizes from 64k to 1M make no difference in speed or bytes; this one keeps memory low.
 ROW_GROUP_ROWS: Final = 262_144
-#: What may be summed exactly, and what only within a tolerance.
+#: Types that may be summed exactly, and those that may be summed only within a tolerance.
 _EXACT_TYPES: Final = ("INT64", "TIMESTAMP")
 _FLOAT_TYPES: Final = ("FLOAT64",)
 
@@ -30,18 +30,18 @@ class Table:
     name
         Letters, digits and underscores; also the folder of the embedded warehouse.
     columns
-        In the order of the table. The partition column is a required DATE.
+        Columns in the order of the table. The partition column is a required DATE.
     clustering
         At most four columns by which BigQuery sorts the partition.
     group_by
         The columns whose values name one line of control totals; usually exchange and symbol.
     time_column
-        The TIMESTAMP whose first and last value per group are compared; None where there is none.
+        The TIMESTAMP whose first and last value per group are compared; None if there is none.
     exact_sums
         INT64 or TIMESTAMP columns whose sums must be equal (timestamps as microseconds since the epoch).
     float_sums
-        FLOAT64 columns whose sums must agree within a relative tolerance: prices and amounts, say, but no
-        column whose values cancel, for there a correct sum may be off by any factor.
+        FLOAT64 columns whose sums must agree within a relative tolerance, such as prices and amounts. A
+        column whose values cancel is not suitable, because a correct sum may be off by any factor.
     row_group_rows
         The most rows of a row group in the embedded warehouse.
     """
@@ -93,20 +93,20 @@ class Table:
 
 
 def missing_columns(table: Table, existing: Sequence[Column], where: str) -> tuple[Column, ...]:
-    """The columns to add to a table that exists with other ones.
+    """Return the columns to add to an existing table.
 
     Parameters
     ----------
     existing
-        What the warehouse has; descriptions are not compared.
+        The columns in the warehouse; descriptions are not compared.
     where
         The table's full name, for messages.
 
     Raises
     ------
     PermanentFailure
-        A column is gone, is of another type, is nullable and no longer wanted so, or a new one is required:
-        rows that are there already could not keep their meaning.
+        A column is missing, has another type, is nullable but must be required, or a new one is required: the
+        existing rows could not keep their meaning.
     """
     found = {column.name: column for column in existing}
     wanted = {column.name for column in table.columns}
@@ -123,7 +123,7 @@ def missing_columns(table: Table, existing: Sequence[Column], where: str) -> tup
             raise PermanentFailure(msg)
         if there is not None and (there.type != column.type or there.required < column.required):
             msg = (
-                f"{where}: column {column.name} is {_kind(there)}, wanted is {_kind(column)}: "
+                f"{where}: column {column.name} is {_kind(there)} instead of {_kind(column)}: "
                 "change it back, or publish to a new table"
             )
             raise PermanentFailure(msg)
@@ -131,7 +131,7 @@ def missing_columns(table: Table, existing: Sequence[Column], where: str) -> tup
 
 
 def relaxed_columns(table: Table, existing: Sequence[Column]) -> tuple[Column, ...]:
-    """The columns that are required in the table that exists, and are wanted nullable."""
+    """Return the columns that are required in the existing table and should be nullable."""
     required = {column.name for column in existing if column.required}
     return tuple(column for column in table.columns if not column.required and column.name in required)
 

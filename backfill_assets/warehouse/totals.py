@@ -1,9 +1,9 @@
-"""Control totals: what proves that a partition holds the rows that the lake has.
+"""Control totals: the proof that a partition holds the lake's rows.
 
 Per group (usually a feed's exchange and symbol): rows, first and last time, exact sums of integers, and sums
-of floats. They are computed by the warehouse itself for a partition and by DuckDB for Parquet files, in
-bounded memory, and compared here. Sums of floats are over ``SUMMED_RANGE``; they depend on the order of
-addition, so they get a tolerance.
+of floats. The warehouse itself computes them for a partition, DuckDB for Parquet files, in bounded memory;
+they are compared here. Sums of floats are over ``SUMMED_RANGE``; they depend on the order of addition, so
+they get a tolerance.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _DUCKDB_TYPES: Final[dict[ColumnType, str]] = {
 }
 _THREADS: Final = 2
 
-#: JSON knows no NaN, so the ledger holds the text of a float.
+#: JSON has no NaN, so the ledger holds the text of a float.
 _StoredFloat = Annotated[float, PlainSerializer(repr, return_type=str)]
 
 
@@ -58,14 +58,14 @@ class GroupTotals:
 
 
 def total_rows(totals: Iterable[GroupTotals]) -> int:
-    """Rows of all groups."""
+    """Sum the rows of all groups."""
     return sum(group.rows for group in totals)
 
 
 def totals_from_rows(table: Table, rows: Iterable[Sequence[Any]]) -> tuple[GroupTotals, ...]:
-    """Totals from query results: group values, rows, first time, last time, exact sums, float sums.
+    """Make totals from query results: group values, rows, first time, last time, exact sums, float sums.
 
-    The order is that of the group values, whatever the order of the rows; a sum over nulls only is 0.
+    The order is that of the group values, regardless of the order of the rows; a sum over nulls only is 0.
     """
     groups, exact = len(table.group_by), len(table.exact_sums)
     result = []
@@ -88,7 +88,7 @@ def totals_from_rows(table: Table, rows: Iterable[Sequence[Any]]) -> tuple[Group
 
 
 def file_totals(table: Table, paths: Sequence[Path]) -> tuple[GroupTotals, ...]:
-    """Totals of all rows of Parquet files; columns that a file lacks count as null.
+    """Return totals of all rows of Parquet files; columns that a file lacks count as null.
 
     Raises
     ------
@@ -114,14 +114,14 @@ def file_totals(table: Table, paths: Sequence[Path]) -> tuple[GroupTotals, ...]:
 
 @cache
 def _engine(_: int) -> duckdb.DuckDBPyConnection:
-    """An empty database for the process of that number: opening one takes four times as long as asking it.
+    """An empty database for the process of that number; opening one takes four times as long as a query.
 
-    A fork must neither use nor close that of its parent, whose threads it does not have.
+    A fork must neither use nor close its parent's database, whose threads it does not have.
     """
     import duckdb
 
     connection = duckdb.connect(":memory:", config={"memory_limit": _MEMORY_LIMIT, "threads": _THREADS})
-    # A partition's file is replaced under its name, and what counts is what is there now.
+    # A partition's file is replaced under its name, and only the current file counts.
     connection.execute("SET enable_external_file_cache = false")
     connection.execute("SET preserve_insertion_order = false")
     return connection
@@ -136,7 +136,7 @@ def _query(table: Table) -> str:
     ]
     floats = [f"sum({summed(name)})" for name in (f'"{name}"' for name in table.float_sums)]
     columns = ", ".join([*groups, "count(*)", f"min({time})", f"max({time})", *exact, *floats])
-    # Brings the columns that none of the files has yet. A relation of Arrow's would import pandas.
+    # Adds the columns that none of the files has yet. A relation of Arrow's would import pandas.
     empty = ", ".join(f'CAST(NULL AS {_DUCKDB_TYPES[c.type]}) AS "{c.name}"' for c in table.columns)
     files = "SELECT * FROM read_parquet($paths, union_by_name = true)"
     source = f"SELECT {empty} WHERE false UNION ALL BY NAME {files}"
@@ -146,7 +146,7 @@ def _query(table: Table) -> str:
 
 
 def summed(column: str) -> str:
-    """SQL for the column's value where it counts for a sum of floats."""
+    """SQL for the column's value if it counts in a sum of floats."""
     least, most = SUMMED_RANGE
     return f"CASE WHEN {column} BETWEEN {least!r} AND {most!r} THEN {column} END"
 
@@ -158,7 +158,7 @@ def compare_totals(
     *,
     table: Table | None = None,
 ) -> list[str]:
-    """What differs, one line each for a person; an empty list means that the rows are proven to be there.
+    """Return the differences, one line each for a person; an empty list proves that the rows are there.
 
     Parameters
     ----------

@@ -1,8 +1,7 @@
-"""Every byte of a range of days is looked at: files of the lake by their names, partitions by the ledger.
+"""Checks every byte of a range of days: files of the lake by their names, partitions by the ledger.
 
-A run opens no file that it has no use for, so what a disk loses in old days shows when somebody looks.
-Mending takes damaged data out of sight: plans find the day not good, and its next run fetches or makes it
-anew.
+A run opens only the files that it uses, so data that a disk loses in old days shows only in a check. Mending
+takes damaged data out of sight: plans find the day not good, and its next run fetches it or makes it again.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A day: how much was looked at, and the problems, one line each."""
+    """A day: the number of checked files and partitions, and the problems, one line each."""
 
     day: str
     files: int
@@ -49,23 +48,23 @@ class _File:
     path: str
     bytes: int
     table: Table
-    #: Whether it must be there; an earlier version that does not count need not.
+    #: Whether the file must exist; an earlier version that does not count need not.
     needed: bool = True
-    #: What brings it back, if that is not a run of the day.
+    #: The remedy that restores it, if that is not a run of the day.
     remedy: str = ""
 
 
 def verify_days(
     store: Store, warehouses: Sequence[Warehouse], days: Sequence[str], *, mend: bool
 ) -> Iterator[Verified]:
-    """Look at each day in turn.
+    """Check each day in turn.
 
     Parameters
     ----------
     warehouses
-        The warehouse and, where there is one, that of the OHLCV table.
+        The warehouse and, if there is one, that of the OHLCV table.
     mend
-        Set damaged files aside, and take back that partitions which differ are proven.
+        Set damaged files aside, and withdraw the proof of partitions that differ.
     """
     for day in days:
         problems: list[str] = []
@@ -91,7 +90,7 @@ def _look_at_files(
 def _look_at_partitions(
     store: Store, warehouse: Warehouse, day: str, problems: list[str], *, mend: bool
 ) -> int:
-    """Returns how many partitions were looked at: those that the ledger says are out."""
+    """Return the number of checked partitions: those that the ledger says are out."""
     count = 0
     for table in _tables(warehouse):
         entry = _read(problems, store, paths.publication(table.name, day), ledger.Entry)
@@ -118,11 +117,11 @@ def _problem(store: Store, file: _File) -> str:
             size = copy.stat().st_size
     except DamagedFile as failure:
         return failure.problem if file.needed or store.exists(file.path) else ""
-    return "" if size == file.bytes else f"has {size} bytes, its document says {file.bytes}"
+    return "" if size == file.bytes else f"has {size} bytes, but its document says {file.bytes}"
 
 
 def _named_files(store: Store, day: str, problems: list[str]) -> list[_File]:
-    """Every data file that the day's documents name; documents that cannot be read are problems."""
+    """Return every data file that the day's documents name; unreadable documents are problems."""
     record = _read(problems, store, paths.day_record(day), DayRecord)
     files = [] if record is None else [*_ticks(store, record, problems), *_listings(store, record, problems)]
     measures = _read(problems, store, paths.measures(day), DayMeasures)
@@ -149,7 +148,7 @@ def _ticks(store: Store, record: DayRecord, problems: list[str]) -> Iterator[_Fi
             needed = version == manifest.newest or version.content in counting
             path = paths.ticks_data(feed, day, version.content)
             yield _File(path, version.bytes, TICKS[feed.data_type], needed)
-        remedy = f"; 'backfill-assets heal --date {day} --feed {feed}' asks for it again"
+        remedy = f"; 'backfill-assets heal --date {day} --feed {feed}' fetches it again"
         for receipt in manifest.receipts:
             kind = "json" if receipt.source == "exchange" else "csv"
             kept = [(answer.content, answer.bytes, kind) for answer in receipt.answers]
@@ -170,7 +169,7 @@ def _listings(store: Store, record: DayRecord, problems: list[str]) -> Iterator[
 
 
 def _read(problems: list[str], store: Store, path: str, model: type[Model]) -> Model | None:
-    """The document; one that cannot be read is a problem, also where a run would make it again."""
+    """Return the document; an unreadable one is a problem, even if a run would make it again."""
     found, damage = documents.look(store, path, model)
     if damage:
         problems.append(damage)

@@ -1,9 +1,9 @@
-"""The views of the warehouse: what most queries begin with, written once for both dialects of SQL.
+"""The views of the warehouse: the usual starts of queries, written once for both dialects of SQL.
 
 A view is made when all tables that it reads have all their columns, so it appears with the first day that
-fills them. It names its columns; a table that gains some makes another text, and the view is replaced. No
-view holds a window over candles or ticks, so a filter on ``date`` reaches them and BigQuery reads
-only the partitions that were asked for; ``quality`` and ``coverage`` are small.
+fills them. It names its columns; if a table gains some, the text changes, and the view is replaced. No view
+holds a window over candles or ticks, so a filter on ``date`` reaches them and BigQuery reads only the
+requested partitions; ``quality`` and ``coverage`` are small.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from backfill_assets.warehouse.tables import Table
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What the two engines write differently.
+    """The differences between the two engines.
 
     Attributes
     ----------
     buckets
         Item of FROM that gives each row of the coverage once per bucket, numbered from 0 by a column ``n``.
     later
-        The timestamp of the first expression, as many seconds later as the second says.
+        The timestamp of the first expression, later by the number of seconds in the second.
     """
 
     buckets: str
     later: str
 
 
-#: In DuckDB no filter on the date would get through UNNEST in FROM.
+#: In DuckDB no filter on the date would pass through UNNEST in FROM.
 DUCKDB: Final = Dialect(
     buckets="(SELECT *, UNNEST(range(buckets)) AS n FROM {coverage}) AS coverage",
     later="{time} + to_seconds({seconds})",
@@ -53,9 +53,9 @@ class View:
     Attributes
     ----------
     columns
-        In the order of the view; descriptions for the documentation.
+        Columns in the order of the view; descriptions for the documentation.
     tables
-        What it reads; all of them must be there with all their columns.
+        The tables that it reads; all of them must exist with all their columns.
     template
         The query, with ``{table}`` for each table's full name and ``{buckets}``, ``{later}`` of the dialect.
     """
@@ -71,7 +71,7 @@ class View:
         return all({c.name for c in t.columns} <= set(there.get(t.name, ())) for t in self.tables)
 
     def sql(self, dialect: Dialect, name_of: Callable[[str], str]) -> str:
-        """The query in that dialect; ``name_of`` gives a table's full name, quoted."""
+        """Return the query in that dialect; ``name_of`` gives a table's full name, quoted."""
         names = {table.name: name_of(table.name) for table in self.tables}
         buckets = dialect.buckets.format(coverage=name_of(COVERAGE.name))
         later = dialect.later.format(time="coverage.first_open_time", seconds=f"n * {_SECONDS}")
@@ -82,7 +82,7 @@ _SECONDS: Final = (
     "CASE coverage.timeframe " + " ".join(f"WHEN '{t}' THEN {s}" for t, s in TIMEFRAMES.items()) + " END"
 )
 _GROUPS: Final = ", ".join(f"'{name}'" for name in GROUPED_SYMBOLS)
-#: A feed whose rows are in the tables of a day that nothing can change any more.
+#: A feed whose rows are in the tables of a day that no file can change any more.
 _FINAL: Final = "published AND sealed AND day_state IN ('published', 'degraded')"
 
 
@@ -93,9 +93,9 @@ def _of(alias: str, columns: Sequence[Column]) -> str:
 def _final(table: Table, data_type: str, symbol: str) -> View:
     """Rows of the table whose feed is final.
 
-    A published feed of the row's own symbol speaks for the row, and a market of which two files are expected
-    has both of them for that. Rows of other symbols are in a file of many; ``quality`` does not say which
-    symbols a group has, so all groups of the exchange that are published must be final.
+    A published feed of the row's own symbol decides for the row; a market with two expected files has both of
+    them for that. Rows of other symbols are in a file of many. ``quality`` does not say which symbols a group
+    has, so all groups of the exchange that are published must be final.
     """
     feeds = f"SELECT date, exchange, {symbol}, MIN({_FINAL}) AS is_final FROM {{quality}}"
     grouped = f"SELECT date, exchange, MIN({_FINAL}) AS is_final FROM {{quality}}"
@@ -132,13 +132,13 @@ _DAY_COLUMNS: Final = (
     Column("overall", "FLOAT64", "Product of the day's four scores, each to the power of its weight."),
     Column("overall_weighted_sum", "FLOAT64", "Weighted sum of the day's four scores."),
     Column("feeds", "INT64", "Feeds that the day must have.", required=True),
-    Column("accepted", "INT64", "Of them those that are published, or would be if the day were not held.",
+    Column("accepted", "INT64", "Feeds that are published, or would be if the day were not held.",
            required=True),
     Column("left_out", "STRING", "The others by name, with their verdict; null if there is none."),
-    Column("pending", "INT64", "Feeds of which a version waits that is not accepted.", required=True),
+    Column("pending", "INT64", "Feeds with a waiting version that is not accepted.", required=True),
 )  # fmt: skip
 
-#: Scores of a day stand in each of its rows.
+#: Scores of a day are repeated in each of its rows.
 _SCORES: Final = {
     "completeness": "day_completeness",
     "quality": "day_quality",
@@ -167,7 +167,7 @@ GROUP BY date""",
 _STATE_COLUMNS: Final = (
     Column("day_state", "STRING", "published, degraded or held; null until the day's quality is published."),
     Column("sealed", "BOOL", "Whether the files of both neighboring days are final."),
-    Column("state", "STRING", "traded, or traded_partial where ids are lost in it; see coverage."),
+    Column("state", "STRING", "traded, or traded_partial if it has lost ids; see coverage."),
     Column("provisional", "BOOL", "Whether files of the neighboring days may still add trades to it."),
     Column("flagged", "BOOL", "Whether an unconfirmed price is the high or low of a minute in it."),
 )
@@ -196,7 +196,7 @@ _FLAT: Final = {
     **dict.fromkeys(("volume", "quote_volume", "buy_volume", "sell_volume"), "0.0"),
     **dict.fromkeys(("open_time", "first_trade_time", "last_trade_time"), "{later}"),
     "trade_count": "0",
-    # No amount, of whatever unit.
+    # No amount, of any unit.
     **dict.fromkeys(("volume_unit", "quote_unit"), "CAST(NULL AS STRING)"),
 }
 
@@ -204,7 +204,7 @@ CANDLES_FILLED: Final = View(
     name="candles_filled",
     description=(
         "Candles, and in every bucket proven to be empty a flat one without volume at the last price. "
-        "Where emptiness is not proven there is no row."
+        "An untraded bucket without that proof has no row."
     ),
     columns=CANDLES.columns,
     tables=(CANDLES, COVERAGE),

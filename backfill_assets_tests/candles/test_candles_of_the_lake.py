@@ -418,7 +418,7 @@ class TestLooking:
             (("--symbol", "BTC-USD"), "trades of 'BTC-USD' on binance; did you mean BTC-USDT?"),
             (("--symbol", "ETH-USDT", "--exchange", "coinbase"), None),
             (("--symbol", "XRP-EUR"), "trades of 'XRP-EUR' on binance; they have BTC-USDT"),
-            (("--timeframe", "7m"), "'7m' is no timeframe: choose from 1m, 3m, 5m"),
+            (("--timeframe", "7m"), "'7m' is not a timeframe: choose from 1m, 3m, 5m"),
             (
                 ("--date", AFTER, "--on-gap", "raise"),
                 f"{AFTER} missing; run backfill-assets backfill --start",

@@ -179,7 +179,7 @@ def test_a_timeframe_that_there_is_not_is_a_wrong_call(desk, command):
     )
     result = invoke(desk.environment, words)
     known = "1m, 3m, 5m, 15m, 30m, 1h, 2h, 4h, 6h, 8h, 12h, 1d"
-    message = f"Error: '7m' is no timeframe: choose from {known}\n"
+    message = f"Error: '7m' is not a timeframe: choose from {known}\n"
     assert (result.exit_code, result.stderr, result.stdout) == (2, message, "")
 
 

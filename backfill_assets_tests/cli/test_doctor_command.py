@@ -107,11 +107,23 @@ def test_a_tardis_that_cannot_be_reached(doctor, closed_port):
     ("endpoint", "said"),
     [
         ("http://zoe:s3cr3t-word@127.0.0.1:{port}/v1", "cannot reach http://***@127.0.0.1:{port}/v1/"),
-        ("http://zoe:s3/cr3t-word@127.0.0.1:{port}/v1", "tardis.api_endpoint is no http:// or https:// URL"),
-        ("http://zoe:s3 cr3t-word@127.0.0.1:{port}/v1", "tardis.api_endpoint is no http:// or https:// URL"),
-        ("zoe:s3cr3t-word@127.0.0.1:{port}/v1", "tardis.api_endpoint is no http:// or https:// URL"),
-        ("http://127.0.0.1:{port}/v1?key=s3cr3t-word", "tardis.api_endpoint is no http:// or https:// URL"),
-        ("http://zoe:s3cr3t-word@127.0.0.1:99999/v1", "tardis.api_endpoint is no http:// or https:// URL"),
+        (
+            "http://zoe:s3/cr3t-word@127.0.0.1:{port}/v1",
+            "tardis.api_endpoint is not an http:// or https:// URL",
+        ),
+        (
+            "http://zoe:s3 cr3t-word@127.0.0.1:{port}/v1",
+            "tardis.api_endpoint is not an http:// or https:// URL",
+        ),
+        ("zoe:s3cr3t-word@127.0.0.1:{port}/v1", "tardis.api_endpoint is not an http:// or https:// URL"),
+        (
+            "http://127.0.0.1:{port}/v1?key=s3cr3t-word",
+            "tardis.api_endpoint is not an http:// or https:// URL",
+        ),
+        (
+            "http://zoe:s3cr3t-word@127.0.0.1:99999/v1",
+            "tardis.api_endpoint is not an http:// or https:// URL",
+        ),
     ],
 )
 def test_what_is_secret_in_an_endpoint_is_not_shown(doctor, closed_port, endpoint, said):
@@ -196,7 +208,7 @@ def test_a_lake_and_a_warehouse_that_cannot_be_written(doctor, tmp_path):
     assert found["lake"].endswith(
         "a file is where a folder should be; remove it or set lake.uri to another folder"
     )
-    assert found["warehouse"].endswith("free space there or mend its permissions")
+    assert found["warehouse"].endswith("free space there or correct its permissions")
 
 
 def test_a_variable_that_is_not_set_is_named(doctor, monkeypatch):

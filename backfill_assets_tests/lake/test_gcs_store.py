@@ -421,7 +421,7 @@ def test_a_part_that_comes_short_is_a_transient_failure(
         gcs_url, damage=lambda path, content: content[:-1] if "/download" in path else content
     ) as p:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", p)
-        with pytest.raises(TransientFailure, match=r"a\.parquet: 65535 bytes came of 65536"):
+        with pytest.raises(TransientFailure, match=r"a\.parquet: 65535 of 65536 bytes arrived"):
             open_store(gcs_lake).open_ranges("a.parquet")
 
 

@@ -301,7 +301,7 @@ def test_a_path_that_leaves_the_lake_or_means_the_stores_own_files_is_refused(
         store.open_ranges,
         lambda p: store.replace(p, b"", None),
     ):
-        with pytest.raises(ValueError, match="no path inside the lake"):
+        with pytest.raises(ValueError, match="not a path inside the lake"):
             call(path)
 
 

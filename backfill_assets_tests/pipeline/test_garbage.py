@@ -114,7 +114,8 @@ def test_an_age_that_is_none_or_too_short_is_refused_in_a_line(given: str) -> No
     done = CliRunner().invoke(main, ["gc", "--older-than", given, "--apply"])
     assert (done.exit_code, done.stdout) == (2, "")
     assert (
-        done.stderr == f"Error: older than: '{given}' is no age: write days, at least 2d, for example 30d\n"
+        done.stderr
+        == f"Error: older than: '{given}' is not an age: write days, at least 2d, for example 30d\n"
     )
 
 

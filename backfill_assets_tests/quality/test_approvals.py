@@ -125,7 +125,7 @@ class TestApprove:
         old = run(store, GOOD).accepted
         pending = run(store, BETTER, **TOO_MUCH)
         assert (pending.accepted, pending.approval) == (old, None)
-        assert "it restates more than the limits allow: 8,995 rows are others" in pending.excess
+        assert "it restates more than the limits allow: 8,995 rows differ" in pending.excess
         approve_pending(store, DAY, str(FEED), "the vendor's note of the day", THRESHOLDS)
         after = settled(store)
         assert (after.accepted, after.candidate) == (held(BETTER), None)

@@ -384,12 +384,12 @@ def test_so_many_rows_are_always_excused(rows: int, beyond: bool) -> None:
 
 def test_rows_that_were_exchanged_one_for_one_count_too() -> None:
     found = Restatement(before="a", after="b", rows_before=100, rows_after=100, ids_added=11, ids_removed=11)
-    assert found.beyond(LIMITS) == ("11 rows are others (11.00%, at most 1.00%)",)
+    assert found.beyond(LIMITS) == ("11 rows differ (11.00%, at most 1.00%)",)
 
 
 def test_a_file_that_was_empty_may_not_fill_by_itself() -> None:
     found = Restatement(before="a", after="b", rows_before=0, rows_after=11, minutes=3, minutes_differing=3)
-    assert found.beyond(LIMITS) == ("11 rows are others (100.00%, at most 1.00%)",)
+    assert found.beyond(LIMITS) == ("11 rows differ (100.00%, at most 1.00%)",)
 
 
 def test_a_day_without_versions_is_not_compared(store: Store) -> None:

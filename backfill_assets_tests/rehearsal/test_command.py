@@ -31,7 +31,7 @@ from backfill_assets.settings import DEFAULT_LIMITS
     [
         (
             ["--scenario", "kiled"],
-            "Error: 'kiled' is no scenario; did you mean killed? known: normal, ",
+            "Error: 'kiled' is not a scenario; did you mean killed? known: normal, ",
         ),
         (["--date", "2019-01-01"], "Error: 2019-01-01 cannot be rehearsed: choose a day from 2021-06-18 to "),
         (["--date", "2999-01-01"], "Error: 2999-01-01 cannot be rehearsed: choose a day from 2021-06-18 to "),

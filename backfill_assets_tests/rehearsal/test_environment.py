@@ -83,11 +83,14 @@ def test_the_local_file_has_every_key_that_stand_ins_need() -> None:
         ({"infrastructure": {"core": 1}}, "infrastructure.core: unknown key; did you mean cores?"),
         ({"infrastructure": {"cores": 0}}, "infrastructure.cores: "),
         ({"infrastructure": {"cores": 4096}}, "infrastructure.cores: 4096 are more than the "),
-        ({"infrastructure": {"memory": "lots"}}, "infrastructure.memory: 'lots' is no size; write a number"),
-        ({"infrastructure": {"disk": "0 GB"}}, "infrastructure.disk: '0 GB' is no size"),
+        (
+            {"infrastructure": {"memory": "lots"}},
+            "infrastructure.memory: 'lots' is not a size; write a number",
+        ),
+        ({"infrastructure": {"disk": "0 GB"}}, "infrastructure.disk: '0 GB' is not a size"),
         (
             {"sources": {"tardis": "standing"}},
-            "sources.tardis: 'standing' is no source; did you mean standin?",
+            "sources.tardis: 'standing' is not a source; did you mean standin?",
         ),
         ({"sources": {"tardis_key_variable": "sk-live-0123456789abcdef"}}, "sources.tardis_key_variable: "),
         ({"sources": {"rate_limit_per_minute": 0}}, "sources.rate_limit_per_minute: "),
@@ -96,7 +99,7 @@ def test_the_local_file_has_every_key_that_stand_ins_need() -> None:
             {"sources": {"connect_timeout_seconds": float("inf")}},
             "sources.connect_timeout_seconds: must be a",
         ),
-        ({"sources": {"tardis": "http://"}}, "sources.tardis: 'http://' is no source; write standin"),
+        ({"sources": {"tardis": "http://"}}, "sources.tardis: 'http://' is not a source; write standin"),
         ({"sources": {"read_timeout_seconds": "soon"}}, "sources.read_timeout_seconds: "),
         ({"sources": {"tardis": "tardis", "tardis_key_variable": "NO_SUCH_KEY"}}, "NO_SUCH_KEY is not set"),
         ({"bigquery": {"project": "p"}}, "bigquery.dataset: is missing"),
@@ -110,7 +113,7 @@ def test_the_local_file_has_every_key_that_stand_ins_need() -> None:
             "test_data.symbols: the stand-in has no BTC-USTD at binance",
         ),
         ({"test_data": {"symbols": ["btc"]}}, "test_data.symbols.0: 'btc' is no canonical symbol"),
-        ({"test_data": {"date_range": "January"}}, "test_data.date_range: 'January' is no range of days"),
+        ({"test_data": {"date_range": "January"}}, "test_data.date_range: 'January' is not a range of days"),
         ({"test_data": {"date_range": "2024-01-03 to 2024-01-02"}}, "2024-01-03 is after 2024-01-02"),
         ({"test_data": {"date_range": "2020-01-03"}}, "2020-01-03 is too early; choose days from 2021-06-18"),
         ({"test_data": {"date_range": "2024-01-03 to 2999-01-02"}}, "2999-01-02 is not over"),
@@ -135,7 +138,10 @@ def test_what_cannot_be_used_is_refused_in_one_line_that_names_it(
 def test_an_unknown_environment_is_refused_with_the_known_ones() -> None:
     answer = CliRunner().invoke(main, ["rehearse", "--env", "stagging"])
     assert answer.exit_code == 2
-    said = "'stagging' is no environment of a rehearsal; did you mean staging? or give a path to a .yaml file"
+    said = (
+        "'stagging' is not an environment of a rehearsal; "
+        "did you mean staging? or give a path to a .yaml file"
+    )
     assert answer.output == f"Error: {said}\n"
     assert "choose local, staging" in CliRunner().invoke(main, ["rehearse", "--env", "production"]).output
 

@@ -119,7 +119,7 @@ def test_a_damaged_line_is_refused_with_its_number_and_left_as_it_is(tmp_path) -
     with_history(file, rehearsal())
     file.write_text(file.read_text() + '{"day": "2024-01-02"\n')
     before = file.read_bytes()
-    with pytest.raises(BadInput, match="line 2 is no measurement of a rehearsal: remove that line"):
+    with pytest.raises(BadInput, match="line 2 is not a measurement of a rehearsal: remove that line"):
         history.add(file, rehearsal(), NOW)
     assert file.read_bytes() == before
 

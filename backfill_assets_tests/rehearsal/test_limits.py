@@ -65,7 +65,7 @@ def test_what_is_said_of_a_scenario_goes_before_what_is_said_of_every_one(tmp_pa
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"quick": {"hang": {}}}, "limits.yaml: quick: 'hang' is no scenario; did you mean hung?"),
+        ({"quick": {"hang": {}}}, "limits.yaml: quick: 'hang' is not a scenario; did you mean hung?"),
         (
             {"quick": {"every": {"second": 1}}},
             "quick.every.second: unknown key; remove it or correct",

@@ -70,7 +70,7 @@ def test_a_restatement_tells_rows_minutes_and_the_largest_differences() -> None:
 
 def test_a_restatement_beyond_the_limits_says_which() -> None:
     words = told(pending(LARGE), "h-pending")
-    assert "Beyond the limits: 2,000 rows are others (20.00%, at most 1.00%); 700 of 1,440" in words
+    assert "Beyond the limits: 2,000 rows differ (20.00%, at most 1.00%); 700 of 1,440" in words
     assert "Within" not in words
 
 

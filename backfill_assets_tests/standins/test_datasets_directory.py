@@ -166,7 +166,7 @@ def test_a_file_that_is_no_gzip_file_is_refused_by_its_name_and_not_asked_for_ag
         assert {str(feed): (type(why), str(why)) for feed, why in found.items()} == {
             "binance/trades/XRPETH": (
                 PermanentFailure,
-                f"{datasets / FILES[0]} is no gzip file: download it again, or gzip it",
+                f"{datasets / FILES[0]} is not a gzip file: download it again, or gzip it",
             ),
             "binance/quotes/XRPETH": (
                 FeedAbsent,
@@ -177,7 +177,7 @@ def test_a_file_that_is_no_gzip_file_is_refused_by_its_name_and_not_asked_for_ag
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("<html>", "is no JSON"), ('{"error": 1}', "holds no list of instruments")]
+    ("text", "said"), [("<html>", "is not JSON"), ('{"error": 1}', "does not hold a list of instruments")]
 )
 def test_metadata_that_are_none_are_named(datasets: Path, text: str, said: str) -> None:
     (datasets / "instruments").mkdir()

@@ -80,9 +80,9 @@ def test_each_file_is_placed_or_told_why_it_has_no_place(folder: Path, tmp_path:
     for name, why in (
         ("deribit/options_chain/2025/11/10/OPTIONS.csv.gz", "nothing says which symbols it has"),
         ("kraken_trades_2025-13-45_XBT-USDT.csv.gz", "2025-13-45 is not a day"),
-        ("notes.txt", "it is no .csv.gz file"),
+        ("notes.txt", "it is not a .csv.gz file"),
         ("odd/trade/2025/11/10/BTCUSDT.csv.gz", "trade is no data type; did you mean trades?"),
-        ("odd/trades/2025/11/10/QQQQ.csv.gz", "its currencies cannot be read off its name"),
+        ("odd/trades/2025/11/10/QQQQ.csv.gz", "its currencies cannot be read from its name"),
     ):
         assert f"  {name}: {why}" in unplaced, unplaced
     expected = {
@@ -262,7 +262,7 @@ def test_of_two_files_of_one_feed_and_day_the_one_that_is_not_read_is_named(
     put(folder, "kraken/trades/2025/11/10/XBT-USDT.csv.gz", "kraken", "XBT/USDT")
     told = imported(folder, tmp_path / "own.yaml")
     assert reasons(told) == {
-        "kraken_trades_2025-11-10_XBT-USDT.csv.gz": "kraken/trades/2025/11/10/XBT-USDT.csv.gz is of the same "
+        "kraken_trades_2025-11-10_XBT-USDT.csv.gz": "kraken/trades/2025/11/10/XBT-USDT.csv.gz has the same "
         "feed and day, and is read: remove one of them"
     }
     assert "1 file has no place:" in told.output
@@ -304,7 +304,7 @@ def test_names_that_are_nearly_right_are_told_the_right_ones(folder: Path, tmp_p
     put(folder, f"kraken_trades_{tomorrow}_XBT-USDT.csv.gz")
     told = imported(folder, tmp_path / "own.yaml")
     assert reasons(told) == {
-        "below/kraken_trades_2025-11-10_XBT-USDT.csv.gz": f"files of such names lie directly in {folder}",
+        "below/kraken_trades_2025-11-10_XBT-USDT.csv.gz": f"files with such names belong in {folder}",
         "kraken/trades/2025/02/30/XBT-USDT.csv.gz": "2025-02-30 is not a day",
         "kraken_trade_2025-11-10_XBT-USDT.csv.gz": "trade is no data type; did you mean trades?",
         "kraken_trades_2025-11-10_xbt-usdt.csv.gz": "the vendor writes its symbol XBT-USDT: rename the file",
@@ -312,7 +312,7 @@ def test_names_that_are_nearly_right_are_told_the_right_ones(folder: Path, tmp_p
         f"kraken_trades_{tomorrow}_XBT-USDT.csv.gz": f"{tomorrow} is not over: a day is read from 06:00 UTC "
         "of the next one on",
     }
-    assert "krakn is no exchange that is known here; did you mean kraken?" in told.output
+    assert "krakn is not a known exchange; did you mean kraken?" in told.output
 
 
 def test_a_link_to_nothing_has_no_place_and_hides_no_other_file(folder: Path, tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_broken_files_have_no_place(folder: Path, tmp_path: Path) -> None:
     found = reasons(imported(folder, tmp_path / "own.yaml"))
     assert [found[name] for name in names] == [
         "it is empty: download it again",
-        "it is no gzip file: download it again, or gzip it",
+        "it is not a gzip file: download it again, or gzip it",
         "it is cut off: download it again",
         "its gzip is damaged: download it again",
         "its header is not that of trades, but 'a,b'",
@@ -351,19 +351,19 @@ def test_broken_files_have_no_place(folder: Path, tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("exchanges/kraken.json", "{}", "id: Field required"),
-        ("exchanges/kraken.json", "[]", "holds no description of an exchange"),
-        ("exchanges/kraken.json", "{", "is no JSON"),
+        ("exchanges/kraken.json", "[]", "does not hold a description of an exchange"),
+        ("exchanges/kraken.json", "{", "is not JSON"),
         ("exchanges/kraken.json", '{"id": "binance"}', "is of binance"),
         ("exchanges/kraken.json", '{"id": "kraken"}', "lists no data sets"),
         ("exchanges/kraken.json", '{"id": "kraken", "datasets": 5}', "datasets: "),
-        ("instruments/kraken.json", "{}", "holds no list of instruments"),
+        ("instruments/kraken.json", "{}", "does not hold a list of instruments"),
         ("instruments/kraken.json", "[]", "lists no instruments"),
         (
             "instruments/kraken.json",
             '[{"id": "XBT/USDT", "exchange": "bitmex", "type": "spot", "availableSince": "2020-01-01"}]',
             "is of bitmex",
         ),
-        ("instruments/kraken.json", "nonsense", "is no JSON"),
+        ("instruments/kraken.json", "nonsense", "is not JSON"),
         ("instruments/kraken.json", '[{"id": "XBT/USDT"}, 5]', "type: Field required"),
     ],
 )
@@ -411,7 +411,7 @@ def test_metadata_that_lacks_a_file_is_named_as_the_reason(folder: Path, tmp_pat
     name = "kraken_trades_2025-11-10_XBT-USDT.csv.gz"
     told = reasons(imported(folder, tmp_path / "own.yaml"))
     assert told == {
-        name: "instruments/kraken.json does not list it: save the vendor's answer anew, or remove that file"
+        name: "instruments/kraken.json does not list it: save the vendor's answer again, or remove that file"
     }
     file.unlink()
     (folder / "exchanges").mkdir()
@@ -420,5 +420,5 @@ def test_metadata_that_lacks_a_file_is_named_as_the_reason(folder: Path, tmp_pat
     (folder / "exchanges" / "kraken.json").write_text(json.dumps(details))
     told = reasons(imported(folder, tmp_path / "two.yaml"))
     assert told == {
-        name: "exchanges/kraken.json does not list it: save the vendor's answer anew, or remove that file"
+        name: "exchanges/kraken.json does not list it: save the vendor's answer again, or remove that file"
     }

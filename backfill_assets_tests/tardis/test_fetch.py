@@ -355,7 +355,7 @@ def test_a_password_in_an_endpoint_beside_a_key_is_refused_before_anything_is_as
 
 
 def test_an_endpoint_that_is_no_url_fails_the_run(tardis_settings, tmp_path):
-    with pytest.raises(SettingsError, match="datasets_endpoint is no http"):
+    with pytest.raises(SettingsError, match="datasets_endpoint is not an http"):
         list(TardisClient(tardis_settings(datasets_endpoint="nonsense")).fetch([BTC], DAY, tmp_path))
 
 

@@ -346,5 +346,5 @@ def test_guessed_instruments_resolve_to_the_same_feeds():
 
 def test_an_exchange_without_currencies_is_not_said_to_have_no_data_sets():
     rows = [(*row[:3], None, None, *row[5:]) for row in MARKET if row[0] == "binance"]
-    with pytest.raises(PermanentFailure, match=r"tells no currencies.*for example BTCUSDT, ETHUSDT, SOLUSDT"):
+    with pytest.raises(PermanentFailure, match=r"gives no currencies.*for example BTCUSDT, ETHUSDT, SOLUSDT"):
         universe_of("2024-01-01", "binance", "BTC-USDT", rows=rows)

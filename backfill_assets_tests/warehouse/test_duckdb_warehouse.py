@@ -353,7 +353,7 @@ def test_a_file_among_the_partitions_that_is_none_is_refused_by_name(
     warehouse: DuckDBWarehouse, tmp_path: Path, name: str
 ) -> None:
     stray = write(warehouse.folder / "trades" / f"{name}.parquet", rows())
-    with pytest.raises(PermanentFailure, match=re.escape(f"{stray}: is no partition")):
+    with pytest.raises(PermanentFailure, match=re.escape(f"{stray}: is not a partition")):
         warehouse.ensure_table(TRADES)
     stray.unlink()
     (warehouse.folder / "trades" / "notes.txt").write_text("no rows")
@@ -383,7 +383,7 @@ def test_a_folder_of_any_name_works(tmp_path: Path, name: str) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(PermanentFailure, match="mend its permissions"):
+    with pytest.raises(PermanentFailure, match="correct its permissions"):
         DuckDBWarehouse(tmp_path / "warehouse").ensure_table(TRADES)
 
 
@@ -438,7 +438,7 @@ def test_a_file_with_other_rows_than_the_lake_says_is_refused(
     warehouse: DuckDBWarehouse, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "1.parquet", rows())
-    with pytest.raises(PermanentFailure, match="holds 3 rows, the lake says 4"):
+    with pytest.raises(PermanentFailure, match="holds 3 rows, but the lake says 4"):
         warehouse.replace_partition(TRADES, DAY, [load_file(path, 4)], 1)
 
 

@@ -110,7 +110,7 @@ def test_a_load_that_a_person_stops_is_one_failure_and_is_not_submitted_again(
         job.cancel(timeout=30)
         bigquery_bench.emulator.arm()
         with pytest.raises(
-            PermanentFailure, match="User requested cancellation: stopped by no other publisher"
+            PermanentFailure, match="User requested cancellation: not stopped by another publisher"
         ):
             publishing.result(timeout=60)
     table = bigquery_bench.table.name

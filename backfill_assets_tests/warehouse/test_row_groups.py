@@ -225,7 +225,9 @@ def test_a_large_file_with_a_row_of_another_day_is_refused(tmp_path: Path) -> No
 def test_a_large_file_with_other_rows_than_the_lake_says_is_refused(tmp_path: Path) -> None:
     file = written(tmp_path / "a.parquet", trades(COPIED_ROWS + 5, "BTC"))
     wrong = LoadFile(uri=None, path=file.path, rows=COPIED_ROWS)
-    with pytest.raises(PermanentFailure, match=f"holds {COPIED_ROWS + 5} rows, the lake says {COPIED_ROWS}"):
+    with pytest.raises(
+        PermanentFailure, match=f"holds {COPIED_ROWS + 5} rows, but the lake says {COPIED_ROWS}"
+    ):
         concatenate(TRADES, DAY, [wrong], tmp_path / "partition.parquet")
 
 

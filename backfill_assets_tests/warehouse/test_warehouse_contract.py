@@ -191,7 +191,7 @@ def test_a_required_column_becomes_nullable_and_then_takes_nulls(wide: Any, tmp_
     times = [row["timestamp"] for row in wide.read()]
     assert sorted(time for time in times if time) == [row["timestamp"] for row in rows(day=NEXT_DAY)]
     assert times.count(None) == 3
-    with pytest.raises(PermanentFailure, match="timestamp is TIMESTAMP NULLABLE, wanted is TIMESTAMP REQ"):
+    with pytest.raises(PermanentFailure, match="timestamp is TIMESTAMP NULLABLE instead of TIMESTAMP REQ"):
         wide.warehouse.ensure_table(TRADES)
 
 
@@ -201,7 +201,7 @@ def test_a_required_column_becomes_nullable_and_then_takes_nulls(wide: Any, tmp_
         pytest.param(_without("is_maker"), "is_maker exists", id="removed"),
         pytest.param(_with(Column("is_maker", "STRING", "")), "is_maker is BOOL NULLABLE", id="another type"),
         pytest.param(
-            _with(Column("is_maker", "BOOL", "", required=True)), "wanted is BOOL REQUIRED", id="mode"
+            _with(Column("is_maker", "BOOL", "", required=True)), "instead of BOOL REQUIRED", id="mode"
         ),
         pytest.param(
             _with(Column("note", "STRING", "", required=True)), "note is required", id="new, required"

@@ -1,7 +1,7 @@
-"""The database that holds the OHLCV table: which one the settings mean, and transactions on it.
+"""The database of the OHLCV table: the one that the settings name, and transactions on it.
 
-Every transaction first takes a lock (on Postgres of this table, on SQLite of the file), so that writers come
-one after the other and each reads the rows of the one before.
+Every transaction first takes a lock (on Postgres of this table, on SQLite of the file), so writers come one
+after the other and each reads the rows of the one before.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from backfill_assets.settings import OhlcvSettings, resolve
 
 #: ``ohlcv.url`` with this value means the database in which Dagster keeps its records.
 DAGSTER: Final = "dagster"
-#: The file beside Dagster's own, where that is SQLite: candles must not make its records wait.
+#: The file beside Dagster's own, if that is SQLite: candles must not make its records wait.
 SQLITE_FILE: Final = "ohlcv.db"
 #: Longest wait for another writer's transaction; a day takes seconds.
 LOCK_SECONDS: Final = 120
-#: Postgres ends a transaction whose client sends nothing for so long: it was stopped, and others wait for it.
+#: Postgres ends a transaction whose client is silent this long: it was stopped, and others wait for it.
 IDLE_SECONDS: Final = 60
 
 
 @contextmanager
 def transaction(engine: Engine, table: str) -> Iterator[Connection]:
-    """One transaction, alone at the table; committed at the end of the block, or nothing of it.
+    """Run one transaction, alone at the table; the end of the block commits all of it or nothing.
 
     Raises
     ------
@@ -51,18 +51,18 @@ def transaction(engine: Engine, table: str) -> Iterator[Connection]:
 
 
 def place(engine: Engine) -> str:
-    """The database for messages: the file of SQLite, else the address without the password."""
+    """Return the database for messages: the file of SQLite, else the address without the password."""
     url = engine.url
     return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string()
 
 
 def open_engine(settings: OhlcvSettings) -> Engine | None:
-    """The database that the settings name, not yet connected to; None where ``ohlcv.url`` is empty.
+    """Return the database that the settings name, not yet connected; None if ``ohlcv.url`` is empty.
 
     Raises
     ------
     SettingsError
-        ``ohlcv.url`` names no database that is supported. The message never quotes it: it may hold a
+        ``ohlcv.url`` names no supported database. The message never quotes it, because it may hold a
         password.
     """
     given = resolve(settings.url).strip()
@@ -83,12 +83,12 @@ def _as_failures(place: str) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        # SQLAlchemy's own text holds the statement with its thousands of parameters, and further lines of the
-        # database's a row.
+        # SQLAlchemy's own text holds the statement with its thousands of parameters, and the database's
+        # further lines contain a row.
         text = str(error.orig if isinstance(error, DBAPIError) else error).strip()
         reason = text.splitlines()[0] if text else type(error).__name__
         if isinstance(error, OperationalError):
-            msg = f"{place}: {reason}: check that the database of ohlcv.url is up and may be written"
+            msg = f"{place}: {reason}: check that the database of ohlcv.url is up and writable"
             raise TransientFailure(msg) from error
         msg = f"{place}: {reason}: see ohlcv.url and ohlcv.table in the settings"
         raise PermanentFailure(msg) from error

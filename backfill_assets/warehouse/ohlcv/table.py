@@ -1,8 +1,9 @@
-"""What the OHLCV table is: its columns, its key, and whether a table that exists can serve as it.
+"""The OHLCV table: its columns, its key, and whether an existing table can serve as it.
 
 ``open_time`` is ``timestamptz`` on Postgres. SQLite has no type for times, so there it is an integer of
-microseconds since the epoch: sorts, compares and computes right, which text does only by luck of its format.
-``updated_at`` is the time of the transaction that last changed the row; a row that stays as it is keeps it.
+microseconds since the epoch. Integers sort, compare and compute correctly; text does so only if its format
+happens to. ``updated_at`` is the time of the transaction that last changed the row; an unchanged row keeps
+it.
 """
 
 from __future__ import annotations
@@ -40,19 +41,19 @@ class Moment(sa.TypeDecorator[int]):
         return dialect.type_descriptor(sa.BigInteger())
 
     def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:
-        """To the database."""
+        """Convert to the database's value."""
         if value is None or dialect.name != "postgresql":
             return value
         return _EPOCH + timedelta(microseconds=value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> int | None:  # noqa: ARG002
-        """From the database."""
+        """Convert from the database's value."""
         if isinstance(value, datetime):
             return (value - _EPOCH) // _MICROSECOND
         return None if value is None else int(value)
 
 
-#: Fingerprint and totals of a day are now in the ledger.
+#: Columns of an earlier layout; fingerprint and totals of a day are now in the ledger.
 _EARLIER_DAYS: Final = {"day", "fingerprint", "totals", UPDATED_AT}
 _TYPES: Final[dict[str, Any]] = {
     "STRING": sa.Text,
@@ -63,9 +64,9 @@ _TYPES: Final[dict[str, Any]] = {
 
 
 def tables_of(table: Table, name: str) -> tuple[sa.Table, sa.Table]:
-    """The table of candles under this name, and beside it the days, by which older claims are refused.
+    """The table of candles under this name, and the table of days, by which older claims are refused.
 
-    The key is the columns that ``table`` groups by, and its time. The day is not stored.
+    The key is the columns that ``table`` groups by, and its time column. The day is not stored.
     """
     key = (*table.group_by, table.time_column)
     metadata = sa.MetaData()
@@ -77,7 +78,7 @@ def tables_of(table: Table, name: str) -> tuple[sa.Table, sa.Table]:
                 column.name,
                 _TYPES[column.type](),
                 primary_key=column.name in key,
-                # Else a database may take a single integer of the key for one that it counts up itself.
+                # Otherwise a database may take a single integer of the key for an automatic counter.
                 autoincrement=False,
                 nullable=not column.required,
                 comment=column.description,
@@ -86,7 +87,7 @@ def tables_of(table: Table, name: str) -> tuple[sa.Table, sa.Table]:
             if column.name != table.partition_column
         ),
         sa.Column(UPDATED_AT, Moment(), nullable=False, comment="Transaction that last changed the row."),
-        # The key serves readers, who ask for a market; a day as a whole is asked for by its times.
+        # The key serves readers, who ask for a market; a whole day is selected by its times.
         sa.Index(f"{name}_open_time", "open_time"),
     )
     days = sa.Table(
@@ -119,14 +120,14 @@ def ensure(connection: Connection, tables: tuple[sa.Table, sa.Table], place: str
             _loosen(connection, inspector, table)
         else:
             msg = (
-                f"{place}: the table {table.name} is another one ({', '.join(wrong)}): "
+                f"{place}: the table {table.name} has another layout ({', '.join(wrong)}): "
                 "choose another name with ohlcv.table, or rename that table"
             )
             raise PermanentFailure(msg)
 
 
 def _renew(connection: Connection, inspector: sa.Inspector, table: sa.Table) -> None:
-    """Bring a table of days that has the columns of an earlier layout to this one."""
+    """Upgrade a table of days that has the columns of an earlier layout."""
     if {column["name"] for column in inspector.get_columns(table.name)} != _EARLIER_DAYS:
         return
     for change in ("ADD generation BIGINT NOT NULL DEFAULT 0", "DROP fingerprint", "DROP totals"):
@@ -135,7 +136,7 @@ def _renew(connection: Connection, inspector: sa.Inspector, table: sa.Table) -> 
 
 
 def _loosen(connection: Connection, inspector: sa.Inspector, table: sa.Table) -> None:
-    """Add the nullable columns that the table lacks, and let those take nulls that do not yet."""
+    """Add the nullable columns that the table lacks, and make columns nullable that must become so."""
     found = {column["name"]: column for column in inspector.get_columns(table.name)}
     name = connection.dialect.identifier_preparer.quote(table.name)
     for column in (c for c in table.columns if c.nullable):
@@ -154,7 +155,7 @@ def _loosen(connection: Connection, inspector: sa.Inspector, table: sa.Table) ->
 
 
 def _loosen_on_sqlite(connection: Connection, name: str, columns: Sequence[str]) -> None:
-    """Take NOT NULL out of the stored statement, as https://www.sqlite.org/lang_altertable.html describes."""
+    """Remove NOT NULL from the stored statement, as https://www.sqlite.org/lang_altertable.html describes."""
     stored = "FROM sqlite_schema WHERE type = 'table' AND name = :name"
     text: str = connection.execute(sa.text(f"SELECT sql {stored}"), {"name": name}).scalar_one()
     for column in columns:

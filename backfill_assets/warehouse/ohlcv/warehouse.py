@@ -1,8 +1,8 @@
 """``Warehouse`` in a relational database: a day of the OHLCV table is replaced in one transaction.
 
-The candles are upserted by their key in batches, then the other rows of the day are deleted. A row that has
-its values already is not touched. The generation of a day is kept beside the table and compared behind the
-lock that all writers take, so an overtaken claim writes nothing.
+The candles are upserted by their key in batches, then the other rows of the day are deleted. An unchanged row
+is not touched. The generation of a day is kept beside the table and compared under the lock that all writers
+take, so an overtaken claim writes nothing.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class OhlcvWarehouse:
             ensure(connection, tables_of(table, self.name), place(self.engine))
 
     def replace_partition(self, table: Table, day: str, files: Sequence[LoadFile], generation: int) -> str:
-        """See ``Warehouse``; rows that do not read back as those of the files are never committed."""
+        """See ``Warehouse``; rows that differ from those of the files when read back are never committed."""
         wanted = _in_microseconds(pa.Table.from_batches(read_batches(table, day, files), table.schema))
         expected = file_totals(table, [file.path for file in files if file.path])
         candles, days = tables_of(table, self.name)
@@ -80,8 +80,8 @@ class OhlcvWarehouse:
             differences = compare_totals(expected, _totals(connection, candles, table, day), table=table)
             if differences:
                 msg = (
-                    f"{self} does not hold what was written of {day}: {differences[0]}: "
-                    "look for triggers and rules of this table, then publish again"
+                    f"{self} does not hold the rows written for {day}: {differences[0]}: "
+                    "check the triggers and rules of this table, then publish again"
                 )
                 raise PermanentFailure(msg)
             _upsert(connection, days, [{"day": day, "generation": generation}], moment)
@@ -128,7 +128,7 @@ class OhlcvWarehouse:
 
 
 def open_ohlcv(settings: OhlcvSettings) -> OhlcvWarehouse | None:
-    """The OHLCV table that the settings name; None where ``ohlcv.url`` is empty. See ``open_engine``."""
+    """Return the OHLCV table that the settings name; None if ``ohlcv.url`` is empty. See ``open_engine``."""
     engine = open_engine(settings)
     return None if engine is None else OhlcvWarehouse(engine, settings.table, settings.batch_rows)
 
@@ -161,13 +161,13 @@ def _of_day(candles: sa.Table, day: str) -> tuple[sa.ColumnElement[bool], sa.Col
 
 
 def _in_microseconds(rows: pa.Table) -> pa.Table:
-    """The rows with ``open_time`` as a statement's parameters have it."""
+    """Return the rows with ``open_time`` in the form of a statement's parameters."""
     at = rows.schema.get_field_index("open_time")
     return rows.set_column(at, "open_time", rows["open_time"].cast(pa.int64()))
 
 
 def _upsert(connection: Connection, table: sa.Table, rows: Sequence[dict[str, Any]], moment: int) -> None:
-    """Insert rows, or update those whose values differ; a null, where the table allows it, differs too."""
+    """Insert rows, or update those whose values differ; a null, if the table allows it, also differs."""
     if not rows:
         return
     rows = [{**row, UPDATED_AT: moment} for row in rows]
@@ -175,7 +175,7 @@ def _upsert(connection: Connection, table: sa.Table, rows: Sequence[dict[str, An
     insert: postgresql.Insert | sqlite.Insert
     parameters: Any
     if connection.dialect.name == "postgresql":
-        # An array per column: given rows, the driver sends a statement for each of them and waits for it.
+        # An array per column: for rows, the driver would send one statement each and wait for it.
         types = {n: postgresql.ARRAY(table.c[n].type) for n in names}
         arrays = [sa.cast(sa.bindparam(n, type_=types[n]), types[n]) for n in names]
         given = sa.func.unnest(*arrays).table_valued(*names).render_derived()

@@ -97,7 +97,7 @@ def test_rows_that_are_not_what_was_written_are_seen_before_the_commit(
     write(database, candle_rows(count=10))
     before = database.stored()
     monkeypatch.setattr(implementation, "_delete_others", lambda *_: None)
-    with pytest.raises(PermanentFailure, match=r"does not hold what was written of 2024-01-01: .*5 rows"):
+    with pytest.raises(PermanentFailure, match=r"does not hold the rows written for 2024-01-01: .*5 rows"):
         write(database, candle_rows(count=5, price=11.0), 2)
     assert database.stored() == before
 
@@ -207,7 +207,7 @@ def test_a_table_that_cannot_is_refused_in_one_line(
     database: Any, old: str, new: str, complaint: str
 ) -> None:
     existing(database, COLUMNS.replace(old, new))
-    with pytest.raises(PermanentFailure, match=f"is another one .*{complaint}.*ohlcv.table") as refused:
+    with pytest.raises(PermanentFailure, match=f"has another layout .*{complaint}.*ohlcv.table") as refused:
         write(database, candle_rows())
     assert "\n" not in str(refused.value)
     assert database.stored() == []
@@ -247,7 +247,7 @@ def test_a_table_of_days_of_an_earlier_layout_is_taken_over(database: Any) -> No
 
 def test_a_table_of_days_that_is_another_one_is_refused(database: Any) -> None:
     database.run("CREATE TABLE TABLE_NAME_days (day TEXT PRIMARY KEY, fingerprint TEXT, note TEXT)")
-    with pytest.raises(PermanentFailure, match=r"_days is another one \(generation is missing"):
+    with pytest.raises(PermanentFailure, match=r"_days has another layout \(generation is missing"):
         database.warehouse.ensure_table(OHLCV)
 
 
