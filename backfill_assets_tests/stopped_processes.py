@@ -1,11 +1,11 @@
-"""Processes that stop themselves with SIGSTOP in the middle of their work."""
+"""Processes of tests: those that stop themselves with SIGSTOP, and the children that run a program."""
 
 from __future__ import annotations
 
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -25,3 +25,13 @@ def stopped_process(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+def children_that_run(program: str) -> list[psutil.Process]:
+    """Children of this process with ``program`` in their command; other tests may have left dead ones."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
+            if program in " ".join(child.cmdline()):
+                found.append(child)
+    return found

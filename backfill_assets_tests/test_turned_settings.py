@@ -716,7 +716,7 @@ class Observer:
 
     def content(self, *changes: Mapping[str, object]) -> dict[str, Any]:
         content = copy.deepcopy(BASE)
-        for key, value in (item for change in changes for item in change.items()):
+        for key, value in (item for change in changes for item in copy.deepcopy(change).items()):
             put(content, key, value)
         return content
 

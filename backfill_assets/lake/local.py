@@ -206,7 +206,8 @@ class LocalStore:
                 return False
             if _changed(aside.stat()) < before:
                 return True
-            put_in_place(aside, file)
+            aside.replace(file)
+            sync_folder(file.parent)
             return False
 
     def delete(self, path: str) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from backfill_assets.alerts import channel
 from backfill_assets.failures import SettingsError
 from backfill_assets.settings import AlertSettings
 from backfill_assets_tests.alerts.listener import Listener, listening
+from backfill_assets_tests.stopped_processes import children_that_run
 
 SECRET = "T12345678/B12345678/abcdefghijklmnopqrstuvwx"
 
@@ -127,7 +127,7 @@ def test_what_answers_for_ever_is_given_up_and_delays_no_other(
         assert channel.ping(settings) == expected
         assert time.monotonic() - began < 30
     assert listener.texts == ["title\ntext"]
-    assert not [c for c in psutil.Process().children() if "alerts.deliver" in " ".join(c.cmdline())]
+    assert not children_that_run("alerts.deliver")
 
 
 def test_a_redirect_has_delivered_nothing(listener: Listener) -> None:

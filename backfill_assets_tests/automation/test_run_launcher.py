@@ -34,6 +34,7 @@ from backfill_assets.feeds import Feed
 from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
+from backfill_assets_tests.stopped_processes import children_that_run
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(300)]
 
@@ -151,7 +152,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
 
 
 def server_of(launched: Launched) -> psutil.Process:
-    [found] = [p for p in psutil.Process().children() if any("run_server" in word for word in p.cmdline())]
+    [found] = children_that_run("run_server")
     return found
 
 
