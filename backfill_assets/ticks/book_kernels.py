@@ -17,6 +17,8 @@ import numpy as np
 
 from backfill_assets.feeds import SANE_AMOUNT, SANE_PRICE
 from backfill_assets.ticks.jit import kernel
+from backfill_assets.ticks.shared_kernels import GRIDS as GRIDS
+from backfill_assets.ticks.shared_kernels import count_off, is_off
 
 LEAST_PRICE, MOST_PRICE = SANE_PRICE
 LEAST_AMOUNT, MOST_AMOUNT = SANE_AMOUNT
@@ -45,9 +47,6 @@ L_TIME, L_GAP, L_COMPARED, L_DIFFERING, L_SIZE = range(5)
 BID, ASK = 0, 1
 MINUTES: Final = 1440
 MINUTE_US: Final = 60_000_000
-#: Steps of the price that may be valid on one day, and how much finer a grid is looked for, as for trades.
-GRIDS: Final = 4
-FINER: Final = 100.0
 #: Levels of a side of whose digests are kept at the end of each minute.
 DEPTHS: Final = (1, 5, 25)
 #: Levels of a side that are kept; the deepest books of venues with a level for every price hold some ten
@@ -363,26 +362,6 @@ def _pass_time(c, until, crossed_us, flags, day_start):
             crossed_us[m] += min(until, opened + MINUTE_US) - max(start, opened)
 
 
-@nb.njit(inline="always")
-def _off(price, step):
-    """Whether the price is no multiple of the step, but for the rounding of both and of the quotient."""
-    steps = price / step
-    return abs(steps - np.rint(steps)) > 1e-6 + 1e-15 * steps
-
-
-@nb.njit
-def _count_off(c, grid, price):
-    """Count a price that is off the first grid, if it is off the others too."""
-    finest = grid[0]
-    for g in range(1, GRIDS):
-        if grid[g] > 0.0:
-            if not _off(price, grid[g]):
-                return
-            finest = min(finest, grid[g])
-    c[B_OFF_GRID] += 1
-    c[B_OFF_FINER] += _off(price, finest / FINER)
-
-
 @kernel(
     nb.int64(
         _I64, _I64, _F64, _F64, _I64, _I64, _U8, _U8, _I32, _I32, nb.int64, nb.int64,  # rows
@@ -472,8 +451,8 @@ def replay(times, locals_, price, amount, price_bits, amount_bits, side, is_snap
                 if size == room and room < MOST_LEVELS:
                     return i
                 key = p if which == BID else -p
-                if grid > 0.0 and _off(p, grid):
-                    _count_off(c, grids[s], p)
+                if grid > 0.0 and is_off(p, grid):
+                    count_off(c, B_OFF_GRID, B_OFF_FINER, grids[s], p)
                 if snap and size < MOST_LEVELS:
                     c[B_CHANGED] = 1
                     if a > 0.0:
