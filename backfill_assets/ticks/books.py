@@ -4,7 +4,8 @@
 symbol two books are kept, as sorted arrays that double up to 131,072 levels a side (8 MB a symbol then): the
 one that is replayed, and what it was before the last snapshot, which is compared with it when the snapshot is
 over. Beyond that many levels those furthest from the best are dropped and counted, and the book counts as
-known no deeper than it is kept. A book is known as deep as its last snapshot reached.
+known no deeper than it is kept. A book is known as deep as its last snapshot reached. A change further than
+512 levels from the best moves none of them: the kernels bring 512 such changes in together.
 
 A snapshot that follows the message before it at once is a free witness of all changes between it and the
 snapshot before. One that comes after a new connection is none of the changes that the venue sent meanwhile.

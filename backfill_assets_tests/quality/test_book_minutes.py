@@ -12,7 +12,6 @@ import pytest
 from backfill_assets.days import end_us
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.local import LocalStore
-from backfill_assets.quality.agreement import OF_ONE_BOOK
 from backfill_assets.quality.book_minutes import BookMinutes, book_minutes
 from backfill_assets.quality.book_states import BOOK_LETTERS
 from backfill_assets.quality.bucket_states import LETTERS, MINUTES, letters_in, runs_of
@@ -88,7 +87,7 @@ def test_a_good_book_is_consistent_by_itself_and_proven_beside_the_quotes() -> N
 
 
 def test_quotes_and_snapshots_have_the_same_states() -> None:
-    for data_type in ("quotes", "book_snapshot_25"):
+    for data_type in ("quotes", "book_snapshot_5"):
         own = derived(data_type)
         # The best level stands still for a whole minute a few times a day.
         silent = counted(minutes_of(feed_of(data_type), own))["silent"]
@@ -145,7 +144,7 @@ def test_trades_and_files_of_an_earlier_version_have_no_such_minutes() -> None:
 
 def test_the_days_document_has_the_states_and_no_file_is_opened_for_them(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "lake")
-    feeds = [feed_of(data_type) for data_type in OF_ONE_BOOK]
+    feeds = [feed_of(data_type) for data_type in ("incremental_book_L2", "quotes")]
     expect(store, DAY, *feeds)
     for feed in feeds:
         # The generated market is locked for moments more often than quotes may be.

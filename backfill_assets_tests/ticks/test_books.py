@@ -126,6 +126,35 @@ def test_deep_books_of_many_rows_are_replayed_alike(seed: int) -> None:
     assert shown(found) == plain([row for _, row in changes])
 
 
+def test_levels_far_from_the_best_that_come_and_go_are_those_of_a_plain_replay() -> None:
+    rng, depth = np.random.default_rng(7), 1_500
+    sides = {"bid": lambda n: 10_000.0 - n, "ask": lambda n: 10_001.0 + n}
+    ladder = [
+        (side, price(n), 1.0) for side, price in sides.items() for n in range(0, depth, 1 + (side == "ask"))
+    ]
+    changes, at = message(0, *ladder, snapshot=True), 0
+
+    def change(side: str, n: int, amount: float) -> None:
+        nonlocal at
+        at += 20_000
+        changes.extend(message(at, (side, sides[side](n), amount)))
+
+    for _ in range(1_200):
+        change(str(rng.choice(["bid", "ask"])), int(rng.integers(500, depth)), float(rng.integers(0, 3)))
+    # The best of both sides is taken level by level, through those that came and went.
+    for n in range(depth):
+        change("bid", n, 0.0)
+        change("ask", n, 0.0)
+        if n % 3 == 0 and n < 1_100:
+            change("ask", int(rng.integers(n + 1, depth)), float(rng.integers(0, 3)))
+    changes += message(at + 30_000, *ladder[1_200:1_500], *ladder[-100:], snapshot=True)
+    changes += message(at + 40_000, ladder[1_200])
+    [found] = replayed(changes)
+    assert shown(found) == plain([row for _, row in changes])
+    assert found.absent_deletes > 100
+    assert found.one_sided_us > 0
+
+
 def test_a_change_of_a_deep_book_moves_no_more_than_one_of_a_shallow_one() -> None:
     levels, rng = 30_000, np.random.default_rng(4)
     best = 100_000.0
