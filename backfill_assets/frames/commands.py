@@ -12,6 +12,8 @@ from backfill_assets.days import shift
 from backfill_assets.frames.data import Data
 from backfill_assets.frames.output import Format, format_of, table_text, write_rows
 from backfill_assets.frames.states import DataGapWarning, OnGap
+from backfill_assets.quality.book_states import BOOK_LETTERS
+from backfill_assets.quality.bucket_states import letters_in
 from backfill_assets.readable_numbers import plural
 from backfill_assets.tardis.generated import GENERATED_PRICES
 
@@ -89,10 +91,27 @@ def quality_lines(found: QualityAnswer) -> Iterator[str]:
             rows = "" if day.rows is None else f"{day.rows:,} rows"
             ids = "" if day.first_id is None else f"ids {day.first_id} to {day.last_id}"
             raw = f"raw {day.raw_sha256[:12]}" if day.raw_sha256 else ""
-            changed = _moment(day.last_modified)
+            changed, reasons = _moment(day.last_modified), day.reasons or ""
             yield _line(
-                name, day.day, day.condition, changed, rows, ids, raw, _origin(day), day.reasons or ""
+                name, day.day, day.condition, changed, rows, ids, _book(day), raw, _origin(day), reasons
             )
+
+
+def _book(day: FeedDay) -> str:
+    """The minutes of a book by state, and how long it did not change."""
+    if not day.book_minutes:
+        return ""
+    letters = letters_in(day.book_minutes)
+    counted = {state: letters.count(letter) for state, letter in BOOK_LETTERS.items()}
+    parts = [f"{count:,} min {state}" for state, count in counted.items() if count]
+    if day.valid_book_share is not None:
+        parts.append(f"valid {100 * day.valid_book_share:.2f} % of the day")
+    for words, seconds in (
+        ("unchanged for at most", day.longest_unchanged_seconds),
+        ("at the end for", day.unchanged_at_end_seconds),
+    ):
+        parts += [f"{words} {seconds:,.1f} s"] if seconds is not None else []
+    return ", ".join(parts)
 
 
 def _origin(day: MarketDay | FeedDay) -> str:

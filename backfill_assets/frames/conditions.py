@@ -91,6 +91,10 @@ class FeedDay(_Answer):
     raw_sha256: str | None = None
     content: str | None = None
     generated: bool | None = None
+    book_minutes: str | None = None
+    valid_book_share: float | None = None
+    longest_unchanged_seconds: float | None = None
+    unchanged_at_end_seconds: float | None = None
     reasons: str | None = None
     warnings: str | None = None
 

@@ -4,23 +4,39 @@
 so one that differs was damaged on its way to us; which of two that is, nothing says, so both warn and neither
 loses a score. ``book_ticker`` is the exchange's own stream with times of its own and is compared with none.
 Profiles have the digests (``ticks.tops``), so no file is opened.
+
+What is over before a minute ends shows in its path. Where the paths of a market differ in most minutes though
+its books agree, a vendor has another way of making quotes, and paths say nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.documents import Document
 from backfill_assets.quality.profiles import FeedProfile, MinuteTops
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Minutes = NDArray[np.bool_]
+
+#: Paths that differ in a greater share of the minutes with changes are made in another way, unless these are
+#: few.
+OTHER_WAY: Final = 0.5
+FEW_MINUTES: Final = 10
 #: Data types that are made of one book.
 OF_ONE_BOOK: Final = ("quotes", "book_snapshot_5", "book_snapshot_25", "incremental_book_L2")
 
 
 class Agreement(Document):
-    """How two feeds of one market compare: minutes in which both know a book, and those that differ."""
+    """How two feeds of one market compare: minutes in which both know a book, and those that differ.
+
+    ``passing`` counts the minutes that end alike and differ before.
+    """
 
     other: str
     dataset_symbol: str
@@ -30,23 +46,52 @@ class Agreement(Document):
     differing: int
     #: The first minute of the day that differs; null if none does.
     first: int | None = None
+    passing: int = 0
+    first_passing: int | None = None
 
 
 def agreements(feed: Feed, profile: FeedProfile, newest: Mapping[Feed, FeedProfile]) -> tuple[Agreement, ...]:
     """How a version of a feed compares with the newest versions of the market's other feeds."""
-    if feed.data_type not in OF_ONE_BOOK:
-        return ()
-    others = [
-        Feed(feed.exchange, data_type, feed.dataset_symbol)
-        for data_type in OF_ONE_BOOK
-        if data_type != feed.data_type
-    ]
     return tuple(
         found
-        for other in others
+        for other in others_of(feed)
         if other in newest
         for found in _compared(profile, str(other), newest[other])
     )
+
+
+def others_of(feed: Feed) -> list[Feed]:
+    """The market's other feeds of the same book."""
+    if feed.data_type not in OF_ONE_BOOK:
+        return []
+    types = [data_type for data_type in OF_ONE_BOOK if data_type != feed.data_type]
+    return [Feed(feed.exchange, data_type, feed.dataset_symbol) for data_type in types]
+
+
+def compared_minutes(ours: MinuteTops, theirs: MinuteTops) -> tuple[int, Minutes, Minutes, Minutes]:
+    """How two feeds compare minute by minute.
+
+    Returns
+    -------
+    levels
+        Levels of a side that are compared.
+    both, differing, passing
+        Minutes in which both know a book, that end with different ones, and that end alike and differ before.
+    """
+    levels = max(ours.digests.keys() & theirs.digests.keys())
+    one, other = ours.unpacked(levels), theirs.unpacked(levels)
+    both = (one != 0) & (other != 0)
+    differing = both & (one != other)
+    passing = _paths_apart(ours.unpacked_path(), theirs.unpacked_path()) & both & ~differing
+    return levels, both, differing, passing
+
+
+def _paths_apart(one: Any, other: Any) -> Any:
+    both = (one != 0) & (other != 0)
+    apart = both & (one != other)
+    # 1 is the path of a minute without a change.
+    changing = both & ((one > 1) | (other > 1))
+    return apart & (apart.sum() <= max(FEW_MINUTES, OTHER_WAY * changing.sum()))
 
 
 def _compared(profile: FeedProfile, other: str, theirs: FeedProfile) -> Iterator[Agreement]:
@@ -55,15 +100,14 @@ def _compared(profile: FeedProfile, other: str, theirs: FeedProfile) -> Iterator
         beside = by_symbol.get(tops.dataset_symbol)
         if beside is None:
             continue
-        levels = max(tops.digests.keys() & beside.digests.keys())
-        ours, others = tops.unpacked(levels), beside.unpacked(levels)
-        both = (ours != 0) & (others != 0)
-        differing = (both & (ours != others)).nonzero()[0].tolist()
+        levels, both, differing, passing = compared_minutes(tops, beside)
         yield Agreement(
             other=other,
             dataset_symbol=tops.dataset_symbol,
             levels=levels,
             minutes=int(both.sum()),
-            differing=len(differing),
-            first=differing[0] if differing else None,
+            differing=int(differing.sum()),
+            first=int(differing.argmax()) if differing.any() else None,
+            passing=int(passing.sum()),
+            first_passing=int(passing.argmax()) if passing.any() else None,
         )

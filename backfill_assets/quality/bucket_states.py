@@ -42,6 +42,10 @@ MINUTES: Final = MICROSECONDS_PER_DAY // MICROSECONDS_PER_MINUTE
 LETTERS: Final = "ptegmu"
 #: How a run of minutes is written: the letter of its state, and how many minutes it has.
 _RUN: Final = re.compile(r"([a-z])(\d+)")
+_EQUAL: Final = re.compile(r"(.)\1*")
+#: The code of each letter by its number.
+_CODES: Final = np.zeros(128, np.uint8)
+_CODES[list(LETTERS.encode())] = range(len(LETTERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ def minute_states(traded: Iterable[int], evidence: Evidence, start_us: int) -> C
     """
     with_trades = np.zeros(MINUTES, np.bool_)
     with_trades[list(traded)] = True
-    lost, out = (_touched(ranges, start_us) for ranges in (evidence.lost, evidence.outages))
+    lost, out = (touched(ranges, start_us) for ranges in (evidence.lost, evidence.outages))
     proven = _inside(evidence.proven, start_us) & ~lost
     # The first that applies; without any the minute is ``empty_unproven``, the last of ``STATES``.
     applies = [with_trades & lost, with_trades, proven, out, lost]
@@ -141,16 +145,23 @@ def letters_of(codes: Codes) -> str:
 
 def encode(codes: Codes) -> str:
     """Codes as text, run by run: ``m600t840``."""
-    starts = np.flatnonzero(np.diff(codes, prepend=len(STATES)))
-    lengths = np.diff(starts, append=len(codes))
-    return "".join(f"{LETTERS[code]}{length}" for code, length in zip(codes[starts], lengths, strict=True))
+    return runs_of(letters_of(codes))
 
 
 def decode(text: str) -> Codes:
     """An encoded text as codes, one per minute."""
-    runs = _RUN.findall(text)
-    codes = np.array([LETTERS.index(letter) for letter, _ in runs], np.uint8)
-    return np.repeat(codes, [int(length) for _, length in runs])
+    letters = np.frombuffer(letters_in(text).encode(), np.uint8)
+    return _CODES[letters]
+
+
+def runs_of(letters: str) -> str:
+    """Letters of any states run by run."""
+    return "".join(f"{run[1]}{len(run[0])}" for run in _EQUAL.finditer(letters))
+
+
+def letters_in(runs: str) -> str:
+    """The letters of what ``runs_of`` has made."""
+    return "".join(letter * int(length) for letter, length in _RUN.findall(runs))
 
 
 def _together(codes: Codes, step: int) -> Codes:
@@ -170,7 +181,7 @@ def _together(codes: Codes, step: int) -> Codes:
     return found.astype(np.uint8)
 
 
-def _touched(ranges: Iterable[Range], start_us: int) -> npt.NDArray[np.bool_]:
+def touched(ranges: Iterable[Range], start_us: int) -> npt.NDArray[np.bool_]:
     """Minutes that share a moment with a range."""
     found = np.zeros(MINUTES, np.bool_)
     for first, last in ranges:

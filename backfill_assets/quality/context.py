@@ -36,7 +36,7 @@ from backfill_assets.settings import RowSettings, ThresholdSettings
 from backfill_assets.tardis.metadata import dataset_symbol
 
 #: Raised when the day's document holds something else of the same inputs.
-SETTLED_VERSION: Final = 2
+SETTLED_VERSION: Final = 3
 
 Symbols = tuple[tuple[str, str], ...]
 _UNLISTED: Final = Contract(multiplier=None)

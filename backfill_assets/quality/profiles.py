@@ -8,7 +8,7 @@ bounded, their counts are not.
 from __future__ import annotations
 
 from base64 import b64decode
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -63,17 +63,6 @@ class Stuck(_Frozen):
 
     start_us: int
     end_us: int
-
-
-#: States of a minute of a replayed book, by letter; the first that applies counts.
-MINUTE_STATES: Final = {
-    "-": "unknown",  # no snapshot yet
-    "d": "diverged",  # a snapshot, or another data type, disagrees
-    "x": "crossed",  # crossed or locked for a second or longer
-    "p": "proven",  # a snapshot, or another data type, agrees
-    "s": "silent",  # no change
-    "c": "consistent",  # none of these
-}
 
 
 #: Names of an earlier layout, in which a gap was a silence and a hole a gap.
@@ -238,12 +227,18 @@ class BookProfile(_Frozen):
     disagreement_count: int
     #: Levels that were dropped because a side had more than the replay keeps.
     dropped_levels: int
-    #: The longest time in which no message changed the book, with the mean of all others.
+    #: The longest time in which no message changed the book, with the mean of all others; the last change.
     longest_unchanged: Silence | None = None
+    last_change_us: int | None = None
+    #: New levels at least five times as far from the other side as the best, and snapshots that reach so far;
+    #: those of the levels that would be near the best with one decimal moved, and when the first came.
+    far_levels: int = 0
+    shifted_levels: int = 0
+    first_shifted_us: int | None = None
     #: Blocks of messages that repeat earlier ones in order, with the same exchange time, and their messages.
     resent_blocks: int
     resent_messages: int
-    #: State of each minute of the file's day by arrival, one letter of ``MINUTE_STATES`` each.
+    #: State of each minute of the file's day by arrival, one of ``book_states.BOOK_LETTERS`` each.
     minutes: str
 
     @property
@@ -267,21 +262,37 @@ class BookProfile(_Frozen):
 
 
 class MinuteTops(_Frozen):
-    """Digests of the best levels of one symbol that are in force at the end of each minute, by arrival.
+    """What the minutes of one symbol show by arrival: the best levels, and how they came about.
 
-    ``digests`` has, by the number of levels a side, 1,440 unsigned integers of 32 bits in base64, 0 where no
-    book is known (``ticks.tops``).
+    ``digests`` has, by the number of levels a side, 1,440 unsigned integers of 32 bits in base64: of the
+    levels in force at the end of each minute, 0 where no book is known (``ticks.tops``). ``path`` has one of
+    all changes of the best level in each minute, 0 where there is nothing to compare; empty where nobody
+    counted.
     """
 
     dataset_symbol: str
     symbol: str | None
     digests: dict[int, str]
+    path: str = ""
+    #: Of quotes, tickers of the best prices and snapshots; changes of books have the like in ``BookProfile``.
+    #: State of each minute, one letter of ``book_states.BOOK_LETTERS`` each; time from the first row to the
+    #: last with a best bid below the best ask; the longest time without a change, and the last change.
+    minutes: str = ""
+    valid_us: int = 0
+    longest_unchanged: Silence | None = None
+    last_change_us: int | None = None
 
     def unpacked(self, levels: int) -> Any:
         """The digests of so many levels as an array."""
         import numpy as np
 
         return np.frombuffer(b64decode(self.digests[levels]), "<u4")
+
+    def unpacked_path(self) -> Any:
+        """The digests of the paths as an array, zeros where nobody counted."""
+        import numpy as np
+
+        return np.frombuffer(b64decode(self.path), "<u4") if self.path else np.zeros(1440, np.uint32)
 
 
 class FeedProfile(_Frozen):

@@ -62,6 +62,15 @@ QUALITY_COLUMNS: Final = (
     ),
     Column("never_issued_ids", "INT64", "Ids that the venue itself does not have; not in missing_ids."),
     Column("healed_rows", "INT64", "Rows that come from a second source; null in older rows."),
+    Column(
+        "book_minutes",
+        "STRING",
+        "States of the minutes of quotes and books, run by run: v proven, c consistent, s silent, "
+        "d diverged, x crossed, g outage, n unknown, m missing. Null for other data types and for groups.",
+    ),
+    Column("valid_book_share", "FLOAT64", "Share of the day with a best bid below the best ask; likewise."),
+    Column("longest_unchanged_seconds", "FLOAT64", "The longest time without a change; likewise."),
+    Column("unchanged_at_end_seconds", "FLOAT64", "Time from the last change to the day's end; likewise."),
 )
 QUALITY_SCHEMA: Final = arrow_schema(QUALITY_COLUMNS)
 
@@ -80,6 +89,7 @@ def _row(found: Day, index: int, overall: Overall | None) -> dict[str, object]:
     feed: SettledFeed = found.feeds[index]
     verdict, scores = feed.verdict, found.scores
     canonical = sorted({name for _, name in feed.symbols})
+    book = next(iter(feed.books.values())) if len(feed.books) == 1 else None
     return {
         "date": date.fromisoformat(found.day),
         "exchange": feed.feed.exchange,
@@ -124,4 +134,8 @@ def _row(found: Day, index: int, overall: Overall | None) -> dict[str, object]:
         "generated": feed.is_generated,
         "never_issued_ids": verdict.never_issued_ids,
         "healed_rows": verdict.healed_rows,
+        "book_minutes": book.states if book else None,
+        "valid_book_share": book.valid_share if book else None,
+        "longest_unchanged_seconds": book.longest_unchanged_seconds if book else None,
+        "unchanged_at_end_seconds": book.unchanged_at_end_seconds if book else None,
     }

@@ -29,6 +29,7 @@ from backfill_assets.lake import documents, paths
 from backfill_assets.lake.manifests import FeedManifest, load_day_record
 from backfill_assets.lake.store import Store
 from backfill_assets.logs import bound
+from backfill_assets.quality.book_minutes import book_minutes
 from backfill_assets.quality.context import (
     DayInputs,
     Surroundings,
@@ -296,6 +297,7 @@ def _settled_feed(
         evidence=minute_evidence(feed, canonical, day, profile, on_accepted, thresholds)
         if feed.type.makes_candles
         else {},
+        books=book_minutes(feed, canonical, day, profile, context, around.newest),
         edges=edges_of(feed, selected.accepted, around, former, thresholds.history.least_rows),
     )
 

@@ -20,6 +20,7 @@ from backfill_assets.lake.documents import Derived, Document
 from backfill_assets.lake.evidence import Approval, Restatement, Retraction
 from backfill_assets.lake.manifests import DecodedCandles, Dropped, Version, checked_feed
 from backfill_assets.lake.store import Store
+from backfill_assets.quality.book_minutes import BookMinutes
 from backfill_assets.quality.findings import Finding
 from backfill_assets.quality.measures import DayMeasures, load_measures
 from backfill_assets.quality.scores import DayLimits, DayScores, judge_day
@@ -160,6 +161,8 @@ class SettledFeed(Document):
         By canonical symbol, what the file's amounts are, where that is not ``spot_contract``.
     evidence
         Of feeds of trades, by canonical symbol.
+    books
+        Of feeds of quotes and books, by canonical symbol, what each minute shows.
     """
 
     feed: FeedName
@@ -183,6 +186,7 @@ class SettledFeed(Document):
     is_sealed: bool = False
     contracts: dict[str, Annotated[Contracts, BeforeValidator(_of_former_layout)]] = {}
     evidence: dict[str, SymbolEvidence] = {}
+    books: dict[str, BookMinutes] = {}
     edges: Edges = Edges()
 
     @property

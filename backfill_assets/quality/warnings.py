@@ -175,6 +175,11 @@ def _of_book(book: BookProfile, profile: FeedProfile, limits: RowSettings) -> It
         yield (
             f"{book.resent_messages} messages in {book.resent_blocks} blocks repeat earlier messages in order"
         )
+    if book.shifted_levels and book.shifted_levels == book.far_levels:
+        yield (
+            f"{book.shifted_levels} levels are ten times as far as the best price, first at "
+            f"{clock_time(book.first_shifted_us or 0)}, and no others are far: a decimal is misplaced"
+        )
     if book.dropped_levels:
         yield f"{book.dropped_levels} levels far from the best were too many to replay"
     if grid_is_stale(book, limits.stale_grid_share):
@@ -250,6 +255,17 @@ def agreement_warnings(found: Sequence[Agreement], limits: RowSettings, *, group
         )
     if len(differing) > NAMED:
         yield f"{len(differing) - NAMED} more markets differ from other feeds of the same books"
+    told = {one.dataset_symbol for one in differing}
+    passing = [one for one in found if one.first_passing is not None and one.dataset_symbol not in told]
+    for one in passing[:NAMED]:
+        of = f"{one.dataset_symbol}: " if grouped else ""
+        hours, minutes = divmod(one.first_passing or 0, 60)
+        yield (
+            f"{of}the best level differs from {one.other} for a while within {one.passing} of {one.minutes} "
+            f"minutes, first at {hours:02d}:{minutes:02d}: one of both files is damaged"
+        )
+    if len(passing) > NAMED:
+        yield f"{len(passing) - NAMED} more markets differ for a while from other feeds of the same books"
 
 
 def _of_stretches(symbol: SymbolProfile, limits: RowSettings) -> Iterator[str]:

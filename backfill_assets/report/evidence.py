@@ -20,6 +20,7 @@ from backfill_assets.failures import Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.evidence import Approval, Restatement
 from backfill_assets.lake.manifests import FeedManifest
+from backfill_assets.quality.book_minutes import BookMinutes
 from backfill_assets.quality.bucket_states import MINUTES
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.profiles import FeedProfile, Gap, profile_of
@@ -32,6 +33,7 @@ from backfill_assets.report.minutes import (
     Mark,
     Minutes,
     minutes_of,
+    of_books,
     of_states,
     of_version,
     uniform,
@@ -101,6 +103,8 @@ class FeedReport:
     #: Without an accepted version: the file that waits, by itself.
     waiting: Minutes | None
     marks: tuple[Mark, ...]
+    #: Of quotes and books, by canonical symbol.
+    books: Mapping[str, BookMinutes]
     silences: tuple[SilenceLine, ...]
     silence_count: int
     gaps: tuple[Gap, ...]
@@ -186,6 +190,7 @@ def feed_report(
         minutes=minutes,
         waiting=waiting,
         marks=shown_minutes.marks(lost) if shown_minutes else (),
+        books=settled.books if accepted else {},
         silences=tuple(silences[:SHOWN_SILENCES]),
         silence_count=sum(s.silence_count for s in symbols),
         gaps=tuple(gaps[:SHOWN_GAPS]),
@@ -196,6 +201,8 @@ def feed_report(
 
 
 def _minutes(settled: SettledFeed, candles: DayCandles, states: FeedMinutes | None) -> Minutes | None:
+    if settled.books:
+        return of_books(settled.books.values())
     if states is None:
         return uniform(MISSING) if settled.verdict.content is None else None
     markets = [(settled.feed.exchange, symbol) for symbol in states.symbols]

@@ -17,8 +17,11 @@ from backfill_assets.readable_numbers import plural
 from backfill_assets.report.actions import clock_range
 from backfill_assets.report.evidence import FeedReport
 from backfill_assets.report.minutes import (
+    BOOK,
     EMPTY,
     NOTABLE,
+    PROVEN_BOOK,
+    SILENT,
     STATES,
     TRADED,
     UNPROVEN,
@@ -33,11 +36,13 @@ SIGN_MINUTES: Final = 24
 #: The heat map as text lists so many runs of a feed; the rest is in the feed's own minutes.
 TEXT_RUNS: Final = 40
 #: States in which nothing is known to be lost.
-_QUIET: Final = frozenset(state.code for state in (TRADED, EMPTY, UNPROVEN))
+_QUIET: Final = frozenset(state.code for state in (TRADED, EMPTY, UNPROVEN, PROVEN_BOOK, BOOK, SILENT))
 #: What words tell as one run: minutes in one state, or in any of the quiet ones.
 _TOLD_RUN: Final = re.compile(f"[{re.escape(''.join(sorted(_QUIET)))}]+|(.)\\1*")
 #: States that have a pattern, so that color is never the only difference.
-_PATTERNED: Final = frozenset(state.code for state in STATES) - {TRADED.code, EMPTY.code}
+_PATTERNED: Final = frozenset(state.code for state in STATES) - {
+    state.code for state in (TRADED, EMPTY, PROVEN_BOOK, BOOK, SILENT)
+}
 
 
 def _levels(minutes: Minutes) -> np.ndarray[Any, np.dtype[np.int64]]:

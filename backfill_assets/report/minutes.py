@@ -15,11 +15,13 @@ from typing import Final
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, end_us, start_us
 from backfill_assets.feeds import Feed
 from backfill_assets.id_laws import law_of
+from backfill_assets.quality.book_minutes import BookMinutes, book_minutes
 from backfill_assets.quality.bucket_states import (
     MINUTES,
     Evidence,
     decode,
     evidence_of,
+    letters_in,
     letters_of,
     minute_states,
     together,
@@ -45,16 +47,27 @@ class MinuteState:
 
 TRADED: Final = MinuteState("t", "traded", "", "trades; the darker, the more")
 PARTIAL: Final = MinuteState("p", "traded, with a loss", "!", "trades, and some are lost")
-MISSING: Final = MinuteState("m", "missing", "×", "no trades, where ids or the whole file are lost")
-OUTAGE: Final = MinuteState("g", "outage", "‖", "no trades during an incident that was reported")
+MISSING: Final = MinuteState("m", "missing", "×", "nothing, where ids or the whole file are lost")
+OUTAGE: Final = MinuteState("g", "outage", "‖", "nothing during an incident that was reported")
 UNPROVEN: Final = MinuteState("u", "empty, unproven", "?", "no trades; nothing proves that there were none")
 EMPTY: Final = MinuteState("e", "proven empty", "·", "no trades: the ids around it join")
 
+PROVEN_BOOK: Final = MinuteState("v", "book proven", "✓", "a snapshot or another feed shows the same book")
+BOOK: Final = MinuteState("c", "book", "", "a valid book, and nothing that contradicts it")
+SILENT: Final = MinuteState("s", "book unchanged", "·", "no change of the book")
+NO_BOOK: Final = MinuteState("n", "no book", "?", "no book is known yet, or any more")
+CROSSED: Final = MinuteState("x", "book crossed", "⇄", "crossed or locked for a second or longer")
+DIVERGED: Final = MinuteState("d", "book diverged", "≠", "a snapshot or another feed shows another book")
+
 #: In the order in which they are listed.
-STATES: Final = (TRADED, EMPTY, UNPROVEN, OUTAGE, PARTIAL, MISSING)
+STATES: Final = (
+    TRADED, EMPTY, UNPROVEN, PROVEN_BOOK, BOOK, SILENT, NO_BOOK, OUTAGE, PARTIAL, CROSSED, DIVERGED, MISSING,
+)  # fmt: skip
 BY_CODE: Final = {state.code: state for state in STATES}
 #: What a reader has to be pointed at, worst first.
-NOTABLE: Final = (MISSING, PARTIAL, OUTAGE)
+NOTABLE: Final = (MISSING, DIVERGED, PARTIAL, CROSSED, OUTAGE)
+#: Of a file of many symbols a minute is that of the worst of them.
+_WORST_BOOK: Final = "dxngscv"
 _RUN: Final = re.compile(r"(.)\1*")
 
 
@@ -114,10 +127,21 @@ def of_states(record: FeedMinutes, trades: Sequence[int]) -> Minutes:
     return Minutes(states, tuple(trades), tuple(flagged))
 
 
+def of_books(books: Iterable[BookMinutes]) -> Minutes:
+    """The minutes of a file of quotes or books; in one of many symbols each is that of the worst."""
+    every = [letters_in(book.states) for book in books]
+    worst = "".join(min(column, key=_WORST_BOOK.find) for column in zip(*every, strict=True))
+    return Minutes(worst, (0,) * MINUTES)
+
+
 def of_version(
     feed: Feed, day: str, profile: FeedProfile, context: Context, thresholds: ThresholdSettings
 ) -> Minutes | None:
-    """The minutes of one file by itself, such as one that waits; None where it counts no trades by minute."""
+    """The minutes of one file by itself, such as one that waits; None where it is not counted by minute."""
+    symbols = {tops.symbol for tops in profile.tops if tops.symbol}
+    books = book_minutes(feed, symbols, day, profile, context, {})
+    if books:
+        return of_books(books.values())
     start, end = start_us(day), end_us(day) - 1
     by_symbol = []
     law = law_of(thresholds.id_laws, feed, day)

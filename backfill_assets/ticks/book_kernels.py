@@ -5,7 +5,9 @@ As in ``profile_kernels`` every loop is sequential and keeps its whole state in 
 a file is cut into batches changes nothing.
 
 A side of a book is a sorted array whose last level is the best: its keys are the prices of bids and the
-negative prices of asks. Most changes are near the best, so few levels move.
+negative prices of asks. Most changes are near the best, so few levels move. Further away nothing moves: a
+level that is deleted stays with amount 0, and a new one waits in a small array of its own, until some hundred
+of them are brought in together. So a change costs as much in a book of 30,000 levels as in one of 1,000.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import numpy as np
 
 from backfill_assets.feeds import SANE_AMOUNT, SANE_PRICE
 from backfill_assets.ticks.jit import kernel
+from backfill_assets.ticks.shared_kernels import GRIDS as GRIDS
+from backfill_assets.ticks.shared_kernels import count_off, is_off
 
 LEAST_PRICE, MOST_PRICE = SANE_PRICE
 LEAST_AMOUNT, MOST_AMOUNT = SANE_AMOUNT
@@ -30,24 +34,25 @@ LEAST_AMOUNT, MOST_AMOUNT = SANE_AMOUNT
     B_ABSENT, B_ABSENT_BEYOND, B_BAD_PRICE, B_BAD_AMOUNT, B_SIDELESS, B_OFF_GRID, B_OFF_FINER, B_COMPARED,
     B_LEVELS_COMPARED, B_LEVELS_DIFFERING, B_DIFFERING, B_DROPPED, B_CHANGED, B_CHANGES, B_LAST_CHANGE,
     B_FIRST_CHANGE, B_UNCHANGED, B_UNCHANGED_START, B_MESSAGE_ROWS, B_MOST_ROWS, B_DIGEST, B_RUN, B_RUN_AT,
-    B_RESENT_BLOCKS, B_RESENT, B_SIZE,
-) = range(50)  # fmt: skip
+    B_RESENT_BLOCKS, B_RESENT, B_WAITING, _B_WAITING_ASKS, B_DEAD, _B_DEAD_ASKS, B_MOVED, B_FAR, B_SHIFTED,
+    B_SHIFTED_AT, B_SIZE,
+) = range(58)  # fmt: skip
 
 # States of a book between two messages: nothing is known before the first snapshot; the last two are wrong.
 UNKNOWN, VALID, ONE_SIDED, LOCKED, CROSSED = range(5)
 
-# What happened in a minute: a book was known, a snapshot equaled the replayed book.
-M_KNOWN, M_PROVEN = 1, 2
+# What happened in a minute: a book was known, a snapshot equaled the replayed book, the best levels were
+# crossed or locked for a moment.
+M_KNOWN, M_PROVEN, M_CROSSED = 1, 2, 4
 
 # Columns of a listed snapshot that differs from the book: arrival, time since the message before, levels.
 L_TIME, L_GAP, L_COMPARED, L_DIFFERING, L_SIZE = range(5)
 
+# Columns of horizons: how deep each side is known, and the best key that waits or is dead.
 BID, ASK = 0, 1
+H_LAZY, H_SIZE = 2, 4
 MINUTES: Final = 1440
 MINUTE_US: Final = 60_000_000
-#: Steps of the price that may be valid on one day, and how much finer a grid is looked for, as for trades.
-GRIDS: Final = 4
-FINER: Final = 100.0
 #: Levels of a side of whose digests are kept at the end of each minute.
 DEPTHS: Final = (1, 5, 25)
 #: Levels of a side that are kept; the deepest books of venues with a level for every price hold some ten
@@ -58,6 +63,13 @@ MOMENT_US: Final = 1_000_000
 #: Rows of a snapshot that arrive later than this after those before belong to the next one, though no update
 #: lies between: the capture has connected twice.
 SNAPSHOT_US: Final = 1_000_000
+#: Levels of a side within which changes move levels at once, and how many changes further away may wait.
+MOVING: Final = 512
+WAITING: Final = 512
+#: A new level is far if the best price of its side is so many times nearer to the other side.
+FAR: Final = 5.0
+#: A far level is misplaced by a decimal if it would be so near to the best without that, relatively.
+SHIFTED: Final = 0.05
 #: Levels that are looked at one by one from the best before the others are searched by halves.
 _NEAR: Final = 8
 #: Odd, with bits all over.
@@ -127,6 +139,73 @@ def _sort_sides(s, c, sizes, keys, amounts):
 
 
 @nb.njit
+def _settle(own, line, side, c, sizes, keys, amounts, waiting, waiting_amounts, horizons):
+    """Take out the dead levels of a side, and bring in those that wait."""
+    k = keys[own]
+    a = amounts[own]
+    size = sizes[own]
+    if c[B_DEAD + side]:
+        left = 0
+        for i in range(size):
+            if a[i] > 0.0:
+                k[left] = k[i]
+                a[left] = a[i]
+                left += 1
+        size = left
+    more = c[B_WAITING + side]
+    i = size - 1
+    at = size + more - 1
+    for j in range(more - 1, -1, -1):
+        while i >= 0 and k[i] > waiting[line, j]:
+            k[at] = k[i]
+            a[at] = a[i]
+            at -= 1
+            i -= 1
+        k[at] = waiting[line, j]
+        a[at] = waiting_amounts[line, j]
+        at -= 1
+    c[B_MOVED] += size + more
+    sizes[own] = size + more
+    c[B_WAITING + side] = 0
+    c[B_DEAD + side] = 0
+    horizons[H_LAZY + side] = -np.inf
+
+
+@nb.njit
+def _settle_sides(s, c, sizes, keys, amounts, waiting, waiting_amounts, horizons):
+    for side in range(2):
+        if c[B_WAITING + side] or c[B_DEAD + side]:
+            own = 4 * s + 2 * c[B_WHICH] + side
+            _settle(own, 2 * s + side, side, c, sizes, keys, amounts, waiting, waiting_amounts, horizons)
+
+
+@nb.njit
+def _wait(line, side, at, key, amount, c, waiting, waiting_amounts, horizons):
+    """Let a new level wait at its place among those that do."""
+    for i in range(c[B_WAITING + side], at, -1):
+        waiting[line, i] = waiting[line, i - 1]
+        waiting_amounts[line, i] = waiting_amounts[line, i - 1]
+    c[B_MOVED] += c[B_WAITING + side] - at
+    waiting[line, at] = key
+    waiting_amounts[line, at] = amount
+    c[B_WAITING + side] += 1
+    horizons[H_LAZY + side] = max(horizons[H_LAZY + side], key)
+
+
+@nb.njit
+def _count_far(c, side, price, best, now):
+    """Count a new level that is far beyond the best of its side, and whether one decimal brings it there."""
+    beyond = price / best if side == ASK else best / price
+    if beyond < FAR:
+        return
+    c[B_FAR] += 1
+    if abs(beyond / 10.0 - 1.0) <= SHIFTED:
+        if c[B_SHIFTED] == 0:
+            c[B_SHIFTED_AT] = now
+        c[B_SHIFTED] += 1
+
+
+@nb.njit
 def _insert(own, side, at, key, amount, c, sizes, keys, amounts, horizons):
     """Put a new level into its place; of a full side the level furthest from the best is dropped."""
     k = keys[own]
@@ -142,6 +221,7 @@ def _insert(own, side, at, key, amount, c, sizes, keys, amounts, horizons):
             a[at - 1] = amount
         horizons[side] = max(horizons[side], k[0])
         return
+    c[B_MOVED] += size - at
     for i in range(size, at, -1):
         k[i] = k[i - 1]
         a[i] = a[i - 1]
@@ -162,6 +242,9 @@ def _end_snapshot(s, c, sizes, keys, amounts, horizons, flags, listed, day_start
         new = 4 * s + 2 * c[B_WHICH] + side
         old = 4 * s + 2 * (1 - c[B_WHICH]) + side
         depth = keys[new, 0] if sizes[new] > 0 else -np.inf
+        if sizes[new] > 0:
+            deepest, best = abs(depth), abs(keys[new, sizes[new] - 1])
+            c[B_FAR] += (deepest >= FAR * best) if side == ASK else (best >= FAR * deepest)
         both = max(horizons[side], depth)
         i = sizes[new] - 1
         j = sizes[old] - 1
@@ -234,7 +317,60 @@ def _end_cross(c, end):
 
 
 @nb.njit
-def _end_message(s, c, sizes, keys, amounts, changes, flags, seen, most_resent, day_start):
+def _note_change(c, now, changes, day_start):
+    """Note whether the arrival that is over has changed the book."""
+    if not c[B_CHANGED]:
+        return
+    if c[B_CHANGES] == 0:
+        c[B_FIRST_CHANGE] = now
+    elif now - c[B_LAST_CHANGE] > c[B_UNCHANGED]:
+        c[B_UNCHANGED] = now - c[B_LAST_CHANGE]
+        c[B_UNCHANGED_START] = c[B_LAST_CHANGE]
+    c[B_CHANGES] += 1
+    c[B_LAST_CHANGE] = now
+    c[B_CHANGED] = 0
+    minute = (now - day_start) // MINUTE_US
+    if 0 <= minute < MINUTES:
+        changes[minute] += 1
+
+
+@nb.njit
+def _note_best(c, now, bid, bid_amount, ask, ask_amount, best, path, flags, day_start):
+    """Note the state of the book and the path of its best levels; a price of 0 is that of an empty side.
+
+    The path of a minute is a digest of all best levels in order with their arrivals. While these are crossed
+    or locked they are left out, since some makers of quotes take crossed levels away.
+    """
+    former = c[B_STATE]
+    state = np.int64(ONE_SIDED)
+    if bid > 0.0 and ask > 0.0:
+        state = np.int64(CROSSED) if bid > ask else np.int64(LOCKED) if bid == ask else np.int64(VALID)
+    c[B_STATE] = state
+    minute = (now - day_start) // MINUTE_US
+    if not 0 <= minute < MINUTES:
+        return
+    flags[minute] |= M_KNOWN
+    if former >= LOCKED or state >= LOCKED:
+        flags[minute] |= M_CROSSED
+    if state >= LOCKED:
+        return
+    if best[0] == bid and best[1] == bid_amount and best[2] == ask and best[3] == ask_amount:
+        return
+    best[0] = bid
+    best[1] = bid_amount
+    best[2] = ask
+    best[3] = ask_amount
+    digest = (path[minute] ^ now) * _MIX
+    bits = best.view(np.int64)
+    for i in range(4):
+        digest ^= (digest >> 29) & 0x7FFFFFFFF
+        digest = (digest ^ bits[i]) * _MIX
+    path[minute] = digest
+
+
+@nb.njit
+def _end_message(s, c, sizes, keys, amounts, waiting, waiting_amounts, horizons, changes, flags, best, path,
+                 seen, most_resent, day_start):  # fmt: skip
     """Look at the book behind all rows of one arrival."""
     c[B_MESSAGES] += 1
     _count_resent(s, c, seen, most_resent)
@@ -244,31 +380,25 @@ def _end_message(s, c, sizes, keys, amounts, changes, flags, seen, most_resent, 
     c[B_MOST_ROWS] = max(c[B_MOST_ROWS], c[B_MESSAGE_ROWS])
     c[B_MESSAGE_ROWS] = 0
     now = c[B_LAST]
-    minute = (now - day_start) // MINUTE_US
-    is_inside = 0 <= minute < MINUTES
-    if c[B_CHANGED]:
-        if c[B_CHANGES] == 0:
-            c[B_FIRST_CHANGE] = now
-        elif now - c[B_LAST_CHANGE] > c[B_UNCHANGED]:
-            c[B_UNCHANGED] = now - c[B_LAST_CHANGE]
-            c[B_UNCHANGED_START] = c[B_LAST_CHANGE]
-        c[B_CHANGES] += 1
-        c[B_LAST_CHANGE] = now
-        c[B_CHANGED] = 0
-        if is_inside:
-            changes[minute] += 1
+    _note_change(c, now, changes, day_start)
     if c[B_SNAPSHOTS] == 0:
         return
-    if is_inside:
-        flags[minute] |= M_KNOWN
     bids = 4 * s + 2 * c[B_WHICH]
-    asks = bids + 1
-    state = np.int64(ONE_SIDED)
-    if sizes[bids] > 0 and sizes[asks] > 0:
-        over = keys[bids, sizes[bids] - 1] + keys[asks, sizes[asks] - 1]
-        state = np.int64(CROSSED) if over > 0.0 else np.int64(LOCKED) if over == 0.0 else np.int64(VALID)
-    c[B_STATE] = state
-    if state >= LOCKED:
+    for side in range(2):
+        own = bids + side
+        if c[B_WAITING + side] or c[B_DEAD + side]:
+            # The best levels are looked at, so none of them may wait or be dead.
+            near = sizes[own] - 2 * DEPTHS[-1]
+            if near < 0 or horizons[H_LAZY + side] >= keys[own, near]:
+                _settle(own, 2 * s + side, side, c, sizes, keys, amounts, waiting, waiting_amounts, horizons)
+    b = sizes[bids] - 1
+    a = sizes[bids + 1] - 1
+    bid = keys[bids, b] if b >= 0 else 0.0
+    bid_amount = amounts[bids, b] if b >= 0 else 0.0
+    ask = -keys[bids + 1, a] if a >= 0 else 0.0
+    ask_amount = amounts[bids + 1, a] if a >= 0 else 0.0
+    _note_best(c, now, bid, bid_amount, ask, ask_amount, best, path, flags, day_start)
+    if c[B_STATE] >= LOCKED:
         if c[B_CROSS_START] < 0:
             c[B_CROSS_START] = now
     else:
@@ -307,35 +437,6 @@ def _keep_tops(s, c, until, sizes, keys, amounts, digests, day_start):
     _set_digests(top, digests, minute, until)
 
 
-@kernel(
-    nb.void(_I64, _I32, _I32, _F64_2, _I64, nb.int64, nb.int64, _I64, _F64_2, _U32_3, nb.int64)
-)  # fmt: skip
-def follow_tops(locals_, codes, symbol_of, values, columns, start, stop, last, tops, digests, day_start):
-    """Follow rows that show best levels; ``last`` is the minute of each symbol's last row, -1 without any."""
-    row_of = np.full(last.shape[0], -1)
-    for i in range(start, stop):
-        s = symbol_of[codes[i]]
-        minute = min(max((locals_[i] - day_start) // MINUTE_US, 0), MINUTES - 1)
-        if minute > last[s]:
-            if last[s] >= 0:
-                if row_of[s] >= 0:
-                    for k in range(columns.shape[0]):
-                        tops[s, k] = values[columns[k], row_of[s]]
-                _set_digests(tops[s], digests[s], last[s], minute)
-            last[s] = minute
-        row_of[s] = i
-    for s in range(last.shape[0]):
-        if row_of[s] >= 0:
-            for k in range(columns.shape[0]):
-                tops[s, k] = values[columns[k], row_of[s]]
-
-
-@kernel(nb.void(nb.int64, _I64, _F64_2, _U32_3))
-def end_tops(s, last, tops, digests):
-    """Let the symbol's last row be in force until midnight."""
-    _set_digests(tops[s], digests[s], last[s], MINUTES)
-
-
 @nb.njit
 def _pass_time(c, until, crossed_us, flags, day_start):
     """Let the book be as it is from the last message until the next."""
@@ -359,40 +460,151 @@ def _pass_time(c, until, crossed_us, flags, day_start):
     for m in range(max(minute, 0), min(last, MINUTES - 1) + 1):
         flags[m] |= M_KNOWN
         if is_crossed:
+            flags[m] |= M_CROSSED
             opened = day_start + m * MINUTE_US
             crossed_us[m] += min(until, opened + MINUTE_US) - max(start, opened)
 
 
-@nb.njit(inline="always")
-def _off(price, step):
-    """Whether the price is no multiple of the step, but for the rounding of both and of the quotient."""
-    steps = price / step
-    return abs(steps - np.rint(steps)) > 1e-6 + 1e-15 * steps
+@nb.njit
+def _change(s, own, side, key, price, amount, now, c, sizes, keys, amounts, waiting, waiting_amounts,
+            horizons):  # fmt: skip
+    """Give a level its amount; 0 deletes it."""
+    line = 2 * s + side
+    is_full = sizes[own] + c[B_WAITING + side] >= MOST_LEVELS
+    lazy = c[B_WAITING + side] + c[B_DEAD + side]
+    if lazy >= WAITING or (is_full and lazy):
+        _settle(own, line, side, c, sizes, keys, amounts, waiting, waiting_amounts, horizons)
+    size = sizes[own]
+    at = _place(keys[own], size, key)
+    is_near = size - at <= MOVING or size >= MOST_LEVELS
+    if at < size and keys[own, at] == key:
+        former = amounts[own, at]
+        c[B_CHANGED] |= former != amount
+        if amount > 0.0:
+            c[B_DEAD + side] -= former == 0.0
+            amounts[own, at] = amount
+            return
+        c[B_DELETES] += 1
+        if former == 0.0:
+            _count_absent(c, side, key, horizons)
+        elif is_near:
+            c[B_MOVED] += size - at
+            for i in range(at, size - 1):
+                keys[own, i] = keys[own, i + 1]
+                amounts[own, i] = amounts[own, i + 1]
+            sizes[own] = size - 1
+        else:
+            amounts[own, at] = 0.0
+            c[B_DEAD + side] += 1
+            horizons[H_LAZY + side] = max(horizons[H_LAZY + side], key)
+        return
+    place = 0
+    if c[B_WAITING + side] and key <= horizons[H_LAZY + side]:
+        place = _place(waiting[line], c[B_WAITING + side], key)
+        if place < c[B_WAITING + side] and waiting[line, place] == key:
+            c[B_CHANGED] |= waiting_amounts[line, place] != amount
+            waiting_amounts[line, place] = amount
+            if amount == 0.0:
+                c[B_DELETES] += 1
+                c[B_MOVED] += c[B_WAITING + side] - place
+                for i in range(place, c[B_WAITING + side] - 1):
+                    waiting[line, i] = waiting[line, i + 1]
+                    waiting_amounts[line, i] = waiting_amounts[line, i + 1]
+                c[B_WAITING + side] -= 1
+            return
+    elif c[B_WAITING + side]:
+        place = c[B_WAITING + side]
+    if amount == 0.0:
+        c[B_DELETES] += 1
+        _count_absent(c, side, key, horizons)
+        return
+    c[B_CHANGED] = 1
+    if at < size:
+        _count_far(c, side, price, abs(keys[own, size - 1]), now)
+    if is_near:
+        _insert(own, side, at, key, amount, c, sizes, keys, amounts, horizons)
+    else:
+        _wait(line, side, place, key, amount, c, waiting, waiting_amounts, horizons)
 
 
 @nb.njit
-def _count_off(c, grid, price):
-    """Count a price that is off the first grid, if it is off the others too."""
-    finest = grid[0]
-    for g in range(1, GRIDS):
-        if grid[g] > 0.0:
-            if not _off(price, grid[g]):
-                return
-            finest = min(finest, grid[g])
-    c[B_OFF_GRID] += 1
-    c[B_OFF_FINER] += _off(price, finest / FINER)
+def _count_absent(c, side, key, horizons):
+    """Count a delete of a level that the book lacks."""
+    if key >= horizons[side]:
+        c[B_ABSENT] += 1
+    else:
+        c[B_ABSENT_BEYOND] += 1
+
+
+@nb.njit
+def _known(number):
+    """The number, or 0 for null."""
+    return 0.0 if np.isnan(number) else number
+
+
+@nb.njit
+def _end_row(c, top, changes, flags, best, path, day_start):
+    """Look at the best levels that an arrival has left."""
+    now = c[B_LAST]
+    _note_change(c, now, changes, day_start)
+    bid, bid_amount, ask, ask_amount = _known(top[0]), _known(top[1]), _known(top[2]), _known(top[3])
+    _note_best(c, now, bid, bid_amount, ask, ask_amount, best, path, flags, day_start)
+
+
+@kernel(
+    nb.void(
+        _I64, _I32, _I32, _F64_2, _I64, nb.int64, nb.int64,  # rows
+        _I64_2, _F64_2, _U32_3, _I32_2, _I64_2, _U8_2, _F64_2, _I64_2,  # state
+        nb.int64,
+    )
+)  # fmt: skip
+def follow_tops(locals_, codes, symbol_of, values, columns, start, stop, counts, tops, digests, changes,
+                crossed_us, flags, best, paths, day_start):  # fmt: skip
+    """Follow rows of best levels; of each ``columns`` has bid price and amount, ask price and amount."""
+    for i in range(start, stop):
+        s = symbol_of[codes[i]]
+        c = counts[s]
+        top = tops[s]
+        t = locals_[i]
+        if c[B_ROWS] == 0:
+            c[B_FIRST] = t
+            c[B_LAST] = t
+        elif t > c[B_LAST]:
+            _end_row(c, top, changes[s], flags[s], best[s], paths[s], day_start)
+            _pass_time(c, t, crossed_us[s], flags[s], day_start)
+            first = max((c[B_LAST] - day_start) // MINUTE_US, 0)
+            until = min((t - day_start) // MINUTE_US, MINUTES)
+            if first < until:
+                _set_digests(top, digests[s], first, until)
+            c[B_LAST] = t
+        c[B_ROWS] += 1
+        for k in range(columns.shape[0]):
+            value = values[columns[k], i]
+            if value != top[k] and not (np.isnan(value) and np.isnan(top[k])):
+                top[k] = value
+                c[B_CHANGED] = 1
+
+
+@kernel(nb.void(nb.int64, _I64_2, _F64_2, _U32_3, _I32_2, _U8_2, _F64_2, _I64_2, nb.int64))
+def end_tops(s, counts, tops, digests, changes, flags, best, paths, day_start):
+    """Let the symbol's last row be in force until midnight."""
+    c = counts[s]
+    _end_row(c, tops[s], changes[s], flags[s], best[s], paths[s], day_start)
+    first = max((c[B_LAST] - day_start) // MINUTE_US, 0)
+    if first < MINUTES:
+        _set_digests(tops[s], digests[s], first, MINUTES)
 
 
 @kernel(
     nb.int64(
         _I64, _I64, _F64, _F64, _I64, _I64, _U8, _U8, _I32, _I32, nb.int64, nb.int64,  # rows
-        _I64_2, _I64, _F64_2, _F64_2, _F64_2, _F64_2, _I32_2, _I64_2, _U8_2, _U32_3, _I64_2, _I64_2,  # state
-        nb.int64, nb.int64,
+        _I64_2, _I64, _F64_2, _F64_2, _F64_2, _F64_2, _F64_2, _F64_2, _I32_2, _I64_2, _U8_2, _U32_3,  # state
+        _F64_2, _I64_2, _I64_2, _I64_2, nb.int64, nb.int64,
     )
 )  # fmt: skip
 def replay(times, locals_, price, amount, price_bits, amount_bits, side, is_snapshot, codes, symbol_of, start,
-           stop, counts, sizes, keys, amounts, horizons, grids, changes, crossed_us, flags, tops, listed,
-           seen, most_resent, day_start):  # fmt: skip
+           stop, counts, sizes, keys, amounts, waiting, waiting_amounts, horizons, grids, changes,
+           crossed_us, flags, tops, best, paths, listed, seen, most_resent, day_start):  # fmt: skip
     """Replay the rows; returns the row before which a side needs more room, or ``stop``.
 
     Parameters
@@ -400,14 +612,19 @@ def replay(times, locals_, price, amount, price_bits, amount_bits, side, is_snap
     sizes, keys, amounts
         Four sides per symbol: bids and asks of two books, of which one is the book (``B_WHICH``) and the
         other what it was before the last snapshot. Rows of the arrays are their room, levels ascend by key.
+    waiting, waiting_amounts
+        Two sides per symbol: new levels far from the best that are not in the book's arrays yet.
     horizons
-        Per symbol and side the key down to which the book is known: that of the last level of a snapshot.
+        Per symbol and side the key down to which the book is known: that of the last level of a snapshot; and
+        the best key of those that wait or are dead.
     grids
         Per symbol the steps of the price valid that day; zeros after the last.
     changes, crossed_us, flags
         Per symbol and minute: messages that changed the book, time crossed or locked, ``M_KNOWN`` and so on.
     tops
         Per symbol, depth and minute a digest of the best levels that are in force at its end.
+    best, paths
+        Per symbol the best levels, and per minute a digest of all that were.
     listed
         Per symbol the first snapshots that differ from the book.
     seen
@@ -420,7 +637,7 @@ def replay(times, locals_, price, amount, price_bits, amount_bits, side, is_snap
         s = np.int64(symbol_of[code])
         c = counts[s]
         own_horizons = horizons[s]
-        own_flags = flags[s]
+        own_flags, own_changes, own_best, own_path = flags[s], changes[s], best[s], paths[s]
         grid = grids[s, 0]
         while i < stop and codes[i] == code:
             t = locals_[i]
@@ -432,9 +649,12 @@ def replay(times, locals_, price, amount, price_bits, amount_bits, side, is_snap
                 c[B_RUN_AT] = -1
                 own_horizons[BID] = np.inf
                 own_horizons[ASK] = np.inf
+                own_horizons[H_LAZY + BID] = -np.inf
+                own_horizons[H_LAZY + ASK] = -np.inf
             elif t != c[B_LAST]:
                 _end_message(
-                    s, c, sizes, keys, amounts, changes[s], own_flags, seen, most_resent, day_start
+                    s, c, sizes, keys, amounts, waiting, waiting_amounts, own_horizons, own_changes,
+                    own_flags, own_best, own_path, seen, most_resent, day_start,
                 )  # fmt: skip
                 _pass_time(c, t, crossed_us[s], own_flags, day_start)
                 minute = min((t - day_start) // MINUTE_US, MINUTES)
@@ -452,6 +672,9 @@ def replay(times, locals_, price, amount, price_bits, amount_bits, side, is_snap
                     c[B_IN_SNAPSHOT] = 1
                     c[B_SNAPSHOT_AT] = t
                     c[B_SNAPSHOT_GAP] = t - c[B_PREVIOUS] if c[B_MESSAGE_ROWS] == 0 else 0
+                    _settle_sides(
+                        s, c, sizes, keys, amounts, waiting, waiting_amounts, own_horizons
+                    )  # fmt: skip
                     c[B_WHICH] = 1 - c[B_WHICH]
                     sizes[4 * s + 2 * c[B_WHICH]] = 0
                     sizes[4 * s + 2 * c[B_WHICH] + 1] = 0
@@ -469,11 +692,11 @@ def replay(times, locals_, price, amount, price_bits, amount_bits, side, is_snap
             else:
                 own = 4 * s + 2 * c[B_WHICH] + which
                 size = sizes[own]
-                if size == room and room < MOST_LEVELS:
+                if size + c[B_WAITING + which] >= room and room < MOST_LEVELS:
                     return i
                 key = p if which == BID else -p
-                if grid > 0.0 and _off(p, grid):
-                    _count_off(c, grids[s], p)
+                if grid > 0.0 and is_off(p, grid):
+                    count_off(c, B_OFF_GRID, B_OFF_FINER, grids[s], p)
                 if snap and size < MOST_LEVELS:
                     c[B_CHANGED] = 1
                     if a > 0.0:
@@ -484,28 +707,10 @@ def replay(times, locals_, price, amount, price_bits, amount_bits, side, is_snap
                 else:
                     if c[B_UNSORTED]:
                         _sort_sides(s, c, sizes, keys, amounts)
-                        size = sizes[own]
-                    at = _place(keys[own], size, key)
-                    is_there = at < size and keys[own, at] == key
-                    if a == 0.0:
-                        c[B_DELETES] += 1
-                        if is_there:
-                            c[B_CHANGED] = 1
-                            for k in range(at, size - 1):
-                                keys[own, k] = keys[own, k + 1]
-                                amounts[own, k] = amounts[own, k + 1]
-                            sizes[own] = size - 1
-                        elif key >= own_horizons[which]:
-                            c[B_ABSENT] += 1
-                        else:
-                            c[B_ABSENT_BEYOND] += 1
-                    elif is_there:
-                        if amounts[own, at] != a:
-                            amounts[own, at] = a
-                            c[B_CHANGED] = 1
-                    else:
-                        c[B_CHANGED] = 1
-                        _insert(own, which, at, key, a, c, sizes, keys, amounts, own_horizons)
+                    _change(
+                        s, own, which, key, p, a, t, c, sizes, keys, amounts, waiting, waiting_amounts,
+                        own_horizons,
+                    )  # fmt: skip
             c[B_ROWS] += 1
             c[B_MESSAGE_ROWS] += not snap
             c[B_ROWS_BEFORE] += c[B_SNAPSHOTS] == 0
@@ -518,15 +723,18 @@ def replay(times, locals_, price, amount, price_bits, amount_bits, side, is_snap
 
 @kernel(
     nb.void(
-        nb.int64, _I64_2, _I64, _F64_2, _F64_2, _F64_2, _I32_2, _U8_2, _U32_3, _I64_2, _I64_2, nb.int64,
-        nb.int64,
+        nb.int64, _I64_2, _I64, _F64_2, _F64_2, _F64_2, _F64_2, _F64_2, _I32_2, _U8_2, _U32_3, _F64_2, _I64_2,
+        _I64_2, _I64_2, nb.int64, nb.int64,
     )
 )  # fmt: skip
-def end_book(s, counts, sizes, keys, amounts, horizons, changes, flags, tops, listed, seen,
-             most_resent, day_start):  # fmt: skip
+def end_book(s, counts, sizes, keys, amounts, waiting, waiting_amounts, horizons, changes, flags, tops, best,
+             paths, listed, seen, most_resent, day_start):  # fmt: skip
     """End the symbol's last message, its snapshot and its stretch of time crossed."""
     c = counts[s]
-    _end_message(s, c, sizes, keys, amounts, changes[s], flags[s], seen, most_resent, day_start)
+    _end_message(
+        s, c, sizes, keys, amounts, waiting, waiting_amounts, horizons[s], changes[s], flags[s], best[s],
+        paths[s], seen, most_resent, day_start,
+    )  # fmt: skip
     if c[B_IN_SNAPSHOT]:
         _end_snapshot(s, c, sizes, keys, amounts, horizons[s], flags[s], listed[s], day_start)
     _end_cross(c, c[B_LAST])

@@ -4,7 +4,8 @@
 symbol two books are kept, as sorted arrays that double up to 131,072 levels a side (8 MB a symbol then): the
 one that is replayed, and what it was before the last snapshot, which is compared with it when the snapshot is
 over. Beyond that many levels those furthest from the best are dropped and counted, and the book counts as
-known no deeper than it is kept. A book is known as deep as its last snapshot reached.
+known no deeper than it is kept. A book is known as deep as its last snapshot reached. A change further than
+512 levels from the best moves none of them: the kernels bring 512 such changes in together.
 
 A snapshot that follows the message before it at once is a free witness of all changes between it and the
 snapshot before. One that comes after a new connection is none of the changes that the venue sent meanwhile.
@@ -21,8 +22,13 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE
-from backfill_assets.quality.profiles import BookProfile, Disagreement, MinuteTops, Silence, Stuck
-from backfill_assets.ticks.tops import MOST_DEPTH, minute_tops
+from backfill_assets.quality.profiles import BookProfile, Disagreement, MinuteTops, Stuck
+from backfill_assets.ticks.tops import (
+    MOST_DEPTH,
+    longest_unchanged,
+    minute_letters,
+    minute_tops,
+)
 
 if TYPE_CHECKING:
     from backfill_assets.ticks.prices import Grids
@@ -31,8 +37,6 @@ if TYPE_CHECKING:
 LISTED_DISAGREEMENTS: Final = 100
 #: A message that was to be expected with less than this chance explains no difference.
 CHANCE: Final = 0.01
-#: A minute in which the book was crossed or locked for so long is crossed.
-CROSSED_MINUTE_US: Final = 1_000_000
 _LEAST_LEVELS: Final = 1 << 10
 _MESSAGES_SEEN: Final = 1 << 16
 
@@ -66,12 +70,16 @@ class Books:
         self._sizes = np.zeros(4, np.int64)
         self._keys = untouched((4, _LEAST_LEVELS), np.float64)
         self._amounts = untouched((4, _LEAST_LEVELS), np.float64)
-        self._horizons = np.zeros((1, 2))
+        self._waiting = untouched((2, k.WAITING), np.float64)
+        self._waiting_amounts = untouched((2, k.WAITING), np.float64)
+        self._horizons = np.zeros((1, k.H_SIZE))
         self._grids = np.zeros((1, k.GRIDS))
         self._changes = np.zeros((1, k.MINUTES), np.int32)
         self._crossed_us = np.zeros((1, k.MINUTES), np.int64)
         self._flags = np.zeros((1, k.MINUTES), np.uint8)
         self._tops = np.zeros((1, len(k.DEPTHS), k.MINUTES), np.uint32)
+        self._best = np.zeros((1, 4))
+        self._paths = np.zeros((1, k.MINUTES), np.int64)
         self._listed = np.zeros((1, k.L_SIZE * LISTED_DISAGREEMENTS), np.int64)
         self._seen = untouched((_MESSAGES_SEEN, 2), np.int64)
 
@@ -87,10 +95,13 @@ class Books:
             self._grids[symbol, : len(steps)] = steps
 
     def _make_room(self, symbols: int, levels: int) -> None:
-        for name in ("counts", "horizons", "grids", "changes", "crossed_us", "flags", "tops", "listed"):
+        former = len(self._counts)
+        for name in ("counts", "horizons", "grids", "changes", "crossed_us", "flags", "tops", "best", "paths",
+                     "listed", "waiting", "waiting_amounts"):  # fmt: skip
             array = getattr(self, f"_{name}")
-            if symbols > len(array):
-                larger = self._untouched((symbols, *array.shape[1:]), array.dtype)
+            size = symbols * len(array) // former
+            if size > len(array):
+                larger = self._untouched((size, *array.shape[1:]), array.dtype)
                 larger[: len(array)] = array
                 setattr(self, f"_{name}", larger)
         used = self._sizes.tolist()
@@ -114,8 +125,9 @@ class Books:
             start = self._k.replay(
                 rows.times, rows.locals, rows.price, rows.amount, *bits, rows.side, rows.is_snapshot,
                 rows.codes, symbol_of, start, stop, self._counts, self._sizes, self._keys, self._amounts,
-                self._horizons, self._grids, self._changes, self._crossed_us, self._flags, self._tops,
-                self._listed, self._seen, self._resent, self._day_start,
+                self._waiting, self._waiting_amounts, self._horizons, self._grids, self._changes,
+                self._crossed_us, self._flags, self._tops, self._best, self._paths, self._listed, self._seen,
+                self._resent, self._day_start,
             )  # fmt: skip
             if start == stop:
                 return
@@ -133,7 +145,7 @@ class Books:
     def tops(self) -> tuple[MinuteTops, ...]:
         """The best levels at the end of each minute of the symbols whose book was known, by their names."""
         found = [
-            minute_tops(name, self._tops[number], MOST_DEPTH)
+            minute_tops(name, self._tops[number], MOST_DEPTH, self._paths[number], self._flags[number])
             for number, name in enumerate(self._names)
             if self._tops[number].any()
         ]
@@ -142,8 +154,9 @@ class Books:
     def _book(self, s: int, name: Name) -> BookProfile:
         k = self._k
         k.end_book(
-            s, self._counts, self._sizes, self._keys, self._amounts, self._horizons, self._changes,
-            self._flags, self._tops, self._listed, self._seen, self._resent, self._day_start,
+            s, self._counts, self._sizes, self._keys, self._amounts, self._waiting, self._waiting_amounts,
+            self._horizons, self._changes, self._flags, self._tops, self._best, self._paths, self._listed,
+            self._seen, self._resent, self._day_start,
         )  # fmt: skip
         c = self._counts[s].tolist()
         disagreements = self._disagreements(s, c)
@@ -177,7 +190,11 @@ class Books:
             disagreements=disagreements,
             disagreement_count=c[k.B_DIFFERING],
             dropped_levels=c[k.B_DROPPED],
-            longest_unchanged=self._longest_unchanged(c),
+            longest_unchanged=longest_unchanged(c),
+            last_change_us=c[k.B_LAST_CHANGE] if c[k.B_CHANGES] else None,
+            far_levels=c[k.B_FAR],
+            shifted_levels=c[k.B_SHIFTED],
+            first_shifted_us=c[k.B_SHIFTED_AT] if c[k.B_SHIFTED] else None,
             resent_blocks=c[k.B_RESENT_BLOCKS],
             resent_messages=c[k.B_RESENT],
             minutes=self._minutes(s, disagreements),
@@ -198,37 +215,10 @@ class Books:
             )
         return tuple(found)
 
-    def _longest_unchanged(self, c: list[int]) -> Silence | None:
-        k = self._k
-        others = c[k.B_CHANGES] - 2
-        if others < 1:
-            return None
-        start, length = c[k.B_UNCHANGED_START], c[k.B_UNCHANGED]
-        at_end = c[k.B_LAST] - c[k.B_LAST_CHANGE]
-        if at_end > length:
-            start, length = c[k.B_LAST_CHANGE], at_end
-        usual = max(0.0, (c[k.B_LAST] - c[k.B_FIRST_CHANGE] - length) / others)
-        return Silence(start_us=start, end_us=start + length, usual_us=usual) if length else None
-
     def _minutes(self, s: int, disagreements: tuple[Disagreement, ...]) -> str:
-        k, flags = self._k, self._flags[s]
-        diverged = {
+        diverged = [
             (one.time_us - self._day_start) // MICROSECONDS_PER_MINUTE
             for one in disagreements
             if one.differing > one.explained
-        }
-        letters = []
-        for minute, (flag, crossed, changes) in enumerate(
-            zip(flags.tolist(), self._crossed_us[s].tolist(), self._changes[s].tolist(), strict=True)
-        ):
-            if not flag & k.M_KNOWN:
-                letters.append("-")
-            elif minute in diverged:
-                letters.append("d")
-            elif crossed >= CROSSED_MINUTE_US:
-                letters.append("x")
-            elif flag & k.M_PROVEN:
-                letters.append("p")
-            else:
-                letters.append("c" if changes else "s")
-        return "".join(letters)
+        ]
+        return minute_letters(self._flags[s], self._crossed_us[s], self._changes[s], diverged)

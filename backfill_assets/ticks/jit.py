@@ -32,8 +32,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def kernel(signature: Any) -> Callable[[_F], _F]:
     """Compile for one signature, without the interpreter lock; without caching if nothing is writable.
 
-    A kernel must not use constants or functions of other modules than its own. It trusts the lengths that it
-    is told, so its caller proves them (``prove_indices``).
+    A kernel must not use constants or functions of other modules than its own and ``shared_kernels``. It
+    trusts the lengths that it is told, so its caller proves them (``prove_indices``).
     """
     options = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
 
@@ -80,6 +80,7 @@ def _origin(file: str) -> str:
     made_of = (
         Path(file).read_text(),
         Path(__file__).read_text(),
+        Path(__file__).with_name("shared_kernels.py").read_text(),
         numba.__version__,
         llvmlite.__version__,
         llvmlite.binding.get_host_cpu_name(),

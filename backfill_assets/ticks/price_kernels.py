@@ -15,6 +15,8 @@ import numpy as np
 
 from backfill_assets.feeds import SANE_AMOUNT, SANE_PRICE
 from backfill_assets.ticks.jit import kernel
+from backfill_assets.ticks.shared_kernels import GRIDS as GRIDS
+from backfill_assets.ticks.shared_kernels import count_off, is_off
 
 LEAST_PRICE, MOST_PRICE = SANE_PRICE
 LEAST_AMOUNT, MOST_AMOUNT = SANE_AMOUNT
@@ -28,10 +30,6 @@ LEAST_AMOUNT, MOST_AMOUNT = SANE_AMOUNT
 # Columns of a symbol's prices: of the current run, of that with the most rows, of the longest in time.
 V_RUN, V_MOST, V_LONG, V_SIZE = range(4)
 
-#: Steps of the price that may be valid on one day; several where it changed.
-GRIDS: Final = 4
-#: Two decades: how much finer than listed a grid is looked for.
-FINER: Final = 100.0
 #: Rows for which one look at the lowest and the highest price around may do.
 _CHUNK: Final = 64
 #: Moves of the price needed to take the least of them for its step; two may be a wrong price's.
@@ -41,26 +39,6 @@ _NORMAL: Final = 1.4826
 
 _I64, _F64, _I32 = nb.int64[::1], nb.float64[::1], nb.int32[::1]
 _I64_2, _F64_2 = nb.int64[:, ::1], nb.float64[:, ::1]
-
-
-@nb.njit(inline="always")
-def _off(price, step):
-    """Whether the price is no multiple of the step, but for the rounding of both and of the quotient."""
-    steps = price / step
-    return abs(steps - np.rint(steps)) > 1e-6 + 1e-15 * steps
-
-
-@nb.njit
-def _count_off(counts, grids, price):
-    """Count a price that is off the first grid, if it is off the others too."""
-    finest = grids[0]
-    for g in range(1, GRIDS):
-        if grids[g] > 0.0:
-            if not _off(price, grids[g]):
-                return
-            finest = min(finest, grids[g])
-    counts[P_OFF_GRID] += 1
-    counts[P_OFF_FINER] += _off(price, finest / FINER)
 
 
 @nb.njit
@@ -250,8 +228,8 @@ def count_prices(times, locals_, price, amount, codes, symbol_of, start, stop,
             if not (LEAST_PRICE <= p <= MOST_PRICE and LEAST_AMOUNT <= amount[i] <= MOST_AMOUNT):
                 i += 1
                 continue
-            if grid > 0.0 and _off(p, grid):
-                _count_off(counts[s], grids[s], p)
+            if grid > 0.0 and is_off(p, grid):
+                count_off(counts[s], P_OFF_GRID, P_OFF_FINER, grids[s], p)
             if p == run:
                 rows += 1
             else:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 PROFILE_VERSION: Final = 6
 #: The same of rows that are updates (quotes, books, tickers, options) alone: files of trades and
 #: liquidations are not fetched again for what is counted of books.
-UPDATES_VERSION: Final = 1
+UPDATES_VERSION: Final = 2
 
 #: Shortest silence that is written down; settings may excuse longer ones, never ask for shorter ones.
 SILENCE_US: Final = 5_000_000

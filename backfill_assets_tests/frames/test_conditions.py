@@ -109,6 +109,28 @@ def test_an_answer_is_304_until_something_changes(client, file, path):
     assert '"pending"' not in changed.text
 
 
+def test_minutes_of_books_are_told_by_command_line_python_and_api(client, file):
+    told = {
+        "book_minutes": ["v1000c340d100", None],
+        "valid_book_share": [0.98765, None],
+        "longest_unchanged_seconds": [1_234.5, None],
+        "unchanged_at_end_seconds": [2.0, None],
+    }
+    publish_quality(file.parent, 2, 1, **told)
+    words = ["--date", day(1), "--exchange", EXCHANGE]
+    run = CliRunner(env={"BACKFILL_ENV": str(file)})
+    of_book, of_trades = run.invoke(main, ["quality", *words]).stdout.splitlines()
+    assert (
+        "1,000 min proven, 340 min consistent, 100 min diverged, valid 98.77 % of the day, "
+        "unchanged for at most 1,234.5 s, at the end for 2.0 s"
+    ) in of_book
+    assert "min" not in of_trades
+    first = client.get("/api/v1/quality", params={"from": day(1), "to": day(1)}).json()["feeds"][0]["days"][0]
+    rows = ba.open(file).quality(day(1), day(2)).to_polars().sort("dataset_symbol")
+    for name, (value, _) in told.items():
+        assert (first[name], rows[name][0]) == (value, value)
+
+
 def test_command_line_and_python_say_the_same_as_the_api(client, file):
     words = ["--date", RANGE["from"], "--end", RANGE["to"], "--exchange", EXCHANGE]
     run = CliRunner(env={"BACKFILL_ENV": str(file)})

@@ -38,7 +38,7 @@ FOUND: Final = {
     "a doubled block": ("warning", "warning"),
     "a bid a decimal too high": ("quarantine", "quarantine"),
     "an ask a decimal too low": ("quarantine", "quarantine"),
-    "an ask a decimal too high": ("unseen", "unseen"),
+    "an ask a decimal too high": ("warning", "warning"),
     "a bid a decimal too low": ("quality", "quality"),
     "negative amounts": ("quality", "quality"),
     "a price of zero": ("quality", "quality"),
@@ -84,4 +84,4 @@ def test_a_good_book_with_the_habits_of_venues_keeps_a_clean_verdict(seed: int, 
     assert book.locked_us > 0
     assert book.absent_deletes + book.absent_deletes_beyond > 100
     assert book.compared_snapshots == 3
-    assert {*book.minutes} <= {"c", "s", "p"}
+    assert {*book.minutes} <= {"c", "s", "v"}

@@ -263,6 +263,10 @@ class TestQualityRows:
             "day_quality",
             "consistency",
             "day_consistency",
+            "book_minutes",
+            "valid_book_share",
+            "longest_unchanged_seconds",
+            "unchanged_at_end_seconds",
             *OVERALL,
         }
         assert (row["pending"], row["completeness_state"]) == (True, "no_evidence")

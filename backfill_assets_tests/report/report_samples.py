@@ -72,6 +72,7 @@ def feed_report(index: int, *, frames: dict[str, int] | None = None, **changes: 
         "minutes": Minutes("t" * MINUTES, tuple(rng.randrange(1, 900) for _ in range(MINUTES))),
         "waiting": None,
         "marks": (),
+        "books": {},
         "silences": (),
         "silence_count": 0,
         "gaps": (),

@@ -31,7 +31,9 @@ def drawn(paths: dict[str, str]) -> list[tuple[int, int, str]]:
     return sorted(runs)
 
 
-@pytest.mark.parametrize("states", ["t" * 1440, "te" * 720, "m" * 7 + "tup" * 477 + "gg", "tt" * 719 + "mm"])
+@pytest.mark.parametrize(
+    "states", ["t" * 1440, "te" * 720, "m" * 7 + "tup" * 477 + "gg", "tt" * 719 + "mm", "vcsdxngm" * 180]
+)
 def test_the_paths_draw_every_minute_once_in_its_state(states) -> None:
     row = heat_map(feed_report(0, minutes=Minutes(states, COUNTS)))
     assert row is not None

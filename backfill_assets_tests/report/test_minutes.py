@@ -8,6 +8,7 @@ import pytest
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE
 from backfill_assets.feeds import Feed
+from backfill_assets.quality.book_states import BOOK_LETTERS
 from backfill_assets.quality.bucket_states import LETTERS, MINUTES, codes_of, encode
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.profiles import FeedProfile, Gap
@@ -55,8 +56,8 @@ def file_of(found: FeedProfile, feed: Feed = FEED) -> Minutes | None:
 
 
 def test_every_state_of_the_coverage_has_a_letter_and_only_traded_has_no_sign() -> None:
-    assert set(BY_CODE) == set(LETTERS)
-    assert [state.name for state in BY_CODE.values() if not state.sign] == ["traded"]
+    assert set(BY_CODE) == {*LETTERS, *BOOK_LETTERS.values()}
+    assert [state.name for state in BY_CODE.values() if not state.sign] == ["traded", "book"]
 
 
 def test_minutes_are_those_of_the_document_with_the_trades_of_the_candles() -> None:

@@ -11,11 +11,14 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from backfill_assets.feeds import Feed
+from backfill_assets.quality.book_minutes import BookMinutes
+from backfill_assets.quality.bucket_states import MINUTES, runs_of
 from backfill_assets.report.minutes import Minutes
 from backfill_assets.report.model import day_report
 from backfill_assets.report.page import day_page
 from backfill_assets_tests.emulators.browser import Browser, chromium, installed
-from backfill_assets_tests.report.report_samples import day_of, feed_report
+from backfill_assets_tests.report.report_samples import day_of, feed_report, verdict
 
 pytestmark = pytest.mark.skipif(installed() is None, reason="needs Chromium and its driver")
 
@@ -129,6 +132,45 @@ def test_the_heat_map_is_there_in_words_by_keyboard(browser, reports):
     assert len(table.find_elements(By.CSS_SELECTOR, "th[scope=rowgroup]")) == 9
     assert re.search(r"\d\d:\d\d–\d\d:\d\d in the file that waits: \d+ missing", table.text)
     assert "longer silent than excused" in table.text
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_minutes_of_books_stand_under_those_of_trades(browser, tmp_path, dark):
+    lengths = {"v": 900, "c": 200, "s": 100, "d": 30, "x": 20, "g": 90, "n": 100}
+    states = "".join(state * length for state, length in lengths.items())
+    minutes = Minutes(states, (0,) * MINUTES)
+    kept = BookMinutes(
+        states=runs_of(states),
+        valid_share=0.98765,
+        longest_unchanged_seconds=7200.0,
+        unchanged_at_end_seconds=12.5,
+    )
+    feed = Feed("binance", "incremental_book_L2", "BTCUSDT")
+    told = {"feed": feed, "symbol": "BTC-USDT", "verdict": verdict(feed), "books": {"BTC-USDT": kept}}
+    book = feed_report(1, minutes=minutes, marks=minutes.marks(), **told)
+    page = tmp_path / "books.html"
+    page.write_text(day_page(day_of((book, feed_report(0)))))
+    browser.open(page, dark=dark)
+    browser.screenshot(ARTEFACTS / f"books-{'dark' if dark else 'light'}.png")
+    legend = browser.driver.find_element(By.CSS_SELECTOR, ".legend").text
+    for words in ("book proven 900", "book diverged 30", "book crossed 20", "book unchanged 100"):
+        assert words in re.sub(r"\s+", " ", legend)
+    assert {"≠", "⇄"} <= {m.text for m in browser.driver.find_elements(By.CSS_SELECTOR, ".mark")}
+    looks = browser.run("""
+        return 'vcsdxn'.split('').map((code) => {
+            const style = getComputedStyle(document.querySelector('.c-' + code));
+            return style.fill.startsWith('url') ? style.fill : style.stroke;
+        })
+    """)
+    assert len(set(looks)) == 6
+    assert all("url(" in look for look in looks[3:])
+    shown = browser.driver.find_element(By.CSS_SELECTOR, "#feed-0 .body").text
+    assert (
+        "A valid book for 98.7 % of the day; longest without a change 2 h; last change 12.5 s before" in shown
+    )
+    cells = browser.driver.find_elements(By.CSS_SELECTOR, "#feed-0 [role=gridcell]")
+    assert [cells[1200].get_attribute("aria-label"), cells[1200].text] == ["20:00 book diverged", "≠"]
+    assert browser.complaints == []
 
 
 def test_minutes_with_an_unconfirmed_spike_are_marked_on_heat_map_minutes_and_chart(browser, tmp_path):

@@ -177,12 +177,12 @@ class PlainBook:
 
         def letter(minute: int) -> str:
             if minute not in known:
-                return "-"
+                return "n"
             if minute in diverged:
                 return "d"
             if crossed_in[minute] >= 1_000_000:
                 return "x"
-            return "p" if minute in self.proven else "c" if per_minute[minute] else "s"
+            return "v" if minute in self.proven else "c" if per_minute[minute] else "s"
 
         first = next((row.local for row in rows if row.snapshot), rows[-1].local)
         names = (
@@ -198,6 +198,7 @@ class PlainBook:
             "longest_crossed": longest if longest[1] > longest[0] else None,
             "disagreements": [(*one, free) for one, free in zip(listed, explained, strict=True)],
             "disagreement_count": len(self.found),
+            "last_change_us": self.changes[-1] if self.changes else None,
             "longest_unchanged": self._unchanged(rows[-1].local),
             "minutes": "".join(map(letter, range(1440))),
         }

@@ -63,7 +63,8 @@ def shown(book: BookProfile) -> dict[str, Any]:
     """The profile as ``PlainBook.profile`` gives it."""
     found = {name: getattr(book, name) for name in BookProfile.model_fields}
     for name in ("dataset_symbol", "symbol", "off_grid_rows", "off_finer_grid_rows", "dropped_levels",
-                 "resent_blocks", "resent_messages"):  # fmt: skip
+                 "resent_blocks", "resent_messages", "far_levels", "shifted_levels",
+                 "first_shifted_us"):  # fmt: skip
         found.pop(name)
     crossed, silence = book.longest_crossed, book.longest_unchanged
     found["longest_crossed"] = (crossed.start_us, crossed.end_us) if crossed else None
@@ -114,15 +115,78 @@ def test_kernels_count_what_a_plain_replay_counts_in_any_parts(
 @pytest.mark.parametrize("seed", range(12))
 def test_deep_books_of_many_rows_are_replayed_alike(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    cuts = tuple(rng.integers(0, 3_000, seed % 4).tolist())
+    cuts = tuple(rng.integers(0, 6_000, seed % 4).tolist())
     steps = [
-        (int(rng.choice([0, 0, 0, 1_000, 5 * SECOND])), bool(n % 700 < 300), str(rng.choice(["bid", "ask"])),
+        (int(rng.choice([0, 0, 0, 1_000, 5 * SECOND])), n % 2_500 < 1_500, str(rng.choice(["bid", "ask"])),
          int(rng.integers(1, 2_000)), int(rng.choice([0, 1, 2, 3])), 0)
-        for n in range(3_000)
+        for n in range(6_000)
     ]  # fmt: skip
     changes = stream(steps)
     [found] = replayed(changes, cuts)
     assert shown(found) == plain([row for _, row in changes])
+
+
+def test_levels_far_from_the_best_that_come_and_go_are_those_of_a_plain_replay() -> None:
+    rng, depth = np.random.default_rng(7), 1_500
+    sides = {"bid": lambda n: 10_000.0 - n, "ask": lambda n: 10_001.0 + n}
+    ladder = [
+        (side, price(n), 1.0) for side, price in sides.items() for n in range(0, depth, 1 + (side == "ask"))
+    ]
+    changes, at = message(0, *ladder, snapshot=True), 0
+
+    def change(side: str, n: int, amount: float) -> None:
+        nonlocal at
+        at += 20_000
+        changes.extend(message(at, (side, sides[side](n), amount)))
+
+    for _ in range(1_200):
+        change(str(rng.choice(["bid", "ask"])), int(rng.integers(500, depth)), float(rng.integers(0, 3)))
+    # The best of both sides is taken level by level, through those that came and went.
+    for n in range(depth):
+        change("bid", n, 0.0)
+        change("ask", n, 0.0)
+        if n % 3 == 0 and n < 1_100:
+            change("ask", int(rng.integers(n + 1, depth)), float(rng.integers(0, 3)))
+    changes += message(at + 30_000, *ladder[1_200:1_500], *ladder[-100:], snapshot=True)
+    changes += message(at + 40_000, ladder[1_200])
+    [found] = replayed(changes)
+    assert shown(found) == plain([row for _, row in changes])
+    assert found.absent_deletes > 100
+    assert found.one_sided_us > 0
+
+
+def test_a_change_of_a_deep_book_moves_no_more_than_one_of_a_shallow_one() -> None:
+    levels, rng = 30_000, np.random.default_rng(4)
+    best = 100_000.0
+    ladder = [("bid", best - n, 1.0) for n in range(levels)] + [
+        ("ask", best + 1 + n, 1.0) for n in range(levels)
+    ]
+    deep = rng.integers(0, levels, 20_000).tolist()
+    changes = [
+        *message(0, *ladder, snapshot=True),
+        *(
+            row
+            for n, at in enumerate(deep)
+            for row in message(1_000 * (n + 1), ("bid", best - at, float(n % 2)))
+        ),
+    ]
+    made = Books(START, {}, 10)
+    made.name(0, Name("binance", "S0", "C0"))
+    made.add(rows_of(changes), np.zeros(1, np.int32), 0, len(changes))
+    moved = made._counts[0, made._k.B_MOVED] / len(deep)
+    assert 20 < moved < 400, moved
+    assert made._sizes[:4].tolist() != [0, 0, levels, levels]
+
+
+def test_a_lone_level_ten_times_as_far_is_counted_and_far_ones_of_a_venue_with_them_too() -> None:
+    lone = [*message(0, *LADDER, snapshot=True), *message(5, ("ask", 1_020.0, 1.0), ("bid", 10.0, 1.0))]
+    [found] = replayed(lone)
+    assert (found.far_levels, found.shifted_levels, found.first_shifted_us) == (2, 2, START + 5)
+    [found] = replayed([*lone, *message(9, ("ask", 700.0, 1.0), ("ask", 400.0, 1.0), ("bid", 30.0, 1.0))])
+    assert (found.far_levels, found.shifted_levels) == (3, 2)
+    [found] = replayed([*message(0, *LADDER, ("ask", 900.0, 1.0), snapshot=True), *message(5, LADDER[0])])
+    # A snapshot that reaches so far says that far levels are usual there.
+    assert (found.far_levels, found.shifted_levels, found.first_shifted_us) == (1, 0, None)
 
 
 def test_room_for_levels_is_made_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +277,7 @@ def test_a_snapshot_that_equals_the_book_proves_its_minute() -> None:
     true = [("bid", 100.0, 2.0 + 59 % 7), ("ask", 101.0, 2.0 + 59 % 5), LADDER[1], LADDER[3]]
     [found] = replayed([*rows, *message(61 * SECOND, *true, snapshot=True), *message(200 * SECOND, *true)])
     assert (found.compared_snapshots, found.compared_levels, found.differing_levels) == (1, 4, 0)
-    assert found.minutes[:5] == "cpss-"
+    assert found.minutes[:5] == "cvssn"
 
 
 def test_messages_that_come_again_in_order_are_counted_and_a_flickering_level_is_not() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 import backfill_assets
 from backfill_assets.tardis.columns import csv_header
+from backfill_assets.ticks import jit
 
 PACKAGE = Path(backfill_assets.__path__[0])
 
@@ -139,6 +140,19 @@ def test_machine_code_of_another_source_is_never_run(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, timeout=280)
     assert killed.returncode == -signal.SIGKILL
     assert run("import small_kernels", PYTHONPATH=str(tmp_path)) == ["22"]
+
+
+def test_a_change_of_shared_functions_changes_the_name_of_every_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("jit.py", "shared_kernels.py", "book_kernels.py"):
+        shutil.copy(PACKAGE / "ticks" / name, tmp_path)
+    monkeypatch.setattr(jit, "__file__", str(tmp_path / "jit.py"))
+    name_of = jit._origin.__wrapped__
+    before = name_of(str(tmp_path / "book_kernels.py"))
+    with (tmp_path / "shared_kernels.py").open("a") as shared:
+        shared.write("\n")
+    assert name_of(str(tmp_path / "book_kernels.py")) != before
 
 
 def test_machine_code_that_a_power_failure_emptied_is_compiled_again(tmp_path: Path) -> None:

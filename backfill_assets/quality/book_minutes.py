@@ -1,0 +1,117 @@
+"""What an accepted file of quotes or books shows of each minute of its markets.
+
+Worked out when the day is settled, from profiles that are parsed then anyway: the replay's own states, the
+digests of the market's other feeds (``agreement``), and the known outages. Rows are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import numpy as np
+
+from backfill_assets.days import MICROSECONDS_PER_SECOND, start_us
+from backfill_assets.feeds import Feed
+from backfill_assets.lake.documents import Document
+from backfill_assets.quality.agreement import OF_ONE_BOOK, compared_minutes, others_of
+from backfill_assets.quality.book_states import BOOK_LETTERS, BookState
+from backfill_assets.quality.bucket_states import MINUTES, runs_of, touched
+from backfill_assets.quality.profiles import BookProfile, FeedProfile, MinuteTops
+from backfill_assets.quality.verdict import Context
+
+#: Data types whose minutes have these states.
+OF_BOOKS: Final = (*OF_ONE_BOOK, "book_ticker")
+
+
+class BookMinutes(Document):
+    """One market's minutes in a file of quotes or books.
+
+    Attributes
+    ----------
+    states
+        Letters of ``book_states.BOOK_LETTERS``, run by run as those of buckets.
+    valid_share
+        Share of the feed's window with a best bid below the best ask.
+    longest_unchanged_seconds, unchanged_at_end_seconds
+        The longest time without a change, and that from the last change to the end of the window. Null
+        without one.
+    """
+
+    states: str
+    valid_share: float | None = None
+    longest_unchanged_seconds: float | None = None
+    unchanged_at_end_seconds: float | None = None
+
+
+def book_minutes(
+    feed: Feed,
+    symbols: Iterable[str],
+    day: str,
+    profile: FeedProfile | None,
+    context: Context,
+    newest: Mapping[Feed, FeedProfile],
+) -> dict[str, BookMinutes]:
+    """By canonical symbol; empty for other data types, and for files that an earlier version decoded.
+
+    Parameters
+    ----------
+    profile
+        Of the accepted version; None where none counts.
+    newest
+        Profiles of the newest versions of the day's feeds.
+    """
+    if feed.data_type not in OF_BOOKS:
+        return {}
+    if profile is None:
+        return {symbol: _uniform("missing") for symbol in sorted(set(symbols))}
+    counted: Iterable[BookProfile | MinuteTops] = profile.books or profile.tops
+    by_symbol = {one.symbol: one for one in counted if one.minutes}
+    if profile.rows and not by_symbol:
+        return {}
+    return {
+        symbol: _of_market(feed, by_symbol[symbol], day, profile, context, newest)
+        if symbol in by_symbol
+        else _uniform("unknown")
+        for symbol in sorted(set(symbols))
+    }
+
+
+def _uniform(state: BookState) -> BookMinutes:
+    return BookMinutes(states=runs_of(BOOK_LETTERS[state] * MINUTES))
+
+
+def _of_market(
+    feed: Feed,
+    own: BookProfile | MinuteTops,
+    day: str,
+    profile: FeedProfile,
+    context: Context,
+    newest: Mapping[Feed, FeedProfile],
+) -> BookMinutes:
+    letter = {state: ord(text) for state, text in BOOK_LETTERS.items()}
+    states = np.frombuffer(own.minutes.encode(), np.uint8).copy()
+    is_quiet = np.isin(states, [letter["silent"], letter["unknown"]])
+    states[is_quiet & touched(context.outages, start_us(day))] = letter["outage"]
+    agrees, differs = (np.zeros(MINUTES, np.bool_) for _ in range(2))
+    tops = {one.dataset_symbol: one for one in profile.tops}.get(own.dataset_symbol)
+    for other in others_of(feed) if tops is not None else ():
+        for beside in newest[other].tops if other in newest else ():
+            if tops is not None and beside.dataset_symbol == own.dataset_symbol:
+                _, both, differing, passing = compared_minutes(tops, beside)
+                differs |= differing | passing
+                agrees |= both & ~differing & ~passing
+    states[agrees & (states == letter["consistent"])] = letter["proven"]
+    states[differs] = letter["diverged"]
+    window_us = context.window_end_us - context.window_start_us
+    longest, last = own.longest_unchanged, own.last_change_us
+    return BookMinutes(
+        states=runs_of(states.tobytes().decode()),
+        valid_share=min(1.0, own.valid_us / window_us) if window_us else None,
+        longest_unchanged_seconds=_seconds(longest.end_us - longest.start_us) if longest else None,
+        unchanged_at_end_seconds=_seconds(max(0, context.window_end_us - last)) if last is not None else None,
+    )
+
+
+def _seconds(length_us: int) -> float:
+    return length_us / MICROSECONDS_PER_SECOND
