@@ -13,6 +13,8 @@ from typing import Final
 CURRENCY_ALIASES: Final[Mapping[str, str]] = {"XBT": "BTC", "XDG": "DOGE"}
 #: Quote currencies that count as one dollar; their own ups and downs are far below what weights can tell.
 DOLLARS: Final = frozenset({"USD", "USDT", "USDC", "BUSD"})
+#: Exchanges that give old trades by their ids or times to everyone; ``heal.exchange_trades`` knows how.
+ASKED_FOR_IDS: Final = frozenset({"binance", "binance-futures", "coinbase", "kraken", "okex"})
 #: Ids of the vendor's exchanges (https://api.tardis.dev/v1/exchanges), by which a slip of the pen is known.
 #: The vendor adds some: an id that is not here may be right.
 EXCHANGES: Final = frozenset({

@@ -194,6 +194,7 @@ class FeedVerdict(ApiModel):
     pending: bool = Field(description="Whether a candidate waits beside or instead of an accepted version.")
     content: str = Field(default="", description="sha256 of the candidate, as approve takes it.")
     reasons: tuple[str, ...] = ()
+    heal: str = Field(default="", description="Command that asks the exchange for the feed's missing ids.")
 
 
 class StoredDay(ApiModel):
