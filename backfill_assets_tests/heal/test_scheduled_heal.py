@@ -12,9 +12,11 @@ from uuid import uuid4
 import dagster as dg
 import pytest
 import yaml
+from click.testing import CliRunner
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from backfill_assets.automation.schedules import heal_missing_ids
+from backfill_assets.cli import main
 from backfill_assets.definitions import defs
 from backfill_assets.heal.holes import feeds_to_heal
 from backfill_assets.lake.resource import LakeResource
@@ -187,6 +189,17 @@ def test_a_day_that_is_being_run_is_healed_later(
     assert plant.tick().skip_message == f"at work: {DAY}"
     plant.instance.report_run_canceled(run)
     assert len(plant.tick().run_requests or ()) == 1
+
+
+def test_the_command_without_a_feed_heals_every_feed_that_has_ids_to_ask_for(
+    running: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant = plant_of(running, tmp_path, monkeypatch, without_ids(700))
+    found = CliRunner().invoke(main, ["heal", "--date", DAY])
+    assert (found.exit_code, f"{COINBASE} of {DAY}: 1 id is missing in 1 hole" in found.output) == (0, True)
+    again = CliRunner().invoke(main, ["heal", "--date", DAY])
+    assert (again.exit_code, again.output) == (0, "no id is to be asked for\n")
+    assert len(plant.asked) == 1
 
 
 def test_the_schedule_runs_from_noon_on_and_is_on_where_the_setting_is() -> None:
