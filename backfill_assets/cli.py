@@ -495,9 +495,9 @@ def baseline(start: str | None, end: str | None) -> None:
     "--date", "day", type=DAY, required=True, help="Day of the feed's file, or the first of several."
 )
 @click.option("--end", type=DAY, help="The last day.")
-@click.option("--feed", required=True, help="exchange/data_type/SYMBOL")
+@click.option("--feed", help="exchange/data_type/SYMBOL; default: every feed with missing ids to ask for.")
 @click.option("--dry-run", is_flag=True, help="Write nothing and send no requests: use stored answers again.")
-def heal(day: str, end: str | None, feed: str, dry_run: bool) -> None:
+def heal(day: str, end: str | None, feed: str | None, dry_run: bool) -> None:
     """Ask the exchange for missing trades, and keep its answers.
 
     Trades that the exchange has are added as a new version, and ids that it does not have no longer count as
@@ -505,6 +505,7 @@ def heal(day: str, end: str | None, feed: str, dry_run: bool) -> None:
     """
     from backfill_assets.days import day_range
     from backfill_assets.heal.healing import heal as heal_feed
+    from backfill_assets.heal.holes import feeds_to_heal
     from backfill_assets.heal.sources import Budget
     from backfill_assets.lake.store import open_store
     from backfill_assets.settings import current_settings
@@ -513,8 +514,15 @@ def heal(day: str, end: str | None, feed: str, dry_run: bool) -> None:
     settings = current_settings()
     store, budget = open_store(settings.lake), Budget(settings.heal.requests)
     is_whole = True
-    for one in day_range(day, end or day):
-        done = heal_feed(store, settings, one, feed, budget, dry_run=dry_run)
+    chosen = [
+        (one, name)
+        for one in day_range(day, end or day)
+        for name in ([feed] if feed else feeds_to_heal(store, settings, one))
+    ]
+    if not chosen:
+        click.echo("no id is to be asked for")
+    for one, name in chosen:
+        done = heal_feed(store, settings, one, name, budget, dry_run=dry_run)
         click.echo("\n".join(map(printable, done.lines)))
         for problem in done.problems:
             click.echo(printable(f"  not proven: {problem}"), err=True)

@@ -13,6 +13,8 @@ from typing import Final
 CURRENCY_ALIASES: Final[Mapping[str, str]] = {"XBT": "BTC", "XDG": "DOGE"}
 #: Quote currencies that count as one dollar; their own moves are far too small to affect weights.
 DOLLARS: Final = frozenset({"USD", "USDT", "USDC", "BUSD"})
+#: Exchanges whose old trades are public, by id or by time; ``heal.exchange_trades`` has the requests.
+ASKED_FOR_IDS: Final = frozenset({"binance", "binance-futures", "coinbase", "kraken", "okex"})
 #: Ids of the vendor's exchanges (https://api.tardis.dev/v1/exchanges), used to recognize typing errors.
 #: The vendor adds exchanges, so an id that is not here may be right.
 EXCHANGES: Final = frozenset({

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +32,7 @@ from dagster._core.execution.backfill import BulkActionStatus
 from starlette.testclient import TestClient
 
 from backfill_assets.automation.history import MeasuredRun
-from backfill_assets.automation.schedules import daily_0900_utc
+from backfill_assets.automation.schedules import daily_0900_utc, heal_missing_ids
 from backfill_assets.cli import main
 from backfill_assets.definitions import defs
 from backfill_assets.failures import BackfillError
@@ -246,6 +246,21 @@ def look_at_a_recorded_day(bench: Bench) -> dict[str, object]:
     }
 
 
+@contextmanager
+def schedule_context(bench: Bench) -> Iterator[dg.ScheduleEvaluationContext]:
+    quiet: Any = {"telemetry": {"enabled": False}}
+    with (
+        dg.DagsterInstance.local_temp(str(bench.prepared / "home"), overrides=quiet) as instance,
+        dg.build_schedule_context(
+            instance=instance,
+            repository_def=defs.get_repository_def(),
+            scheduled_execution_time=NOW,
+            resources={"lake": LakeResource(environment=str(bench.file))},
+        ) as context,
+    ):
+        yield context
+
+
 HEALED: Final = {"heal.exchange_endpoint": "{vendor}/one", "heal.archive_endpoint": "{vendor}/two"}
 
 
@@ -266,6 +281,12 @@ def look_at_a_heal(bench: Bench) -> dict[str, object]:
         "requests": budget.used,
         "in time": "timed out" not in problem,
     }
+
+
+@turns("heal.daily", True, "said")
+def look_at_a_tick_that_heals(bench: Bench) -> dict[str, object]:
+    with schedule_context(bench) as context:
+        return {"said": heal_missing_ids.evaluate_tick(context).skip_message}
 
 
 # --- the warehouse -----------------------------------------------------------------------------------------
@@ -497,16 +518,7 @@ def look_at_days_with_one_bad_part(bench: Bench) -> dict[str, object]:
 
 @turns("schedule.look_back_days", 2, "days")
 def look_at_a_tick_of_the_schedule(bench: Bench) -> dict[str, object]:
-    quiet: Any = {"telemetry": {"enabled": False}}
-    with (
-        dg.DagsterInstance.local_temp(str(bench.prepared / "home"), overrides=quiet) as instance,
-        dg.build_schedule_context(
-            instance=instance,
-            repository_def=defs.get_repository_def(),
-            scheduled_execution_time=NOW,
-            resources={"lake": LakeResource(environment=str(bench.file))},
-        ) as context,
-    ):
+    with schedule_context(bench) as context:
         requests = daily_0900_utc.evaluate_tick(context).run_requests or ()
     return {"days": [request.partition_key for request in requests]}
 

@@ -1,9 +1,10 @@
-"""The jobs: one day of all assets, and a range of days as a backfill."""
+"""The jobs: one day of all assets, a range of days as a backfill, and the missing ids of a day (``heal``)."""
 
 from typing import Final
 
 import dagster as dg
 
+from backfill_assets.automation.heal import heal_job
 from backfill_assets.automation.run_order import priority_tags
 from backfill_assets.automation.run_process import run_executor
 from backfill_assets.orchestration import TAG_RANGE, failures_as_dagster
@@ -55,4 +56,4 @@ def range_job() -> None:
     request_days()
 
 
-JOBS: Final = (day_job, range_job)
+JOBS: Final = (day_job, range_job, heal_job)

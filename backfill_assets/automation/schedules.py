@@ -1,7 +1,8 @@
 """When days are requested: all due days at 09:00 UTC, and days that wait for an exchange every half hour.
 
-Dagster does not make up for ticks missed while it was down, so each tick looks back over the last days and
-requests every day that is not published and may have new data.
+With ``heal.daily``, days with missing ids are healed from noon on. Dagster does not make up for ticks missed
+while it was down, so each tick looks back over the last days and requests every day that is not published and
+may have new data.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,8 @@ from typing import Final
 
 import dagster as dg
 
-from backfill_assets.automation.due import awaiting_export, due_days
+from backfill_assets.automation.due import awaiting_export, due_days, look_back
+from backfill_assets.automation.heal import TAG_HEALED_DAY, heal_job, lacks_ids
 from backfill_assets.automation.jobs import day_job
 from backfill_assets.automation.run_order import priority_tags
 from backfill_assets.days import shift
@@ -58,6 +60,46 @@ def ask_again_for_exports(
     yield from _requests(context, awaiting_export(lake.store(), now.date(), settings))
 
 
+@dg.schedule(
+    name="heal_missing_ids",
+    job=heal_job,
+    # From noon on: yesterday was run at 09:00, and archives have its file by then.
+    cron_schedule="0 12-23 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="With `heal.daily`: each of the last days whose missing ids no exchange was asked for, once.",
+)
+def heal_missing_ids(
+    context: dg.ScheduleEvaluationContext, lake: LakeResource
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Run requests for the days with ids to ask for; a day is asked for once, whatever came of it."""
+    settings = lake.settings()
+    if not settings.heal.daily:
+        yield dg.SkipReason("heal.daily is off")
+        return
+    store, today = lake.store(), context.scheduled_execution_time.date()
+    days = [
+        day
+        for day in look_back(today, settings)
+        if not _was_healed(context.instance, day) and lacks_ids(store, settings, day)
+    ]
+    idle = [day for day in days if not _in_progress(context.instance, day)]
+    if not idle:
+        yield dg.SkipReason("no id is to be asked for" if not days else f"at work: {', '.join(days)}")
+    for day in reversed(idle):
+        yield dg.RunRequest(
+            run_key=day,
+            run_config={"ops": {"heal_day": {"config": {"day": day}}}},
+            tags={TAG_HEALED_DAY: day},
+        )
+
+
+def _was_healed(instance: dg.DagsterInstance, day: str) -> bool:
+    """Whether the schedule has asked for it: a run key holds for one tick only."""
+    filters = dg.RunsFilter(job_name=heal_job.name, tags={TAG_HEALED_DAY: day})
+    return instance.get_runs_count(filters) > 0
+
+
 def _requests(
     context: dg.ScheduleEvaluationContext, days: list[str]
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
@@ -80,4 +122,4 @@ def _in_progress(instance: dg.DagsterInstance, day: str) -> bool:
     return instance.get_runs_count(filters) > 0
 
 
-SCHEDULES: Final = (daily_0900_utc, ask_again_for_exports)
+SCHEDULES: Final = (daily_0900_utc, ask_again_for_exports, heal_missing_ids)

@@ -1,4 +1,4 @@
-"""The exchange's public archive of days: Binance's files of all spot trades, each with its checksum.
+"""The exchange's public archive of days: Binance's files of all trades, each with its checksum.
 
 A file is downloaded once, held against its checksum, and read as a stream within bounds. Only the rows around
 the holes are kept, with the sha256 of the whole. Its days are those of trading, so a hole at midnight may
@@ -41,7 +41,10 @@ _LONGEST_ROW: Final = 1_000
 _LEAST_MICROSECONDS: Final = 10**14
 _CHECKSUM: Final = re.compile(r"([0-9a-f]{64}) [ *](\S+)\s*")
 
-EXCHANGES: Final = ("binance",)
+#: By exchange, the folder of its files: https://github.com/binance/binance-public-data. Those of futures lack
+#: the last column, which nothing here reads.
+_FOLDERS: Final = {"binance": "spot", "binance-futures": "futures/um"}
+EXCHANGES: Final = tuple(_FOLDERS)
 
 
 class _Files(Protocol):
@@ -66,10 +69,10 @@ class Archive:
         bodies: Sequence[Body] | None = None,
     ) -> None:
         self._symbol = feed.dataset_symbol
+        self._exchange = feed.exchange
+        folder = f"{(endpoint or ADDRESS).rstrip('/')}/data/{_FOLDERS[feed.exchange]}/daily/trades"
         self._files: _Files = (
-            _Downloaded(
-                self._symbol, (endpoint or ADDRESS).rstrip("/"), timeout_seconds, budget or Budget(1), scratch
-            )
+            _Downloaded(self._symbol, folder, timeout_seconds, budget or Budget(1), scratch)
             if bodies is None
             else _Stored(bodies, self._symbol)
         )
@@ -82,7 +85,7 @@ class Archive:
     @property
     def asked(self) -> str:
         """See ``Source.asked``."""
-        return f"the archive of binance for {self._symbol}"
+        return f"the archive of {self._exchange} for {self._symbol}"
 
     def ask(self, holes: Sequence[Hole]) -> Iterator[tuple[Hole, Answered | BackfillError]]:
         """See ``Source.ask``; every file is read once for all holes."""
@@ -142,10 +145,10 @@ class _Downloaded:
     """Files of the archive itself."""
 
     def __init__(
-        self, symbol: str, endpoint: str, timeout_seconds: float, budget: Budget, scratch: Path | None
+        self, symbol: str, folder: str, timeout_seconds: float, budget: Budget, scratch: Path | None
     ) -> None:
         self._symbol = symbol
-        self._folder = f"{endpoint}/data/spot/daily/trades/{symbol}"
+        self._folder = f"{folder}/{symbol}"
         self._timeout_seconds = timeout_seconds
         self._budget = budget
         self._scratch = scratch

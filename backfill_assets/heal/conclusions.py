@@ -20,6 +20,8 @@ from backfill_assets.quality.receipts import without
 
 #: A recovered trade lies between its neighbors; clocks of one venue's machines differ by less.
 SLACK_US: Final = 60 * MICROSECONDS_PER_SECOND
+#: Trades that are summed up were made within it (Binance's futures), under the time of one of them.
+SUMMED_UP_US: Final = 100 * MICROSECONDS_PER_MILLISECOND
 #: Whether a row says which side took; others are compared without it.
 _SIDES: Final = ("buy", "sell")
 
@@ -128,8 +130,9 @@ def _holds_amount(found: Issued, own: TradeRow) -> bool:
 
 
 def _is_same_time(found: Issued, own: TradeRow) -> bool:
-    """Some sources have milliseconds, others microseconds."""
-    return abs(found.time_us - own.time_us) < MICROSECONDS_PER_MILLISECOND
+    """Some sources have milliseconds, others microseconds, and several trades have the time of one."""
+    differ_by = MICROSECONDS_PER_MILLISECOND + (0 if found.is_one else SUMMED_UP_US)
+    return abs(found.time_us - own.time_us) < differ_by
 
 
 def _trade(row: Issued, hole: Hole) -> TradeRow:

@@ -1,8 +1,9 @@
 """The exchange's own public trades, asked for through ccxt: the only module here that knows that library.
 
-Two ways of asking show every id of a run. Coinbase gives trades below an id, newest first. Binance gives
-trades of one order at one price as one, with the first and the last of their ids and a number of its own;
-these numbers show whether a page lacks something.
+Three ways of asking show every id of a run. Coinbase and OKX give trades below an id, newest first. Kraken
+gives trades after a time, oldest first, and pages overlap by a trade. Binance gives trades of one order at
+one price as one, with the first and the last of their ids and a number of its own; these numbers show whether
+a page lacks something.
 """
 
 from __future__ import annotations
@@ -12,21 +13,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import ccxt
 
-from backfill_assets.days import MICROSECONDS_PER_MILLISECOND, time_us
+from backfill_assets.days import MICROSECONDS_PER_MILLISECOND, MICROSECONDS_PER_SECOND, time_us
 from backfill_assets.failures import BackfillError, PermanentFailure, TransientFailure, redacted
 from backfill_assets.feeds import Feed
-from backfill_assets.heal.conclusions import Hole, Issued, Unproven
+from backfill_assets.heal.conclusions import SUMMED_UP_US, Hole, Issued, Unproven
 from backfill_assets.heal.recorded import RecordingSession, ReplayedSession
 from backfill_assets.heal.sources import Answered, Body, Budget, SourceName
 
-#: Trades of one page; both exchanges give at most so many.
+#: Trades of one page; OKX gives 100 at most, the others so many.
 _PAGE: Final = 1_000
+_PAGE_OF_OKX: Final = 100
 _FEWEST: Final = 10
 #: Pages for one hole: a longer one is an outage, for which the archive is the place.
 _MOST_PAGES: Final = 50
@@ -35,6 +39,9 @@ _TRIES: Final = 3
 _LONGEST_WAIT_SECONDS: Final = 30.0
 _FIRST_WAIT_SECONDS: Final = 0.5
 _HOUR_MS: Final = 3_600_000
+_NANOSECONDS_PER_MICROSECOND: Final = 1_000
+#: Columns of Kraken's rows; ccxt adds one to the last row of a page, with the time after which to go on.
+_KRAKEN_TIME, _KRAKEN_ID, _KRAKEN_NEXT = 2, 6, 7
 
 Trade = Mapping[str, Any]
 Fetch = Callable[..., list[Trade]]
@@ -42,11 +49,27 @@ Fetch = Callable[..., list[Trade]]
 
 @dataclass(frozen=True, slots=True)
 class _Venue:
-    """How ccxt knows the exchange, and how it is asked."""
+    """How ccxt knows the exchange, and how it is asked.
+
+    Attributes
+    ----------
+    kind
+        Of its markets, in the words of ccxt.
+    rows
+        The list of trades in a parsed answer; None where there is none.
+    name
+        What the vendor calls a market.
+    asked_for
+        Parameter of requests with the exchange's id of the market, where that is not the vendor's.
+    """
 
     client: str
     options: Mapping[str, Any]
     pages: Callable[[Fetch, Hole], list[Issued]]
+    kind: str = "spot"
+    rows: Callable[[Any], Any] = lambda answer: answer
+    name: Callable[[Mapping[str, Any]], str] = lambda market: str(market["id"])
+    asked_for: str = ""
 
 
 class ExchangeTrades:
@@ -90,7 +113,7 @@ class ExchangeTrades:
         self._symbol = ""
         if bodies is not None:
             self._symbol = self._market_id
-            self._client.set_markets([_market(self._client, self._market_id)])
+            self._client.set_markets([self._market_of(bodies)])
         elif endpoint:
             self._client.urls["api"] = _moved(self._client.urls["api"], f"{endpoint}/{self._venue.client}")
 
@@ -136,24 +159,41 @@ class ExchangeTrades:
             The exchange does not list it.
         """
         self._asked(self._client.load_markets)
-        found = self._client.markets_by_id.get(self._market_id, [])
-        names = [market["symbol"] for market in found if market["spot"]]
-        if not names:
-            msg = f"{self._venue.client} lists no spot market {self._market_id}"
-            raise PermanentFailure(msg)
-        return str(names[0])
+        for market in self._client.markets.values():
+            if market[self._venue.kind] and self._venue.name(market) == self._market_id:
+                return str(market["symbol"])
+        msg = f"{self._venue.client} lists no {self._venue.kind} market {self._market_id}"
+        raise PermanentFailure(msg)
+
+    def _market_of(self, bodies: Sequence[Body]) -> Any:
+        """The market with which stored answers are read again; its symbol plays no part."""
+        kind, own_id = self._venue.kind, self._market_id
+        if self._venue.asked_for and bodies:
+            asked = parse_qs(urlsplit(bodies[0].request).query)
+            own_id = asked.get(self._venue.asked_for, [own_id])[0]
+        names = {"id": own_id, "symbol": self._market_id, "base": "", "quote": ""}
+        kinds = {"type": "spot"} if kind == "spot" else {"type": "swap", "swap": True}
+        return self._client.safe_market_structure({**names, **kinds, kind: True})
 
     def _fetch(self, **arguments: Any) -> list[Trade]:
         """One page of trades; the body is what the exchange sent."""
         known = len(self._session.bodies)
         trades = self._asked(lambda: self._client.fetch_trades(self._symbol, **arguments))
         bodies = self._session.bodies[known:]
-        if not bodies or _entries(bodies[-1]) != len(trades):
+        if not bodies or self._entries(bodies[-1]) != len(trades):
             msg = "the answer is no list of trades"
             raise Unproven(msg)
         # Answers before it were refusals.
         self._session.bodies[known:] = bodies[-1:]
         return list(trades)
+
+    def _entries(self, body: Body) -> int | None:
+        """How many trades the list of a body has; None where it is no list."""
+        try:
+            found = self._venue.rows(json.loads(body.data))
+        except (AttributeError, LookupError, TypeError, ValueError):
+            return None
+        return len(found) if isinstance(found, list) else None
 
     def _asked(self, call: Callable[[], Any]) -> Any:
         """Call the client, again where waiting may help."""
@@ -176,13 +216,16 @@ class ExchangeTrades:
         raise AssertionError
 
 
-def _below_an_id(fetch: Fetch, hole: Hole) -> list[Issued]:
+def _below_an_id(
+    fetch: Fetch, hole: Hole, *, key: str, most: int = _PAGE, options: Mapping[str, str] | None = None
+) -> list[Issued]:
     """Pages of trades below an id, newest first, until the row before the hole is in one."""
     first, last = hole.ids
     below, found = last + 2, dict[int, Issued]()
     for _ in range(_MOST_PAGES):
-        limit = min(_PAGE, max(_FEWEST, below - first + 1))
-        page = [_single(trade) for trade in fetch(limit=limit, params={"after": below})]
+        limit = min(most, max(_FEWEST, below - first + 1))
+        trades = fetch(limit=limit, params={**(options or {}), "after": below})
+        page = [_single(trade, _whole(trade, key)) for trade in trades]
         if any(row.first_id >= below for row in page):
             msg = f"the answer has ids that were not asked for: all are below {below}"
             raise Unproven(msg)
@@ -195,6 +238,8 @@ def _below_an_id(fetch: Fetch, hole: Hole) -> list[Issued]:
 def _summed_up(fetch: Fetch, hole: Hole) -> list[Issued]:
     """Pages of trades that are summed up by order and price, until the row after the hole is in one."""
     begin, end = (us // MICROSECONDS_PER_MILLISECOND for us in hole.times_us)
+    # The row before may be summed up with earlier ones, under the time of the first.
+    begin -= SUMMED_UP_US // MICROSECONDS_PER_MILLISECOND
     asked: dict[str, Any] = {"since": begin, "params": {"until": min(end, begin + _HOUR_MS - 1)}}
     found: dict[int, Issued] = {}
     for _ in range(_MOST_PAGES):
@@ -211,8 +256,53 @@ def _summed_up(fetch: Fetch, hole: Hole) -> list[Issued]:
     return [found[number] for number in numbers]
 
 
-def _single(trade: Trade) -> Issued:
-    number = _whole(trade, "trade_id")
+def _after_a_time(fetch: Fetch, hole: Hole) -> list[Issued]:
+    """Pages of trades after a time, oldest first, until the row after the hole is in one.
+
+    A page begins with the last trade of the one before, so that trades of one moment are in one of them.
+    """
+    since = (hole.times_us[0] - MICROSECONDS_PER_MILLISECOND) * _NANOSECONDS_PER_MICROSECOND
+    found: list[Issued] = []
+    for _ in range(_MOST_PAGES):
+        trades = fetch(limit=_PAGE, params={"since": str(since)})
+        page = [_of_kraken(trade) for trade in trades]
+        if found:
+            known = [row.first_id for row in page].index(found[-1].first_id) if found[-1] in page else None
+            if known is None:
+                msg = f"the answer lacks the trade {found[-1].first_id}, with which the one before ends"
+                raise Unproven(msg)
+            page = page[known + 1 :]
+        for one, other in pairwise([*found[-1:], *page]):
+            if other.first_id <= one.first_id:
+                msg = f"the answer has the id {other.first_id} after {one.first_id}: ids are in no order"
+                raise Unproven(msg)
+        found += page
+        following = [t["info"][_KRAKEN_NEXT] for t in trades if len(t["info"]) > _KRAKEN_NEXT]
+        if not page or not following or found[-1].last_id >= hole.after.id:
+            break
+        since = int(following[0]) - 1
+    return found
+
+
+def _of_kraken(trade: Trade) -> Issued:
+    """A row of price, amount, time, side, kind, remark and id; older answers lack the id."""
+    row = trade["info"]
+    try:
+        number = int(row[_KRAKEN_ID])
+        at = int(Decimal(str(row[_KRAKEN_TIME])) * MICROSECONDS_PER_SECOND)
+    except (InvalidOperation, LookupError, TypeError, ValueError) as error:
+        msg = f"a trade of the answer has no id or time: {str(row)[:80]}"
+        raise Unproven(msg) from error
+    return _issued(trade, number, number, at)
+
+
+def _of_pair(answer: Any) -> Any:
+    """Kraken's list of trades, beside the time after which to go on."""
+    [rows] = [value for name, value in answer["result"].items() if name != "last"]
+    return rows
+
+
+def _single(trade: Trade, number: int) -> Issued:
     return _issued(trade, number, number)
 
 
@@ -224,8 +314,9 @@ def _several(trade: Trade) -> Issued:
     return _issued(trade, first, last)
 
 
-def _issued(trade: Trade, first: int, last: int) -> Issued:
-    price, amount, at = trade["price"], trade["amount"], _time_us(trade)
+def _issued(trade: Trade, first: int, last: int, at: int | None = None) -> Issued:
+    price, amount = trade["price"], trade["amount"]
+    at = _time_us(trade) if at is None else at
     if price is None or amount is None or at is None:
         msg = f"the trade {first} of the answer lacks its price, amount or time"
         raise Unproven(msg)
@@ -252,22 +343,6 @@ def _time_us(trade: Trade) -> int | None:
     return None if trade["timestamp"] is None else int(trade["timestamp"]) * MICROSECONDS_PER_MILLISECOND
 
 
-def _entries(body: Body) -> int | None:
-    """How many entries the list of a body has; None where it is no list."""
-    try:
-        found = json.loads(body.data)
-    except ValueError:
-        return None
-    return len(found) if isinstance(found, list) else None
-
-
-def _market(client: Any, market_id: str) -> Any:
-    """A market with which stored answers are read again: its name plays no part."""
-    return client.safe_market_structure(
-        {"id": market_id, "symbol": market_id, "base": "", "quote": "", "type": "spot", "spot": True}
-    )
-
-
 def _moved(addresses: Any, endpoint: str) -> Any:
     """The same addresses, their paths below another one."""
     if isinstance(addresses, dict):
@@ -288,7 +363,27 @@ _VENUES: Final[Mapping[str, _Venue]] = {
         {"fetchMarkets": {"types": ["spot"]}, "fetchTradesMethod": "publicGetAggTrades"},
         _summed_up,
     ),
-    "coinbase": _Venue("coinbaseexchange", {}, _below_an_id),
+    "binance-futures": _Venue("binanceusdm", {}, _summed_up, kind="linear"),
+    "coinbase": _Venue("coinbaseexchange", {}, partial(_below_an_id, key="trade_id")),
+    "kraken": _Venue(
+        "kraken",
+        {},
+        _after_a_time,
+        rows=_of_pair,
+        name=lambda market: str(market["info"].get("wsname")).replace("/", "-"),
+        asked_for="pair",
+    ),
+    "okex": _Venue(
+        "okx",
+        {"fetchMarkets": {"types": ["spot"]}},
+        partial(
+            _below_an_id,
+            key="tradeId",
+            most=_PAGE_OF_OKX,
+            options={"method": "publicGetMarketHistoryTrades", "type": "1"},
+        ),
+        rows=lambda answer: answer["data"],
+    ),
 }
 #: Exchanges that can be asked.
 EXCHANGES: Final = tuple(_VENUES)

@@ -1,4 +1,4 @@
-"""Healing a feed's day: which ids to ask for, whom, and what becomes of the answers.
+"""Healing a feed's day: whom to ask for the missing ids (``holes``), and what becomes of the answers.
 
 Everything is kept in an order in which a kill at any moment costs nothing but time: bodies first, then the
 receipts that name them, then the version that is made of receipts, then the settled day. A run after that
@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
-from backfill_assets.days import iso_time, time_us
+from backfill_assets.days import iso_time
 from backfill_assets.failures import BackfillError, PermanentFailure
 from backfill_assets.feeds import Feed
 from backfill_assets.heal.conclusions import Conclusion, Hole, conclude
-from backfill_assets.heal.receipts import KINDS, keep, replay
+from backfill_assets.heal.holes import at_midnights, holes_of, judged, kept_receipts, open_gaps, shown_ids
+from backfill_assets.heal.receipts import keep, replay
 from backfill_assets.heal.sources import Body, Budget, Source, SourceName
-from backfill_assets.id_laws import law_of
-from backfill_assets.lake import paths
-from backfill_assets.lake.evidence import Ids, Receipt, TradeRow
+from backfill_assets.lake.evidence import Receipt
 from backfill_assets.lake.manifests import (
     DayRecord,
     FeedManifest,
@@ -33,10 +32,9 @@ from backfill_assets.lake.manifests import (
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.decisions import what_next
 from backfill_assets.quality.measures import load_measures
-from backfill_assets.quality.profiles import FeedProfile, Gap, profile_of
-from backfill_assets.quality.receipts import count_of, never_issued, without, without_never_issued
+from backfill_assets.quality.profiles import Gap
+from backfill_assets.quality.receipts import count_of
 from backfill_assets.quality.remedies import run_day
-from backfill_assets.quality.rules import violations
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import SettledDay, SettledFeed, load_settled
 from backfill_assets.quality.settled import day_of as settled_with_measures
@@ -96,18 +94,24 @@ def heal(
         The day was never run, the feed is none of it, or its ids prove nothing.
     """
     settled, record = _recorded(store, day)
-    found, version, profile = _judged(store, settings, settled, name)
+    found, version, profile, law = judged(store, settings, settled, name)
     feed, done = found.feed, Healing()
     manifest = load_manifest(store, feed, day)
-    gaps, unknown = _open_gaps(profile, manifest, _kept_receipts(store, feed, day, manifest))
+    kept = kept_receipts(store, feed, day, manifest)
+    gaps, unknown = open_gaps(profile, law, manifest, kept, settings.thresholds)
+    done.problems += at_midnights(store, day, feed, profile, law, settings.thresholds)
     total = count_of((gap.first_missing, gap.last_missing) for gap in gaps)
     done.lines.append(f"{feed} of {day}: {_in_holes(total, len(gaps))}")
     if dry_run:
         _look_again(store, feed, day, manifest, unknown, done)
     else:
-        if unknown:
-            holes = _holes(store, feed, day, version, unknown)
+        holes = holes_of(store, feed, day, version, unknown) if unknown else []
+        # Answers that are damaged or gone are asked for again, also where the version has their trades.
+        lost = [Hole(r.before, r.after) for r in manifest.receipts if r not in kept.receipts]
+        holes = list(dict.fromkeys([*holes, *lost]))
+        if holes:
             manifest = _ask(store, settings, feed, day, manifest, holes, budget, done)
+            manifest = _without_replaced(store, feed, day, manifest)
         # Also for a run before that was killed.
         _settle(store, settings, record, found, version, manifest)
     _tell(store, feed, settled, done)
@@ -120,94 +124,6 @@ def _recorded(store: Store, day: str) -> tuple[SettledDay, DayRecord]:
         msg = f"nothing is recorded of {day}: run the day first"
         raise PermanentFailure(msg)
     return settled, record
-
-
-def _judged(
-    store: Store, settings: Settings, settled: SettledDay, name: str
-) -> tuple[SettledFeed, Version, FeedProfile]:
-    """The version that counts, or the one that waits, with its profile; refuses where ids prove nothing."""
-    day = settled.day
-    found = next((f for f in settled.feeds if str(f.feed) == name), None)
-    if found is None:
-        known = ", ".join(sorted(str(f.feed) for f in settled.feeds))
-        msg = f"{name} is no feed of {day}: choose from {known}"
-        raise PermanentFailure(msg)
-    feed = found.feed
-    version = load_manifest(store, feed, day).version(found.judged.content if found.judged else None)
-    if version is None:
-        msg = f"{feed} has no file of {day}: a backfill of the day fetches it"
-        raise PermanentFailure(msg)
-    profile, law = profile_of(version), law_of(settings.thresholds.id_laws, feed, day)
-    if feed.is_grouped or law is None or law.evidence_class == "C" or not profile.has_numeric_ids:
-        why = "it is a group" if feed.is_grouped else law.promise if law else "no law of them is known"
-        msg = f"the ids of {feed} do not show which trades are missing ({why}): nothing can be asked for"
-        raise PermanentFailure(msg)
-    broken = violations(profile, settings.thresholds.rows, grouped=False)
-    if broken:
-        msg = f"{feed} of {day} breaks a rule that no row mends ({broken[0]}): fetch it again"
-        raise PermanentFailure(msg)
-    return found, version, profile
-
-
-def _kept_receipts(store: Store, feed: Feed, day: str, manifest: FeedManifest) -> FeedManifest:
-    """The manifest with those receipts only of which every answer is in the lake."""
-
-    def is_kept(receipt: Receipt) -> bool:
-        kind = KINDS[receipt.source]
-        kept = {(answer.content, kind): answer.bytes for answer in receipt.answers}
-        if receipt.rows is not None:
-            kept[receipt.rows.content, "csv"] = receipt.rows.bytes
-        return all(store.size(paths.receipt_data(feed, day, *file)) == size for file, size in kept.items())
-
-    return manifest.model_copy(update={"receipts": tuple(filter(is_kept, manifest.receipts))})
-
-
-def _open_gaps(
-    profile: FeedProfile, manifest: FeedManifest, kept: FeedManifest
-) -> tuple[list[Gap], list[Gap]]:
-    """The gaps without ids that were never issued, and the whole gaps of which kept receipts tell not all."""
-    told = [ids for receipt in kept.receipts for ids in receipt.recovered]
-    told += [(n.first_id, n.last_id) for of_symbol in never_issued(kept).values() for n in of_symbol]
-    told.sort()
-    gaps = [gap for s in without_never_issued(profile, never_issued(manifest)).symbols for gap in s.gaps]
-    unknown = [
-        gap
-        for symbol in profile.symbols
-        for gap in symbol.gaps
-        if without((gap.first_missing, gap.last_missing), told)
-    ]
-    return gaps, unknown
-
-
-def _holes(store: Store, feed: Feed, day: str, version: Version, gaps: Sequence[Gap]) -> list[Hole]:
-    """The gaps with the file's rows around them."""
-    import polars as pl
-
-    wanted = sorted({n for gap in gaps for n in (gap.first_missing - 1, gap.last_missing + 1)})
-    with store.local_copy(paths.ticks_data(feed, day, version.content)) as file:
-        number = pl.col("id").cast(pl.String).cast(pl.Int64)
-        rows = (
-            pl.scan_parquet(file)
-            .with_columns(number=number)
-            .filter(pl.col("number").is_in(wanted))
-            .unique("number", keep="first", maintain_order=True)
-            .collect()
-        )
-    beside = {row["number"]: _trade(row) for row in rows.iter_rows(named=True)}
-    return [Hole(beside[gap.first_missing - 1], beside[gap.last_missing + 1]) for gap in gaps]
-
-
-def _trade(row: dict[str, Any]) -> TradeRow:
-    return TradeRow.model_validate(
-        {
-            "id": row["number"],
-            "time_us": time_us(row["timestamp"]),
-            "side": row["side"] or "unknown",
-            # A row without them is not what the exchange has there.
-            "price": row["price"] or 0.0,
-            "amount": row["amount"] or 0.0,
-        }
-    )
 
 
 def _ask(
@@ -250,12 +166,33 @@ def _ask(
         left = still
         if not left:
             break
-    done.problems += [f"{_shown_ids(hole.ids)}: {'; '.join(reasons[hole])}" for hole in left]
+    done.problems += [f"{shown_ids(hole.ids)}: {'; '.join(reasons[hole])}" for hole in left]
     return manifest
 
 
 def _keep_receipts(store: Store, feed: Feed, day: str, receipts: Sequence[Receipt]) -> FeedManifest:
     return update_manifest(store, feed, day, lambda found: found.with_receipts(receipts))
+
+
+def _without_replaced(store: Store, feed: Feed, day: str, manifest: FeedManifest) -> FeedManifest:
+    """Drop the receipts whose answers are gone and whose conclusion another receipt has by now."""
+
+    def conclusion(receipt: Receipt) -> tuple[object, ...]:
+        return receipt.first_id, receipt.last_id, receipt.never_issued, receipt.recovered
+
+    kept = kept_receipts(store, feed, day, manifest).receipts
+    told = {conclusion(receipt) for receipt in kept}
+    replaced = [r for r in manifest.receipts if r not in kept and conclusion(r) in told]
+    if not replaced:
+        return manifest
+    return update_manifest(
+        store,
+        feed,
+        day,
+        lambda found: found.model_copy(
+            update={"receipts": tuple(r for r in found.receipts if r not in replaced)}
+        ),
+    )
 
 
 def _sources(settings: Settings, feed: Feed, budget: Budget) -> Iterator[Source]:
@@ -272,7 +209,7 @@ def _sources(settings: Settings, feed: Feed, budget: Budget) -> Iterator[Source]
     timeout = settings.heal.timeout_seconds
     if feed.exchange not in exchange_trades.EXCHANGES:
         known = ", ".join(exchange_trades.EXCHANGES)
-        msg = f"nobody can be asked for trades of {feed.exchange} by their ids; known are {known}"
+        msg = f"{feed.exchange} cannot be asked for old trades by id or time; exchanges that can: {known}"
         raise PermanentFailure(msg)
     yield exchange_trades.ExchangeTrades(
         feed, endpoint=resolve(settings.heal.exchange_endpoint), timeout_seconds=timeout, budget=budget
@@ -305,12 +242,12 @@ def _look_again(
         found = replay(store, feed, day, receipt, lambda name, bodies: _replaying(feed, name, bodies))
         held += not found.problem
         if found.problem:
-            ids = _shown_ids((receipt.first_id, receipt.last_id))
+            ids = shown_ids((receipt.first_id, receipt.last_id))
             done.problems.append(f"receipt {receipt.name} for {ids} does not hold: {found.problem}")
     if manifest.receipts:
         total = plural(len(manifest.receipts), "receipt")
         done.lines.append(f"  {held} of {total} give the same conclusion again")
-    done.lines += [f"  would ask for {_shown_ids((g.first_missing, g.last_missing))}" for g in unknown]
+    done.lines += [f"  would ask for {shown_ids((g.first_missing, g.last_missing))}" for g in unknown]
 
 
 def _replaying(feed: Feed, name: SourceName, bodies: Sequence[Body]) -> Source:
@@ -383,14 +320,10 @@ def _told(hole: Hole, found: Conclusion) -> str:
         *([f"{plural(count_of(found.summed_up), 'trade')} only summed up"] if found.summed_up else []),
     ]
     begin, _ = hole.times_us
-    return f"{_shown_ids(hole.ids)} at {iso_time(begin)}: {', '.join(parts)}"
+    return f"{shown_ids(hole.ids)} at {iso_time(begin)}: {', '.join(parts)}"
 
 
 def _in_holes(ids: int, holes: int) -> str:
     if not ids:
         return "no id is missing"
     return f"{plural(ids, 'id')} {'is' if ids == 1 else 'are'} missing in {plural(holes, 'hole')}"
-
-
-def _shown_ids(ids: Ids) -> str:
-    return f"id {ids[0]}" if ids[0] == ids[1] else f"ids {ids[0]} to {ids[1]}"

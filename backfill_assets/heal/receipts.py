@@ -72,9 +72,8 @@ def keep(
 def replay(store: Store, feed: Feed, day: str, receipt: Receipt, source_of: Replaying) -> Replay:
     """Conclude from the stored answers again."""
     try:
-        kind = KINDS[receipt.source]
         bodies = [
-            Body(a.request, _stored(store, feed, day, a.content, kind), a.whole_sha256)
+            Body(a.request, _stored(store, feed, day, a.content, receipt.ending), a.whole_sha256)
             for a in receipt.answers
         ]
         hole = Hole(receipt.before, receipt.after)

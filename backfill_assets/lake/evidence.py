@@ -249,6 +249,11 @@ class Receipt(Document):
         """The first digits of its last answer, by which people find it."""
         return self.answers[-1].content[:_NAME_DIGITS]
 
+    @property
+    def ending(self) -> str:
+        """Of the names of its stored answers."""
+        return "json" if self.source == "exchange" else "csv"
+
 
 class NeverIssued(Document):
     """Ids that the exchange itself does not have, and the name of the receipt that shows it."""

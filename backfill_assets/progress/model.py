@@ -196,6 +196,7 @@ class FeedVerdict(ApiModel):
     pending: bool = Field(description="Whether a candidate waits, with or without an accepted version.")
     content: str = Field(default="", description="sha256 of the candidate, as given to approve.")
     reasons: tuple[str, ...] = ()
+    heal: str = Field(default="", description="Command that asks the exchange for the feed's missing ids.")
 
 
 class StoredDay(ApiModel):

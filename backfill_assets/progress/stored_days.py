@@ -14,7 +14,7 @@ from backfill_assets.lake import documents, paths
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.progress.model import CalendarDay, FeedVerdict, StoredDay, StoredState
-from backfill_assets.quality.remedies import run_day
+from backfill_assets.quality.remedies import can_heal, heal_command, run_day
 from backfill_assets.quality.settled import Day, SettledDay, SettledFeed, load_day
 from backfill_assets.report.month import DaySummary, current_summary
 from backfill_assets.settings import Settings
@@ -144,6 +144,10 @@ def _is_notable(feed: SettledFeed) -> bool:
     return feed.verdict.outcome != "publish" or feed.candidate is not None or bool(feed.unreadable)
 
 
+def _can_heal(feed: SettledFeed) -> bool:
+    return can_heal(feed.feed, feed.verdict.evidence_class, feed.verdict.missing_ids)
+
+
 def _verdict(feed: SettledFeed) -> FeedVerdict:
     return FeedVerdict(
         feed=str(feed.feed),
@@ -152,4 +156,5 @@ def _verdict(feed: SettledFeed) -> FeedVerdict:
         pending=feed.candidate is not None,
         content=feed.candidate.content if feed.candidate else "",
         reasons=(*feed.verdict.reasons, *([feed.unreadable] if feed.unreadable else [])),
+        heal=heal_command(feed.verdict.day, str(feed.feed)) if _can_heal(feed) else "",
     )

@@ -42,7 +42,7 @@ from backfill_assets.progress.model import Job, StoredDay
 from backfill_assets.progress.restated import RULE as RESTATED
 from backfill_assets.progress.restated import restated_problems
 from backfill_assets.progress.stored_days import stored_day
-from backfill_assets.quality.remedies import approve_command, run_day
+from backfill_assets.quality.remedies import ASK_THE_EXCHANGE, approve_command, run_day
 from backfill_assets.readable_numbers import bytes_text, plural
 from backfill_assets.settings import Settings, resolve
 from backfill_assets.warehouse import ledger
@@ -273,7 +273,9 @@ def day_problems(day: str, found: StoredDay, *, late: str) -> Iterator[Problem]:
     for feed in found.notable:
         if feed.outcome != "publish" and not feed.accepted:
             again = run_day(day, () if feed.outcome == "missing" else (feed.feed,))
-            yield Problem("feed_left_out", "; ".join((feed.outcome, *feed.reasons)), day, feed.feed, again)
+            text = "; ".join((feed.outcome, *feed.reasons))
+            text += f". {ASK_THE_EXCHANGE}: {feed.heal}" if feed.heal else ""
+            yield Problem("feed_left_out", text, day, feed.feed, again)
         if feed.pending and feed.accepted:
             text = "; ".join(feed.reasons) or "a newer version changes more than a restatement may"
             command = approve_command(day, feed.feed, feed.content)

@@ -14,10 +14,14 @@ from contextlib import suppress
 from typing import Final
 
 from backfill_assets.failures import SettingsError
+from backfill_assets.feeds import Feed
 from backfill_assets.settings import current_settings, own_files_command
+from backfill_assets.venues import ASKED_FOR_IDS
 
 #: Digits of a content that are printed; a command takes as many as name one version.
 SHOWN_DIGITS: Final = 12
+#: The remedy of missing ids, where ``can_heal``.
+ASK_THE_EXCHANGE: Final = "Ask the exchange for the trades of the missing ids"
 #: The run of a day as such, without the stand-in that it may need. The job is that of the schedules: for
 #: ``--assets '*'`` Dagster warns of an API of its own.
 RUN_DAY: Final = "dg launch -m backfill_assets.definitions --job day --partition {day}"
@@ -49,6 +53,25 @@ def approve_command(day: str, feed: str | None, *contents: str) -> str:
 def retract_command(day: str, feed: str, content: str) -> str:
     """The command that withdraws this version."""
     return _decide("retract", day, feed, (content,))
+
+
+def heal_command(day: str, *feeds: str) -> str:
+    """The command that asks the exchange for the missing ids of a feed; for several, of all of the day."""
+    return f"backfill-assets heal --date {day}" + (
+        f" --feed {shlex.quote(feeds[0])}" if len(feeds) == 1 else ""
+    )
+
+
+def can_heal(feed: Feed, evidence_class: str | None, missing_ids: int | None) -> bool:
+    """Whether ids of the feed are missing and its exchange can be asked for them.
+
+    Parameters
+    ----------
+    evidence_class, missing_ids
+        Those of the feed's verdict.
+    """
+    has_ids = feed.data_type == "trades" and not feed.is_grouped and evidence_class in ("A", "B")
+    return has_ids and bool(missing_ids) and feed.exchange in ASKED_FOR_IDS
 
 
 def _own_files() -> str:

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from backfill_assets.quality.bucket_states import MINUTES
-from backfill_assets.quality.remedies import approve_command, run_day
+from backfill_assets.quality.remedies import (
+    ASK_THE_EXCHANGE,
+    approve_command,
+    can_heal,
+    heal_command,
+    run_day,
+)
 from backfill_assets.report.evidence import FeedReport
 from backfill_assets.report.minutes import NOTABLE, Minutes
 
@@ -37,6 +43,9 @@ _REMEDY_OF_THE_LACKING: Final = (
     "They are published, but less of the day is there than day_completeness asks for. Fetch them again: the "
     "vendor may have mended them."
 )
+
+#: After another remedy, or alone.
+_ASK: Final = f"{ASK_THE_EXCHANGE}, and run the day again: that publishes what it has."
 
 _REMEDY_OF_THE_UNKNOWN: Final = (
     "They are published, and nothing tells whether they are whole: a busy market of the venue in the "
@@ -103,13 +112,17 @@ def actions_of(
         )
         for outcome in _REMEDIES
     }
-    found = [_left_out(day, i, feed, again[_kind(feed)]) for i, feed in enumerate(feeds) if not feed.accepted]
+    healable = [str(f.feed) for f in feeds if _is_healable(f)]
+    ask = heal_command(day, *healable)
+    found = [
+        _left_out(day, i, feed, again[_kind(feed)], ask) for i, feed in enumerate(feeds) if not feed.accepted
+    ]
     found += [_unpublished(again["missing"], table, what) for table, what in tables]
     found += [_replacing(day, i, feed) for i, feed in enumerate(feeds) if feed.accepted and feed.pending]
     thin = [(i, feed) for i, feed in enumerate(feeds) if feed.accepted and is_thin(feed)]
     lacking = [str(feed.feed) for _, feed in thin if _lacks(feed, enough)]
     refresh = run_day(day, lacking, generated=generated)
-    found += [_thin(i, feed, (refresh,) if str(feed.feed) in lacking else ()) for i, feed in thin]
+    found += [_thin(i, feed, (refresh,) if str(feed.feed) in lacking else (), ask) for i, feed in thin]
     grouped: dict[tuple[Urgency, str], list[tuple[Finding, tuple[str, ...]]]] = {}
     for urgency, remedy, finding, commands in found:
         grouped.setdefault((urgency, remedy), []).append((finding, commands))
@@ -136,20 +149,25 @@ def _kind(feed: FeedReport) -> str:
     return feed.verdict.outcome if feed.verdict.outcome in _REMEDIES else "quarantine"
 
 
-def _left_out(day: str, index: int, feed: FeedReport, again: str) -> _Found:
+def _is_healable(feed: FeedReport) -> bool:
+    return can_heal(feed.feed, feed.verdict.evidence_class, feed.verdict.missing_ids)
+
+
+def _left_out(day: str, index: int, feed: FeedReport, again: str, ask: str) -> _Found:
     verdict = feed.verdict
     missing = verdict.outcome == "missing"
     approval = (approve_command(day, str(feed.feed), feed.pending),) if feed.pending else ()
+    remedy, asking = _REMEDIES[_kind(feed)], (ask,) if _is_healable(feed) else ()
     return (
         "warn" if verdict.outcome == "no_evidence" else "bad",
-        _REMEDIES[_kind(feed)],
+        f"{remedy} {_ASK}" if asking else remedy,
         Finding(
             index,
             str(feed.feed),
             "; ".join(verdict.reasons),
             "the whole day" if missing else _when(feed.waiting),
         ),
-        (again, *approval),
+        (again, *asking, *approval),
     )
 
 
@@ -172,14 +190,17 @@ def _lacks(feed: FeedReport, enough: float) -> bool:
     return feed.approval is None and score is not None and score <= enough
 
 
-def _thin(index: int, feed: FeedReport, refresh: tuple[str, ...]) -> _Found:
+def _thin(index: int, feed: FeedReport, refresh: tuple[str, ...], ask: str) -> _Found:
     what = "; ".join(feed.verdict.warnings) or "published, but not all of it is there"
     when = ", ".join(clock_range(mark.first, mark.after) for mark in feed.marks[:2])
     finding = Finding(index, str(feed.feed), what, _when(feed.minutes) or when)
+    asking, then = ((ask,), f" {_ASK}") if _is_healable(feed) else ((), "")
     if refresh:
-        return "warn", _REMEDY_OF_THE_LACKING, finding, refresh
+        return "warn", f"{_REMEDY_OF_THE_LACKING}{then}", finding, (*refresh, *asking)
     if feed.verdict.completeness is None:
         return "note", _REMEDY_OF_THE_UNKNOWN, finding, ()
+    if asking:
+        return "note", f"They are good enough to be published.{then}", finding, asking
     return "note", "Nothing has to be done: they are good enough to be published.", finding, ()
 
 

@@ -7,10 +7,11 @@ again.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,14 @@ import numpy.typing as npt
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, start_us
 from backfill_assets.failures import Unreadable
 from backfill_assets.feeds import Feed
-from backfill_assets.lake.evidence import Approval, Restatement
+from backfill_assets.lake import paths
+from backfill_assets.lake.evidence import Approval, Ids, Restatement
 from backfill_assets.lake.manifests import FeedManifest
 from backfill_assets.quality.book_minutes import BookMinutes
 from backfill_assets.quality.bucket_states import MINUTES
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.profiles import FeedProfile, Gap, profile_of
-from backfill_assets.quality.receipts import without_never_issued
+from backfill_assets.quality.receipts import without, without_never_issued
 from backfill_assets.quality.rules import quality, row_rules, rule_score, sizes_of
 from backfill_assets.quality.settled import SettledFeed
 from backfill_assets.quality.verdict import Verdict
@@ -50,8 +52,10 @@ MINUTE_CHARTS: Final = 20
 CHART_TIMEFRAMES: Final = ("1m", "5m", "1h")
 FINEST: Final = CHART_TIMEFRAMES[0]
 SHOWN_GAPS: Final = 5
+SHOWN_HEALED: Final = 20
 
 Market = tuple[str, str]
+Fate = Literal["recovered", "recovered, not in the version shown", "never issued"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,24 @@ class RuleLine:
     limit: float
     score: float
     unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class HealedLine:
+    """Ids in a row of which a second source has told, and where its answer is kept."""
+
+    first_id: int
+    last_id: int
+    fate: Fate
+    source: str
+    asked_at: datetime
+    #: Paths in the lake.
+    answers: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """How many ids."""
+        return self.last_id - self.first_id + 1
 
 
 class Candle(NamedTuple):
@@ -109,6 +131,9 @@ class FeedReport:
     silence_count: int
     gaps: tuple[Gap, ...]
     gap_count: int
+    #: The newest answers first.
+    healed: tuple[HealedLine, ...]
+    healed_count: int
     rules: tuple[RuleLine, ...]
     candles: Mapping[str, tuple[Candle, ...]]
 
@@ -170,6 +195,7 @@ def feed_report(
     silences = silence_lines(settled, profile, thresholds) if profile else []
     gaps = [gap for s in symbols for gap in s.gaps]
     gaps.sort(key=lambda h: (h.first_missing - h.last_missing, h.after_us))
+    healed = _healed(manifest, sorted((gap.first_missing, gap.last_missing) for gap in gaps))
     minutes = _minutes(settled, candles, states)
     waiting = None
     if profile is not None and not accepted:
@@ -195,9 +221,28 @@ def feed_report(
         silence_count=sum(s.silence_count for s in symbols),
         gaps=tuple(gaps[:SHOWN_GAPS]),
         gap_count=sum(s.gap_count or 0 for s in symbols),
+        healed=tuple(healed[:SHOWN_HEALED]),
+        healed_count=len(healed),
         rules=_rules(profile, verdict, thresholds.rows, grouped=feed.is_grouped),
         candles=candles.charts.get((feed.exchange, symbol), {}) if has_chart else {},
     )
+
+
+def _healed(manifest: FeedManifest, missing: Sequence[Ids]) -> list[HealedLine]:
+    """What second sources have told; ``missing`` are the ids that the version shown lacks."""
+    feed, lines = Feed.parse(manifest.feed), list[HealedLine]()
+    for receipt in reversed(manifest.receipts):
+        answers = tuple(
+            paths.receipt_data(feed, manifest.day, answer.content, receipt.ending)
+            for answer in receipt.answers
+        )
+        for ids in sorted((*receipt.never_issued, *receipt.recovered)):
+            fate: Fate = "never issued"
+            if ids in receipt.recovered:
+                is_here = without(ids, missing) == [ids]
+                fate = "recovered" if is_here else "recovered, not in the version shown"
+            lines.append(HealedLine(*ids, fate, receipt.asked, receipt.asked_at, answers))
+    return lines
 
 
 def _minutes(settled: SettledFeed, candles: DayCandles, states: FeedMinutes | None) -> Minutes | None:

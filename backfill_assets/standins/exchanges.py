@@ -1,7 +1,8 @@
-"""Stand-ins for the public trades of exchanges: Binance's and Coinbase's own, and Binance's daily archive.
+"""Stand-ins for the public trades of exchanges, and for Binance's archive of days.
 
-One server on loopback keeps everything that the client of the exchanges relies on: their lists of markets,
-their pages of trades, requested by id, and zipped files with checksums. The caller gives the trades;
+Binance with its futures, Coinbase, Kraken and OKX each answer in their own way. One server on loopback keeps
+what the exchanges' client relies on: their lists of markets, their pages of trades with the ids or times by
+which they are asked for, and zipped files with checksums. The caller gives the trades;
 ``faults`` sets faults by path.
 """
 
@@ -28,7 +29,13 @@ from backfill_assets.standins.faults import Fault, Faults
 from backfill_assets.standins.serving import HOST
 
 _PAGE: Final = 1_000
-_ARCHIVED: Final = re.compile(r"/data/spot/daily/trades/(\w+)/\1-trades-(\d{4}-\d\d-\d\d)\.zip(\.CHECKSUM)?")
+_ARCHIVED: Final = re.compile(
+    r"/data/(spot|futures/um)/daily/trades/(\w+)/\2-trades-(\d{4}-\d\d-\d\d)\.zip(\.CHECKSUM)?"
+)
+#: Binance sums up trades of its futures within so long.
+_FUTURES_MS: Final = 100
+_FUTURES_HEADER: Final = "id,price,qty,quote_qty,time,is_buyer_maker"
+_PAGE_OF_OKX: Final = 100
 _PRODUCT: Final = re.compile(r"/coinbaseexchange/products/([\w-]+)/trades")
 
 
@@ -48,8 +55,8 @@ class ExchangesStandin:
 
     Parameters
     ----------
-    binance, coinbase
-        Trades by the exchange's id of the market, in order of their ids. Binance's trades are aggregated if
+    binance, binance_futures, coinbase, kraken, okex
+        Trades by the vendor's name of the market, in order of their ids. Binance's trades are aggregated if
         time, price and side are the same.
     most
         The largest number of trades on a page.
@@ -65,9 +72,16 @@ class ExchangesStandin:
         binance: Mapping[str, Sequence[Traded]] | None = None,
         coinbase: Mapping[str, Sequence[Traded]] | None = None,
         most: int = _PAGE,
+        *,
+        binance_futures: Mapping[str, Sequence[Traded]] | None = None,
+        kraken: Mapping[str, Sequence[Traded]] | None = None,
+        okex: Mapping[str, Sequence[Traded]] | None = None,
     ) -> None:
         self.binance = dict(binance or {})
+        self.binance_futures = dict(binance_futures or {})
         self.coinbase = dict(coinbase or {})
+        self.kraken = dict(kraken or {})
+        self.okex = dict(okex or {})
         self.most = most
         self.faults = Faults()
         self.requests: list[str] = []
@@ -100,7 +114,22 @@ class ExchangesStandin:
         if path == "/binance/api/v3/exchangeInfo":
             return _json({"symbols": [_binance_market(name) for name in self.binance]})
         if path == "/binance/api/v3/aggTrades":
-            return _json(self._summed_up(query))
+            return _json(self._summed_up([*summed_up(self.binance[query["symbol"]])], query))
+        if path == "/binanceusdm/fapi/v1/exchangeInfo":
+            return _json({"symbols": [_future(name) for name in self.binance_futures]})
+        if path == "/binanceusdm/fapi/v1/aggTrades":
+            of_futures = summed_up(self.binance_futures[query["symbol"]], _FUTURES_MS)
+            without_best = [{key: value for key, value in row.items() if key != "M"} for row in of_futures]
+            return _json(self._summed_up(without_best, query))
+        if path in ("/kraken/0/public/Assets", "/kraken/0/public/AssetPairs"):
+            pairs = {_kraken_id(name): _kraken_pair(name) for name in self.kraken}
+            return _json({"error": [], "result": pairs if path.endswith("Pairs") else {}})
+        if path == "/kraken/0/public/Trades":
+            return _json(self._after(query))
+        if path == "/okx/api/v5/public/instruments":
+            return _json({"code": "0", "msg": "", "data": [_okx_market(name) for name in self.okex]})
+        if path == "/okx/api/v5/market/history-trades":
+            return _json(self._below_of_okx(query))
         if path == "/coinbaseexchange/products":
             return _json([_coinbase_market(name) for name in self.coinbase])
         if path == "/coinbaseexchange/currencies":
@@ -108,11 +137,19 @@ class ExchangesStandin:
         if match := _PRODUCT.fullmatch(path):
             return _json(self._below(match[1], query)) if match[1] in self.coinbase else None
         if match := _ARCHIVED.fullmatch(path):
-            return self._archived(match[1], match[2], is_checksum=match[3] is not None)
+            rows = self._archived_rows(match[1], match[2], match[3])
+            return _archived(f"{match[2]}-trades-{match[3]}", rows, is_checksum=match[4] is not None)
         return None
 
-    def _summed_up(self, query: Mapping[str, str]) -> list[dict[str, Any]]:
-        rows = [*summed_up(self.binance[query["symbol"]])]
+    def _archived_rows(self, folder: str, market: str, day: str) -> bytes:
+        is_spot = folder == "spot"
+        trades = (self.binance if is_spot else self.binance_futures).get(market, ())
+        of_day = [trade for trade in trades if start_us(day) <= trade.time_us < end_us(day)]
+        lines = [*map(_archive_row if is_spot else _archive_row_of_futures, of_day)]
+        header = [] if is_spot else [_FUTURES_HEADER]
+        return "\n".join([*header, *lines, ""]).encode() if lines else b""
+
+    def _summed_up(self, rows: list[dict[str, Any]], query: Mapping[str, str]) -> list[dict[str, Any]]:
         if "fromId" in query:
             rows = [row for row in rows if row["a"] >= int(query["fromId"])]
         else:
@@ -125,14 +162,19 @@ class ExchangesStandin:
         rows = [row for row in reversed(self.coinbase[market]) if row.id < below]
         return [_coinbase_row(row) for row in rows[: min(self.most, int(query.get("limit", _PAGE)))]]
 
-    def _archived(self, market: str, day: str, *, is_checksum: bool) -> bytes | None:
-        trades = [t for t in self.binance.get(market, ()) if start_us(day) <= t.time_us < end_us(day)]
-        if not trades:
-            return None
-        name = f"{market}-trades-{day}"
-        zipped = zip_of(f"{name}.csv", "".join(f"{_archive_row(trade)}\n" for trade in trades).encode())
-        digest = hashlib.sha256(zipped).hexdigest()
-        return f"{digest}  {name}.zip\n".encode() if is_checksum else zipped
+    def _after(self, query: Mapping[str, str]) -> dict[str, Any]:
+        """Trades after a time in nanoseconds, which is not included."""
+        name = next(name for name in self.kraken if _kraken_id(name) == query["pair"])
+        rows = [row for row in self.kraken[name] if row.time_us * 1_000 > int(query.get("since", 0))]
+        rows = rows[: min(self.most, int(query.get("count", _PAGE)))]
+        last = str(rows[-1].time_us * 1_000) if rows else query.get("since", "0")
+        return {"error": [], "result": {query["pair"]: [_kraken_row(row) for row in rows], "last": last}}
+
+    def _below_of_okx(self, query: Mapping[str, str]) -> dict[str, Any]:
+        below, most = int(query.get("after", 10**18)), min(self.most, _PAGE_OF_OKX)
+        rows = [row for row in reversed(self.okex[query["instId"]]) if row.id < below]
+        of_page = rows[: min(most, int(query.get("limit", most)))]
+        return {"code": "0", "msg": "", "data": [_okx_row(query["instId"], row) for row in of_page]}
 
 
 def zip_of(name: str, data: bytes) -> bytes:
@@ -143,10 +185,11 @@ def zip_of(name: str, data: bytes) -> bytes:
     return out.getvalue()
 
 
-def summed_up(trades: Sequence[Traded]) -> Iterator[dict[str, Any]]:
-    """Aggregate trades as Binance does: adjacent ones with the same millisecond, price and side."""
-    grouped = groupby(trades, lambda t: (t.time_us // MICROSECONDS_PER_MILLISECOND, t.price, t.side))
-    for number, ((time_ms, price, side), same) in enumerate(grouped, start=1):
+def summed_up(trades: Sequence[Traded], within_ms: int = 1) -> Iterator[dict[str, Any]]:
+    """Aggregate trades as Binance does: adjacent ones of the same milliseconds, price and side."""
+    unit = within_ms * MICROSECONDS_PER_MILLISECOND
+    grouped = groupby(trades, lambda t: (t.time_us // unit, t.price, t.side))
+    for number, ((_, price, side), same) in enumerate(grouped, start=1):
         rows = [*same]
         yield {
             "a": number,
@@ -154,10 +197,18 @@ def summed_up(trades: Sequence[Traded]) -> Iterator[dict[str, Any]]:
             "q": rows[0].amount if len(rows) == 1 else repr(sum(float(row.amount) for row in rows)),
             "f": rows[0].id,
             "l": rows[-1].id,
-            "T": time_ms,
+            "T": rows[0].time_us // MICROSECONDS_PER_MILLISECOND,
             "m": side == "sell",
             "M": True,
         }
+
+
+def _archived(name: str, rows: bytes, *, is_checksum: bool) -> bytes | None:
+    if not rows:
+        return None
+    zipped = zip_of(f"{name}.csv", rows)
+    digest = hashlib.sha256(zipped).hexdigest()
+    return f"{digest}  {name}.zip\n".encode() if is_checksum else zipped
 
 
 def _archive_row(trade: Traded) -> str:
@@ -167,6 +218,12 @@ def _archive_row(trade: Traded) -> str:
     quote = float(trade.price) * float(trade.amount)
     maker = "True" if trade.side == "sell" else "False"
     return f"{trade.id},{trade.price},{trade.amount},{quote},{at},{maker},True"
+
+
+def _archive_row_of_futures(trade: Traded) -> str:
+    at = trade.time_us // MICROSECONDS_PER_MILLISECOND
+    quote = float(trade.price) * float(trade.amount)
+    return f"{trade.id},{trade.price},{trade.amount},{quote},{at},{str(trade.side == 'sell').lower()}"
 
 
 def _binance_market(name: str) -> dict[str, Any]:
@@ -203,6 +260,68 @@ def _coinbase_row(trade: Traded) -> dict[str, Any]:
         "size": trade.amount,
         "price": trade.price,
         "time": at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+    }
+
+
+def _future(name: str) -> dict[str, Any]:
+    return {
+        **_binance_market(name),
+        "contractType": "PERPETUAL",
+        "marginAsset": "USDT",
+        "pair": name,
+        "deliveryDate": 4_133_404_800_000,
+    }
+
+
+def _kraken_id(name: str) -> str:
+    """Kraken's own name: ``XXBTZUSD`` of the vendor's ``XBT-USD``."""
+    base, quote = name.split("-")
+    return f"X{base}Z{quote}"
+
+
+def _kraken_pair(name: str) -> dict[str, Any]:
+    base, quote = name.split("-")
+    return {
+        "altname": f"{base}{quote}",
+        "wsname": f"{base}/{quote}",
+        "base": f"X{base}",
+        "quote": f"Z{quote}",
+        "pair_decimals": 1,
+        "lot_decimals": 8,
+        "leverage_buy": [],
+        "leverage_sell": [],
+        "status": "online",
+    }
+
+
+def _kraken_row(trade: Traded) -> list[Any]:
+    # Seconds with their fraction, as a number.
+    at = trade.time_us / MICROSECONDS_PER_SECOND
+    return [trade.price, trade.amount, at, "b" if trade.side == "buy" else "s", "m", "", trade.id]
+
+
+def _okx_market(name: str) -> dict[str, Any]:
+    base, quote = name.split("-")
+    return {
+        "instId": name,
+        "instType": "SPOT",
+        "baseCcy": base,
+        "quoteCcy": quote,
+        "state": "live",
+        "lotSz": "0.00000001",
+        "minSz": "0.00001",
+        "tickSz": "0.1",
+    }
+
+
+def _okx_row(market: str, trade: Traded) -> dict[str, Any]:
+    return {
+        "instId": market,
+        "side": trade.side,
+        "sz": trade.amount,
+        "px": trade.price,
+        "tradeId": str(trade.id),
+        "ts": str(trade.time_us // MICROSECONDS_PER_MILLISECOND),
     }
 
 

@@ -150,8 +150,7 @@ def _ticks(store: Store, record: DayRecord, problems: list[str]) -> Iterator[_Fi
             yield _File(path, version.bytes, TICKS[feed.data_type], needed)
         remedy = f"; 'backfill-assets heal --date {day} --feed {feed}' fetches it again"
         for receipt in manifest.receipts:
-            kind = "json" if receipt.source == "exchange" else "csv"
-            kept = [(answer.content, answer.bytes, kind) for answer in receipt.answers]
+            kept = [(answer.content, answer.bytes, receipt.ending) for answer in receipt.answers]
             kept += [(receipt.rows.content, receipt.rows.bytes, "csv")] if receipt.rows else []
             for content, size, ending in kept:
                 path = paths.receipt_data(feed, day, content, ending)

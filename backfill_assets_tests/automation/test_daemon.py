@@ -273,6 +273,7 @@ def test_the_code_location_is_loaded_with_both_schedules_on(services: Services) 
     assert {schedule["name"]: schedule["scheduleState"]["status"] for schedule in found["results"]} == {
         "daily_0900_utc": "RUNNING",
         "ask_again_for_exports": "RUNNING",
+        "heal_missing_ids": "RUNNING",
     }
 
 

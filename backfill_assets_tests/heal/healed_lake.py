@@ -30,13 +30,28 @@ DAY: Final = "2024-01-03"
 BEFORE, AFTER = shift(DAY, -1), shift(DAY, 1)
 COINBASE: Final = Feed("coinbase", "trades", "BTC-USD")
 BINANCE: Final = Feed("binance", "trades", "BTCUSDT")
-CANONICAL: Final = {COINBASE: "BTC-USD", BINANCE: "BTC-USDT"}
+FUTURES: Final = Feed("binance-futures", "trades", "BTCUSDT")
+KRAKEN: Final = Feed("kraken", "trades", "XBT-USD")
+OKX: Final = Feed("okex", "trades", "BTC-USDT")
+CANONICAL: Final = {
+    COINBASE: "BTC-USD",
+    BINANCE: "BTC-USDT",
+    FUTURES: "BTC-USDT",
+    KRAKEN: "BTC-USD",
+    OKX: "BTC-USDT",
+}
+#: Exchanges whose times are finer than milliseconds.
+IN_MICROSECONDS: Final = (COINBASE, KRAKEN)
 #: Trades of a day, one every 30 s.
 TRADES: Final = 2_880
 FIRST_ID: Final = 500_000_000
 LATENCY_US: Final = 5_000
 #: A hole of one trade takes a minute, and the damaged file is published all the same.
-THRESHOLDS: Final = ThresholdSettings(lossy_seconds=3_600)
+#: The laws hold on the days of these tests.
+THRESHOLDS: Final = ThresholdSettings(
+    lossy_seconds=3_600,
+    id_laws=tuple(law.model_copy(update={"first_day": None}) for law in ThresholdSettings().id_laws),
+)
 
 Damage = Callable[[Sequence[Traded]], Sequence[Traded]]
 
@@ -49,7 +64,7 @@ def traded(day: str, feed: Feed = COINBASE, *, never: Sequence[int] = ()) -> lis
 @lru_cache
 def _traded(day: str, feed: Feed) -> tuple[Traded, ...]:
     rng = random.Random(day)
-    unit = 1_000 if feed == BINANCE else 1
+    unit = 1 if feed in IN_MICROSECONDS else 1_000
     first = FIRST_ID + TRADES * (1 + (day > BEFORE) + (day > DAY))
     found = []
     for n in range(TRADES):
@@ -122,7 +137,8 @@ class HealedLake:
         days.bring(feed, DAY, vendor_file(feed, damage(known[DAY])), names)
         settle(days.store, DAY, THRESHOLDS)
         market = {feed.dataset_symbol: [trade for trades in known.values() for trade in trades]}
-        standin = ExchangesStandin(**{feed.exchange: market}, most=most)
+        standin = ExchangesStandin(most=most)
+        setattr(standin, feed.exchange.replace("-", "_"), market)
         return cls(days, standin, feed)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from backfill_assets.cli import main
+from backfill_assets.lake.store import Store
+from backfill_assets.report.model import day_report
 from backfill_assets.report.publish import current_page
 from backfill_assets.standins.exchanges import ExchangesStandin
 from backfill_assets.standins.tardis import TardisStandin
@@ -55,6 +58,24 @@ def heal(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, *options: str) -> 
     return CliRunner().invoke(main, ["heal", "--date", DAY, "--feed", str(COINBASE), *options])
 
 
+def assert_told_with_receipts(page: str, store: Store) -> None:
+    """Each healed range is on the page with the path of a receipt that is in the lake."""
+    card = page.partition("<h3>Healed ids</h3>")[2].partition("</div>\n      </div>")[0]
+    rows = re.findall(r"<tr>(<td>\d.*?)</tr>", card)
+    cells = [[re.sub(r"<[^>]+>", "", cell) for cell in row.split("</td>")[:5]] for row in rows]
+    assert sorted((row[0], row[1], row[2]) for row in cells) == [
+        (f"{id_at(700)} … {id_at(701)}", "2", "recovered"),
+        (f"{id_at(1_500)} … {id_at(1_500)}", "1", "recovered"),
+        (f"{id_at(NEVER)} … {id_at(NEVER)}", "1", "never issued"),
+    ]
+    for _, _, _, source, receipt in cells:
+        assert re.fullmatch(
+            r"the public trades of coinbaseexchange for BTC-USD, \d{4}-\d\d-\d\d [\d:]{8} UTC", source
+        )
+        assert store.exists(receipt)
+    assert "Rows recovered: 3. Ids never issued: 1. Ids lost: 0." in page
+
+
 @pytest.mark.story
 @pytest.mark.timeout(900)
 def test_a_held_day_is_healed_and_published_with_the_candles_of_the_undamaged_one(
@@ -71,6 +92,9 @@ def test_a_held_day_is_healed_and_published_with_the_candles_of_the_undamaged_on
         pipeline.run(DAY, ["instruments", "ticks"])
         # The id that was never issued leaves half a minute of doubt, which quarantines a feed.
         assert pipeline.settled(DAY).scores.state == "held"
+        actions = day_report(pipeline.store, pipeline.settings, DAY).actions
+        ask = f"backfill-assets heal --date {DAY} --feed {COINBASE}"
+        assert [ask in action.commands for action in actions] == [True]
         found = heal(pipeline, monkeypatch)
         assert found.exit_code == 0, found.output
         assert "0 ids still missing" in found.output
@@ -84,6 +108,7 @@ def test_a_held_day_is_healed_and_published_with_the_candles_of_the_undamaged_on
     assert page is not None
     assert "3 rows were recovered from" in page
     assert "1 id was never issued by the venue" in page
+    assert_told_with_receipts(page, lossy.store)
 
     # The vendor serves the same file again: what was recovered stays, and nobody is asked.
     asked = len(exchange.requests)

@@ -439,6 +439,21 @@ def test_a_version_that_waits_names_the_command_that_approves_it() -> None:
     )
 
 
+def test_a_feed_with_missing_ids_names_the_command_that_asks_the_exchange() -> None:
+    from backfill_assets.progress.model import FeedVerdict, StoredDay
+
+    ask = f"backfill-assets heal --date {YESTERDAY} --feed {BTC}"
+    fields = {"feed": str(BTC), "outcome": "quarantine", "accepted": False, "pending": True}
+    lacks = "40 ids are missing"
+    with_command = f"{lacks}. Ask the exchange for the trades of the missing ids: {ask}"
+    for heal, told in ((ask, with_command), ("", lacks)):
+        feed = FeedVerdict.model_validate({**fields, "reasons": ("40 ids are missing",), "heal": heal})
+        (problem,) = watch.day_problems(
+            YESTERDAY, StoredDay(outcome="published", feeds=2, notable=(feed,)), late=""
+        )
+        assert problem.text == f"quarantine; {told}"
+
+
 def test_the_document_of_incidents_is_read_by_later_versions(lake: WholeLake) -> None:
     look(lake, records=lambda: Records([failed_run("2024-01-05", "ticks")], []))
     file = Path(lake.store.uri) / paths.incidents()

@@ -77,6 +77,8 @@ def feed_report(index: int, *, frames: dict[str, int] | None = None, **changes: 
         "silence_count": 0,
         "gaps": (),
         "gap_count": 0,
+        "healed": (),
+        "healed_count": 0,
         "rules": (),
         "candles": {name: candles(index, step) for name, step in (frames or {}).items()},
     }

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import replace
 
 from backfill_assets.days import utc_now
+from backfill_assets.feeds import Feed
 from backfill_assets.lake.evidence import Approval
 from backfill_assets.quality.bucket_states import MINUTES
 from backfill_assets.report.actions import Action, actions_of
@@ -109,3 +110,35 @@ def test_a_table_that_is_not_out_comes_before_notes() -> None:
     found = actions_of(DAY, [thin], [("candles", "quota exceeded")], ENOUGH)
     assert [action.urgency for action in found] == ["bad", "note"]
     assert (found[0].findings[0].title, found[0].findings[0].what) == ("candles", "quota exceeded")
+
+
+def test_missing_ids_are_told_with_the_command_that_asks_the_exchange_for_them() -> None:
+    lacking = left_out(0, "quarantine", "500 ids are missing")
+    lacking = replace(lacking, verdict=lacking.verdict.model_copy(update={"missing_ids": 500}))
+    action = one(lacking)
+    _, ask, approve = action.commands
+    assert ask == f"backfill-assets heal --date {DAY} --feed binance/trades/COIN00USDT"
+    assert approve.startswith("backfill-assets approve ")
+    assert "Ask the exchange for the trades of the missing ids" in action.remedy
+    accepted = replace(
+        GOOD, verdict=verdict(GOOD.feed, completeness=0.999, completeness_state="degraded", missing_ids=3)
+    )
+    note = one(accepted)
+    assert (note.urgency, note.commands) == ("note", (ask,))
+    assert "Nothing has to be done" not in note.remedy
+    [both] = actions_of(DAY, [lacking, replace(lacking, feed=feed_report(1).feed)], [], ENOUGH)
+    assert f"backfill-assets heal --date {DAY}" in both.commands, "one command for all"
+
+
+def test_where_no_exchange_can_be_asked_nothing_speaks_of_asking() -> None:
+    grouped, another = Feed("binance", "trades", "SPOT"), Feed("bitstamp", "trades", "BTCUSD")
+    changes = ({"missing_ids": 0}, {"evidence_class": "C", "missing_ids": 3})
+    feeds = [replace(GOOD, verdict=verdict(GOOD.feed, completeness=0.97, **c)) for c in changes]
+    feeds += [
+        replace(GOOD, feed=feed, verdict=verdict(feed, completeness=0.97, missing_ids=3))
+        for feed in (grouped, another)
+    ]
+    for feed in feeds:
+        action = one(feed)
+        assert action.commands == ()
+        assert "exchange" not in action.remedy
