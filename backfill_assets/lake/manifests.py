@@ -19,6 +19,7 @@ from backfill_assets.lake import documents, paths
 from backfill_assets.lake.documents import Document
 from backfill_assets.lake.evidence import (
     Approval,
+    BesideTrades,
     Decision,
     Decisions,
     HealedRows,
@@ -193,6 +194,8 @@ class FeedManifest(Document):
         What newer versions change against older ones, ordered by the contents of both.
     spikes
         What witnesses say of the spikes of each version, by ``spikes_key``.
+    beside_trades
+        How the prices of each version of a ticker or of liquidations lie beside the trades, by content.
     receipts
         What second sources said of missing ids, in the order of asking.
     decided
@@ -212,6 +215,7 @@ class FeedManifest(Document):
     decisions: tuple[Decision, ...] = ()
     compared: tuple[Restatement, ...] = ()
     spikes: dict[str, SpikeEvidence] = {}
+    beside_trades: dict[str, BesideTrades] = {}
     receipts: tuple[Receipt, ...] = ()
 
     @model_validator(mode="before")

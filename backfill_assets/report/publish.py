@@ -37,7 +37,7 @@ from backfill_assets.warehouse.overall import day_overall
 
 LOGGER: Final = logging.getLogger(__name__)
 #: Raised when the page of a day shows other things or shows them in another way.
-PAGE_VERSION: Final = 4
+PAGE_VERSION: Final = 5
 #: Times that another writer may be faster; each of them has just read the lake, too.
 ATTEMPTS: Final = 20
 
