@@ -16,7 +16,8 @@ from backfill_assets.days import MICROSECONDS_PER_MINUTE, start_us
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
 from backfill_assets.lake.evidence import PricesBesideTrades
-from backfill_assets.lake.manifests import load_manifest
+from backfill_assets.lake.manifests import load_manifest, update_manifest
+from backfill_assets.quality.profiles import profile_of
 from backfill_assets.quality.verdict import Verdict
 from backfill_assets.standins.market import Market
 from backfill_assets_tests.quality.filed_days import FiledDays
@@ -299,6 +300,24 @@ def refreshed(lake: FiledDays) -> FiledDays:
 def test_a_bad_refresh_of_the_trades_takes_nothing_back(refreshed: FiledDays) -> None:
     found = refreshed.settled(TICKER, DAY).verdict
     assert (found.outcome, found.quality, of_trades(found)) == ("publish", 1.0, [])
+
+
+def test_what_agreed_with_trades_that_are_held_no_more_still_agrees(refreshed: FiledDays) -> None:
+    update_manifest(
+        refreshed.store, TRADES, DAY, lambda held: held.model_copy(update={"versions": held.versions[1:]})
+    )
+    assert refreshed.compare_with_trades(DAY) == 1
+    assert refreshed.settled(TICKER, DAY).verdict.quality == 1.0
+
+
+def test_a_minute_has_the_lowest_and_the_highest_of_its_prices(lake: FiledDays) -> None:
+    prices = [(0, 5.0), (0, 3.0), (0, 0.0), (0, 4.0), (7, -1.0), (8, 2.0), (1_439, 9.0), (1_440, 1.0)]
+    rows = made(TRADE_COLUMNS, [(at, {"side": "buy", "price": price, "amount": 1}) for at, price in prices])
+    lake.bring(LIQUIDATIONS, DAY, rows, NAMES)
+    newest = load_manifest(lake.store, LIQUIDATIONS, DAY).newest
+    assert newest is not None
+    [bands] = profile_of(newest).bands
+    assert bands.unpacked("price").tolist() == [(0, 3.0, 5.0), (8, 2.0, 2.0), (1_439, 9.0, 9.0)]
 
 
 def test_good_trades_that_come_later_bring_the_ticker_back(lake: FiledDays) -> None:
