@@ -302,6 +302,12 @@ def test_a_bad_refresh_of_the_trades_takes_nothing_back(refreshed: FiledDays) ->
     assert (found.outcome, found.quality, of_trades(found)) == ("publish", 1.0, [])
 
 
+def test_a_ticker_that_comes_last_is_beside_every_version_of_the_trades(lake: FiledDays) -> None:
+    for factor in (1, 10):
+        lake.bring(TRADES, DAY, raw(TRADES, scaled(factor, "price")), NAMES)
+    assert verdict(lake, TICKER, trades=None).quality == 1.0
+
+
 def test_what_agreed_with_trades_that_are_held_no_more_still_agrees(refreshed: FiledDays) -> None:
     update_manifest(
         refreshed.store, TRADES, DAY, lambda held: held.model_copy(update={"versions": held.versions[1:]})
