@@ -38,6 +38,7 @@ from backfill_assets.quality.reference import directories_of
 from backfill_assets.quality.settled import SettledDay, load_settled
 from backfill_assets.readable_numbers import plural
 from backfill_assets.references.answers import CandleApi
+from backfill_assets.references.conventions import MINUTES_PER_DAY
 from backfill_assets.references.sources import apis_of
 from backfill_assets.report.month import DaySummary
 from backfill_assets.settings import (
@@ -193,7 +194,19 @@ def _candles_of(api: CandleApi, settings: Settings) -> str:
             f"in comparison.sources{lacking}"
         )
         raise SettingsError(msg)
-    return f"{there} of {plural(len(wanted), 'market')}{lacking}"
+    return f"{there} of {plural(len(wanted), 'market')}{''.join(_reaches(api, wanted))}{lacking}"
+
+
+def _reaches(api: CandleApi, markets: list[tuple[str, str]]) -> Iterator[str]:
+    """Exchanges of which days can be compared in part only."""
+    for exchange in sorted({exchange for exchange, _ in markets}):
+        way = api.convention(exchange)
+        if way is not None and way.reach_minutes:
+            yield (
+                f"; compared in part: {exchange} has the newest {way.reach_minutes:,} minutes only, and "
+                f"a day has {MINUTES_PER_DAY:,}: check agreement warns each day, unless the exchanges of "
+                f"{api.name} in comparison.sources leave it out"
+            )
 
 
 def _missing(api: CandleApi, exchange: str, symbol: str) -> str:

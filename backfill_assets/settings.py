@@ -436,8 +436,8 @@ class HealSettings(Described):
     archive_endpoint: Text = ""
     """Where the public files of days are; empty: the exchanges' own archives"""
     daily: bool = False
-    """Whether a schedule heals each day of the look-back once, after it was settled; otherwise only the command
-    heals"""
+    """Whether a schedule heals each day of the look-back once, after it was settled; otherwise only the
+    command heals"""
     requests: int = Field(default=200, ge=1, le=100_000)
     """Most requests of one `heal`, or of a day's scheduled one; ids that were not asked for stay missing"""
     timeout_seconds: float = Field(default=30, gt=0)

@@ -86,9 +86,10 @@ def test_the_numbers_of_the_package_are_those_without_any_file_of_rules(tmp_path
 
 def test_stored_verdicts_and_profiles_name_the_rules_of_the_package_by_these_hashes() -> None:
     """Another hash settles every day, or fetches every file again: change a number only knowingly."""
-    assert rules_hash(ThresholdSettings()) == "1d850a907916"
+    assert rules_hash(ThresholdSettings()) == "58bac2325628"
     assert profile_parameters_hash(ProfileParameters()) == "2363f8fcc1ffb45e"
-    assert profile_parameters_hash(ProfileParameters(), "liquidations") == "2363f8fcc1ffb45e"
+    assert profile_parameters_hash(ProfileParameters(), "liquidations") == "d6f0b57774ce329a"
+    assert profile_parameters_hash(ProfileParameters(), "derivative_ticker") == "80d78afcfc804be2"
     assert profile_parameters_hash(ProfileParameters(), "quotes") == "52d331d1cc7eca17"
 
 

@@ -30,6 +30,7 @@ from backfill_assets.lake.manifests import (
     update_manifest,
 )
 from backfill_assets.lake.store import Store
+from backfill_assets.quality.beside_trades import compare_with_trades
 from backfill_assets.quality.decisions import what_next
 from backfill_assets.quality.measures import load_measures
 from backfill_assets.quality.profiles import Gap
@@ -286,6 +287,7 @@ def _settle(
         manifest = heal_version(store, settings, feed, day, dict(found.symbols), version, manifest)
         manifests = load_manifests(store, record) | {feed: manifest}
         ask_witnesses(store, record, manifests, settings)
+        compare_with_trades(store, record, manifests, settings)
         compare_versions(store, {feed: manifest}, settings.thresholds.id_laws)
     settle(store, day, settings.thresholds)
 

@@ -173,6 +173,50 @@ class SpikeEvidence(Document):
     refuted: dict[str, tuple[int, ...]] = {}
 
 
+class PricesBesideTrades(Document):
+    """One price of one symbol beside the trades of its market, by minute.
+
+    Attributes
+    ----------
+    column
+        The price.
+    minutes, outside
+        Minutes in which some version of the trades had trades to compare with, and those in which the price
+        was further from the trades of every such version than the tolerance.
+    first
+        The first minute of the day that is outside; null if none is.
+    """
+
+    dataset_symbol: str
+    symbol: str
+    column: str
+    minutes: int
+    outside: int
+    first: int | None = None
+
+
+class BesideTrades(Document):
+    """How the prices of one version of a ticker or of liquidations lie beside the trades of its markets.
+
+    Attributes
+    ----------
+    inputs
+        Hash of everything that was compared: the trades' partial candles and the settings; empty where some
+        of it could not be read.
+    limits
+        The settings alone.
+    trades
+        Feeds of trades whose minutes were there, in order.
+    prices
+        By symbol and column; a minute that was within the tolerance once stays so.
+    """
+
+    inputs: str
+    limits: str = ""
+    trades: tuple[str, ...] = ()
+    prices: tuple[PricesBesideTrades, ...] = ()
+
+
 #: The first and the last of consecutive ids.
 Ids = tuple[int, int]
 #: Number of digits in a receipt's name.

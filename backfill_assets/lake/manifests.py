@@ -19,6 +19,7 @@ from backfill_assets.lake import documents, paths
 from backfill_assets.lake.documents import Document
 from backfill_assets.lake.evidence import (
     Approval,
+    BesideTrades,
     Decision,
     Decisions,
     HealedRows,
@@ -193,6 +194,8 @@ class FeedManifest(Document):
         The changes from older to newer versions, ordered by the contents of both.
     spikes
         Witnesses' evidence on the spikes of each version, by ``spikes_key``.
+    beside_trades
+        Comparison of the prices of each version of a ticker or of liquidations with the trades, by content.
     receipts
         Answers of second sources about missing ids, in the order of the requests.
     decided
@@ -212,6 +215,7 @@ class FeedManifest(Document):
     decisions: tuple[Decision, ...] = ()
     compared: tuple[Restatement, ...] = ()
     spikes: dict[str, SpikeEvidence] = {}
+    beside_trades: dict[str, BesideTrades] = {}
     receipts: tuple[Receipt, ...] = ()
 
     @model_validator(mode="before")

@@ -17,11 +17,13 @@ from backfill_assets.days import shift
 from backfill_assets.failures import Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import documents, paths
+from backfill_assets.lake.evidence import PricesBesideTrades
 from backfill_assets.lake.manifests import DayRecord, FeedManifest, Version, read_manifest
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.agreement import Agreement, agreements
 from backfill_assets.quality.baseline import Baseline, load_baseline, notional_of_feeds
+from backfill_assets.quality.beside_trades import judged_prices
 from backfill_assets.quality.duplicate_files import Place, duplicates_of, index_of
 from backfill_assets.quality.listings import Owed, listings_on
 from backfill_assets.quality.profiles import FeedProfile, profile_of
@@ -208,6 +210,8 @@ def context_of(feed: Feed, around: Surroundings) -> Context:
         duplicates=around.duplicates[feed],
         spikes=spike_evidence(around.inputs.manifests[feed]),
         agreements=_agreements(feed, around),
+        beside_trades=around.inputs.manifests[feed].beside_trades,
+        refuted_by=_refuted_by(feed, around),
         never_issued=never_issued(around.inputs.manifests[feed]),
         healed=healed_versions(around.inputs.manifests[feed]),
         joint_silences=silences.of_feed(feed, around.limits) if silences else (),
@@ -225,6 +229,20 @@ def _agreements(feed: Feed, around: Surroundings) -> dict[str, tuple[Agreement, 
     versions = around.inputs.manifests[feed].versions
     found = {v.content: agreements(feed, around.profiles[feed, v.content], around.newest) for v in versions}
     return {content: compared for content, compared in found.items() if compared}
+
+
+def _refuted_by(feed: Feed, around: Surroundings) -> tuple[tuple[str, PricesBesideTrades], ...]:
+    """Of trades, prices of the newest tickers and liquidations that lie far from them."""
+    if not feed.type.has_trades:
+        return ()
+    symbols = {name for _, name in around.inputs.expected[feed]}
+    return tuple(
+        (str(other), one)
+        for other, manifest in sorted(around.inputs.manifests.items())
+        if other.exchange == feed.exchange and manifest.newest is not None
+        for one in judged_prices(manifest.beside_trades.get(manifest.newest.content), around.limits)
+        if one.symbol in symbols and one.outside > around.limits.off_trades_excused
+    )
 
 
 def _busy_around(feed: Feed, around: Surroundings, *beside: SettledFeed | None) -> tuple[str, ...]:

@@ -16,6 +16,9 @@ from backfill_assets.failures import Unreadable
 from backfill_assets.id_laws import IdLaw
 from backfill_assets.lake.manifests import Version
 
+#: An entry of ``MinuteBands``; single precision is finer than any tolerance.
+BAND: Final = [("minute", "<u2"), ("low", "<f4"), ("high", "<f4")]
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -295,6 +298,24 @@ class MinuteTops(_Frozen):
         return np.frombuffer(b64decode(self.path), "<u4") if self.path else np.zeros(1440, np.uint32)
 
 
+class MinuteBands(_Frozen):
+    """Lowest and highest of each kind of price of one symbol, by minute of the file's day.
+
+    A minute is by exchange time. ``bands`` has, by the column of the price, an entry of 10 bytes for each
+    minute with a price, in base64 (``ticks.bands``).
+    """
+
+    dataset_symbol: str
+    symbol: str | None
+    bands: dict[str, str]
+
+    def unpacked(self, column: str) -> Any:
+        """Array with the fields ``minute``, ``low`` and ``high``, in order of the minutes."""
+        import numpy as np
+
+        return np.frombuffer(b64decode(self.bands[column]), BAND)
+
+
 class FeedProfile(_Frozen):
     """Counts over all rows of the file; evidence of trades is in ``symbols``, that of books in ``books``."""
 
@@ -362,6 +383,8 @@ class FeedProfile(_Frozen):
     books: tuple[BookProfile, ...] = ()
     #: Quotes, snapshots and changes of books, in order of ``dataset_symbol``.
     tops: tuple[MinuteTops, ...] = ()
+    #: Tickers and liquidations, in order of ``dataset_symbol``.
+    bands: tuple[MinuteBands, ...] = ()
 
     def repeated_rows(self, law: IdLaw | None) -> int:
         """How many rows repeat a trade, where the venue's ids tell trades apart."""

@@ -4,7 +4,8 @@ A hard rule quarantines a feed by one broken row, because it means that the file
 A score falls from 1 to 0 as the rate of broken rows rises to the rule's limit:
 ``clip(1 - max(0, broken - excused) / max(rows, minimum_rows) / limit, 0, 1)``. The feed's quality is the
 lowest score. The floor of 100,000 rows keeps one bad row from condemning a small feed. Rules of replayed
-books count seconds, levels and deletes in the place of rows, each with a floor of its own. What is odd and
+books, and of prices beside trades, count seconds, levels, deletes and minutes in the place of rows, each with
+a floor of its own. What is odd and
 may still be true only warns; the sentences are in ``warnings``.
 """
 
@@ -15,13 +16,14 @@ from typing import Literal
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND
 from backfill_assets.id_laws import IdLaw
-from backfill_assets.lake.evidence import SpikeEvidence
+from backfill_assets.lake.evidence import BesideTrades, SpikeEvidence
+from backfill_assets.quality.beside_trades import judged_prices
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.spikes import refuted_rows
 from backfill_assets.quality.warnings import grid_is_stale, is_habit, row_warnings, seconds
 from backfill_assets.settings import RowSettings
 
-Unit = Literal["rows", "seconds", "levels", "deletes"]
+Unit = Literal["rows", "seconds", "levels", "deletes", "minutes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ def row_rules(limits: RowSettings) -> tuple[Rule, ...]:
         Rule("contradictory_values", limits.odd_excused, limits.odd_limit),
         Rule("prices_apart", limits.odd_excused, limits.odd_limit),
         Rule("funding_off_the_hour", limits.odd_excused, limits.odd_limit),
+        Rule("prices_off_trades", limits.off_trades_excused, limits.off_trades_limit, "minutes"),
         Rule("crossed_book", limits.crossed_book_excused, limits.crossed_book_limit, "seconds"),
         Rule("book_without_snapshot", limits.unknown_book_excused, limits.unknown_book_limit, "seconds"),
         Rule("diverged_snapshots", limits.diverged_excused, limits.diverged_limit, "levels"),
@@ -54,13 +57,17 @@ def row_rules(limits: RowSettings) -> tuple[Rule, ...]:
     )
 
 
-def sizes_of(profile: FeedProfile, limits: RowSettings) -> dict[Unit, tuple[int, int]]:
+def sizes_of(
+    profile: FeedProfile, limits: RowSettings, beside: BesideTrades | None = None
+) -> dict[Unit, tuple[int, int]]:
     """Of each unit how many the file has, and how many it counts as at least."""
+    compared = judged_prices(beside, limits)
     return {
         "rows": (profile.rows, limits.minimum_rows),
         "seconds": (_seconds(sum(b.observed_us for b in profile.books)), limits.minimum_book_seconds),
         "levels": (sum(b.compared_levels for b in profile.books), limits.minimum_levels),
         "deletes": (sum(b.deletes for b in profile.books), limits.minimum_deletes),
+        "minutes": (sum(one.minutes for one in compared), limits.minimum_minutes),
     }
 
 
@@ -94,6 +101,7 @@ def quality(
     grouped: bool = False,
     spikes: SpikeEvidence | None = None,
     law: IdLaw | None = None,
+    beside: BesideTrades | None = None,
 ) -> Quality:
     """Judge the rows of one feed by its profile.
 
@@ -106,6 +114,8 @@ def quality(
     law
         What is known of the venue's ids. Without a law an integer with two payloads is a fault, and a text
         is none: it may be the id of an order.
+    beside
+        How the prices lie beside the market's trades; without it that costs nothing.
     """
     limits = limits or RowSettings()
     counts = {
@@ -128,6 +138,7 @@ def quality(
         "funding_off_the_hour": (
             0 if is_habit(profile.off_hour_rows, profile, limits) else profile.off_hour_rows
         ),
+        "prices_off_trades": sum(one.outside for one in judged_prices(beside, limits)),
         "crossed_book": sum(_seconds(b.stuck_us) for b in profile.books),
         "book_without_snapshot": sum(_seconds(b.unknown_us) for b in profile.books),
         "diverged_snapshots": sum(b.unexplained_levels for b in profile.books),
@@ -135,7 +146,7 @@ def quality(
             max(0, b.absent_deletes - int(limits.absent_delete_share * b.deletes)) for b in profile.books
         ),
     }
-    sizes = sizes_of(profile, limits)
+    sizes = sizes_of(profile, limits, beside)
     scores = {rule.name: rule_score(rule, counts[rule.name], *sizes[rule.unit]) for rule in row_rules(limits)}
     worst = min(scores, key=lambda name: scores[name])
     return Quality(

@@ -16,7 +16,13 @@ from typing import Final, Literal
 from backfill_assets.feeds import Feed
 from backfill_assets.id_laws import law_of
 from backfill_assets.lake.documents import Document
-from backfill_assets.lake.evidence import HealedRows, NeverIssued, SpikeEvidence
+from backfill_assets.lake.evidence import (
+    BesideTrades,
+    HealedRows,
+    NeverIssued,
+    PricesBesideTrades,
+    SpikeEvidence,
+)
 from backfill_assets.quality.agreement import Agreement
 from backfill_assets.quality.completeness import (
     Completeness,
@@ -41,7 +47,14 @@ from backfill_assets.quality.receipts import missing_ids, receipt_warnings, with
 from backfill_assets.quality.rules import Quality, quality
 from backfill_assets.quality.seams import Seams, seams_of
 from backfill_assets.quality.silences import JointSilence
-from backfill_assets.quality.warnings import NAMED, agreement_warnings, contract_warnings, joint_warnings
+from backfill_assets.quality.warnings import (
+    NAMED,
+    agreement_warnings,
+    contract_warnings,
+    joint_warnings,
+    refuting_warnings,
+    trades_warnings,
+)
 from backfill_assets.quality.window import Window, clipped
 from backfill_assets.rule_set import RULES_VERSION as RULES_VERSION
 from backfill_assets.rule_set import FeedRules
@@ -80,6 +93,10 @@ class Context(Document):
     spikes: dict[str, SpikeEvidence] = {}
     #: By content of the feed's versions, how the market's other feeds of books compare.
     agreements: dict[str, tuple[Agreement, ...]] = {}
+    #: By content of the feed's versions, how their prices lie beside the market's trades.
+    beside_trades: dict[str, BesideTrades] = {}
+    #: Of trades, prices of the market's tickers and liquidations that are far from all versions of them.
+    refuted_by: tuple[tuple[str, PricesBesideTrades], ...] = ()
     #: By data set symbol, ids that the venue itself does not have, as receipts show.
     never_issued: dict[str, tuple[NeverIssued, ...]] = {}
     #: By content of the feed's versions, their rows that are not of the vendor's file.
@@ -198,7 +215,8 @@ def judge_feed(
     spikes = context.spikes.get(content)
     healed = context.healed.get(content)
     whole_profile, profile = profile, without_never_issued(profile, context.never_issued)
-    sound = quality(profile, thresholds.rows, grouped=feed.is_grouped, spikes=spikes, law=law)
+    beside = context.beside_trades.get(content)
+    sound = quality(profile, thresholds.rows, grouped=feed.is_grouped, spikes=spikes, law=law, beside=beside)
     repeated = profile.repeated_rows(law)
     share = usual_share(profile.rows - repeated, context.usual_rows, context.window)
     thinning = thinning_score(share, thresholds)
@@ -249,6 +267,8 @@ def judge_feed(
             *agreement_warnings(
                 context.agreements.get(content, ()), thresholds.rows, grouped=feed.is_grouped
             ),
+            *trades_warnings(beside, thresholds.rows, grouped=feed.is_grouped),
+            *refuting_warnings(context.refuted_by, thresholds.rows, grouped=feed.is_grouped),
             *loss_warnings(per_symbol, context.outages, thresholds),
             *_lost_symbols(feed, day, profile, context, thresholds),
             *collapse_warnings(profile.rows, context.usual_rows, context.window, share, thresholds),

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from backfill_assets.contracts import Contracts, spot_contract
 from backfill_assets.days import MICROSECONDS_PER_SECOND
 from backfill_assets.id_laws import IdLaw
-from backfill_assets.lake.evidence import SpikeEvidence
+from backfill_assets.lake.evidence import BesideTrades, PricesBesideTrades, SpikeEvidence
 from backfill_assets.quality.agreement import Agreement
+from backfill_assets.quality.beside_trades import judged_prices, own_units, tolerance_of
 from backfill_assets.quality.profiles import (
     BookProfile,
     FeedProfile,
@@ -266,6 +267,53 @@ def agreement_warnings(found: Sequence[Agreement], limits: RowSettings, *, group
         )
     if len(passing) > NAMED:
         yield f"{len(passing) - NAMED} more markets differ for a while from other feeds of the same books"
+
+
+def trades_warnings(beside: BesideTrades | None, limits: RowSettings, *, grouped: bool) -> Iterator[str]:
+    """What is said of the prices of tickers and liquidations beside the trades of their markets."""
+    if beside is None or not beside.prices:
+        return
+    if not any(one.minutes for one in beside.prices):
+        why = "has no stored minutes of their market"
+        if beside.trades:
+            why = "has no trades beside these rows"
+        yield f"prices are not compared with trades: the day {why}"
+    found = [
+        f"the {_words(one, grouped=grouped)} is far from the trades in nearly all minutes: "
+        "it may have another unit"
+        for one in own_units(beside, limits)
+    ]
+    found += [
+        f"{_far(one, limits, grouped=grouped)} the trades: one of both files is damaged"
+        for one in judged_prices(beside, limits)
+        if one.outside
+    ]
+    yield from found[:NAMED]
+    if len(found) > NAMED:
+        yield f"{len(found) - NAMED} more prices are far from the trades"
+
+
+def _words(one: PricesBesideTrades, *, grouped: bool) -> str:
+    name = one.column.replace("_", " ")
+    return f"{name} of {one.dataset_symbol}" if grouped else name
+
+
+def _far(one: PricesBesideTrades, limits: RowSettings, *, grouped: bool) -> str:
+    hours, minutes = divmod(one.first or 0, 60)
+    return (
+        f"the {_words(one, grouped=grouped)} is in {one.outside} of {one.minutes} minutes, first at "
+        f"{hours:02d}:{minutes:02d}, more than {tolerance_of(one.column, limits):.0%} from"
+    )
+
+
+def refuting_warnings(
+    found: Sequence[tuple[str, PricesBesideTrades]], limits: RowSettings, *, grouped: bool
+) -> Iterator[str]:
+    """What is said of trades of which tickers or liquidations show other prices."""
+    for feed, one in found[:NAMED]:
+        yield f"in {feed} {_far(one, limits, grouped=grouped)} these trades: one of both files is damaged"
+    if len(found) > NAMED:
+        yield f"{len(found) - NAMED} more prices of other feeds are far from these trades"
 
 
 def _of_stretches(symbol: SymbolProfile, limits: RowSettings) -> Iterator[str]:

@@ -117,14 +117,18 @@ def answer_of(
 ) -> Answer:
     """The answer that these candles are: a source that fills empty minutes has all of a day."""
     if minutes.is_empty():
-        reason = "gave no candle of the day"
         if convention.reach_minutes:
-            reason += f": it has the newest {convention.reach_minutes:,} minutes only"
-            return Answer("absent", asked, reason=reason)
-        return Answer("empty", asked, reason=reason)
+            return Answer(
+                "absent", asked, reason=f"gave 0 of {MINUTES_PER_DAY:,} minutes: {_reach(convention)}"
+            )
+        return Answer("empty", asked, reason="gave no candle of the day")
     if convention.empty == "flat" and minutes.height < MINUTES_PER_DAY:
         reason = f"gave {minutes.height:,} of {MINUTES_PER_DAY:,} minutes, and only these are compared"
         if convention.reach_minutes:
-            reason += f": it has the newest {convention.reach_minutes:,} minutes only"
+            reason += f": {_reach(convention)}"
         return Answer("partial", asked, minutes, contract_size, reason)
     return Answer("whole", asked, minutes, contract_size)
+
+
+def _reach(convention: Convention) -> str:
+    return f"it has the newest {convention.reach_minutes:,} minutes only"

@@ -16,7 +16,13 @@ from backfill_assets.days import parse_day
 from backfill_assets.failures import PermanentFailure, TransientFailure, printable, redacted
 from backfill_assets.feeds import PERPETUAL, pair_of
 from backfill_assets.references.answers import INSTALL, Answer, answer_of, read_minutes
-from backfill_assets.references.conventions import CCXT, MINUTES_PER_DAY, Convention, Venue
+from backfill_assets.references.conventions import (
+    CCXT,
+    MINUTES_PER_DAY,
+    Convention,
+    Venue,
+    convention_of,
+)
 from backfill_assets.settings import CcxtSource, resolve
 
 #: Limit of one request.
@@ -37,7 +43,7 @@ class CcxtCandles:
 
     def convention(self, exchange: str) -> Convention | None:
         """See ``CandleApi``."""
-        return CCXT[exchange].convention if exchange in CCXT else None
+        return convention_of(self.name, exchange)
 
     def unit(self, exchange: str) -> str:
         """See ``CandleApi``: one exchange."""

@@ -16,7 +16,7 @@ LINES = 5
 
 @daily_checks(
     "reference",
-    {"agreement": "One-minute candles are those of the sources that the settings name, and each has some."},
+    {"agreement": "One-minute candles are those of the sources that the settings name; each has the day."},
 )
 def reference_checks(
     context: dg.AssetCheckExecutionContext, lake: LakeResource
@@ -26,11 +26,15 @@ def reference_checks(
     limits = lake.settings().comparison
     low = found.low(limits)
     rows = [one.model_dump(exclude={"differences"}) for one in (low or found.markets)]
-    lines = [*found.failures, *(f"not compared: {line}" for line in found.not_compared)]
+    lines = [
+        *found.failures,
+        *(f"compared in part: {line}" for line in found.partly),
+        *(f"not compared: {line}" for line in found.not_compared),
+    ]
     yield dg.AssetCheckResult(
         asset_key=KEY,
         check_name="agreement",
-        passed=not low and not found.failures,
+        passed=not low and not found.failures and not found.partly,
         severity=dg.AssetCheckSeverity.WARN,
         description=_description(found, limits),
         metadata={
@@ -51,6 +55,7 @@ def _description(found: DayComparison, limits: ComparisonSettings) -> str:
             "row; "
             f"{minutes - equal:,} of {minutes:,} minutes differ"
         )
+    parts += _first(found.partly, "compared in part: ")
     parts += _first(found.not_compared, "not compared: ")
     return "; ".join(parts) or "nothing to compare with"
 

@@ -42,6 +42,28 @@ class Convention:
     reach_minutes: int | None = None
     source: str = ""
 
+    @property
+    def words(self) -> str:
+        """The convention for people."""
+        empty = {
+            "flat": "minutes without trades are flat, with volume 0",
+            "omitted": "minutes without trades are left out",
+            "filled": "minutes of volume 0 are taken for filled",
+        }
+        opens = {
+            "first_trade": "a candle opens at its first trade",
+            "previous_close": "a candle opens at the close before it",
+        }
+        volume = {
+            "base": "volumes in base currency",
+            "contracts": "volumes in contracts",
+            "unrelated": "volumes are not compared",
+        }
+        parts = [empty[self.empty], opens[self.opens_at], volume[self.volume]]
+        parts += ["made of several venues"] if self.is_composite else []
+        parts += [f"the newest {self.reach_minutes:,} minutes only"] if self.reach_minutes else []
+        return ", ".join(parts)
+
 
 @dataclass(frozen=True, slots=True)
 class Venue:
@@ -59,7 +81,8 @@ _BINANCE: Final = Convention(
     empty="flat",
     source="https://developers.binance.com/docs/binance-spot-api-docs/rest-api/market-data-endpoints#klinecandlestick-data",
 )
-# The answers shown there, spot and perpetual: each candle opens at the close before it.
+# The answers shown there, spot and perpetual: each candle opens at the close before it. No page says that a
+# minute without trades is flat.
 _BITGET: Final = Convention(
     empty="flat",
     opens_at="previous_close",
@@ -90,7 +113,7 @@ CCXT: Final[Mapping[str, Venue]] = {
             source="https://docs.kraken.com/api-reference/market-data/get-ohlc-data",
         ),
     ),
-    # ccxt gives volumes as they come, in contracts. No page says whether a minute without trades is left out.
+    # The page says that intervals without ticks are left out, and volumes are in lots, as ccxt gives them.
     "kucoin-futures": Venue(
         "kucoinfutures",
         200,
@@ -109,3 +132,10 @@ MASSIVE: Final = Convention(
     is_composite=True,
     source="https://polygon.io/knowledge-base/article/how-does-polygon-create-the-open-high-low-close-volume-aggregate-bars",
 )
+
+
+def convention_of(source: str, exchange: str) -> Convention | None:
+    """How a source of the settings makes candles of an exchange; None if that is not known."""
+    if source == "ccxt":
+        return CCXT[exchange].convention if exchange in CCXT else None
+    return MASSIVE if source == "massive" else OF_FILES

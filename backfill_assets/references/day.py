@@ -56,6 +56,9 @@ class DayComparison(Derived):
         Hash of everything that it rests on.
     markets
         What was compared, by source, exchange and symbol.
+    partly
+        One line for each reason for which a source that keeps the newest minutes only did not give the
+        whole day of a market, with the minutes that it gave.
     not_compared
         One line for each reason for which a source has no candles of a market; nobody needs to mend these.
     failures
@@ -65,6 +68,7 @@ class DayComparison(Derived):
     day: str
     inputs: str = ""
     markets: tuple[ComparedMarket, ...] = ()
+    partly: tuple[str, ...] = ()
     not_compared: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
 
@@ -148,7 +152,8 @@ class _Work:
     directories: Sequence[ReferenceDirectory]
     fetched: Sequence[tuple[CandleApi, FetchedDay]]
     compared: list[ComparedMarket] = field(default_factory=list)
-    #: Markets by the reason for which they are not compared, and by that for which they failed.
+    #: Markets by the reason for which they are compared in part, not at all, or failed.
+    part: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     absent: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     failed: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
@@ -186,6 +191,7 @@ class _Work:
             day=self.day,
             inputs=inputs,
             markets=tuple(self.compared),
+            partly=tuple(_lines(self.part)),
             not_compared=tuple(_lines(self.absent)),
             failures=tuple(_lines(self.failed)),
         )
@@ -235,8 +241,10 @@ class _Work:
                 )
                 continue
             reason = answer.reason if api.name in answer.reason[:40] else f"{api.name}: {answer.reason}"
-            # A source that keeps the newest minutes only has given what there is.
-            if answer.state == "absent" or (answer.state == "partial" and convention.reach_minutes):
+            # A source that keeps the newest minutes only has given what there is, and will not give more.
+            if answer.is_out_of_reach or (answer.state == "partial" and convention.reach_minutes):
+                self.part[reason].append(_name(market))
+            elif answer.state == "absent":
                 self.absent[reason].append(_name(market))
             elif answer.state != "whole":
                 self.failed[reason].append(_name(market))
@@ -252,7 +260,7 @@ class _Work:
                     close_before=(before or {}).get(market),
                 )
                 self._add(api.name, market, found)
-        if asked and all(m in known and known[m].state == "absent" for m in asked if api.convention(m[0])):
+        if asked and all(m in known and known[m].is_unknown for m in asked if api.convention(m[0])):
             self.failed[
                 f"{api.name} has none of the day's markets: correct or remove it in comparison.sources"
             ] = []

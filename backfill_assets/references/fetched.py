@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LOGGER: Final = logging.getLogger(__name__)
 #: Raised when sources are asked for other markets, or candles are compared in another way.
-REFERENCES_VERSION: Final = 1
+REFERENCES_VERSION: Final = 2
 
 Market = tuple[str, str]
 
@@ -44,6 +44,16 @@ class FetchedMarket(Document):
     def market(self) -> Market:
         """Exchange and canonical symbol."""
         return self.exchange, self.symbol
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the source does not have the market."""
+        return self.state == "absent" and not self.is_out_of_reach
+
+    @property
+    def is_out_of_reach(self) -> bool:
+        """Whether the source has the market, and no minute of this day any more."""
+        return self.state == "absent" and bool(self.asked)
 
 
 class FetchedDay(Derived):

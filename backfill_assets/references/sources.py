@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from backfill_assets.references.answers import CandleApi
 from backfill_assets.references.ccxt_source import CcxtCandles
 from backfill_assets.references.massive_source import MassiveCandles
 from backfill_assets.settings import CcxtSource, ComparisonSettings, MassiveSource
+
+#: The names of all services; their answers lie in the lake below these.
+SOURCES: Final = (CcxtCandles.name, MassiveCandles.name)
 
 
 def apis_of(limits: ComparisonSettings) -> list[CandleApi]:

@@ -10,6 +10,7 @@ from typing import Final
 
 from backfill_assets.candles.comparison import agrees
 from backfill_assets.quality.measures import DayMeasures
+from backfill_assets.references.conventions import convention_of
 from backfill_assets.references.day import DayComparison
 from backfill_assets.settings import ComparisonSettings
 
@@ -87,6 +88,16 @@ def differences_of(compared: DayComparison | None) -> tuple[DifferenceLine, ...]
         for one in (compared.markets if compared else ())
         for minute in one.differences
     )
+
+
+def ways_of(compared: DayComparison | None) -> tuple[str, ...]:
+    """How each source that was compared makes the candles of each exchange, a line each."""
+    found = {}
+    for one in compared.markets if compared else ():
+        way = convention_of(one.source, one.exchange)
+        if way is not None:
+            found[one.source, one.exchange] = f"{one.exchange}, {source_name(one.source)}: {way.words}"
+    return tuple(found[key] for key in sorted(found))
 
 
 def source_name(source: str) -> str:

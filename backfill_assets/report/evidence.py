@@ -261,8 +261,9 @@ def _rules(
     if profile is None or not profile.rows:
         return ()
     spikes = verdict.context.spikes.get(verdict.content or "")
-    counts = quality(profile, limits, grouped=grouped, spikes=spikes).counts
-    sizes = sizes_of(profile, limits)
+    beside = verdict.context.beside_trades.get(verdict.content or "")
+    counts = quality(profile, limits, grouped=grouped, spikes=spikes, beside=beside).counts
+    sizes = sizes_of(profile, limits, beside)
     return tuple(
         RuleLine(
             name=rule.name,

@@ -24,7 +24,13 @@ from backfill_assets.quality.settled import Day, SettledFeed, load_day
 from backfill_assets.quality.verdict import Outcome
 from backfill_assets.references.day import load_comparison
 from backfill_assets.report.actions import Action, actions_of
-from backfill_assets.report.comparisons import AgreementLine, DifferenceLine, agreements_of, differences_of
+from backfill_assets.report.comparisons import (
+    AgreementLine,
+    DifferenceLine,
+    agreements_of,
+    differences_of,
+    ways_of,
+)
 from backfill_assets.report.evidence import CHART_TIMEFRAMES, FeedReport, day_candles, feed_report
 from backfill_assets.settings import (
     OverallSettings,
@@ -99,9 +105,12 @@ class DayReport:
     agreements: tuple[AgreementLine, ...]
     #: Minutes in which ours and a source's candle differ, the first of each market.
     differences: tuple[DifferenceLine, ...]
-    #: Why sources could not be compared, and which markets they do not have.
+    #: Why sources could not be compared, gave a part of the day, and which markets they do not have.
     reference_failures: tuple[str, ...]
+    partly_compared: tuple[str, ...]
     not_compared: tuple[str, ...]
+    #: How the sources make their candles.
+    ways: tuple[str, ...]
     publications: tuple[PublicationLine, ...]
     pending: tuple[PendingLine, ...]
     not_listed: tuple[str, ...]
@@ -170,7 +179,9 @@ def day_report(store: Store, settings: Settings, day: str) -> DayReport:
         agreements=agreements_of(made, compared, settings.comparison) if made else (),
         differences=differences_of(compared),
         reference_failures=compared.failures if compared else (),
+        partly_compared=compared.partly if compared else (),
         not_compared=compared.not_compared if compared else (),
+        ways=ways_of(compared),
         publications=publications,
         pending=tuple(
             line for feed in found.feeds for line in _pending(feed, settings.thresholds.restatement)

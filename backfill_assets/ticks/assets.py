@@ -21,6 +21,7 @@ from backfill_assets.orchestration import (
     table_metadata,
 )
 from backfill_assets.partitions import daily
+from backfill_assets.quality.beside_trades import compare_with_trades
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import SettledDay
 from backfill_assets.quality.witnesses import ask_witnesses
@@ -74,6 +75,7 @@ def ticks(
         context.log.info("%s: %s", day, report.summary)
         manifests = with_recovered_rows(store, record, report.manifests, settings)
         ask_witnesses(store, record, manifests, settings)
+        compare_with_trades(store, record, manifests, settings)
         compare_versions(store, manifests, settings.thresholds.id_laws)
         settled = settle(store, day, settings.thresholds)
         _insist(report, day, last_try=context.retry_number >= STEP_RETRIES)

@@ -21,7 +21,8 @@
   there is one for each hour, of which the pages that are touched take memory.
 - A row without id is compared with the rows whose payloads are in the same window of 2**20; a block is found
   as long as not many more rows lie between it and the first time it was sent.
-- What prices tell is counted by ``prices``, what changes of books tell by ``books``.
+- What prices tell is counted by ``prices``, what changes of books tell by ``books``; what other data types
+  of the market are compared with is kept by ``tops`` and ``bands``.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us
 from backfill_assets.feeds import DATA_TYPES
 from backfill_assets.quality.profiles import FeedProfile, Gap, Silence, SymbolProfile
 from backfill_assets.settings import CountingSettings, ThresholdSettings
+from backfill_assets.ticks.bands import BANDS_VERSION, COLUMNS, Bands
 from backfill_assets.ticks.books import Books
 from backfill_assets.ticks.prices import Grids, Prices
 from backfill_assets.ticks.tops import LEVELS, Tops
@@ -105,7 +107,8 @@ def profile_parameters_hash(parameters: ProfileParameters, data_type: str = "tra
     counting = {k: int(v) if v == int(v) else v for k, v in parameters.counting.model_dump().items()}
     counted = {"seam_window_us": parameters.seam_window_us, **counting}
     updates = {} if DATA_TYPES[data_type].has_fills else {"updates": UPDATES_VERSION}
-    text = json.dumps({"version": PROFILE_VERSION, **updates, **counted}, sort_keys=True)
+    bands = {"bands": BANDS_VERSION} if data_type in COLUMNS else {}
+    text = json.dumps({"version": PROFILE_VERSION, **updates, **bands, **counted}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -215,6 +218,7 @@ class Profiler:
         if data_type and DATA_TYPES[data_type].changes_books:
             self._books = Books(start_us(day), grids or {}, parameters.counting.resent_rows)
         self._tops = Tops(start_us(day), data_type) if data_type in LEVELS else None
+        self._bands = Bands(start_us(day), data_type) if data_type in COLUMNS else None
         if trades:
             self._prices = Prices(parameters.counting, grids or {})
             self._repeats = np.zeros((1, self._r.R_SIZE), np.int64)
@@ -245,6 +249,8 @@ class Profiler:
             self._books.name(slot, name)
         if self._tops is not None:
             self._tops.name(slot, name)
+        if self._bands is not None:
+            self._bands.name(slot, name)
         if not self._trades:
             return
         self._prices.make_room(slot + 1)
@@ -289,6 +295,8 @@ class Profiler:
         if rows.values is not None:
             k.count_valueless(rows.values, start, stop, self._feed)
             self._add_values(rows, rows.values, start, stop)
+        if self._bands is not None:
+            self._bands.add(rows, self._symbol_of, start, stop)
         if self._trades:
             self._add_trades(rows, start, stop)
 
@@ -397,6 +405,7 @@ class Profiler:
             symbols=self._symbol_profiles() if self._trades else (),
             books=books,
             tops=self._books.tops() if self._books else self._tops.finish() if self._tops else (),
+            bands=self._bands.finish() if self._bands else (),
         )
 
     def _longest_silence(self, feed: list[int]) -> Silence | None:

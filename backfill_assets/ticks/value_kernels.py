@@ -1,7 +1,8 @@
 # mypy: disable-error-code="no-untyped-def"
-"""What single rows of updates contradict: levels out of order, prices apart, options out of range; compiled.
+"""What single rows contradict: levels out of order, prices apart, options out of range; compiled.
 
-A null (NaN, or ``NULL_TIME``) contradicts nothing. Each row is looked at by itself, so there is no state.
+A null (NaN, or ``NULL_TIME``) contradicts nothing. Each row is looked at by itself; the lowest and highest
+prices of minutes are kept for a comparison with the trades.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ T_LAST, T_INDEX, T_MARK = 3, 4, 5
 #: Columns of a level of a snapshot: ask price, ask amount, bid price, bid amount.
 PER_LEVEL: Final = 4
 
+MINUTE_US: Final = 60_000_000
+MINUTES: Final = 1_440
+
 _I64, _F64_2 = nb.int64[::1], nb.float64[:, ::1]
+_I32, _F64, _F64_3 = nb.int32[::1], nb.float64[::1], nb.float64[:, :, ::1]
 
 
 @kernel(nb.int64(_F64_2, nb.int64, nb.int64))
@@ -104,3 +109,15 @@ def count_impossible_options(times, due, values, start, stop):
             or (due[i] != NULL_TIME and due[i] < times[i] - HOUR_US)
         )
     return found
+
+
+@kernel(nb.void(_I64, _I32, _I32, _F64, nb.int64, nb.int64, nb.int64, _F64_3))
+def widen_bands(times, codes, symbol_of, prices, start, stop, day_start, bands):
+    """Let the bands of each symbol's minutes (low, high) hold the prices above zero of rows of the day."""
+    for i in range(start, stop):
+        since = times[i] - day_start
+        if since < 0 or since >= MINUTES * MINUTE_US or not prices[i] > 0.0:
+            continue
+        band = bands[symbol_of[codes[i]], since // MINUTE_US]
+        band[0] = min(band[0], prices[i])
+        band[1] = max(band[1], prices[i])

@@ -20,7 +20,11 @@ from backfill_assets.lake.manifests import DayRecord, FeedManifest
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.measures import DayMeasures
+from backfill_assets.quality.remedies import run_day
 from backfill_assets.quality.settled import SettledDay
+from backfill_assets.references.day import DayComparison
+from backfill_assets.references.fetched import FetchedDay
+from backfill_assets.references.sources import SOURCES
 from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, OHLCV, TABLES, TICKS
 from backfill_assets.warehouse.protocol import Warehouse
@@ -132,7 +136,17 @@ def _named_files(store: Store, day: str, problems: list[str]) -> list[_File]:
         for table, made in ((CANDLES, measures.candles), (COVERAGE, measures.coverage)):
             if made is not None:
                 files.append(_File(paths.made_data(table.name, day, made.content), made.bytes, table))
-    return files
+    return [*files, *_references(store, day, problems)]
+
+
+def _references(store: Store, day: str, problems: list[str]) -> Iterator[_File]:
+    """The candles that sources gave; a run of the day asks them again where these are gone."""
+    _read(problems, store, paths.comparison(day), DayComparison)
+    for source in SOURCES:
+        kept = _read(problems, store, paths.reference_manifest(source, day), FetchedDay)
+        if kept is not None and kept.file is not None:
+            path = paths.reference_data(source, day, kept.file.content)
+            yield _File(path, kept.file.bytes, CANDLES, remedy=f"; '{run_day(day)}' asks {source} again")
 
 
 def _ticks(store: Store, record: DayRecord, problems: list[str]) -> Iterator[_File]:

@@ -178,6 +178,13 @@ def test_sources_of_candles_are_asked_for_the_markets_of_the_universe(doctor):
             "ok  ",
             "3 of 4 markets; not compared: binance lists no spot market ETH/USDT any more, or never did",
         )
+        sources.truth["kraken"] = {"BTC-USDT": []}
+        wide = [{"exchanges": ["kraken"], "symbols": ["BTC-USDT"]}]
+        assert doctor(universe=wide, comparison={"sources": [ccxt]})["reference candles of ccxt"] == (
+            "ok  ",
+            "1 of 1 market; compared in part: kraken has the newest 720 minutes only, and a day has 1,440: "
+            "check agreement warns each day, unless the exchanges of ccxt in comparison.sources leave it out",
+        )
         massive = {"kind": "massive", "endpoint": sources.url, "api_key": "a-mistyped-key"}
         found = ill(doctor(universe=universe, comparison={"sources": [massive]}))
         assert set(found) == {"reference candles of massive"}

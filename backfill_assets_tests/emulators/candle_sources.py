@@ -117,6 +117,7 @@ class CandleSources:
         known = {
             "binance": self._binance,
             "binanceusdm": self._binance,
+            "binanceus": self._binance,
             "kraken": self._kraken,
             "coinbaseexchange": self._coinbase,
             "bitget": self._bitget,
@@ -125,10 +126,12 @@ class CandleSources:
         found = known[service](service, rest, query) if service in known else None
         return found or as_json({"msg": f"no route {path}"}, 404)
 
-    def markets(self, service: str) -> dict[str, tuple[str, str, str]]:
+    def markets(self, service: str, *, perpetual: bool | None = None) -> dict[str, tuple[str, str, str]]:
         """By the id of Binance, Bitget and Kraken the market, its base and its quote."""
         found = {}
         for market in self.truth.get(service, {}):
+            if perpetual is not None and market.endswith("-PERP") != perpetual:
+                continue
             base, quote = market.removesuffix("-PERP").split("-")
             found[f"{base}{quote}"] = (market, base, quote)
         return found
@@ -239,14 +242,34 @@ class CandleSources:
                     "pricePrecision": "2",
                     "quantityPrecision": "8",
                 }
-                for id_, (market, base, quote) in self.markets(service).items()
-                if not market.endswith("-PERP")
+                for id_, (_, base, quote) in self.markets(service, perpetual=False).items()
             ])  # fmt: skip
-        if rest in ("api/v2/margin/currencies", "api/v2/mix/market/contracts"):
+        if rest == "api/v2/margin/currencies":
             return _bitget_data([])
-        if not rest.startswith("api/v2/spot/market/"):
+        if rest == "api/v2/mix/market/contracts":
+            return _bitget_data([
+                {
+                    "symbol": id_,
+                    "baseCoin": base,
+                    "quoteCoin": quote,
+                    "supportMarginCoins": [quote],
+                    "symbolType": "perpetual",
+                    "symbolStatus": "normal",
+                    "pricePlace": "1",
+                    "priceEndStep": "1",
+                    "volumePlace": "3",
+                    "sizeMultiplier": "0.001",
+                    "minTradeNum": "0.001",
+                    "makerFeeRate": "0.0002",
+                    "takerFeeRate": "0.0006",
+                }
+                for id_, (_, base, quote) in self.markets(service, perpetual=True).items()
+                if query["productType"] == f"{quote}-FUTURES"
+            ])  # fmt: skip
+        if not rest.startswith(("api/v2/spot/market/", "api/v2/mix/market/")):
             return None
-        market, _, _ = self.markets(service)[query["symbol"]]
+        is_perpetual = rest.startswith("api/v2/mix/")
+        market, _, _ = self.markets(service, perpetual=is_perpetual)[query["symbol"]]
         end, limit = int(query["endTime"]), int(query["limit"])
         if limit > 200 and "history" in rest:
             return as_json({"code": "40017", "msg": "Parameter verification failed", "data": None}, 400)

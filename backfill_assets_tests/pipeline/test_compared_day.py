@@ -11,12 +11,23 @@ import pytest
 import yaml
 
 from backfill_assets.lake import paths
+from backfill_assets.quality.remedies import run_day
 from backfill_assets.references.day import load_comparison
+from backfill_assets.references.fetched import load_fetched
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
-from backfill_assets_tests.emulators.candle_sources import KEY, Candle, CandleSources, as_json, truth_of
+from backfill_assets.warehouse.garbage import unnamed_files
+from backfill_assets.warehouse.verify import verify_days
+from backfill_assets_tests.emulators.candle_sources import (
+    KEY,
+    Candle,
+    CandleSources,
+    as_json,
+    milliseconds,
+    truth_of,
+)
 from backfill_assets_tests.pipeline.conftest import MakePipeline, Pipeline, checks_of
 
 DAY, BEFORE = "2024-01-02", "2024-01-01"
@@ -175,7 +186,8 @@ def test_a_source_without_candles_warns_and_the_day_is_published(compared: Compa
         said = "holds no EXCHANGE/SYMBOL/DAY.csv"
     else:
         compared.change(lambda rows: [])
-        said = "gave no candle of the day"
+        is_flat = compared.kind == "kraken"  # which keeps the newest minutes only
+        said = "gave 0 of 1,440 minutes" if is_flat else "gave no candle of the day"
     check = compared.check(*AFTER)
     assert not check.passed
     assert said in check.description
@@ -183,6 +195,57 @@ def test_a_source_without_candles_warns_and_the_day_is_published(compared: Compa
     page = (compared.pipeline.folder / "lake" / paths.day_report(DAY)).read_text()
     assert said in page
     assert 'class="differences"' not in page
+
+
+@pytest.mark.parametrize("compared", ["kraken"], indirect=True)
+@pytest.mark.parametrize(("hours", "minutes"), [(9, 180), (60, 0)])
+def test_a_day_that_could_be_compared_in_part_only_warns_with_its_minutes(
+    compared: Compared, hours: int, minutes: int
+) -> None:
+    compared.change(lambda rows: rows)
+    compared.sources.now = milliseconds(DAY, 1440 + hours * 60)
+    check = compared.check(*AFTER)
+    assert not check.passed
+    said = f"kraken BTC-USDT: ccxt: gave {minutes} of 1,440 minutes"
+    assert f"compared in part: {said}" in check.description
+    assert "it has the newest 720 minutes only" in check.description
+    assert "correct or remove it" not in check.description
+    found = load_comparison(compared.pipeline.store, DAY)
+    assert found is not None
+    assert sum(one.minutes for one in found.markets) == sum(one.equal for one in found.markets)
+    assert bool(found.markets) == bool(minutes)
+    page = (compared.pipeline.folder / "lake" / paths.day_report(DAY)).read_text()
+    assert f"Compared in part: {said}" in page
+    assert ("kraken, the exchange&#39;s own candles (ccxt): minutes" in page) == bool(minutes)
+
+
+@pytest.mark.parametrize("compared", ["binance"], indirect=True)
+def test_answers_that_are_kept_are_verified_and_no_garbage(compared: Compared) -> None:
+    assert compared.check(*AFTER).passed
+    store = compared.pipeline.store
+    kept = load_fetched(store, "ccxt", DAY)
+    assert kept.file is not None
+    path = paths.reference_data("ccxt", DAY, kept.file.content)
+    assert not [found for found in unnamed_files(store).get(DAY, []) if found.startswith("references/")]
+
+    file = compared.pipeline.folder / "lake" / path
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    [told] = verify_days(store, [], [DAY], mend=False)
+    [problem] = told.problems
+    assert path in problem
+    assert f"'{run_day(DAY)}' asks ccxt again" in problem
+    [mended] = verify_days(store, [], [DAY], mend=True)
+    assert mended.problems == told.problems
+    assert not file.exists()
+
+    compared.sources.requests.clear()
+    assert compared.check(*AFTER).passed
+    assert compared.sources.requests
+    assert [found.problems for found in verify_days(store, [], [DAY], mend=False)] == [()]
+
+    # A file that no document names is freed, and one that its document names is not.
+    store.delete(paths.reference_manifest("ccxt", DAY))
+    assert path in unnamed_files(store)[DAY]
 
 
 @pytest.mark.parametrize("compared", ["binance"], indirect=True)

@@ -20,6 +20,7 @@ from backfill_assets.lake.manifests import (
     load_day_record,
     load_manifests,
 )
+from backfill_assets.quality.beside_trades import compare_with_trades
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import SettledFeed
 from backfill_assets.quality.witnesses import ask_witnesses
@@ -32,6 +33,7 @@ from backfill_assets.settings import (
 )
 from backfill_assets.tardis.columns import csv_header
 from backfill_assets.ticks.decode import decode
+from backfill_assets.ticks.fetch import candles_to_fill, store_candles
 from backfill_assets.ticks.prices import Grids
 from backfill_assets.ticks.profile import ProfileParameters
 from backfill_assets_tests.quality.damaged_days import MARKET, Row, Sample
@@ -78,9 +80,11 @@ class FiledDays:
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder) / "day.csv.gz", Path(folder) / "day.parquet"
             source.write_bytes(raw)
+            parameters = ProfileParameters()
+            candles = candles_to_fill(feed, day, parameters, self.settings.thresholds.id_laws)
             decoded = decode(
-                source, target, feed=feed, day=day, symbols=symbols, grids=grids,
-                parameters=ProfileParameters(), row_group_rows=row_group_rows,
+                source, target, feed=feed, day=day, symbols=symbols, grids=grids, candles=candles,
+                parameters=parameters, row_group_rows=row_group_rows,
             )  # fmt: skip
             version = Version(
                 content=decoded.content,
@@ -93,6 +97,7 @@ class FiledDays:
                 schema_version=1,
                 profile_parameters="p",
                 fetched_at=utc_now(),
+                candles=store_candles(self.store, feed, day, candles, decoded.profile, parameters),
             )
             self.store.put_file(target, paths.ticks_data(feed, day, version.content))
         return bring(self.store, day, version, feed)
@@ -112,6 +117,12 @@ class FiledDays:
         assert record is not None
         manifests = load_manifests(self.store, record)
         return ask_witnesses(self.store, record, manifests, settings or self.settings)
+
+    def compare_with_trades(self, day: str) -> int:
+        """Compare tickers and liquidations as the day's run does; returns how many versions were compared."""
+        record = load_day_record(self.store, day)
+        assert record is not None
+        return compare_with_trades(self.store, record, load_manifests(self.store, record), self.settings)
 
     def settled(self, feed: Feed, day: str) -> SettledFeed:
         """Settle the day; returns the feed."""

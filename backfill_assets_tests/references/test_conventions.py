@@ -8,7 +8,7 @@ from __future__ import annotations
 import ccxt
 import pytest
 
-from backfill_assets.references.conventions import CCXT, MASSIVE, OF_FILES, Convention
+from backfill_assets.references.conventions import CCXT, MASSIVE, OF_FILES, Convention, convention_of
 from backfill_assets.venues import EXCHANGES
 from backfill_assets_tests.references.candle_frames import OURS, Row, changed, compared
 from backfill_assets_tests.test_docs import bare, table
@@ -172,3 +172,16 @@ def test_the_table_on_the_page_of_scores_is_that_of_the_code() -> None:
 def test_the_vendor_says_where_to_read_too() -> None:
     assert MASSIVE.source.startswith("https://")
     assert isinstance(MASSIVE, Convention)
+
+
+def test_a_page_says_how_each_source_makes_its_candles() -> None:
+    words = {source: way.words for source, way in (("kraken", CCXT["kraken"].convention), ("", MASSIVE))}
+    assert words == {
+        "kraken": "minutes without trades are flat, with volume 0, a candle opens at its first trade, "
+        "volumes in base currency, the newest 720 minutes only",
+        "": "minutes without trades are left out, a candle opens at its first trade, volumes are not "
+        "compared, made of several venues",
+    }
+    assert len({venue.convention.words for venue in CCXT.values()}) == 5
+    assert convention_of("ccxt", "bitmex") is None
+    assert convention_of("comparison.reference", "bitmex") is OF_FILES

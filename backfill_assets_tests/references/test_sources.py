@@ -13,6 +13,7 @@ from backfill_assets.lake import paths
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.references.answers import CandleApi
 from backfill_assets.references.ccxt_source import CcxtCandles
+from backfill_assets.references.conventions import CCXT
 from backfill_assets.references.fetched import fetch_day, load_fetched, read_fetched
 from backfill_assets.references.massive_source import MassiveCandles
 from backfill_assets.settings import CcxtSource, MassiveSource
@@ -37,12 +38,15 @@ TRADED: list[Candle] = [
     for minute in range(1440)
     if minute % 7
 ]
+#: Of Bitget, whose perpetual and spot market have one id.
+PERPETUAL: list[Candle] = [(row[0], *(price + 7 for price in row[1:5]), 2.5) for row in TRADED]  # type: ignore[misc]
 
 
 @pytest.fixture
 def sources() -> Iterator[CandleSources]:
     spot = {"BTC-USDT": TRADED, "ETH-USDT": TRADED}
-    truth = {name: dict(spot) for name in ("binance", "kraken", "coinbaseexchange", "bitget")}
+    truth = {name: dict(spot) for name in ("binance", "binanceus", "kraken", "coinbaseexchange", "bitget")}
+    truth["bitget"]["BTC-USDT-PERP"] = PERPETUAL
     truth |= {name: {"BTC-USDT-PERP": TRADED} for name in ("binanceusdm", "kucoinfutures")}
     with CandleSources(truth={**truth, "massive": {"BTC-USD": TRADED}}) as running:
         yield running
@@ -72,7 +76,9 @@ def massive_api(sources: CandleSources) -> Api:
         ("binance", "BTC-USDT", "BTC/USDT", 1440),
         ("binance-futures", "BTC-USDT-PERP", "BTC/USDT:USDT", 1440),
         ("kraken", "BTC-USDT", "BTC/USDT", 1440),
+        ("binance-us", "BTC-USDT", "BTC/USDT", 1440),
         ("bitget", "BTC-USDT", "BTC/USDT", 1440),
+        ("bitget-futures", "BTC-USDT-PERP", "BTC/USDT:USDT", 1440),
         ("coinbase", "BTC-USDT", "BTC/USDT", len(TRADED)),
         ("kucoin-futures", "BTC-USDT-PERP", "BTC/USDT:USDT", len(TRADED)),
     ],
@@ -87,7 +93,13 @@ def test_ccxt_gives_the_day_of_each_exchange(
     found = [row[1:] for row in answer.minutes.iter_rows() if row[5]]
     scale = 1 / CONTRACT if exchange == "kucoin-futures" else 1
     assert answer.contract_size == (CONTRACT if scale > 1 else 1)
-    assert [row[3:] for row in found] == [(row[4], row[5] * scale) for row in TRADED]
+    truth = PERPETUAL if exchange == "bitget-futures" else TRADED
+    assert [row[3:] for row in found] == [(row[4], row[5] * scale) for row in truth]
+
+
+def test_every_exchange_of_the_table_has_a_stand_in() -> None:
+    marks = test_ccxt_gives_the_day_of_each_exchange.pytestmark  # type: ignore[attr-defined]
+    assert {exchange for mark in marks for exchange, *_ in mark.args[1]} == {*CCXT}
 
 
 def test_massive_gives_the_day_page_by_page(massive_api: Api, sources: CandleSources) -> None:
@@ -200,7 +212,7 @@ def test_kraken_has_the_newest_twelve_hours_only(ccxt_api: Api, sources: CandleS
     absent = ccxt_api().fetch("kraken", "BTC-USDT", DAY)
     assert (absent.state, absent.reason) == (
         "absent",
-        "gave no candle of the day: it has the newest 720 minutes only",
+        "gave 0 of 1,440 minutes: it has the newest 720 minutes only",
     )
 
 

@@ -100,3 +100,7 @@ def test_others_candles_are_shown_only_where_there_are_any() -> None:
     assert "binance BTC-USDT the other venues ! 94.9 % 949 of 1,000 09:04" in words
     assert 'id="h-others"' not in day_page(day_of((FEED,)))
     assert "no such column" in told(day_of((FEED,), reference_failures=("no such column",)), "h-others")
+    part = told(day_of((FEED,), partly_compared=("ccxt: gave 180 of 1,440 minutes",)), "h-others")
+    assert "Compared in part: ccxt: gave 180 of 1,440 minutes." in part
+    ways = told(day_of((FEED,), agreements=(line,), ways=("kraken: flat",)), "h-others")
+    assert "How sources make their candles: kraken: flat." in ways

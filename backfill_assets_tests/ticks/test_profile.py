@@ -181,7 +181,7 @@ def expected_feed(rows: list[Row]) -> dict[str, Any]:
 
 
 def assert_equal(profile: FeedProfile, rows: list[Row]) -> None:
-    of_updates = {"odd_rows", "apart_rows", "off_hour_rows", "books", "tops"}
+    of_updates = {"odd_rows", "apart_rows", "off_hour_rows", "books", "tops", "bands"}
     assert not any(getattr(profile, name) for name in of_updates)
     counted_elsewhere = {"symbols", "implausible_times", "wrong_exchange_rows", "unknown_symbol_rows"}
     found = profile.model_dump(exclude=of_updates | counted_elsewhere)

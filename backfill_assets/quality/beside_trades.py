@@ -1,0 +1,243 @@
+"""Tickers and liquidations beside the trades of their markets, minute by minute.
+
+Asked once per set of files, after a fetch and before the day is settled. Both sides were made while the files
+were decoded (``ticks.bands``, ``ticks.partials``), so no file of ticks is opened. Every version of the trades
+that the lake holds is asked, whatever its verdict, and a minute that agrees with one of them agrees: so no
+verdict depends on another, and a bad refresh of the trades takes nothing back.
+
+Of a price that is not in the trades either file may be the damaged one. The trades are the market, so the
+other feed loses quality, and both warn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from backfill_assets.days import MICROSECONDS_PER_MINUTE, start_us
+from backfill_assets.failures import DamagedFile, Unreadable
+from backfill_assets.feeds import Feed
+from backfill_assets.lake import paths
+from backfill_assets.lake.evidence import BesideTrades, PricesBesideTrades
+from backfill_assets.lake.manifests import DayRecord, FeedManifest, Version, update_manifest
+from backfill_assets.lake.store import Store
+from backfill_assets.quality.profiles import FeedProfile, profile_of
+from backfill_assets.settings import RowSettings, Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    #: Lowest and highest price of the trades by minute, from the last minute of the day before to the first
+    #: of the day after; infinite where none was traded.
+    TradedBand = tuple[Floats, Floats]
+
+LOGGER: Final = logging.getLogger(__name__)
+#: Raised when prices are compared in another way.
+BESIDE_VERSION: Final = 1
+#: Data types that are compared with the trades.
+COMPARED: Final = ("derivative_ticker", "liquidations")
+#: The price that a trade of the same market had, as the venue says.
+LAST: Final = "last_price"
+INDEX: Final = "index_price"
+_PADDED: Final = 1_442
+
+
+def compare_with_trades(
+    store: Store, record: DayRecord, manifests: Mapping[Feed, FeedManifest], settings: Settings
+) -> int:
+    """Keep how every version of the day's tickers and liquidations lies beside the trades.
+
+    Returns
+    -------
+    int
+        How many versions were compared; comparisons that still hold are not made again.
+    """
+    known = {e.feed for e in record.expected_feeds}
+    day = _Day(store, record.day, settings.thresholds.rows, manifests)
+    return sum(
+        day.compare(feed, manifest)
+        for feed, manifest in manifests.items()
+        if feed in known and feed.data_type in COMPARED and manifest.versions
+    )
+
+
+def tolerance_of(column: str, limits: RowSettings) -> float:
+    """How far from the trades of a minute and its neighbors a price may be."""
+    if column == LAST:
+        return limits.last_price_tolerance
+    return limits.liquidation_tolerance if column == "price" else limits.mark_tolerance
+
+
+def own_units(beside: BesideTrades, limits: RowSettings) -> list[PricesBesideTrades]:
+    """Indices that alone are nearly always far from the trades: the contract has one of another unit."""
+    far = [one for one in beside.prices if one.outside and one.outside >= limits.habit_share * one.minutes]
+    others = {one.dataset_symbol for one in far if one.column != INDEX}
+    return [one for one in far if one.column == INDEX and one.dataset_symbol not in others]
+
+
+def judged_prices(beside: BesideTrades | None, limits: RowSettings) -> list[PricesBesideTrades]:
+    """The comparisons that count."""
+    if beside is None:
+        return []
+    left_out = own_units(beside, limits)
+    return [one for one in beside.prices if one not in left_out]
+
+
+@dataclass(slots=True)
+class _Day:
+    """The trades of a day, each file of partial candles read once."""
+
+    store: Store
+    day: str
+    limits: RowSettings
+    manifests: Mapping[Feed, FeedManifest]
+    _bands: dict[str, dict[str, TradedBand] | None] = field(default_factory=dict)
+
+    def compare(self, feed: Feed, manifest: FeedManifest) -> int:
+        found: dict[str, BesideTrades] = {}
+        made = 0
+        trades = [*self._trades(feed.exchange)]
+        inputs = self._inputs(trades)
+        for version in manifest.versions:
+            former = manifest.beside_trades.get(version.content)
+            if former is not None and former.inputs == inputs:
+                found[version.content] = former
+                continue
+            try:
+                profile = profile_of(version)
+            except Unreadable:
+                continue  # settling the day tells
+            found[version.content] = self._compared(profile, trades, inputs, former)
+            made += 1
+        if made or found.keys() != manifest.beside_trades.keys():
+            change = {"beside_trades": found}
+            update_manifest(self.store, feed, self.day, lambda held: held.model_copy(update=change))
+        return made
+
+    def _trades(self, exchange: str) -> Iterator[tuple[Feed, Version]]:
+        """Versions of the exchange's trades whose minutes are here."""
+        for feed, manifest in sorted(self.manifests.items()):
+            if feed.exchange == exchange and feed.type.has_trades:
+                yield from ((feed, version) for version in manifest.versions if version.candles is not None)
+
+    def _limits(self) -> str:
+        limits = self.limits
+        tolerances = (limits.last_price_tolerance, limits.mark_tolerance, limits.liquidation_tolerance)
+        return ":".join(map(str, (BESIDE_VERSION, *tolerances)))
+
+    def _inputs(self, trades: Iterable[tuple[Feed, Version]]) -> str:
+        parts = [self._limits()]
+        parts += [f"{feed}:{version.candles.file.content}" for feed, version in trades if version.candles]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def _compared(
+        self,
+        profile: FeedProfile,
+        trades: Sequence[tuple[Feed, Version]],
+        inputs: str,
+        former: BesideTrades | None,
+    ) -> BesideTrades:
+        there: set[str] = set()
+        prices = []
+        bands = [(feed, self._of(feed, version)) for feed, version in trades]
+        for symbol in profile.bands:
+            traded = []
+            for feed, of_feed in bands:
+                if of_feed is not None and symbol.symbol in of_feed:
+                    there.add(str(feed))
+                    traded.append(of_feed[symbol.symbol])
+            for column in sorted(symbol.bands) if symbol.symbol is not None else ():
+                tolerance = tolerance_of(column, self.limits)
+                minutes, outside = _beside(symbol.unpacked(column), traded, column, tolerance)
+                prices.append(
+                    PricesBesideTrades(
+                        dataset_symbol=symbol.dataset_symbol,
+                        symbol=symbol.symbol or "",
+                        column=column,
+                        minutes=minutes,
+                        outside=len(outside),
+                        first=outside[0] if outside else None,
+                    )
+                )
+        found = BesideTrades(
+            # What could not be read is asked for again.
+            inputs="" if any(of_feed is None for _, of_feed in bands) else inputs,
+            limits=self._limits(),
+            trades=tuple(sorted(there)),
+            prices=tuple(prices),
+        )
+        return _with_former(found, former) if former is not None else found
+
+    def _of(self, feed: Feed, version: Version) -> dict[str, TradedBand] | None:
+        """The bands of a version's trades by canonical symbol; None of a damaged file."""
+        if version.candles is None:
+            return {}
+        content = version.candles.file.content
+        if content not in self._bands:
+            try:
+                self._bands[content] = self._read(paths.partials_data(feed, self.day, content))
+            except DamagedFile as failure:
+                LOGGER.warning("%s is not compared with: %s", feed, failure)
+                self._bands[content] = None
+        return self._bands[content]
+
+    def _read(self, path: str) -> dict[str, TradedBand]:
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with self.store.local_copy(path) as file:
+            table = pq.read_table(file, columns=["symbol", "open_time", "low", "high"], partitioning=None)
+        opened = table["open_time"].cast(pa.int64()).to_numpy()
+        minutes = (opened - start_us(self.day)) // MICROSECONDS_PER_MINUTE + 1
+        is_near = (minutes >= 0) & (minutes < _PADDED)
+        names = np.asarray(table["symbol"].to_pylist(), object)
+        low, high = (table[name].to_numpy() for name in ("low", "high"))
+        found: dict[str, TradedBand] = {}
+        for name in {*names.tolist()}:
+            own = is_near & (names == name)
+            lows, highs = np.full(_PADDED, np.inf), np.full(_PADDED, -np.inf)
+            lows[minutes[own]], highs[minutes[own]] = low[own], high[own]
+            found[name] = (lows, highs)
+        return found
+
+
+def _with_former(found: BesideTrades, former: BesideTrades) -> BesideTrades:
+    """What agrees now, or agreed before with trades that are not here any more."""
+    if former.limits != found.limits:
+        return found
+    known = {(one.dataset_symbol, one.column): one for one in former.prices if one.minutes}
+    prices = []
+    for one in found.prices:
+        before = known.get((one.dataset_symbol, one.column))
+        is_better = before is not None and (not one.minutes or before.outside < one.outside)
+        prices.append(before if before is not None and is_better else one)
+    trades = tuple(sorted({*found.trades, *former.trades}))
+    return found.model_copy(update={"prices": tuple(prices), "trades": trades})
+
+
+def _beside(band: Any, traded: Sequence[TradedBand], column: str, tolerance: float) -> tuple[int, list[int]]:
+    """How many minutes could be compared, and which of them no trades agree with.
+
+    A minute is compared with the trades in it and in both minutes beside it, and not without any. The last
+    price is that of the last trade, so it is compared with those of the last minute before it that has
+    trades, too, and not until there is one.
+    """
+    import numpy as np
+
+    at = band["minute"].astype(np.int64) + 1
+    asked, agreed = np.zeros(len(at), bool), np.zeros(len(at), bool)
+    for lows, highs in traded:
+        is_asked, before = np.isfinite(lows[[at - 1, at, at + 1]]).any(axis=0), at - 1
+        if column == LAST:
+            before = np.maximum.accumulate(np.where(np.isfinite(lows), np.arange(_PADDED), -1))[before]
+            is_asked &= before >= 0
+        low, high = lows[[before, at, at + 1]].min(axis=0), highs[[before, at, at + 1]].max(axis=0)
+        asked |= is_asked
+        agreed |= is_asked & (band["low"] * (1 + tolerance) >= low) & (band["high"] <= high * (1 + tolerance))
+    return int(asked.sum()), band["minute"][asked & ~agreed].tolist()

@@ -1,0 +1,82 @@
+"""The lowest and highest prices of each minute of tickers and liquidations, to be compared with the trades'.
+
+They are counted while the file is decoded and stand in its profile, so no file is opened to compare them; the
+trades' are their partial candles (``quality.beside_trades``). Prices that are null or not above zero are in
+none.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any, Final
+
+from backfill_assets.quality.profiles import BAND, MinuteBands
+
+if TYPE_CHECKING:
+    from backfill_assets.ticks.profile import Name, Rows
+
+#: Raised when the same rows give other bands.
+BANDS_VERSION: Final = 1
+#: Columns of prices by data type.
+COLUMNS: Final = {
+    "derivative_ticker": ("last_price", "index_price", "mark_price"),
+    "liquidations": ("price",),
+}
+
+
+class Bands:
+    """Bands of every symbol of a file; a symbol is known by its number."""
+
+    def __init__(self, day_start: int, data_type: str) -> None:
+        import numpy as np
+
+        from backfill_assets.ticks import value_kernels
+
+        self._np: Any = np
+        self._k: Any = value_kernels
+        self._day_start = day_start
+        self._columns = COLUMNS[data_type]
+        self._names: list[Name] = []
+        self._bands = self._empty(1)
+
+    def _empty(self, symbols: int) -> Any:
+        """Lows and highs by column, symbol and minute."""
+        empty = self._np.empty((len(self._columns), symbols, self._k.MINUTES, 2))
+        empty[..., 0], empty[..., 1] = self._np.inf, -self._np.inf
+        return empty
+
+    def name(self, symbol: int, name: Name) -> None:
+        """Say which symbol the next number stands for."""
+        if symbol < len(self._names):
+            return
+        self._names.append(name)
+        if symbol >= self._bands.shape[1]:
+            self._bands = self._np.concatenate([self._bands, self._empty(self._bands.shape[1])], axis=1)
+
+    def add(self, rows: Rows, symbol_of: Any, start: int, stop: int) -> None:
+        """Follow the rows from ``start`` to before ``stop``."""
+        k = self._k
+        if rows.values is not None:
+            prices = [rows.values[column] for column in (k.T_LAST, k.T_INDEX, k.T_MARK)]
+        else:
+            prices = [rows.price]
+        for column, of_column in enumerate(prices):
+            k.widen_bands(
+                rows.times, rows.codes, symbol_of, of_column, start, stop, self._day_start,
+                self._bands[column],
+            )  # fmt: skip
+
+    def finish(self) -> tuple[MinuteBands, ...]:
+        """The bands of all symbols with a price, by their names."""
+        found = []
+        for number, name in enumerate(self._names):
+            bands = {column: self._packed(self._bands[n, number]) for n, column in enumerate(self._columns)}
+            if bands := {column: packed for column, packed in bands.items() if packed}:
+                found.append(MinuteBands(dataset_symbol=name.dataset_symbol, symbol=name.symbol, bands=bands))
+        return tuple(sorted(found, key=lambda one: one.dataset_symbol))
+
+    def _packed(self, bands: Any) -> str:
+        minutes = (bands[:, 0] <= bands[:, 1]).nonzero()[0]
+        entries = self._np.empty(len(minutes), BAND)
+        entries["minute"], entries["low"], entries["high"] = minutes, bands[minutes, 0], bands[minutes, 1]
+        return b64encode(entries.tobytes()).decode()
