@@ -89,8 +89,8 @@ def test_stored_verdicts_and_profiles_name_the_rules_of_the_package_by_these_has
     assert rules_hash(ThresholdSettings()) == "58bac2325628"
     assert profile_parameters_hash(ProfileParameters()) == "2363f8fcc1ffb45e"
     assert profile_parameters_hash(ProfileParameters(), "liquidations") == "d6f0b57774ce329a"
-    assert profile_parameters_hash(ProfileParameters(), "derivative_ticker") == "80d78afcfc804be2"
-    assert profile_parameters_hash(ProfileParameters(), "quotes") == "52d331d1cc7eca17"
+    assert profile_parameters_hash(ProfileParameters(), "derivative_ticker") == "ed5c4f3c23f596db"
+    assert profile_parameters_hash(ProfileParameters(), "quotes") == "63c9e2e606d5fcc6"
 
 
 def test_another_version_of_the_package_voids_no_approval(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def test_every_kept_file_that_is_damaged_or_gone_is_a_problem_with_the_command_t
         # The checksum of the archive's file is of several receipts.
         [problem] = set(problems(lake))
         assert path in problem
-        told = f"'backfill-assets heal --date {DAY} --feed {BINANCE}' asks for it again"
+        told = f"'backfill-assets heal --date {DAY} --feed {BINANCE}' fetches it again"
         assert (told in problem) is (path in kept)
         file.unlink()
         # The vendor's version does not count any more, and need not be there.

@@ -117,7 +117,8 @@ def test_a_degraded_day_says_which_feed_why_since_when_and_what_to_do(reports):
     assert refresh.commands[0].startswith(f"{RUN} --partition {DEGRADED} --config-json ")
     [content] = {line.content[:12] for line in report_of(reports.pipeline, DEGRADED).pending}
     feed = "--feed binance/trades/BTCUSDT"
-    assert refresh.commands[1] == (
+    assert refresh.commands[1] == f"backfill-assets heal --date {DEGRADED} {feed}"
+    assert refresh.commands[2] == (
         f'backfill-assets approve --date {DEGRADED} {feed} --content {content} --reason "…"'
     )
     [gap] = refresh.findings
