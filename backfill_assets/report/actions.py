@@ -179,7 +179,7 @@ def _replacing(day: str, index: int, feed: FeedReport) -> _Found:
     return (
         "warn",
         "See under Pending what it changes. Approve it or leave it: the accepted version stays published.",
-        Finding(index, str(feed.feed), "a newer file waits", ""),
+        Finding(index, str(feed.feed), "a newer file is pending", ""),
         (approve_command(day, str(feed.feed), feed.pending),),
     )
 

@@ -123,7 +123,7 @@ def text(feed: FeedReport) -> list[tuple[str, str]]:
         return [("the whole day", "not counted by minute")]
     lines = _runs_in_words(feed.minutes, "")
     if feed.waiting is not None:
-        lines += _runs_in_words(feed.waiting, "in the file that waits: ")
+        lines += _runs_in_words(feed.waiting, "in the pending file: ")
     told = {state.name for state in NOTABLE}
     lines += [
         (clock_range(mark.first, mark.after), mark.words) for mark in feed.marks if mark.words not in told

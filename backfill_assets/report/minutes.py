@@ -47,15 +47,15 @@ class MinuteState:
 
 TRADED: Final = MinuteState("t", "traded", "", "trades; the darker, the more")
 PARTIAL: Final = MinuteState("p", "traded, with a loss", "!", "trades, and some are lost")
-MISSING: Final = MinuteState("m", "missing", "×", "nothing, where ids or the whole file are lost")
-OUTAGE: Final = MinuteState("g", "outage", "‖", "nothing during an incident that was reported")
+MISSING: Final = MinuteState("m", "missing", "×", "no data where ids or the whole file are lost")
+OUTAGE: Final = MinuteState("g", "outage", "‖", "no data during a reported incident")
 UNPROVEN: Final = MinuteState("u", "empty, unproven", "?", "no trades; nothing proves that there were none")
 EMPTY: Final = MinuteState("e", "proven empty", "·", "no trades: the ids around it join")
 
 PROVEN_BOOK: Final = MinuteState("v", "book proven", "✓", "a snapshot or another feed shows the same book")
-BOOK: Final = MinuteState("c", "book", "", "a valid book, and nothing that contradicts it")
+BOOK: Final = MinuteState("c", "book", "", "a valid book that nothing contradicts")
 SILENT: Final = MinuteState("s", "book unchanged", "·", "no change of the book")
-NO_BOOK: Final = MinuteState("n", "no book", "?", "no book is known yet, or any more")
+NO_BOOK: Final = MinuteState("n", "no book", "?", "no book is known yet, or no longer")
 CROSSED: Final = MinuteState("x", "book crossed", "⇄", "crossed or locked for a second or longer")
 DIVERGED: Final = MinuteState("d", "book diverged", "≠", "a snapshot or another feed shows another book")
 

@@ -214,5 +214,7 @@ def _replace(store: Store, path: str, make: Callable[[], str]) -> bytes:
         except Superseded:
             continue
         return data
-    msg = f"{store.uri_of(path)}: others were faster {ATTEMPTS} times; run again when fewer are at work"
+    msg = (
+        f"{store.uri_of(path)}: other writers were faster {ATTEMPTS} times; run again when fewer are at work"
+    )
     raise Superseded(msg)

@@ -111,7 +111,7 @@ def _silence(
     elif evidence != "C":
         text = "no id is missing"
     elif window.owed_us(silence.start_us, silence.end_us) > allowed:
-        counts, text = True, "longer than is excused: counts as lost time"
+        counts, text = True, "longer than excused: counts as lost time"
     else:
         text = "in a known outage: does not count"
     return SilenceLine(silence.start_us, silence.end_us, silence.usual_us, allowed, text, counts, by_ids)
