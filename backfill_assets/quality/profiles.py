@@ -159,7 +159,7 @@ class SymbolProfile(_Frozen):
     #: The stretches at one price with the most rows, and with the longest time.
     most_rows_at_one_price: Stretch | None = None
     longest_at_one_price: Stretch | None = None
-    #: Rows whose id is lower than the id of the row before by more than that of any late row.
+    #: Rows whose id is lower than that of the row before, by more than late rows can explain.
     id_resets: int = 0
     #: Among rows without an id: blocks of at least 10 different rows of one ``local_timestamp`` that
     #: repeat earlier rows in order, and their rows.
@@ -355,8 +355,8 @@ class FeedProfile(_Frozen):
     #: Rows that are ahead by more than that offset (if it is positive) plus 250 ms.
     clock_residual_rows: int = 0
     #: Median (nearest rank) of ``local_timestamp`` − ``timestamp``, and the number of rows, for each of the
-    #: 24 hours of the file's day by ``local_timestamp``; medians in whole milliseconds rounded up, within ±60
-    #: s, null without rows.
+    #: 24 hours of the file's day by ``local_timestamp``; medians in whole milliseconds rounded up, within
+    #: ±60 s, null without rows.
     hour_latency_us: tuple[int | None, ...] = ()
     hour_rows: tuple[int, ...] = ()
     #: Trades, liquidations: null or outside the sane range. Quotes and books: best bid or ask outside that

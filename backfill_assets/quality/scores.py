@@ -57,8 +57,8 @@ class DayScores(Document):
 class Overall(Document):
     """One number for a day, computed in two ways, with its parts; null where a part is null.
 
-    ``product`` is Π partʷ, ``weighted_sum`` is Σ w·part. A part of 0 makes the product 0, but the sum only
-    lower.
+    ``product`` is Π partʷ, ``weighted_sum`` is Σ w·part. A part of 0 makes the product 0, but only lowers
+    the sum.
     """
 
     ticks: float | None
@@ -106,8 +106,7 @@ def judge_day(
         Which feeds do not affect the day's consistency unless they have one: their volumes are unknown.
     """
     if not verdicts:
-        # All feeds were dropped or none was listed: no file is missing. If exchanges are awaited, files may
-        # be.
+        # All feeds were dropped or none was listed, so no file is missing, unless exchanges are awaited.
         return DayScores(
             state="missing" if awaited else "published",
             completeness=None,

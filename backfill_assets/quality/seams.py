@@ -99,7 +99,7 @@ def _begins_lower(
 
 
 def _nearest(between: Iterable[int]) -> int | None:
-    """Ids missing to the neighbor's version whose ids come nearest; None without one."""
+    """Ids missing up to the neighbor's version with the nearest ids; None without one."""
     return min(between, key=lambda n: (abs(n), n), default=None)
 
 

@@ -127,7 +127,7 @@ def _ask_about(market: _Market, feed: Feed, manifest: FeedManifest) -> int:
 
 
 def _with_confirmed(found: SpikeEvidence, former: SpikeEvidence) -> SpikeEvidence:
-    """The answers of now, with the spikes that were confirmed before under the same settings."""
+    """The present answers, with the spikes that were confirmed before under the same settings."""
     if former.limits != found.limits:
         return found
     confirmed = {

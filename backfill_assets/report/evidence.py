@@ -71,7 +71,7 @@ class RuleLine:
 
 @dataclass(frozen=True, slots=True)
 class HealedLine:
-    """Consecutive ids that a second source has told about, and where its answer is stored."""
+    """Consecutive ids on which a second source has answered, and where its answer is stored."""
 
     first_id: int
     last_id: int

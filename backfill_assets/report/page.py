@@ -181,9 +181,9 @@ def _month_answer(report: MonthReport, counts: dict[str, int]) -> str:
     good, total = counts.get("published", 0), len(report.days)
     bad = len(report.summaries) - good
     if good == total:
-        return f"The month is good: all {total} days are published whole."
+        return f"The month is good: all {total} days are fully published."
     absent = total - len(report.summaries)
-    parts = [f"{good} of {total} days are published whole"]
+    parts = [f"{good} of {total} days are fully published"]
     parts += [f"{bad} {'has' if bad == 1 else 'have'} a shortfall"] if bad else []
     parts += [f"{absent} {'was' if absent == 1 else 'were'} not run"] if absent else []
     return ", ".join(parts) + "."

@@ -189,7 +189,7 @@ def write_page(store: Store, settings: Settings, day: str, month: str, out: Path
     try:
         out.write_text(page, encoding="utf-8")
     except OSError as error:
-        msg = f"{out}: cannot be written ({error.strerror}): give --out a file in a folder that is there"
+        msg = f"{out}: cannot be written ({error.strerror}): give --out a file in an existing folder"
         raise PermanentFailure(msg) from error
     return str(out.resolve())
 
