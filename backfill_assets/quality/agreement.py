@@ -1,12 +1,12 @@
-"""Whether data types that the vendor makes of the same books show the same books at the end of each minute.
+"""Whether data types that the vendor makes from the same books show the same books at the end of each minute.
 
-``quotes``, ``book_snapshot_5`` and ``book_snapshot_25`` are made of the messages of ``incremental_book_L2``,
-so one that differs was damaged on its way to us; which of two that is, nothing says, so both warn and neither
-loses a score. ``book_ticker`` is the exchange's own stream with times of its own and is compared with none.
-Profiles have the digests (``ticks.tops``), so no file is opened.
+``quotes``, ``book_snapshot_5`` and ``book_snapshot_25`` are made from the messages of
+``incremental_book_L2``, so a file that differs was damaged on its way to us. Nothing says which of two files
+that is, so both warn and neither loses a score. ``book_ticker`` is the exchange's own stream with its own
+times and is never compared. Profiles have the digests (``ticks.tops``), so no file is opened.
 
-What is over before a minute ends shows in its path. Where the paths of a market differ in most minutes though
-its books agree, a vendor has another way of making quotes, and paths say nothing.
+A difference that is over before the minute ends shows in the minute's path. Where the paths of a market
+differ in most minutes though its books agree, the vendor makes quotes in another way, and paths say nothing.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
     Minutes = NDArray[np.bool_]
 
-#: Paths that differ in a greater share of the minutes with changes are made in another way, unless these are
-#: few.
+#: Paths that differ in a greater share of the minutes with changes are made in another way, unless only a few
+#: minutes differ.
 OTHER_WAY: Final = 0.5
 FEW_MINUTES: Final = 10
-#: Data types that are made of one book.
+#: Data types that are made from one book.
 OF_ONE_BOOK: Final = ("quotes", "book_snapshot_5", "book_snapshot_25", "incremental_book_L2")
 
 
 class Agreement(Document):
-    """How two feeds of one market compare: minutes in which both know a book, and those that differ.
+    """How two feeds of one market compare: minutes in which both know a book, and minutes that differ.
 
-    ``passing`` counts the minutes that end alike and differ before.
+    ``passing`` counts the minutes that end alike but differ before their end.
     """
 
     other: str
@@ -76,7 +76,7 @@ def compared_minutes(ours: MinuteTops, theirs: MinuteTops) -> tuple[int, Minutes
     levels
         Levels of a side that are compared.
     both, differing, passing
-        Minutes in which both know a book, that end with different ones, and that end alike and differ before.
+        Minutes in which both know a book; that end with different books; that end alike but differ before.
     """
     levels = max(ours.digests.keys() & theirs.digests.keys())
     one, other = ours.unpacked(levels), theirs.unpacked(levels)

@@ -1,8 +1,8 @@
-"""The baseline: what published days were like, so that another day's feeds can be weighed and judged by it.
+"""The baseline: measures of published days, by which the feeds of other days are weighed and judged.
 
-Made by an explicit command only and versioned. Were it read off whatever the lake holds at the moment, the
-score of a day would depend on the order in which days are run; so a day's score changes with its baseline
-when somebody makes a new one, and is the same for everybody until then.
+Only an explicit command makes a baseline, and each one has a version. If it were derived from the present
+content of the lake, the score of a day would depend on the order in which days are run. A day's score
+therefore changes only when a person makes a new baseline, and is the same for all readers until then.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ Symbols = Sequence[tuple[str, str]]
 
 
 class Baseline(Document):
-    """What published days held: notional by day and market (``exchange/SYMBOL``), the rest by day and series.
+    """Measures of published days: notional by day and market (``exchange/SYMBOL``), others by day and series.
 
     Notional is in US dollars; a market whose quote currency had no dollar price on a day is left out of that
-    day. Rows are those of the accepted file of every feed, whatever its data type. Silences, in microseconds,
-    are the longest of each market that trades seldom.
+    day. Rows are those of the accepted file of every feed of any data type. Silences, in microseconds, are
+    the longest of each market that trades seldom.
     """
 
     remedy: ClassVar[str] = "days are judged without one; 'backfill-assets baseline' measures them again"
 
-    #: Grows by one whenever the content changes.
+    #: Grows by one each time the content changes.
     version: int = 0
     notional_usd: dict[str, dict[str, float]] = {}
     rows: dict[str, dict[str, int]] = {}
@@ -46,7 +46,7 @@ class Baseline(Document):
 
     @property
     def days(self) -> frozenset[str]:
-        """The days that were measured whole."""
+        """The days that were measured completely."""
         return frozenset(self.notional_usd.keys() & self.rows.keys())
 
     def with_days(
@@ -55,7 +55,7 @@ class Baseline(Document):
         rows: Mapping[str, Mapping[str, int]] | None = None,
         silences: Mapping[str, Mapping[str, int]] | None = None,
     ) -> Baseline:
-        """After measuring these days (again)."""
+        """Return the baseline with these days added, or replaced where it has them."""
         changed = self.model_copy(
             update={
                 "notional_usd": _with(self.notional_usd, notional),
@@ -70,7 +70,7 @@ class Baseline(Document):
     ) -> dict[Feed, float]:
         """By feed, the median rows of the same weekday in the weeks before the day.
 
-        Left out are feeds with fewer than ``least_days`` such days, or a median below ``least_rows``.
+        Feeds with fewer than ``least_days`` such days, or a median below ``least_rows``, are left out.
         """
         before = [earlier for n in range(history.weeks) if (earlier := shift(day, -7 * (n + 1))) in self.rows]
         found = {}
@@ -86,7 +86,7 @@ class Baseline(Document):
     ) -> dict[Feed, int]:
         """By feed, the longest silence on all days of the last ``weeks`` weeks before the day.
 
-        Left out are grouped feeds and those with fewer than ``least_days`` such days.
+        Grouped feeds and feeds with fewer than ``least_days`` such days are left out.
         """
         first = shift(day, -7 * history.weeks)
         before = [silences for earlier, silences in self.silences.items() if first <= earlier < day]
@@ -101,7 +101,7 @@ class Baseline(Document):
     def median_notional(self, day: str, days: int) -> dict[str, float]:
         """By market, the median over the last ``days`` days of the baseline that lie before ``day``.
 
-        Days on which the market has no notional are no days of it: a listing begins with its own median.
+        Days on which the market has no notional do not count, so a new listing begins with its own median.
         """
         before = sorted(d for d in self.notional_usd if d < day)[-days:]
         found: dict[str, list[float]] = {}
@@ -123,14 +123,14 @@ def market(exchange: str, symbol: str) -> str:
 
 
 def series(feed: Feed, symbols: Symbols) -> str:
-    """Name of a feed in the baseline's rows: canonical, too; a grouped file has its group's."""
+    """Name of a feed in the baseline's rows: also canonical; a grouped file has the name of its group."""
     names = {name for _, name in symbols}
     only = names.pop() if len(names) == 1 and not feed.is_grouped else feed.dataset_symbol
     return f"{feed.exchange}/{feed.data_type}/{only}"
 
 
 def load_baseline(store: Store) -> Baseline:
-    """Return the baseline; an empty one if none was made, or it cannot be read."""
+    """Return the baseline; an empty one if none was made or the document cannot be read."""
     try:
         return documents.load(store, paths.baseline(), Baseline) or Baseline()
     except Unreadable as failure:
@@ -162,7 +162,7 @@ def accepted_rows(day: SettledDay) -> dict[str, int]:
 
 
 def longest_silences(day: SettledDay) -> dict[str, int]:
-    """By series, the longest silence of the day's accepted files of markets that trade seldom."""
+    """By series, the longest silence in the day's accepted files of markets that trade seldom."""
     return {
         series(f.feed, f.symbols): f.verdict.longest_silence_us
         for f in day.feeds
@@ -178,7 +178,7 @@ def notional_of_feeds(
     Parameters
     ----------
     feeds
-        With pairs (venue's symbol, canonical symbol). A feed of any data type weighs as its market does.
+        With pairs (venue's symbol, canonical symbol). A feed of any data type weighs as much as its market.
     """
     known = baseline.median_notional(day, days)
     return [

@@ -1,12 +1,12 @@
-"""Tickers and liquidations beside the trades of their markets, minute by minute.
+"""Compares tickers and liquidations with the trades of their markets, minute by minute.
 
-Asked once per set of files, after a fetch and before the day is settled. Both sides were made while the files
-were decoded (``ticks.bands``, ``ticks.partials``), so no file of ticks is opened. Every version of the trades
-that the lake holds is asked, whatever its verdict, and a minute that agrees with one of them agrees: so no
-verdict depends on another, and a bad refresh of the trades takes nothing back.
+The comparison runs once per set of files, after a fetch and before the day is settled. Decoding has made both
+sides (``ticks.bands``, ``ticks.partials``), so no file of ticks is opened. Every stored version of the trades
+takes part, with any verdict, and a minute agrees if it agrees with one version. So no verdict depends on
+another, and a bad refresh of the trades takes nothing back.
 
-Of a price that is not in the trades either file may be the damaged one. The trades are the market, so the
-other feed loses quality, and both warn.
+If a price is not in the trades, either file may be damaged. The trades are the market, so the other feed
+loses quality, and both warn.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     TradedBand = tuple[Floats, Floats]
 
 LOGGER: Final = logging.getLogger(__name__)
-#: Raised when prices are compared in another way.
+#: Increased when prices are compared in another way.
 BESIDE_VERSION: Final = 1
 #: Data types that are compared with the trades.
 COMPARED: Final = ("derivative_ticker", "liquidations")
-#: The price that a trade of the same market had, as the venue says.
+#: The price of a trade of the same market, as the venue reports it.
 LAST: Final = "last_price"
 INDEX: Final = "index_price"
 _PADDED: Final = 1_442
@@ -50,12 +50,12 @@ _PADDED: Final = 1_442
 def compare_with_trades(
     store: Store, record: DayRecord, manifests: Mapping[Feed, FeedManifest], settings: Settings
 ) -> int:
-    """Keep how every version of the day's tickers and liquidations lies beside the trades.
+    """Compare every version of the day's tickers and liquidations with the trades, and store the results.
 
     Returns
     -------
     int
-        How many versions were compared; comparisons that still hold are not made again.
+        How many versions were compared; comparisons that are still valid are not repeated.
     """
     known = {e.feed for e in record.expected_feeds}
     day = _Day(store, record.day, settings.thresholds.rows, manifests)
@@ -67,21 +67,21 @@ def compare_with_trades(
 
 
 def tolerance_of(column: str, limits: RowSettings) -> float:
-    """How far from the trades of a minute and its neighbors a price may be."""
+    """How far a price may be from the trades of its minute and of the minutes beside it."""
     if column == LAST:
         return limits.last_price_tolerance
     return limits.liquidation_tolerance if column == "price" else limits.mark_tolerance
 
 
 def own_units(beside: BesideTrades, limits: RowSettings) -> list[PricesBesideTrades]:
-    """Indices that alone are nearly always far from the trades: the contract has one of another unit."""
+    """Index prices that alone are nearly always far from the trades: the index has another unit."""
     far = [one for one in beside.prices if one.outside and one.outside >= limits.habit_share * one.minutes]
     others = {one.dataset_symbol for one in far if one.column != INDEX}
     return [one for one in far if one.column == INDEX and one.dataset_symbol not in others]
 
 
 def judged_prices(beside: BesideTrades | None, limits: RowSettings) -> list[PricesBesideTrades]:
-    """The comparisons that count."""
+    """The comparisons that count: all but those of ``own_units``."""
     if beside is None:
         return []
     left_out = own_units(beside, limits)
@@ -90,7 +90,7 @@ def judged_prices(beside: BesideTrades | None, limits: RowSettings) -> list[Pric
 
 @dataclass(slots=True)
 class _Day:
-    """The trades of a day, each file of partial candles read once."""
+    """The trades of a day; each file of partial candles is read once."""
 
     store: Store
     day: str
@@ -111,7 +111,7 @@ class _Day:
             try:
                 profile = profile_of(version)
             except Unreadable:
-                continue  # settling the day tells
+                continue  # settling the day reports it
             found[version.content] = self._compared(profile, trades, inputs, former)
             made += 1
         if made or found.keys() != manifest.beside_trades.keys():
@@ -120,7 +120,7 @@ class _Day:
         return made
 
     def _trades(self, exchange: str) -> Iterator[tuple[Feed, Version]]:
-        """Versions of the exchange's trades whose minutes are here."""
+        """Versions of the exchange's trades whose minutes are stored."""
         for feed, manifest in sorted(self.manifests.items()):
             if feed.exchange == exchange and feed.type.has_trades:
                 yield from ((feed, version) for version in manifest.versions if version.candles is not None)
@@ -165,7 +165,7 @@ class _Day:
                     )
                 )
         found = BesideTrades(
-            # What could not be read is asked for again.
+            # Without inputs the next run compares again: a file could not be read.
             inputs="" if any(of_feed is None for _, of_feed in bands) else inputs,
             limits=self._limits(),
             trades=tuple(sorted(there)),
@@ -174,7 +174,7 @@ class _Day:
         return _with_former(found, former) if former is not None else found
 
     def _of(self, feed: Feed, version: Version) -> dict[str, TradedBand] | None:
-        """The bands of a version's trades by canonical symbol; None of a damaged file."""
+        """The bands of a version's trades by canonical symbol; None for a damaged file."""
         if version.candles is None:
             return {}
         content = version.candles.file.content
@@ -182,7 +182,7 @@ class _Day:
             try:
                 self._bands[content] = self._read(paths.partials_data(feed, self.day, content))
             except DamagedFile as failure:
-                LOGGER.warning("%s is not compared with: %s", feed, failure)
+                LOGGER.warning("prices are not compared with the trades of %s: %s", feed, failure)
                 self._bands[content] = None
         return self._bands[content]
 
@@ -208,7 +208,7 @@ class _Day:
 
 
 def _with_former(found: BesideTrades, former: BesideTrades) -> BesideTrades:
-    """What agrees now, or agreed before with trades that are not here any more."""
+    """For each price the better of this comparison and the former one, whose trades may be gone."""
     if former.limits != found.limits:
         return found
     known = {(one.dataset_symbol, one.column): one for one in former.prices if one.minutes}
@@ -222,11 +222,11 @@ def _with_former(found: BesideTrades, former: BesideTrades) -> BesideTrades:
 
 
 def _beside(band: Any, traded: Sequence[TradedBand], column: str, tolerance: float) -> tuple[int, list[int]]:
-    """How many minutes could be compared, and which of them no trades agree with.
+    """How many minutes could be compared, and which of them agree with no trades.
 
-    A minute is compared with the trades in it and in both minutes beside it, and not without any. The last
-    price is that of the last trade, so it is compared with those of the last minute before it that has
-    trades, too, and not until there is one.
+    A minute is compared with the trades in it and in both minutes beside it; without trades there it is
+    skipped. The last price is the price of the last trade, so it is also compared with the last earlier
+    minute that has trades, and is skipped until there is one.
     """
     import numpy as np
 

@@ -1,7 +1,7 @@
-"""What an accepted file of quotes or books shows of each minute of its markets.
+"""The states of each minute of a market, by an accepted file of quotes or books.
 
-Worked out when the day is settled, from profiles that are parsed then anyway: the replay's own states, the
-digests of the market's other feeds (``agreement``), and the known outages. Rows are not looked at.
+Settling the day computes them from profiles that it parses anyway: the replay's own states, the digests of
+the market's other feeds (``agreement``), and the known outages. No rows are read.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class BookMinutes(Document):
     Attributes
     ----------
     states
-        Letters of ``book_states.BOOK_LETTERS``, run by run as those of buckets.
+        Letters of ``book_states.BOOK_LETTERS``, run by run like the states of buckets.
     valid_share
         Share of the feed's window with a best bid below the best ask.
     longest_unchanged_seconds, unchanged_at_end_seconds
-        The longest time without a change, and that from the last change to the end of the window. Null
-        without one.
+        The longest time without a change, and the time from the last change to the end of the window. Null
+        without a change.
     """
 
     states: str
@@ -52,12 +52,12 @@ def book_minutes(
     context: Context,
     newest: Mapping[Feed, FeedProfile],
 ) -> dict[str, BookMinutes]:
-    """By canonical symbol; empty for other data types, and for files that an earlier version decoded.
+    """States by canonical symbol; empty for other data types and for files that an earlier version decoded.
 
     Parameters
     ----------
     profile
-        Of the accepted version; None where none counts.
+        Profile of the accepted version; None where no version counts.
     newest
         Profiles of the newest versions of the day's feeds.
     """

@@ -1,7 +1,8 @@
-"""What every bucket of a market's day shows: traded or not, and how sure that is.
+"""The state of every bucket of a market's day: traded or not, and how sure that is.
 
 A candle table has no row for an empty bucket, so a reader cannot tell a quiet minute from a lost one. The
-states can. They are kept for the base timeframe, run by run; larger buckets follow from them.
+states tell. They are stored for the base timeframe, run by run; the states of larger buckets follow from
+them.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from backfill_assets.quality.seams import Seams
 from backfill_assets.quality.window import Range
 from backfill_assets.settings import TIMEFRAMES
 
-#: In order of precedence. ``traded_partial``: trades, and ids or a file that are lost there too.
+#: In order of precedence. ``traded_partial``: there are trades, but ids or a file are lost there too.
 #: ``proven_empty``: every id around it is present and none lies in it. ``outage``: no trades during a known
 #: outage. ``missing``: no trades, where ids or the whole file are lost. ``empty_unproven``: no trades, and no
-#: ids that would prove it.
+#: ids that would prove that there were none.
 State = Literal["traded_partial", "traded", "proven_empty", "outage", "missing", "empty_unproven"]
 STATES: Final[tuple[State, ...]] = (
     "traded_partial", "traded", "proven_empty", "outage", "missing", "empty_unproven",
@@ -40,17 +41,17 @@ MINUTES: Final = MICROSECONDS_PER_DAY // MICROSECONDS_PER_MINUTE
 
 #: One letter per state, in the order of ``STATES``.
 LETTERS: Final = "ptegmu"
-#: How a run of minutes is written: the letter of its state, and how many minutes it has.
+#: A run of minutes is written as the letter of its state and the number of minutes.
 _RUN: Final = re.compile(r"([a-z])(\d+)")
 _EQUAL: Final = re.compile(r"(.)\1*")
-#: The code of each letter by its number.
+#: The code of each letter, by the letter's character code.
 _CODES: Final = np.zeros(128, np.uint8)
 _CODES[list(LETTERS.encode())] = range(len(LETTERS))
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Time ranges of a market's day in microseconds, both ends included: what is lost, proven, out."""
+    """Time ranges of a market's day that are lost, proven or outages; microseconds, both ends included."""
 
     lost: tuple[Range, ...] = ()
     proven: tuple[Range, ...] = ()
@@ -69,13 +70,13 @@ def evidence_of(
     Parameters
     ----------
     kind
-        Class of the symbol's ids: A proves, B only shows losses, C shows nothing.
+        Class of the symbol's ids: A proves completeness, B only shows losses, C shows nothing.
     day
         First and last microsecond.
     seams
-        The midnights; None to look between the rows only.
+        The midnights; None to look only between the rows.
     allowed
-        The longest run of missing ids that is no loss, by ``completeness.legitimate_gap``.
+        The longest run of missing ids that is not a loss, by ``completeness.legitimate_gap``.
     """
     first, last = profile.first_trade_us, profile.last_trade_us
     if kind not in ("A", "B") or profile.id_min is None or first is None or last is None:
@@ -107,7 +108,7 @@ def minute_states(traded: Iterable[int], evidence: Evidence, start_us: int) -> C
     with_trades[list(traded)] = True
     lost, out = (touched(ranges, start_us) for ranges in (evidence.lost, evidence.outages))
     proven = _inside(evidence.proven, start_us) & ~lost
-    # The first that applies; without any the minute is ``empty_unproven``, the last of ``STATES``.
+    # The first state that applies; if none does, the minute is ``empty_unproven``, the last of ``STATES``.
     applies = [with_trades & lost, with_trades, proven, out, lost]
     found: Codes = np.select(applies, range(len(applies)), len(applies)).astype(np.uint8)
     return found
@@ -116,15 +117,15 @@ def minute_states(traded: Iterable[int], evidence: Evidence, start_us: int) -> C
 def bucket_codes(minutes: Codes, timeframe: str) -> Codes:
     """States of a larger timeframe's buckets.
 
-    A bucket with trades is partial if any of its minutes is partial or missing; one without is proven empty
-    only if all of its minutes are.
+    A bucket with trades is partial if any of its minutes is partial or missing; a bucket without trades is
+    proven empty only if all of its minutes are.
     """
     step = TIMEFRAMES[timeframe] * MICROSECONDS_PER_SECOND // MICROSECONDS_PER_MINUTE
     return minutes if step == 1 else _together(minutes, step)
 
 
 def together(feeds: Sequence[Codes]) -> Codes:
-    """States of a market's minutes that several files are of, as sure as all of them allow."""
+    """States of a market's minutes by several files, as sure as all of the files allow."""
     return feeds[0] if len(feeds) == 1 else _together(np.stack(feeds, axis=1).ravel(), len(feeds))
 
 
@@ -155,17 +156,17 @@ def decode(text: str) -> Codes:
 
 
 def runs_of(letters: str) -> str:
-    """Letters of any states run by run."""
+    """Letters of any states as text, run by run."""
     return "".join(f"{run[1]}{len(run[0])}" for run in _EQUAL.finditer(letters))
 
 
 def letters_in(runs: str) -> str:
-    """The letters of what ``runs_of`` has made."""
+    """The letters of a text by ``runs_of``."""
     return "".join(letter * int(length) for letter, length in _RUN.findall(runs))
 
 
 def _together(codes: Codes, step: int) -> Codes:
-    """One state for every ``step`` codes, whatever their order; what is left at the end has one, too."""
+    """One state for every ``step`` codes in any order; a shorter remainder at the end has one, too."""
     starts = np.arange(0, len(codes), step)
     traded_partial, traded, proven_empty, missing = (
         STATES.index(state) for state in ("traded_partial", "traded", "proven_empty", "missing")
@@ -173,7 +174,7 @@ def _together(codes: Codes, step: int) -> Codes:
     with_trades = np.logical_or.reduceat((codes == traded_partial) | (codes == traded), starts)
     lossy = np.logical_or.reduceat((codes == traded_partial) | (codes == missing), starts)
     proven = np.logical_and.reduceat(codes == proven_empty, starts)
-    # What is left comes after these in STATES, the more telling first.
+    # The other states come after these in STATES, the more telling first.
     others = np.minimum.reduceat(np.where(codes > proven_empty, codes, len(STATES)), starts)
     found = np.where(
         with_trades, np.where(lossy, traded_partial, traded), np.where(proven, proven_empty, others)
@@ -191,7 +192,7 @@ def touched(ranges: Iterable[Range], start_us: int) -> npt.NDArray[np.bool_]:
 
 
 def _inside(ranges: Sequence[Range], start_us: int) -> npt.NDArray[np.bool_]:
-    """Minutes that lie wholly in the union of ranges that meet each other's ends."""
+    """Minutes that lie wholly in the union of adjoining ranges."""
     found = np.zeros(MINUTES, np.bool_)
     if ranges:
         # The ranges are the file's own span and its joined sides, so their union is one range.

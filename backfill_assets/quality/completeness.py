@@ -1,10 +1,11 @@
-"""How much of a feed's day is there, by the strongest evidence the feed has.
+"""How much of a feed's day is present, by the strongest evidence that the feed has.
 
-Three classes of evidence. **A**: ids are contiguous at the venue, so a gap proves a loss and its absence
-proves completeness. **B**: ids with gaps that the venue leaves itself, up to a known length. **C**: no
-usable ids; silences and counts can be judged (``estimates``), and such a score is never called proven.
+There are three classes of evidence. **A**: the venue's ids are contiguous, so a gap proves a loss and its
+absence proves completeness. **B**: the venue itself leaves gaps in the ids, up to a known length. **C**:
+there are no usable ids; silences and counts are judged (``estimates``), and such a score is never called
+proven.
 
-Source of the constants: measured on real captures; see docs/scores.md.
+The constants were measured on real captures; see docs/scores.md.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from backfill_assets.quality.seams import Seams
 from backfill_assets.quality.window import Range, Window
 from backfill_assets.settings import ThresholdSettings
 
-#: ``proven``: every id is there and both midnights join. ``head_proven``: only that before joins.
-#: ``inner_proven``: every id is there between the first and the last row, the midnight before does not join.
-#: ``degraded``: ids are missing. ``estimated``: nothing is known to be missing, and nothing proves that.
-#: ``no_evidence``: nothing to judge by.
+#: ``proven``: every id is present and both midnights join. ``head_proven``: only the midnight before joins.
+#: ``inner_proven``: every id is present between the first and the last row, but the midnight before does not
+#: join. ``degraded``: ids are missing. ``estimated``: nothing is known to be missing, and nothing proves it.
+#: ``no_evidence``: there is nothing to judge by.
 CompletenessState = Literal[
     "proven", "head_proven", "inner_proven", "degraded", "estimated", "missing", "no_evidence"
 ]
 
-#: Runs up to this length are counted by the profile, however many there are.
+#: The profile counts all runs up to this length, without a bound on their number.
 COUNTED_SHORT_GAP: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """Score in [0, 1] or null, its class and state, and the counts it was made of."""
+    """Score in [0, 1] or null, its class and state, and the counts behind it."""
 
     score: float | None
     evidence_class: EvidenceClass | None
@@ -47,28 +48,28 @@ class Completeness:
     #: Time in gaps of the ids, and the ids in gaps that touch a known outage.
     lossy_us: int = 0
     outage_ids: int = 0
-    #: Unexcused silences, and what of them lies in known outages and does not count.
+    #: Time in unexcused silences, and the part in known outages, which does not count.
     silence_us: int = 0
     outage_silence_us: int = 0
-    #: The longest silence, of a market that trades too seldom to be judged by its own ones.
+    #: The longest silence, for a market that trades too seldom to be judged by its own silences.
     longest_silence_us: int | None = None
     #: Null without id evidence.
     seams: Seams | None = None
     uncalibrated: bool = False
-    #: The score without the history: by the file and the neighbors' ids alone; null with too few rows.
+    #: The score without the history, by the file and the neighbors' ids alone; null with too few rows.
     own_score: float | None = None
-    #: Of symbols of grouped files: the name, and the time that the scores are shares of.
+    #: For symbols of grouped files: the name, and the length of time that the scores are shares of.
     dataset_symbol: str = ""
     window_us: int = 0
 
 
 def id_class(law: IdLaw | None) -> EvidenceClass:
-    """What the venue promises of the ids of its trades."""
+    """Evidence class that the venue promises for the ids of its trades."""
     return law.evidence_class if law is not None else "C"
 
 
 def evidence_class(law: IdLaw | None, profile: SymbolProfile) -> EvidenceClass:
-    """Class of a symbol's evidence: the venue's promise, if every row carries the ids it speaks of."""
+    """Class of a symbol's evidence: the class that the venue promises, if every row has such an id."""
     if profile.rows == 0 or profile.numeric_ids != profile.rows or profile.missing_ids is None:
         return "C"
     return id_class(law)
@@ -91,22 +92,23 @@ def completeness(
     Parameters
     ----------
     law
-        What is known of the venue's ids on the day.
+        The law of the venue's ids on the day; None if none is known.
     seams
-        The midnights, as its ids tell of them.
+        The midnights, as the symbol's ids show them.
     edges
         Arrival time of the symbol's first and last row, in microseconds.
     thinning
-        Score of the file's rows against what is usual; ``None`` without history.
+        Score of the file's row count against the usual count; ``None`` without history.
     is_live
-        Whether other markets of the venue show that its capture never stood still.
+        Whether other markets of the venue show that its capture never stopped.
     known_silence_us
         The longest silence in the feed's history; ``None`` without history.
 
     Returns
     -------
     Completeness
-        The score is null if nothing tells whether rows are missing: without rows, and see ``by_estimate``.
+        The score is null if nothing tells whether rows are missing: the file has no rows, or as in
+        ``by_estimate``.
     """
     if profile.rows == 0:
         return Completeness(score=None, evidence_class=None, state="no_evidence")
@@ -131,7 +133,8 @@ def legitimate_gap(
 ) -> int:
     """The longest run of missing ids that venues of the class leave themselves.
 
-    0 where the file has so many of such runs that they are not the venue's: thinned data consists of them.
+    0 where the file has so many such runs that the venue cannot have left them: thinned data consists of
+    them.
     """
     allowed = thresholds.legitimate_hole if kind == "B" else 0
     if not allowed or profile is None:
@@ -156,11 +159,11 @@ def by_estimate(
     is_live: bool = False,
     known_silence_us: int | None = None,
 ) -> Completeness:
-    """Judge rows without usable ids, of any data type, by silences and by their number.
+    """Judge rows of any data type without usable ids by silences and by their number.
 
-    A market that trades a few times a day is silent for hours. The other silences of its file tell nothing:
-    with fewer rows than a history of counts is made of, its longest silence is held against the longest of
-    its history; without that, the capture was there or the score is null.
+    A market that trades a few times a day is silent for hours, so the silences of its file alone tell
+    nothing. With fewer rows than a history of counts needs, its longest silence is compared with the longest
+    of its history. Without a history, the score is null unless the venue's capture is known to have run.
     """
     window = judged_window(window, edges)
     if thinning is None and rows < thresholds.history.least_rows:
@@ -203,7 +206,7 @@ def _of_few_rows(
 
 
 def over_nothing(law: IdLaw | None, previous: Sequence[int], following: Sequence[int]) -> Completeness:
-    """Judge a file of one symbol without rows: complete if the ids of the days around it join."""
+    """Judge a file of one symbol without rows: it is complete if the ids of the days around it join."""
     kind = id_class(law)
     if kind == "C" or not any(after == before + 1 for before in previous for after in following):
         return Completeness(score=None, evidence_class=None, state="no_evidence")
@@ -211,7 +214,7 @@ def over_nothing(law: IdLaw | None, previous: Sequence[int], following: Sequence
 
 
 def judged_window(window: Window, edges: Range) -> Window:
-    """The window itself; from the first to the last row where nobody knows when the symbol was listed."""
+    """The window itself; where the symbol's listing is unknown, from the first to the last row."""
     return window if window.is_listed else replace(window, start_us=edges[0], end_us=edges[1])
 
 
@@ -249,7 +252,7 @@ def _by_ids(
 
 
 def _ids_in_short_gaps(profile: SymbolProfile, allowed: int) -> int:
-    """Missing ids in runs of at most ``allowed``; the profile counts those of up to 5, lists 1,000."""
+    """Missing ids in runs of at most ``allowed``; the profile counts runs of up to 5 and lists 1,000."""
     if allowed == COUNTED_SHORT_GAP:
         return profile.missing_in_short_gaps or 0
     lengths = (h.last_missing - h.first_missing + 1 for h in profile.gaps)
@@ -262,7 +265,7 @@ def _state_by_ids(
     if missing:
         return "degraded"
     if excused or not (all(joins) or is_listed):
-        # Trades may be lost in gaps like the venue's own, or before and after what the file holds.
+        # Trades may be lost in gaps like the venue's own, or before the first and after the last row.
         return "estimated"
     if all(joins):
         return "proven"

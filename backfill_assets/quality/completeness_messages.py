@@ -1,7 +1,7 @@
-"""What a feed lacks, in words: which losses quarantine it, and which are only told.
+"""Messages about a feed's losses: those that quarantine it, and those that only warn.
 
-The numbers are made by ``completeness``; the limits are the settings'. A known outage is named beside what
-lies in it: it explains a loss and does not undo it.
+``completeness`` makes the numbers; the settings have the limits. A known outage is named beside the losses in
+it: it explains a loss and does not undo it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from backfill_assets.settings import ThresholdSettings
 def loss_reasons(
     per_symbol: Sequence[Completeness], outages: Sequence[Range], thresholds: ThresholdSettings
 ) -> list[str]:
-    """One sentence per symbol and limit that is exceeded; any quarantines the feed."""
+    """One sentence per symbol and exceeded limit; any of them quarantines the feed."""
     return [f"{_of(c)}{reason}" for c in per_symbol for reason in _loss_reasons(c, outages, thresholds)]
 
 
@@ -50,7 +50,7 @@ def _loss_reasons(
 
 
 def rows_without_ids(law: IdLaw | None, symbols: Sequence[SymbolProfile], *, grouped: bool) -> Iterator[str]:
-    """A sentence per symbol whose ids break a law of contiguous ids; a file without any id breaks none."""
+    """One sentence per symbol whose ids break a law of contiguous ids; a file without any id breaks none."""
     if law is None or law.evidence_class == "C" or not any(s.numeric_ids for s in symbols):
         return
     for symbol in symbols:
@@ -71,7 +71,7 @@ def _edges(found: Completeness) -> tuple[int, int]:
 def loss_warnings(
     per_symbol: Sequence[Completeness], outages: Sequence[Range], thresholds: ThresholdSettings
 ) -> list[str]:
-    """What is told of a feed's completeness whether or not it is quarantined."""
+    """Warnings on a feed's completeness, whether or not it is quarantined."""
     warnings = []
     unknown = sum(c.uncalibrated and c.score is None for c in per_symbol)
     if unknown:
@@ -108,7 +108,7 @@ def loss_warnings(
 
 
 def _open_midnights(seams: Seams) -> Iterator[str]:
-    """Where the venue counts anew, and which midnights the ids of neighbours that are here do not prove."""
+    """Sentences on midnights where the venue counts anew, or that the ids of known neighbors do not prove."""
     first, next_first = seams.anew
     if first is not None:
         yield f"ids begin anew at {first} after the day before: the day is judged by its own ids"
@@ -130,7 +130,7 @@ def _open_midnights(seams: Seams) -> Iterator[str]:
 def collapse_warnings(
     rows: int, usual_rows: float | None, window: Window, share: float | None, thresholds: ThresholdSettings
 ) -> list[str]:
-    """Say so where the file has far fewer rows than published days of the same weekday had."""
+    """Warn where the file has far fewer rows than published days of the same weekday."""
     if share is None or usual_rows is None or share >= thresholds.history.share:
         return []
     out = f" with {_named(window.outages)}" if window.outages else ""
@@ -140,7 +140,7 @@ def collapse_warnings(
 
 
 def _of(found: Completeness) -> str:
-    """Which symbol of a grouped file a sentence is on."""
+    """Prefix that names the symbol of a grouped file."""
     return f"{found.dataset_symbol}: " if found.dataset_symbol else ""
 
 

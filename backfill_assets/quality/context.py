@@ -1,8 +1,8 @@
-"""What the verdicts of a day rest on besides the feeds' own files, and the context of each feed's verdict.
+"""The context of each feed's verdict: all evidence besides the feed's own file.
 
-The neighbours' ids, when the feed was owed, the rows that are usual by the baseline, duplicates of the file,
-what the day's other feeds show. Reading belongs here and judging does not: a stored context and the profile
-give the same verdict again without the lake.
+It has the neighbors' ids, the time in which the feed was owed, the usual rows by the baseline, duplicates of
+the file, and evidence of the day's other feeds. Reading belongs here and judging does not: a stored context
+and the profile give the same verdict again without the lake.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from backfill_assets.quality.verdict import RULES_VERSION, Context
 from backfill_assets.settings import RowSettings, ThresholdSettings
 from backfill_assets.tardis.metadata import dataset_symbol
 
-#: Raised when the day's document holds something else of the same inputs.
+#: Increased when the same inputs give another document of the day.
 SETTLED_VERSION: Final = 3
 
 Symbols = tuple[tuple[str, str], ...]
@@ -51,20 +51,20 @@ class DayInputs:
     day: str
     expected: Mapping[Feed, Symbols]
     manifests: Mapping[Feed, FeedManifest]
-    #: The days before and after, as they are settled now.
+    #: The days before and after, as they are now settled.
     before: SettledDay | None
     after: SettledDay | None
     hash: str
-    #: By feed, why its manifest cannot be read; its place in ``manifests`` is then an empty one.
+    #: By feed, why its manifest cannot be read; ``manifests`` then has an empty one for it.
     unreadable: Mapping[Feed, str]
 
     @property
     def neighbours(self) -> tuple[str, str]:
-        """The edges of both."""
+        """The edges of both neighbors."""
         return (self.before.edges if self.before else "", self.after.edges if self.after else "")
 
     def is_sealed(self, feed: Feed) -> bool:
-        """Whether the feed's files of both neighbours are final."""
+        """Whether the feed's files of both neighbor days are final."""
         symbols = self.expected[feed]
         return all(day is not None and day.is_final(feed, symbols) for day in (self.before, self.after))
 
@@ -108,26 +108,26 @@ def _read(store: Store, feed: Feed, day: str) -> tuple[FeedManifest, str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the feeds of a day share."""
+    """The evidence that the feeds of a day share."""
 
     inputs: DayInputs
-    #: When each feed was owed: listed, and known outages.
+    #: When each feed was owed: its listing and the known outages.
     owed: Mapping[Feed, Owed]
     baseline: Baseline
-    #: Median rows of published days of the same weekday, of the feeds with enough of them.
+    #: Median rows of published days of the same weekday, for feeds with enough such days.
     usual_rows: Mapping[Feed, float]
-    #: The longest silence of published days of the weeks before, of feeds that trade seldom.
+    #: The longest silence on published days of the weeks before, for feeds that trade seldom.
     known_silences: Mapping[Feed, int]
     #: Median daily notional of each feed, 0 where unknown.
     notional: tuple[float, ...]
     #: Share of the expected symbols with exactly one instrument.
     instruments: float | None
-    #: By exchange and either name of a symbol, what its amounts are.
+    #: By exchange and either name of a symbol, the contracts in which its amounts are given.
     contracts: Mapping[str, Mapping[str, Contracts]]
     #: By feed and content.
     profiles: Mapping[tuple[Feed, str], FeedProfile]
     places: Mapping[Feed, tuple[Place, ...]]
-    #: By content of the feed's versions, for which other places it is blamed.
+    #: By content of the feed's versions, the other places for which the version is blamed.
     duplicates: Mapping[Feed, dict[str, tuple[str, ...]]]
     #: By exchange.
     joint_silences: Mapping[str, VenueSilences]
@@ -137,7 +137,7 @@ class Surroundings:
 
 
 def surroundings(store: Store, inputs: DayInputs, thresholds: ThresholdSettings) -> Surroundings:
-    """Work out what the contexts of the day's feeds are made of."""
+    """Gather the evidence that the contexts of the day's feeds share."""
     day, expected = inputs.day, list(inputs.expected.items())
     listings, baseline = listings_on(store, inputs.expected, day), load_baseline(store)
     inputs, profiles = _with_profiles(store, inputs)
@@ -164,7 +164,7 @@ def surroundings(store: Store, inputs: DayInputs, thresholds: ThresholdSettings)
 
 
 def _with_profiles(store: Store, inputs: DayInputs) -> tuple[DayInputs, dict[tuple[Feed, str], FeedProfile]]:
-    """The profiles by feed and content; a manifest with a damaged one cannot be read either."""
+    """The profiles by feed and content; a manifest with a damaged profile counts as unreadable."""
     profiles: dict[tuple[Feed, str], FeedProfile] = {}
     unreadable, manifests = dict(inputs.unreadable), dict(inputs.manifests)
     for feed, manifest in inputs.manifests.items():
@@ -182,7 +182,7 @@ def _with_profiles(store: Store, inputs: DayInputs) -> tuple[DayInputs, dict[tup
 def with_accepted(
     around: Surroundings, accepted: Mapping[Feed, str | None], limits: RowSettings
 ) -> Surroundings:
-    """The same where these versions count: each lies in a place of the day, beside the newest ones."""
+    """The surroundings if these versions count: duplicates are also looked for among them."""
     places = _places(around.inputs, around.profiles, accepted, limits)
     if places == around.places:
         return around
@@ -232,7 +232,7 @@ def _agreements(feed: Feed, around: Surroundings) -> dict[str, tuple[Agreement, 
 
 
 def _refuted_by(feed: Feed, around: Surroundings) -> tuple[tuple[str, PricesBesideTrades], ...]:
-    """Of trades, prices of the newest tickers and liquidations that lie far from them."""
+    """For a feed of trades, prices of the newest tickers and liquidations that are far from the trades."""
     if not feed.type.has_trades:
         return ()
     symbols = {name for _, name in around.inputs.expected[feed]}
@@ -246,17 +246,17 @@ def _refuted_by(feed: Feed, around: Surroundings) -> tuple[tuple[str, PricesBesi
 
 
 def _busy_around(feed: Feed, around: Surroundings, *beside: SettledFeed | None) -> tuple[str, ...]:
-    """Symbols of a group that were listed all day and are busy on a day beside."""
+    """Symbols of a group that were listed all day and are busy on a neighbor day."""
     listed = {dataset_symbol(own) for own, _ in around.inputs.expected[feed]}
     busy = {name for found in beside if found is not None for name in found.edges.busy_symbols}
     return tuple(sorted((busy & listed).difference(dict(around.owed[feed].symbol_windows))))
 
 
 def contracts_of_feed(feed: Feed, around: Surroundings) -> dict[str, Contracts]:
-    """What the feed's amounts are by canonical symbol, where that is not the symbol's base currency.
+    """Contracts of the feed by canonical symbol, where its amounts are not in the base currency.
 
-    Of a symbol that the day's instruments lack, nobody says what its amounts are. Two instruments of one
-    market are listed one after the other: at the same time they would be two markets.
+    The contract of a symbol that the day's instruments lack is unknown. Two instruments of one market are
+    listed one after the other: at the same time they would be two markets.
     """
     names, listed = around.inputs.expected[feed], around.contracts.get(feed.exchange, {})
     found: dict[str, Contracts] = {name: (_UNLISTED,) for _, name in names} if listed else {}
@@ -275,17 +275,17 @@ def contracts_of_feed(feed: Feed, around: Surroundings) -> dict[str, Contracts]:
 def edges_of(
     feed: Feed, accepted: str | None, around: Surroundings, former: SettledDay | None, least_rows: int
 ) -> Edges:
-    """What the feed shows to the neighbours when this version counts.
+    """The edges that the feed shows to the neighbor days if this version counts.
 
     Parameters
     ----------
     former
-        The day's document so far, which keeps the ids of versions that the lake no longer holds.
+        The day's document so far, which keeps the ids of versions that the lake no longer has.
     least_rows
-        From so many rows on a symbol of a group is busy.
+        A symbol of a group with this many rows or more is busy.
     """
     shown = former.feed(feed) if former else None
-    # A neighbour remembers what it saw, if the document itself was lost.
+    # If the document itself was lost, the neighbors' documents still have the ids that they saw.
     before, after = around.inputs.before, around.inputs.after
     in_front, behind = before.feed(feed) if before else None, after.feed(feed) if after else None
     opening: dict[str, set[int]] = {}
@@ -306,7 +306,7 @@ def edges_of(
             if s.id_min is not None and s.id_max is not None and s.numeric_ids == s.rows:
                 opening.setdefault(s.dataset_symbol, set()).add(s.id_min)
                 if s.earlier_ids is not None:
-                    # The venue counts anew at midnight: the last trades of the day before are here.
+                    # The venue counts anew at midnight: the file has the last trades of the day before.
                     opening[s.dataset_symbol].add(s.earlier_ids[0])
                 closing.setdefault(s.dataset_symbol, set()).add(s.id_max)
     return Edges(
@@ -345,7 +345,7 @@ def _places(
     accepted: Mapping[Feed, str | None],
     limits: RowSettings,
 ) -> dict[Feed, tuple[Place, ...]]:
-    """Of each feed the newest version and the one that counts, if they have rows."""
+    """By feed, the newest version and the one that counts, if they have rows."""
     found = {}
     for feed, manifest in inputs.manifests.items():
         shown = (accepted.get(feed), _content(manifest.newest))

@@ -1,8 +1,7 @@
-"""Approving a version that its verdict leaves out, and withdrawing one that counts: what people do by hand.
+"""Decisions of people: to approve a version that its verdict leaves out, and to withdraw one that counts.
 
-``lake.evidence`` says what a decision is, ``selection`` what it means for a version. Here it is checked
-and written down, and the day settled at once. Publishing reads what was settled, so the day has only to be
-run.
+``lake.evidence`` defines a decision, and ``selection`` applies it to versions. Here a decision is checked and
+recorded, and the day is settled at once. Publishing reads the settled day, so the day only has to be run.
 """
 
 from __future__ import annotations
@@ -38,23 +37,23 @@ _FEWEST_DIGITS = 8
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What a decision did to one feed."""
+    """The effect of a decision on one feed."""
 
     feed: str
     day: str
     verb: Literal["approved", "retracted"]
     #: The version that was approved or withdrawn.
     version: HeldVersion
-    #: What counts now; null if nothing does.
+    #: The version that counts now; null if none does.
     accepted: HeldVersion | None
-    #: State of the day, after.
+    #: State of the day after the decision.
     day_state: str
     #: The command that publishes the decision.
     publish: str
 
     @property
     def lines(self) -> list[str]:
-        """The same for people."""
+        """The effect for people to read."""
         which, decided = _which(self.version), f"{self.feed} of {self.day}: {self.verb}"
         if self.accepted is None:
             return [f"{decided}, nothing counts now {which}"]
@@ -63,7 +62,7 @@ class Decided:
         fetched = f"fetched {self.accepted.fetched_at:%Y-%m-%d %H:%M} UTC"
         return [
             f"{decided} {which}",
-            f"the version that counts now: {_which(self.accepted)}, {fetched}; to take it out, too: "
+            f"the version that counts now: {_which(self.accepted)}, {fetched}; to withdraw it, too: "
             f"{retract_command(self.day, self.feed, self.accepted.content)}",
         ]
 
@@ -76,25 +75,25 @@ def approve(
     reason: str,
     thresholds: ThresholdSettings,
 ) -> list[Decided]:
-    """Let pending versions count, those of these contents.
+    """Let the pending versions with these contents count.
 
     Parameters
     ----------
     feed
-        The feed that the version is of; without one, the contents are looked for among all feeds of the day.
+        The feed of the version; without one, the contents are looked up among all feeds of the day.
     contents
         The first digits of the sha256 of each version.
 
     Raises
     ------
     PermanentFailure
-        The day was never run, the feed is none of it, another version is pending or none, or there is no
-        reason. The message has the command for the version that is pending now.
+        The day was never run, the day does not have the feed, another version or none is pending, or the
+        reason is empty. The message has the command for the version that is pending now.
     """
     why = _checked(reason)
     feeds = _feeds(store, day, feed)
     pending = {f.feed: f.candidate for f in feeds if f.candidate is not None}
-    # A change of rules has voided the approval of an older version: it can be given again.
+    # An older version whose approval was voided by a change of rules can be approved again.
     voided = [(f.feed, f.voided) for f in feeds if f.voided is not None and f.voided != f.candidate]
     if not pending:
         msg = f"nothing is pending of {feed or 'any feed'} on {day}: there is no version to approve"
@@ -106,7 +105,7 @@ def approve(
     chosen = [(found, version) for found, version in offered if version in named]
     rules = rules_hash(thresholds)
     for found, _ in chosen:
-        load_manifest(store, found, day)  # all of them can be read, before the first is changed
+        load_manifest(store, found, day)  # ensures that all can be read before the first is changed
     for found, version in chosen:
         approval = Approval(
             content=version.content,
@@ -122,9 +121,9 @@ def approve(
 def retract(
     store: Store, day: str, feed: str, content: str, reason: str, thresholds: ThresholdSettings
 ) -> Decided:
-    """Withdraw the accepted version of a feed; its content counts no more until it is approved.
+    """Withdraw the accepted version of a feed; its content does not count again until it is approved.
 
-    An earlier version that is good counts again, or a pending one that is.
+    A good earlier version, or a good pending one, counts in its place.
 
     Parameters
     ----------
@@ -134,8 +133,8 @@ def retract(
     Raises
     ------
     PermanentFailure
-        The day was never run, the feed is none of it, another version is accepted or none, or there is no
-        reason. The message has the command for the version that is accepted now.
+        The day was never run, the day does not have the feed, another version or none is accepted, or the
+        reason is empty. The message has the command for the version that is accepted now.
     """
     why = _checked(reason)
     (found,) = _feeds(store, day, feed)
@@ -151,17 +150,18 @@ def retract(
 
 
 def drop(store: Store, day: str, feed: str, reason: str, thresholds: ThresholdSettings) -> str:
-    """Take a feed out of what the day must have; the record of the day keeps it with the reason.
+    """Remove a feed from the feeds that the day expects; the record of the day keeps it with the reason.
 
     Returns
     -------
     str
-        What was done, and the command that publishes it.
+        The change that was made, and the command that publishes it.
 
     Raises
     ------
     PermanentFailure
-        The day was never run, the feed is none of it or has an accepted version, or there is no reason.
+        The day was never run, the day does not have the feed, the feed has an accepted version, or the reason
+        is empty.
     """
     why = _checked(reason)
     (found,) = _feeds(store, day, feed)
@@ -184,7 +184,7 @@ def drop(store: Store, day: str, feed: str, reason: str, thresholds: ThresholdSe
 
 
 def restore(store: Store, day: str, feed: str, thresholds: ThresholdSettings) -> str:
-    """Let the day have a dropped feed again.
+    """Let the day expect a dropped feed again.
 
     Raises
     ------
@@ -226,7 +226,7 @@ def _after_record(
 
 
 def what_next(day: str, state: str, command: str) -> str:
-    """Name the next step with a day of this state after a decision; ``command`` runs the day."""
+    """Name the next step for a day in this state after a decision; ``command`` runs the day."""
     if state == "held":
         return (
             f"{day} is held and a run publishes nothing of it: mend its other feeds as its report says, "
@@ -249,14 +249,14 @@ def _which(version: HeldVersion) -> str:
 def _named(
     versions: Sequence[HeldVersion], contents: Sequence[str], role: str, remedy: str
 ) -> list[HeldVersion]:
-    """The versions that have these contents; a content that none of them has is refused with the remedy."""
+    """The versions with these contents; a content that no version has is refused, with the remedy."""
     if not contents:
         msg = f"say with --content which version is meant; {role} now: {remedy}"
         raise PermanentFailure(msg)
     found = []
     for content in contents:
         of_content = [v for v in versions if v.content.startswith(content.lower())]
-        # Feeds of one day may have the same content: files without a row.
+        # Feeds of one day may have the same content: files without rows.
         if len(content) < _FEWEST_DIGITS or len({v.content for v in of_content}) != 1:
             msg = f"no version {content} is {role}: look at the one that is, then decide on it; {remedy}"
             raise PermanentFailure(msg)
@@ -266,7 +266,7 @@ def _named(
 
 def _checked(reason: str) -> str:
     if not reason.strip():
-        msg = "a decision needs a reason, for whoever reads it later: give one with --reason"
+        msg = "a decision needs a reason for later readers: give one with --reason"
         raise BadInput(msg)
     return " ".join(reason.split())
 

@@ -1,10 +1,11 @@
 """Files of a day that lie in two places: the same bytes under another symbol.
 
-No two markets have the same trades, so one of the places is wrong. The rows say which: where they break a
-hard rule in one place and none in the other, the first is blamed; otherwise both are, for nothing tells them
-apart. A group of one symbol has the rows of the symbol's own file. That depends on the files alone, not on
-which came first, and a wrong file never takes back the good one that it is a copy of. A copy of another day's
-file needs no rule of its own: its rows arrived on another day. A file without rows has no duplicate.
+No two markets have the same trades, so one of the places is wrong. The rows say which: if they break a hard
+rule in one place and none in the other, the first place is blamed; otherwise nothing tells the places apart
+and both are blamed. A group of one symbol may have the rows of the symbol's own file. The result depends on
+the files alone, not on their order, and a wrong file never takes back the good file that it copies. A copy of
+another day's file needs no rule of its own: its rows arrived on another day. A file without rows has no
+duplicate.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from backfill_assets.lake.documents import Document
 
 
 class Place(Document):
-    """A version with rows, and where it lies.
+    """A version with rows, and the feed and day under which it is stored.
 
     Attributes
     ----------
     is_sound
-        Whether its rows break no hard rule there.
+        Whether its rows break no hard rule in this place.
     """
 
     feed: str
@@ -32,7 +33,7 @@ class Place(Document):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The place for people to read."""
         return f"{self.feed} of {self.day}"
 
 
@@ -41,7 +42,7 @@ Index = Mapping[str, Sequence[Place]]
 
 
 def index_of(places: Iterable[Place]) -> Index:
-    """Places by both hashes."""
+    """Index places by both hashes."""
     found: dict[str, list[Place]] = {}
     for place in places:
         for key in {place.raw_sha256, place.content}:
@@ -50,9 +51,9 @@ def index_of(places: Iterable[Place]) -> Index:
 
 
 def duplicates_of(own: Place, index: Index) -> tuple[str, ...]:
-    """The other places of the day for which a version is blamed, in order; empty where it is not.
+    """The other places of the day for which a version is blamed, in order; empty if it is not blamed.
 
-    The feed's own versions are no duplicates of each other.
+    The feed's own versions are not duplicates of each other.
     """
     others = {
         (place.name, place.content): place

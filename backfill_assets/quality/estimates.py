@@ -1,7 +1,7 @@
-"""How much of a feed's day is there where no ids prove it: by silences, and by counts against its history.
+"""How much of a feed's day is present where no ids prove it: by silences, and by counts against its history.
 
-Silences find what is missing as a whole and never thinned-out data; counts find that, but only roughly,
-because markets have quiet days. A score of this kind is never called proven.
+Silences find missing stretches of time and never thinned-out data. Counts find thinned-out data, but only
+roughly, because markets have quiet days. A score of this kind is never called proven.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from backfill_assets.settings import ThresholdSettings
 
 @dataclass(frozen=True, slots=True)
 class UnexcusedSilences:
-    """Unexcused microseconds: between rows, before the first, after the last; and what outages excuse."""
+    """Unexcused microseconds between rows, before the first and after the last row, and in outages."""
 
     inner_us: int
     edges_us: tuple[int, int]
@@ -25,19 +25,19 @@ class UnexcusedSilences:
 
     @property
     def total_us(self) -> int:
-        """All that counts."""
+        """All unexcused time that counts, without the outages."""
         return self.inner_us + sum(self.edges_us)
 
 
 def unexcused_silences(
     rows: int, silences: Iterable[Silence], edges: Range, window: Window, thresholds: ThresholdSettings
 ) -> UnexcusedSilences:
-    """Silences beyond what is usual, where the edges of the window count as silences, too.
+    """Silences beyond the usual length; the edges of the window count as silences, too.
 
     Parameters
     ----------
     silences
-        With the mean of the silences around each; at the window's edges the mean of the whole file stands in.
+        With the mean of the silences around each; at the window's edges the mean of the whole file is used.
     edges
         Arrival time of the first and the last row.
     """
@@ -57,30 +57,30 @@ def unexcused_silences(
 
 
 def longest_silence_us(silences: Iterable[Silence], edges: Range, window: Window) -> int:
-    """The longest time in the window without a row, its edges included."""
+    """The longest time in the window without a row, the edges of the window included."""
     at_edges = ((window.start_us, edges[0]), (edges[1], window.end_us))
     return max(window.owed_us(*times) for times in (*((s.start_us, s.end_us) for s in silences), *at_edges))
 
 
 def silence_score(silence_us: int, window: Window) -> float:
-    """Share of the window that no unexcused silence takes; 1 for a window without length."""
+    """Share of the window outside unexcused silences; 1 for a window without length."""
     return max(0.0, 1 - silence_us / window.length_us) if window.length_us else 1.0
 
 
 def usual_share(rows: int, usual_rows: float | None, window: Window) -> float | None:
-    """The file's rows as a share of what is usual in a window of this length; null without history."""
+    """The file's rows as a share of the usual rows in a window of this length; null without history."""
     if not usual_rows or not window.length_us:
         return None
     return rows / (usual_rows * window.length_us / MICROSECONDS_PER_DAY)
 
 
 def thinning_score(share: float | None, thresholds: ThresholdSettings) -> float | None:
-    """1 from the share on that quiet days have, from there down to 0 in proportion; null without history."""
+    """1 at the share of a quiet day or more, below it in proportion down to 0; null without history."""
     return None if share is None else min(1.0, share / thresholds.history.share)
 
 
 def allowed_silence_us(usual_us: float, thresholds: ThresholdSettings) -> float:
-    """How long a silence is excused where rows usually come ``usual_us`` apart."""
+    """The longest silence that is excused where rows usually come ``usual_us`` apart."""
     return max(thresholds.silence_seconds * MICROSECONDS_PER_SECOND, thresholds.silence_factor * usual_us)
 
 

@@ -1,7 +1,8 @@
-"""What a schema found in a frame, as it is kept beside the frame's file and told by a check.
+"""The result of validating a frame by a schema, stored beside the frame's file and reported by a check.
 
-A content-named file never changes, so neither does what a schema finds in it: the asset that makes the file
-looks once, and the checks of every later run tell the same. ``pandera_checks`` makes Dagster's results.
+A file that is named by its content never changes, so its result never changes either. The asset that makes
+the file validates it once, and the checks of every later run report the stored result. ``pandera_checks``
+makes Dagster's results.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
     import pandera.polars as pa
     import polars as pl
 
-#: Cases that are kept; their number is exact.
+#: Stored cases at most; the number of failures is exact.
 KEPT_CASES: Final = 50
 
 
 class Finding(Document):
-    """How many rows were looked at, how many cases break the schema, the first of them, and which rows do."""
+    """The number of rows and of failing cases, the first of the cases, and the rows that break the schema."""
 
     rows: int
     failures: int = 0
@@ -29,21 +30,21 @@ class Finding(Document):
 
     @property
     def summary(self) -> str:
-        """One line for people."""
+        """The finding as one line for people to read."""
         if not self.failures:
-            return f"{self.rows} rows hold"
+            return f"{self.rows} rows are valid"
         first = self.cases[0]
         where = f" at {first['row']}" if first["row"] else ""
         return f"{self.failures} failing cases; first: {first.get('check')} on {first.get('column')}{where}"
 
 
 def look_at(schema: pa.DataFrameSchema, frame: pl.DataFrame, key: Sequence[str] = ()) -> Finding:
-    """Validate an eager frame: a lazy one makes pandera skip the checks of the data.
+    """Validate an eager frame: for a lazy frame pandera skips the checks of the data.
 
     Parameters
     ----------
     key
-        Columns whose values name a row to a person; pandera itself gives its number only.
+        Columns whose values name a row for people; pandera itself gives only the row's number.
     """
     found = failure_cases(schema, frame)
     cases = [{"row": _row_name(frame, key, case.get("index")), **case} for case in found[:KEPT_CASES]]
@@ -62,7 +63,7 @@ def together(findings: Sequence[Finding]) -> Finding:
 
 
 def failure_cases(schema: pa.DataFrameSchema, frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """Every way in which the frame breaks the schema: column, check and failing value; empty if it holds."""
+    """Every failing case of the frame: column, check and failing value; empty if the frame is valid."""
     from pandera.errors import SchemaErrors
 
     try:
@@ -75,7 +76,7 @@ def failure_cases(schema: pa.DataFrameSchema, frame: pl.DataFrame) -> list[dict[
 
 
 def _row_name(frame: pl.DataFrame, key: Sequence[str], index: int | None) -> str:
-    """Values of the key in that row; of a case that is about no row, those that all rows share."""
+    """Values of the key in that row; for a case without a row, the values that all rows share."""
     rows = frame if index is None else frame[index]
     shared = [rows[name] for name in key if name in rows.columns and rows[name].n_unique() == 1]
     return " ".join(str(values[0]) for values in shared)

@@ -1,7 +1,7 @@
-"""Candidate laws of ids, inferred from the published days of a lake; a person adopts them or does not.
+"""Candidate laws of ids, inferred from the published days of a lake; a person decides whether to adopt them.
 
 A law is a candidate for a venue when at least ``LEAST_SYMBOLS`` symbols kept it on ``LEAST_DAYS`` days each
-and no row of any file broke it: one counter-example refutes. The laws that are tried are ``contiguous``,
+and no row of any file broke it: one counter-example refutes a law. The laws tried are ``contiguous``,
 ``contiguous_with_holes``, ``unique`` and ``hash``, the strongest first. Profiles do not say whether ids rise
 with time, so no law of order alone is inferred.
 """
@@ -23,7 +23,7 @@ from backfill_assets.quality.profiles import SymbolProfile, profile_of
 from backfill_assets.quality.settled import load_settled
 from backfill_assets.settings import ThresholdSettings
 
-#: Four weeks hold every weekday alike; five symbols, because a promise is the venue's and not a market's.
+#: Four weeks have each weekday equally often; five symbols, because a promise is the venue's, not a market's.
 LEAST_DAYS: Final = 28
 LEAST_SYMBOLS: Final = 5
 
@@ -45,7 +45,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What the days show of one venue: a candidate or None, and why each stronger law is none."""
+    """The result for one venue: a candidate or None, and why each stronger law is refuted."""
 
     exchange: str
     data_type: str
@@ -54,7 +54,7 @@ class Learned:
 
     @property
     def text(self) -> str:
-        """For people: the reasons as comments above the law as a file of laws has it."""
+        """The law as in a file of laws, below the reasons as comments."""
         lines = [f"# {self.exchange} {self.data_type}: {reason}" for reason in self.refuted]
         if self.law is not None:
             entry = [self.law.model_dump(exclude_none=True)]
@@ -76,7 +76,7 @@ def published_profiles(store: Store, days: Iterable[str]) -> Iterator[Seen]:
 
 
 def learn(seen: Iterable[Seen], thresholds: ThresholdSettings) -> list[Learned]:
-    """What the days show of each venue, in the order of their names."""
+    """Infer a candidate for each venue, in the order of their names."""
     venues: dict[tuple[str, str], list[Seen]] = {}
     for one in seen:
         venues.setdefault((one.exchange, one.data_type), []).append(one)
@@ -152,7 +152,7 @@ def _broken(kind: LawKind, days: dict[str, Seen], thresholds: ThresholdSettings)
 
 
 def _between(before: SymbolProfile, found: SymbolProfile) -> int:
-    """Ids missing over midnight, negative where both days have the same; 0 where the venue counts anew."""
+    """Ids missing over midnight; negative where both days have the same, 0 where the venue counts anew."""
     first = found.earlier_ids[0] if found.earlier_ids else found.id_min
     if first is None or before.id_max is None or 2 * first < before.id_max:
         return 0
@@ -160,5 +160,5 @@ def _between(before: SymbolProfile, found: SymbolProfile) -> int:
 
 
 def law_lines(laws: Sequence[IdLaw]) -> list[str]:
-    """The laws for people, a line each."""
+    """The laws for people to read, one line each."""
     return [f"{law.exchange}  {law.data_type}  {law.law}: {law.statement}" for law in laws]

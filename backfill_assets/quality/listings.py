@@ -1,6 +1,6 @@
-"""When the feeds of a day were owed: their listing and the known outages, as the lake's instruments say.
+"""When the feeds of a day were owed: their listing and the known outages, by the lake's instruments.
 
-Separate from ``context``, which gathers this and more, because it reads another kind of file.
+It is separate from ``context``, which gathers this and more, because it reads another kind of file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LISTING: Final = [
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """A feed's window; of a grouped file also those of its symbols that were not listed all day."""
+    """A feed's window; for a grouped file also the windows of symbols that were not listed all day."""
 
     window: Window
     symbol_windows: Mapping[str, Range] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Owed:
 
 @dataclass(frozen=True, slots=True)
 class Listings:
-    """What the day's instruments say.
+    """The listings of a day, by its instruments.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Listings:
     listed
         (exchange, data set symbol) of every row.
     contracts
-        By exchange and either name of a symbol, what its amounts are.
+        By exchange and either name of a symbol, the contracts in which its amounts are given.
     """
 
     owed: Mapping[Feed, Owed]
@@ -59,7 +59,7 @@ class Listings:
 
 @dataclass(frozen=True, slots=True)
 class _Listings:
-    """What is known of an exchange: windows by data set symbol (None: no instruments), and outages."""
+    """The listings of an exchange: windows by data set symbol (None: no instruments), and outages."""
 
     windows: Mapping[str, Range] | None
     outages: tuple[Range, ...]
@@ -70,8 +70,8 @@ class _Listings:
 def listings_on(store: Store, feeds: Iterable[Feed], day: str) -> Listings:
     """Read the day's instruments of the feeds' exchanges.
 
-    A feed whose symbol the day's instruments lack is not listed as far as anybody knows. In a lake without
-    the day's instruments every feed is taken to be listed all day, which is the strictest.
+    A feed whose symbol the day's instruments lack counts as not listed. In a lake without the day's
+    instruments every feed counts as listed all day, which is the strictest assumption.
     """
     feeds = list(feeds)
     exchanges = sorted({feed.exchange for feed in feeds})
@@ -105,7 +105,7 @@ def _listings(store: Store, exchange: str, day: str) -> _Listings:
     for row in rows:
         opened, closed = _times(row, "available_since", "listing"), _times(row, "available_to", "expiry")
         window = (max([start, *opened]), min([end, *closed]))
-        # Listed twice on the day: from the first listing to the end of the last.
+        # A symbol that was listed twice on the day: from the first listing to the end of the last.
         other = windows.get(row["dataset_symbol"], window)
         windows[row["dataset_symbol"]] = (min(window[0], other[0]), max(window[1], other[1]))
     outages = tuple((outage.start_us, outage.end_us) for outage in manifest.outages)

@@ -1,7 +1,7 @@
-"""The document of a day's candles: what was made, from what, how well it agrees, what each minute shows.
+"""The document of a day's candles: its files, their inputs, their consistency, and the states of minutes.
 
-``candles`` computes and writes it once per change; everybody else reads it. Only the document is here, since
-the scores of a day, which lie upstream of candles, take the consistency of its feeds from it.
+``candles`` computes and writes it once per change; all other code only reads it. Only the document is here,
+because the scores of a day, which lie upstream of candles, take the consistency of its feeds from it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Rows = tuple[dict[str, Any], ...]
 
 
 class LastTrade(Document):
-    """The last trade of a market within a day, as far as one file of trades knows."""
+    """The last trade of a market within a day, by one file of trades."""
 
     time_us: int
-    #: Negative where ids are no order.
+    #: Negative where ids do not give an order.
     trade_id: int
     price: float
 
     def is_after(self, other: LastTrade) -> bool:
-        """Whether it is the later one; ``other`` is of a file before, which decides without ids of both."""
+        """Whether this is the later trade; without ids it is, because ``other`` is of an earlier file."""
         if self.time_us != other.time_us:
             return self.time_us > other.time_us
         return self.trade_id < 0 or self.trade_id >= other.trade_id
@@ -42,21 +42,21 @@ class TradesFile(Document):
     content
         sha256 of the ticks.
     key
-        Names the ticks and everything else that the partials were made from.
+        Identifies the ticks and everything else that the partials were made from.
     partials
         The file of partial candles.
     compared
         sha256 of the partials that were compared with the ticks; empty if none were.
     buckets, mismatches
-        K1: how many base candles were compared with those of another engine, and those that differ (up to a
-        limit, all of one).
+        K1: the number of base candles that were compared with those of another engine, and those that differ
+        (all of them, up to a limit).
     rolled_up, rolled_up_misses
-        K2: candles of larger timeframes of the file's markets, and those that are not the roll-up of the
-        base candles.
+        K2: the number of candles of larger timeframes of the file's markets, and of those that are not the
+        roll-up of the base candles.
     last_trades
         By day of exchange time and canonical symbol.
     without_volume
-        Partial candles whose volumes are null, because what a contract is worth is not known.
+        Partial candles whose volumes are null, because the size of a contract is not known.
     """
 
     content: str
@@ -72,14 +72,14 @@ class TradesFile(Document):
 
     @property
     def is_compared(self) -> bool:
-        """Whether just these partials were compared with just these ticks."""
+        """Whether exactly these partials were compared with exactly these ticks."""
         return self.compared == self.partials.content
 
     @property
     def consistency(self) -> float | None:
-        """1 if both equalities hold, else 0: a candle that is almost right is wrong.
+        """1 if both comparisons find no difference, else 0: a candle that is almost right is wrong.
 
-        Null if not compared, or if volumes are unknown: then nothing shows that those are right.
+        Null if not compared, or if volumes are unknown: then nothing shows that volumes are right.
         """
         if not self.is_compared:
             return None
@@ -104,9 +104,10 @@ class DayMeasures(Derived):
     Attributes
     ----------
     inputs
-        Hash of everything that candles and coverage rest on; empty until they were made.
+        Hash of everything that candles and coverage depend on; empty until they were made.
     method
-        Hash of what of that is no data: the settings, and the version of the code; empty in older documents.
+        Hash of the inputs that are not data: the settings and the version of the code; empty in older
+        documents.
     versions
         By day (the one before, the day, the one after), a hash of the accepted files of trades.
     files
@@ -114,13 +115,13 @@ class DayMeasures(Derived):
     candles, coverage
         The Parquet files; null until they were made.
     minutes
-        By feed of trades, accepted or not.
+        By feed of trades, also of feeds that are not accepted.
     between_timeframes
         K2: larger candles that are not the roll-up of the base candles (up to a limit).
     findings
-        Outcomes of the checks of both files, by check; null where the check has to look at the file itself.
+        Results of the checks of both files, by check; null where the check has to read the file itself.
     venues, symbols
-        K5 and K6: for each market that could be compared, how many minutes agree.
+        K5 and K6: for each market that could be compared, the number of minutes that agree.
     volumes
         K7: hours with a volume far beyond the market's usual one.
     """
@@ -140,17 +141,17 @@ class DayMeasures(Derived):
     volumes: Rows = ()
 
     def consistency(self, feed: Feed, content: str) -> float | None:
-        """Of the feed's accepted version; null if just this version was not compared, or not with volumes."""
+        """Consistency of this version; null if exactly it was not compared, or if its volumes are unknown."""
         file = self.files.get(str(feed))
         return file.consistency if file is not None and file.content == content else None
 
     def lacks_volumes(self, feed: Feed, content: str) -> bool:
-        """Whether this version was compared and volumes of it are unknown."""
+        """Whether this version was compared and some of its volumes are unknown."""
         file = self.files.get(str(feed))
         compared = file is not None and file.content == content and file.is_compared
         return compared and file is not None and file.without_volume > 0
 
 
 def load_measures(store: Store, day: str) -> DayMeasures | None:
-    """Return the document of the day's candles; None if none were ever made."""
+    """Return the document of the day's candles; None if there is none."""
     return documents.load(store, paths.measures(day), DayMeasures)

@@ -1,7 +1,7 @@
-"""What an accepted file tells of the minutes of its markets: losses, proofs, and prices that nobody saw.
+"""Evidence of an accepted file on the minutes of its markets: losses, proofs and unconfirmed prices.
 
-Worked out when the day is settled, from the profile that is parsed then anyway; ``candles`` makes the states
-of the minutes from it without looking at profiles or rows.
+Settling the day derives it from the profile, which it parses anyway; ``candles`` makes the states of the
+minutes from it without reading profiles or rows.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def minute_evidence(
     verdict: Verdict | None,
     thresholds: ThresholdSettings,
 ) -> dict[str, SymbolEvidence]:
-    """By canonical symbol.
+    """The evidence by canonical symbol.
 
     Parameters
     ----------
     profile, verdict
-        Of the accepted version; None where none counts.
+        Those of the accepted version; None where no version counts.
     """
     whole: Range = (start_us(day), end_us(day) - 1)
     if profile is not None and verdict is not None:

@@ -1,4 +1,4 @@
-"""Findings of pandera schemas as Dagster asset checks: one place, so all of them look alike."""
+"""Findings of pandera schemas as Dagster asset checks, in one place, so that all of them look alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backfill_assets.quality.settled import Day
 
 
 def finding_check(asset_key: dg.AssetKey, name: str, finding: Finding) -> dg.AssetCheckResult:
-    """Tell the finding as the check ``name``, with the failing cases as a table."""
+    """Report the finding as the check ``name``, with the failing cases as a table."""
     metadata: dict[str, Any] = {"rows": finding.rows, "failures": finding.failures}
     if finding.cases:
         metadata["failure_cases"] = table_metadata(finding.cases)
@@ -36,14 +36,14 @@ def score_check(
     *,
     needs_feeds: bool = True,
 ) -> dg.AssetCheckResult:
-    """Tell a score of the day: ERROR where it is not above its threshold, WARN where single feeds fall short.
+    """Report a score of the day: ERROR where it is not above its threshold, WARN where only feeds fall short.
 
     Parameters
     ----------
     score_name
-        Of the check too.
+        Name of the score and of the check.
     feeds
-        Rows of ``verdict_rows`` that the finding is about.
+        The rows of ``verdict_rows`` that were validated.
     needs_feeds
         Whether the check fails where there is neither a feed nor a score, unless the day expects none.
     """

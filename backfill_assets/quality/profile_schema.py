@@ -1,4 +1,4 @@
-"""What must hold for the profiles of a day: counts that contradict each other are a bug of ours."""
+"""The schema of the profiles of a day: counts that contradict each other are a bug in this package."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def profile_row(
     Parameters
     ----------
     rows, columns
-        By the file's footer; columns as ``columns.described``.
+        Those in the file's footer; columns as ``columns.described`` gives them.
     """
     symbols = profile.symbols
     return {
@@ -54,7 +54,7 @@ def profile_row(
 
 
 def profile_finding(rows: Iterable[dict[str, Any]]) -> Finding:
-    """What the schema finds in rows of ``profile_row``."""
+    """Validate rows of ``profile_row`` by the schema."""
     import polars as pl
 
     frame = pl.DataFrame(list(rows), schema=profile_frame_schema())
@@ -90,7 +90,7 @@ def profile_schema() -> pa_polars.DataFrameSchema:
 
 
 def profile_frame_schema() -> dict[str, Any]:
-    """Types of the frame that ``profile_schema`` judges, for days without files."""
+    """Types of the frame that ``profile_schema`` validates, for days without files."""
     import polars as pl
 
     return {"feed": pl.String, **dict.fromkeys(_COUNTS, pl.Int64), "columns": pl.Boolean}

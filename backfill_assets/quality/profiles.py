@@ -1,7 +1,7 @@
-"""What the streaming pass counts about one feed on one day: the evidence every verdict rests on.
+"""The profile of one feed on one day: the counts of the streaming pass, on which every verdict rests.
 
 Only the shape of the evidence is here. ``ticks.profile`` fills it in the one pass that decodes a file;
-``quality`` reads it and never looks at rows again. Times are microseconds since the epoch, UTC; lists are
+``quality`` reads it and never reads the rows again. Times are microseconds since the epoch, UTC; lists are
 bounded, their counts are not.
 """
 
@@ -25,7 +25,7 @@ class _Frozen(BaseModel):
 
 
 class Gap(_Frozen):
-    """A run of ids that no row carries, and the time in which they must have been traded."""
+    """A run of ids that no row has, and the time in which their trades must have happened."""
 
     first_missing: int
     last_missing: int
@@ -34,10 +34,10 @@ class Gap(_Frozen):
 
 
 class Silence(_Frozen):
-    """A silence between two consecutive rows (by ``local_timestamp``), and the silence that is usual there.
+    """A silence between two consecutive rows (by ``local_timestamp``), and the usual silence there.
 
     ``usual_us`` is the mean of up to 200 distances between rows on each side, without this one; 0 if there
-    is no other.
+    are no others.
     """
 
     start_us: int
@@ -46,14 +46,14 @@ class Silence(_Frozen):
 
 
 class Spike(_Frozen):
-    """A price far from those before, around and after it; ``time_us`` is the exchange's."""
+    """A price far from the prices before, around and after it; ``time_us`` is the exchange's time."""
 
     time_us: int
     price: float
 
 
 class Stretch(_Frozen):
-    """Valid rows in a row at one price, and the arrival of the first and the last of them."""
+    """Consecutive valid rows at one price, and the arrival of the first and the last of them."""
 
     start_us: int
     end_us: int
@@ -68,7 +68,7 @@ class Stuck(_Frozen):
     end_us: int
 
 
-#: Names of an earlier layout, in which a gap was a silence and a hole a gap.
+#: Names of an earlier layout, which called a silence a gap, and a gap a hole.
 _FORMER_OF_SYMBOL = {
     "gaps": "silences",
     "gap_count": "silence_count",
@@ -92,19 +92,19 @@ class SymbolProfile(_Frozen):
     dataset_symbol: str
     symbol: str | None
     rows: int
-    #: Rows that enter candles: price and amount are there, and in their sane ranges.
+    #: Rows that enter candles: price and amount are present and in their sane ranges.
     valid_rows: int
     #: Earliest and latest ``timestamp`` of the valid rows.
     first_trade_us: int | None
     last_trade_us: int | None
-    #: Σ price·amount of the valid rows, correctly rounded but for the last bits.
+    #: Σ price·amount of the valid rows, correctly rounded except for the last bits.
     notional: float
-    #: Rows of all kinds by side; an empty side is unknown.
+    #: All rows by side; an empty side is unknown.
     buy_rows: int
     sell_rows: int
     unknown_side_rows: int
 
-    #: Rows whose id is an integer (of at most 18 digits, without leading zeros); ids are only evidence when
+    #: Rows whose id is an integer (of at most 18 digits, without leading zeros); ids are evidence only if
     #: this equals ``rows``.
     numeric_ids: int
     empty_ids: int
@@ -115,57 +115,57 @@ class SymbolProfile(_Frozen):
     id_max: int | None
     #: Distinct ids; null when they are too scattered for a bitmap.
     unique_ids: int | None
-    #: Ids inside [id_min, id_max] that no row carries; null without ids, or when they are too scattered for a
+    #: Ids inside [id_min, id_max] that no row has; null without ids, or when they are too scattered for a
     #: bitmap.
     missing_ids: int | None
-    #: Runs of missing ids, first 1,000, in order of id; times are of the rows that carry the ids around.
+    #: Runs of missing ids, the first 1,000, in order of id; times are those of the rows with the ids around.
     gaps: tuple[Gap, ...]
     gap_count: int | None
     longest_gap: int | None
-    #: Missing ids in runs of at most 5, which venues with legitimate gaps leave.
+    #: Missing ids in runs of at most 5, as venues with legitimate gaps leave them.
     missing_in_short_gaps: int | None
-    #: Rows that repeat an id, be it an integer or another text, with the same, and with another, side, price,
-    #: amount and timestamp than its first row.
+    #: Rows that repeat an id (an integer or any other text): with the side, price, amount and timestamp of
+    #: the id's first row, and with others.
     duplicate_rows: int
     conflicting_rows: int
-    #: Rows whose ids were not looked up, because the file has too many that are scattered.
+    #: Rows whose ids were not looked up, because the file has too many scattered ids.
     uncounted_ids: int = 0
-    #: Lowest and highest id of the rows that were stamped before the day, where the venue begins to count
-    #: anew at midnight: all other counts of ids are of the rows after them. Null elsewhere.
+    #: Lowest and highest id of the rows that are stamped before the day, where the venue begins to count
+    #: anew at midnight: all other counts of ids are over the rows after them. Null elsewhere.
     earlier_ids: tuple[int, int] | None = None
 
-    #: Silences of 5 s and more, longest 1,000, in order of time, the day's edges left out.
+    #: Silences of 5 s and more, the longest 1,000, in order of time, without those at the day's edges.
     silences: tuple[Silence, ...]
     silence_count: int
-    #: Valid rows per minute of the file's day by exchange time, 1,440 counts; rows outside are in
-    #: ``seam_rows``.
+    #: Valid rows per minute of the file's day by exchange time, 1,440 counts; ``seam_rows`` counts the rows
+    #: outside.
     minute_rows: tuple[int, ...]
     #: Valid rows stamped outside the file's day but within the seam window.
     seam_rows: int
 
-    #: Valid rows whose price lies further than 10 scatters (of 2,000 trades, or of its neighbours if larger)
+    #: Valid rows whose price lies further than 10 scatters (of 2,000 trades, or of its neighbors if larger)
     #: from the nearest of the medians of the 50 trades around, before and after; the first 100 are listed.
-    #: Null where nobody counted.
+    #: Null in profiles that do not count them.
     spike_count: int | None = None
     spikes: tuple[Spike, ...] = ()
-    #: Rows of a symbol with so few trades that no price has neighbours.
+    #: Rows of a symbol that has too few trades for a price to have neighbors.
     unjudged_prices: int = 0
-    #: The steps of the price that are valid at some time of the day, as the instruments know them.
+    #: The price steps that are valid at some time of the day, by the instruments.
     price_increments: tuple[float, ...] = ()
-    #: Valid rows whose price is a multiple of none of them, and those of them that are no multiple of a
-    #: hundredth of the finest either; null where no step is known.
+    #: Valid rows whose price is not a multiple of any step, and those of them that are not a multiple of a
+    #: hundredth of the finest step either; null where no step is known.
     off_grid_rows: int | None = None
     off_finer_grid_rows: int | None = None
-    #: Of all stretches of one price that with the most rows, and the longest in time.
+    #: The stretches at one price with the most rows, and with the longest time.
     most_rows_at_one_price: Stretch | None = None
     longest_at_one_price: Stretch | None = None
-    #: Rows whose id is lower than the row's before by more than any late row is.
+    #: Rows whose id is lower than that of the row before, by more than late rows can explain.
     id_resets: int = 0
     #: Among rows without an id: blocks of at least 10 different rows of one ``local_timestamp`` that
     #: repeat earlier rows in order, and their rows.
     resent_blocks: int = 0
     resent_rows: int = 0
-    #: Rows without an id that another one of them equals in time, side, price and amount.
+    #: Rows without an id that equal another such row in time, side, price and amount.
     twin_rows: int = 0
 
 
@@ -173,8 +173,8 @@ class Disagreement(_Frozen):
     """A snapshot that differs from the book that was replayed up to it.
 
     ``gap_us`` is the time since the message before it, in which the venue may have sent changes that the
-    capture did not see; ``explained`` is how many levels these may have changed, by the busiest minute of the
-    day. Levels are compared as deep as both reach.
+    capture missed; ``explained`` is the number of levels that such changes may have changed, by the busiest
+    minute of the day. Levels are compared to the depth that both books reach.
     """
 
     time_us: int
@@ -187,7 +187,7 @@ class Disagreement(_Frozen):
 class BookProfile(_Frozen):
     """The replayed book of one symbol in a file of changes; a message is all rows of one arrival.
 
-    Times are of arrival, and a book is looked at between messages.
+    Times are times of arrival, and a book is judged between messages.
     """
 
     dataset_symbol: str
@@ -198,8 +198,8 @@ class BookProfile(_Frozen):
     #: Rows before the first snapshot, and the time from the first row to it (to the last row without one).
     rows_before_snapshot: int
     unknown_us: int
-    #: Time with a best bid below the best ask, with an empty side, with equal bests, and with a bid above the
-    #: ask; from the first snapshot to the last message.
+    #: Time with a best bid below the best ask, with an empty side, with equal best prices, and with a bid
+    #: above the ask; from the first snapshot to the last message.
     valid_us: int
     one_sided_us: int
     locked_us: int
@@ -207,34 +207,34 @@ class BookProfile(_Frozen):
     #: Time in which the book was crossed or locked for a second or longer, and the longest stretch of all.
     stuck_us: int
     longest_crossed: Stuck | None = None
-    #: Rows of amount 0, and those of them whose level the book lacks: within the depth to which the last
-    #: snapshot reached, and beyond it, where nothing is known.
+    #: Rows with amount 0, and those of them whose level the book lacks: within the depth of the last
+    #: snapshot, and beyond it, where nothing is known.
     deletes: int
     absent_deletes: int
     absent_deletes_beyond: int
-    #: Rows that change no book: prices that are null or not positive, amounts that are null or negative, no
-    #: side.
+    #: Rows that change no book: price null or not positive, amount null or negative, or no side.
     invalid_price_rows: int
     invalid_amount_rows: int
     sideless_rows: int
-    #: Rows whose price is a multiple of no known step, and of no hundredth of the finest either; null where
-    #: no step is known.
+    #: Rows whose price is not a multiple of any known step, and those of them that are not a multiple of a
+    #: hundredth of the finest step either; null where no step is known.
     off_grid_rows: int | None = None
     off_finer_grid_rows: int | None = None
-    #: Snapshots that could be compared with the book that was replayed up to them; their levels.
+    #: Snapshots that could be compared with the book that was replayed up to them, and their levels.
     compared_snapshots: int
     compared_levels: int
     differing_levels: int
     #: The first 100 snapshots that differ.
     disagreements: tuple[Disagreement, ...] = ()
     disagreement_count: int
-    #: Levels that were dropped because a side had more than the replay keeps.
+    #: Levels that were dropped because a side had more levels than the replay keeps.
     dropped_levels: int
-    #: The longest time in which no message changed the book, with the mean of all others; the last change.
+    #: The longest time in which no message changed the book, with the mean of all others, and the last
+    #: change.
     longest_unchanged: Silence | None = None
     last_change_us: int | None = None
     #: New levels at least five times as far from the other side as the best, and snapshots that reach so far;
-    #: those of the levels that would be near the best with one decimal moved, and when the first came.
+    #: the levels among them that a shift of one decimal would bring near the best, and the time of the first.
     far_levels: int = 0
     shifted_levels: int = 0
     first_shifted_us: int | None = None
@@ -252,10 +252,10 @@ class BookProfile(_Frozen):
 
     @property
     def unexplained_levels(self) -> int:
-        """Levels of snapshots that differ from the replayed book though no change can have been missed."""
+        """Levels of snapshots that differ from the replayed book and that no missed change explains."""
         listed = sum(max(0, one.differing - one.explained) for one in self.disagreements)
         more = self.disagreement_count - len(self.disagreements)
-        # Those that are not listed are taken to be like the listed.
+        # The disagreements that are not listed are assumed to be like the listed ones.
         return listed + more * listed // len(self.disagreements) if more else listed
 
     @property
@@ -265,19 +265,19 @@ class BookProfile(_Frozen):
 
 
 class MinuteTops(_Frozen):
-    """What the minutes of one symbol show by arrival: the best levels, and how they came about.
+    """Digests of the books of one symbol by minute of arrival: the best levels, and the path to them.
 
-    ``digests`` has, by the number of levels a side, 1,440 unsigned integers of 32 bits in base64: of the
-    levels in force at the end of each minute, 0 where no book is known (``ticks.tops``). ``path`` has one of
-    all changes of the best level in each minute, 0 where there is nothing to compare; empty where nobody
-    counted.
+    ``digests`` has, by the number of levels per side, 1,440 unsigned integers of 32 bits in base64: digests
+    of the levels at the end of each minute, 0 where no book is known (``ticks.tops``). ``path`` has digests
+    of all changes of the best level in each minute, 0 where there is nothing to compare; it is empty in
+    profiles that lack it.
     """
 
     dataset_symbol: str
     symbol: str | None
     digests: dict[int, str]
     path: str = ""
-    #: Of quotes, tickers of the best prices and snapshots; changes of books have the like in ``BookProfile``.
+    #: For quotes, tickers of the best prices and snapshots; changes of books have these in ``BookProfile``.
     #: State of each minute, one letter of ``book_states.BOOK_LETTERS`` each; time from the first row to the
     #: last with a best bid below the best ask; the longest time without a change, and the last change.
     minutes: str = ""
@@ -286,13 +286,13 @@ class MinuteTops(_Frozen):
     last_change_us: int | None = None
 
     def unpacked(self, levels: int) -> Any:
-        """The digests of so many levels as an array."""
+        """The digests of this number of levels as an array."""
         import numpy as np
 
         return np.frombuffer(b64decode(self.digests[levels]), "<u4")
 
     def unpacked_path(self) -> Any:
-        """The digests of the paths as an array, zeros where nobody counted."""
+        """The digests of the paths as an array; zeros in profiles that lack them."""
         import numpy as np
 
         return np.frombuffer(b64decode(self.path), "<u4") if self.path else np.zeros(1440, np.uint32)
@@ -301,7 +301,7 @@ class MinuteTops(_Frozen):
 class MinuteBands(_Frozen):
     """Lowest and highest of each kind of price of one symbol, by minute of the file's day.
 
-    A minute is by exchange time. ``bands`` has, by the column of the price, an entry of 10 bytes for each
+    Minutes are by exchange time. ``bands`` has, by the column of the price, an entry of 10 bytes for each
     minute with a price, in base64 (``ticks.bands``).
     """
 
@@ -317,7 +317,7 @@ class MinuteBands(_Frozen):
 
 
 class FeedProfile(_Frozen):
-    """Counts over all rows of the file; evidence of trades is in ``symbols``, that of books in ``books``."""
+    """Counts over all rows of the file; evidence on trades is in ``symbols``, on books in ``books``."""
 
     @model_validator(mode="before")
     @classmethod
@@ -328,56 +328,56 @@ class FeedProfile(_Frozen):
         return content
 
     rows: int
-    #: False when the file, inflated, is empty.
+    #: False if the decompressed file is empty.
     has_header: bool
     #: Names of unknown columns of the file, which are not read.
     unknown_columns: tuple[str, ...] = ()
-    #: Earliest and latest, wherever they stand in the file.
+    #: Earliest and latest time of all rows, in any order of the rows.
     first_timestamp_us: int | None
     last_timestamp_us: int | None
     first_local_timestamp_us: int | None
     last_local_timestamp_us: int | None
-    #: ``local_timestamp`` before the day's start, and at or after its end.
+    #: Rows with a ``local_timestamp`` before the day's start, and at or after its end.
     local_before_day: int
     local_after_day: int
-    #: ``local_timestamp`` smaller than that of the row before.
+    #: Rows with a ``local_timestamp`` smaller than that of the row before.
     local_decreases: int
-    #: Values of both times that cannot be microseconds since the epoch (before 2009, in 2100 or later).
+    #: Values of both times that cannot be microseconds since the epoch (before 2009, or in 2100 or later).
     implausible_times: int
     wrong_exchange_rows: int
     unknown_symbol_rows: int
-    #: Exchange time further than the seam window outside the file's day.
+    #: Rows whose exchange time is further outside the file's day than the seam window.
     misplaced_rows: int
-    #: ``timestamp`` later than ``local_timestamp``; the 99th percentile (nearest rank) of the signed
-    #: difference over all rows, in whole milliseconds rounded down, within ±60 s.
+    #: Rows with a ``timestamp`` later than ``local_timestamp``; the 99th percentile (nearest rank) of the
+    #: signed difference over all rows, in whole milliseconds rounded down, within ±60 s.
     ahead_rows: int
     clock_offset_p99_us: int | None
-    #: Rows further ahead than that offset (if it is one) and 250 ms.
+    #: Rows that are ahead by more than that offset (if it is positive) plus 250 ms.
     clock_residual_rows: int = 0
-    #: Median (nearest rank) of ``local_timestamp`` − ``timestamp`` and rows of each hour of the file's day by
-    #: ``local_timestamp``, 24 of each; in whole milliseconds rounded up, within ±60 s, null without rows.
+    #: Median (nearest rank) of ``local_timestamp`` − ``timestamp``, and the number of rows, for each of the
+    #: 24 hours of the file's day by ``local_timestamp``; medians in whole milliseconds rounded up, within
+    #: ±60 s, null without rows.
     hour_latency_us: tuple[int | None, ...] = ()
     hour_rows: tuple[int, ...] = ()
-    #: Trades, liquidations: null or outside the sane range. Quotes and books: best bid or ask outside it; a
-    #: null is legitimate there.
+    #: Trades, liquidations: null or outside the sane range. Quotes and books: best bid or ask outside that
+    #: range; there a null is legitimate.
     invalid_price_rows: int
     invalid_amount_rows: int
     #: Quotes and books: best bid at or above best ask.
     crossed_rows: int
-    #: Data types whose values may be null: rows in which all of them are.
+    #: For data types whose values may be null: rows in which all values are null.
     valueless_rows: int = 0
     #: Rows whose values contradict each other: levels of a snapshot out of order, an option with a bid above
-    #: its ask, a value that none can have, or that has expired.
+    #: its ask, with an impossible value, or that has expired.
     odd_rows: int = 0
-    #: Tickers: rows whose last, index and mark price are far apart, or not positive; whose next funding is on
-    #: no hour, or not ahead.
+    #: Tickers: rows whose last, index and mark price are far apart or not positive; rows whose next funding
+    #: is not on the hour, or not in the future.
     apart_rows: int = 0
     off_hour_rows: int = 0
     #: Streams of updates (quotes, books, tickers): the longest silence between rows by ``local_timestamp``,
-    #: with the mean of all others; null for other data types, and where there are fewer than three rows.
+    #: with the mean of all others; null for other data types, and with fewer than three rows.
     longest_silence: Silence | None = None
-    #: Trades only.
-    #: In order of ``dataset_symbol``.
+    #: Trades only, in order of ``dataset_symbol``.
     symbols: tuple[SymbolProfile, ...]
     #: Changes of books only, in order of ``dataset_symbol``; empty in profiles of earlier versions.
     books: tuple[BookProfile, ...] = ()
@@ -387,19 +387,19 @@ class FeedProfile(_Frozen):
     bands: tuple[MinuteBands, ...] = ()
 
     def repeated_rows(self, law: IdLaw | None) -> int:
-        """How many rows repeat a trade, where the venue's ids tell trades apart."""
+        """How many rows repeat a trade; 0 where the venue's ids do not tell trades apart."""
         if law is not None and not law.names_trades:
             return 0
         return sum(s.duplicate_rows for s in self.symbols)
 
     def may_repeat_trades(self, law: IdLaw | None) -> bool:
-        """Whether rows repeat trades, or nobody could look."""
+        """Whether rows repeat trades, or their ids were not compared."""
         told = law is None or law.names_trades
         return told and any(s.duplicate_rows or s.uncounted_ids for s in self.symbols)
 
     @property
     def has_ids(self) -> bool:
-        """Whether some row of trades has an id."""
+        """Whether at least one row of trades has an id."""
         return any(s.empty_ids < s.rows for s in self.symbols)
 
     @property
@@ -414,7 +414,7 @@ def profile_of(version: Version) -> FeedProfile:
     Raises
     ------
     Unreadable
-        It is damaged, and so the manifest that holds it.
+        The profile is damaged, and with it the manifest that contains it.
     """
     try:
         return FeedProfile.model_validate(version.profile)

@@ -1,7 +1,7 @@
-"""What receipts change about a feed: ids that the venue never issued are not missing, and rows are counted.
+"""The effect of receipts on a feed: ids that the venue never issued are not missing, and rows are counted.
 
-Pure functions over the feed's manifest and profiles; who is asked, and how an answer becomes a receipt, is in
-``heal``. A receipt binds to ids and not to a file, so it holds for every version of the feed's day.
+Pure functions over the feed's manifest and profiles; ``heal`` asks the sources and makes receipts from their
+answers. A receipt binds to ids, not to a file, so it is valid for every version of the feed's day.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from backfill_assets.lake.manifests import FeedManifest
 from backfill_assets.quality.completeness import COUNTED_SHORT_GAP
 from backfill_assets.quality.profiles import FeedProfile, Gap, SymbolProfile
 
-#: Receipts that a warning names; the manifest has them all.
+#: Number of receipts that a warning names; the manifest has all of them.
 _NAMED = 3
 
 
 def never_issued(manifest: FeedManifest) -> dict[str, tuple[NeverIssued, ...]]:
-    """By data set symbol, ids that the venue does not have; a trade that was recovered shows the contrary."""
+    """By data set symbol, ids that the venue does not have, without ids of trades that were recovered."""
     recovered = sorted(ids for receipt in manifest.receipts for ids in receipt.recovered)
     shown = sorted((*ids, receipt.name) for receipt in manifest.receipts for ids in receipt.never_issued)
     found: list[NeverIssued] = []
     for first, last, name in shown:
-        # Two receipts may be of the same ids.
+        # Two receipts may cover the same ids.
         begin = max(first, found[-1].last_id + 1) if found else first
         found += [
             NeverIssued(first_id=low, last_id=high, receipt=name)
@@ -35,12 +35,12 @@ def never_issued(manifest: FeedManifest) -> dict[str, tuple[NeverIssued, ...]]:
 
 
 def healed_versions(manifest: FeedManifest) -> dict[str, HealedRows]:
-    """By content, the rows of versions that are not of the vendor's file."""
+    """By content, the rows of versions that do not come from the vendor's file."""
     return {v.content: v.healed for v in manifest.versions if v.healed is not None}
 
 
 def without_never_issued(profile: FeedProfile, known: Mapping[str, Sequence[NeverIssued]]) -> FeedProfile:
-    """The profile without missing ids that the venue never issued, as far as it lists where they are."""
+    """The profile without missing ids that the venue never issued, as far as they lie in its listed gaps."""
     if not any(known.get(s.dataset_symbol) for s in profile.symbols):
         return profile
     symbols = tuple(_of_symbol(s, known.get(s.dataset_symbol, ())) for s in profile.symbols)
@@ -79,7 +79,7 @@ def missing_ids(profile: FeedProfile) -> int:
 def receipt_warnings(
     profile: FeedProfile, known: Mapping[str, Sequence[NeverIssued]], healed: HealedRows | None
 ) -> Iterator[str]:
-    """How many ids of the file's range were never issued, by which receipts, and how many rows are added."""
+    """Warn of ids in the file's range that were never issued, with their receipts, and of recovered rows."""
     names: dict[str, None] = {}
     count = 0
     for symbol in profile.symbols:
@@ -102,7 +102,7 @@ def receipt_warnings(
 
 
 def without(ids: Ids, others: Sequence[Ids]) -> list[Ids]:
-    """The ids that are in none of the other ranges, which are in order of their first ids."""
+    """The ids that are in none of the other ranges; these are in order of their first ids."""
     found, (begin, end) = [], ids
     for first, last in others[_first_beside(others, begin) :]:
         if first > end:
@@ -114,12 +114,12 @@ def without(ids: Ids, others: Sequence[Ids]) -> list[Ids]:
 
 
 def _first_beside(others: Sequence[Ids], begin: int) -> int:
-    """Where ranges begin that may reach ``begin``: they do not overlap, so only one before it can."""
+    """Index of the first range that may reach ``begin``; ranges do not overlap, so only one before can."""
     return max(0, bisect_left(others, (begin, begin)) - 1)
 
 
 def count_of(ranges: Iterable[Ids]) -> int:
-    """How many ids the ranges have, which do not overlap."""
+    """How many ids are in the ranges, which do not overlap."""
     return sum(last - first + 1 for first, last in ranges)
 
 

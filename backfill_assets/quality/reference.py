@@ -1,7 +1,7 @@
 """Directories of the exchanges' own candles.
 
-Here and not beside the comparison, because they are witnesses of prices before there are any candles of ours.
-Candles that are fetched come after that (``references``).
+They are here and not beside the comparison, because they are witnesses of prices before the pipeline has made
+candles. Fetched candles come after that (``references``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PRICES: Final = ("open", "high", "low", "close")
 _NEEDED: Final = ("open_time", *PRICES, "volume")
-#: Seconds, milliseconds and microseconds since the epoch are told apart by size, up to the year 2286.
+#: Seconds, milliseconds and microseconds since the epoch are distinguished by size, up to the year 2286.
 _SECONDS_BELOW: Final = 10_000_000_000
 _MILLISECONDS_BELOW: Final = 1_000 * _SECONDS_BELOW
 
@@ -33,7 +33,7 @@ class ReferenceDirectory:
     """
 
     folder: Path
-    #: The setting that names it.
+    #: The setting that names the folder.
     key: str = "comparison.reference"
 
     def minutes(self, exchange: str, symbol: str, day: str) -> pl.DataFrame | None:
@@ -61,7 +61,7 @@ class ReferenceDirectory:
             raise PermanentFailure(msg) from error
 
     def digest(self, exchange: str, symbol: str, day: str) -> str:
-        """The sha256 of the market's file; empty without one, and of a file that cannot be read."""
+        """The sha256 of the market's file; empty without a file, or if it cannot be read."""
         file = self._file(exchange, symbol, day)
         with suppress(OSError):
             return hashlib.sha256(file.read_bytes()).hexdigest() if file is not None else ""
@@ -72,7 +72,7 @@ class ReferenceDirectory:
         return next((file for file in files if file.is_file()), None)
 
     def trouble(self) -> str:
-        """Why it has no candles of any day, in one line with the remedy; empty if it has some."""
+        """Why the folder has no candles of any day, in one line with the remedy; empty if it has candles."""
         if not self.folder.is_dir():
             return f"{self.key}: there is no folder {self.folder}: correct the path, or remove the key"
         if any(next(self.folder.glob(f"*/*/[0-9]*.{kind}"), None) for kind in ("csv", "parquet")):
@@ -96,7 +96,7 @@ def directories_of(limits: ComparisonSettings) -> tuple[ReferenceDirectory, ...]
 def _read_csv(file: Path) -> pl.DataFrame:
     import polars as pl
 
-    # Types by the whole file: integers that turn to decimals later would break a guess by its first rows.
+    # Infer types from the whole file: an integer column with decimals in later rows would break a guess.
     return pl.read_csv(file, infer_schema_length=None, try_parse_dates=True)
 
 

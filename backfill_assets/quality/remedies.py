@@ -1,8 +1,8 @@
-"""The commands that mend a day, whole, as reports, messages, plans and pages print them.
+"""The complete commands that mend a day, as reports, messages, plans and pages print them.
 
-Plain text, made without the lake, so that every stage can name a remedy. A command that decides on a version
-names its content: what a person has looked at is what counts, also when another file has come in between.
-The settings in force say whether a run needs a stand-in for own files.
+They are plain text, made without the lake, so that every stage can name a remedy. A command that decides on a
+version names its content: the version that a person has examined counts, even if another file has arrived
+since. The settings in force say whether a run needs a stand-in for own files.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from backfill_assets.feeds import Feed
 from backfill_assets.settings import current_settings, own_files_command
 from backfill_assets.venues import ASKED_FOR_IDS
 
-#: Digits of a content that are printed; a command takes as many as name one version.
+#: Digits of a content that are printed; a command accepts any number that identifies one version.
 SHOWN_DIGITS: Final = 12
 #: The remedy of missing ids, where ``can_heal``.
 ASK_THE_EXCHANGE: Final = "Ask the exchange for the trades of the missing ids"
-#: The run of a day as such, without the stand-in that it may need. The job is that of the schedules: for
-#: ``--assets '*'`` Dagster warns of an API of its own.
+#: The run of a day, without the stand-in that it may need. The job is the job of the schedules: with
+#: ``--assets '*'`` Dagster warns about one of its own APIs.
 RUN_DAY: Final = "dg launch -m backfill_assets.definitions --job day --partition {day}"
 
 
 def run_day(day: str, refresh: Sequence[str] = (), *, generated: bool = False) -> str:
-    """The command that runs a day, and so publishes its changes.
+    """The command that runs a day and so publishes its changes.
 
     Parameters
     ----------
     refresh
         Feeds to fetch again although the lake has them.
     generated
-        The day's data are the stand-in's, which must be there for the run.
+        Whether the day's data come from the stand-in, which must then be running.
     """
     served = _own_files() or ("backfill-assets standins -- " if generated else "")
     command = f"{served}{RUN_DAY.format(day=day)}"
@@ -46,7 +46,7 @@ def run_day(day: str, refresh: Sequence[str] = (), *, generated: bool = False) -
 
 
 def approve_command(day: str, feed: str | None, *contents: str) -> str:
-    """The command that approves these pending versions; without a feed, of all feeds of the day."""
+    """The command that approves these pending versions, of one feed or of all feeds of the day."""
     return _decide("approve", day, feed, contents)
 
 
@@ -56,7 +56,7 @@ def retract_command(day: str, feed: str, content: str) -> str:
 
 
 def heal_command(day: str, *feeds: str) -> str:
-    """The command that asks the exchange for the missing ids of a feed; for several, of all of the day."""
+    """The command that asks the exchange for missing ids: of one feed, or of the whole day for several."""
     return f"backfill-assets heal --date {day}" + (
         f" --feed {shlex.quote(feeds[0])}" if len(feeds) == 1 else ""
     )
@@ -75,7 +75,7 @@ def can_heal(feed: Feed, evidence_class: str | None, missing_ids: int | None) ->
 
 
 def _own_files() -> str:
-    """The words before the command under settings of own files; empty under others."""
+    """The words before the command if the settings name own files; empty otherwise."""
     with suppress(SettingsError):
         return own_files_command(current_settings())
     return ""

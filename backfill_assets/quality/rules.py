@@ -1,12 +1,11 @@
 """How sound a feed's rows are: hard rules, a score per rule, and warnings.
 
-A hard rule quarantines a feed by one broken row, because it means that the file is not what it is taken for.
+One row that breaks a hard rule quarantines the feed, because the file is then not the feed's file of the day.
 A score falls from 1 to 0 as the rate of broken rows rises to the rule's limit:
 ``clip(1 - max(0, broken - excused) / max(rows, minimum_rows) / limit, 0, 1)``. The feed's quality is the
-lowest score. The floor of 100,000 rows keeps one bad row from condemning a small feed. Rules of replayed
-books, and of prices beside trades, count seconds, levels, deletes and minutes in the place of rows, each with
-a floor of its own. What is odd and
-may still be true only warns; the sentences are in ``warnings``.
+lowest score. The floor of 100,000 rows keeps one bad row from condemning a small feed. Rules for replayed
+books, and for prices beside trades, count seconds, levels, deletes and minutes instead of rows, each with its
+own floor. Odd rows that may still be true only warn; the sentences are in ``warnings``.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Rule:
     name: str
     excused: int
     limit: float
-    #: What it counts.
+    #: The unit of its counts.
     unit: Unit = "rows"
 
 
@@ -60,7 +59,7 @@ def row_rules(limits: RowSettings) -> tuple[Rule, ...]:
 def sizes_of(
     profile: FeedProfile, limits: RowSettings, beside: BesideTrades | None = None
 ) -> dict[Unit, tuple[int, int]]:
-    """Of each unit how many the file has, and how many it counts as at least."""
+    """By unit, how many the file has, and the floor of that number."""
     compared = judged_prices(beside, limits)
     return {
         "rows": (profile.rows, limits.minimum_rows),
@@ -83,7 +82,7 @@ class Quality:
     counts: dict[str, int]
     violations: tuple[str, ...]
     warnings: tuple[str, ...]
-    #: The rule with the lowest score; null where no row breaks any.
+    #: The rule with the lowest score; null where all scores are 1.
     worst: str | None = None
     unit: Unit = "rows"
 
@@ -108,14 +107,14 @@ def quality(
     Parameters
     ----------
     grouped
-        The file may hold symbols that we do not know.
+        Whether the file may have symbols that are not known.
     spikes
-        What witnesses say of the profile's spikes; without it they cost nothing.
+        The answers of witnesses on the profile's spikes; without them spikes cost nothing.
     law
-        What is known of the venue's ids. Without a law an integer with two payloads is a fault, and a text
-        is none: it may be the id of an order.
+        The law of the venue's ids. Without a law an integer id with two payloads is a fault, and a text id is
+        not: it may be the id of an order.
     beside
-        How the prices lie beside the market's trades; without it that costs nothing.
+        The comparison of the prices with the market's trades; without it they cost nothing.
     """
     limits = limits or RowSettings()
     counts = {
@@ -162,7 +161,7 @@ def quality(
 def violations(
     profile: FeedProfile, limits: RowSettings | None = None, *, grouped: bool = False
 ) -> tuple[str, ...]:
-    """Broken hard rules, each as one sentence; one is enough to quarantine the feed."""
+    """Broken hard rules, one sentence each; one is enough to quarantine the feed."""
     limits = limits or RowSettings()
     outside = profile.local_before_day + profile.local_after_day
     found = (

@@ -1,4 +1,4 @@
-"""Columns of the quality table: one row per expected feed and day, and how a settled day becomes rows."""
+"""Columns of the quality table, with one row per expected feed and day, and its rows from a settled day."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ QUALITY_SCHEMA: Final = arrow_schema(QUALITY_COLUMNS)
 
 
 def quality_rows(found: Day, overall: Overall | None = None) -> pa.Table:
-    """One row of ``QUALITY_SCHEMA`` per expected feed, ordered by feed; ``overall`` as far as it is known."""
+    """One row of ``QUALITY_SCHEMA`` per expected feed, ordered by feed; ``overall`` where it is known."""
     return pa.Table.from_pylist(quality_values(found, overall), schema=QUALITY_SCHEMA)
 
 

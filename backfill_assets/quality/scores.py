@@ -1,7 +1,7 @@
-"""The scores of a day and its state: pure functions of the verdicts on its feeds and what was measured.
+"""The scores of a day and its state: pure functions of the verdicts on its feeds and their consistencies.
 
-Every feed weighs half alike and half by its notional, so that neither ten small markets hide the loss of the
-large one nor the reverse. A score without evidence is null and is never averaged away.
+Half of every feed's weight is equal and half is by notional, so that ten small markets cannot hide the loss
+of a large one, nor the reverse. A score without evidence is null and is never averaged away.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DayState = Literal["published", "degraded", "held", "missing"]
 
 
 class DayLimits(Document):
-    """The thresholds of a day's scores, as its document keeps them."""
+    """The thresholds of a day's scores, as stored in its document."""
 
     day_completeness: float
     day_quality: float
@@ -31,7 +31,7 @@ class DayLimits(Document):
 
     @classmethod
     def of(cls, thresholds: ThresholdSettings) -> DayLimits:
-        """Those of the settings."""
+        """The limits from the settings."""
         return cls(**{name: getattr(thresholds, name) for name in cls.model_fields})
 
 
@@ -41,23 +41,24 @@ class DayScores(Document):
     state: DayState
     completeness: float | None
     quality: float | None
-    #: Over the accepted feeds that candles are made of; null until all of them were compared.
+    #: Over the accepted feeds from which candles are made; null until all of them were compared.
     consistency: float | None = None
     #: Share of the expected feeds that are accepted.
     accepted_share: float
-    #: The same by notional; null where the baseline knows none of them.
+    #: The same share by notional; null where the baseline has no notional of any feed.
     accepted_notional: float | None = None
     reasons: tuple[str, ...]
-    #: Of each feed, in the order of the verdicts; they add up to 1.
+    #: One per feed, in the order of the verdicts; they add up to 1.
     weights: tuple[float, ...] = ()
-    #: Of each feed, null where candles were not compared.
+    #: One per feed; null where candles were not compared.
     consistencies: tuple[float | None, ...] = ()
 
 
 class Overall(Document):
-    """One number for a day, in two ways, with its parts; null where a part is.
+    """One number for a day, computed in two ways, with its parts; null where a part is null.
 
-    ``product`` is Π partʷ, ``weighted_sum`` Σ w·part. A part that is 0 makes the product 0, the sum lower.
+    ``product`` is Π partʷ, ``weighted_sum`` is Σ w·part. A part of 0 makes the product 0, but only lowers
+    the sum.
     """
 
     ticks: float | None
@@ -69,7 +70,7 @@ class Overall(Document):
 
 
 def feed_weights(notional: Sequence[float], notional_weight: float) -> tuple[float, ...]:
-    """Weights that add up to 1: alike, and by notional; all alike where no notional is known."""
+    """Weights that add up to 1, partly equal and partly by notional; all equal where no notional is known."""
     count, total = len(notional), math.fsum(notional)
     if total <= 0:
         return (1 / count,) * count if count else ()
@@ -86,26 +87,26 @@ def judge_day(
     awaited: Sequence[str] = (),
     left_out: Sequence[bool] = (),
 ) -> DayScores:
-    """Scores of a day from its feeds' verdicts.
+    """Compute the scores of a day from its feeds' verdicts.
 
-    Completeness is over the expected feeds; quality and consistency are over the accepted ones.
+    Completeness is over the expected feeds; quality and consistency are over the accepted feeds.
 
     Parameters
     ----------
     accepted
         Which feeds have an accepted version.
     consistencies
-        Of each feed's accepted version; null where it was not compared. Until all are, the day's consistency
-        is null and does not bear on the state: publishing compares before it asks.
+        Consistency of each feed's accepted version; null where it was not compared. Until all are compared,
+        the day's consistency is null and does not affect the state: publishing compares first.
     notional
         Median daily notional of each feed, 0 where unknown.
     awaited
-        Why exchanges are awaited, whose feeds are not among the verdicts: without them no day is whole.
+        Why exchanges are awaited whose feeds are not among the verdicts: without them no day is complete.
     left_out
-        Which feeds do not bear on the day's consistency unless they have one: their volumes are unknown.
+        Which feeds do not affect the day's consistency unless they have one: their volumes are unknown.
     """
     if not verdicts:
-        # Everything was dropped, or nothing was listed: no file lacks. Otherwise nobody knows what does.
+        # All feeds were dropped or none was listed, so no file is missing, unless exchanges are awaited.
         return DayScores(
             state="missing" if awaited else "published",
             completeness=None,
@@ -116,7 +117,7 @@ def judge_day(
     known = list(notional) or [0.0] * len(verdicts)
     measured = list(consistencies) or [None] * len(verdicts)
     weights = feed_weights(known, thresholds.notional_weight)
-    # Ones instead of nths where all weigh alike: a score at its threshold must not be lifted by rounding.
+    # Equal weights are 1 each instead of 1/n: rounding must not lift a score that is at its threshold.
     summed = weights if math.fsum(known) > 0 else (1.0,) * len(verdicts)
     taken = [i for i, is_accepted in enumerate(accepted) if is_accepted]
     silent = list(left_out) or [False] * len(verdicts)
@@ -163,13 +164,13 @@ def overall(
     instruments
         Share of the expected symbols that have exactly one instrument.
     warehouse
-        1 if every table of the day is published and was proven by reading it back, else 0.
+        1 if every table of the day is published and was read back, else 0.
     """
     ticks = None
     if scores.completeness is not None and scores.quality is not None:
         ticks = min(scores.completeness, scores.quality)
     elif scores.completeness == 0:
-        # Nothing was accepted, so nothing has a quality; what is not there is not unknown.
+        # No feed was accepted, so there is no quality; the ticks are missing, not unknown.
         ticks = 0.0
     parts = (
         (ticks, weights.ticks),
@@ -192,7 +193,7 @@ def overall(
 def instruments_share(expected: Sequence[Feed], listed: Sequence[tuple[str, str]]) -> float | None:
     """Share of the expected symbols with exactly one row of (exchange, data set symbol) among ``listed``.
 
-    Grouped files have no instrument of their own and are left out; null if nothing else is expected.
+    Grouped files have no instrument of their own and are left out; null if no other feed is expected.
     """
     rows = Counter(listed)
     symbols = {(feed.exchange, feed.dataset_symbol) for feed in expected if not feed.is_grouped}
@@ -211,7 +212,7 @@ def _mean(scores: Sequence[float | None], weights: Sequence[float]) -> float | N
 
 
 def _quality(verdict: Verdict) -> float | None:
-    """A file that is proven to be empty rightly has no row, so none of its rows is broken."""
+    """Quality of the feed; 1 for a file that is proven to be rightly empty, since no row of it is broken."""
     proven_empty = verdict.rows == 0 and verdict.completeness_state == "proven"
     return 1.0 if proven_empty else verdict.quality
 

@@ -1,7 +1,7 @@
 """A file's two midnights: whether its ids join those of the days beside it, and how long it is silent there.
 
-A neighbour only adds trust. Ids that join prove that nothing was lost at that midnight; ids that do not join
-prove nothing, because the neighbour's file may be the wrong one. A loss at midnight is therefore found in the
+A neighbor only adds trust. Ids that join prove that nothing was lost at that midnight; ids that do not join
+prove nothing, because the neighbor's file may be the wrong one. A loss at midnight is therefore found in the
 file itself: a silence at its edge that is longer than usual counts as lost until ids join over it.
 """
 
@@ -23,17 +23,17 @@ class Seams:
     Attributes
     ----------
     between
-        Ids missing between the file's and the neighbour's nearest one, negative where both have the same
-        ids; None where the neighbour shows no id.
+        Ids missing between the file's and the neighbor's nearest id; negative where both have the same ids,
+        None where the neighbor shows no id.
     joins
-        Whether the ids go on over midnight.
+        Whether the ids continue over midnight.
     silence_us
         Unexcused silence at an edge that does not join; 0 elsewhere.
     lost_us
-        The part of it that counts as lost: beyond the silences of the market's own day.
+        The part of that silence that counts as lost: longer than the silences within the market's own day.
     anew
-        The first id after a midnight at which the venue began to count anew; None where it went on, or where
-        nothing shows that.
+        The first id after a midnight at which the venue began to count anew; None where it continued, or
+        where nothing shows that it counts anew.
     """
 
     between: tuple[int | None, int | None]
@@ -44,7 +44,7 @@ class Seams:
 
     @property
     def excused_ids(self) -> int:
-        """Ids missing at the midnights that join: as few as the venue leaves out itself."""
+        """Ids missing at midnights that join: no more than the venue itself leaves out."""
         return sum(n for n, joins in zip(self.between, self.joins, strict=True) if joins and n and n > 0)
 
 
@@ -57,16 +57,16 @@ def seams_of(
     allowed: int,
     thresholds: ThresholdSettings,
 ) -> Seams:
-    """Look at both midnights of a symbol with ids.
+    """Judge both midnights of a symbol with ids.
 
     Parameters
     ----------
     edges
         Arrival time of the symbol's first and last row, in microseconds.
     previous, following
-        Last ids of the day before's files and first ids of the day after's; empty while they are not here.
+        Last ids of the files of the day before and first ids of those of the day after; empty without them.
     allowed
-        The longest run of missing ids that the venue leaves itself.
+        The longest run of missing ids that the venue itself leaves.
     """
     low, high = profile.id_min, profile.id_max
     if low is None or high is None:
@@ -89,9 +89,9 @@ def seams_of(
 def _begins_lower(
     profile: SymbolProfile, between: int | None, previous: Sequence[int], thresholds: ThresholdSettings
 ) -> bool:
-    """Whether the file's ids begin at less than half of where the day before ended, and are other trades.
+    """Whether the file's ids begin below half of the previous day's last id, and are other trades.
 
-    Rows that are stamped on the file's own day are no trades of the day before.
+    Rows that are stamped on the file's own day are not trades of the day before.
     """
     if -(between or 0) <= thresholds.repeated_ids + profile.seam_rows:
         return False
@@ -99,7 +99,7 @@ def _begins_lower(
 
 
 def _nearest(between: Iterable[int]) -> int | None:
-    """Of the neighbour's versions the one whose ids come nearest."""
+    """Ids missing up to the neighbor's version with the nearest ids; None without one."""
     return min(between, key=lambda n: (abs(n), n), default=None)
 
 
@@ -110,9 +110,9 @@ def _lost(
     edges: Range,
     thresholds: ThresholdSettings,
 ) -> tuple[int, int]:
-    """Of the unexcused silences the part that is longer than the file shows to be usual.
+    """The part of the unexcused silences that is longer than the silences within the file.
 
-    Trades come in bursts, so an edge is held against the longest silence between two rows, too; and a market
+    Trades come in bursts, so an edge is also compared with the longest silence between two rows. A market
     that trades in few minutes of the day may well be silent for the rest of it.
     """
     if not any(silent) or sum(1 for rows in profile.minute_rows if rows) < thresholds.edge_minutes:

@@ -1,9 +1,9 @@
-"""Which of a feed's versions counts: a pure fold over them, from the oldest to the newest.
+"""Selects the version of a feed that counts: a pure fold over the versions, from the oldest to the newest.
 
-A version takes the place of the one before it when its verdict is ``publish`` and it changes no more than
-the limits of restatements allow, or when it was approved. The result depends on the versions, their verdicts
-and the decisions, and not on when the day was settled before: versions that do not count are held, so a
-neighbour that comes later can turn the selection, and turn it back.
+A version replaces the one before it if its verdict is ``publish`` and it changes no more than the limits of
+restatements allow, or if it was approved. The result depends on the versions, their verdicts and the
+decisions, not on when the day was settled before: versions that do not count are kept, so a neighbor that
+comes later can change the selection, and change it back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NOT_COMPARED: Final = "it was not compared with the accepted version: materializ
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The version that counts, and what bears on it besides the verdicts."""
+    """The version that counts, and the decisions and comparisons behind it."""
 
     #: Content of the version that counts; null if none does.
     accepted: str | None
@@ -31,13 +31,14 @@ class Selection:
     approval: Approval | None = None
     #: The retraction of the newest withdrawn version; null where nothing is withdrawn.
     retraction: Retraction | None = None
-    #: What the newest version changes against the one that counts, or that against the one before it.
+    #: The change from the version that counts to the newest; if that one counts, from the one before it.
     restatement: Restatement | None = None
-    #: Why the newest version waits for an approval: it restates too much; empty where that is not so.
+    #: Why the newest version waits for an approval: it restates too much; empty otherwise.
     excess: str = ""
     #: By content, why a version does not count though its rows are good.
     held_back: Mapping[str, str] = field(default_factory=dict)
-    #: Content of the version that would count by an approval which other rules have voided, and what to do.
+    #: Content of the version that would count by an approval that a change of rules has voided, and a
+    #: sentence with the remedy.
     voided: str | None = None
     why_voided: str = ""
 
@@ -45,12 +46,12 @@ class Selection:
 def select_version(
     verdicts: Mapping[str, Verdict], manifest: FeedManifest, judged_by: str, limits: RestatementSettings
 ) -> Selection:
-    """Select among versions, given by content in the order of their fetching.
+    """Select among versions, given by content in the order in which they were fetched.
 
     Parameters
     ----------
     manifest
-        Holds the decisions and the comparisons of the versions.
+        Has the decisions and the comparisons of the versions.
     judged_by
         Hash of the rules that judge the feed.
     """
@@ -78,7 +79,7 @@ def select_version(
         before, accepted = accepted, content
     newest = next(reversed([*verdicts]), None)
     pair = (accepted, newest) if newest != accepted else (before, accepted)
-    # By it a version that is newer than the one that counts would count.
+    # A void approval matters only for a version that is newer than the one that counts.
     contents = [*verdicts]
     later = contents[contents.index(accepted) + 1 :] if accepted else contents
     voided = next((c for c in reversed(later) if manifest.void_approval(c, judged_by)), None)

@@ -1,16 +1,15 @@
-"""Settling a day: judging its feeds, deciding which versions count, and writing that down.
+"""Settles a day: judges its feeds, decides which versions count, and writes the result.
 
-The one door by which verdicts come into the lake. The asset ``ticks`` calls it after a fetch, ``decisions``
-after an approval or a retraction, and nothing else does; everybody else reads the document (``settled``).
+Only this module writes verdicts to the lake. The asset ``ticks`` calls it after a fetch, and ``decisions``
+after an approval or a retraction; all other code only reads the document (``settled``).
 
-A day's document follows from its inputs, whose hash it carries: where nothing has changed nothing is judged
-and nothing is written. Because a day's ids bear on its neighbours, each document also names the edges of its
-neighbours as they were seen. A neighbour that has seen other edges is settled, too; so the documents end up
-the same in whatever order days are run. That ends by itself: the ids that a day shows are those of all files
-that it ever held, a verdict rests on the ids of the neighbours, and whether a day is sealed on which of their
-versions count. A neighbour whose document is lost is settled first, since without it the trust that it gave
-would be missing. What a killed run has left is made up for by the next run of the day that it left, or of a
-day beside that.
+A day's document follows from its inputs and has their hash: if the inputs have not changed, nothing is judged
+or written. Because a day's ids affect its neighbors, each document also has the edges of its neighbors as it
+saw them. A neighbor that saw other edges is settled, too, so the documents do not depend on the order in
+which days are run. This always ends: the ids that a day shows are those of all files that it ever had, a
+verdict depends on the ids of the neighbors, and being sealed depends on which of their versions count. A
+neighbor whose document is lost is settled first, because without it the trust that it gave would be missing.
+If a run is killed, the next run of that day or of a day beside it completes the work.
 """
 
 from __future__ import annotations
@@ -68,16 +67,16 @@ from backfill_assets.quality.warnings import terms_warnings
 from backfill_assets.settings import ThresholdSettings
 
 LOGGER: Final = logging.getLogger(__name__)
-#: How often the feeds of a day are judged beside each other; of duplicates each may drive the other out.
+#: How often the feeds of a day are judged beside each other at most; two duplicates may exclude each other.
 MOST_ROUNDS: Final = 8
 
 
 def settle(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
-    """Settle a day that has changed, and the days whose verdicts that bears on.
+    """Settle a day that has changed, and the days whose verdicts the change affects.
 
-    The days beside it are settled under the present rules. From there on only days of the same rules are:
-    a change of the rules shows after the next run of a day or of one beside it, and never walks through the
-    lake.
+    The days beside it are settled under the present rules. Further days are settled only if they have the
+    same rules: a change of the rules takes effect with the next run of a day or of a day beside it, and never
+    spreads through the lake.
 
     Raises
     ------
@@ -92,7 +91,7 @@ def settle(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
         try:
             found[visited] = settled = _settle_one(store, visited, thresholds, lost)
         except _LostBeside as beside:
-            # A day without a document shows no ids, and would take back the trust that it gave.
+            # A day without a document shows no ids and would take back the trust that it gave.
             lost.update(beside.days)
             waiting[:0] = [*beside.days, visited]
             continue
@@ -110,7 +109,7 @@ def settle(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
                 follows = visited == day or seen.rules == rules
                 is_outdated = follows and seen.neighbours[side] != settled.edges
             else:
-                # A day that an earlier version of this package has judged.
+                # An earlier version of this package has judged the day.
                 is_outdated = visited == day and store.exists(paths.accepted_versions(neighbour))
             if is_outdated:
                 waiting.append(neighbour)
@@ -118,7 +117,7 @@ def settle(store: Store, day: str, thresholds: ThresholdSettings) -> SettledDay:
 
 
 class _LostBeside(Exception):
-    """Days beside this one that were settled, and whose documents are lost."""
+    """Days beside this one were settled, but their documents are lost."""
 
     def __init__(self, days: list[str]) -> None:
         super().__init__(*days)
@@ -126,7 +125,7 @@ class _LostBeside(Exception):
 
 
 def _settle_one(store: Store, day: str, thresholds: ThresholdSettings, tried: Collection[str]) -> SettledDay:
-    """Settle one day; days of ``tried`` beside it may be lost."""
+    """Settle one day; days in ``tried`` beside it may be lost."""
     record = load_day_record(store, day)
     if record is None:
         msg = f"nothing is recorded of {day}: materialize its instruments first"
@@ -134,7 +133,7 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings, tried: Co
     rules = rules_hash(thresholds)
 
     def change(current: SettledDay | None) -> SettledDay:
-        # Read after the document: whoever replaces it meanwhile lets this be done again.
+        # Read after the document: if another run replaces it meanwhile, this function is called again.
         inputs = day_inputs(store, record, rules)
         if current is not None and current.inputs == inputs.hash:
             return current
@@ -151,7 +150,7 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings, tried: Co
         unreadable = {**_gone(store, gone, around.inputs), **around.inputs.unreadable}
         if unreadable and is_day_lost:
             feed, why = next(iter(unreadable.items()))
-            msg = f"{why}; what counted of {feed} is lost with the day's own document: refresh the feed"
+            msg = f"{why}; the accepted version of {feed} is lost with the day's document: refresh the feed"
             raise Unreadable(msg)
         feeds = tuple(_kept(f, current, unreadable[f.feed]) if f.feed in unreadable else f for f in feeds)
         limits = DayLimits.of(thresholds)
@@ -179,12 +178,12 @@ def _settle_one(store: Store, day: str, thresholds: ThresholdSettings, tried: Co
 
 
 def _counted(current: SettledDay | None) -> list[Feed]:
-    """Feeds of which a version counts."""
+    """Feeds with a version that counts."""
     return [f.feed for f in current.feeds if f.accepted is not None] if current is not None else []
 
 
 def _orphaned(store: Store, inputs: DayInputs) -> list[Feed]:
-    """Feeds of which the lake has a file: before the day's document was lost, a manifest named it."""
+    """Feeds with a file in the lake but no version: a manifest named it before the document was lost."""
     empty = [feed for feed, manifest in inputs.manifests.items() if not manifest.versions]
     return [
         feed
@@ -194,7 +193,7 @@ def _orphaned(store: Store, inputs: DayInputs) -> list[Feed]:
 
 
 def _gone(store: Store, feeds: Collection[Feed], inputs: DayInputs) -> dict[Feed, str]:
-    """Feeds of these whose manifest has no version: it was deleted."""
+    """The feeds among these whose manifest has no version because it was deleted."""
     return {
         feed: f"{store.uri_of(paths.ticks_manifest(feed, inputs.day))}: is gone: {FeedManifest.remedy}"
         for feed in feeds
@@ -203,7 +202,7 @@ def _gone(store: Store, feeds: Collection[Feed], inputs: DayInputs) -> dict[Feed
 
 
 def _kept(computed: SettledFeed, current: SettledDay | None, why: str) -> SettledFeed:
-    """The feed as it counted before its manifest was damaged; one that never counted is missing."""
+    """The feed as it counted before its manifest was damaged; a feed that never counted is missing."""
     before = current.feed(computed.feed) if current is not None else None
     if before is not None and before.judged is not None:
         return before.model_copy(update={"symbols": computed.symbols, "unreadable": why})
@@ -214,7 +213,7 @@ def _kept(computed: SettledFeed, current: SettledDay | None, why: str) -> Settle
 def _settled_feeds(
     around: Surroundings, former: SettledDay | None, rules: str, thresholds: ThresholdSettings
 ) -> tuple[tuple[SettledFeed, ...], Surroundings]:
-    """Each feed beside the versions that count, which are known once all are judged beside the newest."""
+    """Judge each feed beside the newest versions, then beside those that count, until these stay the same."""
     for _ in range(MOST_ROUNDS):
         feeds = tuple(
             _settled_feed(feed, around, former, rules, thresholds) for feed in around.inputs.expected
@@ -228,7 +227,7 @@ def _settled_feeds(
 
 
 def _findings(settled: SettledDay, around: Surroundings, thresholds: ThresholdSettings) -> dict[str, Finding]:
-    """What the checks of ``ticks`` tell; the schema of files only where all have facts about themselves."""
+    """The results of the checks of ``ticks``; that of the schema only where all files have stored facts."""
     rows = verdict_rows(day_of(settled, None))
     found = {name: score_finding(name, rows, thresholds) for name in ("completeness", "quality")}
     newest = [(f, m.newest) for f, m in around.inputs.manifests.items() if m.newest is not None]
@@ -305,7 +304,7 @@ def _settled_feed(
 def _restated_terms(
     before: SettledFeed, symbols: tuple[tuple[str, str], ...], contracts: Mapping[str, Contracts]
 ) -> list[str]:
-    """Terms that have changed since the candles were made, of symbols that the feed had already."""
+    """Warnings on terms that changed since the candles were made, for symbols that the feed already had."""
     if not before.feed.type.makes_candles:
         return []
     names = {name for _, name in before.symbols} & {name for _, name in symbols}
@@ -313,7 +312,7 @@ def _restated_terms(
 
 
 def _id_range(profile: FeedProfile) -> tuple[int, int] | None:
-    """The lowest and the highest id of a file of one symbol; null where a row has none."""
+    """The lowest and the highest id of a file of one symbol; null where a row has no integer id."""
     if len(profile.symbols) != 1 or not profile.has_numeric_ids:
         return None
     (symbol,) = profile.symbols

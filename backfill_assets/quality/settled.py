@@ -1,7 +1,7 @@
-"""The document of a day: which versions of its feeds count, and why. Everybody but ``settle`` only reads it.
+"""The document of a day: which versions of its feeds count, and why. Only ``settle`` writes it.
 
-One read and no thresholds: publishing, checks, reports, progress, schedules and commands take from here what
-the run that last changed the day has decided. A change of thresholds shows after the next run of the day.
+One read and no thresholds: publishing, checks, reports, progress, schedules and commands take the decisions
+of the run that last changed the day from here. A change of thresholds takes effect with the day's next run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _of_former_layout(value: Any) -> Any:
 
 
 class HeldVersion(Document):
-    """A version without its evidence, which is in the feed's manifest."""
+    """A stored version without its evidence, which is in the feed's manifest."""
 
     content: str
     rows: int
@@ -57,7 +57,7 @@ class HeldVersion(Document):
 
     @classmethod
     def of(cls, version: Version | None) -> HeldVersion | None:
-        """The version's part; None for none."""
+        """The version without its evidence; None without a version."""
         if version is None:
             return None
         return cls(
@@ -74,16 +74,16 @@ class HeldVersion(Document):
 
 
 class Edges(Document):
-    """What a feed's day shows to its neighbours.
+    """The part of a feed's day that its neighbor days see.
 
     Attributes
     ----------
     opening_ids, closing_ids
-        By data set symbol, the lowest and the highest id of each version that the lake has ever held, in
-        order. They do not depend on which version counts, so no verdict depends on another day's; and they
-        only grow, so a neighbour never takes back the trust that it gave.
+        By data set symbol, the lowest and the highest id of each version that the lake has ever stored, in
+        order. They do not depend on which version counts, so no verdict depends on another day's verdict.
+        They only grow, so a neighbor never takes back the trust that it gave.
     busy_symbols
-        Of a group, the data set symbols of which one of these versions has ``history.least_rows`` or more.
+        For a group, the data set symbols with ``history.least_rows`` rows or more in one of these versions.
     is_final
         Whether a version counts.
     """
@@ -95,15 +95,15 @@ class Edges(Document):
 
 
 class SymbolEvidence(Document):
-    """What the accepted file of a feed tells of the minutes of one market.
+    """Evidence of the accepted file of a feed on the minutes of one market.
 
     Attributes
     ----------
     lost, proven
         Time ranges of the day in microseconds, both ends included: where ids or the whole file are lost, and
-        where ids prove that every trade is there.
+        where ids prove that every trade is present.
     reaching
-        Gaps of the ids that reach into a neighbouring day, because files are split by arrival.
+        Gaps in the ids that reach into a neighbor day, because files are split by arrival.
     unconfirmed
         Time and price of the spikes that no witness has confirmed.
     """
@@ -126,43 +126,45 @@ class SettledFeed(Document):
     candidate
         The newest version, unless it is the accepted one.
     accepted_verdict, candidate_verdict
-        On these versions; of a feed without versions the second says why there is none.
+        The verdicts on these versions; for a feed without versions the second says why there is none.
     approval
         The approval by which the accepted version counts; null where its verdict decides.
     retraction
-        The retraction of a version that the lake holds; null where nothing is withdrawn.
+        The retraction of a stored version; null where no version is withdrawn.
     restatement
-        What the candidate changes against the accepted version, else what that changed against the one that
-        counted before; null where there is no other version, or the two were not compared.
+        The change from the accepted version to the candidate; without a candidate, from the version that
+        counted before to the accepted one. Null without another version, or if the two were not compared.
     excess
-        Why the candidate waits for an approval though its rows are good: it restates too much, or nobody
-        knows how much; empty where that is not so.
+        Why the candidate waits for an approval though its rows are good: it restates too much, or it was not
+        compared; empty otherwise.
     voided
-        The version that would count by an approval which a change of rules has voided; it can be approved
-        again, also where a newer one is the candidate. Null where no approval is void.
+        The version that would count by an approval that a change of rules has voided; it can be approved
+        again, even if a newer one is the candidate. Null where no approval is void.
     is_absent
         Whether the vendor said that it has no such file, and the lake has none.
     unreadable
-        Why the feed's manifest cannot be read; what counted before then counts on. Empty where it can.
+        Why the feed's manifest cannot be read; the version that counted before still counts. Empty where it
+        can be read.
     ids_are_order
-        Whether every row of the accepted file has an integer id, and a law says that ids are an order: they
+        Whether every row of the accepted file has an integer id and a law says that ids give an order; they
         then break ties of time.
     ids_name_trades
-        Whether rows of the accepted file have ids, and those of one id and payload are one trade.
+        Whether rows of the accepted file have ids, and rows with one id and payload are one trade.
     may_repeat_trades
-        Whether the accepted file has such rows, or nobody could look.
+        Whether the accepted file has such repeated rows, or its ids were not compared.
     id_range
-        The lowest and the highest integer id, of files of one symbol in which every row has one.
+        The lowest and the highest integer id, for files of one symbol in which every row has one.
     traded_us
-        The first and the last time of the exchange in the accepted file.
+        The first and the last exchange time in the accepted file.
     is_sealed
         Whether the files of both neighboring days are final, so that nothing outside the day can change it.
     contracts
-        By canonical symbol, what the file's amounts are, where that is not ``spot_contract``.
+        By canonical symbol, the contracts in which the file's amounts are given, where they are not
+        ``spot_contract``.
     evidence
-        Of feeds of trades, by canonical symbol.
+        For feeds of trades, by canonical symbol.
     books
-        Of feeds of quotes and books, by canonical symbol, what each minute shows.
+        For feeds of quotes and books, the states of minutes by canonical symbol.
     """
 
     feed: FeedName
@@ -191,7 +193,7 @@ class SettledFeed(Document):
 
     @property
     def verdict(self) -> Verdict:
-        """On the accepted version; without one, on the candidate or on the absence."""
+        """The verdict on the accepted version; without one, on the candidate or on the absence."""
         found = self.accepted_verdict or self.candidate_verdict
         if found is None:
             msg = f"{self.feed} was settled without a verdict"
@@ -200,7 +202,7 @@ class SettledFeed(Document):
 
     @property
     def dataset_symbols(self) -> frozenset[str]:
-        """Its markets as the vendor names their files; of a group those that it was expected to have."""
+        """Its markets as the vendor names their files; for a group, the markets expected in it."""
         if not self.feed.is_grouped:
             return frozenset((self.feed.dataset_symbol,))
         return frozenset(dataset_symbol(own) for own, _ in self.symbols)
@@ -212,41 +214,43 @@ class SettledFeed(Document):
 
     @property
     def is_generated(self) -> bool:
-        """Whether a file of it holds generated data instead of a market's."""
+        """Whether a file of the feed has generated data instead of a market's data."""
         return any(version is not None and version.generated for version in (self.accepted, self.candidate))
 
     @property
     def restatement_summary(self) -> str | None:
-        """What is restated, and why that waits for an approval if it does; null where nothing is."""
+        """The restatement, and why it waits for an approval if it does; null without a restatement."""
         parts = [self.restatement.summary] if self.restatement else []
         return "; ".join([*parts, *([f"pending: {self.excess}"] if self.excess else [])]) or None
 
 
 class SettledDay(Derived):
-    """A day as the run that last changed it has settled it.
+    """A day as settled by the run that last changed it.
 
     Attributes
     ----------
     inputs
-        Hash of everything that it rests on: the day's documents, the neighbours' edges, baseline, rules.
+        Hash of everything that it depends on: the day's documents, the neighbors' edges, baseline, rules.
     rules
         Hash of the rules and thresholds of the verdicts.
     baseline
         Version of the baseline.
     neighbours
-        ``edges`` of the day before and of the day after as they were seen; empty where there is none.
+        ``edges`` of the day before and of the day after, as seen when settling; empty for a day that was
+        never settled.
     exchanges
-        Every exchange asked for, also one that listed none of its symbols.
+        Every requested exchange, also one that listed none of its symbols.
     instruments
         Share of the expected symbols with exactly one instrument; null where no symbol is expected.
     awaited
-        Why the day waits for exchanges, a sentence for each; without them it is degraded.
+        Why the day waits for exchanges, one sentence for each; without them the day is degraded.
     limits, notional
-        What ``scores`` were made with: thresholds of days, and the median daily notional of each feed.
+        The inputs of ``scores``: the thresholds of days, and the median daily notional of each feed.
     scores
-        Without the consistency of candles, which are made of the versions that count; ``Day`` adds it.
+        Without the consistency of candles, which are made later from the versions that count; ``Day`` adds
+        it.
     findings
-        Outcomes of the checks of ``ticks``; without ``schema`` where the check has to look at footers.
+        Results of the checks of ``ticks``; without ``schema`` where the check has to read footers.
     """
 
     day: str
@@ -269,7 +273,7 @@ class SettledDay(Derived):
 
     @property
     def is_sealed(self) -> bool:
-        """Whether every feed is, so that nothing outside the day can change it."""
+        """Whether every feed is sealed, so that nothing outside the day can change it."""
         return not self.awaiting_export and all(f.is_sealed for f in self.feeds)
 
     @property
@@ -279,7 +283,7 @@ class SettledDay(Derived):
 
     @property
     def edges(self) -> str:
-        """Hash of what the day shows to its neighbours."""
+        """Hash of the part of the day that its neighbor days see."""
         shown = [f"{f.feed}:{f.edges.model_dump_json()}" for f in self.feeds]
         dropped = sorted(d.feed for d in self.dropped)
         text = f"{self.not_listed}\n{shown}{dropped or ''}"
@@ -292,13 +296,13 @@ class SettledDay(Derived):
 
     def feed(self, feed: Feed) -> SettledFeed | None:
         """The feed, if the day expects it."""
-        symbol = feed.dataset_symbol  # tells most feeds apart, at a third of the cost of the whole feed
+        symbol = feed.dataset_symbol  # rejects most feeds, at a third of the cost of comparing whole feeds
         return next((f for f in self.feeds if f.feed.dataset_symbol == symbol and f.feed == feed), None)
 
     def left_out_of(self, found: SettledFeed) -> tuple[str, ...]:
-        """Data set symbols of a group of which a file of their own counts, so that its rows of them do not.
+        """Data set symbols of a group whose own files count, so that the group's rows of them do not count.
 
-        A day has both where a symbol was expected by itself first. What counts is taken out by no other file.
+        A day has both if a symbol was first expected by itself. No other file removes a version that counts.
         """
         if not found.feed.is_grouped:
             return ()
@@ -313,15 +317,15 @@ class SettledDay(Derived):
         return tuple(sorted(own & found.dataset_symbols)) if own else ()
 
     def counted_symbols(self, found: SettledFeed) -> tuple[tuple[str, str], ...]:
-        """The feed's pairs of the venue's and the canonical symbol, without those left out of it."""
+        """The feed's pairs of the venue's and the canonical symbol, without those in ``left_out_of``."""
         left_out = self.left_out_of(found)
         return tuple(pair for pair in found.symbols if dataset_symbol(pair[0]) not in left_out)
 
     def is_final(self, feed: Feed, symbols: Iterable[tuple[str, str]]) -> bool:
-        """Whether no file of the feed is to come: a version counts, or nothing of it was listed.
+        """Whether no file of the feed is still to come: a version counts, or none of its markets was listed.
 
-        A file that the vendor answered with 404 may still come, and so may that of a feed which the day did
-        not ask for, unless a person dropped it, or its markets are in other files of the day that count.
+        A file that the vendor answered with 404 may still come. So may the file of a feed that the day did
+        not request, unless a person dropped it, or other files of the day that count have its markets.
         """
         if str(feed) in {d.feed for d in self.dropped}:
             return True
@@ -346,19 +350,19 @@ def _kind(found: SettledFeed) -> tuple[str, str]:
 
 
 def versions_hash(feeds: Iterable[SettledFeed]) -> str:
-    """Hash of the versions of these feeds that count; without any it is that of none."""
+    """Hash of the versions of these feeds that count; that of an empty text if none counts."""
     accepted = [f"{f.feed}:{f.accepted.content}" for f in feeds if f.accepted is not None]
     return hashlib.sha256("\n".join(accepted).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A settled day with what was measured of its candles."""
+    """A settled day with the measures of its candles."""
 
     settled: SettledDay
     #: None until the day's candles were made.
     measures: DayMeasures | None
-    #: With the consistency of the candles.
+    #: The day's scores, with the consistency of the candles.
     scores: DayScores
 
     @property
@@ -373,7 +377,7 @@ class Day:
 
     @property
     def is_generated(self) -> bool:
-        """Whether a file of the day holds generated data instead of a market's."""
+        """Whether a file of the day has generated data instead of a market's data."""
         return any(feed.is_generated for feed in self.feeds)
 
     @property
@@ -382,13 +386,13 @@ class Day:
         return self.settled.is_sealed
 
     def lacks_volumes(self, feed: SettledFeed) -> bool:
-        """Whether volumes of the feed's candles are unknown, so that it has no consistency."""
+        """Whether volumes of the feed's candles are unknown, so that the feed has no consistency."""
         if self.measures is None or feed.accepted is None:
             return False
         return self.measures.lacks_volumes(feed.feed, feed.accepted.content)
 
     def accepted_feeds(self, data_type: str) -> list[tuple[SettledFeed, HeldVersion]]:
-        """Feeds of the data type that count with the version that does, in order."""
+        """Feeds of the data type that count, with the version that counts, in order."""
         return [
             (f, f.accepted) for f in self.feeds if f.accepted is not None and f.feed.data_type == data_type
         ]
@@ -400,12 +404,12 @@ def load_settled(store: Store, day: str) -> SettledDay | None:
 
 
 def is_lost(store: Store, day: str) -> bool:
-    """Whether a day was settled whose document is not there, or cannot be read."""
+    """Whether a day was settled but its document is missing or cannot be read."""
     found, damage = documents.look(store, paths.settled_day(day), SettledDay)
     if found is not None or damage:
         return bool(damage)
     made_after = (paths.measures(day), paths.day_summary(day))
-    # An earlier version of this package has judged days without such a document.
+    # Days that an earlier version of this package has judged have no such document.
     return any(map(store.exists, made_after)) and not store.exists(paths.accepted_versions(day))
 
 
@@ -416,7 +420,7 @@ def load_day(store: Store, day: str) -> Day | None:
 
 
 def day_of(settled: SettledDay, measures: DayMeasures | None) -> Day:
-    """Put the two documents of a day together."""
+    """Combine the two documents of a day."""
     consistencies = [
         measures.consistency(f.feed, f.accepted.content) if measures and f.accepted else None
         for f in settled.feeds
@@ -444,7 +448,7 @@ def scores_of(
     awaited: Sequence[str] = (),
     left_out: Sequence[bool] = (),
 ) -> DayScores:
-    """Scores of a day of these feeds; see ``judge_day``."""
+    """Compute the scores of a day with these feeds; see ``judge_day``."""
     return judge_day(
         [f.verdict for f in feeds],
         [f.accepted is not None for f in feeds],

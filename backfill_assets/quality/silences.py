@@ -1,7 +1,7 @@
-"""Times at which all busy feeds of a venue were silent together, though each alone might well have been.
+"""Times at which all busy feeds of a venue were silent together, though one alone might well be silent.
 
-Independent markets that trade every ten seconds on average practically never pause for a minute at once: then
-the capture stood still, or the venue did. Which of them it was, files cannot tell, so it only warns.
+Independent markets that trade every ten seconds on average practically never all pause for a minute: then the
+capture or the venue stopped. Files cannot tell which of the two it was, so it only warns.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from backfill_assets.settings import RowSettings
 
 
 class JointSilence(Document):
-    """When, by arrival, and how many feeds were silent."""
+    """The time of a joint silence, by arrival, and the number of silent feeds."""
 
     start_us: int
     end_us: int
@@ -34,12 +34,12 @@ class VenueSilences:
     silences: tuple[JointSilence, ...]
 
     def of_feed(self, feed: Feed, limits: RowSettings) -> tuple[JointSilence, ...]:
-        """The silences of a feed that takes part in them; none where too few feeds do."""
+        """The joint silences of a feed that takes part in them; none where too few feeds do."""
         return self.silences if feed in self.busy and len(self.busy) >= limits.joint_silence_feeds else ()
 
     @property
     def are_none(self) -> bool:
-        """Whether the busy feeds show that the capture never stood still."""
+        """Whether the busy feeds show that the capture never stopped."""
         return bool(self.busy) and not self.silences
 
 
@@ -48,7 +48,7 @@ def joint_silences(
 ) -> dict[str, VenueSilences]:
     """The joint silences of every exchange with a busy feed.
 
-    Feeds of trades of one symbol with ``joint_silence_rows`` rows or more are busy; the edges of a feed's
+    Single-symbol feeds of trades with ``joint_silence_rows`` rows or more are busy; the edges of a feed's
     window count as silences.
 
     Parameters
@@ -86,7 +86,7 @@ def _silences(profile: FeedProfile, window: Range) -> list[Range] | None:
 
 
 def _common(ours: Sequence[Range], theirs: Sequence[Range]) -> list[Range]:
-    """The parts of two lists of ranges that both cover; both in order."""
+    """The ranges that both lists cover; both lists are in order."""
     found, i, j = [], 0, 0
     while i < len(ours) and j < len(theirs):
         start, end = max(ours[i][0], theirs[j][0]), min(ours[i][1], theirs[j][1])

@@ -1,9 +1,9 @@
-"""Whether somebody else saw the prices that the profile takes for spikes: what is kept of it, and its counts.
+"""Reads and counts the stored answers on spikes: whether other sources saw the same prices.
 
 A spike is *confirmed* when a witness saw that price at that time (quotes of the market, the exchange's own
-candles, another venue's trades of the pair), *refuted* when witnesses were there and none saw it, and
-otherwise open. ``witnesses`` asks them and keeps the answers in the feed's manifest, one per version;
-here they are read, so that judging opens no file of rows.
+candles, another venue's trades of the pair), *refuted* when witnesses had data for that time and none saw it,
+and otherwise open. ``witnesses`` asks them and stores the answers in the feed's manifest, one per version.
+Here the answers are read, so that judging opens no file of rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from backfill_assets.quality.profiles import Spike, SymbolProfile
 
 
 def spikes_key(version: Version) -> str | None:
-    """Names the spikes that a version's profile lists; None if it lists none, or is damaged."""
+    """Key of the spikes that a version's profile lists; None if it lists none or is damaged."""
     try:
         listed = {s["dataset_symbol"]: s["spikes"] for s in version.profile["symbols"] if s.get("spikes")}
     except (KeyError, TypeError, AttributeError):
@@ -36,7 +36,7 @@ def spike_evidence(manifest: FeedManifest) -> dict[str, SpikeEvidence]:
 
 
 def refuted_rows(symbol: SymbolProfile, evidence: SpikeEvidence | None) -> int:
-    """How many spikes of a symbol are refuted; those that are not listed are taken to be like the listed."""
+    """How many spikes of a symbol are refuted; unlisted spikes are assumed to be like the listed ones."""
     if evidence is None or not symbol.spikes:
         return 0
     refuted = len(evidence.refuted.get(symbol.dataset_symbol, ()))
@@ -44,13 +44,13 @@ def refuted_rows(symbol: SymbolProfile, evidence: SpikeEvidence | None) -> int:
 
 
 def refuted_spikes(symbol: SymbolProfile, evidence: SpikeEvidence | None) -> list[Spike]:
-    """The listed spikes that witnesses were there for, and none saw."""
+    """The listed spikes that witnesses refuted."""
     positions = evidence.refuted.get(symbol.dataset_symbol, ()) if evidence else ()
     return [symbol.spikes[n] for n in positions]
 
 
 def open_spikes(symbol: SymbolProfile, evidence: SpikeEvidence | None) -> list[Spike]:
-    """The listed spikes that nobody was there for."""
+    """The listed spikes for which no witness had data."""
     if evidence is None:
         return list(symbol.spikes)
     name = symbol.dataset_symbol
@@ -59,6 +59,6 @@ def open_spikes(symbol: SymbolProfile, evidence: SpikeEvidence | None) -> list[S
 
 
 def unconfirmed_spikes(symbol: SymbolProfile, evidence: SpikeEvidence | None) -> list[Spike]:
-    """The listed spikes that nobody has confirmed, refuted or open."""
+    """The listed spikes that no witness has confirmed: those refuted and those open."""
     confirmed = evidence.confirmed.get(symbol.dataset_symbol, ()) if evidence else ()
     return [spike for n, spike in enumerate(symbol.spikes) if n not in confirmed]

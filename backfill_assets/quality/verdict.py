@@ -1,8 +1,7 @@
 """The verdict on a feed: a pure function of profile, context and thresholds.
 
-A verdict is stored with the context it was made from and the hash of the rules, so that it can be computed
-again and gives the same. Which feeds count is decided here and nowhere else; what that means for the day is
-``scores``.
+A verdict is stored with its context and the hash of the rules, so that computing it again gives the same
+verdict. Only this module decides which feeds count; ``scores`` derives the scores of the day from that.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ from backfill_assets.rule_set import RULES_VERSION as RULES_VERSION
 from backfill_assets.rule_set import FeedRules
 from backfill_assets.settings import ThresholdSettings
 
-#: Of the same score the weakest evidence counts.
+#: From the weakest evidence to the strongest; at equal scores the weakest counts.
 _STATES: Final[tuple[CompletenessState, ...]] = (
     "missing", "no_evidence", "degraded", "estimated", "inner_proven", "head_proven", "proven",
 )  # fmt: skip
@@ -69,13 +68,13 @@ Outcome = Literal["publish", "quarantine", "no_evidence", "missing"]
 
 
 class Context(Document):
-    """What a verdict depends on besides the feed's own profile."""
+    """All inputs of a verdict besides the feed's own profile and the thresholds."""
 
     window_start_us: int
     window_end_us: int
     #: False where the instruments of the day do not know the symbol; the window is then the whole day.
     is_listed: bool = True
-    #: Of grouped files: windows of the symbols that were not listed all day.
+    #: For grouped files: windows of the symbols that were not listed all day.
     symbol_windows: dict[str, tuple[int, int]] = {}
     #: Known outages of the vendor's capture inside the window, in order of time.
     outages: tuple[tuple[int, int], ...] = ()
@@ -83,32 +82,33 @@ class Context(Document):
     usual_rows: float | None = None
     #: The longest silence on published days of the weeks before; null without enough of them.
     known_silence_us: int | None = None
-    #: By data set symbol, last ids of the day before's files and first ids of the day after's.
+    #: By data set symbol, last ids of the files of the day before and first ids of those of the day after.
     previous: dict[str, tuple[int, ...]] = {}
     following: dict[str, tuple[int, ...]] = {}
-    #: Data set symbols of a group that were listed all day and have many rows on a day beside.
+    #: Data set symbols of a group that were listed all day and have many rows on a neighbor day.
     busy_around: tuple[str, ...] = ()
-    #: By content of the feed's versions: where the same file lies, too, and what others saw of its spikes.
+    #: By content of the feed's versions: other places of the same file, and the evidence on its spikes.
     duplicates: dict[str, tuple[str, ...]] = {}
     spikes: dict[str, SpikeEvidence] = {}
     #: By content of the feed's versions, how the market's other feeds of books compare.
     agreements: dict[str, tuple[Agreement, ...]] = {}
-    #: By content of the feed's versions, how their prices lie beside the market's trades.
+    #: By content of the feed's versions, how their prices compare with the market's trades.
     beside_trades: dict[str, BesideTrades] = {}
-    #: Of trades, prices of the market's tickers and liquidations that are far from all versions of them.
+    #: For feeds of trades, prices of the market's tickers and liquidations that are far from all their
+    #: versions.
     refuted_by: tuple[tuple[str, PricesBesideTrades], ...] = ()
     #: By data set symbol, ids that the venue itself does not have, as receipts show.
     never_issued: dict[str, tuple[NeverIssued, ...]] = {}
-    #: By content of the feed's versions, their rows that are not of the vendor's file.
+    #: By content of the feed's versions, the rows that do not come from the vendor's file.
     healed: dict[str, HealedRows] = {}
     joint_silences: tuple[JointSilence, ...] = ()
-    #: Whether busy feeds of the venue show that its capture never stood still on the day.
+    #: Whether busy feeds of the venue show that its capture never stopped on the day.
     venue_is_live: bool = False
-    #: Canonical symbols of trades of which nothing says how much one contract is.
+    #: Canonical symbols of trades for which the size of one contract is unknown.
     unknown_contracts: tuple[str, ...] = ()
-    #: Why the version does not count though its rows are good: it was retracted, or restates too much.
+    #: Why the version does not count though its rows are good: it was retracted, or it restates too much.
     held_back: tuple[str, ...] = ()
-    #: Which approval of the feed is void, and the command that gives it again; empty where none is.
+    #: The void approval of the feed, and the command that gives it again; empty where none is void.
     void_approval: str = ""
 
     @property
@@ -140,34 +140,34 @@ class Verdict(Document):
     quality: float | None
     rows: int
     valid_rows: int
-    #: Rows that repeat an id of the file with the same payload: each trade counts once in candles.
+    #: Rows that repeat an id of the file with the same payload; each trade counts once in candles.
     repeated_rows: int = 0
-    #: Ids inside the file's range that no row carries and the venue does not have; not among the missing.
+    #: Ids inside the file's range that no row has and that the venue never issued; not in ``missing_ids``.
     never_issued_ids: int = 0
     #: Rows that come from a second source.
     healed_rows: int = 0
     missing_ids: int | None
     longest_gap: int | None
-    #: The longest time without a row, of a market that trades too seldom to be judged by silences.
+    #: The longest time without a row, for a market that trades too seldom to be judged by silences.
     longest_silence_us: int | None = None
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
-    #: What is known of the venue's ids on the day, and how; empty where nothing is.
+    #: The law of the venue's ids on the day, and its support; empty where none is known.
     id_law: str = ""
     context: Context
 
 
 def rules_hash(thresholds: ThresholdSettings) -> str:
-    """Twelve hex digits that change whenever a threshold or the meaning of a rule changes."""
+    """Twelve hex digits that change with any threshold and with the meaning of any rule."""
     text = f"{RULES_VERSION}:{thresholds.model_dump_json()}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def approval_rules(feed: Feed, day: str, thresholds: ThresholdSettings) -> str:
-    """Twelve hex digits of the rules that judge the feed on the day, which an approval binds to.
+    """Twelve hex digits of the rules that judge the feed on the day, to which an approval binds.
 
-    Not of the thresholds of days, nor of laws of others, nor of the words of a law. Numbers of the package
-    are left out, too: another version of it, with more of them or another number, voids no approval.
+    They do not cover the thresholds of days, laws of other feeds, or the words of a law. The package's own
+    defaults are left out, too: a version of the package with more or other defaults voids no approval.
     """
     judging = {*FeedRules.model_fields} - {"notional_weight", "notional_days"}
     own = thresholds.model_dump(mode="json", include=judging, exclude_defaults=True)
@@ -209,7 +209,7 @@ def judge_feed(
 ) -> Verdict:
     """Judge one version of one feed; a grouped file is as complete as its worst symbol with rows.
 
-    ``rules`` is the hash of the thresholds, where the caller has it.
+    ``rules`` is the hash of the thresholds, if the caller has it.
     """
     law = law_of(thresholds.id_laws, feed, day)
     spikes = context.spikes.get(content)
@@ -310,7 +310,7 @@ def _per_symbol(
                 known_silence_us=context.known_silence_us,
             )
         ]
-    # Busy symbols of the same file show the capture as well.
+    # Busy symbols of the same file also show that the capture ran.
     is_live = context.venue_is_live or profile.rows >= thresholds.rows.joint_silence_rows
     found = []
     for symbol in _own_symbols(feed, profile):
@@ -335,7 +335,7 @@ def _per_symbol(
 
 
 def _own_symbols(feed: Feed, profile: FeedProfile) -> Sequence[SymbolProfile]:
-    """Rows of another symbol in a file of one quarantine it, and say nothing of its own."""
+    """The feed's own symbols; rows of another symbol quarantine its file and say nothing about its own."""
     own = [symbol for symbol in profile.symbols if symbol.symbol is not None]
     return own if own and not feed.is_grouped else profile.symbols
 
@@ -364,7 +364,7 @@ def seams_in(
 def _lost_symbols(
     feed: Feed, day: str, profile: FeedProfile, context: Context, thresholds: ThresholdSettings
 ) -> list[str]:
-    """Symbols of which a grouped file has no row though they must have traded, by ids, or by a day beside."""
+    """Warn of symbols without a row in a grouped file that must have traded, by ids or by a neighbor day."""
     here = {symbol.dataset_symbol for symbol in profile.symbols}
     kind = id_class(law_of(thresholds.id_laws, feed, day))
     allowed = legitimate_gap(kind, thresholds)
@@ -389,12 +389,12 @@ def _lost_symbols(
 
 
 def _strength(found: Completeness) -> tuple[bool, float, int]:
-    """Order of what is known of symbols: the score, and of equal ones what it rests on."""
+    """Sort key of the completeness of symbols: by score, and at equal scores by its evidence."""
     return (found.score is not None, found.score or 0.0, _STATES.index(found.state))
 
 
 def arrival_edges(profile: FeedProfile, symbol: SymbolProfile, *, grouped: bool) -> tuple[int, int]:
-    """Time of the symbol's first and last row; in a grouped file only the exchange's time is known."""
+    """Time of the symbol's first and last row; for a grouped file only the exchange's time is known."""
     if grouped:
         return (symbol.first_trade_us or 0, symbol.last_trade_us or 0)
     return (profile.first_local_timestamp_us or 0, profile.last_local_timestamp_us or 0)
@@ -407,12 +407,12 @@ def _part_of_a_day(
     context: Context,
     thresholds: ThresholdSettings,
 ) -> list[str]:
-    """Say so if the file covers too little of the day, which its best symbol shows.
+    """Give a reason if the file covers too little of the day, as its best symbol shows.
 
-    A file that is cut off has no symbol beyond the cut. A symbol that was listed for a part of the day shows
-    no more than that part. Trades of a quiet market come in bursts: where other feeds show that the capture
-    was live, a burst is no sign of a cut file. What is usual is left out: it changes with other days, and
-    takes back nothing that was published.
+    A truncated file has no symbol beyond the cut. A symbol that was listed for a part of the day shows no
+    more than that part. Trades of a quiet market come in bursts: where other feeds show that the capture was
+    live, a burst is no sign of a truncated file. Usual rows are left out: they change with other days, and
+    must not take back a published day.
     """
     is_quiet = feed.type.has_fills and profile.rows < thresholds.rows.joint_silence_rows
     may_be_burst = context.venue_is_live and is_quiet

@@ -1,7 +1,7 @@
 """A settled day as a frame, and the pandera schemas that say which of its feeds fall short.
 
-``completeness``, ``quality`` and ``consistency`` are asset checks of their own; a feed falls short in one of
-them where its score is below 1 by loss, by broken rows or by candles that differ, or where it has none.
+``completeness``, ``quality`` and ``consistency`` are separate asset checks. A feed falls short in one of them
+if loss, broken rows or differing candles put its score below 1, or if it has no score.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def verdict_frame(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
 
 
 def candle_rows(found: Day) -> list[dict[str, Any]]:
-    """The rows of accepted feeds whose consistency is looked at: of trades, with volumes that are known."""
+    """The rows of accepted feeds whose consistency is judged: feeds of trades with known volumes."""
     makes_candles = {name for name, data_type in DATA_TYPES.items() if data_type.makes_candles}
     return [
         row
@@ -80,14 +80,14 @@ def candle_rows(found: Day) -> list[dict[str, Any]]:
 
 
 def score_finding(name: str, rows: Sequence[dict[str, Any]], thresholds: ThresholdSettings) -> Finding:
-    """Which of the feeds fall short in this score."""
+    """Validate the feeds by this score; the finding has those that fall short."""
     return look_at(verdict_schema(name, thresholds), verdict_frame(rows), ("feed",))
 
 
 def verdict_schema(score: str, thresholds: ThresholdSettings = _DEFAULTS) -> pa_polars.DataFrameSchema:
-    """Which feeds count as good: published, with a full score in the one that is named.
+    """The schema of good feeds: published, with a full score of the given name.
 
-    A feed judged by silences alone reaches at most ``uncalibrated_cap``; that is no shortfall of the feed.
+    A feed judged by silences alone reaches at most ``uncalibrated_cap``; that is not a shortfall of the feed.
     """
     import pandera.polars as pa
     import polars as pl

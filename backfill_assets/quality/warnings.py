@@ -1,6 +1,6 @@
-"""What is odd about a feed's rows and may still be true: sentences that warn and never gate.
+"""Sentences on odd rows of a feed that may still be true: they warn and never gate.
 
-Each is a guess at a fault that the evidence at hand does not settle, so none of them costs a score.
+Each is a guess at a fault that the evidence at hand does not settle, so none lowers a score.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from backfill_assets.quality.silences import JointSilence
 from backfill_assets.quality.spikes import open_spikes, refuted_rows, refuted_spikes
 from backfill_assets.settings import RowSettings
 
-#: A grouped file may hold thousands of symbols; the warnings beyond these are counted.
+#: Number of warnings that are listed; further ones are counted, as a grouped file may have thousands of
+#: symbols.
 NAMED = 20
 
 
@@ -38,7 +39,7 @@ def row_warnings(
     spikes: SpikeEvidence | None = None,
     law: IdLaw | None = None,
 ) -> tuple[str, ...]:
-    """Every warning on the file, then those of its symbols (named where there are several)."""
+    """Every warning on the file, then those on its symbols (named if there may be several)."""
     found = [*_of_columns(profile), *_of_clock(profile, limits), *_of_updates(profile, limits)]
     found += _of_tickers(profile, limits)
     if grouped and profile.unknown_symbol_rows:
@@ -128,7 +129,7 @@ def _listed(spikes: Sequence[Spike]) -> str:
 
 
 def _of_updates(profile: FeedProfile, limits: RowSettings) -> Iterator[str]:
-    """Stale quotes, books and tickers; of trades the silences are what completeness is judged by."""
+    """Warn of stale quotes, books and tickers; the silences of trades are judged by completeness."""
     silence = profile.longest_silence
     if silence is not None and _is_stale(silence, limits):
         length = silence.end_us - silence.start_us
@@ -148,7 +149,7 @@ def _of_tickers(profile: FeedProfile, limits: RowSettings) -> Iterator[str]:
 
 
 def is_habit(odd_rows: int, profile: FeedProfile, limits: RowSettings) -> bool:
-    """Whether so many rows are odd that the contract is so, rather than its data."""
+    """Whether so many rows are odd that the contract itself is odd, not its data."""
     return odd_rows > 0 and odd_rows >= limits.habit_share * profile.rows
 
 
@@ -193,7 +194,7 @@ def _of_book(book: BookProfile, profile: FeedProfile, limits: RowSettings) -> It
 
 
 def contract_warnings(unknown: Sequence[str], profile: FeedProfile, *, grouped: bool) -> Iterator[str]:
-    """What is said of symbols with rows whose amounts cannot be brought to a currency."""
+    """Warn of symbols with rows whose amounts cannot be converted to a currency."""
     traded = {symbol.symbol for symbol in profile.symbols}
     names = [name for name in unknown if name in traded]
     if names:
@@ -208,7 +209,7 @@ def contract_warnings(unknown: Sequence[str], profile: FeedProfile, *, grouped: 
 def terms_warnings(
     names: Collection[str], former: Mapping[str, Contracts], contracts: Mapping[str, Contracts]
 ) -> Iterator[str]:
-    """A sentence per symbol whose terms differ from those behind the published candles.
+    """Warn of each symbol whose terms differ from those behind the published candles.
 
     Parameters
     ----------
@@ -235,7 +236,7 @@ def _listed_terms(contracts: Contracts) -> str:
 
 
 def joint_warnings(silences: Sequence[JointSilence]) -> Iterator[str]:
-    """What is said of silences that a feed shares with all of its venue's."""
+    """Warn of silences that a feed shares with all busy feeds of its venue."""
     for silence in silences[:3]:
         length = seconds(silence.end_us - silence.start_us)
         start = clock_time(silence.start_us)
@@ -245,7 +246,7 @@ def joint_warnings(silences: Sequence[JointSilence]) -> Iterator[str]:
 
 
 def agreement_warnings(found: Sequence[Agreement], limits: RowSettings, *, grouped: bool) -> Iterator[str]:
-    """What is said of feeds that show other books of the market at the ends of minutes."""
+    """Warn of feeds that show other books of the market, at the ends of minutes or within them."""
     differing = [one for one in found if one.differing > limits.agreement_excused and one.first is not None]
     for one in differing[:NAMED]:
         of = f"{one.dataset_symbol}: " if grouped else ""
@@ -270,7 +271,7 @@ def agreement_warnings(found: Sequence[Agreement], limits: RowSettings, *, group
 
 
 def trades_warnings(beside: BesideTrades | None, limits: RowSettings, *, grouped: bool) -> Iterator[str]:
-    """What is said of the prices of tickers and liquidations beside the trades of their markets."""
+    """Warn of prices of tickers and liquidations that are far from the trades of their markets."""
     if beside is None or not beside.prices:
         return
     if not any(one.minutes for one in beside.prices):
@@ -309,7 +310,7 @@ def _far(one: PricesBesideTrades, limits: RowSettings, *, grouped: bool) -> str:
 def refuting_warnings(
     found: Sequence[tuple[str, PricesBesideTrades]], limits: RowSettings, *, grouped: bool
 ) -> Iterator[str]:
-    """What is said of trades of which tickers or liquidations show other prices."""
+    """Warn of trades for which tickers or liquidations show other prices."""
     for feed, one in found[:NAMED]:
         yield f"in {feed} {_far(one, limits, grouped=grouped)} these trades: one of both files is damaged"
     if len(found) > NAMED:
@@ -345,16 +346,16 @@ def _of_sides(symbol: SymbolProfile, limits: RowSettings) -> Iterator[str]:
 
 
 def grid_is_stale(symbol: SymbolProfile | BookProfile, share: float) -> bool:
-    """Whether so many prices are off the listed grid, but all on one finer by decades, that it is old."""
+    """Whether the listed grid is out of date: many prices are off it, but all are on a finer one."""
     off = symbol.off_grid_rows or 0
     return off > 0 and off >= share * symbol.valid_rows and not symbol.off_finer_grid_rows
 
 
 def seconds(microseconds: float) -> str:
-    """A length of time for people."""
+    """A length of time for people to read."""
     return f"{microseconds / MICROSECONDS_PER_SECOND:.2f} s"
 
 
 def clock_time(time_us: int) -> str:
-    """A time of the day for people, in UTC."""
+    """A time of the day for people to read, in UTC."""
     return datetime.fromtimestamp(time_us / MICROSECONDS_PER_SECOND, UTC).strftime("%H:%M:%S.%f")[:-3]

@@ -1,6 +1,6 @@
 """The part of a day in which data is owed: listed, and not within a known outage of the vendor's capture.
 
-Separate from completeness because the day's context is clipped by it before anything is judged.
+It is separate from completeness because the day's context is clipped by it before anything is judged.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """From ``start_us`` to before ``end_us``, in microseconds, less the outages in it."""
+    """From ``start_us`` to before ``end_us``, in microseconds, without the outages in it."""
 
     start_us: int
     end_us: int
-    #: In order of time, apart from each other, inside the window.
+    #: In order of time, disjoint, inside the window.
     outages: tuple[Range, ...] = ()
-    #: False where the listing is unknown: then the start and the end are the day's and mean nothing.
+    #: False where the listing is unknown: the start and the end are then those of the day and mean nothing.
     is_listed: bool = True
 
     @property
@@ -41,7 +41,7 @@ class Window:
 
 
 def clipped(ranges: Iterable[Range], start_us: int, end_us: int) -> tuple[Range, ...]:
-    """The ranges inside start and end, in order of time, those that meet made one."""
+    """The ranges clipped to start and end, in order of time; ranges that meet are merged."""
     found: list[Range] = []
     for first, last in sorted((max(a, start_us), min(b, end_us)) for a, b in ranges):
         if first >= last:
@@ -54,7 +54,7 @@ def clipped(ranges: Iterable[Range], start_us: int, end_us: int) -> tuple[Range,
 
 
 def shown(outages: Iterable[Range]) -> str:
-    """The outages for people: ``12:00:00 to 13:00:00``, several with commas."""
+    """The outages for people to read: ``12:00:00 to 13:00:00``, several separated by commas."""
     return ", ".join(f"{_clock_time(first)} to {_clock_time(last)}" for first, last in outages)
 
 

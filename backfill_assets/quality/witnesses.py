@@ -1,10 +1,10 @@
-"""Asking others whether they saw the prices that a feed's profile takes for spikes.
+"""Asks other sources whether they saw the prices that a feed's profile lists as spikes.
 
-Done once per set of files, after a fetch and before the day is settled. Witnesses of a market are its
-exchange's quotes and books, the exchange's own candles where the settings name some, and other venues' trades
-of the pair. The newest version of each feed is asked, whatever its verdict, so that no feed's verdict depends
-on another's; what it confirms stays confirmed when a worse version follows. Only the row groups around the
-spikes are read.
+This is done once per set of files, after a fetch and before the day is settled. Witnesses of a market are its
+exchange's quotes and books, the exchange's own candles if the settings name any, and other venues' trades of
+the pair. The newest version of each feed is asked, with any verdict, so that no feed's verdict depends on
+another's. A confirmed spike stays confirmed when a worse version of the witness follows. Only the row groups
+around the spikes are read.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LOGGER: Final = logging.getLogger(__name__)
-#: Raised when what is asked, or what an answer means, changes.
+#: Increased when the question, or the meaning of an answer, changes.
 WITNESSES_VERSION: Final = 1
 
-#: Lowest and highest price around a time; None where nothing was there.
+#: Lowest and highest price around a time; None without data there.
 Answer = tuple[float, float] | None
 
 
@@ -55,10 +55,10 @@ class _Market:
     limits: RowSettings
 
     def witnesses(self, feed: Feed, symbol: str) -> list[tuple[Feed, str]]:
-        """Whose files may show a price of the feed's symbol, and the symbol of the rows that do; in order.
+        """Feeds whose files may show a price of the feed's symbol, with the symbol of their rows, in order.
 
-        The exchange's own quotes and books are of the same market; at other venues the pair's spot market and
-        its perpetual have one price, as far as the tolerance goes.
+        The exchange's own quotes and books are of the same market. At other venues the pair's spot market and
+        its perpetual have one price, within the tolerance.
         """
         return [
             (other, name)
@@ -69,7 +69,7 @@ class _Market:
         ]
 
     def tolerance(self, witness: Feed, feed: Feed) -> float:
-        """How far from what the witness shows a price is still the same."""
+        """How far a price may be from the witness's prices and still be the same."""
         same = witness.exchange == feed.exchange
         return self.limits.spike_market_tolerance if same else self.limits.spike_venue_tolerance
 
@@ -77,7 +77,7 @@ class _Market:
 def ask_witnesses(
     store: Store, record: DayRecord, manifests: Mapping[Feed, FeedManifest], settings: Settings
 ) -> int:
-    """Keep what others saw of every spike of the day; answers that still hold are not asked for again.
+    """Ask witnesses about the spikes of the day and store the answers; valid answers are not asked for again.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def _is_witness(other: Feed, feed: Feed) -> bool:
 
 
 def _ask_about(market: _Market, feed: Feed, manifest: FeedManifest) -> int:
-    """Ask about the versions of one feed that have spikes; how many there were to ask about."""
+    """Ask about the versions of one feed that have spikes; return how many were asked about."""
     versions = {key: version for version in manifest.versions if (key := spikes_key(version)) is not None}
     if not versions:
         return 0
@@ -127,7 +127,7 @@ def _ask_about(market: _Market, feed: Feed, manifest: FeedManifest) -> int:
 
 
 def _with_confirmed(found: SpikeEvidence, former: SpikeEvidence) -> SpikeEvidence:
-    """What others saw now, and what they were seen to confirm before under the same settings."""
+    """The present answers, with the spikes that were confirmed before under the same settings."""
     if former.limits != found.limits:
         return found
     confirmed = {
@@ -198,7 +198,7 @@ def _evidence(market: _Market, feed: Feed, symbols: Iterable[SymbolProfile], inp
 def _answers(
     market: _Market, feed: Feed, symbol: SymbolProfile
 ) -> Iterator[tuple[str, float, list[Answer] | None]]:
-    """Each witness with its tolerance and what it shows around every spike; None of a damaged file."""
+    """Each witness with its tolerance and its answers on every spike; None for a damaged file."""
     canonical = symbol.symbol or ""
     times = [spike.time_us for spike in symbol.spikes]
     around = round(market.limits.spike_window_seconds * MICROSECONDS_PER_SECOND)
@@ -213,7 +213,7 @@ def _answers(
         try:
             answers = _in_file(market, witness, name, times, around)
         except DamagedFile as failure:
-            LOGGER.warning("%s does not witness for %s: %s", witness, feed, failure)
+            LOGGER.warning("%s is not asked about the spikes of %s: %s", witness, feed, failure)
             yield str(witness), 0.0, None
         else:
             yield str(witness), market.tolerance(witness, feed), answers
@@ -225,7 +225,7 @@ def _candles(market: _Market, feed: Feed, symbol: str) -> pl.DataFrame | None:
 
 
 def _in_candles(candles: pl.DataFrame, times: Sequence[int], around: int) -> list[Answer]:
-    """What the minutes that touch each time's surroundings show."""
+    """Answers of candles: the prices of the minutes that touch the surroundings of each time."""
     import polars as pl
 
     opened = pl.col("open_time").dt.epoch("us")
@@ -238,13 +238,13 @@ def _in_candles(candles: pl.DataFrame, times: Sequence[int], around: int) -> lis
 
 
 def _in_file(market: _Market, witness: Feed, symbol: str, times: Sequence[int], around: int) -> list[Answer]:
-    """What a witness's rows of the symbol show around each time."""
+    """Answers of a witness's file: the prices of the symbol's rows around each time."""
     import numpy as np
 
     columns = (witness.type.low_price, witness.type.high_price)
     lows, highs = [math.inf] * len(times), [-math.inf] * len(times)
     path = paths.ticks_data(witness, market.day, market.newest[witness].content)
-    # Arrow joins the columns of a group to few requests if it may read them before they are wanted.
+    # With pre_buffer Arrow combines the columns of a group into few requests.
     with market.store.open_ranges(path) as ranges, pq.ParquetFile(ranges, pre_buffer=True) as file:
         for group in range(file.num_row_groups):
             first, last = _span(file, group)
@@ -272,7 +272,7 @@ def _span(file: pq.ParquetFile, group: int) -> tuple[int, int]:
 def _rows(
     file: pq.ParquetFile, group: int, symbol: str, columns: tuple[str, str]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Times and prices of the symbol's rows that have both prices and, where there is one, an amount."""
+    """Times and prices of the symbol's rows that have both prices and, if the file has amounts, an amount."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc

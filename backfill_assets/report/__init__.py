@@ -1,6 +1,6 @@
-"""What a person looks at: one page per day and one per month, made from the lake alone.
+"""Reports for people: one page per day and one per month, made from the lake alone.
 
-``model`` and ``month`` say what a page shows, ``evidence``, ``minutes`` and ``silences`` what it shows of a
-feed, ``comparisons`` how candles stand beside others, ``actions`` what to do; ``page`` and ``heat_map`` say
-how it looks, ``publish`` where it lies; ``assets`` has the pipeline write it.
+``model`` and ``month`` have the content of a page, ``evidence``, ``minutes`` and ``silences`` its content on
+a feed, ``comparisons`` candles beside others, ``actions`` the remedies. ``page`` and ``heat_map`` render a
+page, ``publish`` stores it, and ``assets`` has the pipeline write it.
 """

@@ -1,7 +1,7 @@
-"""What a reader wants first: is the day good; if not, which feed, why, since when, and what to do about it.
+"""The answers that a reader wants first: which feeds are not good, why, when, and the remedies.
 
-Pure: made of what the report shows anyway. Each kind of finding has one remedy, so that nobody has to know
-the pipeline to mend a day.
+Pure functions of the report's other content. Each kind of finding has one remedy, so that readers can mend a
+day without knowing the pipeline.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Urgency = Literal["bad", "warn", "note"]
 #: Most urgent first.
 URGENCIES: Final[tuple[Urgency, ...]] = ("bad", "warn", "note")
 
-#: Below this an accepted feed has lost something that a reader may want to know of.
+#: Below this completeness an accepted feed has a loss that a reader may want to know of.
 NEARLY_COMPLETE: Final = 0.99
 
 _REMEDIES: Final = {
@@ -40,24 +40,24 @@ _REMEDIES: Final = {
 }
 
 _REMEDY_OF_THE_LACKING: Final = (
-    "They are published, but less of the day is there than day_completeness asks for. Fetch them again: the "
+    "They are published, but their completeness is not above day_completeness. Fetch them again: the "
     "vendor may have mended them."
 )
 
-#: After another remedy, or alone.
-_ASK: Final = f"{ASK_THE_EXCHANGE}, and run the day again: that publishes what it has."
+#: Follows another remedy, or stands alone.
+_ASK: Final = f"{ASK_THE_EXCHANGE}, and run the day again: that publishes the trades it has."
 
 _REMEDY_OF_THE_UNKNOWN: Final = (
-    "They are published, and nothing tells whether they are whole: a busy market of the venue in the "
-    "universe would show that the capture was there."
+    "They are published, and nothing tells whether they are complete: a busy market of the venue in the "
+    "universe would show that the capture ran."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What it is about, what is wrong, and when."""
+    """A feed or table, its problem, and the time of the problem."""
 
-    #: The feed's place among the report's feeds; null where it is about a table.
+    #: Index of the feed among the report's feeds; null for a table.
     index: int | None
     title: str
     what: str
@@ -66,12 +66,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What is to be done, and the findings that it mends."""
+    """A remedy, and the findings that it mends."""
 
     urgency: Urgency
     remedy: str
     findings: tuple[Finding, ...]
-    #: In the order in which to try them.
+    #: In the order in which to try the commands.
     commands: tuple[str, ...]
 
 
@@ -93,16 +93,16 @@ def actions_of(
     *,
     generated: bool = False,
 ) -> tuple[Action, ...]:
-    """What is to be done about a day, most urgent first.
+    """The remedies of a day, most urgent first.
 
     Parameters
     ----------
     tables
-        Tables that should hold the day and do not, with what is known of it.
+        Tables that lack the day although they should have it, each with the reason.
     enough
-        ``day_completeness``: a feed that is not above it is published, and is not whole.
+        ``day_completeness``: a feed that is not above it is published, but is not complete.
     generated
-        The day's data are the stand-in's, which a run needs.
+        Whether the day's data come from the stand-in, which a run then needs.
     """
     again = {
         outcome: run_day(
@@ -139,13 +139,13 @@ def actions_of(
 
 
 def is_thin(feed: FeedReport) -> bool:
-    """Whether an accepted feed is known to have lost something."""
+    """Whether an accepted feed is known to have a loss."""
     verdict = feed.verdict
     return verdict.completeness_state == "degraded" or (verdict.completeness or 0.0) < NEARLY_COMPLETE
 
 
 def _kind(feed: FeedReport) -> str:
-    """The kind of remedy: a version that was retracted is left out whatever its verdict was."""
+    """The kind of remedy; a retracted version is left out even if its verdict was ``publish``."""
     return feed.verdict.outcome if feed.verdict.outcome in _REMEDIES else "quarantine"
 
 
@@ -179,19 +179,19 @@ def _replacing(day: str, index: int, feed: FeedReport) -> _Found:
     return (
         "warn",
         "See under Pending what it changes. Approve it or leave it: the accepted version stays published.",
-        Finding(index, str(feed.feed), "a newer file waits", ""),
+        Finding(index, str(feed.feed), "a newer file is pending", ""),
         (approve_command(day, str(feed.feed), feed.pending),),
     )
 
 
 def _lacks(feed: FeedReport, enough: float) -> bool:
-    """Whether less of it is there than a day should have, and no person has let it count all the same."""
+    """Whether the feed's completeness is not above ``enough``, and no person has approved it."""
     score = feed.verdict.completeness
     return feed.approval is None and score is not None and score <= enough
 
 
 def _thin(index: int, feed: FeedReport, refresh: tuple[str, ...], ask: str) -> _Found:
-    what = "; ".join(feed.verdict.warnings) or "published, but not all of it is there"
+    what = "; ".join(feed.verdict.warnings) or "published, but not complete"
     when = ", ".join(clock_range(mark.first, mark.after) for mark in feed.marks[:2])
     finding = Finding(index, str(feed.feed), what, _when(feed.minutes) or when)
     asking, then = ((ask,), f" {_ASK}") if _is_healable(feed) else ((), "")
@@ -205,7 +205,7 @@ def _thin(index: int, feed: FeedReport, refresh: tuple[str, ...], ask: str) -> _
 
 
 def _when(minutes: Minutes | None) -> str:
-    """From the first to the last minute in which something is lost."""
+    """The time from the first to the last minute with a loss; empty without one."""
     runs = minutes.runs(*NOTABLE) if minutes is not None else []
     if not runs:
         return ""

@@ -1,7 +1,7 @@
 """The node ``report``: the pages of a day and its month, written for good, degraded and held days alike.
 
-It depends on the lake alone, so a day that may not be published has its page too. Of what a run can do next
-it comes last, so that the page tells what was published and compared.
+It depends on the lake alone, so a day that may not be published also has a page. Among the steps that are
+ready to run it has the lowest priority, so that the page includes publications and comparisons.
 """
 
 import dagster as dg
@@ -12,7 +12,7 @@ from backfill_assets.orchestration import OWNERS, failures_as_dagster
 from backfill_assets.partitions import daily
 from backfill_assets.report.publish import write_reports
 
-#: Google's address at which a person with the right to it sees an object of a bucket.
+#: Google's address at which a person with access sees an object of a bucket.
 BROWSABLE = "https://storage.cloud.google.com/"
 
 
@@ -24,12 +24,12 @@ BROWSABLE = "https://storage.cloud.google.com/"
     kinds={"html"},
     op_tags={"dagster/priority": "-3"},
     description=(
-        "The page of the day: scores, verdicts, minutes, candles, silences and what was published; and the "
-        "overview of its month. Written for held days too."
+        "The page of the day: scores, verdicts, minutes, candles, silences and publications; and the "
+        "overview of its month. Also written for held days."
     ),
 )
 def report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult[None]:
-    """One HTML file per day, in the lake."""
+    """Write one HTML file per day to the lake."""
     with failures_as_dagster():
         store = lake.store()
         uri = store.uri_of(write_reports(store, lake.settings(), context.partition_key))

@@ -1,6 +1,6 @@
-"""How far a day's candles agree with others: those of sources, other venues', and markets that cross.
+"""How far a day's candles agree with those of sources, of other venues, and of markets that cross.
 
-The comparisons were made by the assets ``candles`` and ``reference``; here they become lines of a page.
+The assets ``candles`` and ``reference`` make the comparisons; here they become lines of a page.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from backfill_assets.settings import ComparisonSettings
 
 @dataclass(frozen=True, slots=True)
 class AgreementLine:
-    """How many of a market's minutes somebody else's candles agree with."""
+    """How many of a market's minutes agree with other candles."""
 
     market: str
     against: str
@@ -31,7 +31,7 @@ class AgreementLine:
 
 @dataclass(frozen=True, slots=True)
 class DifferenceLine:
-    """A minute of which ours and a source's candle differ: open, high, low, close and volume of each."""
+    """A minute in which our candle and a source's differ: open, high, low, close and volume of each."""
 
     market: str
     against: str
@@ -41,11 +41,11 @@ class DifferenceLine:
 
     @property
     def values(self) -> tuple[tuple[float | None, float | None, bool], ...]:
-        """Each value of both, and whether they differ."""
+        """Each pair of values, and whether they differ."""
         return tuple((one, other, one != other) for one, other in zip(self.ours, self.theirs, strict=True))
 
 
-#: Sources by the name that a page gives them; another directory has that of its setting.
+#: Names of sources on pages; another directory has the name of its setting.
 _SOURCES: Final = {
     "comparison.reference": "the exchange's own candles",
     "ccxt": "the exchange's own candles (ccxt)",
@@ -56,7 +56,7 @@ _SOURCES: Final = {
 def agreements_of(
     measures: DayMeasures, compared: DayComparison | None, limits: ComparisonSettings
 ) -> tuple[AgreementLine, ...]:
-    """All comparisons, those that agree too little first."""
+    """All comparisons, those with too little agreement first."""
     rows = [(source_name(one.source), one.model_dump()) for one in (compared.markets if compared else ())]
     rows += [("the other venues", row) for row in measures.venues]
     rows += [(row["against"], row) for row in measures.symbols]
@@ -76,7 +76,7 @@ def agreements_of(
 
 
 def differences_of(compared: DayComparison | None) -> tuple[DifferenceLine, ...]:
-    """The first minutes of each market in which ours and a source's candle differ."""
+    """The first minutes of each market in which our candle and a source's differ."""
     return tuple(
         DifferenceLine(
             market=f"{one.exchange} {one.symbol}",
@@ -91,7 +91,7 @@ def differences_of(compared: DayComparison | None) -> tuple[DifferenceLine, ...]
 
 
 def ways_of(compared: DayComparison | None) -> tuple[str, ...]:
-    """How each source that was compared makes the candles of each exchange, a line each."""
+    """How each compared source makes the candles of each exchange, one line each."""
     found = {}
     for one in compared.markets if compared else ():
         way = convention_of(one.source, one.exchange)
@@ -101,5 +101,5 @@ def ways_of(compared: DayComparison | None) -> tuple[str, ...]:
 
 
 def source_name(source: str) -> str:
-    """A source in words."""
+    """The name of a source on a page."""
     return _SOURCES.get(source, f"the exchange's own candles ({source})")

@@ -1,7 +1,6 @@
-"""What the page of a day shows of one feed: verdict, minutes, candles, silences, missing ids, rules.
+"""The content of a day's page on one feed: verdict, minutes, candles, silences, missing ids, rules.
 
-Everything is read from what the verdict rests on and from the coverage of the day; rows are not looked at
-again.
+Everything is read from the inputs of the verdict and from the coverage of the day; no rows are read again.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ from backfill_assets.settings import RowSettings, ThresholdSettings
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Charts of one minute are 60 kB a market; with more markets than this the finest chart has five minutes.
+#: One-minute charts take 60 kB per market; with more markets than this the finest chart has five minutes.
 MINUTE_CHARTS: Final = 20
 #: The last is the one that is also shown as a table.
 CHART_TIMEFRAMES: Final = ("1m", "5m", "1h")
@@ -60,7 +59,7 @@ Fate = Literal["recovered", "recovered, not in the version shown", "never issued
 
 @dataclass(frozen=True, slots=True)
 class RuleLine:
-    """A rule of quality and how many rows, or what else it counts, break it."""
+    """A rule of quality, and the number of rows, or of its other unit, that break it."""
 
     name: str
     broken: int
@@ -72,7 +71,7 @@ class RuleLine:
 
 @dataclass(frozen=True, slots=True)
 class HealedLine:
-    """Ids in a row of which a second source has told, and where its answer is kept."""
+    """Consecutive ids on which a second source has answered, and where its answer is stored."""
 
     first_id: int
     last_id: int
@@ -102,30 +101,30 @@ class Candle(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FeedReport:
-    """One expected feed of the day, with everything that its verdict rests on."""
+    """One expected feed of the day, with everything on which its verdict rests."""
 
     feed: Feed
     symbol: str
     verdict: Verdict
     accepted: bool
-    #: ``yes``, ``not yet`` (accepted, but its table has no such day) or ``no``.
+    #: ``yes``, ``not yet`` (accepted, but its table lacks the day) or ``no``.
     published: str
-    #: Content of the version that waits; empty where none does.
+    #: Content of the pending version; empty where none is pending.
     pending: str
-    #: Why the accepted version counts by somebody's wish; null where its verdict decides.
+    #: The approval by which the accepted version counts; null where its verdict decides.
     approval: Approval | None
-    #: What the version that waits would change, else what the accepted one has changed.
+    #: The change that the pending version would make; without one, the change that the accepted version made.
     restatement: Restatement | None
-    #: Lowest and highest id of the accepted file; null where not every row has an integer.
+    #: Lowest and highest id of the accepted file; null where not every row has an integer id.
     id_range: tuple[int, int] | None
     #: sha256 of the vendor's file of the judged version; empty in days of an earlier version.
     raw_sha256: str
-    #: What the tables have of it; null where its data type is not counted by minute.
+    #: Minutes of the feed in the tables; null where its data type is not counted by minute.
     minutes: Minutes | None
-    #: Without an accepted version: the file that waits, by itself.
+    #: Without an accepted version: minutes of the pending file by itself.
     waiting: Minutes | None
     marks: tuple[Mark, ...]
-    #: Of quotes and books, by canonical symbol.
+    #: For quotes and books, by canonical symbol.
     books: Mapping[str, BookMinutes]
     silences: tuple[SilenceLine, ...]
     silence_count: int
@@ -139,7 +138,7 @@ class FeedReport:
 
 
 class DayCandles(NamedTuple):
-    """Candles of a day by market: those of the charts by timeframe, and the trades of each minute."""
+    """Candles of a day by market: candles of the charts by timeframe, and the trades of each minute."""
 
     charts: Mapping[Market, Mapping[str, tuple[Candle, ...]]]
     trades: Mapping[Market, npt.NDArray[np.int64]]
@@ -151,7 +150,7 @@ def day_candles(tables: Mapping[str, pa.Table], day: str) -> DayCandles:
     Parameters
     ----------
     tables
-        Of ``CANDLE_SCHEMA``, by each of ``CHART_TIMEFRAMES``.
+        Tables with ``CANDLE_SCHEMA``, by timeframe, one for each of ``CHART_TIMEFRAMES``.
     """
     import polars as pl
 
@@ -180,12 +179,12 @@ def feed_report(
     states: FeedMinutes | None,
     published: str,
 ) -> FeedReport:
-    """Everything about one feed; ``candles`` are those of the whole day."""
+    """Gather the content on one feed; ``candles`` are those of the whole day."""
     feed, verdict = settled.feed, settled.verdict
     version = manifest.version(verdict.content)
     profile = None
     if version is not None:
-        with suppress(Unreadable):  # the day's document says so
+        with suppress(Unreadable):  # the day's document reports it
             profile = without_never_issued(profile_of(version), verdict.context.never_issued)
     names = sorted({name for _, name in settled.symbols})
     symbol = names[0] if len(names) == 1 else feed.dataset_symbol
@@ -229,7 +228,7 @@ def feed_report(
 
 
 def _healed(manifest: FeedManifest, missing: Sequence[Ids]) -> list[HealedLine]:
-    """What second sources have told; ``missing`` are the ids that the version shown lacks."""
+    """The answers of second sources; ``missing`` are the ids that the version shown lacks."""
     feed, lines = Feed.parse(manifest.feed), list[HealedLine]()
     for receipt in reversed(manifest.receipts):
         answers = tuple(

@@ -1,7 +1,7 @@
-"""How the minutes of a feed are drawn and told: SVG paths and signs for the eye, runs in words for the ear.
+"""The minutes of a feed as SVG paths and signs, and in words for screen readers.
 
-Runs of equal minutes are one piece of a path, and the words list runs, too; so a day of sixty feeds stays a
-page that opens at once.
+Runs of equal minutes are one piece of a path, and the words also list runs, so that the page of a day with
+sixty feeds opens at once.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from backfill_assets.report.minutes import (
 
 #: Shades of traded minutes.
 LEVELS: Final = 4
-#: Signs on a row that are closer than this would cover each other.
+#: Signs on a row that are closer than this number of minutes would cover each other.
 SIGN_MINUTES: Final = 24
-#: The heat map as text lists so many runs of a feed; the rest is in the feed's own minutes.
+#: Number of runs of a feed that the text of the heat map lists; the others are in the feed's own minutes.
 TEXT_RUNS: Final = 40
 #: States in which nothing is known to be lost.
 _QUIET: Final = frozenset(state.code for state in (TRADED, EMPTY, UNPROVEN, PROVEN_BOOK, BOOK, SILENT))
-#: What words tell as one run: minutes in one state, or in any of the quiet ones.
+#: A run that the words give as one: minutes in one state, or in any of the quiet states.
 _TOLD_RUN: Final = re.compile(f"[{re.escape(''.join(sorted(_QUIET)))}]+|(.)\\1*")
 #: States that have a pattern, so that color is never the only difference.
 _PATTERNED: Final = frozenset(state.code for state in STATES) - {
@@ -46,7 +46,7 @@ _PATTERNED: Final = frozenset(state.code for state in STATES) - {
 
 
 def _levels(minutes: Minutes) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Shade of each minute, 1 to ``LEVELS``, by the logarithm of its trades; 0 where there are none."""
+    """Shade of each minute, 1 to ``LEVELS``, by the logarithm of its trades; 0 without trades."""
     logarithms = np.log1p(minutes.trades)
     most = logarithms.max(initial=0) or 1.0
     levels = np.minimum(LEVELS, 1 + (LEVELS * logarithms / most).astype(int))
@@ -61,7 +61,7 @@ def heat_map(feed: FeedReport) -> dict[str, Any] | None:
     shown = feed.waiting or minutes
     return {
         "paths": _paths(minutes),
-        # Where the tables have nothing, the file that waits is drawn below.
+        # If the tables lack the feed, its pending file is drawn below.
         "waiting": _paths(feed.waiting) if feed.waiting else None,
         "signs": _signs(feed.marks),
         "words": words(minutes),
@@ -70,16 +70,16 @@ def heat_map(feed: FeedReport) -> dict[str, Any] | None:
 
 
 def words(minutes: Minutes) -> str:
-    """How many minutes are in which state."""
+    """The number of minutes in each state, in words."""
     counted = {state: minutes.count(state) for state in STATES if minutes.count(state)}
     flagged = [plural(len(minutes.flagged), "unconfirmed spike")] if minutes.flagged else []
     return ", ".join([*(f"{count:,} {state.name}" for state, count in counted.items()), *flagged])
 
 
 def _paths(minutes: Minutes) -> dict[str, str]:
-    """Runs of equal minutes as SVG paths by kind: lines a minute high, areas where there is a pattern."""
+    """Runs of equal minutes as SVG paths by kind: areas for states with a pattern, lines for the others."""
     letters = np.frombuffer(minutes.states.encode("ascii"), np.uint8)
-    # Shades are smaller numbers than letters.
+    # Shades are smaller numbers than the codes of letters.
     kinds = np.where(letters == ord(TRADED.code), _levels(minutes), letters)
     firsts = np.flatnonzero(np.diff(kinds, prepend=-1))
     lengths = np.diff(firsts, append=kinds.size)
@@ -96,7 +96,7 @@ def _areas(runs: Iterable[tuple[int, int]]) -> str:
 
 
 def _lines(runs: Iterable[tuple[int, int]]) -> str:
-    """A third of the length of areas; most of a page is this."""
+    """Lines take a third of the bytes of areas; they are most of a page."""
     parts, at = ["M0 .5"], 0
     for first, length in runs:
         parts.append(f"m{first - at} 0h{length}" if first > at else f"h{length}")
@@ -105,7 +105,7 @@ def _lines(runs: Iterable[tuple[int, int]]) -> str:
 
 
 def _signs(marks: Iterable[Mark]) -> list[tuple[float, str, str]]:
-    """Which signs stand where on the strip (in percent); of those too close the worst stays."""
+    """Signs on the strip with their positions in percent; of signs too close together the worst stays."""
     placed: list[tuple[float, Mark]] = []
     for mark in marks:
         middle = (mark.first + mark.after) / 2
@@ -118,12 +118,12 @@ def _signs(marks: Iterable[Mark]) -> list[tuple[float, str, str]]:
 
 
 def text(feed: FeedReport) -> list[tuple[str, str]]:
-    """The row of the heat map in words: when, what. What is in order is told together."""
+    """The row of the heat map in words: pairs of time and state. Runs of quiet states are joined."""
     if feed.minutes is None:
         return [("the whole day", "not counted by minute")]
     lines = _runs_in_words(feed.minutes, "")
     if feed.waiting is not None:
-        lines += _runs_in_words(feed.waiting, "in the file that waits: ")
+        lines += _runs_in_words(feed.waiting, "in the pending file: ")
     told = {state.name for state in NOTABLE}
     lines += [
         (clock_range(mark.first, mark.after), mark.words) for mark in feed.marks if mark.words not in told

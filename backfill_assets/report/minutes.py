@@ -1,8 +1,8 @@
-"""The minutes of a feed's day as a page shows them: what the lake's coverage says, with trades and marks.
+"""The minutes of a feed's day as a page shows them: the states of coverage, with trades and marks.
 
-No state is worked out here: those of accepted data are the coverage record's, and those of a version that
-waits come from the same functions. Here they get letters, signs and words, the symbols of one file are laid
-over each other, and what a reader has to be pointed at is marked.
+No state is computed here: the states of accepted data are in the coverage record, and those of a pending
+version come from the same functions. Here states get letters, signs and words, the symbols of one file are
+combined, and the minutes that need a reader's attention are marked.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class MinuteState:
-    """One state: its letter of ``bucket_states.LETTERS``, the sign and the words it is shown with."""
+    """One state: its letter of ``bucket_states.LETTERS``, and the sign and the words that show it."""
 
     code: str
     name: str
@@ -47,33 +47,33 @@ class MinuteState:
 
 TRADED: Final = MinuteState("t", "traded", "", "trades; the darker, the more")
 PARTIAL: Final = MinuteState("p", "traded, with a loss", "!", "trades, and some are lost")
-MISSING: Final = MinuteState("m", "missing", "×", "nothing, where ids or the whole file are lost")
-OUTAGE: Final = MinuteState("g", "outage", "‖", "nothing during an incident that was reported")
+MISSING: Final = MinuteState("m", "missing", "×", "no data where ids or the whole file are lost")
+OUTAGE: Final = MinuteState("g", "outage", "‖", "no data during a reported incident")
 UNPROVEN: Final = MinuteState("u", "empty, unproven", "?", "no trades; nothing proves that there were none")
 EMPTY: Final = MinuteState("e", "proven empty", "·", "no trades: the ids around it join")
 
 PROVEN_BOOK: Final = MinuteState("v", "book proven", "✓", "a snapshot or another feed shows the same book")
-BOOK: Final = MinuteState("c", "book", "", "a valid book, and nothing that contradicts it")
+BOOK: Final = MinuteState("c", "book", "", "a valid book that nothing contradicts")
 SILENT: Final = MinuteState("s", "book unchanged", "·", "no change of the book")
-NO_BOOK: Final = MinuteState("n", "no book", "?", "no book is known yet, or any more")
+NO_BOOK: Final = MinuteState("n", "no book", "?", "no book is known yet, or no longer")
 CROSSED: Final = MinuteState("x", "book crossed", "⇄", "crossed or locked for a second or longer")
 DIVERGED: Final = MinuteState("d", "book diverged", "≠", "a snapshot or another feed shows another book")
 
-#: In the order in which they are listed.
+#: In the order in which the legend lists them.
 STATES: Final = (
     TRADED, EMPTY, UNPROVEN, PROVEN_BOOK, BOOK, SILENT, NO_BOOK, OUTAGE, PARTIAL, CROSSED, DIVERGED, MISSING,
 )  # fmt: skip
 BY_CODE: Final = {state.code: state for state in STATES}
-#: What a reader has to be pointed at, worst first.
+#: States that need a reader's attention, worst first.
 NOTABLE: Final = (MISSING, DIVERGED, PARTIAL, CROSSED, OUTAGE)
-#: Of a file of many symbols a minute is that of the worst of them.
+#: Letters from the worst state: in a file of many symbols a minute has the worst state of them.
 _WORST_BOOK: Final = "dxngscv"
 _RUN: Final = re.compile(r"(.)\1*")
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What is put on the heat map of a feed: first minute, the one after the last, sign and words."""
+    """A mark on the heat map of a feed: first minute, the minute after the last, sign and words."""
 
     first: int
     after: int
@@ -90,21 +90,21 @@ class Minutes:
     flagged: tuple[int, ...] = ()
 
     def count(self, state: MinuteState) -> int:
-        """How many minutes are in that state."""
+        """How many minutes are in the state."""
         return self.states.count(state.code)
 
     def runs(self, *wanted: MinuteState) -> list[tuple[int, int, MinuteState]]:
-        """Runs of minutes in one state, all or those wanted: first, after the last, state."""
+        """Runs of minutes in one state, all or the wanted ones: first, minute after the last, state."""
         found = ((*run.span(), BY_CODE[run[1]]) for run in _RUN.finditer(self.states))
         return [run for run in found if not wanted or run[2] in wanted]
 
     def marks(self, silences: Iterable[Range] = ()) -> tuple[Mark, ...]:
-        """What a reader has to be pointed at, worst first.
+        """The marks that need a reader's attention, worst first.
 
         Parameters
         ----------
         silences
-            First minute and the one after the last of silences that count as lost time.
+            First minute and the minute after the last of silences that count as lost time.
         """
         notable = [state for state in NOTABLE if state.code in self.states]
         of_states = [Mark(a, b, s.sign, s.name) for state in notable for a, b, s in self.runs(state)]
@@ -114,12 +114,12 @@ class Minutes:
 
 
 def uniform(state: MinuteState) -> Minutes:
-    """A day that is the same all over, such as that of a missing file."""
+    """A day with one state in all minutes, such as that of a missing file."""
     return Minutes(state.code * MINUTES, (0,) * MINUTES)
 
 
 def of_states(record: FeedMinutes, trades: Sequence[int]) -> Minutes:
-    """The minutes of accepted data; ``trades`` of each minute are those of the merged candles."""
+    """The minutes of accepted data; ``trades`` has the trades of each minute in the merged candles."""
     if not record.symbols:
         return uniform(UNPROVEN)
     states = letters_of(together([decode(text) for text in record.symbols.values()]))
@@ -128,7 +128,7 @@ def of_states(record: FeedMinutes, trades: Sequence[int]) -> Minutes:
 
 
 def of_books(books: Iterable[BookMinutes]) -> Minutes:
-    """The minutes of a file of quotes or books; in one of many symbols each is that of the worst."""
+    """The minutes of a file of quotes or books; in a file of many symbols, the worst state of each minute."""
     every = [letters_in(book.states) for book in books]
     worst = "".join(min(column, key=_WORST_BOOK.find) for column in zip(*every, strict=True))
     return Minutes(worst, (0,) * MINUTES)
@@ -137,7 +137,7 @@ def of_books(books: Iterable[BookMinutes]) -> Minutes:
 def of_version(
     feed: Feed, day: str, profile: FeedProfile, context: Context, thresholds: ThresholdSettings
 ) -> Minutes | None:
-    """The minutes of one file by itself, such as one that waits; None where it is not counted by minute."""
+    """The minutes of one file by itself, such as a pending one; None where it is not counted by minute."""
     symbols = {tops.symbol for tops in profile.tops if tops.symbol}
     books = book_minutes(feed, symbols, day, profile, context, {})
     if books:
@@ -169,7 +169,7 @@ def summary(minutes: Iterable[Minutes]) -> dict[MinuteState, int]:
 
 
 def minutes_of(first_us: int, last_us: int, day: str) -> Range:
-    """First minute of the day that a time range touches, and the one after the last."""
+    """First minute of the day that a time range touches, and the minute after the last."""
     start = start_us(day)
     first = max(0, min(MINUTES - 1, (first_us - start) // MICROSECONDS_PER_MINUTE))
     last = max(0, min(MINUTES - 1, (last_us - start) // MICROSECONDS_PER_MINUTE))

@@ -1,7 +1,7 @@
-"""What the page of a day shows, as plain values: a pure reading of the lake.
+"""The content of a day's page as plain values, read from the lake alone.
 
-Nothing here knows HTML. The same lake gives the same report, so that a page is only written when something
-has changed; the time of writing is no part of it.
+Nothing here knows HTML. The same lake gives the same report, so that a page is written only after a change;
+the time of writing is not part of the report.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SEVERITY: Final[dict[Outcome, int]] = {"missing": 0, "quarantine": 1, "no_eviden
 
 @dataclass(frozen=True, slots=True)
 class ScoreLine:
-    """A score of the day against its threshold; null is without evidence, and not passed."""
+    """A score of the day with its threshold; null means no evidence, and is not passed."""
 
     name: str
     value: float | None
@@ -70,7 +70,7 @@ class PublicationLine:
 
 @dataclass(frozen=True, slots=True)
 class PendingLine:
-    """A version that waits: it is neither merged nor published."""
+    """A pending version: it is neither merged nor published."""
 
     feed: Feed
     content: str
@@ -80,7 +80,7 @@ class PendingLine:
     reasons: tuple[str, ...]
     #: Whether an accepted version stays published meanwhile.
     replaces: bool
-    #: What it would change against that version; null where they were not compared.
+    #: The change from that version to the pending one; null where they were not compared.
     restatement: Restatement | None
     #: The limits of a restatement that it exceeds.
     beyond: tuple[str, ...]
@@ -96,16 +96,16 @@ class DayReport:
     reasons: tuple[str, ...]
     scores: tuple[ScoreLine, ...]
     overall: Overall
-    #: Of the parts of the overall score.
+    #: Weights of the parts of the overall score.
     weights: OverallSettings
-    #: What is to be done, most urgent first.
+    #: The remedies, most urgent first.
     actions: tuple[Action, ...]
     #: Worst first, then by name.
     feeds: tuple[FeedReport, ...]
     agreements: tuple[AgreementLine, ...]
-    #: Minutes in which ours and a source's candle differ, the first of each market.
+    #: The first minutes of each market in which our candle and a source's differ.
     differences: tuple[DifferenceLine, ...]
-    #: Why sources could not be compared, gave a part of the day, and which markets they do not have.
+    #: Why sources could not be compared, why only in part, and the markets that they do not have.
     reference_failures: tuple[str, ...]
     partly_compared: tuple[str, ...]
     not_compared: tuple[str, ...]
@@ -116,7 +116,7 @@ class DayReport:
     not_listed: tuple[str, ...]
     dropped: tuple[Dropped, ...]
     awaiting_export: tuple[str, ...]
-    #: Whether the data are the stand-in's and no market's.
+    #: Whether the data come from the stand-in and not from a market.
     generated: bool
     #: Hash of the thresholds and rules of the verdicts.
     rules: str
@@ -195,7 +195,7 @@ def day_report(store: Store, settings: Settings, day: str) -> DayReport:
 
 
 def _manifest(store: Store, feed: Feed, day: str) -> FeedManifest:
-    """The feed's manifest; an empty one where it cannot be read, as the day's document says then."""
+    """The feed's manifest; an empty one if it cannot be read, which the day's document reports."""
     try:
         return load_manifest(store, feed, day)
     except Unreadable:
@@ -218,7 +218,7 @@ def _scores(day: Day) -> tuple[ScoreLine, ...]:
 
     share, least = found.accepted_share, thresholds.hold_below
     return (
-        line("Completeness", found.completeness, thresholds.day_completeness, "how much of it is there"),
+        line("Completeness", found.completeness, thresholds.day_completeness, "how much of it is present"),
         line("Quality", found.quality, thresholds.day_quality, "how sound the accepted rows are"),
         line("Consistency", found.consistency, thresholds.day_consistency, "candles agree with their ticks"),
         # Unlike a score, the share may equal its threshold.

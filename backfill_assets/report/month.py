@@ -1,6 +1,6 @@
-"""What the page of a month shows: every feed on every day, from the summaries beside the day pages.
+"""The content of a month's page: every feed on every day, from the summaries beside the day pages.
 
-A summary is a small document, so that calendars of years are read quickly; ``fresh`` reads the days' own
+A summary is a small document, so that calendars of years are read quickly. ``fresh`` reads the days' own
 documents, which an approval changes before the next run writes the summary.
 """
 
@@ -43,20 +43,20 @@ class FeedSummary(Document):
 
 
 class DaySummary(Derived):
-    """A day in a few lines."""
+    """A short summary of a day."""
 
     day: str
-    #: ``build_version`` of the day's own run; empty where only a neighbour's run has written the summary.
+    #: ``build_version`` of the day's own run; empty where only a neighbor's run has written the summary.
     build_version: str = ""
-    #: ``SettledDay.versions`` that it speaks of.
+    #: The ``SettledDay.versions`` that it summarizes.
     versions: str = ""
-    #: Hash of everything that the page rests on.
+    #: Hash of everything on which the page depends.
     inputs: str = ""
-    #: ``documents_hash`` of the documents that it was made of.
+    #: ``documents_hash`` of the documents from which it was made.
     documents: str = ""
     state: str
     sealed: bool
-    #: Whether a file of the day holds generated data.
+    #: Whether a file of the day has generated data.
     generated: bool = False
     completeness: float | None
     quality: float | None
@@ -83,24 +83,24 @@ class MonthReport:
     month: str
     days: tuple[str, ...]
     feeds: tuple[str, ...]
-    #: By day; a day that was not run is not in it.
+    #: By day; days that were not run are left out.
     summaries: dict[str, DaySummary]
     #: Days that have a page of their own.
     pages: frozenset[str]
 
     @property
     def generated(self) -> bool:
-        """Whether data of a day are the stand-in's and no market's."""
+        """Whether data of a day come from the stand-in and not from a market."""
         return any(summary.generated for summary in self.summaries.values())
 
     def cell(self, feed: str, day: str) -> FeedSummary | None:
-        """The feed on that day; None where it was not expected or the day was not run."""
+        """The feed on the day; None where it was not expected or the day was not run."""
         summary = self.summaries.get(day)
         return next((f for f in summary.feeds if f.feed == feed), None) if summary else None
 
 
 def build_version(settings: Settings) -> str:
-    """Twelve hex digits that change with whatever else than the files decides what a day's run makes."""
+    """Twelve hex digits that change with everything but the files that decides the result of a run."""
     versions = (SCHEMA_VERSION, PROFILE_VERSION, RULES_VERSION, PARTIALS_VERSION, MEASURES_VERSION)
     parts = {"candles", "comparison", "ohlcv", "overall", "thresholds", "warehouse"}
     text = f"{versions}:{settings.model_dump_json(include=parts)}"
@@ -150,19 +150,19 @@ def load_summary(store: Store, day: str) -> DaySummary | None:
 
 
 def has_page(store: Store, summary: DaySummary) -> bool:
-    """Whether the day's page is there in full size; true where the summary does not know its size."""
+    """Whether the day's page exists in full size; true where the summary does not have its size."""
     return summary.page_bytes is None or store.size(paths.day_report(summary.day)) == summary.page_bytes
 
 
 def page_problem(store: Store, day: str) -> str:
-    """Why the day's page is not as the last run left it, looking at every byte; empty where it is."""
+    """Why the day's page differs in any byte from the page that the last run wrote; empty if it does not."""
     summary, path = load_summary(store, day), paths.day_report(day)
     if summary is None:
         return ""
     known = summary.page_content
     if documents.digest(store, path) == known if known else store.size(path):
         return ""
-    return f"{store.uri_of(path)} is not as it was written: the next run of the day writes it anew"
+    return f"{store.uri_of(path)} has changed since it was written: the next run of the day writes it again"
 
 
 def documents_hash(digests: Sequence[str]) -> str:
@@ -176,16 +176,16 @@ def documents_of(day: str) -> tuple[str, str]:
 
 
 def current_summary(store: Store, day: str, weights: OverallSettings | None = None) -> DaySummary | None:
-    """Return the day's summary as its documents are now; None if the day was never settled.
+    """Return the day's summary by its present documents; None if the day was never settled.
 
-    The summary is written with the day's page. A run of some assets alone settles a day, makes its candles
-    or publishes it without a page; then the documents are read themselves. Versions and build of the summary
-    stay those of the day's own run.
+    The summary is written with the day's page. A run of only some assets settles a day, makes its candles or
+    publishes it without a page; then the documents themselves are read. Versions and build of the summary
+    remain those of the day's own run.
 
     Parameters
     ----------
     weights
-        Of the overall score; without them the score of a day whose documents were read is None.
+        Weights of the overall score; without them the score of a day whose documents were read is None.
     """
     summary = load_summary(store, day)
     now = documents_hash([documents.digest(store, path) for path in documents_of(day)])
@@ -204,7 +204,7 @@ def current_summary(store: Store, day: str, weights: OverallSettings | None = No
 
 
 def days_of(month: str) -> list[str]:
-    """The days of ``YYYY-MM``; anything else is a ``PermanentFailure``."""
+    """The days of ``YYYY-MM``; any other text raises ``PermanentFailure``."""
     first = parse_month(month)
     last = calendar.monthrange(first.year, first.month)[1]
     return day_range(f"{month}-01", f"{month}-{last:02d}")
@@ -221,7 +221,7 @@ def month_report(store: Store, settings: Settings, month: str, *, fresh: bool = 
         return summarize(store, found, day_overall(store, found, settings.overall))
 
     summaries = parallel_map(summary_of, days, store.parallel_reads)
-    # A day without feeds is shown where none is expected of it.
+    # A day without feeds is shown only where no feed is expected of it.
     found = [s for s in summaries if s is not None and (s.feeds or s.state == "published")]
     pages = parallel_map(lambda s: store.exists(paths.day_report(s.day)), found, store.parallel_reads)
     return MonthReport(

@@ -1,8 +1,8 @@
-"""How reports look: HTML from the models, self-contained, so that a page works without a network.
+"""Renders reports as self-contained HTML, so that a page works without a network.
 
-Style, script and the charting library stand inside the page, and its content security policy lets it load
-nothing else. The heat map is drawn here, so it is there without scripts as well; scripts add the charts, the
-minutes of a feed one by one, and the switch of the theme.
+Style, script and the charting library are inside the page, and its content security policy lets it load
+nothing else. The heat map is rendered here, so it works without scripts; scripts add the charts, the single
+minutes of a feed, and the switch of the theme.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 _HERE: Final = Path(__file__).parent
 LIBRARY: Final = "lightweight-charts.standalone.production.js"
-#: What a sum of scores may be off by in the last bits; 0.33 is not to be shown as 0.3299.
+#: A sum of scores may be off by this much in the last bits; 0.33 must not be shown as 0.3299.
 _NOISE: Final = 1e-7
 
-#: Of verdicts and of days: sign, so that color is never the only difference, and words.
+#: For verdicts and days: a sign, so that color is never the only difference, and words.
 OUTCOMES: Final = {
     "publish": ("✓", "good enough to publish"),
     "quarantine": ("×", "left out of the tables"),
@@ -49,7 +49,7 @@ DAY_STATES: Final = {
 
 
 def day_page(report: DayReport, pages: frozenset[str] = frozenset()) -> str:
-    """The page of a day; ``pages`` are the days and months whose pages lie in the same folder."""
+    """The page of a day; ``pages`` are the days and months whose pages are in the same folder."""
     month = report.day[:7]
     return _template("day.html.j2").render(
         report=report,
@@ -61,7 +61,7 @@ def day_page(report: DayReport, pages: frozenset[str] = frozenset()) -> str:
             "after": shift(report.day, 1) if shift(report.day, 1) in pages else None,
             "month": month if month in pages else None,
         },
-        # What is missing has nothing to look at.
+        # A missing feed has no content to show.
         opened=next((f for f in report.feeds if f.verdict.content), None),
         maps=[heat_map(feed) for feed in report.feeds],
         answer=_answer(report),
@@ -76,7 +76,7 @@ def day_page(report: DayReport, pages: frozenset[str] = frozenset()) -> str:
 
 
 def month_page(report: MonthReport) -> str:
-    """The page of a month, with links to the pages of its days beside it."""
+    """The page of a month, with links to the pages of its days in the same folder."""
     first = date.fromisoformat(report.days[0])
     counts: dict[str, int] = {}
     for found in report.summaries.values():
@@ -129,12 +129,12 @@ def _template(name: str) -> jinja2.Template:
 
 
 def score(value: float | None) -> str:
-    """Four digits, never rounded up: 1.0000 is said of 1 alone."""
+    """Four decimals, never rounded up: only 1 is shown as 1.0000."""
     return "–" if value is None else f"{math.floor(value * 10_000 + _NOISE) / 10_000:.4f}"
 
 
 def percent(share: float) -> str:
-    """One digit, never rounded up."""
+    """One decimal, never rounded up."""
     return f"{math.floor(share * 1000 + _NOISE) / 10:.1f} %"
 
 
@@ -144,7 +144,7 @@ def clock(time_us: int) -> str:
 
 
 def seconds(length_us: float) -> str:
-    """A length of time as people say it: 0.4 s, 12.5 s, 3 min 20 s, 2 h 5 min."""
+    """A length of time for people to read: 0.4 s, 12.5 s, 3 min 20 s, 2 h 5 min."""
     total = length_us / MICROSECONDS_PER_SECOND
     if total < 59.95:
         return f"{total:.1f} s"
@@ -161,7 +161,7 @@ def moment(when: datetime | None) -> str:
 
 
 def _answer(report: DayReport) -> str:
-    """One sentence: is the day good."""
+    """Say in one sentence whether the day is good."""
     total = len(report.feeds)
     if not total:
         waits = f": it waits for {', '.join(report.awaiting_export)}" if report.awaiting_export else ""
@@ -177,13 +177,13 @@ def _answer(report: DayReport) -> str:
 
 
 def _month_answer(report: MonthReport, counts: dict[str, int]) -> str:
-    """One sentence: how much of the month is good."""
+    """Say in one sentence how much of the month is good."""
     good, total = counts.get("published", 0), len(report.days)
     bad = len(report.summaries) - good
     if good == total:
-        return f"The month is good: all {total} days are published whole."
+        return f"The month is good: all {total} days are fully published."
     absent = total - len(report.summaries)
-    parts = [f"{good} of {total} days are published whole"]
+    parts = [f"{good} of {total} days are fully published"]
     parts += [f"{bad} {'has' if bad == 1 else 'have'} a shortfall"] if bad else []
     parts += [f"{absent} {'was' if absent == 1 else 'were'} not run"] if absent else []
     return ", ".join(parts) + "."
@@ -199,7 +199,7 @@ def _weekday(day: str) -> str:
 
 
 def _data(report: DayReport) -> dict[str, Any]:
-    """What the script draws: states and trades by minute, candles as columns."""
+    """The data of the script: states and trades by minute, candles as columns."""
     return {
         "start": int(datetime.fromisoformat(report.day).replace(tzinfo=UTC).timestamp()),
         "levels": LEVELS,
@@ -212,7 +212,7 @@ def _feed_data(feed: FeedReport) -> dict[str, Any]:
     minutes = feed.waiting or feed.minutes
     return {
         "name": str(feed.feed),
-        # Runs as letter and length, zeros left out: a page of 60 feeds is a megabyte smaller for it.
+        # Runs as letter and length, and no zeros: this makes a page of 60 feeds a megabyte smaller.
         "states": "".join(f"{s.code}{b - a}" for a, b, s in minutes.runs()) if minutes else "",
         "trades": ",".join(str(n or "") for n in minutes.trades) if minutes else "",
         "flagged": minutes.flagged if minutes else [],
@@ -228,6 +228,6 @@ def _feed_data(feed: FeedReport) -> dict[str, Any]:
 
 
 def _decimals(feed: FeedReport) -> int:
-    """Digits behind the point that the venue's prices have."""
+    """Number of decimals in the venue's prices."""
     closes = {c.close for c in next(iter(feed.candles.values()), ())}
     return max((len(f"{close:.8f}".rstrip("0").partition(".")[2]) for close in closes), default=2)

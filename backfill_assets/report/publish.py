@@ -1,7 +1,7 @@
-"""Where pages lie: ``reports/`` in the lake, as the lake is now, whoever writes them, in any order.
+"""Writes the pages to ``reports/`` in the lake; they show the present lake, with many writers in any order.
 
-A page is replaced by compare-and-swap: the writer reads what is there, then the lake, and writes only if
-nobody was faster, so the page of the latest reading stays.
+A page is replaced by compare-and-swap: the writer reads the stored page, then the lake, and writes only if no
+other writer was faster, so the page of the latest reading stays.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from backfill_assets.warehouse.catalog import TABLES
 from backfill_assets.warehouse.overall import day_overall
 
 LOGGER: Final = logging.getLogger(__name__)
-#: Raised when the page of a day shows other things or shows them in another way.
+#: Increased when the page of a day shows other content or shows it in another way.
 PAGE_VERSION: Final = 5
-#: Times that another writer may be faster; each of them has just read the lake, too.
+#: How often other writers may be faster; each of them has just read the lake, too.
 ATTEMPTS: Final = 20
 
 
 def write_reports(store: Store, settings: Settings, day: str) -> str:
-    """Write the pages of a day, of its neighbours that have one, and of their months.
+    """Write the pages of a day, of its neighbors that have one, and of their months.
 
-    A neighbour may have changed: it is sealed by this day, or its candles have trades from this file.
+    A neighbor may have changed: this day seals it, or its candles have trades from this day's files.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def write_reports(store: Store, settings: Settings, day: str) -> str:
     path = write_day(store, settings, day, was_run=True)
     months = {day[:7]}
     for neighbour in sorted(_pages_beside(store, day)):
-        # Where its document is lost the page stays as it was.
+        # If the neighbor's document is lost, its page stays as it was.
         if load_day(store, neighbour) is None:
             continue
         try:
@@ -70,12 +70,12 @@ def write_reports(store: Store, settings: Settings, day: str) -> str:
 
 
 def write_day(store: Store, settings: Settings, day: str, *, was_run: bool = False) -> str:
-    """Write the page of a day and its summary; nothing is read or written where nothing has changed.
+    """Write the page of a day and its summary, unless nothing has changed.
 
     Parameters
     ----------
     was_run
-        The day's own run has published it: its summary says by which version of the build.
+        Whether the day's own run has published it; its summary then gets the version of the build.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def write_day(store: Store, settings: Settings, day: str, *, was_run: bool = Fal
     for _ in range(ATTEMPTS):
         (inputs, made_of), former = _inputs(store, settings, day, beside), load_summary(store, day)
         built = build_version(settings) if was_run else former.build_version if former is not None else ""
-        # A summary of an earlier version knows neither the page nor the objects of a bucket.
+        # A summary of an earlier version has neither the page's hash nor the objects of a bucket.
         is_new = former is None or not former.page_content or former.inputs != inputs
         if former is not None and not is_new and not page_problem(store, day):
             wanted = former.model_copy(update={"build_version": built, "documents": made_of})
@@ -101,7 +101,7 @@ def write_day(store: Store, settings: Settings, day: str, *, was_run: bool = Fal
         summary = summarize(store, found, overall, built, inputs, made_of)
         written = {"page_bytes": len(page), "page_content": hashlib.sha256(page).hexdigest()}
         _write_summary(store, summary.model_copy(update=written))
-        # The run of a day beside may have written the page meanwhile, and its summary before this one.
+        # The run of a neighbor day may have written the page meanwhile, and its summary before this one.
         if not page_problem(store, day):
             break
     return path
@@ -116,7 +116,7 @@ def _pages_beside(store: Store, day: str) -> frozenset[str]:
 
 
 def _inputs(store: Store, settings: Settings, day: str, beside: frozenset[str]) -> tuple[str, str]:
-    """Hashes of everything that the page of the day rests on, and of the day's documents alone."""
+    """Hashes of everything on which the page of the day depends, and of the day's documents alone."""
     own = documents_of(day)
     read = [*own, paths.comparison(day), *(paths.publication(table.name, day) for table in TABLES)]
     digests = parallel_map(lambda path: documents.digest(store, path), read, store.parallel_reads)
@@ -132,10 +132,10 @@ def _inputs(store: Store, settings: Settings, day: str, beside: frozenset[str]) 
 
 
 def current_page(store: Store, settings: Settings, name: str) -> str | None:
-    """Return the page of a day (``YYYY-MM-DD``) or month (``YYYY-MM``) as the lake is now, if it has one.
+    """Return the page of a day (``YYYY-MM-DD``) or month (``YYYY-MM``) for the present lake, if it has one.
 
-    The stored page of a day is as old as the last run that wrote it; a run of some assets alone does not.
-    One that is damaged or gone is made anew for the answer.
+    The stored page of a day is as old as the last run that wrote it; a run of only some assets does not write
+    it. An outdated, damaged or lost page is made again for the answer.
     """
     if len(name) == len("YYYY-MM"):
         known = store.exists(paths.month_report(name))
@@ -165,12 +165,12 @@ def write_month(store: Store, settings: Settings, month: str, *, fresh: bool = F
 
 
 def write_page(store: Store, settings: Settings, day: str, month: str, out: Path | None) -> str:
-    """Write the page of ``day``, or where that is empty of ``month``, to the lake or to a file of its own.
+    """Write the page of ``day``, or of ``month`` if ``day`` is empty, to the lake or to the file ``out``.
 
     Returns
     -------
     str
-        Where the page is: a file path or ``gs://…``.
+        Place of the page: a file path or ``gs://…``.
 
     Raises
     ------
@@ -184,18 +184,18 @@ def write_page(store: Store, settings: Settings, day: str, month: str, out: Path
     if day:
         page = day_page(day_report(store, settings, day))
     else:
-        # Alone, it has no pages of days beside it to lead to.
+        # A single file has no pages of days beside it to link to.
         page = month_page(replace(month_report(store, settings, month, fresh=True), pages=frozenset()))
     try:
         out.write_text(page, encoding="utf-8")
     except OSError as error:
-        msg = f"{out}: cannot be written ({error.strerror}): give --out a file in a folder that is there"
+        msg = f"{out}: cannot be written ({error.strerror}): give --out a file in an existing folder"
         raise PermanentFailure(msg) from error
     return str(out.resolve())
 
 
 def _stored(store: Store, path: str) -> Stored | None:
-    """The page; None also where a folder is in its place, which the store moves away."""
+    """The stored page; also None if a folder is in its place, which the store moves away."""
     try:
         return store.read(path)
     except Unreadable:
@@ -203,7 +203,7 @@ def _stored(store: Store, path: str) -> Stored | None:
 
 
 def _replace(store: Store, path: str, make: Callable[[], str]) -> bytes:
-    """Returns the page that is there now."""
+    """Replace the page, and return the page that is now stored."""
     for _ in range(ATTEMPTS):
         stored = _stored(store, path)
         data = make().encode()
@@ -214,5 +214,7 @@ def _replace(store: Store, path: str, make: Callable[[], str]) -> bytes:
         except Superseded:
             continue
         return data
-    msg = f"{store.uri_of(path)}: others were faster {ATTEMPTS} times; run again when fewer are at work"
+    msg = (
+        f"{store.uri_of(path)}: other writers were faster {ATTEMPTS} times; run again when fewer are at work"
+    )
     raise Superseded(msg)

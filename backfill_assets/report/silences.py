@@ -1,6 +1,6 @@
-"""The silences of a feed's file, each with what is usual there, what is excused, and what it means.
+"""The silences of a feed's file, each with the usual length there, the excused length, and its meaning.
 
-Read from the profile and by the verdict's own window, so that the page blames what the score has blamed.
+They are read from the profile and judged in the verdict's own window, so that the page agrees with the score.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHOWN_SILENCES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class SilenceLine:
-    """A silence: when, how long, what is usual there, what is excused, and what it means."""
+    """A silence: its start and end, the usual length there, the excused length, and its meaning."""
 
     start_us: int
     end_us: int
@@ -32,14 +32,14 @@ class SilenceLine:
     explanation: str
     #: Whether it counts against the feed.
     counts: bool
-    #: Whether ids say what it was.
+    #: Whether missing ids explain it.
     ids_missing: bool = False
 
 
 def silence_lines(
     settled: SettledFeed, profile: FeedProfile, thresholds: ThresholdSettings
 ) -> list[SilenceLine]:
-    """The silences between rows, and where nothing but silences is judged those at the day's edges, too.
+    """The silences between rows; where only silences are judged, those at the day's edges, too.
 
     Those that count against the feed come first, then the longest.
     """
@@ -111,7 +111,7 @@ def _silence(
     elif evidence != "C":
         text = "no id is missing"
     elif window.owed_us(silence.start_us, silence.end_us) > allowed:
-        counts, text = True, "longer than is excused: counts as lost time"
+        counts, text = True, "longer than excused: counts as lost time"
     else:
         text = "in a known outage: does not count"
     return SilenceLine(silence.start_us, silence.end_us, silence.usual_us, allowed, text, counts, by_ids)

@@ -149,7 +149,7 @@ class TestFindings:
 
     def test_a_frame_that_holds_passes_and_counts_its_rows(self) -> None:
         result = finding_check(self.KEY, "schema", looked_at(pl.DataFrame({"n": [0, 1]})))
-        assert (result.passed, result.description) == (True, "2 rows hold")
+        assert (result.passed, result.description) == (True, "2 rows are valid")
         assert result.metadata["rows"].value == 2
         assert result.metadata["failures"].value == 0
         assert "failure_cases" not in result.metadata
@@ -189,7 +189,7 @@ class TestFindings:
 
     def test_a_frame_without_rows_holds(self) -> None:
         result = finding_check(self.KEY, "schema", looked_at(pl.DataFrame(schema={"n": pl.Int64})))
-        assert (result.passed, result.description) == (True, "0 rows hold")
+        assert (result.passed, result.description) == (True, "0 rows are valid")
 
 
 class TestQualityRows:

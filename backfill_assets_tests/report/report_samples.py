@@ -93,7 +93,7 @@ def day_of(feeds: tuple[FeedReport, ...], **changes: object) -> DayReport:
         "state": "published",
         "sealed": True,
         "reasons": (),
-        "scores": (ScoreLine("Completeness", 1.0, 0.95, True, "how much of it is there"),),
+        "scores": (ScoreLine("Completeness", 1.0, 0.95, True, "how much of it is present"),),
         "overall": Overall.model_validate(ones),
         "weights": OverallSettings(),
         "actions": (),

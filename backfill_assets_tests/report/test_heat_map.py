@@ -50,7 +50,7 @@ def test_a_feed_that_waits_is_drawn_in_two_and_told_in_both() -> None:
     assert drawn(row["paths"]) == [(0, 1440, "m")]
     assert (600, 660, "m") in drawn(row["waiting"])
     assert [(sign, words) for _, sign, words in row["signs"]] == [("×", "10:00–10:59 missing")]
-    assert ("10:00–10:59", "in the file that waits: 60 missing") in text(feed)
+    assert ("10:00–10:59", "in the pending file: 60 missing") in text(feed)
 
 
 def test_words_tell_losses_one_by_one_and_what_is_in_order_together() -> None:

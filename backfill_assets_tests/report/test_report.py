@@ -316,7 +316,7 @@ def test_the_command_writes_the_page_and_says_where_it_is(reports, command, tmp_
         (("--date", GOOD, "--month", "2024-01"), "give either --date or --month"),
         (("--date", NEVER_RUN), "run the day first"),
         (("--month", "January"), "is not a month"),
-        (("--date", GOOD, "--out", "/nowhere/day.html"), "give --out a file in a folder that is there"),
+        (("--date", GOOD, "--out", "/nowhere/day.html"), "give --out a file in an existing folder"),
     ],
 )
 def test_the_command_refuses_what_it_cannot_do_in_one_line(command, words, error):

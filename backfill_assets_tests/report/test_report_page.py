@@ -130,7 +130,7 @@ def test_the_heat_map_is_there_in_words_by_keyboard(browser, reports):
     table = browser.driver.find_element(By.CSS_SELECTOR, ".as-text table")
     assert table.is_displayed()
     assert len(table.find_elements(By.CSS_SELECTOR, "th[scope=rowgroup]")) == 9
-    assert re.search(r"\d\d:\d\d–\d\d:\d\d in the file that waits: \d+ missing", table.text)
+    assert re.search(r"\d\d:\d\d–\d\d:\d\d in the pending file: \d+ missing", table.text)
     assert "longer silent than excused" in table.text
 
 

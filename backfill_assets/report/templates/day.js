@@ -52,7 +52,7 @@
       frame = name;
       const rows = new Map(feed.candles[name].map((row) => [row[0], row]));
       const points = [];
-      // A bucket without trades has no candle, but its place on the axis.
+      // A bucket without trades has no candle but keeps its place on the axis.
       for (let time = data.start; time < data.start + 86400; time += LENGTHS[name]) {
         const row = rows.get(time);
         points.push(row ? { time, open: row[1], high: row[2], low: row[3], close: row[4] } : { time });
@@ -75,7 +75,7 @@
     box.dataset.ready = "true";
   };
 
-  // "t12e3" is twelve minutes of t and three of e; a count of trades that is left out is 0.
+  // "t12e3" is twelve minutes of t and three of e; an omitted count of trades is 0.
   const expand = (runs) => runs.replace(/([a-z])(\d+)/g, (_, letter, length) => letter.repeat(Number(length)));
   const unpack = (packed) => {
     const trades = packed.trades.split(",").map(Number);

@@ -12,7 +12,7 @@
   apply(order.includes(stored()) ? stored() : "auto");
   button.addEventListener("click", () => {
     const next = order[(order.indexOf(document.documentElement.dataset.theme) + 1) % order.length];
-    try { localStorage.setItem("theme", next); } catch { /* a page from a disk may have no storage */ }
+    try { localStorage.setItem("theme", next); } catch { /* a page opened from a disk may have no storage */ }
     apply(next);
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
