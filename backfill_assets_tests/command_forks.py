@@ -1,9 +1,9 @@
 """Run Python programs in forks of one process that has imported the libraries, for tests of many commands.
 
-A command is still a process of its own, with its own arguments, environment, folder and streams; it imports
-this project's modules itself, in its own order, and runs its exit functions. Only the libraries of others,
-half a second to three of processor time, are there already. An interpreter reads some variables when it
-starts, which a fork cannot: ``starts_otherwise`` tells when a command must be started for real.
+A command is still a process of its own, with its own arguments, environment, folder and streams. It imports
+this project's modules itself, in its own order, and runs its exit functions. Only the third-party libraries,
+half a second to three of processor time, are already imported. An interpreter reads some variables when it
+starts, which a fork cannot do: ``starts_otherwise`` tells when a command needs a new interpreter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-#: Libraries that the commands import, and modules that these load at their first use.
+#: Libraries that the commands import, and modules that these libraries load at their first use.
 LIBRARIES = (
     *("click", "rich.console", "rich.table", "yaml", "jinja2", "filelock", "psutil"),
     *("dagster", "dagster._cli", "dagster._core.storage.sql", "dagster._core.instance", "sqlalchemy"),
@@ -45,19 +45,19 @@ LIBRARIES = (
         "llvmlite.binding",
     ),
 )
-#: Beginnings of the names of variables that interpreter and libraries read when they start.
+#: Prefixes of the variables that the interpreter and the libraries read when they start.
 AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TZ", "NUMBA_", "POLARS_", "OMP_", "ARROW_")
 SECONDS = 240
 
 
 def starts_otherwise(environment: Mapping[str, str]) -> bool:
-    """Whether a process with this environment starts otherwise than the one that is forked."""
+    """Whether a process with this environment starts differently from the one that is forked."""
     names = {name for name in (*environment, *os.environ) if name.startswith(AT_START)}
     return any(environment.get(name) != os.environ.get(name) for name in names)
 
 
 class CommandForks:
-    """The process that is forked, and its answers; one command at a time."""
+    """The process that is forked, and its answers; it takes one command at a time."""
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -113,7 +113,7 @@ def command_forks() -> Iterator[CommandForks]:
 
 
 def _serve(requests: socket.socket) -> list[str]:
-    """Fork for each request until there are no more; in a fork, gives the words of its command."""
+    """Fork for each request until there are no more; in a fork, returns the words of its command."""
     while True:
         head, streams, _, _ = socket.recv_fds(requests, 8, 2)
         if not head:
@@ -140,7 +140,7 @@ def _serve(requests: socket.socket) -> list[str]:
 
 
 def _end(words: Sequence[str]) -> int:
-    """Run the script as an interpreter does; gives its exit code when threads and exit functions are done."""
+    """Run the script as an interpreter does; returns its exit code after threads and exit functions end."""
     code: object = None
     sys.argv[:], sys.path[0] = words, str(Path(words[0]).parent)
     try:
@@ -166,5 +166,5 @@ if __name__ == "__main__":
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as asked:
         command = _serve(asked)
-    # To take down an interpreter of this size copies all its memory first, two seconds of a processor.
+    # A normal exit of an interpreter of this size copies all its memory first: two seconds of a processor.
     os._exit(_end(command) if command else 0)

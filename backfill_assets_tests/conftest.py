@@ -1,4 +1,4 @@
-"""How the whole suite is run."""
+"""Settings of the whole test run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import os
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than processors: many tests wait for processes that they have started."""
+    """One worker more than processors, because many tests wait for processes that they have started."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     return 1 + (len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
 def pytest_collection_finish() -> None:
-    """Leave modules and collected tests out of every later garbage collection: they take a second of each."""
+    """Exclude modules and collected tests from every later garbage collection: they cost a second of each."""
     gc.collect()
     gc.freeze()
-    # At the interpreter's end they are taken down as ever: libraries tell of those that are left.
+    # They are freed as usual when the interpreter ends, because libraries report objects that are left.
     atexit.register(gc.unfreeze)

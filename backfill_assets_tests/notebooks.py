@@ -1,6 +1,6 @@
-"""The notebooks of ``examples``, run from the first to the last cell: by their test, and to write them anew.
+"""The notebooks of ``examples``, run from the first to the last cell: by their test, and to write them again.
 
-``make examples`` writes what the cells print and draw into the files, and the README's chart into ``docs``.
+``make examples`` writes the output of the cells into the files, and the README's chart into ``docs``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 EXAMPLES: Final = Path(__file__).parents[1] / "examples"
 #: The first picture of ``read.ipynb``, which the README shows beside its cell.
 CHART: Final = EXAMPLES.parent / "docs" / "chart.png"
-#: In the order in which they are read: the first makes the data of the others.
+#: The order in which they are read: the first makes the data of the others.
 NAMES: Final = ("backfill", "read", "quality")
 _SECONDS: Final = 300
 _OURS: Final = ("BACKFILL_", "DAGSTER_", "TARDIS_")
@@ -37,7 +37,7 @@ def executed(folder: Path) -> Iterator[tuple[str, Any]]:
     environment |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "BACKFILL_DATA": str(folder / "data"),
-        # Nothing of the user's own decides what is drawn, and nothing is left in the home folder.
+        # The user's own settings do not change a drawing, and the home folder gets no file.
         **{name: str(folder) for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR")},
     }
     for name in NAMES:
@@ -54,7 +54,7 @@ def executed(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def texts(notebook: Any) -> list[tuple[str, str]]:
-    """By cell what it printed and gave as text, without what differs from run to run."""
+    """Printed text and text results by cell, without the parts that differ from run to run."""
     return [
         (cell.source, "\n".join(_comparable(output) for output in cell.outputs))
         for cell in notebook.cells
@@ -63,7 +63,7 @@ def texts(notebook: Any) -> list[tuple[str, str]]:
 
 
 def pictures(notebook: Any) -> list[bytes]:
-    """What its cells drew, as PNG."""
+    """The drawings of its cells, as PNG."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     drawn = [output.get("data", {}).get("image/png") for output in outputs]
     return [base64.b64decode(picture) for picture in drawn if picture]
@@ -71,7 +71,7 @@ def pictures(notebook: Any) -> list[bytes]:
 
 def _comparable(output: Any) -> str:
     text = output.get("text") or output.get("data", {}).get("text/plain", "")
-    # Times, and what hangs on the library that compresses: sizes and hashes of the vendor's files.
+    # Times, and sizes and hashes of the vendor's files, which depend on the compression library.
     text = re.sub(r"\b\d+(\.\d+)? s\b", "N s", text)
     text = re.sub(r"\b\d+(\.\d+)? MB\b", "N MB", text)
     return re.sub(r"\b[0-9a-f]{30,64}\b", "HASH", text)

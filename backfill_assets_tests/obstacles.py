@@ -1,6 +1,6 @@
 """Obstacles in the place of a file, and a folder owned by a user who is not root.
 
-Files that may not be read are no damage to root, so a test that runs as root becomes ``nobody`` for a while.
+Root can read files that others cannot, so a test that runs as root becomes ``nobody`` for a while.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _socket(place: Path) -> None:
         Path(folder, "s").rename(place)
 
 
-#: Make something that is no file.
+#: Functions that put something other than a file in a place.
 OBSTACLES: Final[dict[str, Callable[[Path], None]]] = {
     "a folder": Path.mkdir,
     "a FIFO": os.mkfifo,
@@ -33,14 +33,14 @@ OBSTACLES: Final[dict[str, Callable[[Path], None]]] = {
 
 
 def put_in_the_way(place: Path, what: str) -> None:
-    """Let something else be where the file is, or should be."""
+    """Put an obstacle where the file is, or should be."""
     place.unlink(missing_ok=True)
     OBSTACLES[what](place)
 
 
 @contextmanager
 def folder_of_nobody() -> Iterator[Path]:
-    """A folder whose owner is not root, and is who this process is until the block ends."""
+    """A folder whose owner is not root; this process runs as the owner until the block ends."""
     with tempfile.TemporaryDirectory() as folder:
         is_root = os.geteuid() == 0
         if is_root:

@@ -1,4 +1,4 @@
-"""Every key that a file of settings or of rules may hold, with its field and its description."""
+"""Every key that a file of settings or of rules may have, with its field and its description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes of tests: those that stop themselves with SIGSTOP, and the children that run a program."""
+"""Processes of tests: those that stop themselves with SIGSTOP, and children that run a program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECONDS = 60
 
 @contextmanager
 def stopped_process(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    """The process of the command, once it has stopped itself; it is killed at the end of the block."""
+    """The process of the command after it has stopped itself; the end of the block kills it."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             deadline = time.monotonic() + SECONDS

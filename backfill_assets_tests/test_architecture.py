@@ -1,4 +1,4 @@
-"""The rules of docs/architecture.md that a machine can keep, each a function over a tree of source files.
+"""The rules of docs/architecture.md that a machine can check, each a function over a tree of source files.
 
 Every rule is also shown red on a small bad tree and green on a near miss, so that none passes because it
 never looks.
@@ -21,8 +21,8 @@ import pytest
 REPOSITORY: Final = Path(__file__).parents[1]
 PACKAGE: Final = "backfill_assets"
 
-#: Who may import whom: each room from itself and those before it. One line is one rank; the files of the
-#: first are the ground that everything stands on.
+#: Allowed imports: each room imports from itself and the rooms before it. One line is one rank; the files
+#: of the first rank are the ground of all others.
 ORDER: Final = (
     (
         *("failures", "files", "feeds", "venues", "columns", "days", "yaml_files", "rule_set", "id_laws"),
@@ -50,15 +50,15 @@ ORDER: Final = (
     ("cli",),
 )
 RANK: Final = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
-#: Beside the order: a stand-in for the source knows the source, and the product does not know it.
+#: Besides the order: a stand-in for the source knows the source, and the product does not know the stand-in.
 STANDINS: Final = "standins"
 STANDINS_MAY_USE: Final = RANK["tardis"]
-#: What the package itself imports when ``open`` is called; its tests see that nothing is imported before.
+#: The package imports it when ``open`` is called; the package's tests see that nothing is imported before.
 DOOR: Final = "frames.data"
 USERS_OF_STANDINS: Final = {STANDINS, "rehearsal", "demo", "cli"}
 
-#: Where Dagster may be named: by the file's name, the room, or the file itself. The demo and the doctor are
-#: there to drive an instance and to look at one.
+#: Places that may name Dagster: by the file's name, the room, or the file itself. The demo and the doctor
+#: exist to drive an instance and to look at one.
 DAGSTER_FILES: Final = {
     "assets",
     "checks",
@@ -72,7 +72,7 @@ DAGSTER_FILES: Final = {
 }
 DAGSTER_ROOMS: Final = {"automation"}
 DAGSTER_MODULES: Final = {"progress.reader", "progress.sensor", "quality.pandera_checks", "rehearsal.quick"}
-#: The rooms of the data's way; their logic is not to meet Dagster through another module either.
+#: The rooms through which the data passes; their logic must not reach Dagster through another module either.
 STAGES: Final = {room for room, rank in RANK.items() if 0 < rank <= RANK["report"]}
 
 ENVIRONMENT_READERS: Final = {"settings", "standins.run"}
@@ -90,7 +90,7 @@ def modules(tree: Path) -> Iterator[tuple[str, ast.Module]]:
 
 
 def imports(name: str, syntax: ast.Module, tree: Path) -> Iterator[str]:
-    """Everything a module imports, at any depth, as absolute dotted names."""
+    """Every import of a module, at any depth, as absolute dotted names."""
     here = [PACKAGE, *name.split(".")] if name else [PACKAGE]
     if not tree.joinpath(*here[1:], "__init__.py").exists():
         here.pop()
@@ -106,7 +106,7 @@ def imports(name: str, syntax: ast.Module, tree: Path) -> Iterator[str]:
 
 
 def own(imported: str) -> str | None:
-    """The name below the package, or None for somebody else's module."""
+    """The name below the package, or None for a module outside it."""
     return imported[len(PACKAGE) + 1 :] if imported == PACKAGE or imported.startswith(f"{PACKAGE}.") else None
 
 
@@ -166,7 +166,7 @@ def dagster_in_the_logic(tree: Path) -> list[str]:
 
 
 def readers_of_the_environment(tree: Path) -> list[str]:
-    """Uses of ``os.environ`` and its like outside the settings and the one place that starts a child."""
+    """Uses of ``os.environ`` and similar calls outside the settings and the one place that starts a child."""
     variables = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
     found = []
     for name, syntax in modules(tree):
@@ -192,7 +192,7 @@ def readers_of_the_environment(tree: Path) -> list[str]:
 
 
 def syncs_and_locks_elsewhere(tree: Path) -> list[str]:
-    """Durable renames and file locks that are not those of ``files``."""
+    """Durable renames and file locks other than those of ``files``."""
     return [
         f"{name}:{node.lineno} syncs or locks files"
         for name, syntax in modules(tree)
@@ -320,7 +320,7 @@ print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 """
 
 
-#: What only a server needs; a run of a day loads none of it.
+#: Libraries that only a server needs; a run of a day loads none of them.
 SERVER: Final = {"fastapi", "uvicorn", "prometheus_client"}
 #: Libraries that take longer to load than the code location itself; the functions that use them import them.
 HEAVY: Final = {
@@ -342,7 +342,7 @@ HEAVY: Final = {
 
 
 def import_alone(module: str, folder: Path, **variables: str) -> set[str]:
-    """Import a module in a process without network and without variables; the top-level modules it loaded."""
+    """Import a module in a process without network and variables; returns the top-level modules it loaded."""
     imported = subprocess.run(
         [sys.executable, "-c", IMPORT_ALONE, module],
         cwd=folder,

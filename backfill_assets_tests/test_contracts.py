@@ -1,4 +1,4 @@
-"""What an amount is, by the instruments' own terms and by the venues' table."""
+"""The unit of an amount, by the instruments' own terms and by the venues' table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Days and microseconds: a day is written in one way, and every microsecond belongs to one day."""
+"""Days and microseconds: a day has one spelling, and every microsecond belongs to one day."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the project depends on is declared, explained and pinned: setup.cfg, its page in docs, the locks."""
+"""The project's dependencies are declared, explained and pinned: setup.cfg, its page in docs, the locks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 REPOSITORY: Final = Path(__file__).parents[1]
-#: Of a deployment, and of work on the package.
+#: Requirements of a deployment, and of work on the package.
 LOCKS: Final = ("requirements.lock", "requirements-test.lock")
 
 
@@ -23,7 +23,7 @@ def normalized(requirement: str) -> str:
 
 
 def declared(part: str = "") -> set[str]:
-    """Names in setup.cfg: of the run time, of the tests, of Ray, of second sources, or of all."""
+    """Names in setup.cfg: of the run time, of the tests, of Ray, of second sources, or all of them."""
     config = configparser.ConfigParser()
     config.read(REPOSITORY / "setup.cfg", encoding="utf-8")
     parts = {
@@ -38,7 +38,7 @@ def declared(part: str = "") -> set[str]:
 
 @dataclass(frozen=True)
 class Pin:
-    """One entry of a lock: the version, for whom it is, and the files that may be installed as it."""
+    """One entry of a lock: the version, its users, and the files that may be installed as it."""
 
     version: str
     marker: str
@@ -46,7 +46,7 @@ class Pin:
 
 
 def pins(lock: str) -> dict[str, Pin]:
-    """The entries by name; anything else in the file fails."""
+    """The entries by name; any other text in the file fails."""
     text = (REPOSITORY / lock).read_text(encoding="utf-8").replace(" \\\n", "")
     found = {}
     for line in text.splitlines():
@@ -76,9 +76,9 @@ def test_the_lock_of_the_run_time_is_the_part_of_the_other_that_no_test_alone_ne
     assert declared("run time") <= run_time.keys()
     assert declared("test").isdisjoint(run_time)
     assert declared("run time") | declared("test") <= everything.keys()
-    # The extra is tested, and who compares with no other source installs none of it.
+    # The extra is tested; an installation that compares with no other source has none of it.
     assert declared("reference") <= declared("test")
-    # Who has no cluster installs no Ray.
+    # An installation without a cluster has no Ray.
     assert declared("ray").isdisjoint(everything)
     same = {name: (everything[name].version, everything[name].hashes) for name in run_time}
     assert {name: (pin.version, pin.hashes) for name, pin in run_time.items()} == same

@@ -1,4 +1,4 @@
-"""The files of deploy/ are taken by their own tools, agree with the package, and start what they promise.
+"""The files of deploy/ pass their own tools, agree with the package, and start the promised services.
 
 No engine runs the image: a test does each step of the Dockerfile in an empty folder and environment, and
 starts the commands of compose.yaml there, over a real Postgres, until their own health checks pass.
@@ -47,7 +47,7 @@ def load(name: str) -> Any:
 
 
 def complaints(*words: str | Path) -> str:
-    """What a tool says against a file; empty where it takes it."""
+    """A tool's objections to a file; empty if it accepts the file."""
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
@@ -64,7 +64,7 @@ def postgres() -> Iterator[str]:
 
 
 def test_the_clones_dagster_yaml_is_the_packages() -> None:
-    """A file and not a link, which an archive of the clone would lose."""
+    """A file, because an archive of the clone would lose a link."""
     assert not (REPOSITORY / "dagster.yaml").is_symlink()
     package = (REPOSITORY / "backfill_assets" / "dagster.yaml").read_bytes()
     assert (REPOSITORY / "dagster.yaml").read_bytes() == package
@@ -94,7 +94,7 @@ def test_the_dockerfile_has_nothing_that_hadolint_complains_about() -> None:
 
 @dataclass
 class Image:
-    """The instructions of the Dockerfile, carried out below ``root`` instead of in an engine."""
+    """The instructions of the Dockerfile, executed below ``root`` instead of in an engine."""
 
     root: Path
     folder: Path = Path()
@@ -104,7 +104,7 @@ class Image:
     user: str = "root"
 
     def here(self, words: str) -> str:
-        """The words with absolute folders of the image below the root."""
+        """The words with absolute folders of the image moved below the root."""
         return re.sub(r"(?<![\w.])/(opt|data|etc)\b", rf"{self.root}/\1", words)
 
     def build(self, dockerfile: str) -> None:
@@ -168,7 +168,7 @@ class Image:
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
 
     def runs(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """A command of the image, found where the image has it."""
+        """A command of the image, at its place in the image."""
         environment = self.variables(more)
         found = shutil.which(words[0], path=environment["PATH"])
         assert found is not None, words[0]
@@ -183,10 +183,10 @@ class Image:
         )
 
     def variables(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The environment of a process: the image's, and nothing of the caller's but where programs are."""
+        """The environment of a process: the image's own, and from the caller only the path of programs."""
         path = f"{TOOLS}{os.pathsep}{os.environ['PATH']}"
         own = self.environment | {"PATH": self.environment.get("PATH", path).replace("$PATH", path)}
-        # pip's cache is that of the caller, as the cache of an engine is.
+        # pip's cache is that of the caller, as with an engine.
         return {"HOME": os.environ["HOME"], "TMPDIR": str(self.root), **own, **(more or {})}
 
 
@@ -226,7 +226,7 @@ GIVEN: Final = {"POSTGRES_PASSWORD": "p", "TARDIS_API_KEY": "k", "BACKFILL_API_T
 
 
 def compose() -> dict[str, Any]:
-    """The file as an engine reads it, with the variables that it asks for."""
+    """The file as an engine reads it, with the required variables."""
     named = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
     replaced = named.sub(lambda m: GIVEN.get(m[1], m[3] if m[2] == "-" else ""), text("deploy/compose.yaml"))
     found: dict[str, Any] = yaml.safe_load(replaced)
@@ -416,7 +416,7 @@ def test_the_account_has_the_roles_of_the_page_and_no_other() -> None:
     written = set(re.findall(r'^\s+role\s+= "(.*)"$', text("deploy/terraform/main.tf"), re.MULTILINE))
     told = set(re.findall(r"\| .*\(?`(roles/[\w.]+)`\)? \|", text("docs/operations.md")))
     assert told
-    # The last one lets pods act for the account, and gives the account nothing.
+    # The last role lets pods act for the account, and gives the account nothing.
     assert written - {"roles/iam.workloadIdentityUser"} == told
 
 

@@ -1,7 +1,7 @@
 """The documentation is true: every setting, variable, command, check, route, table and constant is on its
-page, none that does not exist, and commands print what the pages show.
+page, pages name none that does not exist, and commands print the output on the pages.
 
-Pages mark what is compared by a comment above it: ``<!-- table: NAME -->`` above a table, ``<!-- run -->``
+A comment marks each compared part of a page: ``<!-- table: NAME -->`` above a table, ``<!-- run -->``
 above a block of commands with their output.
 """
 
@@ -89,7 +89,7 @@ def shown(value: Any) -> str:
 
 
 def settings_rows() -> dict[str, list[str]]:
-    """By key its row in the table: default and meaning, as the code has them."""
+    """A row of the table by key: default and meaning, as the code has them."""
     rows = {}
     for key, field in fields(SettingsFile):
         default = "required" if field.is_required() else shown(field.default)
@@ -184,7 +184,7 @@ def test_parts_of_dagsters_settings_that_the_pages_show_are_loaded_by_dagster(
     content = yaml.safe_load((REPOSITORY / "dagster.yaml").read_text(encoding="utf-8"))
     content |= yaml.safe_load(block)
     if launcher := content.get("run_launcher"):
-        # In place of the cluster that a pod finds by itself.
+        # It takes the place of the cluster that a pod finds by itself.
         file = tmp_path / "kube.yaml"
         file.write_text(KUBE_CONFIG, encoding="utf-8")
         launcher["config"] |= {"load_incluster_config": False, "kubeconfig_file": str(file)}
@@ -217,7 +217,7 @@ def test_no_block_of_configuration_on_the_pages_is_without_its_loader() -> None:
     kinds = set(re.findall(r"^ *```(.+)$", EVERYTHING, re.MULTILINE))
     rooms = ("rules", "id_laws", "limits", "part", "dagster", "rehearsal")
     loaded = {"yaml", *(f"yaml {room}" for room in rooms)}
-    # Those of Python are run by pipeline/test_frames.py, and those of BigQuery by pipeline/test_cloud.py.
+    # pipeline/test_frames.py runs those of Python, and pipeline/test_cloud.py those of BigQuery.
     assert kinds - loaded <= {"sh", "console", "mermaid", "sql duckdb", "sql bigquery", "python"}
 
 
@@ -298,7 +298,7 @@ def documented_runs() -> list[tuple[str, list[str]]]:
 
 
 def comparable(line: str) -> str:
-    """A line without what differs from run to run: seconds, days before today, runs so far, places."""
+    """A line without the parts that differ from run to run: seconds, recent days, runs so far, places."""
     line = re.sub(r"\d+\.\d s", "N s", line)
     line = re.sub(r"hash (\w{12}|…)", "hash H", line)
     line = re.sub(r"20[2-9]\d-\d\d-\d\d(?: 00:00 UTC)?(?=;|$)", "DAY", line)
@@ -320,7 +320,7 @@ def test_the_commands_of_the_pages_print_what_they_show(tmp_path: Path) -> None:
         if command.startswith("export "):
             exports.append(command)
             continue
-        # make's folder of records and its environment are there already; CI runs the target itself.
+        # make's folder of records and its environment are already there; CI runs the target itself.
         by_make = f'DAGSTER_HOME="{home}" backfill-assets demo'
         script = command.replace("make demo", by_make).replace(". .venv/bin/activate", "true")
         done = subprocess.run(

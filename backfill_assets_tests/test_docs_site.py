@@ -1,4 +1,4 @@
-"""The site of the docs: every page is in it, nothing comes from elsewhere, the search works on files."""
+"""The site of the docs: every page is in it, all content is local, the search works on files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def site(tmp_path_factory) -> Path:
 
 
 def menu() -> set[str]:
-    """The pages that the menu has."""
+    """The pages in the menu."""
     text = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
     [nav] = re.findall(r"^nav:\n(.*)", text, re.MULTILINE | re.DOTALL)
     return {page for part in yaml.safe_load(nav) for pages in part.values() for page in pages}
@@ -104,7 +104,7 @@ def test_a_page_that_is_opened_as_a_file_finds_words_of_other_pages_without_a_ne
         WebDriverWait(browser.driver, 20).until(
             lambda driver: driver.find_element(By.CSS_SELECTOR, ".md-search__button")
         ).click()
-        # The field is made by the click, and takes the keys.
+        # The click makes the field, which takes the keys.
         WebDriverWait(browser.driver, 20).until(
             lambda driver: driver.execute_script(
                 "return document.activeElement.shadowRoot?.activeElement != null"

@@ -1,4 +1,4 @@
-"""The notebooks of ``examples`` are true: their cells run, and print what is stored below them."""
+"""The notebooks of ``examples`` are true: their cells run, and print the output stored below them."""
 
 from __future__ import annotations
 

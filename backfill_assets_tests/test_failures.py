@@ -1,4 +1,4 @@
-"""Texts from outside lose their secrets, in whatever spelling they repeat them, and nothing else."""
+"""Texts from outside lose only their secrets, in every spelling."""
 
 from __future__ import annotations
 

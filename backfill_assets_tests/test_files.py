@@ -1,4 +1,4 @@
-"""Renames that a power cut cannot halve, and locks that die with their holder."""
+"""Renames that survive a power cut, and locks that die with their holder."""
 
 import os
 import subprocess

@@ -2,7 +2,7 @@
 those of the Kubernetes API.
 
 The cluster is a server on loopback. It takes a Job as the API does: by the classes of Kubernetes' own client,
-which are generated from the API's description. Whatever they do not know, or lack, is refused.
+which are generated from the API's description. It refuses unknown keys and missing ones.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def values() -> dict[str, Any]:
 
 
 def taken(body: Any, kind: str) -> Any:
-    """The object as the API's own classes know it; unknown keys are not in it."""
+    """The object as the API's own classes know it, without unknown keys."""
     api = client.ApiClient()
     return api.sanitize_for_serialization(api.deserialize(SimpleNamespace(data=json.dumps(body)), kind))
 
 
 def objection(body: Any, kind: str) -> str:
-    """Why the API would refuse the object; empty where it takes it."""
+    """Reason for which the API would refuse the object; empty if it accepts the object."""
     try:
         known = taken(body, kind)
     except (ValueError, TypeError) as error:
@@ -106,7 +106,7 @@ class _Requests(BaseHTTPRequestHandler):
 
 
 def instance_settings(found: dict[str, Any], kubeconfig: Path) -> dict[str, Any]:
-    """Dagster's settings as the chart writes them of its values, with SQLite in place of Postgres."""
+    """Dagster's settings as the chart writes them from its values, with SQLite in place of Postgres."""
     k8s = found["runLauncher"]["config"]["k8sRunLauncher"]
     daemon = found["dagsterDaemon"]
     queue = daemon["runCoordinator"]["config"]["queuedRunCoordinator"]
@@ -250,7 +250,7 @@ def test_a_lost_pod_is_seen_by_the_launcher_and_left_to_dagsters_monitoring(
     launcher = instance.run_launcher
     assert launcher.supports_check_run_worker_health
     assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
-    # No process of it is on this machine, which says nothing.
+    # Its process is on another machine, so a missing process here means nothing.
     assert lost(instance, utc_now()) == {}
     cluster.job["status"] = {"failed": 1}
     assert launcher.check_run_worker_health(run).status == WorkerStatus.FAILED

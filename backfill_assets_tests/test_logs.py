@@ -1,4 +1,4 @@
-"""Fields follow the work into threads, secrets follow nothing, and a line is a line whatever is logged."""
+"""Fields follow the work into threads, secrets never appear, and every log call is one line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Write = Callable[..., None]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Iterator[Write]:
-    """Writes the settings that count."""
+    """Writes the current settings."""
     file = tmp_path / "settings.yaml"
 
     def settings(form: str = "json", level: str = "debug", more: str = "") -> None:

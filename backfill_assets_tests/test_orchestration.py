@@ -1,4 +1,4 @@
-"""How failures become Dagster's: a rerun happens where it can change something, and nowhere else."""
+"""Failures become Dagster's failures: a rerun happens only if it can change something."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ with open_instance() as instance:
 
 
 def test_processes_that_open_a_fresh_home_together_all_have_it(tmp_path, monkeypatch):
-    """Under Dagster's own storage, which makes its tables without a lock."""
+    """Use Dagster's own storage, which makes its tables without a lock."""
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     processes = [
         subprocess.Popen(
@@ -104,7 +104,7 @@ def test_records_that_others_have_made_together_are_refused_in_one_line(tmp_path
 
 
 def test_a_home_that_may_not_be_written_is_opened_where_its_records_lie_elsewhere(tmp_path):
-    open_instance(str(tmp_path)).dispose()  # Loads libraries that the other user may not read.
+    open_instance(str(tmp_path)).dispose()  # It loads libraries that the other user may not read.
     with folder_of_nobody() as home:
         records = home / "records"
         records.mkdir()

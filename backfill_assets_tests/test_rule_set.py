@@ -1,4 +1,4 @@
-"""The rule set is one documented file; another may take its place; a slip in it is told in one line."""
+"""The rule set is one documented file; another may take its place; a mistake in it is told in one line."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def refusal(file: Path) -> str:
     return message
 
 
-# --- the package's own -------------------------------------------------------------------------------------
+# --- the package's own rules -------------------------------------------------------------------------------
 
 
 def leaves(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -85,7 +85,7 @@ def test_the_numbers_of_the_package_are_those_without_any_file_of_rules(tmp_path
 
 
 def test_stored_verdicts_and_profiles_name_the_rules_of_the_package_by_these_hashes() -> None:
-    """Another hash settles every day, or fetches every file again: change a number only knowingly."""
+    """Another hash settles every day, or fetches every file again: change a number only on purpose."""
     assert rules_hash(ThresholdSettings()) == "58bac2325628"
     assert profile_parameters_hash(ProfileParameters()) == "2363f8fcc1ffb45e"
     assert profile_parameters_hash(ProfileParameters(), "liquidations") == "d6f0b57774ce329a"
@@ -94,7 +94,7 @@ def test_stored_verdicts_and_profiles_name_the_rules_of_the_package_by_these_has
 
 
 def test_another_version_of_the_package_voids_no_approval(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Published data would leave the tables by an upgrade."""
+    """An upgrade would remove published data from the tables."""
     feed = Feed("binance", "trades", "BTCUSDT")
     stored = "21a1b803b7a2"
     assert approval_rules(feed, "2024-01-02", ThresholdSettings()) == stored
@@ -109,7 +109,7 @@ def test_another_version_of_the_package_voids_no_approval(monkeypatch: pytest.Mo
     assert approval_rules(feed, "2024-01-02", Later(missing_ids=8)) != stored
 
 
-# --- one of one's own --------------------------------------------------------------------------------------
+# --- a user's rules ----------------------------------------------------------------------------------------
 
 
 def test_a_copy_of_the_packages_rules_is_the_same_rules_with_the_same_hashes(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_the_current_settings_follow_the_file_of_rules(
         current_settings()
 
 
-# --- slips -------------------------------------------------------------------------------------------------
+# --- mistakes ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""The runbook has a section for every alert, and its commands are taken as they are written; those that mend
-something here mend it.
+"""The runbook has a section for every alert, and its commands work as written; those that repair a state
+repair it here.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from backfill_assets_tests.times import takes_minutes
 
 REPOSITORY: Final = Path(__file__).parents[1]
 DAY: Final = "2024-01-01"
-#: Of the version in the examples; the version of the stand-in has another.
+#: The version's content in the examples; the version of the stand-in has another.
 CONTENT: Final = "18a200144829"
 
 
 def sections() -> dict[str, list[str]]:
-    """The commands of each section by the alert that it is about."""
+    """The commands of each section, by the alert of the section."""
     page = (REPOSITORY / "docs" / "runbook.md").read_text(encoding="utf-8")
     parts = re.split(r"^##+ ", page, flags=re.MULTILINE)[1:]
     found = {}
@@ -79,9 +79,9 @@ class Desk:
         self.store = LocalStore(folder / "data" / "lake")
 
     def types(self, section: str) -> None:
-        """Every command of the section, as it is written, with the stand-in at hand; the last must succeed.
+        """Run every command of the section as written, with the stand-in running; the last must succeed.
 
-        Those before it look, and say by their exit code that something is wrong.
+        Earlier commands look, and report a failure by their exit code.
         """
         ours = ("BACKFILL_", "DAGSTER_", "TARDIS_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
@@ -99,7 +99,7 @@ class Desk:
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
 
     def content(self) -> str:
-        """Of the feed of the examples, as a person copies it from a message."""
+        """The content of the examples' feed, as a person copies it from a message."""
         files = self.folder.glob(f"data/lake/ticks/binance/trades/ADAUSDT/{DAY}/*.parquet")
         return next((file.stem[:12] for file in files), CONTENT)
 

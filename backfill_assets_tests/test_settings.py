@@ -35,7 +35,7 @@ GOOD: dict[str, Any] = {
 
 
 def write(folder: Path, **changes: Any) -> Path:
-    """A settings file like ``GOOD`` with these sections instead; None leaves a section out."""
+    """A settings file like ``GOOD`` with these sections replaced; None leaves a section out."""
     content = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
     file = folder / "mine.yaml"
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -43,7 +43,7 @@ def write(folder: Path, **changes: Any) -> Path:
 
 
 def refusal(file: Path) -> str:
-    """The one-line message with which the file is refused."""
+    """The one-line message of the refusal."""
     with pytest.raises(SettingsError) as refused:
         load_settings(file)
     message = str(refused.value)
@@ -376,7 +376,7 @@ def test_a_mistake_in_the_file_as_a_whole_is_named_without_a_key(tmp_path: Path)
 
 
 def test_the_fields_that_are_marked_as_references_are_those_that_the_package_replaces() -> None:
-    """``resolve`` is called with them and with no other field; the documents list them by these marks."""
+    """``resolve`` is called with these fields and no other; the documents list them by these marks."""
     replaced = set()
     for source in ENVIRONMENTS.parent.rglob("*.py"):
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):

@@ -47,7 +47,7 @@ def run(*arguments: str, **variables: str) -> Result:
 
 
 def shown(file: Path, **variables: str) -> dict[str, tuple[str, str]]:
-    """Value and origin by key, as the command prints them."""
+    """Value and origin by key, from the command's output."""
     result = run(BACKFILL_ENV=str(file), **variables)
     assert result.exit_code == 0, result.output
     rows = [re.split(r" {2,}", line.strip()) for line in result.output.splitlines() if line.startswith("  ")]

@@ -1,7 +1,7 @@
-"""Every setting has an effect: turned alone, with all others as they were, something outside is different.
+"""Every setting has an effect: turned alone, with all others unchanged, it changes something outside.
 
-``TURNS`` holds, by key, how the setting is turned and in which aspect the difference must show. A key without
-a turn fails, and so does a turn after which nothing differs. Looks are at files, tables, requests at a server
+``TURNS`` has, by key, the turn of the setting and the aspect in which the difference must show. A key without
+a turn fails, and so does a turn without a difference. Looks are at files, tables, requests at a server
 and messages, never at a setting.
 """
 
@@ -81,7 +81,7 @@ from backfill_assets_tests.tardis.test_time_outs import full_backlog
 
 DAY, NOW = "2024-01-02", datetime(2024, 1, 9, 9, tzinfo=UTC)
 BTC, BTC_USD = Feed("binance", "trades", "BTCUSDT"), Feed("coinbase", "trades", "BTC-USDT")
-#: Words in braces are filled in by the bench.
+#: The bench fills in words in braces.
 BASE: Final[dict[str, Any]] = {
     "name": "base",
     "tardis": {
@@ -101,7 +101,7 @@ BIGQUERY: Final = {
 
 @dataclass
 class Bench:
-    """One settings file in a folder of its own, and the servers that it may name."""
+    """One settings file in its own folder, and the servers that it may name."""
 
     file: Path
     vendor: TardisStandin
@@ -118,19 +118,19 @@ class Bench:
         return load_settings(self.file)
 
     def run(self, select: list[str] | None = None, *, anew: bool = False) -> dg.ExecuteInProcessResult:
-        """Run the day, or these assets of it, over a lake that has it already, or from nothing."""
+        """Run the day, or these assets, over a lake that has it already, or from an empty one."""
         if not anew:
             shutil.copytree(self.prepared / "lake", self.folder / "lake")
         return Pipeline(self.file, self.vendor).run(DAY, select)
 
 
-#: What a look sees, each aspect under a name of its own.
+#: The findings of a look, each aspect under its own name.
 Look = Callable[[Bench], Mapping[str, object]]
 
 
 @dataclass(frozen=True)
 class Turn:
-    """How a setting is turned, who looks, and in which aspect the difference must be."""
+    """The turn of a setting, its look, and the aspect in which the difference must be."""
 
     to: Mapping[str, object]
     base: Mapping[str, object]
@@ -151,8 +151,8 @@ def turns(
 ) -> Callable[[Look], Look]:
     """Register a look for a key.
 
-    The settings are ``BASE`` with ``base``; the key is turned together with those that it cannot do without,
-    ``beside``.
+    The settings are ``BASE`` with ``base``; ``beside`` has other keys that are turned together with the key,
+    because it needs them.
     """
 
     def register(look: Look) -> Look:
@@ -575,7 +575,7 @@ def look_at_records(bench: Bench) -> dict[str, object]:
 @turns("serve.port", "{taken}", "message", base={"serve.port": 0})
 @turns("serve.token", "a-token", "message", base={"serve.host": "0.0.0.0"})
 def look_at_the_start_of_the_server(bench: Bench) -> dict[str, object]:
-    """Without ``DAGSTER_HOME`` it never starts, but not before it has the token and the port."""
+    """It never starts without ``DAGSTER_HOME``, but reads the token and the port first."""
     bench.patch.setenv("BACKFILL_ENV", str(bench.file))
     with pytest.raises(BackfillError) as refused:
         serve(lambda: pytest.fail("it must not come so far"))
@@ -640,14 +640,14 @@ def filled(value: Any, words: Mapping[str, object]) -> Any:
 
 @dataclass
 class Servers:
-    """What a settings file may name: servers that refuse everything, and a port that is taken."""
+    """Servers that a settings file may name, which refuse every request, and a port that is taken."""
 
     requests: list[tuple[str, str, str]]
     words: dict[str, object]
 
 
 def refusing(name: str, requests: list[tuple[str, str, str]]) -> type[http.server.BaseHTTPRequestHandler]:
-    """Refuses every request for good, and keeps it with its body, or its key where it has none."""
+    """Refuses every request permanently, and keeps it with its body, or with its key if it has no body."""
 
     class Refuses(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -712,13 +712,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, market: Market) -> Path:
 
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Mapping[str, object]]:
-    """What looks have seen before anything was turned."""
+    """Findings of looks before any turn."""
     return {}
 
 
 @dataclass
 class Observer:
-    """Makes benches and lets looks see them."""
+    """Makes benches and runs looks on them."""
 
     folder: Path
     market: Market
@@ -733,7 +733,7 @@ class Observer:
         return content
 
     def observe(self, look: Look, content: dict[str, Any], name: str) -> Mapping[str, object]:
-        """What the look sees of a new bench with this settings file."""
+        """The findings of the look on a new bench with this settings file."""
         folder = self.folder / name
         folder.mkdir()
         self.servers.requests.clear()
@@ -746,7 +746,7 @@ class Observer:
             return look(Bench(file, vendor, self.servers.requests, self.prepared, patch))
 
     def before(self, turn: Turn) -> Mapping[str, object]:
-        """What the look sees with nothing turned: the same twice, or it sees noise; runs are made once."""
+        """The findings of the look without a turn: two equal results, or it sees noise; runs occur once."""
         content = self.content(turn.base)
         name = f"{turn.look.__name__}{json.dumps(content)}"
         if name not in self.seen:
@@ -776,7 +776,7 @@ def test_a_setting_that_is_turned_shows(key: str, observer: Observer) -> None:
 
 
 def test_a_turn_that_changes_nothing_is_found(observer: Observer) -> None:
-    """The proof of the proof: the same look sees no difference where another setting is turned."""
+    """Check the method: the same look sees no difference when another setting is turned."""
     turn = TURNS["overall.ticks"]
     other = observer.observe(turn.look, observer.content({"decode_threads": 3}), "turned")
     assert other[turn.aspect] == observer.before(turn)[turn.aspect]

@@ -1,4 +1,4 @@
-"""What a release hands out: wheel and sdist hold what runs, and run in an environment without the clone."""
+"""Contents of a release: wheel and sdist have all files that run, and run without the clone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 REPOSITORY: Final = Path(__file__).parents[1]
-#: What a build reads; a build leaves files beside the sources, so it gets copies.
+#: Inputs of a build; a build leaves files beside the sources, so it gets copies.
 SOURCES: Final = ("backfill_assets", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 OURS: Final = ("BACKFILL_", "DAGSTER_", "TARDIS_")
 
@@ -36,7 +36,7 @@ def ended(*words: str | Path, cwd: Path) -> str:
 
 
 def packaged() -> set[str]:
-    """Files of the package in the clone."""
+    """The package's files in the clone."""
     package = REPOSITORY / "backfill_assets"
     files = (path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {path.relative_to(REPOSITORY).as_posix() for path in files}

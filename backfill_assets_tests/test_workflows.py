@@ -1,4 +1,4 @@
-"""Workflows are what GitHub reads, and their scripts do here what they shall do there."""
+"""Workflows are valid for GitHub, and their scripts do the same here as there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def steps(name: str, job: str) -> list[dict[str, Any]]:
 
 
 def ended(script: str, folder: Path, **variables: str) -> str:
-    """What the script prints, run as GitHub runs it, without the caller's settings."""
+    """The script's output, run as GitHub runs it, without the caller's settings."""
     ours = ("BACKFILL_", "DAGSTER_", "TARDIS_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"

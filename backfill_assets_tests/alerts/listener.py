@@ -1,4 +1,4 @@
-"""A server on loopback that keeps what is posted to it, as Slack, a webhook or a heartbeat would get it."""
+"""A server on loopback that keeps everything posted to it, as Slack, a webhook or a heartbeat gets it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Listener:
-    """What came in, and what is answered."""
+    """The requests that came in, and the answers to give."""
 
     def __init__(self, server: ThreadingHTTPServer) -> None:
         self.address = f"127.0.0.1:{server.server_address[1]}"

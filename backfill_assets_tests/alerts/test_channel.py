@@ -23,7 +23,7 @@ SECRET = "T12345678/B12345678/abcdefghijklmnopqrstuvwx"
 
 @contextmanager
 def never_ending(kind: str) -> Iterator[str]:
-    """A server that answers a byte at a time, without end, or not at all."""
+    """A server that never ends its answer: it sends a byte at a time, an endless body, or nothing."""
     stopping = threading.Event()
 
     def answer(connection: socket.socket) -> None:
@@ -77,7 +77,7 @@ def test_every_service_gets_the_message(listener: Listener) -> None:
 def test_slack_gets_its_webhook_as_it_is_and_no_markup_of_others(
     listener: Listener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # The process that delivers reads this first: Slack's own host is out of reach here.
+    # The process that delivers reads this first, because Slack's own host cannot be reached here.
     (tmp_path / "sitecustomize.py").write_text(
         "from apprise.plugins.slack import NotifySlack\n"
         f"NotifySlack.webhook_url = 'http://{listener.address}/services'\n"
@@ -122,7 +122,7 @@ def test_what_answers_for_ever_is_given_up_and_delays_no_other(
             urls=f"json://{address}/x {listener.url}", heartbeat_url=f"http://{address}/beat"
         )
         assert channel.send(settings, "title", "text") == (True, "JSON (number 1) did not take the message")
-        # Of an endless answer the status is there at once, and more is not read.
+        # The status of an endless answer arrives at once, and the rest is not read.
         expected = "" if kind == "endless" else "alerts.heartbeat_url does not answer"
         assert channel.ping(settings) == expected
         assert time.monotonic() - began < 30

@@ -1,4 +1,4 @@
-"""An incident is told when it begins, once a day while it lasts, and when it ends; whoever looks."""
+"""An incident is told at its beginning, once a day while it lasts, and at its end, by any process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 class Told:
-    """Takes messages, or does not."""
+    """Takes messages, or refuses them."""
 
     def __init__(self) -> None:
         self.said: list[tuple[str, str]] = []

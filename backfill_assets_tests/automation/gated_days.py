@@ -1,4 +1,4 @@
-"""A code location with the shipped schedules, whose only asset waits until its day is let go."""
+"""A code location with the shipped schedules, whose only asset waits until the test releases its day."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""A launcher that knows whether its runs are alive: from a word in a file."""
+"""A launcher that reads from a file whether its runs are alive."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ class TellingLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         return True
 
     def check_run_worker_health(self, _run: dg.DagsterRun) -> CheckRunHealthResult:
-        """As the file says; where there is none, nobody answers."""
+        """Return the status in the file; without a file the check raises."""
         return CheckRunHealthResult(WorkerStatus(self._file.read_text(encoding="utf-8")), "no python there")

@@ -1,4 +1,4 @@
-"""The web UI and the daemon as real processes: a backfill launched as the UI does it publishes its days."""
+"""The web UI and the daemon as real processes: a backfill launched by the UI's request publishes its days."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RANGE_DAYS = ["2024-01-06", "2024-01-07"]
 TABLES = ("candles", "coverage", "instruments", "quality", "trades")
 OURS = ("BACKFILL_", "DAGSTER_", "TARDIS_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 
-#: What the UI sends when a range is picked in the dialog "Materialize".
+#: The request that the UI sends when a range is picked in the dialog "Materialize".
 LAUNCH_BACKFILL = """
 mutation LaunchPartitionBackfill($backfillParams: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $backfillParams) {
@@ -87,7 +87,7 @@ BACKFILLS = """
 
 @dataclass
 class Services:
-    """A running ``dg dev``: where it listens, where its records are, and where the days end up."""
+    """A running ``dg dev``: where it listens, where its records are, and where its days are stored."""
 
     url: str
     home: Path
@@ -158,7 +158,7 @@ class Services:
         return {(file.parent.name, file.stem) for file in files}
 
     def processes(self) -> list[psutil.Process]:
-        """Everything in the session that the services were started in."""
+        """Every process in the session in which the services were started."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -178,7 +178,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    """``dg dev`` in the repository, as ``make ui`` starts it, on a home and data of its own."""
+    """``dg dev`` in the repository, as ``make ui`` starts it, on its own home and data."""
     folder = tmp_path_factory.mktemp("services")
     home, data, log = folder / "home", folder / "data", folder / "log"
     home.mkdir()
@@ -225,7 +225,7 @@ def _answers(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def launched(services: Services) -> tuple[str, str]:
-    """Both at once, for the daemon looks only twice a minute: the backfill of the UI, that of the job."""
+    """Both backfills at once, of the UI and of the job, because the daemon looks only twice a minute."""
     answer = services.ask(
         LAUNCH_BACKFILL,
         backfillParams={
@@ -317,13 +317,13 @@ def browser() -> Iterator[Browser]:
 
 
 def with_text(services: Services, browser: Browser, text: str, within: str = "") -> Any:
-    """The element that shows this text, as soon as it is there."""
+    """The element with this text, once the page shows it."""
     path = f"{within}//*[normalize-space(text())='{text}']"
     return services.wait(lambda: browser.driver.find_elements(By.XPATH, path), START_SECONDS)[0]
 
 
 def choose_days(services: Services, browser: Browser, days: str) -> None:
-    """Type the days into the dialog's field, and leave it."""
+    """Type the days into the dialog's field, and leave the field."""
     [field] = services.wait(
         lambda: browser.driver.find_elements(By.CSS_SELECTOR, "[role=dialog] input[type=text]"), START_SECONDS
     )
@@ -336,7 +336,7 @@ def choose_days(services: Services, browser: Browser, days: str) -> None:
 def test_a_range_is_launched_with_the_mouse_as_the_page_walks_through_it(
     services: Services, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The dialog begins with the last 90 days; without a click it knows no day of January 2024."""
+    """The dialog begins with the last 90 days; until a click it offers no day of January 2024."""
     before, dialog = set(services.backfills()), "//*[@role='dialog']"
     page = (REPOSITORY / "docs" / "start.md").read_text(encoding="utf-8")
     for words in ("Lineage", "Materialize all…", "Show all partitions", "[2024-01-01...2024-01-31]"):
@@ -360,7 +360,7 @@ def test_a_range_is_launched_with_the_mouse_as_the_page_walks_through_it(
     [launched] = services.wait(lambda: set(services.backfills()) - before, START_SECONDS)
     assert services.backfills()[launched]["numPartitions"] == len(RANGE_DAYS)
     assert services.wait_for_backfill(launched)["status"] == "COMPLETED_SUCCESS"
-    # They may be finished, by the test before: a run of such a day has little to do.
+    # The test before may have finished them: then a run of such a day has little to do.
     assert services.published() >= {(table, day) for table in TABLES for day in RANGE_DAYS}
     with services.records(monkeypatch) as instance:
         runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": launched}))
@@ -369,7 +369,7 @@ def test_a_range_is_launched_with_the_mouse_as_the_page_walks_through_it(
 
 
 def _clicked(element: Any) -> bool:
-    """Whether nothing stood before the element any more; a box that fades away does for a moment."""
+    """Whether nothing covered the element any more; a box that fades away covers it for a moment."""
     try:
         element.click()
     except ElementClickInterceptedException:

@@ -1,6 +1,6 @@
-"""Why no table has Dagster's freshness badge: it looks at the latest run of any day.
+"""Why no table has Dagster's freshness badge: the badge looks at the latest run of any day.
 
-When this fails, Dagster has learned to look at partitions, and the badge can be given to the tables.
+When this test fails, Dagster has learned to look at partitions, and the tables can get the badge.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ YESTERDAY, LONG_AGO = "2024-03-01", "2023-03-01"
 
 @dg.asset(
     partitions_def=daily,
-    # In the tables between the schedule's question at 09:00 and 10:00, every day.
+    # In the tables between 09:00, when the schedule looks, and 10:00, every day.
     freshness_policy=dg.FreshnessPolicy.cron("0 10 * * *", timedelta(hours=1), "UTC"),
 )
 def candles(context: dg.AssetExecutionContext) -> None:

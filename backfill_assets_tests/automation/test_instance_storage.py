@@ -1,4 +1,4 @@
-"""Dagster's instance as ``dagster.yaml`` sets it up: on SQLite and on a real Postgres server."""
+"""Dagster's instance as ``dagster.yaml`` sets it up, on SQLite and on a real Postgres server."""
 
 import os
 import sqlite3
@@ -82,7 +82,7 @@ def test_without_an_address_the_records_are_sqlite_files_in_dagster_home(home: P
 def test_backfills_wait_while_the_daemon_has_no_code_unless_somebody_has_said_otherwise(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The scenario database-away shows that they do; Dagster must still look at the variable of this name.
+    # The scenario database-away shows that backfills wait; Dagster must still read the variable of this name.
     assert BACKFILLS_WAIT in Path(asset_backfill.__file__).read_text(encoding="utf-8")
     monkeypatch.delenv(BACKFILLS_WAIT, raising=False)
     with dg.DagsterInstance.get():
@@ -197,7 +197,7 @@ with dg.DagsterInstance.get() as instance:
 
 
 def schema_heads(home: Path, postgres: str | None) -> list[list[str]]:
-    """The alembic revisions per database; two in one database make the next start fail."""
+    """The alembic revisions per database; two revisions in one database make the next start fail."""
     query = "SELECT version_num FROM alembic_version"
     if postgres:
         connection = psycopg2.connect(postgres)
@@ -252,7 +252,7 @@ def _open_together() -> None:
     for service in services:
         _, errors = service.communicate(timeout=120)
         assert service.returncode == 0, errors
-        # Dagster's own answer to the race: a few attempts within a second, too few on a loaded machine.
+        # Dagster's own answer to the race is a few attempts within a second, too few on a loaded machine.
         assert "Retrying failed database creation" not in errors
 
 

@@ -1,4 +1,4 @@
-"""The jobs: one day of everything, and a range of days as one backfill on a real instance."""
+"""The jobs: one day of every asset, and a range of days as one backfill on a real instance."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_way_of_starting_dagster_gives_the_code_location_one_name(instance
 
 
 def request_range(instance: dg.DagsterInstance, start: str, end: str) -> dg.JobExecutionResult:
-    """Run the job as a launched run does: out of the code location, which it asks for its assets."""
+    """Run the job from the code location, which it asks for its assets, as a launched run does."""
     config = {
         "ops": {"request_days": {"config": {"start": start, "end": end}}},
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},

@@ -1,4 +1,4 @@
-"""A run whose process is gone is ended as failed, and no other."""
+"""A run whose process is gone is ended as failed; no other run is."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_run_is_lost_when_its_process_is(
     run = run_of(instance, status, told)
     assert not ends(instance, run)
     process.kill()
-    # Until its parent asks for its end it is a zombie.
+    # It is a zombie until its parent reaps it.
     while not told.is_gone():
         time.sleep(0.01)
     assert ends(instance, run)
@@ -108,7 +108,7 @@ def test_nothing_is_known_of_other_machines(
 
 @pytest.fixture
 def health(tmp_path: Path) -> Path:
-    """Where the launcher of ``with_telling_launcher`` finds how its runs are."""
+    """The file in which the launcher of ``with_telling_launcher`` finds the state of its runs."""
     return tmp_path / "health"
 
 

@@ -1,4 +1,4 @@
-"""What a run asks a cluster for: by the files of the day that is nearest to its own."""
+"""A run asks a cluster for resources by the files of the stored day nearest to its own."""
 
 from __future__ import annotations
 

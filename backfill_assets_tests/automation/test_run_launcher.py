@@ -1,4 +1,4 @@
-"""Runs as forks of one process: they publish, end when asked to, and are found when they were killed."""
+"""Runs as forks of one process: they publish, end when asked to, and are noticed when they were killed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ EARLY = {
     "sqlalchemy",
     "tardis_dev",
 }
-#: Import, run a command of ``dagster api`` and print the libraries that this imported.
+#: Import modules, run a command of ``dagster api`` and print the libraries that this imported.
 LATE_IMPORTS = """
 import importlib, json, sys
 from backfill_assets.automation import run_launcher, run_server
@@ -71,7 +71,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 
 
 class Launched:
-    """An instance with the launcher of ``dagster.yaml``, and runs of days that it launches."""
+    """An instance with the launcher of ``dagster.yaml``, and the runs of days that it launches."""
 
     def __init__(self, instance: dg.DagsterInstance, data: Path) -> None:
         self.instance, self.data = instance, data
@@ -128,7 +128,7 @@ class Launched:
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    """One instance for all tests, since its first run starts the process that is forked."""
+    """One instance for all tests, because its first run starts the process that is forked."""
     folder = tmp_path_factory.mktemp("launched")
     home = folder / "home"
     home.mkdir()
@@ -165,7 +165,7 @@ def test_runs_are_forks_that_publish_their_days(launched: Launched) -> None:
         launched.wait_for(run, dg.DagsterRunStatus.SUCCESS)
     assert launched.published() >= set(DAYS)
     launched.wait(lambda: not server.children())
-    # A lock that another thread holds would stay locked in the fork for ever.
+    # A lock that another thread has would stay locked in the fork forever.
     assert server.num_threads() == 1
 
 

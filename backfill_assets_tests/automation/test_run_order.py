@@ -1,6 +1,6 @@
-"""Which of many queued runs begins next, with Dagster's daemon, the shipped ``dagster.yaml`` and schedules.
+"""The order in which queued runs begin, with Dagster's daemon, the shipped ``dagster.yaml`` and schedules.
 
-Days wait until the test lets them go, so that it sees which one takes each place that becomes free.
+Each day waits until the test releases it, so that the test sees which run takes each free place.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from backfill_assets_tests.times import takes_minutes
 
 LAST: Final = "2024-01-31"
 BULK: Final = day_range(shift(LAST, -799), LAST)
-#: Made before all others.
+#: Queued before all other days.
 SLOW: Final = ["2024-02-01", "2024-02-02", "2024-02-03"]
 AWAITED, CAUGHT_UP, YESTERDAY = "2024-02-05", "2024-02-08", "2024-02-09"
 BEFORE_NINE: Final = datetime(2024, 2, 10, 8, 30, tzinfo=UTC)
@@ -39,7 +39,7 @@ _AT_WORK: Final = (dg.DagsterRunStatus.STARTED,)
 
 @dataclass
 class Queue:
-    """The daemon, the queue that it works off, and the gates of the days."""
+    """The daemon, its queue, and the gates of the days."""
 
     rig: Rig
     instance: dg.DagsterInstance
@@ -64,7 +64,7 @@ class Queue:
         assert self.at_work() == set(days)
 
     def next_after(self, day: str) -> str:
-        """Let the day go; returns the one that takes its place."""
+        """Release the day; returns the day that takes its place."""
         before = self.at_work()
         (self.gates / day).touch()
         found: set[str] = self.rig.wait(lambda: self.at_work() - before, seconds=90)
@@ -121,7 +121,7 @@ def test_the_daily_run_begins_next_behind_800_days_and_a_backfill_keeps_its_numb
     queue.ask(BULK[0], BULK[-1], order="newest")
     newest = BULK[:-6:-1]
     queue.rig.wait(lambda: len(queue.days(dg.DagsterRunStatus.QUEUED)) > MANY)
-    # Backfills have four of five places, and one of at most one day at once has one of them.
+    # Backfills have four of five places; a backfill that runs one day at a time takes one of them.
     queue.wait_for(SLOW[0], *newest[:3])
 
     queue.clock.set(NINE)

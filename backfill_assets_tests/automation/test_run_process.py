@@ -1,4 +1,4 @@
-"""Runs of the command line whose processes end before they do: by a kill, by a closed terminal."""
+"""Runs of the command line whose processes end early: by a kill, or by a closed terminal."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ pytestmark = [pytest.mark.story, pytest.mark.timeout(1500)]
 REPOSITORY = Path(__file__).parents[2]
 DAGSTER = str(Path(sysconfig.get_path("scripts")) / "dagster")
 OURS = ("BACKFILL_", "DAGSTER_", "TARDIS_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
-#: On a fresh checkout three processes compile the kernels at once.
+#: Three processes compile the kernels at the same time on a fresh checkout.
 SECONDS = 240
 STARTED, FAILURE = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE
-#: A program that gives its command a terminal, which is closed with the program.
+#: A program that gives its command a terminal; the terminal closes with the program.
 TERMINAL = ("-c", "import pty, sys; pty.spawn(sys.argv[1:])")
-#: As ``nohup`` does, which also writes a file into the folder.
+#: Ignores SIGHUP as ``nohup`` does, without the file that ``nohup`` writes into the folder.
 NOHUP = ("sh", "-c", "trap '' HUP; exec \"$@\"", "sh")
 
 
 @dataclass
 class Shell:
-    """Where commands are started, and the records that they write."""
+    """The environment in which commands are started, and the records that they write."""
 
     instance: dg.DagsterInstance
     environment: dict[str, str]
@@ -100,7 +100,7 @@ class Shell:
 
 @pytest.fixture
 def standin() -> Iterator[TardisStandin]:
-    """Answers about each first file of a day after minutes, so that its run is at work until it is ended."""
+    """Delays the first file of each day by minutes, so that its run is at work until it is ended."""
     with TardisStandin(Market(), clock=lambda: datetime(2024, 2, 10, tzinfo=UTC)) as found:
         for day in ("2024-01-01", "2024-01-02", "2024-01-03"):
             found.faults.put_dataset(Feed("kraken", "trades", "ADA-USDT"), day, Fault(delay_seconds=1400))
@@ -128,7 +128,7 @@ def shell(standin: TardisStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             process.wait()
 
 
-#: SIGHUP arrives while an object is finalized, where Python drops every exception.
+#: SIGHUP arrives while an object is finalized, when Python drops every exception.
 DROPPED = """
 import os, signal, sys, time
 from backfill_assets.automation.run_process import ending_with_the_terminal
@@ -162,7 +162,7 @@ COLLECTOR: list[tuple[int, int]] = []
 
 
 def collector() -> tuple[int, int]:
-    """Objects that the collector of cycles leaves alone, and how many new ones make it look."""
+    """Objects that the garbage collector leaves alone, and number of new objects that start a collection."""
     return gc.get_freeze_count(), gc.get_threshold()[0]
 
 
@@ -184,7 +184,7 @@ def test_a_run_collects_cycles_seldom_and_its_process_as_before_when_it_has_ende
     assert frozen > before[0]
     assert threshold > before[1]
     assert collector() == (0, before[1])
-    gc.freeze()  # what the tests of this process have imported
+    gc.freeze()  # everything that the tests of this process have imported
 
 
 def test_a_killed_command_is_lost_at_once_and_a_closed_terminal_ends_a_run_by_itself(shell: Shell) -> None:
@@ -244,7 +244,7 @@ def test_a_number_that_was_given_to_another_process_is_not_the_runs() -> None:
 
 
 def made_for_the_queue(instance: dg.DagsterInstance, **tags: str) -> str:
-    """A run as the daemon makes it, before it queues it; returns its id."""
+    """Create a run as the daemon does before it queues it; returns its id."""
     [location] = ModuleTarget("backfill_assets.definitions", None, None, None).create_origins()
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), "day")
     return create_run_for_test(instance, job_name="day", remote_job_origin=origin, tags=tags).run_id
@@ -277,7 +277,7 @@ def test_a_forgotten_run_of_a_cancelled_backfill_is_cancelled(shell: Shell) -> N
 def test_a_run_whose_daemon_ended_while_it_launched_it_is_lost(shell: Shell) -> None:
     instance = shell.instance
     run_id = made_for_the_queue(instance)
-    # As the daemon does when it takes the run off the queue.
+    # The daemon does this when it takes the run off the queue.
     starting = DagsterEvent("PIPELINE_STARTING", job_name="day")
     instance.report_dagster_event(starting, run_id=run_id)
     assert lost(instance, utc_now() + timedelta(seconds=LAUNCH_SECONDS - 5)) == {}

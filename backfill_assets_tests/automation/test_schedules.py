@@ -1,4 +1,4 @@
-"""Which days the schedules ask for, from what real runs have left in the lake."""
+"""The days that the schedules ask for, judged by the traces of real runs in the lake."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NINE = datetime(2024, 1, 9, 9, tzinfo=UTC)
 HALF_PAST_NINE = datetime(2024, 1, 9, 9, 30, tzinfo=UTC)
 WEEK = [f"2024-01-0{day}" for day in range(2, 9)]
 BTC, ETH, ADA = (Feed("binance", "trades", symbol) for symbol in ("BTCUSDT", "ETHUSDT", "ADAUSDT"))
-#: Where a queued run says that it came from.
+#: The code location that a queued run names as its origin.
 ORIGIN = RemoteJobOrigin(
     RemoteRepositoryOrigin(
         ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="anything")), "repository"

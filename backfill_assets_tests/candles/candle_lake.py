@@ -1,4 +1,4 @@
-"""Candles of a real lake: files of trades brought as a run brings them, and what is made of them."""
+"""Candles of a real lake: files of trades stored as a run stores them, and the candles made of them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def bring(
 ) -> None:
     """Decode, store and settle a file of (arrival, trade), as a run does with a file of the vendor.
 
-    With ``candles`` these are made while the file is decoded, as a run does, else later from the file.
+    With ``candles`` they are made while the file is decoded, as a run does, else later from the file.
     """
     parameters = ProfileParameters()
     made = candles_to_fill(feed, day, parameters, SETTINGS.thresholds.id_laws) if candles else None
@@ -101,7 +101,7 @@ def bring(
 
 
 def expect_nothing_yet(store: Store, day: str) -> None:
-    """The day was recorded and settled, and its file is still to come."""
+    """Record and settle the day while its file is still to come."""
     expected = expected_symbols([ExpectedFeed(FEED, (("BTCUSDT", "BTC-USDT"),))])
     record = DayRecord(day=day, expected=expected, recorded_at=NOW)
     documents.update(store, paths.day_record(day), DayRecord, lambda _: record)
@@ -115,7 +115,7 @@ def is_accepted(store: Store, day: str, feed: Feed = FEED) -> bool:
 
 
 def made(store: Store, day: str, timeframes: Sequence[str] | None = None) -> pa.Table:
-    """The day's candles as its run makes them; of these timeframes, or of all."""
+    """The day's candles as its run makes them, of these timeframes or of all."""
     build_candles(store, day, SETTINGS)
     whole = read_made(store, day, "candles")
     if timeframes is None:

@@ -42,7 +42,7 @@ class Trade:
 
     @property
     def is_valid(self) -> bool:
-        """Whether it enters candles."""
+        """Whether the trade counts in candles."""
         return (
             self.symbol is not None
             and self.price is not None
@@ -53,12 +53,12 @@ class Trade:
 
 
 def numbered(trades: Iterable[Trade], first: int = 1) -> list[Trade]:
-    """The same trades with ids in a row."""
+    """The same trades with consecutive ids."""
     return [Trade(**{**vars(t), "id": str(n)}) for n, t in enumerate(trades, first)]
 
 
 def write_ticks(path: Path, trades: Sequence[Trade], day: str = DAY, row_group_rows: int = 1 << 20) -> Path:
-    """A file of the day with these rows, in this order, as decoding would leave them."""
+    """A file of the day with these rows in this order, as decoding would leave them."""
     days = start_us(day) // 86_400_000_000
     columns: dict[str, list[Any]] = {
         "date": [days] * len(trades),

@@ -1,4 +1,4 @@
-"""What a table of candles must be: each rule is broken by one row, and holds on a near miss."""
+"""The schema of a table of candles: one row breaks each rule, and each rule holds on a near miss."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MIDNIGHT = {"open_time": datetime(2024, 1, 2, tzinfo=UTC)}
 
 
 def frame(*rows: dict[str, Any]) -> pl.DataFrame:
-    """Candles like ``GOOD`` but for what is given."""
+    """Candles like ``GOOD`` with the given changes."""
     import pyarrow as pa
 
     return pl.DataFrame(pa.Table.from_pylist([{**GOOD, **row} for row in rows], schema=CANDLE_SCHEMA))

@@ -1,4 +1,4 @@
-"""Candles from a real lake: partials kept and made again, ids repeated over midnight, and looking at them."""
+"""Candles from a real lake: partials kept and made again, ids repeated over midnight, reads of candles."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def store(lake: Path) -> Store:
 
 
 def straddling(count: int = 240) -> dict[str, list[tuple[int, Trade]]]:
-    """Three days of trades with ids in a row that arrive a second late, so some in the next day's file."""
+    """Three days of trades with consecutive ids that arrive a second late, some in the next day's file."""
     first, last = START - 86_400 * SECOND, END + 86_400 * SECOND
     step = (last - first - MINUTE) // count
     near = [edge - 2 * SECOND + n * SECOND // 2 for edge in (START, END) for n in range(8)]
@@ -102,7 +102,7 @@ def straddling(count: int = 240) -> dict[str, list[tuple[int, Trade]]]:
 
 
 def at_once(first: int, last: int, start_us: int, arrived_us: int | None = None) -> list[tuple[int, Trade]]:
-    """Trades with these ids, a millisecond apart; they arrive as they happen, or later but in order."""
+    """Trades with these ids, a millisecond apart; they arrive as they happen, or later in the same order."""
     trades = numbered(
         [Trade(start_us + n * 1000, 100.0 + n % 5, 0.5) for n in range(last - first + 1)], first
     )
@@ -164,7 +164,7 @@ def test_candles_can_be_asked_for_by_market_and_timeframe(store: Store) -> None:
 def test_a_market_can_be_read_without_the_others_and_a_day_with_larger_row_groups_stays_as_it_is(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing but the layout differs, so a rerun makes nothing anew and nothing is published again."""
+    """Only the layout differs, so a rerun makes no file and publishes nothing again."""
     bring(store, DAY, straddling()[DAY])
     monkeypatch.setattr(tables, "MARKET_GROUP_ROWS", 2)
     former = build_candles(store, DAY, SETTINGS)
@@ -221,7 +221,7 @@ class TestPartials:
         bring(store, DAY, at_once(1, 5, START))
         (file,) = files(store, DAY)
         first = build_candles(store, DAY, SETTINGS)
-        # With the ticks gone they could not be made again.
+        # The ticks are gone, so the partials could not be made again.
         Path(store.uri_of(paths.ticks_data(FEED, DAY, file.content))).unlink()
         documents.update(
             store, paths.measures(DAY), DayMeasures, lambda m: m and m.model_copy(update={"inputs": "others"})
@@ -314,13 +314,13 @@ class TestPartials:
 
 
 def left_out(store: Store, file: AcceptedFile) -> int:
-    """How many rows of the file its partial candles do not count."""
+    """The number of rows of the file that its partial candles do not count."""
     partials = read_partials(store, file.day, [(file.feed, partials_of(store, file.day).partials)])
     return file.rows - int(pc.sum(partials["trade_count"]).as_py())
 
 
 class TestIdsRepeatedOverMidnight:
-    """The file of the next day begins with trades that the file of the day before ends with."""
+    """The next day's file begins with the trades at the end of the file of the day before."""
 
     @staticmethod
     def arrivals(repeated: int) -> dict[str, list[tuple[int, Trade]]]:
@@ -365,7 +365,7 @@ class TestIdsRepeatedOverMidnight:
         assert (left_out(store, file), partials["trade_count"].to_pylist()) == (0, [30, 100])
 
     def test_ranges_that_overlap_without_a_common_id_repeat_nothing(self, store: Store) -> None:
-        """Id 495 came after midnight, 496 to 500 before: all count, in the files where they are."""
+        """Id 495 came after midnight, 496 to 500 before: all count, each in its own file."""
         trades = at_once(1, 500, START - SECOND)
         late = trades.pop(494)
         bring(store, BEFORE, trades)

@@ -1,4 +1,4 @@
-"""Candles held against their ticks and each other: every column that lies is found, rounding is not."""
+"""Candles compared with their ticks and each other: every wrong column is found, rounding is accepted."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SUMS = ("volume", "quote_volume", "buy_volume", "sell_volume")
 
 
 def trades(count: int = 400, **changes: Any) -> list[Trade]:
-    """Trades over four hours with ties, all sides, and rows that are no trades."""
+    """Trades over four hours with ties, all sides, and rows that are not trades."""
     chance = random.Random(5)
     found = [
         Trade(
@@ -54,7 +54,7 @@ def trades(count: int = 400, **changes: Any) -> list[Trade]:
         )
         for _ in range(count)
     ]
-    # Every symbol has trades of both sides in its first minute, so that each sum can be changed there.
+    # Every symbol has trades of both sides in its first minute, so that a test can change each sum there.
     sides = [
         Trade(START, 100.0, 2.0, side=s, symbol=m) for m in ("BTC-USDT", "ETH-USDT") for s in ("buy", "sell")
     ]
@@ -72,14 +72,14 @@ def edited(table: pa.Table, column: str, change: Callable[[Any], Any], row: int 
 
 
 def nudged(value: Any) -> Any:
-    """The same value, a little off: one in a billion is too small to be seen, this is not."""
+    """The same value with a slight error: one part in a billion is too small to be seen, this one is not."""
     if isinstance(value, float):
         return value * (1 + 1e-8)
     return value + (timedelta(microseconds=1) if not isinstance(value, int) else 1)
 
 
 class TestTicks:
-    """K1: partials of one file against another engine's."""
+    """K1: partials of one file against those of another engine."""
 
     @staticmethod
     def compare(
@@ -129,7 +129,7 @@ class TestTicks:
     def test_the_ends_of_batches_change_nothing(
         self, ids: bool, rows_of_a_batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A minute goes on in the next batch, as do the ties at its ends and the rows that are left out."""
+        """A minute goes on in the next batch; so do the ties at its ends and the rows that are left out."""
         rows = [replace(t, us=t.us // MINUTE * MINUTE) for t in trades()]
         if ids:
             rows = numbered(rows)
@@ -214,7 +214,7 @@ class TestTicks:
             assert compare(partials_of(tmp_path, rows, left_out=broken, numeric_ids=numeric))
 
     def test_of_equal_rows_the_first_counts(self, tmp_path: Path) -> None:
-        """Between the two rows of a trade is another of the same time: the order of rows breaks the tie."""
+        """A third row of the same time is between the two rows of a trade: row order breaks the tie."""
         one, other = Trade(START, 100.0, id="a"), Trade(START, 101.0, id="b")
         rows = [one, other, one]
         again = repeated_rows(write_ticks(tmp_path / "twice.parquet", rows)).tolist()
@@ -226,7 +226,7 @@ class TestTicks:
 
     @pytest.mark.parametrize("us", [START, START + 60_000_000 - 1], ids=["first", "last"])
     def test_the_widest_ids_break_ties(self, us: int, tmp_path: Path) -> None:
-        """At the ends of a minute, where the integer of their order is as wide as it gets."""
+        """Test both ends of a minute, where the integer that orders ids is widest."""
         ids = (0, (1 << 63) - 1, -(1 << 63) + 1, 5)
         rows = [Trade(us, price, id=str(n)) for price, n in zip((1.0, 2.0, 3.0, 4.0), ids, strict=True)]
         found = partials_of(tmp_path, rows, numeric_ids=True)

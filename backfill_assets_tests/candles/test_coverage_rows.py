@@ -1,4 +1,4 @@
-"""Runs of a day as rows: that they are whole, and that they are traded where there are candles."""
+"""Runs of a day as rows: they cover the whole day, and they are traded where there are candles."""
 
 from __future__ import annotations
 

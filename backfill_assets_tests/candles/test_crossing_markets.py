@@ -1,4 +1,4 @@
-"""Markets held against the markets that cross them, and hours against the other hours of the day."""
+"""Markets compared with the markets that cross them, and hours with the other hours of the day."""
 
 from __future__ import annotations
 

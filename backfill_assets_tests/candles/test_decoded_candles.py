@@ -1,4 +1,4 @@
-"""Candles of the pass that decodes a file are, bit for bit, those of the stored file, or are not used."""
+"""Candles made while a file is decoded equal those of the stored file bit for bit, or are not used."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SYMBOLS = {"BTCUSDT": "BTC-USDT", "ETHUSDT": "ETH-USDT", "XETHUSDT": "ETH-USDT"}
 
 
 def lines(seed: int, *, ids: bool) -> list[str]:
-    """Rows of a group's file: ties, repeats, no order, seams, days far off, and rows that are no trades."""
+    """Rows of a group's file: ties, repeats, random order, seams, distant days, rows that are not trades."""
     chance = random.Random(seed)
     found = []
     for number in range(700):
@@ -91,7 +91,7 @@ def store(tmp_path: Path) -> CountingStore:
 
 
 def accepted(store: CountingStore, rows: list[tuple[int, Trade]] | None = None) -> AcceptedFile:
-    """A file that was brought with its candles."""
+    """A file that was stored together with its candles."""
     bring(store, DAY, rows or trades(), candles=True)
     [file] = files(store, DAY)
     assert file.decoded is not None
@@ -189,7 +189,7 @@ def test_trades_of_the_day_before_count_there_only(store: CountingStore) -> None
 
 
 def test_ids_that_are_no_order_after_all_leave_no_candles(store: CountingStore) -> None:
-    """A law says that ids are an order, and a row has another: ties are broken by rows alone."""
+    """A law says that ids are in order, and one row breaks it: row numbers alone break ties."""
     rows = [(at, replace(t, id="a-1") if n == 150 else t) for n, (at, t) in enumerate(trades())]
     bring(store, DAY, rows, candles=True)
     version = load_manifest(store, FEED, DAY).newest

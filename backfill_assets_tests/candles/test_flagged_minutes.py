@@ -1,4 +1,4 @@
-"""Minutes whose high or low is a price that nobody confirmed are flagged, and no others."""
+"""Only minutes whose high or low is an unconfirmed price are flagged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def lake(tmp_path: Path) -> FiledDays:
 
 
 def wrong(position: int, **changes: object) -> list[Row]:
-    """The good day, one row of which has a price far from the others."""
+    """The good day with one price far from the others."""
     rows = dd.good_rows(OURS, DAY)
     rows[position] = rows[position].but(price=dd.priced(1.05)(OURS, rows[position]), **changes)
     return rows
@@ -92,7 +92,7 @@ def test_a_wrong_price_that_sets_neither_high_nor_low_flags_nothing(lake: FiledD
         rows[position] = rows[position].but(price=dd.priced(factor)(OURS, rows[position]))
     lake.bring_rows(OURS, DAY, rows)
     found = flagged(lake)["BTC-USDT"]
-    # A hundred spikes are listed; the one that is not has set the high of its minute.
+    # A hundred spikes are listed; the unlisted one has set the high of its minute.
     assert set(found) == {minute(rows[n]) for n, _ in wild[:99]}
     assert minute(rows[listed]) not in found
 
@@ -100,7 +100,7 @@ def test_a_wrong_price_that_sets_neither_high_nor_low_flags_nothing(lake: FiledD
 def test_a_wrong_price_of_the_day_after_s_file_flags_the_minute_that_it_falls_in(lake: FiledDays) -> None:
     lake.bring_rows(OURS, DAY, dd.good_rows(OURS, DAY))
     after = dd.good_rows(OURS, dd.AFTER)
-    # Stamped before midnight, arrived after it; a spike needs ten trades beside it.
+    # It is stamped before midnight and arrived after it; a spike needs ten trades beside it.
     after[0] = after[0].but(price=dd.priced(1.05)(OURS, after[0]), time=END - 1_000)
     lake.bring_rows(OURS, dd.AFTER, after)
     ask(lake, dd.AFTER)

@@ -1,4 +1,4 @@
-"""Partials of three files become a day: every trade once, at every timeframe, in the same bits."""
+"""Partials of three files become a day: every trade counts once, at every timeframe, with the same bits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DEFAULTS = ("1m", "5m", "15m", "1h", "4h", "1d")
 
 
 def market(seed: int = 1, count: int = 3000) -> list[Trade]:
-    """A day of trades of two symbols at odd prices, in the order of time."""
+    """A day of trades of two symbols at odd prices, ordered by time."""
     chance = random.Random(seed)
     return sorted(
         (
@@ -111,7 +111,7 @@ def test_a_minute_split_over_three_files_is_one_candle(tmp_path: Path) -> None:
     )
     before = numbered([Trade(START, 100.0, 4.0)], 20)
     after = numbered([Trade(START + 7 * SECOND, 120.0, 8.0), Trade(START + 10 * SECOND, 95.0, 16.0)], 90)
-    # The files of the days around may hold minutes of this day; the day after never so early, but it may.
+    # The files of both neighbor days may have minutes of this day; the day after rarely has such early ones.
     files = [
         partials_of(tmp_path, before, day=BEFORE, name="1"),
         partials_of(tmp_path, late, name="2"),
@@ -129,7 +129,7 @@ def test_a_minute_split_over_three_files_is_one_candle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("earlier", "later", "first", "last"),
     [
-        # Equal times: the id decides, whichever file it is in.
+        # At equal times the id decides, in any file.
         ("7", "8", 1.0, 2.0),
         ("8", "7", 2.0, 1.0),
         # Without ids the file of the earlier day comes first.
@@ -148,7 +148,7 @@ def test_ties_across_files_go_by_id_and_then_by_the_files_day(
 
 
 def test_a_renamed_symbol_is_one_market(tmp_path: Path) -> None:
-    """Both names have the canonical symbol, so their files are folded like any two."""
+    """Both names have the canonical symbol, so their files are merged like any two."""
     files = [
         partials_of(tmp_path, [Trade(START, 1.0)], name="XBT"),
         partials_of(tmp_path, [Trade(START + 1, 2.0)], name="BTC"),
@@ -187,7 +187,7 @@ def test_splitting_a_file_at_any_row_keeps_sums_to_a_billionth(tmp_path: Path) -
 
 @st.composite
 def arrivals(draw: st.DrawFn) -> list[tuple[int, Trade]]:
-    """Trades around both midnights with the time at which each arrived, up to four minutes off."""
+    """Trades around both midnights with their arrival times, up to four minutes off."""
     has_ids = draw(st.booleans())
     found = []
     for n in range(draw(st.integers(1, 25))):

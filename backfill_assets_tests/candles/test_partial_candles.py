@@ -1,4 +1,4 @@
-"""Trades of one file become partial candles: what counts, what is left out, and who comes first."""
+"""Trades of one file become partial candles: which trades count, and in which order."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_file_without_trades_gives_a_table_without_rows(trades: list[Trade], t
         (300, -5 * MINUTE - 1, False),
         (0, -1, False),
         (0, 0, True),
-        # The seam is whole minutes: nothing but whole buckets can be merged.
+        # The seam is a whole number of minutes, because only whole buckets can be merged.
         (90, -2 * MINUTE, True),
         (90, -2 * MINUTE - 1, False),
     ],
@@ -136,17 +136,17 @@ def test_a_file_gives_the_neighbours_minutes_under_their_own_time(tmp_path: Path
 @pytest.mark.parametrize(
     ("trades", "first", "last"),
     [
-        # By time, whatever the order of the rows.
+        # Time orders trades, not row number.
         ([Trade(START + 2, 3.0), Trade(START, 1.0), Trade(START + 1, 2.0)], 1.0, 3.0),
-        # Without ids, equal times by row.
+        # Without ids, row number breaks equal times.
         ([Trade(START, 1.0), Trade(START, 2.0), Trade(START, 3.0)], 1.0, 3.0),
-        # With ids, equal times by id, as numbers.
+        # With ids, numeric id breaks equal times.
         ([Trade(START, 1.0, id="10"), Trade(START, 2.0, id="9"), Trade(START, 3.0, id="100")], 2.0, 3.0),
-        # Equal ids by row.
+        # Row number breaks equal ids.
         ([Trade(START, 1.0, id="5"), Trade(START, 2.0, id="5")], 1.0, 2.0),
         # Time comes before the id.
         ([Trade(START, 1.0, id="9"), Trade(START + 1, 2.0, id="8")], 1.0, 2.0),
-        # Where one row has no number the rows decide.
+        # If one row has no numeric id, row numbers decide.
         ([Trade(START, 1.0, id="10"), Trade(START, 2.0, id="9"), Trade(START, 3.0)], 1.0, 3.0),
     ],
 )

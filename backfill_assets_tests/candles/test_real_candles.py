@@ -1,6 +1,6 @@
 """Real captures: the candles of three real days are those that the exchange's users know.
 
-The reference was made from the same capture by somebody else's code (1m and 5m of binance XRP-ETH).
+Another project's code made the reference from the same capture (1m and 5m of binance XRP-ETH).
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def test_every_real_day_satisfies_the_schemas_at_every_timeframe(files: list[Rea
 
 
 def judged(files: list[RealFile], n: int, *, beside: bool = True) -> Completeness:
-    """Completeness of one of the days, beside those around it or alone."""
+    """Completeness of one of the days, with its neighbors or alone."""
 
     def ids(other: int) -> list[int]:
         if not (beside and 0 <= other < len(files)):

@@ -1,4 +1,4 @@
-"""A row that comes again, with the same id and payload, is one trade in candles, whatever the id is."""
+"""A row repeated with the same id and payload is one trade in candles, for every kind of id."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from backfill_assets_tests.candles.candle_samples import (
 Arrivals = list[tuple[int, Trade]]
 
 MINUTES = 1440
-#: Venues with their kinds of ids: a count, a UUID, a hash that is a number, a hash that is none.
+#: Venues with their kinds of ids: a count, a UUID, a numeric hash, a hash that is not numeric.
 IDS: dict[str, Callable[[int], str]] = {
     "binance": lambda n: str(1001 + n),
     "binance-futures": lambda n: str(1001 + n),
@@ -109,7 +109,7 @@ def test_the_lake_keeps_the_rows_as_they_were_delivered(store: Store) -> None:
 
 
 def test_rows_without_ids_stay_as_they_are(store: Store) -> None:
-    """Three equal rows may be an order that was filled in three equal parts."""
+    """Three equal rows may be one order that was filled in three equal parts."""
     feed = Feed("coinbase", "trades", "BTC-USDT")
     trades = [replace(t, id=None) for t in a_trade_a_minute()]
     bring(store, DAY, each_right_behind_itself(trades), feed)
@@ -121,7 +121,7 @@ def test_rows_without_ids_stay_as_they_are(store: Store) -> None:
 
 
 def test_a_few_equal_rows_without_ids_say_nothing(store: Store) -> None:
-    """As of Kraken: 15 of 965 rows."""
+    """Kraken repeated 15 of 965 rows."""
     feed = Feed("kraken", "trades", "BTC-USDT")
     trades = [replace(t, id=None) for t in a_trade_a_minute()]
     bring(store, DAY, each_right_behind_itself(trades[:15]) + [(t.us, t) for t in trades[15:]], feed)
@@ -148,7 +148,7 @@ def test_the_same_id_with_another_payload_is_another_trade(
 
 @pytest.mark.parametrize("exchange", IDS)
 def test_over_midnight_they_count_once_too(exchange: str, store: Store) -> None:
-    """The file of the next day begins with the last trades of the day before, which it sends again."""
+    """The file of the next day begins with the last trades of the day before, which are sent again."""
     feed = Feed(exchange, "trades", "BTCUSDT")
     name = IDS[exchange]
     late = [Trade(START - SECOND + n, 100.0 + n, 1.0, id=name(n)) for n in range(30)]

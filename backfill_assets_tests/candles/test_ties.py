@@ -1,4 +1,4 @@
-"""Trades of one microsecond: the order of rows decides, except where a law says that ids are an order."""
+"""Trades of one microsecond: the order of rows decides, unless a law says that ids are in order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backfill_assets.lake.local import LocalStore
 from backfill_assets_tests.candles.candle_lake import bring, made, partials_of
 from backfill_assets_tests.candles.candle_samples import DAY, END, MINUTE, SECOND, START, Trade
 
-#: Ids of three trades of one microsecond in the order of rows: neither up nor down.
+#: Ids of three trades of one microsecond in the order of rows: neither increasing nor decreasing.
 OF_ROWS = (20_000_000_002, 20_000_000_003, 20_000_000_001)
 BY_ROW, BY_ID = (101.0, 103.0), (103.0, 102.0)
 
@@ -32,7 +32,7 @@ BY_ROW, BY_ID = (101.0, 103.0), (103.0, 102.0)
 def test_open_and_close_are_those_of_the_venues_order(
     exchange: str, expected: tuple[float, float], tmp_path: Path
 ) -> None:
-    """On this day nothing is known of kraken's ids."""
+    """No law of kraken's ids covers this day."""
     store, feed = LocalStore(tmp_path / "lake"), Feed(exchange, "trades", "BTCUSDT")
     trades = [
         Trade(START + minute * MINUTE, 101.0 + n, 1.0, id=str(base + 3 * minute))
@@ -50,7 +50,7 @@ def test_open_and_close_are_those_of_the_venues_order(
 def test_over_midnight_the_files_decide_where_one_of_them_has_no_ids(
     with_ids: tuple[bool, bool], tmp_path: Path
 ) -> None:
-    """The only trades of the day's last minute have one time; the second came with the next day's file."""
+    """The only trades of the day's last minute have one time; the second came in the next day's file."""
     store = LocalStore(tmp_path / "lake")
     one, other = (
         Trade(END - SECOND, price, 1.0, id=str(2000 + n) if with_ids[n] else None)

@@ -1,4 +1,4 @@
-"""Volumes of contracts of which nobody knows the size: null in every candle with one, and never 0."""
+"""Volumes of contracts of unknown size are null, never 0, in every candle with such a trade."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from backfill_assets_tests.candles.candle_samples import DAY, MINUTE, START, Tra
 
 NULLED = (*SUMS, "vwap")
 UNKNOWN: Contracts = (Contract(None, base="BTC", quote="USDT"),)
-#: Known until half an hour of the day has passed.
+#: The size is known until half an hour of the day has passed.
 IN_PART: Contracts = (Contract(), Contract(None, since_us=START + 30 * MINUTE))
 TRADES = [Trade(START + n * MINUTE + 1, 100.0 + n % 3, 2.0) for n in range(90)]
 
@@ -35,7 +35,7 @@ def day(folder: Path, contracts: Contracts, timeframes: tuple[str, ...] = ("1m",
 
 
 def nulls(candles: pa.Table, timeframe: str) -> list[int]:
-    """How many of the five volumes are null, candle by candle."""
+    """The number of null volumes, of five, candle by candle."""
     frame = pl.DataFrame(candles).filter(timeframe=timeframe)
     return frame.select(pl.sum_horizontal(pl.col(name).is_null() for name in NULLED)).to_series().to_list()
 

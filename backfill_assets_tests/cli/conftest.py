@@ -1,6 +1,6 @@
 """The command as a user starts it: a process of its own, in an empty folder and a clean environment.
 
-``Desk.run`` forks it from a process with the libraries, ``Desk.start`` starts it for real.
+``Desk.run`` forks it from a process that has imported the libraries; ``Desk.start`` starts a new interpreter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from backfill_assets_tests.command_forks import CommandForks, command_forks, sta
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = Path(sysconfig.get_path("scripts"))
-#: Variables with these beginnings would change what a command does.
+#: Variables with these prefixes would change the behavior of a command.
 OURS = ("BACKFILL_", "DAGSTER_", "TARDIS_", "GOOGLE_", "STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST")
 EXCHANGES = ("binance", "coinbase", "kraken")
 SYMBOLS = ("BTC-USDT", "ETH-USDT", "ADA-USDT")
@@ -33,13 +33,13 @@ SYMBOLS = ("BTC-USDT", "ETH-USDT", "ADA-USDT")
 
 def clean_environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    # Real paths and long messages: nothing in between may break lines.
+    # Paths are real and messages long, so nothing may break lines.
     return {**kept, "COLUMNS": "200", "NO_COLOR": "1"}
 
 
 @dataclass
 class Answer:
-    """What a command left: its exit code, and what it wrote."""
+    """The result of a command: its exit code and its output."""
 
     code: int
     out: str
@@ -47,7 +47,7 @@ class Answer:
 
     @property
     def error(self) -> str:
-        """The one line of a refusal; anything else on standard error is a mistake."""
+        """The one line of a refusal; any other text on standard error is a mistake."""
         lines = self.err.splitlines()
         assert len(lines) == 1, self.err
         assert lines[0].startswith("Error: ")
@@ -56,7 +56,7 @@ class Answer:
 
 @dataclass
 class Desk:
-    """An empty folder in which commands are run."""
+    """An empty folder in which commands run."""
 
     folder: Path
     forks: CommandForks
@@ -83,7 +83,7 @@ class Desk:
         return answer
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command in a session of its own, so that a signal to it reaches nobody else."""
+        """Start a command in its own session, so that a signal to it reaches no other process."""
         return subprocess.Popen(
             self.command(*arguments),
             cwd=self.folder,
@@ -96,7 +96,7 @@ class Desk:
 
     @property
     def left(self) -> list[str]:
-        """Names in the folder: what a command that was refused must leave empty."""
+        """Names in the folder; a refused command must leave it empty."""
         return sorted(path.name for path in self.folder.iterdir())
 
 
@@ -137,7 +137,7 @@ def standin(market: Market) -> Iterator[TardisStandin]:
 
 @pytest.fixture(scope="session")
 def closed_port() -> int:
-    """A port on which nobody listens."""
+    """A port on which no process listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

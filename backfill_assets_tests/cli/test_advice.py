@@ -1,4 +1,4 @@
-"""The report's advice, taken out of the page and followed to the letter, makes the day whole."""
+"""The report's advice, copied from the page and followed to the letter, makes the day whole."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def advised(page: str) -> list[str]:
 
 @pytest.fixture
 def page(desk: Desk, standin: TardisStandin, dagster_home: Path) -> Path:
-    """The report of a day without one file and with 500 ids missing in another."""
+    """The report of a day that lacks one file, and 500 ids of another file."""
     standin.faults.put_dataset(MISSING, DAY, Fault(always=faults.not_found()))
     body = standin.source.dataset(BROKEN, DAY)
     assert isinstance(body, bytes)
@@ -71,7 +71,7 @@ def test_a_feed_that_is_good_as_it_is_counts_after_its_advice(desk: Desk, page: 
     told = follow(desk, approve)
     assert told.startswith(f"{BROKEN} of {DAY}: approved and accepted (")
     follow(desk, told.rpartition("publish it: ")[2].strip())
-    # The run asks for the missing file, too, and its stand-in has it.
+    # The run also asks for the missing file, which its stand-in has.
     assert "left out, the others are published" not in page.read_text()
     assert "<b>approved</b>" in page.read_text()
     assert advised(page.read_text()) == []

@@ -24,7 +24,7 @@ ASKED = ("backfill", "--start", GOOD, "--end", BAD, "--reason", "a test", "--req
 
 
 class Office:
-    """A desk with a daemon beside it; six of nine feeds of ``BAD`` are not there."""
+    """A desk with a daemon beside it; six of nine feeds of ``BAD`` are missing."""
 
     def __init__(self, desk: Desk, standin: TardisStandin) -> None:
         self.desk = desk

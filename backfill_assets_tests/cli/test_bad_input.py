@@ -1,4 +1,4 @@
-"""Bad input: one line that says what, where and how to mend it; a non-zero exit; nothing half done."""
+"""Bad input: one line with the mistake, its place and the remedy; a non-zero exit; no partial work."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_dagster_home_that_is_not_there_is_one_line(desk, standin):
     assert answer.code == 1
     assert answer.error.startswith(f"Dagster's storage cannot be opened (DAGSTER_HOME={missing}): ")
     assert answer.error.endswith("correct DAGSTER_HOME or DAGSTER_POSTGRES_URL, or unset them")
-    # Who serves the files is asked first, for the first line; no file is.
+    # The command asks the server for the name in its first line, and for no file.
     assert {request.path for request in standin.requests} <= {"/"}
 
 
@@ -190,7 +190,7 @@ def test_the_demo_refuses_an_environment_that_is_for_real(desk):
     assert desk.left == []
 
 
-#: Markup of the table's library, a sign by its name, a cleared screen, a forged line, color, right to left.
+#: Markup of the table's library, an emoji by its name, a cleared screen, a forged line, color, right to left.
 WORDS = "[/nope] [bold]b[/] :boom: \x1b[2J\nforged \x9b31m \u202e.dne"
 SHOWN = r"[/nope] [bold]b[/] :boom: \u001b[2J\nforged \u009b31m \u202e.dne"
 
@@ -232,7 +232,7 @@ def test_every_word_of_a_job_that_others_may_have_written_is_shown_so(capsys):
 
 
 def made_up(schema, known, name=""):
-    """Content that the schema takes, with the words of others in every text that is free."""
+    """Content that the schema accepts, with ``WORDS`` in every free text."""
     if "$ref" in schema:
         return made_up(known[schema["$ref"].rpartition("/")[2]], known, name)
     if "const" in schema or "enum" in schema:

@@ -1,4 +1,4 @@
-"""``backfill-assets candles``: files and formats of the same candles, and what is said without any."""
+"""``backfill-assets candles``: the same candles as files in every format, and the answer without candles."""
 
 from __future__ import annotations
 

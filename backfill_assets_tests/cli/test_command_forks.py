@@ -1,4 +1,4 @@
-"""A command in a fork is a command as a user starts it: what goes in and what comes out are the same."""
+"""A command in a fork behaves as a command that a user starts: same input, same output."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENDS = {
 
 
 def both(forks: CommandForks, script: Path, *words: str) -> list[tuple[int, bytes, list[bytes]]]:
-    """Exit code, output and the ends of the errors' lines, from a fork and from a process of its own."""
+    """Exit code, output and the ends of the error lines, from a fork and from a new process."""
     environment = {**os.environ, "MINE": "kept"}
     del environment["HOME"]
     forked = forks.run([str(script), *words], script.parent, environment)

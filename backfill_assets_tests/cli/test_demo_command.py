@@ -1,4 +1,4 @@
-"""``backfill-assets demo``: a day through real Dagster, told in a table, and nothing done twice."""
+"""``backfill-assets demo``: a day through real Dagster, shown in a table; a second demo repeats no work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``backfill-assets doctor``: everything that works is said to, everything that does not has a remedy."""
+"""``backfill-assets doctor`` reports everything that works, and a remedy for everything that does not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from backfill_assets_tests.emulators.gcs import binary, gcs_server
 
 @pytest.fixture
 def doctor(desk, settings_file, standin, dagster_home):
-    """Asks the doctor about a settings file with these changes; gives (exit code, findings by name)."""
+    """Run the doctor on a settings file with these changes; returns (exit code, findings by name)."""
 
     def ask(url: str = standin.url, **changes):
         variables = {"BACKFILL_ENV": str(settings_file(url, **changes)), "DAGSTER_HOME": str(dagster_home)}
@@ -268,7 +268,7 @@ def test_a_dagster_home_without_the_projects_settings_is_mended_by_the_command_s
     [text] = ill(doctor()).values()
     said, _, command = text.rpartition(": link dagster.yaml into it: ")
     assert said.startswith(f"{dagster_home} has no dagster.yaml" if content is None else f"{file} has no ")
-    # Its request to the vendor counts in the limit of requests, as any other.
+    # The doctor's request to the vendor counts in the limit of requests, like any other.
     left = [path.name for path in dagster_home.iterdir() if path.name != SQLITE_FILE]
     assert left == ([] if content is None else ["dagster.yaml"])
     subprocess.run(shlex.split(command), check=True)

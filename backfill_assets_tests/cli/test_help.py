@@ -1,4 +1,4 @@
-"""The help of the command line: whole summaries, sections, and an example of each command that can be run."""
+"""The help of the command line: whole summaries, sections, and a working example of each command."""
 
 from __future__ import annotations
 

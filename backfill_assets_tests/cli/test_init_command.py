@@ -1,4 +1,4 @@
-"""``backfill-assets init``: four answers become settings that were tried, or one line says what is wrong."""
+"""``backfill-assets init``: four answers become tested settings, or one line names the mistake."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DAY = "2024-01-01"
 
 @pytest.fixture
 def init(desk, settings_file, standin):
-    """Runs the command at the stand-in, which the settings to begin with name."""
+    """Runs the command against the stand-in, which the initial settings name."""
 
     def run(*arguments: str, like: str = ""):
         return desk.run("init", "--like", like or str(settings_file(standin.url)), "--date", DAY, *arguments)
@@ -56,7 +56,7 @@ def test_flags_become_a_file_that_was_tried_and_the_two_commands_at_its_end_work
     assert settings.tardis.api_endpoint == f"{standin.url}/v1"
     assert desk.left == ["here", "mine.yaml"]
 
-    # As a shell runs them; the first word sets the variable.
+    # These are the words as a shell runs them; the first one sets the variable.
     for line in lines[-2:]:
         (variable, _, file), (_, *words) = line.split()[0].partition("="), line.split()[1:]
         done = desk.set(**{variable: file}).run(*words)

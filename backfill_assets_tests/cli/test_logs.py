@@ -33,7 +33,7 @@ Run = Callable[..., Answer]
 def run(
     desk: Desk, dagster_home: Path, standin: TardisStandin, settings_file: Callable[..., Path], request: Any
 ) -> Run:
-    """Runs a part of a day one of whose two files is not there."""
+    """Runs a part of a day that lacks one of its two files."""
     standin.faults.put_dataset(ETH, DAY, Fault(always=faults.not_found()))
 
     def materialize(**log: str) -> Answer:
@@ -47,7 +47,7 @@ def run(
 
 
 def of_run(answer: Answer) -> list[str]:
-    """Every line, but what Dagster's command says of itself."""
+    """Every line except those that Dagster's command logs about itself."""
     return [
         line for line in answer.err.splitlines() if "click/core.py" not in line and "callback" not in line
     ]
@@ -98,10 +98,10 @@ def test_the_service_logs_the_day_of_a_document_that_it_cannot_read(
 ) -> None:
     file = settings_file(f"http://127.0.0.1:{closed_port}", log={"format": "json"})
     day = shift(utc_now().date().isoformat(), -2)
-    # A folder where the document should be.
+    # A folder takes the place of the document.
     (desk.folder / "lake" / paths.settled_day(day)).mkdir(parents=True)
     desk.set(DAGSTER_HOME=str(dagster_home), BACKFILL_ENV=str(file))
-    # Looks for incidents every ten seconds.
+    # This server looks for incidents every ten seconds.
     words = [sys.executable, "-m", "backfill_assets.rehearsal.quick", "service", "serve", "--port", "0"]
     process = subprocess.Popen(
         words,

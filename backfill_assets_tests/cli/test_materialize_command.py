@@ -1,4 +1,4 @@
-"""``dg launch`` as CI calls it, from any folder: the exit code says how the day went, without a warning.
+"""``dg launch`` as CI calls it, from any folder: the exit code tells the day's result, without a warning.
 
 ``dagster asset materialize``, which it supersedes, is called for a good day.
 """
@@ -27,7 +27,7 @@ LOST = (
 
 @pytest.fixture
 def materialize(desk, dagster_home):
-    """Runs the day of the local environment, whose data lies on the desk."""
+    """Runs the day of the local environment, whose data is in the desk's folder."""
     desk.set(DAGSTER_HOME=str(dagster_home), BACKFILL_DATA=str(desk.folder / "data"))
 
     def run(day: str = "2024-01-01", words: str = RUN_DAY, **variables: str):
@@ -52,7 +52,7 @@ def test_a_good_day_exits_0_and_is_published_without_a_warning(materialize, desk
     superseded = materialize(words=SUPERSEDED)
     assert superseded.code == 0, superseded.err[-3000:]
     assert "RUN_SUCCESS" in superseded.out + superseded.err
-    # Dagster's own, the reason why it is not what we advise.
+    # Dagster's own warning is the reason why we do not recommend it.
     assert "SupersessionWarning" in superseded.err
 
 

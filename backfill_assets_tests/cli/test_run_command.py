@@ -1,4 +1,4 @@
-"""``backfill-assets run``: days in one process, each told in a line, and ends that a script can trust."""
+"""``backfill-assets run``: days in one process, one line for each, and exit codes that a script can trust."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_days_are_run_one_after_the_other_and_told_in_a_line_each(desk, standin,
     assert (answer.code, answer.err) == (0, "")
     lines = answer.out.splitlines()
     assert re.fullmatch(rf"{FIRST} published  9 feeds fetched, 5 partitions loaded in [\d.]+ s\.", lines[0])
-    # The second day brings trades that the first was waiting for.
+    # The second day brings trades that belong to the first.
     assert re.fullmatch(
         rf"{SECOND} published  9 feeds fetched, \d+ partitions loaded in [\d.]+ s\.", lines[1]
     )
@@ -69,7 +69,7 @@ def test_degraded_days_are_in_the_tables_so_the_exit_code_is_0(desk, standin):
 
 @pytest.fixture
 def laptop(desk, tmp_path, standin):
-    """The environment ``tardis`` as it is shipped, but for the vendor's address; no variable is set."""
+    """The shipped environment ``tardis`` with the stand-in's address; no variable is set."""
     content = yaml.safe_load((ENVIRONMENTS / "tardis.yaml").read_text())
     assert "tardis" not in content
     endpoint = f"{standin.url}/v1"
@@ -88,7 +88,7 @@ def test_on_a_laptop_days_and_records_are_kept_without_any_export(laptop, standi
     folder = laptop.folder / "data" / "tardis"
     assert laptop.left == ["data"]
     assert sorted(path.name for path in folder.iterdir()) == ["dagster", "lake", "warehouse"]
-    # From another folder of the package, as after a new installation.
+    # The link points into another folder of the package, as after a new installation.
     (folder / "dagster" / "dagster.yaml").unlink()
     (folder / "dagster" / "dagster.yaml").symlink_to(folder / "gone.yaml")
     doctor = laptop.run("doctor")
@@ -105,7 +105,7 @@ def test_on_a_laptop_days_and_records_are_kept_without_any_export(laptop, standi
     assert len(standin.requests) == asked
     laptop.set(TARDIS_API_KEY=standin.api_key)
     assert laptop.run("run", "--date", SECOND).out.startswith(f"{SECOND} published")
-    # Once it is in the lake, no file of the vendor is wanted.
+    # Once the day is in the lake, the run needs no file of the vendor.
     laptop.environment.pop("TARDIS_API_KEY")
     assert laptop.run("run", "--date", SECOND).out.startswith(f"{SECOND} published  0 feeds fetched")
 

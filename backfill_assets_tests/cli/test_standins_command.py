@@ -1,4 +1,4 @@
-"""``backfill-assets standins -- COMMAND``: the command's own exit code, the stand-in in its environment."""
+"""``backfill-assets standins -- COMMAND``: the command's exit code, with the stand-in in its environment."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The day and the environment of the daily backfill's test, and the day as it was run.
+"""The day and the environment of the daily backfill's test, and the results of its run.
 
     pytest backfill_assets_tests/daily_backfill --test-date 2024-01-02 --test-env local --junitxml junit.xml
 
 The environment is one of ``backfill-assets rehearse --env``, by its name or file: a day of a generated
-market. Or it is a settings file, by its path: the day is the one that its lake has published, served again
-(``rehearsal.replay``); nothing there is written.
+market. Or it is the path of a settings file: the day is the one that its lake has published, served again
+(``rehearsal.replay``); the test writes nothing there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from backfill_assets.standins.faults import Fault, server_error
 from backfill_assets.yaml_files import read_mapping
 
 LOCAL = "local"
-#: They pass while the run asks again.
+#: The run asks again, and these faults are gone.
 FAULTS = (
     Fault(cut_connection_at=5_000, cuts=1),
     Fault(refusals=(server_error(),)),
@@ -53,7 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @dataclass(frozen=True)
 class Backfilled:
-    """A day that was run once, over faults that pass."""
+    """A day that was run once, over faults that disappear."""
 
     day: str
     house: House
@@ -65,7 +65,7 @@ class Backfilled:
 
     @property
     def found(self) -> Day:
-        """The day as it is settled."""
+        """The settled day."""
         found = load_day(self.house.store, self.day)
         assert found is not None, self.run.text[-2_000:]
         return found
@@ -112,7 +112,7 @@ def replay(settings: Path | None, day: str, tmp_path_factory: pytest.TempPathFac
 def backfilled(
     day: str, environment: Environment, replay: Replay | None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Backfilled]:
-    """The day after its run; tests only look at it."""
+    """The day after its run; tests only read it."""
     with ExitStack() as stack:
         house = stack.enter_context(
             new_house(replay, environment, tmp_path_factory.mktemp("daily") / "house")
@@ -128,14 +128,14 @@ def backfilled(
 
 
 def new_house(replay: Replay | None, environment: Environment, folder: Path) -> House:
-    """A house for the day."""
+    """A new house for the day."""
     if replay is not None:
         return replay.house(folder)
     return House(folder, rehearsal_market(environment=environment), environment=environment)
 
 
 def history(house: House, day: str) -> dict[str, dict[str, int]]:
-    """Rows of the same weekday in the weeks before, by the files of the market, as a baseline has them."""
+    """Rows of the same weekday in the weeks before, by the files of the market, in the form of a baseline."""
     weeks = range(1, HistorySettings().least_days + 1)
     days = [earlier for n in weeks if (earlier := shift(day, -7 * n)) >= FIRST_DAY]
     return {

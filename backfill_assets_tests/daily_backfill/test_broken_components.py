@@ -1,4 +1,4 @@
-"""A test of a component is red where one value of its result is damaged, and green without the damage."""
+"""A component's test is red if one value of its result is damaged, and green without the damage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.story, pytest.mark.timeout(900), pytest.mark.xdist_gro
 
 @pytest.fixture
 def damaged(backfilled: Backfilled, tmp_path: Path) -> Callable[[str, str], Backfilled]:
-    """The day with one of its tables made anew by a query over ``t``; the session's own stays as it is."""
+    """The day with one table replaced by a query over ``t``; the session's own table does not change."""
 
     def damage(table: str, query: str) -> Backfilled:
         house = copy.copy(backfilled.house)

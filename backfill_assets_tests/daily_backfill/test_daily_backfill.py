@@ -1,4 +1,4 @@
-"""The daily backfill by components, and from end to end: real runs of a day against stand-ins."""
+"""The daily backfill by components and from end to end: real runs of a day against stand-ins."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from backfill_assets_tests.daily_backfill.volumes import unexpected
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(900), pytest.mark.xdist_group("daily_backfill")]
 
-#: The vendor's trades by minute: rows of one id and payload are one trade.
+#: The vendor's trades by minute; rows with the same id and payload are one trade.
 TRADES = """
 SELECT exchange, symbol, timestamp // 60000000 AS minute, max(price), min(price), count(*)
 FROM (
@@ -84,7 +84,7 @@ def test_instruments_are_those_that_the_vendor_lists_on_the_day(backfilled: Back
 
 
 def test_candles_are_those_of_the_vendors_trades(backfilled: Backfilled, tmp_path: Path) -> None:
-    """DuckDB reads the vendor's files itself: highs, lows and trades of every minute of the spot markets."""
+    """DuckDB reads the vendor's own files: highs, lows and trades of every minute of the spot markets."""
     house, day = backfilled.house, backfilled.day
     days = [day, *(backfilled.replay.beside if backfilled.replay else ())]
     files = []
@@ -125,7 +125,7 @@ def test_bigquery_upload_puts_exactly_the_lakes_rows_there_once(
 ) -> None:
     where, client = bigquery
     day, lake = backfilled.day, tmp_path / "lake"
-    # The ledger of the copy knows of no publication: that of the day is the embedded warehouse's.
+    # The copy gets no publications: those of the day belong to the embedded warehouse.
     shutil.copytree(backfilled.house.lake, lake, ignore=shutil.ignore_patterns("publications"))
     settings = backfilled.house.settings.model_copy(update={"warehouse": where})
     warehouse = open_warehouse(where)
@@ -167,7 +167,7 @@ def test_validation_lets_every_feed_of_an_expected_volume_pass(
 
 
 def test_validation_leaves_a_thinned_file_out(backfilled: Backfilled, tmp_path: Path) -> None:
-    """Every tenth row of one file: fewer than expected, and the feed does not count unseen."""
+    """Serve every tenth row of one file: fewer than expected, so the feed does not pass unnoticed."""
     day = backfilled.day
     with new_house(backfilled.replay, backfilled.environment, tmp_path / "house") as house:
         feed = house.feeds(day)[0]
@@ -198,7 +198,7 @@ def test_from_end_to_end_the_day_ends_in_its_tables(
 
 
 def is_spot(backfilled: Backfilled, feed: Feed) -> bool:
-    """Whether the feed's amounts are of its base currency."""
+    """Whether the feed's amounts are in its base currency."""
     settled = backfilled.found.settled.feed(feed)
     return settled is not None and not settled.contracts and not feed.is_grouped
 

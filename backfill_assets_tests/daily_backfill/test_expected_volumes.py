@@ -1,4 +1,4 @@
-"""Volumes are red where a day has far fewer or far more rows than expected, and green on a near miss."""
+"""Volumes are red if a day has far fewer or far more rows than expected, and green on a near miss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the day before and the history let expect of the rows of a feed."""
+"""The rows of a feed to expect from the day before and from the history."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from backfill_assets.settings import HistorySettings
 
 
 def unexpected(rows: int, *, before: int | None, usual: float | None, history: HistorySettings) -> list[str]:
-    """Why the rows of a day are not as many as expected, as words.
+    """The reasons why a day does not have the expected number of rows, as words.
 
-    Measured by the product's own rule (``history.share``), which is for too few rows; too many are as many
-    times as much. A feed below ``history.least_rows`` has days of any size.
+    The limit is the product's own rule for too few rows (``history.share``); the limit for too many is its
+    inverse. A feed below ``history.least_rows`` has days of any size.
 
     Parameters
     ----------
     before
-        Rows of the day before; None where it has none.
+        Rows of the day before; None if it has none.
     usual
-        The median of the weekday by the baseline; None where that has too few days.
+        The median of the weekday by the baseline; None if the baseline has too few days.
     """
     said = []
     for other, about in ((before, "on the day before"), (usual, "usual on this weekday")):

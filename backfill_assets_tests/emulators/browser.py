@@ -1,7 +1,7 @@
 """A real browser without a screen: Debian's Chromium, driven by Selenium over its own driver.
 
-Selenium would fetch a driver where it finds none; here the driver and the browser are named, so nothing is
-fetched. Pages are opened from files, as a person opens a report that was sent to them, or from a server.
+Selenium would download a missing driver; here the driver and the browser are named, so nothing is
+downloaded. Pages are opened from files, as a person opens a report from a message, or from a server.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-#: Schemes that do not leave the page.
+#: Schemes of addresses within the page itself.
 LOCAL_SCHEMES = ("file:", "data:", "blob:", "about:")
 
 
 def installed() -> tuple[str, str] | None:
-    """Browser and driver, or None where one of them is missing."""
+    """Browser and driver, or None if one of them is missing."""
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     driver = shutil.which("chromedriver")
     return (browser, driver) if browser and driver else None
@@ -35,7 +35,7 @@ def installed() -> tuple[str, str] | None:
 
 @dataclass
 class Browser:
-    """One window; what it asked of a network and what it complained about is kept since ``open``."""
+    """One window; it keeps its network requests and its complaints since ``open``."""
 
     driver: webdriver.Chrome
     requests: list[str] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Browser:
         dark: bool = False,
         fragment: str = "",
     ) -> None:
-        """Show the file or address in a window of that size, to a reader who prefers light or dark."""
+        """Show the file or address in a window of this size, for a reader who prefers light or dark."""
         self.driver.get("about:blank")
         self.listen()
         self.requests.clear()
@@ -70,7 +70,7 @@ class Browser:
         self.listen()
 
     def listen(self) -> None:
-        """Take over what the browser has logged until now."""
+        """Take over the browser's log entries since the last call."""
         for entry in self.driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
@@ -78,7 +78,7 @@ class Browser:
         self.complaints += [entry["message"] for entry in self.driver.get_log("browser")]
 
     def complains(self, words: str, seconds: float = 20) -> bool:
-        """Whether a complaint has these words; the browser may log it some time after the page is there."""
+        """Whether a complaint has these words; the browser may log it some time after the page has loaded."""
         end = time.monotonic() + seconds
         while not any(words in line for line in self.complaints):
             if time.monotonic() > end:
@@ -89,7 +89,7 @@ class Browser:
 
     @property
     def external_requests(self) -> list[str]:
-        """What was asked of anybody else than the page itself."""
+        """Addresses of the requests that left the page itself."""
         self.listen()
         return [url for url in self.requests if not url.startswith(LOCAL_SCHEMES)]
 
@@ -113,7 +113,7 @@ class Browser:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start a browser with an empty profile; it and the profile are gone afterwards."""
+    """Start a browser with an empty profile; both are gone at the end."""
     found = installed()
     if found is None:
         msg = "Chromium is not installed (Debian: chromium, chromium-driver)"
@@ -121,7 +121,7 @@ def chromium() -> Iterator[Browser]:
     with tempfile.TemporaryDirectory(prefix="backfill-browser-", ignore_cleanup_errors=True) as profile:
         options = Options()
         options.binary_location = found[0]
-        # Without a sandbox because root may not have one, and without /dev/shm because containers lack it.
+        # No sandbox, because root may not have one; no /dev/shm, because containers lack it.
         for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
             options.add_argument(argument)
         for argument in ("--disable-background-networking", "--no-first-run", f"--user-data-dir={profile}"):

@@ -1,6 +1,6 @@
-"""Services with candles on loopback, as ccxt and Massive's client ask them.
+"""Services with candles on loopback, in the form in which ccxt and Massive's client ask for them.
 
-The truth is the minutes that were traded. Each service makes its candles of it in its own way: Binance and
+The truth is the traded minutes. Each service makes its candles of them in its own way: Binance and
 Kraken fill empty minutes, Bitget opens each candle at the close before it, Coinbase and KuCoin omit empty
 minutes, KuCoin's futures count contracts, and Massive gives pages.
 """
@@ -45,7 +45,7 @@ PAGE: Final = Answer(200, b"<!doctype html><title>Sign in to the network</title>
 
 
 def truth_of(candles: pl.DataFrame) -> list[Candle]:
-    """The one-minute candles of one market as the stand-in holds them."""
+    """The one-minute candles of one market in the stand-in's form."""
     rows = candles.filter(pl.col("timeframe") == "1m").sort("open_time")
     time = pl.col("open_time").dt.epoch("ms")
     return list(rows.select(time, "open", "high", "low", "close", "volume").iter_rows())
@@ -58,15 +58,15 @@ class CandleSources:
     Attributes
     ----------
     truth
-        By the service's name at ccxt (or ``massive``) and the market as ``BTC-USDT`` the traded minutes.
+        The traded minutes, by the service's name at ccxt (or ``massive``) and the market as ``BTC-USDT``.
     before
-        By market the close before the first of these.
+        The close before the first of these, by market.
     faults
-        By a pattern of paths an answer instead of the service's own.
+        Answers instead of the service's own, by a pattern of paths.
     now
-        The newest minute that Kraken has ends here, in milliseconds.
+        The end of Kraken's newest minute, in milliseconds.
     page
-        Candles on one page of Massive.
+        Number of candles on one page of Massive.
     """
 
     truth: dict[str, dict[str, list[Candle]]]
@@ -127,7 +127,7 @@ class CandleSources:
         return found or as_json({"msg": f"no route {path}"}, 404)
 
     def markets(self, service: str, *, perpetual: bool | None = None) -> dict[str, tuple[str, str, str]]:
-        """By the id of Binance, Bitget and Kraken the market, its base and its quote."""
+        """The market, its base and its quote, by the id of Binance, Bitget and Kraken."""
         found = {}
         for market in self.truth.get(service, {}):
             if perpetual is not None and market.endswith("-PERP") != perpetual:
@@ -137,7 +137,7 @@ class CandleSources:
         return found
 
     def flat(self, service: str, market: str, *, opens_at_close: bool = False) -> list[Candle]:
-        """Every minute of the day, the empty ones at the close before; nothing before the first price."""
+        """Every minute of the day from the first price on; empty minutes have the close before them."""
         traded = {candle[0]: candle for candle in self.truth[service][market]}
         if not traded:
             return []

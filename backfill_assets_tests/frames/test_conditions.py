@@ -1,4 +1,4 @@
-"""What feeds and markets come to in one word: by API, command line and Python, with the last change."""
+"""Conditions of feeds and markets in one word: by API, command line and Python, with the last change."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MARKET = f"/api/v1/coverage/{EXCHANGE}/{symbol(0)}"
 
 @pytest.fixture
 def file(tmp_path) -> Path:
-    """Two markets, three days, of which the second falls short and the first is in the ledger."""
+    """Two markets and three days: the second day falls short, the first is in the ledger."""
     made = publish_days(tmp_path, 2, DAYS)
     publish_quality(tmp_path, 2, 1, published=[False, True], pending=[True, False], day_state="degraded")
     store = LocalStore(tmp_path / "lake")
@@ -50,7 +50,7 @@ def file(tmp_path) -> Path:
 
 @pytest.fixture
 def client(file) -> Iterator[TestClient]:
-    """The service; its routes for data need nothing of Dagster."""
+    """The service; its routes for data do not use Dagster."""
     service = Backfills(cast("Any", None), lambda: cast("Any", None), lambda: load_settings(file))
     with TestClient(create_app(service), base_url=BASE) as found:
         yield found

@@ -1,4 +1,4 @@
-"""What a person gives as start and end, as a half-open range of UTC time."""
+"""A start and an end that a person gives become a half-open range of UTC time."""
 
 from __future__ import annotations
 

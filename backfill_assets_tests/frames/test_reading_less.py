@@ -1,4 +1,4 @@
-"""A market is read without the rows of the others: how many files are opened, and how much of each."""
+"""A market is read without the rows of other markets: how many files are opened, and how much of each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def published(tmp_path_factory) -> Path:
 
 
 def test_one_market_is_read_from_a_group_or_two_of_each_day_and_the_states_from_a_file_of_each(published):
-    """polars tells on standard error what it opens."""
+    """polars writes the files that it opens to standard error."""
     code = (
         "import sys, backfill_assets as ba\n"
         f"data = ba.open({str(published)!r})\n"

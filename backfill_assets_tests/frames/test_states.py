@@ -1,4 +1,4 @@
-"""What the days of a range are worth for one market, and how a reader is told."""
+"""States of the days of a range for one market, and how a reader is told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lake with three days of one market, one of them damaged, and stand-ins that know what was traded."""
+"""A lake with three days of one market, one of them damaged, and stand-ins that know the trades."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ IN_MICROSECONDS: Final = (COINBASE, KRAKEN)
 TRADES: Final = 2_880
 FIRST_ID: Final = 500_000_000
 LATENCY_US: Final = 5_000
-#: A hole of one trade takes a minute, and the damaged file is published all the same.
-#: The laws hold on the days of these tests.
+#: A hole of one trade takes a minute, and the damaged file is still published.
+#: The laws apply on the days of these tests.
 THRESHOLDS: Final = ThresholdSettings(
     lossy_seconds=3_600,
     id_laws=tuple(law.model_copy(update={"first_day": None}) for law in ThresholdSettings().id_laws),
@@ -57,7 +57,7 @@ Damage = Callable[[Sequence[Traded]], Sequence[Traded]]
 
 
 def traded(day: str, feed: Feed = COINBASE, *, never: Sequence[int] = ()) -> list[Traded]:
-    """What was traded on one of the three days; ids go on from day to day, without those never issued."""
+    """Trades of one of the three days; ids go on from day to day, without those never issued."""
     return [trade for trade in _traded(day, feed) if trade.id not in never]
 
 
@@ -80,7 +80,7 @@ def id_at(number: int) -> int:
 
 
 def without_ids(*numbers: int) -> Damage:
-    """Leaves out these trades of the day."""
+    """Return a damage that leaves out these trades of the day."""
     return lambda trades: [t for t in trades if t.id not in {id_at(n) for n in numbers}]
 
 
@@ -94,7 +94,7 @@ def vendor_file(feed: Feed, trades: Sequence[Traded]) -> bytes:
 
 
 def filed_days(folder: Path) -> FiledDays:
-    """The lake of a folder under the thresholds of these tests."""
+    """The lake of a folder, under the thresholds of these tests."""
     days = FiledDays(folder)
     days.settings = days.settings.model_copy(update={"thresholds": THRESHOLDS})
     return days
@@ -129,7 +129,7 @@ class HealedLake:
         never: Sequence[int] = (),
         most: int = 1_000,
     ) -> HealedLake:
-        """Bring three days, the middle one damaged; the exchange has never issued the n-th ids of it."""
+        """Store three days, the middle one damaged; ``never`` are its ids that the exchange never issued."""
         known = {day: traded(day, feed, never=[id_at(n) for n in never]) for day in (BEFORE, DAY, AFTER)}
         shutil.copytree(_days_beside(feed) / "lake", folder / "lake")
         days = filed_days(folder)
@@ -148,7 +148,7 @@ class HealedLake:
 
     @property
     def settings(self) -> Settings:
-        """They name the stand-in, which must be running."""
+        """Settings that name the stand-in, which must be running."""
         url = self.standin.url
         healing = HealSettings(exchange_endpoint=url, archive_endpoint=url, timeout_seconds=120)
         return self.days.settings.model_copy(update={"heal": healing})
@@ -161,7 +161,7 @@ class HealedLake:
 
     @property
     def found(self) -> SettledFeed:
-        """The feed on the damaged day, as it is settled now."""
+        """The feed on the damaged day, as it is now settled."""
         return self.days.settled(self.feed, DAY)
 
     @property
@@ -171,5 +171,5 @@ class HealedLake:
 
 
 def at_another_price(trades: Sequence[Traded]) -> list[Traded]:
-    """The same ids of another market."""
+    """The same trades at a price of another market."""
     return [replace(trade, price="3000.00") for trade in trades]

@@ -1,7 +1,7 @@
 """Heals the day of the tests in forks that kill themselves at the n-th write.
 
-A line of the input is FOLDER ADDRESS NUMBER, one of the output the exit code of the fork, negative where a
-signal has ended it. Each fork finds everything imported but polars, whose threads it would lack.
+A line of the input is FOLDER ADDRESS NUMBER, one of the output the exit code of the fork, negative if a
+signal has ended it. All modules are imported before the fork except polars, whose threads a fork would lack.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from backfill_assets_tests.heal.healed_lake import COINBASE, DAY, filed_days
 
 
 class Countdown:
-    """Kills the process at the n-th call; 0 lets it live."""
+    """Kills the process at the n-th call; 0 never kills it."""
 
     def __init__(self, left: int) -> None:
         self.left = left
 
     def before(self, write: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, counted."""
+        """The same function with its calls counted."""
 
         def counted(*arguments: Any) -> Any:
             self.left -= 1

@@ -1,4 +1,4 @@
-"""Holes at midnight and in groups: healed where that is right, else told in one line with nothing lost."""
+"""Holes at midnight and in groups: healed if that is right, else told in one line with nothing lost."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_midnights_that_join_and_a_neighbor_without_a_file_are_no_problem(make: 
 
 
 def test_a_hole_whose_rows_are_of_two_days_takes_the_files_of_both(make: Make) -> None:
-    """The row before it was traded before midnight and arrived after it."""
+    """The row before the hole was traded before midnight and arrived after it."""
     late = replace(traded(DAY, BINANCE)[0], time_us=start_us(DAY) - 1_000)
     shown = [late, *traded(DAY, BINANCE)[1:]]
     lake = make(lambda _: [trade for trade in shown if trade.id not in (id_at(1), id_at(2))], feed=BINANCE)

@@ -1,4 +1,4 @@
-"""A day that lost trades is healed by the command, and its tables are those of the day that lost none."""
+"""The command heals a day that lost trades, and its tables equal those of the day that lost none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def pipeline_of(stack: ExitStack, folder: Path, trades: bytes, url: str) -> Pipeline:
-    """An environment over one file of one's own, which asks the stand-in of the exchange."""
+    """An environment over one user file, which asks the stand-in of the exchange."""
     files = folder / "files"
     path = files / "coinbase" / "trades" / DAY.replace("-", "/") / "BTC-USD.csv.gz"
     path.parent.mkdir(parents=True)
@@ -90,7 +90,7 @@ def test_a_held_day_is_healed_and_published_with_the_candles_of_the_undamaged_on
     lossy = pipeline_of(stack, tmp_path / "damaged", damaged, exchange.url)
     for pipeline in (whole, lossy):
         pipeline.run(DAY, ["instruments", "ticks"])
-        # The id that was never issued leaves half a minute of doubt, which quarantines a feed.
+        # The id that was never issued leaves half a minute of doubt, which quarantines the feed.
         assert pipeline.settled(DAY).scores.state == "held"
         actions = day_report(pipeline.store, pipeline.settings, DAY).actions
         ask = f"backfill-assets heal --date {DAY} --feed {COINBASE}"
@@ -110,7 +110,7 @@ def test_a_held_day_is_healed_and_published_with_the_candles_of_the_undamaged_on
     assert "1 id was never issued by the venue" in page
     assert_told_with_receipts(page, lossy.store)
 
-    # The vendor serves the same file again: what was recovered stays, and nobody is asked.
+    # The vendor serves the same file again: recovered trades stay, and no exchange is asked.
     asked = len(exchange.requests)
     counting = lossy.settled(DAY).feeds[0].accepted
     assert lossy.run(DAY, ["ticks"], refresh=True).success

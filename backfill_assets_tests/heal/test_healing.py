@@ -1,4 +1,4 @@
-"""Missing ids are asked for: those never issued count no more, trades come in, the rest stays missing."""
+"""Missing ids are asked for: ids never issued stop counting, trades are added, the rest stays missing."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def minutes(lake: HealedLake) -> bytes:
-    """The partial candles of the version that counts."""
+    """The partial candles of the accepted version."""
     accepted = lake.found.accepted
     assert accepted is not None
     held = lake.manifest.version(accepted.content)
@@ -91,7 +91,7 @@ def test_ids_that_the_exchange_never_issued_are_missing_no_more(make: Make, feed
     names = ", ".join(receipt.name for receipt in lake.manifest.receipts)
     assert f"3 ids were never issued by the venue (receipts {names})" in verdict.warnings
     assert lake.found.accepted == before.accepted, "no row was added"
-    # The minute is proven, and not traded with a loss.
+    # The minute is proven, and not called traded with a loss.
     evidence = lake.found.evidence
     assert [e.lost for e in evidence.values()] == [()]
 
@@ -144,12 +144,12 @@ def test_lost_rows_come_back_and_the_candles_are_those_of_the_undamaged_day(make
     assert rows.select("id", pl.col("side").cast(pl.String), "price", "amount").rows() == expected
     assert rows["timestamp"].dt.epoch("us").to_list() == [t.time_us for t in traded(DAY, feed)]
     assert rows["local_timestamp"].is_sorted()
-    # The vendor's version of the whole day, healed in no way, gives the same candles.
+    # The vendor's whole file, without any healing, gives the same candles.
     assert minutes(lake) == partials_of(whole)
 
 
 def partials_of(lake: HealedLake) -> bytes:
-    """The partial candles of the undamaged file, made by decoding it as a fetch does."""
+    """The partial candles of the undamaged file, decoded as a fetch decodes it."""
     [version] = lake.manifest.versions
     names = {lake.feed.dataset_symbol: dict(lake.found.symbols)[lake.feed.dataset_symbol]}
     made = heal_version(lake.store, lake.settings, lake.feed, DAY, names, version, lake.manifest)
@@ -163,7 +163,7 @@ def partials_of(lake: HealedLake) -> bytes:
 
 def test_what_the_exchange_gives_for_one_hole_and_refuses_for_another_is_told_apart(make: Make) -> None:
     lake = make(without_ids(500, 2_000))
-    # The list of markets, of currencies, the first hole; then nothing more.
+    # Three requests are allowed: the list of markets, the currencies, the first hole.
     done = lake.heal(requests=3)
     assert not done.is_whole
     assert done.still_missing == 1
@@ -179,7 +179,7 @@ def test_what_the_exchange_gives_for_one_hole_and_refuses_for_another_is_told_ap
 
 
 def same_moment(trades: list[Traded], *numbers: int) -> list[Traded]:
-    """Lets trades be of one order: the same time, price and side."""
+    """Make these trades one order: the same time, price and side."""
     first = next(t for t in trades if t.id == id_at(numbers[0]))
     ids = {id_at(n) for n in numbers}
     return [

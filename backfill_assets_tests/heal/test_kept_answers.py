@@ -1,4 +1,4 @@
-"""Kept answers, recovered trades and healed versions are verified byte by byte, and freed by nothing."""
+"""Kept answers, recovered trades and healed versions are verified byte by byte, and no command frees them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from backfill_assets_tests.heal.test_healing import SUMMED_UP, archive_only
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Iterator[HealedLake]:
-    """One hole that the exchange tells, and one that its archive does."""
+    """One hole that the exchange answers, and one that its archive answers."""
     with ExitStack() as running:
         made = HealedLake.of(tmp_path, without_ids(500, 700), never=(1_000,), feed=BINANCE)
         running.enter_context(made.standin)
@@ -52,13 +52,13 @@ def test_every_kept_file_that_is_damaged_or_gone_is_a_problem_with_the_command_t
         file = Path(lake.store.uri_of(path))
         whole = file.read_bytes()
         file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
-        # The checksum of the archive's file is of several receipts.
+        # Several receipts have the checksum of the archive's file.
         [problem] = set(problems(lake))
         assert path in problem
         told = f"'backfill-assets heal --date {DAY} --feed {BINANCE}' fetches it again"
         assert (told in problem) is (path in kept)
         file.unlink()
-        # The vendor's version does not count any more, and need not be there.
+        # The vendor's version no longer counts, and need not be there.
         assert bool(problems(lake)) is (path != ticks[1])
         file.write_bytes(whole)
     assert problems(lake) == ()
@@ -80,7 +80,7 @@ def test_a_damaged_answer_is_set_aside_and_asked_for_again(lake: HealedLake) -> 
 def test_a_lost_answer_to_which_another_has_come_is_named_no_more(lake: HealedLake) -> None:
     [first, *others] = lake.manifest.receipts
     lake.store.delete(paths.receipt_data(BINANCE, DAY, first.answers[-1].content, "csv"))
-    # This time the exchange itself answers.
+    # The exchange itself answers this time.
     lake.standin.faults.clear(SUMMED_UP)
     assert lake.heal().is_whole
     assert {receipt.source for receipt in lake.manifest.receipts} == {"exchange", "archive"}

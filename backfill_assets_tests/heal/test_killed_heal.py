@@ -1,4 +1,4 @@
-"""A heal is killed at each of its writes: nothing is half, and typed again it ends as if nothing had been."""
+"""A heal killed at any write leaves no partial state; the same command then ends as if undisturbed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backfill_assets.quality.settled import SettledFeed, load_settled
 from backfill_assets_tests.heal.healed_lake import DAY, HealedLake, without_ids
 
 ROOT = Path(__file__).parents[2]
-#: A heal of two holes has so many writes, or more.
+#: The least number of writes of a heal of two holes.
 LEAST_WRITES = 7
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(900)]
@@ -37,7 +37,7 @@ def healer() -> Iterator[subprocess.Popen[str]]:
 
 
 def killed_at(healer: subprocess.Popen[str], lake: HealedLake, number: int) -> int:
-    """Heal in a process that is killed at the n-th write; its exit code."""
+    """Heal in a process that is killed at the n-th write; returns its exit code."""
     assert healer.stdin is not None
     assert healer.stdout is not None
     healer.stdin.write(f"{lake.days.folder} {lake.standin.url} {number}\n")
@@ -54,7 +54,7 @@ def stored(lake: HealedLake) -> SettledFeed:
 
 
 def outcome(lake: HealedLake) -> dict[str, object]:
-    """What the day is, without the times and addresses at which that came about."""
+    """The state of the day, without the times and addresses of its requests."""
     found, manifest = stored(lake), lake.manifest
     return {
         "accepted": found.accepted and found.accepted.content,

@@ -1,4 +1,4 @@
-"""Kraken, OKX and Binance's futures are asked in their own ways, by the real client over real HTTP."""
+"""The real client asks Kraken, OKX and Binance's futures over real HTTP, each in its own way."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TRADES = {
     OKX: "/okx/api/v5/market/history-trades",
 }
 ARCHIVED = f"/data/futures/um/daily/trades/BTCUSDT/BTCUSDT-trades-{DAY}.zip"
-#: Longer than the runs that Binance's futures leave out themselves.
+#: Longer than the runs of ids that Binance's futures leave out themselves.
 LOST = (*range(700, 710), *range(1_500, 1_507))
 NEVER = tuple(range(2_000, 2_008))
 new_exchanges = pytest.mark.parametrize("feed", [*TRADES], ids=lambda feed: feed.exchange)
@@ -130,7 +130,7 @@ def test_an_answer_of_another_form_proves_nothing(make: Make, feed: Feed, body: 
 
 
 def test_trades_of_one_moment_at_the_end_of_a_page_of_kraken_are_not_lost(make: Make) -> None:
-    """After a time means that the rest of its moment is skipped: the next page begins before it."""
+    """A page after a time skips the rest of that moment, so the next page begins before it."""
     numbers = range(700, 712)
     moment = next(t.time_us for t in traded(DAY, KRAKEN) if t.id == id_at(700))
     of_moment = {id_at(n) for n in numbers}
@@ -140,7 +140,7 @@ def test_trades_of_one_moment_at_the_end_of_a_page_of_kraken_are_not_lost(make: 
 
     lake = make(without_ids(*numbers), feed=KRAKEN, most=8)
     replace_trades(lake, together)
-    # A page of eight holds no whole moment of twelve trades: nothing is concluded from it.
+    # A page of eight cannot show a moment of twelve trades whole, so no conclusion is drawn from it.
     assert "lacks" in lake.heal().problems[0] or "no id after" in lake.heal().problems[0]
     assert not lake.manifest.receipts
     lake.standin.most = 20
@@ -176,7 +176,7 @@ def test_trades_that_binance_futures_sum_up_within_100_ms_come_from_their_archiv
         if trade.id not in ids:
             return trade
         at = first.time_us // 100_000 * 100_000 + (trade.id - first.id) * 5_000
-        # So little that the minute is not restated beyond the limits.
+        # The amount is so small that the restatement of the minute stays within the limits.
         return replace(trade, time_us=at, price=first.price, side=first.side, amount="0.00100")
 
     whole = [one_order(trade) for trade in traded(DAY, FUTURES)]

@@ -70,7 +70,7 @@ class Plant:
             return heal_missing_ids.evaluate_tick(context)
 
     def run(self, request: dg.RunRequest) -> dg.JobExecutionResult:
-        """Run what the tick has asked for, out of the code location as a launched run."""
+        """Run the tick's request from the code location, as a launched run does."""
         location = ReconstructableRepository.for_module("backfill_assets.definitions", "defs")
         job = location.get_reconstructable_job("heal")
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -137,7 +137,7 @@ def test_a_day_with_missing_ids_is_healed_once_and_a_run_that_publishes_it_is_as
     assert metadata["backfill_id"] == backfill.backfill_id
     assert (metadata["feeds"], metadata["still_missing"]) == (1, 0)
 
-    # Neither a later tick nor the same run once more asks for anything.
+    # Neither a later tick nor the same run repeated asks for another run.
     assert plant.tick(NOON.replace(hour=13)).skip_message == "no id is to be asked for"
     assert plant.run(request).success
     assert len(plant.asked) == 3

@@ -170,7 +170,7 @@ def judge(frame: pl.DataFrame) -> list[str]:
 
 
 def frame(**changes: Any) -> pl.DataFrame:
-    """Two good rows, the second with some of its values changed."""
+    """Two good rows, the second with these values changed."""
     rows = table(BTC, {**ETH, "strikePrice": 5}).to_pylist()
     rows[1].update(changes)
     return pl.DataFrame(pl.from_arrow(pa.Table.from_pylist(rows, schema=arrow_schema(INSTRUMENT_COLUMNS))))

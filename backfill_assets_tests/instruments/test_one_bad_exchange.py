@@ -1,4 +1,4 @@
-"""Metadata of one exchange, wrong in every way: its feeds wait or are there, and those of the other are."""
+"""One exchange's metadata is wrong in every way: its feeds wait or are complete, and so are all others."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def answered(content: object) -> bytes:
     return http(200, json.dumps(content).encode())
 
 
-#: Answers in place of the whole document; each costs the exchange.
+#: Answers in place of the whole document; with each of them the exchange waits.
 WHOLE: dict[str, Script] = {
     "500": http(500, b'{"code": 500, "message": "bug"}'),
     "503": http(503),
@@ -287,7 +287,7 @@ def test_a_day_that_knows_no_exchange_fails_and_says_what_it_waits_for(bad_vendo
 
 @pytest.mark.timeout(60, method="thread")
 def test_a_signal_ends_the_questions_of_every_exchange(bad_vendor, tmp_path):
-    """A vendor that is away is asked for minutes; a run that is to end does not wait for that."""
+    """A vendor that is away is asked for minutes; a run that a signal ends does not wait for that."""
     for exchange in ("binance", "kraken"):
         bad_vendor.scripts[f"/v1/exchanges/{exchange}"] = http(500)
     settings = TardisSettings(api_endpoint=f"{bad_vendor.url}/v1", retry_budget_seconds=3_600)

@@ -1,4 +1,4 @@
-"""Lakes for the tests: every test that asks for ``store`` runs on a directory and on a bucket."""
+"""Lakes for the tests: every test that uses ``store`` runs on a directory and on a bucket."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ BUCKET = "lake-bucket"
 
 @pytest.fixture(scope="session")
 def gcs_url() -> Iterator[str]:
-    """A server with the bucket ``lake-bucket``, empty at first; tests use a prefix each."""
+    """A server with the bucket ``lake-bucket``, empty at first; each test uses its own prefix."""
     with gcs_server(BUCKET) as url:
         yield url
 

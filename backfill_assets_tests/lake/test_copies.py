@@ -1,4 +1,4 @@
-"""Copies of a bucket's files: fetched once, bounded, gone with their process and never with another."""
+"""Copies of a bucket's files: fetched once, bounded, and deleted with their own process only."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ from backfill_assets.lake.copies import MOST_BYTES, Copies, copies_in, room_for_
 
 
 class Bucket:
-    """Makes the copies' files and notes which were asked for."""
+    """Writes the copies' files and notes which were asked for."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

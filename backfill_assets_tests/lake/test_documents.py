@@ -1,4 +1,4 @@
-"""Documents are canonical, change by compare-and-swap, and say what is wrong when they cannot be read."""
+"""Documents are canonical, change by compare-and-swap, and tell why they cannot be read."""
 
 import multiprocessing
 from datetime import UTC, datetime
@@ -71,7 +71,7 @@ def test_a_change_to_none_writes_nothing(store: Store) -> None:
 
 
 def test_a_change_to_an_equal_document_writes_nothing_but_a_real_one_does(gcs_lake: LakeSettings) -> None:
-    # On a bucket, where even the same bytes get another generation.
+    # In a bucket even a write of the same bytes gets another generation.
     store = open_store(gcs_lake)
     documents.update(store, PATH, Counter, lambda _: Counter(value=1))
     before = store.read(PATH)

@@ -1,4 +1,4 @@
-"""What only a bucket can do: lose answers, be missing, refuse, be busy, hang."""
+"""Behavior that only a bucket has: it loses answers, is missing, refuses, is busy, hangs."""
 
 import http.client
 import http.server
@@ -56,7 +56,7 @@ def a_server(handle: Handle) -> Iterator[str]:
 
     class Server(http.server.ThreadingHTTPServer):
         daemon_threads = True
-        request_queue_size = 64  # the default of 5 drops connections that come at once
+        request_queue_size = 64  # the default of 5 drops simultaneous connections
 
     server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -91,7 +91,7 @@ def forwarding(
     lose: Callable[[str, str], bool] = lambda _method, _path: False,
     damage: Callable[[str, bytes], bytes] = lambda _path, content: content,
 ) -> AbstractContextManager[str]:
-    """A proxy before ``url`` that hangs up instead of answering, or changes what it passes on."""
+    """A proxy before ``url`` that hangs up instead of answering, or changes the content that it passes on."""
     target = urlsplit(url).netloc
 
     def handle(request: http.server.BaseHTTPRequestHandler) -> None:
@@ -141,7 +141,7 @@ def first_downloads(times: int) -> Callable[[str, bytes], bytes]:
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> Callable[..., GcsStore]:
-    """Opens a store at another server that tries again for half a second; an answer may take its time."""
+    """Opens a store at another server that retries for half a second; one answer may take its time."""
 
     def store(url: str, timeout_seconds: float = 20) -> GcsStore:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
@@ -295,7 +295,7 @@ def test_two_lakes_in_one_bucket_do_not_see_each_other(gcs_lake: LakeSettings) -
 
 @contextmanager
 def counting(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Stores that are opened in the block speak to the bucket through a proxy; the bytes of each download."""
+    """Stores opened in the block reach the bucket through a proxy; yields the bytes of each download."""
     downloads: list[int] = []
 
     def count(path: str, content: bytes) -> bytes:
@@ -447,7 +447,7 @@ def test_the_connections_of_many_threads_are_kept(
     together = threading.Barrier(24)
 
     def answer_when_all_have_asked(request: http.server.BaseHTTPRequestHandler) -> None:
-        if request.path.startswith("/download/"):  # the client also asks for the bucket, for its own ends
+        if request.path.startswith("/download/"):  # the client also asks for the bucket, for its own purposes
             together.wait(20)
         request.send_response(200)
         request.send_header("Content-Length", "2")
@@ -491,7 +491,7 @@ def test_refused_credentials_are_permanent_and_a_busy_login_is_not(
 
 
 def _service_account(token_uri: str) -> dict[str, str]:
-    """A key that was never anybody's, for a login server on loopback."""
+    """A key that was never a real account's, for a login server on loopback."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

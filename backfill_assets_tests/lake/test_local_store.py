@@ -1,4 +1,4 @@
-"""What only a directory promises: durable renames, locks that die with their holder, tidying up."""
+"""Promises of a directory alone: durable renames, locks that die with their holder, tidying up."""
 
 import errno
 import hashlib
@@ -138,7 +138,7 @@ def test_what_is_in_the_place_of_a_file_is_never_opened_and_moved_away_by_the_ne
 
 def test_a_document_that_the_disk_does_not_read_is_damaged_alone(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    (tmp_path / "a.json").symlink_to("/proc/self/mem")  # whose first byte no process has
+    (tmp_path / "a.json").symlink_to("/proc/self/mem")  # no process can read its first byte
     with pytest.raises(Unreadable, match="the disk cannot read it: remove it, or restore it from a copy"):
         store.read("a.json")
     store.replace("a.json", b"1", None)
@@ -233,7 +233,7 @@ _REPLACE = (
 )
 
 
-#: Replaces a document, and stops itself right before a step of it; says how it ended.
+#: Replaces a document, stops itself right before a step of the replacement, and prints how it ended.
 _STOPPING = (
     "import os, pathlib, signal, sys\n"
     "from backfill_assets.failures import Superseded\n"
@@ -264,7 +264,7 @@ def test_a_stopped_writer_stops_nobody_and_writes_nothing_when_it_goes_on(
     monkeypatch.setattr(local, "LEASE_SECONDS", 0.2)
     with stopped_process([sys.executable, "-c", _STOPPING, str(tmp_path), step]) as process:
         newer = store.replace("a.json", b"newer", known)
-        # The very bytes that the stopped one has seen: only the lease can tell that it is late.
+        # The stopped process has read these very bytes, so only the lease can tell that it is late.
         store.replace("a.json", b"first", newer)
         process.send_signal(signal.SIGCONT)
         assert process.communicate(timeout=60)[0] == "superseded\n"

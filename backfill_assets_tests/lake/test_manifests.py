@@ -1,4 +1,4 @@
-"""Versions of a feed's day: what each event does to their manifest, and what it must not do."""
+"""Versions of a feed's day: the effect of each event on their manifest, and its limits."""
 
 import json
 from datetime import UTC, datetime
@@ -51,7 +51,7 @@ A, B = version("a"), version("b")
 
 
 def fetched(*contents: str, accepted: str | None = None) -> FeedManifest:
-    """After fetches of these contents, while this one counted."""
+    """The manifest after fetches of these contents, while ``accepted`` counted."""
     manifest = EMPTY
     for content in contents:
         manifest = manifest.with_version(version(content), accepted)

@@ -1,4 +1,4 @@
-"""What every store promises, on a directory and on a bucket."""
+"""Promises of every store, on a directory and on a bucket."""
 
 import hashlib
 import io
@@ -37,7 +37,7 @@ def a_file(folder: Path, data: bytes) -> Path:
 
 
 def as_another_process(store: Store, folder: Path) -> Store:
-    """The same lake without the copies that this process has: they are kept by scratch folder."""
+    """The same lake without this process's copies, which are kept by scratch folder."""
     return open_store(LakeSettings(uri=store.uri, scratch=str(folder / "scratch")))
 
 
@@ -137,14 +137,14 @@ def named(data: bytes) -> str:
 
 
 def written_as(store: Store, path: str) -> str:
-    """Changes whenever the object is written."""
+    """A value that changes whenever the object is written."""
     file, stored = Path(store.uri_of(path)), store.read(path)
     assert stored is not None
     return str(file.stat().st_ino) if file.exists() else stored.generation
 
 
 def damage(store: Store, path: str, data: bytes) -> None:
-    """Write other bytes behind the store's back."""
+    """Write other bytes without the store's knowledge."""
     stored = store.read(path)
     store.replace(path, data, stored.generation if stored else None)
 
@@ -476,7 +476,7 @@ def test_a_writer_that_puts_a_file_while_it_is_discarded_has_it(tmp_path: Path) 
             with suppress(FileNotFoundError):
                 os.utime(place, (1e9, 1e9))
             store.put_file(file, data)
-            # It may be on its way back at this moment.
+            # The file may be on its way back at this moment.
             end = time.monotonic() + 20
             while not (there := store.exists(data)) and time.monotonic() < end:
                 time.sleep(0.001)
@@ -488,7 +488,7 @@ def test_a_writer_that_puts_a_file_while_it_is_discarded_has_it(tmp_path: Path) 
 
 
 class RacingLocalStore(LocalStore):
-    """Puts the file again after a discard has seen how old it is."""
+    """Puts the file again after a discard has read its age."""
 
     racing: Path | None = None
 
@@ -514,7 +514,7 @@ def test_of_a_discard_and_a_writer_in_between_the_writer_wins(tmp_path: Path) ->
 def test_a_bucket_is_asked_to_discard_the_generation_that_was_looked_at(
     gcs_lake: LakeSettings, tmp_path: Path
 ) -> None:
-    """The emulator deletes whatever generation there is."""
+    """The emulator deletes every generation of the object."""
     store = gcs.GcsStore(gcs_lake.uri)
     data, asked = f"ticks/{'f' * 64}.parquet", list[str]()
     store.put_file(a_file(tmp_path, b"12345"), data)

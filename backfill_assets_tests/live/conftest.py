@@ -1,4 +1,4 @@
-"""What the tests against real services share: where the service is, and places of their own in it."""
+"""Fixtures for the tests against real services: the address of the service, and separate places in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "warehouse"))  # where the contract's samples are
+sys.path.insert(0, str(Path(__file__).parents[1] / "warehouse"))  # the folder of the contract's samples
 
 from warehouse_samples import TRADES, rows
 
@@ -22,15 +22,15 @@ from backfill_assets.settings import BigQueryWarehouse, LakeSettings
 from backfill_assets.warehouse.protocol import LoadFile, Warehouse, open_warehouse
 from backfill_assets.warehouse.tables import Table
 
-#: Also set where a data set is to be made elsewhere than in the US.
+#: Also set if a data set is to be made outside the US.
 LOCATION = os.environ.get("BACKFILL_LIVE_BIGQUERY_LOCATION", "US")
-#: Only to try these tests themselves, on a stand-in.
+#: Only for a trial of these tests themselves, on a stand-in.
 ENDPOINT = os.environ.get("BACKFILL_LIVE_BIGQUERY_ENDPOINT", "")
 
 
 @dataclass
 class Bench:
-    """BigQuery with a data set for one test; the same face as the warehouse contract's benches."""
+    """BigQuery with a data set for one test; the same interface as the warehouse contract's benches."""
 
     warehouse: Warehouse
     settings: BigQueryWarehouse
@@ -80,7 +80,7 @@ def bigquery_settings(bigquery_client: Any) -> Iterator[BigQueryWarehouse]:
 def bench(
     request: pytest.FixtureRequest, bigquery_settings: BigQueryWarehouse, bigquery_client: Any
 ) -> Iterator[Bench]:
-    """With the contract's table made; files come from here, and from the bucket where there is one."""
+    """The bench with the contract's table; files come from here, and from the bucket if there is one."""
     from warehouse_samples import DAY, TRADES, load_file
 
     if request.param == "gs" and not os.environ.get("BACKFILL_LIVE_GCS"):
@@ -116,13 +116,13 @@ def bench(
 
 @pytest.fixture
 def wide(bench: Bench) -> Bench:
-    """BigQuery takes any table."""
+    """The bench itself: BigQuery takes any table."""
     return bench
 
 
 @pytest.fixture
 def publishing(bigquery_settings: BigQueryWarehouse, bigquery_client: Any) -> Iterator[Bench]:
-    """Without any table, for what makes its own."""
+    """The bench without any table, for tests that make their own."""
     from warehouse_samples import load_file
 
     warehouse = open_warehouse(bigquery_settings)
@@ -152,7 +152,7 @@ def store(lake: LakeSettings) -> Any:
 
 @pytest.fixture
 def run_day(tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Runs a day of real Dagster on a settings file with these sections; embedded where none is given."""
+    """Runs a day of real Dagster on a settings file with these sections (embedded warehouse by default)."""
     import dagster as dg
 
     from backfill_assets.definitions import build_definitions

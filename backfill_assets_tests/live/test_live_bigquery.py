@@ -1,9 +1,9 @@
-"""The real BigQuery under the warehouse contract, and what no emulator can show.
+"""The real BigQuery under the warehouse contract, and promises that no emulator can show.
 
 ``BACKFILL_LIVE_BIGQUERY=project.dataset python -m pytest backfill_assets_tests/live -m live`` runs them, with
 Google credentials (``gcloud auth application-default login``) that may create data sets and run jobs in a
-project with billing. Each test makes a data set ``dataset_<random>`` beside the one that is named, and
-deletes it; the named one is never touched and need not exist. ``BACKFILL_LIVE_BIGQUERY_LOCATION`` is its
+project with billing. Each test makes a data set ``dataset_<random>`` beside the named one, and deletes
+its own; the named one is never touched and need not exist. ``BACKFILL_LIVE_BIGQUERY_LOCATION`` is its
 location (``US``). With ``BACKFILL_LIVE_GCS=gs://bucket/prefix``, in the same location, files are loaded from
 the bucket as well as by upload. ``BACKFILL_LIVE_BIGQUERY_ENDPOINT`` asks a stand-in instead, without
 credentials.
@@ -23,8 +23,8 @@ from warehouse_samples import DAY, NEXT_DAY, TRADES, load_file, rows, write
 
 from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
-from backfill_assets_tests.warehouse.test_views import *  # noqa: F403 - the tests to be held to
-from backfill_assets_tests.warehouse.test_warehouse_contract import *  # noqa: F403 - the tests to be held to
+from backfill_assets_tests.warehouse.test_views import *  # noqa: F403 - the shared tests
+from backfill_assets_tests.warehouse.test_warehouse_contract import *  # noqa: F403 - the shared tests
 
 pytestmark = [
     pytest.mark.live,

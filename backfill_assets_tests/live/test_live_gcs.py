@@ -2,7 +2,7 @@
 
 ``BACKFILL_LIVE_GCS=gs://bucket/prefix python -m pytest backfill_assets_tests/live -m live`` runs them, with
 Google credentials that have roles/storage.objectUser on the bucket. Each test works below a random prefix of
-its own and deletes what it made. The service takes about one write per second to one object, so the tests in
+its own and deletes its objects. The service takes about one write per second to one object, so the tests in
 which many writers meet take minutes. With ``STORAGE_EMULATOR_HOST`` set they ask a stand-in.
 """
 
@@ -12,7 +12,7 @@ import os
 
 import pytest
 
-from backfill_assets_tests.lake.test_store_contract import *  # noqa: F403 - the tests to be held to
+from backfill_assets_tests.lake.test_store_contract import *  # noqa: F403 - the shared tests
 
 pytestmark = [
     pytest.mark.live,

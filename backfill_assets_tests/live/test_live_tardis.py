@@ -1,7 +1,7 @@
-"""The real Tardis, with the real client: a free day, and what it refuses.
+"""The real Tardis, with the real client: a free day, and the requests that it refuses.
 
 ``BACKFILL_LIVE_TARDIS=1 python -m pytest backfill_assets_tests/live -m live`` runs them. No key is needed:
-the first day of each month is free; ``TARDIS_API_KEY``, where it is set, is tried on a paid day.
+the first day of each month is free; ``TARDIS_API_KEY``, if it is set, is tried on a paid day.
 ``BACKFILL_LIVE_TARDIS=http://127.0.0.1:PORT`` asks a stand-in instead, which shows that the tests themselves
 work.
 """

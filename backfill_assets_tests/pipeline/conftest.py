@@ -33,17 +33,18 @@ ROWS = 3_000
 
 @dataclass
 class FinishedDays:
-    """Days that many tests begin with: run once in each process of the tests, and copied after that.
+    """Days with which many tests begin: each process of the tests runs them once, and then copies them.
 
-    A run of a copied day may write its page anew, so tests of runs with nothing to do make their own days.
+    A run of a copied day may write its page again, so tests of runs with nothing to do make their own days.
     """
 
     folder: Path
-    #: By days, settings without what differs between tests, and market (kept, so that its id stays its own).
+    #: By days, settings without the parts that differ between tests, and market (kept, so that its id
+    #: stays its own).
     made: dict[tuple[tuple[str, ...], str, int], tuple[Pipeline, object]] = field(default_factory=dict)
 
     def put(self, pipeline: Pipeline, days: tuple[str, ...]) -> None:
-        """Let the days be finished in a pipeline that has none yet and whose vendor has no fault."""
+        """Put the finished days into a pipeline that has no days yet, and whose vendor has no fault."""
         standin = pipeline.standin
         assert standin is not None
         faults = standin.faults
@@ -66,7 +67,7 @@ class FinishedDays:
 
 
 def _copy(source: Pipeline, target: Pipeline) -> None:
-    """Copy lake and warehouse, as if they had been made there.
+    """Copy lake and warehouse, and let all their paths name the copy.
 
     The ledger names the folder of the partitions, summaries have its digest, and the views name their files.
     """
@@ -134,7 +135,7 @@ class Pipeline:
         self.finished.put(self, days)
 
     def run_apart(self, day: str) -> dg.ExecuteInProcessResult:
-        """Run the day on an instance of its own: an instance in memory takes one run at a time."""
+        """Run the day on its own instance, because an instance in memory takes one run at a time."""
         return Pipeline(self.file, self.standin).run(day)
 
     def settled(self, day: str) -> Day:
@@ -171,7 +172,7 @@ class Pipeline:
 
     @property
     def downloads(self) -> list[str]:
-        """Paths of the data sets that were asked for."""
+        """Paths of the data sets that runs asked for."""
         assert self.standin is not None
         return [r.path for r in self.standin.requests if "/datasets/" in r.path]
 

@@ -1,8 +1,8 @@
-"""Run days in forks of one process that has imported everything, so that many of them can be killed cheaply.
+"""Run days in forks of one process that has imported every module, so that killing many of them is cheap.
 
 A line of input is ``SETTINGS DAY WRITE SIGNAL``: a fork in a process group of its own runs the day. With
 WRITE above 0 it sends itself the signal (SIGKILL or SIGSTOP) at that step of writing, counted from 1, where a
-step is a file beside the settings that is renamed or opened for writing: before the rename, and when the
+step is a file beside the settings that is renamed or opened for writing: before the rename, and while the
 opened file is still empty.
 Two lines answer: the fork's process id when it has started, and at its end its exit code (minus the signal
 that ended it) and how many steps it took.
@@ -30,7 +30,7 @@ from backfill_assets.instruments.schemas import instrument_schema
 for module in pkgutil.walk_packages(backfill_assets.__path__, "backfill_assets."):
     if module.name != "backfill_assets.automation.ray_launcher":  # needs the extra ``ray``
         importlib.import_module(module.name)
-instrument_schema()  # pandera imports half of itself at its first use
+instrument_schema()  # pandera imports half of its modules at its first use
 
 
 def run_day(settings: str, day: str) -> bool:
@@ -47,7 +47,7 @@ def run_day(settings: str, day: str) -> bool:
 
 
 def die_at(write: int, number_of_signal: int, folder: str, steps: mmap.mmap) -> None:
-    """Count the steps of writing below ``folder`` where the parent reads them, and end at the one given."""
+    """Count the steps of writing below ``folder`` in memory that the parent reads, and end at one of them."""
     numbers = itertools.count(1)
 
     def end(*_: object) -> None:
@@ -65,7 +65,7 @@ def die_at(write: int, number_of_signal: int, folder: str, steps: mmap.mmap) -> 
         number = next(numbers)
         steps[:4] = number.to_bytes(4)
         if number == write:
-            # An open is announced before it is done; what is called next would fill the file.
+            # An open is announced before it happens; the next call would fill the file.
             sys.setprofile(end_at_next_call) if opened else end()
 
     sys.addaudithook(hook)

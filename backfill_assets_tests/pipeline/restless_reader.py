@@ -1,4 +1,4 @@
-"""A reader that looks at a lake and an embedded warehouse all the time, for anything that is half there."""
+"""A reader that looks at a lake and an embedded warehouse all the time, for any partial state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Self
 import duckdb
 import pyarrow.parquet as pq
 
-#: Numbers of rows that a partition (table, day) may be seen with.
+#: Numbers of rows that a partition (table, day) may have when it is read.
 Rows = Mapping[tuple[str, str], Collection[int]]
 
 
@@ -27,7 +27,7 @@ def partitions(warehouse: Path) -> Iterator[Path]:
 
 
 class RestlessReader:
-    """Looks in a thread of its own while it is entered; what it found wrong is in ``wrong``."""
+    """Looks in a thread of its own while it is entered; ``wrong`` has its findings."""
 
     def __init__(self, folder: Path, rows: Rows) -> None:
         self.lake, self.warehouse, self.rows = folder / "lake", folder / "warehouse", rows
@@ -54,12 +54,12 @@ class RestlessReader:
             self.look()
 
     def look(self) -> None:
-        """Read everything that is there once."""
+        """Read every partition and document once."""
         with self._looking:
             for check in (self._documents, self._data_files, self._partitions, self._views):
                 try:
                     self.wrong += check()
-                except Exception as error:  # noqa: BLE001 - whatever a reader stumbles over is what is sought
+                except Exception as error:  # noqa: BLE001 - the reader looks for every error
                     self.wrong.append(f"{check.__name__}: {type(error).__name__}: {error}")
             self.looks += 1
 
@@ -68,7 +68,7 @@ class RestlessReader:
             yield from self._of_document(file)
 
     def _of_document(self, file: Path) -> Iterator[str]:
-        """What the document names must be there in full size; of one that was replaced meanwhile, the new."""
+        """A document's data files must be there in full size, or those of the document that replaced it."""
         text = file.read_bytes()
         for data, size in named(self.lake, file, json.loads(text)):
             found = data.stat().st_size if data.exists() else None
@@ -94,9 +94,9 @@ class RestlessReader:
                 yield from self._judge(file.parent.name, file.stem, pq.read_table(file).num_rows)
 
     def _views(self) -> list[str]:
-        """DuckDB opens a file by its name twice in a query: one that was replaced in between may fail it.
+        """DuckDB opens a file by its name twice in a query, so a file replaced in between may fail the query.
 
-        It fails, then; what it must never do is to show rows that were never published.
+        The query may fail, but it must never show rows that were never published.
         """
         before = self._files()
         try:
@@ -136,7 +136,7 @@ class RestlessReader:
             yield from folder.rglob(pattern)
 
     def _is_new(self, file: Path) -> bool:
-        """Whether the file as it is now was not read yet."""
+        """Whether the current file has not been read yet."""
         found = file.stat()
         version = (file, found.st_ino, found.st_mtime_ns)
         if version in self._known:

@@ -1,8 +1,8 @@
-"""Random sequences of what may happen to days, on two pipelines: the tables are alike after each step.
+"""Random sequences of possible events of days, on two pipelines: the tables are alike after each step.
 
-In the calm one each run ends and is alone. In the rough one runs are killed at any step of writing and run
-again, repeated, or run twice at once. A model knows of each file which rows may be published: those of good
-versions and of approved ones, and none of a version with a gap that was retracted.
+In the calm pipeline each run ends and is alone. In the rough one runs are killed at any step of writing and
+run again, repeated, or run twice at once. A model knows for each file which rows may be published: those of
+good versions and of approved ones, and none of a version with a gap that was retracted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from backfill_assets_tests.times import TIMES
 DAYS = ("2024-01-01", "2024-01-02", "2024-01-03")
 FEEDS = {"binance/trades/BTCUSDT": "BTC-USDT", "binance/trades/ETHUSDT": "ETH-USDT"}
 TABLES = ("trades", "candles", "coverage", "quality", "instruments")
-#: Happenings of one life.
+#: Number of events in one sequence.
 STEPS = 20
 FIRST_SEED = int(os.environ.get("BACKFILL_SEED", "0"))
 
@@ -51,7 +51,7 @@ def with_a_corrected_side(lines: list[str]) -> list[str]:
     return [*lines[:700], ",".join(cells), *lines[701:]]
 
 
-#: What the vendor may serve, and whether its rows are good enough to be published unasked.
+#: Files that the vendor may serve, and whether their rows are good enough to count without an approval.
 VARIANTS: dict[str, tuple[Callable[[list[str]], list[str]], bool]] = {
     "whole": (list, True),
     "corrected": (with_a_corrected_side, True),
@@ -62,13 +62,13 @@ VARIANTS: dict[str, tuple[Callable[[list[str]], list[str]], bool]] = {
 
 @dataclass
 class World:
-    """Both pipelines, and what the model knows."""
+    """Both pipelines, and the model's knowledge."""
 
     calm: Pipeline
     rough: Pipeline
     forks: DayForks
     dice: random.Random
-    #: By day and feed: rows of what the vendor serves now, and those that may be published.
+    #: By day and feed: rows that the vendor serves now, and those that may be published.
     served: dict[tuple[str, str], tuple[int, bool]] = field(default_factory=dict)
     may: dict[tuple[str, str], set[int]] = field(default_factory=lambda: defaultdict(lambda: {0}))
     good: dict[tuple[str, str], set[int]] = field(default_factory=lambda: defaultdict(set))
@@ -81,7 +81,7 @@ class World:
         self.served[day, feed] = (rows[0], good)
 
     def fetched(self, day: str, *feeds: str) -> None:
-        """The vendor's rows came into the lake."""
+        """Record that the vendor's rows came into the lake."""
         for feed in feeds:
             if (day, feed) not in self.served:
                 self.serve(day, feed, "whole")
@@ -114,7 +114,7 @@ class World:
                 Pipeline(pipeline.file, pipeline.standin).run(day, refresh=True, feeds=feeds)
 
     def decide(self, verb: str) -> None:
-        """Approve a version that waits, or retract one that counts, where there is one; then run its day."""
+        """Approve a version that waits, or retract one that counts, if there is one; then run its day."""
         known = [day for day in DAYS if (self.calm.folder / "lake" / paths.settled_day(day)).exists()]
         found = [
             (day, str(feed.feed), version)
@@ -164,7 +164,7 @@ class World:
             self.decide(kind)
 
     def compare(self) -> None:
-        """Both have the same tables, of rows that may be there, and no claim is open."""
+        """Both pipelines have the same tables of allowed rows, and no claim is open."""
         for table in TABLES:
             assert self.rough.partition_bytes(table) == self.calm.partition_bytes(table), (
                 table,

@@ -1,6 +1,6 @@
 """Approving and retracting by command: the next run of the day changes the tables accordingly.
 
-What is published follows from the verdicts alone, so nothing has to be told to publishing or to the schedule.
+Verdicts alone decide which rows are published, so neither publishing nor the schedule is told of a command.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def content(pipeline, name="content"):
 
 
 def due(pipeline):
-    """What the schedule finds by judging; a plan knows it of days that are out without judging them."""
+    """Whether the schedule judges the day to be due; a plan agrees on published days without judging them."""
     found = is_due(pipeline.store, pipeline.settings, DAY)
     plan = make_plan(pipeline.store, pipeline.settings, backfill_request({"start": DAY, "end": DAY}))
     assert plan.days_held or bool(plan.days_to_run) == found

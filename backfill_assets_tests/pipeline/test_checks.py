@@ -1,7 +1,7 @@
 """Every asset check can go red, and stays green on a near miss.
 
-A damage is a function that does to a healthy, finished day what a bug or an accident would do; the checks
-then run in Dagster on what it left. A check of the definitions without a damage here, or without a near miss,
+A damage is a function that does to a healthy, finished day the same as a bug or an accident; the checks
+then run in Dagster on the result. A check of the definitions without a damage here, or without a near miss,
 fails the suite.
 """
 
@@ -59,7 +59,7 @@ Lines = list[str]
 
 @dataclass(frozen=True)
 class Red:
-    """A damage, the severity that it deserves, and what the check must say for one to find it."""
+    """A damage, the severity that it deserves, and the words of the check from which a person finds it."""
 
     damage: Callable[[Any], object]
     severity: dg.AssetCheckSeverity
@@ -87,11 +87,11 @@ def stays_green(*checks: str):
     return register
 
 
-# --- what damages are made of -----------------------------------------------------------------------------
+# --- tools for damages ------------------------------------------------------------------------------------
 
 
 def change_instruments(pipeline, change, exchange="binance"):
-    """Other rows of the same answer of the vendor, so that a run keeps them."""
+    """Store other rows as if they came from the same answer of the vendor, so that a run keeps them."""
     table, former = (f(pipeline.store, exchange, DAY) for f in (read_instruments, load_instruments))
     frame = change(pl.DataFrame(table))
     inputs = former.inputs if former else ""
@@ -103,7 +103,7 @@ def of(symbol):
 
 
 def set_where(condition, **values):
-    """A change of a frame: these columns where the condition holds."""
+    """A change of a frame: these columns where the condition is true."""
     return lambda frame: frame.with_columns(
         pl.when(condition)
         .then(value if isinstance(value, pl.Expr) else pl.lit(value))
@@ -115,7 +115,7 @@ def set_where(condition, **values):
 
 
 def change_ticks(pipeline, change, feed=BTC, **version):
-    """Put another file in place of the newest one; the manifest names it and else says what it said."""
+    """Put another file in place of the newest one; the manifest names it and stays otherwise the same."""
     store, found = pipeline.store, Feed.parse(feed)
     old = load_manifest(store, found, DAY).newest
     with store.local_copy(paths.ticks_data(found, DAY, old.content)) as path:
@@ -140,7 +140,7 @@ def change_profile(pipeline, change, feed=BTC):
 
 
 def change_partials(pipeline, change, feed=BTC):
-    """Put other partial candles in place of those that were computed, and make the day's candles of them."""
+    """Put other partial candles in place of the computed ones, and make the day's candles of them."""
     store, found = pipeline.store, Feed.parse(feed)
     old = load_measures(store, DAY).files[feed]
     with store.local_copy(paths.partials_data(found, DAY, old.partials.content)) as path:
@@ -159,7 +159,7 @@ def change_partials(pipeline, change, feed=BTC):
 
 
 def change_measures(pipeline, change):
-    """Change the document of the day's candles; ``change`` gives the fields."""
+    """Change the document of the day's candles; ``change`` returns the fields."""
 
     def changed(measures):
         return measures.model_copy(update=change(measures))
@@ -168,7 +168,7 @@ def change_measures(pipeline, change):
 
 
 def fetch_changed(pipeline, changes):
-    """The vendor serves other lines for these feeds, and the lake has none of them yet."""
+    """Serve other lines for these feeds, of which the lake has none yet."""
     for feed, change in changes.items():
         shutil.rmtree(pipeline.folder / "lake" / paths.ticks_prefix(Feed.parse(feed), DAY))
         if change is None:
@@ -203,7 +203,7 @@ def put(column, value):
 
 
 def change_partition(pipeline, table, change):
-    """Somebody writes into the warehouse past the publisher."""
+    """Change the warehouse past the publisher."""
     file = pipeline.folder / "warehouse" / table / f"{DAY}.parquet"
     schema = pq.read_schema(file)
     pq.write_table(change(pl.read_parquet(file)).to_arrow().cast(schema), file)
@@ -377,7 +377,7 @@ def one_id_is_missing(pipeline):
 
 
 def silent(minutes):
-    """Without the rows that arrived within so many minutes from noon on."""
+    """Remove the rows that arrived within so many minutes from noon on."""
 
     def change(lines: Lines) -> Lines:
         noon = int(datetime(2024, 1, 2, 12, tzinfo=UTC).timestamp() * 1e6)
@@ -525,7 +525,7 @@ def a_trade_is_in_the_bucket_after_its_own(pipeline):
 
 
 def one_price(quote):
-    """A bucket whose trades all had one price; the quote volume is what ``quote`` makes of the right one."""
+    """A bucket whose trades all had one price; ``quote`` derives its quote volume from the right one."""
     price = pl.col("open")
     return set_where(
         BUCKET == 100,
@@ -580,7 +580,7 @@ def a_sum_was_added_up_in_another_order(pipeline):
 
 
 def last_trade_at(seconds):
-    """The last trade of the hour's first bucket at so many seconds from noon."""
+    """Move the last trade of the hour's first bucket to so many seconds from noon."""
     noon = datetime(2024, 1, 2, 12, tzinfo=UTC)
     first = pl.col("open_time") == pl.col("open_time").filter(pl.col("open_time") >= noon).min()
     late = pl.col("open_time").dt.truncate("1h") + pl.duration(microseconds=round(seconds * 1e6))
@@ -594,7 +594,7 @@ def a_trade_of_the_hours_end_was_counted_at_its_beginning(pipeline):
 
 @turns_red("candles:timeframes", "1h", "open", "2024-01-02 12:00:00")
 def two_buckets_were_exchanged(pipeline):
-    """The first two of the hour from noon."""
+    """Exchange the first two buckets of the hour from noon."""
 
     def exchange(frame):
         noon = frame["open_time"].search_sorted(datetime(2024, 1, 2, 12, tzinfo=UTC))
@@ -634,7 +634,7 @@ def a_market_is_half_a_percent_off_the_other_venues(pipeline):
 
 
 def a_perpetual_beside_the_spot_market(pipeline, factor):
-    """The partial candles of ADA-USDT are those of BTC-USDT, as its perpetual's, at other prices."""
+    """Make the partial candles of ADA-USDT those of BTC-USDT's perpetual, at other prices."""
     feed = load_measures(pipeline.store, DAY).files[BTC]
     with pipeline.store.local_copy(paths.partials_data(Feed.parse(BTC), DAY, feed.partials.content)) as path:
         spot = pl.DataFrame(pq.read_table(path))
@@ -668,7 +668,7 @@ def an_hour_has_ten_times_its_volume(pipeline):
 
 
 def compare_with(pipeline, change):
-    """The exchange's own candles of BTC-USDT: the published ones, changed, where the settings look."""
+    """Write the exchange's own candles of BTC-USDT, the published ones changed, where the settings look."""
     own = pipeline.table("candles", DAY).filter(exchange="binance", symbol="BTC-USDT", timeframe="1m")
     file = pipeline.folder / "reference" / "binance" / "BTC-USDT" / f"{DAY}.parquet"
     file.parent.mkdir(parents=True)
@@ -772,7 +772,7 @@ def a_volume_in_the_warehouse_is_off_by_a_millionth(pipeline):
 
 
 def change_coverage(pipeline, change, feed=BTC):
-    """Put a file of other states in place of the one that was made; nothing says what is found in it."""
+    """Put a file of other states in place of the computed one; no document describes its content."""
     store, measures = pipeline.store, load_measures(pipeline.store, DAY)
     ours = measures.minutes[feed]
     symbols = {
@@ -860,7 +860,7 @@ def a_score_was_changed_in_the_warehouse(pipeline):
 
 
 def last_published(pipeline, moment: str) -> None:
-    """Let all tables of the day be published at the moment."""
+    """Set the moment at which all tables of the day were published."""
     for table in ("instruments", "candles", "coverage", "quality"):
         entry = ledger.entry(pipeline.store, table, DAY)
         published = entry.published.model_copy(update={"published_at": datetime.fromisoformat(moment)})
@@ -914,7 +914,7 @@ def two_highs_were_swapped_in_the_warehouse(pipeline):
 
 
 def change_ohlcv(pipeline, statement):
-    """The day's candles are written to a database of services, and somebody changes them there."""
+    """Write the day's candles to a database of services, and change them there."""
     database = pipeline.folder / "services.db"
     settings = yaml.safe_load(pipeline.file.read_text())
     pipeline.file.write_text(yaml.safe_dump({**settings, "ohlcv": {"url": f"sqlite:///{database}"}}))
@@ -954,13 +954,13 @@ def the_services_have_other_times_of_writing(pipeline):
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory) -> Path:
-    """Where lake and warehouse of a finished day lie, to be copied."""
+    """The folder of a finished day's lake and warehouse, to be copied."""
     return tmp_path_factory.mktemp("healthy")
 
 
 @pytest.fixture
 def finished(healthy, make_pipeline, standin, checks_of):
-    """A finished day of one's own; the first that asks for it lets it be made."""
+    """A finished day for one test; the first test that uses it runs the day."""
     pipeline = make_pipeline(standin)
     if not (healthy / "lake").exists():
         result = pipeline.run(DAY)
@@ -988,7 +988,7 @@ def run_checks(pipeline, asset: dg.AssetKey) -> dg.ExecuteInProcessResult:
 
 
 def told(check: dg.AssetCheckEvaluation) -> str:
-    """All that the check says, in its description and in its tables."""
+    """All text of the check, in its description and in its tables."""
     records = [
         str(record.data)
         for value in check.metadata.values()
@@ -1044,7 +1044,7 @@ class Relisted:
 
 
 def relist(pipeline, symbol: str, change: Callable[[Listing], Listing]) -> None:
-    """From now on the vendor lists one symbol otherwise."""
+    """Let the vendor list one symbol differently from now on."""
     standin: TardisStandin = pipeline.standin
     standin.source = Relisted(
         standin.source, lambda listing: change(listing) if listing.dataset_symbol == symbol else listing

@@ -1,4 +1,4 @@
-"""The same days with the lake in a bucket and the tables in BigQuery, both spoken to over real HTTP."""
+"""The same days with the lake in a bucket and the tables in BigQuery, both reached over real HTTP."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DAY_BEFORE, DAY = "2024-01-01", "2024-01-02"
 TABLES = ("trades", "candles", "coverage", "quality", "instruments")
 BUCKET = "lake-bucket"
 BTC = "binance/trades/BTCUSDT"
-#: For tests whose runs are their own.
+#: For tests that make their own runs.
 SMALL = [{"exchanges": ["binance"], "symbols": ["BTC-USDT", "ETH-USDT", "ADA-USDT"]}]
 
 
@@ -58,7 +58,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     from google.cloud import bigquery
 
     with pytest.MonkeyPatch.context() as patch:
-        # The server's folder of objects is where gs:// leads the other emulator.
+        # The other emulator reads gs:// from the server's folder of objects.
         home = tmp_path_factory.mktemp("cloud")
         patch.setattr(tempfile, "tempdir", str(home))
         with gcs_server(BUCKET) as gcs_url:
@@ -77,7 +77,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.fixture(scope="module")
 def standin(market):
-    """One for all tests here, since they share pipelines."""
+    """One cloud for all tests here, because they share pipelines."""
     with TardisStandin(market, clock=lambda: datetime(2024, 2, 10, 12, tzinfo=UTC)) as running:
         yield running
 
@@ -104,7 +104,7 @@ class InCloud:
         return entry.published
 
     def load_job(self, table: str, day: str) -> Any:
-        """The job that made the partition what it is."""
+        """The job that loaded the partition's present content."""
         job_id = self.published(table, day).job.rsplit(".", 1)[1]
         return self.cloud.client.get_job(job_id, timeout=60)
 
@@ -143,13 +143,13 @@ def in_cloud(make_pipeline, standin, cloud) -> Iterator[Callable[..., InCloud]]:
 
 @pytest.fixture(scope="module")
 def shared() -> dict[str, Any]:
-    """Filled by the first test that needs it: pipelines that ran both days in order."""
+    """Pipelines that ran both days in order; the first test that needs one fills it."""
     return {}
 
 
 @pytest.fixture
 def both_days(shared, in_cloud) -> InCloud:
-    """In the cloud, after both days; not to be changed."""
+    """The pipeline in the cloud after both days; tests must not change it."""
     if "cloud" not in shared:
         made = in_cloud("in-order")
         shared["results"] = [made.pipeline.run(day) for day in (DAY_BEFORE, DAY)]
@@ -268,7 +268,7 @@ def test_days_in_another_order_end_in_the_same_rows(both_days, in_cloud):
 
 
 def test_a_missing_feed_is_left_out_until_it_heals_and_a_failed_load_changes_nothing(in_cloud, standin):
-    """One pipeline for the whole story, for each run takes seconds."""
+    """One pipeline for the whole story, because each run takes seconds."""
     made = in_cloud("story", universe=SMALL)
     made.pipeline.with_fault(BTC, DAY, Fault(always=faults.not_found()))
     assert made.pipeline.run(DAY).success
@@ -325,7 +325,7 @@ def test_a_table_that_somebody_changed_fails_its_asset_alone_and_keeps_its_rows(
 
 
 def test_a_day_whose_table_was_dropped_is_not_good_until_its_next_run(in_cloud):
-    """Asked once a minute, so the clock is moved."""
+    """The service is asked once a minute, so the clock is moved."""
     made = in_cloud("dropped", universe=SMALL)
     store, settings = made.pipeline.store, made.pipeline.settings
     assert made.pipeline.run(DAY).success
@@ -352,7 +352,7 @@ def later(minutes: int) -> Iterator[None]:
 
 
 def looks(made: InCloud) -> tuple[set[str], list[str], int]:
-    """What calendar and statuses say of the day, the schedule's days, and how many days a plan calls good."""
+    """Outcomes of the day in calendar and statuses, the schedule's days, the plan's number of good days."""
     store, settings = made.pipeline.store, made.pipeline.settings
     shown = {day.outcome for day in calendar(store, settings, DAY, DAY)}
     due = due_days(store, date(2024, 1, 3), settings)
@@ -430,7 +430,7 @@ RECIPES = Path(__file__).parents[2] / "docs" / "recipes.md"
     ids=lambda text: text if "\n" not in text else "",
 )
 def test_each_recipe_gives_the_same_rows_in_both_warehouses(both_days, embedded, title, here, there):
-    """BigQuery's dialect as the emulator runs it, by way of DuckDB."""
+    """BigQuery's dialect as the emulator runs it, through DuckDB."""
     import duckdb
 
     query = there.replace("crypto_market_data.", f"{both_days.dataset}.")

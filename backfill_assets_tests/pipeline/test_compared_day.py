@@ -31,7 +31,7 @@ from backfill_assets_tests.emulators.candle_sources import (
 from backfill_assets_tests.pipeline.conftest import MakePipeline, Pipeline, checks_of
 
 DAY, BEFORE = "2024-01-02", "2024-01-01"
-#: By kind of source the market of ours that it is compared with, its service, and its own market.
+#: By kind of source: exchange and symbol of our market, the source's service, and the source's market.
 MARKETS = {
     "directory": ("binance", "BTC-USDT", "", ""),
     "binance": ("binance", "BTC-USDT", "binance", "BTC-USDT"),
@@ -40,9 +40,9 @@ MARKETS = {
     "massive": ("coinbase", "BTC-USDT", "massive", "BTC-USDT"),
 }
 CHECK = "reference:agreement"
-# Every test makes a lake and runs days of it.
+# Every test makes a lake and runs its days.
 pytestmark = pytest.mark.story
-#: What comes after publishing.
+#: The assets after publishing.
 AFTER = ("reference", "report")
 
 
@@ -61,7 +61,7 @@ class Compared:
     kind: str
 
     def settings(self, **source: Any) -> None:
-        """Name the source alone; one differing minute is too much."""
+        """Name this source alone; one differing minute is too much."""
         (self.pipeline.folder / "rules.yaml").write_text(
             yaml.safe_dump({"version": 5, "comparison": {"agreement": 1, "differing_run": 0}})
         )
@@ -70,13 +70,13 @@ class Compared:
         self.pipeline.file.write_text(yaml.safe_dump(content))
 
     def check(self, *assets: str) -> Any:
-        """The check after a run of the day, or of these assets of it."""
+        """The check after a run of the day, or of these assets."""
         result = self.pipeline.run(DAY, [*assets] or None)
         assert result.success
         return checks_of(result)[CHECK]
 
     def change(self, change: Any) -> None:
-        """Change the source's candles; what it gave before is forgotten."""
+        """Change the source's candles; its earlier answers are forgotten."""
         if self.kind == "directory":
             file = self.file
             pl.DataFrame(change(truth_of(pl.read_parquet(file))), orient="row").pipe(self.write)
@@ -153,7 +153,7 @@ def test_a_day_is_compared_with_each_source_and_nobody_is_asked_again(compared: 
     assert compared.sources.requests == []
     assert {path: store.objects(path)[path].changed for path in kept} == before
 
-    # Nobody has to be there for the same comparison.
+    # The same comparison needs no source.
     store.delete(paths.comparison(DAY))
     assert compared.check(*AFTER).passed
     assert compared.sources.requests == []
@@ -271,7 +271,7 @@ def test_markets_that_a_source_lacks_are_said_and_another_market_is_known_by_its
 ) -> None:
     compared.settings(kind="ccxt", endpoint=compared.sources.url)
     check = compared.check(*AFTER)
-    # Kraken and Coinbase list nothing here, which is no answer of theirs.
+    # Kraken and Coinbase list no market here, so the answer is not theirs.
     assert "kraken BTC-USDT: ccxt: kraken was asked for BTC-USDT" in check.description
     compared.sources.truth |= {
         name: {"ETH-USDT": compared.sources.truth["binance"]["BTC-USDT"]}
@@ -306,7 +306,7 @@ def test_a_source_that_has_nothing_of_the_day_is_said(compared: Compared) -> Non
 def test_candles_that_the_next_days_run_changes_are_compared_again(compared: Compared) -> None:
     assert compared.check(*AFTER).passed
     former = load_comparison(compared.pipeline.store, DAY)
-    # A trade of the day's last second arrives with the next day's file.
+    # A trade of the day's last second arrives in the next day's file.
     compared.pipeline.serve_changed(
         "binance/trades/BTCUSDT", "2024-01-03", lambda lines: [_moved_to_the_day(lines[0]), *lines[1:]]
     )

@@ -1,4 +1,4 @@
-"""One instrument of each kind through the whole pipeline, against volumes that were computed by hand.
+"""One instrument of each kind through the whole pipeline, compared with volumes computed by hand.
 
 Every file has one trade a minute, all alike, so each minute's candle is the volume of one trade.
 """
@@ -35,7 +35,7 @@ MINUTES: Final = 1440
 
 @dataclass(frozen=True)
 class Kind:
-    """An instrument, one trade of it, and what that is worth; None where it cannot be known."""
+    """An instrument, one trade of it, and the trade's worth; None if it cannot be known."""
 
     exchange: str
     id: str
@@ -48,12 +48,12 @@ class Kind:
     quote_volume: float | None
     units: tuple[str | None, str | None]
     details: Mapping[str, Any] = field(default_factory=dict)
-    #: The amount of the trades of the afternoon, if it is another one.
+    #: The amount of the trades of the afternoon, if it differs.
     later: float | None = None
 
     @property
     def symbol(self) -> str:
-        """The name of its candles."""
+        """The symbol of its candles."""
         pair = f"{self.base}-{self.quote}"
         return {"spot": pair, "perpetual": f"{pair}-PERP"}.get(self.type, self.id)
 
@@ -74,7 +74,7 @@ def contract(multiplier: float, *, inverse: bool, **more: Any) -> dict[str, Any]
     return {"contractMultiplier": multiplier, "inverse": inverse, **more}
 
 
-#: By the instruments endpoint.
+#: Contracts as the instruments endpoint describes them.
 KINDS: Final = (
     kind("binance", "BTCUSDT", "BTC-USDT", "0.5 @ 40000", "0.5 BTC = 20000 USDT", type="spot"),
     kind("binance-futures", "BTCUSDT", "BTC-USDT", "0.5 @ 40000", "0.5 BTC = 20000 USDT",
@@ -95,7 +95,7 @@ KINDS: Final = (
     # homeNotional 70.418 UNI for 0.00219 BTC: at 32,154 USD for a BTC, 3,110 satoshi for a USDT.
     kind("bitmex", "UNIUSDT", "UNI-USDT", "219 @ 20", "unknown",
          **contract(1e-5, inverse=False, quanto=True, settlementCurrency="XBt")),
-    # Said to be quanto, but settled in the currency that it is quoted in.
+    # Called quanto by the vendor, but settled in the currency in which it is quoted.
     kind("bitmex", "SOLUSDT", "SOL-USDT", "30 @ 100", "0.003 SOL = 0.3 USDT",
          **contract(1e-4, inverse=False, quanto=True, settlementCurrency="USDT")),
     kind("deribit", "BTC-PERPETUAL", "BTC-USD", "800 @ 40000", "0.02 BTC = 800 USD",
@@ -116,7 +116,7 @@ KINDS: Final = (
          **contract(1, inverse=False)),
 )  # fmt: skip
 
-#: By the exchange's details alone: the same worth where the venue tells, and nothing where it does not.
+#: By the exchange's details alone: the same worth if the venue tells it, and none if it does not.
 BY_DETAILS: Final = (
     kind("binance", "BTCUSDT", "BTC-USDT", "0.5 @ 40000", "0.5 BTC = 20000 USDT", type="spot"),
     kind("binance-futures", "BTCUSDT", "BTC-USDT", "0.5 @ 40000", "0.5 BTC = 20000 USDT"),
@@ -135,12 +135,12 @@ BY_DETAILS: Final = (
 
 
 class Shelf:
-    """A source of the stand-in: files of these kinds, one trade a minute, and more where a test puts some."""
+    """A source of the stand-in: files of these kinds with one trade a minute, and more if a test adds any."""
 
     def __init__(self, kinds: tuple[Kind, ...]) -> None:
         self.kinds = kinds
         self.exchanges = tuple(sorted({k.exchange for k in kinds}))
-        #: By file, rows (exchange's time, amount) in front of the others.
+        #: By file: rows (exchange's time, amount) before the others.
         self.early: dict[tuple[str, str], tuple[int, float]] = {}
 
     def listings(self, exchange: str) -> tuple[Listing, ...]:
@@ -236,7 +236,7 @@ def candles_of(pipeline: Any, k: Kind, timeframe: str = "1m", day: str = DAY) ->
 
 
 def worth_of(pipeline: Any, k: Kind) -> dict[str, Any]:
-    """What each minute's candle says, the same for all; volumes of the day beside it."""
+    """The volumes of each minute's candle, the same for all minutes, with those of the day."""
     found = candles_of(pipeline, k)
     assert found.height == MINUTES
     columns = ["volume", "quote_volume", "vwap", "buy_volume", "sell_volume", "volume_unit", "quote_unit"]
@@ -261,7 +261,7 @@ def expected_of(k: Kind) -> dict[str, Any]:
 
 
 def wrong(pipeline: Any, kinds: tuple[Kind, ...]) -> dict[str, Any]:
-    """By instrument, what differs: found and expected."""
+    """The differences by instrument: found and expected."""
     found = {}
     for k in kinds:
         worth, expected = worth_of(pipeline, k), expected_of(k)

@@ -1,8 +1,8 @@
 """One damaged document of the lake: its feed or its day waits, and all others go on.
 
-Every kind of document is damaged under a lake of three published days, two kinds in every way. Documents that
-can be made again are made again by a run of their day; a feed's manifest holds decisions, so only a refresh
-begins it anew. Whatever is replaced unread is kept below ``damaged/``.
+Every kind of document is damaged in a lake of three published days, two kinds in every way. A run of the day
+makes again each document that can be made again. A feed's manifest stores decisions, so only a refresh begins
+it anew. A document that is replaced unread is kept below ``damaged/``.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def running() -> Iterator[TardisStandin]:
 
 
 def settings_of(folder: Path, standin: TardisStandin, *symbols: str) -> Path:
-    """Settings that are the same in every folder that they are copied to."""
+    """Settings that are the same in every folder to which they are copied."""
     return write_settings(
         folder,
         standin,
@@ -185,7 +185,7 @@ def test_runs_of_any_day_succeed_and_leave_the_tables_as_they_are(
     for day in (AFTER, DAY):
         assert pipeline.run(day).success
     after = tables(pipeline)
-    # The quality table says whether everything else of the day is out, and how it was judged.
+    # The quality table tells whether the other tables of the day are published, and how the day was judged.
     for table in TABLES[:-1]:
         assert after[table] == before[table], table
     if kind in DERIVED:

@@ -1,4 +1,4 @@
-"""A file of the lake loses its bytes: nothing is made or published of it, and the day mends."""
+"""A file of the lake loses its bytes: no table is made or published from it, and the day recovers."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def flip(file: Path) -> None:
 
 
 def blank(file: Path) -> None:
-    """Let every byte be zero, as some file systems do after a power cut."""
+    """Set every byte to zero, as some file systems do after a power cut."""
     file.write_bytes(bytes(file.stat().st_size))
 
 
 def cut(file: Path) -> None:
-    """Leave nothing of it."""
+    """Empty the file."""
     file.write_bytes(b"")
 
 
 def file_of(pipeline: Pipeline, kind: str, day: str = DAY) -> Path:
-    """The lake's one data file of that kind that belongs to the feed or to the day."""
+    """The lake's one data file of this kind that belongs to the feed or to the day."""
     middle = FEED if kind in ("ticks", "partials") else "binance" if kind == "instruments" else ""
     day = f"date={day}" if kind in ("candles", "coverage") else day
     [file] = (pipeline.folder / "lake" / kind / middle / day).glob("*.parquet")
@@ -38,7 +38,7 @@ def file_of(pipeline: Pipeline, kind: str, day: str = DAY) -> Path:
 
 
 def failures(result) -> str:
-    """What the failed steps say."""
+    """The messages of the failed steps."""
     return "\n".join(
         event.event_specific_data.error.to_string()
         for event in result.all_events

@@ -1,8 +1,8 @@
-"""Two documents or files of one day are damaged together: the days beside it go on, and nothing leaves.
+"""Two documents or files of one day are damaged together: the days beside it go on, and no rows leave.
 
-The day before is published, the day after is fetched and comes next. What their runs do is called step by
-step, so that a failure names its step; ``make storm`` has all pairs, every run has those that once failed and
-a share of the others.
+The day before is published, the day after is fetched and comes next. The steps of their runs are called one
+by one, so that a failure names its step; ``make storm`` has all pairs, every run has those that once failed
+and a share of the others.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from backfill_assets_tests.times import TIMES
 pytestmark = pytest.mark.story
 
 OTHER = Feed("binance", "trades", "ETHUSDT")
-#: By kind, a path of the lake or a pattern that one file has.
+#: By kind, a path of the lake or a pattern that matches one file.
 KINDS = {
     **documents.DOCUMENTS,
     "other manifest": paths.ticks_manifest(OTHER, DAY),
@@ -78,7 +78,7 @@ def link_to_itself(file: Path, _: Path) -> None:
 
 HOWS: tuple[Callable[[Path, Path], None], ...] = (cut, lose, be_of_the_day_before)
 PAIRS = [(how, *pair) for how in HOWS for pair in combinations(KINDS, 2)]
-#: Each stopped a day beside it, or took rows out.
+#: Each of these stopped a day beside it, or took rows out.
 ONCE_FAILED = [
     *((cut, "settled day", other) for other in ("day record", "instruments", "manifest", "other manifest")),
     *((cut, "ticks", other) for other in ("measures", "partials")),

@@ -1,4 +1,4 @@
-"""One day through Dagster: what is published, what is left out, and what a rerun does about it."""
+"""One day through Dagster: published rows, rows left out, and the effect of a rerun."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BTC = "binance/trades/BTCUSDT"
 
 
 def failure_of(result: dg.ExecuteInProcessResult, asset: str) -> str:
-    """What the asset's step said when it failed."""
+    """The message of the asset's failed step."""
     [event] = [e for e in result.all_events if e.is_step_failure and e.step_key == asset.replace("/", "__")]
     data = event.step_failure_data
     return data.user_failure_data.description if data.user_failure_data else str(data.error)

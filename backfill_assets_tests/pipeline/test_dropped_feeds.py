@@ -1,4 +1,4 @@
-"""A feed that a past day need not have: it is dropped on the record, and nothing asks for it any more."""
+"""A past day no longer needs a feed: it is dropped on the record, and no run asks for it again."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ TABLES = ("trades", "quotes", "candles", "coverage", "quality")
 
 
 def withdraw(pipeline: Pipeline, *data_types: str) -> None:
-    """Retract what counts of the feeds of these types, and drop them."""
+    """Retract the accepted versions of the feeds of these types, and drop the feeds."""
     thresholds = pipeline.settings.thresholds
     for data_type in data_types:
         feed = f"binance-futures/{data_type}/BTCUSDT"

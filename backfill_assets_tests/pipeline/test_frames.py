@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).parents[2]
 GOOD, WITHOUT, HELD, MISSING, LAST = (f"2024-01-0{n}" for n in range(2, 7))
 END = "2024-01-07"
 MARKET = ("binance", "BTC-USDT")
-#: Without a file of these the day is held.
+#: Without the files of these feeds the day is held.
 MOST = [
     *(f"coinbase/trades/{symbol}" for symbol in ("BTC-USDT", "ETH-USDT", "ADA-USDT")),
     *(f"kraken/trades/{symbol}" for symbol in ("XBT-USDT", "ETH-USDT", "ADA-USDT")),
@@ -41,7 +41,7 @@ TABLES = (CANDLES, COVERAGE, TICKS["trades"], QUALITY, INSTRUMENTS)
 
 @pytest.fixture(scope="module")
 def days(market, tmp_path_factory) -> Iterator[Pipeline]:
-    """A good day, one without a feed, a held one, a day that nobody ran, and a good one again."""
+    """A good day, one without a feed, a held one, a day that was never run, and a good one again."""
     folder = tmp_path_factory.mktemp("frames")
     with TardisStandin(market, clock=lambda: datetime(2024, 2, 10, 12, tzinfo=UTC)) as standin:
         made = Pipeline(write_settings(folder, standin), standin)
@@ -216,7 +216,7 @@ def test_another_source_or_settings_are_told(days):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
 def test_the_python_of_the_pages_runs(days, monkeypatch, page):
-    """Drawing needs a library that the package does not, so the line that draws is left out."""
+    """Drawing needs a library that the package does not need, so the line that draws is left out."""
     monkeypatch.setenv("BACKFILL_ENV", str(days.file))
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text(encoding="utf-8"), re.DOTALL)
     assert blocks

@@ -1,4 +1,4 @@
-"""What ``gc`` frees, and what it spares, also beside a day that runs."""
+"""Files that ``gc`` frees and files that it spares, also beside a day that runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TABLES = ("instruments", "trades", "candles", "coverage")
 MONTHS_AGO = (utc_now() - timedelta(days=90)).timestamp()
 NAMES = [name * 64 for name in "abcde"]
 FEED = Feed("binance", "trades", "BTCUSDT")
-#: Nothing of this day is named; its neighbours are no neighbours of ``DAY``.
+#: No document names a file of this day; its neighbors are not neighbors of ``DAY``.
 FAR = "2024-03-02"
 
 
@@ -122,7 +122,7 @@ def test_an_age_that_is_none_or_too_short_is_refused_in_a_line(given: str) -> No
 @pytest.mark.story
 @pytest.mark.timeout(300)
 def test_a_day_that_runs_beside_it_ends_as_without_it(pipeline: Pipeline) -> None:
-    """The day's files lie there, old and named by nothing: the run is about to name the same ones again."""
+    """The day's old files are there and no document names them; the run is about to name them again."""
     lake = lake_of(pipeline)
     expected = {table: pipeline.table(table, DAY) for table in TABLES}
     for document in lake.rglob("*.json"):
@@ -131,7 +131,7 @@ def test_a_day_that_runs_beside_it_ends_as_without_it(pipeline: Pipeline) -> Non
     environment = {**os.environ, "BACKFILL_ENV": str(pipeline.file)}
     environment.pop("DAGSTER_HOME", None)
     command = [sys.executable, "-m", "backfill_assets.cli", "run", "--date", DAY]
-    # Half of the old files are freed before the run begins, the others meet it.
+    # Half of the old files are freed before the run begins, the other half during the run.
     before = utc_now() - timedelta(days=30)
     found = list(garbage(pipeline.store, pipeline.settings.lake, before))
     freed = len(list(free(pipeline.store, found[::2], before)))
@@ -148,7 +148,7 @@ def test_a_day_that_runs_beside_it_ends_as_without_it(pipeline: Pipeline) -> Non
     assert not list(garbage(pipeline.store, pipeline.settings.lake, before))
 
 
-# --- of a lake in a folder and in a bucket -----------------------------------------------------------------
+# --- a lake in a folder and in a bucket --------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ REPLACED, ORPHAN = paths.ticks_data(FEED, DAY, NAMES[0]), paths.ticks_data(FEED,
 
 
 def soon() -> datetime:
-    """Older than this is all that is there: no time of an object in a bucket can be set."""
+    """A moment after every file's time: the time of an object in a bucket cannot be set."""
     return utc_now() + timedelta(minutes=1)
 
 
@@ -250,7 +250,7 @@ def test_a_document_that_is_lost_spares_what_it_may_have_named(
 def test_a_file_that_is_named_after_it_was_listed_is_spared(lake: LakeSettings) -> None:
     store = open_store(lake)
     found = list(garbage(store, lake, soon()))
-    # A newer version of the package may name files in a part that this one does not know.
+    # A newer version of the package may name files in a part that this version does not know.
     manifest = store.read(paths.ticks_manifest(FEED, DAY))
     assert manifest is not None
     content = {**json.loads(manifest.data), "more": [NAMES[0]]}
@@ -290,14 +290,14 @@ def test_without_apply_nothing_is_written(pipeline: Pipeline) -> None:
 
 
 def test_a_file_with_another_name_in_the_lake_is_spared(pipeline: Pipeline) -> None:
-    """The folder of the partials alone is linked, so no manifest is beside the second name."""
+    """Only the folder of the partials is linked, so there is no manifest beside the second name."""
     lake, store = lake_of(pipeline), pipeline.store
     named = paths.partials_data(FEED, FAR, NAMES[2])
     store.put_bytes(b"1234", named)
     manifest = json.dumps({"feed": str(FEED), "day": FAR, "more": [NAMES[2]]})
     store.replace(paths.ticks_manifest(FEED, FAR), manifest.encode(), None)
     (lake / "partials/binance/trades/AAA").symlink_to(lake / "partials/binance/trades/BTCUSDT")
-    # Which of the names a listing has depends on the order of the folders on the disk.
+    # The order of the folders on the disk decides which of the names a listing has.
     aliased = Garbage("orphan", named.replace("BTCUSDT", "AAA"), 4)
     assert not list(free(store, [aliased], soon()))
     assert store.exists(named)

@@ -1,4 +1,4 @@
-"""A held day whose failed steps are executed again once its feed is there is told as published everywhere."""
+"""A held day whose failed steps run again after its feed arrives: every reader calls it published."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pipeline(make_pipeline, standin):
 
 
 def told(pipeline) -> dict[str, object]:
-    """What each reader tells of the day."""
+    """The outcome of the day at each reader."""
     store, settings = pipeline.store, pipeline.settings
     [of_calendar] = calendar(store, settings, DAY, DAY)
     page = current_page(store, settings, DAY)

@@ -1,4 +1,4 @@
-"""A day is killed again and again: nobody sees anything half, and the next run ends as if nothing was."""
+"""A day is killed again and again: no reader sees a partial state; the next run ends as if undisturbed."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ class DayForks:
             self._answers.put(line)
 
     def start(self, pipeline, day: str, at_write: int = 0, signal_name: str = "SIGKILL") -> int:
-        """Start the day, which sends itself the signal at that step of writing; its process."""
+        """Start the day, which sends itself the signal at this step of writing; returns its process."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{pipeline.file} {day} {at_write} {signal_name}\n")
         self._process.stdin.flush()
         return int(self._answers.get(timeout=SECONDS))
 
     def end(self) -> int:
-        """The exit code of the day that was started."""
+        """The exit code of the started day."""
         return int(self._answers.get(timeout=SECONDS).split()[0])
 
     def run(self, pipeline, day: str, *, kill_after: float | None = None, kill_at_write: int = 0):
-        """Run the day, killed after so many seconds or at that step of writing: exit code, seconds, steps."""
+        """Run the day, killed after so many seconds or at this step of writing: exit code, seconds, steps."""
         pid = self.start(pipeline, day, kill_at_write)
         started = time.monotonic()
         try:
@@ -91,7 +91,7 @@ def forks() -> Iterator[DayForks]:
 
 @pytest.fixture(scope="module")
 def others() -> Iterator[DayForks]:
-    """For a second run of a day beside one of ``forks``."""
+    """Forks for a second run of a day beside one of ``forks``."""
     running = DayForks()
     yield running
     running.close()
@@ -105,7 +105,7 @@ def of_undisturbed():
 
 @pytest.fixture
 def undisturbed(make_pipeline, standin, forks, of_undisturbed):
-    """A pipeline that nobody killed: folder, rows and bytes of its two days, what the second one took."""
+    """A pipeline without kills: folder, rows and bytes of its two days, seconds and steps of the second."""
     undisturbed = of_undisturbed
     if not undisturbed:
         whole = make_pipeline(standin, name="undisturbed")
@@ -124,7 +124,7 @@ def undisturbed(make_pipeline, standin, forks, of_undisturbed):
 
 @pytest.fixture
 def killed(make_pipeline, standin, forks):
-    """A pipeline that has one day already, so that the next one republishes a neighbour."""
+    """A pipeline that has one day already, so that the next one republishes a neighbor."""
     pipeline = make_pipeline(standin, name="killed")
     assert forks.run(pipeline, DAY_BEFORE)[0] == 0
     return pipeline
@@ -171,7 +171,7 @@ def test_a_day_killed_at_random_moments_ends_as_if_nothing_was(killed, forks, un
             if code == -signal.SIGKILL:
                 moments.pop(0)
             else:
-                # There was less left to do, or the machine is faster now: the moments move closer.
+                # Less work was left, or the machine is faster now: the moments move closer.
                 assert code == 0
                 whole = seconds
         ends_as_if_nothing_was(forks, killed, reader, undisturbed)
@@ -202,7 +202,7 @@ def of_three():
 
 @pytest.fixture
 def tables_of_three(make_pipeline, standin, forks, of_three):
-    """The tables of three days that nobody killed."""
+    """The tables of three days without kills."""
     if not of_three:
         whole = make_pipeline(standin, name="three")
         assert [forks.run(whole, day)[0] for day in (DAY_BEFORE, DAY, DAY_AFTER)] == [0, 0, 0]
@@ -214,7 +214,7 @@ def tables_of_three(make_pipeline, standin, forks, of_three):
 def test_a_run_that_goes_on_after_others_made_its_day_and_the_next_changes_nothing(
     moment, killed, forks, others, undisturbed, tables_of_three
 ):
-    """The process of a node that was lost to the cluster: it knows nothing of the trades of the next day."""
+    """The process of a node that the cluster has lost does not know the trades of the next day."""
     orphan = others.start(killed, DAY, max(1, int(moment * undisturbed["steps"])), "SIGSTOP")
     deadline = time.monotonic() + SECONDS
     while not stopped(orphan):

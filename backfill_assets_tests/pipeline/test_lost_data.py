@@ -1,4 +1,4 @@
-"""Published data is lost or changed behind our back: the day says so, and comes back."""
+"""Published data is lost or changed outside the pipeline: the day reports it, and recovers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def plan(pipeline: Pipeline) -> Any:
 
 
 def outcomes(pipeline: Pipeline) -> set[str]:
-    """What calendar, statuses and page say of the day."""
+    """The outcome of the day in calendar, statuses and page."""
     store, settings = pipeline.store, pipeline.settings
     [shown] = calendar(store, settings, DAY, DAY)
     stored, summarized = stored_day(store, settings, DAY), summarized_day(store, settings, DAY)
@@ -133,7 +133,7 @@ def fifo_for_ticks(pipeline: Pipeline) -> str:
 
 
 def other_ticks(pipeline: Pipeline) -> str:
-    """Let a whole file lie under the name of another one."""
+    """Put a whole file under the name of another one."""
     [other] = (pipeline.folder / "lake/partials").rglob("*.parquet")
     shutil.copyfile(other, tick_file(pipeline))
     return "not in the lake: ticks/binance/trades/BTCUSDT"
@@ -324,7 +324,7 @@ def test_a_page_that_an_earlier_version_wrote_and_that_is_gone_comes_back_with_t
 def test_two_runs_that_write_the_page_of_one_day_leave_it_with_its_summary(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run of the day beside writes page and summary between the page and the summary of this run."""
+    """The run of the neighbor day writes page and summary between the page and the summary of this run."""
     page = pipeline.folder / "lake" / paths.day_report(DAY)
     page.write_bytes(b"so that it is written anew")
     write = publish._write_summary

@@ -1,4 +1,4 @@
-"""Documents are deleted, or two are damaged together: published rows stay, also those of the days beside."""
+"""Documents are deleted, or two are damaged together: published rows stay, also those of neighbor days."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def small(make_pipeline: MakePipeline, standin: TardisStandin) -> Pipeline:
 
 @pytest.fixture
 def published(small: Pipeline) -> Pipeline:
-    """Three days that are out."""
+    """Three published days."""
     small.begin_after(*DAYS)
     assert trades(small) > 100
     return small

@@ -1,4 +1,4 @@
-"""A bad day beside good ones: they stay published, and rows that were final never change."""
+"""A bad day beside good ones: they stay published, and final rows never change."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def small(make_pipeline: MakePipeline, standin: TardisStandin) -> Callable[[str]
 
 
 def shifted(lines: list[str]) -> list[str]:
-    """Every id a thousand million higher."""
+    """Add a billion to every id."""
     cells = [line.split(",") for line in lines]
     return [",".join([*c[:4], str(int(c[4]) + 10**9), *c[5:]]) for c in cells]
 
@@ -89,7 +89,7 @@ def test_a_day_after_with_other_ids_takes_nothing_out_of_the_warehouse(small):
     pipeline.heal()
     assert pipeline.run(DAY, refresh=True, feeds=[FEED]).success
     assert pipeline.run(BEFORE).success
-    # Trades that arrived after midnight may have joined the last minute.
+    # Trades that arrived after midnight may have been added to the last minute.
     assert rows(pipeline, BEFORE) == before
     (warning,) = pipeline.settled(DAY).settled.feed(Feed.parse(FEED)).verdict.warnings
     assert "ids lie between its ids and those of the day before: midnight is not proven" in warning
@@ -132,7 +132,7 @@ def test_a_day_beside_a_404_is_not_final_and_its_other_feeds_are(small):
 def test_in_some_orders_days_end_in_the_same_tables_and_what_is_final_never_changes(damage, bad, small):
     """One of the days is bad in its first run, or absent, and runs again at the end.
 
-    ``quality/test_settled_days`` has all orders and many more files; ``make storm`` has every other one here.
+    ``quality/test_settled_days`` has all orders and many more files; ``make storm`` has half of them here.
     """
     ends = []
     orders = [*itertools.permutations(DAYS)][::2]
@@ -164,7 +164,7 @@ def test_in_some_orders_days_end_in_the_same_tables_and_what_is_final_never_chan
 
 @pytest.fixture(scope="module")
 def in_order() -> dict[str, dict[str, dict[str, bytes]]]:
-    """By damage, filled by the first test that needs it: every partition after the days in order."""
+    """By damage: every partition after the days in order; the first test that needs it fills it."""
     return {}
 
 
@@ -177,7 +177,7 @@ def test_a_day_that_is_made_anew_while_it_is_published_is_published_as_it_is_the
     before = [*folder.iterdir()]
 
     class Disturbed:
-        """The warehouse; the first time that it is asked for ``when``, the day after is run before."""
+        """The warehouse; it runs the day after before the first call of ``when``."""
 
         def __getattr__(self, name: str) -> Any:
             if name == when and [*folder.iterdir()] == before:
@@ -196,7 +196,7 @@ def test_a_day_that_is_made_anew_while_it_is_published_is_published_as_it_is_the
 
 @pytest.mark.parametrize("seed", range(TIMES))
 def test_days_in_parallel_in_any_order_end_as_in_order_beside_a_bad_one(seed, small, in_order):
-    """Each day runs twice, at most three at once, the bad one once more when its file is mended."""
+    """Each day runs twice, at most three at once; the bad one runs once more when its file is repaired."""
     tables = ("instruments", "trades", "candles", "coverage", "quality")
     days = [*DAYS, "2024-01-04"][: 4 if TIMES > 1 else 3]
     dice = random.Random(seed)

@@ -1,4 +1,4 @@
-"""Lake and warehouse in folders whose names mean something to a library: patterns, quotes, percents."""
+"""Lake and warehouse in folders whose names have a meaning for a library: patterns, quotes, percents."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def test_a_day_runs_in_a_folder_of_any_name(make_pipeline, standin, name):
     ):
         answer = CliRunner(env={"BACKFILL_ENV": str(pipeline.file), "DAGSTER_HOME": None}).invoke(main, words)
         assert answer.exit_code == 0, answer.output
-    # The next day reads the day before, and a changed file is compared with the one before it.
+    # The next day reads the day before, and a changed file is compared with its predecessor.
     pipeline.serve_changed("binance/trades/BTCUSDT", DAY, lambda lines: lines[:-1])
     assert pipeline.run(DAY, refresh=True).success

@@ -1,4 +1,4 @@
-"""The OHLCV table through Dagster: published candles get there behind the gate, and stay the lake's."""
+"""The OHLCV table through Dagster: it gets published candles behind the gate, equal to the lake's."""
 
 from __future__ import annotations
 

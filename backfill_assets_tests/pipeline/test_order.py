@@ -1,4 +1,4 @@
-"""Whatever the order, and however often: the tables end the same."""
+"""In every order, and after every number of runs, the tables end the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLES = ("trades", "candles", "coverage", "quality", "instruments")
 
 @pytest.fixture(scope="module")
 def in_order(tmp_path_factory):
-    """Filled by the first test that needs it: every partition after days 1, 2, 3."""
+    """Every partition after days 1, 2, 3; the first test that needs it fills it."""
     return {}
 
 
@@ -64,7 +64,7 @@ def test_a_day_run_three_times_at_once_ends_in_the_same_bytes(make_pipeline, sta
 
 
 def test_trades_that_straddle_midnight_give_the_candles_of_one_computation(make_pipeline, standin, market):
-    """The middle day, from three files, against one pass of another engine over the whole stream."""
+    """The middle day, from three files, compared with one pass of another engine over the whole stream."""
     pipeline = make_pipeline(standin)
     for day in DAYS:
         assert pipeline.run(day).success

@@ -1,4 +1,4 @@
-"""A day on which the vendor reports an incident of its capture: told, and taken off what the day owes."""
+"""A day on which the vendor reports an incident of its capture: told, and subtracted from the owed time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody's own files: genuine names, kinds and layouts, with the vendor's metadata beside them."""
+"""A user's own files: genuine names, kinds and layouts, with the vendor's metadata beside them."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_spot_and_perpetual_of_one_pair_are_two_markets(files: Path, serve: Serv
 def test_a_group_that_lacks_a_symbol_which_was_busy_the_day_before_says_so(
     first: int, files: Path, serve: Serve
 ) -> None:
-    """The venue has no law of ids; the order in which the days run makes no difference."""
+    """The venue has no law of ids, and the order in which the days run makes no difference."""
     terms = {"inverse": False, "contractMultiplier": 1}
     bases = ("BTC", "ETH", "NEW")
     perpetuals = [listed("bybit", f"{base}USDT", base, "USDT", "perpetual", **terms) for base in bases]
@@ -193,7 +193,7 @@ def test_a_file_that_counts_is_taken_out_by_no_group_whatever_that_has_of_its_sy
     put(files, "bybit", "BTCUSDT", every_second([("bybit", "BTCUSDT", 61_100.0)]))
     pipeline = serve("BTC-USDT-PERP", exchange="bybit")
     assert pipeline.run(DAY).success
-    # The group says another price of the symbol.
+    # The group has another price for the symbol.
     rows = [*rows_of(("bybit", "ETHUSDT", 3_000.0)), *rows_of(("bybit", "BTCUSDT", 9.0))[:count]]
     put(files, "bybit", "PERPETUALS", packed(sorted(rows, key=lambda line: line.split(",")[3])))
     switch(pipeline, "BTC-USDT-PERP", "PERPETUALS")
@@ -350,7 +350,7 @@ def test_a_market_that_is_named_anew_on_one_day_keeps_its_name_on_the_others(
 
 
 def test_one_market_under_two_names_counts_once(files: Path, serve: Serve) -> None:
-    """The day recorded the symbol before the instruments said which pair it is."""
+    """The day recorded the symbol before the instruments told its pair."""
     put(files, "bybit", "BTCUSDT", every_second([("bybit", "BTCUSDT", 61_100.0)]))
     pipeline = serve("BTCUSDT", exchange="bybit", instrument_types=["perpetual"])
     assert pipeline.run(DAY).success

@@ -1,4 +1,4 @@
-"""Files that hold little: a few minutes of a day, and whole days of markets that trade seldom."""
+"""Files with few rows: a few minutes of a day, and whole days of markets that trade seldom."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_more_than_half_of_a_day_is_published_and_its_report_never_calls_it_good
 
 
 def seldom(count: int, seed: int) -> list[float]:
-    """Trades in two bursts of a few minutes, as in a market that somebody visits twice a day."""
+    """Trades in two bursts of a few minutes, as in a market that traders visit twice a day."""
     dice = random.Random(seed)
     bursts = dice.sample(range(80_000), 2)
     return [dice.choice(bursts) + dice.uniform(0, 300) for _ in range(count)]

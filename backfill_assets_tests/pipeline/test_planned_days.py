@@ -1,4 +1,4 @@
-"""A plan against what the runs then do: files, bytes, loads, and days that are good afterwards."""
+"""A plan compared with the runs that follow: files, bytes, loads, and days that are good afterwards."""
 
 from __future__ import annotations
 

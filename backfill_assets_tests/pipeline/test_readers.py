@@ -18,7 +18,7 @@ TABLES = ("instruments", "trades", "candles", "coverage", "quality")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Where lake and warehouse of one day are, made by the first test that asks."""
+    """The folder of lake and warehouse of one day, made by the first test that needs it."""
     return tmp_path_factory.mktemp("readers")
 
 
@@ -33,7 +33,7 @@ def day(folder, make_pipeline, standin) -> Path:
 
 
 def cells(values: list[Any]) -> list[Any]:
-    """Values as each reader can say them: times as moments of UTC, whatever is missing as None."""
+    """Values in the form that each reader gives: times as moments of UTC, missing values as None."""
     return [cell(value) for value in values]
 
 
@@ -75,7 +75,7 @@ READERS = {
 
 
 def differing(file: Path, read: Any) -> dict[str, int]:
-    """Rows of each column that this reader gives otherwise than the file's own writer does."""
+    """Number of rows of each column in which this reader differs from the file's own writer."""
     schema = pq.read_schema(file)
     found = {}
     for field in schema:

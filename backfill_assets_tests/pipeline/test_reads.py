@@ -1,7 +1,7 @@
-"""What a day reads: how often each document, how often each data file, asset by asset.
+"""Reads of a day: how often each document, how often each data file, asset by asset.
 
-A promise that no other test notices: a judgment or a file that is read once more gives the same tables. The
-counts are taken below the lake's store, by a store that counts.
+No other test notices this promise: a judgment or a file that is read once more gives the same tables. A store
+below the lake's store counts the reads.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from backfill_assets.rule_set import RULES_VERSION
 from backfill_assets.standins.faults import Fault, not_found
 
 DAY, NEXT = "2024-01-02", "2024-01-03"
-#: Reads of one document by one asset or by the checks of one.
+#: Limit of reads of one document by one asset, or by the checks of one.
 DOCUMENT_BUDGET = 3
 ABSENT = "binance/trades/BTCUSDT"
 LAKE_ASSETS = ("instruments", "ticks", "candles")
 
 
 class Counts:
-    """Reads and opens by step and path; a step is an asset, or the checks of one."""
+    """Reads and opens by step and path; a step is an asset, or the checks of an asset."""
 
     def __init__(self) -> None:
         self.step = ""
@@ -56,7 +56,7 @@ class Counts:
 
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
-    """Counts everything that the local store is asked for in this test."""
+    """Counts every call of the local store in this test."""
     counted = Counts()
     read, local_copy, judge = LocalStore.read, LocalStore.local_copy, settle.judge_feed
     put_file, put_bytes = LocalStore.put_file, LocalStore.put_bytes
@@ -94,7 +94,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
 
 
 def run(pipeline: Any, day: str, counts: Counts) -> dg.ExecuteInProcessResult:
-    """Run the day and count by the step that is at work."""
+    """Run the day and count by the step at work."""
     counts.reads.clear()
     counts.opens.clear()
     counts.written.clear()
@@ -188,7 +188,7 @@ def test_candles_read_the_partials_of_a_day_together_and_match_names_once_a_day(
     count(build, "read_partials")
     count(build._Maker, "renamed")
     assert pipeline.run(NEXT).success
-    # Both days are made, of the files of three days each; names are also asked for by the hash of inputs and
+    # Both days are made of the files of three days each; names are also asked for by the hash of inputs and
     # the last prices.
     assert calls["read_partials"] == 6
     assert calls["renamed"] <= 3 * calls["read_partials"]
@@ -240,7 +240,7 @@ def test_a_change_of_thresholds_shows_after_the_next_run_of_the_day(pipeline):
     assert pipeline.settled(DAY).scores.state == "degraded"
 
 
-#: Libraries that take a quarter of a second and more to import, and that nothing needs where nothing is done.
+#: Libraries that take a quarter of a second and more to import; a run with nothing to do needs none of them.
 HEAVY = ("pandas", "polars", "numba", "pandera", "dagster_gcp")
 
 

@@ -1,6 +1,6 @@
-"""Real days through the whole pipeline, against somebody else's candles of the same trades.
+"""Real days through the whole pipeline, compared with another project's candles of the same trades.
 
-The data is not part of the repository: ``BACKFILL_REAL_DATA`` names the folder that holds it.
+The data is not part of the repository: ``BACKFILL_REAL_DATA`` names its folder.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ DAYS = ("2019-10-11", "2019-10-12", "2019-10-13")
 
 @pytest.fixture(scope="module")
 def real_standin():
-    """The real files, served as the vendor would."""
+    """The real files, served in the vendor's way."""
     with TardisStandin(datasets_dir=Path(REAL_DATA or "") / "tardis" / "datasets" / "v1") as running:
         yield running
 
 
 @pytest.fixture
 def captured(make_pipeline, real_standin, tmp_path):
-    """Makes a pipeline of one market; a capture that begins or ends within the day counts all the same."""
+    """Makes a pipeline of one market; a capture that begins or ends within the day still counts."""
     rules = tmp_path / "rules.yaml"
     rules.write_text(f"version: {RULES_VERSION}\nedge_minutes: 1441\npublish_completeness: 0\n")
 
@@ -91,11 +91,11 @@ def test_every_id_of_the_real_days_is_there_between_the_first_and_the_last(captu
         (feed,) = pipeline.settled(day).feeds
         found.append((feed.verdict.completeness_state, feed.verdict.missing_ids, feed.verdict.outcome))
     assert [(missing, outcome) for _, missing, outcome in found] == [(0, "publish")] * 3
-    # Nothing is known of the day before: the first day is proven between its first and its last trade only.
+    # The day before is unknown, so the first day is proven only between its first and its last trade.
     assert [state for state, *_ in found] == ["inner_proven", "head_proven", "head_proven"]
     after = [pipeline.settled(day).feeds[0].verdict for day in DAYS]
     assert [v.completeness_state for v in after] == ["inner_proven", "proven", "head_proven"]
-    # The capture of the last day ends at 11:19:28, and its other half is not made up.
+    # The capture of the last day ends at 11:19:28, and the pipeline does not invent its other half.
     assert [v.completeness for v in after] == [1.0, 1.0, pytest.approx(0.4797, abs=1e-4)]
 
 
@@ -110,11 +110,11 @@ def test_the_real_days_are_complete_without_their_ids_too(captured):
         (symbol,) = profile.symbols
         edges = arrival_edges(profile, symbol, grouped=False)
         window = feed.verdict.context.window
-        # The last day was captured until noon; what there is of it is judged.
+        # The last day was captured until noon; the captured part is judged.
         window = replace(window, end_us=edges[1]) if day == DAYS[-1] else window
         alone = by_estimate(symbol.rows, symbol.silences, window, limits, edges, None)
         assert (alone.silence_us, alone.score, alone.uncalibrated) == (0, limits.uncalibrated_cap, True)
-        # Thousands of silences of 5 s and more, and none of 40 usual silences.
+        # Thousands of silences take 5 s and more, and none takes 40 usual silences.
         assert symbol.silence_count > 800
         calibrated = by_estimate(symbol.rows, symbol.silences, window, limits, edges, 1.0)
         assert (calibrated.score, calibrated.state) == (1.0, "estimated")

@@ -1,4 +1,4 @@
-"""Lake, warehouse and Dagster's records differ: each difference is named, and what can be mended is."""
+"""Lake, warehouse and Dagster's records differ: each difference is named, and repaired if it can be."""
 
 from __future__ import annotations
 

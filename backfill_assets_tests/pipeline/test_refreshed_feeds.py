@@ -1,4 +1,4 @@
-"""A run's tags choose which feeds are fetched again; and while it runs its feeds can be watched."""
+"""A run's tags choose which feeds are fetched again; the feeds can be watched while it runs."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_what_was_compared_once_is_compared_again_only_when_it_is_another(make_p
     store = pipeline.store
 
     def measured_again():
-        """As when a neighbour's file has changed."""
+        """Measure again, as after a change of a neighbor's file."""
         change_measures(pipeline, lambda _: {"inputs": "others"})
         return build_candles(store, DAY, pipeline.settings).files[BTC]
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind, searched for the key that the vendor repeats in everything it says."""
+"""Everything that a run leaves behind is searched for the key that the vendor repeats in all its answers."""
 
 from __future__ import annotations
 

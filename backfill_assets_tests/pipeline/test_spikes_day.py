@@ -16,7 +16,7 @@ WITNESS = "coinbase/trades/BTC-USDT"
 
 
 def wrong_prices(count):
-    """So many lines, spread over the day, have a price a tenth too high."""
+    """Raise the price of so many lines, spread over the day, by a tenth."""
 
     def change(lines):
         for n in range(count):

@@ -1,4 +1,4 @@
-"""Coverage and views of days that went through the whole pipeline, against what the lake says of them."""
+"""Coverage and views of days from the whole pipeline, compared with the lake's own data."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def ask(pipeline: Any, sql: str) -> pl.DataFrame:
 
 
 def holds_what_fill_gives(pipeline: Any, day: str, exchange: str, symbol: str) -> dict[str, int]:
-    """Compare the view with the command for every timeframe; flat candles by timeframe."""
+    """Compare the view with the command for every timeframe; returns flat candles by timeframe."""
     flat = {}
     for timeframe in TIMEFRAMES_USED:
         found = ba.open(pipeline.file, source="lake").candles(
@@ -80,7 +80,7 @@ def test_the_filled_view_is_what_fill_gives_and_the_states_are_those_of_the_lake
         states = [s for s, n in runs.select("state", "buckets").iter_rows() for _ in range(n)]
         assert states == list(market.states)
         assert runs["buckets"].sum() == 86_400 // TIMEFRAMES[timeframe]
-    # The first day is not sealed, the last not either; between them nothing is provisional.
+    # Neither the first day nor the last is sealed; between them no day is provisional.
     sealed = ask(illiquid, "SELECT date, max(provisional) AS p FROM coverage GROUP BY date ORDER BY date")
     assert sealed["p"].to_list() == [True, False, True]
     finals = ask(illiquid, "SELECT DISTINCT date FROM candles_final")
@@ -90,7 +90,7 @@ def test_the_filled_view_is_what_fill_gives_and_the_states_are_those_of_the_lake
 
 
 def test_the_close_before_midnight_follows_a_day_that_is_run_later(illiquid: Any) -> None:
-    # Without the trades of the day before that arrived after midnight, nothing is known of that day.
+    # Trades of the day before that arrived after midnight are missing, so that day is unknown.
     illiquid.serve_changed(
         "binance/trades/ADAUSDT",
         DAYS[2],

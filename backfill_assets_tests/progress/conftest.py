@@ -23,7 +23,7 @@ from backfill_assets.settings import Settings, load_settings
 from backfill_assets_tests.progress.rig import EXCHANGES, REPOSITORY, SYMBOLS
 
 BASE = "http://127.0.0.1:3080"
-#: Of a service that others reach.
+#: The name of a service that other machines reach.
 NAME = "backfill.example"
 needs_postgres = pytest.mark.skipif(binaries() is None, reason="Postgres is not installed")
 
@@ -46,7 +46,7 @@ def empty_database(server: str, name: str) -> str:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=needs_postgres)])
 def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Dagster's home over an empty database of either kind, for this process and those that it starts."""
+    """Dagster's home over an empty database of either kind, for this process and its children."""
     found = tmp_path / "home"
     found.mkdir()
     (found / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
@@ -60,7 +60,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def stored(home: Path) -> Iterator[dg.DagsterInstance]:
-    """An instance that other processes can open as well."""
+    """An instance that other processes can also open."""
     with dg.DagsterInstance.get() as found:
         yield found
 
@@ -72,7 +72,7 @@ def settings(tmp_path: Path) -> Settings:
         "universe": [{"exchanges": EXCHANGES, "symbols": SYMBOLS, "data_types": ["trades"]}],
         "lake": {"uri": str(tmp_path / "lake")},
         "warehouse": {"kind": "duckdb", "folder": str(tmp_path / "warehouse")},
-        # As if nobody had looked a moment ago.
+        # Every look reads anew, as if the last one were long ago.
         "serve": {"max_days": 100, "refresh_seconds": 1e-9},
     }
     file = tmp_path / "settings.yaml"
@@ -82,7 +82,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Dagster's SQLite files without a record, made once since that takes long."""
+    """Dagster's SQLite files without a record, made once because that takes long."""
     found = tmp_path_factory.mktemp("empty")
     with dg.DagsterInstance.local_temp(str(found)) as instance:
         instance.get_runs_count()
@@ -91,7 +91,7 @@ def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def instance(empty_home: Path, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """On SQLite's files: in memory threads lock each other out."""
+    """An instance on SQLite files; in memory, threads lock each other out."""
     folder = shutil.copytree(empty_home, tmp_path / "dagster")
     with dg.DagsterInstance.local_temp(str(folder)) as found:
         yield found
@@ -99,7 +99,7 @@ def instance(empty_home: Path, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def rig(instance: dg.DagsterInstance, settings: Settings) -> Iterator[SimpleNamespace]:
-    """The service without a daemon: nothing runs unless a test makes it."""
+    """The service without a daemon: only a test starts runs."""
     service = Backfills(instance, defs.resolve_asset_graph, lambda: settings)
     yield SimpleNamespace(service=service, instance=instance, settings=settings)
     service.close()

@@ -1,4 +1,4 @@
-"""A lake whose days are recorded, fetched and published with a few words, for plans and their users."""
+"""A lake whose days are recorded, fetched and published by short calls, for plans and their users."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +40,7 @@ PACED_SECONDS = 12.5
 
 
 class Lake:
-    """A lake whose days are recorded, fetched and published with a few words."""
+    """A lake whose days are recorded, fetched and published by short calls."""
 
     def __init__(self, folder: Path, **changes: Any) -> None:
         self.store = LocalStore(folder)
@@ -65,7 +65,7 @@ class Lake:
         scale: float = 1,
         fetched: datetime = NOW,
     ) -> None:
-        """What a run of the day leaves behind."""
+        """Write everything that a run of the day leaves behind."""
         expected = [ExpectedFeed(feed, ((feed.dataset_symbol, SYMBOLS[feed]),)) for feed in SIZES]
         record = DayRecord(day=day, expected=expected_symbols(expected), recorded_at=NOW)
         documents.update(self.store, paths.day_record(day), DayRecord, lambda _: record)
@@ -104,18 +104,18 @@ class Lake:
             partition = self.partition(table, day)
             partition.parent.mkdir(parents=True, exist_ok=True)
             partition.touch()
-            # Plans look whether it is there; nobody opens it.
+            # Plans only check that it exists; no reader opens it.
             (partition.parents[1] / DATABASE).write_bytes(bytes(20_000))
         seen = documents_hash([documents.digest(self.store, path) for path in documents_of(day)])
         written = summary.model_copy(update={"documents": seen})
         documents.update(self.store, paths.day_summary(day), DaySummary, lambda _: written)
 
     def partition(self, table: str, day: str) -> Path:
-        """Where the embedded warehouse has the day of the table."""
+        """The embedded warehouse's file of the table for the day."""
         return Path(self.store.uri) / "warehouse" / table / f"{day}.parquet"
 
     def settle(self, day: str, accepted: dict[Feed, Version], state: str = "published") -> SettledDay:
-        """Write the day's document, by which these versions count and the other feeds are missing."""
+        """Write the day's document, in which these versions count and the other feeds are missing."""
         thresholds = self.settings.thresholds
         rules, limits = rules_hash(thresholds), DayLimits.of(thresholds)
         context = Context(window_start_us=start_us(day), window_end_us=end_us(day))
@@ -150,7 +150,7 @@ class Lake:
         update_manifest(self.store, feed, day, lambda _: manifest)
 
     def version(self, size: int, fetched: datetime = NOW, content: str = "c") -> Version:
-        """A version of so many raw bytes, decoded as the settings ask for."""
+        """A version of so many raw bytes, decoded under the current settings."""
         parameters = profile_parameters_hash(ProfileParameters.of(self.settings.thresholds))
         return Version(
             content=content * 64,

@@ -29,7 +29,7 @@ EXCHANGES = ["binance", "coinbase", "kraken"]
 SYMBOLS = ["BTC-USDT", "ETH-USDT", "ADA-USDT"]
 PATIENCE = 300
 OURS = ("BACKFILL_", "DAGSTER_", "TARDIS_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
-#: Words after `python -m`; the quick ones look every few seconds at what is looked at every few minutes.
+#: Words after `python -m`; the quick ones look every few seconds instead of every few minutes.
 QUICK_DAEMON = ("backfill_assets.rehearsal.quick", "daemon")
 QUICK_SERVICE = ("backfill_assets.rehearsal.quick", "service")
 DAEMON = ("dagster._daemon",)
@@ -46,7 +46,7 @@ def take_away_feeds(standin: TardisStandin, day: str) -> list[Feed]:
 
 @dataclass
 class Rig:
-    """Where everything lies, and what runs."""
+    """The folders and the running processes."""
 
     home: Path
     environment: dict[str, str]
@@ -138,8 +138,8 @@ def running_rig(
     """Daemon and service over an empty home, started together; both end with the block.
 
     ``postgres`` is the address of an empty database (without one SQLite is used), ``options`` are those of
-    ``serve``, ``daemon`` and ``service`` are their words (no daemon where there are none), ``dagster_yaml``
-    is that of both, ``extra`` is added to the processes' environment.
+    ``serve``, ``daemon`` and ``service`` are their words (no daemon if there are none), ``dagster_yaml``
+    is the file of both, ``extra`` is added to the processes' environment.
     """
     (home / "dagster.yaml").symlink_to(dagster_yaml)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}

@@ -39,7 +39,7 @@ DEFS = dg.Definitions(assets=[ticks, candles], asset_checks=[sane, usual], jobs=
 def execute(
     instance: dg.DagsterInstance, backfill_id: str, day: str, select: tuple[str, ...] = (), **tags: str
 ) -> str:
-    """Run a day of a backfill, as the daemon would have it done; returns the run's id."""
+    """Run a day of a backfill as the daemon does; returns the run's id."""
     more: dict[str, Any] = {"asset_selection": [dg.AssetKey(name) for name in select]} if select else {}
     return (
         DEFS.resolve_job_def("all")
@@ -55,7 +55,7 @@ def execute(
 
 
 def end_backfill(instance: dg.DagsterInstance, backfill_id: str, status: BulkActionStatus) -> None:
-    """Give the backfill the status that Dagster's daemon gives it in the end."""
+    """Give the backfill the status that Dagster's daemon gives it at its end."""
     found = instance.get_backfill(backfill_id)
     assert found is not None
     instance.update_backfill(found.with_status(status).with_end_timestamp(time.time()))

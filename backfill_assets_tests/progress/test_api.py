@@ -1,4 +1,4 @@
-"""The HTTP interface in this process: what is answered, in which form, and to whom."""
+"""The HTTP interface in this process: its answers, their form, and who gets them."""
 
 from __future__ import annotations
 

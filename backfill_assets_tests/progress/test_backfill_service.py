@@ -1,4 +1,4 @@
-"""What the service promises whoever calls it, over Dagster's real storage without a daemon."""
+"""Promises of the service to all callers, over Dagster's real storage without a daemon."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ def test_a_missing_daemon_is_told_and_makes_the_service_unready(rig: SimpleNames
 def test_services_over_one_database_tell_the_same_whatever_each_has_seen(rig: SimpleNamespace) -> None:
     def told(service: Backfills) -> list[Any]:
         seen = [service.status(job.job_id), *service.recent(), *service.unfinished()]
-        # A revision grows by one where a change has no time of its own.
+        # A revision grows by one if a change has no time of its own.
         return [one.model_copy(update={"revision": 0}) for one in seen]
 
     def another() -> Backfills:
@@ -345,7 +345,7 @@ def test_every_unfinished_job_is_looked_at_however_many_there_are(rig: SimpleNam
 
 
 def at_work(instance: dg.DagsterInstance, pid: int) -> str:
-    """A run that counts as started, of a process of this machine."""
+    """A run that counts as started, in a process of this machine."""
     run_id = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED).run_id
     instance.add_run_tags(run_id, replace(RunProcess.this(run_id), pid=pid).tags())
     return run_id

@@ -1,4 +1,4 @@
-"""Postgres goes away for a while, with days at work: it is said, and all goes on by itself."""
+"""Postgres goes away while days are at work: the outage is told, and all work goes on by itself."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def runs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 
 def ended(rig: Rig, job_id: str) -> JobStatus | None:
-    """The job once it has ended; a request that began in the outage may be refused after it."""
+    """The job after its end; a request that began in the outage may be refused after it."""
     try:
         status = rig.status(job_id)
     except urllib.error.HTTPError:
@@ -100,7 +100,7 @@ def ended(rig: Rig, job_id: str) -> JobStatus | None:
 
 
 def waiting_command(rig: Rig) -> subprocess.Popen[bytes]:
-    """A backfill of the command line that is waited for."""
+    """A backfill of the command line, which waits for its end."""
     days = ("--start", "2024-01-05", "--end", "2024-01-05")
     command = [sys.executable, "-m", "backfill_assets.cli", "backfill", *days, "--wait"]
     with (rig.home / "command.log").open("wb") as log:
@@ -121,7 +121,7 @@ def test_an_outage_is_said_and_streams_runs_and_job_go_on_by_themselves(
     rig.wait(lambda: any(day.progress for day in rig.status(job_id).running))
 
     server.stop()
-    time.sleep(ServeSettings().refresh_seconds)  # so long an answer is repeated
+    time.sleep(ServeSettings().refresh_seconds)  # an answer is repeated for this long
     api = f"/api/v1/backfill/{job_id}"
     asked = [
         f"/api/v1/backfill/status/{job_id}",
@@ -140,7 +140,7 @@ def test_an_outage_is_said_and_streams_runs_and_job_go_on_by_themselves(
         "/api/v1/backfill": {"start": "2024-01-06", "end": "2024-01-06"},
         **dict.fromkeys(asked),
     }
-    # Together, since Dagster tries each connection for eleven seconds.
+    # All at once, because Dagster tries each connection for eleven seconds.
     with ThreadPoolExecutor(len(bodies)) as pool:
         told = dict(zip(bodies, pool.map(lambda path: refused(rig, path, bodies[path]), bodies), strict=True))
     assert {path: answer for path, answer in told.items() if answer != (503, "30")} == {}
@@ -151,7 +151,7 @@ def test_an_outage_is_said_and_streams_runs_and_job_go_on_by_themselves(
     status: JobStatus = rig.wait(lambda: ended(rig, job_id))
     assert (status.state, status.days_by_state) == ("succeeded", {"published": 4}), status.failure
     assert command.wait(timeout=300) == 0, (rig.home / "command.log").read_text()
-    # A run that was just writing an event may fail, and is repeated by itself.
+    # A run that was writing an event at that moment may fail, and is repeated by itself.
     succeeded = [day for day, end in runs(rig, monkeypatch) if end == "SUCCESS"]
     assert succeeded == [*DAYS, "2024-01-05"], "no run was lost"
     for thread, seen in ((before, states), (meanwhile, states_of_returned)):

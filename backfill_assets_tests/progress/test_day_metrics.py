@@ -1,4 +1,4 @@
-"""The metrics of days are those that are stored, and dashboard and rules name only metrics that there are."""
+"""The metrics of days are stored ones, and dashboard and rules name only existing metrics."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_day_that_was_not_run_is_missing_and_has_no_numbers(service: Backfills
 
 
 def published_at(lake: Lake, day: str, *moments: datetime) -> None:
-    """Let the day's tables be published at these moments, the last of them from there on."""
+    """Let the day's tables be published at these moments; the remaining tables have the last one."""
     tables = ("instruments", "candles", "coverage", "quality")
     for table, moment in zip(tables, (*moments, *[moments[-1]] * 4), strict=False):
         entry = ledger.entry(lake.store, table, day)

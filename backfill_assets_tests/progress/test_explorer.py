@@ -1,4 +1,4 @@
-"""The page of the API is made of released files and asks no other server for anything."""
+"""The page of the API is made of released files and makes no request to any other server."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Who gets in at a service as it is started, with Dagster's UI, over real sockets; with a token and without.
+"""Access to a started service with Dagster's UI, over real sockets, with a token and without.
 
-No daemon runs: what was launched waits, and is seen in the list of jobs.
+No daemon runs: launched backfills wait, and appear in the list of jobs.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         f"lake: {{uri: {home}/lake}}\nwarehouse: {{kind: duckdb, folder: {home}/warehouse}}\n"
         f"serve: {{hosts: [{NAME}]}}\n"
     )
-    # As a file with a line has it.
+    # The token ends with a newline, as in a file with one line.
     extra = {"BACKFILL_ENV": str(settings)} | (
         {"BACKFILL_API_TOKEN": f"{TOKEN}\n"} if request.param == "locked" else {}
     )
@@ -90,7 +90,7 @@ def locked(rig: Rig) -> Rig:
 
 
 class Answer:
-    """Status, headers and body of what was answered."""
+    """Status, headers and body of an answer."""
 
     def __init__(self, found: http.client.HTTPResponse) -> None:
         self.status, self.headers, self.body = found.status, found.headers, found.read()
@@ -118,13 +118,13 @@ def graphql(rig: Rig, query: str, headers: Mapping[str, str] | None = None) -> A
 
 
 def subscribing(rig: Rig) -> ClientConnection:
-    """A web socket of Dagster's UI, open; it is closed with the ``with`` block."""
+    """An open web socket of Dagster's UI; the ``with`` block closes it."""
     address = f"{rig.url.replace('http', 'ws')}/dagster/graphql"
     return connect(address, subprotocols=[Subprotocol("graphql-ws")], proxy=None)
 
 
 def jobs(rig: Rig) -> list[Any]:
-    """Ids of what was launched, as Dagster has them at this moment."""
+    """Ids of the launched backfills that Dagster has at this moment."""
     query = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { id } } } }"
     found: list[Any] = graphql(rig, query)["data"]["partitionBackfillsOrError"]["results"]
     return found
@@ -138,7 +138,7 @@ def test_a_get_launches_nothing_whoever_sends_it(rig: Rig) -> None:
 
 
 NUX = "mutation { setNuxSeen }"
-#: None of them asks Dagster for a permission.
+#: Dagster asks for no permission for any of them.
 UNCHECKED = [
     NUX,
     'mutation { logTelemetry(action: "a", clientTime: "1", clientId: "c", metadata: "{}") { __typename } }',
@@ -201,7 +201,7 @@ def shake_hands(rig: Rig, **headers: str) -> str:
 
 
 def raw_web_socket(rig: Rig, source: str = "127.0.0.1", **headers: str) -> socket.socket:
-    """A connection on which a web socket was asked for, from this address; the answer is not read."""
+    """A connection on which this address asks for a web socket; the answer is not read."""
     address = urlsplit(rig.url)
     fields = {
         "Host": address.netloc,
@@ -388,13 +388,13 @@ def test_head_of_a_stream_ends(rig: Rig) -> None:
 
 
 def peak_bytes(rig: Rig) -> int:
-    """The most memory that the service has held; of Linux."""
+    """The most memory that the service has had; Linux reports it."""
     status = Path(f"/proc/{rig.running['service'].pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def pour(rig: Rig, head: str, piece: bytes, pieces: int) -> bytes:
-    """Send the head and then the pieces, until all is sent or the server has closed the connection."""
+    """Send the head and then the pieces, until all is sent or the server closes the connection."""
     address = urlsplit(rig.url)
     with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=60) as connection:
         try:
@@ -438,7 +438,7 @@ def test_a_gigabyte_is_not_taken_in(path: str, fields: str, piece: bytes, rig: R
 
 
 def test_a_large_body_is_refused_by_what_it_says_of_itself(rig: Rig) -> None:
-    """Nothing is sent of it, so the answer cannot have waited for it."""
+    """No byte of the body is sent, so the answer cannot have waited for it."""
     for length in (str(MOST_BYTES + 1), "9" * 30, "-1", "1e3", "²"):
         head = (
             f"POST /api/v1/backfill HTTP/1.1\nHost: {urlsplit(rig.url).netloc}\n"
@@ -489,7 +489,7 @@ def test_what_is_no_query_is_answered_400_without_a_traceback(
 
 
 def close_of(subscriber: ClientConnection) -> tuple[int, str]:
-    """Code and reason with which the server closes the web socket; what it says before is left out."""
+    """Code and reason with which the server closes the web socket; earlier messages are left out."""
     with pytest.raises(ConnectionClosed) as closed:
         deque((subscriber.recv(timeout=60) for _ in count()), maxlen=0)
     assert closed.value.rcvd is not None
@@ -548,7 +548,7 @@ def test_web_sockets_are_bounded_by_address_and_in_all_and_room_comes_back(rig: 
             assert opened.recv(12) == b"HTTP/1.1 101"
             if number == per_address - 1:
                 with raw_web_socket(rig, "127.0.0.2") as other:
-                    # After the answer's head, a frame of the code.
+                    # After the head of the answer comes a frame with the code.
                     assert (1013).to_bytes(2, "big") in b"".join(iter(lambda: other.recv(4096), b""))
                 with subscribing(rig) as subscriber:
                     subscriber.send('{"type": "connection_init"}')
@@ -639,7 +639,7 @@ def test_a_query_is_answered_in_each_form_in_which_dagster_takes_it(rig: Rig) ->
 
 
 def aliases(number: int) -> str:
-    """A query that costs seconds of the processor for each hundred thousand characters."""
+    """A query that takes seconds of the processor for each hundred thousand characters."""
     return "{" + " ".join(f"a{n}: version" for n in range(number)) + "}"
 
 

@@ -1,4 +1,4 @@
-"""The page over the service in this process: what it shows and refuses, and what a browser may load."""
+"""The page over the service in this process: its content, its refusals, and a browser's permissions."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def started(client: TestClient, **changes: Any) -> str:
     return re.findall(r"/jobs/([a-z0-9-]+)", answer.text)[0]
 
 
-# --- what a browser may load -----------------------------------------------------------------------------
+# --- resources that a browser may load -------------------------------------------------------------------
 
 
 def test_htmx_is_the_released_file_with_its_license() -> None:
@@ -91,7 +91,7 @@ def test_the_style_is_that_of_the_report_and_not_a_copy(client: TestClient) -> N
     assert "--good:" not in (STATIC / "page.css").read_text(encoding="utf-8")
 
 
-# --- what it shows ------------------------------------------------------------------------------------------
+# --- content of the page ------------------------------------------------------------------------------------
 
 
 def test_an_empty_page_says_so_and_what_to_do(client: TestClient) -> None:
@@ -206,7 +206,7 @@ def test_words_of_a_request_are_text_and_no_markup(client: TestClient) -> None:
         assert "&lt;script&gt;alert(1)" in text
 
 
-#: Turns the direction of the words after it, begins a terminal's commands, ends a line, and is not seen.
+#: Characters that turn text around, begin a terminal's commands, end a line, or are invisible.
 UNPRINTABLE = "\u202e\u2066\x1b[2J\x9b\u2028\u200b"
 
 
@@ -284,7 +284,7 @@ def test_a_report_is_served_with_the_incidents_of_its_day_and_their_age(
     assert client.get("/reports/2024-01-02.html").content == stored
 
 
-# --- who may change something -----------------------------------------------------------------------------
+# --- permission to change the state -----------------------------------------------------------------------
 
 CHANGING = ["/page/start", "/page/jobs/abcdefgh/cancel", "/page/jobs/abcdefgh/retry"]
 
@@ -392,7 +392,7 @@ def test_a_job_that_does_not_move_is_told_and_one_that_does_is_not(
     assert "nothing has changed since" in now.troubles[0].text
 
 
-# --- what a person must do ----------------------------------------------------------------------------------
+# --- work for a person --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -411,7 +411,7 @@ def lake_page(rig: SimpleNamespace, lake: Lake) -> Iterator[TestClient]:
 
 @pytest.fixture
 def bad_days(lake: Lake) -> Lake:
-    """One held and two degraded days, of which one lacks a file, after runs without a backfill."""
+    """One held and two degraded days, one of which lacks a file, after runs without a backfill."""
     lake.run("2024-12-01")
     lake.run("2024-12-02", state="held", absent=(BTC, ETH), tables=("quality",))
     lake.run("2024-12-03", state="degraded", absent=(ETH,))
@@ -482,7 +482,7 @@ def test_where_every_day_is_published_nothing_is_to_be_done(lake_page: TestClien
 
 
 def single_run(rig: SimpleNamespace, day: str, **tags: str) -> str:
-    """A run as ``dg launch`` makes it, at work."""
+    """A run at work, in the form that ``dg launch`` makes."""
     tags = {"dagster/partition": day, **tags}
     return create_run_for_test(rig.instance, status=dg.DagsterRunStatus.STARTED, tags=tags).run_id
 
@@ -507,7 +507,7 @@ def test_a_single_run_whose_process_is_gone_counts_as_failed(
 ) -> None:
     lake.run("2024-12-01")
     run_id = single_run(rig, "2024-12-02")
-    # The number is that of a process which began at another time.
+    # A process with this id began at another time.
     gone = replace(RunProcess.this(run_id), since=1.0)
     rig.instance.add_run_tags(run_id, gone.tags())
     assert "2024-12-02: its last run" in part(lake_page)

@@ -1,6 +1,6 @@
 """The page in a real browser over a real service, daemon and runs: plan, start, watch, retry, cancel.
 
-Pictures of what was seen are kept in ``test-artefacts/page``.
+``test-artefacts/page`` keeps pictures of the pages.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ GOOD, BAD = "2024-01-01", "2024-01-02"
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A service with a token, a daemon and a market; of the second day six feeds of nine are not there."""
+    """A service with a token, a daemon and a market; six feeds of nine of the second day are missing."""
     home = tmp_path_factory.mktemp("page")
     rows = {(exchange, symbol): 3_000 for exchange in EXCHANGES for symbol in SYMBOLS}
     with TardisStandin(Market(rows=rows), clock=lambda: datetime(2024, 2, 10, tzinfo=UTC)) as standin:
         for feed in take_away_feeds(standin, BAD):
-            # Slow enough for a day at work to be seen.
+            # The delay is long enough to see a day at work.
             standin.faults.put_dataset(feed, GOOD, Fault(delay_seconds=3))
         with running_rig(home, standin, BACKFILL_API_TOKEN=TOKEN) as rig:
             yield rig
@@ -69,7 +69,7 @@ class Reader:
         return str(self.find(css).text)
 
     def wait(self, look: Callable[[], Any]) -> Any:
-        """Until it is so; parts of the page are replaced while they are looked at."""
+        """Wait until the condition is true; parts of the page are replaced during a look."""
 
         def patient() -> Any:
             try:
@@ -80,11 +80,11 @@ class Reader:
         return self.live.wait(patient, 200)
 
     def there(self, css: str) -> Any:
-        """The element, as soon as it is there."""
+        """The element, once it is there."""
         return self.wait(lambda: self.browser.driver.find_elements(By.CSS_SELECTOR, css))[0]
 
     def click(self, css: str) -> None:
-        """Click where the mouse would, once the page has stopped to scroll there."""
+        """Click the point at which a mouse would click, once the page has stopped scrolling there."""
 
         def click() -> bool:
             element = self.find(css)
@@ -117,7 +117,7 @@ class Reader:
         self.browser.screenshot(ARTEFACTS / f"{name}.png")
 
     def is_whole(self) -> None:
-        """Nothing was asked of anybody else, nothing complained about, and nothing sticks out."""
+        """The page made no external request, logged no complaint, and has no element outside the window."""
         asked = [url for url in self.browser.external_requests if not url.startswith(self.live.url)]
         assert asked == []
         assert [c for c in self.browser.complaints if " 401 " not in c] == []

@@ -1,4 +1,4 @@
-"""A plan says what a backfill would do: exact where the lake knows, a range or unknown where it does not."""
+"""A plan predicts the work of a backfill: exact where the lake knows it, else a range or unknown."""
 
 from collections.abc import Iterator
 from datetime import UTC, timedelta
@@ -40,7 +40,7 @@ def test_a_day_that_was_made_under_other_settings_is_not_good(lake: Lake) -> Non
     ):
         other = Lake(Path(lake.store.uri), **changed)
         assert other.plan().days_good == 0, changed
-    # What only says when and from where is no reason to run it again.
+    # A setting that only tells the time and the origin is no reason to run the day again.
     assert Lake(Path(lake.store.uri), schedule={"look_back_days": 3}).plan().days_good == 1
 
 
@@ -199,7 +199,7 @@ def test_time_is_a_range_from_measured_runs_between_all_at_once_and_as_they_were
     plan = lake.plan(runs=runs, runs_at_once=2)
     assert plan.expected_bytes == 16_000_000
     assert plan.seconds is not None
-    # 400 and 200 kB a second, one after the other; two at once at best.
+    # The files take 400 and 200 kB a second one after the other, and at best two at once.
     assert (plan.seconds.low, plan.seconds.high) == (20, 80)
     assert plan.speed_of_runs == 2
     one = lake.plan(runs=runs, runs_at_once=1)
@@ -227,7 +227,7 @@ def test_money_is_bytes_and_hours_at_the_prices_of_the_settings_and_says_what_co
     assert (plan.expected_bytes, plan.lake_bytes) == (16_000_000, 8_000_000)
     assert plan.money is not None
     costs = {cost.what: cost.amount and (cost.amount.low, cost.amount.high) for cost in plan.money.costs}
-    # Runs of 40 to 80 s together, however many are at work at once.
+    # The runs take 40 to 80 s together, for every number of runs at work at once.
     assert costs == {
         "download": pytest.approx((1.6, 1.6)),
         "load": pytest.approx((0.08, 0.08)),

@@ -121,7 +121,7 @@ def test_a_run_that_dagster_has_dropped_from_its_queue_says_why(
 ) -> None:
     add(instance)
     run = create_run_for_test(instance, tags={"dagster/backfill": "job", "dagster/partition": DAY})
-    # As Dagster's queue does when it cannot launch a run.
+    # Dagster's queue does this when it cannot launch a run.
     error = SerializableErrorInfo("Location x does\nnot exist", [], "DagsterCodeLocationNotFoundError")
     instance.report_engine_event("dropping it", run, EngineEventData.engine_error(error))
     instance.report_run_failed(run)

@@ -1,4 +1,4 @@
-"""A file that the vendor has replaced, and that counts, is told once: no reminder, no end, no second time."""
+"""A replaced file of the vendor that counts is told once: no reminder, no end, no second message."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def lake(tmp_path: Path, listener: Listener) -> Lake:
 
 
 def run(lake: Lake, trades: int, at: datetime, day: str = DAY, **difference: Any) -> None:
-    """What a run of the day does that finds a file with so many trades."""
+    """Do the work of a run of the day that finds a file with so many trades."""
     if lake.store.read(paths.day_record(day)) is None:
         expect(lake.store, day)
     bring(lake.store, day, version(ids(day, 1, trades), at))
@@ -83,7 +83,7 @@ def test_a_replaced_file_that_counts_is_told_once_and_shown_for_a_day(lake: Lake
 def test_a_file_that_waits_is_told_as_restated_when_somebody_approves_it(
     lake: Lake, listener: Listener
 ) -> None:
-    now = datetime.now(UTC)  # Approvals have the time of the machine.
+    now = datetime.now(UTC)  # Approvals have the machine's time.
     day = (now - timedelta(days=2)).date().isoformat()
     run(lake, 9_000, now - 3 * HOUR, day)
     run(lake, 9_050, now - 2 * HOUR, day, **TOO_MUCH)
@@ -131,7 +131,7 @@ def test_days_before_the_look_back_are_looked_at_where_a_run_has_ended(lake: Lak
     run(lake, 9_050, NOON, LONG_AGO)
     assert look(lake, NOON) == []
     assert [found.day for found in look(lake, NOON, LONG_AGO, "2024-01-01")] == [LONG_AGO]
-    # Open it is looked at whatever runs; nothing else of so old a day is.
+    # An open incident is checked at every look; nothing else of so old a day is.
     assert len(look(lake, NOON + HOUR)) == 1
     file = Path(lake.store.uri) / paths.settled_day(LONG_AGO)
     file.write_text("{")

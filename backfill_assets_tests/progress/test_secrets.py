@@ -1,4 +1,4 @@
-"""Nothing that a service answers or logs has a secret in it, whatever breaks while it runs."""
+"""No answer and no log of a service contains a secret, during any failure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.progress.rig import OURS, REPOSITORY, Rig, running_rig
 from backfill_assets_tests.progress.test_guard import PATHS, ask
 
-#: Stands in every secret.
+#: A part of every secret.
 PLANTED = "planted"
 KEY = f"TD.{PLANTED}-key-0123456789abcdefghij"
 URL = f"postgresql://somebody:{PLANTED}-password@127.0.0.1:9/candles"
@@ -33,7 +33,7 @@ ASKED = [
 
 
 def settings(home: Path, *lines: str, lake: str = "") -> str:
-    """A settings file that works, with secrets in it; ``lines`` are added to its section ``tardis``."""
+    """A working settings file with secrets; ``lines`` are added to its section ``tardis``."""
     return "\n".join(
         [
             "universe: [{exchanges: [kraken], symbols: [BTC-USDT]}]",
@@ -62,7 +62,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 
 def told(rig: Rig) -> str:
-    """Everything that is answered now, and all that was logged."""
+    """All current answers, and the whole log."""
     answers = [
         ask(rig, method, path, {"HX-Request": "true"}, BODY if method == "POST" else None)
         for method, path in ASKED
@@ -100,7 +100,7 @@ def test_a_slip_in_the_settings_of_a_running_service_shows_no_secret(line: str, 
     file = rig.home / "settings.yaml"
     working = settings(rig.home)
     file.write_text(settings(rig.home, line))
-    # A change within the clock's step would not be seen.
+    # The service would miss a change within one step of the clock.
     os.utime(file, ns=(0, hash(line) & 2**60 - 1))
     try:
         text = told(rig)
@@ -133,7 +133,7 @@ def test_a_lake_that_fails_shows_no_secret(rig: Rig) -> None:
     ],
 )
 def test_a_wrong_database_is_told_without_its_password(address: str, tmp_path: Path) -> None:
-    """Of Dagster's records, which keeps the service from starting, and of the candles."""
+    """The database of Dagster's records, which keeps the service from starting, and that of the candles."""
     (tmp_path / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
     file = tmp_path / "settings.yaml"
     file.write_text(settings(tmp_path).replace(URL, address))

@@ -1,4 +1,4 @@
-"""Before the server listens: who could reach it, and what is told when it cannot start."""
+"""Before the server listens: who could reach it, and the message when it cannot start."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_without_a_token_nothing_but_loopback_is_bound(host: str) -> None:
 
 def test_with_a_token_other_addresses_are_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BACKFILL_API_TOKEN", "s3cret")
-    # It gets as far as Dagster's home, which is not set here.
+    # The start goes as far as Dagster's home, which is not set here.
     with pytest.raises(SettingsError, match="DAGSTER_HOME is not set"):
         serve(never, host="0.0.0.0", port=0)
 

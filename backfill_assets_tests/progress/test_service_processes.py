@@ -1,8 +1,8 @@
 """The service, Dagster's daemon and its runs as real processes, on SQLite and on Postgres.
 
-One rig per database runs one story: a range with a day that cannot be published, watched by many, service,
-daemon and runs killed in the middle; its retry; backfills that others have started; and a range that is
-cancelled.
+One rig per database runs one story: a range with a day that cannot be published, watched by many clients; its
+service, daemon and runs killed in the middle; its retry; backfills that other processes have started; and a
+range that is canceled.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @dataclass
 class Watched:
-    """What twenty pollers and a listener saw of one job."""
+    """Observations of one job by twenty pollers and a listener."""
 
     job_id: str
     percents: list[list[float]] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Watched:
 
 
 def listen(rig: Rig, job_id: str, events: list[tuple[int, dict[str, Any]]]) -> None:
-    """Read the job's events to the end, coming back after every break as a browser does."""
+    """Read the job's events to the end, and reconnect after every break as a browser does."""
     while not events or events[-1][1]["state"] not in FINAL:
         last = str(events[-1][0]) if events else ""
         request = urllib.request.Request(
@@ -109,7 +109,7 @@ def poll(rig: Rig, job_id: str, percents: list[float], over: threading.Event) ->
 
 @pytest.fixture(scope="module")
 def watched(rig: Rig) -> Watched:
-    """A range whose middle day has no files, watched to its end; everything is killed on the way."""
+    """A range whose middle day has no files, watched to its end; all its processes are killed on the way."""
     take_away_feeds(rig.standin, BAD)
     body = {"start": GOOD[0], "end": GOOD[-1], "request_id": "story", "reason": "a test"}
     found = Watched(rig.ask("/api/v1/backfill", body)["job_id"])
@@ -122,9 +122,9 @@ def watched(rig: Rig) -> Watched:
         )
     for thread in threads:
         thread.start()
-    # A run that Dagster is starting may not have its process yet, and lose nothing.
+    # A run that Dagster is starting may have no process yet, and then it would lose nothing.
     rig.wait(lambda: any(day.progress for day in rig.status(found.job_id).running))
-    # As when the machine goes down: the runs at work, their code server, the daemon and the service.
+    # A machine that goes down ends all of these: runs at work, their code server, daemon and service.
     rig.kill("daemon")
     rig.kill("service")
     rig.start_daemon()
@@ -137,7 +137,7 @@ def watched(rig: Rig) -> Watched:
 
 
 def runs(rig: Rig, monkeypatch: pytest.MonkeyPatch, job_id: str) -> list[tuple[str, str]]:
-    """Day and end of each run of the job, by Dagster's own records, in the order of their beginning."""
+    """Day and end of each run of the job, by Dagster's own records, in the order in which the runs began."""
     for name in ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL"):
         if name in rig.environment:
             monkeypatch.setenv(name, rig.environment[name])
@@ -172,7 +172,7 @@ def test_the_job_went_on_after_the_kill_and_nothing_was_counted_twice(
     ended = runs(rig, monkeypatch, watched.job_id)
     for day in (*GOOD, BAD):
         *lost, last = (end for of_day, end in ended if of_day == day)
-        # What was cut off failed for want of its process, and was run once more.
+        # Runs that were cut off failed for lack of their process, and were run once more.
         assert set(lost) <= {"FAILURE"}
         assert last == ("FAILURE" if day == BAD else "SUCCESS")
     assert len(ended) > 3, "something was cut off"
@@ -245,7 +245,7 @@ def dagster(rig: Rig, *command: str) -> str:
 
 @pytest.fixture(scope="module")
 def elsewhere(rig: Rig, watched: Watched) -> dict[str, tuple[str, str]]:
-    """Backfills of a day each that the service has not started: by where they were, day and id."""
+    """Backfills of a day each that the service has not started: day and id by origin."""
     found = {}
     config = rig.home / "range.yaml"
     config.write_text('ops: {request_days: {config: {start: "2024-01-20", end: "2024-01-20"}}}')
@@ -330,7 +330,7 @@ STOP = "mutation Stop($id: String!) { stopSensor(id: $id) { __typename } }"
 def test_the_ui_and_the_daemon_mean_the_same_code_location(
     rig: Rig, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is started or switched off in the UI is so for the daemon, which was started with ``-m``."""
+    """A schedule started or stopped in the UI has that state in the daemon, which was started with ``-m``."""
     if not rig.options:
         pytest.skip("with SQLite only")
 

@@ -1,4 +1,4 @@
-"""A backfill runs the days that are not good yet, and says of the others what is known of them."""
+"""A backfill runs the days that are not good yet, and reports the known state of the others."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Statuses as they follow from Dagster's records and the stored days: of any backfill, in any process.
+"""Statuses derived from Dagster's records and the stored days: of any backfill, in any process.
 
-A real engine runs small assets, on SQLite's files; the days are stored with a few words.
+A real engine runs small assets, on SQLite's files; short calls store the days.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def lake(tmp_path: Path) -> Lake:
 
 
 class CountingReads:
-    """Reads the stored days, and counts."""
+    """Reads the stored days, and counts the reads."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -67,7 +67,7 @@ def reads(lake: Lake) -> CountingReads:
 def another(
     instance: dg.DagsterInstance, lake: Lake, reads: CountingReads
 ) -> Iterator[Callable[[], Backfills]]:
-    """Makes a service that knows nothing yet, as that of a process that has just begun."""
+    """Makes a service without any knowledge, like that of a process that has just begun."""
     made: list[Backfills] = []
 
     def make() -> Backfills:
@@ -102,13 +102,13 @@ def by_day(service: Backfills, job_id: str) -> dict[str, str]:
 
 
 def wait_for_old_days() -> None:
-    """Until the days that are old have been read again."""
+    """Wait until the old days have been read again."""
     for thread in threading.enumerate():
         if thread.name == day_cache.OLD_DAYS:
             thread.join()
 
 
-# --- whoever started it -------------------------------------------------------------------------------------
+# --- any origin ---------------------------------------------------------------------------------------------
 
 
 def test_a_backfill_of_dagsters_ui_is_a_job_of_its_days(
@@ -184,7 +184,7 @@ def test_a_backfill_of_something_else_than_days_is_no_job(
 def test_a_backfill_that_dagster_calls_completed_before_its_runs_have_ended_is_at_work(
     instance: dg.DagsterInstance, service: Backfills
 ) -> None:
-    """``dagster job backfill`` does so."""
+    """``dagster job backfill`` creates its runs in this way."""
     launch(instance, "abcdefgh")
     for day in (DAYS[0], DAYS[2]):
         tags = {"dagster/backfill": "abcdefgh", "dagster/partition": day}
@@ -323,11 +323,11 @@ def test_of_many_that_bring_one_request_id_together_to_several_services_one_make
     assert len(stored.get_backfills()) == 1
 
 
-# --- what is kept -------------------------------------------------------------------------------------------
+# --- kept statuses ------------------------------------------------------------------------------------------
 
 
 def ended_jobs(instance: dg.DagsterInstance, service: Backfills, lake: Lake) -> list[str]:
-    """A job of each day; all have ended."""
+    """Ended jobs, one for each day."""
     jobs = []
     for day in DAYS:
         lake.run(day)

@@ -1,4 +1,4 @@
-"""A job's progress from what is read: never back within an attempt, bad days seen, honest times."""
+"""A job's progress from records: it never goes back within an attempt, shows bad days, and has true times."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def after(seconds: float) -> datetime:
 
 
 def run(state: RunState, *, will_retry: bool | None = False, name: str = "run", at: float = 0) -> RunFact:
-    """Made at a time, started then, and ended ten seconds later."""
+    """A run created and started at the same time, and ended ten seconds later."""
     return RunFact(name, DAY, state, will_retry, after(at), after(at), after(at), after(at + 10))
 
 
@@ -230,7 +230,7 @@ def test_the_clock_alone_changes_nothing() -> None:
 
 
 def test_progress_never_goes_back_within_an_attempt_whatever_is_recorded() -> None:
-    """Days are run, lost, started again, cancelled, and run once more by somebody, in any order."""
+    """Days are run, lost, started again, canceled, and run once more by a person, in any order."""
     for seed in range(200):
         chance = random.Random(seed)
         of, now = ACTIVE, NOW
@@ -260,7 +260,7 @@ def test_progress_never_goes_back_within_an_attempt_whatever_is_recorded() -> No
 
 
 def _happen(chance: random.Random, runs: list[RunFact], of: BackfillFact, now: datetime) -> None:
-    """Something happens to a day: its latest run moves on, or another one is made."""
+    """Change a day: its latest run moves on, or another run is made."""
     latest = runs[-1] if runs else None
     if latest is None or latest.state not in ("queued", "running"):
         is_due = latest is None or latest.will_retry or chance.random() < 0.2

@@ -1,4 +1,4 @@
-"""What a look finds in lake and records, and who hears of it; the days are those before 2024-03-01, 12:00."""
+"""Incidents that a look on 2024-03-01 at 12:00 finds in lake and records, and the people who are told."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOTHING = Records([], [], daemon=None)
 
 
 class WholeLake(Lake):
-    """With the data files that the documents name, of the right size, published at 09:20 of the next day."""
+    """A lake with the named data files in their right size, published at 09:20 of the next day."""
 
     def run(self, day: str, published: datetime | None = None, **more: Any) -> None:
         super().run(day, **more)
@@ -120,7 +120,7 @@ def test_a_day_that_nobody_has_run_is_late_from_ten_on(lake: WholeLake) -> None:
     assert opened(lake, today.replace(hour=9, minute=59)) == []
     (late,) = look(lake, today.replace(hour=10)).open
     assert (late.name, late.text) == ("day is late: 2024-03-01", "no run has recorded it by 10:00 UTC")
-    # A day later there are two, and the first is still one incident.
+    # There are two incidents a day later, and the first is still the same incident.
     assert opened(lake, today.replace(hour=10) + timedelta(days=1)) == [
         "day is late: 2024-03-01",
         "day is late: 2024-03-02",
@@ -141,7 +141,7 @@ def test_where_nothing_was_ever_run_nothing_is_late(tmp_path: Path) -> None:
 def test_days_stay_late_however_long_nothing_runs(lake: WholeLake, listener: Listener) -> None:
     for days in range(1, 13):
         look(lake, NOW + timedelta(days=days))
-    # From the first of March on, and each until it is there.
+    # The days are late from the first of March on, each until it is there.
     assert len(load_incidents(lake.store).open) == 12
     assert not any("ended" in text for text in listener.texts)
 
@@ -151,7 +151,7 @@ def test_a_machine_that_was_off_names_the_days_that_no_schedule_asks_for_as_well
     found = opened(lake, NOW + timedelta(days=away))
     assert len(found) == late
     if away == 10:
-        # The schedules answer for the last seven; these three are left to people.
+        # The schedules are responsible for the last seven days; these three are left to people.
         assert found[:3] == [f"day is late: 2024-03-0{day}" for day in (1, 2, 3)]
 
 
@@ -169,7 +169,7 @@ def test_a_day_that_is_loaded_again_is_not_late(lake: WholeLake) -> None:
     assert opened(lake) == []
     assert opened(lake, NOW + timedelta(hours=3)) == [f"day is late: {YESTERDAY}"]
     lake.rewrite("candles", YESTERDAY, claimed_at=NOW + timedelta(hours=3))
-    # Nor does a load that is at work end what is late.
+    # A load at work does not end the incident either.
     assert opened(lake, NOW + timedelta(hours=3, minutes=5)) == [f"day is late: {YESTERDAY}"]
 
 
@@ -195,7 +195,7 @@ def test_a_damaged_document_ends_no_incident_of_its_feeds(lake: WholeLake, liste
     assert len(opened(lake, NOW + timedelta(minutes=5))) == 2
     file.write_text(before)
     assert opened(lake, NOW + timedelta(minutes=10)) == [f"feed is left out: {YESTERDAY} {ETH}"]
-    assert sum(text.count("feed is left out") for text in listener.texts) == 2  # title and text of one
+    assert sum(text.count("feed is left out") for text in listener.texts) == 2  # title and text
 
 
 def test_a_day_that_cannot_be_read_now_hides_no_other_and_ends_nothing(

@@ -1,4 +1,4 @@
-"""Daemon, service and runs as real processes: who hears of a held day and of a dead daemon, and how often."""
+"""Daemon, service and runs as real processes: who is told of a held day and a dead daemon, and how often."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_held_day_and_a_dead_daemon_are_told_once_each_and_so_are_their_ends(t
             SLACK_WEBHOOK_URL=people.url,
         ) as rig,
     ):
-        # A service that looks before the daemon has given its first sign tells so, and then its end.
+        # A service that looks before the daemon's first sign reports that, and then its end.
         rig.wait(
             lambda: (
                 is_ready(rig)

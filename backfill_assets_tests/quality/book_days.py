@@ -2,7 +2,7 @@
 
 A book walks by single steps of the price. It has the habits of real venues: levels deeper than a snapshot
 shows, deletes of levels that are not there, sides of one change sent one after the other, and a capture that
-connects anew three times a day, misses what happens meanwhile and begins with a snapshot. A damage is a
+connects again three times a day, misses the messages meanwhile and begins with a snapshot. A damage is a
 function of the day's messages.
 """
 
@@ -89,7 +89,7 @@ class _Walk:
         return Level(side, price, amount)
 
     def change(self) -> list[Level]:
-        """What one message says."""
+        """Draw the levels of one message."""
         drawn = self.rng.random()
         if drawn < 0.2:
             return self.move(up=self.rng.random() < 0.5)
@@ -107,7 +107,7 @@ class _Walk:
         return [self.set(side, inner, 0)]
 
     def move(self, *, up: bool) -> list[Level]:
-        """The best of one side is taken, and the other side follows."""
+        """Take the best level of one side, and let the other side follow."""
         gone, follows = ("ask", "bid") if up else ("bid", "ask")
         taken = min(self.asks) if up else max(self.bids)
         rows = [self.set(gone, taken, 0), self.set(follows, taken, self.amount())]
@@ -120,7 +120,7 @@ class _Walk:
 
 @lru_cache(maxsize=8)
 def good_day(messages: int, seed: int = 1) -> tuple[Message, ...]:
-    """Messages of a day: bursts of them, as an illiquid market has, or all over the day."""
+    """Messages of a day: bursts, as in an illiquid market, or spread over the day."""
     rng = random.Random(seed)
     walk = _Walk(rng)
     times = sorted(_burst(rng, messages) if messages < 10_000 else _spread(rng, messages))
@@ -155,7 +155,7 @@ def _spread(rng: random.Random, messages: int) -> list[int]:
 
 
 def _burst(rng: random.Random, messages: int) -> list[int]:
-    """Times of which every third begins a burst within some seconds; from edge to edge of the day."""
+    """Times that cover the day; every third begins a burst of some seconds."""
     found = [30 * SECOND, 24 * HOUR - 30 * SECOND]
     while len(found) < messages:
         at = rng.randrange(SECOND, 24 * HOUR - 20 * SECOND)
@@ -193,7 +193,7 @@ def _decoded(lines: list[str], feed: Feed, day: str) -> FeedProfile:
 
 
 def derived_profile(messages: Messages, data_type: str) -> FeedProfile:
-    """Decode the file that the vendor makes of the messages: a row whenever its best levels change."""
+    """Decode the file that the vendor makes of the messages: a row at every change of its best levels."""
     levels = {"quotes": 1, "book_snapshot_5": 5, "book_snapshot_25": 25}[data_type]
     book: dict[str, dict[float, int]] = {"bid": {}, "ask": {}}
     lines, former = [csv_header(data_type)], ""
@@ -213,7 +213,7 @@ def derived_profile(messages: Messages, data_type: str) -> FeedProfile:
 
 
 def _shown(book: dict[str, dict[float, int]], levels: int) -> str:
-    """The cells of the best levels, empty where the book is shorter."""
+    """The cells of the best levels, empty if the book is shorter."""
     sides = []
     for side, best_first in (("ask", heapq.nsmallest), ("bid", heapq.nlargest)):
         own = book[side]
@@ -226,7 +226,7 @@ def _shown(book: dict[str, dict[float, int]], levels: int) -> str:
 
 
 def how_found(verdict: Verdict, clean: Verdict) -> str:
-    """How the verdict on a damaged day tells it from the clean one; the first that applies."""
+    """The first difference between the verdict on a damaged day and that on the clean one."""
     if verdict.outcome == "quarantine":
         return "quarantine"
     if verdict.quality is None or verdict.quality < 1:
@@ -237,7 +237,7 @@ def how_found(verdict: Verdict, clean: Verdict) -> str:
 
 
 def verdict_of(profile: FeedProfile, **told: Any) -> Verdict:
-    """The verdict without any history; ``told`` is more of its context."""
+    """The verdict without any history; ``told`` has other fields of its context."""
     context = Context(window_start_us=START, window_end_us=end_us(DAY), **told)
     return judge_feed(FEED, DAY, "sha", profile, context, ThresholdSettings())
 
@@ -262,7 +262,7 @@ def lost_message(messages: Messages) -> Messages:
 
 
 def lost_span(seconds: float) -> Damage:
-    """So many seconds are lost where the book changes most."""
+    """Lose so many seconds where the book changes most."""
 
     def damage(messages: Messages) -> Messages:
         span = int(seconds * SECOND)
@@ -316,7 +316,7 @@ def doubled_block(messages: Messages) -> Messages:
 
 
 def misplaced_decimal(side: str, factor: float) -> Damage:
-    """One level that is set has a price that is off by a decimal."""
+    """Put the price of one set level off by a decimal."""
 
     def is_hit(row: Level) -> bool:
         return row.side == side and row.amount > 0 and row.price % 10 != 0
@@ -348,18 +348,18 @@ def zero_price(messages: Messages) -> Messages:
 
 
 def late_clock(messages: Messages) -> Messages:
-    """In the afternoon the exchange's times are two seconds ahead of the arrivals."""
+    """Put the exchange's times two seconds ahead of the arrivals from noon on."""
     return [replace(m, time=m.time + 2 * SECOND) if m.time > START + 12 * HOUR else m for m in messages]
 
 
 def late_arrivals(messages: Messages) -> Messages:
-    """An hour's arrivals are shifted by two minutes, and the next hour's are not."""
+    """Shift an hour's arrivals by two minutes, but not those of the next hour."""
     first, last = START + 12 * HOUR, START + 13 * HOUR
     return [replace(m, local=m.local + 120 * SECOND) if first <= m.local < last else m for m in messages]
 
 
 def frozen(messages: Messages) -> Messages:
-    """For four hours the venue sends the same level with the same amount."""
+    """Repeat the same level with the same amount for four hours."""
     first, last = START + 10 * HOUR, START + 14 * HOUR
     inside = next(m for m in messages if m.local >= first and not m.snapshot and m.levels[0].amount)
     return [
@@ -369,7 +369,7 @@ def frozen(messages: Messages) -> Messages:
 
 
 def silent(messages: Messages) -> Messages:
-    """Nothing for four hours."""
+    """Send no message for four hours."""
     return [m for m in messages if not START + 10 * HOUR <= m.local < START + 14 * HOUR]
 
 
@@ -378,7 +378,7 @@ def cut_off(messages: Messages) -> Messages:
 
 
 def lost_side(messages: Messages) -> Messages:
-    """From noon on no bid comes."""
+    """Send no bid from noon on."""
     noon = START + 12 * HOUR
     kept = [
         m if m.local < noon else replace(m, levels=tuple(row for row in m.levels if row.side == "ask"))
@@ -388,7 +388,7 @@ def lost_side(messages: Messages) -> Messages:
 
 
 def shuffled(messages: Messages) -> Messages:
-    """The messages of an hour come in random order at the old arrivals."""
+    """Send the messages of an hour in random order at the old arrivals."""
     first, last = START + 12 * HOUR, START + 13 * HOUR
     inside = [n for n, m in enumerate(messages) if first <= m.local < last and not m.snapshot]
     order = list(inside)
@@ -400,7 +400,7 @@ def shuffled(messages: Messages) -> Messages:
 
 
 def scaled_hour(messages: Messages) -> Messages:
-    """An hour's prices are ten times too high."""
+    """Make an hour's prices ten times too high."""
     first, last = START + 12 * HOUR, START + 13 * HOUR
     return [
         replace(m, levels=tuple(replace(row, price=row.price * 10) for row in m.levels))
@@ -411,7 +411,7 @@ def scaled_hour(messages: Messages) -> Messages:
 
 
 def wrong_snapshot(messages: Messages) -> Messages:
-    """A snapshot is that of six hours before."""
+    """Replace a snapshot with the one of six hours before."""
     at = [n for n, m in enumerate(messages) if m.snapshot]
     messages[at[2]] = replace(messages[at[2]], levels=messages[at[1]].levels)
     return messages

@@ -1,8 +1,8 @@
-"""Good days of generated markets, and every way of damaging one: exactly so many rows at an exact place.
+"""Good days of generated markets, and every way of damaging one: an exact number of rows at an exact place.
 
-Six feeds: for each class of evidence a liquid and a thin one. A damage is a function of the day's rows; it
-returns new rows and says in its name what was done. Days are decoded by the real code and settled in a real
-lake, first without and then with the day after.
+There are six feeds, a liquid and a thin one for each evidence class. A damage is a function of the day's
+rows; it returns new rows, and its name describes the damage. The real code decodes the days and settles them
+in a real lake, first without and then with the day after.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _good_lines(sample: Sample, day: str) -> tuple[str, ...]:
 
 
 def good_rows(sample: Sample, day: str) -> Rows:
-    """Rows of the undamaged day, the caller's own."""
+    """Rows of the undamaged day; the caller may change them."""
     found = []
     for line in _good_lines(sample, day):
         exchange, symbol, time, local, *rest = line.split(",")
@@ -164,9 +164,9 @@ def expect(store: Store, sample: Sample, day: str) -> None:
 def judge_damaged(
     sample: Sample, found: FeedProfile | None, folder: Path, prepare: Callable[[Store], None] = lambda _: None
 ) -> Judged:
-    """Bring the day before, the damaged day (None: the vendor has no such file), and the day after.
+    """Store the day before, the damaged day (None: the vendor has no such file), and the day after.
 
-    ``prepare`` is done first, for what else the lake is to hold.
+    ``prepare`` runs first, and may add other content to the lake.
     """
     store = LocalStore(folder / "lake")
     prepare(store)
@@ -195,12 +195,12 @@ def nothing() -> Damage:
 
 
 def gap(ids: int, at: float = 0.5) -> Damage:
-    """So many rows are lost from the middle of the day on (or from another part of its rows)."""
+    """Lose so many rows from the middle of the day on (or from another part of its rows)."""
     return lambda _, rows: rows[: int(at * len(rows))] + rows[int(at * len(rows)) + ids :]
 
 
 def gap_where_busiest(ids: int) -> Damage:
-    """So many rows are lost where they and the two beside them took the least time (the first such place)."""
+    """Lose so many rows where they and their two neighbors took the least time (the first such place)."""
 
     def damage(sample: Sample, rows: Rows) -> Rows:
         at = min(range(1, len(rows) - ids), key=lambda n: rows[n + ids].time - rows[n - 1].time)
@@ -210,18 +210,18 @@ def gap_where_busiest(ids: int) -> Damage:
 
 
 def silence(first_hour: float, hours: float) -> Damage:
-    """Nothing arrives for so long."""
+    """Let no row arrive for so long."""
     start, stop = START + first_hour * HOUR, START + (first_hour + hours) * HOUR
     return lambda _, rows: [r for r in rows if not start <= r.local < stop]
 
 
 def thinned(keep_every: int) -> Damage:
-    """Of each so many rows one is left."""
+    """Keep one row of every ``keep_every``."""
     return lambda _, rows: rows[::keep_every]
 
 
 def doubled(count: int) -> Damage:
-    """So many rows from the middle on stand twice, each right behind itself."""
+    """Repeat so many rows from the middle on, each right behind itself."""
 
     def damage(sample: Sample, rows: Rows) -> Rows:
         half = len(rows) // 2
@@ -232,7 +232,7 @@ def doubled(count: int) -> Damage:
 
 
 def changed(count: int, **changes: Any) -> Damage:
-    """So many rows, spread over the day, have another value; a function is given the row."""
+    """Change so many rows, spread over the day; a value may be a function of the row."""
 
     def damage(sample: Sample, rows: Rows) -> Rows:
         for n in range(count):
@@ -245,7 +245,7 @@ def changed(count: int, **changes: Any) -> Damage:
 
 
 def all_changed(**changes: Any) -> Damage:
-    """Every row has another value."""
+    """Change every row."""
 
     def damage(sample: Sample, rows: Rows) -> Rows:
         return [r.but(**{k: v(sample, r) if callable(v) else v for k, v in changes.items()}) for r in rows]
@@ -254,7 +254,7 @@ def all_changed(**changes: Any) -> Damage:
 
 
 def second_payload(count: int) -> Damage:
-    """So many ids, spread over the day, come a second time right behind the first, with twice the amount."""
+    """Repeat so many ids, spread over the day, right behind the first, with twice the amount."""
 
     def damage(sample: Sample, rows: Rows) -> Rows:
         marked = {(2 * n + 1) * len(rows) // (2 * count) for n in range(count)}
@@ -269,7 +269,7 @@ def second_payload(count: int) -> Damage:
 
 
 def resent(count: int) -> Damage:
-    """So many rows from the middle on come again, all at once, a hundred rows after the last of them."""
+    """Repeat so many rows from the middle on, all at once, a hundred rows after the last of them."""
 
     def damage(sample: Sample, rows: Rows) -> Rows:
         half = len(rows) // 2
@@ -281,7 +281,7 @@ def resent(count: int) -> Damage:
 
 
 def shuffled(*, with_arrival: bool) -> Damage:
-    """Rows in random order, with their arrival or against the arrivals in their old order."""
+    """Put rows in random order, with their arrivals or with the old order of arrivals."""
 
     def damage(sample: Sample, rows: Rows) -> Rows:
         locals_ = [row.local for row in rows]
@@ -292,7 +292,7 @@ def shuffled(*, with_arrival: bool) -> Damage:
 
 
 def priced(factor: float) -> Callable[[Sample, Row], str]:
-    """The price times a factor, on the grid."""
+    """Multiply the price by a factor, on the grid."""
 
     def price(sample: Sample, row: Row) -> str:
         return f"{round(float(row.price) * factor / sample.step) * sample.step:.8f}"
@@ -301,7 +301,7 @@ def priced(factor: float) -> Callable[[Sample, Row], str]:
 
 
 def jump(factor: float, hour: float = 12) -> Damage:
-    """From an hour on all prices are higher by a factor."""
+    """Multiply all prices from an hour on by a factor."""
 
     def damage(sample: Sample, rows: Rows) -> Rows:
         new = priced(factor)
@@ -311,12 +311,12 @@ def jump(factor: float, hour: float = 12) -> Damage:
 
 
 def finer(part: float) -> Callable[[Sample, Row], str]:
-    """The price and a part of a step."""
+    """Add a part of a step to the price."""
     return lambda sample, row: f"{float(row.price) + part * sample.step:.11f}"
 
 
 def refined_at_noon() -> Damage:
-    """From noon on prices are a tenth of a step off, as if the venue had refined its grid."""
+    """Move prices off the grid by a tenth of a step from noon on, as if the venue had refined its grid."""
 
     def damage(sample: Sample, rows: Rows) -> Rows:
         new = finer(0.1)
@@ -326,7 +326,7 @@ def refined_at_noon() -> Damage:
 
 
 def frozen(first_hour: float, hours: float) -> Damage:
-    """The price stays what it was for so long."""
+    """Keep the price unchanged for so long."""
 
     def damage(sample: Sample, rows: Rows) -> Rows:
         start, stop = START + first_hour * HOUR, START + (first_hour + hours) * HOUR
@@ -337,7 +337,7 @@ def frozen(first_hour: float, hours: float) -> Damage:
 
 
 def ids_anew() -> Damage:
-    """The venue counts from 1 again in the middle of the day."""
+    """Count ids from 1 again in the middle of the day."""
 
     def damage(sample: Sample, rows: Rows) -> Rows:
         half = len(rows) // 2
@@ -347,7 +347,7 @@ def ids_anew() -> Damage:
 
 
 def delayed_from_noon(by_us: int) -> Damage:
-    """From noon on rows arrive so much later after their trades than before."""
+    """Let rows arrive so much later after their trades from noon on."""
 
     def damage(sample: Sample, rows: Rows) -> Rows:
         return [r.but(time=r.time - by_us) if r.local >= START + 12 * HOUR else r for r in rows]
@@ -360,7 +360,7 @@ def of_the_day_before() -> Damage:
 
 
 def of_another_symbol() -> Damage:
-    """The very bytes of another symbol's file."""
+    """Replace the rows by those of another symbol's file."""
 
     def damage(sample: Sample, rows: Rows) -> Rows:
         other = next(s for s in SAMPLES.values() if s.exchange == sample.exchange and s != sample)
@@ -370,7 +370,7 @@ def of_another_symbol() -> Damage:
 
 
 def moved(**micros: int) -> Damage:
-    """All times of a column are later by so many microseconds."""
+    """Move all times of a column later by so many microseconds."""
 
     def damage(sample: Sample, rows: Rows) -> Rows:
         return [r.but(**{name: getattr(r, name) + by for name, by in micros.items()}) for r in rows]

@@ -1,4 +1,4 @@
-"""Lakes with real files: the vendor's bytes, decoded by the real code and put where manifests name them."""
+"""Lakes with real files: the real code decodes the vendor's bytes, and manifests name the results."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class FiledDays:
         *,
         row_group_rows: int | None = None,
     ) -> str:
-        """Expect the feed on the day and bring these bytes as its newest version; returns the content."""
+        """Expect the feed on the day and store these bytes as its newest version; returns the content."""
         feeds = self.expected.setdefault(day, {})
         feeds[feed] = tuple(symbols.items())
         record = DayRecord(
@@ -103,12 +103,12 @@ class FiledDays:
         return bring(self.store, day, version, feed)
 
     def bring_rows(self, sample: Sample, day: str, rows: Sequence[Row], **options: int) -> str:
-        """Bring these rows as the sample's file of the day."""
+        """Store these rows as the sample's file of the day."""
         names = {sample.symbol: sample.canonical}
         return self.bring(sample.feed, day, raw_file(rows), names, sample.grids, **options)
 
     def bring_market(self, feed: Feed, day: str, sample: Sample) -> str:
-        """Bring the generated market's own file of the feed, for the sample's symbol."""
+        """Store the generated market's own file of the feed, for the sample's symbol."""
         return self.bring(feed, day, MARKET.dataset(feed, day), {sample.symbol: sample.canonical})
 
     def ask_witnesses(self, day: str, settings: Settings | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Profiles of one feed's day, sound unless told otherwise: what the tests of scores and verdicts change."""
+"""Profiles of one feed's day, sound by default; the tests of scores and verdicts change them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ EDGES: Final = (START + SECOND, END - SECOND)
 
 
 def law(exchange: str, day: str = DAY) -> IdLaw | None:
-    """What the package knows of the ids of the exchange's trades."""
+    """The package's law for the ids of the exchange's trades."""
     return law_of(ID_LAWS, Feed(exchange, "trades", "BTCUSDT"), day)
 
 
 def gaps(*runs: tuple[int, int], seconds: float = 1) -> dict[str, Any]:
-    """The part of a symbol's profile that tells of runs of missing ids (first, last), each so long."""
+    """The part of a symbol's profile that lists runs of missing ids (first, last), each so long."""
     lengths = [last - first + 1 for first, last in runs]
     after = START + 3600 * SECOND
     listed = [
@@ -48,12 +48,12 @@ def gaps(*runs: tuple[int, int], seconds: float = 1) -> dict[str, Any]:
 
 
 def silence(seconds: float, usual: float = 0.1, at: int = START + 7200 * SECOND) -> Silence:
-    """A silence, with the mean of the silences around it."""
+    """A silence, with the mean length of the silences around it."""
     return Silence(start_us=at, end_us=at + round(seconds * SECOND), usual_us=usual * SECOND)
 
 
 def symbol(first_id: int = 1001, last_id: int = 10_000, **changes: Any) -> SymbolProfile:
-    """Trades with ids in a row; ``changes`` may take some away or break them."""
+    """Trades with consecutive ids; ``changes`` may remove some or break them."""
     rows = changes.pop("rows", last_id - first_id + 1 - (changes.get("missing_ids") or 0))
     fields: dict[str, Any] = {
         "dataset_symbol": "BTCUSDT",
@@ -102,7 +102,7 @@ def without_ids(rows: int = 9_000, **changes: Any) -> SymbolProfile:
 
 
 def profile(*symbols: SymbolProfile, **changes: Any) -> FeedProfile:
-    """A file with these symbols; by default with one, whose ids are in a row."""
+    """A file with these symbols; by default with one, whose ids are consecutive."""
     found: Sequence[SymbolProfile] = symbols or (symbol(),)
     fields: dict[str, Any] = {
         "rows": sum(s.rows for s in found),
@@ -141,7 +141,7 @@ def quotes(rows: int = 9_000, **changes: Any) -> FeedProfile:
 
 
 def context(previous: int | None = None, following: int | None = None, **changes: Any) -> Context:
-    """The day's whole window, and the neighbours' nearest ids."""
+    """The day's whole window, and the neighbors' nearest ids."""
     sides = {"previous": previous, "following": following}
     given = {side: {"BTCUSDT": (nearest,)} for side, nearest in sides.items() if nearest is not None}
     return Context(**{"window_start_us": START, "window_end_us": END, **given, **changes})

@@ -1,4 +1,4 @@
-"""Lakes with hand-made manifests: what was expected of a day, and what came."""
+"""Lakes with hand-made manifests: the expected feeds of a day, and their files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOW: Final = datetime(2024, 1, 10, tzinfo=UTC)
 def expect(
     store: Store, day: str, *feeds: Feed, not_listed: tuple[str, ...] = (), market: str | None = None
 ) -> None:
-    """Record what the day must have; ``BTCUSDT`` means BTC-USDT, or every feed means ``market``."""
+    """Record the required feeds of the day; ``BTCUSDT`` means BTC-USDT, or every feed means ``market``."""
     expected = [
         ExpectedFeed(f, ((f.dataset_symbol, market or f"{f.dataset_symbol[:-4]}-USDT"),))
         for f in feeds or (FEED,)
@@ -47,7 +47,7 @@ def expect(
 def ids(
     day: str, first: int, last: int, *, head_us: int = SECOND, tail_us: int = SECOND, **changes: object
 ) -> FeedProfile:
-    """A file of the day with these ids in a row, silent for so long at its ends."""
+    """A file of the day with these consecutive ids, silent for so long at its ends."""
     edges = (start_us(day) + head_us, start_us(day) + MICROSECONDS_PER_DAY - tail_us)
     times = {
         "first_timestamp_us": edges[0],
@@ -60,7 +60,7 @@ def ids(
 
 
 def version(found: FeedProfile, fetched_at: datetime = NOW) -> Version:
-    """A version with this profile; other counts are another content."""
+    """A version with this profile; each set of counts is a content of its own."""
     text = found.model_dump_json()
     content = hashlib.sha256(text.encode()).hexdigest()
     return Version(
@@ -88,12 +88,12 @@ def bring(store: Store, day: str, brought: Version, feed: Feed = FEED) -> str:
 
 
 def fetch(store: Store, day: str, found: FeedProfile, feed: Feed = FEED) -> str:
-    """Bring a file with these counts; returns its content."""
+    """Store a file with these counts; returns its content."""
     return bring(store, day, version(found), feed)
 
 
 def compare(store: Store, day: str, feed: Feed = FEED, **found: Any) -> None:
-    """Record that newer versions change nothing of the older ones, or ``found``: no file lies behind them."""
+    """Record that newer versions change nothing of the older ones, or ``found``, without any files."""
     versions = load_manifest(store, feed, day).versions
     compared = [
         Restatement(
@@ -111,7 +111,7 @@ def compare(store: Store, day: str, feed: Feed = FEED, **found: Any) -> None:
 
 
 def absent(store: Store, day: str, feed: Feed = FEED) -> None:
-    """The vendor said for good that it has no such file."""
+    """Record the vendor's permanent answer that it has no such file."""
     update_manifest(
         store, feed, day, lambda m: m.with_absence(Absence(reason="no such data set", seen_at=NOW))
     )
@@ -150,7 +150,7 @@ def everything(store: Store, days: Iterable[str], feed: Feed = FEED) -> dict[str
 def approve_pending(
     store: Store, day: str, feed: str | None, reason: str, thresholds: ThresholdSettings
 ) -> list[Decided]:
-    """Approve whatever is pending of the feed, or of all feeds of the day, by its content."""
+    """Approve the pending version of the feed, or of all feeds of the day, by its content."""
     settled = load_settled(store, day)
     pending = [f.candidate for f in settled.feeds if feed in (None, str(f.feed))] if settled else []
     return approve(store, day, feed, [v.content for v in pending if v], reason, thresholds)
@@ -159,7 +159,7 @@ def approve_pending(
 def retract_accepted(
     store: Store, day: str, feed: str, reason: str, thresholds: ThresholdSettings
 ) -> Decided:
-    """Retract whatever counts of the feed, by its content."""
+    """Retract the accepted version of the feed, by its content."""
     settled = load_settled(store, day)
     accepted = [f.accepted for f in settled.feeds if str(f.feed) == feed] if settled else []
     return retract(store, day, feed, "".join(v.content for v in accepted if v), reason, thresholds)

@@ -30,7 +30,7 @@ TYPES: Final = {
 }
 
 
-#: The market writes over the damage before the minute ends: only the path of the best level shows it.
+#: The market overwrites the damage before the minute ends, so only the path of the best level shows it.
 HEALED: Final = {("one lost message", "liquid")}
 
 

@@ -1,4 +1,4 @@
-"""Approving and retracting: what counts after it, for how long, and in whatever order days are run."""
+"""Approving and retracting: which version counts afterwards, for how long, in every order of days."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def store(tmp_path: Path) -> Store:
 def run(
     store: Store, found: FeedProfile, day: str = DAY, feed: Feed = FEED, **difference: Any
 ) -> SettledFeed:
-    """What a run of the day does with this file: fetch, compare, settle."""
+    """Do the work of a run of the day with this file: fetch, compare, settle."""
     if store.read(f"days/{day}.json") is None:
         expect(store, day, feed)
     fetch(store, day, found, feed)
@@ -69,7 +69,7 @@ def run(
 
 
 def settled(store: Store, thresholds: ThresholdSettings = THRESHOLDS) -> SettledFeed:
-    """What a run under these thresholds makes of the day's one feed."""
+    """The day's one feed as a run under these thresholds settles it."""
     return settle(store, DAY, thresholds).feeds[0]
 
 
@@ -82,7 +82,7 @@ def quality_row(store: Store) -> dict[str, Any]:
 
 
 def laws(*changes: tuple[str, str, dict[str, str] | None]) -> tuple[IdLaw, ...]:
-    """The package's laws, those of an exchange and data type changed or (None) left out."""
+    """The package's laws, with those of an exchange and data type changed or (None) left out."""
     found = {(law.exchange, law.data_type): law for law in ID_LAWS}
     for exchange, data_type, update in changes:
         law = found.pop((exchange, data_type))
@@ -92,7 +92,7 @@ def laws(*changes: tuple[str, str, dict[str, str] | None]) -> tuple[IdLaw, ...]:
 
 
 def void(feed: SettledFeed) -> list[str]:
-    """What the feed says of an approval that holds no more."""
+    """Warnings of the feed about an approval that is no longer valid."""
     return [warning for warning in feed.verdict.warnings if "approval" in warning]
 
 
@@ -240,7 +240,7 @@ class TestApprove:
         assert (stricter.accepted, void(stricter)) == (held(GOOD), [])
 
     def test_one_of_an_earlier_version_of_this_package_holds(self, store: Store) -> None:
-        """It names all rules by one hash: nothing tells whether those that judge the feed have changed."""
+        """It names all rules by one hash, which does not tell whether the rules of the feed have changed."""
         run(store, BAD)
         former = Approval(content=version(BAD).content, rules="0" * 12, reason="checked", approved_at=NOW)
         update_manifest(store, FEED, DAY, lambda m: m.model_copy(update={"decisions": (former,)}))
@@ -402,7 +402,7 @@ class TestRefused:
 
 
 def test_an_approval_without_a_feed_is_of_the_contents_alone(store: Store) -> None:
-    """The contents of a day name its versions, so one command decides on as many as were looked at."""
+    """The contents of a day name its versions, so one command decides on as many as a person looked at."""
     expect(store, DAY, FEED, ETH)
     eth_bad = ids(DAY, 1, 9000, dataset_symbol="ETHUSDT", **gaps((100, 110)))
     both = [run(store, found, feed=feed).candidate for feed, found in ((FEED, BAD), (ETH, eth_bad))]
@@ -444,7 +444,7 @@ def test_every_decision_stays_on_record(store: Store) -> None:
 
 
 def test_a_version_that_waits_for_its_neighbour_counts_beside_a_newer_one_that_is_bad(store: Store) -> None:
-    """Our day begins late; a first file of yesterday does not join, a second one does."""
+    """Our day begins late; yesterday's first file does not join, its second file does."""
     late = ids(DAY, 1012, 100_000, head_us=HOUR, **BUSY)
     run(store, late)
     worse = ids(DAY, 1012, 100_000, head_us=HOUR, **gaps((2000, 2100)))
@@ -457,7 +457,7 @@ def test_a_version_that_waits_for_its_neighbour_counts_beside_a_newer_one_that_i
 
 BUSY: Any = {"minute_rows": (60,) * 1440}
 
-#: Files of two days, each fetched in this order: some bad by themselves, some until a neighbour joins.
+#: Files of two days, each fetched in this order: some bad by themselves, some until a neighbor joins.
 REFRESHED: dict[str, dict[str, list[FeedProfile]]] = {
     "the second file is bad by itself": {
         DAY: [ids(DAY, 1001, 10_000), ids(DAY, 1001, 10_000, **gaps((2000, 2100)))],
@@ -483,7 +483,7 @@ REFRESHED: dict[str, dict[str, list[FeedProfile]]] = {
 
 @pytest.mark.parametrize("case", REFRESHED)
 def test_refreshed_days_end_the_same_in_every_order(case: str, tmp_path: Path) -> None:
-    """Of one day the order of files is that of their fetching; between days any is possible."""
+    """Files of one day come in the order of their fetching; those of different days in any order."""
     files = REFRESHED[case]
     turns = [day for day, found in files.items() for _ in found]
     ends = []
@@ -502,7 +502,7 @@ def test_refreshed_days_end_the_same_in_every_order(case: str, tmp_path: Path) -
 
 
 def test_versions_that_drive_each_other_out_by_way_of_a_neighbour_do_not_go_on_for_ever(store: Store) -> None:
-    """The newer file is blamed beside the neighbour, and the neighbour is blamed beside the older file."""
+    """The newer file is blamed beside the neighbor, and the neighbor is blamed beside the older file."""
     older, newer = ids(DAY, 1, 10_000), ids(DAY, 1, 9_900, tail_us=2 * HOUR)
     run(store, older)
     run(store, newer)

@@ -28,7 +28,7 @@ TICKER: Final = Feed.parse("binance-futures/derivative_ticker/BTCUSDT")
 LIQUIDATIONS: Final = Feed.parse("binance-futures/liquidations/BTCUSDT")
 NAMES: Final = {"BTCUSDT": "BTC-USDT-PERP"}
 MARKET: Final = Market(seed=5, rows={("binance-futures", "BTC-USDT"): 3_000})
-#: Minutes of a day with a row of the ticker, about two a minute, and liquidations.
+#: Price columns of the feeds; the ticker has about two rows a minute.
 PRICES: Final = {TICKER: ("last_price", "index_price", "mark_price"), LIQUIDATIONS: ("price",)}
 
 Row = dict[str, str]
@@ -44,7 +44,7 @@ def scaled(factor: float, *columns: str) -> Damage:
 
 
 def at_noon(damage: Damage, minutes: int) -> Damage:
-    """The damage in so many minutes from noon on."""
+    """Apply the damage in so many minutes from noon on."""
     first = start_us(DAY) + 720 * MICROSECONDS_PER_MINUTE
     last = first + minutes * MICROSECONDS_PER_MINUTE
     return lambda row: damage(row) if first <= int(row["timestamp"]) < last else row
@@ -75,7 +75,7 @@ def beside(lake: FiledDays, feed: Feed) -> list[PricesBesideTrades]:
 
 
 def verdict(lake: FiledDays, feed: Feed, damage: Damage = clean, trades: Damage | None = clean) -> Verdict:
-    """The verdict on the feed's file beside the trades'; None brings no trades."""
+    """The verdict on the feed's file beside the trades' file; None stores no trades."""
     if trades is not None:
         lake.bring(TRADES, DAY, raw(TRADES, trades), NAMES)
     lake.bring(feed, DAY, raw(feed, damage), NAMES)
@@ -105,7 +105,7 @@ def test_clean_files_are_beside_the_trades_in_every_minute(feed: Feed, lake: Fil
         (LIQUIDATIONS, scaled(10, "price")),
         (LIQUIDATIONS, scaled(0.1, "price")),
         (LIQUIDATIONS, scaled(1.4, "price")),
-        # All prices of the row agree with each other, so the file alone shows nothing.
+        # All prices of the row agree with each other, so the file alone does not show the damage.
         (TICKER, scaled(10, "last_price", "index_price", "mark_price")),
         (TICKER, scaled(1 / 16, "last_price", "index_price", "mark_price")),
         (TICKER, scaled(1.03, "last_price")),
@@ -116,7 +116,7 @@ def test_prices_of_another_market_are_red(feed: Feed, damage: Damage, lake: File
     assert (found.outcome, found.quality) == ("quarantine", 0.0)
     assert found.reasons[0].endswith("minutes break prices_off_trades")
     assert "one of both files is damaged" in of_trades(found)[0]
-    # Which of both is damaged nothing says: the trades are published and warn.
+    # Nothing tells which of both is damaged: the trades are published and warn.
     trades = lake.settled(TRADES, DAY).verdict
     assert trades.outcome == "publish"
     assert of_trades(trades)[0].startswith(f"in {feed} the ")
@@ -177,12 +177,12 @@ def test_without_trades_nothing_is_compared_and_that_is_said(feed: Feed, lake: F
 
 
 def thin(row: Row) -> Row | None:
-    """Of each hour the trades of one minute."""
+    """Keep the trades of one minute in each hour."""
     return row if (int(row["timestamp"]) // MICROSECONDS_PER_MINUTE) % 60 == 30 else None
 
 
 def beside_hours(columns: Sequence[str]) -> Damage:
-    """Prices that are another market's wherever no trade is near."""
+    """Use another market's prices in all minutes without a near trade."""
     wrong = scaled(10, *columns)
     return lambda row: (
         row if 28 < (int(row["timestamp"]) // MICROSECONDS_PER_MINUTE) % 60 < 32 else wrong(row)
@@ -191,7 +191,7 @@ def beside_hours(columns: Sequence[str]) -> Damage:
 
 @pytest.mark.parametrize("feed", PRICES)
 def test_minutes_without_trades_are_not_called_wrong(feed: Feed, lake: FiledDays) -> None:
-    """The prices move on by more than their tolerance while nothing is traded."""
+    """Move the prices by more than their tolerance while there are no trades."""
     found = verdict(lake, feed, beside_hours(PRICES[feed]), trades=thin)
     assert found.quality == 1.0
     assert {one.outside for one in beside(lake, feed)} == {0}
@@ -223,7 +223,7 @@ TICKER_COLUMNS: Final = (
         ([(601, 100.0), (899, 100.0), (900, 100.0), (901, 110.0)], 4, 0),
         ([(899, 110.0), (900, 110.0)], 2, 0),
         ([(601, 105.0), (901, 100.0)], 2, 2),
-        # Hours without trades, before the first of the day, and that minute itself: nobody can tell.
+        # Hours without trades, the time before the first, and that minute itself cannot be judged.
         ([(10, 55.0), (599, 55.0), (600, 55.0), (602, 105.0), (898, 105.0), (1_300, 105.0)], 0, 0),
     ],
 )

@@ -147,11 +147,11 @@ def test_the_days_document_has_the_states_and_no_file_is_opened_for_them(tmp_pat
     feeds = [feed_of(data_type) for data_type in ("incremental_book_L2", "quotes")]
     expect(store, DAY, *feeds)
     for feed in feeds:
-        # The generated market is locked for moments more often than quotes may be.
+        # The generated market is locked more often than quotes may be.
         sound = {"crossed_rows": 0}
         own = damaged() if feed == FEED else derived(feed.data_type).model_copy(update=sound)
         fetch(store, DAY, own, feed=feed)
-    # The lake holds manifests alone: there is no file of rows that could be opened.
+    # The lake stores manifests alone: there is no file of rows to open.
     assert not [*Path(tmp_path).rglob("*.parquet")]
     settle(store, DAY, THRESHOLDS)
     found = load_day(store, DAY)

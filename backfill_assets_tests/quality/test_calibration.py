@@ -1,4 +1,4 @@
-"""What is usual: the baseline's median of the same weekday, and what it says of a thinned-out day."""
+"""Usual numbers of rows: the baseline's median of the same weekday, and its judgment on a thinned-out day."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ HOUR: Final = 3_600 * SECOND
 
 
 def every(hours: float, day: str, until: float = 24.0) -> list[tuple[int, Trade]]:
-    """A market that trades so seldom, to an hour of the day."""
+    """A market that trades once in so many hours, until an hour of the day."""
     times = [start_us(day) + round(n * hours * HOUR) for n in range(1, int(until / hours) + 1)]
     return [
         (us, Trade(us, 100.0 + n % 5, 0.5)) for n, us in enumerate(times) if us < start_us(day) + 24 * HOUR
@@ -232,7 +232,7 @@ def measure(store: Store, day: str) -> None:
 
 
 class TestLongestSilence:
-    """A market that trades seldom is held against the longest silence of its history."""
+    """A market that trades seldom is compared with the longest silence of its history."""
 
     @pytest.mark.parametrize(
         ("history", "until", "expected"),

@@ -1,4 +1,4 @@
-"""How much of a day is there: by ids where the venue gives contiguous ones, by silences where it does not."""
+"""Completeness of a day: by ids if the venue gives contiguous ones, else by silences."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from backfill_assets_tests.quality.quality_samples import (
 
 HOUR = 3600 * SECOND
 CAP = THRESHOLDS.uncalibrated_cap
-#: The neighbours' nearest ids where nothing is lost at midnight: the sample's ids are 1001 to 10000.
+#: The neighbors' nearest ids if nothing is lost at midnight: the sample's ids are 1001 to 10000.
 BEFORE, AFTER = 1000, 10_001
 
 
@@ -118,7 +118,7 @@ def test_ids_that_go_back_beside_a_gap_lose_no_negative_time() -> None:
     assert judged(symbol(**gaps((2000, 2000), seconds=-5))).lossy_us == 0
 
 
-#: A busy day that ends two hours early, and one whole.
+#: A whole busy day, and the edges of one that ends two hours early.
 BUSY = symbol(1001, 900_000, minute_rows=(600,) * 1440)
 CUT: Final = (EDGES[0], END - 2 * HOUR)
 
@@ -235,7 +235,7 @@ class TestGapsThatTheVenueLeaves:
         ("runs", "missing"), [(180, 0), (181, 181)], ids=["at the share", "above the share"]
     )
     def test_more_short_ones_than_a_share_of_the_ids_are_losses(self, runs: int, missing: int) -> None:
-        """Thinned data consist of short runs."""
+        """Thinned data consists of short runs."""
         lost = symbol(**gaps(*((1010 + 10 * n, 1010 + 10 * n) for n in range(runs))))
         assert judged(lost, exchange="binance-futures").missing_ids == missing
 
@@ -269,7 +269,7 @@ class TestSilences:
         assert (found.missing_ids, found.span, found.longest_gap) == (None, None, None)
 
     def test_silences_add_up_with_those_at_the_ends(self) -> None:
-        # 86,401 rows a second apart: 40 usual silences are 40 s, or little less where the ends are cut off.
+        # 86,401 rows a second apart: 40 usual silences are 40 s, or slightly less if the ends are cut off.
         edges = (START + HOUR, END - HOUR)
         usual = 22 * 3600 / 86_400
         found = judged(
@@ -319,7 +319,7 @@ def test_one_row_is_enough_to_be_judged() -> None:
 
 
 class TestOutages:
-    """From 12:00 to 13:00 the vendor's capture is known to have failed."""
+    """The vendor's capture is known to have failed from 12:00 to 13:00."""
 
     NOON = START + 12 * HOUR
     OUT = Window(START, END, ((NOON, NOON + HOUR),))
@@ -370,7 +370,7 @@ class TestOutages:
 
 
 class TestListingUnknown:
-    """Nobody knows when the symbol was listed: the first and the last trade bound the window."""
+    """The symbol's listing time is unknown, so the first and the last trade bound the window."""
 
     UNKNOWN = Window(START, END, is_listed=False)
     HALF = (START + 12 * HOUR, END - SECOND)

@@ -1,4 +1,4 @@
-"""States of buckets: what trades, gaps, ids, outages and a missing file make of a minute, and of an hour."""
+"""States of buckets: effects of trades, gaps, ids, outages and a missing file on a minute, and on an hour."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Every damage to a day of order books is found, or known to be out of a file's sight; good days stay clean.
+"""Every damage to a day of order books is found, or known to be invisible in a file; good days stay clean.
 
-``quality`` is a lower score, ``completeness`` a lower one of that, ``warning`` a sentence that the clean day
-lacks. ``unseen`` is what one file of changes cannot show, as docs/scores.md says.
+``quality`` is a lower score, ``completeness`` a lower score of completeness, ``warning`` a sentence that the
+clean day does not have. ``unseen`` is a damage that one file of changes cannot show, as docs/scores.md says.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def test_a_good_book_with_the_habits_of_venues_keeps_a_clean_verdict(seed: int, 
     assert (verdict.outcome, verdict.quality, verdict.reasons) == ("publish", 1.0, ())
     assert verdict.warnings == UNCALIBRATED
     [book] = profile.books
-    # The habits are there: moments of a locked book, deletes of levels nobody has, snapshots that differ.
+    # The habits are there: moments of a locked book, deletes of absent levels, snapshots that differ.
     assert book.locked_us > 0
     assert book.absent_deletes + book.absent_deletes_beyond > 100
     assert book.compared_snapshots == 3

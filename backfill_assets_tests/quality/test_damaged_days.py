@@ -1,8 +1,8 @@
-"""What is seen of each damage, and what is not: exactly so, before and after the day after is here.
+"""The visible effects of each damage, and the invisible ones: exact, before and after the day after arrives.
 
-The rows of the table are damages, its columns classes of evidence (A contiguous ids, B ids with the venue's
-own gaps, C no ids), each for a liquid and a thin feed. Where a class cannot see a damage, the table says so
-by expecting what a good day is expected to be. The good days beside the damaged one stay as they are.
+The rows of the table are damages, its columns evidence classes (A contiguous ids, B ids with the venue's own
+gaps, C no ids), each for a liquid and a thin feed. If a class cannot see a damage, the table expects the same
+as on a good day. The good days beside the damaged one do not change.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from backfill_assets_tests.quality import damaged_days as dd
 from backfill_assets_tests.quality.damaged_days import DAY, HOUR, SAMPLES, SECOND, START, THRESHOLDS, Sample
 from backfill_assets_tests.quality.settled_lake import fetch
 
-#: Said of every feed without ids.
+#: The warning of every feed without ids.
 UNCALIBRATED: Final = "uncalibrated: judged by silences"
 MIDNIGHT: Final = "midnight is not proven"
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What is expected of a verdict; what is left out is as on a good day.
+    """The expected parts of a verdict; all other parts are as on a good day.
 
-    ``score`` is a number or two bounds; without it that of the lost ids. ``reason`` and ``warnings`` are
-    parts of what is said; nothing else may be.
+    ``score`` is a number or two bounds; by default it is the score of the lost ids. ``reason`` and
+    ``warnings`` are parts of the messages; there may be no other message.
     """
 
     outcome: str = "publish"
@@ -56,12 +56,12 @@ class Expected:
 
 @dataclass(frozen=True)
 class Case:
-    """A damage and what comes of it, by class or by feed; ``after`` is when the day after is here, too."""
+    """A damage and its effects, by class or by feed; ``after`` has those after the day after arrives."""
 
     damage: dd.Damage
     expected: dict[str, Expected] = field(default_factory=dict)
     after: dict[str, Expected] = field(default_factory=dict)
-    #: Steps of the price that the instruments know, as multiples of the feed's.
+    #: Steps of the price in the instruments, as multiples of the feed's.
     grid: tuple[float, ...] = (1.0,)
     #: Hours in which the vendor's capture is known to have failed.
     outages: tuple[tuple[float, float], ...] = ()
@@ -288,7 +288,7 @@ CASES: Final = {
 
 
 def lost_ids(rows: Sequence[dd.Row], allowed: int) -> tuple[int, int]:
-    """Missing ids in runs longer than what is allowed, and the span, by plain counting."""
+    """Missing ids in runs longer than the allowed length, and the span, by plain counting."""
     ids = sorted({int(row.id) for row in rows})
     runs = [b - a - 1 for a, b in itertools.pairwise(ids)]
     return sum(run for run in runs if run > allowed), ids[-1] - ids[0] + 1
@@ -317,7 +317,7 @@ def expected_quality(expected: Expected, rows: Sequence[dd.Row]) -> Any:
 
 
 def said(warnings: Sequence[str]) -> list[str]:
-    """Without what is said of every feed without ids, and of every midnight beside a damaged file."""
+    """Leave out the warnings of every feed without ids, and of every midnight beside a damaged file."""
     return [w for w in warnings if not w.startswith(UNCALIBRATED) and MIDNIGHT not in w]
 
 
@@ -517,6 +517,6 @@ def test_a_fat_finger_is_found_among_five_million_trades(wrong: int) -> None:
 
 
 def context_with(context: Context, **told: dict[str, tuple[int, ...]]) -> Context:
-    """The context with what a witness says of the spikes of the content ``sha``."""
+    """The context with a witness's answer on the spikes of the content ``sha``."""
     evidence = SpikeEvidence(inputs="", witnesses=("kraken/trades/XBT-USDT",), **told)
     return context.model_copy(update={"spikes": {"sha": evidence}})

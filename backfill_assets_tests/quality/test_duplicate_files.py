@@ -1,4 +1,4 @@
-"""The same file under two symbols: the wrong place is blamed, every other place is named."""
+"""The same file under two symbols: the wrong place is blamed, and every other place is named."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_another_symbol_s_bytes_are_blamed_where_the_rows_are_of_another_symbol(
 
 
 def grouped(lake: FiledDays, name: str, day: str) -> Feed:
-    """A file of many symbols, whose rows may be of any."""
+    """A file of many symbols, whose rows may have any symbol."""
     feed = Feed("binance", "trades", name)
     lake.bring(feed, day, raw_file(dd.good_rows(BTC, DAY)), {BTC.symbol: BTC.canonical}, BTC.grids)
     return feed

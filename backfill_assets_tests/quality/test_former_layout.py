@@ -1,4 +1,4 @@
-"""A lake of the former layout is read on: manifests that said which version counts, decisions beside them."""
+"""A lake of the former layout stays readable: manifests name the accepted version beside the decisions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def write(store: Store, path: str, content: dict[str, Any]) -> None:
     store.replace(path, json.dumps(content).encode(), None)
 
 
-#: Names of today's profiles and those of the former layout.
+#: Names in today's profiles and in those of the former layout.
 FORMER_NAMES = {
     "silences": "gaps",
     "silence_count": "gap_count",
@@ -61,7 +61,7 @@ FORMER_NAMES = {
 
 
 def former(found: Version) -> dict[str, Any]:
-    """The version as the former layout wrote it."""
+    """The version in the form that the former layout wrote."""
     content = found.model_dump(mode="json", exclude={"stored"})
     profile = content["profile"]
     profile["longest_gap"] = profile.pop("longest_silence")
@@ -73,7 +73,7 @@ def former(found: Version) -> dict[str, Any]:
 
 
 def manifest(store: Store, day: str = DAY, **content: Any) -> None:
-    """A manifest as the former layout wrote it: every key, null where it had nothing."""
+    """Write a manifest of the former layout: every key, null if it had no value."""
     keys = {"feed": str(FEED), "day": day, "absent": None, "decided": False}
     earlier = [former(found) for found in content.pop("earlier", ())]
     versions = {
@@ -84,7 +84,7 @@ def manifest(store: Store, day: str = DAY, **content: Any) -> None:
 
 
 def same(held: Sequence[Version], expected: Sequence[Version]) -> bool:
-    """Whether these are the versions, with the profiles that were counted."""
+    """Whether these are the versions, with their counted profiles."""
     bare = [[v.model_copy(update={"profile": {}}) for v in versions] for versions in (held, expected)]
     return bare[0] == bare[1] and [profile_of(v) for v in held] == [profile_of(v) for v in expected]
 

@@ -1,4 +1,4 @@
-"""What a venue promises of its trade ids is data with its support; nothing is judged beyond its evidence."""
+"""Each venue's promise about its trade ids is data with its support; no judgment goes beyond its evidence."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_nine_of_ten_trades_lost_of_a_venue_that_counts_are_a_loss(store: Store)
 
 
 def held_out(of_law: IdLaw, seed: int) -> tuple[str, list[tuple[int, Trade]]]:
-    """A day that no law was made from: 6,000 to 12,000 trades, with the ids that the law speaks of."""
+    """A day from which no law was made: 6,000 to 12,000 trades, with ids that follow the law."""
     chance = random.Random(seed)
     day = shift(of_law.first_day or DAY, 7 * seed)
     rows = chance.randrange(6_000, 12_000)
@@ -232,7 +232,7 @@ def test_rows_of_a_venue_whose_ids_are_not_unique_all_count() -> None:
     )
 
 
-# --- a file of one's own -----------------------------------------------------------------------------------
+# --- a user's own file -------------------------------------------------------------------------------------
 
 
 def write(folder: Path, *laws: dict[str, Any], version: int = 1) -> Path:

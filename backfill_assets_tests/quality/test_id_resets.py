@@ -1,4 +1,4 @@
-"""A venue that begins to count anew at midnight: the day is judged by its own ids, and says so."""
+"""A venue restarts its numbering at midnight: the day is judged by its own ids, and the verdict says so."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def numbered_from(first: int, rows: int, start_us: int) -> list[Trade]:
-    """A trade every 20 s, from a second after the start on."""
+    """A trade every 20 s, beginning a second after the start."""
     return [
         Trade(start_us + SECOND + n * STEP, 100.0 + n % 7, 0.5 + n % 3, id=str(first + n))
         for n in range(rows)
@@ -92,7 +92,7 @@ def test_a_file_of_another_day_is_still_quarantined(store: Store) -> None:
 
 
 def test_a_trade_of_the_new_day_that_shares_its_id_with_a_late_one_stays(store: Store) -> None:
-    """Id 4301 comes twice: as the last of the old numbering, which both files have, and as one of the new."""
+    """Id 4301 comes twice: as the last one of the old numbering, in both files, and as one of the new."""
     late = Trade(START - 1000, 100.0, 0.25, id="4301")
     before = numbered_from(1, 4300, START - MICROSECONDS_PER_DAY)
     bring(store, BEFORE, [*((t.us, t) for t in before), (START - 900, late)])

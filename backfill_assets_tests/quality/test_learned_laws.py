@@ -1,4 +1,4 @@
-"""Candidate laws come from many published days of several symbols; one counter-example refutes a law."""
+"""Candidate laws come from many published days of several symbols; one counterexample refutes a law."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from backfill_assets_tests.quality.settled_lake import expect, fetch, ids
 
 
 def days_of(symbols: int = 5, days: int = 28, **odd: Any) -> list[Seen]:
-    """Days whose ids go on over midnight; the last symbol's last day is odd."""
+    """Days whose ids continue over midnight; the last symbol's last day is odd."""
     found = []
     for s in range(symbols):
         for d in range(days):

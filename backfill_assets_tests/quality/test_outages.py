@@ -1,4 +1,4 @@
-"""When data is owed: listed, and outside the vendor's known outages; a verdict says what it left out."""
+"""Data is owed while listed, outside the vendor's known outages; a verdict tells the excused time."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ class TestVerdict:
         assert judged(profile(), silent, GROUP).warnings == ()
 
     def test_a_group_says_so_where_a_symbol_is_not_there_that_is_busy_on_a_day_beside(self) -> None:
-        """Nothing is known of the venue's ids, or there are none."""
+        """No law covers the venue's ids, or there are no ids."""
         names = ("BTCUSDT", *(f"GONE{n:02}" for n in range(22)))
         around = context(busy_around=names[:2])
         assert judged(profile(), around, Feed("bybit", "trades", "SPOT")).warnings[-1:] == (

@@ -1,4 +1,4 @@
-"""``proven`` is said only when it is: of a proven day no row with an id of its own can be taken unnoticed."""
+"""``proven`` is never wrong: no row with an id of its own can be removed from a proven day unnoticed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ A, B = SAMPLES["A thin"], SAMPLES["B thin"]
 
 @st.composite
 def days(draw: st.DrawFn) -> dict[str, Any]:
-    """A day of a few trades with ids in a row, in any order, some twice, and its two neighbours."""
+    """A day of a few trades with consecutive ids, in any order, some twice, and its two neighbors."""
     count = draw(st.integers(1, 40))
     order = draw(st.permutations(range(FIRST, FIRST + count)))
     twice = draw(st.sets(st.sampled_from(order), max_size=3)) if count > 1 else set()
@@ -28,7 +28,7 @@ def days(draw: st.DrawFn) -> dict[str, Any]:
         dd.Row(A.exchange, A.symbol, at, at, str(number), "buy", "100.00", "1")
         for number, at in zip(ids, moments, strict=True)
     ]
-    # The neighbours may have up to three of our ids, too, but never all of them.
+    # The neighbors may also have up to three of our ids, but never all of them.
     shared = draw(st.integers(0, min(3, (count - 1) // 2)))
     own = range(FIRST + shared, FIRST + count - shared)
     alone = [number for number in own if number not in twice]

@@ -1,4 +1,4 @@
-"""Ids that were never issued are taken out of the missing ones, and nothing else is."""
+"""Only ids that were never issued are subtracted from the missing ones."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a refreshed file changes, counted on real files, and that beyond a limit it waits for an approval.
+"""Changes of a refreshed file are counted on real files; beyond a limit it waits for an approval.
 
-The expected counts are made from the rows in plain Python, minute by minute; each limit is tried on a liquid
-and on a thin feed, with ids and without, just within and beyond.
+The expected counts come from the rows in plain Python, minute by minute. Each limit is tried on a liquid
+and on a thin feed, with ids and without, just within it and beyond it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def bring(store: Store, sample: Sample, rows: Sequence[dd.Row], folder: Path) -> Version:
-    """What a fetch of these rows leaves: the file and a version, a minute later than the one before."""
+    """Store the results of a fetch of these rows: the file and a version, a minute later than the last."""
     text = "".join(f"{row.line()}\n" for row in rows)
     raw = gzip.compress(f"{csv_header('trades')}\n{text}".encode(), 1, mtime=0)
     source, target = folder / "day.csv.gz", folder / "day.parquet"
@@ -117,7 +117,7 @@ class Minute:
 
 def minutes(rows: Sequence[dd.Row]) -> dict[int, Minute]:
     found: dict[int, list[dd.Row]] = {}
-    # A trade that comes twice counts once, if an id says which it is.
+    # A trade that comes twice counts once, if an id identifies it.
     once = {(n if not r.id else -1, r.id, r.time, r.side, r.price, r.amount): r for n, r in enumerate(rows)}
     for row in once.values():
         if float(row.price) > 0 and float(row.amount) > 0:
@@ -165,16 +165,16 @@ def assert_counts(found: Restatement, old: Sequence[dd.Row], new: Sequence[dd.Ro
 
 
 def louder(factor: float) -> Damage:
-    """The amount of the row in the middle is larger by a factor."""
+    """Multiply the amount of the row in the middle by a factor."""
     return dd.changed(1, amount=lambda _, row: f"{float(row.amount) * factor:.8f}")
 
 
 def steps(count: int) -> Damage:
-    """So many rows, spread over the day, cost a step more."""
+    """Raise the price of so many rows, spread over the day, by one step."""
     return dd.changed(count, price=lambda sample, row: f"{float(row.price) + sample.step:.8f}")
 
 
-#: The file that was accepted, the one that a refresh brings, and what is said of it; nothing: it is taken.
+#: The accepted file, the refreshed one, and the reason for its refusal; an empty reason: it is accepted.
 CASES: dict[str, tuple[Damage, Damage, str]] = {
     "a row that was lost": (dd.gap_where_busiest(1), dd.nothing(), ""),
     "ten rows that came twice": (dd.doubled(10), dd.nothing(), ""),
@@ -254,7 +254,7 @@ def test_other_limits_need_no_other_comparison(store: Store, tmp_path: Path) -> 
     assert narrow.candidate is not None
     wide = ThresholdSettings(restatement=RestatementSettings(price=0.02))
     assert settle(store, DAY, wide).feeds[0].accepted == narrow.candidate
-    # And back: the versions and the limits decide which version counts, not which one counted before.
+    # The versions and the limits decide which version counts, also on the way back; its history does not.
     assert settle(store, DAY, THRESHOLDS).feeds[0].accepted == narrow.accepted
 
 

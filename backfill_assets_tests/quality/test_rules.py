@@ -1,4 +1,4 @@
-"""How sound are the rows: each rule's score, the hard rules, and the warnings that do not gate."""
+"""Soundness of the rows: each rule's score, the hard rules, and the warnings that do not gate."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ HOUR_US: Final = 3_600 * SECOND
 
 
 def book(**changes: Any) -> BookProfile:
-    """A book that was valid all day, without a snapshot but the first."""
+    """A book that was valid all day, with the first snapshot only."""
     fields: dict[str, Any] = dict.fromkeys(BookProfile.model_fields, 0)
     nothing = dict.fromkeys(("longest_crossed", "off_grid_rows", "off_finer_grid_rows", "longest_unchanged"))
     names = {"dataset_symbol": "BTCUSDT", "symbol": "BTC-USDT", "minutes": "c" * 1440, "disagreements": ()}

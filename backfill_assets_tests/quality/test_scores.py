@@ -1,4 +1,4 @@
-"""What the verdicts on its feeds come to for a day: weights, nulls, states, and one number for all."""
+"""The scores of a day from the verdicts on its feeds: weights, nulls, states, and one number for all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ETH, QUOTES = Feed("binance", "trades", "ETHUSDT"), Feed("binance", "quotes", "B
 
 
 def verdict(completeness: float | None = 1.0, quality: float | None = 1.0, **changes: Any) -> Any:
-    """A verdict with these scores, sound otherwise."""
+    """A verdict with these scores, otherwise sound."""
     found = judge_feed(FEED, DAY, "sha", profile(), JOINED, THRESHOLDS)
     return found.model_copy(update={"completeness": completeness, "quality": quality, **changes})
 

@@ -1,4 +1,4 @@
-"""Settled days in a real lake: which versions count, and that any order of runs comes to the same."""
+"""Settled days in a real lake: which versions count; every order of runs gives the same result."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def run(store: Store, day: str, found: FeedProfile, **thresholds: Any) -> SettledDay:
-    """What a run of the day does after fetching its one feed."""
+    """Do the work of a run of the day that fetches this file of its one feed."""
     expect(store, day)
     fetch(store, day, found)
     compare(store, day)
@@ -124,7 +124,7 @@ def test_a_good_refresh_takes_the_place_of_the_old_data(store: Store) -> None:
     assert contents(store, DAY) == (new.content, None)
 
 
-#: Trades in every minute of the day, so that an edge that is silent for an hour counts as lost.
+#: Trades in every minute of the day, so that a silent hour at an edge counts as lost.
 BUSY: Any = {"minute_rows": (6,) * 1440}
 
 
@@ -173,7 +173,7 @@ def test_neighbours_that_arrive_later_complete_the_proof(store: Store) -> None:
 
 
 def test_a_file_that_does_not_count_shows_its_ids_all_the_same(store: Store) -> None:
-    """Else a verdict would rest on another verdict, and the order of days would decide."""
+    """Otherwise a verdict would depend on another verdict, and on the order of days."""
     run(store, BEFORE, ids(BEFORE, 1, 1011, **gaps((500, 520))))
     settled = run(store, DAY, ids(DAY, 1012, 100_000, head_us=HOUR, **BUSY))
     assert contents(store, BEFORE)[0] is None
@@ -194,7 +194,7 @@ def test_an_empty_day_counts_from_when_the_ids_around_it_join(store: Store) -> N
 
 
 def test_a_change_is_followed_as_far_as_it_reaches(store: Store) -> None:
-    """The first day lets the second count, and that seals the third."""
+    """The first day lets the second count, and so the third is sealed."""
     days = [shift(DAY, n) for n in range(4)]
     for n, day in reversed([*enumerate(days)][1:]):
         changes = {"head_us": HOUR, **BUSY} if n == 1 else {}
@@ -218,7 +218,7 @@ def test_other_rules_are_followed_to_the_next_day_and_no_further(store: Store) -
 
 @st.composite
 def chains(draw: st.DrawFn) -> list[FeedProfile]:
-    """Files of three days whose ids join, leave gaps, jump or overlap at midnight, some with own losses."""
+    """Files of three days whose ids join, leave gaps, jump or overlap at midnight, some with other losses."""
     found: list[FeedProfile] = []
     last = 10_000
     for day in (BEFORE, DAY, AFTER):
@@ -234,9 +234,9 @@ def chains(draw: st.DrawFn) -> list[FeedProfile]:
     return found
 
 
-#: The second day's ids are those of the vendor and a thousand million more.
+#: The second day's ids are those of the vendor plus a billion.
 SHIFTED: Any = [ids(BEFORE, 1, 1000), ids(DAY, 10**9 + 1001, 10**9 + 2000), ids(AFTER, 2001, 3000)]
-#: The second day is cut off, and the third proves that it is.
+#: The second day is cut off, and the third shows it.
 CUT: Any = [
     ids(BEFORE, 1, 1000),
     ids(DAY, 1001, 91_000, tail_us=HOUR, **BUSY),
@@ -258,7 +258,7 @@ CUT: Any = [
 def test_in_any_order_days_end_the_same_and_nothing_good_is_taken_back(
     chain: list[FeedProfile], missed: str
 ) -> None:
-    """The file of one day is a 404 at first, and there when that day is run again as the last."""
+    """One day's file is a 404 at first, and is there when that day runs again as the last."""
     days = (BEFORE, DAY, AFTER)
     ends = []
     for order in itertools.permutations(days):
@@ -375,7 +375,7 @@ class TestSealed:
     def test_the_days_beside_a_rename_are_sealed_by_the_files_of_the_markets_other_name(
         self, store: Store
     ) -> None:
-        """The symbol is renamed at midnight before DAY, and its next name is the last one."""
+        """The symbol is renamed at midnight before DAY, and keeps its next name."""
         old, new = Feed("binance", "trades", "XBTUSDT"), FEED
         for n, day in enumerate([shift(DAY, -2), BEFORE, DAY, AFTER]):
             feed = old if n < 2 else new

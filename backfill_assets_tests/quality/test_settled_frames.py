@@ -53,7 +53,7 @@ GOOD = {
 
 
 def frame(*rows: dict[str, Any]) -> pl.DataFrame:
-    """A verdict frame; each row like ``GOOD`` but for what is given."""
+    """A verdict frame; each row is like ``GOOD`` with the given changes."""
     types = dict.fromkeys(("completeness", "quality", "consistency"), pl.Float64)
     return pl.DataFrame([{**GOOD, **row} for row in rows], schema_overrides=types)
 
@@ -71,7 +71,7 @@ def settled(store: Store, thresholds: ThresholdSettings = THRESHOLDS) -> Day:
     return found
 
 
-#: Columns that only publishing knows.
+#: Columns that only publishing fills.
 OVERALL = ("day_instruments", "day_warehouse", "day_overall", "day_overall_weighted_sum")
 
 
@@ -138,7 +138,7 @@ class TestVerdictSchema:
 
 
 def looked_at(frame: pl.DataFrame) -> Finding:
-    """What the schema of the tests finds in the frame, as it is read back from a document."""
+    """The failures of the tests' schema in the frame, as it is read back from a document."""
     found = look_at(TestFindings.SCHEMA, frame, ("name",))
     return Finding.model_validate_json(documents.encode(found))
 

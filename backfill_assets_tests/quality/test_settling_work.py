@@ -1,4 +1,4 @@
-"""The work of settling: once per change, never by readers, and made up for after a run that was killed."""
+"""The work of settling: once for each change, never by readers, and caught up after a killed run."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ ETH = Feed("binance", "trades", "ETHUSDT")
 
 
 def bring(store: LocalStore, day: str, found: FeedProfile, feed: Feed = FEED) -> None:
-    """What a run of the day does before it settles it."""
+    """Do the work of a run of the day before it settles the day."""
     fetch(store, day, found, feed)
     compare(store, day, feed)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A lake of two days: the second with instruments, a good feed and a bad one, neither day settled."""
+    """A lake of two days: the second with instruments, a good feed and a bad one; neither day is settled."""
     folder = tmp_path / "lake"
     store = LocalStore(folder)
     expect(store, BEFORE, FEED)
@@ -70,7 +70,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def instruments_of(store: CountingStore) -> int:
-    """How often the day's instruments were opened: once for every time that its feeds are judged."""
+    """How often the day's instruments were opened: once for each time that its feeds are judged."""
     prefix = paths.instruments_prefix("binance", DAY)
     return sum(times for path, times in store.opened.items() if path.startswith(prefix))
 
@@ -150,7 +150,7 @@ class TestReaders:
 
 BUSY: Any = {"minute_rows": (60,) * 1440}
 
-#: By neighbour: the files of both days, of which the first lets the neighbour's count.
+#: By neighbor: the files of both days; the first one lets the neighbor's count.
 PROOFS = {
     AFTER: (ids(DAY, 1, 1000), ids(AFTER, 1001, 100_000, head_us=HOUR, **BUSY)),
     BEFORE: (ids(DAY, 100_001, 110_000), ids(BEFORE, 1, 100_000, tail_us=HOUR, **BUSY)),
@@ -183,7 +183,7 @@ def test_a_run_makes_up_for_one_that_was_killed_before_it_settled_a_neighbour(
 
 
 def test_the_killed_run_may_have_been_any_before(tmp_path: Path) -> None:
-    """The day's own document is whole then, and no fetch brings anything new."""
+    """The day's own document is whole then, and no fetch adds a version."""
     store = LocalStore(tmp_path)
     for day in (DAY, AFTER):
         expect(store, day)

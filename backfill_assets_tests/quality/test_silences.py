@@ -1,4 +1,4 @@
-"""Silences that all busy feeds of a venue share: found when long and shared by all, and by no fewer."""
+"""Silences that all busy feeds of a venue share: found only if they are long and all feeds have them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_venue_that_falls_silent_before_midnight_is_silent() -> None:
     early = {"last_local_timestamp_us": END - 600 * SECOND}
     found = found_in(*(silent(feed, **early) for feed in FEEDS[:3]))
     assert [s.end_us for s in found[FEEDS[0]]] == [END]
-    # A market that is not listed any more owes nothing.
+    # A market that is no longer listed owes nothing.
     windows = dict.fromkeys(FEEDS[:3], (START, END - 600 * SECOND))
     venues = joint_silences(dict(silent(feed, **early) for feed in FEEDS[:3]), windows, LIMITS)
     assert venues["binance"].are_none

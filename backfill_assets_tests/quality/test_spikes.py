@@ -1,4 +1,4 @@
-"""Spikes before witnesses: confirmed, refuted, or with nobody there, and what each comes to."""
+"""Spikes before witnesses: confirmed, refuted, or without a witness, and the effect of each."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def spiked(sample: Sample, count: int, factor: float = FAR) -> list[Row]:
 
 
 def spiked_at(sample: Sample, times: list[int], factor: float = FAR) -> list[Row]:
-    """The good day, of which the rows nearest to these times have a price far from the others."""
+    """The good day; the rows nearest to these times have a price far from the others."""
     rows = dd.good_rows(sample, DAY)
     price = dd.priced(factor)
     for time in times:
@@ -110,7 +110,7 @@ def test_spikes_that_another_venue_saw_are_true(lake: FiledDays) -> None:
     lake.bring_rows(THEIRS, DAY, spiked_at(THEIRS, times_of(OURS, rows)))
     found = verdict(lake)
     assert (found.outcome, found.quality, spike_warnings(found)) == ("publish", 1.0, [])
-    # The other venue's are confirmed by ours as well: neither depends on the other's verdict.
+    # Our file also confirms the other venue's spikes: neither verdict depends on the other.
     assert spike_warnings(verdict(lake, THEIRS)) == []
 
 

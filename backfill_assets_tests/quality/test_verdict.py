@@ -1,4 +1,4 @@
-"""What a feed's counts come to."""
+"""The verdict from a feed's counts."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ class TestPartOfADay:
         assert self.group(*cut) == (self.AT_NOON,)
 
     def test_a_market_that_was_delisted_before_the_cut_shows_nothing_of_the_rest(self) -> None:
-        """Options of the day expire in the morning, whole."""
+        """Options of the day expire in the morning, and are whole."""
         expired = self.between(START, START + 8 * HOUR, "DAILY")
         whole = {"symbol_windows": {"DAILY": (START, START + 8 * HOUR)}}
         assert self.group(self.between(START, self.NOON), expired, **whole) == (self.AT_NOON,)
@@ -298,7 +298,7 @@ class TestPartOfADay:
 
 
 class TestRowsWithoutAnId:
-    """Where a law makes ids count, one row without an id would take the evidence of all others away."""
+    """If a law makes ids count, one row without an id would otherwise remove the evidence of all others."""
 
     REASON = (
         "1 of 9,000 rows has no integer id, though ids are contiguous per symbol: "
@@ -322,7 +322,7 @@ class TestRowsWithoutAnId:
         )
 
     def test_a_file_without_any_id_is_judged_by_silences(self) -> None:
-        """Captures of early days have none."""
+        """Captures of early days have no ids."""
         assert judged(profile(without_ids())).outcome == "publish"
         assert judged(profile(self.partly(9_000))).outcome == "publish"
 
@@ -351,7 +351,7 @@ def test_a_missing_feed_scores_zero_and_says_why() -> None:
 
 def test_the_hash_of_the_rules_changes_with_every_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
     def changed(model: BaseModel) -> list[dict[str, Any]]:
-        """The model's values, in each copy another one changed."""
+        """Copies of the model's values, each with another value changed."""
         found = []
         for name in type(model).model_fields:
             value = getattr(model, name)

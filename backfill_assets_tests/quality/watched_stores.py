@@ -1,4 +1,4 @@
-"""Stores of a folder that remember what was asked of them, refuse to write, or die at a write."""
+"""Stores of a folder that remember their calls, refuse to write, or die at a write."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class CountingStore(LocalStore):
 
 
 class Refused(Exception):
-    """A write to a store that can only be read."""
+    """A write to a read-only store."""
 
 
 class ReadOnlyStore(LocalStore):

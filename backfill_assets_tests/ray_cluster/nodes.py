@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 START_NODE = Path(__file__).with_name("start_node.py")
-#: Tells the processes of this cluster from all others.
+#: The environment variable that tells the processes of this cluster from all others.
 MARK = "BACKFILL_TEST_CLUSTER"
 _SMALL = ("--num-cpus", "1", "--memory", str(2 * 2**30), "--object-store-memory", "100000000")
 _ALONE = ("--node-ip-address", "127.0.0.1", "--include-log-monitor", "false", "--disable-usage-stats")
@@ -68,9 +68,9 @@ class Cluster:
         self.raylets.append(made)
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that was started with this cluster's environment.
+        """Every process that was started with this cluster's environment.
 
-        Ray writes the titles of its processes over their environment; those are found by their parents.
+        Ray writes the titles of its processes over their environment; their parents identify them.
         """
         found: dict[int, psutil.Process] = {}
         for process in psutil.process_iter():
@@ -80,11 +80,11 @@ class Cluster:
         return list(found.values())
 
     def node_of(self, process: psutil.Process) -> psutil.Process | None:
-        """The raylet of the node on which it is."""
+        """The raylet of the process's node."""
         return next((raylet for raylet in self.raylets if raylet in process.parents()), None)
 
     def lose(self, raylet: psutil.Process, spared: psutil.Process) -> None:
-        """Kill all of the node but one process, as where a node is cut off from the others."""
+        """Kill all processes of the node but one, as when a node is cut off from the others."""
         self.raylets.remove(raylet)
         for process in [raylet, *raylet.children(recursive=True)]:
             if process != spared:
@@ -101,7 +101,7 @@ class Cluster:
 
 @contextmanager
 def cluster(environment: Mapping[str, str]) -> Iterator[Cluster]:
-    """An empty cluster; all of its processes are killed at the end of the block."""
+    """An empty cluster; the end of the block kills all of its processes."""
     # Ray's sockets need short paths.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         found = Cluster(Path(folder), {**environment, MARK: folder})
@@ -112,7 +112,7 @@ def cluster(environment: Mapping[str, str]) -> Iterator[Cluster]:
 
 
 class ProcessorTime:
-    """Processor time of the cluster's runs and of all else on its nodes, by looks at its processes."""
+    """Processor time of the cluster's runs and of all other processes on its nodes, by repeated samples."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -130,7 +130,7 @@ class ProcessorTime:
                     self._seen[process.pid, process.create_time()] = (is_run, times.user + times.system)
 
     def seconds(self) -> tuple[float, float]:
-        """Of runs, and of Ray."""
+        """Seconds of runs, and seconds of Ray."""
         seen = list(self._seen.values())
         return sum(s for is_run, s in seen if is_run), sum(s for is_run, s in seen if not is_run)
 

@@ -1,7 +1,7 @@
-"""``ray start`` for nodes that keep to 127.0.0.1: Ray rewrites that address to the machine's own.
+"""``ray start`` for nodes that stay on 127.0.0.1: Ray would rewrite that address to the machine's own.
 
 ``RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0`` is Ray's own switch for loopback alone, and every process of the node
-has it. With it, ``ray start`` would refuse a second node.
+has it. With the switch alone, ``ray start`` would refuse a second node.
 """
 
 import os

@@ -21,7 +21,7 @@ from backfill_assets.orchestration import DAGSTER_YAML
 from backfill_assets.readable_numbers import bytes_text
 
 RAY = Path(__file__).parents[2] / "deploy" / "ray"
-#: What runs on other machines need otherwise.
+#: Tools and settings that only other machines need.
 OF_RAY = {"run_launcher", "compute_logs"}
 
 

@@ -1,4 +1,4 @@
-"""Twenty days on one Ray node, then on three, of which one is lost: the tables are those of one machine."""
+"""Twenty days on one Ray node, then on three, one of which is lost: the tables are those of one machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytest.importorskip("dagster_ray", reason="needs Ray: make ray installs it")
 pytestmark = [pytest.mark.story, needs_postgres, pytest.mark.timeout(3_000)]
 
 TABLES = ("trades", "candles", "coverage", "quality", "instruments")
-#: On one node, on three nodes, and on three of which one is lost.
+#: First and last day on one node, on three nodes, and on three of which one is lost.
 ALONE, TOGETHER, LOSING = ("01", "03"), ("04", "09"), ("10", "20")
 SEEN_SECONDS = 15
 JOB_SECONDS = 600
@@ -65,7 +65,7 @@ def rig_and_nodes(
 
 @pytest.fixture(scope="module")
 def instance(rig_and_nodes: tuple[Rig, Cluster]) -> Iterator[dg.DagsterInstance]:
-    """The records of the daemon, opened by this process, too."""
+    """The records of the daemon, which this process also opens."""
     rig, _ = rig_and_nodes
     names = ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "RAY_API_SERVER_ADDRESS")
     with pytest.MonkeyPatch.context() as patch:
@@ -133,7 +133,7 @@ def at_work_beside_the_head(instance: dg.DagsterInstance, nodes: Cluster) -> Any
 
 @pytest.fixture(scope="module")
 def lost(rig_and_nodes, costs, instance) -> dict[str, Any]:
-    """What came of the run of a lost node whose process went on while its retry was at work."""
+    """The results of a run whose node was lost, and whose process went on while its retry was at work."""
     rig, nodes = rig_and_nodes
     job = start(rig, LOSING)
     run, process, node = rig.wait(lambda: at_work_beside_the_head(instance, nodes))

@@ -18,10 +18,10 @@ OPENS_AT_CLOSE = CCXT["bitget"].convention
 OMITTED = CCXT["coinbase"].convention
 CONTRACTS = CCXT["kucoin-futures"].convention
 
-#: An empty minute as Binance and Kraken give it.
+#: An empty minute in the form of Binance and Kraken.
 FILLER: Row = (2, 102.5, 102.5, 102.5, 102.5, 0.0)
 FILLED = [*OURS[:2], FILLER, *OURS[2:]]
-#: As Bitget makes the candles of ``OURS``: the day before ended at 98.
+#: The candles of ``OURS`` in the form of Bitget: the day before ended at 98.
 AT_CLOSE: list[Row] = [
     (0, 98.0, 102.0, 98.0, 101.0, 1.0),
     (1, 101.0, 103.0, 100.0, 102.5, 2.0),
@@ -42,9 +42,9 @@ def test_a_flat_minute_at_the_close_before_it_is_no_candle(exchange: str) -> Non
     [
         (changed(FILLED, 3, high=105.1), 4, 3),
         (changed(FILLED, 1, volume=2.1), 4, 3),
-        # Without volume, but with a price that moved: something was traded there.
+        # It has no volume but a moved price, so there were trades.
         (changed(FILLED, 2, high=103.0), 5, 4),
-        # A filler carries the close before it, and no other price.
+        # A filler has the close before it as its only price.
         (changed(FILLED, 2, open=99.0, high=99.0, low=99.0, close=99.0), 5, 4),
         # A minute that we have is empty at the source.
         (changed(FILLED, 4, open=104.5, high=104.5, low=104.5, close=104.5, volume=0.0), 4, 3),
@@ -64,7 +64,7 @@ def test_minutes_that_a_source_did_not_give_though_it_fills_are_not_compared() -
 
 def test_a_candle_that_opens_at_the_close_before_it_is_right() -> None:
     assert compared(AT_CLOSE, OPENS_AT_CLOSE, close_before=98.0)["share"] == 1.0
-    # Our close of the day before is not known: the source's own open stands for it.
+    # Our close of the day before is unknown, so the source's own open stands for it.
     assert compared(AT_CLOSE, OPENS_AT_CLOSE)["share"] == 1.0
 
 
@@ -98,7 +98,7 @@ def test_a_source_that_omits_empty_minutes_agrees_without_them() -> None:
     ("theirs", "minutes", "equal"),
     [
         (OURS[:3], 4, 3),
-        # Such a source fills no minute: a candle there says that something was traded.
+        # Such a source fills no minute, so a candle there tells of trades.
         (FILLED, 5, 4),
         (changed(OURS, 1, low=99.9), 4, 3),
     ],
@@ -114,7 +114,7 @@ def test_volumes_in_contracts_are_those_in_base_currency() -> None:
     assert compared(contracts, CONTRACTS, contract_size=0.01)["equal"] == 0
     assert compared(changed(contracts, 3, volume=4_001.0), CONTRACTS, contract_size=0.001)["equal"] == 3
     assert compared(OURS, CONTRACTS, contract_size=0.001)["equal"] == 0
-    # The contracts of an inverse market are worth another amount at each price: prices alone are compared.
+    # The contracts of an inverse market have another worth at each price, so only prices are compared.
     assert compared(contracts, CONTRACTS, contract_size=None)["share"] == 1.0
     assert compared(changed(contracts, 3, close=104.0), CONTRACTS, contract_size=None)["equal"] == 3
 

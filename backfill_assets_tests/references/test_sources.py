@@ -1,4 +1,4 @@
-"""Sources over HTTP, by the real clients: what they give, and what is said when they do not."""
+"""Sources over HTTP, by the real clients: their candles, and the messages when they give none."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TRADED: list[Candle] = [
     for minute in range(1440)
     if minute % 7
 ]
-#: Of Bitget, whose perpetual and spot market have one id.
+#: Candles of Bitget, whose perpetual and spot market have one id.
 PERPETUAL: list[Candle] = [(row[0], *(price + 7 for price in row[1:5]), 2.5) for row in TRADED]  # type: ignore[misc]
 
 
@@ -242,7 +242,7 @@ def test_a_source_without_its_library_says_what_installs_it(
     )
 
 
-# --- what is kept ------------------------------------------------------------------------------------------
+# --- kept answers ------------------------------------------------------------------------------------------
 
 
 def test_what_was_fetched_is_kept_and_nobody_is_asked_again(

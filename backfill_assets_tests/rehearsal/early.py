@@ -1,4 +1,4 @@
-"""The code location with a schedule that asks a quarter of an hour too early."""
+"""The code location with a schedule that asks for days a quarter of an hour too early."""
 
 from __future__ import annotations
 

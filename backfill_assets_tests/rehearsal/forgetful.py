@@ -1,4 +1,4 @@
-"""The code location with a look that sees the days of the look-back alone."""
+"""The code location with a look at incidents that sees only the days of the look-back."""
 
 from __future__ import annotations
 

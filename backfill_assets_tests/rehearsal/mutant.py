@@ -31,12 +31,12 @@ from backfill_assets.ticks import fetch
 from backfill_assets.warehouse import bigquery_failures
 
 _TAKEN: list[bytes] = []
-#: From 09:00 to noon, when the daemon of the scenario comes back, and more.
+#: More than the hours from 09:00 to noon, when the daemon of the scenario comes back.
 _HOURS_SECONDS = 4 * 3_600
 
 
 def _around_run(do: Callable[[], object]) -> None:
-    """Have something done when the run begins."""
+    """Call the function when the run begins."""
     execute = run_process._RunExecutor.execute
 
     def changed(self: Any, *words: Any) -> Any:
@@ -75,7 +75,7 @@ def logs_the_key() -> None:
 
 
 def carries_the_key_everywhere() -> None:
-    """aiohttp takes the key out of a redirect to another origin."""
+    """Keep the key on a redirect; aiohttp removes it on a redirect to another origin."""
     yarl.URL.origin = lambda self: yarl.URL("http://127.0.0.1")  # type: ignore[method-assign]
 
 
@@ -112,8 +112,8 @@ def says_no_time_to_ask_again() -> None:
 
 
 def goes_by_the_clock_alone() -> None:
-    """Whatever was due within some hours is asked for, at each look at the schedules."""
-    # Its modules import each other: the daemon's goes first.
+    """Ask, at each look at the schedules, for every day that was due within some hours."""
+    # These modules import each other: the daemon's must be imported first.
     from dagster._daemon import controller  # noqa: F401
     from dagster._scheduler.scheduler import ScheduleIterationTimes
 

@@ -1,4 +1,4 @@
-"""Scenarios as tests play them, and the promises that one breaks."""
+"""Scenarios as tests play them, and the promises that a scenario breaks."""
 
 from __future__ import annotations
 

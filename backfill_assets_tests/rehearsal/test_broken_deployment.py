@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     takes_minutes,
 ]
-#: Code locations with a component that is broken; importing one breaks it here.
+#: Code locations with a broken component; their import breaks it in this process.
 HERE = Path(__file__).parent
 
 
@@ -85,6 +85,6 @@ def test_a_daemon_that_goes_by_the_clock_alone_breaks_its_promise_when_the_clock
     monkeypatch.setattr(clock_faults, "_odd_days", lambda stage: None)
     found = result("clock", tmp_path, compared)
     assert broken(found) == {Promise.CONTAINED}
-    # The day that is run then is seen once more, after the daemon was away.
+    # The day that runs then is seen again after the daemon was away.
     unmet = [outcome.expected for outcome in found.outcomes if outcome.kept is False]
     assert unmet[0].startswith("the clock steps back")

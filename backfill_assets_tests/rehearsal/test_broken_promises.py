@@ -49,7 +49,7 @@ def test_a_broken_component_of_the_pipeline_breaks_its_promise_alone(
     ("mutation", "limits", "measure"),
     [
         (mutant.takes_memory, {"peak_mb": 1_000}, "peak memory: "),
-        # A second run has nothing to do, and dawdles as well.
+        # A second run has nothing to do, but wastes the same time.
         (mutant.dawdles, {"seconds": 20}, "duration: "),
     ],
 )
@@ -71,7 +71,7 @@ def test_nobody_is_told_where_failed_runs_are_not_looked_at(compared, tmp_path, 
 
 
 def dearer(lines: list[bytes]) -> list[bytes]:
-    """The same ids at other prices: nothing in the file gives it away."""
+    """The same ids at other prices: the file itself does not show it."""
     return [b",".join([*cells[:6], b"1" + cells[6], cells[7]]) for cells in (x.split(b",") for x in lines)]
 
 

@@ -1,4 +1,4 @@
-"""The command ``rehearse``: what it refuses, and a rehearsal as a user starts it."""
+"""The command ``rehearse``: the calls that it refuses, and a rehearsal as a user starts it."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_rehearsal_that_was_asked_to_end_where_the_answer_was_lost_ends_before
     played: list[str] = []
 
     def deaf(stage: Stage) -> None:
-        """It is asked in a place from which no exception comes."""
+        """It gets the signal in a place from which no exception comes."""
         played.append(stage.scenario)
         with suppress(SystemExit):
             os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A memory limit of the kernel counts only where it kills; the manager of cgroups here is a stand-in."""
+"""A memory limit of the kernel counts only if it kills; the manager of cgroups here is a stand-in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backfill_assets.rehearsal.scenarios import Scenario, limited_run, play
 from backfill_assets.rehearsal.stage import Stage, Undisturbed
 
 DAY = "2024-01-02"
-#: Takes the place of systemd-run: the command runs in its process, and a child kills what takes too much.
+#: Takes the place of systemd-run: the command runs in its process, and a child kills it above the limit.
 LIMITS = """
 import os, signal, sys, time
 [limit] = [int(w.split("=")[1][:-1]) for w in sys.argv if w.startswith("MemoryMax=")]

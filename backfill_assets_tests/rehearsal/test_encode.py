@@ -1,4 +1,4 @@
-"""A file that is made of stored ticks is decoded to the very bytes again, whatever its data type."""
+"""A file made of stored ticks is decoded to the same bytes again, for every data type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment file: what is refused, and that every key has an effect, seen at processes and files."""
+"""The environment file: its refusals, and the effect of every key, seen at processes and files."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def content_of_settings(folder: Path, given: Environment) -> dict[str, Any]:
         return {**yaml.safe_load((house.folder / "rehearsal.yaml").read_text()), "feeds": house.feeds(DAY)}
 
 
-#: What a run reads, by the key that changes it; effects elsewhere have tests of their own below.
+#: Settings of a run, by the key that changes them; other effects have their own tests below.
 SETTINGS_OF_RUNS: list[tuple[str, object, tuple[str, ...]]] = [
     ("sources.rate_limit_per_minute", 7, ("tardis", "requests_per_minute")),
     ("sources.connect_timeout_seconds", 1.5, ("tardis", "connect_timeout_seconds")),
@@ -276,14 +276,14 @@ def test_without_alerts_nobody_is_told_and_the_promise_is_not_run(
     assert (outcome.kept, outcome.seen) == (None, "monitoring.alerts is off")
 
 
-# --- sources of one's own ----------------------------------------------------------------------------------
+# --- user sources ------------------------------------------------------------------------------------------
 
 
 def test_where_sources_are_named_a_scenario_with_faults_is_not_run_and_not_kept(
     environment: Callable[..., Environment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_KEY", "a-key-of-mine")
-    # An address at which nobody listens: a scenario that is played all the same asks nobody.
+    # No process listens at the address, so a scenario that is played by mistake asks no vendor.
     given = environment(sources={"tardis": "http://127.0.0.1:9", "tardis_key_variable": "MY_KEY"})
     stage = Stage("killed", tmp_path / "stage", DAY, Undisturbed({}, 0, 0), environment=given)
     found = play(SCENARIOS["killed"], stage, tmp_path / "logs")

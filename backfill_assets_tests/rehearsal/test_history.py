@@ -134,13 +134,13 @@ def test_each_night_goes_on_with_the_history_of_the_nights_before() -> None:
     )
     assert restored < rehearsed < saved
     before, after = steps[restored]["with"], steps[saved]["with"]
-    # The script writes it there, and a night that breaks a promise keeps it, too.
+    # The script writes it there, and a night that breaks a promise also keeps it.
     script = (REPOSITORY / "scripts" / "run_daily_backfill_test.sh").read_text()
     assert before["path"] == after["path"] == "rehearsals/history.jsonl"
     assert '--history "${LOG_DIR:-rehearsals}/history.jsonl"' in script
     assert "LOG_DIR" not in steps[rehearsed].get("env", {})
     assert steps[saved]["if"] == "always()"
-    # A cache with a key that is there already is not saved, and one is found by the start of its key.
+    # A cache with an existing key is not saved, and the prefix of its key finds a cache.
     assert "${{ github.run_id }}-${{ github.run_attempt }}" in after["key"]
     assert before["key"] == after["key"]
     assert after["key"].startswith(before["restore-keys"])

@@ -1,4 +1,4 @@
-"""Limits of a rehearsal: whose number counts, what is refused, and what turns a scenario red."""
+"""Limits of a rehearsal: which number counts, which files are refused, and when a scenario turns red."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_the_settings_name_the_file(tmp_path) -> None:
 
 def test_a_scenario_beyond_a_limit_of_the_user_is_broken(tmp_path) -> None:
     def asks(stage: Stage) -> None:
-        """It asks once."""
+        """It runs one day."""
         with stage.house() as house:
             house.run("2024-01-02")
 

@@ -1,4 +1,4 @@
-"""A published day of one's own lake is served again: its tables end the same, the lake stays as it was."""
+"""A published day of a user's lake is served again: its tables end the same, the lake does not change."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def shorter(source: Path, target: Path, data_type: str, *, generated: bool) -> N
 
 
 def other_sides(source: Path, target: Path, data_type: str, *, generated: bool) -> None:
-    """A file with the same control totals, and other rows."""
+    """A file with the same control totals and other rows."""
     table = pq.read_table(source)
     if data_type == "trades":
         column = table.schema.get_field_index("side")
@@ -179,7 +179,7 @@ def test_the_command_refuses_such_a_day_with_exit_code_2(own, tmp_path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-# --- what the vendor said ----------------------------------------------------------------------------------
+# --- the vendor's answers ----------------------------------------------------------------------------------
 
 CHANGING = {
     "id": "XBTUSD", "datasetId": "XBTUSD", "exchange": "bitmex",
@@ -202,7 +202,7 @@ ENDED = {
 
 
 def again(rows: list[dict[str, object]], exchange: str) -> InstrumentList:
-    """The instruments that the replayed vendor tells of rows."""
+    """The instruments that the replayed vendor lists for these rows."""
     source = ReplayedSource({exchange: ReplayedExchange(tuple(rows), True, (), ())}, {}, DAY)
     answers = source.instruments(exchange) or []
     json.dumps(answers)

@@ -1,4 +1,4 @@
-"""The reports of a rehearsal: each form can be read, none can be forged by a text, and no gap looks green."""
+"""The reports of a rehearsal: each form can be read, no text can forge one, no missing result looks green."""
 
 from __future__ import annotations
 

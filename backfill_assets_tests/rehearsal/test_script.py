@@ -1,4 +1,4 @@
-"""The script posts one message whatever comes of the rehearsal, and ends with its exit code."""
+"""The script posts one message after every rehearsal, and ends with its exit code."""
 
 from __future__ import annotations
 

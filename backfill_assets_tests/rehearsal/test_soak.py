@@ -1,4 +1,4 @@
-"""What counts as flat: each measure of each process is compared, warm-up is left out, and a leak is seen."""
+"""Flat measures: each measure of each process is compared, warm-up is left out, and a leak is seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables are compared market by market: what is missing, what is of other rows, and what may be missing."""
+"""Tables are compared market by market: missing rows, different rows, and rows that may be missing."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ LIQUID, ILLIQUID = 12_000, 2_500
 
 @dataclass
 class Reports:
-    """A pipeline whose days have run, what came of each run, and the pages that it left."""
+    """A pipeline whose days have run, the results of the runs, and the pages that they left."""
 
     pipeline: Pipeline
     results: dict[str, dg.ExecuteInProcessResult] = field(default_factory=dict)
@@ -68,7 +68,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reports]:
 
 @pytest.fixture
 def copied(reports: Reports, tmp_path: Path) -> Pipeline:
-    """The same lake and warehouse in a folder of their own, to be changed."""
+    """The same lake and warehouse in a separate folder, for changes."""
     source = reports.pipeline.folder
     for name in ("lake", "warehouse"):
         shutil.copytree(source / name, tmp_path / name)

@@ -19,7 +19,7 @@ DAY: Final = "2024-01-02"
 
 
 def verdict(feed: Feed, outcome: str = "publish", **changes: object) -> Verdict:
-    """A verdict without anything to complain about, unless told otherwise."""
+    """A verdict without any complaint, by default."""
     fields: dict[str, object] = {
         "feed": str(feed),
         "day": DAY,

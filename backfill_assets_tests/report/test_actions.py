@@ -1,4 +1,4 @@
-"""What the page says first: what to do about a day, and nothing where nothing is to be done."""
+"""The first lines of the page: the actions for a day, or none if there is nothing to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page of a day says about decisions, restatements and others' candles."""
+"""The text of a day's page about decisions, restatements and candles of other sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How minutes are drawn and told: whole, short, and the same to the eye and to the ear."""
+"""Drawing and text of minutes: whole, short, and the same to the eye and to the ear."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COUNTS = tuple(i % 7 for i in range(MINUTES))
 
 
 def drawn(paths: dict[str, str]) -> list[tuple[int, int, str]]:
-    """First minute, the one after the last, and kind of every run that the paths draw."""
+    """First minute, the minute after the last, and kind of every run that the paths draw."""
     runs = []
     for kind, path in paths.items():
         at = 0

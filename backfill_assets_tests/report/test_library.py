@@ -1,4 +1,4 @@
-"""The charting library is the released file, with its license, and asks nobody for anything."""
+"""The charting library is the released file, with its license, and makes no request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The minutes of a feed are what the coverage says, and what waits is told by the same rules."""
+"""The minutes of a feed equal the coverage, and pending versions are told by the same rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages of good, degraded and held days say, when they are written, and when they are not."""
+"""The pages of good, degraded and held days: their text, when they are written, and when they are not."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def reference(copied, tmp_path):
 
 
 def measured_report(pipeline) -> DayReport:
-    """The report after candles were compared with the reference as it is now."""
+    """The report after candles were compared with the reference in its present state."""
     compare_days(pipeline.store, GOOD, pipeline.settings)
     return report_of(pipeline, GOOD)
 
@@ -270,7 +270,7 @@ def test_the_month_has_every_feed_on_every_day(reports):
     assert month.cell("binance/trades/BTCUSDT", NEVER_RUN) is None
     assert month.pages == {"2024-01-01", GOOD, DEGRADED, HELD}
     fresh = month_report(reports.pipeline.store, reports.pipeline.settings, "2024-01", fresh=True)
-    # Only a run of the day knows its page, what that rests on and which version of the build has made it.
+    # Only a run of the day knows its page, the page's inputs, and the version of the build that made it.
     bare = {"build_version": "", "inputs": "", "documents": "", "page_bytes": None, "page_content": ""}
     assert fresh.summaries == {day: s.model_copy(update=bare) for day, s in month.summaries.items()}
     assert month.summaries[HELD].overall == 0 < month.summaries[DEGRADED].overall

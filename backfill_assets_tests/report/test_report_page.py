@@ -35,7 +35,7 @@ def browser() -> Iterator[Browser]:
 
 
 def wait_for_chart(browser: Browser, feed: str = "feed-0") -> None:
-    # A canvas has 300 pixels by itself; the library sets its width when the browser next draws.
+    # A canvas is 300 pixels wide by default; the library sets its width when the browser next draws.
     drawn = f"return document.querySelector('#{feed} .chart[data-ready] canvas')?.width > 300"
     WebDriverWait(browser.driver, 20).until(lambda d: d.execute_script(drawn))
 

@@ -30,7 +30,7 @@ def standin(market: Market) -> Iterator[TardisStandin]:
 
 @pytest.fixture(scope="session")
 def read_file() -> ReadFile:
-    """Every cell as text; null where empty."""
+    """Every cell as text; null if empty."""
 
     def read(content: bytes) -> pl.DataFrame:
         return pl.read_csv(io.BytesIO(gzip.decompress(content)), infer_schema=False)

@@ -1,4 +1,4 @@
-"""A folder of own files: which feeds they are, which have no place and why, and settings that run them."""
+"""A folder of a user's files: their feeds, files without a place and why, and settings that run them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def put(folder: Path, name: str, exchange: str = "x", symbol: str = "x") -> Path:
-    """A file with the header of its data type and one row of a trade, whatever that is."""
+    """A file with the header of its data type and one row of a trade, for every type."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     at = 1_762_732_800_000_000  # 2025-11-10
@@ -140,7 +140,7 @@ def run(command: str, tmp_path: Path, **variables: str) -> subprocess.CompletedP
 
 
 def a_day(folder: Path, day: str = "2025-11-10") -> Path:
-    """A file with a trade in every ten seconds."""
+    """A file with a trade every ten seconds."""
     rows = [
         f"kraken,XBT/USDT,{at},{at + 50_000},,buy,100.5,1"
         for at in range(start_us(day), end_us(day), 10_000_000)
@@ -150,7 +150,7 @@ def a_day(folder: Path, day: str = "2025-11-10") -> Path:
     return flat
 
 
-#: Two that follow each other, and one behind a day without any file.
+#: Two consecutive days, and one behind a day without any file.
 DAYS = ["2025-11-10", "2025-11-11", "2025-11-13"]
 
 

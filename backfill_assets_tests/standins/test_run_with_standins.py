@@ -27,7 +27,7 @@ url = os.environ["BACKFILL_STANDIN_URL"]
 assert json.load(urllib.request.urlopen(url + "/v1/exchanges/kraken"))["id"] == "kraken"
 open(sys.argv[1], "w").write(url)
 """
-#: Says when it is ready, and ends with 7 when it is interrupted or terminated in good order.
+#: Prints when it is ready, and ends with 7 after an interrupt or an orderly termination.
 PATIENT = """
 import signal, sys, time
 for number in (signal.SIGINT, signal.SIGTERM):

@@ -440,7 +440,7 @@ def test_a_port_that_does_not_exist_is_a_plain_failure(market: Market) -> None:
 
 
 class CountingMarket(Market):
-    """Counts what it makes."""
+    """Counts the generated files."""
 
     made = 0
 

@@ -1,4 +1,4 @@
-"""A scripted vendor: a real HTTP server on loopback that answers each path as a test says, in order."""
+"""A scripted vendor: a real HTTP server on loopback that gives each path a test's answers, in order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRADES = gzip.compress(b"exchange,symbol,timestamp,local_timestamp,id,side,price
 
 @dataclass
 class Answer:
-    """What is sent for one request; a ``cut`` body announces more than it holds."""
+    """The answer to one request; a ``cut`` body announces more bytes than it has."""
 
     status: int = 200
     body: bytes = TRADES

@@ -1,4 +1,4 @@
-"""A vendor at a raw socket: each path is answered with the very bytes that a test gives, right or wrong."""
+"""A vendor at a raw socket: it answers each path with the exact bytes of a test, right or wrong."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
-#: What is sent for one request: bytes as they are, or a function that does with the connection as it likes.
+#: The answer to one request: bytes to send, or a function that uses the connection freely.
 Script = bytes | Callable[[socket.socket], None]
 
 
 def http(status: int, body: bytes = b"", *headers: str, length: int | str | None = None) -> bytes:
-    """An answer as a server would write it; ``length`` announces another length than the body has."""
+    """An answer in a server's form; ``length`` announces another length than the body has."""
     announced = len(body) if length is None else length
     head = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {announced}", "Connection: close", *headers]
     return "\r\n".join([*head, "", ""]).encode("latin-1") + body

@@ -1,4 +1,4 @@
-"""The feeds of a fetch share a few connections, and one that the server has given up costs nothing."""
+"""The feeds of a fetch share a few connections, and a connection that the server has closed costs nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FEEDS = [Feed("binance", "trades", f"S{number}") for number in range(12)]
 
 @contextmanager
 def keeping_connections(*, closes_silently: bool) -> Iterator[tuple[str, list[Any]]]:
-    """A server that keeps its connections open, or closes each after an answer without having said so."""
+    """A server that keeps its connections open, or closes each after an answer without announcing it."""
     requests: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""What ``TardisClient.fetch`` promises, against a scripted server on loopback."""
+"""Promises of ``TardisClient.fetch``, against a scripted server on loopback."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_passing_refusal_is_asked_again(vendor, answer, tardis_settings, tmp_p
     began = time.monotonic()
     [(_, result)] = TardisClient(tardis_settings()).fetch([BTC], DAY, tmp_path)
     assert isinstance(result, Download)
-    assert vendor.paths == [path_of(BTC)] * 3  # Never the official client's own ?retryAttempt=1.
+    assert vendor.paths == [path_of(BTC)] * 3  # The official client's own ?retryAttempt=1 is never sent.
     assert time.monotonic() - began < 10
 
 

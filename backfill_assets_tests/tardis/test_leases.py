@@ -1,4 +1,4 @@
-"""The rate limit over processes: leases in SQLite and Postgres, lost ones, and a database that is away."""
+"""The rate limit over processes: leases in SQLite and Postgres, lost leases, and a database that is away."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from backfill_assets_tests.tardis.conftest import ScriptedVendor
 
 needs_postgres = pytest.mark.skipif(binaries() is None, reason="Postgres is not installed")
 WINDOW = 60.0
-#: Fetches files as a run does, all at once.
+#: Fetches files as a run does, all at the same time.
 ASK = """
 import sys, tempfile
 from pathlib import Path
@@ -64,7 +64,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The database's time, at its first place."""
+    """The database's time, as the first element."""
     now = [1_000_000.0]
     monkeypatch.setattr(leases_module, "_clock", lambda _: now[0])
     return now
@@ -79,7 +79,7 @@ def most_in_a_window(moments: list[float], window: float = WINDOW) -> int:
 
 
 def eight_processes(vendor: ScriptedVendor, limit: int, files: int, home: str, postgres: str = "") -> float:
-    """Let eight processes fetch so many files each at once; returns how long they waited, all together."""
+    """Let eight processes fetch so many files each at once; returns the sum of their waits."""
     variables = {k: v for k, v in os.environ.items() if k not in ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL")}
     variables |= {"DAGSTER_HOME": home} if home else {}
     variables |= {"DAGSTER_POSTGRES_URL": postgres} if postgres else {}
@@ -99,7 +99,7 @@ def eight_processes(vendor: ScriptedVendor, limit: int, files: int, home: str, p
 
 @pytest.fixture
 def asked(vendor: ScriptedVendor, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When the server was asked."""
+    """The times of requests at the server."""
     moments: list[float] = []
     begin = vendor.begin
 
@@ -158,7 +158,7 @@ def test_none_of_eight_processes_starves_and_a_killed_one_costs_its_lease(
     assert most_in_a_window(asked, window) <= limit
     assert sent[killed] <= 1, "at most what was on its way"
     assert min(sent[n] for n in alive) >= limit // pacing.LARGEST_SHARE, "each had a lease"
-    # In six seconds as many as the limit says, but for what the killed one had leased.
+    # In six seconds as many as the limit allows, minus the requests that the killed one had leased.
     assert sum(sent) > 0.7 * limit * watched / 6
 
 
@@ -211,7 +211,7 @@ def test_no_window_holds_more_than_the_limit_whatever_processes_do(
         name = f"p{dice.randrange(4)}"
         lease, until, used = held.get(name, (Lease("", 0, 0, 1), 0.0, 0))
         if dice.random() < 0.1:
-            held.pop(name, None)  # killed: nobody gives its lease back
+            held.pop(name, None)  # killed: its lease is never given back
         elif used < lease.requests and clock[0] < until:
             sent_at.append(clock[0])
             held[name] = (lease, until, used + 1)
@@ -274,14 +274,14 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def busy(home: Path) -> Iterator[sqlite3.Connection]:
-    """A connection by which somebody keeps the file of SQLite from all others."""
+    """A connection that locks the SQLite file for all others."""
     connection = sqlite3.connect(home / SQLITE_FILE, isolation_level=None)
     yield connection
     connection.close()
 
 
 def starts(pace: LeasedPace, count: int) -> list[float]:
-    """The waits of so many starts, all at once."""
+    """The waits of so many simultaneous starts."""
 
     async def all_of_them() -> list[float]:
         return list(await asyncio.gather(*(pace.start() for _ in range(count))))

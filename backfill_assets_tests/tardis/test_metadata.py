@@ -1,4 +1,4 @@
-"""Shapes of the vendor's metadata, the requests for it, and the guesses that stand in for instruments."""
+"""Shapes of the vendor's metadata, the requests for it, and the guesses that replace missing instruments."""
 
 from __future__ import annotations
 

@@ -378,7 +378,7 @@ def test_an_error_of_700_megabytes_takes_the_memory_of_its_first_lines(bad_vendo
 
 
 def _peak_mb_of(code: str) -> float:
-    """The most memory that a process of this code held."""
+    """The most memory that a process with this code used."""
     code += "print([x.split()[1] for x in open('/proc/self/status') if x.startswith('VmHWM')][0])\n"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

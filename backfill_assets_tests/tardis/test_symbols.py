@@ -1,4 +1,4 @@
-"""Which feeds a day must have: resolution of the universe as of the day."""
+"""The required feeds of a day: resolution of the universe as of that day."""
 
 from __future__ import annotations
 

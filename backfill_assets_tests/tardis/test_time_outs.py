@@ -1,4 +1,4 @@
-"""The limits of one attempt: to connect, and of the silence before and within an answer."""
+"""The limits of one attempt: for the connection, and for the silence before and within an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of the vendor's form, made in a temporary folder, and decoded by the real code."""
+"""Files in the vendor's form, made in a temporary folder, and decoded by the real code."""
 
 from __future__ import annotations
 

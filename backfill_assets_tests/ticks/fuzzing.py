@@ -4,14 +4,14 @@
     NUMBA_BOUNDSCHECK=1 python -m backfill_assets_tests.ticks.fuzzing --storm --inputs 10000000
     python -m backfill_assets_tests.ticks.fuzzing --first 4711 --inputs 1
 
-An input is a pure function of its number. 64 of them in a row mutate the same lines, and are read by one
-parser and counted by one profile, like parts of one file. Every eighth is read by the kernels alone and by
+An input is a pure function of its number. 64 consecutive inputs mutate the same lines; one parser reads them
+and one profile counts them, like parts of one file. Every eighth is read by the kernels alone and by
 the reference parser: rows and refusals must be equal. Every 32nd is counted twice, cut into other blocks: the
 profiles must be equal. Every 1,024th goes the whole way from gzip to partial candles. The only failure
 allowed is ``CorruptFeed`` with a line and a column. Arrays that kernels fill or read end at a page that no
-process may touch, so a load or a store behind them ends the process, with ``NUMBA_BOUNDSCHECK`` or without; a
-number is kept in the file ``--last``, for the input that ended it. ``--shrink`` looks for the smallest part
-of a failing input that still fails. ``--storm`` leaves all but the kernels out, and is fifteen times as fast.
+process may touch, so a load or a store behind them ends the process, with ``NUMBA_BOUNDSCHECK`` or without.
+The file ``--last`` keeps the number of the input that ended it. ``--shrink`` looks for the smallest part of a
+failing input that still fails. ``--storm`` runs only the kernels, and is fifteen times as fast.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ WILD: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """Lines after the header, and how they are brought to the parser.
+    """Lines after the header, and the way in which the parser gets them.
 
     ``capacity`` is the rows of a group, ``cuts`` the number of lines in each block but the last.
     """
@@ -104,7 +104,7 @@ class Input:
 
 
 class Difference(AssertionError):
-    """Two ways to read an input came to different results."""
+    """Two ways to read an input gave different results."""
 
 
 #: Inputs that mutate the same lines, and are read as one file.
@@ -115,7 +115,7 @@ _COMPARED, _COUNTED, _WHOLE = 8, 32, 1024
 
 @cache
 def _types() -> tuple[str, ...]:
-    """Data types as often as they are wanted: wide ones take long."""
+    """Data types in the wanted proportion: wide ones take long."""
     wide = {name for name in DATA_TYPES if len(csv_fields(name)) > 20}
     return tuple(name for name in DATA_TYPES for _ in range(1 if name in wide else 3)) + ("trades",) * 9
 
@@ -296,7 +296,7 @@ _MUTATIONS: Final = (
 
 
 def guarded(shape: tuple[int, ...], kind: Any) -> Any:
-    """Zeros whose last byte is the last of a page, before one that ends the process that touches it."""
+    """Zeros whose last byte is the last of a page; the next page ends any process that touches it."""
     count = math.prod(shape)
     size = count * np.dtype(kind).itemsize
     if not size:
@@ -309,7 +309,7 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def _guarded_memory(size: int) -> tuple[mmap.mmap, int]:
-    """Whole pages for ``size`` bytes and their size, and one more that may not be touched."""
+    """Whole pages for ``size`` bytes and their size, followed by one page that may not be touched."""
     room = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
     memory = mmap.mmap(-1, room + mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
@@ -319,7 +319,7 @@ def _guarded_memory(size: int) -> tuple[mmap.mmap, int]:
 
 
 class _GuardedNames(NameTable):
-    """The names, with nothing behind their slack."""
+    """The names, with a guard right behind their slack."""
 
     def add(self, text: bytes) -> None:
         super().add(text)
@@ -335,7 +335,7 @@ def _layout(data_type: str) -> Layout:
 
 @cache
 def _group(data_type: str, capacity: int, text_bytes: int, use: str) -> RowGroup:
-    """A group for ``use``, whose arrays are guarded; it is used again, as ``decode`` does."""
+    """A group for ``use`` with guarded arrays, used again as in ``decode``."""
     group = RowGroup(_layout(data_type), capacity, text_bytes)
     for name in ("codes", "integers", "numbers", "word_codes", "text_ends", "texts"):
         array = getattr(group, name)
@@ -348,7 +348,7 @@ _BLOCK_ROOM: Final = 1 << 20
 
 @cache
 def _block_memory() -> Any:
-    """Room for a block that ends at its end, with digits for its slack."""
+    """Memory for a block that ends at the end of the memory, with digits in its slack."""
     memory, _ = _guarded_memory(_BLOCK_ROOM)
     memory[_BLOCK_ROOM - SLACK : _BLOCK_ROOM] = b"7" * SLACK
     return memory
@@ -361,7 +361,7 @@ def _blocks(lines: Sequence[bytes], cuts: Sequence[int]) -> list[bytes]:
 
 @dataclass(slots=True)
 class Reading:
-    """What became of an input: the rows of each group that was filled, the names, and the refusal."""
+    """The result of an input: the rows of each filled group, the names, and the refusal."""
 
     groups: list[tuple[Any, ...]]
     names: list[Any]
@@ -369,7 +369,7 @@ class Reading:
 
 
 class Session:
-    """A parser, and the profile of all that it reads; ``keep`` copies the rows of each group."""
+    """A parser, and the profile of all its rows; ``keep`` copies the rows of each group."""
 
     def __init__(self, data_type: str, *, fast: bool, keep: bool = False, counts: bool = True) -> None:
         self.data_type = data_type
@@ -393,7 +393,7 @@ class Session:
             self.profiler.register(name)
 
     def read(self, lines: Sequence[bytes], *, capacity: int, cuts: Sequence[int] = ()) -> Reading:
-        """Read lines as ``decode`` does, without files; anything but ``CorruptFeed`` comes out."""
+        """Read lines as ``decode`` does, without files; raises every error except ``CorruptFeed``."""
         longest = max(map(len, lines), default=0)
         room = 512 if longest <= 512 else 1 << (longest - 1).bit_length()
         group = _group(self.data_type, capacity, room, self._use)
@@ -422,7 +422,7 @@ class Session:
             found.groups.append(_rows(group))
 
     def profile(self) -> str:
-        """The profile of all that was read."""
+        """The profile of all rows."""
         assert self.profiler is not None
         return self.profiler.finish(has_header=True).model_dump_json()
 
@@ -443,7 +443,7 @@ _REFUSAL: Final = re.compile(rf"{_FILE}: line \d+, column [^:]+: [^\n]+")
 
 
 def compare(given: Input) -> None:
-    """Read by kernels and by the reference parser; ``Difference`` if they disagree."""
+    """Read by kernels and by the reference parser; raises ``Difference`` if they disagree."""
     fast, slow = (
         Session(given.data_type, fast=fast, keep=True, counts=False).read(
             given.lines, capacity=given.capacity, cuts=given.cuts if fast else ()
@@ -459,7 +459,7 @@ def compare(given: Input) -> None:
 
 
 def compare_profiles(given: Input) -> None:
-    """Count an input in its blocks, and in one by the reference parser; ``Difference`` if they disagree."""
+    """Count an input in its blocks, and by the reference parser in one; ``Difference`` if they disagree."""
     found = []
     for fast in (True, False):
         session = Session(given.data_type, fast=fast)
@@ -506,7 +506,7 @@ def go_all_the_way(given: Input, folder: Path) -> bool:
 
 
 def check(number: int, given: Input, folder: Path, session: Session | None = None) -> bool:
-    """Do with an input what its number asks for; True if all of it was rows."""
+    """Check an input in the ways of its number; True if all of it was rows."""
     session = session or Session(given.data_type, fast=True)
     found = session.read(given.lines, capacity=given.capacity, cuts=given.cuts)
     if found.refusal and not _REFUSAL.fullmatch(found.refusal):
@@ -561,7 +561,7 @@ def small_stores() -> None:
 
 
 def run(first: int, inputs: int, last: Path | None = None) -> tuple[int, int]:
-    """Check inputs from the block of the first on; returns how many, and how many were rows to the end."""
+    """Check inputs from the first one's block on; returns how many, and how many were rows to the end."""
     small_stores()
     begin, whole, session = first // TOGETHER * TOGETHER, 0, None
     with tempfile.TemporaryDirectory() as folder:
@@ -582,7 +582,7 @@ def run(first: int, inputs: int, last: Path | None = None) -> tuple[int, int]:
     return first + inputs - begin, whole
 
 
-#: Bytes that mean something to the parser, or to nobody.
+#: Bytes with a meaning for the parser, and bytes without one.
 _ALPHABET: Final = np.frombuffer(b'0123456789.,,-+eE"\r\n\n \x00\x7f\x80\xffbustn', np.uint8)
 #: Blocks that mutate the same lines.
 _ROUNDS: Final = 4_000

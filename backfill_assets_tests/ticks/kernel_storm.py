@@ -1,7 +1,7 @@
-"""Mutated blocks for the kernels alone, by a compiled loop of a microsecond or two for each.
+"""Mutated blocks for the kernels alone, in a compiled loop of a microsecond or two for each.
 
-``fuzzing`` prepares the arrays, guarded, and says what is mutated; lines that the parser declines are passed
-over, so what the reference parser does is not looked at here.
+``fuzzing`` prepares the guarded arrays and chooses the mutations. Lines that the parser declines are skipped,
+so the reference parser's work on them is not checked here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The replay of an order book as one would write it by hand: dictionaries, one message after the other.
+"""The replay of an order book in a plain form: dictionaries, one message after the other.
 
-What the kernels count is held against this, so nothing here is shared with them but the numbers that the
+The counts of the kernels are compared with this replay, so both share only the numbers that the
 documentation names.
 """
 
@@ -141,7 +141,7 @@ class PlainBook:
                 self.proven.add((self.snapshot_at - self.day_start) // MINUTE)
 
     def profile(self, rows: list[Change]) -> dict[str, Any]:
-        """What ``BookProfile`` has, but for names, grids and repeats."""
+        """The content of ``BookProfile`` without names, grids and repeats."""
         times: Counter[str] = Counter()
         crossed_in: Counter[int] = Counter()
         known: set[int] = set()

@@ -1,4 +1,4 @@
-"""The replay of books by the kernels: as a plain one by dictionaries, in whatever parts the rows come."""
+"""The replay of books by the kernels equals a plain one by dictionaries, for any division of the rows."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def plain(changes: list[Change]) -> dict[str, Any]:
 
 
 def shown(book: BookProfile) -> dict[str, Any]:
-    """The profile as ``PlainBook.profile`` gives it."""
+    """The profile in the form of ``PlainBook.profile``."""
     found = {name: getattr(book, name) for name in BookProfile.model_fields}
     for name in ("dataset_symbol", "symbol", "off_grid_rows", "off_finer_grid_rows", "dropped_levels",
                  "resent_blocks", "resent_messages", "far_levels", "shifted_levels",
@@ -141,7 +141,7 @@ def test_levels_far_from_the_best_that_come_and_go_are_those_of_a_plain_replay()
 
     for _ in range(1_200):
         change(str(rng.choice(["bid", "ask"])), int(rng.integers(500, depth)), float(rng.integers(0, 3)))
-    # The best of both sides is taken level by level, through those that came and went.
+    # The best of both sides is removed level by level, through levels that came and went.
     for n in range(depth):
         change("bid", n, 0.0)
         change("ask", n, 0.0)
@@ -185,7 +185,7 @@ def test_a_lone_level_ten_times_as_far_is_counted_and_far_ones_of_a_venue_with_t
     [found] = replayed([*lone, *message(9, ("ask", 700.0, 1.0), ("ask", 400.0, 1.0), ("bid", 30.0, 1.0))])
     assert (found.far_levels, found.shifted_levels) == (3, 2)
     [found] = replayed([*message(0, *LADDER, ("ask", 900.0, 1.0), snapshot=True), *message(5, LADDER[0])])
-    # A snapshot that reaches so far says that far levels are usual there.
+    # Such a deep snapshot shows that far levels are usual there.
     assert (found.far_levels, found.shifted_levels, found.first_shifted_us) == (1, 0, None)
 
 

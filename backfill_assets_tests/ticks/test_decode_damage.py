@@ -1,4 +1,4 @@
-"""Damage is told apart: what a new download mends, and what is wrong in the content, to line and column."""
+"""Damage that a new download repairs is told from damage in the content, to line and column."""
 
 from __future__ import annotations
 

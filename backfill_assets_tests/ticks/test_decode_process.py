@@ -1,4 +1,4 @@
-"""What decoding costs a process: imports, memory, threads, and compiled code where nothing may be written."""
+"""Costs of decoding for a process: imports, memory, threads, and compiled code in read-only places."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ status = Path("/proc/self/status")  # getrusage would begin with the parent's pe
 print(found.rows, *(line.split()[1] for line in status.open() if line.startswith("VmHWM")))
 """
 
-#: What a decode takes from malloc at its peak, in kB; memory that is mapped and not touched costs nothing.
+#: Peak of a decode's malloc memory, in kB; mapped memory that is not touched costs nothing.
 ALLOCATED = f"""{DECODER}
 import tracemalloc
 decoded()
@@ -47,7 +47,7 @@ print(tracemalloc.get_traced_memory()[1] // 1024)
 """
 
 
-#: Makes partial candles of what was decoded, and days of candles of them.
+#: Makes partial candles from the decoded files, and days of candles from them.
 CANDLES = f"""{DECODER}
 import backfill_assets
 assert backfill_assets.__file__.startswith(sys.argv[3]), "another copy of the package"
@@ -107,7 +107,7 @@ def test_decoding_and_candles_work_where_no_cache_can_be_written(tmp_path: Path)
     assert found == ["10", "10", "0", "10"]
 
 
-#: A kernel whose machine code holds ``ADDED``.
+#: A kernel whose machine code contains ``ADDED``.
 SMALL = """
 import numba as nb
 from backfill_assets.ticks.jit import kernel
@@ -118,7 +118,7 @@ def plus(value):
 print(plus(0))
 """
 
-#: Ends where the index of a kernel's machine code is new and the code is not.
+#: Ends the process at a moment when the index of a kernel's machine code is new and the code is not.
 KILLED = """
 import os, signal
 from numba.core.caching import IndexDataCacheFile

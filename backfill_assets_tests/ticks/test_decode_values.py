@@ -1,4 +1,4 @@
-"""Every value of a line arrives as written: the fast parser, the careful one and plain Python agree."""
+"""Every value of a line arrives as written: the fast parser, the reference parser and plain Python agree."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def bodies(draw: st.DrawFn, data_type: str) -> str:
 
 
 def plain_python(data_type: str, body: str) -> dict[str, list[Any]]:
-    """What the CSV module, int and float make of it, in stored columns."""
+    """The stored columns by the CSV module, int and float."""
     fields = csv_fields(data_type)
     columns: dict[str, list[Any]] = {field.column.name: [] for field in fields}
     for row in csv.reader(io.StringIO(body)):

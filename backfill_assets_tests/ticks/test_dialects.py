@@ -1,4 +1,4 @@
-"""Files that say the same in another way: empty last lines, byte order marks, quotes, more columns."""
+"""Files with the same content in another form: empty last lines, byte order marks, quotes, more columns."""
 
 from __future__ import annotations
 

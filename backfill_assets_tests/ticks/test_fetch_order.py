@@ -1,4 +1,4 @@
-"""In which order a day's files are fetched, and how many of them wait on the disk for decoding."""
+"""The order in which a day's files are fetched, and how many of them wait on the disk for decoding."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class House:
         )
 
     def fetch(self, day: str, feeds: list[Feed], **tardis) -> list[Feed]:
-        """Fetch and settle; the feeds in the order in which they were asked for."""
+        """Fetch and settle; returns the feeds in the order of their requests."""
         record = DayRecord(
             day=day,
             expected=tuple(ExpectedSymbols(feed=str(f), symbols=((f.dataset_symbol, "X-Y"),)) for f in feeds),
@@ -101,7 +101,7 @@ def test_a_damaged_document_of_the_day_before_leaves_the_order(house):
 
 @pytest.mark.timeout(120)
 def test_a_slow_decoder_holds_the_downloads_back_so_that_few_files_wait_on_the_disk(house, monkeypatch):
-    """Twelve files, three downloads at once, one thread that decodes and does not come to an end."""
+    """Twelve files, three downloads at once, one decoding thread that never finishes."""
     may_go_on, decode = threading.Event(), fetch.decode
 
     def slowly(*given, **more):

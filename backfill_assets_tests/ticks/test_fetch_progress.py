@@ -1,4 +1,4 @@
-"""Progress of a day's feeds: throttled, whole at the end, bounded, and naming what went wrong."""
+"""Progress of a day's feeds: throttled, whole at the end, bounded, with the names of failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backfill_assets.ticks.fetch_progress import FEEDS_NAMED, FetchProgress
 
 
 class Watch:
-    """A clock that is set by hand, and what was written."""
+    """A manual clock, and the written records."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""Mutated files are read or refused, by kernels as by the reference parser; no kernel leaves its arrays."""
+"""Kernels and reference parser read or refuse mutated files alike; no kernel leaves its arrays."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_name_of_hundreds_of_bytes_is_refused(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_thousands_of_symbols_take_memory_for_their_rows(tmp_path: Path) -> None:
-    """A symbol has room for 2,050 prices and 512 arrivals, 50 kB, of which one row touches a few pages."""
+    """A symbol has room for 2,050 prices and 512 arrivals, 50 kB; one row touches a few pages of it."""
     code = f"""
 import gzip, sys
 from pathlib import Path
@@ -143,7 +143,7 @@ def test_totals_are_exact_by_symbol_whatever_the_times(decode_body: Any, tmp_pat
     decoded, table = decode_body("trades", lines, row_group_rows=64)
     totals = decoded.totals
     assert [t.dataset_symbol for t in totals] == ["a", "b"]
-    # A reader of the file finds the same ones.
+    # A reader of the file finds the same values.
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=64)
     read = Totals("trades")
     with pq.ParquetFile(tmp_path / "a.parquet", read_dictionary=[*NAMES]) as file:

@@ -1,4 +1,4 @@
-"""A part of a tick file answers some questions; a store that lends no whole file serves them."""
+"""Parts of a tick file answer some questions, so a store that lends no whole file is enough for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OURS, THEIRS = SAMPLES["A liquid"], SAMPLES["B liquid"]
 
 
 class LendsNothing(LocalStore):
-    """A lake in a folder whose files can be read by parts only."""
+    """A lake in a folder whose files can only be read in parts."""
 
     def local_copy(self, path: str) -> AbstractContextManager[Path]:
         pytest.fail(f"{path} was asked for as a whole")
@@ -36,7 +36,7 @@ def lake(tmp_path: Path) -> FiledDays:
 
 
 def test_what_a_footer_says_is_read_from_the_footer_alone(lake: FiledDays) -> None:
-    """Of a version of an earlier layout, which was stored without facts about its file."""
+    """The version has an earlier layout, which stored no facts about its file."""
     found = look_at_footers(lake.store, DAY)
     assert (found.rows, found.failures) == (2, 0)
 

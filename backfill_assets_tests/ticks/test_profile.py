@@ -542,7 +542,7 @@ def counted_in_python(rows: list[Row]) -> tuple[int, int]:
 def test_repeats_of_ids_of_any_kind_are_counted_exactly(
     name: Callable[[int], str], decode_body: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However far apart, and although the set of ids has to grow."""
+    """Repeats are found at any distance, and while the set of ids grows."""
     monkeypatch.setattr(profile_module, "BITMAP_PAGES", 4)
     monkeypatch.setattr(profile_module, "_SEEN", 16)
     chance = random.Random(11)

@@ -59,11 +59,11 @@ def upper_median(values: Sequence[float]) -> float:
 
 
 def expected_spikes(prices: list[float], counting: CountingSettings, tick: float) -> tuple[list[int], int]:
-    """Rows that are spikes, and how many could not be judged, from the definition."""
+    """Rows that are spikes, and the number of rows that cannot be judged, by the definition."""
     near, least = counting.spike_neighbours, counting.spike_least_neighbours
     many, n = counting.spike_scatter_trades, len(prices)
-    # The first block ends after ``many`` trades, later ones a quarter of that after each other; the last one
-    # takes the rest.
+    # The first block ends after ``many`` trades, each later one a quarter of that after the last; the
+    # final one takes the rest.
     ends = [*range(many, n - near + 1, many // 4), n]
     found, unjudged, begin = [], 0, 0
     for end in ends:

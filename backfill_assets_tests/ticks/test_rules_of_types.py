@@ -1,4 +1,4 @@
-"""No row of any data type has quality 1.0 without a rule that can go red on it, and real heads stay clean."""
+"""Every row of every data type with quality 1.0 has a rule that can go red on it; real heads stay clean."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def times(factor: float) -> Callable[[str], str]:
     return lambda text: f"{float(text) * factor:.8f}" if text else text
 
 
-#: Data type, what is done to each tenth row, and the rule that goes red.
+#: Data type, the change of each tenth row, and the rule that goes red.
 DAMAGES: Final = [
     ("trades", change("price", lambda _: "0"), "invalid_price_or_amount"),
     ("liquidations", change("amount", lambda _: ""), "invalid_price_or_amount"),
@@ -193,7 +193,7 @@ def test_heads_of_real_files_are_clean(head: str, real_data: Path, decode_body: 
     name, day = HEADS[head]
     found = judged(decode_body, Feed.parse(name), (real_data / "samples" / f"{head}.csv").read_bytes(), day)
     assert (found.score, found.violations) == (1.0, ())
-    # One of the few rows of options is stamped four seconds after it arrived.
+    # One of the few rows of options has a timestamp four seconds after its arrival.
     late = ("capture clock 3.98 s behind the exchange",) if head == "options_chain" else ()
     assert found.warnings == late
 

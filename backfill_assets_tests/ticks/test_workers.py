@@ -1,4 +1,4 @@
-"""How many files are decoded at once: by the limits of a container, read from trees as Linux shows them."""
+"""Number of files decoded at once: by the limits of a container, read from trees as Linux shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every warehouse behind one face, so that one suite can hold them to the same promises."""
+"""Every warehouse behind one interface, so that one suite can test them for the same promises."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ from backfill_assets.warehouse.tables import Table
 
 @dataclass
 class Bench:
-    """A warehouse, and how to look at it and harm it from outside."""
+    """A warehouse, with ways to look at it and damage it from outside."""
 
     kind: str
     warehouse: Warehouse
     settings: BigQuerySettings | DuckDBSettings | OhlcvSettings
     #: The rows of the sample table as another client sees them.
     read: Callable[[], list[dict[str, Any]]]
-    #: Remove one row of the day behind our back.
+    #: Remove one row of the day outside the publisher.
     tamper: Callable[[], None]
-    #: Change values behind our back so that all totals stay.
+    #: Change values outside the publisher so that all totals stay.
     swap: Callable[[], None]
-    #: How the warehouse is to be told of a local file.
+    #: Describes a local file to the warehouse.
     file: Callable[..., LoadFile] = load_file
-    #: A sample table that it can hold, and rows for it.
+    #: A sample table that fits the warehouse, and rows for it.
     table: Table = TRADES
     rows: Callable[..., list[dict[str, Any]]] = rows
     emulator: Any = None

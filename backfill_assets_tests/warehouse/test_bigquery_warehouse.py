@@ -1,4 +1,4 @@
-"""What only BigQuery can do: jobs that run on without us, reasons for failures, quotas, lost answers."""
+"""Behavior of BigQuery alone: jobs that run on without us, reasons for failures, quotas, lost answers."""
 
 from __future__ import annotations
 

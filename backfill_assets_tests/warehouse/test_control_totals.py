@@ -1,4 +1,4 @@
-"""Control totals find what differs, and nothing else."""
+"""Control totals find every difference, and nothing else."""
 
 from __future__ import annotations
 

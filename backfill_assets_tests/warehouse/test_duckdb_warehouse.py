@@ -1,4 +1,4 @@
-"""What only the embedded warehouse promises: readers never wait or block, and nothing is left by the dead."""
+"""Promises of the embedded warehouse alone: readers never wait or block, and dead processes leave nothing."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_reader_in_another_process_neither_blocks_a_writer_nor_misses_its_rows
                 reader.stdin.write("\n")
                 reader.stdin.flush()
                 assert reader.stdout.readline().strip() == expected
-            # Nor does it keep the views from changing.
+            # The reader does not block changes of the views either.
             warehouse.ensure_table(Table("more", "", TRADES.columns))
         finally:
             reader.kill()
@@ -154,7 +154,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_partition_and_no_litter(
 def test_an_unfinished_file_that_is_put_in_place_meanwhile_stops_nobody(
     beside: str, warehouse: DuckDBWarehouse
 ) -> None:
-    """A link without a target is listed and then not there, like a file that its writer renames."""
+    """A link without a target is listed and then missing, like a file that its writer renames."""
     file = warehouse.folder / beside
     file.with_name(f".{file.name}.1.tmp").symlink_to("gone")
     warehouse.database.unlink()
@@ -169,7 +169,7 @@ def test_a_load_that_fails_leaves_no_litter(warehouse: DuckDBWarehouse, tmp_path
     assert [p.name for p in (warehouse.folder / "trades").iterdir()] == ["schema.parquet"]
 
 
-#: Publishes a generation and stops itself right before a step of it; says how it ended.
+#: Publishes a generation, stops itself right before a step of it, and prints how it ended.
 STOPPING = """
 import os, signal, sys
 from pathlib import Path
@@ -200,7 +200,7 @@ else:
 def stopped(
     warehouse: DuckDBWarehouse, file: Path, *arguments: str
 ) -> AbstractContextManager[subprocess.Popen[str]]:
-    """A process that has stopped itself before that step."""
+    """A process that has stopped itself before this step."""
     here = str(Path(__file__).parent)
     return stopped_process(
         [sys.executable, "-c", STOPPING, here, str(warehouse.folder), str(file), *arguments]
@@ -255,7 +255,7 @@ def test_a_process_stopped_while_it_makes_tables_stops_nobody_and_hides_no_table
         warehouse.ensure_table(Table("more", "", TRADES.columns))
         warehouse.ensure_table(TRADES)
         process.send_signal(signal.SIGCONT)
-        # It stops again where it comes to the step again.
+        # It stops again each time it reaches the step.
         while process.poll() is None:
             if psutil.Process(process.pid).status() == psutil.STATUS_STOPPED:
                 process.send_signal(signal.SIGCONT)
@@ -370,7 +370,7 @@ def test_a_reader_that_has_the_folder_elsewhere_names_it(warehouse: DuckDBWareho
 
 @pytest.mark.parametrize("name", ["[1]", "what?", "a*b", "two words", "it's", 'a"b', "100%20", "ü", "a;b"])
 def test_a_folder_of_any_name_works(tmp_path: Path, name: str) -> None:
-    (tmp_path / "1").mkdir()  # what the pattern [1] would find
+    (tmp_path / "1").mkdir()  # the match of the pattern [1]
     warehouse = DuckDBWarehouse(tmp_path / name / "warehouse")
     warehouse.ensure_table(TRADES)
     path = write(tmp_path / name / "1.parquet", rows())
@@ -387,7 +387,7 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
         DuckDBWarehouse(tmp_path / "warehouse").ensure_table(TRADES)
 
 
-#: Makes a table where no file may be larger than so many bytes.
+#: Makes a table while no file may be larger than so many bytes.
 NARROW = """
 import resource, signal, sys
 from pathlib import Path

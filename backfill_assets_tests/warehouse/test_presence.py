@@ -1,4 +1,4 @@
-"""What is known of a bucket's objects from listings that are kept for a while."""
+"""Knowledge of a bucket's objects from listings that are kept for a while."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = "ticks/binance/trades/BTCUSDT"
 
 
 class Listed(LocalStore):
-    """Files on disk that are looked at as the objects of a bucket are."""
+    """Files on disk that are read in the way of a bucket's objects."""
 
     listings = 0
 
@@ -29,7 +29,7 @@ class Listed(LocalStore):
 
 
 def put(store: Listed, day: str) -> dict[str, int]:
-    """Store a file of the day; gives it as ``data_files`` does."""
+    """Store a file of the day; returns it in the form of ``data_files``."""
     path = f"{FOLDER}/{day}/data.parquet"
     store.replace(path, b"seven b", None)
     return {path: 7}

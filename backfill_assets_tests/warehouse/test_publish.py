@@ -1,4 +1,4 @@
-"""Publishing: what ends up in the warehouse whoever publishes, in whatever order, and whoever dies."""
+"""Publishing: the warehouse's final content for any publisher, in any order, and after any death."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _publish(bench: Any, store: Any, lake: Path, **more: Any) -> Publication:
 
 @contextmanager
 def _publisher(bench: Any, lake: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A publisher in a process of its own, past its imports."""
+    """A publisher in a separate process, after its imports."""
     settings = json.dumps(bench.settings.model_dump())
     process = subprocess.Popen(
         [sys.executable, str(PUBLISHER), settings, str(lake), *arguments], stdout=subprocess.PIPE, text=True
@@ -106,7 +106,7 @@ def test_a_load_that_a_person_stops_is_one_failure_and_is_not_submitted_again(
         publishing = pool.submit(_publish, bigquery_bench, store, lake)
         while (job := _load_job(bigquery_bench, store)) is None:
             assert not publishing.done(), publishing.result()
-        # As the button in Google's console does.
+        # The button in Google's console does the same.
         job.cancel(timeout=30)
         bigquery_bench.emulator.arm()
         with pytest.raises(
@@ -123,7 +123,7 @@ def test_a_load_that_a_person_stops_is_one_failure_and_is_not_submitted_again(
 
 
 def _load_job(bench: Any, store: Any) -> Any:
-    """The job that the latest claim has submitted, if it has."""
+    """The job that the latest claim has submitted, if there is one."""
     entry = ledger.entry(store, bench.table.name, DAY)
     if entry is None:
         return None
@@ -353,7 +353,7 @@ def test_three_processes_that_publish_a_changing_day_end_with_its_last_version(
         processes = (first, second, third)
         assert [_line(process) for process in processes] == ["ready"] * 3
         content = _version(publishing, lake, 2.5)
-        # Whoever changes the lake publishes afterwards.
+        # A process that changes the lake publishes afterwards.
         _publish(publishing, store, lake)
         assert all(_line(process) in ("published", "skipped") for process in processes)
     assert publishing.read() == content
@@ -376,7 +376,7 @@ def test_a_publisher_that_is_overtaken_every_time_gives_up_and_says_so(
     publishing.warehouse.ensure_table(publishing.table)
 
     def overtaken() -> Partition:
-        # Somebody else claims whenever this publisher has.
+        # Another publisher claims after each claim of this one.
         ledger.claim(store, publishing.table.name, DAY, "another")
         return plan(lake, publishing.table)
 
@@ -410,7 +410,7 @@ def test_an_overtaken_publisher_waits_for_the_newer_one_instead_of_overtaking_it
         if len(calls) == 2:
             overtakers.append(threading.Thread(target=other))
             overtakers[0].start()
-            time.sleep(1.0)  # by now the other one has claimed
+            time.sleep(1.0)  # by now the other publisher has claimed
         return plan(lake, publishing.table)
 
     outcome = publish(store, publishing.warehouse, publishing.table, DAY, overtaken_once)

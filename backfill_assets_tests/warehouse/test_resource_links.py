@@ -1,4 +1,4 @@
-"""Where a person finds a table, as the materializations tell."""
+"""The address of a table for a person, in the materializations."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def encodings(path: Path) -> set[str]:
 
 
 def wide(rows: int, first: int) -> pa.Table:
-    """More columns than a short list has, and types that hold others."""
+    """More columns than a short list has, and nested types."""
     nested = {
         "list": [[1, 2], [], None] * rows,
         "struct": [{"a": 1, "b": "x"}, None, {"a": None, "b": "y"}] * rows,
@@ -139,7 +139,7 @@ def test_a_footer_of_any_writer_is_the_same_after_reading_and_writing(writer: st
 
 
 def pages_of(path: Path) -> list[Any]:
-    """What DuckDB, which reads by the offsets of each chunk, finds."""
+    """The rows that DuckDB reads by the offsets of each chunk."""
     with duckdb.connect() as connection:
         return connection.execute("SELECT * FROM read_parquet($1)", [str(path)]).fetchall()
 

@@ -1,4 +1,4 @@
-"""The views say the same in both warehouses, and are made again only where they must be."""
+"""The views are the same in both warehouses, and are made again only if they must be."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def at(clock: str, day: str = DAY) -> datetime:
 
 
 def row(table: Table, day: str, **values: Any) -> Row:
-    """A row with these values and something plain in every other column."""
+    """A row with these values, and a plain value in every other column."""
     given = {"date": date.fromisoformat(day), **MARKET, **values}
     plain = {**PLAIN, "TIMESTAMP": at("00:00", day)}
     return {c.name: given[c.name] if c.name in given else plain[c.type] for c in table.columns}
@@ -112,7 +112,7 @@ def ask(publishing: Any) -> Ask:
 
 
 class Names(dict[str, str]):
-    """Every name between braces as a quoted table."""
+    """Every name between braces becomes a quoted table."""
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
@@ -375,7 +375,7 @@ TABLES = [CANDLES, COVERAGE, QUALITY, *TICKS.values()]
 
 @pytest.fixture
 def of_days(duckdb_bench: Any, tmp_path: Path) -> DuckDBWarehouse:
-    """Every table with four days."""
+    """A warehouse in which every table has four days."""
     warehouse: DuckDBWarehouse = duckdb_bench.warehouse
     for table in TABLES:
         warehouse.ensure_table(table)

@@ -1,4 +1,4 @@
-"""What every warehouse promises about one partition."""
+"""Promises of every warehouse about one partition."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Publish the sample partition in a process of its own.
+"""Publish the sample partition in a separate process.
 
 Usage: ``warehouse_publisher.py WAREHOUSE_JSON LAKE [PAUSE]``.
 
-With ``PAUSE`` it stops for good where it has claimed the partition and read the lake, before it loads. Each
+With ``PAUSE`` it stops for good after it has claimed the partition and read the lake, before it loads. Each
 state is a line of output.
 """
 

@@ -1,4 +1,4 @@
-"""Rows of a small table and of the OHLCV table, and a lake of one partition: what is published here."""
+"""Rows of a small table and of the OHLCV table, and a lake of one partition to publish."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TRADES = Table(
 def rows(
     symbol: str | None = "BTC-USDT", count: int = 3, day: str = DAY, price: float = 10.1
 ) -> list[dict[str, Any]]:
-    """As many trades of one symbol, a second apart; ids are larger than a float can hold."""
+    """So many trades of one symbol, a second apart; ids are larger than a float can hold."""
     midnight = datetime.fromisoformat(day).replace(tzinfo=UTC)
     return [
         {
@@ -61,7 +61,7 @@ def rows(
 def candle_rows(
     symbol: str = "BTC-USDT", count: int = 3, day: str = DAY, price: float = 10.1
 ) -> list[dict[str, Any]]:
-    """As many one-minute candles of one symbol, from midnight on: rows of the OHLCV table."""
+    """So many one-minute candles of one symbol, from midnight on: rows of the OHLCV table."""
     midnight = datetime.fromisoformat(day).replace(tzinfo=UTC)
     return [
         {
@@ -94,12 +94,12 @@ def write(path: Path, content: Sequence[dict[str, Any]], schema: pa.Schema = TRA
 
 
 def load_file(path: Path, count: int | None = None) -> LoadFile:
-    """A local file with as many rows as it has, or as the lake is to say."""
+    """A local file with its own number of rows, or with another number for the lake."""
     return LoadFile(uri=None, path=path, rows=pq.read_metadata(path).num_rows if count is None else count)
 
 
 def set_lake(folder: Path, *files: Path) -> None:
-    """Say what the partition must hold from now on."""
+    """Set the required content of the partition."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "current.tmp"
     temporary.write_text("\n".join(str(file) for file in files))
@@ -107,7 +107,7 @@ def set_lake(folder: Path, *files: Path) -> None:
 
 
 def plan(folder: Path, table: Table = TRADES) -> Partition:
-    """Read what ``set_lake`` said last."""
+    """Read the content that ``set_lake`` has set."""
     text = (folder / "current").read_text()
     paths = [Path(line) for line in text.splitlines()]
     return partition(

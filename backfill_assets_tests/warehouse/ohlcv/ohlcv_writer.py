@@ -1,6 +1,6 @@
-"""Replace the sample day in a process of its own, and stop for good within the transaction.
+"""Replace the sample day in a separate process, and stop for good within the transaction.
 
-Usage: ``ohlcv_writer SETTINGS_JSON FILE``. It says ``within`` when two batches have been inserted.
+Usage: ``ohlcv_writer SETTINGS_JSON FILE``. It prints ``within`` after inserting two batches.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The OHLCV table on SQLite and Postgres: what it promises beside the promises of every warehouse."""
+"""The OHLCV table on SQLite and Postgres: its promises beside those of every warehouse."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_another_table_or_database_is_filled_whatever_the_ledger_says(
         assert bench.read() == candle_rows()
 
 
-# --- tables that exist -------------------------------------------------------------------------------
+# --- existing tables ---------------------------------------------------------------------------------
 
 COLUMNS = (
     "exchange TEXT NOT NULL, symbol TEXT NOT NULL, timeframe TEXT NOT NULL, open_time TIME NOT NULL, "
@@ -251,7 +251,7 @@ def test_a_table_of_days_that_is_another_one_is_refused(database: Any) -> None:
         database.warehouse.ensure_table(OHLCV)
 
 
-# --- which database ----------------------------------------------------------------------------------------
+# --- choice of the database --------------------------------------------------------------------------------
 
 
 def test_without_an_address_there_is_no_target() -> None:
@@ -316,7 +316,7 @@ def test_a_client_that_was_stopped_in_its_transaction_stops_no_other(
     engine, table = postgres_bench.warehouse.engine, postgres_bench.settings.table
     with pytest.raises(TransientFailure), transaction(engine, table) as held:  # noqa: PT012
         held.execute(sa.text(f"DELETE FROM {table}"))
-        # It sends nothing more: the next writer waits for the server to end it.
+        # It sends nothing more: the next writer waits until the server ends it.
         write(postgres_bench, candle_rows(price=20.5), 2)
         held.execute(sa.text(f"DELETE FROM {table}"))
     assert postgres_bench.read() == candle_rows(price=20.5)
