@@ -211,14 +211,23 @@ def _with_former(found: BesideTrades, former: BesideTrades) -> BesideTrades:
     """What agrees now, or agreed before with trades that are not here any more."""
     if former.limits != found.limits:
         return found
-    known = {(one.dataset_symbol, one.column): one for one in former.prices if one.minutes}
-    prices = []
-    for one in found.prices:
-        before = known.get((one.dataset_symbol, one.column))
-        is_better = before is not None and (not one.minutes or before.outside < one.outside)
-        prices.append(before if before is not None and is_better else one)
+    known = {(one.dataset_symbol, one.column): one for one in former.prices}
+    prices = tuple(_agreeing(one, known.get((one.dataset_symbol, one.column))) for one in found.prices)
     trades = tuple(sorted({*found.trades, *former.trades}))
-    return found.model_copy(update={"prices": tuple(prices), "trades": trades})
+    return found.model_copy(update={"prices": prices, "trades": trades})
+
+
+def _agreeing(now: PricesBesideTrades, before: PricesBesideTrades | None) -> PricesBesideTrades:
+    """The comparison in which more minutes agreed, of as many minutes as either could compare.
+
+    A former one of few minutes without a fault says nothing of the others.
+    """
+    if before is None or before.minutes - before.outside <= now.minutes - now.outside:
+        return now
+    minutes = max(now.minutes, before.minutes)
+    outside = minutes - (before.minutes - before.outside)
+    first = (now.first if before.first is None else before.first) if outside else None
+    return before.model_copy(update={"minutes": minutes, "outside": outside, "first": first})
 
 
 def _beside(band: Any, traded: Sequence[TradedBand], column: str, tolerance: float) -> tuple[int, list[int]]:

@@ -316,6 +316,20 @@ def test_what_agreed_with_trades_that_are_held_no_more_still_agrees(refreshed: F
     assert refreshed.settled(TICKER, DAY).verdict.quality == 1.0
 
 
+def test_a_damaged_ticker_is_red_though_the_first_half_hour_of_trades_agreed_with_it(lake: FiledDays) -> None:
+    def half_an_hour(row: Row) -> Row | None:
+        return row if int(row["timestamp"]) < start_us(DAY) + 30 * MICROSECONDS_PER_MINUTE else None
+
+    damage = at_noon(scaled(10, *PRICES[TICKER]), 600)
+    assert verdict(lake, TICKER, damage, trades=half_an_hour).quality == 1.0
+    assert verdict(lake, TICKER, damage).outcome == "quarantine"
+    found = beside(lake, TICKER)
+    # As in a lake that is compared once, when all files are here.
+    update_manifest(lake.store, TICKER, DAY, lambda held: held.model_copy(update={"beside_trades": {}}))
+    lake.compare_with_trades(DAY)
+    assert beside(lake, TICKER) == found
+
+
 def test_a_minute_has_the_lowest_and_the_highest_of_its_prices(lake: FiledDays) -> None:
     prices = [(0, 5.0), (0, 3.0), (0, 0.0), (0, 4.0), (7, -1.0), (8, 2.0), (1_439, 9.0), (1_440, 1.0)]
     rows = made(TRADE_COLUMNS, [(at, {"side": "buy", "price": price, "amount": 1}) for at, price in prices])
