@@ -15,10 +15,12 @@ import yaml
 from click.testing import CliRunner
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
+from backfill_assets.automation.heal import TAG_HEALED_DAY
 from backfill_assets.automation.schedules import heal_missing_ids
 from backfill_assets.cli import main
 from backfill_assets.definitions import defs
 from backfill_assets.heal.holes import feeds_to_heal
+from backfill_assets.lake.manifests import update_manifest
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.quality.settle import settle
 from backfill_assets.rule_set import RULES_VERSION
@@ -26,12 +28,16 @@ from backfill_assets.settings import load_settings
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
 from backfill_assets_tests.heal.healed_lake import (
+    BEFORE,
+    CANONICAL,
     COINBASE,
     DAY,
     THRESHOLDS,
     Damage,
     HealedLake,
     id_at,
+    traded,
+    vendor_file,
     without_ids,
 )
 
@@ -189,6 +195,34 @@ def test_a_day_that_is_being_run_is_healed_later(
     assert plant.tick().skip_message == f"at work: {DAY}"
     plant.instance.report_run_canceled(run)
     assert len(plant.tick().run_requests or ()) == 1
+
+
+def test_one_day_at_a_time_is_healed_because_each_run_keeps_the_limit_of_requests_by_itself(
+    running: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant = plant_of(running, tmp_path, monkeypatch, without_ids(700))
+    trades = traded(BEFORE)
+    del trades[700]
+    names = {COINBASE.dataset_symbol: CANONICAL[COINBASE]}
+    plant.lake.days.bring(COINBASE, BEFORE, vendor_file(COINBASE, trades), names)
+    # The whole file of that day is here no more.
+    update_manifest(
+        plant.lake.store,
+        COINBASE,
+        BEFORE,
+        lambda held: held.model_copy(update={"versions": held.versions[-1:]}),
+    )
+    settle(plant.lake.store, BEFORE, load_settings(plant.file).thresholds)
+    [request] = plant.tick().run_requests or ()
+    assert request.tags[TAG_HEALED_DAY] == DAY
+    run = dg.DagsterRun(
+        job_name="heal", run_id=str(uuid4()), status=dg.DagsterRunStatus.STARTED, tags={TAG_HEALED_DAY: DAY}
+    )
+    plant.instance.add_run(run)
+    assert plant.tick().skip_message == "a day is being healed"
+    plant.instance.report_run_canceled(run)
+    [request] = plant.tick().run_requests or ()
+    assert request.tags[TAG_HEALED_DAY] == BEFORE
 
 
 def test_the_command_without_a_feed_heals_every_feed_that_has_ids_to_ask_for(
