@@ -246,7 +246,9 @@ def _beside(band: Any, traded: Sequence[TradedBand], column: str, tolerance: flo
         if column == LAST:
             before = np.maximum.accumulate(np.where(np.isfinite(lows), np.arange(_PADDED), -1))[before]
             is_asked &= before >= 0
-        low, high = lows[[before, at, at + 1]].min(axis=0), highs[[before, at, at + 1]].max(axis=0)
+        # Rounded as the bands are: equal prices agree under a tolerance of 0, too.
+        low = lows[[before, at, at + 1]].min(axis=0).astype(np.float32)
+        high = highs[[before, at, at + 1]].max(axis=0).astype(np.float32)
         asked |= is_asked
         agreed |= is_asked & (band["low"] * (1 + tolerance) >= low) & (band["high"] <= high * (1 + tolerance))
     return int(asked.sum()), band["minute"][asked & ~agreed].tolist()
