@@ -522,7 +522,14 @@ def heal(day: str, end: str | None, feed: str | None, dry_run: bool) -> None:
     if not chosen:
         click.echo("no id is to be asked for")
     for one, name in chosen:
-        done = heal_feed(store, settings, one, name, budget, dry_run=dry_run)
+        try:
+            done = heal_feed(store, settings, one, name, budget, dry_run=dry_run)
+        except BackfillError as failure:
+            if len(chosen) == 1:
+                raise
+            click.echo(printable(f"{name} of {one}: {failure}"), err=True)
+            is_whole = False
+            continue
         click.echo("\n".join(map(printable, done.lines)))
         for problem in done.problems:
             click.echo(printable(f"  not proven: {problem}"), err=True)

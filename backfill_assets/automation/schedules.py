@@ -72,10 +72,17 @@ def ask_again_for_exports(
 def heal_missing_ids(
     context: dg.ScheduleEvaluationContext, lake: LakeResource
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Run requests for the days with ids to ask for; a day is asked for once, whatever came of it."""
+    """The newest day with ids to ask for; a day is asked for once, whatever came of it.
+
+    One run at a time heals, because each keeps the exchange's limit of requests by itself.
+    """
     settings = lake.settings()
     if not settings.heal.daily:
         yield dg.SkipReason("heal.daily is off")
+        return
+    healing = dg.RunsFilter(job_name=heal_job.name, statuses=list(_IN_PROGRESS))
+    if context.instance.get_runs_count(healing):
+        yield dg.SkipReason("a day is being healed")
         return
     store, today = lake.store(), context.scheduled_execution_time.date()
     days = [
@@ -86,7 +93,7 @@ def heal_missing_ids(
     idle = [day for day in days if not _in_progress(context.instance, day)]
     if not idle:
         yield dg.SkipReason("no id is to be asked for" if not days else f"at work: {', '.join(days)}")
-    for day in reversed(idle):
+    for day in idle[-1:]:
         yield dg.RunRequest(
             run_key=day,
             run_config={"ops": {"heal_day": {"config": {"day": day}}}},

@@ -211,14 +211,23 @@ def _with_former(found: BesideTrades, former: BesideTrades) -> BesideTrades:
     """For each price the better of this comparison and the former one, whose trades may be gone."""
     if former.limits != found.limits:
         return found
-    known = {(one.dataset_symbol, one.column): one for one in former.prices if one.minutes}
-    prices = []
-    for one in found.prices:
-        before = known.get((one.dataset_symbol, one.column))
-        is_better = before is not None and (not one.minutes or before.outside < one.outside)
-        prices.append(before if before is not None and is_better else one)
+    known = {(one.dataset_symbol, one.column): one for one in former.prices}
+    prices = tuple(_agreeing(one, known.get((one.dataset_symbol, one.column))) for one in found.prices)
     trades = tuple(sorted({*found.trades, *former.trades}))
-    return found.model_copy(update={"prices": tuple(prices), "trades": trades})
+    return found.model_copy(update={"prices": prices, "trades": trades})
+
+
+def _agreeing(now: PricesBesideTrades, before: PricesBesideTrades | None) -> PricesBesideTrades:
+    """The comparison in which more minutes agreed, of as many minutes as either could compare.
+
+    A former one of few minutes without a fault says nothing of the others.
+    """
+    if before is None or before.minutes - before.outside <= now.minutes - now.outside:
+        return now
+    minutes = max(now.minutes, before.minutes)
+    outside = minutes - (before.minutes - before.outside)
+    first = (now.first if before.first is None else before.first) if outside else None
+    return before.model_copy(update={"minutes": minutes, "outside": outside, "first": first})
 
 
 def _beside(band: Any, traded: Sequence[TradedBand], column: str, tolerance: float) -> tuple[int, list[int]]:
@@ -237,7 +246,9 @@ def _beside(band: Any, traded: Sequence[TradedBand], column: str, tolerance: flo
         if column == LAST:
             before = np.maximum.accumulate(np.where(np.isfinite(lows), np.arange(_PADDED), -1))[before]
             is_asked &= before >= 0
-        low, high = lows[[before, at, at + 1]].min(axis=0), highs[[before, at, at + 1]].max(axis=0)
+        # Rounded as the bands are: equal prices agree under a tolerance of 0, too.
+        low = lows[[before, at, at + 1]].min(axis=0).astype(np.float32)
+        high = highs[[before, at, at + 1]].max(axis=0).astype(np.float32)
         asked |= is_asked
         agreed |= is_asked & (band["low"] * (1 + tolerance) >= low) & (band["high"] <= high * (1 + tolerance))
     return int(asked.sum()), band["minute"][asked & ~agreed].tolist()

@@ -15,7 +15,7 @@ from backfill_assets.days import MICROSECONDS_PER_SECOND, start_us
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.documents import Document
 from backfill_assets.quality.agreement import OF_ONE_BOOK, compared_minutes, others_of
-from backfill_assets.quality.book_states import BOOK_LETTERS, BookState
+from backfill_assets.quality.book_states import BOOK_LETTERS, EARLIER_LETTERS, BookState
 from backfill_assets.quality.bucket_states import MINUTES, runs_of, touched
 from backfill_assets.quality.profiles import BookProfile, FeedProfile, MinuteTops
 from backfill_assets.quality.verdict import Context
@@ -90,7 +90,7 @@ def _of_market(
     newest: Mapping[Feed, FeedProfile],
 ) -> BookMinutes:
     letter = {state: ord(text) for state, text in BOOK_LETTERS.items()}
-    states = np.frombuffer(own.minutes.encode(), np.uint8).copy()
+    states = np.frombuffer(own.minutes.translate(EARLIER_LETTERS).encode(), np.uint8).copy()
     is_quiet = np.isin(states, [letter["silent"], letter["unknown"]])
     states[is_quiet & touched(context.outages, start_us(day))] = letter["outage"]
     agrees, differs = (np.zeros(MINUTES, np.bool_) for _ in range(2))

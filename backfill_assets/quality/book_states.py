@@ -22,3 +22,6 @@ BOOK_LETTERS: Final[dict[BookState, str]] = {
     "unknown": "n",  # no book yet, or no longer one
     "missing": "m",  # no file counts
 }
+
+#: Letters in profiles of an earlier version: no book yet, and proven.
+EARLIER_LETTERS: Final = str.maketrans("-p", "nv")

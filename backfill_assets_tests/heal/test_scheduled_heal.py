@@ -15,10 +15,13 @@ import yaml
 from click.testing import CliRunner
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
+from backfill_assets.automation.heal import TAG_HEALED_DAY
 from backfill_assets.automation.schedules import heal_missing_ids
 from backfill_assets.cli import main
 from backfill_assets.definitions import defs
 from backfill_assets.heal.holes import feeds_to_heal
+from backfill_assets.lake import paths
+from backfill_assets.lake.manifests import load_manifest, update_manifest
 from backfill_assets.lake.resource import LakeResource
 from backfill_assets.quality.settle import settle
 from backfill_assets.rule_set import RULES_VERSION
@@ -26,12 +29,17 @@ from backfill_assets.settings import load_settings
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
 from backfill_assets_tests.heal.healed_lake import (
+    BEFORE,
+    BINANCE,
+    CANONICAL,
     COINBASE,
     DAY,
     THRESHOLDS,
     Damage,
     HealedLake,
     id_at,
+    traded,
+    vendor_file,
     without_ids,
 )
 
@@ -191,6 +199,34 @@ def test_a_day_that_is_being_run_is_healed_later(
     assert len(plant.tick().run_requests or ()) == 1
 
 
+def test_one_day_at_a_time_is_healed_because_each_run_keeps_the_limit_of_requests_by_itself(
+    running: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant = plant_of(running, tmp_path, monkeypatch, without_ids(700))
+    trades = traded(BEFORE)
+    del trades[700]
+    names = {COINBASE.dataset_symbol: CANONICAL[COINBASE]}
+    plant.lake.days.bring(COINBASE, BEFORE, vendor_file(COINBASE, trades), names)
+    # The whole file of that day is here no more.
+    update_manifest(
+        plant.lake.store,
+        COINBASE,
+        BEFORE,
+        lambda held: held.model_copy(update={"versions": held.versions[-1:]}),
+    )
+    settle(plant.lake.store, BEFORE, load_settings(plant.file).thresholds)
+    [request] = plant.tick().run_requests or ()
+    assert request.tags[TAG_HEALED_DAY] == DAY
+    run = dg.DagsterRun(
+        job_name="heal", run_id=str(uuid4()), status=dg.DagsterRunStatus.STARTED, tags={TAG_HEALED_DAY: DAY}
+    )
+    plant.instance.add_run(run)
+    assert plant.tick().skip_message == "a day is being healed"
+    plant.instance.report_run_canceled(run)
+    [request] = plant.tick().run_requests or ()
+    assert request.tags[TAG_HEALED_DAY] == BEFORE
+
+
 def test_the_command_without_a_feed_heals_every_feed_that_has_ids_to_ask_for(
     running: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +236,24 @@ def test_the_command_without_a_feed_heals_every_feed_that_has_ids_to_ask_for(
     again = CliRunner().invoke(main, ["heal", "--date", DAY])
     assert (again.exit_code, again.output) == (0, "no id is to be asked for\n")
     assert len(plant.asked) == 1
+
+
+def test_the_command_goes_on_behind_a_feed_that_cannot_be_healed(
+    running: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant = plant_of(running, tmp_path, monkeypatch, without_ids(700))
+    lake, names = plant.lake, {feed: {feed.dataset_symbol: CANONICAL[feed]} for feed in (BINANCE, COINBASE)}
+    for feed, symbols in names.items():
+        lake.days.bring(feed, DAY, vendor_file(feed, without_ids(700)(traded(DAY, feed))), symbols)
+    settle(lake.store, DAY, load_settings(plant.file).thresholds)
+    newest = load_manifest(lake.store, BINANCE, DAY).newest
+    assert newest is not None
+    (tmp_path / "lake" / paths.ticks_data(BINANCE, DAY, newest.content)).unlink()
+    found = CliRunner().invoke(main, ["heal", "--date", DAY])
+    assert found.exit_code == 1
+    assert f"{BINANCE} of {DAY}: " in found.output
+    assert "1 row recovered, 0 ids never issued, 0 ids still missing" in found.output
+    assert lake.found.verdict.missing_ids == 0
 
 
 def test_the_schedule_runs_from_noon_on_and_is_on_where_the_setting_is() -> None:

@@ -243,6 +243,21 @@ def test_the_last_price_is_that_of_the_last_trade(
     assert (found.column, found.minutes, found.outside) == ("last_price", minutes, outside)
 
 
+def test_equal_prices_agree_without_any_tolerance(lake: FiledDays) -> None:
+    rows = lake.settings.thresholds.rows.model_copy(update={"last_price_tolerance": 0.0})
+    thresholds = lake.settings.thresholds.model_copy(update={"rows": rows})
+    lake.settings = lake.settings.model_copy(update={"thresholds": thresholds})
+    # Apart from each other, so that each has its own trade alone beside it.
+    prices = [(10 * n, 42_000 + n / 10) for n in range(20)]
+    trades = [(at, {"id": at, "side": "buy", "price": price, "amount": 1}) for at, price in prices]
+    lake.bring(TRADES, DAY, made(TRADE_COLUMNS, trades), NAMES)
+    tickers = made(TICKER_COLUMNS, [(at + 1, {"last_price": price}) for at, price in prices])
+    lake.bring(TICKER, DAY, tickers, NAMES)
+    lake.compare_with_trades(DAY)
+    [found] = beside(lake, TICKER)
+    assert (found.minutes, found.outside) == (20, 0)
+
+
 def test_a_few_liquidations_of_another_market_are_red(lake: FiledDays) -> None:
     lake.bring(TRADES, DAY, raw(TRADES), NAMES)
     rows = [(60 * n, {"side": "buy", "price": 1.5, "amount": 1}) for n in range(5)]
@@ -314,6 +329,20 @@ def test_what_agreed_with_trades_that_are_held_no_more_still_agrees(refreshed: F
     )
     assert refreshed.compare_with_trades(DAY) == 1
     assert refreshed.settled(TICKER, DAY).verdict.quality == 1.0
+
+
+def test_a_damaged_ticker_is_red_though_the_first_half_hour_of_trades_agreed_with_it(lake: FiledDays) -> None:
+    def half_an_hour(row: Row) -> Row | None:
+        return row if int(row["timestamp"]) < start_us(DAY) + 30 * MICROSECONDS_PER_MINUTE else None
+
+    damage = at_noon(scaled(10, *PRICES[TICKER]), 600)
+    assert verdict(lake, TICKER, damage, trades=half_an_hour).quality == 1.0
+    assert verdict(lake, TICKER, damage).outcome == "quarantine"
+    found = beside(lake, TICKER)
+    # As in a lake that is compared once, when all files are here.
+    update_manifest(lake.store, TICKER, DAY, lambda held: held.model_copy(update={"beside_trades": {}}))
+    lake.compare_with_trades(DAY)
+    assert beside(lake, TICKER) == found
 
 
 def test_a_minute_has_the_lowest_and_the_highest_of_its_prices(lake: FiledDays) -> None:

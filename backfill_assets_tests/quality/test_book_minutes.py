@@ -142,6 +142,15 @@ def test_trades_and_files_of_an_earlier_version_have_no_such_minutes() -> None:
     assert book_minutes(feed_of("quotes"), [MARKET], DAY, earlier, context, {}) == {}
 
 
+def test_letters_of_an_earlier_version_are_read() -> None:
+    late = profile_of([m for m in good_day(THIN) if m.snapshot or m.local > START + 5 * HOUR][1:])
+    [book] = late.books
+    assert {"n", "v"} <= {*book.minutes}
+    former = book.model_copy(update={"minutes": book.minutes.replace("n", "-").replace("v", "p")})
+    earlier = late.model_copy(update={"books": (former,)})
+    assert minutes_of(FEED, earlier) == minutes_of(FEED, late)
+
+
 def test_the_days_document_has_the_states_and_no_file_is_opened_for_them(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "lake")
     feeds = [feed_of(data_type) for data_type in ("incremental_book_L2", "quotes")]
