@@ -150,7 +150,7 @@ def own_files_command(settings: SettingsFile) -> str:
 def _known_data_type(value: str) -> str:
     if value not in DATA_TYPES:
         hint = did_you_mean(value, DATA_TYPES) or f"choose from {', '.join(DATA_TYPES)}"
-        msg = f"{quoted(value)} is no data type; {hint}"
+        msg = f"{quoted(value)} is not a data type; {hint}"
         raise ValueError(msg)
     return value
 
@@ -164,7 +164,7 @@ def _canonical_symbol(value: str) -> str:
             if is_shown
             else "write BASE-QUOTE such as BTC-USDT, or a group such as SPOT"
         )
-        msg = f"{said} is no canonical symbol; {remedy}"
+        msg = f"{said} is not a canonical symbol; {remedy}"
         raise ValueError(msg)
     return value
 
@@ -172,7 +172,7 @@ def _canonical_symbol(value: str) -> str:
 def _known_timeframe(value: str) -> str:
     if value not in TIMEFRAMES:
         hint = did_you_mean(value, TIMEFRAMES) or f"choose from {', '.join(TIMEFRAMES)}"
-        msg = f"{quoted(value)} is no timeframe; {hint}"
+        msg = f"{quoted(value)} is not a timeframe; {hint}"
         raise ValueError(msg)
     return value
 
@@ -634,7 +634,7 @@ def load_file(path: Path) -> SettingsFile:
         for key in given if isinstance(given, dict) else ():
             if key in rules.model_fields:
                 msg = (
-                    f"{path}: {section}.{key}: is a rule and no setting; write it into a file of rules and "
+                    f"{path}: {section}.{key}: is a rule, not a setting; write it into a file of rules and "
                     f"name that in thresholds.rules (see {DEFAULT_RULES})"
                 )
                 raise SettingsError(msg)
