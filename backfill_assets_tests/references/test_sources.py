@@ -138,7 +138,7 @@ def test_an_exchange_that_does_not_answer_is_said(
         (BROKEN, "500"),
         (PAGE, "not JSON and begins with '<!doctype html>"),
         (as_json({"ticker": "X:ETHUSD", "results": []}), "answered with candles of X:ETHUSD"),
-        (as_json([1]), "answered in a form that nobody knows"),
+        (as_json([1]), "answered in an unknown form"),
     ],
 )
 def test_a_vendor_that_does_not_answer_is_said(
