@@ -93,7 +93,7 @@ def _outside(value, least, most):
 
 @kernel(nb.int64(_I64, _I64, _F64_2, nb.int64, nb.int64))
 def count_impossible_options(times, due, values, start, stop):
-    """Count option rows with a bid above the ask, a value out of range, or a time an hour or more past expiry."""
+    """Count options rows with a bid above the ask, a value out of range, or an hour or more after expiry."""
     found = 0
     for i in range(start, stop):
         found += (
