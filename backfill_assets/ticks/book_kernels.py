@@ -55,7 +55,7 @@ MINUTES: Final = 1440
 MINUTE_US: Final = 60_000_000
 #: Numbers of levels a side whose digests are stored at the end of each minute.
 DEPTHS: Final = (1, 5, 25)
-#: Most levels kept for a side; the deepest books of venues with a level for every price have about ten
+#: Most levels kept for a side; the deepest books of venues with a level for every price have some ten
 #: thousand.
 MOST_LEVELS: Final = 1 << 17
 #: A shorter crossed or locked book is only a moment: venues send the two sides of a change separately.

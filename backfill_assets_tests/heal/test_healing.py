@@ -350,7 +350,7 @@ def receipt_text(lake: HealedLake, content: str) -> str:
         (zipped(b"1,1\n" * 10_000_000), "inflates beyond"),
         (zipped(b"1," * 1_000_000), "a row of more than"),
         (zip_of("other.csv", b"1,2\n"), "does not hold"),
-        (b"PK but no zip", "no zip"),
+        (b"PK but no zip", "not a readable zip"),
     ],
     ids=["bomb", "one-row", "another-file", "no-zip"],
 )
