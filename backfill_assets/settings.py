@@ -1,9 +1,9 @@
 """Settings: one YAML file per environment, and the only module that reads process environment variables.
 
-``BACKFILL_ENV`` names a file in ``environments/`` or gives a path. Values may hold ``${NAME}``,
-``${NAME:-default}`` and ``${NAME:?what to do}``; they are replaced when a value is *used* (``resolve``), so
-importing the code location needs no secret, and a missing one fails the run by its name. Unknown keys and
-bad values are refused when the file is loaded, with file, key and remedy.
+``BACKFILL_ENV`` names a file in ``environments/`` or gives a path. Values may contain ``${NAME}``,
+``${NAME:-default}`` and ``${NAME:?remedy}``; they are replaced when a value is *used* (``resolve``), so
+importing the code location needs no secret, and a run that lacks a secret fails and names it. Unknown keys
+and bad values are refused when the file is loaded, with file, key and remedy.
 
 ``SettingsFile`` is a file as it is written; ``Settings`` adds the numbers of the rule set, which is a file of
 its own (``rule_set``). The text under a field is for ``docs/settings.md`` and for editors.
@@ -26,7 +26,7 @@ from backfill_assets.feeds import DATA_TYPES
 from backfill_assets.id_laws import DEFAULT_ID_LAWS, ID_LAWS, IdLaw, load_id_laws
 from backfill_assets.rule_set import DEFAULT_RULES, ComparisonRules, FeedRules, Score, load_rules
 
-# Named here, too: they are parts of ``Settings.thresholds``.
+# Also importable from here, since they are parts of ``Settings.thresholds``.
 from backfill_assets.rule_set import CountingSettings as CountingSettings
 from backfill_assets.rule_set import HistorySettings as HistorySettings
 from backfill_assets.rule_set import RestatementSettings as RestatementSettings
@@ -52,11 +52,11 @@ TIMEFRAMES: Final = {
     "12h": 43_200,
     "1d": 86_400,
 }
-#: The timeframe of the stored partials, which every other one is rolled up from.
+#: The timeframe of the stored partials; all others are aggregated from it.
 BASE_TIMEFRAME: Final = "1m"
 
-#: The variable with the address of a stand-in that serves own files. Settings of own files name it and not
-#: that of every stand-in, so that generated prices never reach their lake.
+#: The variable with the address of a stand-in that serves own files. Settings of own files name it instead of
+#: the variable of every stand-in, so that generated prices never reach their lake.
 OWN_FILES_VARIABLE: Final = "BACKFILL_DATASETS_URL"
 _RUN_AS: Final = re.compile(r"run your command as '(.*) -- COMMAND'", re.DOTALL)
 
@@ -69,9 +69,9 @@ def _variable(name: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnvironment:
-    """The variables that the package itself reads, as they are now; settings files name all others.
+    """The present values of the variables that the package itself reads; settings files name all others.
 
-    A status reads them several times, so this is no model that is validated: the values are texts.
+    A status reads them several times, so this is a plain class without validation: the values are texts.
     """
 
     backfill_env: str = field(default_factory=lambda: os.environ.get("BACKFILL_ENV", "local"))
@@ -81,17 +81,17 @@ class ProcessEnvironment:
 
     @staticmethod
     def is_set(name: str) -> bool:
-        """Whether the variable of the field ``name`` is set, if only to its default."""
+        """Whether the variable of the field ``name`` is set, even to its default."""
         return name.upper() in os.environ
 
 
 def set_dagster_home(folder: Path) -> None:
-    """Name the folder to Dagster, and to the processes that this one starts."""
+    """Set the folder of Dagster's records for this process and the processes that it starts."""
     os.environ["DAGSTER_HOME"] = str(folder)
 
 
 def set_where_unset(name: str, value: str) -> None:
-    """Give a variable of another library a value, where its user has not given it one."""
+    """Set a variable of another library, unless the user has set it."""
     os.environ.setdefault(name, value)
 
 
@@ -124,15 +124,15 @@ def variables_in(value: str) -> dict[str, bool]:
 
 
 def own_files_endpoint(command: str) -> str:
-    """The address of a stand-in for own files, as settings write it; ``command`` is the one that serves them.
+    """The address of a stand-in for own files, as settings write it; ``command`` serves the files.
 
     Raises
     ------
     BadInput
-        The command holds a brace, which would end the reference.
+        The command contains a brace, which would end the reference.
     """
     if "}" in command:
-        msg = f"settings cannot hold a }} in a path ({command}): rename the folder or the file"
+        msg = f"settings cannot have a }} in a path ({command}): rename the folder or the file"
         raise BadInput(msg)
     advice = f"these settings read own files; run your command as '{command} -- COMMAND'"
     return f"${{{OWN_FILES_VARIABLE}:?{advice}}}"
@@ -150,7 +150,7 @@ def own_files_command(settings: SettingsFile) -> str:
 def _known_data_type(value: str) -> str:
     if value not in DATA_TYPES:
         hint = did_you_mean(value, DATA_TYPES) or f"choose from {', '.join(DATA_TYPES)}"
-        msg = f"{quoted(value)} is no data type; {hint}"
+        msg = f"{quoted(value)} is not a data type; {hint}"
         raise ValueError(msg)
     return value
 
@@ -164,7 +164,7 @@ def _canonical_symbol(value: str) -> str:
             if is_shown
             else "write BASE-QUOTE such as BTC-USDT, or a group such as SPOT"
         )
-        msg = f"{said} is no canonical symbol; {remedy}"
+        msg = f"{said} is not a canonical symbol; {remedy}"
         raise ValueError(msg)
     return value
 
@@ -172,19 +172,19 @@ def _canonical_symbol(value: str) -> str:
 def _known_timeframe(value: str) -> str:
     if value not in TIMEFRAMES:
         hint = did_you_mean(value, TIMEFRAMES) or f"choose from {', '.join(TIMEFRAMES)}"
-        msg = f"{quoted(value)} is no timeframe; {hint}"
+        msg = f"{quoted(value)} is not a timeframe; {hint}"
         raise ValueError(msg)
     return value
 
 
-#: Marks a field whose value may hold ``${NAME}``.
+#: Marks a field whose value may contain ``${NAME}``.
 REPLACED: Final = "replaced"
 #: Marks a field whose value is never shown.
 SECRET: Final = "secret"
 #: Marks a field whose value is shown without user and password.
 ADDRESS: Final = "address"
 
-#: A name, and perhaps a port.
+#: A name with an optional port.
 _HOST: Final = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$"
 _SYMBOL: Final = r"[^\sa-z/\\:,*?\"'<>|\[\]#%]+"
 Text = Annotated[str, REPLACED]
@@ -202,7 +202,7 @@ Timeframe = Annotated[
 
 
 class TardisSettings(Described):
-    """Where ticks come from, and how hard the source may be asked."""
+    """The source of ticks, and the limits of requests to it."""
 
     datasets_endpoint: Text = ""
     """Where the CSV files are; empty: Tardis"""
@@ -211,10 +211,10 @@ class TardisSettings(Described):
     api_key: Secret = "${TARDIS_API_KEY:-}"
     """Key of the vendor; empty: only the first day of each month is served"""
     concurrency: int = Field(default=20, ge=1, le=200)
-    """Files that one run has on their way, or on the disk before a thread decodes them"""
+    """Most files that one run downloads at once or has on the disk before a thread decodes them"""
     requests_per_minute: int = Field(default=1000, ge=1)
-    """Requests per minute, of all processes that share Dagster's records; of one process where
-    `DAGSTER_HOME` and `DAGSTER_POSTGRES_URL` are not set"""
+    """Requests per minute of all processes that share Dagster's records; of one process if neither
+    `DAGSTER_HOME` nor `DAGSTER_POSTGRES_URL` is set"""
     connect_timeout_seconds: float = Field(default=30, gt=0)
     """Limit of one attempt to connect"""
     read_timeout_seconds: float = Field(default=30, gt=0)
@@ -222,7 +222,7 @@ class TardisSettings(Described):
     timeout_seconds: float = Field(default=600, gt=0)
     """Limit of one attempt at one file; 2 GB over 100 Mbit/s take 160 s"""
     retry_budget_seconds: float = Field(default=900, ge=0)
-    """Limit of all attempts at one file and the waits between them, after which Dagster retries the step
+    """Limit of all attempts at one file and the waits between them; after that, Dagster retries the step
     later; 0: one attempt"""
 
 
@@ -238,12 +238,12 @@ class UniverseEntry(Described):
     data_types: tuple[DataType, ...] = ("trades",)
     """Names of the tick tables"""
     instrument_types: tuple[Literal["spot", "perpetual", "future"], ...] = ("spot", "perpetual")
-    """Kinds of instruments that a pair may mean, of spot, perpetual and future; where a pair is listed in
-    several, the first of these that is listed on the day is taken"""
+    """Kinds of instruments that a pair may mean: spot, perpetual and future; if a pair is listed in several,
+    the first one in this list that is listed on the day is taken"""
 
 
 class LakeSettings(Described):
-    """Where Parquet files and manifests live."""
+    """The places of Parquet files and manifests."""
 
     uri: Text = Field(min_length=1)
     """A directory, relative to where the command runs, or `gs://bucket/prefix`"""
@@ -276,12 +276,12 @@ class BigQueryWarehouse(Described):
     job_timeout_seconds: float = Field(default=3600, gt=0)
     """`bigquery`: limit of one load job"""
     load_jobs_per_table_and_day: int = Field(default=1400, ge=1)
-    """`bigquery`: load jobs per table and day; Google refuses more than 1,500, failures included, and some
-    are left for manual work"""
+    """`bigquery`: most load jobs per table and day; Google refuses more than 1,500, including failures, and
+    the rest is left for manual work"""
 
 
 class CandleSettings(Described):
-    """What candles are made."""
+    """The candles that are made."""
 
     timeframes: tuple[Timeframe, ...] = ("1m", "5m", "15m", "1h", "4h", "1d")
     """Of 1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d; `1m` is the base and must be among them"""
@@ -295,7 +295,7 @@ class CandleSettings(Described):
 
 
 class DayThresholds(Described):
-    """What becomes of a day with these scores; reasons are in docs/scores.md."""
+    """The effect of a day's scores; docs/scores.md gives the reasons."""
 
     day_completeness: Score = 0.95
     """A day whose completeness is at or below this is not `published` but `degraded`"""
@@ -304,13 +304,13 @@ class DayThresholds(Described):
     day_consistency: Score = 0.95
     """The same for the day's consistency"""
     hold_below: Score = 0.5
-    """A day is held when a smaller share of its feeds is accepted, or of its usual notional"""
+    """A day is held if its accepted feeds are a smaller share of its feeds, or of its usual notional"""
     strict: bool = False
-    """Hold a day when one of its scores is not above its threshold"""
+    """Hold a day if one of its scores is not above its threshold"""
 
 
 class ThresholdsOfFile(DayThresholds):
-    """The thresholds of days, and the file of rules for all else."""
+    """The thresholds of days, and the file of rules for everything else."""
 
     rules: str = ""
     """Path of a file of rules, relative to the settings file; empty: the package's own rules"""
@@ -335,7 +335,7 @@ class DirectorySource(Described):
 
 
 class CcxtSource(Described):
-    """The exchanges' own candles by the library ccxt, which asks each of them for what it publishes."""
+    """The exchanges' own candles, which the library ccxt requests from each exchange."""
 
     kind: Literal["ccxt"]
     """`directory`: files; `ccxt`: the exchanges' own candles, by the library ccxt; `massive`: those of the
@@ -364,7 +364,7 @@ CandleSource = Annotated[DirectorySource | CcxtSource | MassiveSource, Field(dis
 
 
 class ReferenceSettings(Described):
-    """Candles of others to compare with: warnings that never gate."""
+    """Candles of other sources to compare with: differences warn and never gate."""
 
     reference: Text = ""
     """Directory of the exchanges' own candles, `{exchange}/{symbol}/{day}.csv` or `.parquet`; empty: none"""
@@ -375,17 +375,17 @@ class ReferenceSettings(Described):
         kinds = [source.kind for source in self.sources if source.kind != "directory"]
         twice = sorted({kind for kind in kinds if kinds.count(kind) > 1})
         if twice:
-            msg = f"sources: {twice[0]} is there twice: name it once, with the exchanges of both"
+            msg = f"sources: {twice[0]} appears twice: name it once, with the exchanges of both"
             raise ValueError(msg)
         return self
 
 
 class ComparisonSettings(ComparisonRules, ReferenceSettings):
-    """Where the candles of others are, and the rules by which they agree."""
+    """The candles of other sources, and the rules by which candles agree with them."""
 
 
 class OverallSettings(Described):
-    """Weights of the parts in a day's overall score: the users' own order of importance."""
+    """Weights of the parts in a day's overall score, by their importance to the users."""
 
     ticks: Score = 0.4
     """Weight of the ticks in the overall score; the four weights add up to 1"""
@@ -406,59 +406,59 @@ class OverallSettings(Described):
 
 
 class OhlcvSettings(Described):
-    """Candles in a relational database as well, for services that read them by key."""
+    """Candles also in a relational database, for services that read them by key."""
 
     url: Address = ""
     """Candles also in a table of Postgres or SQLite: its SQLAlchemy address, or `dagster` for the database
     of Dagster's records (on SQLite the file `ohlcv.db` in `DAGSTER_HOME`); empty: off"""
     # Short enough for the name of its index on Postgres.
     table: str = Field(default="ohlcv", pattern=r"^[a-z_][a-z0-9_]{0,50}$")
-    """Name of the table, which is made if there is none; beside it one named `…_days`"""
+    """Name of the table, which is created if it does not exist, together with one named `…_days`"""
     batch_rows: int = Field(default=5_000, ge=1, le=100_000)
-    """Rows of one INSERT: larger ones are hardly faster, and each is held in memory"""
+    """Rows of one INSERT: larger ones are hardly faster, and each is kept in memory"""
     timeframes: tuple[Timeframe, ...] = ()
     """Timeframes of the table, among `candles.timeframes`; empty: all"""
 
 
 class ScheduleSettings(Described):
-    """When days are asked for."""
+    """The days that schedules request."""
 
     look_back_days: int = Field(default=7, ge=1, le=31)
-    """Days before today that the schedules answer for"""
+    """Number of days before today that the schedules cover"""
 
 
 class HealSettings(Described):
-    """``backfill-assets heal``: where trades are asked for that a file lacks."""
+    """``backfill-assets heal``: the sources of trades that a file lacks."""
 
     exchange_endpoint: Text = ""
-    """Where the exchanges' public trades are asked for, each below the name of its client: a stand-in or a
-    gateway; empty: the exchanges themselves"""
+    """Address of a stand-in or a gateway for the exchanges' public trades, each below the name of its client;
+    empty: the exchanges themselves"""
     archive_endpoint: Text = ""
-    """Where the public files of days are; empty: the exchanges' own archives"""
+    """Address of the public files of days; empty: the exchanges' own archives"""
     daily: bool = False
-    """Whether a schedule heals each day of the look-back once, after it was settled; otherwise only the
+    """Whether a schedule heals each day of the look-back once, after it is settled; otherwise only the
     command heals"""
     requests: int = Field(default=200, ge=1, le=100_000)
-    """Most requests of one `heal`, or of a day's scheduled one; ids that were not asked for stay missing"""
+    """Most requests of one `heal`, or of a day's scheduled one; ids that are not asked for stay missing"""
     timeout_seconds: float = Field(default=30, gt=0)
     """Limit of one answer of an exchange, and longest silence of an archive"""
 
 
 class PriceSettings(Described):
-    """What bytes and hours cost, for the money of a plan."""
+    """Prices of bytes and hours, for the costs in a plan."""
 
     date: str = Field(default="", pattern=r"^(\d{4}-\d\d-\d\d)?$")
-    """Day of the price list, in quotes; with prices it must be there, and plans show it"""
+    """Date of the price list, in quotes; required with prices, and shown in plans"""
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
     """Currency of the prices"""
     download_per_gb: float = Field(default=0, ge=0)
-    """Price of a GB that is downloaded; 0: none. Where no price is set, plans tell no money"""
+    """Price of a downloaded GB; 0: none. Without any price, plans show no costs"""
     load_per_tb: float = Field(default=0, ge=0)
     """Price of a TB of the lake's ticks that the warehouse loads; 0: none"""
     storage_per_gb_month: float = Field(default=0, ge=0)
-    """Price of a GB of lake and embedded warehouse for a month; 0: none"""
+    """Price of a GB of lake and embedded warehouse per month; 0: none"""
     machine_per_hour: float = Field(default=0, ge=0)
-    """Price of an hour of the processors and the memory that one run has; 0: none"""
+    """Price of an hour of the processors and memory of one run; 0: none"""
 
     @model_validator(mode="after")
     def _has_a_date(self) -> PriceSettings:
@@ -472,39 +472,39 @@ class PriceSettings(Described):
 
 
 class ServeSettings(Described):
-    """``backfill-assets serve``, and the backfills that are started through it or the command line."""
+    """``backfill-assets serve``, and the backfills started through it or the command line."""
 
     host: str = "127.0.0.1"
-    """Address at which `serve` listens; one that other machines reach needs a token"""
+    """Address at which `serve` listens; an address that other machines can reach needs a token"""
     port: int = Field(default=3080, ge=0, le=65_535)
     """Port at which `serve` listens; 0: a free one"""
     token: Secret = "${BACKFILL_API_TOKEN:-}"
-    """Bearer token of every changing call, and the password of Dagster's UI; empty: only this machine is
+    """Bearer token of every changing call, and password of Dagster's UI; empty: only this machine is
     served"""
     hosts: tuple[Annotated[str, Field(pattern=_HOST)], ...] = ()
-    """With a token: names by which `serve` is reached besides loopback names and addresses, such as that of a
-    proxy in front; with the port unless that is 80 or 443"""
+    """With a token: names by which clients reach `serve`, besides loopback names and addresses, such as the
+    name of a proxy; with the port unless that is 80 or 443"""
     max_days: int = Field(default=800, ge=1, le=10_000)
     """Most days of one backfill: about two years; a longer range is more likely a typing error"""
     refresh_seconds: float = Field(default=1, gt=0, le=60)
-    """Seconds for which the state of a backfill is told as it was seen last"""
+    """Seconds for which the last known state of a backfill is reported"""
     dagster_url: str = ""
     """Address of Dagster's UI, for links to runs; empty: no links, or `/dagster` with `--with-ui`"""
 
 
 class AlertSettings(Described):
-    """Who is told when something waits for a person."""
+    """The recipients of messages about incidents that need a person."""
 
     urls: Secret = "${SLACK_WEBHOOK_URL:-}"
-    """Addresses of [Apprise](https://github.com/caronc/apprise/wiki), with blanks between: a Slack webhook
-    as it is, Teams, mail, PagerDuty and a hundred others; empty: nobody is told"""
+    """Addresses of [Apprise](https://github.com/caronc/apprise/wiki), separated by blanks: an unchanged Slack
+    webhook, Teams, mail, PagerDuty and a hundred others; empty: no messages"""
     heartbeat_url: Secret = "${BACKFILL_HEARTBEAT_URL:-}"
-    """Asked for once a day when yesterday is in the tables, at a service that misses it when this machine
-    is gone; empty: none"""
+    """Address requested once a day when yesterday is in the tables, at a service that notices when this
+    machine is gone; empty: none"""
     page_url: str = ""
     """Address at which people reach `serve`, for links in messages; empty: links into the lake"""
     remind_hours: float = Field(default=24, ge=1, le=8_760)
-    """After so long an incident that lasts is told again"""
+    """Hours after which a lasting incident is reported again"""
     disk_free_percent: float = Field(default=5, ge=0, lt=100)
     """A disk of lake, warehouse or scratch with less free space is an incident"""
 
@@ -513,11 +513,11 @@ class LogSettings(Described):
     """The lines that processes write to stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "debug"
-    """Lines below it are not written; with `debug` each event of a run is one. Dagster's UI always has all
-    of them"""
+    """Lowest level of written lines; with `debug` each event of a run is a line. Dagster's UI always shows
+    all events"""
     format: Literal["console", "json"] = "console"
-    """`console`, or `json`: each line is an object with `timestamp`, `level`, `logger`, `event`, and where it
-    is of one `run`, `day`, `step` and `feed`"""
+    """`console`, or `json`: each line is an object with `timestamp`, `level`, `logger`, `event`, and `run`,
+    `day`, `step` and `feed` if it has them"""
 
 
 class RehearsalSettings(Described):
@@ -549,10 +549,10 @@ class SettingsFile(Described):
     log: LogSettings = LogSettings()
     rehearsal: RehearsalSettings = RehearsalSettings()
     decode_threads: int = Field(default=0, ge=0)
-    """Feeds that are decoded at once; 0: one per processor, or as the limits of a container permit"""
+    """Feeds decoded at once; 0: one per processor, or as many as the limits of a container permit"""
     dagster_home: Text = ""
-    """Folder of Dagster's records for commands of `backfill-assets` where `DAGSTER_HOME` is not set, relative
-    to where the command runs; the first command makes it. Empty: none"""
+    """Folder of Dagster's records for commands of `backfill-assets` if `DAGSTER_HOME` is not set, relative to
+    where the command runs; the first command creates it. Empty: none"""
 
     @model_validator(mode="after")
     def _ohlcv_is_of_the_candles(self) -> SettingsFile:
@@ -564,15 +564,15 @@ class SettingsFile(Described):
 
 
 class Settings(SettingsFile):
-    """Everything an environment says, with the numbers of its rule set."""
+    """All settings of an environment, with the numbers of its rule set."""
 
-    # Not a kind of the file's section: of the rules the content counts, and not the file that holds them.
+    # This differs from the file's section, since it has the content of the rules instead of their file.
     thresholds: ThresholdSettings = ThresholdSettings()  # type: ignore[assignment]
     comparison: ComparisonSettings = ComparisonSettings()
 
 
 def secrets_of(settings: SettingsFile) -> tuple[str, ...]:
-    """The values of the settings that are never shown, and each word of those that hold several."""
+    """The values of the settings that are never shown, and each word of values with several words."""
     found: list[str] = []
     for section in (value for _, value in settings if isinstance(value, Described)):
         for part in (section, *_parts_of(section)):
@@ -591,7 +591,7 @@ def _parts_of(section: Described) -> list[Described]:
 
 
 def settings_file(environment: str) -> Path:
-    """The file that ``BACKFILL_ENV`` means: a path if it has a separator or ends in .yaml, else a name."""
+    """The file of ``BACKFILL_ENV``, which is a path if it has a separator or ends in .yaml, else a name."""
     if environment.endswith((".yaml", ".yml")) or "/" in environment:
         path = Path(environment).expanduser()
         if not path.is_file():
@@ -634,7 +634,7 @@ def load_file(path: Path) -> SettingsFile:
         for key in given if isinstance(given, dict) else ():
             if key in rules.model_fields:
                 msg = (
-                    f"{path}: {section}.{key}: is a rule and no setting; write it into a file of rules and "
+                    f"{path}: {section}.{key}: is a rule, not a setting; write it into a file of rules and "
                     f"name that in thresholds.rules (see {DEFAULT_RULES})"
                 )
                 raise SettingsError(msg)

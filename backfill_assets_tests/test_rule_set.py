@@ -232,6 +232,6 @@ def test_a_rule_among_the_settings_is_sent_to_a_file_of_rules(
 ) -> None:
     file = settings_with(tmp_path, **{section: {key: value}})
     assert refusal(file) == (
-        f"{file}: {section}.{key}: is a rule and no setting; write it into a file of rules and name that in "
+        f"{file}: {section}.{key}: is a rule, not a setting; write it into a file of rules and name that in "
         f"thresholds.rules (see {DEFAULT_RULES})"
     )

@@ -117,7 +117,7 @@ def universe(**changes: Any) -> dict[str, Any]:
         (
             universe(data_types=["trade"]),
             "universe.0.data_types.0",
-            "'trade' is no data type; did you mean trades?",
+            "'trade' is not a data type; did you mean trades?",
         ),
         (universe(data_types=["ticks"]), "universe.0.data_types.0", "choose from trades, quotes"),
         (universe(symbols=["btc-usdt"]), "universe.0.symbols.0", "did you mean BTC-USDT?"),
@@ -176,7 +176,7 @@ def test_each_of_several_mistakes_is_told_once_with_the_nearest_key(tmp_path: Pa
     del bad["universe"][0]["symbols"]
     message = refusal(write(tmp_path, **bad, lakes={}, thresholds={"strikt": True}))
     assert message.split("; ") == [
-        "universe.0.data_types.0: 'trade' is no data type",
+        "universe.0.data_types.0: 'trade' is not a data type",
         "did you mean trades?",
         "universe.0.symbol: unknown key",
         "did you mean symbols? (see docs/settings.md)",

@@ -1,6 +1,6 @@
-"""Healing: a second source is asked for the trades of missing ids, and its answers are kept as receipts.
+"""Healing: ask a second source for the trades of missing ids, and store its answers as receipts.
 
-``holes`` tells which ids to ask for, ``exchange_trades`` and ``archive`` ask, ``conclusions`` says what an
-answer proves, ``receipts`` keeps answers and concludes from them again, ``healing`` does it for a feed's day.
-What follows for a verdict is in ``quality.receipts``, and how rows get into a file in ``ticks.healed``.
+``holes`` selects the ids to ask for, ``exchange_trades`` and ``archive`` ask, ``conclusions`` derives the
+proof from an answer, ``receipts`` stores answers and repeats conclusions, ``healing`` heals a feed's day.
+``quality.receipts`` applies receipts to a verdict, and ``ticks.healed`` adds the rows to a file.
 """

@@ -1,8 +1,8 @@
 """The exchange's public archive of days: Binance's files of all trades, each with its checksum.
 
-A file is downloaded once, held against its checksum, and read as a stream within bounds. Only the rows around
-the holes are kept, with the sha256 of the whole. Its days are those of trading, so a hole at midnight may
-need two files.
+A file is downloaded once, verified by its checksum, and read as a stream within bounds. Only the rows around
+the holes are stored, with the sha256 of the whole file. A file covers a day of trading time, so a hole at
+midnight may need two files.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from backfill_assets.heal.conclusions import Hole, Issued, Unproven
 from backfill_assets.heal.sources import Answered, Body, Budget, SourceName
 
 ADDRESS: Final = "https://data.binance.vision"
-#: The largest files of days have 1 GB; a checksum is a line.
+#: The largest files of a day have 1 GB; a checksum is one line.
 MOST_BYTES: Final = 4 * 2**30
 _MOST_CHECKSUM_BYTES: Final = 4_096
-#: Rows of digits are a fifth to a tenth of their size when compressed; a bomb is a thousandth.
+#: Rows of digits compress to a fifth or a tenth of their size; a zip bomb compresses to a thousandth.
 MOST_INFLATION: Final = 100
-#: A file of a GB over 10 Mbit/s takes a quarter of it.
+#: A file of 1 GB over 10 Mbit/s takes a quarter of this time.
 _DOWNLOAD_SECONDS: Final = 3_600.0
 _BLOCK: Final = 1 << 20
-#: No row is longer.
+#: Longest row.
 _LONGEST_ROW: Final = 1_000
-#: Since 2025 the files have microseconds; milliseconds of the same days have three digits less.
+#: Since 2025 the files have microseconds; milliseconds of the same days have three digits fewer.
 _LEAST_MICROSECONDS: Final = 10**14
 _CHECKSUM: Final = re.compile(r"([0-9a-f]{64}) [ *](\S+)\s*")
 
-#: By exchange, the folder of its files: https://github.com/binance/binance-public-data. Those of futures lack
-#: the last column, which nothing here reads.
+#: Folder of the files by exchange: https://github.com/binance/binance-public-data. Files of futures lack the
+#: last column, which this module does not read.
 _FOLDERS: Final = {"binance": "spot", "binance-futures": "futures/um"}
 EXCHANGES: Final = tuple(_FOLDERS)
 
 
 class _Files(Protocol):
-    """Where the rows of a day's file come from."""
+    """Source of the rows of a day's file."""
 
     def rows(self, day: str, windows: Sequence[tuple[int, int]]) -> tuple[Body, list[Body]]:
-        """The checksum's body, and for each window of ids the file's rows in it."""
+        """Return the checksum's body, and the file's rows in each window of ids."""
         ...
 
 
@@ -88,7 +88,7 @@ class Archive:
         return f"the archive of {self._exchange} for {self._symbol}"
 
     def ask(self, holes: Sequence[Hole]) -> Iterator[tuple[Hole, Answered | BackfillError]]:
-        """See ``Source.ask``; every file is read once for all holes."""
+        """See ``Source.ask``; reads every file once for all holes."""
         days = {hole: day_range(*map(day_of, hole.times_us)) for hole in holes}
         found: dict[tuple[str, Hole], tuple[Body, Body]] = {}
         failures: dict[str, BackfillError] = {}
@@ -120,7 +120,7 @@ def _name(symbol: str, day: str) -> str:
 def _insist_on_checksum(checksum: bytes, name: str, sha256: str) -> None:
     found = _CHECKSUM.fullmatch(checksum.decode(errors="replace"))
     if found is None or found[2] != name:
-        msg = f"what the archive has as the checksum of {name} is none"
+        msg = f"the archive's checksum file of {name} does not contain its checksum"
         raise Unproven(msg)
     if found[1] != sha256:
         msg = f"the archive's file {name} does not have the sha256 of its checksum"
@@ -142,7 +142,7 @@ def _issued(parts: Sequence[Body]) -> Iterator[Issued]:
 
 
 class _Downloaded:
-    """Files of the archive itself."""
+    """Files downloaded from the archive."""
 
     def __init__(
         self, symbol: str, folder: str, timeout_seconds: float, budget: Budget, scratch: Path | None
@@ -173,7 +173,7 @@ class _Downloaded:
         )
 
     def _read(self, address: str, most: int) -> Iterator[bytes]:
-        """The body in blocks, within its largest size and its latest end."""
+        """Yield the body in blocks, within the limits of size and time."""
         self._budget.take()
         latest, size = time.monotonic() + _DOWNLOAD_SECONDS, 0
         try:
@@ -201,12 +201,12 @@ class _Downloaded:
 
 
 def _rows_in(file: Path, member: str, windows: Sequence[tuple[int, int]]) -> list[bytes]:
-    """For each window of ids, which are in order, the rows of the zipped file in it.
+    """Return the rows of the zipped file in each window of ids; the windows are sorted.
 
     Raises
     ------
     Unproven
-        It is no zip of this one file, or inflates beyond all measure.
+        The file is not a zip of this one member, or it inflates beyond ``MOST_INFLATION``.
     """
     most = MOST_INFLATION * file.stat().st_size + _BLOCK
     starts = [first for first, _ in windows]
@@ -230,19 +230,19 @@ def _rows_in(file: Path, member: str, windows: Sequence[tuple[int, int]]) -> lis
                     if not digits.isdigit():
                         continue  # newer files begin with the names of the columns
                     number = int(digits)
-                    # A row may stand on the side of two holes.
+                    # A row may lie beside two holes.
                     last = bisect_right(starts, number)
                     for n in range(max(0, last - 2), last):
                         if windows[n][0] <= number <= windows[n][1]:
                             parts[n] += line
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        msg = f"the archive's file of {member} is no zip that can be read ({error})"
+        msg = f"the archive's file of {member} is not a readable zip ({error})"
         raise Unproven(msg) from error
     return [bytes(part) for part in parts]
 
 
 class _Stored:
-    """Rows that were kept; they belong to the file whose checksum is kept beside them."""
+    """Stored rows of a file, with its checksum."""
 
     def __init__(self, bodies: Sequence[Body], symbol: str) -> None:
         self._bodies = bodies

@@ -1,8 +1,8 @@
-"""What an answer of a second source proves of a run of missing ids: a pure function of rows.
+"""The proof that an answer of a second source gives about a run of missing ids: a pure function of rows.
 
-An answer counts only where it shows the whole run: it has the ids on both sides, and these are the trades
-that the file has there. Then each missing id is either in it or was never issued. Anything less proves
-nothing, because an answer of another market, a page that was cut and a source that forgets look alike.
+An answer counts only if it shows the whole run: it has the ids on both sides, and these are the trades that
+the file has there. Then each missing id is either in the answer or was never issued. A smaller answer proves
+nothing, because an answer of another market, a page that was cut and a source that drops trades look alike.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from backfill_assets.feeds import SANE_AMOUNT, SANE_PRICE
 from backfill_assets.lake.evidence import Ids, TradeRow
 from backfill_assets.quality.receipts import without
 
-#: A recovered trade lies between its neighbors; clocks of one venue's machines differ by less.
+#: The time of a recovered trade lies between those of its neighbors, give or take this: the clocks of one
+#: venue's machines differ by less.
 SLACK_US: Final = 60 * MICROSECONDS_PER_SECOND
-#: Trades that are summed up were made within it (Binance's futures), under the time of one of them.
+#: Longest time between trades that are summed up (Binance's futures) under the time of one of them.
 SUMMED_UP_US: Final = 100 * MICROSECONDS_PER_MILLISECOND
-#: Whether a row says which side took; others are compared without it.
+#: Values that tell the taker's side; rows with another value are compared without it.
 _SIDES: Final = ("buy", "sell")
 
 
 class Unproven(PermanentFailure):
-    """The answer proves nothing of the ids; the message says why."""
+    """The answer proves nothing about the ids; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +45,14 @@ class Hole:
 
     @property
     def times_us(self) -> tuple[int, int]:
-        """The time in which they were traded, both ends included."""
+        """First and last time at which they can have been traded, both included."""
         first, last = sorted((self.before.time_us, self.after.time_us))
         return first, last
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """Ids in a row that the source has: one trade, or several that it has summed up at one price."""
+    """Consecutive ids that the source has: one trade, or several that it has summed up at one price."""
 
     first_id: int
     last_id: int
@@ -68,26 +69,26 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What became of the missing ids; those in none of the three were summed up with others."""
+    """The outcome for each missing id, in one of three groups."""
 
     never_issued: tuple[Ids, ...]
     recovered: tuple[TradeRow, ...]
-    #: Ids that the source has, of which the answer does not tell the amounts.
+    #: Ids that the source has, but whose amounts the answer does not tell.
     summed_up: tuple[Ids, ...]
 
 
 def conclude(hole: Hole, issued: Sequence[Issued]) -> Conclusion:
-    """Tell the missing ids apart.
+    """Divide the missing ids into never issued, recovered and summed up.
 
     Parameters
     ----------
     issued
-        Everything that the source has from before the hole to after it, in any order.
+        All trades that the source has from before the hole to after it, in any order.
 
     Raises
     ------
     Unproven
-        The answer does not show the whole hole, or not that of this market.
+        The answer does not show the whole hole, or it is of another market.
     """
     first, last = hole.ids
     rows = sorted(issued, key=lambda i: i.first_id)
@@ -105,7 +106,7 @@ def conclude(hole: Hole, issued: Sequence[Issued]) -> Conclusion:
 
 
 def _insist_on_row(rows: Sequence[Issued], own: TradeRow, side: str) -> None:
-    """Raise unless the source has the file's row there, with the same price, time and side."""
+    """Raise unless the source has the file's row, with the same price, time and side."""
     found = next((row for row in rows if row.first_id <= own.id <= row.last_id), None)
     if found is None:
         msg = f"the answer has no id {side} the hole: {own.id} is in the file"
@@ -130,7 +131,7 @@ def _holds_amount(found: Issued, own: TradeRow) -> bool:
 
 
 def _is_same_time(found: Issued, own: TradeRow) -> bool:
-    """Some sources have milliseconds, others microseconds, and several trades have the time of one."""
+    """Whether the times are equal; sources have milliseconds or microseconds, and trades may share a time."""
     differ_by = MICROSECONDS_PER_MILLISECOND + (0 if found.is_one else SUMMED_UP_US)
     return abs(found.time_us - own.time_us) < differ_by
 

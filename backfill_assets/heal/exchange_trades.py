@@ -1,9 +1,9 @@
-"""The exchange's own public trades, asked for through ccxt: the only module here that knows that library.
+"""Requests the exchange's own public trades through ccxt; no other module of ``heal`` uses that library.
 
-Three ways of asking show every id of a run. Coinbase and OKX give trades below an id, newest first. Kraken
-gives trades after a time, oldest first, and pages overlap by a trade. Binance gives trades of one order at
-one price as one, with the first and the last of their ids and a number of its own; these numbers show whether
-a page lacks something.
+Three kinds of requests show every id of a run. Coinbase and OKX give trades below an id, newest first. Kraken
+gives trades after a time, oldest first, and pages overlap by a trade. Binance sums up the trades of one order
+at one price, with the first and the last of their ids and a number of its own; these numbers show whether a
+page lacks a trade.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from backfill_assets.heal.conclusions import SUMMED_UP_US, Hole, Issued, Unprove
 from backfill_assets.heal.recorded import RecordingSession, ReplayedSession
 from backfill_assets.heal.sources import Answered, Body, Budget, SourceName
 
-#: Trades of one page; OKX gives 100 at most, the others so many.
+#: Trades of one page; OKX gives at most 100.
 _PAGE: Final = 1_000
 _PAGE_OF_OKX: Final = 100
 _FEWEST: Final = 10
-#: Pages for one hole: a longer one is an outage, for which the archive is the place.
+#: Most pages for one hole; a longer hole is an outage, which needs the archive.
 _MOST_PAGES: Final = 50
-#: Tries of one request, and the longest wait between two of them.
+#: Tries of one request, and the longest wait between two tries.
 _TRIES: Final = 3
 _LONGEST_WAIT_SECONDS: Final = 30.0
 _FIRST_WAIT_SECONDS: Final = 0.5
 _HOUR_MS: Final = 3_600_000
 _NANOSECONDS_PER_MICROSECOND: Final = 1_000
-#: Columns of Kraken's rows; ccxt adds one to the last row of a page, with the time after which to go on.
+#: Columns of Kraken's rows; ccxt adds one to the last row of a page, with the start of the next page.
 _KRAKEN_TIME, _KRAKEN_ID, _KRAKEN_NEXT = 2, 6, 7
 
 Trade = Mapping[str, Any]
@@ -49,18 +49,18 @@ Fetch = Callable[..., list[Trade]]
 
 @dataclass(frozen=True, slots=True)
 class _Venue:
-    """How ccxt knows the exchange, and how it is asked.
+    """An exchange in ccxt, and its requests.
 
     Attributes
     ----------
     kind
-        Of its markets, in the words of ccxt.
+        Kind of its markets, in the terms of ccxt.
     rows
-        The list of trades in a parsed answer; None where there is none.
+        Finds the list of trades in a parsed answer; returns None if there is none.
     name
-        What the vendor calls a market.
+        The vendor's name of a market.
     asked_for
-        Parameter of requests with the exchange's id of the market, where that is not the vendor's.
+        Request parameter with the exchange's id of the market, if that id is not the vendor's.
     """
 
     client: str
@@ -78,9 +78,9 @@ class ExchangeTrades:
     Parameters
     ----------
     endpoint
-        Where the exchange is asked instead of its own address; empty: there.
+        Address to ask instead of the exchange's own; empty: the exchange's own.
     bodies
-        Answers to give again in place of the network's.
+        Answers to replay instead of asking over the network.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class ExchangeTrades:
                     yield hole, unproven
                     continue
                 except BackfillError as found:
-                    # It will answer the next hole no better.
+                    # It would fail for the next hole as well.
                     failure = found
             yield hole, failure
 
@@ -166,7 +166,7 @@ class ExchangeTrades:
         raise PermanentFailure(msg)
 
     def _market_of(self, bodies: Sequence[Body]) -> Any:
-        """The market with which stored answers are read again; its symbol plays no part."""
+        """The market for replaying stored answers; its symbol does not matter."""
         kind, own_id = self._venue.kind, self._market_id
         if self._venue.asked_for and bodies:
             asked = parse_qs(urlsplit(bodies[0].request).query)
@@ -176,19 +176,19 @@ class ExchangeTrades:
         return self._client.safe_market_structure({**names, **kinds, kind: True})
 
     def _fetch(self, **arguments: Any) -> list[Trade]:
-        """One page of trades; the body is what the exchange sent."""
+        """Fetch one page of trades, and keep the body of the exchange's answer."""
         known = len(self._session.bodies)
         trades = self._asked(lambda: self._client.fetch_trades(self._symbol, **arguments))
         bodies = self._session.bodies[known:]
         if not bodies or self._entries(bodies[-1]) != len(trades):
-            msg = "the answer is no list of trades"
+            msg = "the answer is not a list of trades"
             raise Unproven(msg)
-        # Answers before it were refusals.
+        # The answers before the last one were refusals.
         self._session.bodies[known:] = bodies[-1:]
         return list(trades)
 
     def _entries(self, body: Body) -> int | None:
-        """How many trades the list of a body has; None where it is no list."""
+        """Count the trades in a body's list; None if it is not a list."""
         try:
             found = self._venue.rows(json.loads(body.data))
         except (AttributeError, LookupError, TypeError, ValueError):
@@ -196,7 +196,7 @@ class ExchangeTrades:
         return len(found) if isinstance(found, list) else None
 
     def _asked(self, call: Callable[[], Any]) -> Any:
-        """Call the client, again where waiting may help."""
+        """Call the client, and retry if waiting may help."""
         for attempt in range(_TRIES):
             try:
                 return call()
@@ -210,8 +210,8 @@ class ExchangeTrades:
                 msg = f"{self._venue.client} refuses: {_said(failure)}"
                 raise Unproven(msg) from failure
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as failure:
-                # An unforeseen answer, which the library took for another.
-                msg = f"the answer is no list of trades ({type(failure).__name__}: {_said(failure)})"
+                # The library misread an unforeseen answer.
+                msg = f"the answer is not a list of trades ({type(failure).__name__}: {_said(failure)})"
                 raise Unproven(msg) from failure
         raise AssertionError
 
@@ -219,7 +219,7 @@ class ExchangeTrades:
 def _below_an_id(
     fetch: Fetch, hole: Hole, *, key: str, most: int = _PAGE, options: Mapping[str, str] | None = None
 ) -> list[Issued]:
-    """Pages of trades below an id, newest first, until the row before the hole is in one."""
+    """Fetch pages of trades below an id, newest first, until one has the row before the hole."""
     first, last = hole.ids
     below, found = last + 2, dict[int, Issued]()
     for _ in range(_MOST_PAGES):
@@ -236,9 +236,9 @@ def _below_an_id(
 
 
 def _summed_up(fetch: Fetch, hole: Hole) -> list[Issued]:
-    """Pages of trades that are summed up by order and price, until the row after the hole is in one."""
+    """Fetch pages of trades summed up by order and price, until one has the row after the hole."""
     begin, end = (us // MICROSECONDS_PER_MILLISECOND for us in hole.times_us)
-    # The row before may be summed up with earlier ones, under the time of the first.
+    # The row before the hole may be summed up with earlier trades, under the time of the first.
     begin -= SUMMED_UP_US // MICROSECONDS_PER_MILLISECOND
     asked: dict[str, Any] = {"since": begin, "params": {"until": min(end, begin + _HOUR_MS - 1)}}
     found: dict[int, Issued] = {}
@@ -257,9 +257,9 @@ def _summed_up(fetch: Fetch, hole: Hole) -> list[Issued]:
 
 
 def _after_a_time(fetch: Fetch, hole: Hole) -> list[Issued]:
-    """Pages of trades after a time, oldest first, until the row after the hole is in one.
+    """Fetch pages of trades after a time, oldest first, until one has the row after the hole.
 
-    A page begins with the last trade of the one before, so that trades of one moment are in one of them.
+    A page begins with the last trade of the page before, so no trade of the same moment is lost between them.
     """
     since = (hole.times_us[0] - MICROSECONDS_PER_MILLISECOND) * _NANOSECONDS_PER_MICROSECOND
     found: list[Issued] = []
@@ -269,12 +269,12 @@ def _after_a_time(fetch: Fetch, hole: Hole) -> list[Issued]:
         if found:
             known = [row.first_id for row in page].index(found[-1].first_id) if found[-1] in page else None
             if known is None:
-                msg = f"the answer lacks the trade {found[-1].first_id}, with which the one before ends"
+                msg = f"the answer lacks the trade {found[-1].first_id}, the last one of the page before"
                 raise Unproven(msg)
             page = page[known + 1 :]
         for one, other in pairwise([*found[-1:], *page]):
             if other.first_id <= one.first_id:
-                msg = f"the answer has the id {other.first_id} after {one.first_id}: ids are in no order"
+                msg = f"the answer has the id {other.first_id} after {one.first_id}: ids are not in order"
                 raise Unproven(msg)
         found += page
         following = [t["info"][_KRAKEN_NEXT] for t in trades if len(t["info"]) > _KRAKEN_NEXT]
@@ -285,7 +285,7 @@ def _after_a_time(fetch: Fetch, hole: Hole) -> list[Issued]:
 
 
 def _of_kraken(trade: Trade) -> Issued:
-    """A row of price, amount, time, side, kind, remark and id; older answers lack the id."""
+    """Read a row of price, amount, time, side, kind, remark and id; older answers lack the id."""
     row = trade["info"]
     try:
         number = int(row[_KRAKEN_ID])
@@ -297,7 +297,7 @@ def _of_kraken(trade: Trade) -> Issued:
 
 
 def _of_pair(answer: Any) -> Any:
-    """Kraken's list of trades, beside the time after which to go on."""
+    """Kraken's list of trades, which lies beside the start of the next page."""
     [rows] = [value for name, value in answer["result"].items() if name != "last"]
     return rows
 
@@ -324,10 +324,10 @@ def _issued(trade: Trade, first: int, last: int, at: int | None = None) -> Issue
 
 
 def _whole(trade: Trade, key: str) -> int:
-    """A number of the exchange's own row."""
+    """Read an integer field of the exchange's own row."""
     value = trade["info"].get(key)
     if not str(value).isascii() or not str(value).isdecimal():
-        msg = f"a trade of the answer has {value!r} as {key}, which is no whole number"
+        msg = f"a trade of the answer has {value!r} as {key}, which is not a whole number"
         raise Unproven(msg)
     return int(value)
 
@@ -344,14 +344,14 @@ def _time_us(trade: Trade) -> int | None:
 
 
 def _moved(addresses: Any, endpoint: str) -> Any:
-    """The same addresses, their paths below another one."""
+    """The addresses with their paths below another address."""
     if isinstance(addresses, dict):
         return {name: _moved(address, endpoint) for name, address in addresses.items()}
     return f"{endpoint.rstrip('/')}{urlsplit(addresses).path}" if isinstance(addresses, str) else addresses
 
 
 def _said(failure: Exception) -> str:
-    """One line, without what an address may hold; the library's own has only the address."""
+    """The failure in one line, without secrets in addresses; the library's own text has only the address."""
     told = failure.__cause__ if isinstance(failure.__cause__, OSError) else failure
     return redacted(" ".join(str(told).split())[:300])
 

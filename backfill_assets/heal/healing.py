@@ -1,8 +1,8 @@
-"""Healing a feed's day: whom to ask for the missing ids (``holes``), and what becomes of the answers.
+"""Heals a feed's day: asks the sources for the missing ids (``holes``) and uses the answers.
 
-Everything is kept in an order in which a kill at any moment costs nothing but time: bodies first, then the
-receipts that name them, then the version that is made of receipts, then the settled day. A run after that
-takes the receipts that are there and asks only for what none of them tells.
+The order of writes makes a kill at any moment cost only time: bodies first, then the receipts that name them,
+then the version made of receipts, then the settled day. The next run takes the stored receipts and asks only
+for ids that none of them covers.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ from backfill_assets.ticks.healed import heal_version, lacks_recovered
 from backfill_assets.ticks.restatements import compare_versions
 
 REFERENCE_EXTRA: Final = "backfill-assets[reference]"
-#: Receipts that are written into the manifest together.
+#: Receipts written into the manifest together.
 _RECEIPTS_AT_ONCE: Final = 50
 
 
 @dataclass(slots=True)
 class Healing:
-    """What was done about one feed's day.
+    """The result of healing one feed's day.
 
     Attributes
     ----------
     lines
-        For people, in order.
+        Lines for people, in order.
     still_missing
-        Ids that are missing after it, of which nothing is known or whose trades nobody gave.
+        How many ids are still missing: nothing is known of them, or no source gave their trades.
     problems
-        Why ids could not be asked for, and receipts that do not hold.
+        Reasons why ids could not be asked for, and receipts that do not hold.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -71,14 +71,14 @@ class Healing:
 
     @property
     def is_whole(self) -> bool:
-        """Whether no id is missing any more, and every receipt holds."""
+        """Whether no id is missing and every receipt holds."""
         return not self.still_missing and not self.problems
 
 
 def heal(
     store: Store, settings: Settings, day: str, name: str, budget: Budget, *, dry_run: bool = False
 ) -> Healing:
-    """Ask for the missing ids of a feed, add the trades that come of it, and settle the day.
+    """Ask for the missing ids of a feed, add the recovered trades, and settle the day.
 
     Parameters
     ----------
@@ -87,12 +87,13 @@ def heal(
     budget
         The requests of this command.
     dry_run
-        Ask nobody and write nothing: conclude from the stored answers again, and say what would be asked.
+        Send no request and write nothing: repeat the conclusions from stored answers, and list the ids that
+        would be asked for.
 
     Raises
     ------
     PermanentFailure
-        The day was never run, the feed is none of it, or its ids prove nothing.
+        The day was never run, it does not have the feed, or the feed's ids prove nothing.
     """
     settled, record = _recorded(store, day)
     found, version, profile, law = judged(store, settings, settled, name)
@@ -107,13 +108,13 @@ def heal(
         _look_again(store, feed, day, manifest, unknown, done)
     else:
         holes = holes_of(store, feed, day, version, unknown) if unknown else []
-        # Answers that are damaged or gone are asked for again, also where the version has their trades.
+        # Damaged or missing answers are asked for again, even if the version has their trades.
         lost = [Hole(r.before, r.after) for r in manifest.receipts if r not in kept.receipts]
         holes = list(dict.fromkeys([*holes, *lost]))
         if holes:
             manifest = _ask(store, settings, feed, day, manifest, holes, budget, done)
             manifest = _without_replaced(store, feed, day, manifest)
-        # Also for a run before that was killed.
+        # This also finishes an earlier run that was killed.
         _settle(store, settings, record, found, version, manifest)
     _tell(store, feed, settled, done)
     return done
@@ -137,7 +138,7 @@ def _ask(
     budget: Budget,
     done: Healing,
 ) -> FeedManifest:
-    """Ask one source after the other for what is left; the manifest has the receipts."""
+    """Ask one source after the other for the holes that are left; return the manifest with the receipts."""
     left = list(holes)
     reasons: dict[Hole, list[str]] = {hole: [] for hole in holes}
     for source in _sources(settings, feed, budget):
@@ -176,7 +177,7 @@ def _keep_receipts(store: Store, feed: Feed, day: str, receipts: Sequence[Receip
 
 
 def _without_replaced(store: Store, feed: Feed, day: str, manifest: FeedManifest) -> FeedManifest:
-    """Drop the receipts whose answers are gone and whose conclusion another receipt has by now."""
+    """Drop the receipts whose answers are missing and whose conclusion another receipt has."""
 
     def conclusion(receipt: Receipt) -> tuple[object, ...]:
         return receipt.first_id, receipt.last_id, receipt.never_issued, receipt.recovered
@@ -197,12 +198,12 @@ def _without_replaced(store: Store, feed: Feed, day: str, manifest: FeedManifest
 
 
 def _sources(settings: Settings, feed: Feed, budget: Budget) -> Iterator[Source]:
-    """Those who can be asked for the feed, in order.
+    """The sources that can be asked for the feed, in order.
 
     Raises
     ------
     PermanentFailure
-        Nobody can.
+        No source can be asked.
     """
     from backfill_assets.heal import archive
 
@@ -227,7 +228,7 @@ def _sources(settings: Settings, feed: Feed, budget: Budget) -> Iterator[Source]
 
 
 def replaying(feed: Feed, name: SourceName, bodies: Sequence[Body]) -> Source:
-    """The source that gives these answers again."""
+    """A source that replays these answers."""
     from backfill_assets.heal.archive import Archive
     from backfill_assets.heal.exchange_trades import ExchangeTrades
 
@@ -237,7 +238,7 @@ def replaying(feed: Feed, name: SourceName, bodies: Sequence[Body]) -> Source:
 def _look_again(
     store: Store, feed: Feed, day: str, manifest: FeedManifest, unknown: Sequence[Gap], done: Healing
 ) -> None:
-    """Conclude from every receipt again, and name what is not asked for yet."""
+    """Repeat the conclusion of every receipt, and name the ids that were not asked for yet."""
     held = 0
     for receipt in manifest.receipts:
         found = replay(store, feed, day, receipt, lambda name, bodies: _replaying(feed, name, bodies))
@@ -252,7 +253,7 @@ def _look_again(
 
 
 def _replaying(feed: Feed, name: SourceName, bodies: Sequence[Body]) -> Source:
-    """The source that gives these answers again."""
+    """A source that replays these answers."""
     from backfill_assets.heal.archive import Archive
 
     if name == "archive":
@@ -281,7 +282,7 @@ def _settle(
     version: Version,
     manifest: FeedManifest,
 ) -> None:
-    """Make the version with the recovered trades, if it lacks some, and judge the day anew."""
+    """Make a version with the recovered trades if the newest lacks some, and judge the day again."""
     feed, day = found.feed, record.day
     if lacks_recovered(version, manifest.receipts):
         manifest = heal_version(store, settings, feed, day, dict(found.symbols), version, manifest)
@@ -293,12 +294,12 @@ def _settle(
 
 
 def _tell(store: Store, feed: Feed, before: SettledDay, done: Healing) -> None:
-    """Say what is missing now, and how the day goes on where something has changed."""
+    """Report the ids that are still missing, and the next step for the day if its inputs have changed."""
     day = before.day
     settled = load_settled(store, day)
     found = settled.feed(feed) if settled is not None else None
     if settled is None or found is None:
-        msg = f"{feed} is no feed of {day} any more: another command has changed the day"
+        msg = f"{feed} is no longer a feed of {day}: another command has changed the day"
         raise PermanentFailure(msg)
     verdict = found.verdict
     done.still_missing = verdict.missing_ids or 0

@@ -1,6 +1,6 @@
-"""Which ids to ask for: the gaps of a feed's day that lose trades, and of which no kept answer tells.
+"""Selects the ids to ask for: the gaps of a feed's day that lose trades and have no stored answer.
 
-Pure reading of the lake; who is asked, and what becomes of the answers, is in ``healing``.
+This module only reads the lake; ``healing`` chooses the sources and uses the answers.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from backfill_assets.ticks.healed import lacks_recovered
 
 
 def feeds_to_heal(store: Store, settings: Settings, day: str) -> list[str]:
-    """The feeds of a settled day with missing ids that can be asked for, and that no kept answer tells.
+    """The feeds of a settled day with missing ids that can be asked for and have no stored answer.
 
-    Also those of which trades are kept that the version lacks, because a command was killed.
+    Includes feeds whose version lacks stored trades, because a command was killed.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def feeds_to_heal(store: Store, settings: Settings, day: str) -> list[str]:
         if not can_heal(one.feed, verdict.evidence_class, verdict.missing_ids):
             continue
         manifest = load_manifest(store, one.feed, day)
-        with suppress(PermanentFailure):  # no row mends it
+        with suppress(PermanentFailure):  # rows cannot repair it
             _, version, profile, law = judged(store, settings, settled, str(one.feed))
             kept = kept_receipts(store, one.feed, day, manifest)
             _, unknown = open_gaps(profile, law, manifest, kept, settings.thresholds)
@@ -58,12 +58,12 @@ def feeds_to_heal(store: Store, settings: Settings, day: str) -> list[str]:
 def judged(
     store: Store, settings: Settings, settled: SettledDay, name: str
 ) -> tuple[SettledFeed, Version, FeedProfile, IdLaw]:
-    """The version that counts, or the one that waits, with its profile; refuses where ids prove nothing."""
+    """The version that counts, or the one that waits, with its profile; raises if ids prove nothing."""
     day = settled.day
     found = next((f for f in settled.feeds if str(f.feed) == name), None)
     if found is None:
         known = ", ".join(sorted(str(f.feed) for f in settled.feeds))
-        msg = f"{name} is no feed of {day}: choose from {known}"
+        msg = f"{name} is not a feed of {day}: choose from {known}"
         raise PermanentFailure(msg)
     feed = found.feed
     version = load_manifest(store, feed, day).version(found.judged.content if found.judged else None)
@@ -72,7 +72,7 @@ def judged(
         raise PermanentFailure(msg)
     profile, law = profile_of(version), law_of(settings.thresholds.id_laws, feed, day)
     if feed.is_grouped:
-        msg = f"{feed} is a group: its file holds many markets, and a receipt is of one: nothing is asked for"
+        msg = f"{feed} is a group: its file has many markets, but a receipt covers one: nothing is asked for"
         raise PermanentFailure(msg)
     if law is None or law.evidence_class == "C" or not profile.has_numeric_ids:
         why = law.promise if law else "no law of them is known"
@@ -80,13 +80,13 @@ def judged(
         raise PermanentFailure(msg)
     broken = violations(profile, settings.thresholds.rows, grouped=False)
     if broken:
-        msg = f"{feed} of {day} breaks a rule that no row mends ({broken[0]}): fetch it again"
+        msg = f"{feed} of {day} breaks a rule that rows cannot repair ({broken[0]}): fetch it again"
         raise PermanentFailure(msg)
     return found, version, profile, law
 
 
 def kept_receipts(store: Store, feed: Feed, day: str, manifest: FeedManifest) -> FeedManifest:
-    """The manifest with those receipts only of which every answer is in the lake."""
+    """The manifest with only those receipts whose answers are all in the lake."""
 
     def is_kept(receipt: Receipt) -> bool:
         kept = {(answer.content, receipt.ending): answer.bytes for answer in receipt.answers}
@@ -104,9 +104,9 @@ def open_gaps(
     kept: FeedManifest,
     thresholds: ThresholdSettings,
 ) -> tuple[list[Gap], list[Gap]]:
-    """The gaps without ids that were never issued, and the whole gaps of which kept receipts tell not all.
+    """The gaps without the ids that were never issued, and the whole gaps that stored receipts do not cover.
 
-    Gaps that count as the venue's own are in neither: there are thousands of them, and they lose no trade.
+    Gaps that count as the venue's own are in neither list: there are thousands, and they lose no trade.
     """
     told = [ids for receipt in kept.receipts for ids in receipt.recovered]
     told += [(n.first_id, n.last_id) for of_symbol in never_issued(kept).values() for n in of_symbol]
@@ -131,10 +131,13 @@ def open_gaps(
 def at_midnights(
     store: Store, day: str, feed: Feed, profile: FeedProfile, law: IdLaw, thresholds: ThresholdSettings
 ) -> Iterator[str]:
-    """A sentence for each midnight between whose two files ids are missing: a receipt is of one day."""
+    """Yield a sentence for each midnight whose two files have missing ids between them.
+
+    Such ids are not asked for, since a receipt covers one day.
+    """
     for days in ((shift(day, -1), day), (day, shift(day, 1))):
         beside = None
-        with suppress(Unreadable):  # its own run tells
+        with suppress(Unreadable):  # that day's own run reports it
             settled = load_settled(store, days[days[0] == day])
             beside = settled.feed(feed) if settled is not None else None
         if beside is None:
@@ -149,7 +152,7 @@ def at_midnights(
 
 
 def _between(symbol: SymbolProfile, beside: Edges, *, is_before: bool) -> Ids:
-    """The ids between the file and that version of the neighbor's which comes nearest; none if they join."""
+    """The ids between the file and the nearest version of the neighbor's; an empty range if they join."""
     if symbol.id_min is None or symbol.id_max is None:
         return 1, 0
     if is_before:
@@ -183,7 +186,7 @@ def _trade(row: dict[str, Any]) -> TradeRow:
             "id": row["number"],
             "time_us": time_us(row["timestamp"]),
             "side": row["side"] or "unknown",
-            # A row without them is not what the exchange has there.
+            # With these zeros, a row without them differs from the exchange's trade.
             "price": row["price"] or 0.0,
             "amount": row["amount"] or 0.0,
         }
@@ -191,5 +194,5 @@ def _trade(row: dict[str, Any]) -> TradeRow:
 
 
 def shown_ids(ids: Ids) -> str:
-    """For people."""
+    """The ids as text for people."""
     return f"id {ids[0]}" if ids[0] == ids[1] else f"ids {ids[0]} to {ids[1]}"

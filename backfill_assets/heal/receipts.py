@@ -1,4 +1,4 @@
-"""Answers as they are kept in the lake, and conclusions that are drawn from them again without a network."""
+"""Stores answers in the lake, and repeats the conclusions from them without a network."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from backfill_assets.ticks.healed import read_rows, rows_file
 #: Ending of the names of stored answers.
 KINDS: Final[dict[SourceName, str]] = {"exchange": "json", "archive": "csv"}
 
-#: Makes the source that gives these bodies again.
+#: Makes a source that replays these bodies.
 Replaying = Callable[[SourceName, Sequence[Body]], Source]
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What became of concluding from a receipt again; ``problem`` is empty where it gives the same."""
+    """The result of repeating a receipt's conclusion; ``problem`` is empty if the conclusion is the same."""
 
     receipt: Receipt
     problem: str = ""
@@ -36,7 +36,7 @@ class Replay:
 def keep(
     store: Store, feed: Feed, day: str, source: Source, hole: Hole, answered: Answered, found: Conclusion
 ) -> Receipt:
-    """Store the bodies, and the trades in them; the receipt still has to be put into the feed's manifest."""
+    """Store the bodies and their trades; the caller puts the receipt into the feed's manifest."""
     kind = KINDS[source.name]
     answers = []
     for body in answered.bodies:
@@ -89,7 +89,7 @@ def replay(store: Store, feed: Feed, day: str, receipt: Receipt, source_of: Repl
 
 
 def ranges_of(trades: Sequence[TradeRow]) -> tuple[Ids, ...]:
-    """Ids of trades, which are in order, as ranges."""
+    """Ids of sorted trades as ranges."""
     found: list[Ids] = []
     for trade in trades:
         if found and found[-1][1] == trade.id - 1:

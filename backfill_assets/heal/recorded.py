@@ -1,7 +1,7 @@
-"""HTTP sessions for the exchanges' client: one keeps every answer within bounds, one gives it again.
+"""HTTP sessions for the exchanges' client: one records every answer within bounds, one replays it.
 
-The client reads a whole answer into memory, and its time-out is that of one silence. Here an answer has a
-largest size and a latest end.
+The client reads a whole answer into memory, and its time-out limits only the wait for the next bytes. These
+sessions limit the size of an answer and its total time.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import requests
 from backfill_assets.failures import redacted
 from backfill_assets.heal.sources import Body, Budget
 
-#: The lists of markets of the largest exchanges are a quarter of it.
+#: The lists of markets of the largest exchanges have a quarter of this size.
 MOST_BYTES: Final = 64 * 2**20
 _BLOCK: Final = 1 << 16
 
 
 class RecordingSession(requests.Session):
-    """Keeps the bodies of all answers in ``bodies``, which may be cleared."""
+    """Records the bodies of all answers in ``bodies``, which the caller may clear."""
 
     def __init__(self, budget: Budget, timeout_seconds: float) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class RecordingSession(requests.Session):
         self._timeout_seconds = timeout_seconds
 
     def request(self, method: str, url: str, **options: Any) -> requests.Response:  # type: ignore[override]
-        """Ask, without following to another address, and read the answer until its size or time is over."""
+        """Send the request without following redirects, and read the answer within its size and time."""
         self._budget.take()
         latest = time.monotonic() + self._timeout_seconds
         response = super().request(method, url, **{**options, "stream": True, "allow_redirects": False})
@@ -54,7 +54,7 @@ class RecordingSession(requests.Session):
 
 
 class ReplayedSession(requests.Session):
-    """Answers as it was answered before, in the same order, if the same is asked."""
+    """Replays stored answers in the same order to the same requests."""
 
     def __init__(self, bodies: Sequence[Body]) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class ReplayedSession(requests.Session):
         self._left = list(bodies)
 
     def request(self, method: str, url: str, **_: Any) -> requests.Response:  # type: ignore[override]
-        """The next stored answer."""
+        """Return the next stored answer."""
         address = urlsplit(url)
         asked = f"{address.path}?{address.query}" if address.query else address.path
         if not self._left or not self._left[0].request.endswith(asked):

@@ -1,4 +1,4 @@
-"""What every second source has in common: how it is asked, what it answers, and how much it may be asked."""
+"""The common interface of second sources: requests, answers, and the budget of requests."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SourceName = Literal["exchange", "archive"]
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The body of one answer, as it is kept.
+    """The body of one answer, as it is stored.
 
-    ``whole_sha256`` is of the file that the body is a part of; empty where the body is the whole answer.
+    ``whole_sha256`` is the hash of the file that contains the body; empty if the body is the whole answer.
     """
 
     request: str
@@ -26,7 +26,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Everything that the source has around one hole, and the bodies that say so."""
+    """All trades that the source has around one hole, and the bodies that contain them."""
 
     bodies: tuple[Body, ...]
     issued: tuple[Issued, ...]
@@ -34,7 +34,7 @@ class Answered:
 
 @dataclass(slots=True)
 class Budget:
-    """How many requests are left."""
+    """The limit of requests, and the requests used."""
 
     limit: int
     used: int = field(default=0)
@@ -50,7 +50,7 @@ class Budget:
         Raises
         ------
         PermanentFailure
-            None is left.
+            No request is left.
         """
         if self.is_spent:
             msg = f"{self.limit} requests are used up (heal.requests): run it again for the rest"
@@ -59,18 +59,18 @@ class Budget:
 
 
 class Source(Protocol):
-    """Something that may have the trades which a file lacks."""
+    """A source that may have the trades that a file lacks."""
 
     @property
     def name(self) -> SourceName:
-        """Its kind, as receipts have it."""
+        """Kind of the source, as stored in receipts."""
         ...
 
     @property
     def asked(self) -> str:
-        """Who is asked for which market, for people."""
+        """The source and the market, as text for people."""
         ...
 
     def ask(self, holes: Sequence[Hole]) -> Iterator[tuple[Hole, Answered | BackfillError]]:
-        """Answer each hole, or say why that cannot be done."""
+        """Yield an answer for each hole, or the reason why there is none."""
         ...

@@ -93,4 +93,5 @@ def checked_choice(universe: Sequence[UniverseEntry], choice: FeedChoice) -> lis
 def _unknown(name: str, word: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name.upper() if word == "symbol" else name, sorted(known), n=2)
     hint = f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(sorted(known))}"
-    return f"'{name}' is no {word} of the universe: {hint}"
+    article = "an" if word == "exchange" else "a"
+    return f"'{name}' is not {article} {word} of the universe: {hint}"

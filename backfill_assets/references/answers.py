@@ -1,4 +1,4 @@
-"""What a source answers for one market of a day, and the protocol of sources that are asked."""
+"""A source's answer for one market of a day, and the protocol of sources that are asked."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from backfill_assets.references.conventions import MINUTES_PER_DAY, Convention
 if TYPE_CHECKING:
     import polars as pl
 
-#: ``whole``: the day's candles. ``partial``: not all of them. ``empty``: the source knows the market and gave
+#: ``whole``: all candles of the day. ``partial``: some of them. ``empty``: the source has the market but gave
 #: no candle. ``absent``: it does not have the market, or not this day of it. ``failed``: it gave no answer.
 State = Literal["whole", "partial", "empty", "absent", "failed"]
 
-#: What installs the libraries of the sources.
+#: The command that installs the libraries of the sources.
 INSTALL: Final = "pip install 'backfill-assets[reference]'"
 
 
@@ -28,12 +28,12 @@ class Answer:
     state
         See ``State``.
     asked
-        The source's own name of the market; empty where it has none.
+        The source's own name of the market; empty if it has none.
     minutes
         Columns ``open_time`` (Datetime in UTC), ``open``, ``high``, ``low``, ``close``, ``volume`` (Float64),
-        by time, as the source gave them; None without a candle.
+        sorted by time, as the source gave them; None without a candle.
     contract_size
-        Base currency of one contract, where volumes are in contracts; None where that is not a fixed amount.
+        Base currency of one contract if volumes are in contracts; None if that is not a fixed amount.
     reason
         Why the day is not whole, in one line.
     """
@@ -50,15 +50,15 @@ class CandleApi(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the source in the settings, the lake and messages."""
+        """Name of the source in the settings, the lake and messages."""
         ...
 
     def convention(self, exchange: str) -> Convention | None:
-        """How its candles of the exchange are made; None if that is not known."""
+        """How the source makes its candles of the exchange; None if that is not known."""
         ...
 
     def unit(self, exchange: str) -> str:
-        """The service that answers for the exchange: once it fails, it is not asked again in this run."""
+        """The service that answers for the exchange; after a failure this run does not ask it again."""
         ...
 
     def asked_for(self, exchange: str) -> bool:
@@ -71,14 +71,14 @@ class CandleApi(Protocol):
         Raises
         ------
         TransientFailure
-            The service did not answer, or not with candles: a later run may succeed.
+            The service did not answer, or its answer has no candles: a later run may succeed.
         PermanentFailure
             A library, a key or a setting is missing or wrong.
         """
         ...
 
     def missing_market(self, exchange: str, symbol: str) -> str:
-        """Ask whether the source has the market: why it does not, in one line; empty if it does.
+        """Return why the source does not have the market, in one line; empty if it has it.
 
         Raises
         ------
@@ -89,7 +89,7 @@ class CandleApi(Protocol):
 
 
 def read_minutes(rows: list[list[float | None]], day: str) -> pl.DataFrame:
-    """Candles of the day from rows of milliseconds, open, high, low, close and volume; others are left out.
+    """Candles from rows of milliseconds, open, high, low, close and volume, without those of other days.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def read_minutes(rows: list[list[float | None]], day: str) -> pl.DataFrame:
 def answer_of(
     minutes: pl.DataFrame, asked: str, convention: Convention, contract_size: float | None
 ) -> Answer:
-    """The answer that these candles are: a source that fills empty minutes has all of a day."""
+    """The answer with these candles; a source that fills empty minutes must give every minute of the day."""
     if minutes.is_empty():
         if convention.reach_minutes:
             return Answer(

@@ -1,7 +1,7 @@
-"""The node ``reference``: candles of other sources, fetched, kept and compared.
+"""The node ``reference`` fetches, stores and compares the candles of other sources.
 
-It depends on candles alone and comes after publishing, so it can neither delay nor stop a day. It is in the
-graph whatever the settings say, because the graph must not depend on the environment.
+It depends on candles alone and runs after publishing, so it can neither delay nor stop a day. It is in the
+graph under all settings, because the graph must not depend on the environment.
 """
 
 import dagster as dg
@@ -27,7 +27,7 @@ OFF = "off: comparison names no source"
     ),
 )
 def reference(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult[None]:
-    """The day beside its sources."""
+    """Compare the day with its sources."""
     from backfill_assets.references.day import compare_days
 
     with failures_as_dagster():

@@ -1,7 +1,7 @@
 """The exchanges' own candles through ccxt, which knows the interface of each exchange.
 
-ccxt keeps each exchange's rate limit (``enableRateLimit``). It takes a page that is no JSON for an answer
-without markets or candles, so every answer is looked at here.
+ccxt keeps to each exchange's rate limit (``enableRateLimit``). It takes a page that is not JSON for an answer
+without markets or candles, so this module checks every answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HOST: Final = re.compile(r"^https?://[^/]+")
 
 
 class CcxtCandles:
-    """See ``CandleApi``; each exchange's list of markets is asked for once."""
+    """See ``CandleApi``; requests each exchange's list of markets once."""
 
     name: Final = "ccxt"
 
@@ -77,7 +77,7 @@ class CcxtCandles:
         """The exchange's client with its markets."""
         if venue.name not in self._clients:
             client = _strict(venue.name)({"enableRateLimit": True, "timeout": _TIMEOUT_MS})
-            # Names of currencies are not needed, and many exchanges give them with a key only.
+            # Names of currencies are not needed, and many exchanges give them only with a key.
             client.has["fetchCurrencies"] = False
             if venue.name == "binance":
                 client.options["fetchMarkets"] = {"types": ["spot"]}
@@ -91,7 +91,7 @@ class CcxtCandles:
 
     @contextmanager
     def _failures(self, exchange: str, wanted: str) -> Iterator[None]:
-        """Failures of the library as ours."""
+        """Turn failures of the library into those of this package."""
         ccxt = _library()
         asked = f"ccxt: {exchange} was asked for {wanted}"
         try:
@@ -108,7 +108,7 @@ class CcxtCandles:
                 "exchanges of ccxt in comparison.sources"
             )
             raise PermanentFailure(msg) from error
-        # Where an answer is JSON of another form, the library's code trips over it.
+        # The library's code raises these when an answer is JSON of an unexpected form.
         except (ccxt.BaseError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             msg = (
                 f"{asked} and did not answer with candles ({_said(error)}): check the network and "
@@ -127,7 +127,7 @@ def _library() -> Any:
 
 
 def _strict(name: str) -> Any:
-    """The exchange's class, but an answer that is no JSON is an error and not an empty one."""
+    """The exchange's class, changed so that an answer that is not JSON is an error instead of empty."""
     ccxt = _library()
     known = getattr(ccxt, name)
 
@@ -136,21 +136,21 @@ def _strict(name: str) -> Any:
         if isinstance(answer, dict | list):
             return answer
         begin = " ".join(str(answer).split())[:40]
-        msg = f"the answer is no JSON and begins with {begin!r}"
+        msg = f"the answer is not JSON and begins with {begin!r}"
         raise ccxt.BadResponse(msg)
 
     return type(name, (known,), {"fetch": fetch})
 
 
 def _moved(urls: Any, base: str) -> Any:
-    """Addresses of an exchange with another scheme and host; their paths stay."""
+    """The addresses of an exchange with another scheme and host, and the same paths."""
     if isinstance(urls, str):
         return _HOST.sub(base, urls)
     return {name: _moved(url, base) for name, url in urls.items()} if isinstance(urls, dict) else urls
 
 
 def _market_of(markets: Mapping[str, Mapping[str, Any]], symbol: str) -> Mapping[str, Any] | None:
-    """The market of a canonical symbol: ``BTC/USDT``; of a perpetual ``BTC/USDT:USDT`` or ``BTC/USD:BTC``."""
+    """The market of a symbol: ``BTC/USDT`` for spot, ``BTC/USDT:USDT`` or ``BTC/USD:BTC`` for a perpetual."""
     base, _, quote = pair_of(symbol).partition("-")
     names = [f"{base}/{quote}:{settled_in}" for settled_in in (quote, base)]
     found = (markets.get(name) for name in (names if symbol.endswith(PERPETUAL) else [f"{base}/{quote}"]))
@@ -163,7 +163,7 @@ def _lacks(exchange: str, symbol: str) -> str:
 
 
 def _contract_size(market: Mapping[str, Any], convention: Convention) -> float | None:
-    """Base currency of one contract; that of an inverse market is a fixed amount of quote currency: None."""
+    """Base currency of one contract; None for an inverse market, whose contracts are of quote currency."""
     if convention.volume == "base":
         return 1.0
     size = market.get("contractSize")

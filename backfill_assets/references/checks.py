@@ -1,4 +1,4 @@
-"""What candles beside other sources promise: nothing that stops a day."""
+"""The check of candles against other sources, which never stops a day."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ LINES = 5
 def reference_checks(
     context: dg.AssetCheckExecutionContext, lake: LakeResource
 ) -> Iterator[dg.AssetCheckResult]:
-    """Tell what the comparison found; never more than a warning."""
+    """Report the result of the comparison, at most as a warning."""
     found = load_comparison(lake.store(), context.partition_key) or DayComparison(day=context.partition_key)
     limits = lake.settings().comparison
     low = found.low(limits)

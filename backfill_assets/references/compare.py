@@ -1,6 +1,6 @@
-"""One market's minutes beside those of a source, each made as its convention says.
+"""Compares one market's minutes with those of a source, under the convention of the source.
 
-K4 of the consistencies. Sources may be wrong, late or of other venues, so a difference warns and never gates.
+This is consistency K4. Sources may be wrong, late or of other venues, so a difference warns and never gates.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from backfill_assets.settings import ComparisonSettings
 if TYPE_CHECKING:
     import polars as pl
 
-#: Differing minutes that are kept of a market, the first of the day.
+#: Differing minutes stored for a market: the first ones of the day.
 DIFFERENCES_KEPT: Final = 20
-#: Median distance of the closes from which on a source is likely to have given another market.
+#: From this median distance of the closes, the source has probably given another market.
 ANOTHER_MARKET: Final = 0.1
 
 _SIDES: Final = (*PRICES, "volume")
 
 
 class Difference(Document):
-    """A minute of ours and of the source: open, high, low, close, volume, as far as each side has them."""
+    """A minute on our side and the source's: the open, high, low, close and volume that each side has."""
 
     time: str
     ours: tuple[float | None, ...]
@@ -37,11 +37,11 @@ class ComparedMarket(Document):
     Attributes
     ----------
     source, exchange, symbol
-        What was compared.
+        The source and the market.
     minutes, equal, share
-        Minutes compared, those that agree, and the share of these.
+        Minutes compared, minutes that agree, and their share.
     first_difference, longest_run
-        Time of the first minute that differs, and how many in a row differ at most.
+        Time of the first minute that differs, and the most minutes in a row that differ.
     apart
         Median distance of the closes, as a share.
     differences
@@ -76,25 +76,25 @@ def compare_market(
     ours
         ``open_time``, ``open``, ``high``, ``low``, ``close``, ``volume`` (null if unknown), ``trade_count``.
     theirs
-        The same as the source gave it; ``trade_count`` may be missing.
+        The same columns as the source gave them; ``trade_count`` may be missing.
     contract_size
         Base currency of one of the source's contracts; None if that is not a fixed amount.
     close_before
-        Our last price before the day, where it is known.
+        Our last price before the day, if it is known.
 
     Returns
     -------
     dict
-        The fields of ``ComparedMarket`` after ``symbol``. Prices and count are equal, volumes within
-        ``limits.reference_volume``; candles of several venues agree if all prices are within
-        ``limits.venue_vwap``.
+        The fields of ``ComparedMarket`` after ``symbol``. Minutes agree if prices and count are equal and
+        volumes differ by at most ``limits.reference_volume``; candles of several venues agree if all prices
+        are within ``limits.venue_vwap``.
     """
     import polars as pl
 
     theirs = theirs.sort("open_time")
     ours = ours.sort("open_time")
     if convention.empty == "flat":
-        # A minute that such a source did not give is none that it calls empty.
+        # Such a source gives empty minutes too, so a minute that it did not give is unknown.
         ours = ours.filter(pl.col("open_time").is_in(theirs["open_time"].implode()))
     if convention.opens_at == "previous_close":
         ours = _opened_at_previous_close(ours, theirs, close_before)
@@ -141,7 +141,7 @@ def compare_market(
 
 
 def _without_fillers(theirs: pl.DataFrame, convention: Convention) -> pl.DataFrame:
-    """The source's candles without those that say that nothing was traded."""
+    """The source's candles without those of minutes without trades."""
     import polars as pl
 
     if convention.empty == "omitted":
@@ -157,9 +157,9 @@ def _without_fillers(theirs: pl.DataFrame, convention: Convention) -> pl.DataFra
 def _opened_at_previous_close(
     ours: pl.DataFrame, theirs: pl.DataFrame, close_before: float | None
 ) -> pl.DataFrame:
-    """Our candles as a source makes them that opens each at the close before it.
+    """Our candles as made by a source that opens each candle at the close before it.
 
-    Where our close before the day is not known, the source's own open stands for it.
+    If our close before the day is not known, the source's own open replaces it.
     """
     import polars as pl
 

@@ -1,7 +1,8 @@
-"""How each source makes its one-minute candles: data, with a place to read it up.
+"""How each source makes its one-minute candles, as data with a link to the description.
 
-Ours: a minute without trades has no candle, a candle opens at its first trade, and a volume is in base
-currency. An exchange that is not in the table is not compared, because a right candle could be called wrong.
+Our own convention: a minute without trades has no candle, a candle opens at its first trade, and a volume is
+in base currency. An exchange that is not in the table is not compared, because a correct candle could then
+count as wrong.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ class Convention:
     Attributes
     ----------
     empty
-        A minute without trades is ``flat``, a candle at the close before it with volume 0, or ``omitted``. A
-        minute of volume 0 is ``filled``, whatever its prices, where nobody knows who made the candles.
+        A minute without trades is ``flat``, a candle at the close before it with volume 0, or ``omitted``. If
+        the maker of the candles is unknown, a minute of volume 0 is ``filled``, at any prices.
     opens_at
-        The price at which a candle opens; at ``previous_close`` high and low include it.
+        The price at which a candle opens; with ``previous_close``, high and low include that price.
     volume
-        ``base`` currency or ``contracts``. ``unrelated``: of other venues as well, and not to be compared.
+        ``base`` currency or ``contracts``. ``unrelated``: includes other venues and cannot be compared.
     is_composite
         Whether the candles are of several venues. Then prices may differ as those of venues do, and a minute
-        that only one side has is no difference.
+        that only one side has does not count as a difference.
     reach_minutes
-        Newest minutes that the source still has; None if it has every minute of the days before.
+        How many of the newest minutes the source still has; None if it has every minute of the days before.
     source
-        Where that can be read.
+        Page that describes the convention.
     """
 
     empty: Literal["flat", "omitted", "filled"]
@@ -44,7 +45,7 @@ class Convention:
 
     @property
     def words(self) -> str:
-        """The convention for people."""
+        """The convention in words for people."""
         empty = {
             "flat": "minutes without trades are flat, with volume 0",
             "omitted": "minutes without trades are left out",
@@ -74,15 +75,15 @@ class Venue:
     convention: Convention
 
 
-#: Files of a directory, whoever made them: minutes of volume 0 are filled, and a candle opens at a trade.
+#: Files of a directory, of any maker: minutes of volume 0 are filled, and a candle opens at a trade.
 OF_FILES: Final = Convention(empty="filled", source="docs/scores.md#consistency")
 
 _BINANCE: Final = Convention(
     empty="flat",
     source="https://developers.binance.com/docs/binance-spot-api-docs/rest-api/market-data-endpoints#klinecandlestick-data",
 )
-# The answers shown there, spot and perpetual: each candle opens at the close before it. No page says that a
-# minute without trades is flat.
+# The answers shown on that page, spot and perpetual, have candles that open at the close before them. No page
+# says that a minute without trades is flat.
 _BITGET: Final = Convention(
     empty="flat",
     opens_at="previous_close",

@@ -1,7 +1,7 @@
-"""A day's candles compared with every source: the document that check, page and ``doctor`` read.
+"""Compares a day's candles with every source, in a document that the check, the page and ``doctor`` read.
 
-The document carries a hash of what it rests on, so where nothing has changed no data file is opened. The run
-of a day changes candles of the days around it, so these are compared again, without asking anybody.
+The document has a hash of its inputs: if they are unchanged, no data file is opened. The run of a day changes
+candles of the days around it, so these days are compared again, without asking a source.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ if TYPE_CHECKING:
     import polars as pl
 
 LOGGER: Final = logging.getLogger(__name__)
-#: Markets that one line names.
+#: Most markets that one line names.
 _NAMED: Final = 5
 
 
 class DayComparison(Derived):
-    """A day beside its sources.
+    """The comparison of a day with its sources.
 
     Attributes
     ----------
     inputs
-        Hash of everything that it rests on.
+        Hash of all inputs of the comparison.
     markets
-        What was compared, by source, exchange and symbol.
+        The compared markets, by source, exchange and symbol.
     partly
-        One line for each reason for which a source that keeps the newest minutes only did not give the
-        whole day of a market, with the minutes that it gave.
+        One line for each reason why a source that keeps only the newest minutes did not give the whole day
+        of a market, with the minutes that it gave.
     not_compared
-        One line for each reason for which a source has no candles of a market; nobody needs to mend these.
+        One line for each reason why a source has no candles of a market; these need no repair.
     failures
-        One line for each source or service that failed, or has nothing, with the remedy.
+        One line for each source or service that failed or has nothing, with the remedy.
     """
 
     day: str
@@ -83,17 +83,17 @@ def load_comparison(store: Store, day: str) -> DayComparison | None:
 
 
 def has_sources(limits: ComparisonSettings) -> bool:
-    """Whether the settings name any."""
+    """Whether the settings name a source."""
     return bool(directories_of(limits) or apis_of(limits))
 
 
 def compare_days(store: Store, day: str, settings: Settings) -> DayComparison | None:
-    """Fetch what is missing of a day and compare it, and again the days whose candles its run has changed.
+    """Fetch the day's missing answers and compare it, then the days whose candles its run has changed.
 
     Returns
     -------
     DayComparison | None
-        None where the settings name no source and never did.
+        None if the settings name no source and never did.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def _compare(store: Store, day: str, settings: Settings, *, may_ask: bool) -> Da
 
 
 def _traded_markets(settled: SettledDay) -> list[Market]:
-    """Exchange and canonical symbol of every market whose trades count, in order."""
+    """Exchange and canonical symbol of every market whose trades count, sorted."""
     feeds = [f for f in settled.feeds if f.feed.type.makes_candles and f.accepted is not None]
     return sorted({(f.feed.exchange, name) for f in feeds for _, name in settled.counted_symbols(f)})
 
@@ -145,14 +145,14 @@ class _Work:
     store: Store
     day: str
     limits: ComparisonSettings
-    #: Of the day's feeds of trades, whether they count or not.
+    #: The exchanges of the day's feeds of trades, including feeds that do not count.
     exchanges: frozenset[str]
-    #: Whose trades count.
+    #: The markets whose trades count.
     markets: Sequence[Market]
     directories: Sequence[ReferenceDirectory]
     fetched: Sequence[tuple[CandleApi, FetchedDay]]
     compared: list[ComparedMarket] = field(default_factory=list)
-    #: Markets by the reason for which they are compared in part, not at all, or failed.
+    #: Markets by the reason why they are compared in part, are not compared, or failed.
     part: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     absent: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     failed: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -241,7 +241,7 @@ class _Work:
                 )
                 continue
             reason = answer.reason if api.name in answer.reason[:40] else f"{api.name}: {answer.reason}"
-            # A source that keeps the newest minutes only has given what there is, and will not give more.
+            # A source that keeps only the newest minutes has given all that it has, and will not give more.
             if answer.is_out_of_reach or (answer.state == "partial" and convention.reach_minutes):
                 self.part[reason].append(_name(market))
             elif answer.state == "absent":
@@ -276,7 +276,7 @@ class _Work:
             self.failed[reason].append(_name(market))
 
     def _closes_before(self) -> dict[Market, float]:
-        """Our last price of each market on the day before, where that has candles."""
+        """Our last price of each market on the day before, if that day has candles."""
         import polars as pl
 
         before = shift(self.day, -1)
@@ -298,7 +298,7 @@ def _name(market: Market) -> str:
 
 
 def _lines(reasons: dict[str, list[str]]) -> Iterator[str]:
-    """Each reason once, with the first markets that it concerns."""
+    """Each reason once, with its first markets."""
     for reason, markets in reasons.items():
         named = ", ".join(markets[:_NAMED])
         more = f" and {len(markets) - _NAMED} more" if markets[_NAMED:] else ""

@@ -1,7 +1,7 @@
-"""The candles that a source gave, kept in the lake: one Parquet file and one document per source and day.
+"""The candles of a source, stored in the lake as one Parquet file and one document per source and day.
 
-A rerun asks for markets whose day is not whole, and for nothing else; without a network a day is compared as
-it was. Markets that a source lacks are asked for again by another ``REFERENCES_VERSION`` only.
+A rerun asks only for markets whose day is not whole; without a network it compares the day with the stored
+candles. Only another ``REFERENCES_VERSION`` asks again for markets that a source lacks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 LOGGER: Final = logging.getLogger(__name__)
-#: Raised when sources are asked for other markets, or candles are compared in another way.
+#: Increase it when sources are asked for other markets, or candles are compared in another way.
 REFERENCES_VERSION: Final = 2
 
 Market = tuple[str, str]
@@ -52,7 +52,7 @@ class FetchedMarket(Document):
 
     @property
     def is_out_of_reach(self) -> bool:
-        """Whether the source has the market, and no minute of this day any more."""
+        """Whether the source has the market but no longer any minute of this day."""
         return self.state == "absent" and bool(self.asked)
 
 
@@ -75,7 +75,7 @@ def read_fetched(store: Store, source: str, fetched: FetchedDay) -> dict[Market,
     Raises
     ------
     DamagedFile
-        The file is gone or damaged.
+        The file is missing or damaged.
     """
     import polars as pl
 
@@ -88,9 +88,9 @@ def read_fetched(store: Store, source: str, fetched: FetchedDay) -> dict[Market,
 
 
 def fetch_day(store: Store, api: CandleApi, day: str, markets: Iterable[Market]) -> FetchedDay:
-    """Ask for the markets whose candles of the day are not here, and keep the answers.
+    """Ask for the markets whose candles of the day are not stored, and store the answers.
 
-    A failure of a service is the answer for all its markets, and the service is not asked again.
+    When a service fails, the failure is the answer for all its markets, and it is not asked again.
     """
     former = load_fetched(store, api.name, day)
     try:
@@ -121,7 +121,7 @@ def fetch_day(store: Store, api: CandleApi, day: str, markets: Iterable[Market])
 
 
 def _is_due(api: CandleApi, market: Market, known: FetchedMarket | None) -> bool:
-    """Whether asking can bring anything: a market never asked for, or one whose answer may be better now."""
+    """Whether a request can help: the market was never asked for, or its answer may be better now."""
     convention = api.convention(market[0])
     if convention is None or not api.asked_for(market[0]):
         return False
@@ -129,14 +129,14 @@ def _is_due(api: CandleApi, market: Market, known: FetchedMarket | None) -> bool
         return True
     if known.state == "absent":
         return known.version != REFERENCES_VERSION
-    # A source that has the newest minutes only has fewer of them later.
+    # A source that keeps only the newest minutes has fewer of the day's later.
     return known.state == "partial" and convention.reach_minutes is None
 
 
 def _with_held(
     api: CandleApi, market: Market, answer: Answer, held: pl.DataFrame | None, known: FetchedMarket | None
 ) -> Answer:
-    """The answer with the minutes that were here before."""
+    """The answer together with the minutes stored before."""
     import polars as pl
 
     convention = api.convention(market[0])
@@ -169,7 +169,7 @@ def _kept(
     known: Mapping[Market, FetchedMarket],
     held: Mapping[Market, pl.DataFrame],
 ) -> FetchedDay:
-    """Store the candles and name them; a file that no document names any more is garbage."""
+    """Store the candles and the document that names them; a file that no document names is garbage."""
     import polars as pl
 
     file = None

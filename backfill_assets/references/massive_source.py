@@ -1,7 +1,7 @@
-"""Candles of Massive, the renamed Polygon, through its own client.
+"""Candles of Massive, formerly Polygon, through its own client.
 
-The client takes an answer that is no JSON for one without candles and does not say of which market an answer
-is, so both are looked at here, in the reader of answers that the client accepts.
+The client takes an answer that is not JSON for one without candles, and it does not tell the market of an
+answer. The reader of answers in this module, which the client accepts, checks both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from backfill_assets.references.answers import INSTALL, Answer, answer_of, read_
 from backfill_assets.references.conventions import MASSIVE, Convention
 from backfill_assets.settings import MassiveSource, resolve
 
-#: The vendor's most: one request covers a day, and the client follows to further pages.
+#: The vendor's maximum: one request covers a day, and the client follows to further pages.
 _PAGE: Final = 50_000
 _SAID: Final = 160
 _REFUSED: Final = re.compile(
@@ -35,7 +35,7 @@ class MassiveCandles:
         self._settings = settings
 
     def convention(self, exchange: str) -> Convention | None:
-        """See ``CandleApi``: its candles are of several exchanges, whichever is compared."""
+        """See ``CandleApi``: the candles are of several exchanges, so the convention is always the same."""
         del exchange
         return MASSIVE
 
@@ -58,7 +58,7 @@ class MassiveCandles:
         return answer_of(read_minutes(self._bars(ticker, first, day), day), ticker, MASSIVE, 1.0)
 
     def missing_market(self, exchange: str, symbol: str) -> str:
-        """See ``CandleApi``: the vendor knows the pair if it has a candle of the last week."""
+        """See ``CandleApi``: the vendor has the pair if it has a candle of the last week."""
         del exchange
         ticker = _ticker(symbol)
         if not ticker:
@@ -84,7 +84,7 @@ class MassiveCandles:
             )
             raise PermanentFailure(msg)
         asked = f"massive: was asked for {ticker} of {wanted}"
-        # A retry waits for as long as the answer says; the next run of the day asks again anyway.
+        # A retry would wait as long as the answer says; the next run of the day asks again anyway.
         client = massive.RESTClient(
             api_key=key, custom_json=_Answers(ticker), retries=0, **({"base": endpoint} if endpoint else {})
         )
@@ -97,12 +97,12 @@ class MassiveCandles:
         except BadResponse as error:
             said = _said(error, key)
             if _REFUSED.search(str(error)):
-                msg = f"{asked} and refuses the key ({said}): check MASSIVE_API_KEY and what its plan covers"
+                msg = f"{asked} and refuses the key ({said}): check MASSIVE_API_KEY and its plan's coverage"
                 raise PermanentFailure(msg) from error
             msg = f"{asked} and answered with an error ({said}): the next run of the day asks again"
             raise TransientFailure(msg) from error
         except HTTPError as error:
-            # After a refused retry the reason has the status, and the error itself the address.
+            # After a refused retry the reason has the status, and the error has the address.
             said = _said(getattr(error, "reason", None) or error, key)
             often = "429 error" in said
             why = "answered that it is asked too often (429)" if often else f"did not answer ({said})"
@@ -112,7 +112,7 @@ class MassiveCandles:
 
 
 class _Answers:
-    """Reads answers for the client; anything but candles of the ticker is a failure."""
+    """Reads answers for the client; an answer other than candles of the ticker is a failure."""
 
     def __init__(self, ticker: str) -> None:
         self._ticker = ticker
@@ -123,10 +123,10 @@ class _Answers:
             answer = json.loads(text)
         except ValueError as error:
             begin = " ".join(text.split())[:40]
-            msg = f"answered with a text that is no JSON and begins with {begin!r}"
+            msg = f"answered with a text that is not JSON and begins with {begin!r}"
             raise TransientFailure(msg) from error
         if not isinstance(answer, dict):
-            msg = "answered in a form that nobody knows"
+            msg = "answered in an unknown form"
             raise TransientFailure(msg)
         found = answer.get("ticker", self._ticker)
         if found != self._ticker:

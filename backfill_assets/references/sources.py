@@ -1,4 +1,4 @@
-"""The sources of candles that the settings name: directories of files, and services that are asked."""
+"""The sources of candles that the settings name: directories of files, and services."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from backfill_assets.references.ccxt_source import CcxtCandles
 from backfill_assets.references.massive_source import MassiveCandles
 from backfill_assets.settings import CcxtSource, ComparisonSettings, MassiveSource
 
-#: The names of all services; their answers lie in the lake below these.
+#: The names of all services, which are also the folders of their answers in the lake.
 SOURCES: Final = (CcxtCandles.name, MassiveCandles.name)
 
 

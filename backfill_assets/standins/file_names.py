@@ -72,7 +72,7 @@ def why_not(top: Path, root: Path, path: Path) -> str:
         _, data_type, day, _ = said
         if data_type not in DATA_TYPES:
             hint = did_you_mean(data_type, DATA_TYPES)
-            return f"{data_type} is no data type" + (f"; {hint}" if hint else "")
+            return f"{data_type} is not a data type" + (f"; {hint}" if hint else "")
         return f"{day} is not a day"
     if _FLAT.fullmatch(path.name.removesuffix(SUFFIX)):
         return f"files with such names belong in {top}"

@@ -196,7 +196,7 @@ def csv_fields(data_type: str) -> tuple[CsvField, ...]:
     try:
         return _FIELDS[data_type]
     except KeyError:
-        msg = f"'{data_type}' is no data type; choose from {', '.join(DATA_TYPES)}"
+        msg = f"'{data_type}' is not a data type; choose from {', '.join(DATA_TYPES)}"
         raise PermanentFailure(msg) from None
 
 

@@ -33,11 +33,11 @@ from backfill_assets.ticks.restatements import compare_versions
 
 
 class TicksConfig(dg.Config):
-    """What to fetch although the lake has it."""
+    """Feeds to fetch again although the lake has them."""
 
-    #: Fetch again every feed, or only those named in ``feeds``.
+    #: Fetch every feed again, or only those named in ``feeds``.
     refresh: bool = False
-    #: ``exchange/data_type/SYMBOL`` each; empty means all expected feeds.
+    #: Each as ``exchange/data_type/SYMBOL``; empty: all expected feeds.
     feeds: list[str] = Field(default_factory=list)
 
 
@@ -56,12 +56,12 @@ class TicksConfig(dg.Config):
 def ticks(
     context: dg.AssetExecutionContext, config: TicksConfig, lake: LakeResource, tardis: TardisResource
 ) -> dg.MaterializeResult[None]:
-    """One Parquet file per feed."""
+    """Store one Parquet file per feed."""
     day = context.partition_key
     fetch_progress = FetchProgress(live_progress_writer(context))
 
     def progress(outcome: FeedOutcome, done: int, total: int) -> None:
-        # Each line is an event in Dagster's database; feeds that are there are named by the live progress.
+        # Each line is an event in Dagster's database; the live progress names the feeds that are stored.
         if outcome.state not in ("fetched", "kept"):
             with bound(feed=str(outcome.feed)):
                 context.log.warning("%s %s %s: %s", day, outcome.feed, outcome.state, outcome.reason)
@@ -95,7 +95,7 @@ def _configured(config: TicksConfig, expected: list[Feed]) -> list[Feed]:
     known = {str(feed): feed for feed in expected}
     unknown = sorted(set(config.feeds) - known.keys())
     if unknown:
-        msg = f"{unknown[0]} is no feed of this day: choose from {', '.join(sorted(known))}"
+        msg = f"{unknown[0]} is not a feed of this day: choose from {', '.join(sorted(known))}"
         raise PermanentFailure(msg)
     if not config.refresh:
         return []
@@ -103,11 +103,11 @@ def _configured(config: TicksConfig, expected: list[Feed]) -> list[Feed]:
 
 
 def _insist(report: FetchReport, day: str, *, last_try: bool) -> None:
-    """Ask for another try while feeds have failed for a passing reason; at last go on without them.
+    """Ask for another try while feeds have failed for a passing reason; on the last try, go on without them.
 
     The day is then judged without these feeds (degraded, or held if they are too many), and the schedule asks
-    for it again. It goes on at once without feeds that have to wait longer than a step may. Only where every
-    feed has failed is there nothing to go on with: no other way shows that a key is refused everywhere.
+    for it again. Feeds that must wait longer than a step may are skipped at once. The step fails only if all
+    feeds have failed: nothing else shows that a key is refused everywhere.
     """
     failed = report.of("failed")
     passing = [o for o in failed if o.is_passing and o.wait_seconds <= LONGEST_STEP_WAIT_SECONDS]

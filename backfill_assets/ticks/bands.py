@@ -1,8 +1,8 @@
 """The lowest and highest prices of each minute of tickers and liquidations, to be compared with the trades'.
 
-They are counted while the file is decoded and stand in its profile, so no file is opened to compare them; the
-trades' are their partial candles (``quality.beside_trades``). Prices that are null or not above zero are in
-none.
+They are computed while the file is decoded and stored in its profile, so the comparison opens no file; the
+bands of trades are their partial candles (``quality.beside_trades``). Prices that are null or not above zero
+are left out.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from backfill_assets.quality.profiles import BAND, MinuteBands
 if TYPE_CHECKING:
     from backfill_assets.ticks.profile import Name, Rows
 
-#: Raised when the same rows give other bands.
+#: Increase it when the same rows give other bands.
 BANDS_VERSION: Final = 1
-#: Columns of prices by data type.
+#: Price columns by data type.
 COLUMNS: Final = {
     "derivative_ticker": ("last_price", "index_price", "mark_price"),
     "liquidations": ("price",),
@@ -25,7 +25,7 @@ COLUMNS: Final = {
 
 
 class Bands:
-    """Bands of every symbol of a file; a symbol is known by its number."""
+    """Bands of every symbol of a file; a number identifies a symbol."""
 
     def __init__(self, day_start: int, data_type: str) -> None:
         import numpy as np
@@ -46,7 +46,7 @@ class Bands:
         return empty
 
     def name(self, symbol: int, name: Name) -> None:
-        """Say which symbol the next number stands for."""
+        """Name the symbol of the next number."""
         if symbol < len(self._names):
             return
         self._names.append(name)
@@ -54,7 +54,7 @@ class Bands:
             self._bands = self._np.concatenate([self._bands, self._empty(self._bands.shape[1])], axis=1)
 
     def add(self, rows: Rows, symbol_of: Any, start: int, stop: int) -> None:
-        """Follow the rows from ``start`` to before ``stop``."""
+        """Add the rows from ``start`` to before ``stop``."""
         k = self._k
         if rows.values is not None:
             prices = [rows.values[column] for column in (k.T_LAST, k.T_INDEX, k.T_MARK)]
@@ -67,7 +67,7 @@ class Bands:
             )  # fmt: skip
 
     def finish(self) -> tuple[MinuteBands, ...]:
-        """The bands of all symbols with a price, by their names."""
+        """The bands of all symbols with a price, sorted by name."""
         found = []
         for number, name in enumerate(self._names):
             bands = {column: self._packed(self._bands[n, number]) for n, column in enumerate(self._columns)}

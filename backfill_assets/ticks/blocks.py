@@ -1,7 +1,7 @@
 """Inflating: a gzip file as blocks of whole lines, in one reused buffer.
 
-What a block is cut into is the parsers' business. Damage that a new download can mend (a truncated or
-corrupted body) is told apart from damage in the content, which it cannot: only the first is raised here.
+The parsers split a block into lines and cells. This module raises only for damage that a new download can
+repair (a truncated or corrupted body), not for damage in the content.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from backfill_assets.failures import CorruptFeed, TransientFailure
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-#: A block stays in a core's cache from inflating to parsing.
+#: Small enough that a block stays in a core's cache from inflating to parsing.
 BLOCK_BYTES: Final = 1 << 20
 
-#: Inflated bytes that a block has room for per byte of the file, so that a small file takes little memory;
-#: trades inflate to 9 times their size.
+#: A block's room in inflated bytes per byte of the file, so that a small file takes little memory; trades
+#: inflate to 9 times their size.
 _INFLATION: Final = 16
 _LEAST_BLOCK_BYTES: Final = 1 << 16
 
 #: Readable bytes behind every block, because kernels load 8 bytes at a time.
 SLACK: Final = 64
 
-#: The widest data type (102 columns) needs about 2.5 kB a line; a longer "line" is not CSV.
+#: Longest line: the widest data type (102 columns) needs about 2.5 kB, so a longer one is not CSV.
 LONGEST_LINE: Final = 1 << 20
 
 
@@ -46,7 +46,7 @@ class Block:
 
 
 class HashingFile(io.RawIOBase):
-    """The compressed file; counts and hashes what is read, so that size and hash are of these very bytes."""
+    """The compressed file; counts and hashes the bytes as they are read."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb", buffering=0)
@@ -55,24 +55,24 @@ class HashingFile(io.RawIOBase):
         self.bytes_read = 0
 
     def readable(self) -> bool:
-        """Files are."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Read like any raw file."""
+        """Read as any raw file does."""
         size = self._file.readinto(buffer)
         self._hash.update(memoryview(buffer)[:size])
         self.bytes_read += size
         return size
 
     def close(self) -> None:
-        """Close the file below too."""
+        """Close the underlying file too."""
         self._file.close()
         super().close()
 
     @property
     def sha256(self) -> str:
-        """Hash of what was read so far, in hex."""
+        """Hash of the bytes read so far, in hex."""
         return self._hash.hexdigest()
 
 
@@ -93,7 +93,7 @@ def read_blocks(source: HashingFile, name: str, block_bytes: int = BLOCK_BYTES) 
     block_bytes = min(block_bytes, max(_LEAST_BLOCK_BYTES, _INFLATION * source.size))
     capacity, have = 2 * block_bytes, 0
     buffer = bytearray(capacity + SLACK)
-    # A generous buffer of compressed bytes: with the default 8 kB the file system is asked 500 times more.
+    # A large buffer of compressed bytes: with the default of 8 kB the file system is asked 500 times more.
     raw = io.BufferedReader(source, 1 << 20)
     with igzip.IGzipFile(fileobj=raw, mode="rb") as inflated:  # type: ignore[no-untyped-call]
         while True:

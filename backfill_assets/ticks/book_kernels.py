@@ -1,13 +1,13 @@
 # mypy: disable-error-code="no-untyped-def"
-"""The replay of order books, compiled; ``books`` owns the state and says what the counts mean.
+"""The replay of order books, compiled; ``books`` owns the state and defines the counts.
 
-As in ``profile_kernels`` every loop is sequential and keeps its whole state in the caller's arrays, so where
-a file is cut into batches changes nothing.
+As in ``profile_kernels``, every loop is sequential and keeps its whole state in the caller's arrays, so the
+division of a file into batches does not change a result.
 
 A side of a book is a sorted array whose last level is the best: its keys are the prices of bids and the
-negative prices of asks. Most changes are near the best, so few levels move. Further away nothing moves: a
-level that is deleted stays with amount 0, and a new one waits in a small array of its own, until some hundred
-of them are brought in together. So a change costs as much in a book of 30,000 levels as in one of 1,000.
+negative prices of asks. Most changes are near the best, so few levels move. Further away no level moves: a
+deleted level stays with amount 0, and a new one waits in a small array of its own, until several hundred of
+them are merged at once. So a change costs as much in a book of 30,000 levels as in one of 1,000.
 """
 
 from __future__ import annotations
@@ -41,38 +41,38 @@ LEAST_AMOUNT, MOST_AMOUNT = SANE_AMOUNT
 # States of a book between two messages: nothing is known before the first snapshot; the last two are wrong.
 UNKNOWN, VALID, ONE_SIDED, LOCKED, CROSSED = range(5)
 
-# What happened in a minute: a book was known, a snapshot equaled the replayed book, the best levels were
-# crossed or locked for a moment.
+# Events of a minute: a book was known, a snapshot equaled the replayed book, the best levels were crossed or
+# locked for a moment.
 M_KNOWN, M_PROVEN, M_CROSSED = 1, 2, 4
 
 # Columns of a listed snapshot that differs from the book: arrival, time since the message before, levels.
 L_TIME, L_GAP, L_COMPARED, L_DIFFERING, L_SIZE = range(5)
 
-# Columns of horizons: how deep each side is known, and the best key that waits or is dead.
+# Columns of horizons: depth to which each side is known, and the best key that waits or is dead.
 BID, ASK = 0, 1
 H_LAZY, H_SIZE = 2, 4
 MINUTES: Final = 1440
 MINUTE_US: Final = 60_000_000
-#: Levels of a side of whose digests are kept at the end of each minute.
+#: Numbers of levels a side whose digests are stored at the end of each minute.
 DEPTHS: Final = (1, 5, 25)
-#: Levels of a side that are kept; the deepest books of venues with a level for every price hold some ten
+#: Most levels kept for a side; the deepest books of venues with a level for every price have some ten
 #: thousand.
 MOST_LEVELS: Final = 1 << 17
-#: A crossed or locked book that lasts less is a moment: venues send the sides of one change one by one.
+#: A shorter crossed or locked book is only a moment: venues send the two sides of a change separately.
 MOMENT_US: Final = 1_000_000
-#: Rows of a snapshot that arrive later than this after those before belong to the next one, though no update
-#: lies between: the capture has connected twice.
+#: Rows of a snapshot that arrive later than this after the rows before belong to the next snapshot, even
+#: without an update between them: the capture has connected twice.
 SNAPSHOT_US: Final = 1_000_000
-#: Levels of a side within which changes move levels at once, and how many changes further away may wait.
+#: Levels from the best within which changes move levels at once, and the most changes further away that wait.
 MOVING: Final = 512
 WAITING: Final = 512
-#: A new level is far if the best price of its side is so many times nearer to the other side.
+#: A new level is far if the best price of its side is this many times nearer to the other side.
 FAR: Final = 5.0
-#: A far level is misplaced by a decimal if it would be so near to the best without that, relatively.
+#: A far level is misplaced by a decimal if moving the decimal brings it this near to the best, relatively.
 SHIFTED: Final = 0.05
-#: Levels that are looked at one by one from the best before the others are searched by halves.
+#: Levels compared one by one from the best, before a binary search of the others.
 _NEAR: Final = 8
-#: Odd, with bits all over.
+#: An odd number with bits in all positions.
 _MIX: Final = -0x61C8864680B583EB
 
 _I64, _F64, _I32, _U8 = nb.int64[::1], nb.float64[::1], nb.int32[::1], nb.uint8[::1]
@@ -82,7 +82,7 @@ _U32_3 = nb.uint32[:, :, ::1]
 
 @nb.njit
 def _place(keys, size, key):
-    """Where the key is among the first ``size``, or would be."""
+    """Place of the key among the first ``size``, or the place to insert it."""
     at = size
     for _ in range(_NEAR):
         if at == 0 or keys[at - 1] < key:
@@ -102,7 +102,7 @@ def _place(keys, size, key):
 
 @nb.njit
 def _sort(keys, amounts, size):
-    """Sort the levels of a snapshot; of those with one key the last counts. Returns how many are left."""
+    """Sort the levels of a snapshot, keep the last of each key, and return how many are left."""
     rising = True
     falling = True
     for i in range(1, size):
@@ -131,7 +131,7 @@ def _sort(keys, amounts, size):
 
 @nb.njit
 def _sort_sides(s, c, sizes, keys, amounts):
-    """Bring the rows of a snapshot into order."""
+    """Sort the rows of a snapshot."""
     for side in range(2):
         own = 4 * s + 2 * c[B_WHICH] + side
         sizes[own] = _sort(keys[own], amounts[own], sizes[own])
@@ -140,7 +140,7 @@ def _sort_sides(s, c, sizes, keys, amounts):
 
 @nb.njit
 def _settle(own, line, side, c, sizes, keys, amounts, waiting, waiting_amounts, horizons):
-    """Take out the dead levels of a side, and bring in those that wait."""
+    """Remove the dead levels of a side, and insert those that wait."""
     k = keys[own]
     a = amounts[own]
     size = sizes[own]
@@ -181,7 +181,7 @@ def _settle_sides(s, c, sizes, keys, amounts, waiting, waiting_amounts, horizons
 
 @nb.njit
 def _wait(line, side, at, key, amount, c, waiting, waiting_amounts, horizons):
-    """Let a new level wait at its place among those that do."""
+    """Insert a new level at its place among those that wait."""
     for i in range(c[B_WAITING + side], at, -1):
         waiting[line, i] = waiting[line, i - 1]
         waiting_amounts[line, i] = waiting_amounts[line, i - 1]
@@ -194,7 +194,7 @@ def _wait(line, side, at, key, amount, c, waiting, waiting_amounts, horizons):
 
 @nb.njit
 def _count_far(c, side, price, best, now):
-    """Count a new level that is far beyond the best of its side, and whether one decimal brings it there."""
+    """Count a new level far beyond the best of its side, and whether one decimal brings it to the best."""
     beyond = price / best if side == ASK else best / price
     if beyond < FAR:
         return
@@ -207,7 +207,7 @@ def _count_far(c, side, price, best, now):
 
 @nb.njit
 def _insert(own, side, at, key, amount, c, sizes, keys, amounts, horizons):
-    """Put a new level into its place; of a full side the level furthest from the best is dropped."""
+    """Insert a new level at its place; a full side drops the level furthest from the best."""
     k = keys[own]
     a = amounts[own]
     size = sizes[own]
@@ -232,7 +232,7 @@ def _insert(own, side, at, key, amount, c, sizes, keys, amounts, horizons):
 
 @nb.njit
 def _end_snapshot(s, c, sizes, keys, amounts, horizons, flags, listed, day_start):
-    """Compare a snapshot that is over with the book that was replayed up to it, as far as both reach."""
+    """Compare a complete snapshot with the book that was replayed up to it, as far as both reach."""
     if c[B_UNSORTED]:
         _sort_sides(s, c, sizes, keys, amounts)
     c[B_IN_SNAPSHOT] = 0
@@ -282,12 +282,12 @@ def _end_snapshot(s, c, sizes, keys, amounts, horizons, flags, listed, day_start
 
 @nb.njit
 def _count_resent(s, c, seen, most):
-    """Count messages that repeat earlier ones in their order, ``most`` of them and more."""
+    """Count runs of at least ``most`` messages that repeat earlier messages in the same order."""
     mark = (c[B_DIGEST] ^ (s + 1)) * _MIX
     mark ^= (mark >> 32) & 0xFFFFFFFF
     slot = mark & (seen.shape[0] - 1)
     if seen[slot, 0] == mark and seen[slot, 1] > 0:
-        # The first of equal messages is kept, so a level that flickers repeats nothing in order.
+        # Only the first of equal messages is stored, so a flickering level does not repeat messages in order.
         c[B_RUN] = c[B_RUN] + 1 if seen[slot, 1] == c[B_RUN_AT] + 1 else 1
         c[B_RUN_AT] = seen[slot, 1]
         if c[B_RUN] == most:
@@ -304,7 +304,7 @@ def _count_resent(s, c, seen, most):
 
 @nb.njit
 def _end_cross(c, end):
-    """End a stretch of time in which the book was crossed or locked."""
+    """End a period in which the book was crossed or locked."""
     if c[B_CROSS_START] < 0:
         return
     length = end - c[B_CROSS_START]
@@ -318,7 +318,7 @@ def _end_cross(c, end):
 
 @nb.njit
 def _note_change(c, now, changes, day_start):
-    """Note whether the arrival that is over has changed the book."""
+    """Record whether the last arrival has changed the book."""
     if not c[B_CHANGED]:
         return
     if c[B_CHANGES] == 0:
@@ -336,10 +336,10 @@ def _note_change(c, now, changes, day_start):
 
 @nb.njit
 def _note_best(c, now, bid, bid_amount, ask, ask_amount, best, path, flags, day_start):
-    """Note the state of the book and the path of its best levels; a price of 0 is that of an empty side.
+    """Record the state of the book and the path of its best levels; an empty side has price 0.
 
-    The path of a minute is a digest of all best levels in order with their arrivals. While these are crossed
-    or locked they are left out, since some makers of quotes take crossed levels away.
+    The path of a minute is a digest of all best levels in order with their arrivals. Crossed and locked
+    levels are left out, since some makers of quotes remove crossed levels.
     """
     former = c[B_STATE]
     state = np.int64(ONE_SIDED)
@@ -371,7 +371,7 @@ def _note_best(c, now, bid, bid_amount, ask, ask_amount, best, path, flags, day_
 @nb.njit
 def _end_message(s, c, sizes, keys, amounts, waiting, waiting_amounts, horizons, changes, flags, best, path,
                  seen, most_resent, day_start):  # fmt: skip
-    """Look at the book behind all rows of one arrival."""
+    """Examine the book after all rows of one arrival."""
     c[B_MESSAGES] += 1
     _count_resent(s, c, seen, most_resent)
     c[B_DIGEST] = 0
@@ -387,7 +387,7 @@ def _end_message(s, c, sizes, keys, amounts, waiting, waiting_amounts, horizons,
     for side in range(2):
         own = bids + side
         if c[B_WAITING + side] or c[B_DEAD + side]:
-            # The best levels are looked at, so none of them may wait or be dead.
+            # The best levels are read here, so none of them may wait or be dead.
             near = sizes[own] - 2 * DEPTHS[-1]
             if near < 0 or horizons[H_LAZY + side] >= keys[own, near]:
                 _settle(own, 2 * s + side, side, c, sizes, keys, amounts, waiting, waiting_amounts, horizons)
@@ -407,7 +407,7 @@ def _end_message(s, c, sizes, keys, amounts, waiting, waiting_amounts, horizons,
 
 @nb.njit
 def _set_digests(top, digests, minute, until):
-    """Give minutes the digests of the best levels: bid price and amount, ask price and amount of each."""
+    """Set the minutes' digests of the best levels: bid price and amount, ask price and amount of each."""
     bits = top.view(np.int64)
     digest = np.int64(0)
     depth = 0
@@ -424,7 +424,7 @@ def _set_digests(top, digests, minute, until):
 
 @nb.njit
 def _keep_tops(s, c, until, sizes, keys, amounts, digests, day_start):
-    """Keep the book that is in force at the ends of the minutes from the last message to before ``until``."""
+    """Store the book in force at the end of each minute from the last message to before ``until``."""
     minute = max((c[B_LAST] - day_start) // MINUTE_US, 0)
     if minute >= until or c[B_STATE] == UNKNOWN:
         return
@@ -439,7 +439,7 @@ def _keep_tops(s, c, until, sizes, keys, amounts, digests, day_start):
 
 @nb.njit
 def _pass_time(c, until, crossed_us, flags, day_start):
-    """Let the book be as it is from the last message until the next."""
+    """Count the time in which the book stays the same, from the last message to the next."""
     state = c[B_STATE]
     start = c[B_LAST]
     if state == UNKNOWN or until <= start:
@@ -468,7 +468,7 @@ def _pass_time(c, until, crossed_us, flags, day_start):
 @nb.njit
 def _change(s, own, side, key, price, amount, now, c, sizes, keys, amounts, waiting, waiting_amounts,
             horizons):  # fmt: skip
-    """Give a level its amount; 0 deletes it."""
+    """Set a level's amount; 0 deletes the level."""
     line = 2 * s + side
     is_full = sizes[own] + c[B_WAITING + side] >= MOST_LEVELS
     lazy = c[B_WAITING + side] + c[B_DEAD + side]
@@ -529,7 +529,7 @@ def _change(s, own, side, key, price, amount, now, c, sizes, keys, amounts, wait
 
 @nb.njit
 def _count_absent(c, side, key, horizons):
-    """Count a delete of a level that the book lacks."""
+    """Count the deletion of a level that the book lacks."""
     if key >= horizons[side]:
         c[B_ABSENT] += 1
     else:
@@ -544,7 +544,7 @@ def _known(number):
 
 @nb.njit
 def _end_row(c, top, changes, flags, best, path, day_start):
-    """Look at the best levels that an arrival has left."""
+    """Examine the best levels after an arrival."""
     now = c[B_LAST]
     _note_change(c, now, changes, day_start)
     bid, bid_amount, ask, ask_amount = _known(top[0]), _known(top[1]), _known(top[2]), _known(top[3])
@@ -560,7 +560,7 @@ def _end_row(c, top, changes, flags, best, path, day_start):
 )  # fmt: skip
 def follow_tops(locals_, codes, symbol_of, values, columns, start, stop, counts, tops, digests, changes,
                 crossed_us, flags, best, paths, day_start):  # fmt: skip
-    """Follow rows of best levels; of each ``columns`` has bid price and amount, ask price and amount."""
+    """Follow rows of best levels; ``columns`` has each level's bid price and amount, ask price and amount."""
     for i in range(start, stop):
         s = symbol_of[codes[i]]
         c = counts[s]
@@ -587,7 +587,7 @@ def follow_tops(locals_, codes, symbol_of, values, columns, start, stop, counts,
 
 @kernel(nb.void(nb.int64, _I64_2, _F64_2, _U32_3, _I32_2, _U8_2, _F64_2, _I64_2, nb.int64))
 def end_tops(s, counts, tops, digests, changes, flags, best, paths, day_start):
-    """Let the symbol's last row be in force until midnight."""
+    """Keep the symbol's last row in force until midnight."""
     c = counts[s]
     _end_row(c, tops[s], changes[s], flags[s], best[s], paths[s], day_start)
     first = max((c[B_LAST] - day_start) // MINUTE_US, 0)
@@ -605,26 +605,26 @@ def end_tops(s, counts, tops, digests, changes, flags, best, paths, day_start):
 def replay(times, locals_, price, amount, price_bits, amount_bits, side, is_snapshot, codes, symbol_of, start,
            stop, counts, sizes, keys, amounts, waiting, waiting_amounts, horizons, grids, changes,
            crossed_us, flags, tops, best, paths, listed, seen, most_resent, day_start):  # fmt: skip
-    """Replay the rows; returns the row before which a side needs more room, or ``stop``.
+    """Replay the rows; return the row before which a side needs more room, or ``stop``.
 
     Parameters
     ----------
     sizes, keys, amounts
-        Four sides per symbol: bids and asks of two books, of which one is the book (``B_WHICH``) and the
-        other what it was before the last snapshot. Rows of the arrays are their room, levels ascend by key.
+        Four sides per symbol: bids and asks of two books, the current one (``B_WHICH``) and the one before
+        the last snapshot. The length of a row is the room of a side; levels ascend by key.
     waiting, waiting_amounts
         Two sides per symbol: new levels far from the best that are not in the book's arrays yet.
     horizons
-        Per symbol and side the key down to which the book is known: that of the last level of a snapshot; and
-        the best key of those that wait or are dead.
+        Per symbol and side the key down to which the book is known (that of the last level of a snapshot),
+        and the best key of the levels that wait or are dead.
     grids
-        Per symbol the steps of the price valid that day; zeros after the last.
+        Per symbol the price steps valid that day; zeros after the last.
     changes, crossed_us, flags
         Per symbol and minute: messages that changed the book, time crossed or locked, ``M_KNOWN`` and so on.
     tops
-        Per symbol, depth and minute a digest of the best levels that are in force at its end.
+        Per symbol, depth and minute a digest of the best levels in force at the end of the minute.
     best, paths
-        Per symbol the best levels, and per minute a digest of all that were.
+        Per symbol the best levels, and per minute a digest of all best levels of the minute.
     listed
         Per symbol the first snapshots that differ from the book.
     seen
@@ -729,7 +729,7 @@ def replay(times, locals_, price, amount, price_bits, amount_bits, side, is_snap
 )  # fmt: skip
 def end_book(s, counts, sizes, keys, amounts, waiting, waiting_amounts, horizons, changes, flags, tops, best,
              paths, listed, seen, most_resent, day_start):  # fmt: skip
-    """End the symbol's last message, its snapshot and its stretch of time crossed."""
+    """End the symbol's last message, its snapshot and its crossed period."""
     c = counts[s]
     _end_message(
         s, c, sizes, keys, amounts, waiting, waiting_amounts, horizons[s], changes[s], flags[s], best[s],

@@ -1,19 +1,19 @@
-"""What the replay of an order book tells as its changes pass: crossed time, absent levels, wrong snapshots.
+"""Replays an order book from its changes and counts crossed time, absent levels and wrong snapshots.
 
-``quality.profiles`` says what each number means; here is how they are had without keeping rows. Of each
-symbol two books are kept, as sorted arrays that double up to 131,072 levels a side (8 MB a symbol then): the
-one that is replayed, and what it was before the last snapshot, which is compared with it when the snapshot is
-over. Beyond that many levels those furthest from the best are dropped and counted, and the book counts as
-known no deeper than it is kept. A book is known as deep as its last snapshot reached. A change further than
-512 levels from the best moves none of them: the kernels bring 512 such changes in together.
+``quality.profiles`` defines each number; this module computes the numbers without storing rows. It keeps two
+books per symbol, as sorted arrays that double up to 131,072 levels a side (8 MB a symbol then): the current
+book, and the book before the last snapshot, which is compared with that snapshot when it is complete. Beyond
+that many levels, those furthest from the best are dropped and counted, and the book counts as known only as
+deep as it is kept. A book is known as deep as its last snapshot reached. A change further than 512 levels
+from the best moves no level: the kernels merge 512 such changes at once.
 
 A snapshot that follows the message before it at once is a free witness of all changes between it and the
-snapshot before. One that comes after a new connection is none of the changes that the venue sent meanwhile.
-How many these may be is told by the busiest minute of the day: where its rate lets a message be expected in
-that time with a chance of ``CHANCE`` or more, as many of the largest messages as come in it are explained.
+snapshot before. A snapshot after a new connection is no witness of the changes that the venue sent meanwhile.
+The busiest minute of the day bounds the number of these changes: if at its rate a message is expected in that
+time with a chance of ``CHANCE`` or more, as many of the largest messages as it expects are explained.
 
-Messages are known again by 64 bits of their exchange time, prices and amounts in order, among the last 65,536
-or so. Where a venue gives no time, none is ever equal to another.
+A repeated message is recognized among about the last 65,536 by 64 bits of its exchange time, prices and
+amounts in order. If a venue gives no time, no message equals another.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from backfill_assets.ticks.profile import Name, Rows
 
 LISTED_DISAGREEMENTS: Final = 100
-#: A message that was to be expected with less than this chance explains no difference.
+#: A message expected with a smaller chance explains no difference.
 CHANCE: Final = 0.01
 _LEAST_LEVELS: Final = 1 << 10
 _MESSAGES_SEEN: Final = 1 << 16
 
 
 class Books:
-    """State of the book kernels for every symbol of a file; a symbol is known by its number.
+    """State of the book kernels for every symbol of a file; a number identifies a symbol.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Books:
     grids
         Price steps valid at some time of the day, by the text of the file's symbol column.
     resent
-        So many messages that repeat earlier ones in order are a block that was sent again.
+        Number of messages, repeating earlier ones in order, that make a block that was sent again.
     """
 
     def __init__(self, day_start: int, grids: Grids, resent: int) -> None:
@@ -84,7 +84,7 @@ class Books:
         self._seen = untouched((_MESSAGES_SEEN, 2), np.int64)
 
     def name(self, symbol: int, name: Name) -> None:
-        """Say which symbol the next number stands for; its steps are not judged if unknown or too many."""
+        """Name the symbol of the next number; its steps are not judged if unknown or too many."""
         if symbol < len(self._names):
             return
         self._names.append(name)
@@ -110,7 +110,7 @@ class Books:
         for name in ("keys", "amounts"):
             array = getattr(self, f"_{name}")
             larger = self._untouched((4 * symbols, levels), array.dtype)
-            # Only used cells are copied, since a touched page takes memory.
+            # Copy only used cells, since a touched page takes memory.
             for row, size in enumerate(used):
                 larger[row, :size] = array[row, :size]
             setattr(self, f"_{name}", larger)
@@ -134,7 +134,7 @@ class Books:
             self._make_room(len(self._counts), 2 * self._keys.shape[1])
 
     def finish(self) -> tuple[BookProfile, ...]:
-        """The books of all symbols with rows, by their names; ends the counting."""
+        """The books of all symbols with rows, sorted by name; ends the counting."""
         found = [
             self._book(number, name)
             for number, name in enumerate(self._names)
@@ -143,7 +143,7 @@ class Books:
         return tuple(sorted(found, key=lambda book: book.dataset_symbol))
 
     def tops(self) -> tuple[MinuteTops, ...]:
-        """The best levels at the end of each minute of the symbols whose book was known, by their names."""
+        """The best levels at the end of each minute for symbols whose book was known, sorted by name."""
         found = [
             minute_tops(name, self._tops[number], MOST_DEPTH, self._paths[number], self._flags[number])
             for number, name in enumerate(self._names)

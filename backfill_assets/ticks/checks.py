@@ -1,7 +1,7 @@
-"""What the ticks of a day promise: files that are what their manifests say, complete and sound.
+"""The checks of a day's ticks: files agree with their manifests, and are complete and sound.
 
-``schema`` stops the run, because it fails only by a bug of ours. The scores gate inside publishing, which
-asks the verdicts; here they are shown, with ERROR where a day score is not above its threshold.
+``schema`` stops the run, because only a bug of this package makes it fail. The scores gate inside publishing,
+which reads the verdicts; these checks show them, with ERROR if a day score is not above its threshold.
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ KEY = dg.AssetKey("ticks")
     blocking=("schema",),
 )
 def ticks_checks(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> Iterator[dg.AssetCheckResult]:
-    """Tell what was found when the day was settled."""
+    """Report the findings from settling the day."""
     store, day = lake.store(), context.partition_key
     found = load_day(store, day)
     if found is None:
@@ -51,7 +51,7 @@ def ticks_checks(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> 
 
 
 def look_at_footers(store: Store, day: str) -> Finding:
-    """What the schema finds, for files that were stored without facts about themselves."""
+    """Check the schema from footers, for files stored without facts about themselves."""
     record = load_day_record(store, day)
 
     def row(one: tuple[Feed, FeedManifest]) -> dict[str, Any] | None:

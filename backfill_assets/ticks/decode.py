@@ -1,8 +1,8 @@
 """Decoding: one vendor file becomes one Parquet file and its profile, in one pass and bounded memory.
 
-The calling thread inflates, parses and counts; one more thread encodes and writes the row group before. The
+The calling thread inflates, parses and counts; a second thread encodes and writes the previous row group. The
 heavy calls release the interpreter lock, so several files decode side by side in threads of one process.
-Where files come from and what is done with the result is not known here.
+This module does not know the origin of files or the use of the result.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ _GROUPS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What became of a file.
+    """The result of decoding a file.
 
     Attributes
     ----------
     rows, bytes, content
         Rows, size and sha256 (hex) of the Parquet file.
     raw_bytes, raw_sha256
-        Size and sha256 (hex) of the compressed file, of the very bytes that were decoded.
+        Size and sha256 (hex) of the compressed file, of exactly the bytes that were decoded.
     profile
-        The evidence counted on the way.
+        The evidence counted during decoding.
     totals
         Control totals of the rows.
     """
@@ -81,25 +81,25 @@ def decode(
 ) -> Decoded:
     """Turn a vendor's ``.csv.gz`` into Parquet with ``tick_columns(feed.data_type)``, every row, in order.
 
-    The same source gives the same bytes, whatever ``block_bytes`` is and whether ``fast`` or not. The target
-    is there whole or not at all: it is written beside itself under another name and renamed. A power cut may
-    lose it; the store that takes it over makes it durable.
+    The same source gives the same bytes for any ``block_bytes`` and ``fast``. The target appears whole or not
+    at all: it is written under another name in its folder and renamed. A power failure may lose it; the store
+    that takes it over makes it durable.
 
     Parameters
     ----------
     source, target
-        Files; the target's folder is made if need be.
+        Files; the target's folder is created if it does not exist.
     feed, day
-        What the file is said to hold.
+        The claimed feed and day of the file.
     symbols
         Canonical symbol for each text of the file's symbol column; others are stored as null and counted.
     parameters
-        What the profile depends on.
+        The parameters of the profile.
     grids
-        Price steps valid at some time of the day, for texts of the file's symbol column; prices of others
-        are not compared with a grid.
+        Price steps valid at some time of the day, for texts of the file's symbol column; prices of other
+        texts are not compared with a grid.
     candles
-        Gets every row of a file of trades, under the row's canonical symbol.
+        Receives every row of a file of trades, under the row's canonical symbol.
     row_group_rows, block_bytes, fast
         For tests and measurements: rows of a group, inflated bytes read at once, whether to use compiled
         code.
@@ -107,9 +107,9 @@ def decode(
     Raises
     ------
     TransientFailure
-        The compressed body is damaged; a new download can mend it.
+        The compressed body is damaged; a new download can repair it.
     CorruptFeed
-        A line is not what the data type holds; names file, line (1 is the header) and column.
+        A line does not fit the data type; names file, line (1 is the header) and column.
     """
     day_number = start_us(parse_day(day).isoformat()) // MICROSECONDS_PER_DAY
     name = f"{feed} {day} ({source.name})"
@@ -161,17 +161,17 @@ class _GroupWriter:
         self._thread = ThreadPoolExecutor(1, "parquet")
 
     def start(self, groups: list[RowGroup]) -> RowGroup:
-        """The first group to fill, of those that are filled in turn."""
+        """Take the groups, which are filled in turn, and return the first to fill."""
         self._free = groups
         return self._empty_group(0)
 
     def write(self, group: RowGroup, names: tuple[Name, ...]) -> RowGroup:
-        """Queue a group and return the next to fill, once one is free; a failure to write comes out here."""
+        """Queue a group, wait for a free one and return it; raises failures of earlier writes."""
         self._busy.append((group, self._thread.submit(self._encode, group, names)))
         return self._empty_group(group.first_row + group.rows)
 
     def finish(self, group: RowGroup, names: tuple[Name, ...]) -> None:
-        """Wait until everything before is written, and write the last group in the calling thread."""
+        """Wait until all earlier groups are written, then write the last one in the calling thread."""
         while self._busy:
             self._wait_for_one()
         if group.rows:
@@ -214,9 +214,9 @@ def _transcode(
     sizes: tuple[int | None, int],
     fast: bool,
 ) -> tuple[Dialect, tuple[ColumnTotals, ...]]:
-    """Write all rows; returns how the vendor's file is written, and the totals.
+    """Write all rows; return the dialect of the vendor's file and the totals.
 
-    ``sizes`` is rows of groups, bytes of blocks.
+    ``sizes`` is the rows of a group and the bytes of a block.
     """
     from backfill_assets.ticks.parser import LineParser
     from backfill_assets.ticks.rowgroups import Layout, parquet_writer, writer_schema
@@ -257,7 +257,7 @@ def _transcode(
 
 
 def _empty_groups(layout: Layout, rows: int, first: Block) -> list[RowGroup]:
-    """The groups of a file; a file of one block needs one, no larger than the block."""
+    """The groups of a file; a file of one block needs only one group, no larger than the block."""
     from backfill_assets.ticks.rowgroups import RowGroup
 
     if first.last:

@@ -1,8 +1,8 @@
-"""Files that say the same in another way: a byte order mark, quoted cells, more columns at the end.
+"""Files with the same content in another form: a byte order mark, quoted cells, more columns at the end.
 
-They are rewritten block by block to the vendor's plain form, so neither parser knows of them and a plain file
-costs one search for a quote per block. What a line means, and every other oddity, is ``reference_parser``'s
-business; a line that has no plain form is handed on as it is, to be refused there by its number.
+They are rewritten block by block to the vendor's plain form, so neither parser handles them and a plain file
+costs one search for a quote per block. ``reference_parser`` interprets lines and handles every other oddity;
+a line without a plain form is passed on unchanged, and refused there by its number.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from backfill_assets.ticks.reference_parser import Reader
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _COMMA, _NEWLINE = 44, 10
-#: Characters of an unknown name that are shown.
+#: Most characters of an unknown name that are shown.
 _SHOWN: Final = 60
 
 
 @dataclass(slots=True)
 class Dialect:
-    """How one file is written; known once its header is read."""
+    """The dialect of one file, known once its header is read."""
 
     reader: Reader
-    #: Names of the columns behind those of the data type.
+    #: Names of the columns after those of the data type.
     more_columns: tuple[str, ...] = ()
     has_header: bool = False
-    #: Lines so far, for messages.
+    #: Lines read so far, for messages.
     _lines: int = field(default=0, repr=False)
 
     def rows(self, blocks: Iterable[Block]) -> Iterator[Block]:
@@ -42,7 +42,7 @@ class Dialect:
         Raises
         ------
         CorruptFeed
-            The header is not that of the data type, or a line has another number of columns than it.
+            The header is not that of the data type, or a line and the header differ in number of columns.
         """
         remaining = iter(blocks)
         first = next(remaining, None)
@@ -95,7 +95,7 @@ def _block(text: bytes | bytearray, *, last: bool) -> Block:
 
 
 def _cells(line: bytes) -> list[bytes] | None:
-    """The cells without their quotes; None where a quote is part of a value, or a value of several lines."""
+    """The cells without their quotes; None if a quote is part of a value, or a value has several lines."""
     if b'"' not in line:
         return line.split(b",")
     try:
@@ -107,7 +107,7 @@ def _cells(line: bytes) -> list[bytes] | None:
 
 
 def _without_last_columns(block: Block, known: int, columns: int) -> Block | None:
-    """The block cut behind the known columns; None where that takes a look at each line."""
+    """The block cut after the known columns; None if each line must be checked for that."""
     text = np.frombuffer(block.buffer, np.uint8, block.end)
     ends = np.flatnonzero(text == _NEWLINE)
     commas = np.flatnonzero(text == _COMMA)

@@ -1,7 +1,7 @@
-"""Filling the lake with a day's ticks: what is missing is fetched, decoded as it lands, and recorded.
+"""Fills the lake with a day's ticks: fetches missing feeds, decodes them on arrival, and records them.
 
-A feed is done when its manifest names its file, so whatever stops this leaves every finished feed finished
-and a rerun does the rest. One feed's failure never hides or blocks another.
+A feed is done when its manifest names its file, so every interruption leaves finished feeds finished, and a
+rerun fetches the others. One feed's failure never hides or blocks another.
 """
 
 from __future__ import annotations
@@ -65,22 +65,22 @@ from backfill_assets.ticks.profile import ProfileParameters, profile_parameters_
 from backfill_assets.ticks.stored import stored_file
 from backfill_assets.ticks.workers import decode_workers
 
-#: Raised when the stored columns or their meaning change; older versions are fetched again.
+#: Increase it when the stored columns or their meaning change; older versions are fetched again.
 SCHEMA_VERSION: Final = 1
-#: Downloads of one file that arrives damaged, before the step itself is retried.
+#: Downloads of a file that arrives damaged, before the step itself is retried.
 DOWNLOAD_ROUNDS: Final = 2
-#: Files that one decoding thread has at hand: one to decode, one that is there when it has done so.
+#: Files per decoding thread: one that it decodes, and one that is ready next.
 FILES_PER_THREAD: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class FeedOutcome:
-    """How one feed ended.
+    """The outcome for one feed.
 
-    It was ``fetched`` or ``kept`` (it was there), is ``absent``, was ``rejected`` or ``failed``, or its
-    manifest is ``unreadable``. ``is_passing`` tells of a failed feed whether another try may bring it, and
-    ``wait_seconds`` how long to wait before. ``raw_sha256`` is of a damaged file. ``manifest`` is the feed's
-    as it was left; None where it cannot be read.
+    The feed was ``fetched`` or ``kept`` (already stored), is ``absent``, was ``rejected`` or ``failed``, or
+    its manifest is ``unreadable``. For a failed feed, ``is_passing`` tells whether another try may succeed,
+    and ``wait_seconds`` how long to wait first. ``raw_sha256`` is the hash of a damaged file. ``manifest`` is
+    the feed's manifest after the fetch; None if it cannot be read.
     """
 
     feed: Feed
@@ -96,7 +96,7 @@ class FeedOutcome:
 
 @dataclass(slots=True)
 class FetchReport:
-    """All outcomes of a day, in the order in which the feeds were done."""
+    """All outcomes of a day, in the order in which the feeds finished."""
 
     outcomes: list[FeedOutcome] = field(default_factory=list)
 
@@ -112,7 +112,7 @@ class FetchReport:
 
     @property
     def summary(self) -> str:
-        """How many feeds ended in each state, as ``2 absent, 498 fetched``."""
+        """Number of feeds in each state, such as ``2 absent, 498 fetched``."""
         counts = sorted(Counter(o.state for o in self.outcomes).items())
         return ", ".join(f"{count} {state}" for state, count in counts) or "no feed is expected"
 
@@ -121,7 +121,7 @@ Progress = Callable[[FeedOutcome, int, int], None]
 
 
 def recorded_day(store: Store, day: str) -> DayRecord:
-    """What the day is expected to have.
+    """Return the record of the day's expected feeds.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def fetch_day(
     Raises
     ------
     PermanentFailure
-        What would fail every feed alike: no key, no permission, a disk that is full.
+        A cause that fails every feed alike: no key, no permission, a full disk.
     """
     day = record.day
     expected = {e.feed: dict(e.symbols) for e in record.expected_feeds}
@@ -189,12 +189,12 @@ def fetch_day(
         else:
             done(outcome)
     wanted = _largest_first(store, day, wanted)
-    # Without a file to decode nobody needs the steps of prices, nor which versions count.
+    # Without a file to decode, neither price steps nor the versions that count are needed.
     grids = price_grids(store, day, expected) if wanted else {}
     settled = known or (_settled(store, day, settings.thresholds, wanted) if wanted else None)
     accepted = {f.feed: f.accepted.content for f in settled.feeds if f.accepted} if settled else {}
     anew = {feed: _begun(feed, day, settled) for feed in wanted}
-    # A file of one's own comes as it is however often it is asked for.
+    # The user's own file is the same at every request.
     rounds, is_passing = (1, False) if own_files_command(settings) else (DOWNLOAD_ROUNDS, True)
     laws = settings.thresholds.id_laws
     worker = _Worker(store, day, expected, accepted, anew, parameters, grids, client.redacted, laws)
@@ -217,7 +217,7 @@ def fetch_day(
 
 
 def _largest_first(store: Store, day: str, feeds: Sequence[Feed]) -> list[Feed]:
-    """The feeds by the size of their files of the day before, so that no large one is left for the end.
+    """The feeds, those with the largest files of the day before first, so that no large one is last.
 
     Feeds that the day before lacks come first, since they may be large.
     """
@@ -231,7 +231,7 @@ def _largest_first(store: Store, day: str, feeds: Sequence[Feed]) -> list[Feed]:
 def _settled(
     store: Store, day: str, thresholds: ThresholdSettings, wanted: Sequence[Feed]
 ) -> SettledDay | None:
-    """The day's document, which is not there: a fetch must not drop the versions that count."""
+    """Make the day's missing document: a fetch must not drop the versions that count."""
     if _never_settled(store, day):
         return None
     # An earlier version of this package has judged the day, or its document is lost.
@@ -245,12 +245,12 @@ def _settled(
 
 
 def _never_settled(store: Store, day: str) -> bool:
-    """Whether nobody can have decided anything about the files of a day without a document."""
+    """Whether a day without a document cannot have decisions about its files."""
     return not store.exists(paths.accepted_versions(day)) and not is_lost(store, day)
 
 
 def _begun(feed: Feed, day: str, settled: SettledDay | None) -> FeedManifest:
-    """The manifest to begin with where the stored one cannot be read: the decisions that hold are known."""
+    """The manifest to begin with if the stored one cannot be read, with the decisions that hold."""
     found = settled.feed(feed) if settled is not None else None
     decisions = [d for d in (found.approval, found.retraction) if d is not None] if found else []
     return FeedManifest(feed=str(feed), day=day, decisions=tuple(decisions))
@@ -265,12 +265,12 @@ class _Worker:
     symbols: dict[Feed, dict[str, str]]
     #: Contents that count, by the day's document.
     accepted: dict[Feed, str]
-    #: By feed the manifest to begin with where there is none, or one that cannot be read: with the decisions
-    #: of people that the day's document knows.
+    #: By feed the manifest to begin with if there is none or it cannot be read, with the decisions of people
+    #: from the day's document.
     anew: dict[Feed, FeedManifest]
     parameters: ProfileParameters
     grids: dict[Feed, Grids]
-    #: Takes the key out of texts that quote a file.
+    #: Removes the key from texts that quote a file.
     redact: Callable[[str], str]
     laws: Sequence[IdLaw] = ID_LAWS
 
@@ -324,7 +324,7 @@ class _Worker:
         return FeedOutcome(feed, "fetched", rows=decoded.rows, raw_bytes=decoded.raw_bytes, manifest=manifest)
 
     def _reject(self, feed: Feed, download: Download, reason: str) -> FeedOutcome:
-        """Keep a file that is not what it claims to be, for whoever looks into it."""
+        """Store a file that does not fit its feed, for inspection."""
         self.store.put_file(download.path, paths.rejected(feed, self.day, _sha256(download.path)))
         return self._without_file(FeedOutcome(feed, "rejected", raw_bytes=download.bytes, reason=reason))
 
@@ -333,7 +333,7 @@ class _Worker:
         return self._without_file(FeedOutcome(feed, "absent", reason=reason))
 
     def _without_file(self, outcome: FeedOutcome) -> FeedOutcome:
-        """Record the absence; beside a damaged manifest it does not take a version away that counts."""
+        """Record the absence; with a damaged manifest, a version that counts stays."""
         feed = outcome.feed
         absence = Absence(reason=outcome.reason, seen_at=utc_now())
         instead = None if feed in self.accepted else self.anew.get(feed)
@@ -354,7 +354,7 @@ def decoded_version(
     symbols: Mapping[str, str],
     parameters: ProfileParameters,
 ) -> Version:
-    """The version of a file that was decoded now, without its candles."""
+    """The version of a file that was just decoded, without its candles."""
     return Version(
         content=decoded.content,
         rows=decoded.rows,
@@ -377,7 +377,7 @@ def _sha256(path: Path) -> str:
 def candles_to_fill(
     feed: Feed, day: str, parameters: ProfileParameters, laws: Sequence[IdLaw]
 ) -> MinuteCandles | None:
-    """The candles for the pass that decodes a file to fill; None where its data type makes none."""
+    """The candles to fill while a file is decoded; None if its data type makes none."""
     if not feed.type.makes_candles:
         return None
     law = law_of(laws, feed, day)
@@ -393,7 +393,7 @@ def store_candles(
     profile: FeedProfile,
     parameters: ProfileParameters,
 ) -> DecodedCandles | None:
-    """Store the candles of a file; None without any, or where some of the ids in order are no integers."""
+    """Store the candles of a file; None without any, or if ids are the order and some are not integers."""
     if made is None or (made.by_id and not profile.has_numeric_ids):
         return None
     table = of_exchange(feed.exchange, made.table())
@@ -405,9 +405,10 @@ def store_candles(
 
 
 def _given_up(outcome: FeedOutcome, before: str | None, *, is_passing: bool) -> FeedOutcome:
-    """The failure of a file that came damaged in the last round; ``before`` is the hash of the one before.
+    """The failure of a file that was damaged in the last round; ``before`` is the hash of the round before.
 
-    The same bytes were not damaged on their way, so another try of the step would bring them again.
+    If the bytes are the same, they were not damaged in transit, so another try of the step would bring them
+    again.
     """
     if outcome.raw_sha256 != before:
         return replace(outcome, state="failed", is_passing=is_passing)
@@ -417,7 +418,7 @@ def _given_up(outcome: FeedOutcome, before: str | None, *, is_passing: bool) -> 
 
 def _record_failure(store: Store, outcome: FeedOutcome, day: str) -> FeedManifest | None:
     failure = Absence(reason=outcome.reason, seen_at=utc_now())
-    # A damaged manifest is told by itself, and only a refresh replaces it.
+    # A damaged manifest is reported separately, and only a refresh replaces it.
     with suppress(Unreadable):
         return update_manifest(store, outcome.feed, day, lambda manifest: manifest.with_failure(failure))
     return None
@@ -426,7 +427,7 @@ def _record_failure(store: Store, outcome: FeedOutcome, day: str) -> FeedManifes
 def _fetch_round(
     client: TardisClient, feeds: Sequence[Feed], day: str, folder: Path, worker: _Worker, threads: int
 ) -> Iterable[FeedOutcome]:
-    """Outcomes of one download of each feed; decoding runs while other files still come in."""
+    """Outcomes of one download of each feed; decoding runs while other files still arrive."""
     if not feeds:
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
@@ -444,7 +445,7 @@ def _fetch_round(
                 yield FeedOutcome(
                     feed, "failed", reason=str(result), is_passing=is_passing, wait_seconds=asked
                 )
-            # Files that wait take room on the disk: no more are taken than keep every thread busy.
+            # Waiting files take room on the disk: take only as many as keep every thread busy.
             while running >= FILES_PER_THREAD * threads or not finished.empty():
                 yield finished.get().result()
                 running -= 1
@@ -460,7 +461,7 @@ def _kept(
     parameters: ProfileParameters,
     accepted: str | None,
 ) -> FeedOutcome | None:
-    """The outcome of a feed that needs no fetching.
+    """The outcome of a feed that needs no fetch.
 
     None if a file of it is missing or of another build, or its rows have other canonical symbols than now.
     """
@@ -482,9 +483,9 @@ def _kept(
 
 
 def _is_named(version: Version, feed: Feed, symbols: Mapping[str, str]) -> bool:
-    """Whether the rows have these symbols, as far as the version tells."""
+    """Whether the rows have these symbols, as far as the version shows."""
     if feed.type.makes_candles:
-        with suppress(Unreadable):  # settling the day tells
+        with suppress(Unreadable):  # settling the day reports it
             return all(symbols.get(s.dataset_symbol) == s.symbol for s in profile_of(version).symbols)
         return True
     now = _only_symbol(symbols)
@@ -498,7 +499,7 @@ def _only_symbol(symbols: Mapping[str, str]) -> str:
 
 
 def scratch_folder(settings: Settings) -> Path | None:
-    """The folder of ``lake.scratch``, which is made; None for the system's own."""
+    """Create and return the folder of ``lake.scratch``; None for the system's own."""
     scratch = resolve(settings.lake.scratch)
     if not scratch:
         return None

@@ -1,8 +1,8 @@
-"""The progress of a day's feeds as text for whoever watches, a few times a minute.
+"""Writes the progress of a day's feeds as text for viewers, a few times a minute.
 
-Separate from ``assets`` because it knows nothing of Dagster: it is given where to write. Each text stands
-for itself, so a reader needs the latest only. The last one is kept for good, as the run's totals, and names
-no feed.
+It is separate from ``assets`` because it does not depend on Dagster: the caller gives it a function that
+writes. Each text is complete, so a reader needs only the latest. The last text stays as the run's totals, and
+names no feed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Final
 from backfill_assets.days import utc_now
 from backfill_assets.ticks.fetch import FeedOutcome
 
-#: A write takes some 20 ms with SQLite; a person does not read faster.
+#: A write takes about 20 ms with SQLite, and people do not read faster.
 SECONDS_BETWEEN_WRITES: Final = 2.0
-#: Feeds named: those that did not work out, and as many of the latest others. A day may have thousands.
+#: Most feeds named of those with a problem, and of the latest others. A day may have thousands.
 FEEDS_NAMED: Final = 100
 
 _IN_ORDER: Final = ("fetched", "kept")
 
 
 class FetchProgress:
-    """Takes each outcome as ``fetch_day`` reports it, and writes JSON now and then and at the end."""
+    """Takes each outcome that ``fetch_day`` reports, and writes JSON from time to time and at the end."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
@@ -37,7 +37,7 @@ class FetchProgress:
         self._odd: deque[FeedOutcome] = deque(maxlen=FEEDS_NAMED)
 
     def __call__(self, outcome: FeedOutcome, done: int, total: int) -> None:
-        """Count one feed that is done, of which there are ``done`` now."""
+        """Count one finished feed; ``done`` feeds are finished now."""
         self._states[outcome.state] += 1
         self._rows += outcome.rows
         self._raw_bytes += outcome.raw_bytes

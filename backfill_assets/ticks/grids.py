@@ -1,7 +1,7 @@
-"""Which steps the prices of a day's feeds may have: the increments of the day's instruments, by feed.
+"""The valid price steps of a day's feeds: the increments of the day's instruments, by feed.
 
-Read from the lake once per day. Where the instruments say nothing (the exchange details have no increments),
-there is no entry, and prices are not compared with a grid.
+They are read from the lake once per day. If the instruments have no increments (the exchange details lack
+them), there is no entry, and prices are not compared with a grid.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from backfill_assets.lake.store import Store
 from backfill_assets.tardis.metadata import dataset_symbol
 from backfill_assets.ticks.prices import Grids
 
-#: An increment that changed during the day is valid before and after: rows are not told apart by time.
+#: If an increment changed during the day, both values are valid all day: rows are not separated by time.
 _INCREMENTS = ("price_increment", "price_increment_end")
 
 
 def price_grids(store: Store, day: str, expected: Mapping[Feed, Mapping[str, str]]) -> dict[Feed, Grids]:
-    """Steps by the texts of each file's symbol column.
+    """Return the price steps by the texts of each file's symbol column.
 
     Parameters
     ----------
     expected
-        The day's feeds, each with its texts and their canonical symbols.
+        The day's feeds, each with the texts of its symbol column and their canonical symbols.
     """
     exchanges = sorted({feed.exchange for feed in expected})
     found = dict(

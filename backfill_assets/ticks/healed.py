@@ -1,8 +1,8 @@
-"""Versions with rows that second sources had: the vendor's rows and the recovered ones, in their places.
+"""Healed versions: the vendor's rows together with rows recovered from second sources, in their places.
 
-The rows are written as the vendor writes a file and go through the decoder like one, so profile, partial
-candles and verdict come about as ever. Who was asked, and what an answer proves, is in ``heal``; here stored
-trades are taken from receipts, so a run needs neither a network nor the exchange's client.
+The rows are written in the vendor's form and decoded like a vendor's file, so profile, partial candles and
+verdict are made as for every file. ``heal`` asks the sources and judges their answers; this module takes
+stored trades from receipts, so a run needs neither a network nor the exchange's client.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow.parquet as pq
 
-#: Recovered trades as they are stored, one per line.
+#: Header of stored recovered trades, one trade per line.
 ROWS_HEADER: Final = "id,timestamp,side,price,amount"
-#: Level of compression of the file that is only written to be decoded.
+#: Compression level of the temporary file that is written only to be decoded.
 _FASTEST: Final = 1
 
 
 def rows_file(trades: Iterable[TradeRow]) -> bytes:
-    """The stored file of recovered trades: equal trades are equal bytes."""
+    """The stored file of recovered trades; equal trades give equal bytes."""
     lines = [f"{t.id},{t.time_us},{t.side},{t.price!r},{t.amount!r}" for t in trades]
     return "\n".join([ROWS_HEADER, *lines, ""]).encode()
 
@@ -59,12 +59,12 @@ def read_rows(data: bytes) -> list[TradeRow]:
 
 
 def recovered_trades(store: Store, feed: Feed, day: str, receipts: Iterable[Receipt]) -> list[TradeRow]:
-    """The trades that the receipts hold, once each, in order of their ids.
+    """The trades of the receipts, once each, in order of their ids.
 
     Raises
     ------
     DamagedFile
-        A stored file of them is gone or damaged.
+        A stored file of trades is missing or damaged.
     """
     found: dict[int, TradeRow] = {}
     for receipt in receipts:
@@ -76,7 +76,7 @@ def recovered_trades(store: Store, feed: Feed, day: str, receipts: Iterable[Rece
 
 
 def lacks_recovered(version: Version, receipts: Iterable[Receipt]) -> bool:
-    """Whether ids are missing in the version of which a receipt has the trade.
+    """Whether the version lacks an id whose trade a receipt has.
 
     Raises
     ------
@@ -95,10 +95,10 @@ def lacks_recovered(version: Version, receipts: Iterable[Receipt]) -> bool:
 def with_recovered_rows(
     store: Store, record: DayRecord, manifests: Mapping[Feed, FeedManifest], settings: Settings
 ) -> dict[Feed, FeedManifest]:
-    """The manifests after a fetch, each with a healed version where the newest lacks recovered trades.
+    """The manifests after a fetch, each with a healed version if the newest lacks recovered trades.
 
-    A vendor that serves the same file again takes back no row that was recovered. Files that break a hard
-    rule are left as they are: no row mends them.
+    If a vendor serves the same file again, the recovered rows stay. Files that break a hard rule are left as
+    they are, since rows cannot repair them.
     """
     names = {e.feed: dict(e.symbols) for e in record.expected_feeds}
     found = dict(manifests)
@@ -106,7 +106,7 @@ def with_recovered_rows(
         newest = manifest.newest
         if newest is None or not manifest.receipts:
             continue
-        # Settling tells of a damaged profile, and verify of a damaged file.
+        # Settling reports a damaged profile, and verify reports a damaged file.
         with suppress(Unreadable, DamagedFile):
             if lacks_recovered(newest, manifest.receipts) and not violations(
                 profile_of(newest), settings.thresholds.rows, grouped=feed.is_grouped
@@ -131,7 +131,7 @@ def heal_version(
     symbols
         Canonical symbol for the text of the file's symbol column.
     manifest
-        Holds the receipts.
+        The manifest with the receipts.
 
     Returns
     -------
@@ -141,7 +141,7 @@ def heal_version(
     Raises
     ------
     DamagedFile
-        The file of ``base``, or one of recovered trades, is gone or damaged.
+        The file of ``base``, or one of recovered trades, is missing or damaged.
     """
     trades = recovered_trades(store, feed, day, manifest.receipts)
     parameters = ProfileParameters.of(settings.thresholds)
@@ -179,11 +179,11 @@ def heal_version(
 
 
 def write_healed(ticks: Path, target: Path, trades: Sequence[TradeRow]) -> int:
-    """Write the rows of a tick file and the trades that it lacks as the vendor writes a file.
+    """Write the rows of a tick file and the trades that it lacks, in the vendor's form.
 
-    A recovered trade has no time of arrival. It is taken to have arrived when it was traded, but between the
+    A recovered trade has no time of arrival. It counts as having arrived when it was traded, but between the
     rows with the ids before and after it, so that the file stays in the order of arrival. Its time is cut to
-    milliseconds where all times of the file are such.
+    milliseconds if all times of the file are in milliseconds.
 
     Returns
     -------
@@ -212,7 +212,7 @@ def write_healed(ticks: Path, target: Path, trades: Sequence[TradeRow]) -> int:
 
 
 def _placed(file: pq.ParquetFile, trades: Sequence[TradeRow]) -> pl.DataFrame:
-    """The trades that the file lacks as rows of it, in order of arrival."""
+    """The trades that the file lacks, as rows of the file in order of arrival."""
     import numpy as np
     import polars as pl
 
@@ -254,7 +254,7 @@ def _placed(file: pq.ParquetFile, trades: Sequence[TradeRow]) -> pl.DataFrame:
 
 
 def _as_written(group: pl.DataFrame) -> pl.DataFrame:
-    """The columns of the vendor's file, as it has them."""
+    """The columns in the form of the vendor's file."""
     import polars as pl
 
     times = [pl.col(name).dt.epoch("us") for name in ("timestamp", "local_timestamp")]

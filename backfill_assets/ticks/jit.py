@@ -1,13 +1,13 @@
-"""The needs of kernels: explicit signatures, machine code that is kept on disk where possible, and memory.
+"""Compiles kernels with explicit signatures, caches their machine code on disk if possible, and gives memory.
 
 Numba refuses to decorate a function for caching when neither the package's folder, nor the user's cache
 directory, nor ``NUMBA_CACHE_DIR`` can be written (a read-only image run by a user without a home). Compiling
-anew in each process, a few seconds, is better than not working.
+again in each process takes a few seconds, which is better than not working.
 
-Numba names its files after the function, and writes the index of a new source before the code: a process that
-is killed in between, or reads in between, pairs the new index with the code of the former source, which then
-runs on arrays of other shapes, in every process from then on. So the name of each kernel says what its code
-was made of. Whoever writes such a file writes the same code, in whatever order.
+Numba names its files after the function, and writes the index of a new source before the code. A process that
+is killed or reads between the two writes pairs the new index with the code of the former source, which then
+runs on arrays of other shapes in every later process. So the name of each kernel contains a hash of its
+source: all processes that write a file of that name write the same code, in any order.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def kernel(signature: Any) -> Callable[[_F], _F]:
-    """Compile for one signature, without the interpreter lock; without caching if nothing is writable.
+    """Compile for one signature, without the interpreter lock; without caching if no folder is writable.
 
-    A kernel must not use constants or functions of other modules than its own and ``shared_kernels``. It
-    trusts the lengths that it is told, so its caller proves them (``prove_indices``).
+    A kernel must use constants and functions only of its own module and ``shared_kernels``. It trusts the
+    lengths that it receives, so its caller must prove them (``prove_indices``).
     """
     options = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
 
@@ -42,7 +42,7 @@ def kernel(signature: Any) -> Callable[[_F], _F]:
         try:
             return cast("_F", numba.njit(signature, cache=True, **options)(function))
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            # A power failure leaves files behind that are empty or cut.
+            # A power failure can leave empty or cut files.
             if isinstance(error, RuntimeError) and "cannot cache function" not in str(error):
                 raise
         return cast("_F", numba.njit(signature, **options)(function))
@@ -51,7 +51,7 @@ def kernel(signature: Any) -> Callable[[_F], _F]:
 
 
 def prove_indices(indices: Any, size: int, what: str, least: int = 0) -> None:
-    """Let no index reach beyond an array: kernels are compiled without bounds checks.
+    """Raise if an index lies outside an array, because kernels are compiled without bounds checks.
 
     Raises
     ------
@@ -66,8 +66,8 @@ def prove_indices(indices: Any, size: int, what: str, least: int = 0) -> None:
 def untouched(shape: tuple[int, ...], kind: Any) -> Any:
     """Zeros for a kernel's state that take memory only where they are touched.
 
-    Of arrays of this size ``numpy.zeros`` may clear all memory (where the process has used it before) or take
-    it in pages of 2 MB, which for a small file costs more than to decode it.
+    For arrays of this size ``numpy.zeros`` may clear all memory (if the process has used it before) or take
+    it in pages of 2 MB, which costs more than decoding a small file.
     """
     size = math.prod(shape) * np.dtype(kind).itemsize
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -76,7 +76,7 @@ def untouched(shape: tuple[int, ...], kind: Any) -> Any:
 
 @cache
 def _origin(file: str) -> str:
-    """Short hash of all that the machine code of a file's kernels depends on."""
+    """Short hash of all inputs to the machine code of a file's kernels."""
     made_of = (
         Path(file).read_text(),
         Path(__file__).read_text(),

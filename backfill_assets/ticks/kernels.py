@@ -1,14 +1,13 @@
 # mypy: disable-error-code="no-untyped-def"
 """The fast parser: one compiled loop that reads the lines of any data type, eight bytes at a time.
 
-It reads what the vendor writes almost everywhere and declines the rest, cell by cell or line by line, to
-``reference_parser``. So it has no opinion on errors: a line that it cannot read is simply where it stops.
-Blocks must end with a newline and have ``blocks.SLACK`` readable bytes behind it. All state is in the
-caller's arrays.
+It reads the vendor's common forms and leaves other cells and lines to ``reference_parser``. So it does not
+judge errors: it stops at a line that it cannot read. Blocks must end with a newline and have
+``blocks.SLACK`` readable bytes after it. All state is in the caller's arrays.
 
 Exactness: a decimal of at most 15 digits is mantissa / 10**k with both exact in binary64 (mantissa below
 2**53, k at most 15), so the one division rounds correctly (Clinger, "How to read floating point numbers
-accurately", PLDI 1990). More digits and exponents are listed as odd cells, for
+accurately", PLDI 1990). Numbers with more digits or an exponent are listed as odd cells for
 ``reference_parser.Reader.number``.
 """
 
@@ -23,7 +22,7 @@ from numba.extending import intrinsic
 
 from backfill_assets.ticks.jit import kernel
 
-#: Codes of ``plan[c, 0]``, the kind of column c (0 is ``timestamp``; the names come before).
+#: Codes of ``plan[c, 0]``, the kind of column c (0 is ``timestamp``; the names come before it).
 TIME: Final = 0
 NUMBER: Final = 1
 TEXT: Final = 2
@@ -33,14 +32,14 @@ WORD: Final = 4
 NULL_TIME: Final = np.iinfo(np.int64).min
 NULL_WORD: Final = 255
 
-#: Why parsing stopped: nothing left, the row group or its text buffers or the list of odd cells is full, or
-#: the line is one for the reference parser.
+#: Reasons why parsing stopped: no line is left, the row group or its text buffers or the list of odd cells is
+#: full, or the reference parser must read the line.
 DONE: Final = 0
 FULL: Final = 1
 ODD_FULL: Final = 2
 DECLINED: Final = 3
 
-#: As ``reference_parser.NO_TIME_US``; kernels use no constants of other modules.
+#: Equal to ``reference_parser.NO_TIME_US``; kernels cannot use constants of other modules.
 _NO_TIME_US: Final = 253_370_764_800_000_000
 _POWERS: Final = np.array([10.0**k for k in range(16)])
 _U = np.uint64
@@ -83,7 +82,7 @@ def _eight_digits(word):
 
 @nb.njit(inline="always")
 def _value_of_digits(word):
-    """Number written by eight ASCII digits: pairs, then fours, then all, in three multiplications."""
+    """Number of eight ASCII digits, by three multiplications: pairs, then fours, then all."""
     word = word - _U(0x3030303030303030)
     word = word * _U(10) + (word >> _U(8))
     low = (word & _U(0x000000FF000000FF)) * _U(0x000F424000000064)
@@ -106,15 +105,15 @@ _SIGNATURE = nb.types.UniTuple(nb.int64, 4)(
 @kernel(_SIGNATURE)
 def parse(block, pos, end, names, name_ends, table, plan, words, codes, integers, numbers, word_codes,
           text_ends, texts, odd, first):  # fmt: skip
-    """Read lines from ``block[pos:end]`` into rows ``first``… until something stops it.
+    """Read lines from ``block[pos:end]`` into rows ``first``… until one of the reasons stops it.
 
     Parameters
     ----------
     names, name_ends, table
-        Known "exchange,symbol," texts one after the other (with 8 bytes of slack), where each ends, and an
+        Known "exchange,symbol," texts one after the other (with 8 bytes of slack), the end of each, and an
         open-addressing hash table of their numbers (-1: free; its size is a power of two).
     plan, words
-        Per column its kind and the row it fills of the array of its kind; per column up to three
+        Per column its kind and its row in the array of that kind; per column up to three
         (mask, value, length) of the allowed words with their comma.
     codes, integers, numbers, word_codes
         Filled: number of the names; times and ids (``reference_parser.id_number``); numbers (NaN: null);
@@ -123,12 +122,12 @@ def parse(block, pos, end, names, name_ends, table, plan, words, codes, integers
     text_ends, texts
         Filled: text t of row r is ``texts[t, text_ends[t, r]:text_ends[t, r + 1]]``.
     odd
-        Filled: (row, column, start, length) of number cells that are left to the reference parser.
+        Filled: (row, column, start, length) of number cells for the reference parser.
 
     Returns
     -------
     tuple of int
-        Rows now filled, position of the first unread line, number of odd cells, and why it stopped.
+        Rows now filled, position of the first unread line, number of odd cells, and the reason of the stop.
     """
     columns = plan.shape[0]
     capacity = codes.shape[0]
@@ -145,7 +144,7 @@ def parse(block, pos, end, names, name_ends, table, plan, words, codes, integers
         if n_odd + columns > odd_capacity:
             return r, pos, n_odd, ODD_FULL
         p = pos
-        # Names: nearly always those of the line before.
+        # The names are nearly always those of the line before.
         same = code >= 0 and p + name_length <= end
         if same:
             whole = name_length & ~7
@@ -282,7 +281,7 @@ def parse(block, pos, end, names, name_ends, table, plan, words, codes, integers
             else:
                 start = text_ends[target, r]
                 if start + (end - pos) > text_capacity:
-                    # Perhaps too long for what is left of the buffer: measure before copying.
+                    # The text may be too long for the rest of the buffer: measure before copying.
                     q = p
                     while block[q] != _COMMA and block[q] != _NEWLINE:
                         q += 1

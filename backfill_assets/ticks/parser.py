@@ -1,8 +1,8 @@
-"""Blocks of lines into row groups: the compiled parser, and the reference parser wherever that declines.
+"""Parses blocks of lines into row groups, by the compiled parser or, where that declines, the reference one.
 
-Both fill the same arrays with the same values; ``fast=False`` leaves everything to the reference parser,
-which is how tests compare them. ``reference_parser`` says how a line may look, ``rowgroups`` how a group is
-stored.
+Both fill the same arrays with the same values; with ``fast=False`` the reference parser reads every line,
+so tests can compare the two. ``reference_parser`` defines the form of a line, ``rowgroups`` the storage of a
+group.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from backfill_assets.ticks.reference_parser import Reader, Value, id_number
 from backfill_assets.ticks.rowgroups import RowGroup
 
 _ODD_CELLS: Final = 1 << 14
-#: Pairs of exchange and symbol in a file. The largest grouped files have some thousand symbols; each costs
-#: memory and time, however few its rows are.
+#: Most pairs of exchange and symbol in a file. The largest grouped files have a few thousand symbols; each
+#: symbol costs memory and time, even with few rows.
 MOST_NAMES: Final = 10_000
 #: The header is line 1.
 _FIRST_LINE: Final = 2
-#: A line without anything, with and without the carriage return of its newline.
+#: An empty line, with and without the carriage return of its newline.
 _EMPTY: Final = (b"", b"\r")
 
 
 class NameTable:
-    """The "exchange,symbol," texts met so far, in the form in which the kernel looks them up."""
+    """The "exchange,symbol," texts read so far, in the form in which the kernel looks them up."""
 
     def __init__(self) -> None:
         self.names: list[bytes] = []
@@ -39,7 +39,7 @@ class NameTable:
         self.table = np.full(16, -1, np.int32)
 
     def add(self, text: bytes) -> None:
-        """Give the next number to a text that is not in the table."""
+        """Give the next number to a text that is not yet in the table."""
         number = len(self.names)
         start = int(self.ends[number - 1]) if number else 0
         end = start + len(text)
@@ -83,7 +83,7 @@ class LineParser:
     symbols
         Canonical symbol for each text of the file's symbol column.
     register
-        Told of each new pair of exchange and symbol, in order of its code.
+        Called with each new pair of exchange and symbol, in order of its code.
     """
 
     def __init__(
@@ -102,16 +102,16 @@ class LineParser:
         self._table = NameTable()
         self._codes: dict[bytes, int] = {}
         self._odd = np.empty((_ODD_CELLS, 4), np.int64)
-        #: The first empty line; 0 where there was none.
+        #: The first empty line; 0 if there was none.
         self._empty_line = 0
 
     def parse(self, block: Block, position: int, group: RowGroup) -> int:
-        """Read lines from ``position`` on until the block ends or the group is full; returns the next.
+        """Read lines from ``position`` until the block ends or the group is full; return the next position.
 
         Raises
         ------
         CorruptFeed
-            A line is not what the columns hold; file, line and column are named.
+            A line does not fit the columns; names file, line and column.
         """
         view = np.frombuffer(block.buffer, np.uint8)
         while position < block.end and not group.full:
@@ -151,7 +151,7 @@ class LineParser:
         return position, reason
 
     def _parse_line(self, block: Block, position: int, group: RowGroup) -> int:
-        """Read one line by the reference parser; a new name is only made known and the line read again."""
+        """Read one line by the reference parser; a new name is only added, and the line is read again."""
         if group.rows == group.capacity:
             group.full = True
             return position
@@ -178,7 +178,7 @@ class LineParser:
         return newline + 1
 
     def _insist_on_the_end(self, block: Block, position: int) -> None:
-        """Refuse an empty line that others follow: only at the end of a file does it mean nothing."""
+        """Refuse an empty line before other lines; at the end of a file it has no meaning."""
         newline = block.buffer.find(b"\n", position, block.end)
         if bytes(block.buffer[position:newline]) not in _EMPTY:
             self._reader.fail(self._empty_line, self._reader.fields[0].csv, "the line is empty")

@@ -1,7 +1,7 @@
 """The loops that make candles, compiled: trades into partials, and sorted candles into larger ones.
 
-Both add in one fixed order, so the same input gives the same bits on every run and machine. Imported only by
-the functions that use it, because importing numba takes about half a second.
+Both add in a fixed order, so the same input gives the same bits on every run and machine. Only the functions
+that use this module import it, because importing numba takes about half a second.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ LEAST_AMOUNT, MOST_AMOUNT = SANE_AMOUNT
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-#: Columns of the integer state: trades, first and last time, ids of the trades at open and close.
+#: Columns of the integer state: number of trades, first and last time, ids of the trades at open and close.
 COUNT, FIRST, LAST, OPEN_ID, CLOSE_ID = range(5)
 #: Columns of the float state: prices, then sums with their error terms, two columns each.
 OPEN, HIGH, LOW, CLOSE, VOLUME, QUOTE, BUY, SELL = 0, 1, 2, 3, 4, 6, 8, 10
 INTEGER_COLUMNS, FLOAT_COLUMNS = 5, 12
 
-#: Codes of the taker's side; others count as neither.
+#: Codes of the taker's side; other codes count as neither.
 SIDE_BUY, SIDE_SELL = 0, 1
 #: Stands for "no numeric id"; such trades are ordered by their row alone.
 NO_ID = -1
@@ -47,7 +47,7 @@ _INTS, _FLOATS, _FLAGS, _BYTES, _CODES, _INTS_2, _FLOATS_2 = (
 
 @nb.njit(inline="always")
 def _add(floats, k, column, value):  # pragma: no cover
-    """Two-sum: the rounding error of every addition is kept beside the sum (Knuth, TAOCP 4.2.2)."""
+    """Add by two-sum, which keeps each addition's rounding error beside the sum (Knuth, TAOCP 4.2.2)."""
     total = floats[k, column]
     grown = total + value
     part = grown - total
@@ -57,7 +57,7 @@ def _add(floats, k, column, value):  # pragma: no cover
 
 @nb.njit(inline="always")
 def _slot_of(table, keys, key):  # pragma: no cover
-    """Where the state row of the key is in the table, or would be; the table has a free place."""
+    """Place of the key's state row in the table, or the place to insert it; the table has a free place."""
     mask = table.shape[0] - 1
     slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
     while table[slot] >= 0 and keys[table[slot]] != key:
@@ -87,17 +87,17 @@ def accumulate(  # pragma: no cover
 ):  # fmt: skip
     """Fold trades into the state rows of their symbol and minute.
 
-    Returns the number of state rows and that of the first trade that is left: it needs one more than there is
-    room for.
+    Returns the number of state rows and the number of the first trade left, which needs one more state row
+    than there is room for.
 
     Parameters
     ----------
     codes, symbol_of
-        A negative code leaves the trade out, and so does a code of which the symbol is negative.
+        A negative code leaves the trade out, and so does a code with a negative symbol.
     contracts_from, since_us, multiplier, inverse
-        The contracts of symbol s are those from ``contracts_from[s]`` to before ``contracts_from[s + 1]``. Of
-        these the last that has begun holds, else the first. Base volume is ``amount * multiplier``, or
-        ``amount * multiplier / price`` for inverse contracts, whose vwap is thereby the harmonic mean. A
+        The contracts of symbol s are those from ``contracts_from[s]`` to before ``contracts_from[s + 1]``.
+        The last one that has begun applies, or else the first. Base volume is ``amount * multiplier``, or
+        ``amount * multiplier / price`` for inverse contracts, which makes their vwap the harmonic mean. A
         multiplier that is NaN makes the sums NaN.
     table, keys, count
         Open-addressing hash table of the state rows by key, minute and symbol; -1 is free.
@@ -171,12 +171,12 @@ def accumulate(  # pragma: no cover
 
 @kernel(nb.void(_INTS, _INTS_2, _FLOATS_2, _I64_2, _F64_2))
 def fold(group, integers, floats, out_integers, out_floats):  # pragma: no cover
-    """Fold candle rows into larger ones; rows of a group are merged in the order they come.
+    """Fold candle rows into larger ones; rows of a group are merged in their given order.
 
-    That order decides ties of time, too, except between two rows that both have ids.
+    That order also decides ties of time, except between two rows that both have ids.
 
-    Columns are those of the partials, the sums as plain values in ``VOLUME``, ``QUOTE``, ``BUY``, ``SELL``
-    with their error terms beside them.
+    Columns are those of the partials, with the sums as plain values in ``VOLUME``, ``QUOTE``, ``BUY``,
+    ``SELL`` and their error terms beside them.
     """
     for i in range(len(group)):
         k = group[i]

@@ -1,8 +1,9 @@
-"""Trades of one file into partial candles of the base timeframe, one minute each.
+"""Makes partial candles of the base timeframe, one minute each, from the trades of one file.
 
-``candles`` merges those of the file's own day and the seams beside it into days of candles; ``restatements``
-compares those of two versions of a file. The rows come from the pass that decodes the file, or in batches
-from the stored one; the candles are the same. Memory is one batch and one state row per symbol and minute.
+``candles`` merges the partial candles of the file's own day and of the seams beside it into days of candles;
+``restatements`` compares those of two versions of a file. The rows come from the pass that decodes the file,
+or in batches from the stored file, with the same candles. Memory is one batch and one state row per symbol
+and minute.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from backfill_assets.ticks.schemas import PARTIAL_SCHEMA, PRICES, SUMS
 if TYPE_CHECKING:
     from backfill_assets.ticks.partial_kernels import Floats, Ints
 
-#: Raised when the kernels' results or the partials' columns change.
+#: Increase it when the kernels' results or the partials' columns change.
 PARTIALS_VERSION: Final = 3
 BATCH_ROWS: Final = 1 << 16
 #: A window that leaves no trade out.
 ALWAYS: Final = (-(1 << 62), 1 << 62)
-#: Room to begin with: a day of one symbol with its seams.
+#: Initial room: a day of one symbol with its seams.
 _LEAST_CANDLES: Final = 1 << 11
 _NO_SIDE: Final = 255
 _SPOT: Final = (Contract(),)
@@ -49,21 +50,21 @@ def partial_candles(
     contracts: Mapping[str, Contracts] | None = None,
     left_out: Ints | None = None,
 ) -> pa.Table:
-    """Partial candles of one ticks file, as far as days of candles are made of them.
+    """Partial candles of one tick file, limited to those that make days of candles.
 
     Parameters
     ----------
     day
         The file's day; buckets reach ``seam_window_seconds`` beyond it on both sides.
     left_out
-        Numbers of the rows that count elsewhere: they repeat a trade of this file or of the day before's.
+        Numbers of the rows that count elsewhere: they repeat a trade of this file or of the day before.
 
     Returns
     -------
     pyarrow.Table
-        ``PARTIAL_SCHEMA``, sorted by symbol and open_time; misplaced rows, those without a canonical symbol
-        and those that ``minute_candles`` leaves out are in none. Sums are null where the contract of a trade
-        is not known.
+        ``PARTIAL_SCHEMA``, sorted by symbol and open_time, without misplaced rows, rows without a canonical
+        symbol and rows that ``minute_candles`` leaves out. Sums are null if the contract of a trade is not
+        known.
     """
     window = seam_window(day, seam_window_seconds)
     table = minute_candles(
@@ -79,7 +80,7 @@ def of_exchange(exchange: str, candles: pa.Table) -> pa.Table:
 
 
 def store_partials(store: Store, feed: Feed, day: str, candles: pa.Table) -> DataFile:
-    """Store the partial candles of a feed's file, which are read whole and by this package alone."""
+    """Store the partial candles of a feed's file; only this package reads them, and always whole."""
     return store_table(
         store,
         candles,
@@ -90,7 +91,7 @@ def store_partials(store: Store, feed: Feed, day: str, candles: pa.Table) -> Dat
 
 
 def seam_window(day: str, seam_window_seconds: int) -> tuple[int, int]:
-    """The whole minutes that a day's file counts for: the first microsecond, and the first beyond."""
+    """The whole minutes that a day's file counts for: the first microsecond, and the first one after them."""
     margin_us = -(-seam_window_seconds * MICROSECONDS_PER_SECOND // MICROSECONDS_PER_MINUTE)
     margin_us *= MICROSECONDS_PER_MINUTE
     return start_us(day) - margin_us, end_us(day) + margin_us
@@ -112,7 +113,7 @@ def minute_candles(
     ticks
         Parquet file of trades as ``ticks.decode`` writes it.
     numeric_ids
-        Whether every id is an integer, and ids are an order; otherwise ties of time are broken by row alone.
+        Whether every id is an integer and ids give the order; otherwise the row alone breaks ties of time.
     contracts
         By canonical symbol; symbols that are not named are spot.
     left_out
@@ -120,13 +121,13 @@ def minute_candles(
     every_symbol
         Whether every row counts, under its data set symbol instead of the canonical one.
     window
-        First microsecond of the trades that count, and the first beyond.
+        First microsecond of the trades that count, and the first microsecond after them.
 
     Returns
     -------
     pyarrow.Table
-        ``PARTIAL_SCHEMA`` without the exchange, sorted by symbol and open_time. Rows whose price or amount is
-        null or outside its sane range are in none.
+        ``PARTIAL_SCHEMA`` without the exchange, sorted by symbol and open_time. Rows with a price or amount
+        that is null or outside its sane range are left out.
     """
     excluded = np.empty(0, np.int64) if left_out is None else left_out
     made = MinuteCandles(by_id=numeric_ids, contracts=contracts, window=window)
@@ -151,7 +152,7 @@ def minute_candles(
 class MinuteCandles:
     """Partial candles of the rows of a file.
 
-    Rows are added in their order; how they are divided into batches does not change the candles.
+    Rows are added in their order; their division into batches does not change the candles.
 
     Parameters
     ----------
@@ -184,20 +185,20 @@ class MinuteCandles:
         self._grow()
 
     def code(self, symbol: str) -> int:
-        """The code of a canonical symbol; one that is new gets the next."""
+        """The code of a canonical symbol; a new symbol gets the next code."""
         if symbol not in self._codes:
             self._codes[symbol] = self.register(symbol)
         return self._codes[symbol]
 
     def register(self, symbol: str | None) -> int:
-        """Give the next code to a symbol, which may have others; rows of None do not count."""
+        """Give the next code to a symbol, which may have other codes; rows of None do not count."""
         number = -1 if symbol is None else self._symbols.setdefault(symbol, len(self._symbols))
         self._symbol_of = np.append(self._symbol_of, number)
         self._units = ()
         return len(self._symbol_of) - 1
 
     def add(self, rows: Rows, start: int, stop: int) -> None:
-        """Add the trades from ``start`` to before ``stop``; a negative code leaves one out."""
+        """Add the trades from ``start`` to before ``stop``, without those with a negative code."""
         if not 0 <= start <= stop <= rows.count:
             msg = f"trades {start} to {stop} of {rows.count}"
             raise IndexError(msg)
@@ -222,7 +223,7 @@ class MinuteCandles:
         self._k.index_keys(self._table, self._keys, self._count)
 
     def _arranged(self) -> tuple[Any, ...]:
-        """The contracts of all symbols, one after the other, and where those of each begin."""
+        """The contracts of all symbols, one after the other, and the start of each symbol's contracts."""
         of_symbols = [self._contracts.get(symbol, _SPOT) for symbol in self._symbols]
         units = [contract for of_symbol in of_symbols for contract in of_symbol]
         return (
@@ -250,7 +251,7 @@ def _batches(ticks: Path, *, numeric_ids: bool, every_symbol: bool) -> Iterator[
 
 
 def _sides(column: pa.DictionaryArray) -> Any:
-    """The kernels' number for the side of each row."""
+    """The kernels' code for the side of each row."""
     from backfill_assets.ticks import partial_kernels as kernels
 
     known = {"buy": kernels.SIDE_BUY, "sell": kernels.SIDE_SELL}

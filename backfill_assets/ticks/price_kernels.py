@@ -1,8 +1,8 @@
 # mypy: disable-error-code="no-untyped-def"
-"""The loops over the prices of trades, compiled; ``prices`` owns the state and says what the counts mean.
+"""The loops over the prices of trades, compiled; ``prices`` owns the state and defines the counts.
 
-As in ``profile_kernels`` every loop is sequential and keeps its whole state in the caller's arrays, so where
-a file is cut into batches changes nothing.
+As in ``profile_kernels``, every loop is sequential and keeps its whole state in the caller's arrays, so the
+division of a file into batches does not change a result.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ LEAST_AMOUNT, MOST_AMOUNT = SANE_AMOUNT
     P_MOST_ROWS, P_MOST_START, P_MOST_END, P_LONG_ROWS, P_LONG_START, P_LONG_END, P_SIZE,
 ) = range(16)  # fmt: skip
 
-# Columns of a symbol's prices: of the current run, of that with the most rows, of the longest in time.
+# Columns of a symbol's prices: of the current run, of the run with the most rows, of the longest in time.
 V_RUN, V_MOST, V_LONG, V_SIZE = range(4)
 
-#: Rows for which one look at the lowest and the highest price around may do.
+#: Rows that one comparison with the lowest and the highest price around them may clear.
 _CHUNK: Final = 64
-#: Moves of the price needed to take the least of them for its step; two may be a wrong price's.
+#: Price moves needed to take the least of them as the step; two may come from a wrong price.
 MOVES: Final = 5
 #: 1.4826 × the median distance is the standard deviation, if distances are normally distributed.
 _NORMAL: Final = 1.4826
@@ -43,7 +43,7 @@ _I64_2, _F64_2 = nb.int64[:, ::1], nb.float64[:, ::1]
 
 @nb.njit
 def _keep_run(counts, price, kept, rows, start, end):
-    """Keep a run of one price as the one with the most rows, or as the longest."""
+    """Keep a run of one price if it has the most rows or is the longest."""
     counts[kept] = rows
     counts[kept + 1] = start
     counts[kept + 2] = end
@@ -66,7 +66,7 @@ def _scatter(prices, start, stop, group):
 
 @nb.njit
 def _scatter_around(prices, i, start, stop):
-    """1.4826 × the median distance of the log prices around ``i``, but for its own, from their median."""
+    """1.4826 × the median distance of the log prices around ``i``, without its own, from their median."""
     around = np.empty(stop - start - 1, np.float64)
     for k in range(start, stop):
         if k != i:
@@ -81,7 +81,7 @@ def _scatter_around(prices, i, start, stop):
 
 @nb.njit
 def _step_seen(prices, start, stop):
-    """The price's step where no grid is known: the fifth smallest move between neighbours; 0 if too few."""
+    """Price step if no grid is known: the fifth smallest move between neighbors; 0 with too few moves."""
     least = np.full(MOVES, np.inf)
     for i in range(start + 1, stop):
         move = abs(prices[i] - prices[i - 1])
@@ -108,10 +108,10 @@ def _apart(prices, start, stop, low, high):
 
 @nb.njit
 def _is_spike(prices, i, stop, near, least, limit):
-    """1 for a spike, 0 for none, -1 for too few neighbours; ``stop`` ends what is known.
+    """Return 1 for a spike, 0 for none, -1 for too few neighbors; ``stop`` is the end of the known prices.
 
-    A log price is further than ``limit`` from the nearest of three medians if it is so from each of them; at
-    the edges, where there is one side only, the median of its nearest trades is another.
+    A log price is further than ``limit`` from the nearest of three medians if it is so from each of them. At
+    the edges, with only one side, the median of its nearest trades is a further one.
     """
     before = min(near, i)
     after = min(near, stop - i - 1)
@@ -124,7 +124,7 @@ def _is_spike(prices, i, stop, near, least, limit):
         return 0
     if after >= least and not _apart(prices, i + 1, i + 1 + after, low, high):
         return 0
-    # With one side alone a jump soon after would be taken for a spike of all rows before it.
+    # With only one side, a jump soon after would make all rows before it look like spikes.
     if before < least and not _apart(prices, i + 1, i + 1 + least, low, high):
         return 0
     if after < least and not _apart(prices, i - least, i, low, high):
@@ -132,7 +132,7 @@ def _is_spike(prices, i, stop, near, least, limit):
     half = near // 2
     if before < half or after < half:
         return 1
-    # The centered median leaves out the price itself, which is neither under low nor over high.
+    # The centered median excludes the price itself, which is neither under low nor over high.
     under = 0
     not_over = -1
     for k in range(i - half, i + half + 1):
@@ -143,7 +143,7 @@ def _is_spike(prices, i, stop, near, least, limit):
 
 @nb.njit
 def _judge(prices, times, fill, stop, counts, tick, shape, limits, spike_times, spike_prices):
-    """Judge the buffered rows up to before ``stop``; all up to ``fill`` are neighbours."""
+    """Judge the buffered rows before ``stop``; all rows before ``fill`` are neighbors."""
     near, least, many = shape[0], shape[1], shape[2]
     multiple, least_scatter = limits[0], limits[1]
     scatter = -1.0
@@ -161,7 +161,7 @@ def _judge(prices, times, fill, stop, counts, tick, shape, limits, spike_times, 
             limit = multiple * max(least_scatter, tick / prices[i])
             found = _is_spike(prices, i, fill, near, least, limit)
             if found == 1:
-                # Dear, and hardly ever asked for.
+                # Costly, and rarely needed.
                 if scatter < 0.0:
                     scatter = _scatter(prices, max(0, stop - many), stop, near)
                     if tick == 0.0:
@@ -198,21 +198,21 @@ def count_prices(times, locals_, price, amount, codes, symbol_of, start, stop,
     Parameters
     ----------
     grids
-        Per symbol the steps of the price valid that day; zeros after the last.
+        Per symbol the price steps valid that day; zeros after the last.
     prices, price_times
-        Per symbol the last trades: ``shape[2] + shape[0]``, of which all but the last ``shape[0]`` are judged
-        when they are there.
+        Per symbol the last ``shape[2] + shape[0]`` trades; when these are complete, all but the last
+        ``shape[0]`` are judged.
     shape
-        Neighbours of a median, fewest neighbours, trades of a scatter.
+        Neighbors of a median, fewest neighbors, trades of a scatter.
     limits
-        How many scatters make a spike, and the least scatter (a log).
+        Number of scatters that make a spike, and the least scatter (a log).
     """
     near, many = shape[0], shape[2]
     capacity = near + many
     step = many // 4
     i = np.int64(start)
     while i < stop:
-        # Rows of one symbol in a row, in ordinary files all: their state is kept in registers.
+        # Consecutive rows of one symbol (all rows in ordinary files) keep their state in registers.
         code = codes[i]
         s = np.int64(symbol_of[code])
         own = prices[s]
@@ -268,7 +268,7 @@ def count_prices(times, locals_, price, amount, codes, symbol_of, start, stop,
     )
 )  # fmt: skip
 def end_prices(s, counts, values, grids, prices, price_times, spike_times, spike_prices, shape, limits):
-    """Judge the symbol's last trades, whose neighbours after them are fewer, and end its last run."""
+    """Judge the symbol's last trades, which have fewer neighbors after them, and end its last run."""
     fill = counts[s, P_FILL]
     _judge(
         prices[s], price_times[s], fill, fill, counts[s], grids[s].max(), shape, limits, spike_times[s],

@@ -1,13 +1,13 @@
-"""What the prices of trades tell as they pass: spikes, rows off the grid, and how long a price stood still.
+"""Counts spikes, rows off the grid, and the longest time without a price change, from the prices of trades.
 
-``quality.profiles`` says what each number means; here is how they are had without keeping rows. Of each
-symbol the last 2,050 prices are kept (33 kB, taken as they come). A trade is judged when its neighbours after
-it are known, by the scatter of the 2,000 trades around the end of its block of 500 (the first 2,000 are one
-block): 1.4826 × the median distance of their log prices from the median of each one's own 50. Distances from
-one median of all 2,000 would measure how far the market went, and let a wrong price in a thin pair pass. The
-distances of its own neighbours from their median count too: in a wild quarter of an hour every peak of the
-price is further from its neighbours than the rest of the day lets expect.
-Where no step of the price is known, the fifth smallest move between two of these trades stands for it.
+``quality.profiles`` defines each number; this module computes the numbers without storing rows. It keeps the
+last 2,050 prices of each symbol (33 kB, taken as they arrive). A trade is judged when its later neighbors are
+known, by the scatter of the 2,000 trades around the end of its block of 500 (the first 2,000 are one block):
+1.4826 × the median distance of their log prices from the median of each one's own 50. Distances from one
+median of all 2,000 would measure the move of the market, and let a wrong price in a thin pair pass. The
+distances of its own neighbors from their median count too: in a wild quarter of an hour, every peak of the
+price is further from its neighbors than the rest of the day suggests. If no price step is known, the fifth
+smallest move between two of these trades replaces it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 LISTED_SPIKES: Final = 100
 
-#: Price steps by the text of the file's symbol column: all that are valid at some time of the day.
+#: Price steps by the text of the file's symbol column: all steps valid at some time of the day.
 Grids = Mapping[str, tuple[float, ...]]
 
 
 class Prices:
-    """State of the price kernels for every symbol of a file; a symbol is known by its number."""
+    """State of the price kernels for every symbol of a file; a number identifies a symbol."""
 
     def __init__(self, counting: CountingSettings, grids: Grids) -> None:
         import numpy as np
@@ -45,14 +45,14 @@ class Prices:
         self._counts = np.zeros((1, self._k.P_SIZE), np.int64)
         self._values = np.zeros((1, self._k.V_SIZE))
         self._grids = np.zeros((1, self._k.GRIDS))
-        # Zeroed memory is only taken from the system when it is touched.
+        # The system provides zeroed memory only when it is touched.
         self._prices = np.zeros((1, near + many))
         self._price_times = np.zeros((1, near + many), np.int64)
         self._spike_times = np.zeros((1, LISTED_SPIKES), np.int64)
         self._spike_prices = np.zeros((1, LISTED_SPIKES))
 
     def make_room(self, symbols: int) -> None:
-        """Let there be room for this many symbols."""
+        """Make room for this many symbols."""
         known = len(self._counts)
         if symbols <= known:
             return
@@ -68,7 +68,7 @@ class Prices:
                 setattr(self, f"_{name}", self._larger(getattr(self, f"_{name}"), size, used))
 
     def _larger(self, array: Any, size: int, used: list[int] | None) -> Any:
-        """The array with more rows; only used cells are copied, since a touched page takes memory."""
+        """The array with more rows; copies only used cells, since a touched page takes memory."""
         larger = self._untouched((size, array.shape[1]), array.dtype)
         for row, count in enumerate(used or [array.shape[1]] * len(array)):
             if count:
@@ -76,7 +76,7 @@ class Prices:
         return larger
 
     def name(self, symbol: int, text: str) -> None:
-        """Say which symbol the number stands for; its steps are not judged if unknown or too many."""
+        """Name the symbol of the number; its steps are not judged if unknown or too many."""
         steps = sorted(set(self._known_grids.get(text, ())))
         if steps and steps[0] > 0 and len(steps) <= self._k.GRIDS:
             self._grids[symbol, : len(steps)] = steps
@@ -95,7 +95,7 @@ class Prices:
         )  # fmt: skip
 
     def finish(self, symbol: int) -> dict[str, Any]:
-        """The symbol's part of ``SymbolProfile``; ends its counting."""
+        """End the symbol's counting, and return its part of ``SymbolProfile``."""
         k = self._k
         k.end_prices(symbol, *self._state())
         c = self._counts[symbol].tolist()

@@ -1,28 +1,28 @@
-"""The profile: what a pass over a file's rows counts for the checks and scores, in bounded memory.
+"""The profile: counts over a file's rows for the checks and scores, in one pass and bounded memory.
 
-``quality.profiles`` says what each number means; here is how they are had without keeping rows:
+``quality.profiles`` defines each number; this module computes the numbers without storing rows:
 
 - Ids are marked in a bitmap of 4 kB pages (2**15 ids each), taken as they are touched: 2.5 MB for 20 million
-  contiguous ids. At most 256 MB per file are used; a symbol whose ids need more (they are scattered, as
-  hashes are) has null for everything that rests on the bitmap.
-- Ids that found no page, and ids that are no integers, are kept as 64 mixed bits with the payload's 64, in a
-  set that doubles up to 256 MB: 12.5 million ids. Two of so many are taken for one id once in 100,000 files,
-  and then count as a conflict. Beyond that, ids that come for the first time are uncounted.
-- The times around a gap come from the rows at which consecutive rows' ids are not consecutive. They are
-  exact in whatever order ids come, the first row counting where an id is repeated, as long as fewer than a
-  million such rows lie beside gaps at once; beyond that, those of the lowest ids are kept, and a gap whose
-  rows were dropped has the time range of the whole file.
-- Whether an id is repeated is exact. Ids of the bitmap are compared with the first row of that id if that is
-  among the last 2**20 ids (direct-mapped by id, so exactly those for ids that run up); otherwise the row
-  counts as a duplicate, not as a conflict. Candles compare every payload again.
-- A venue begins to count anew at midnight if the rows stamped before the day, which come first, have ids of
-  which the day's first is less than half. Their ids are then set aside, and all counts are of the others.
-- The clock offset's percentile is of a histogram of whole milliseconds, rounded down, between -60 s and 60 s;
-  there is one for each hour, of which the pages that are touched take memory.
+  contiguous ids. A file uses at most 256 MB; a symbol whose ids need more (they are scattered, as hashes are)
+  has null for every number that depends on the bitmap.
+- Ids without a page, and ids that are not integers, are stored as 64 mixed bits with the payload's 64, in a
+  set that doubles up to 256 MB: 12.5 million ids. With so many, two ids are taken for one once in 100,000
+  files, and then count as a conflict. Beyond that, new ids are uncounted.
+- The times around a gap come from the rows at which consecutive rows' ids are not consecutive. They are exact
+  for any order of ids, and the first row of a repeated id counts, as long as fewer than a million such rows
+  lie beside gaps at once. Beyond that, the rows of the lowest ids are kept, and a gap whose rows were dropped
+  has the time range of the whole file.
+- The test for repeated ids is exact. An id in the bitmap is compared with the first row of that id if that is
+  among the last 2**20 ids (direct-mapped by id, so exactly those for ascending ids); otherwise the row counts
+  as a duplicate, not as a conflict. Candles compare every payload again.
+- A venue restarts its ids at midnight if the day's first id is less than half of the ids of the rows stamped
+  before the day, which come first. Their ids are then set aside, and all counts are of the other rows.
+- The clock offset's percentile is from a histogram of whole milliseconds, rounded down, between -60 s and
+  60 s; there is one for each hour, and only its touched pages take memory.
 - A row without id is compared with the rows whose payloads are in the same window of 2**20; a block is found
-  as long as not many more rows lie between it and the first time it was sent.
-- What prices tell is counted by ``prices``, what changes of books tell by ``books``; what other data types
-  of the market are compared with is kept by ``tops`` and ``bands``.
+  as long as not many more rows lie between it and its first copy.
+- ``prices`` counts for prices, ``books`` for changes of books; ``tops`` and ``bands`` store the data that is
+  compared with other data types of the market.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     _OfSymbol = Callable[[int], Ints]
 
-#: Changes whenever the same rows give another profile.
+#: Increase it when the same rows give another profile.
 PROFILE_VERSION: Final = 6
-#: The same of rows that are updates (quotes, books, tickers, options) alone: files of trades and
-#: liquidations are not fetched again for what is counted of books.
+#: The same for rows that are updates (quotes, books, tickers, options): files of trades and liquidations are
+#: not fetched again when only the counts of books change.
 UPDATES_VERSION: Final = 2
 
-#: Shortest silence that is written down; settings may excuse longer ones, never ask for shorter ones.
+#: Shortest silence that is recorded; settings may excuse longer ones, but cannot ask for shorter ones.
 SILENCE_US: Final = 5_000_000
 #: Longest run of missing ids that a venue with legitimate gaps leaves.
 SHORT_GAP: Final = 5
@@ -65,7 +65,7 @@ LISTED_GAPS: Final = 1_000
 LISTED_SILENCES: Final = 1_000
 #: 2009-01-01, before the first block of Bitcoin, and 2100-01-01.
 PLAUSIBLE_US: Final = (1_230_768_000_000_000, 4_102_444_800_000_000)
-#: Last, index and mark price of a ticker that are relatively further apart than this are not of one market.
+#: A ticker's last, index and mark price that are relatively further apart than this are not of one market.
 APART: Final = 0.5
 BITMAP_PAGES: Final = 1 << 16
 WINDOW_IDS: Final = 1 << 20
@@ -78,15 +78,15 @@ _SILENCES: Final = 1 << 13
 
 @dataclass(frozen=True, slots=True)
 class ProfileParameters:
-    """What a profile depends on besides the file.
+    """The inputs of a profile besides the file.
 
     Attributes
     ----------
     seam_window_us
-        Rows stamped up to this long outside the file's day belong to a neighbour's candles; others are
-        misplaced.
+        Rows stamped up to this long outside the file's day belong to a neighbor day's candles; rows further
+        outside are misplaced.
     counting
-        What counts as odd.
+        Limits from which rows count as odd.
     """
 
     seam_window_us: int = 300_000_000
@@ -102,8 +102,8 @@ class ProfileParameters:
 
 
 def profile_parameters_hash(parameters: ProfileParameters, data_type: str = "trades") -> str:
-    """Short hash of parameters and profile version; it differs where profiles cannot be compared."""
-    # 10 and 10.0 are one number.
+    """Short hash of parameters and profile version; profiles with different hashes cannot be compared."""
+    # 10 and 10.0 must give the same hash.
     counting = {k: int(v) if v == int(v) else v for k, v in parameters.counting.model_dump().items()}
     counted = {"seam_window_us": parameters.seam_window_us, **counting}
     updates = {} if DATA_TYPES[data_type].has_fills else {"updates": UPDATES_VERSION}
@@ -114,9 +114,9 @@ def profile_parameters_hash(parameters: ProfileParameters, data_type: str = "tra
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Columns of a row group as the parser left them; NaN is null. What a data type has not is None.
+    """Columns of a row group as the parser filled them; NaN is null. A data type's missing columns are None.
 
-    ``best_bid`` and ``best_ask`` are those of quotes and books, ``ids`` the trades' (see
+    ``best_bid`` and ``best_ask`` are those of quotes and books, ``ids`` are those of trades (see
     ``reference_parser.id_number``), ``is_snapshot`` is of changes of books.
     """
 
@@ -129,15 +129,15 @@ class Rows:
     ids: Ints | None = None
     best_bid: Floats | None = None
     best_ask: Floats | None = None
-    #: All columns of numbers that may be null, one below the other.
+    #: All number columns that may be null, stacked.
     values: Floats | None = None
-    #: Time of the next funding of tickers, and of expiry of options.
+    #: Time of the next funding for tickers, and time of expiry for options.
     due: Ints | None = None
     is_snapshot: NDArray[np.uint8] | None = None
 
     @property
     def count(self) -> int:
-        """Rows that every column has."""
+        """Number of rows that every column has."""
         columns = (
             self.times, self.locals, self.codes, self.price, self.amount, self.side, self.is_snapshot,
             self.ids, self.best_bid, self.best_ask, self.values, self.due,
@@ -147,7 +147,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What the number in ``Rows.codes`` stands for: the first two cells of a line."""
+    """The first two cells of a line, for which ``Rows.codes`` has a number."""
 
     exchange: str
     dataset_symbol: str
@@ -155,7 +155,7 @@ class Name:
 
 
 def _by_symbol(rows: Ints) -> _OfSymbol:
-    """A look-up of the rows of a symbol, without its number, which is in the first column; sorted once."""
+    """A look-up of a symbol's rows, without the first column, which has its number; sorts once."""
     import numpy as np
 
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
@@ -170,9 +170,9 @@ def _by_symbol(rows: Ints) -> _OfSymbol:
 class Profiler:
     """Counts rows as they are read; fed from one thread, in file order.
 
-    ``grids`` are the price steps that are valid on the day, by the text of the file's symbol column;
-    ``updates`` says that rows are updates of something that goes on, so that silence is odd. Of updates the
-    ``data_type`` says what is looked for in them; without it only what all have in common is counted.
+    ``grids`` are the price steps valid on the day, by the text of the file's symbol column. ``updates`` says
+    that rows are updates of a continuous state, so that silence is odd. For updates, ``data_type`` selects
+    the counts; without it only the counts common to all data types are made.
     """
 
     def __init__(
@@ -301,7 +301,7 @@ class Profiler:
             self._add_trades(rows, start, stop)
 
     def _add_values(self, rows: Rows, values: Floats, start: int, stop: int) -> None:
-        """Count the rows whose values contradict each other."""
+        """Count the rows with contradicting values."""
         k: Any = self._v
         if self._tops is not None:
             self._tops.add(rows, values, self._symbol_of, start, stop)
@@ -358,7 +358,7 @@ class Profiler:
         self._shared[k.N_EDGES] = size
 
     def _keep_silences(self) -> None:
-        """Move the silences found so far to their symbols, and of each symbol keep the longest."""
+        """Move the silences found so far to their symbols, and keep the longest of each symbol."""
         np, k = self._np, self._k
         if not self._shared[k.N_SILENCES]:
             return
@@ -419,7 +419,7 @@ class Profiler:
         return Silence(start_us=start, end_us=start + length, usual_us=max(0.0, usual))
 
     def _read_clock(self, rows: int) -> Mapping[str, Any]:
-        """What the clock's histograms come to."""
+        """Return the results of the clock's histograms."""
         np, k = self._np, self._k
         if not rows:
             return {"clock_offset_p99_us": None}

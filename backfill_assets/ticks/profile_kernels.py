@@ -1,8 +1,8 @@
 # mypy: disable-error-code="no-untyped-def"
-"""The counting loops of the profile, compiled; ``profile`` owns the state and says what the counts mean.
+"""The counting loops of the profile, compiled; ``profile`` owns the state and defines the counts.
 
-Every loop is sequential over the rows of the file and keeps its whole state in the caller's arrays, so where
-a file is cut into batches makes no difference to any result, not even to the last bit of a sum.
+Every loop is sequential over the rows of the file and keeps its whole state in the caller's arrays, so the
+division of a file into batches does not change a result, not even the last bit of a sum.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ N_PAGES, N_EDGES, N_SILENCES, N_EDGES_DROPPED, N_SEEN, N_SIZE = range(6)
 #: One page of the bitmap: 2**15 ids in 4 kB, one page of the operating system.
 PAGE_BITS: Final = 15
 PAGE_WORDS: Final = 1 << (PAGE_BITS - 6)
-#: Rows on each side over which the usual silence is taken; the ring must hold twice that and two more.
+#: Rows on each side for the mean of the usual silence; the ring must have room for twice that and two more.
 USUAL: Final = 200
 RING: Final = 512
 MINUTES: Final = 1440
@@ -57,10 +57,10 @@ _U = np.uint64
 
 @kernel(nb.void(_I64, _I64, _I32, nb.int64, nb.int64, _I64, _I64, _I32_2, _I64_2, _I64))
 def count_feed(times, locals_, codes, start, stop, bounds, counts, clock, clock_range, code_rows):
-    """Counts over all rows of any data type.
+    """Count over all rows of any data type.
 
-    ``bounds`` is day start, day end, seam window, first and last plausible microsecond; ``clock_range`` the
-    first bin of each hour that holds a row, and the one behind the last.
+    ``bounds`` is day start, day end, seam window, first and last plausible microsecond; ``clock_range`` is
+    the first bin of each hour that has a row, and the bin after the last one.
     """
     day_start, day_end, seam, plausible_from, plausible_to = (
         bounds[0],
@@ -112,9 +112,9 @@ def count_feed(times, locals_, codes, start, stop, bounds, counts, clock, clock_
 
 @kernel(nb.void(_I32_2, _I64_2, nb.int64, _I64, _I64_2))
 def read_clock(clock, clock_range, first, whole, hours):
-    """Add the hours up in ``whole``, which begins at the bin ``first``.
+    """Add up the hours in ``whole``, which begins at the bin ``first``.
 
-    ``hours`` gets rows and the median's bin (-1 without rows).
+    ``hours`` receives each hour's rows and the bin of its median (-1 without rows).
     """
     for hour in range(HOURS):
         rows = np.int64(0)
@@ -123,7 +123,7 @@ def read_clock(clock, clock_range, first, whole, hours):
             whole[b - first] += clock[hour, b]
         hours[hour, 0] = rows
         hours[hour, 1] = -1
-        # The latency is the negative of what the bins hold, so its nearest rank counts from the other end.
+        # The bins have the negative of the latency, so its nearest rank counts from the other end.
         seen = np.int64(0)
         if rows > 0:
             for b in range(clock_range[hour, 1] - 1, clock_range[hour, 0] - 1, -1):
@@ -135,7 +135,7 @@ def read_clock(clock, clock_range, first, whole, hours):
 
 @kernel(nb.void(_F64, _F64, nb.int64, nb.int64, _I64))
 def count_invalid(price, amount, start, stop, counts):
-    """Prices and amounts that are null (NaN) or outside their sane range."""
+    """Count prices and amounts that are null (NaN) or outside their sane range."""
     for i in range(start, stop):
         counts[F_BAD_PRICE] += not LEAST_PRICE <= price[i] <= MOST_PRICE
         counts[F_BAD_AMOUNT] += not LEAST_AMOUNT <= amount[i] <= MOST_AMOUNT
@@ -143,7 +143,7 @@ def count_invalid(price, amount, start, stop, counts):
 
 @kernel(nb.void(_F64, _F64, nb.int64, nb.int64, _I64))
 def count_crossed(bid, ask, start, stop, counts):
-    """Best bids at or above the best ask, and prices outside their sane range; a null (NaN) is neither."""
+    """Count best bids at or above the best ask, and prices out of their sane range; null (NaN) is neither."""
     for i in range(start, stop):
         counts[F_CROSSED] += bid[i] >= ask[i]
         below = bid[i] < LEAST_PRICE or ask[i] < LEAST_PRICE
@@ -152,7 +152,7 @@ def count_crossed(bid, ask, start, stop, counts):
 
 @kernel(nb.void(_F64_2, nb.int64, nb.int64, _I64))
 def count_valueless(values, start, stop, counts):
-    """Rows of which every value is null (NaN); ``values`` has a row for each column."""
+    """Count rows whose values are all null (NaN); ``values`` has a row for each column."""
     for i in range(start, stop):
         valueless = True
         for c in range(values.shape[0]):
@@ -164,7 +164,7 @@ def count_valueless(values, start, stop, counts):
 
 @nb.njit(inline="always")
 def _has_id(symbol, wanted, page_table, pages):
-    """Whether the bitmap holds the id."""
+    """Whether the id is in the bitmap."""
     found = False
     if wanted >= 0:
         key = (symbol << 45) | (wanted >> PAGE_BITS)
@@ -181,7 +181,7 @@ def _has_id(symbol, wanted, page_table, pages):
 
 @nb.njit(inline="always")
 def _place_of(seen, mark):
-    """Where the id of this mark is in the set of ids seen, or would be; it has a free place."""
+    """Place of this mark's id in the set of seen ids, or the place to insert it; the set has a free place."""
     mask = seen.shape[0] - 1
     slot = np.int64((mark * _U(0x9E3779B97F4A7C15)) >> _U(32)) & mask
     while seen[slot, 0] != _U(0) and seen[slot, 0] != mark:
@@ -191,7 +191,7 @@ def _place_of(seen, mark):
 
 @kernel(nb.void(_U64_2, _U64_2))
 def move_seen(seen, larger):
-    """Fill a larger set of ids seen, which is empty."""
+    """Fill a larger, empty set with the seen ids."""
     for i in range(seen.shape[0]):
         if seen[i, 0] != _U(0):
             slot = _place_of(larger, seen[i, 0])
@@ -201,7 +201,7 @@ def move_seen(seen, larger):
 
 @nb.njit(inline="always")
 def _look_up(s, v, payload, counts, shared, seen, most_seen):
-    """Count an id that has no bit in the bitmap: it is new, or was seen with this payload or another."""
+    """Count an id without a bit in the bitmap: it is new, or was seen with this payload or another."""
     mark = (_U(v) ^ (_U(s + 1) * _U(0xD6E8FEB86659FD93))) * _U(0xBF58476D1CE4E5B9)
     mark = max(mark ^ (mark >> _U(31)), _U(1))
     slot = _place_of(seen, mark)
@@ -220,7 +220,7 @@ def _look_up(s, v, payload, counts, shared, seen, most_seen):
 
 @nb.njit
 def _begin_anew(s, counts, shared, page_keys, pages, edges):
-    """Set the symbol's ids so far aside: the venue counts anew, and they are the day before's."""
+    """Set aside the symbol's ids so far: the venue restarts its ids, and these belong to the day before."""
     counts[s, S_OLD_MIN] = counts[s, S_ID_MIN]
     counts[s, S_OLD_MAX] = counts[s, S_ID_MAX]
     counts[s, S_OLD_ROWS] = counts[s, S_NUMERIC]
@@ -249,7 +249,7 @@ def _begin_anew(s, counts, shared, page_keys, pages, edges):
 def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, ids, codes, symbol_of,
                  start, stop, bounds, silence, reset, counts, notional, ring, minutes,
                  shared, page_table, page_keys, pages, window, seen, most_seen, edges, silences):  # fmt: skip
-    """Trades by symbol; returns the row at which an array that grows was full, else ``stop``.
+    """Count trades by symbol; return the row at which a growing array was full, else ``stop``.
 
     Parameters
     ----------
@@ -259,16 +259,15 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
         Per symbol the ``local_timestamp`` of its last 512 rows.
     page_table, page_keys, pages
         Hash table from (symbol, page of ids) to 1 + page number, the (symbol, page of ids) of each page
-        number, and the bitmaps. A symbol that finds no free page is marked as unmapped and gets no other.
+        number, and the bitmaps. A symbol that finds no free page is marked as unmapped and gets no more.
     seen, most_seen
-        For the ids that are no integers or found no page (mix of symbol and id, payload), open-addressing;
-        beyond so many ids no other is taken up, and those that are not there are uncounted.
+        Open-addressing table of the ids that are not integers or found no page (mix of symbol and id,
+        payload). After ``most_seen`` ids no id is added, and ids that are not in the table are uncounted.
     window
-        For the ids seen lately (symbol and id + 1, payload), direct-mapped by id.
+        Recent ids (symbol and id + 1, payload), direct-mapped by id.
     edges
         (symbol, id, time) of every row whose predecessor or successor, in the order of rows, is not the next
-        id. Whatever the order, the two rows beside a gap are among them: no row can carry the id next to
-        theirs.
+        id. The two rows beside a gap are among them in any order: no row can have the id next to theirs.
     silences
         (symbol, start, end, sum and number of the silences around) of each silence, known 200 rows later.
     """
@@ -306,7 +305,7 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
             counts[s, S_VALID] += 1
             counts[s, S_FIRST] = min(counts[s, S_FIRST], t)
             counts[s, S_LAST] = max(counts[s, S_LAST], t)
-            # Two-sum (Knuth): the rounding error of the sum is kept beside it.
+            # Two-sum (Knuth) keeps the rounding error of the sum beside it.
             x = p * a
             y = notional[s, 0]
             z = y + x
@@ -339,7 +338,7 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
         if v == -2:
             counts[s, S_EMPTY] += 1
             continue
-        # Payload: 64 mixed bits; two different ones are taken for the same once in 10**19.
+        # Payload: 64 mixed bits; two different payloads are taken for the same once in 10**19.
         payload = _U(t) * _U(0x9E3779B97F4A7C15)
         payload = (payload ^ (payload >> _U(29)) ^ _U(price_bits[i])) * _U(0xBF58476D1CE4E5B9)
         payload = (payload ^ (payload >> _U(32)) ^ _U(amount_bits[i])) * _U(0x94D049BB133111EB)
@@ -347,8 +346,8 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
         if v < 0:
             _look_up(s, v, payload, counts, shared, seen, most_seen)
             continue
-        # Rows stamped before the day come first; where the ids of the day's own begin far lower, the venue
-        # counts anew at midnight.
+        # Rows stamped before the day come first; if the day's own ids begin far lower, the venue restarts its
+        # ids at midnight.
         if t < day_start:
             if counts[s, S_OLD_ROWS] > 0 and 2 * v > counts[s, S_OLD_MIN]:
                 counts[s, S_NUMERIC] += 1
@@ -391,7 +390,7 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
         counts[s, S_ID_LAST_TIME] = t
         counts[s, S_ID_MIN] = min(counts[s, S_ID_MIN], v)
         counts[s, S_ID_MAX] = max(counts[s, S_ID_MAX], v)
-        # The bitmap: the symbol's last page is nearly always the one.
+        # The bitmap: nearly every id is in the symbol's last page.
         key = (s << 45) | (v >> PAGE_BITS)
         mapped = True
         page = counts[s, S_PAGE]
@@ -434,7 +433,7 @@ def count_trades(times, locals_, price, amount, price_bits, amount_bits, side, i
 
 @kernel(nb.int64(_I64_2, nb.int64, _I64_2, nb.uint64[::1]))
 def prune_edges(edges, size, page_table, pages):
-    """Drop, in place, the edges that can no longer lie beside a gap: both neighbours are there by now."""
+    """Drop, in place, the edges that can no longer lie beside a gap because both neighbors have arrived."""
     kept = 0
     for i in range(size):
         s = edges[i, 0]
@@ -450,7 +449,7 @@ def prune_edges(edges, size, page_table, pages):
 
 @kernel(nb.int64(nb.int64, _I64_2, _I64_2, nb.int64, _I64_2, nb.int64))
 def last_silences(s, counts, ring, silence, silences, size):
-    """Append to ``silences`` the silences within the symbol's last 200 rows; returns the new size."""
+    """Append to ``silences`` the silences within the symbol's last 200 rows; return the new size."""
     rows = counts[s, S_ROWS]
     last = ring[s, (rows - 1) & (RING - 1)]
     for j in range(max(np.int64(1), rows - USUAL), rows):
@@ -469,10 +468,10 @@ def last_silences(s, counts, ring, silence, silences, size):
 
 @kernel(nb.void(_I64_2, nb.uint64[::1], nb.int64, nb.int64, _I64_2, _I64))
 def find_gaps(ordered_pages, pages, first_id, short, gaps, totals):
-    """Runs of unset bits between the symbol's lowest and highest id.
+    """Find runs of unset bits between the symbol's lowest and highest id.
 
-    ``ordered_pages`` is (page of ids, page number), ascending. Fills ``gaps`` (first, last missing) as far
-    as it reaches, and ``totals``: runs, longest, and the ids in runs of at most ``short``.
+    ``ordered_pages`` is (page of ids, page number), ascending. Fills ``gaps`` (first, last missing) as far as
+    it has room, and ``totals``: number of runs, longest run, and ids in runs of at most ``short``.
     """
     expected = first_id
     full = ~_U(0)

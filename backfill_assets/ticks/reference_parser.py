@@ -1,8 +1,8 @@
-"""The reference reading of a line: slow, in plain Python, and right about everything.
+"""The reference parser of a line: slow, in plain Python, and correct for every line.
 
-It is the authority on what a vendor's line may look like. The kernels read the plain majority of cells and
-leave the rest to this module: numbers with an exponent or more than 15 digits, text beyond ASCII, the first
-line of each symbol, and every line that is wrong, for which this module says where and why.
+It defines the form of a vendor's line. The kernels read the plain majority of cells and leave the rest to
+this module: numbers with an exponent or more than 15 digits, text beyond ASCII, the first line of each
+symbol, and every malformed line, whose place and fault this module names.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Final, NoReturn
 from backfill_assets.failures import CorruptFeed
 from backfill_assets.tardis.columns import CsvField
 
-#: A number as the vendor writes it, from JavaScript: ``8531.5``, ``-0.2``, ``9.9e-7``, ``1e+21``.
+#: A number as the vendor writes it in JavaScript: ``8531.5``, ``-0.2``, ``9.9e-7``, ``1e+21``.
 NUMBER: Final = re.compile(rb"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
-#: Microseconds from 9999 on: in a file, a number that is no time; elsewhere, dates would overflow.
+#: Microseconds from 9999 on: in a file, such a number is not a time; elsewhere, dates would overflow.
 NO_TIME_US: Final = 253_370_764_800_000_000
 _TIME: Final = re.compile(rb"[0-9]{1,18}", re.ASCII)
 #: An id that counts as evidence: a decimal integer in its shortest form that fits into 63 bits.
 _INTEGER_ID: Final = re.compile(rb"(?:0|[1-9][0-9]{0,17})", re.ASCII)
 
 ID_EMPTY: Final = -2
-#: Ids that are no such integers are hashes of their texts, from here downwards.
+#: Other ids become hashes of their texts, from here downwards.
 ID_TEXT: Final = -3
 
-#: Bytes of the name of an exchange or a symbol; the longest real ones have about 40.
+#: Most bytes of an exchange or symbol name; the longest real ones have about 40.
 LONGEST_NAME: Final = 200
 
 Value = int | float | bytes | None
@@ -57,7 +57,7 @@ class Reader:
         Raises
         ------
         CorruptFeed
-            The line has another number of columns, or a cell is not what its column holds.
+            The line has a wrong number of columns, or a cell does not fit its column.
         """
         cells = line.removesuffix(b"\r").split(b",")
         for field, cell in zip(self.fields, cells, strict=False):
@@ -74,7 +74,7 @@ class Reader:
         ]
 
     def number(self, cell: bytes, column: str, line_number: int) -> float:
-        """Correctly rounded value of a number cell that is not empty; ``CorruptFeed`` if it is none."""
+        """Correctly rounded value of a nonempty cell; raises ``CorruptFeed`` if it is not a number."""
         value = float(cell) if NUMBER.fullmatch(cell) else float("nan")
         if not isfinite(value):
             self.fail(line_number, column, f"{_shown(cell)} is no number")
@@ -105,9 +105,9 @@ class Reader:
 
 
 def id_number(cell: bytes | None) -> int:
-    """The id as an integer, ``ID_EMPTY``, or from ``ID_TEXT`` down 62 bits of its hash (FNV-1a).
+    """The id as an integer, as ``ID_EMPTY``, or as 62 bits of its hash (FNV-1a) from ``ID_TEXT`` downwards.
 
-    A text is an id that is no integer of at most 18 digits in its shortest form.
+    The hash stands for each id that is not an integer of at most 18 digits in its shortest form.
     """
     if not cell:
         return ID_EMPTY

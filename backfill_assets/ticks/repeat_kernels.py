@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-def"
 """The loops that find rows sent twice, compiled: hashes of rows with ids, and blocks of rows without.
 
-A capture that reconnects may get the last trades again. With ids each of them counts as a duplicate; without,
-equal rows are no evidence one by one (an order that is filled in equal parts has them), but many different
-rows that come at once and repeat earlier ones in their order are.
+A capture that reconnects may receive the last trades again. With ids, each of them counts as a duplicate.
+Without ids, single equal rows are no evidence (an order that is filled in equal parts has them), but many
+different rows that arrive at once and repeat earlier rows in the same order are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _U = np.uint64
 
 @nb.njit
 def end_block(counts, least):
-    """Count the repeats so far if they are a block, and start anew."""
+    """Count the repeats so far if they are a block, and start again."""
     if counts[R_DIFFERENT] >= least:
         counts[R_BLOCKS] += 1
         counts[R_BLOCK_ROWS] += counts[R_REPEATED]
@@ -41,11 +41,11 @@ def end_block(counts, least):
 )  # fmt: skip
 def count_resent(times, locals_, price_bits, amount_bits, side, ids, codes, symbol_of, start, stop, least,
                  counts, window):  # fmt: skip
-    """Runs of rows of one arrival, each equal to an earlier row, in the order of those; and rows with equals.
+    """Count runs of rows of one arrival that repeat earlier rows in their order, and rows that have equals.
 
-    ``window`` keeps (payload, twice the number of its first row, and 1 once another came), direct-mapped by
-    payload. Rows of equal payload stand for the first of them, so a run may stay at a row but not go back;
-    ``least`` counts the different ones.
+    ``window`` has (payload, twice the number of its first row, plus 1 after a second one), direct-mapped by
+    payload. Rows of equal payload count as the first of them, so a run may stay at a row but not go back;
+    ``least`` is the number of different rows needed.
     """
     mask = window.shape[0] - 1
     for i in range(start, stop):
@@ -87,7 +87,7 @@ def count_resent(times, locals_, price_bits, amount_bits, side, ids, codes, symb
     )
 )
 def hash_rows(ends, texts, times, price_bits, amount_bits, side, symbol, hashes):
-    """Fill ``hashes`` with 64 bits of each row's symbol, id and payload; 0 stays where the id is empty.
+    """Fill ``hashes`` with 64 bits of each row's symbol, id and payload; rows with an empty id keep 0.
 
     The id of row i is ``texts[ends[i]:ends[i + 1]]``.
     """

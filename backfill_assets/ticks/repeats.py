@@ -1,10 +1,10 @@
 """Rows of trades that repeat an earlier row: the same symbol, id, time, price, amount and side.
 
-Such rows are one trade, and the first of them in the order of the file counts. Only files in which the
-profile has counted repeats are looked through, and of two files only the time that both have rows of. Rows
-are compared by 64 bits of a hash: two different rows of a file of ten million are taken for the same once in
-300,000 files. Memory is 24 bytes a row. Rows without an id repeat nothing, since an order that is filled in
-equal parts looks the same.
+Such rows are one trade, and the first of them in the order of the file counts. Only files whose profile
+counted repeats are searched, and two files are compared only over the time in which both have rows. Rows are
+compared by 64 bits of a hash: two different rows of a file of ten million are taken for the same once in
+300,000 files. Memory is 24 bytes a row. Rows without an id never count as repeats, since an order that is
+filled in equal parts looks the same.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def repeated_rows(ticks: Path) -> Ints:
 
 
 def rows_of_both(ticks: Path, other: Path, between: Range, names: Sequence[str] = ()) -> Ints:
-    """Numbers of the rows of ``ticks`` that ``other`` has, too, ascending.
+    """Numbers of the rows of ``ticks`` that are also in ``other``, ascending.
 
     Parameters
     ----------
     between
-        First and last microsecond of exchange time of which both files have rows; no other row is read.
+        First and last microsecond of exchange time in which both files have rows; other rows are not read.
     names
         Data set symbols that name one market.
     """
@@ -66,7 +66,7 @@ def rows_of_symbols(ticks: Path, symbols: Sequence[str]) -> Ints:
 def _hashes(
     ticks: Path, symbols: dict[str, int], between: Range | None = None
 ) -> Iterator[tuple[int, np.typing.NDArray[np.uint64]]]:
-    """Of each group of rows the number of its first and the hashes of all; 0 without an id, or outside."""
+    """The first row number of each group, and its rows' hashes; 0 without an id or outside the time."""
     from backfill_assets.ticks import repeat_kernels as kernels
 
     first = 0
@@ -98,7 +98,7 @@ def _hashes(
 
 
 def _touches(file: pq.ParquetFile, group: int, between: Range) -> bool:
-    """Whether the group may have rows of the time."""
+    """Whether the group may have rows in the time."""
     column = file.metadata.row_group(group).column(file.schema_arrow.get_field_index("timestamp"))
     found = column.statistics
     if found is None or not found.has_min_max:

@@ -1,10 +1,9 @@
-"""Comparisons of the versions that the lake holds of a feed's day; judging limits a refresh by them.
+"""Compares the versions of a feed's day in the lake; judging uses the comparisons to limit a refresh.
 
-Done after a fetch and before judging. Only feeds with more than one version are looked at, and a pair that
-was compared before is not compared again: files never change, so what was found of two of them holds. Trades
-are taken as candles take them: rows that repeat a trade count once, and ties of time are broken in the same
-way. Files are read group by group: memory holds a group of rows, a row per minute and, of trades with numeric
-ids, the ids.
+The comparison runs after a fetch and before judging. Only feeds with more than one version are compared, and
+each pair only once: files never change, so the result stays valid. Trades are read as candles read them: rows
+that repeat a trade count once, and ties of time are broken in the same way. Files are read group by group:
+memory has a group of rows, a row per minute and, for trades with numeric ids, the ids.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-#: Sums of the same amounts, added up in another order, differ by less.
+#: Sums of the same amounts, added up in another order, differ by less than this.
 ROUNDING: Final = 1e-9
-#: Feeds compared at once: each holds a group of rows and the ids of two files in memory.
+#: Feeds compared at once: each has a group of rows and the ids of two files in memory.
 WORKERS: Final = 2
 
 _KEY: Final = ("symbol", "minute_us")
@@ -51,7 +50,7 @@ def compare_versions(
     Parameters
     ----------
     laws
-        What is known of the ids of venues.
+        The laws of the venues' ids.
 
     Returns
     -------
@@ -68,8 +67,8 @@ def _compare(store: Store, feed: Feed, manifest: FeedManifest, laws: Sequence[Id
     for old, new in combinations(manifest.versions, 2):
         if manifest.restatement(old.content, new.content) is not None:
             continue
-        # A file that is gone or damaged is compared when it was fetched again; of a damaged profile settling
-        # the day tells.
+        # A missing or damaged file is compared after it is fetched again; settling the day reports a damaged
+        # profile.
         with suppress(DamagedFile, Unreadable):
             made.append(_restatement(store, feed, manifest.day, old, new, law))
     if made:
@@ -78,7 +77,7 @@ def _compare(store: Store, feed: Feed, manifest: FeedManifest, laws: Sequence[Id
 
 
 def keep_comparisons(store: Store, feed: Feed, day: str, made: Sequence[Restatement]) -> None:
-    """Add comparisons to the feed's manifest; those of versions that are no longer held go."""
+    """Add comparisons to the feed's manifest, and remove those of versions that are no longer stored."""
 
     def change(manifest: FeedManifest) -> FeedManifest:
         held = {v.content for v in manifest.versions}
@@ -119,7 +118,7 @@ def compare_trades(
     ids_are_order: bool = True,
     repeats: tuple[bool, bool] = (False, False),
 ) -> Restatement:
-    """What one file of trades changes against another, by the partial candles of every minute in either.
+    """Compare one file of trades with another by the partial candles of every minute in either file.
 
     Parameters
     ----------
@@ -128,9 +127,9 @@ def compare_trades(
     numeric_ids
         Whether every row of both files has an integer as its id.
     ids_are_order
-        Whether these break ties of time.
+        Whether ids break ties of time.
     repeats
-        Of each file, whether rows may repeat a trade.
+        Whether rows of each file may repeat a trade.
     """
     import polars as pl
 
@@ -148,7 +147,7 @@ def compare_trades(
         price=pl.max_horizontal(
             (pl.col(f"{name}_after") - pl.col(name)).abs() / pl.col(name) for name in PRICES
         ),
-        # Against a file without a trade everything is new.
+        # Compared with a file without trades, every trade is new.
         volume=pl.when(moved > ROUNDING * pl.max_horizontal(volume, volume_after))
         .then(
             pl.when(pl.max_horizontal(volume, mean) > 0)
@@ -175,10 +174,10 @@ def compare_trades(
 
 
 def compare_rows(before: Path, after: Path, names: tuple[str, str]) -> Restatement:
-    """The same for any other data type: minutes of arrival whose rows are not the same, in any order."""
+    """Compare two files of any other data type by the minutes of arrival whose rows differ, in any order."""
     import polars as pl
 
-    # A minute that is equal in both files is there twice.
+    # A minute that is equal in both files appears twice.
     minutes = pl.concat([_hashes(before), _hashes(after)])
     return Restatement(
         before=names[0],
@@ -217,12 +216,12 @@ def _ids(path: Path) -> dict[str, NDArray[np.int64]]:
 
 
 def _hashes(path: Path) -> pl.DataFrame:
-    """Per minute the rows and two sums of halves of their hashes, which no order of rows changes."""
+    """The rows of each minute and two sums of halves of their hashes, which are the same in any row order."""
     import polars as pl
 
     found = []
     for group in _groups(path):
-        # One row more or less changes the numbers of all rows after it, and canonical symbols are ours.
+        # One row more or less changes the numbers of all later rows, and canonical symbols are ours.
         hashes = group.drop("row", "symbol", strict=False).hash_rows()
         rows = group.select(
             symbol="dataset_symbol",
@@ -236,7 +235,7 @@ def _hashes(path: Path) -> pl.DataFrame:
 
 
 def _groups(path: Path, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
-    """The file's groups of rows after one without rows; texts are texts, however the file encodes them."""
+    """The file's groups of rows, after one without rows; texts are plain strings in every encoding."""
     import polars as pl
     from polars import selectors
 
@@ -260,7 +259,7 @@ def _only_in(
 
 
 def _largest(compared: pl.DataFrame, name: str) -> Largest | None:
-    """The largest difference, of equal ones the first by time and market; None if nothing differs."""
+    """The largest difference, the first of equal ones by time and market; None without a difference."""
     import polars as pl
 
     found = compared.filter(pl.col(name) > 0).sort(

@@ -1,8 +1,8 @@
-"""Row groups: the parsers' output arrays, their Arrow view, and how they are written as Parquet.
+"""Row groups: the parsers' output arrays, their Arrow view, and their Parquet form.
 
-Parsers fill a ``RowGroup`` in place; ``arrow_table`` wraps the same memory, so between parsing and encoding
-no value is copied. Groups are recycled by ``decode``. Arrow arrays are made from buffers because
-``pyarrow.array`` imports pandas where that is installed, which costs more than decoding a small file.
+Parsers fill a ``RowGroup`` in place; ``arrow_table`` wraps the same memory, so no value is copied between
+parsing and encoding. ``decode`` reuses groups. Arrow arrays are made from buffers because ``pyarrow.array``
+imports pandas if that is installed, which costs more than decoding a small file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from backfill_assets.tardis.columns import CsvField, csv_fields, tick_columns
 from backfill_assets.ticks import kernels
 from backfill_assets.ticks.profile import Name, Rows
 
-#: Smaller groups take as long and less memory; wide data types get fewer rows, so that none takes more.
+#: Rows of a group. Smaller groups take as long and less memory; wide data types get fewer rows, so that their
+#: groups take no more memory.
 ROW_GROUP_ROWS: Final = 250_000
 _GROUP_BYTES: Final = 24 << 20
 #: Room for texts per row and column (a UUID has 36 bytes); a group that needs more is written earlier.
@@ -41,7 +42,7 @@ _KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where each column of a data type goes; ``plan`` and ``words`` are as the kernel wants them."""
+    """The place of each column of a data type; ``plan`` and ``words`` have the kernel's form."""
 
     data_type: str
     fields: tuple[CsvField, ...]
@@ -52,7 +53,7 @@ class Layout:
 
     @classmethod
     def of(cls, data_type: str) -> Layout:
-        """Lay out the columns after exchange and symbol."""
+        """Make the layout of the columns after exchange and symbol."""
         fields = csv_fields(data_type)[2:]
         plan = np.zeros((len(fields), 3), np.int64)
         words = np.zeros((len(fields), 3, 3), np.uint64)
@@ -81,16 +82,16 @@ class Layout:
         return min(ROW_GROUP_ROWS, _GROUP_BYTES // (8 * (integers + numbers) + 4 + codes + 4 * texts))
 
     def number_row(self, name: str) -> int | None:
-        """Row of ``RowGroup.numbers`` that holds the stored column, if there is one."""
+        """Row of ``RowGroup.numbers`` with the stored column, if there is one."""
         return next(
             (int(self.plan[c, 1]) for c, field in enumerate(self.fields) if field.column.name == name), None
         )
 
 
 class RowGroup:
-    """Parsed columns of up to ``capacity`` rows, of which the first is the file's row ``first_row``.
+    """Parsed columns of up to ``capacity`` rows; the first one is the file's row ``first_row``.
 
-    ``text_bytes`` is what the texts of a column come to at most, if that is known.
+    ``text_bytes`` is the most bytes that the texts of a column can have, if that is known.
     """
 
     def __init__(self, layout: Layout, capacity: int, text_bytes: int | None = None) -> None:
@@ -110,11 +111,11 @@ class RowGroup:
         self.texts = np.empty((texts, room if text_bytes is None else min(room, text_bytes)), np.uint8)
 
     def restart(self, first_row: int) -> None:
-        """Forget the rows, keep the memory."""
+        """Drop the rows but keep the memory."""
         self.first_row, self.rows, self.full = first_row, 0, False
 
     def counted(self) -> Rows:
-        """What the profile counts."""
+        """The columns that the profile counts."""
         layout = self.layout
         fills = DATA_TYPES[layout.data_type].has_fills
         trades = DATA_TYPES[layout.data_type].has_trades
@@ -161,7 +162,7 @@ def _dictionary(indices: Any, texts: Sequence[str], valid: Any = None) -> pa.Arr
 
 
 def _named(codes: Any, texts: Sequence[str | None]) -> pa.Array:
-    """Dictionary array of the text that each code stands for."""
+    """Dictionary array of the text of each code."""
     distinct = list(dict.fromkeys(text for text in texts if text is not None))
     positions = {text: n for n, text in enumerate(distinct)}
     index = np.array([-1 if text is None else positions[text] for text in texts], np.int32)
@@ -197,7 +198,7 @@ def _column(group: RowGroup, number: int) -> pa.Array:
 
 
 def writer_schema(data_type: str) -> pa.Schema:
-    """The stored columns, with Arrow dictionaries where the parser has codes; Parquet has plain strings."""
+    """The stored columns, as Arrow dictionaries if the parser has codes; Parquet has plain strings."""
     words = {field.column.name for field in csv_fields(data_type) if field.kind == "word"}
     fields = []
     for column in tick_columns(data_type):
@@ -239,9 +240,9 @@ def _encoding(column: Column) -> str | None:
 
 
 def parquet_writer(path: Path, data_type: str, schema: pa.Schema) -> pq.ParquetWriter:
-    """Open a writer whose output depends on the rows alone.
+    """Open a writer whose output depends only on the rows.
 
-    The Arrow schema is not stored beside Parquet's own, so readers see strings, not dictionaries.
+    The Arrow schema is not stored beside Parquet's own, so readers see strings instead of dictionaries.
     """
     columns = tick_columns(data_type)
     encodings = {column.name: encoding for column in columns if (encoding := _encoding(column))}
@@ -253,7 +254,7 @@ def parquet_writer(path: Path, data_type: str, schema: pa.Schema) -> pq.ParquetW
         use_dictionary=[column.name for column in columns if column.name not in encodings],
         column_encoding=encodings,
         store_schema=False,
-        # Readers of parts of a file ask by time alone.
+        # Readers of parts of a file select by time only.
         write_statistics=["timestamp"],
         # BigQuery advises smaller pages for more than 100 columns.
         data_page_size=(1 << 20) if len(columns) <= 100 else (1 << 18),

@@ -1,4 +1,4 @@
-"""Columns of the partial candles that are made of one tick file; they are in the lake only.
+"""Columns of the partial candles of one tick file, which are only in the lake.
 
 Columns of the ticks themselves are in ``tardis.columns``. Units: prices in the quote currency, volumes in
 base units, times in UTC with microseconds.

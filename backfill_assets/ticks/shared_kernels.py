@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Functions that kernels of several modules use. Each of these is here once.
+"""Functions that kernels of several modules use, each defined once.
 
-The name of every kernel rests on the text of this module (``jit``), so a change here compiles all anew.
+The name of every kernel depends on the text of this module (``jit``), so a change here recompiles them all.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from typing import Final
 import numba as nb
 import numpy as np
 
-#: Steps of the price that may be valid on one day; several where it changed.
+#: Most price steps that may be valid on one day; there are several if the step changed.
 GRIDS: Final = 4
-#: Two decades: how much finer than listed a grid is looked for.
+#: Two decades: the finest grid tried is this many times finer than the listed one.
 FINER: Final = 100.0
 
 
 @nb.njit(inline="always")
 def is_off(price, step):
-    """Whether the price is no multiple of the step, but for the rounding of both and of the quotient."""
+    """Whether the price is not a multiple of the step, apart from rounding of both and of the quotient."""
     steps = price / step
     return abs(steps - np.rint(steps)) > 1e-6 + 1e-15 * steps
 
 
 @nb.njit
 def count_off(counts, off, off_finer, grids, price):
-    """Count a price that is off the first grid in column ``off``, if it is off the others too.
+    """Count a price that is off the first grid in column ``off``, if it is off the other grids too.
 
-    One that is off a hundredth of the finest grid as well counts in column ``off_finer``.
+    A price that is also off a hundredth of the finest grid counts in column ``off_finer`` as well.
     """
     finest = grids[0]
     for g in range(1, GRIDS):

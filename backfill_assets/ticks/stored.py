@@ -1,9 +1,9 @@
 """Facts about a tick file: its footer, its columns, and control totals of its rows.
 
-They go with the version in its manifest, so that the check of the file's schema and the proof of a
-publication need not open the file again. The totals are those of the rows as they are written, not as a
-reader of the file finds them: so the proof covers the encoding, too. Sums of integers are exact; those of
-floats are over ``SUMMED_RANGE``.
+They are stored with the version in its manifest, so the check of the file's schema and the proof of a
+publication do not open the file again. The totals are of the rows before writing, not of the rows read back
+from the file, so the proof covers the encoding too. Sums of integers are exact; those of floats are over
+``SUMMED_RANGE``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: Columns that name the market of a row.
 NAMES: Final = ("exchange", "dataset_symbol")
-#: Columns whose sums are exact; with the name they prove that each row is there once.
+#: Columns whose sums are exact; together with the name they prove that each row is present once.
 EXACT: Final = ("row", "local_timestamp")
 
 
@@ -56,12 +56,12 @@ class Totals:
             self._totals[names] = found if known is None else _added(known, found)
 
     def found(self) -> tuple[ColumnTotals, ...]:
-        """The totals by exchange and symbol, in order."""
+        """The totals by exchange and symbol, sorted."""
         return tuple(self._totals[names] for names in sorted(self._totals))
 
 
 def _totals(table: pa.Table, summed: tuple[str, ...]) -> Iterator[ColumnTotals]:
-    """Totals of each exchange and symbol; a file usually has one of each, and its rows need no order."""
+    """Totals of each exchange and symbol; a file usually has one of each, so its rows need no sort."""
     if table.num_rows == 0:
         return
     names, codes = _names(table)
@@ -87,27 +87,27 @@ def _totals(table: pa.Table, summed: tuple[str, ...]) -> Iterator[ColumnTotals]:
 
 
 def _names(table: pa.Table) -> tuple[list[tuple[str, str]], Ints]:
-    """The distinct pairs of names, and the number of each row's pair among them; of one pair it is one 0."""
+    """The distinct pairs of names, and the number of each row's pair; a single 0 if there is one pair."""
     columns = [table[name].unify_dictionaries().combine_chunks() for name in NAMES]
     texts = [column.dictionary.to_pylist() for column in columns]
     if len(texts[0]) == len(texts[1]) == 1:
         return [(texts[0][0], texts[1][0])], np.zeros(1, np.int64)
     exchange, symbol = (column.indices.to_numpy().astype(np.int64) for column in columns)
     numbers = exchange * len(texts[1]) + symbol
-    # By hashing: sorting the rows would take longer than to read them.
+    # Hash the rows: sorting them would take longer than reading them.
     pairs = pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)]).dictionary_encode()
     found = [divmod(pair, len(texts[1])) for pair in pairs.dictionary.to_pylist()]
     return [(texts[0][one], texts[1][other]) for one, other in found], pairs.indices.to_numpy()
 
 
 def _exact(values: Ints, starts: Ints) -> list[int]:
-    """Sums of each part, by halves of 32 bits, because the sum of a day's times does not fit 64."""
+    """Sums of each part, by halves of 32 bits, because the sum of a day's times does not fit into 64 bits."""
     high, low = (np.add.reduceat(half, starts).tolist() for half in (values >> 32, values & 0xFFFFFFFF))
     return [(above << 32) + below for above, below in zip(high, low, strict=True)]
 
 
 def _sums(column: pa.ChunkedArray, starts: Ints) -> list[float]:
-    """Sums of each part over the values in ``SUMMED_RANGE``, which usually are all."""
+    """Sums of each part over the values in ``SUMMED_RANGE``, which are usually all values."""
     least, most = SUMMED_RANGE
     found = pc.min_max(column).as_py()
     if found["min"] is not None and not (least <= found["min"] and found["max"] <= most):

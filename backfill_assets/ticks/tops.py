@@ -1,14 +1,14 @@
-"""The top of each book at the end of each minute, as digests, by which data types of one market are compared.
+"""Digests of the top of each book at the end of each minute, to compare data types of one market.
 
-Quotes, snapshots and changes of books are made by the vendor of the same messages, so at every moment they
-show the same best levels. Of each symbol, minute and depth 32 bits are kept: of the prices and amounts of the
-best 1, 5 and 25 levels that are in force when the minute ends, as deep as the data type goes. Two different
-books have the same digest once in four billion minutes. After a file's last row its last book stays in force,
-so a file that ends early differs from the others until midnight.
+The vendor makes quotes, snapshots and changes of books from the same messages, so at every moment they show
+the same best levels. For each symbol, minute and depth 32 bits are stored: the digest of the prices and
+amounts of the best 1, 5 and 25 levels in force at the end of the minute, as deep as the data type goes. Two
+different books have the same digest once in four billion minutes. After a file's last row its last book stays
+in force, so a file that ends early differs from the others until midnight.
 
-Another 32 bits of each minute are of its path: of the best level of both sides in order, with the arrival of
-each. They show what is over before the minute ends. A minute in which the best prices are crossed or locked
-for a moment has none.
+Another 32 bits of each minute are the digest of its path: the best level of both sides in order, with the
+arrival of each. They show changes that are undone before the minute ends. A minute in which the best prices
+are crossed or locked for a moment has no path.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 #: Levels of a side that each data type shows; books that are replayed have any number.
 LEVELS: Final = {"quotes": 1, "book_ticker": 1, "book_snapshot_5": 5, "book_snapshot_25": 25}
 MOST_DEPTH: Final = max(LEVELS.values())
-#: A minute in which the book was crossed or locked for so long is crossed.
+#: A minute counts as crossed if the book was crossed or locked for this long.
 CROSSED_MINUTE_US: Final = 1_000_000
 
 
 def minute_tops(name: Name, digests: Any, levels: int, paths: Any, flags: Any) -> MinuteTops:
-    """Digests of a symbol (one row per depth) as deep as the data type goes, and of its paths."""
+    """Digests of a symbol's books (one row per depth), as deep as the data type goes, and of its paths."""
     import numpy as np
 
     from backfill_assets.ticks.book_kernels import DEPTHS, M_CROSSED
 
-    # A minute in which nothing changes has a path too; one that is crossed for a moment has none.
+    # A minute without a change has a path too; a minute that is crossed for a moment has none.
     folded = np.maximum((paths ^ (paths >> 32)) & 0xFFFFFFFF, 1)
     comparable = (digests[0] != 0) & (flags & M_CROSSED == 0)
     return MinuteTops(
@@ -57,7 +57,7 @@ def _packed(numbers: Any) -> str:
 
 
 def minute_letters(flags: Any, crossed_us: Any, changes: Any, diverged: Collection[int] = ()) -> str:
-    """State of each minute by what the kernels noted, one letter each."""
+    """State of each minute from the kernels' records, one letter each."""
     import numpy as np
 
     from backfill_assets.ticks import book_kernels as k
@@ -77,7 +77,7 @@ def minute_letters(flags: Any, crossed_us: Any, changes: Any, diverged: Collecti
 
 
 def longest_unchanged(c: list[int]) -> Silence | None:
-    """The longest time without a change by a symbol's counts; the last one counts to the last row."""
+    """The longest time without a change by a symbol's counts; the last such time ends at the last row."""
     from backfill_assets.ticks import book_kernels as k
 
     others = c[k.B_CHANGES] - 2
@@ -92,7 +92,7 @@ def longest_unchanged(c: list[int]) -> Silence | None:
 
 
 class Tops:
-    """Digests of quotes or snapshots, for every symbol of a file; a symbol is known by its number."""
+    """Digests of quotes or snapshots, for every symbol of a file; a number identifies a symbol."""
 
     def __init__(self, day_start: int, data_type: str) -> None:
         import numpy as np
@@ -103,9 +103,9 @@ class Tops:
         self._k: Any = book_kernels
         self._day_start = day_start
         self._levels = LEVELS[data_type]
-        # The exchange's own stream has times of its own: what is compared with nothing is not stored.
+        # The exchange's own stream has its own times, so it is compared with nothing and not stored.
         self._is_compared = data_type != "book_ticker"
-        # Where bid price, bid amount, ask price and ask amount of a level stand among the numbers of a row.
+        # Places of a level's bid price, bid amount, ask price and ask amount among the numbers of a row.
         if self._levels == 1:
             columns = [[2, 3, 1, 0]]
         else:
@@ -123,7 +123,7 @@ class Tops:
         self._paths = np.zeros((0, k.MINUTES), np.int64)
 
     def name(self, symbol: int, name: Name) -> None:
-        """Say which symbol the next number stands for."""
+        """Name the symbol of the next number."""
         if symbol < len(self._names):
             return
         self._names.append(name)
@@ -138,7 +138,7 @@ class Tops:
             setattr(self, f"_{state}", self._np.concatenate([array, rest]))
 
     def add(self, rows: Rows, values: Floats, symbol_of: Any, start: int, stop: int) -> None:
-        """Follow the rows from ``start`` to before ``stop``."""
+        """Add the rows from ``start`` to before ``stop``."""
         self._k.follow_tops(
             rows.locals, rows.codes, symbol_of, values, self._columns, start, stop, self._counts, self._tops,
             self._digests, self._changes, self._crossed_us, self._flags, self._best, self._paths,
@@ -146,7 +146,7 @@ class Tops:
         )  # fmt: skip
 
     def finish(self) -> tuple[MinuteTops, ...]:
-        """The digests and minutes of all symbols with rows, by their names."""
+        """The digests and minutes of all symbols with rows, sorted by name."""
         found = [
             self._of_symbol(number, name)
             for number, name in enumerate(self._names)

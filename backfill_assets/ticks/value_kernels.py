@@ -1,8 +1,8 @@
 # mypy: disable-error-code="no-untyped-def"
-"""What single rows contradict: levels out of order, prices apart, options out of range; compiled.
+"""Counts contradictions in single rows, compiled: levels out of order, prices apart, options out of range.
 
-A null (NaN, or ``NULL_TIME``) contradicts nothing. Each row is looked at by itself; the lowest and highest
-prices of minutes are kept for a comparison with the trades.
+A null (NaN, or ``NULL_TIME``) never contradicts. Each row is judged on its own; the lowest and highest prices
+of minutes are stored for a comparison with the trades.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from backfill_assets.ticks.jit import kernel
 
 NULL_TIME: Final = np.iinfo(np.int64).min
 HOUR_US: Final = 3_600_000_000
-#: A funding time that is off the hour by less is rounded.
+#: A funding time that is off the hour by less than this counts as on the hour.
 ON_THE_HOUR_US: Final = 60_000_000
-#: Funding is at most days ahead; a time further off, or one that has passed for an hour, is none.
+#: Funding is at most days ahead; a time further ahead, or one more than an hour ago, is not a funding time.
 FUNDING_AHEAD_US: Final = 8 * 86_400_000_000
-#: Percent; hours before expiry implied volatilities reach hundreds.
+#: In percent; implied volatilities reach hundreds in the hours before expiry.
 MOST_VOLATILITY: Final = 5_000.0
-#: Deltas of options whose premium is paid in the underlying leave [-1, 1] by their price.
+#: Deltas of options whose premium is paid in the underlying exceed [-1, 1] by their price.
 MOST_DELTA: Final = 2.0
 
-# Number columns of each data type, as its CSV file has them.
+# Number columns of each data type, in the order of its CSV file.
 T_LAST, T_INDEX, T_MARK = 3, 4, 5
 (
     O_STRIKE, O_BID, O_BID_VOLATILITY, O_ASK, O_ASK_VOLATILITY, O_MARK_VOLATILITY, O_UNDERLYING, O_DELTA,
@@ -43,7 +43,7 @@ _I32, _F64, _F64_3 = nb.int32[::1], nb.float64[::1], nb.float64[:, :, ::1]
 
 @kernel(nb.int64(_F64_2, nb.int64, nb.int64))
 def count_out_of_order(values, start, stop):
-    """Rows of snapshots whose asks do not rise, whose bids do not fall, or with an amount not above zero."""
+    """Count snapshot rows whose asks do not rise or bids do not fall, or with an amount not above zero."""
     found = 0
     for i in range(start, stop):
         wrong = False
@@ -58,7 +58,7 @@ def count_out_of_order(values, start, stop):
 
 @kernel(nb.int64(_F64_2, nb.int64, nb.int64, nb.float64))
 def count_apart(values, start, stop, apart):
-    """Rows of tickers with a price that is not positive, or two of them that are relatively further apart."""
+    """Count rows of tickers with a price that is not positive, or two that are relatively further apart."""
     found = 0
     for i in range(start, stop):
         least = np.inf
@@ -74,7 +74,7 @@ def count_apart(values, start, stop, apart):
 
 @kernel(nb.int64(_I64, _I64, nb.int64, nb.int64))
 def count_off_the_hour(times, due, start, stop):
-    """Rows of tickers whose next funding is not on an hour, has passed, or is many days ahead."""
+    """Count rows of tickers whose next funding is not on an hour, has passed, or is many days ahead."""
     found = 0
     for i in range(start, stop):
         if due[i] != NULL_TIME:
@@ -87,13 +87,13 @@ def count_off_the_hour(times, due, start, stop):
 
 @nb.njit(inline="always")
 def _outside(value, least, most):
-    """Whether the value is there and outside."""
+    """Whether the value is not null and outside its range."""
     return value < least or value > most
 
 
 @kernel(nb.int64(_I64, _I64, _F64_2, nb.int64, nb.int64))
 def count_impossible_options(times, due, values, start, stop):
-    """Rows of options with a bid above the ask, a value outside its range, or an hour or more past expiry."""
+    """Count options rows with a bid above the ask, a value out of range, or an hour or more after expiry."""
     found = 0
     for i in range(start, stop):
         found += (
@@ -113,7 +113,7 @@ def count_impossible_options(times, due, values, start, stop):
 
 @kernel(nb.void(_I64, _I32, _I32, _F64, nb.int64, nb.int64, nb.int64, _F64_3))
 def widen_bands(times, codes, symbol_of, prices, start, stop, day_start, bands):
-    """Let the bands of each symbol's minutes (low, high) hold the prices above zero of rows of the day."""
+    """Widen each symbol's bands of minutes (low, high) to include the prices above zero of the day's rows."""
     for i in range(start, stop):
         since = times[i] - day_start
         if since < 0 or since >= MINUTES * MINUTE_US or not prices[i] > 0.0:

@@ -1,8 +1,8 @@
-"""How many files a run decodes at once: what the machine, or the container on it, gives this process.
+"""Number of files that a run decodes at once, by the resources that the machine or container gives it.
 
 Python counts the processors of the machine (``os.cpu_count``), and psutil its memory. Neither sees the limits
-of a container, so its control group is read here. Order and number of downloads are in ``fetch`` and in the
-client.
+of a container, so this module reads its control group. ``fetch`` and the client set the order and the number
+of downloads.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-#: Twice the memory that decoding a file of any size was seen to take, with its Parquet encoder and profile.
+#: Twice the measured memory for decoding a file of any size, with its Parquet encoder and profile.
 _BYTES_PER_FILE: Final = 256 * 2**20
-#: Share of the memory that decoding may take; the libraries, and what comes after decoding, need the rest.
+#: Share of the memory that decoding may take; libraries and the steps after decoding need the rest.
 _MEMORY_SHARE: Final = 0.5
-#: Larger limits mean that there is none: version 1 of control groups says so by a number near 2**63.
+#: A limit from this size on means no limit: version 1 of control groups writes a number near 2**63.
 _NO_LIMIT: Final = 2**60
 
 
 def decode_workers(root: Path = Path("/")) -> int:
-    """Files to decode at once: one per processor, fewer where the memory does not suffice, at least one.
+    """Files to decode at once: one per processor, fewer if memory does not suffice, at least one.
 
     Parameters
     ----------
     root
-        Where ``proc`` and ``sys`` are, for tests.
+        Folder of ``proc`` and ``sys``, for tests.
     """
     by_memory = int(memory_bytes(root) * _MEMORY_SHARE // _BYTES_PER_FILE)
     return max(1, min(processors(root), by_memory))
@@ -58,15 +58,15 @@ def _quotas(root: Path) -> Iterator[float]:
             quota, _, period = _text(folder / "cpu.max").partition(" ")
         else:
             quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
-        # "max" and -1 are no limit.
+        # "max" and -1 mean no limit.
         if quota.isdecimal() and period.isdecimal() and int(period):
             yield int(quota) / int(period)
 
 
 def _groups(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
-    """Folders of the control groups that hold this process, innermost first, each with its version, 1 or 2.
+    """Folders of this process's control groups, innermost first, each with its version, 1 or 2.
 
-    A process in a container sees its own group as the topmost folder, whatever path its group has outside.
+    A process in a container sees its own group as the topmost folder, for any path of the group outside.
     """
     mount = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():
@@ -80,7 +80,7 @@ def _groups(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
 
 
 def _text(file: Path) -> str:
-    """The file's text; empty where there is none that may be read."""
+    """The file's text; empty if it is missing or cannot be read."""
     try:
         return file.read_text(encoding="ascii").strip()
     except (OSError, ValueError):

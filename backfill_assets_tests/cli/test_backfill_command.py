@@ -133,7 +133,8 @@ def test_mistakes_are_told_in_one_line(office: Office) -> None:
     run = office.desk.run
     for command in ("status", "cancel", "retry"):
         assert "there is no job 'nosuchjb'" in run(command, "nosuchjb").error
-    assert "is no exchange" in run("backfill", "--start", GOOD, "--end", GOOD, "--exchanges", "mtgox").error
+    unknown = run("backfill", "--start", GOOD, "--end", GOOD, "--exchanges", "mtgox")
+    assert "is not an exchange" in unknown.error
     assert "before it starts" in run("backfill", "--start", BAD, "--end", GOOD).error
     assert "request id: " in run("backfill", "--start", GOOD, "--end", GOOD, "--request-id", "a b").error
     assert run("backfill", "--start", GOOD).code == 2

@@ -194,7 +194,7 @@ def test_sources_of_candles_are_asked_for_the_markets_of_the_universe(doctor):
         sources.faults["."] = PAGE
         found = ill(doctor(universe=universe, comparison={"sources": [ccxt]}))
         assert "binance was asked for its list of markets" in found["reference candles of ccxt"]
-        assert "no JSON" in found["reference candles of ccxt"]
+        assert "not JSON" in found["reference candles of ccxt"]
 
 
 def test_bad_settings_are_the_only_finding(doctor):

@@ -109,7 +109,7 @@ def test_a_group_is_refused_in_one_line(make: Make) -> None:
     with pytest.raises(PermanentFailure) as refused:
         heal(lake.store, lake.settings, DAY, str(group), Budget(9))
     assert str(refused.value) == (
-        f"{group} is a group: its file holds many markets, and a receipt is of one: nothing is asked for"
+        f"{group} is a group: its file has many markets, but a receipt covers one: nothing is asked for"
     )
     assert files(lake.days.folder) == before
     assert lake.standin.requests == []

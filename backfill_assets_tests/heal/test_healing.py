@@ -223,7 +223,7 @@ def test_summed_up_trades_without_an_archive_stay_missing_and_say_so(make: Make)
     [
         (Fault(always=faults.server_error()), "500 Internal Server Error"),
         (Fault(always=faults.too_many_requests(0)), "429 Too Many Requests"),
-        (Fault(body=b"<html>Moved</html>"), "the answer is no list of trades"),
+        (Fault(body=b"<html>Moved</html>"), "the answer is not a list of trades"),
         (Fault(cut_body_at=700), "the answer"),
         (Fault(cut_connection_at=300), "does not answer"),
         (Fault(body=b"[]"), "no id before the hole"),
@@ -350,7 +350,7 @@ def receipt_text(lake: HealedLake, content: str) -> str:
         (zipped(b"1,1\n" * 10_000_000), "inflates beyond"),
         (zipped(b"1," * 1_000_000), "a row of more than"),
         (zip_of("other.csv", b"1,2\n"), "does not hold"),
-        (b"PK but no zip", "no zip"),
+        (b"PK but no zip", "not a readable zip"),
     ],
     ids=["bomb", "one-row", "another-file", "no-zip"],
 )

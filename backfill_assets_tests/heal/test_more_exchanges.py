@@ -162,7 +162,7 @@ def test_rows_of_kraken_without_ids_or_out_of_order_prove_nothing(make: Make) ->
     assert "has no id or time" in lake.heal().problems[0]
     swapped = [[*row[:6], other[6]] for row, other in zip(rows, [rows[1], rows[0], *rows[2:]], strict=True)]
     lake.standin.faults.put(TRADES[KRAKEN], answer(swapped))
-    assert "ids are in no order" in lake.heal().problems[0]
+    assert "ids are not in order" in lake.heal().problems[0]
     assert not lake.manifest.receipts
     lake.standin.faults.put(TRADES[KRAKEN], answer(rows))
     assert lake.heal().is_whole

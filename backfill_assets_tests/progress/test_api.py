@@ -70,7 +70,7 @@ def test_a_new_job_is_accepted_and_the_same_request_found_again(client: TestClie
     [
         ({"end": "2024-01-03"}, "/start", "Field required"),
         ({**BODY, "end": "2023-01-01"}, "/start", "before it starts"),
-        ({**BODY, "exchanges": ["mtgox"]}, "/exchanges/0", "'mtgox' is no exchange"),
+        ({**BODY, "exchanges": ["mtgox"]}, "/exchanges/0", "'mtgox' is not an exchange"),
         ({**BODY, "start": "1.1.2024"}, "/start", "write it as YYYY-MM-DD"),
         ({**BODY, "start": "2024-02-30"}, "/start", "'2024-02-30' is not a day: write it as YYYY-MM-DD"),
         ({**BODY, "start": "0000-00-00"}, "/start", "'0000-00-00' is not a day: write it as YYYY-MM-DD"),

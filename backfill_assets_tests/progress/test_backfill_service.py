@@ -109,9 +109,9 @@ def test_a_request_id_of_another_request_is_a_conflict(rig: SimpleNamespace) -> 
         ({"start": "2010-01-01"}, "/start", "2010-01-01 cannot be run: days go from 2019-03-30"),
         ({"end": "2999-01-01"}, "/start", "2999-01-01 cannot be run"),
         ({"end": "2024-06-01"}, "/end", "153 days are more than serve.max_days .100.:"),
-        ({"exchanges": ["kraken", "mtgox"]}, "/exchanges/1", "'mtgox' is no exchange .* choose from bi"),
-        ({"symbols": ["XXX-YYY"]}, "/symbols/0", "'XXX-YYY' is no symbol"),
-        ({"data_types": ["quotes"]}, "/data_types/0", "'quotes' is no data type .* trades"),
+        ({"exchanges": ["kraken", "mtgox"]}, "/exchanges/1", "'mtgox' is not an exchange .* choose from bi"),
+        ({"symbols": ["XXX-YYY"]}, "/symbols/0", "'XXX-YYY' is not a symbol"),
+        ({"data_types": ["quotes"]}, "/data_types/0", "'quotes' is not a data type .* trades"),
     ],
 )
 def test_what_cannot_be_run_is_refused_with_where_and_why(

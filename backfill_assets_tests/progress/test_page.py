@@ -121,7 +121,7 @@ def test_the_plan_has_the_numbers_of_the_plan_and_starts_what_it_shows(client: T
     ("changes", "words"),
     [
         ({"end": "2023-12-31"}, "before it starts"),
-        ({"exchanges": "mtgox"}, "is no exchange of the universe"),
+        ({"exchanges": "mtgox"}, "is not an exchange of the universe"),
         ({"start": "yesterday"}, "write it as YYYY-MM-DD"),
         ({"start": ""}, "start: Field required"),
         ({"at_once": "all"}, "at once: Input should be a valid integer"),

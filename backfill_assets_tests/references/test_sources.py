@@ -115,7 +115,7 @@ def test_massive_gives_the_day_page_by_page(massive_api: Api, sources: CandleSou
     [
         (TOO_OFTEN, "answered that it is asked too often (429): the next run of the day asks again"),
         (BROKEN, "500"),
-        (PAGE, "no JSON and begins with '<!doctype html>"),
+        (PAGE, "not JSON and begins with '<!doctype html>"),
     ],
 )
 @pytest.mark.parametrize("where", ["exchangeInfo", "klines"])
@@ -136,9 +136,9 @@ def test_an_exchange_that_does_not_answer_is_said(
     [
         (TOO_OFTEN, "answered that it is asked too often (429): the next run of the day asks again"),
         (BROKEN, "500"),
-        (PAGE, "no JSON and begins with '<!doctype html>"),
+        (PAGE, "not JSON and begins with '<!doctype html>"),
         (as_json({"ticker": "X:ETHUSD", "results": []}), "answered with candles of X:ETHUSD"),
-        (as_json([1]), "answered in a form that nobody knows"),
+        (as_json([1]), "answered in an unknown form"),
     ],
 )
 def test_a_vendor_that_does_not_answer_is_said(

@@ -112,7 +112,7 @@ def test_the_local_file_has_every_key_that_stand_ins_need() -> None:
             {"test_data": {"symbols": ["BTC-USTD"]}},
             "test_data.symbols: the stand-in has no BTC-USTD at binance",
         ),
-        ({"test_data": {"symbols": ["btc"]}}, "test_data.symbols.0: 'btc' is no canonical symbol"),
+        ({"test_data": {"symbols": ["btc"]}}, "test_data.symbols.0: 'btc' is not a canonical symbol"),
         ({"test_data": {"date_range": "January"}}, "test_data.date_range: 'January' is not a range of days"),
         ({"test_data": {"date_range": "2024-01-03 to 2024-01-02"}}, "2024-01-03 is after 2024-01-02"),
         ({"test_data": {"date_range": "2020-01-03"}}, "2020-01-03 is too early; choose days from 2021-06-18"),

@@ -81,7 +81,7 @@ def test_each_file_is_placed_or_told_why_it_has_no_place(folder: Path, tmp_path:
         ("deribit/options_chain/2025/11/10/OPTIONS.csv.gz", "nothing says which symbols it has"),
         ("kraken_trades_2025-13-45_XBT-USDT.csv.gz", "2025-13-45 is not a day"),
         ("notes.txt", "it is not a .csv.gz file"),
-        ("odd/trade/2025/11/10/BTCUSDT.csv.gz", "trade is no data type; did you mean trades?"),
+        ("odd/trade/2025/11/10/BTCUSDT.csv.gz", "trade is not a data type; did you mean trades?"),
         ("odd/trades/2025/11/10/QQQQ.csv.gz", "its currencies cannot be read from its name"),
     ):
         assert f"  {name}: {why}" in unplaced, unplaced
@@ -306,7 +306,7 @@ def test_names_that_are_nearly_right_are_told_the_right_ones(folder: Path, tmp_p
     assert reasons(told) == {
         "below/kraken_trades_2025-11-10_XBT-USDT.csv.gz": f"files with such names belong in {folder}",
         "kraken/trades/2025/02/30/XBT-USDT.csv.gz": "2025-02-30 is not a day",
-        "kraken_trade_2025-11-10_XBT-USDT.csv.gz": "trade is no data type; did you mean trades?",
+        "kraken_trade_2025-11-10_XBT-USDT.csv.gz": "trade is not a data type; did you mean trades?",
         "kraken_trades_2025-11-10_xbt-usdt.csv.gz": "the vendor writes its symbol XBT-USDT: rename the file",
         "kraken_trades_2025-13-10_XBT-USDT.csv.gz": "2025-13-10 is not a day",
         f"kraken_trades_{tomorrow}_XBT-USDT.csv.gz": f"{tomorrow} is not over: a day is read from 06:00 UTC "
