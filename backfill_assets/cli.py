@@ -5,6 +5,7 @@ Each command imports the heavy modules it needs, so that ``--help`` and mistakes
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import sys
@@ -58,6 +59,12 @@ class _Commands(click.Group):
         except BackfillError as failure:
             told = _WrongCall if isinstance(failure, BadInput) else click.ClickException
             raise told(printable(str(failure))) from failure
+        except OSError as failure:
+            # A write that fails has no file name: it is of the output, or of a file that is open already.
+            if failure.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            full = f"{failure.strerror}: free some for the output and the data, then run the command again"
+            raise click.ClickException(full) from failure
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         width = formatter.width - max(map(len, self.commands)) - _MARGIN

@@ -19,16 +19,21 @@ MICROSECONDS_PER_DAY: Final = 86_400 * MICROSECONDS_PER_SECOND
 
 #: The vendor's oldest data sets begin on this day (vendor documentation).
 FIRST_DAY: Final = "2019-03-30"
+#: Days that may be named: arithmetic with them stays within the calendar, and a range of them can be walked.
+EARLIEST_DAY, LATEST_DAY = "2000-01-01", "2099-12-31"
 
 
 def parse_day(text: str) -> date:
-    """Read ``YYYY-MM-DD``; raise ``BadInput`` with the right form for other text."""
+    """Read ``YYYY-MM-DD``; raise ``BadInput`` with the right form for other text, and for years far away."""
     try:
         day = date.fromisoformat(text)
     except ValueError:
         day = None
     if day is None or day.isoformat() != text:
         msg = f"'{text}' is not a day: write it as YYYY-MM-DD, for example 2024-01-01"
+        raise BadInput(msg)
+    if not EARLIEST_DAY <= text <= LATEST_DAY:
+        msg = f"{text} is not between {EARLIEST_DAY} and {LATEST_DAY}: correct the year"
         raise BadInput(msg)
     return day
 

@@ -39,6 +39,16 @@ class _Loader(_BASE):  # type: ignore[misc]
         for first, resolvers in _BASE.yaml_implicit_resolvers.items()
     }
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that appears twice: YAML would let the last one win without a word."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<" and key.value in seen:
+                problem = f"{key.value[:_QUOTED]} appears twice: keep one"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+        return super().construct_mapping(node, deep=deep)  # type: ignore[no-any-return]
+
 
 #: Longest quoted value: names, symbols and numbers are shorter, keys and tokens are longer.
 _QUOTED: Final = 20

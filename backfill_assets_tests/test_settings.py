@@ -359,6 +359,12 @@ def test_no_refusal_shows_a_secret(changes: Any, tmp_path: Path) -> None:
     assert "12345" not in refusal(write(tmp_path, **changes))
 
 
+def test_a_key_that_appears_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("lake:\n  uri: ./first\nlake:\n  uri: ./second\n", encoding="utf-8")
+    assert refusal(file) == "cannot be read as YAML: line 3: lake appears twice: keep one"
+
+
 @pytest.mark.parametrize(
     "line", ["api_key: [12345", "api_key: '12345", "api_key: *12345 x: y", "\tkey: 12345"]
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
-from backfill_assets.days import day_range
+from backfill_assets.days import EARLIEST_DAY, LATEST_DAY, day_range
 from backfill_assets.failures import BadInput
 
 #: ``2024-01-31``, an ISO time, a date, or a datetime; a value without a zone is UTC.
@@ -59,9 +59,12 @@ def moment(value: Moment, name: str) -> datetime:
         except ValueError:
             msg = f"{name} {value!r} is not a time: write 2024-01-31 or 2024-01-31T09:00"
             raise BadInput(msg) from None
-    if isinstance(value, datetime):
+    if isinstance(value, date) and EARLIEST_DAY <= value.isoformat()[:10] <= LATEST_DAY:
+        if not isinstance(value, datetime):
+            return datetime.combine(value, time(), UTC)
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     if isinstance(value, date):
-        return datetime.combine(value, time(), UTC)
+        msg = f"{name} {value} is not between {EARLIEST_DAY} and {LATEST_DAY}: correct the year"
+        raise BadInput(msg)
     msg = f"{name} has type {type(value).__name__}: give a string, a date or a datetime"
     raise BadInput(msg)

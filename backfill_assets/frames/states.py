@@ -125,7 +125,7 @@ def market_states(
             return DayState(day, "missing")
         is_held = rows[0]["day_state"] == "held"
         feeds = [r for r in rows if r["exchange"] == exchange and r["data_type"] == data_type]
-        own = [r for r in feeds if symbol in (None, r["symbol"], r["dataset_symbol"])]
+        own = [r for r in feeds if symbol in (None, r["symbol"])]
         # The rows of a group do not list its symbols.
         feeds = own or [r for r in feeds if r["dataset_symbol"] in GROUPED_SYMBOLS]
         awaited = any(r["pending"] or r["verdict"] != "missing" for r in feeds)
@@ -177,10 +177,7 @@ def insist_on_market(
         return
     of_type = [row for row in quality if row["data_type"] == data_type]
     feeds = [row for row in of_type if row["exchange"] == exchange]
-    if any(
-        symbol in (None, row["symbol"], row["dataset_symbol"]) or row["dataset_symbol"] in GROUPED_SYMBOLS
-        for row in feeds
-    ):
+    if any(symbol in (None, row["symbol"]) or row["dataset_symbol"] in GROUPED_SYMBOLS for row in feeds):
         return
     if feeds:
         about, value = f"{data_type} of {symbol!r} on {exchange}", symbol or ""
@@ -188,7 +185,11 @@ def insist_on_market(
     else:
         about, value = f"{data_type} of an exchange {exchange!r}", exchange
         known = sorted({row["exchange"] for row in of_type})
-    hint = did_you_mean(value, known) or f"they have {', '.join(known) or 'none'}"
+    named = {row["dataset_symbol"]: row["symbol"] for row in feeds}
+    if value in named:
+        hint = f"that is the vendor's name of {named[value]}: write {named[value]}"
+    else:
+        hint = did_you_mean(value, known) or f"they have {', '.join(known) or 'none'}"
     msg = f"no day of the range has {about}; {hint}"
     raise BadInput(msg)
 

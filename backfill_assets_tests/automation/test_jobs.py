@@ -96,7 +96,7 @@ def test_a_range_may_be_one_day_and_end_yesterday(instance):
         ("2024-1-1", "2024-01-03", "'2024-1-1' is not a day: write it as YYYY-MM-DD, for example 2024-01-01"),
         ("2024-01-01", "yesterday", "'yesterday' is not a day: write it as YYYY-MM-DD"),
         ("2019-03-29", "2019-04-01", "2019-03-29 cannot be run: days go from 2019-03-30 to "),
-        ("2024-01-01", "2999-01-01", "2999-01-01 cannot be run: days go from 2019-03-30 to "),
+        ("2024-01-01", "2099-01-01", "2099-01-01 cannot be run: days go from 2019-03-30 to "),
     ],
 )
 def test_a_bad_range_fails_in_one_line_without_a_retry_and_asks_for_nothing(instance, start, end, message):

@@ -417,6 +417,10 @@ class TestLooking:
             (("--exchange", "zzz"), "of an exchange 'zzz'; they have binance, coinbase"),
             (("--symbol", "BTC-USD"), "trades of 'BTC-USD' on binance; did you mean BTC-USDT?"),
             (("--symbol", "ETH-USDT", "--exchange", "coinbase"), None),
+            (
+                ("--symbol", "BTCUSDT"),
+                "that is the vendor's name of BTC-USDT: write BTC-USDT",
+            ),
             (("--symbol", "XRP-EUR"), "trades of 'XRP-EUR' on binance; they have BTC-USDT"),
             (("--timeframe", "7m"), "'7m' is not a timeframe: choose from 1m, 3m, 5m"),
             (

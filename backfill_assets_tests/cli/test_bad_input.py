@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import socket
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +56,35 @@ def test_a_malformed_day_is_shown_the_right_form(desk, day):
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
+@pytest.mark.parametrize("command", [("quality",), CANDLES[:-1], ("reconcile",)], ids=" ".join)
+def test_a_year_far_away_is_refused_by_commands_that_only_look(desk, command, day):
+    option = "--end" if day > "2024" else "--start" if command == ("reconcile",) else "--date"
+    other = ("--start", "2024-01-01") if command == ("reconcile",) else ("--date", "2024-01-01")
+    answer = desk.run(*command, *(other if option == "--end" else ()), option, day)
+    assert answer.code == 2
+    assert answer.error == f"{day} is not between 2000-01-01 and 2099-12-31: correct the year"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("command", [("settings",), ("settings", "--schema")], ids=" ".join)
+def test_an_output_that_is_full_is_one_line(desk, command):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            desk.command(*command),
+            cwd=desk.folder,
+            env=desk.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: No space left on device: free some")
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("command", ["demo", "candles"])
 def test_a_malformed_day_ends_the_real_command_at_once(desk, command):
     more = CANDLES[1:-1] if command == "candles" else ()
@@ -63,7 +94,7 @@ def test_a_malformed_day_ends_the_real_command_at_once(desk, command):
     assert desk.left == []
 
 
-@pytest.mark.parametrize("day", ["2019-03-29", "2999-01-01"])
+@pytest.mark.parametrize("day", ["2019-03-29", "2099-01-01"])
 def test_a_day_that_no_run_can_have_is_refused_before_anything_is_done(desk, standin, day):
     answer = desk.set(BACKFILL_STANDIN_URL=standin.url).run("demo", "--date", day)
     assert answer.code == 2

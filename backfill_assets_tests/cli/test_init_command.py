@@ -78,7 +78,7 @@ def test_flags_become_a_file_that_was_tried_and_the_two_commands_at_its_end_work
         (("--data-types", "trade"), "'trade' is not a data type; did you mean trades"),
         (("--data-types", "options_chain"), "BTC-USDT options_chain is not listed on 2024-01-01"),
         (("--settings", "mine"), "mine: the name of a settings file ends in .yaml"),
-        (("--date", "2999-01-01"), "2999-01-01 cannot be run: days go from "),
+        (("--date", "2099-01-01"), "2099-01-01 cannot be run: days go from "),
         (("--date", "2024-01-02"), "Tardis requires an API key for 2024-01-02: set TARDIS_API_KEY "),
     ],
     ids=lambda value: value[1] if isinstance(value, tuple) else "",

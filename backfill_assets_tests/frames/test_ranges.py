@@ -55,6 +55,8 @@ def test_without_an_end_it_is_the_rest_of_the_day():
         ("2024-01-02", "2024-01-01", "is not after start"),
         (20240102, None, "start has type int: give a string, a date or a datetime"),
         ("2024-01-02", "2024-13-01", "end '2024-13-01' is not a time"),
+        (date.min, date.max, "start 0001-01-01 is not between 2000-01-01 and 2099-12-31: correct the year"),
+        ("2024-01-02", "9999-12-31T23:00-05:00", "end 9999-12-31 23:00:00-05:00 is not between"),
     ],
 )
 def test_what_is_no_range_is_told(start, end, said):

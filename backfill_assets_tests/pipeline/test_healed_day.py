@@ -26,7 +26,7 @@ def told(pipeline) -> dict[str, object]:
     """The outcome of the day at each reader."""
     store, settings = pipeline.store, pipeline.settings
     [of_calendar] = calendar(store, settings, DAY, DAY)
-    page = current_page(store, settings, DAY)
+    page, _, _ = current_page(store, settings, DAY).partition('<details class="terms">')
     of_month = month_report(store, settings, DAY[:7]).summaries[DAY]
     planned = plan_day(store, settings, DAY, (), None, None)
     return {

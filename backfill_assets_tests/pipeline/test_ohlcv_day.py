@@ -193,5 +193,5 @@ def test_an_address_of_no_database_fails_the_node_and_not_the_days_publication(m
     assert not result.success
     assert pipeline.table("candles", DAY).height > 0
     failures = [e.step_failure_data for e in result.all_events if e.is_step_failure]
-    assert any("ohlcv.url names no database" in str(f.user_failure_data) for f in failures)
+    assert any("ohlcv.url names an unsupported database" in str(f.user_failure_data) for f in failures)
     assert "secret" not in str(failures)

@@ -324,7 +324,7 @@ def test_planning_writes_nothing(lake: Lake, tmp_path: Path) -> None:
     [
         ("2024-01-02", "2024-01-01", {}, "swap them"),
         ("2019-01-01", "2024-01-01", {}, "2019-01-01 cannot be run"),
-        ("2024-01-01", "2999-01-01", {}, "2999-01-01 cannot be run"),
+        ("2024-01-01", "2099-01-01", {}, "2099-01-01 cannot be run"),
         ("2024-01-01", "2024-01-01", {"exchanges": ("binanse",)}, "did you mean binance?"),
         ("2024-01-01", "2024-01-01", {"symbols": ("btc-usdt",)}, "did you mean BTC-USDT"),
         ("2024-01-01", "2024-01-01", {"data_types": ("quotes",)}, "choose from trades"),

@@ -34,7 +34,7 @@ from backfill_assets.settings import DEFAULT_LIMITS
             "Error: 'kiled' is not a scenario; did you mean killed? known: normal, ",
         ),
         (["--date", "2019-01-01"], "Error: 2019-01-01 cannot be rehearsed: choose a day from 2021-06-18 to "),
-        (["--date", "2999-01-01"], "Error: 2999-01-01 cannot be rehearsed: choose a day from 2021-06-18 to "),
+        (["--date", "2099-01-01"], "Error: 2099-01-01 cannot be rehearsed: choose a day from 2021-06-18 to "),
     ],
 )
 def test_wrong_names_and_days_are_refused_in_one_line(words, said, tmp_path) -> None:

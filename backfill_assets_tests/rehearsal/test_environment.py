@@ -116,7 +116,7 @@ def test_the_local_file_has_every_key_that_stand_ins_need() -> None:
         ({"test_data": {"date_range": "January"}}, "test_data.date_range: 'January' is not a range of days"),
         ({"test_data": {"date_range": "2024-01-03 to 2024-01-02"}}, "2024-01-03 is after 2024-01-02"),
         ({"test_data": {"date_range": "2020-01-03"}}, "2020-01-03 is too early; choose days from 2021-06-18"),
-        ({"test_data": {"date_range": "2024-01-03 to 2999-01-02"}}, "2999-01-02 is not over"),
+        ({"test_data": {"date_range": "2024-01-03 to 2099-01-02"}}, "2099-01-02 is not over"),
         ({"monitoring": {"log_level": "chatty"}}, "monitoring.log_level: "),
         ({"monitoring": {"metrics": "perhaps"}}, "monitoring.metrics: "),
     ],

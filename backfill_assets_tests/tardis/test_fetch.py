@@ -138,7 +138,7 @@ def test_the_same_page_instead_of_a_file_for_the_whole_budget_is_a_failure_for_g
     [(_, result)] = client.fetch([BTC], DAY, tmp_path)
     assert isinstance(result, PermanentFailure)
     assert len(vendor.paths) > 1
-    assert re.search(r"no gzip file; the same bytes came \d+ times: look at that address", str(result))
+    assert re.search(r"not a gzip file; the same bytes came \d+ times: look at that address", str(result))
 
 
 @pytest.mark.usefixtures("quick")
