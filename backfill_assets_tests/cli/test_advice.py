@@ -52,12 +52,12 @@ def follow(desk: Desk, command: str) -> str:
 
 
 def test_a_degraded_day_is_published_after_its_advice(desk: Desk, standin: TardisStandin, page: Path) -> None:
-    again, refresh, approve = advised(page.read_text())
+    again, refresh, heal, approve = advised(page.read_text())
     assert "1 of 1 to run, 1 lacking a file" in desk.run("plan", "--start", DAY, "--end", DAY).out
     standin.faults.clear()
     follow(desk, again)
     assert "1 of 9 feeds is left out" in page.read_text()
-    assert [refresh, approve] == advised(page.read_text())
+    assert [refresh, heal, approve] == advised(page.read_text())
     follow(desk, refresh)
     assert "The day is good: all 9 feeds are in the tables." in page.read_text()
     assert advised(page.read_text()) == []
@@ -67,7 +67,7 @@ def test_a_degraded_day_is_published_after_its_advice(desk: Desk, standin: Tardi
 
 
 def test_a_feed_that_is_good_as_it_is_counts_after_its_advice(desk: Desk, page: Path) -> None:
-    _, _, approve = advised(page.read_text())
+    _, _, _, approve = advised(page.read_text())
     told = follow(desk, approve)
     assert told.startswith(f"{BROKEN} of {DAY}: approved and accepted (")
     follow(desk, told.rpartition("publish it: ")[2].strip())

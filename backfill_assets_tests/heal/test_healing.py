@@ -423,7 +423,7 @@ def test_a_later_version_of_the_file_uses_the_receipts_of_the_one_before(make: M
 def test_feeds_whose_ids_prove_nothing_are_refused(make: Make) -> None:
     lake = make()
     settings = lake.settings
-    for name, said in (("coinbase/trades/ETH-USD", "is no feed"), ("kraken/trades/XBT-USD", "is no feed")):
+    for name, said in (("coinbase/trades/ETH-USD", "is not a feed"), ("kraken/trades/XBT-USD", "is not a feed")):
         with pytest.raises(PermanentFailure, match=said):
             heal(lake.store, settings, DAY, name, Budget(9))
     with pytest.raises(PermanentFailure, match="nothing is recorded"):

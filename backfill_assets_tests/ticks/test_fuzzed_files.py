@@ -38,7 +38,7 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("mode", "inputs"), [((), 2_000), (("--storm",), 8_000)])
+@pytest.mark.parametrize(("mode", "inputs"), [((), 500), (("--storm",), 2_000)])
 def test_mutated_inputs_are_read_or_refused_within_bounds(mode: tuple[str, ...], inputs: int) -> None:
     fuzzing = ("-m", "backfill_assets_tests.ticks.fuzzing", *mode, "--inputs", str(inputs))
     done = python(*fuzzing, NUMBA_BOUNDSCHECK="1")
