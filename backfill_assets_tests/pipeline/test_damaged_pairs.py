@@ -38,9 +38,9 @@ from backfill_assets_tests.pipeline.test_damaged_documents import (
     settings_of,
 )
 from backfill_assets_tests.pipeline.test_damaged_documents import running as running
-from backfill_assets_tests.times import TIMES
+from backfill_assets_tests.times import TIMES, takes_minutes
 
-pytestmark = pytest.mark.story
+pytestmark = [pytest.mark.story, takes_minutes]
 
 OTHER = Feed("binance", "trades", "ETHUSDT")
 #: By kind, a path of the lake or a pattern that matches one file.

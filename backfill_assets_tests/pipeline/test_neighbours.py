@@ -23,9 +23,9 @@ from backfill_assets.warehouse.catalog import CANDLES, COVERAGE
 from backfill_assets.warehouse.protocol import Warehouse
 from backfill_assets.warehouse.publisher import Publisher, made_fingerprint
 from backfill_assets_tests.pipeline.conftest import MakePipeline, Pipeline
-from backfill_assets_tests.times import TIMES
+from backfill_assets_tests.times import TIMES, takes_minutes
 
-pytestmark = pytest.mark.story
+pytestmark = [pytest.mark.story, takes_minutes]
 
 BEFORE, DAY, AFTER = DAYS = ("2024-01-01", "2024-01-02", "2024-01-03")
 FEED = "binance/trades/BTCUSDT"

@@ -38,7 +38,7 @@ from backfill_assets_tests.progress.rig import (
     running_rig,
     take_away_feeds,
 )
-from backfill_assets_tests.times import TIMES
+from backfill_assets_tests.times import TIMES, takes_minutes
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(500)]
 
@@ -49,7 +49,7 @@ FINAL = ("succeeded", "failed", "canceled")
 RIGS = [
     pytest.param(f"{kind} {number}", marks=marks)
     for number in range(TIMES)
-    for kind, marks in (("sqlite", ()), ("postgres", needs_postgres))
+    for kind, marks in (("sqlite", takes_minutes), ("postgres", needs_postgres))
 ]
 
 

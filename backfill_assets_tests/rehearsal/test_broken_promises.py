@@ -20,8 +20,9 @@ from backfill_assets.rehearsal.stage import Stage, undisturbed
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.rehearsal import mutant
 from backfill_assets_tests.rehearsal.played import DAY, broken, result
+from backfill_assets_tests.times import takes_minutes
 
-pytestmark = [pytest.mark.story, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.story, pytest.mark.timeout(900), takes_minutes]
 FEED = Feed.parse("binance/trades/ADAUSDT")
 
 

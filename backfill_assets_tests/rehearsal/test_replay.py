@@ -29,7 +29,7 @@ from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets.tardis.metadata import ExchangeDetails, Instrument, InstrumentList
 from backfill_assets_tests.pipeline.conftest import Pipeline
-from backfill_assets_tests.times import IS_STORM
+from backfill_assets_tests.times import takes_minutes
 
 DAY, DAYS = "2024-01-03", ("2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04")
 UNIVERSE = [
@@ -87,11 +87,11 @@ def bytes_and_times(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 @pytest.mark.story
-@pytest.mark.timeout(600)
+@takes_minutes
+@pytest.mark.timeout(1200)
 def test_a_published_day_ends_in_its_tables_under_faults_and_the_lake_is_as_it_was(own, tmp_path) -> None:
     before = bytes_and_times(own.folder)
-    names = ["normal", "killed", "poisoned"]
-    names += ["network", "restated", "disk-full", "service", "database-away"] if IS_STORM else []
+    names = ["normal", "killed", "poisoned", "network", "restated", "disk-full", "service", "database-away"]
     names += ["wrong-answers", "upgrade"]
     command = [sys.executable, "-m", "backfill_assets.cli", "rehearse", "--replay", DAY]
     command += ["--report-dir", str(tmp_path)] + [word for name in names for word in ("--scenario", name)]
@@ -141,6 +141,7 @@ def other_sides(source: Path, target: Path, data_type: str, *, generated: bool) 
 
 
 @pytest.mark.story
+@takes_minutes
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("broken", [shorter, other_sides])
 def test_rows_that_are_not_those_of_the_lake_break_the_promise(broken, own, tmp_path, monkeypatch) -> None:
