@@ -62,7 +62,7 @@ storm: $(READY) ## days and services killed at random moments, days in random or
 	    backfill_assets_tests/pipeline/test_neighbours.py backfill_assets_tests/progress/test_service_processes.py \
 	    backfill_assets_tests/pipeline/test_damaged_pairs.py backfill_assets_tests/pipeline/test_any_sequence.py \
 	    backfill_assets_tests/rehearsal/test_broken_deployment.py backfill_assets_tests/rehearsal/test_replay.py \
-	    backfill_assets_tests/rehearsal/test_broken_promises.py \
+	    backfill_assets_tests/rehearsal/test_broken_promises.py backfill_assets_tests/progress/test_database_outage.py \
 	    backfill_assets_tests/test_benchmarks.py backfill_assets_tests/test_runbook.py \
 	    backfill_assets_tests/test_deploy.py backfill_assets_tests/automation/test_run_order.py
 

@@ -28,8 +28,9 @@ from backfill_assets.standins.market import Market
 from backfill_assets.standins.tardis import TardisStandin
 from backfill_assets_tests.progress.conftest import empty_database, needs_postgres
 from backfill_assets_tests.progress.rig import EXCHANGES, REPOSITORY, SYMBOLS, Rig, running_rig
+from backfill_assets_tests.times import takes_minutes
 
-pytestmark = [pytest.mark.story, needs_postgres, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.story, needs_postgres, pytest.mark.timeout(600), takes_minutes]
 
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04"]
 FINAL = ("succeeded", "failed", "canceled")
