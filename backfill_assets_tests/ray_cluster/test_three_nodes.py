@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.story, needs_postgres, pytest.mark.timeout(3_000)]
 TABLES = ("trades", "candles", "coverage", "quality", "instruments")
 #: First and last day on one node, on three nodes, and on three of which one is lost.
 ALONE, TOGETHER, LOSING = ("01", "03"), ("04", "09"), ("10", "20")
-#: Ray finds a silent node by its health checks, and the monitoring asks every 5 s; 20 s were seen on a busy machine.
+#: Health checks of Ray find a silent node; monitoring asks every 5 s. A busy machine took 20 s.
 SEEN_SECONDS = 30
 JOB_SECONDS = 600
 
