@@ -72,7 +72,7 @@ def ask_again_for_exports(
 def heal_missing_ids(
     context: dg.ScheduleEvaluationContext, lake: LakeResource
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """The newest day with ids to ask for; a day is asked for once, whatever came of it.
+    """Yield a run request for the newest day with missing ids to ask for; each day is requested once.
 
     One run at a time heals, because each keeps the exchange's limit of requests by itself.
     """

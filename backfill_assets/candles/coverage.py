@@ -106,7 +106,7 @@ def _closes(
 def coverage_findings(
     rows: pl.DataFrame, candles: pl.DataFrame, settled: SettledDay, timeframes: Sequence[str]
 ) -> dict[str, Finding]:
-    """Return what the schemas find in the rows, in the day that they add up to, and beside the candles."""
+    """Return the faults that the schemas find in the rows, in the sum of the day, and beside the candles."""
     whole = whole_day_frame(rows, settled.day, markets_of(settled), timeframes)
     traded = traded_frame(rows, candles)
     return {

@@ -295,7 +295,7 @@ class Receipt(Document):
 
     @property
     def ending(self) -> str:
-        """Of the names of its stored answers."""
+        """The ending of the names of its stored answers."""
         return "json" if self.source == "exchange" else "csv"
 
 

@@ -337,7 +337,7 @@ class GcsStore:
 
     @contextmanager
     def _explained(self, path: str) -> Iterator[None]:
-        """Convert the client's errors to this package's, by what a rerun can change."""
+        """Convert the client's errors to this package's: those that a rerun may end, and the lasting ones."""
         try:
             yield
         except GoogleAuthError as error:

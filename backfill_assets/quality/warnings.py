@@ -247,27 +247,38 @@ def joint_warnings(silences: Sequence[JointSilence]) -> Iterator[str]:
 
 def agreement_warnings(found: Sequence[Agreement], limits: RowSettings, *, grouped: bool) -> Iterator[str]:
     """Warn of feeds that show other books of the market, at the ends of minutes or within them."""
-    differing = [one for one in found if one.differing > limits.agreement_excused and one.first is not None]
-    for one in differing[:NAMED]:
-        of = f"{one.dataset_symbol}: " if grouped else ""
-        hours, minutes = divmod(one.first or 0, 60)
-        yield (
-            f"{of}the best {one.levels} levels differ from {one.other} at the end of {one.differing} of "
-            f"{one.minutes} minutes, first at {hours:02d}:{minutes:02d}: one of both files is damaged"
+    differing = [
+        (
+            one,
+            one.first,
+            f"the best {one.levels} levels differ from {one.other} at the end of {one.differing}",
         )
-    if len(differing) > NAMED:
-        yield f"{len(differing) - NAMED} more markets differ from other feeds of the same books"
-    told = {one.dataset_symbol for one in differing}
-    passing = [one for one in found if one.first_passing is not None and one.dataset_symbol not in told]
-    for one in passing[:NAMED]:
+        for one in found
+        if one.differing > limits.agreement_excused and one.first is not None
+    ]
+    yield from _first_minutes(differing, "differ from other feeds of the same books", grouped=grouped)
+    told = {one.dataset_symbol for one, _, _ in differing}
+    passing = [
+        (one, one.first_passing, f"the best level differs from {one.other} for a while within {one.passing}")
+        for one in found
+        if one.first_passing is not None and one.dataset_symbol not in told
+    ]
+    yield from _first_minutes(
+        passing, "differ for a while from other feeds of the same books", grouped=grouped
+    )
+
+
+def _first_minutes(found: Sequence[tuple[Agreement, int, str]], more: str, *, grouped: bool) -> Iterator[str]:
+    """Name the first markets, each with its first minute of the day, and count the others."""
+    for one, first, differs in found[:NAMED]:
         of = f"{one.dataset_symbol}: " if grouped else ""
-        hours, minutes = divmod(one.first_passing or 0, 60)
+        hours, minutes = divmod(first, 60)
         yield (
-            f"{of}the best level differs from {one.other} for a while within {one.passing} of {one.minutes} "
-            f"minutes, first at {hours:02d}:{minutes:02d}: one of both files is damaged"
+            f"{of}{differs} of {one.minutes} minutes, first at {hours:02d}:{minutes:02d}: "
+            "one of both files is damaged"
         )
-    if len(passing) > NAMED:
-        yield f"{len(passing) - NAMED} more markets differ for a while from other feeds of the same books"
+    if len(found) > NAMED:
+        yield f"{len(found) - NAMED} more markets {more}"
 
 
 def trades_warnings(beside: BesideTrades | None, limits: RowSettings, *, grouped: bool) -> Iterator[str]:
