@@ -12,6 +12,8 @@ from backfill_assets.feeds import Feed
 from backfill_assets.quality.agreement import Agreement, agreements
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.verdict import Verdict
+from backfill_assets.quality.warnings import NAMED, agreement_warnings
+from backfill_assets.settings import ThresholdSettings
 from backfill_assets_tests.quality.book_days import (
     DAMAGES,
     FEED,
@@ -113,3 +115,25 @@ def test_a_profile_of_an_earlier_version_is_compared_with_nothing() -> None:
     assert agreements(TYPES["quotes"], earlier, beside(THIN)) == ()
     others = {TYPES["quotes"]: earlier}
     assert agreements(TYPES["book_snapshot_5"], beside(THIN)[TYPES["book_snapshot_5"]], others) == ()
+
+
+def test_warnings_name_the_first_markets_with_their_first_minute_and_count_the_others() -> None:
+    other = "x/quotes/X"
+    ends = [
+        Agreement(other=other, dataset_symbol=f"E{n}", levels=5, minutes=1_440, differing=30, first=61 + n)
+        for n in range(NAMED + 2)
+    ]
+    within = Agreement(
+        other=other, dataset_symbol="W", levels=1, minutes=1_440, differing=0, passing=2, first_passing=125
+    )
+    told = [*agreement_warnings([*ends, within], ThresholdSettings().rows, grouped=True)]
+    assert told[0] == (
+        "E0: the best 5 levels differ from x/quotes/X at the end of 30 of 1440 minutes, first at 01:01: "
+        "one of both files is damaged"
+    )
+    assert told[-1] == (
+        "W: the best level differs from x/quotes/X for a while within 2 of 1440 minutes, first at 02:05: "
+        "one of both files is damaged"
+    )
+    assert len([one for one in told if one.startswith("E")]) == NAMED
+    assert "2 more markets differ from other feeds of the same books" in told
