@@ -234,9 +234,9 @@ def _encoding(column: Column) -> str | None:
 
     Publishing copies row groups, so these are the encodings of published partitions (``warehouse.parquet``).
     """
-    if column.type == "INT64":
+    if column.type in ("INT64", "TIMESTAMP"):
         return "DELTA_BINARY_PACKED"
-    return "PLAIN" if column.type in ("BOOL", "TIMESTAMP") or column.name == "id" else None
+    return "PLAIN" if column.type == "BOOL" or column.name == "id" else None
 
 
 def parquet_writer(path: Path, data_type: str, schema: pa.Schema) -> pq.ParquetWriter:

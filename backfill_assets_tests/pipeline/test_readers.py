@@ -47,12 +47,8 @@ def cell(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def by_pandas(engine: str) -> Any:
-    def read(file: Path, name: str) -> list[Any]:
-        pytest.importorskip(engine, reason=f"{engine} is not installed (a dependency of the tests)")
-        return cells(pd.read_parquet(file, engine=engine, columns=[name])[name].tolist())
-
-    return read
+def by_pandas(file: Path, name: str) -> list[Any]:
+    return cells(pd.read_parquet(file, columns=[name])[name].tolist())
 
 
 def by_polars(file: Path, name: str) -> list[Any]:
@@ -67,8 +63,7 @@ def by_duckdb(file: Path, name: str) -> list[Any]:
 
 
 READERS = {
-    "pandas with pyarrow": by_pandas("pyarrow"),
-    "pandas with fastparquet": by_pandas("fastparquet"),
+    "pandas": by_pandas,
     "polars": by_polars,
     "DuckDB": by_duckdb,
 }

@@ -28,7 +28,7 @@ TRADES, DAY = TICKS["trades"], "2024-01-01"
 
 
 def trades(count: int, symbol: str, day: str = DAY) -> pa.Table:
-    """Trades of one symbol; a few are minutes apart, which fastparquet misreads as differences."""
+    """Trades of one symbol."""
     start = datetime.fromisoformat(day).replace(tzinfo=UTC)
     step = timedelta(days=1) / (count + 1)
     times = [start + n * step for n in range(count)]
@@ -48,7 +48,7 @@ def trades(count: int, symbol: str, day: str = DAY) -> pa.Table:
     return pa.table(columns, schema=TRADES.schema)
 
 
-def written(path: Path, rows: pa.Table, times: str = "PLAIN") -> LoadFile:
+def written(path: Path, rows: pa.Table, times: str = "DELTA_BINARY_PACKED") -> LoadFile:
     """The rows as the lake writes them, with the times in this encoding."""
     delta = {"row": "DELTA_BINARY_PACKED", "timestamp": times, "local_timestamp": times}
     pq.write_table(
@@ -100,13 +100,6 @@ def by_polars(first: int) -> bytes:
     return sink.getvalue()
 
 
-def by_fastparquet(_: int) -> bytes:
-    sink = io.BytesIO()
-    sink.close = lambda: None  # type: ignore[method-assign]
-    pd.DataFrame({"a": range(100), "b": ["x", None] * 50}).to_parquet(sink, engine="fastparquet")
-    return sink.getvalue()
-
-
 def by_duckdb(folder: Path) -> bytes:
     file = folder / "duckdb.parquet"
     with duckdb.connect() as connection:
@@ -128,9 +121,9 @@ FOOTERS = {
 }
 
 
-@pytest.mark.parametrize("writer", [*FOOTERS, "fastparquet", "DuckDB"])
+@pytest.mark.parametrize("writer", [*FOOTERS, "DuckDB"])
 def test_a_footer_of_any_writer_is_the_same_after_reading_and_writing(writer: str, tmp_path: Path) -> None:
-    made = by_duckdb(tmp_path) if writer == "DuckDB" else FOOTERS.get(writer, by_fastparquet)(0)
+    made = by_duckdb(tmp_path) if writer == "DuckDB" else FOOTERS[writer](0)
     file = tmp_path / "file.parquet"
     file.write_bytes(made)
     with file.open("rb") as opened:
@@ -175,7 +168,7 @@ def test_large_files_are_copied_and_small_ones_encoded_behind_them(tmp_path: Pat
         with copied.path.open("rb") as source:
             _, end = read_footer(source)
         assert copied.path.read_bytes()[4:end] in target.read_bytes()
-    assert encodings(target) == {"PLAIN", "RLE"}
+    assert encodings(target) == {"DELTA_BINARY_PACKED", "RLE"}
 
 
 def test_a_copied_partition_is_read_right_by_every_reader(tmp_path: Path) -> None:
@@ -189,24 +182,21 @@ def test_a_copied_partition_is_read_right_by_every_reader(tmp_path: Path) -> Non
         connection.execute("SET TimeZone = 'UTC'")
         found = connection.sql("SELECT * FROM read_parquet($1)", params=[str(target)]).to_arrow_table()
     assert found.cast(TRADES.schema).equals(whole)
-    for engine in ("pyarrow", "fastparquet"):
-        frame = pd.read_parquet(target, engine=engine)
-        for name in ("timestamp", "local_timestamp"):
-            micros = (
-                pd.to_datetime(frame[name], utc=True).astype("datetime64[us, UTC]").astype("int64").tolist()
-            )
-            assert micros == whole[name].cast(pa.int64()).to_pylist(), (engine, name)
-        assert frame["id"].tolist() == whole["id"].to_pylist()
-        assert frame["price"].tolist() == whole["price"].to_pylist()
+    frame = pd.read_parquet(target, engine="pyarrow")
+    for name in ("timestamp", "local_timestamp"):
+        micros = pd.to_datetime(frame[name], utc=True).astype("datetime64[us, UTC]").astype("int64").tolist()
+        assert micros == whole[name].cast(pa.int64()).to_pylist(), name
+    assert frame["id"].tolist() == whole["id"].to_pylist()
+    assert frame["price"].tolist() == whole["price"].to_pylist()
 
 
-def test_times_as_differences_of_an_earlier_layout_are_encoded_anew(tmp_path: Path) -> None:
+def test_plain_times_of_an_earlier_layout_are_copied_as_they_are(tmp_path: Path) -> None:
     rows = trades(COPIED_ROWS, "BTC")
-    file = written(tmp_path / "old.parquet", rows, times="DELTA_BINARY_PACKED")
-    assert "DELTA_BINARY_PACKED" in encodings(tmp_path / "old.parquet")
-    concatenate(TRADES, DAY, [file], tmp_path / "partition.parquet")
-    assert encodings(tmp_path / "partition.parquet") == {"PLAIN", "RLE"}
-    assert pq.read_table(tmp_path / "partition.parquet").equals(rows)
+    encoded = ("PLAIN", "DELTA_BINARY_PACKED")
+    files = [written(tmp_path / f"{times}.parquet", rows, times=times) for times in encoded]
+    concatenate(TRADES, DAY, files, tmp_path / "partition.parquet")
+    assert encodings(tmp_path / "partition.parquet") == {"PLAIN", "RLE", "DELTA_BINARY_PACKED"}
+    assert pq.read_table(tmp_path / "partition.parquet").equals(pa.concat_tables([rows, rows]))
 
 
 def test_a_large_file_without_a_nullable_column_is_encoded_with_nulls(tmp_path: Path) -> None:
