@@ -7,6 +7,9 @@ simulated.
 from __future__ import annotations
 
 import http.client
+import shlex
+import shutil
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -115,10 +118,19 @@ def _table(found: Day, settings: Settings, day: str) -> RichTable:
     return table
 
 
+def _program(name: str) -> str:
+    """The name as the shell finds it, otherwise its path: the environment may not be active."""
+    own = Path(sys.executable).with_name(name)
+    if shutil.which(name) == str(own):
+        return name
+    return shlex.quote(str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own))
+
+
 def _say_next(console: Console, settings: Settings, day: str, page: str) -> None:
+    market = "--exchange binance --symbol BTC-USDT --timeframe 1h"
     lines = [
         f"  {page}  # the page of the day, for a browser",
-        f"  backfill-assets candles --date {day} --exchange binance --symbol BTC-USDT --timeframe 1h",
+        f"  {_program('backfill-assets')} candles --date {day} {market}",
     ]
     if _MAKEFILE.is_file():
         lines.append("  make ui          # the graph, its checks and a backfill of January with the mouse")
@@ -126,5 +138,5 @@ def _say_next(console: Console, settings: Settings, day: str, page: str) -> None
         folder = resolve(settings.warehouse.folder)
         query = "select exchange, symbol, verdict, completeness, quality, day_overall from quality"
         database = f"duckdb.connect('{folder}/warehouse.duckdb')"
-        lines.append(f"  python -c \"import duckdb; print({database}.sql('{query}'))\"")
+        lines.append(f"  {_program('python')} -c \"import duckdb; print({database}.sql('{query}'))\"")
     console.print("Look at next:", *lines, sep="\n", highlight=False, markup=False, soft_wrap=True)

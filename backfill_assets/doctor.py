@@ -25,6 +25,7 @@ from backfill_assets.failures import (
     PermanentFailure,
     SettingsError,
     TransientFailure,
+    system_message,
 )
 from backfill_assets.feeds import DATA_TYPES, GROUPED_SYMBOLS, PERPETUAL
 from backfill_assets.lake import documents, paths
@@ -121,6 +122,11 @@ def _tried(what: str, trial: Callable[[], str]) -> Finding:
     except BackfillError as failure:
         is_transient = isinstance(failure, TransientFailure)
         return Finding(what, ok=False, text=str(failure), is_transient=is_transient)
+    except OSError as error:
+        message = system_message(error)
+        if message is None:
+            raise
+        return Finding(what, ok=False, text=message)
 
 
 def _alerts(settings: Settings) -> str:

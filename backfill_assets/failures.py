@@ -7,6 +7,7 @@ or HTTP.
 
 from __future__ import annotations
 
+import errno
 import html
 import json
 import re
@@ -15,6 +16,13 @@ from typing import Final
 
 #: Shorter texts are not treated as secrets: removing them would spoil every message.
 SHORTEST_SECRET: Final = 8
+
+#: Errors of the system that a person mends outside the program.
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED: Final = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ELOOP, errno.ENAMETOOLONG),
+)
 
 _USER_IN_URL: Final = re.compile(r"(?<=://)[^/\s?#]*@")
 
@@ -77,6 +85,16 @@ class Unreadable(PermanentFailure):
 
 class DayHeld(PermanentFailure):
     """The day's verdict forbids publishing; nothing was written to the warehouse."""
+
+
+def system_message(error: OSError) -> str | None:
+    """Return one line with the remedy for a full disk or a path without access, None for other errors."""
+    # A write that fails has no file name: it is of the output, or of a file that is open already.
+    if error.errno in _FULL:
+        return f"{error.strerror}: free some for the output and the data, then run the command again"
+    if error.errno in _CLOSED and error.filename is not None:
+        return f"{error.filename}: {error.strerror}: choose another place, or give this user access to it"
+    return None
 
 
 def printable(text: str) -> str:

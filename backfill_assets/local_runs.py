@@ -6,6 +6,7 @@ are in Dagster's records like all others.
 
 from __future__ import annotations
 
+import signal
 import time
 import uuid
 from collections import Counter
@@ -18,16 +19,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from backfill_assets.days import utc_now
-from backfill_assets.failures import BadInput, printable
+from backfill_assets.failures import BadInput, PermanentFailure, TransientFailure, printable
 from backfill_assets.lake import paths
 from backfill_assets.lake.store import Store, open_store
-from backfill_assets.orchestration import open_instance
+from backfill_assets.orchestration import STEP_RETRIES, database_failures, open_instance
 from backfill_assets.progress.stored_days import stored_day
-from backfill_assets.readable_numbers import plural
+from backfill_assets.readable_numbers import plural, seconds_text
 from backfill_assets.settings import Settings, current_settings, own_files_command, resolve, variables_in
+from backfill_assets.tardis.client import TardisClient
 
 if TYPE_CHECKING:
     import dagster as dg
+    from dagster_shared.error import SerializableErrorInfo
 
 _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 #: Colors of states; all other states are red.
@@ -57,22 +60,36 @@ class LocalRun:
         """Return the work of the run in one line."""
         if self.fetched == 0 and self.loads == 0 and self.kept:
             return (
-                f"Nothing was done twice: {self.kept} feeds were already in the lake, "
-                f"{self.skipped} partitions already matched the lake ({seconds:.1f} s)."
+                f"Nothing was done twice: {plural(self.kept, 'feed')} {'was' if self.kept == 1 else 'were'} "
+                f"already in the lake, {plural(self.skipped, 'partition')} already matched the lake "
+                f"({seconds:.1f} s)."
             )
-        return f"{self.fetched} feeds fetched, {self.loads} partitions loaded in {seconds:.1f} s."
+        loaded = f"{plural(self.loads, 'partition')} loaded in {seconds:.1f} s."
+        return f"{plural(self.fetched, 'feed')} fetched, {loaded}"
 
 
 def run_days(days: Sequence[str]) -> int:
-    """Run the days one after the other, a line each; return 0 if all are in the tables, otherwise 1."""
+    """Run the days one after the other, a line each.
+
+    Returns
+    -------
+    int
+        The exit code: 0 if all days are in the tables, 130 after Ctrl-C, otherwise 1.
+    """
     console = Console()
     settings = current_settings()
     store = open_store(settings.lake)
     insist_on_key(settings, days, store)
     began, states = time.monotonic(), Counter[str]()
+    _tell_if_unreachable(console, settings)
     for day in days:
         started = time.monotonic()
-        run = run_day(day, console)
+        try:
+            run = run_day(day, console)
+        except KeyboardInterrupt:
+            kept = "earlier days and fetched files are kept, and the same command goes on from there"
+            console.print(f"[bold]{day}[/] [red]interrupted[/]  {kept}", soft_wrap=True)
+            return 128 + signal.SIGINT
         found = stored_day(store, settings, day)
         state = found.outcome if run.succeeded or found.outcome not in _STYLES else "failed"
         states[state] += 1
@@ -113,6 +130,22 @@ def insist_on_key(settings: Settings, days: Sequence[str], store: Store | None =
         raise BadInput(msg)
 
 
+def _tell_if_unreachable(console: Console, settings: Settings) -> None:
+    """Say at once that the vendor does not answer: the run retries for minutes before it fails."""
+    exchange = next((e for entry in settings.universe for e in entry.exchanges), None)
+    if exchange is None:
+        return
+    client = TardisClient(settings.tardis.model_copy(update={"retry_budget_seconds": 0}))
+    try:
+        client.exchange_details(exchange)
+    except TransientFailure as failure:
+        seconds = settings.tardis.retry_budget_seconds * (1 + STEP_RETRIES)
+        text = f"{failure}; the run asks again for up to {seconds_text(seconds)}, and Ctrl-C ends it"
+        console.print(printable(text), style="yellow", highlight=False, markup=False, soft_wrap=True)
+    except PermanentFailure:
+        return  # The run says it, with the day.
+
+
 def run_day(day: str, console: Console) -> LocalRun:
     """Run the job in this thread, where an interrupt ends it, and show its events."""
     import dagster as dg
@@ -123,7 +156,8 @@ def run_day(day: str, console: Console) -> LocalRun:
 
     job = defs.resolve_job_def("day")
     run_id = str(uuid.uuid4())
-    with open_instance() as instance:
+    with database_failures(), open_instance() as instance:
+        _leave_output_on_terminal(instance)
         # This way of running bypasses the run's own executor.
         free_slots(instance, utc_now())
         try:
@@ -141,6 +175,16 @@ def run_day(day: str, console: Console) -> LocalRun:
         if any(_was_interrupted(event) for event in result.all_events):
             raise KeyboardInterrupt
         return _finished(result, _failures(instance, run_id))
+
+
+def _leave_output_on_terminal(instance: dg.DagsterInstance) -> None:
+    """Keep no copy of the run's output: the processes that write it print tracebacks at Ctrl-C."""
+    from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+    from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
+
+    if type(instance.compute_log_manager) is LocalComputeLogManager:
+        instance._compute_log_manager = NoOpComputeLogManager()
+        instance._compute_log_manager.register_instance(instance)
 
 
 @contextmanager
@@ -174,12 +218,18 @@ def _failures(instance: dg.DagsterInstance, run_id: str) -> list[str]:
         if event is not None and event.is_step_failure:
             data = event.step_failure_data
             reason = data.user_failure_data.description if data.user_failure_data else None
-            error = data.error.message.strip() if data.error else "failed"
-            found.append(f"{event.step_key}: {reason or error}")
+            found.append(f"{event.step_key}: {reason or _cause(data.error)}")
         check = event.asset_check_evaluation_data if event is not None and _is_check(event) else None
         if check is not None and not check.passed:
             found.append(f"check {check.asset_key.to_user_string()} {check.check_name}: {check.description}")
     return found
+
+
+def _cause(error: SerializableErrorInfo | None) -> str:
+    """The first error of a chain: Dagster's own around it only says that the step failed."""
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error else "failed"
 
 
 def _is_check(event: dg.DagsterEvent) -> bool:

@@ -21,7 +21,7 @@ from backfill_assets.failures import BadInput, SettingsError, TransientFailure
 from backfill_assets.feeds import GROUPED_SYMBOLS
 from backfill_assets.files import TEMPORARY_PREFIX
 from backfill_assets.local_runs import insist_on_key
-from backfill_assets.settings import SettingsFile, load_settings, settings_file
+from backfill_assets.settings import ProcessEnvironment, SettingsFile, load_settings, settings_file
 from backfill_assets.yaml_files import read_mapping, validated, write_new
 
 #: Days after which the vendor has exported a day.
@@ -42,7 +42,8 @@ class Answers:
         """Return the settings, with all other values from the environment or file ``begin``."""
         given = read_mapping(settings_file(begin), "settings")
         given.pop("name", None)
-        folder = self.folder.rstrip("/") or self.folder
+        # The file can be used from any folder.
+        folder = Path(self.folder).expanduser().absolute()
         return {
             **given,
             "universe": [
@@ -56,6 +57,11 @@ class Answers:
             "warehouse": {"kind": "duckdb", "folder": f"{folder}/warehouse"},
             "dagster_home": f"{folder}/dagster",
         }
+
+
+def usual_settings() -> str:
+    """Return the environment that gives all other settings: ``local`` with a stand-in, else ``tardis``."""
+    return "local" if ProcessEnvironment().backfill_standin_url else "tardis"
 
 
 def newest_free_day() -> str:
@@ -73,6 +79,11 @@ def write_tried(answers: Answers, file: Path, begin: str, day: str) -> Iterator[
     TransientFailure
         A trial that may succeed later failed: nothing is written either.
     """
+    if "://" in answers.folder:
+        msg = (
+            f"{answers.folder} is no folder of this machine: give one, and set lake.uri in {file} afterwards"
+        )
+        raise BadInput(msg)
     try:
         content = answers.content(begin)
         validated(SettingsFile, {"name": file.stem, **content}, file, page="see docs/settings.md")
@@ -85,7 +96,7 @@ def write_tried(answers: Answers, file: Path, begin: str, day: str) -> Iterator[
         insist_on_key(load_settings(tried), checked_days(day, day))
         for finding in examine(str(tried), day):
             if not finding.ok:
-                msg = f"{finding.text}; {file} was not written"
+                msg = f"{file} was not written: {finding.text}"
                 raise TransientFailure(msg) if finding.is_transient else BadInput(msg)
             # The settings are in another place only during the trials.
             yield Finding(finding.what, ok=True, text=finding.text.replace(str(tried), str(file)))
@@ -94,10 +105,12 @@ def write_tried(answers: Answers, file: Path, begin: str, day: str) -> Iterator[
 
 def next_commands(answers: Answers, file: Path, day: str) -> Sequence[str]:
     """Return the two commands to type next: one runs the day, the other shows its outcome."""
-    environment = f"BACKFILL_ENV={shlex.quote(str(file.expanduser().absolute()))}"
+    command = f"BACKFILL_ENV={shlex.quote(str(file.expanduser().absolute()))} backfill-assets"
+    if ProcessEnvironment().backfill_standin_url:
+        command += " standins -- backfill-assets"
     look = f"report --date {day}"
     single = [symbol for symbol in answers.symbols if symbol not in GROUPED_SYMBOLS]
     if single and "trades" in answers.data_types:
         market = f"--exchange {shlex.quote(answers.exchanges[0])} --symbol {shlex.quote(single[0])}"
         look = f"candles --date {day} {market} --timeframe 1h"
-    return (f"{environment} backfill-assets run --date {day}", f"{environment} backfill-assets {look}")
+    return (f"{command} run --date {day}", f"{command} {look}")

@@ -142,12 +142,15 @@ def validated(model: type[ModelT], content: dict[str, Any], path: Path, *, page:
 
 
 def insist_on_new(file: Path) -> None:
-    """Raise ``BadInput`` if ``BACKFILL_ENV`` would not take the name as a path, or if the file exists."""
+    """Raise ``BadInput`` unless ``BACKFILL_ENV`` takes the name as a path, at which a file can be made."""
     if file.suffix not in (".yaml", ".yml"):
         msg = f"{file}: the name of a settings file ends in .yaml: give one with --settings"
         raise BadInput(msg)
     if file.exists() or file.is_symlink():
         msg = f"{file} already exists: name another one with --settings, or remove it"
+        raise BadInput(msg)
+    if not file.parent.is_dir():
+        msg = f"{file}: there is no folder {file.parent}: make it, or name another file with --settings"
         raise BadInput(msg)
 
 

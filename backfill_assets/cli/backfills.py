@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from backfill_assets.cli.group import BACKFILLS, DAY, NAMES, console, json_text, main
-from backfill_assets.failures import PermanentFailure
+from backfill_assets.failures import PermanentFailure, printable
 
 
 def days_and_feeds(command: Callable[..., None]) -> Callable[..., None]:
@@ -104,6 +104,8 @@ def backfill(wait: bool, **fields: Any) -> None:
         if wait:
             sys.exit(commands.wait(service, job.job_id, click.echo, console()))
         click.echo(f"backfill-assets status {job.job_id} shows its progress")
+        for trouble in service.troubles():
+            click.echo(f"! {printable(trouble)}", err=True)
 
 
 @main.command(section=BACKFILLS, example="status twqndbej")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import logging
+import os
+import signal
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -11,7 +13,7 @@ import click
 
 from backfill_assets import logs
 from backfill_assets.days import parse_day, parse_month
-from backfill_assets.failures import BackfillError, BadInput, printable
+from backfill_assets.failures import BackfillError, BadInput, printable, system_message
 
 PROGRAM: Final = "backfill-assets"
 START, BACKFILLS, DATA, DECISIONS, OTHER = "Start here", "Backfills", "Look at data", "Decide", "Other"
@@ -46,7 +48,7 @@ class _WrongCall(click.ClickException):
 class _Commands(click.Group):
     """The list of commands by section; deliberate failures are shown in one line.
 
-    The exit code is 2 for mistyped values, as for options that click refuses, otherwise 1.
+    The exit code is 2 for mistyped values, as for options that click refuses, 130 for Ctrl-C, otherwise 1.
     """
 
     command_class = _Command
@@ -58,11 +60,13 @@ class _Commands(click.Group):
             told = _WrongCall if isinstance(failure, BadInput) else click.ClickException
             raise told(printable(str(failure))) from failure
         except OSError as failure:
-            # A write that fails has no file name: it is of the output, or of a file that is open already.
-            if failure.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            message = system_message(failure)
+            if message is None:
                 raise
-            full = f"{failure.strerror}: free some for the output and the data, then run the command again"
-            raise click.ClickException(full) from failure
+            raise click.ClickException(printable(message)) from failure
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(128 + signal.SIGINT)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         width = formatter.width - max(map(len, self.commands)) - _MARGIN
@@ -119,6 +123,10 @@ NAMES = _Names()
 @click.version_option(package_name="backfill-assets")
 def main() -> None:
     """Daily crypto market data: Tardis ticks to candles to BigQuery, proven day by day."""
+    for name in ("stdout", "stderr"):
+        # What a shell has closed takes no output, and no file gets its number.
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     command = click.get_current_context().invoked_subcommand or ""
     logs.install(least=_LEAST_LOGGED.get(command, logging.WARNING))
 

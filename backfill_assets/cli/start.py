@@ -67,18 +67,25 @@ def run(day: str, end: str | None) -> None:
 )
 @_new_settings("mine.yaml")
 @click.option(
-    "--like", default="tardis", show_default=True, help="Environment or file that gives all other settings."
+    "--like",
+    help="Environment or file that gives all other settings; default: tardis, with a stand-in local.",
 )
 @click.option(
     "--date", "day", type=DAY, help="A day on which every symbol is listed; default: the newest free day."
 )
-def init(file: Path, like: str, day: str | None, **given: Any) -> None:
+def init(file: Path, like: str | None, day: str | None, **given: Any) -> None:
     """Write a settings file of your own, and try it.
 
     On a terminal, it asks for values without an option. Each symbol must be listed on the day, and the
     trials of 'doctor' must pass; otherwise nothing is written.
     """
-    from backfill_assets.new_settings import Answers, newest_free_day, next_commands, write_tried
+    from backfill_assets.new_settings import (
+        Answers,
+        newest_free_day,
+        next_commands,
+        usual_settings,
+        write_tried,
+    )
     from backfill_assets.yaml_files import insist_on_new
 
     insist_on_new(file)
@@ -92,8 +99,12 @@ def init(file: Path, like: str, day: str | None, **given: Any) -> None:
         if given[name] is None:
             answer = click.prompt(question, default=default) if sys.stdin.isatty() else default
             given[name] = answer if name == "folder" else NAMES.convert(answer, None, None)
+    for name in ("exchanges", "symbols", "data_types"):
+        if not given[name]:
+            msg = f"--{name.replace('_', '-')} is empty: give at least one, such as {questions[name][1]}"
+            raise BadInput(msg)
     answers, on_day = Answers(**given), day or newest_free_day()
-    for finding in write_tried(answers, file, like, on_day):
+    for finding in write_tried(answers, file, like or usual_settings(), on_day):
         click.echo(f"{click.style('ok  ', fg='green')}  {finding.what}: {printable(finding.text)}")
     click.echo("\n".join((f"{file} is written. Next:", *next_commands(answers, file, on_day))))
 

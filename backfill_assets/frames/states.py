@@ -244,7 +244,7 @@ def tell_gaps(days: Sequence[DayState], on_gap: OnGap, about: str) -> frozenset[
         if on_gap == "raise":
             msg += (
                 f"; run backfill-assets backfill --start {gaps[0]} --end {gaps[-1]}, "
-                "or choose 'warn' or 'mask' for on_gap"
+                "or choose 'warn' or 'mask' for on_gap (--on-gap)"
             )
             raise DataGap(msg, days)
         warnings.warn(msg, DataGapWarning, stacklevel=4)

@@ -310,11 +310,11 @@ def _spent(
     if len(contents) > 1 and contents[0] and len(set(contents)) == 1:
         msg = f"{failure}; the same bytes came {len(contents)} times: look at that address"
         return PermanentFailure(msg)
-    msg = (
-        f"{failure}; gave up after {'1 attempt' if tries == 1 else f'{tries} attempts'}, as "
+    gave_up = (
+        f"; gave up after {'1 attempt' if tries == 1 else f'{tries} attempts'}, as "
         f"another {wait:.0f} s would exceed tardis.retry_budget_seconds ({budget:g})"
     )
-    return TransientFailure(msg, retry_after_seconds=wait)
+    return TransientFailure(f"{failure}{gave_up if budget else ''}", retry_after_seconds=wait)
 
 
 def _backoff(tries: int) -> float:

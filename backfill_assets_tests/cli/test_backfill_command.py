@@ -74,6 +74,16 @@ def test_a_waiting_backfill_tells_each_day_and_ends_with_the_outcome(office: Off
     )
 
 
+def test_a_backfill_without_a_daemon_says_that_no_day_will_run(
+    desk: Desk, dagster_home: Path, standin: TardisStandin
+) -> None:
+    answer = desk.set(DAGSTER_HOME=str(dagster_home), BACKFILL_STANDIN_URL=standin.url).run(*ASKED)
+    assert answer.code == 0
+    assert answer.err == (
+        "! no Dagster daemon has run yet: start dagster-daemon on the same DAGSTER_HOME or database\n"
+    )
+
+
 def test_status_and_recent_tell_it_to_people_and_to_programs(office: Office, held: str) -> None:
     answer = office.desk.run("status", held)
     assert answer.code == 0

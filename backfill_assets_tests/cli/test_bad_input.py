@@ -66,6 +66,14 @@ def test_a_year_far_away_is_refused_by_commands_that_only_look(desk, command, da
     assert answer.error == f"{day} is not between 2000-01-01 and 2099-12-31: correct the year"
 
 
+def test_output_that_the_shell_has_closed_is_dropped(desk):
+    line = f"{desk.command()[0]} candles --date 2024-01-01 --exchange binance --symbol BTC-USDT"
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        answer = desk.run("-c", f"{line} {closed}", program="/bin/sh")
+        assert answer.code == 1
+        assert "Traceback" not in answer.out + answer.err
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("command", [("settings",), ("settings", "--schema")], ids=" ".join)
 def test_an_output_that_is_full_is_one_line(desk, command):

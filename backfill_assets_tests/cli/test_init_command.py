@@ -70,10 +70,19 @@ def test_flags_become_a_file_that_was_tried_and_the_two_commands_at_its_end_work
     [
         (
             ("--symbols", "BTC-USDT,ETH-USDTT"),
-            "unknown symbol 'ETH-USDTT' on binance: did you mean ETH-USDT or BTC-USDT?; ",
+            "not written: unknown symbol 'ETH-USDTT' on binance: did you mean ETH-USDT or BTC-USDT?",
         ),
         (("--symbols", "btc-usdt"), "mine.yaml: universe.0.symbols.0: 'btc-usdt' is not a canonical symbol"),
-        (("--symbols", ","), "mine.yaml: universe.0.symbols: "),
+        (("--symbols", ","), "--symbols is empty: give at least one, such as BTC-USDT"),
+        (("--settings", "nowhere/mine.yaml"), "nowhere/mine.yaml: there is no folder nowhere: make it, or "),
+        (
+            ("--folder", "gs://bucket/all"),
+            "gs://bucket/all is no folder of this machine: give one, and set lake.uri",
+        ),
+        (
+            ("--folder", "/proc/all"),
+            "mine.yaml was not written: /proc/all: No such file or directory: choose another",
+        ),
         (("--exchanges", "binanse"), "Tardis knows no exchange 'binanse', did you mean binance"),
         (("--data-types", "trade"), "'trade' is not a data type; did you mean trades"),
         (("--data-types", "options_chain"), "BTC-USDT options_chain is not listed on 2024-01-01"),
@@ -119,8 +128,8 @@ def test_settings_to_begin_with_that_are_not_there_are_named(init, desk):
 def test_a_vendor_that_is_away_is_no_mistake_of_the_answers(desk, settings_file, closed_port):
     answer = desk.run("init", "--like", str(settings_file(f"http://127.0.0.1:{closed_port}")), "--date", DAY)
     assert answer.code == 1
-    assert answer.error.startswith(f"cannot reach http://127.0.0.1:{closed_port}/v1/exchanges/binance")
-    assert answer.error.endswith("; mine.yaml was not written")
+    address = f"http://127.0.0.1:{closed_port}/v1/exchanges/binance"
+    assert answer.error.startswith(f"mine.yaml was not written: cannot reach {address}")
 
 
 def test_on_a_terminal_it_asks_for_what_no_flag_gives(desk, settings_file, standin):
@@ -150,4 +159,13 @@ def test_on_a_terminal_it_asks_for_what_no_flag_gives(desk, settings_file, stand
     assert written["universe"] == [
         {"exchanges": ["kraken"], "symbols": ["ETH-USDT"], "data_types": ["trades"]}
     ]
-    assert written["lake"] == {"uri": "./data/mine/lake"}
+    assert written["lake"] == {"uri": f"{desk.folder}/data/mine/lake"}
+
+
+def test_beside_a_stand_in_it_begins_with_its_environment_and_says_how_to_go_on(desk):
+    answer = desk.run("standins", "--", *desk.command("init"))
+    assert answer.code == 0, answer.out + answer.err
+    for line in answer.out.splitlines()[-2:]:
+        done = desk.run("-c", line.replace("backfill-assets", desk.command()[0]), program="/bin/sh")
+        assert done.code == 0, done.out + done.err
+    assert len(done.out.splitlines()) == 25

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import time
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -80,6 +84,10 @@ def laptop(desk, tmp_path, standin):
     return desk.set(BACKFILL_ENV=str(file))
 
 
+def settings_of(laptop):
+    return yaml.safe_load(Path(laptop.environment["BACKFILL_ENV"]).read_text())
+
+
 @pytest.mark.story
 def test_on_a_laptop_days_and_records_are_kept_without_any_export(laptop, standin):
     answer = laptop.run("run", "--date", FIRST)
@@ -132,3 +140,38 @@ def test_days_that_cannot_be_run_are_refused_before_anything_runs(desk, standin)
         assert answer.code == 2
         assert said in answer.error
     assert desk.left == []
+
+
+def test_a_vendor_that_does_not_answer_is_told_before_the_run_tries_for_minutes(laptop, closed_port):
+    file = laptop.folder / "away.yaml"
+    content = settings_of(laptop)
+    away = f"http://127.0.0.1:{closed_port}/v1"
+    content["tardis"] = {"datasets_endpoint": away, "api_endpoint": away, "retry_budget_seconds": 1_500}
+    file.write_text(yaml.safe_dump(content))
+    process = laptop.set(BACKFILL_ENV=str(file)).start("run", "--date", FIRST)
+    line = process.stdout.readline()
+    assert line.startswith(f"cannot reach {away}/exchanges/binance: Cannot connect to host")
+    assert line.endswith("; the run asks again for up to 75 min, and Ctrl-C ends it\n")
+    # A terminal interrupts every process of the group.
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    kept = "earlier days and fetched files are kept, and the same command goes on from there"
+    assert said.splitlines()[-1] == f"{FIRST} interrupted  {kept}"
+
+
+def test_a_lake_that_cannot_be_written_is_named_with_the_cause(laptop):
+    content = settings_of(laptop)
+    content["lake"] = {"uri": "/proc/nothing/lake"}
+    (laptop.folder / "proc.yaml").write_text(yaml.safe_dump(content))
+    answer = laptop.set(BACKFILL_ENV=str(laptop.folder / "proc.yaml")).run("run", "--date", FIRST)
+    assert answer.code == 1
+    assert "FileNotFoundError: [Errno 2] No such file or directory: '/proc/nothing'" in answer.out
+    assert "DagsterExecutionStepExecutionError" not in answer.out
+    doctor = laptop.run("doctor")
+    assert (
+        "FAIL  lake: /proc/nothing: No such file or directory: choose another place, or give this user access"
+        in doctor.out
+    )
