@@ -390,6 +390,16 @@ def test_the_table_of_version_numbers_has_every_one_where_it_is() -> None:
     assert documented - found == {("RULES_VERSION", "rules/default.yaml")}
 
 
+def test_the_table_of_rooms_has_every_folder_and_module_of_the_package() -> None:
+    package = REPOSITORY / "backfill_assets"
+    modules = {file.stem for file in package.glob("*.py")} - {"__init__"}
+    folders = {file.parent.name for file in package.glob("*/__init__.py")}
+    named = [
+        name for room, _ in table("docs/architecture.md", "rooms") for name in re.findall(r"`(\w+)`", room)
+    ]
+    assert sorted(named) == sorted(modules | folders)
+
+
 def test_what_is_to_be_changed_where_names_files_that_there_are() -> None:
     rows = table("docs/architecture.md", "changes")
     named = {name for _, files in rows for name in re.findall(r"`([\w/]+\.(?:py|yaml|md|j2))`", files)}
