@@ -34,7 +34,7 @@ class DataType:
         Columns of the lowest and the highest price that a row shows of its market; empty if a row shows none,
         and so witnesses no price.
     summed
-        Float columns whose sums prove that the rows are in a table; their values do not cancel out.
+        Float columns whose sums show that the rows are in a table; their values do not cancel out.
     """
 
     has_fills: bool = False

@@ -69,7 +69,7 @@ def heal_day(context: dg.OpExecutionContext, config: HealConfig, lake: LakeResou
         {"feeds": len(feeds), "still_missing": missing, "requests": budget.used, "backfill_id": published_by}
     )
     if problems:
-        raise dg.Failure(description="not proven: " + "; ".join(problems), allow_retries=False)
+        raise dg.Failure(description="still missing: " + "; ".join(problems), allow_retries=False)
 
 
 @dg.job(

@@ -98,7 +98,7 @@ def heal(day: str, end: str | None, feed: str | None, dry_run: bool) -> None:
             continue
         click.echo("\n".join(map(printable, done.lines)))
         for problem in done.problems:
-            click.echo(printable(f"  not proven: {problem}"), err=True)
+            click.echo(printable(f"  still missing: {problem}"), err=True)
         is_whole &= done.is_whole
     sys.exit(int(not is_whole))
 

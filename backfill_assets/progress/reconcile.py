@@ -167,7 +167,7 @@ def _of_tables(places: Places, found: Day) -> Iterator[Difference]:
     for warehouse, table in opened:
         entry = ledger.entry(store, table.name, day)
         if entry is None or entry.state != "done":
-            why = "its publication is not proven"
+            why = "its publication is not confirmed"
             if entry is None:
                 is_there = table.name in places.partitions.get(day, ())
                 why = "is there, but the ledger does not know it" if is_there else "was never published"

@@ -108,12 +108,12 @@ def loss_warnings(
 
 
 def _open_midnights(seams: Seams) -> Iterator[str]:
-    """Sentences on midnights where the venue counts anew, or that the ids of known neighbors do not prove."""
+    """Sentences on midnights where ids start over, or that the ids of known neighbors do not prove."""
     first, next_first = seams.anew
     if first is not None:
-        yield f"ids begin anew at {first} after the day before: the day is judged by its own ids"
+        yield f"ids start over at {first} after the day before: the day is judged by its own ids"
     if next_first is not None:
-        yield f"ids begin anew at {next_first} on the day after: midnight is not proven"
+        yield f"ids start over at {next_first} on the day after: midnight is not proven"
     sides = zip(seams.between, seams.joins, seams.anew, ("before", "after"), strict=True)
     for between, joins, anew, side in sides:
         if between is None or joins or (anew is not None and between <= 0):

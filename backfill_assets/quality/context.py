@@ -306,7 +306,7 @@ def edges_of(
             if s.id_min is not None and s.id_max is not None and s.numeric_ids == s.rows:
                 opening.setdefault(s.dataset_symbol, set()).add(s.id_min)
                 if s.earlier_ids is not None:
-                    # The venue counts anew at midnight: the file has the last trades of the day before.
+                    # Ids start over at midnight: the file has the last trades of the day before.
                     opening[s.dataset_symbol].add(s.earlier_ids[0])
                 closing.setdefault(s.dataset_symbol, set()).add(s.id_max)
     return Edges(

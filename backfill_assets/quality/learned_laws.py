@@ -152,7 +152,7 @@ def _broken(kind: LawKind, days: dict[str, Seen], thresholds: ThresholdSettings)
 
 
 def _between(before: SymbolProfile, found: SymbolProfile) -> int:
-    """Ids missing over midnight; negative where both days have the same, 0 where the venue counts anew."""
+    """Ids missing over midnight; negative where both days have the same, 0 where ids start over."""
     first = found.earlier_ids[0] if found.earlier_ids else found.id_min
     if first is None or before.id_max is None or 2 * first < before.id_max:
         return 0

@@ -49,7 +49,7 @@ QUALITY_COLUMNS: Final = (
     Column("weight", "FLOAT64", "The feed's share in the day's scores."),
     Column("day_consistency", "FLOAT64", "The day's score over accepted feeds of trades."),
     Column("day_instruments", "FLOAT64", "Share of the expected symbols with exactly one instrument."),
-    Column("day_warehouse", "FLOAT64", "1 if every table of the day is published and proven, else 0."),
+    Column("day_warehouse", "FLOAT64", "1 if every table of the day is published and read back, else 0."),
     Column("day_overall", "FLOAT64", "Product of the day's four scores, each to the power of its weight."),
     Column("day_overall_weighted_sum", "FLOAT64", "Weighted sum of the day's four scores."),
     Column("repeated_rows", "INT64", "Rows that repeat an id with the same payload; null in older rows."),

@@ -32,8 +32,8 @@ class Seams:
     lost_us
         The part of that silence that counts as lost: longer than the silences within the market's own day.
     anew
-        The first id after a midnight at which the venue began to count anew; None where it continued, or
-        where nothing shows that it counts anew.
+        The first id after a midnight at which the venue started its count over; None where it continued, or
+        where nothing shows that it starts its count over.
     """
 
     between: tuple[int | None, int | None]

@@ -92,7 +92,7 @@ def _of_ids(symbol: SymbolProfile, law: IdLaw | None) -> Iterator[str]:
         counts = "each counts once in candles" if once else "the venue's ids are not unique, so all count"
         yield f"{symbol.duplicate_rows} rows repeat an id with the same payload: {counts}"
     if symbol.id_resets and (law is None or law.gives_order):
-        yield f"ids fall back {symbol.id_resets} times, as if the venue had begun to count anew"
+        yield f"ids fall back {symbol.id_resets} times, as if the venue had started its count over"
     if symbol.uncounted_ids:
         yield f"{symbol.uncounted_ids} ids were too many to look for repeats among them"
 

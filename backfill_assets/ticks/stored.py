@@ -1,8 +1,8 @@
 """Facts about a tick file: its footer, its columns, and control totals of its rows.
 
-They are stored with the version in its manifest, so the check of the file's schema and the proof of a
+They are stored with the version in its manifest, so the check of the file's schema and the confirmation of a
 publication do not open the file again. The totals are of the rows before writing, not of the rows read back
-from the file, so the proof covers the encoding too. Sums of integers are exact; those of floats are over
+from the file, so the comparison covers the encoding too. Sums of integers are exact; those of floats are over
 ``SUMMED_RANGE``.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: Columns that name the market of a row.
 NAMES: Final = ("exchange", "dataset_symbol")
-#: Columns whose sums are exact; together with the name they prove that each row is present once.
+#: Columns whose sums are exact; together with the name they show that each row is present once.
 EXACT: Final = ("row", "local_timestamp")
 
 

@@ -1,4 +1,4 @@
-"""The tables of the warehouse: their names, their rows, and the control totals that prove a partition."""
+"""The tables of the warehouse: their names, their rows, and the control totals that confirm a partition."""
 
 from __future__ import annotations
 

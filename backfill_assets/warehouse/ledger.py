@@ -27,7 +27,7 @@ _AFTER_MIDNIGHT: Final = timedelta(minutes=5)
 
 
 class Published(Document):
-    """A publication that was completed and proven.
+    """A publication that was completed and confirmed: its rows were read back.
 
     Attributes
     ----------
@@ -53,14 +53,14 @@ class Published(Document):
 
 
 class Entry(Derived):
-    """State of one table's partition. A lost entry is proven again by the next publisher.
+    """State of one table's partition. A lost entry is confirmed again by the next publisher.
 
     Attributes
     ----------
     generation
         Number of the latest claim.
     state
-        ``intent`` from the claim until it is proven, else ``done``.
+        ``intent`` from the claim until it is confirmed, else ``done``.
     fingerprint
         Fingerprint of the content that the latest claim is about to load, or has loaded.
     open
@@ -97,7 +97,7 @@ def damage(store: Store, table: str, day: str) -> str:
 
 
 def published_days(store: Store, table: str) -> list[str]:
-    """Return the days of which a publication of the table was proven, oldest first."""
+    """Return the days of which a publication of the table was confirmed, oldest first."""
     prefix = paths.publication(table, "2000-01-01").removesuffix("2000-01-01.json")
     names = (path.removeprefix(prefix).removesuffix(".json") for path in store.list(prefix))
     days = sorted(name for name in names if is_day(name))
@@ -159,7 +159,7 @@ def complete(
     content: str = "",
     now: Callable[[], datetime] = utc_now,
 ) -> Published:
-    """Record that the claim's load is complete and proven.
+    """Record that the claim's load is complete and confirmed.
 
     Raises
     ------
@@ -207,7 +207,7 @@ def give_up(store: Store, table: str, day: str, mine: Entry, failure: str) -> No
 
 
 def doubt(store: Store, table: str, day: str, reason: str) -> None:
-    """Withdraw the proof of the publication, so that the day is not good and its next run loads it."""
+    """Withdraw the confirmation of the publication, so that the day is not good and its next run loads it."""
 
     def change(current: Entry | None) -> Entry | None:
         if current is None or current.state != "done":

@@ -1,4 +1,4 @@
-"""A day's overall score from lake and ledger: its scores, and which tables are proven.
+"""A day's overall score from lake and ledger: its scores, and which tables are confirmed.
 
 No warehouse is opened, so publishing and the pages show the same from the same two sources.
 ``quality.scores`` combines the parts.
@@ -37,10 +37,10 @@ def _may_have_rows(entry: ledger.Entry | None) -> bool:
 def day_overall(store: Store, found: Day, weights: OverallSettings) -> Overall:
     """Return parts and sums of the day, from the current lake and ledger.
 
-    A table is proven when it is published, because only totals that were read back make an entry done.
+    A table is confirmed when it is published, because only totals that were read back make an entry done.
     """
     ticks = [table.name for table in tick_tables(store, found)]
     tables = [INSTRUMENTS.name, *ticks, CANDLES.name, COVERAGE.name]
     entries = parallel_map(lambda name: ledger.entry(store, name, found.day), tables, store.parallel_reads)
-    proven = found.scores.state != "held" and all(e is not None and e.state == "done" for e in entries)
-    return overall(found.scores, found.settled.instruments, 1.0 if proven else 0.0, weights)
+    confirmed = found.scores.state != "held" and all(e is not None and e.state == "done" for e in entries)
+    return overall(found.scores, found.settled.instruments, 1.0 if confirmed else 0.0, weights)

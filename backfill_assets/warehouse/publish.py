@@ -1,4 +1,4 @@
-"""Publishes one day of one table: exactly the lake's content, proven by reading it back.
+"""Publishes one day of one table: exactly the lake's content, confirmed by reading it back.
 
 Any number of publishers may be at work on the same partition, on any machines, and any of them may die at any
 moment. The order of the steps keeps that safe: claim in the ledger, settle all earlier claims, only then read
@@ -68,7 +68,7 @@ class Partition:
 class Publication:
     """The result of publishing.
 
-    ``skipped`` means that the warehouse already held exactly this, proven by its content.
+    ``skipped`` means that the warehouse already had exactly this, confirmed by its content.
     """
 
     state: Literal["published", "skipped"]

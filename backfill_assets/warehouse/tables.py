@@ -23,7 +23,7 @@ _FLOAT_TYPES: Final = ("FLOAT64",)
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table partitioned by day, and the control totals that prove a partition.
+    """A table partitioned by day, and the control totals that confirm a partition.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Control totals: the proof that a partition holds the lake's rows.
+"""Control totals: they confirm that a partition has the lake's rows.
 
 Per group (usually a feed's exchange and symbol): rows, first and last time, exact sums of integers, and sums
 of floats. The warehouse itself computes them for a partition, DuckDB for Parquet files, in bounded memory;
@@ -158,7 +158,7 @@ def compare_totals(
     *,
     table: Table | None = None,
 ) -> list[str]:
-    """Return the differences, one line each for a person; an empty list proves that the rows are there.
+    """Return the differences, one line each for a person; an empty list confirms that the rows are there.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ def verify_days(
     warehouses
         The warehouse and, if there is one, that of the OHLCV table.
     mend
-        Set damaged files aside, and withdraw the proof of partitions that differ.
+        Set damaged files aside, and withdraw the confirmation of partitions that differ.
     """
     for day in days:
         problems: list[str] = []

@@ -128,7 +128,7 @@ _DAY_COLUMNS: Final = (
     Column("quality", "FLOAT64", "The day's score over accepted feeds."),
     Column("consistency", "FLOAT64", "The day's score over accepted feeds of trades."),
     Column("instruments", "FLOAT64", "Share of the expected symbols with exactly one instrument."),
-    Column("warehouse", "FLOAT64", "1 if every table of the day is published and proven, else 0."),
+    Column("warehouse", "FLOAT64", "1 if every table of the day is published and read back, else 0."),
     Column("overall", "FLOAT64", "Product of the day's four scores, each to the power of its weight."),
     Column("overall_weighted_sum", "FLOAT64", "Weighted sum of the day's four scores."),
     Column("feeds", "INT64", "Feeds that the day must have.", required=True),

@@ -164,7 +164,7 @@ def test_ids_that_stay_missing_fail_the_run_and_are_not_asked_for_again(
     assert failure is not None
     assert failure.user_failure_data is not None
     description = failure.user_failure_data.description or ""
-    assert description.startswith(f"not proven: {COINBASE}: id {id_at(700)}: the public trades of ")
+    assert description.startswith(f"still missing: {COINBASE}: id {id_at(700)}: the public trades of ")
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
     assert plant.instance.get_backfills() == [], "nothing has changed"
     assert plant.tick(NOON.replace(hour=13)).run_requests == []

@@ -64,8 +64,8 @@ def test_the_day_is_judged_by_its_own_ids(rows: tuple[int, int, int], tail: int,
         count = len(days[n]) if n < 2 else rows[n]
         assert made(store, day, ["1d"])["trade_count"].to_pylist() == [count]
         assert partials_of(store, day).consistency == 1.0
-    (told,) = [w for w in settled(store, DAY).verdict.warnings if "anew" in w and "day before" in w]
-    assert told == "ids begin anew at 1 after the day before: the day is judged by its own ids"
+    (told,) = [w for w in settled(store, DAY).verdict.warnings if "start over" in w and "day before" in w]
+    assert told == "ids start over at 1 after the day before: the day is judged by its own ids"
 
 
 def test_the_tail_of_the_old_numbering_joins_the_day_before(store: Store) -> None:

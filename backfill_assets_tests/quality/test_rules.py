@@ -319,7 +319,7 @@ def stretch(rows: int, length_us: int) -> Stretch:
         ({"spike_count": 1, "spikes": (Spike(time_us=START + 1_500_000, price=4.25),)},
          "1 prices far from those around them, unconfirmed: 4.25 at 00:00:01.500"),
         ({"spike_count": 0}, None),
-        ({"id_resets": 2}, "ids fall back 2 times, as if the venue had begun to count anew"),
+        ({"id_resets": 2}, "ids fall back 2 times, as if the venue had started its count over"),
         ({"resent_blocks": 1, "resent_rows": 12}, "12 rows in 1 blocks repeat earlier rows in order"),
         ({"empty_ids": 9_000, "twin_rows": 4_500},
          "4500 of 9000 rows without ids equal another one: each counts, though the file may hold them twice"),
