@@ -43,7 +43,7 @@ def day_of_candles(
         Tables of ``PARTIAL_SCHEMA``, in the order of their files' days (and of the feeds within a day).
     timeframes
         Names from ``settings.TIMEFRAMES``; all divide a day.
-    Currencies of volume and of quote volume, empty where unknown; by default those in the market's name.
+    currencies
         Of volume and of quote volume, empty where unknown; by default those in the market's name.
 
     Returns

@@ -25,7 +25,8 @@ from backfill_assets.warehouse import ledger
 from backfill_assets.warehouse.presence import published_lag
 from backfill_assets_tests.progress.planned_lake import BTC, ETH, NOW, PACED_SECONDS, SIZES, Lake
 
-MONITORING = Path(__file__).parents[2] / "monitoring"
+REPOSITORY = Path(__file__).parents[2]
+MONITORING = REPOSITORY / "monitoring"
 DAYS = [f"2024-02-{day}" for day in range(23, 30)]
 
 
@@ -150,6 +151,22 @@ def test_dashboard_and_rules_name_metrics_labels_and_values_that_there_are(
     own = {line.split("{")[0].split(" ")[0] for line in lines if line.startswith("backfill_")}
     untold = {name for name in own - named if not name.endswith(("_total", "_created", "_sum", "_count"))}
     assert untold == set()
+
+
+def test_the_table_of_metrics_has_every_one_of_the_service_and_no_other(
+    lake: Lake, service: Backfills
+) -> None:
+    lake.run(DAYS[-1])
+    published_at(lake, DAYS[-1], NOW)
+    found = {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in Metrics(service, lambda: NOW).registry.collect()
+        if family.name.startswith("backfill_")
+    }
+    page = (REPOSITORY / "docs" / "operations.md").read_text()
+    _, _, table = page.partition("<!-- table: metrics -->\n")
+    named = re.findall(r"`(backfill_\w+)`", table.partition("\n\n")[0])
+    assert sorted(named) == sorted(found)
 
 
 def test_the_numbers_of_the_rules_are_those_of_settings_and_code(lake: Lake) -> None:
