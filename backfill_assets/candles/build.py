@@ -47,6 +47,7 @@ from backfill_assets.lake import documents, paths
 from backfill_assets.lake.store import Store
 from backfill_assets.lake.tables import DataFile, market_layout, store_table
 from backfill_assets.logs import bound
+from backfill_assets.quality.findings import plain_rows
 from backfill_assets.quality.measures import DayMeasures, LastTrade, TradesFile, load_measures
 from backfill_assets.quality.settled import SettledDay, SettledFeed, is_lost, load_settled, versions_hash
 from backfill_assets.rule_set import ComparisonRules
@@ -332,10 +333,10 @@ class _Work:
             candles=_stored(store, "candles", day, candles),
             coverage=_stored(store, "coverage", day, coverage),
             minutes=minutes,
-            between_timeframes=_plain(between),
-            venues=_plain(across_venues(frame, limits.venue_vwap)),
-            symbols=_plain(across_symbols(frame, limits.venue_vwap, self._index())),
-            volumes=_plain(odd_volumes(frame, limits.volume_multiple)),
+            between_timeframes=plain_rows(between),
+            venues=plain_rows(across_venues(frame, limits.venue_vwap)),
+            symbols=plain_rows(across_symbols(frame, limits.venue_vwap, self._index())),
+            volumes=plain_rows(odd_volumes(frame, limits.volume_multiple)),
         )
         findings = look_at_day(candles, coverage, self.settled, made, settings)
         return made.model_copy(update={"findings": findings})
@@ -402,7 +403,7 @@ class _Work:
         files = self.files(self.day)
         due = [(str(f.feed), file) for f, file in files if not file.is_compared or file.mismatches]
         rows = mismatches(store, [(by_feed[name], file) for name, file in due])
-        fresh = {name: _plain(found) for (name, _), found in zip(due, rows, strict=True)}
+        fresh = {name: plain_rows(found) for (name, _), found in zip(due, rows, strict=True)}
         found = {}
         for feed, file in files:
             name = str(feed.feed)
@@ -485,14 +486,3 @@ def trades_versions(settled: SettledDay) -> str:
 
 def _evidence(feed: SettledFeed) -> Any:
     return {symbol: evidence.model_dump(mode="json") for symbol, evidence in feed.evidence.items()}
-
-
-def _plain(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Rows as JSON keeps them: values other than text, numbers and booleans become text."""
-    return tuple(
-        {
-            name: value if isinstance(value, str | int | float | bool) or value is None else str(value)
-            for name, value in row.items()
-        }
-        for row in rows
-    )

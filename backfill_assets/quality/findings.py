@@ -7,7 +7,8 @@ makes Dagster's results.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.lake.documents import Document
@@ -48,9 +49,8 @@ def look_at(schema: pa.DataFrameSchema, frame: pl.DataFrame, key: Sequence[str] 
     """
     found = failure_cases(schema, frame)
     cases = [{"row": _row_name(frame, key, case.get("index")), **case} for case in found[:KEPT_CASES]]
-    plain = tuple({name: _plain(value) for name, value in case.items()} for case in cases)
     broken = sorted({case["index"] for case in found if case.get("index") is not None})
-    return Finding(rows=frame.height, failures=len(found), cases=plain, broken=tuple(broken))
+    return Finding(rows=frame.height, failures=len(found), cases=plain_rows(cases), broken=tuple(broken))
 
 
 def together(findings: Sequence[Finding]) -> Finding:
@@ -82,5 +82,11 @@ def _row_name(frame: pl.DataFrame, key: Sequence[str], index: int | None) -> str
     return " ".join(str(values[0]) for values in shared)
 
 
-def _plain(value: object) -> str | int | bool | None:
-    return value if isinstance(value, str | int | bool) or value is None else str(value)
+def plain_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Rows as JSON keeps them: values other than text, finite numbers and booleans become text."""
+    return tuple({name: _plain(value) for name, value in row.items()} for row in rows)
+
+
+def _plain(value: object) -> str | int | float | bool | None:
+    is_plain = isinstance(value, str | int) or value is None or (isinstance(value, float) and isfinite(value))
+    return value if is_plain else str(value)  # type: ignore[return-value]
