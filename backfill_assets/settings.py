@@ -590,19 +590,30 @@ def _parts_of(section: Described) -> list[Described]:
     return [part for parts in lists for part in parts if isinstance(part, Described)]
 
 
-def settings_file(environment: str) -> Path:
-    """The file of ``BACKFILL_ENV``, which is a path if it has a separator or ends in .yaml, else a name."""
-    if environment.endswith((".yaml", ".yml")) or "/" in environment:
-        path = Path(environment).expanduser()
+def settings_file(environment: str = "") -> Path:
+    """The file of ``environment``, or of ``BACKFILL_ENV``: a path if it has a separator or ends in .yaml.
+
+    Raises
+    ------
+    SettingsError
+        No environment of the package has this name, or the path is no file.
+    """
+    given = environment or ProcessEnvironment().backfill_env
+    said = environment or f"BACKFILL_ENV={given}"
+    if given.endswith((".yaml", ".yml")) or "/" in given:
+        path = Path(given).expanduser()
+        if path.is_dir():
+            msg = f"{said}: is a folder, not a settings file; give the path of a .yaml file"
+            raise SettingsError(msg)
         if not path.is_file():
-            msg = f"BACKFILL_ENV={environment}: there is no such file"
+            msg = f"{said}: there is no such file"
             raise SettingsError(msg)
         return path
-    path = ENVIRONMENTS / f"{environment}.yaml"
+    path = ENVIRONMENTS / f"{given}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in ENVIRONMENTS.glob("*.yaml")))
         choice = f"choose from {known}, or give a path to a .yaml file"
-        msg = f"BACKFILL_ENV={environment}: unknown environment; {choice}"
+        msg = f"{said}: unknown environment; {choice}"
         raise SettingsError(msg)
     return path
 
@@ -682,7 +693,7 @@ def _load_cached(path: Path, changed_ns: int, rules_changed_ns: int, laws_change
 
 def current_settings(environment: str = "") -> Settings:
     """The settings of ``environment`` (a name or a file), or of ``BACKFILL_ENV``; read again when changed."""
-    path = settings_file(environment or ProcessEnvironment().backfill_env)
+    path = settings_file(environment)
     changed_ns = path.stat().st_mtime_ns
     named = _file_cached(path, changed_ns).thresholds
     rules, laws = rules_file(path, named.rules), id_laws_file(path, named.id_laws)
