@@ -7,7 +7,6 @@ from datetime import date
 
 import pytest
 
-from backfill_assets.failures import BadInput
 from backfill_assets.frames.states import DataGap, DataGapWarning, market_states, tell_gaps
 
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
@@ -82,8 +81,3 @@ def test_a_gap_warns_and_gives_what_there_is_or_is_masked():
         assert tell_gaps(days, "mask", "candles") == {DAYS[0]}
         assert tell_gaps(days[:1], "warn", "candles") == {DAYS[0]}
         assert tell_gaps(days[:1], "raise", "candles") == {DAYS[0]}
-
-
-def test_another_word_for_on_gap_is_told():
-    with pytest.raises(BadInput, match="on_gap is 'ignore': choose"):
-        tell_gaps((), "ignore", "candles")  # type: ignore[arg-type]

@@ -210,7 +210,7 @@ def test_importing_and_reading_need_nothing_of_dagster(days):
 
 
 def test_another_source_or_settings_are_told(days):
-    with pytest.raises(BadInput, match="source is 'bucket': choose 'warehouse' or 'lake'"):
+    with pytest.raises(BadInput, match="'bucket' is not a source; choose from warehouse, lake"):
         ba.open(days.file, source="bucket")  # type: ignore[arg-type]
 
 
