@@ -8,9 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from backfill_assets.days import day_range, shift
 from backfill_assets.failures import BadInput
 from backfill_assets.feeds import DATA_TYPES, GROUPED_SYMBOLS
-from backfill_assets.frames.arguments import insist_on_choice, insist_on_texts, insist_on_type
+from backfill_assets.frames.arguments import (
+    insist_on_choice,
+    insist_on_feeds,
+    insist_on_market,
+    insist_on_texts,
+    insist_on_type,
+)
 from backfill_assets.frames.frame import Frame
 from backfill_assets.frames.ranges import Moment, TimeRange, time_range
 from backfill_assets.frames.sources import Source, empty, open_source
@@ -19,8 +26,6 @@ from backfill_assets.frames.states import (
     DayState,
     OnGap,
     condition_of_rows,
-    insist_on_feeds,
-    insist_on_market,
     market_states,
     tell_gaps,
 )
@@ -330,7 +335,9 @@ class Data:
         """
         import polars as pl
 
-        found = self._source.quality(days).select(_STATE_COLUMNS).collect(engine="streaming")
+        # The days beside a range tell why its first and its last day are not final.
+        read = day_range(shift(days[0], -1), shift(days[-1], 1)) if final else days
+        found = self._source.quality(read).select(_STATE_COLUMNS).collect(engine="streaming")
         # One row a day of other feeds is enough to tell that the day was run.
         is_of_market = (
             pl.lit(value=True)
@@ -344,7 +351,8 @@ class Data:
         rows = of_market.iter_rows(named=True)
         states = market_states(rows, days, data_type, exchange, symbol, final=final)
         if not any(state.state in EXPECTED for state in states):
-            insist_on_market(found.rows(named=True), data_type, exchange, symbol)
+            asked = [row for row in found.rows(named=True) if row["date"].isoformat() in days]
+            insist_on_market(asked, data_type, exchange, symbol)
         return states
 
     def _day_states(self, quality: pl.LazyFrame, days: Sequence[str]) -> tuple[DayState, ...]:
