@@ -29,6 +29,8 @@ def open(settings: str | Path | None = None, *, source: Literal["warehouse", "la
 
     Raises
     ------
+    BadInput
+        An argument has another type or value than it may have.
     SettingsError
         The settings are wrong, or a variable that they name is not set.
     """

@@ -47,7 +47,7 @@ class Line:
 
 def settings_text() -> str:
     """Return every current setting, rule and variable, in three tables."""
-    path = settings_file(ProcessEnvironment().backfill_env)
+    path = settings_file()
     settings, file = current_settings(), load_file(path)
     rules_path = rules_file(path, file.thresholds.rules)
     rules = _lines(load_rules(rules_path), "file of rules", "rule set of the package")

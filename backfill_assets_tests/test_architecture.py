@@ -75,7 +75,7 @@ DAGSTER_MODULES: Final = {"progress.reader", "progress.sensor", "quality.pandera
 #: The rooms through which the data passes; their logic must not reach Dagster through another module either.
 STAGES: Final = {room for room, rank in RANK.items() if 0 < rank <= RANK["report"]}
 
-ENVIRONMENT_READERS: Final = {"settings", "standins.run"}
+ENVIRONMENT_READERS: Final = {"settings.process_environment", "standins.run"}
 #: The one module that syncs to disk and locks files.
 DURABLE_FILES: Final = "files"
 
@@ -261,6 +261,7 @@ def plant(tree: Path, file: str, source: str) -> Path:
         (readers_of_the_environment, "lake/store.py", "import os\nroot = os.environ['LAKE']"),
         (readers_of_the_environment, "lake/store.py", "import os\nroot = os.getenv('LAKE')"),
         (readers_of_the_environment, "lake/store.py", "from os import environ"),
+        (readers_of_the_environment, "settings/loading.py", "import os\nos.environ['BACKFILL_ENV']"),
         (syncs_and_locks_elsewhere, "lake/store.py", "import os\nos.fsync(1)"),
         (syncs_and_locks_elsewhere, "lake/store.py", "import fcntl"),
         (syncs_and_locks_elsewhere, "lake/store.py", "from fcntl import flock"),
@@ -288,7 +289,7 @@ def test_a_breach_is_seen(rule: Rule, file: str, source: str, tmp_path: Path) ->
         (dagster_in_the_logic, "automation/schedules.py", "import dagster as dg"),
         (dagster_in_the_logic, "ticks/checks.py", "from backfill_assets.orchestration import OWNERS"),
         (dagster_in_the_logic, "ticks/decode.py", "import dagsterish"),
-        (readers_of_the_environment, "settings.py", "import os\nos.environ['BACKFILL_ENV']"),
+        (readers_of_the_environment, "settings/process_environment.py", "import os\nos.environ['HOME']"),
         (readers_of_the_environment, "standins/run.py", "import os\nchild = {**os.environ}"),
         (readers_of_the_environment, "lake/store.py", "import os\nenviron = os.replace"),
         (syncs_and_locks_elsewhere, "files.py", "import fcntl, os\nos.fsync(1)"),

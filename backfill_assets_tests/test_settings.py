@@ -215,13 +215,15 @@ def test_a_file_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path) -> No
     assert refusal(tmp_path).startswith("cannot be read as YAML: ")
 
 
-def test_an_unknown_environment_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(SettingsError) as refused:
-        settings_file("prod")
-    assert str(refused.value) == (
-        "BACKFILL_ENV=prod: unknown environment; choose from local, production, staging, tardis, "
-        "or give a path to a .yaml file"
-    )
+def test_an_unknown_environment_is_refused_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKFILL_ENV", "prod")
+    for given, said in (("", "BACKFILL_ENV=prod"), ("production2", "production2")):
+        with pytest.raises(SettingsError) as refused:
+            settings_file(given)
+        assert str(refused.value) == (
+            f"{said}: unknown environment; choose from local, production, staging, tardis, "
+            "or give a path to a .yaml file"
+        )
 
 
 @pytest.mark.parametrize("environment", ["mine.yaml", "mine.yml", "./mine", "/nowhere/mine.yaml"])
@@ -231,6 +233,18 @@ def test_a_path_to_no_file_is_refused(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match="there is no such file"):
         settings_file(environment)
+
+
+def test_a_path_to_a_folder_is_refused_as_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.yaml").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for folder in (str(tmp_path), "./", "mine.yaml"):
+        monkeypatch.setenv("BACKFILL_ENV", folder)
+        with pytest.raises(SettingsError) as refused:
+            current_settings()
+        assert str(refused.value) == (
+            f"BACKFILL_ENV={folder}: is a folder, not a settings file; give the path of a .yaml file"
+        )
 
 
 def test_an_environment_is_a_name_or_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

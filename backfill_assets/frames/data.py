@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from backfill_assets.days import day_range, shift
 from backfill_assets.failures import BadInput
 from backfill_assets.feeds import DATA_TYPES, GROUPED_SYMBOLS
+from backfill_assets.frames.arguments import (
+    insist_on_choice,
+    insist_on_feeds,
+    insist_on_market,
+    insist_on_texts,
+    insist_on_type,
+)
 from backfill_assets.frames.frame import Frame
 from backfill_assets.frames.ranges import Moment, TimeRange, time_range
 from backfill_assets.frames.sources import Source, empty, open_source
@@ -17,8 +26,6 @@ from backfill_assets.frames.states import (
     DayState,
     OnGap,
     condition_of_rows,
-    insist_on_feeds,
-    insist_on_market,
     market_states,
     tell_gaps,
 )
@@ -26,7 +33,6 @@ from backfill_assets.lake.store import Store, open_store
 from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES, Settings, current_settings
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
 from backfill_assets.warehouse.views import DAYS, DUCKDB
-from backfill_assets.yaml_files import did_you_mean
 
 if TYPE_CHECKING:
     import polars as pl
@@ -56,7 +62,7 @@ class Data:
     Raises
     ------
     BadInput
-        A time, timeframe, data type or ``on_gap`` is invalid, or the range is empty.
+        An argument has another type or value than it may have, or the range is empty.
     DataGap
         Days are not published in full, and ``on_gap`` is ``raise``.
     """
@@ -98,14 +104,16 @@ class Data:
         """
         import polars as pl
 
-        _insist(timeframe, TIMEFRAMES, "timeframe")
+        insist_on_choice("timeframe", timeframe, TIMEFRAMES)
+        where = {"exchange": exchange} | ({} if symbol is None else {"symbol": symbol})
+        insist_on_texts(**where)
         within = time_range(start, end)
         is_stored = timeframe in self.settings.candles.timeframes
         if fill:
-            _insist(timeframe, self.settings.candles.timeframes, "stored timeframe, as fill needs one")
+            stored = self.settings.candles.timeframes
+            insist_on_choice("stored timeframe, as fill needs one", timeframe, stored)
         about = f"{exchange} {symbol or 'all markets'} {timeframe} candles"
         given, states = self._judged(within, _TRADES, exchange, symbol, about, on_gap, final=final)
-        where = {"exchange": exchange} | ({} if symbol is None else {"symbol": symbol})
 
         def rows(days: Sequence[str]) -> pl.LazyFrame:
             stored = timeframe if is_stored else BASE_TIMEFRAME
@@ -138,11 +146,12 @@ class Data:
         Frame
             Columns of the table named by ``data_type``.
         """
-        _insist(data_type, DATA_TYPES, "data type")
+        insist_on_choice("data type", data_type, DATA_TYPES)
+        where = {"exchange": exchange, "symbol": symbol}
+        insist_on_texts(**where)
         within = time_range(start, end)
         about = f"{exchange} {symbol} {data_type}"
         given, states = self._judged(within, data_type, exchange, symbol, about, on_gap, final=final)
-        where = {"exchange": exchange, "symbol": symbol}
 
         def rows(days: Sequence[str]) -> pl.LazyFrame:
             return _within(self._source.rows(TICKS[data_type], days, where), "local_timestamp", within)
@@ -187,6 +196,7 @@ class Data:
         on_gap: OnGap = "raise",
     ) -> Frame:
         """``ticks`` of an order book: snapshots of 5 or 25 levels, or single changes of levels."""
+        insist_on_choice("data type of books", data_type, get_args(Book))
         return self.ticks(data_type, exchange, symbol, start, end, final=final, on_gap=on_gap)
 
     def coverage(
@@ -204,6 +214,7 @@ class Data:
         One row is a run of buckets in the same state; runs are those of whole days.
         """
         self.insist_on_stored(timeframe)
+        insist_on_texts(exchange=exchange, symbol=symbol)
         within = time_range(start, end)
         about = f"{exchange} {symbol} {timeframe} coverage"
         given, states = self._judged(within, _TRADES, exchange, symbol, about, on_gap)
@@ -238,10 +249,9 @@ class Data:
         import polars as pl
 
         within = time_range(start, end)
+        chosen = _chosen(exchange=exchange, data_type=data_type, symbol=symbol)
         rows = self._source.quality(within.days)
-        named = {"exchange": exchange, "data_type": data_type, "symbol": symbol}
-        chosen = {name: value for name, value in named.items() if value}
-        insist_on_feeds(rows.select(*named).collect(), chosen)
+        insist_on_feeds(rows.select("exchange", "data_type", "symbol").collect(), chosen)
         wanted = [pl.col(name) == value for name, value in chosen.items()]
         found = (rows.filter(*wanted) if wanted else rows).with_columns(condition=condition_of_rows())
         return Frame(lambda _: found, (), self._day_states(rows, within.days), "quality")
@@ -276,7 +286,7 @@ class Data:
             Columns of the table ``instruments``.
         """
         within = time_range(start, end)
-        where = {name: value for name, value in (("exchange", exchange), ("symbol", symbol)) if value}
+        where = _chosen(exchange=exchange, symbol=symbol)
         states = self._day_states(self._source.quality(within.days), within.days)
 
         def rows(days: Sequence[str]) -> pl.LazyFrame:
@@ -289,7 +299,7 @@ class Data:
 
     def insist_on_stored(self, timeframe: str) -> None:
         """Raise ``BadInput`` unless candles of the timeframe are stored."""
-        _insist(timeframe, self.settings.candles.timeframes, "stored timeframe")
+        insist_on_choice("stored timeframe", timeframe, self.settings.candles.timeframes)
 
     @cached_property
     def store(self) -> Store:
@@ -308,6 +318,7 @@ class Data:
         final: bool = False,
     ) -> tuple[list[str], tuple[DayState, ...]]:
         """The days whose rows to return, and the states of all days."""
+        insist_on_choice("value of on_gap", on_gap, get_args(OnGap))
         states = self.market_states(data_type, exchange, symbol, within.days, final=final)
         given = tell_gaps(states, on_gap, about)
         return [day for day in within.days if day in given], states
@@ -324,7 +335,9 @@ class Data:
         """
         import polars as pl
 
-        found = self._source.quality(days).select(_STATE_COLUMNS).collect(engine="streaming")
+        # The days beside a range tell why its first and its last day are not final.
+        read = day_range(shift(days[0], -1), shift(days[-1], 1)) if final else days
+        found = self._source.quality(read).select(_STATE_COLUMNS).collect(engine="streaming")
         # One row a day of other feeds is enough to tell that the day was run.
         is_of_market = (
             pl.lit(value=True)
@@ -338,7 +351,8 @@ class Data:
         rows = of_market.iter_rows(named=True)
         states = market_states(rows, days, data_type, exchange, symbol, final=final)
         if not any(state.state in EXPECTED for state in states):
-            insist_on_market(found.rows(named=True), data_type, exchange, symbol)
+            asked = [row for row in found.rows(named=True) if row["date"].isoformat() in days]
+            insist_on_market(asked, data_type, exchange, symbol)
         return states
 
     def _day_states(self, quality: pl.LazyFrame, days: Sequence[str]) -> tuple[DayState, ...]:
@@ -359,11 +373,10 @@ class Data:
         )
 
 
-def _insist(value: str, known: Any, kind: str) -> None:
-    if value not in known:
-        hint = did_you_mean(value, known) or f"choose from {', '.join(known)}"
-        msg = f"{value!r} is not a {kind}; {hint}"
-        raise BadInput(msg)
+def _chosen(**named: str | None) -> dict[str, str]:
+    """The columns and values that choose rows; None and an empty text choose all."""
+    insist_on_texts(**{name: value for name, value in named.items() if value is not None})
+    return {name: value for name, value in named.items() if value}
 
 
 def _within(rows: pl.LazyFrame, column: str, within: TimeRange) -> pl.LazyFrame:
@@ -413,7 +426,14 @@ def _flat(covered: pl.LazyFrame, seconds: int) -> pl.LazyFrame:
 
 def open_data(settings: str | Path | None, source: Literal["warehouse", "lake"]) -> Data:
     """See ``backfill_assets.open``."""
-    if source not in ("warehouse", "lake"):
-        msg = f"source is {source!r}: choose 'warehouse' or 'lake'"
+    insist_on_choice("source", source, ("warehouse", "lake"))
+    if settings is None:
+        return Data(current_settings(), source)
+    remedy = "give a settings file, the name of one in the package, or nothing for that of BACKFILL_ENV"
+    insist_on_type("settings", settings, (str, os.PathLike), remedy)
+    if not str(settings):
+        msg = f"settings is an empty text: {remedy}"
         raise BadInput(msg)
-    return Data(current_settings(str(settings or "")), source)
+    # A path without a separator is no name.
+    named = settings if isinstance(settings, str) else str(Path(settings).expanduser().absolute())
+    return Data(current_settings(named), source)

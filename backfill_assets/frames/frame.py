@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backfill_assets.frames.arguments import insist_on_type
 from backfill_assets.frames.output import arrow_table, format_of, new_file, write_rows
 from backfill_assets.frames.states import DayState, gaps_text
 
@@ -72,9 +74,17 @@ class Frame:
         return found
 
     def to_duckdb(self, connection: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyRelation:
-        """The rows as a DuckDB relation, in ``connection`` or DuckDB's default connection."""
+        """The rows as a DuckDB relation, in ``connection`` or DuckDB's default connection.
+
+        Raises
+        ------
+        BadInput
+            The connection is none of DuckDB.
+        """
         import duckdb
 
+        kinds, remedy = (duckdb.DuckDBPyConnection, type(None)), "give what duckdb.connect() returns"
+        insist_on_type("connection", connection, kinds, remedy)
         return (connection or duckdb.default_connection()).from_arrow(self.to_arrow())
 
     def by_day(self) -> Iterator[pl.DataFrame]:
@@ -91,10 +101,11 @@ class Frame:
         Raises
         ------
         BadInput
-            The name ends differently.
+            The file is no path, or its name ends differently.
         PermanentFailure
             The file cannot be written.
         """
+        insist_on_type("file", file, (str, os.PathLike), "give a path, such as 'candles.parquet'")
         form = format_of(Path(file))
         with new_file(Path(file)) as sink:
             return write_rows(self.by_day(), form, sink)

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from backfill_assets.days import EARLIEST_DAY, LATEST_DAY, day_range
 from backfill_assets.failures import BadInput
+from backfill_assets.frames.arguments import insist_on_type
 
 #: ``2024-01-31``, an ISO time, a date, or a datetime; a value without a zone is UTC.
 Moment = str | date | datetime
@@ -53,18 +54,16 @@ def time_range(start: Moment, end: Moment | None = None) -> TimeRange:
 
 def moment(value: Moment, name: str) -> datetime:
     """The value as UTC time; a day means its midnight."""
+    insist_on_type(name, value, (str, date), "give a string, a date or a datetime")
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
             msg = f"{name} {value!r} is not a time: write 2024-01-31 or 2024-01-31T09:00"
             raise BadInput(msg) from None
-    if isinstance(value, date) and EARLIEST_DAY <= value.isoformat()[:10] <= LATEST_DAY:
-        if not isinstance(value, datetime):
-            return datetime.combine(value, time(), UTC)
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-    if isinstance(value, date):
+    if not EARLIEST_DAY <= value.isoformat()[:10] <= LATEST_DAY:
         msg = f"{name} {value} is not between {EARLIEST_DAY} and {LATEST_DAY}: correct the year"
         raise BadInput(msg)
-    msg = f"{name} has type {type(value).__name__}: give a string, a date or a datetime"
-    raise BadInput(msg)
+    if not isinstance(value, datetime):
+        return datetime.combine(value, time(), UTC)
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

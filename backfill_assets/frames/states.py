@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from backfill_assets.failures import BadInput, PermanentFailure
+from backfill_assets.days import shift, utc_now
+from backfill_assets.failures import PermanentFailure
 from backfill_assets.feeds import GROUPED_SYMBOLS
 from backfill_assets.readable_numbers import plural
-from backfill_assets.yaml_files import did_you_mean
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,10 +41,8 @@ CONDITIONS: Final[Mapping[Condition, str]] = {
 WITH_ROWS: Final = frozenset[State]({"published", "degraded"})
 #: States in which the market was requested.
 EXPECTED: Final = WITH_ROWS | frozenset[State]({"provisional", "left_out"})
-#: Most days that a message names one by one.
+#: Most days, and most commands, that a message names one by one.
 _NAMED: Final = 5
-#: Most values that a message offers.
-_OFFERED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,9 @@ class DayState:
     sealed
         Whether nothing outside the day can still change its rows.
     reasons
-        Why the market, or some of all markets, is left out; empty otherwise.
+        Why the market, or some of all markets, is left out or not final yet; empty otherwise.
+    remedies
+        The commands that make a ``provisional`` day final; none while the vendor has no file of the next day.
     is_awaited
         Whether rows that are not in the tables may still come from a file in the lake.
     is_generated
@@ -71,6 +71,7 @@ class DayState:
     reasons: str = ""
     is_awaited: bool = False
     is_generated: bool = False
+    remedies: tuple[str, ...] = ()
 
     @property
     def condition(self) -> Condition:
@@ -112,6 +113,7 @@ def market_states(
     ----------
     quality
         Rows of the table ``quality`` as dictionaries; rows of other feeds tell which days were published.
+        With ``final`` also those of the day before and the day after.
     final
         Treat days that may still change as ``provisional``.
     """
@@ -124,10 +126,8 @@ def market_states(
         if not rows:
             return DayState(day, "missing")
         is_held = rows[0]["day_state"] == "held"
-        feeds = [r for r in rows if r["exchange"] == exchange and r["data_type"] == data_type]
-        own = [r for r in feeds if symbol in (None, r["symbol"])]
-        # The rows of a group do not list its symbols.
-        feeds = own or [r for r in feeds if r["dataset_symbol"] in GROUPED_SYMBOLS]
+        of_type = [r for r in rows if r["exchange"] == exchange and r["data_type"] == data_type]
+        feeds = _feeds_of(symbol, of_type)
         awaited = any(r["pending"] or r["verdict"] != "missing" for r in feeds)
         generated = any(r["generated"] for r in feeds)
         if is_held:
@@ -139,13 +139,57 @@ def market_states(
             return DayState(day, "left_out", reasons=_why_left_out(feeds), is_awaited=awaited)
         sealed = all(r["sealed"] for r in feeds)
         if final and not sealed:
-            return DayState(day, "provisional", is_awaited=True, is_generated=generated)
+            unsealed = [r for r in feeds if not r["sealed"]]
+            waits = [
+                why for n in (shift(day, -1), shift(day, 1)) for why in _waits(n, of_day.get(n, []), unsealed)
+            ] or [("its neighbor days are newer", f"backfill-assets run --date {day}")]
+            reasons, remedies = ([*dict.fromkeys(filter(None, texts))] for texts in zip(*waits, strict=True))
+            return DayState(
+                day,
+                "provisional",
+                reasons="; ".join(reasons),
+                is_awaited=True,
+                is_generated=generated,
+                remedies=tuple(remedies),
+            )
         lacking = [r for r in feeds if not r["published"]] if symbol is None else []
         if rows[0]["day_state"] == "published" and not lacking:
             return DayState(day, "published", sealed, is_generated=generated)
         return DayState(day, "degraded", sealed, _why_left_out(lacking), is_generated=generated)
 
     return tuple(of(day) for day in days)
+
+
+def _feeds_of(symbol: str | None, of_type: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The market's feeds among those of its exchange and data type; without a symbol, all of them."""
+    own = [r for r in of_type if symbol in (None, r["symbol"])]
+    # The rows of a group do not list its symbols.
+    return own or [r for r in of_type if r["dataset_symbol"] in GROUPED_SYMBOLS]
+
+
+def _waits(
+    neighbor: str, quality: Sequence[Mapping[str, Any]], feeds: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[str, str]]:
+    """Yield why feeds wait for their files of this day, and the command that helps, if one does."""
+    run = f"backfill-assets run --date {neighbor}"
+    if not quality:
+        if neighbor >= utc_now().date().isoformat():
+            yield f"the vendor publishes {neighbor} on {shift(neighbor, 1)}", ""
+        else:
+            yield f"{neighbor} was not run", run
+        return
+    for feed in feeds:
+        kind = (feed["exchange"], feed["data_type"])
+        there = _feeds_of(feed["symbol"], [r for r in quality if (r["exchange"], r["data_type"]) == kind])
+        if not there:
+            yield f"{neighbor} was run without {feed['symbol']}", run
+        # The file of a held day counts, too.
+        for row in there:
+            if row["verdict"] == "missing":
+                yield f"{neighbor} has no file of {row['symbol']}", run
+            elif row["verdict"] != "publish":
+                look = f"backfill-assets quality --date {neighbor}"
+                yield f"the file of {row['symbol']} on {neighbor} does not count", look
 
 
 def condition_of_rows() -> pl.Expr:
@@ -169,53 +213,6 @@ def _why_left_out(feeds: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(reason if len(told) == 1 else f"{name}: {reason}" for name, reason in told)
 
 
-def insist_on_market(
-    quality: Sequence[Mapping[str, Any]], data_type: str, exchange: str, symbol: str | None
-) -> None:
-    """Raise ``BadInput`` if days were run and none has the market; suggest close names."""
-    if not quality:
-        return
-    of_type = [row for row in quality if row["data_type"] == data_type]
-    feeds = [row for row in of_type if row["exchange"] == exchange]
-    if any(symbol in (None, row["symbol"]) or row["dataset_symbol"] in GROUPED_SYMBOLS for row in feeds):
-        return
-    if feeds:
-        about, value = f"{data_type} of {symbol!r} on {exchange}", symbol or ""
-        known = sorted({row["symbol"] for row in feeds})
-    else:
-        about, value = f"{data_type} of an exchange {exchange!r}", exchange
-        known = sorted({row["exchange"] for row in of_type})
-    named = {row["dataset_symbol"]: row["symbol"] for row in feeds}
-    if value in named:
-        hint = f"that is the vendor's name of {named[value]}: write {named[value]}"
-    else:
-        hint = did_you_mean(value, known) or f"they have {', '.join(known) or 'none'}"
-    msg = f"no day of the range has {about}; {hint}"
-    raise BadInput(msg)
-
-
-def insist_on_feeds(known: pl.DataFrame, chosen: Mapping[str, str]) -> None:
-    """Raise ``BadInput`` if days were run and none has a feed with these values; suggest close names.
-
-    Parameters
-    ----------
-    known
-        Rows of ``quality``.
-    chosen
-        Values by column, in the order of checking.
-    """
-    about: list[str] = []
-    for name, value in chosen.items():
-        about.append(f"{name} {value!r}")
-        found = known.filter(known[name] == value)
-        if known.height and not found.height:
-            names = sorted(known[name].unique())
-            hint = did_you_mean(value, names) or f"choose from {', '.join(names[:_OFFERED])}"
-            msg = f"no day of the range has feeds of {', '.join(about)}; {hint}"
-            raise BadInput(msg)
-        known = found
-
-
 def gaps_text(days: Sequence[DayState], about: str) -> str:
     """Return one line about days that are not published in full; empty if there are none."""
     gaps = [day for day in days if day.is_gap]
@@ -228,24 +225,31 @@ def gaps_text(days: Sequence[DayState], about: str) -> str:
     return f"{about}: {short}: {'; '.join(named)}{more}"
 
 
+def _advice(days: Sequence[DayState]) -> str:
+    """The commands that fill the gaps, and the arguments that do without."""
+    waiting = [day for day in days if day.state == "provisional"]
+    gaps = [day.day for day in days if day.is_gap and day.state != "provisional"]
+    # A backfill of the gaps also runs the neighbor days that are among them.
+    commands = [f"backfill-assets backfill --start {gaps[0]} --end {gaps[-1]}"] if gaps else []
+    commands += dict.fromkeys(
+        command for day in waiting for command in day.remedies if command.rpartition(" ")[2] not in gaps
+    )
+    run = f"run {' and '.join(commands[:_NAMED])}, or " if commands else ""
+    return f"{run}choose 'warn' or 'mask' for on_gap (--on-gap){', or leave out final' if waiting else ''}"
+
+
 def tell_gaps(days: Sequence[DayState], on_gap: OnGap, about: str) -> frozenset[str]:
     """Raise or warn about days that are not published in full, and return the days whose rows to return.
 
     ``mask`` neither raises nor warns, and keeps only days that are published in full.
     """
-    if on_gap not in ("raise", "warn", "mask"):
-        msg = f"on_gap is {on_gap!r}: choose 'raise', 'warn' or 'mask'"
-        raise BadInput(msg)
     gaps = [day.day for day in days if day.is_gap]
     if on_gap == "mask":
         return frozenset(day.day for day in days if not day.is_gap)
     if gaps:
         msg = gaps_text(days, about)
         if on_gap == "raise":
-            msg += (
-                f"; run backfill-assets backfill --start {gaps[0]} --end {gaps[-1]}, "
-                "or choose 'warn' or 'mask' for on_gap (--on-gap)"
-            )
+            msg += f"; {_advice(days)}"
             raise DataGap(msg, days)
         warnings.warn(msg, DataGapWarning, stacklevel=4)
     return frozenset(day.day for day in days if day.state in WITH_ROWS)

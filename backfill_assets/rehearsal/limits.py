@@ -12,7 +12,7 @@ from pydantic import Field
 from backfill_assets.failures import BadInput
 from backfill_assets.rehearsal.measures import MEASURES, Measure
 from backfill_assets.rehearsal.model import Measurement, Outcome, Promise
-from backfill_assets.settings import DEFAULT_LIMITS, ProcessEnvironment, limits_file, load_file, settings_file
+from backfill_assets.settings import DEFAULT_LIMITS, limits_file, load_file, settings_file
 from backfill_assets.yaml_files import Strict, did_you_mean, read_mapping, validated
 
 EVERY: Final = "every"
@@ -72,7 +72,7 @@ def load_limits(path: Path, scenarios: Collection[str]) -> LimitsOfScenarios:
 
 def limits_of_settings(scenarios: Collection[str], environment: str = "") -> LimitsOfScenarios:
     """Return the limits that the settings of ``environment`` (a name or a file) or ``BACKFILL_ENV`` name."""
-    path = settings_file(environment or ProcessEnvironment().backfill_env)
+    path = settings_file(environment)
     return load_limits(limits_file(path, load_file(path).rehearsal.limits), scenarios)
 
 

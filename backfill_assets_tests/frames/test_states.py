@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 
-from backfill_assets.failures import BadInput
 from backfill_assets.frames.states import DataGap, DataGapWarning, market_states, tell_gaps
 
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
@@ -84,6 +83,62 @@ def test_a_gap_warns_and_gives_what_there_is_or_is_masked():
         assert tell_gaps(days[:1], "raise", "candles") == {DAYS[0]}
 
 
-def test_another_word_for_on_gap_is_told():
-    with pytest.raises(BadInput, match="on_gap is 'ignore': choose"):
-        tell_gaps((), "ignore", "candles")  # type: ignore[arg-type]
+def final_gap(*rows, day: str = DAYS[1]) -> str:
+    """The message about one day of which only final data are wanted."""
+    days = market_states(rows, [day], "trades", "binance", "BTC-USDT", final=True)
+    with pytest.raises(DataGap) as caught:
+        tell_gaps(days, "raise", "candles")
+    said = str(caught.value)
+    assert said.startswith(f"candles: 1 of 1 day fall short (1 provisional): {day} provisional (")
+    assert said.endswith("choose 'warn' or 'mask' for on_gap (--on-gap), or leave out final")
+    return said
+
+
+def test_a_day_that_is_not_final_names_the_neighbor_day_that_was_not_run_and_its_command():
+    before, day, after = (row(day) for day in DAYS)
+    day["sealed"] = False
+    said = final_gap(before, day)
+    assert (
+        "provisional (2024-01-03 was not run); run backfill-assets run --date 2024-01-03, or choose" in said
+    )
+    said = final_gap(day)
+    assert "(2024-01-01 was not run; 2024-01-03 was not run)" in said
+    assert "run backfill-assets run --date 2024-01-01 and backfill-assets run --date 2024-01-03, or" in said
+    without = row(DAYS[0], "ETH-USDT")
+    assert (
+        "(2024-01-01 was run without BTC-USDT); run backfill-assets run --date 2024-01-01, or"
+        in final_gap(without, day, after)
+    )
+
+
+def test_a_day_that_is_not_final_names_the_file_of_a_neighbor_day_that_does_not_count():
+    before, day = row(DAYS[0]), row(DAYS[1], sealed=False)
+    absent = row(DAYS[2], verdict="missing", published=False)
+    waiting = row(DAYS[2], verdict="quarantine", published=False, pending=True)
+    held = row(DAYS[0], day_state="held", published=False)
+    said = final_gap(held, day, absent)
+    assert "(2024-01-03 has no file of BTC-USDT); run backfill-assets run --date 2024-01-03, or" in said
+    said = final_gap(before, day, waiting)
+    assert "(the file of BTC-USDT on 2024-01-03 does not count); run backfill-assets quality --date" in said
+    said = final_gap(before, day, row(DAYS[2]))
+    assert "(its neighbor days are newer); run backfill-assets run --date 2024-01-02, or" in said
+
+
+def test_yesterday_is_not_final_before_the_vendor_has_today(monkeypatch):
+    noon = datetime(2024, 1, 3, 12, tzinfo=UTC)
+    monkeypatch.setattr("backfill_assets.frames.states.utc_now", lambda: noon)
+    before, day = row(DAYS[0]), row(DAYS[1], sealed=False)
+    said = final_gap(before, day)
+    assert "(the vendor publishes 2024-01-03 on 2024-01-04); choose 'warn'" in said
+    assert "run" not in said
+
+
+def test_a_backfill_of_the_gaps_also_runs_neighbor_days_among_them():
+    rows = [row(DAYS[0]), row(DAYS[1], sealed=False)]
+    days = market_states(rows, DAYS[1:], "trades", "binance", "BTC-USDT", final=True)
+    with pytest.raises(DataGap) as caught:
+        tell_gaps(days, "raise", "candles")
+    assert (
+        str(caught.value).count("run backfill-assets backfill --start 2024-01-03 --end 2024-01-03, or") == 1
+    )
+    assert "backfill-assets run" not in str(caught.value)

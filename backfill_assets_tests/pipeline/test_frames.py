@@ -135,8 +135,12 @@ def test_other_markets_of_a_day_without_one_are_degraded_and_may_be_taken(data):
 
 
 def test_final_data_is_what_no_other_day_can_change(data):
-    with pytest.raises(DataGap, match="provisional"):
+    with pytest.raises(DataGap) as caught:
         data.candles(*MARKET, "1h", LAST, final=True)
+    commands = " and ".join(f"backfill-assets run --date {day}" for day in (MISSING, END))
+    assert f"({MISSING} was not run; {END} was not run); run {commands}, or" in str(caught.value)
+    with pytest.raises(DataGap, match=f"{WITHOUT} has no file of BTC-USDT"):
+        data.candles(*MARKET, "1h", GOOD, final=True)
     assert data.candles(*MARKET, "1h", LAST).to_polars().height == 24
 
 
@@ -210,7 +214,7 @@ def test_importing_and_reading_need_nothing_of_dagster(days):
 
 
 def test_another_source_or_settings_are_told(days):
-    with pytest.raises(BadInput, match="source is 'bucket': choose 'warehouse' or 'lake'"):
+    with pytest.raises(BadInput, match="'bucket' is not a source; choose from warehouse, lake"):
         ba.open(days.file, source="bucket")  # type: ignore[arg-type]
 
 

@@ -1,9 +1,4 @@
-"""Settings: one YAML file per environment, and the only module that reads process environment variables.
-
-``BACKFILL_ENV`` names a file in ``environments/`` or gives a path. Values may contain ``${NAME}``,
-``${NAME:-default}`` and ``${NAME:?remedy}``; they are replaced when a value is *used* (``resolve``), so
-importing the code location needs no secret, and a run that lacks a secret fails and names it. Unknown keys
-and bad values are refused when the file is loaded, with file, key and remedy.
+"""The fields of a settings file, section by section, with their meanings, defaults and limits.
 
 ``SettingsFile`` is a file as it is written; ``Settings`` adds the numbers of the rule set, which is a file of
 its own (``rule_set``). The text under a field is for ``docs/settings.md`` and for editors.
@@ -11,31 +6,15 @@ its own (``rule_set``). The text under a field is for ``docs/settings.md`` and f
 
 from __future__ import annotations
 
-import os
 import re
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from backfill_assets.failures import BadInput, SettingsError
 from backfill_assets.feeds import DATA_TYPES
-from backfill_assets.id_laws import DEFAULT_ID_LAWS, ID_LAWS, IdLaw, load_id_laws
-from backfill_assets.rule_set import DEFAULT_RULES, ComparisonRules, FeedRules, Score, load_rules
-
-# Also importable from here, since they are parts of ``Settings.thresholds``.
-from backfill_assets.rule_set import CountingSettings as CountingSettings
-from backfill_assets.rule_set import HistorySettings as HistorySettings
-from backfill_assets.rule_set import RestatementSettings as RestatementSettings
-from backfill_assets.rule_set import RowSettings as RowSettings
-from backfill_assets.yaml_files import Described, did_you_mean, quoted, read_mapping, validated
-
-#: The limits of a rehearsal.
-DEFAULT_LIMITS: Final = Path(__file__).parent / "rules" / "rehearsal_limits.yaml"
-ENVIRONMENTS: Final = Path(__file__).parent / "environments"
+from backfill_assets.id_laws import ID_LAWS, IdLaw
+from backfill_assets.rule_set import ComparisonRules, FeedRules, Score
+from backfill_assets.yaml_files import Described, did_you_mean, quoted
 
 #: Timeframes in seconds.
 TIMEFRAMES: Final = {
@@ -54,97 +33,6 @@ TIMEFRAMES: Final = {
 }
 #: The timeframe of the stored partials; all others are aggregated from it.
 BASE_TIMEFRAME: Final = "1m"
-
-#: The variable with the address of a stand-in that serves own files. Settings of own files name it instead of
-#: the variable of every stand-in, so that generated prices never reach their lake.
-OWN_FILES_VARIABLE: Final = "BACKFILL_DATASETS_URL"
-_RUN_AS: Final = re.compile(r"run your command as '(.*) -- COMMAND'", re.DOTALL)
-
-_REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}")
-
-
-def _variable(name: str) -> Any:
-    return field(default_factory=lambda: os.environ.get(name))
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessEnvironment:
-    """The present values of the variables that the package itself reads; settings files name all others.
-
-    A status reads them several times, so this is a plain class without validation: the values are texts.
-    """
-
-    backfill_env: str = field(default_factory=lambda: os.environ.get("BACKFILL_ENV", "local"))
-    backfill_standin_url: str | None = _variable("BACKFILL_STANDIN_URL")
-    dagster_home: str | None = _variable("DAGSTER_HOME")
-    dagster_postgres_url: str | None = _variable("DAGSTER_POSTGRES_URL")
-
-    @staticmethod
-    def is_set(name: str) -> bool:
-        """Whether the variable of the field ``name`` is set, even to its default."""
-        return name.upper() in os.environ
-
-
-def set_dagster_home(folder: Path) -> None:
-    """Set the folder of Dagster's records for this process and the processes that it starts."""
-    os.environ["DAGSTER_HOME"] = str(folder)
-
-
-def set_where_unset(name: str, value: str) -> None:
-    """Set a variable of another library, unless the user has set it."""
-    os.environ.setdefault(name, value)
-
-
-def resolve(value: str) -> str:
-    """Replace ``${NAME}``, ``${NAME:-default}`` and ``${NAME:?message}`` by the process environment.
-
-    Raises
-    ------
-    SettingsError
-        A variable without default is not set or empty; the message names it.
-    """
-
-    def replacement(match: re.Match[str]) -> str:
-        name, kind, rest = match["name"], match["kind"], match["rest"]
-        found = os.environ.get(name, "")
-        if found:
-            return found
-        if kind == "-":
-            return rest
-        remedy = rest if kind == "?" else f"set {name} in the environment"
-        msg = f"environment variable {name} is not set: {remedy}"
-        raise SettingsError(msg)
-
-    return _REFERENCE.sub(replacement, value)
-
-
-def variables_in(value: str) -> dict[str, bool]:
-    """The environment variables that the value refers to, and whether each is set."""
-    return {match["name"]: bool(os.environ.get(match["name"])) for match in _REFERENCE.finditer(value)}
-
-
-def own_files_endpoint(command: str) -> str:
-    """The address of a stand-in for own files, as settings write it; ``command`` serves the files.
-
-    Raises
-    ------
-    BadInput
-        The command contains a brace, which would end the reference.
-    """
-    if "}" in command:
-        msg = f"settings cannot have a }} in a path ({command}): rename the folder or the file"
-        raise BadInput(msg)
-    advice = f"these settings read own files; run your command as '{command} -- COMMAND'"
-    return f"${{{OWN_FILES_VARIABLE}:?{advice}}}"
-
-
-def own_files_command(settings: SettingsFile) -> str:
-    """The words that stand before a command under settings of own files; empty under all others."""
-    endpoint = settings.tardis.datasets_endpoint
-    if OWN_FILES_VARIABLE not in variables_in(endpoint):
-        return ""
-    found = _RUN_AS.search(endpoint)
-    return f"{found[1] if found else 'backfill-assets standins --datasets FOLDER'} -- "
 
 
 def _known_data_type(value: str) -> str:
@@ -569,121 +457,3 @@ class Settings(SettingsFile):
     # This differs from the file's section, since it has the content of the rules instead of their file.
     thresholds: ThresholdSettings = ThresholdSettings()  # type: ignore[assignment]
     comparison: ComparisonSettings = ComparisonSettings()
-
-
-def secrets_of(settings: SettingsFile) -> tuple[str, ...]:
-    """The values of the settings that are never shown, and each word of values with several words."""
-    found: list[str] = []
-    for section in (value for _, value in settings if isinstance(value, Described)):
-        for part in (section, *_parts_of(section)):
-            for name, value in part:
-                if SECRET in type(part).model_fields[name].metadata:
-                    with suppress(SettingsError):
-                        given = resolve(value)
-                        found += [given, *given.split()]
-    return tuple(dict.fromkeys(filter(None, found)))
-
-
-def _parts_of(section: Described) -> list[Described]:
-    """The sections in the lists of a section."""
-    lists = (value for _, value in section if isinstance(value, tuple))
-    return [part for parts in lists for part in parts if isinstance(part, Described)]
-
-
-def settings_file(environment: str) -> Path:
-    """The file of ``BACKFILL_ENV``, which is a path if it has a separator or ends in .yaml, else a name."""
-    if environment.endswith((".yaml", ".yml")) or "/" in environment:
-        path = Path(environment).expanduser()
-        if not path.is_file():
-            msg = f"BACKFILL_ENV={environment}: there is no such file"
-            raise SettingsError(msg)
-        return path
-    path = ENVIRONMENTS / f"{environment}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in ENVIRONMENTS.glob("*.yaml")))
-        choice = f"choose from {known}, or give a path to a .yaml file"
-        msg = f"BACKFILL_ENV={environment}: unknown environment; {choice}"
-        raise SettingsError(msg)
-    return path
-
-
-def load_settings(path: Path) -> Settings:
-    """Read and validate one settings file, and the rules and laws of ids that it names.
-
-    Raises
-    ------
-    SettingsError
-        A missing file, unreadable YAML, an unknown key or a bad value: one line with file, key and remedy.
-    """
-    file = load_file(path)
-    rules = load_rules(rules_file(path, file.thresholds.rules))
-    sections = dict(file)
-    judging = {name: getattr(rules, name) for name in FeedRules.model_fields}
-    of_days = {name: getattr(file.thresholds, name) for name in DayThresholds.model_fields}
-    laws = load_id_laws(id_laws_file(path, file.thresholds.id_laws))
-    sections["thresholds"] = ThresholdSettings(**judging, **of_days, id_laws=laws)
-    sections["comparison"] = ComparisonSettings(**dict(rules.comparison), **dict(file.comparison))
-    return Settings(**sections)
-
-
-def load_file(path: Path) -> SettingsFile:
-    """Read and validate one settings file as it is written, without its rules."""
-    content = read_mapping(path, "settings; see environments/local.yaml for an example")
-    for section, rules in (("thresholds", FeedRules), ("comparison", ComparisonRules)):
-        given = content.get(section)
-        for key in given if isinstance(given, dict) else ():
-            if key in rules.model_fields:
-                msg = (
-                    f"{path}: {section}.{key}: is a rule, not a setting; write it into a file of rules and "
-                    f"name that in thresholds.rules (see {DEFAULT_RULES})"
-                )
-                raise SettingsError(msg)
-    return validated(SettingsFile, {"name": path.stem, **content}, path, page="see docs/settings.md")
-
-
-def rules_file(path: Path, named: str) -> Path:
-    """The file that ``thresholds.rules`` of the settings file at ``path`` names."""
-    return _named_file(path, "thresholds.rules", named, DEFAULT_RULES)
-
-
-def id_laws_file(path: Path, named: str) -> Path:
-    """The file that ``thresholds.id_laws`` of the settings file at ``path`` names."""
-    return _named_file(path, "thresholds.id_laws", named, DEFAULT_ID_LAWS)
-
-
-def limits_file(path: Path, named: str) -> Path:
-    """The file that ``rehearsal.limits`` of the settings file at ``path`` names."""
-    return _named_file(path, "rehearsal.limits", named, DEFAULT_LIMITS)
-
-
-def _named_file(path: Path, key: str, named: str, of_the_package: Path) -> Path:
-    found = path.parent / Path(named).expanduser() if named else of_the_package
-    if not found.is_file():
-        what = key.rpartition(".")[2].replace("id_laws", "laws")
-        msg = (
-            f"{path}: {key}: there is no file {found}; correct the path, which is relative to the "
-            f"settings file, or remove the key for the package's own {what}"
-        )
-        raise SettingsError(msg)
-    return found
-
-
-@lru_cache(maxsize=8)
-def _file_cached(path: Path, changed_ns: int) -> SettingsFile:
-    del changed_ns
-    return load_file(path)
-
-
-@lru_cache(maxsize=8)
-def _load_cached(path: Path, changed_ns: int, rules_changed_ns: int, laws_changed_ns: int) -> Settings:
-    del changed_ns, rules_changed_ns, laws_changed_ns
-    return load_settings(path)
-
-
-def current_settings(environment: str = "") -> Settings:
-    """The settings of ``environment`` (a name or a file), or of ``BACKFILL_ENV``; read again when changed."""
-    path = settings_file(environment or ProcessEnvironment().backfill_env)
-    changed_ns = path.stat().st_mtime_ns
-    named = _file_cached(path, changed_ns).thresholds
-    rules, laws = rules_file(path, named.rules), id_laws_file(path, named.id_laws)
-    return _load_cached(path, changed_ns, rules.stat().st_mtime_ns, laws.stat().st_mtime_ns)
