@@ -109,6 +109,7 @@ class Data:
         insist_on_texts(**where)
         within = time_range(start, end)
         is_stored = timeframe in self.settings.candles.timeframes
+        insist_on_type("fill", fill, bool, "give True or False")
         if fill:
             stored = self.settings.candles.timeframes
             insist_on_choice("stored timeframe, as fill needs one", timeframe, stored)
@@ -319,6 +320,7 @@ class Data:
     ) -> tuple[list[str], tuple[DayState, ...]]:
         """The days whose rows to return, and the states of all days."""
         insist_on_choice("value of on_gap", on_gap, get_args(OnGap))
+        insist_on_type("final", final, bool, "give True or False")
         states = self.market_states(data_type, exchange, symbol, within.days, final=final)
         given = tell_gaps(states, on_gap, about)
         return [day for day in within.days if day in given], states
@@ -431,8 +433,10 @@ def open_data(settings: str | Path | None, source: Literal["warehouse", "lake"])
         return Data(current_settings(), source)
     remedy = "give a settings file, the name of one in the package, or nothing for that of BACKFILL_ENV"
     insist_on_type("settings", settings, (str, os.PathLike), remedy)
-    if not str(settings):
-        msg = f"settings is an empty text: {remedy}"
+    if not str(settings) or "\n" in str(settings):
+        # The content of a file may have a secret.
+        kind = "a text of several lines" if str(settings) else "an empty text"
+        msg = f"settings is {kind}: {remedy}"
         raise BadInput(msg)
     # A path without a separator is no name.
     named = settings if isinstance(settings, str) else str(Path(settings).expanduser().absolute())
