@@ -89,12 +89,12 @@ def examine(environment: str = "", day: str = "") -> Iterator[Finding]:
         The day on which every symbol must be listed. If empty, the last fully exported day is used, on which
         an unlisted symbol is not a failure.
     """
-    environment = environment or ProcessEnvironment().backfill_env
     try:
         settings = current_settings(environment)
     except BackfillError as failure:
         yield Finding("settings", ok=False, text=str(failure))
         return
+    environment = environment or ProcessEnvironment().backfill_env
     entries = len(settings.universe)
     yield Finding("settings", ok=True, text=f"BACKFILL_ENV={environment}, {entries} universe entries")
     yield _tried("Tardis key", lambda: _key(settings))

@@ -285,10 +285,17 @@ class Data:
         -------
         Frame
             Columns of the table ``instruments``.
+
+        Raises
+        ------
+        BadInput
+            Days of the range were run but none has a feed of the exchange.
         """
         within = time_range(start, end)
         where = _chosen(exchange=exchange, symbol=symbol)
-        states = self._day_states(self._source.quality(within.days), within.days)
+        feeds = self._source.quality(within.days)
+        insist_on_feeds(feeds.select("exchange").collect(), _chosen(exchange=exchange))
+        states = self._day_states(feeds, within.days)
 
         def rows(days: Sequence[str]) -> pl.LazyFrame:
             return self._source.rows(INSTRUMENTS, days, where)

@@ -157,6 +157,8 @@ def test_a_market_that_nobody_asked_for_is_told_with_its_neighbours(data):
         data.quotes(*MARKET, GOOD)
     with pytest.raises(BadInput, match="feeds of exchange 'binnance'; did you mean binance"):
         data.quality(GOOD, END, exchange="binnance")
+    with pytest.raises(BadInput, match="feeds of exchange 'binnance'; did you mean binance"):
+        data.instruments(GOOD, END, exchange="binnance")
     assert data.quality(MISSING, exchange="binnance").to_polars().is_empty(), "nothing is known of the day"
 
 
