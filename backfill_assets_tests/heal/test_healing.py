@@ -153,11 +153,9 @@ def partials_of(lake: HealedLake) -> bytes:
     [version] = lake.manifest.versions
     names = {lake.feed.dataset_symbol: dict(lake.found.symbols)[lake.feed.dataset_symbol]}
     made = heal_version(lake.store, lake.settings, lake.feed, DAY, names, version, lake.manifest)
-    newest = made.newest
-    assert newest is not None
-    assert newest.content == version.content, "without recovered trades it is the same file"
-    assert newest.candles is not None
-    with lake.store.local_copy(paths.partials_data(lake.feed, DAY, newest.candles.file.content)) as file:
+    assert made.content == version.content, "without recovered trades it is the same file"
+    assert made.candles is not None
+    with lake.store.local_copy(paths.partials_data(lake.feed, DAY, made.candles.file.content)) as file:
         return file.read_bytes()
 
 
