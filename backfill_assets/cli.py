@@ -520,19 +520,20 @@ def heal(day: str, end: str | None, feed: str | None, dry_run: bool) -> None:
     insist_on_order(day, end or day)
     settings = current_settings()
     store, budget = open_store(settings.lake), Budget(settings.heal.requests)
-    is_whole = True
-    chosen = [
-        (one, name)
-        for one in day_range(day, end or day)
-        for name in ([feed] if feed else feeds_to_heal(store, settings, one))
-    ]
-    if not chosen:
+    is_whole, chosen = True, list[tuple[str, str]]()
+    for one in day_range(day, end or day):
+        names, unreadable = ([feed], []) if feed else feeds_to_heal(store, settings, one)
+        chosen += [(one, name) for name in names]
+        for problem in unreadable:
+            click.echo(printable(f"{one}: {problem}"), err=True)
+            is_whole = False
+    if not chosen and is_whole:
         click.echo("no id is to be asked for")
     for one, name in chosen:
         try:
             done = heal_feed(store, settings, one, name, budget, dry_run=dry_run)
         except BackfillError as failure:
-            if len(chosen) == 1:
+            if len(chosen) == 1 and is_whole:
                 raise
             click.echo(printable(f"{name} of {one}: {failure}"), err=True)
             is_whole = False

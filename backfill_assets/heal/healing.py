@@ -13,12 +13,13 @@ from types import ModuleType
 from typing import Final
 
 from backfill_assets.days import iso_time
-from backfill_assets.failures import BackfillError, PermanentFailure
+from backfill_assets.failures import BackfillError, PermanentFailure, Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.heal.conclusions import Conclusion, Hole, conclude
 from backfill_assets.heal.holes import at_midnights, holes_of, judged, kept_receipts, open_gaps, shown_ids
 from backfill_assets.heal.receipts import keep, replay
 from backfill_assets.heal.sources import Body, Budget, Source, SourceName
+from backfill_assets.lake import documents, paths
 from backfill_assets.lake.evidence import Receipt
 from backfill_assets.lake.manifests import (
     DayRecord,
@@ -93,7 +94,8 @@ def heal(
     Raises
     ------
     PermanentFailure
-        The day was never run, it does not have the feed, or the feed's ids prove nothing.
+        The day was never run, a document of it cannot be read, it does not have the feed, or the feed's ids
+        prove nothing.
     """
     settled, record = _recorded(store, day)
     found, version, profile, law = judged(store, settings, settled, name)
@@ -121,7 +123,10 @@ def heal(
 
 
 def _recorded(store: Store, day: str) -> tuple[SettledDay, DayRecord]:
-    settled, record = load_settled(store, day), load_day_record(store, day)
+    settled, damage = documents.look(store, paths.settled_day(day), SettledDay)
+    if damage:
+        raise Unreadable(damage)
+    record = load_day_record(store, day)
     if settled is None or record is None:
         msg = f"nothing is recorded of {day}: run the day first"
         raise PermanentFailure(msg)

@@ -14,7 +14,7 @@ from backfill_assets.failures import PermanentFailure, Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.heal.conclusions import Hole
 from backfill_assets.id_laws import IdLaw, law_of
-from backfill_assets.lake import paths
+from backfill_assets.lake import documents, paths
 from backfill_assets.lake.evidence import Ids, Receipt, TradeRow
 from backfill_assets.lake.manifests import FeedManifest, Version, load_manifest
 from backfill_assets.lake.store import Store
@@ -28,31 +28,32 @@ from backfill_assets.settings import Settings, ThresholdSettings
 from backfill_assets.ticks.healed import lacks_recovered
 
 
-def feeds_to_heal(store: Store, settings: Settings, day: str) -> list[str]:
+def feeds_to_heal(store: Store, settings: Settings, day: str) -> tuple[list[str], list[str]]:
     """The feeds of a settled day with missing ids that can be asked for and have no stored answer.
 
-    Includes feeds whose version lacks stored trades, because a command was killed.
-
-    Raises
-    ------
-    Unreadable
-        A document of the day cannot be read.
+    Includes feeds whose version lacks stored trades, because a command was killed. The second list has one
+    line for each document of the day that cannot be read.
     """
-    settled, found = load_settled(store, day), list[str]()
+    settled, damage = documents.look(store, paths.settled_day(day), SettledDay)
+    found, unreadable = list[str](), [damage] if damage else []
     if settled is None:
-        return found
+        return found, unreadable
     for one in settled.feeds:
         verdict = one.verdict
         if not can_heal(one.feed, verdict.evidence_class, verdict.missing_ids):
             continue
-        manifest = load_manifest(store, one.feed, day)
-        with suppress(PermanentFailure):  # rows cannot repair it
+        try:
+            manifest = load_manifest(store, one.feed, day)
             _, version, profile, law = judged(store, settings, settled, str(one.feed))
             kept = kept_receipts(store, one.feed, day, manifest)
             _, unknown = open_gaps(profile, law, manifest, kept, settings.thresholds)
             if unknown or lacks_recovered(version, manifest.receipts):
                 found.append(str(one.feed))
-    return found
+        except Unreadable as failure:
+            unreadable.append(str(failure))
+        except PermanentFailure:
+            continue  # rows cannot repair it
+    return found, unreadable
 
 
 def judged(
