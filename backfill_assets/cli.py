@@ -19,7 +19,7 @@ import click
 
 from backfill_assets import logs
 from backfill_assets.days import insist_on_order, parse_day, parse_month
-from backfill_assets.failures import BackfillError, BadInput, PermanentFailure, printable
+from backfill_assets.failures import BackfillError, BadInput, PermanentFailure, Unreadable, printable
 
 PROGRAM: Final = "backfill-assets"
 START, BACKFILLS, DATA, DECISIONS, OTHER = "Start here", "Backfills", "Look at data", "Decide", "Other"
@@ -482,15 +482,18 @@ def baseline(start: str | None, end: str | None) -> None:
         for day in published_days(store, CANDLES.name)
         if (start is None or day >= start) and (end is None or day <= end) and (start or day not in known)
     ]
-    settled = {}
+    settled, notional = {}, {}
     for day in days:
         found, why = documents.look(store, paths.settled_day(day), SettledDay)
-        if found is None:
-            why = why or "its document is gone: run the day again"
-            click.echo(f"{day} is left out: {printable(why)}", err=True)
+        try:
+            if found is None:
+                msg = why or "its document is gone: run the day again"
+                raise Unreadable(msg)
+            notional[day] = notional_usd(store, day)
+        except PermanentFailure as failure:
+            click.echo(printable(f"{day} is left out: {failure}"), err=True)
         else:
             settled[day] = found
-    notional = {day: notional_usd(store, day) for day in settled}
     rows = {day: accepted_rows(found) for day, found in settled.items()}
     silences = {day: longest_silences(found) for day, found in settled.items()}
     stored = add_days(store, notional, rows, silences)
@@ -783,11 +786,17 @@ def laws(action: str, start: str | None, end: str | None) -> None:
         msg = "give --start and --end"
         raise click.UsageError(msg)
     insist_on_order(start, end)
-    found = learn(published_profiles(open_store(settings.lake), day_range(start, end)), settings.thresholds)
+    left_out: list[str] = []
+    seen = published_profiles(open_store(settings.lake), day_range(start, end), left_out)
+    found = learn(seen, settings.thresholds)
+    for line in left_out:
+        click.echo(printable(line), err=True)
     if not found:
         msg = f"no file of trades counts from {start} to {end}: run these days, or choose others"
         raise PermanentFailure(msg)
     click.echo("\n".join(one.text for one in found))
+    # A law may be broken in a file that was left out.
+    sys.exit(int(bool(left_out)))
 
 
 @main.command(section=DATA, example="incidents --open")

@@ -25,6 +25,7 @@ from backfill_assets.frames.states import (
 from backfill_assets.lake.store import Store, open_store
 from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES, Settings, current_settings
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
+from backfill_assets.warehouse.tables import Table
 from backfill_assets.warehouse.views import DAYS, DUCKDB
 from backfill_assets.yaml_files import did_you_mean
 
@@ -104,7 +105,7 @@ class Data:
         if fill:
             _insist(timeframe, self.settings.candles.timeframes, "stored timeframe, as fill needs one")
         about = f"{exchange} {symbol or 'all markets'} {timeframe} candles"
-        given, states = self._judged(within, _TRADES, exchange, symbol, about, on_gap, final=final)
+        given, states = self._judged(within, CANDLES, exchange, symbol, about, on_gap, final=final)
         where = {"exchange": exchange} | ({} if symbol is None else {"symbol": symbol})
 
         def rows(days: Sequence[str]) -> pl.LazyFrame:
@@ -141,7 +142,7 @@ class Data:
         _insist(data_type, DATA_TYPES, "data type")
         within = time_range(start, end)
         about = f"{exchange} {symbol} {data_type}"
-        given, states = self._judged(within, data_type, exchange, symbol, about, on_gap, final=final)
+        given, states = self._judged(within, TICKS[data_type], exchange, symbol, about, on_gap, final=final)
         where = {"exchange": exchange, "symbol": symbol}
 
         def rows(days: Sequence[str]) -> pl.LazyFrame:
@@ -206,7 +207,7 @@ class Data:
         self.insist_on_stored(timeframe)
         within = time_range(start, end)
         about = f"{exchange} {symbol} {timeframe} coverage"
-        given, states = self._judged(within, _TRADES, exchange, symbol, about, on_gap)
+        given, states = self._judged(within, COVERAGE, exchange, symbol, about, on_gap)
         return Frame(lambda days: self.coverage_of(exchange, symbol, timeframe, days), given, states, about)
 
     def coverage_of(self, exchange: str, symbol: str, timeframe: str, days: Sequence[str]) -> pl.LazyFrame:
@@ -299,7 +300,7 @@ class Data:
     def _judged(
         self,
         within: TimeRange,
-        data_type: str,
+        table: Table,
         exchange: str,
         symbol: str | None,
         about: str,
@@ -308,14 +309,16 @@ class Data:
         final: bool = False,
     ) -> tuple[list[str], tuple[DayState, ...]]:
         """The days whose rows to return, and the states of all days."""
-        states = self.market_states(data_type, exchange, symbol, within.days, final=final)
+        states = self.market_states(table, exchange, symbol, within.days, final=final)
         given = tell_gaps(states, on_gap, about)
         return [day for day in within.days if day in given], states
 
     def market_states(
-        self, data_type: str, exchange: str, symbol: str | None, days: Sequence[str], *, final: bool = False
+        self, table: Table, exchange: str, symbol: str | None, days: Sequence[str], *, final: bool = False
     ) -> tuple[DayState, ...]:
-        """The state of a market on each day, or of all markets of the exchange together.
+        """The state of a market in a table on each day, or of all markets of the exchange together.
+
+        Candles and coverage are those of the feeds of trades.
 
         Raises
         ------
@@ -324,6 +327,7 @@ class Data:
         """
         import polars as pl
 
+        data_type = _TRADES if table in (CANDLES, COVERAGE) else table.name
         found = self._source.quality(days).select(_STATE_COLUMNS).collect(engine="streaming")
         # One row a day of other feeds is enough to tell that the day was run.
         is_of_market = (
@@ -336,7 +340,8 @@ class Data:
             | (pl.col("exchange") == exchange) & (pl.col("data_type") == data_type) & is_of_market
         )
         rows = of_market.iter_rows(named=True)
-        states = market_states(rows, days, data_type, exchange, symbol, final=final)
+        not_made = self._source.not_made(table, days)
+        states = market_states(rows, days, data_type, exchange, symbol, final=final, not_made=not_made)
         if not any(state.state in EXPECTED for state in states):
             insist_on_market(found.rows(named=True), data_type, exchange, symbol)
         return states

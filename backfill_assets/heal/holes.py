@@ -19,7 +19,7 @@ from backfill_assets.lake.evidence import Ids, Receipt, TradeRow
 from backfill_assets.lake.manifests import FeedManifest, Version, load_manifest
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.completeness import legitimate_gap
-from backfill_assets.quality.profiles import FeedProfile, Gap, SymbolProfile, profile_of
+from backfill_assets.quality.profiles import FeedProfile, Gap, SymbolProfile, stored_profile
 from backfill_assets.quality.receipts import count_of, never_issued, without, without_never_issued
 from backfill_assets.quality.remedies import can_heal
 from backfill_assets.quality.rules import violations
@@ -67,11 +67,13 @@ def judged(
         msg = f"{name} is not a feed of {day}: choose from {known}"
         raise PermanentFailure(msg)
     feed = found.feed
-    version = load_manifest(store, feed, day).version(found.judged.content if found.judged else None)
+    manifest = load_manifest(store, feed, day)
+    version = manifest.version(found.judged.content if found.judged else None)
     if version is None:
         msg = f"{feed} has no file of {day}: a backfill of the day fetches it"
         raise PermanentFailure(msg)
-    profile, law = profile_of(version), law_of(settings.thresholds.id_laws, feed, day)
+    profile = stored_profile(store, manifest, version)
+    law = law_of(settings.thresholds.id_laws, feed, day)
     if feed.is_grouped:
         msg = f"{feed} is a group: its file has many markets, but a receipt covers one: nothing is asked for"
         raise PermanentFailure(msg)
