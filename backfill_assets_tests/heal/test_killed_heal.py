@@ -30,6 +30,7 @@ from backfill_assets_tests.heal.healed_lake import (
     HealedLake,
     without_ids,
 )
+from backfill_assets_tests.times import takes_minutes
 
 ROOT = Path(__file__).parents[2]
 #: The least number of writes of a heal of two holes.
@@ -142,7 +143,13 @@ def test_a_day_is_never_judged_by_a_comparison_with_the_trades_before_the_heal(
 
 @pytest.mark.story
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("damage", [without_ids(700), MANY], ids=["a published day", "a quarantined one"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(without_ids(700), id="a published day"),
+        pytest.param(MANY, id="a quarantined one", marks=takes_minutes),
+    ],
+)
 def test_a_heal_that_is_killed_at_any_write_converges_when_it_is_typed_again(
     tmp_path: Path, healer: subprocess.Popen[str], damage: Damage
 ) -> None:
