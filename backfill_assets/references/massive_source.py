@@ -92,7 +92,8 @@ class MassiveCandles:
         try:
             bars = list(client.list_aggs(ticker, 1, span, first, end, sort="asc", limit=_PAGE))
         except TransientFailure as failure:
-            msg = f"{asked} and {failure}: the next run of the day asks again"
+            said = redacted(str(failure), key, base=endpoint)
+            msg = f"{asked} and {said}: the next run of the day asks again"
             raise TransientFailure(msg) from failure
         except BadResponse as error:
             said = _said(error, key, endpoint)

@@ -232,7 +232,8 @@ def test_a_key_is_needed_must_be_right_and_is_never_shown(sources: CandleSources
 @pytest.mark.parametrize("kind", ["ccxt", "massive"])
 def test_the_token_in_the_path_of_an_endpoint_is_never_shown(kind: str, sources: CandleSources) -> None:
     token = "planted-path-token"
-    endpoints = (f"{sources.url}/{token}", f"http://127.0.0.1:1/{token}")
+    sources.faults["/not-json/"] = Answer(200, f"<b>/{token}/".encode(), "text/html")
+    endpoints = (f"{sources.url}/{token}", f"{sources.url}/{token}/not-json", f"http://127.0.0.1:1/{token}")
     for endpoint in endpoints:
         api: CandleApi = CcxtCandles(CcxtSource(kind="ccxt", endpoint=endpoint))
         if kind == "massive":
