@@ -25,6 +25,8 @@ _CLOSED: Final = (
 )
 
 _USER_IN_URL: Final = re.compile(r"(?<=://)[^/\s?#]*@")
+#: Parts of the path of the vendor's own addresses.
+_OF_VENDOR: Final = re.compile(r"v\d{1,2}|datasets")
 
 
 class BackfillError(Exception):
@@ -105,13 +107,30 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
-def redacted(text: str, *secrets: str) -> str:
+def path_secrets(base: str) -> tuple[str, ...]:
+    """The parts of a configured address's path that may be tokens: those that the vendor's own path lacks."""
+    parts = _path_of(base).split("/")
+    return tuple(part for part in parts if part and not _OF_VENDOR.fullmatch(part))
+
+
+def redacted(text: str, *secrets: str, base: str = "") -> str:
     """Return the text with ``***`` for each secret and for user and password in URLs.
 
     It is for texts from outside, which may repeat the request: in any case, and in the notation of URLs, JSON
     and HTML.
+
+    Parameters
+    ----------
+    base
+        The configured address of the service, such as a gateway's: its ``path_secrets`` are secrets, too.
     """
-    for secret in secrets:
+    hidden = path_secrets(base)
+    if hidden:
+        path = _path_of(base)
+        shown = "/".join("***" if part in hidden else part for part in path.split("/"))
+        # As the path of an address short parts are hidden, too.
+        text = re.sub(rf"(?<=/){re.escape(path)}(?![\w.~%-])", shown, text)
+    for secret in (*secrets, *hidden):
         if len(secret) < SHORTEST_SECRET:
             continue
         spellings = {
@@ -125,3 +144,7 @@ def redacted(text: str, *secrets: str) -> str:
         pattern = "|".join(re.escape(spelling) for spelling in sorted(spellings, key=len, reverse=True))
         text = re.sub(pattern, "***", text, flags=re.IGNORECASE)
     return _USER_IN_URL.sub("***@", text)
+
+
+def _path_of(address: str) -> str:
+    return address.partition("://")[2].partition("/")[2].strip("/")

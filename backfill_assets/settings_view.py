@@ -1,6 +1,6 @@
 """Settings for people and editors: every effective value with its origin, and JSON schemas.
 
-No output holds a secret: keys and tokens are masked, and so are user and password of an address.
+No output holds a secret: keys and tokens are masked, and so are user, password and path of an address.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from backfill_assets.failures import SettingsError
+from backfill_assets.failures import SettingsError, redacted
 from backfill_assets.quality.verdict import rules_hash
 from backfill_assets.rule_set import DEFAULT_RULES, RULES_VERSION, RuleSet, load_rules
 from backfill_assets.settings import (
     ADDRESS,
+    BASE,
     REPLACED,
     SECRET,
     ProcessEnvironment,
@@ -92,6 +93,8 @@ def _line(key: str, value: Any, origin: str, marks: list[Any]) -> Line:
         return Line(key, "not set", origin)
     if SECRET in marks:
         return Line(key, MASK if value else "empty", origin)
+    if BASE in marks:
+        value = redacted(value, base=value)
     return Line(key, _address(value) if ADDRESS in marks else masked(_text(value)), origin)
 
 

@@ -37,5 +37,40 @@ def test_user_and_password_of_a_url_are_taken_out(text, left):
     assert redacted(text) == left
 
 
+GATEWAY = "https://gateway.example/t0k3n-of-mine/v1/"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f"{GATEWAY}binance/trades", "https://gateway.example/***/v1/binance/trades"),
+        ("GET /t0k3n-of-mine/v1/exchanges: 404", "GET /***/v1/exchanges: 404"),
+        ("no client T0K3N-of-mine", "no client ***"),
+        ("https://gateway.example/v1/binance", "https://gateway.example/v1/binance"),
+    ],
+)
+def test_the_token_in_the_path_of_a_configured_address_is_taken_out(text, left):
+    assert redacted(text, base=GATEWAY) == left
+
+
+@pytest.mark.parametrize(
+    ("base", "text", "left"),
+    [
+        (
+            "https://host/k1/v1",
+            "https://host/k1/v1/x, and k1 in a text",
+            "https://host/***/v1/x, and k1 in a text",
+        ),
+        ("https://host/k1", "https://host/k1?x /k1", "https://host/***?x /***"),
+        ("https://host/k1", "https://host/k12/x", "https://host/k12/x"),
+        ("https://host/v1/datasets", "https://host/v1/datasets/x", "https://host/v1/datasets/x"),
+        ("https://host", "https://host/x", "https://host/x"),
+        ("https://me:pass@host/k1/k2", "https://me:pass@host/k1/k2/x", "https://***@host/***/***/x"),
+    ],
+)
+def test_a_short_token_is_taken_out_of_the_address_alone_and_the_vendors_own_path_is_shown(base, text, left):
+    assert redacted(text, base=base) == left
+
+
 def test_a_short_or_empty_secret_spoils_no_text():
     assert redacted("a key of two letters", "", "a", "key") == "a key of two letters"

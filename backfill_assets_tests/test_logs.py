@@ -137,6 +137,16 @@ def test_every_secret_of_the_settings_is_known(write: Write, tmp_path: Path) -> 
     }
 
 
+def test_the_path_of_a_gateway_is_a_secret_except_the_vendors_own(write: Write, tmp_path: Path) -> None:
+    write(
+        more="tardis: {datasets_endpoint: http://h/p-1/v1/datasets, api_endpoint: http://h/v1/p-2}\n"
+        "heal: {exchange_endpoint: http://h/p-3, archive_endpoint: http://h/p-4/}\n"
+        "comparison: {sources: [{kind: massive, endpoint: http://h/p-5, api_key: k-1}]}\n"
+    )
+    found = set(secrets_of(load_settings(tmp_path / "settings.yaml")))
+    assert found == {"p-1", "p-2", "p-3", "p-4", "p-5", "k-1"}
+
+
 def test_importing_and_installing_does_not_import_structlog() -> None:
     code = (
         "import sys; from backfill_assets import logs; logs.install(); "

@@ -113,6 +113,11 @@ def test_files_versions_and_the_hash_of_the_rules_head_the_tables(tmp_path: Path
         {"tardis": {"datasets_endpoint": f"https://me:{SECRET}@proxy/v1"}},
         {"tardis": {"datasets_endpoint": f"https://{SECRET}@proxy/v1"}},
         {"tardis": {"api_endpoint": f"https://proxy/v1?api_key={SECRET}"}},
+        {"tardis": {"datasets_endpoint": f"https://gateway/{SECRET}/v1/datasets"}},
+        {"tardis": {"api_endpoint": f"https://gateway/v1/{SECRET}"}},
+        {"heal": {"exchange_endpoint": f"https://gateway/{SECRET}/"}},
+        {"heal": {"archive_endpoint": "https://gateway/${MY_SECRET}"}},
+        {"comparison": {"sources": [{"kind": "ccxt", "endpoint": f"https://gateway/{SECRET}"}]}},
         {"serve": {"dagster_url": f"https://me:{SECRET}@dagster"}},
         *(
             {"ohlcv": {"url": url}}

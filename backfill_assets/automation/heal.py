@@ -41,10 +41,10 @@ def heal_day(context: dg.OpExecutionContext, config: HealConfig, lake: LakeResou
     from backfill_assets.automation.backfills import add_backfill, new_backfill_id
 
     store, settings, day = lake.store(), lake.settings(), config.day
-    budget, problems, missing = Budget(settings.heal.requests), [], 0
+    budget, missing = Budget(settings.heal.requests), 0
     with failures_as_dagster():
         before = _documents(store, day)
-        feeds = feeds_to_heal(store, settings, day)
+        feeds, problems = feeds_to_heal(store, settings, day)
         for name in feeds:
             try:
                 done = heal(store, settings, day, name, budget)
@@ -86,12 +86,14 @@ def heal_job() -> None:
 def lacks_ids(store: Store, settings: Settings, day: str) -> bool:
     """Whether the day was settled and has missing ids that an exchange can be asked for."""
     try:
-        return bool(feeds_to_heal(store, settings, day))
+        feeds, unreadable = feeds_to_heal(store, settings, day)
     except BackfillError as failure:
-        # The next run of the day mends the document.
-        with bound(day=day):
-            LOGGER.warning("%s", failure)
-        return False
+        feeds, unreadable = [], [str(failure)]
+    with bound(day=day):
+        for problem in unreadable:
+            # The next run of the day mends the document.
+            LOGGER.warning("%s", problem)
+    return bool(feeds)
 
 
 def _documents(store: Store, day: str) -> str:

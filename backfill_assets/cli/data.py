@@ -179,11 +179,17 @@ def laws(action: str, start: str | None, end: str | None) -> None:
         msg = "give --start and --end"
         raise click.UsageError(msg)
     insist_on_order(start, end)
-    found = learn(published_profiles(open_store(settings.lake), day_range(start, end)), settings.thresholds)
+    left_out: list[str] = []
+    seen = published_profiles(open_store(settings.lake), day_range(start, end), left_out)
+    found = learn(seen, settings.thresholds)
+    for line in left_out:
+        click.echo(printable(line), err=True)
     if not found:
         msg = f"no file of trades counts from {start} to {end}: run these days, or choose others"
         raise PermanentFailure(msg)
     click.echo("\n".join(one.text for one in found))
+    # A law may be broken in a file that was left out.
+    sys.exit(int(bool(left_out)))
 
 
 @main.command(section=DATA, example="incidents --open")

@@ -8,7 +8,7 @@ import click
 
 from backfill_assets.cli.group import DAY, DECISIONS, main
 from backfill_assets.days import insist_on_order
-from backfill_assets.failures import BackfillError, printable
+from backfill_assets.failures import BackfillError, PermanentFailure, Unreadable, printable
 
 
 @main.command(section=DECISIONS, example="baseline")
@@ -41,15 +41,18 @@ def baseline(start: str | None, end: str | None) -> None:
         for day in published_days(store, CANDLES.name)
         if (start is None or day >= start) and (end is None or day <= end) and (start or day not in known)
     ]
-    settled = {}
+    settled, notional = {}, {}
     for day in days:
         found, why = documents.look(store, paths.settled_day(day), SettledDay)
-        if found is None:
-            why = why or "its document is gone: run the day again"
-            click.echo(f"{day} is left out: {printable(why)}", err=True)
+        try:
+            if found is None:
+                msg = why or "its document is gone: run the day again"
+                raise Unreadable(msg)
+            notional[day] = notional_usd(store, day)
+        except PermanentFailure as failure:
+            click.echo(printable(f"{day} is left out: {failure}"), err=True)
         else:
             settled[day] = found
-    notional = {day: notional_usd(store, day) for day in settled}
     rows = {day: accepted_rows(found) for day, found in settled.items()}
     silences = {day: longest_silences(found) for day, found in settled.items()}
     stored = add_days(store, notional, rows, silences)
@@ -73,25 +76,32 @@ def heal(day: str, end: str | None, feed: str | None, dry_run: bool) -> None:
     from backfill_assets.heal.healing import heal as heal_feed
     from backfill_assets.heal.holes import feeds_to_heal
     from backfill_assets.heal.sources import Budget
+    from backfill_assets.lake import paths
     from backfill_assets.lake.store import open_store
     from backfill_assets.settings import current_settings
 
     insist_on_order(day, end or day)
     settings = current_settings()
     store, budget = open_store(settings.lake), Budget(settings.heal.requests)
-    is_whole = True
-    chosen = [
-        (one, name)
-        for one in day_range(day, end or day)
-        for name in ([feed] if feed else feeds_to_heal(store, settings, one))
-    ]
-    if not chosen:
+    is_whole, chosen = True, list[tuple[str, str]]()
+    known = set(store.list("settled/"))
+    for one in day_range(day, end or day):
+        if paths.settled_day(one) not in known:
+            click.echo(f"{one} was never run: backfill-assets run --date {one}", err=True)
+            is_whole = False
+            continue
+        names, unreadable = ([feed], []) if feed else feeds_to_heal(store, settings, one)
+        chosen += [(one, name) for name in names]
+        for problem in unreadable:
+            click.echo(printable(f"{one}: {problem}"), err=True)
+            is_whole = False
+    if not chosen and is_whole:
         click.echo("no id is to be asked for")
     for one, name in chosen:
         try:
             done = heal_feed(store, settings, one, name, budget, dry_run=dry_run)
         except BackfillError as failure:
-            if len(chosen) == 1:
+            if len(chosen) == 1 and is_whole:
                 raise
             click.echo(printable(f"{name} of {one}: {failure}"), err=True)
             is_whole = False

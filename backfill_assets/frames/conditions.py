@@ -133,7 +133,7 @@ def market_coverage(
         The timeframe is not stored, or days of the range were run but none has the market.
     """
     data.insist_on_stored(timeframe)
-    states = data.market_states("trades", exchange, symbol, day_range(first, last))
+    states = data.market_states(COVERAGE, exchange, symbol, day_range(first, last))
     rows = data.coverage_of(exchange, symbol, timeframe, [d.day for d in states if d.state in WITH_ROWS])
     counts: dict[str, dict[str, int]] = {}
     found = rows.select("date", "state", "buckets").collect().group_by("date", "state").sum()

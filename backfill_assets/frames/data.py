@@ -32,6 +32,7 @@ from backfill_assets.frames.states import (
 from backfill_assets.lake.store import Store, open_store
 from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES, Settings, current_settings
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
+from backfill_assets.warehouse.tables import Table
 from backfill_assets.warehouse.views import DAYS, DUCKDB
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Data:
             stored = self.settings.candles.timeframes
             insist_on_choice("stored timeframe, as fill needs one", timeframe, stored)
         about = f"{exchange} {symbol or 'all markets'} {timeframe} candles"
-        given, states = self._judged(within, _TRADES, exchange, symbol, about, on_gap, final=final)
+        given, states = self._judged(within, CANDLES, exchange, symbol, about, on_gap, final=final)
 
         def rows(days: Sequence[str]) -> pl.LazyFrame:
             stored = timeframe if is_stored else BASE_TIMEFRAME
@@ -152,7 +153,7 @@ class Data:
         insist_on_texts(**where)
         within = time_range(start, end)
         about = f"{exchange} {symbol} {data_type}"
-        given, states = self._judged(within, data_type, exchange, symbol, about, on_gap, final=final)
+        given, states = self._judged(within, TICKS[data_type], exchange, symbol, about, on_gap, final=final)
 
         def rows(days: Sequence[str]) -> pl.LazyFrame:
             return _within(self._source.rows(TICKS[data_type], days, where), "local_timestamp", within)
@@ -218,7 +219,7 @@ class Data:
         insist_on_texts(exchange=exchange, symbol=symbol)
         within = time_range(start, end)
         about = f"{exchange} {symbol} {timeframe} coverage"
-        given, states = self._judged(within, _TRADES, exchange, symbol, about, on_gap)
+        given, states = self._judged(within, COVERAGE, exchange, symbol, about, on_gap)
         return Frame(lambda days: self.coverage_of(exchange, symbol, timeframe, days), given, states, about)
 
     def coverage_of(self, exchange: str, symbol: str, timeframe: str, days: Sequence[str]) -> pl.LazyFrame:
@@ -317,7 +318,7 @@ class Data:
     def _judged(
         self,
         within: TimeRange,
-        data_type: str,
+        table: Table,
         exchange: str,
         symbol: str | None,
         about: str,
@@ -328,14 +329,16 @@ class Data:
         """The days whose rows to return, and the states of all days."""
         insist_on_choice("value of on_gap", on_gap, get_args(OnGap))
         insist_on_type("final", final, bool, "give True or False")
-        states = self.market_states(data_type, exchange, symbol, within.days, final=final)
+        states = self.market_states(table, exchange, symbol, within.days, final=final)
         given = tell_gaps(states, on_gap, about)
         return [day for day in within.days if day in given], states
 
     def market_states(
-        self, data_type: str, exchange: str, symbol: str | None, days: Sequence[str], *, final: bool = False
+        self, table: Table, exchange: str, symbol: str | None, days: Sequence[str], *, final: bool = False
     ) -> tuple[DayState, ...]:
-        """The state of a market on each day, or of all markets of the exchange together.
+        """The state of a market in a table on each day, or of all markets of the exchange together.
+
+        Candles and coverage are those of the feeds of trades.
 
         Raises
         ------
@@ -344,6 +347,7 @@ class Data:
         """
         import polars as pl
 
+        data_type = _TRADES if table in (CANDLES, COVERAGE) else table.name
         # The days beside a range tell why its first and its last day are not final.
         read = day_range(shift(days[0], -1), shift(days[-1], 1)) if final else days
         found = self._source.quality(read).select(_STATE_COLUMNS).collect(engine="streaming")
@@ -358,7 +362,8 @@ class Data:
             | (pl.col("exchange") == exchange) & (pl.col("data_type") == data_type) & is_of_market
         )
         rows = of_market.iter_rows(named=True)
-        states = market_states(rows, days, data_type, exchange, symbol, final=final)
+        not_made = self._source.not_made(table, days)
+        states = market_states(rows, days, data_type, exchange, symbol, final=final, not_made=not_made)
         if not any(state.state in EXPECTED for state in states):
             asked = [row for row in found.rows(named=True) if row["date"].isoformat() in days]
             insist_on_market(asked, data_type, exchange, symbol)

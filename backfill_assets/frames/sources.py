@@ -19,6 +19,7 @@ from backfill_assets.lake.listing import load_instruments
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import open_store
+from backfill_assets.quality.measures import load_measures
 from backfill_assets.quality.schemas import quality_values
 from backfill_assets.quality.settled import load_day, load_settled
 from backfill_assets.settings import DuckDBWarehouse, Settings, resolve
@@ -49,6 +50,10 @@ class Source(Protocol):
 
     def quality(self, days: Sequence[str]) -> pl.LazyFrame:
         """The quality rows of these days."""
+        ...
+
+    def not_made(self, table: Table, days: Sequence[str]) -> frozenset[str]:
+        """The days that have quality rows, but no rows of this table yet, or no longer."""
         ...
 
 
@@ -108,6 +113,11 @@ class FolderSource:
         """See ``Source``."""
         return self.rows(QUALITY, days, {})
 
+    def not_made(self, table: Table, days: Sequence[str]) -> frozenset[str]:
+        """See ``Source``; the tables are published together."""
+        del table, days
+        return frozenset()
+
 
 class BigQuerySource:
     """The BigQuery data set, read with the official client by queries that name the partitions."""
@@ -135,6 +145,11 @@ class BigQuerySource:
     def quality(self, days: Sequence[str]) -> pl.LazyFrame:
         """See ``Source``."""
         return self.rows(QUALITY, days, {})
+
+    def not_made(self, table: Table, days: Sequence[str]) -> frozenset[str]:
+        """See ``Source``; the tables are published together."""
+        del table, days
+        return frozenset()
 
 
 class LakeSource:
@@ -181,6 +196,17 @@ class LakeSource:
 
         rows = [row for of in parallel_map(of_day, days, self._store.parallel_reads) for row in of]
         return pl.DataFrame(rows, schema=empty(QUALITY).schema, orient="row").lazy()
+
+    def not_made(self, table: Table, days: Sequence[str]) -> frozenset[str]:
+        """See ``Source``: days whose document of measures is not there or cannot be read."""
+        if table not in (CANDLES, COVERAGE):
+            return frozenset()
+        found = parallel_map(lambda day: load_measures(self._store, day), days, self._store.parallel_reads)
+        return frozenset(
+            day
+            for day, measures in zip(days, found, strict=True)
+            if measures is None or getattr(measures, table.name) is None
+        )
 
     def _made(self, table: Table, day: str) -> list[LakeFile]:
         with open_made(self._store, day, table.name) as (file, _):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -106,6 +106,7 @@ def market_states(
     symbol: str | None,
     *,
     final: bool = False,
+    not_made: Collection[str] = (),
 ) -> tuple[DayState, ...]:
     """Return the market's state on each day; without a symbol, that of all the exchange's markets together.
 
@@ -116,6 +117,8 @@ def market_states(
         With ``final`` also those of the day before and the day after.
     final
         Treat days that may still change as ``provisional``.
+    not_made
+        Days without the wanted table, though they were run.
     """
     of_day: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in quality:
@@ -135,6 +138,8 @@ def market_states(
         if not feeds:
             return DayState(day, "not_expected")
         there = [r for r in feeds if r["published"]]
+        if there and day in not_made:
+            return DayState(day, "missing", is_awaited=True, is_generated=generated)
         if not there:
             return DayState(day, "left_out", reasons=_why_left_out(feeds), is_awaited=awaited)
         sealed = all(r["sealed"] for r in feeds)

@@ -72,7 +72,7 @@ class Archive:
         self._exchange = feed.exchange
         folder = f"{(endpoint or ADDRESS).rstrip('/')}/data/{_FOLDERS[feed.exchange]}/daily/trades"
         self._files: _Files = (
-            _Downloaded(self._symbol, folder, timeout_seconds, budget or Budget(1), scratch)
+            _Downloaded(self._symbol, folder, endpoint, timeout_seconds, budget or Budget(1), scratch)
             if bodies is None
             else _Stored(bodies, self._symbol)
         )
@@ -145,9 +145,17 @@ class _Downloaded:
     """Files downloaded from the archive."""
 
     def __init__(
-        self, symbol: str, folder: str, timeout_seconds: float, budget: Budget, scratch: Path | None
+        self,
+        symbol: str,
+        folder: str,
+        base: str,
+        timeout_seconds: float,
+        budget: Budget,
+        scratch: Path | None,
     ) -> None:
         self._symbol = symbol
+        #: The configured address.
+        self._base = base
         self._folder = f"{folder}/{symbol}"
         self._timeout_seconds = timeout_seconds
         self._budget = budget
@@ -166,7 +174,7 @@ class _Downloaded:
                     hashed.update(block)
             _insist_on_checksum(checksum, name, hashed.hexdigest())
             parts = _rows_in(file, f"{name.removesuffix('.zip')}.csv", windows)
-        shown = redacted(address)
+        shown = redacted(address, base=self._base)
         return (
             Body(f"{shown}.CHECKSUM", checksum),
             [Body(shown, part, hashed.hexdigest()) for part in parts],
@@ -175,28 +183,29 @@ class _Downloaded:
     def _read(self, address: str, most: int) -> Iterator[bytes]:
         """Yield the body in blocks, within the limits of size and time."""
         self._budget.take()
+        shown = redacted(address, base=self._base)
         latest, size = time.monotonic() + _DOWNLOAD_SECONDS, 0
         try:
             with urllib.request.urlopen(address, timeout=self._timeout_seconds) as response:
                 while block := response.read(_BLOCK):
                     size += len(block)
                     if size > most:
-                        msg = f"{redacted(address)} is larger than {most:,} bytes"
+                        msg = f"{shown} is larger than {most:,} bytes"
                         raise Unproven(msg)
                     if time.monotonic() > latest:
-                        msg = f"{redacted(address)} takes longer than {_DOWNLOAD_SECONDS:g} s"
+                        msg = f"{shown} takes longer than {_DOWNLOAD_SECONDS:g} s"
                         raise TransientFailure(msg)
                     yield block
                 length = response.headers.get("Content-Length")
         except urllib.error.HTTPError as error:
             failure = TransientFailure if error.code == 429 or error.code >= 500 else Unproven
-            msg = f"the archive answers {error.code} to {redacted(address)}"
+            msg = f"the archive answers {error.code} to {shown}"
             raise failure(msg) from error
         except (OSError, ValueError) as error:
-            msg = f"the archive does not answer at {redacted(address)} ({error})"
+            msg = f"the archive does not answer at {shown} ({redacted(str(error), base=self._base)})"
             raise TransientFailure(msg) from error
         if length is not None and int(length) != size:
-            msg = f"{redacted(address)} ends after {size:,} of {length} bytes"
+            msg = f"{shown} ends after {size:,} of {length} bytes"
             raise TransientFailure(msg)
 
 

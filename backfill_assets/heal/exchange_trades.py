@@ -38,6 +38,8 @@ _MOST_PAGES: Final = 50
 _TRIES: Final = 3
 _LONGEST_WAIT_SECONDS: Final = 30.0
 _FIRST_WAIT_SECONDS: Final = 0.5
+#: Most characters of a failure that are shown.
+_SAID: Final = 300
 _HOUR_MS: Final = 3_600_000
 _NANOSECONDS_PER_MICROSECOND: Final = 1_000
 #: Columns of Kraken's rows; ccxt adds one to the last row of a page, with the start of the next page.
@@ -96,8 +98,9 @@ class ExchangeTrades:
         self._venue = _VENUES[feed.exchange]
         self._market_id = feed.dataset_symbol
         self._sleep = sleep
+        self._endpoint = endpoint
         self._session = (
-            RecordingSession(budget or Budget(1), timeout_seconds)
+            RecordingSession(budget or Budget(1), timeout_seconds, endpoint)
             if bodies is None
             else ReplayedSession(bodies)
         )
@@ -115,7 +118,9 @@ class ExchangeTrades:
             self._symbol = self._market_id
             self._client.set_markets([self._market_of(bodies)])
         elif endpoint:
-            self._client.urls["api"] = _moved(self._client.urls["api"], f"{endpoint}/{self._venue.client}")
+            self._client.urls["api"] = _moved(
+                self._client.urls["api"], f"{endpoint.rstrip('/')}/{self._venue.client}"
+            )
 
     @property
     def name(self) -> SourceName:
@@ -202,18 +207,23 @@ class ExchangeTrades:
                 return call()
             except ccxt.OperationFailed as failure:
                 if attempt + 1 == _TRIES:
-                    msg = f"{self._venue.client} does not answer: {_said(failure)}"
+                    msg = f"{self._venue.client} does not answer: {self._said(failure)}"
                     raise TransientFailure(msg) from failure
                 wait = self._session.retry_after or _FIRST_WAIT_SECONDS * 2**attempt
                 self._sleep(min(wait, _LONGEST_WAIT_SECONDS))
             except ccxt.BaseError as failure:
-                msg = f"{self._venue.client} refuses: {_said(failure)}"
+                msg = f"{self._venue.client} refuses: {self._said(failure)}"
                 raise Unproven(msg) from failure
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as failure:
                 # The library misread an unforeseen answer.
-                msg = f"the answer is not a list of trades ({type(failure).__name__}: {_said(failure)})"
+                msg = f"the answer is not a list of trades ({type(failure).__name__}: {self._said(failure)})"
                 raise Unproven(msg) from failure
         raise AssertionError
+
+    def _said(self, failure: Exception) -> str:
+        """The failure in one line, without secrets in addresses; the library's text has only the address."""
+        told = failure.__cause__ if isinstance(failure.__cause__, OSError) else failure
+        return redacted(" ".join(str(told).split()), base=self._endpoint)[:_SAID]
 
 
 def _below_an_id(
@@ -348,12 +358,6 @@ def _moved(addresses: Any, endpoint: str) -> Any:
     if isinstance(addresses, dict):
         return {name: _moved(address, endpoint) for name, address in addresses.items()}
     return f"{endpoint.rstrip('/')}{urlsplit(addresses).path}" if isinstance(addresses, str) else addresses
-
-
-def _said(failure: Exception) -> str:
-    """The failure in one line, without secrets in addresses; the library's own text has only the address."""
-    told = failure.__cause__ if isinstance(failure.__cause__, OSError) else failure
-    return redacted(" ".join(str(told).split())[:300])
 
 
 #: By the vendor's id of the exchange.

@@ -1,8 +1,8 @@
 """Heals a feed's day: asks the sources for the missing ids (``holes``) and uses the answers.
 
 The order of writes makes a kill at any moment cost only time: bodies first, then the receipts that name them,
-then the version made of receipts, then the settled day. The next run takes the stored receipts and asks only
-for ids that none of them covers.
+then the comparisons of the version made of receipts, then this version, then the settled day. The next run
+takes the stored receipts and asks only for ids that none of them covers.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from types import ModuleType
 from typing import Final
 
 from backfill_assets.days import iso_time
-from backfill_assets.failures import BackfillError, PermanentFailure
+from backfill_assets.failures import BackfillError, PermanentFailure, Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.heal.conclusions import Conclusion, Hole, conclude
 from backfill_assets.heal.holes import at_midnights, holes_of, judged, kept_receipts, open_gaps, shown_ids
 from backfill_assets.heal.receipts import keep, replay
 from backfill_assets.heal.sources import Body, Budget, Source, SourceName
+from backfill_assets.lake import documents, paths
 from backfill_assets.lake.evidence import Receipt
 from backfill_assets.lake.manifests import (
     DayRecord,
@@ -43,8 +44,8 @@ from backfill_assets.quality.witnesses import ask_witnesses
 from backfill_assets.readable_numbers import plural
 from backfill_assets.settings import Settings, resolve
 from backfill_assets.ticks.fetch import scratch_folder
-from backfill_assets.ticks.healed import heal_version, lacks_recovered
-from backfill_assets.ticks.restatements import compare_versions
+from backfill_assets.ticks.healed import accepted_content, heal_version, lacks_recovered
+from backfill_assets.ticks.restatements import comparisons, with_comparisons
 
 REFERENCE_EXTRA: Final = "backfill-assets[reference]"
 #: Receipts written into the manifest together.
@@ -93,7 +94,8 @@ def heal(
     Raises
     ------
     PermanentFailure
-        The day was never run, it does not have the feed, or the feed's ids prove nothing.
+        The day was never run, a document of it cannot be read, it does not have the feed, or the feed's ids
+        prove nothing.
     """
     settled, record = _recorded(store, day)
     found, version, profile, law = judged(store, settings, settled, name)
@@ -121,7 +123,10 @@ def heal(
 
 
 def _recorded(store: Store, day: str) -> tuple[SettledDay, DayRecord]:
-    settled, record = load_settled(store, day), load_day_record(store, day)
+    settled, damage = documents.look(store, paths.settled_day(day), SettledDay)
+    if damage:
+        raise Unreadable(damage)
+    record = load_day_record(store, day)
     if settled is None or record is None:
         msg = f"nothing is recorded of {day}: run the day first"
         raise PermanentFailure(msg)
@@ -282,14 +287,23 @@ def _settle(
     version: Version,
     manifest: FeedManifest,
 ) -> None:
-    """Make a version with the recovered trades if the newest lacks some, and judge the day again."""
+    """Make a version with the recovered trades if the newest lacks some, and judge the day again.
+
+    The version enters the manifest after everything was compared with it: the day may be settled by another
+    command at any moment, and must not be judged by comparisons with the version before.
+    """
     feed, day = found.feed, record.day
     if lacks_recovered(version, manifest.receipts):
-        manifest = heal_version(store, settings, feed, day, dict(found.symbols), version, manifest)
-        manifests = load_manifests(store, record) | {feed: manifest}
+        healed = heal_version(store, settings, feed, day, dict(found.symbols), version, manifest)
+        accepted = accepted_content(store, feed, day)
+        coming = manifest.with_version(healed, accepted)
+        manifests = load_manifests(store, record) | {feed: coming}
         ask_witnesses(store, record, manifests, settings)
         compare_with_trades(store, record, manifests, settings)
-        compare_versions(store, {feed: manifest}, settings.thresholds.id_laws)
+        made = comparisons(store, feed, coming, settings.thresholds.id_laws)
+        update_manifest(
+            store, feed, day, lambda held: with_comparisons(held.with_version(healed, accepted), made)
+        )
     settle(store, day, settings.thresholds)
 
 

@@ -14,12 +14,12 @@ from backfill_assets.failures import PermanentFailure, Unreadable
 from backfill_assets.feeds import Feed
 from backfill_assets.heal.conclusions import Hole
 from backfill_assets.id_laws import IdLaw, law_of
-from backfill_assets.lake import paths
+from backfill_assets.lake import documents, paths
 from backfill_assets.lake.evidence import Ids, Receipt, TradeRow
 from backfill_assets.lake.manifests import FeedManifest, Version, load_manifest
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.completeness import legitimate_gap
-from backfill_assets.quality.profiles import FeedProfile, Gap, SymbolProfile, profile_of
+from backfill_assets.quality.profiles import FeedProfile, Gap, SymbolProfile, stored_profile
 from backfill_assets.quality.receipts import count_of, never_issued, without, without_never_issued
 from backfill_assets.quality.remedies import can_heal
 from backfill_assets.quality.rules import violations
@@ -28,31 +28,32 @@ from backfill_assets.settings import Settings, ThresholdSettings
 from backfill_assets.ticks.healed import lacks_recovered
 
 
-def feeds_to_heal(store: Store, settings: Settings, day: str) -> list[str]:
+def feeds_to_heal(store: Store, settings: Settings, day: str) -> tuple[list[str], list[str]]:
     """The feeds of a settled day with missing ids that can be asked for and have no stored answer.
 
-    Includes feeds whose version lacks stored trades, because a command was killed.
-
-    Raises
-    ------
-    Unreadable
-        A document of the day cannot be read.
+    Includes feeds whose version lacks stored trades, because a command was killed. The second list has one
+    line for each document of the day that cannot be read.
     """
-    settled, found = load_settled(store, day), list[str]()
+    settled, damage = documents.look(store, paths.settled_day(day), SettledDay)
+    found, unreadable = list[str](), [damage] if damage else []
     if settled is None:
-        return found
+        return found, unreadable
     for one in settled.feeds:
         verdict = one.verdict
         if not can_heal(one.feed, verdict.evidence_class, verdict.missing_ids):
             continue
-        manifest = load_manifest(store, one.feed, day)
-        with suppress(PermanentFailure):  # rows cannot repair it
+        try:
+            manifest = load_manifest(store, one.feed, day)
             _, version, profile, law = judged(store, settings, settled, str(one.feed))
             kept = kept_receipts(store, one.feed, day, manifest)
             _, unknown = open_gaps(profile, law, manifest, kept, settings.thresholds)
             if unknown or lacks_recovered(version, manifest.receipts):
                 found.append(str(one.feed))
-    return found
+        except Unreadable as failure:
+            unreadable.append(str(failure))
+        except PermanentFailure:
+            continue  # rows cannot repair it
+    return found, unreadable
 
 
 def judged(
@@ -66,11 +67,13 @@ def judged(
         msg = f"{name} is not a feed of {day}: choose from {known}"
         raise PermanentFailure(msg)
     feed = found.feed
-    version = load_manifest(store, feed, day).version(found.judged.content if found.judged else None)
+    manifest = load_manifest(store, feed, day)
+    version = manifest.version(found.judged.content if found.judged else None)
     if version is None:
         msg = f"{feed} has no file of {day}: a backfill of the day fetches it"
         raise PermanentFailure(msg)
-    profile, law = profile_of(version), law_of(settings.thresholds.id_laws, feed, day)
+    profile = stored_profile(store, manifest, version)
+    law = law_of(settings.thresholds.id_laws, feed, day)
     if feed.is_grouped:
         msg = f"{feed} is a group: its file has many markets, but a receipt covers one: nothing is asked for"
         raise PermanentFailure(msg)

@@ -22,15 +22,20 @@ _BLOCK: Final = 1 << 16
 
 
 class RecordingSession(requests.Session):
-    """Records the bodies of all answers in ``bodies``, which the caller may clear."""
+    """Records the bodies of all answers in ``bodies``, which the caller may clear.
 
-    def __init__(self, budget: Budget, timeout_seconds: float) -> None:
+    Secrets of ``base``, the configured address, are not recorded. The rest of a request is recorded as it is,
+    because the replay looks for it.
+    """
+
+    def __init__(self, budget: Budget, timeout_seconds: float, base: str) -> None:
         super().__init__()
         self.trust_env = False
         self.bodies: list[Body] = []
         self.retry_after: float | None = None
         self._budget = budget
         self._timeout_seconds = timeout_seconds
+        self._base = base.rstrip("/")
 
     def request(self, method: str, url: str, **options: Any) -> requests.Response:  # type: ignore[override]
         """Send the request without following redirects, and read the answer within its size and time."""
@@ -49,7 +54,9 @@ class RecordingSession(requests.Session):
                     raise requests.exceptions.Timeout(msg)
         response._content = bytes(data)
         self.retry_after = _seconds(response.headers.get("Retry-After"))
-        self.bodies.append(Body(redacted(url), bytes(data)))
+        rest = url.removeprefix(self._base)
+        begin = url.removesuffix(rest)
+        self.bodies.append(Body(f"{redacted(begin, base=begin)}{redacted(rest)}", bytes(data)))
         return response
 
 

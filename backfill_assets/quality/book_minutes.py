@@ -6,7 +6,7 @@ the market's other feeds (``agreement``), and the known outages. No rows are rea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 import numpy as np
@@ -16,12 +16,18 @@ from backfill_assets.feeds import Feed
 from backfill_assets.lake.documents import Document
 from backfill_assets.quality.agreement import OF_ONE_BOOK, compared_minutes, others_of
 from backfill_assets.quality.book_states import BOOK_LETTERS, EARLIER_LETTERS, BookState
-from backfill_assets.quality.bucket_states import MINUTES, runs_of, touched
+from backfill_assets.quality.bucket_states import MINUTES, letters_in, runs_of, touched
 from backfill_assets.quality.profiles import BookProfile, FeedProfile, MinuteTops
 from backfill_assets.quality.verdict import Context
 
 #: Data types whose minutes have these states.
 OF_BOOKS: Final = (*OF_ONE_BOOK, "book_ticker")
+#: Letters of states, first the one that counts where the symbols of a file differ. Silent and unknown come
+#: last: the book of one symbol says nothing of the others while it does not change, or is not known.
+_FIRST_OF_FILE: Final = np.frombuffer(b"mdxgcvsn", np.uint8)
+#: Position in ``_FIRST_OF_FILE`` by the letter's character code.
+_ORDER: Final = np.zeros(128, np.uint8)
+_ORDER[_FIRST_OF_FILE] = range(len(_FIRST_OF_FILE))
 
 
 class BookMinutes(Document):
@@ -75,6 +81,27 @@ def book_minutes(
         else _uniform("unknown")
         for symbol in sorted(set(symbols))
     }
+
+
+def of_file(books: Collection[BookMinutes]) -> BookMinutes | None:
+    """The minutes of a file by those of its symbols; None without any.
+
+    In a group, each minute has the first state by ``_FIRST_OF_FILE``, and each number is that of the worst
+    symbol; symbols without a number are left out.
+    """
+    if len(books) < 2:
+        return next(iter(books), None)
+    letters = "".join(letters_in(book.states) for book in books).encode()
+    found = _ORDER[np.frombuffer(letters, np.uint8)].reshape(len(books), MINUTES).min(axis=0)
+    shares = [book.valid_share for book in books if book.valid_share is not None]
+    longest = [book.longest_unchanged_seconds for book in books if book.longest_unchanged_seconds is not None]
+    at_end = [book.unchanged_at_end_seconds for book in books if book.unchanged_at_end_seconds is not None]
+    return BookMinutes(
+        states=runs_of(_FIRST_OF_FILE[found].tobytes().decode()),
+        valid_share=min(shares, default=None),
+        longest_unchanged_seconds=max(longest, default=None),
+        unchanged_at_end_seconds=max(at_end, default=None),
+    )
 
 
 def _uniform(state: BookState) -> BookMinutes:

@@ -26,7 +26,7 @@ from backfill_assets.quality.baseline import Baseline, load_baseline, notional_o
 from backfill_assets.quality.beside_trades import judged_prices
 from backfill_assets.quality.duplicate_files import Place, duplicates_of, index_of
 from backfill_assets.quality.listings import Owed, listings_on
-from backfill_assets.quality.profiles import FeedProfile, profile_of
+from backfill_assets.quality.profiles import FeedProfile, stored_profile
 from backfill_assets.quality.receipts import healed_versions, never_issued
 from backfill_assets.quality.rules import violations
 from backfill_assets.quality.scores import instruments_share
@@ -169,10 +169,9 @@ def _with_profiles(store: Store, inputs: DayInputs) -> tuple[DayInputs, dict[tup
     unreadable, manifests = dict(inputs.unreadable), dict(inputs.manifests)
     for feed, manifest in inputs.manifests.items():
         try:
-            of_feed = {(feed, version.content): profile_of(version) for version in manifest.versions}
+            of_feed = {(feed, v.content): stored_profile(store, manifest, v) for v in manifest.versions}
         except Unreadable as failure:
-            path = paths.ticks_manifest(feed, inputs.day)
-            unreadable[feed] = f"{store.uri_of(path)}: {failure}: {FeedManifest.remedy}"
+            unreadable[feed] = str(failure)
             manifests[feed] = FeedManifest(feed=str(feed), day=inputs.day)
         else:
             profiles |= of_feed

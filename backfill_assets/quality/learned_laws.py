@@ -15,12 +15,14 @@ from typing import Final
 import yaml
 
 from backfill_assets.days import shift
+from backfill_assets.failures import Unreadable
 from backfill_assets.id_laws import IdLaw, LawKind
-from backfill_assets.lake.manifests import read_manifest
+from backfill_assets.lake import documents, paths
+from backfill_assets.lake.manifests import load_manifest
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.completeness import legitimate_gap
-from backfill_assets.quality.profiles import SymbolProfile, profile_of
-from backfill_assets.quality.settled import load_settled
+from backfill_assets.quality.profiles import SymbolProfile, stored_profile
+from backfill_assets.quality.settled import SettledDay
 from backfill_assets.settings import ThresholdSettings
 
 #: Four weeks have each weekday equally often; five symbols, because a promise is the venue's, not a market's.
@@ -62,16 +64,26 @@ class Learned:
         return "\n".join(lines)
 
 
-def published_profiles(store: Store, days: Iterable[str]) -> Iterator[Seen]:
-    """The symbols with rows of every accepted file of trades."""
+def published_profiles(store: Store, days: Iterable[str], left_out: list[str]) -> Iterator[Seen]:
+    """The symbols with rows of every accepted file of trades.
+
+    Documents that cannot be read are left out; each adds a line to ``left_out``.
+    """
     for day in days:
-        settled = load_settled(store, day)
+        settled, damage = documents.look(store, paths.settled_day(day), SettledDay)
+        if damage:
+            left_out.append(f"{day} is left out: {damage}")
         for found in settled.feeds if settled else ():
             if found.accepted is None or not found.feed.type.has_trades:
                 continue
-            manifest, _ = read_manifest(store, found.feed, day)
-            version = manifest.version(found.accepted.content)
-            for symbol in profile_of(version).symbols if version else ():
+            try:
+                manifest = load_manifest(store, found.feed, day)
+                version = manifest.version(found.accepted.content)
+                symbols = stored_profile(store, manifest, version).symbols if version else ()
+            except Unreadable as failure:
+                left_out.append(f"{found.feed} of {day} is left out: {failure}")
+                continue
+            for symbol in symbols:
                 yield Seen(found.feed.exchange, found.feed.data_type, day, symbol)
 
 

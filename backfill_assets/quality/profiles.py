@@ -13,8 +13,11 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from backfill_assets.failures import Unreadable
+from backfill_assets.feeds import Feed
 from backfill_assets.id_laws import IdLaw
-from backfill_assets.lake.manifests import Version
+from backfill_assets.lake import paths
+from backfill_assets.lake.manifests import FeedManifest, Version
+from backfill_assets.lake.store import Store
 
 #: An entry of ``MinuteBands``; single precision is finer than any tolerance.
 BAND: Final = [("minute", "<u2"), ("low", "<f4"), ("high", "<f4")]
@@ -423,3 +426,13 @@ def profile_of(version: Version) -> FeedProfile:
         where = ".".join(str(part) for part in first["loc"])
         msg = f"the profile of version {version.content[:12]} cannot be read ({where}: {first['msg']})"
         raise Unreadable(msg) from error
+
+
+def stored_profile(store: Store, manifest: FeedManifest, version: Version) -> FeedProfile:
+    """As ``profile_of`` of a version of the manifest, whose failure names the document and the remedy."""
+    try:
+        return profile_of(version)
+    except Unreadable as failure:
+        path = paths.ticks_manifest(Feed.parse(manifest.feed), manifest.day)
+        msg = f"{store.uri_of(path)}: {failure}: {manifest.remedy}"
+        raise Unreadable(msg) from failure

@@ -8,6 +8,7 @@ from typing import Final
 import pyarrow as pa
 
 from backfill_assets.columns import Column, arrow_schema
+from backfill_assets.quality.book_minutes import of_file
 from backfill_assets.quality.scores import Overall
 from backfill_assets.quality.settled import Day, SettledFeed
 
@@ -66,9 +67,14 @@ QUALITY_COLUMNS: Final = (
         "book_minutes",
         "STRING",
         "States of the minutes of quotes and books, run by run: v proven, c consistent, s silent, "
-        "d diverged, x crossed, g outage, n unknown, m missing. Null for other data types and for groups.",
+        "d diverged, x crossed, g outage, n unknown, m missing; of a group, the first of m d x g c v s n "
+        "that a symbol has in the minute. Null for other data types.",
     ),
-    Column("valid_book_share", "FLOAT64", "Share of the day with a best bid below the best ask; likewise."),
+    Column(
+        "valid_book_share",
+        "FLOAT64",
+        "Share of the day with a best bid below the best ask; of a group, that of its worst symbol.",
+    ),
     Column("longest_unchanged_seconds", "FLOAT64", "The longest time without a change; likewise."),
     Column("unchanged_at_end_seconds", "FLOAT64", "Time from the last change to the day's end; likewise."),
 )
@@ -89,7 +95,7 @@ def _row(found: Day, index: int, overall: Overall | None) -> dict[str, object]:
     feed: SettledFeed = found.feeds[index]
     verdict, scores = feed.verdict, found.scores
     canonical = sorted({name for _, name in feed.symbols})
-    book = next(iter(feed.books.values())) if len(feed.books) == 1 else None
+    book = of_file(feed.books.values())
     return {
         "date": date.fromisoformat(found.day),
         "exchange": feed.feed.exchange,

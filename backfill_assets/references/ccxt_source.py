@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from backfill_assets.days import parse_day
@@ -94,6 +95,7 @@ class CcxtCandles:
         """Turn failures of the library into those of this package."""
         ccxt = _library()
         asked = f"ccxt: {exchange} was asked for {wanted}"
+        said = partial(_said, base=resolve(self._settings.endpoint))
         try:
             yield
         except TransientFailure as failure:
@@ -104,14 +106,14 @@ class CcxtCandles:
             raise TransientFailure(msg) from error
         except (ccxt.AuthenticationError, ccxt.PermissionDenied) as error:
             msg = (
-                f"{asked} and refuses this machine ({_said(error)}): leave the exchange out of the "
+                f"{asked} and refuses this machine ({said(error)}): leave the exchange out of the "
                 "exchanges of ccxt in comparison.sources"
             )
             raise PermanentFailure(msg) from error
         # The library's code raises these when an answer is JSON of an unexpected form.
         except (ccxt.BaseError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             msg = (
-                f"{asked} and did not answer with candles ({_said(error)}): check the network and "
+                f"{asked} and did not answer with candles ({said(error)}): check the network and "
                 "comparison.sources; the next run of the day asks again"
             )
             raise TransientFailure(msg) from error
@@ -178,5 +180,5 @@ def _pages(day: str, page: int) -> Iterator[tuple[int, int]]:
         yield round(since.timestamp() * 1_000), min(page, MINUTES_PER_DAY - first)
 
 
-def _said(error: Exception) -> str:
-    return printable(redacted(" ".join(f"{type(error).__name__}: {error}".split())))[:_SAID]
+def _said(error: Exception, base: str) -> str:
+    return printable(redacted(" ".join(f"{type(error).__name__}: {error}".split()), base=base))[:_SAID]

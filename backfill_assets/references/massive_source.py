@@ -92,10 +92,11 @@ class MassiveCandles:
         try:
             bars = list(client.list_aggs(ticker, 1, span, first, end, sort="asc", limit=_PAGE))
         except TransientFailure as failure:
-            msg = f"{asked} and {failure}: the next run of the day asks again"
+            said = redacted(str(failure), key, base=endpoint)
+            msg = f"{asked} and {said}: the next run of the day asks again"
             raise TransientFailure(msg) from failure
         except BadResponse as error:
-            said = _said(error, key)
+            said = _said(error, key, endpoint)
             if _REFUSED.search(str(error)):
                 msg = f"{asked} and refuses the key ({said}): check MASSIVE_API_KEY and its plan's coverage"
                 raise PermanentFailure(msg) from error
@@ -103,7 +104,7 @@ class MassiveCandles:
             raise TransientFailure(msg) from error
         except HTTPError as error:
             # After a refused retry the reason has the status, and the error has the address.
-            said = _said(getattr(error, "reason", None) or error, key)
+            said = _said(getattr(error, "reason", None) or error, key, endpoint)
             often = "429 error" in said
             why = "answered that it is asked too often (429)" if often else f"did not answer ({said})"
             msg = f"{asked} and {why}: the next run of the day asks again"
@@ -141,5 +142,5 @@ def _ticker(symbol: str) -> str:
     return "" if symbol.endswith(PERPETUAL) or not quote or "-" in quote else f"X:{base}{quote}"
 
 
-def _said(error: Exception, key: str) -> str:
-    return printable(redacted(" ".join(str(error).split()), key))[:_SAID]
+def _said(error: Exception, key: str, base: str) -> str:
+    return printable(redacted(" ".join(str(error).split()), key, base=base))[:_SAID]

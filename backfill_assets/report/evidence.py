@@ -245,8 +245,9 @@ def _healed(manifest: FeedManifest, missing: Sequence[Ids]) -> list[HealedLine]:
 
 
 def _minutes(settled: SettledFeed, candles: DayCandles, states: FeedMinutes | None) -> Minutes | None:
-    if settled.books:
-        return of_books(settled.books.values())
+    books = of_books(settled.books.values())
+    if books is not None:
+        return books
     if states is None:
         return uniform(MISSING) if settled.verdict.content is None else None
     markets = [(settled.feed.exchange, symbol) for symbol in states.symbols]

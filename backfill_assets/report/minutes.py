@@ -8,14 +8,14 @@ combined, and the minutes that need a reader's attention are marked.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, end_us, start_us
 from backfill_assets.feeds import Feed
 from backfill_assets.id_laws import law_of
-from backfill_assets.quality.book_minutes import BookMinutes, book_minutes
+from backfill_assets.quality.book_minutes import BookMinutes, book_minutes, of_file
 from backfill_assets.quality.bucket_states import (
     MINUTES,
     Evidence,
@@ -66,8 +66,6 @@ STATES: Final = (
 BY_CODE: Final = {state.code: state for state in STATES}
 #: States that need a reader's attention, worst first.
 NOTABLE: Final = (MISSING, DIVERGED, PARTIAL, CROSSED, OUTAGE)
-#: Letters from the worst state: in a file of many symbols a minute has the worst state of them.
-_WORST_BOOK: Final = "dxngscv"
 _RUN: Final = re.compile(r"(.)\1*")
 
 
@@ -127,11 +125,10 @@ def of_states(record: FeedMinutes, trades: Sequence[int]) -> Minutes:
     return Minutes(states, tuple(trades), tuple(flagged))
 
 
-def of_books(books: Iterable[BookMinutes]) -> Minutes:
-    """The minutes of a file of quotes or books; in a file of many symbols, the worst state of each minute."""
-    every = [letters_in(book.states) for book in books]
-    worst = "".join(min(column, key=_WORST_BOOK.find) for column in zip(*every, strict=True))
-    return Minutes(worst, (0,) * MINUTES)
+def of_books(books: Collection[BookMinutes]) -> Minutes | None:
+    """The minutes of a file of quotes or books; None where they are not counted."""
+    found = of_file(books)
+    return Minutes(letters_in(found.states), (0,) * MINUTES) if found is not None else None
 
 
 def of_version(
@@ -139,9 +136,9 @@ def of_version(
 ) -> Minutes | None:
     """The minutes of one file by itself, such as a pending one; None where it is not counted by minute."""
     symbols = {tops.symbol for tops in profile.tops if tops.symbol}
-    books = book_minutes(feed, symbols, day, profile, context, {})
-    if books:
-        return of_books(books.values())
+    books = of_books(book_minutes(feed, symbols, day, profile, context, {}).values())
+    if books is not None:
+        return books
     start, end = start_us(day), end_us(day) - 1
     by_symbol = []
     law = law_of(thresholds.id_laws, feed, day)

@@ -37,7 +37,7 @@ from backfill_assets.warehouse.overall import day_overall
 
 LOGGER: Final = logging.getLogger(__name__)
 #: Increased when the page of a day shows other content or shows it in another way.
-PAGE_VERSION: Final = 5
+PAGE_VERSION: Final = 6
 #: How often other writers may be faster; each of them has just read the lake, too.
 ATTEMPTS: Final = 20
 

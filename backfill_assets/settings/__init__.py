@@ -15,6 +15,7 @@ from backfill_assets.rule_set import (
 )
 from backfill_assets.settings.fields import (
     ADDRESS,
+    BASE,
     BASE_TIMEFRAME,
     REPLACED,
     SECRET,
@@ -66,6 +67,7 @@ from backfill_assets.settings.process_environment import (
 
 __all__ = [
     "ADDRESS",
+    "BASE",
     "BASE_TIMEFRAME",
     "DEFAULT_LIMITS",
     "ENVIRONMENTS",

@@ -72,12 +72,16 @@ SECRET: Final = "secret"
 #: Marks a field whose value is shown without user and password.
 ADDRESS: Final = "address"
 
+#: Marks a field with the address of a service: its path, which may hold a token, is not shown.
+BASE: Final = "base"
+
 #: A name with an optional port.
 _HOST: Final = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$"
 _SYMBOL: Final = r"[^\sa-z/\\:,*?\"'<>|\[\]#%]+"
 Text = Annotated[str, REPLACED]
 Secret = Annotated[str, REPLACED, SECRET]
 Address = Annotated[str, REPLACED, ADDRESS]
+Base = Annotated[str, REPLACED, BASE]
 DataType = Annotated[
     str, AfterValidator(_known_data_type), Field(json_schema_extra={"enum": list(DATA_TYPES)})
 ]
@@ -92,9 +96,9 @@ Timeframe = Annotated[
 class TardisSettings(Described):
     """The source of ticks, and the limits of requests to it."""
 
-    datasets_endpoint: Text = ""
+    datasets_endpoint: Base = ""
     """Where the CSV files are; empty: Tardis"""
-    api_endpoint: Text = ""
+    api_endpoint: Base = ""
     """Where the metadata is; empty: Tardis"""
     api_key: Secret = "${TARDIS_API_KEY:-}"
     """Key of the vendor; empty: only the first day of each month is served"""
@@ -159,7 +163,7 @@ class BigQueryWarehouse(Described):
     """`bigquery`: the data set, which must exist"""
     location: Text = "US"
     """`bigquery`: location of the data set"""
-    endpoint: Text = ""
+    endpoint: Base = ""
     """`bigquery`: a stand-in on loopback, reached without credentials; empty: Google's own service"""
     job_timeout_seconds: float = Field(default=3600, gt=0)
     """`bigquery`: limit of one load job"""
@@ -230,7 +234,7 @@ class CcxtSource(Described):
     vendor Massive, formerly Polygon"""
     exchanges: tuple[str, ...] = ()
     """`ccxt`, `massive`: exchanges of the universe whose candles are compared with it; empty: all"""
-    endpoint: Text = ""
+    endpoint: Base = ""
     """`ccxt`, `massive`: address of a stand-in; empty: the exchanges or the vendor themselves"""
 
 
@@ -242,7 +246,7 @@ class MassiveSource(Described):
     vendor Massive, formerly Polygon"""
     exchanges: tuple[str, ...] = ()
     """`ccxt`, `massive`: exchanges of the universe whose candles are compared with it; empty: all"""
-    endpoint: Text = ""
+    endpoint: Base = ""
     """`ccxt`, `massive`: address of a stand-in; empty: the exchanges or the vendor themselves"""
     api_key: Secret = "${MASSIVE_API_KEY:-}"
     """`massive`: key of the vendor"""
@@ -318,10 +322,10 @@ class ScheduleSettings(Described):
 class HealSettings(Described):
     """``backfill-assets heal``: the sources of trades that a file lacks."""
 
-    exchange_endpoint: Text = ""
+    exchange_endpoint: Base = ""
     """Address of a stand-in or a gateway for the exchanges' public trades, each below the name of its client;
     empty: the exchanges themselves"""
-    archive_endpoint: Text = ""
+    archive_endpoint: Base = ""
     """Address of the public files of days; empty: the exchanges' own archives"""
     daily: bool = False
     """Whether a schedule heals each day of the look-back once, after it is settled; otherwise only the

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from backfill_assets.failures import BadInput, SettingsError
-from backfill_assets.settings.fields import SECRET, SettingsFile
+from backfill_assets.failures import BadInput, SettingsError, path_secrets
+from backfill_assets.settings.fields import BASE, SECRET, SettingsFile
 from backfill_assets.yaml_files import Described
 
 #: The variable with the address of a stand-in that serves own files. Settings of own files name it instead of
@@ -111,15 +111,18 @@ def own_files_command(settings: SettingsFile) -> str:
 
 
 def secrets_of(settings: SettingsFile) -> tuple[str, ...]:
-    """The values of the settings that are never shown, and each word of values with several words."""
+    """The values of the settings that are never shown: keys, each of their words, and tokens in addresses."""
     found: list[str] = []
     for section in (value for _, value in settings if isinstance(value, Described)):
         for part in (section, *_parts_of(section)):
             for name, value in part:
-                if SECRET in type(part).model_fields[name].metadata:
-                    with suppress(SettingsError):
+                marks = type(part).model_fields[name].metadata
+                with suppress(SettingsError):
+                    if SECRET in marks:
                         given = resolve(value)
                         found += [given, *given.split()]
+                    elif BASE in marks:
+                        found += path_secrets(resolve(value))
     return tuple(dict.fromkeys(filter(None, found)))
 
 

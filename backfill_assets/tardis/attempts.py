@@ -26,11 +26,12 @@ import socket
 import sys
 import urllib.parse
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import HTTPError
@@ -112,8 +113,8 @@ class _Answer(aiohttp.ClientResponse):
     The vendor's client streams data sets to disk, so only errors and metadata pass through ``read``.
     """
 
-    #: The key of the session, to be removed from every text.
-    key = ""
+    #: The key of the session and the configured address, whose secrets are removed from every text.
+    key, base = "", ""
 
     @property
     def headers(self) -> CIMultiDictProxy[str]:
@@ -127,7 +128,7 @@ class _Answer(aiohttp.ClientResponse):
             is_error = self.status != 200
             body = await self._bounded(ERROR_BYTES if is_error else METADATA_BYTES, is_error=is_error)
             if is_error or (self.key and self.key.encode() in body):
-                body = redacted(body.decode(errors="replace"), self.key).encode()
+                body = redacted(body.decode(errors="replace"), self.key, base=self.base).encode()
             if is_error:
                 raise HTTPError(self.url.path, self.status, body.decode(), self.headers, None)  # type: ignore[arg-type]
             self._body = body
@@ -183,7 +184,7 @@ async def _session(api_key: str, timeout: int, accept_encoding: str = "gzip") ->
             **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
         },
         trust_env=True,
-        response_class=type("_Answer", (_Answer,), {"key": api_key}),
+        response_class=type("_Answer", (_Answer,), {"key": api_key, "base": _BASE.get()}),
         connector=shared,
         connector_owner=shared is None,
     )
@@ -203,6 +204,8 @@ async def connections(most: int) -> AsyncIterator[None]:
 #: Limits of the attempt that runs in this context; None when other code uses the vendor's client.
 _LIMITS: ContextVar[Limits | None] = ContextVar("limits", default=None)
 _CONNECTIONS: ContextVar[aiohttp.BaseConnector | None] = ContextVar("connections", default=None)
+#: The configured address that the attempt asks.
+_BASE: ContextVar[str] = ContextVar("base", default="")
 for _module in ("download_datasets", "get_exchange_details", "instrument_info"):
     sys.modules[f"tardis_dev.{_module}"].create_session = _session  # type: ignore[attr-defined]
 
@@ -276,7 +279,7 @@ async def download_once(
     attempt = _Attempt()
     token = _ATTEMPT.set(attempt)
     try:
-        async with _classified(url, limits, day=day, key=api_key, directory=directory):
+        async with _classified(endpoint, url, limits, day=day, key=api_key, directory=directory):
             attempt.task = asyncio.create_task(
                 tardis_dev.download_datasets_async(
                     exchange=feed.exchange,
@@ -298,7 +301,7 @@ async def download_once(
     with path.open("rb") as file:
         if file.read(2) != _GZIP_MAGIC:
             file.seek(0)
-            msg = f"{redacted(url, api_key)}: the answer is not a gzip file"
+            msg = f"{redacted(url, api_key, base=endpoint)}: the answer is not a gzip file"
             raise NoGzip(msg, hashlib.file_digest(file, "sha256").hexdigest())
     return path
 
@@ -327,7 +330,7 @@ async def details_once(endpoint: str, exchange: str, *, limits: Limits) -> Any:
     base = endpoint or tardis_dev.DEFAULT_ENDPOINT
     url = f"{base}/exchanges/{exchange}"
     try:
-        async with _classified(url, limits):
+        async with _classified(endpoint, url, limits):
             return await tardis_dev.get_exchange_details_async(exchange, endpoint=base)
     except FeedAbsent as absent:
         hint = did_you_mean(exchange, EXCHANGES)
@@ -342,13 +345,13 @@ async def instruments_once(endpoint: str, api_key: str, exchange: str, *, limits
     """Request the exchange's instruments; raise ``AccessRefused`` if the key does not cover them."""
     base = endpoint or tardis_dev.DEFAULT_ENDPOINT
     url = f"{base}/instruments/{exchange}"
-    async with _classified(url, limits, key=api_key):
+    async with _classified(endpoint, url, limits, key=api_key):
         return await tardis_dev.get_instrument_info_async(exchange, api_key=api_key, endpoint=base)
 
 
 @asynccontextmanager
 async def _classified(
-    url: str, limits: Limits, *, day: str = "", key: str = "", directory: Path | None = None
+    base: str, url: str, limits: Limits, *, day: str = "", key: str = "", directory: Path | None = None
 ) -> AsyncIterator[None]:
     """Bound the block in time and turn the errors of the vendor's client into failures of this package.
 
@@ -356,12 +359,13 @@ async def _classified(
     whole chain of exceptions.
     """
     failure: BackfillError | None = None
-    token = _LIMITS.set(limits)
+    token, token_of_base = _LIMITS.set(limits), _BASE.set(base)
+    hide = partial(_one_line, key=key, base=base)
     try:
         async with asyncio.timeout(limits.whole_seconds):
             yield
     except HTTPError as error:
-        failure = _refusal(url, error, day, key)
+        failure = _refusal(url, error, day, key, hide)
     except aiohttp.ConnectionTimeoutError:
         failure = TransientFailure(
             f"cannot reach {url}: no connection within {limits.connect_seconds:g} s "
@@ -374,10 +378,10 @@ async def _classified(
     except TimeoutError:
         failure = NoAnswerInTime(f"{url}: no complete answer within {round(limits.whole_seconds, 1):g} s")
     except (aiohttp.ClientError, ConnectionError, socket.gaierror, *_UNREADABLE) as error:
-        failure = _broken(url, error, key)
+        failure = _broken(url, error, hide)
     except OSError as error:
         if directory is None:
-            failure = _broken(url, error, key)
+            failure = _broken(url, error, hide)
         else:
             remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
             failure = RunRefused(
@@ -385,16 +389,17 @@ async def _classified(
             )
     finally:
         _LIMITS.reset(token)
+        _BASE.reset(token_of_base)
     if failure is not None:
-        failure.args = (redacted(str(failure), key),)
+        failure.args = (redacted(str(failure), key, base=base),)
         raise failure
 
 
-def _broken(url: str, error: Exception, key: str) -> BackfillError:
+def _broken(url: str, error: Exception, hide: Callable[[object], str]) -> BackfillError:
     """Describe an incomplete answer, or a request without an answer."""
     if isinstance(error, aiohttp.TooManyRedirects):
         return TransientFailure(f"{url}: redirected {len(error.history)} times without an answer")
-    reason = _one_line(error, key)
+    reason = hide(error)
     if isinstance(error, aiohttp.RedirectClientError):
         return TransientFailure(f"{url}: the redirect cannot be followed: {reason}")
     if isinstance(error, aiohttp.ClientConnectorError):
@@ -404,11 +409,11 @@ def _broken(url: str, error: Exception, key: str) -> BackfillError:
     return TransientFailure(f"{url}: the answer cannot be read: {reason}")
 
 
-def _refusal(url: str, error: HTTPError, day: str, key: str) -> BackfillError:
+def _refusal(url: str, error: HTTPError, day: str, key: str, hide: Callable[[object], str]) -> BackfillError:
     """Classify an answer other than 200; the table of the vendor's errors."""
     body = _json_body(error)
     code, message = body.get("code"), body.get("message")
-    text = _one_line((message if isinstance(message, str) else error.msg) or error.code, key)
+    text = hide((message if isinstance(message, str) else error.msg) or error.code)
     said = f"{url}: HTTP {error.code}{f' (code {code})' if code in _CODES else ''}: {text}"
     if error.headers and error.headers.get("Server") == FILES_SERVER:
         # The answer names the file; its address changes from run to run.
@@ -466,7 +471,7 @@ def _seconds_of(header: str) -> float | None:
     return (moment.astimezone(UTC) - utc_now()).total_seconds()
 
 
-def _one_line(text: object, key: str) -> str:
-    """The start of a text; redacted before it is cut, so that no part of the key is left at the end."""
-    line = printable(" ".join(redacted(str(text), key).split()))
+def _one_line(text: object, key: str, base: str) -> str:
+    """The start of a text; redacted before it is cut, so that no part of a secret is left at the end."""
+    line = printable(" ".join(redacted(str(text), key, base=base).split()))
     return (line or type(text).__name__)[:300]

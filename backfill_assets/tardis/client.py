@@ -133,7 +133,7 @@ class TardisClient:
                     endpoint,
                     lambda limits: download_once(endpoint, key, feed, day, folder, limits=limits),
                 )
-                url = redacted(dataset_url(endpoint, feed, day), key)
+                url = redacted(dataset_url(endpoint, feed, day), key, base=endpoint)
                 result = Download(path, url, path.stat().st_size, round(paced, 3))
             except RunRefused:
                 raise
@@ -195,8 +195,9 @@ class TardisClient:
         return url
 
     def redacted(self, text: str) -> str:
-        """The text without the key, for texts that quote the vendor's files."""
-        return redacted(text, resolve(self._settings.api_key))
+        """The text without key and tokens, for texts that quote the vendor's files."""
+        endpoint = resolve(self._settings.datasets_endpoint)
+        return redacted(text, resolve(self._settings.api_key), base=endpoint)
 
     def exchange_details(self, exchange: str) -> ExchangeDetails:
         """Fetch the vendor's description of an exchange; no key is needed.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -111,8 +112,18 @@ def with_recovered_rows(
             if lacks_recovered(newest, manifest.receipts) and not violations(
                 profile_of(newest), settings.thresholds.rows, grouped=feed.is_grouped
             ):
-                found[feed] = heal_version(store, settings, feed, record.day, names[feed], newest, manifest)
+                healed = heal_version(store, settings, feed, record.day, names[feed], newest, manifest)
+                accepted = accepted_content(store, feed, record.day)
+                add_healed = partial(FeedManifest.with_version, version=healed, accepted=accepted)
+                found[feed] = update_manifest(store, feed, record.day, add_healed)
     return found
+
+
+def accepted_content(store: Store, feed: Feed, day: str) -> str | None:
+    """The content that counts by the day's document."""
+    settled = load_settled(store, day)
+    known = settled.feed(feed) if settled else None
+    return known.accepted.content if known and known.accepted else None
 
 
 def heal_version(
@@ -123,8 +134,8 @@ def heal_version(
     symbols: Mapping[str, str],
     base: Version,
     manifest: FeedManifest,
-) -> FeedManifest:
-    """Store the rows of ``base`` with all recovered trades that it lacks as the newest version.
+) -> Version:
+    """Store the file of the rows of ``base`` with all recovered trades that it lacks.
 
     Parameters
     ----------
@@ -135,8 +146,8 @@ def heal_version(
 
     Returns
     -------
-    FeedManifest
-        The feed's manifest with that version.
+    Version
+        The version of that file, which the caller puts into the feed's manifest.
 
     Raises
     ------
@@ -172,10 +183,7 @@ def heal_version(
             }
         )
         store.put_file(target, paths.ticks_data(feed, day, version.content))
-    settled = load_settled(store, day)
-    known = settled.feed(feed) if settled else None
-    accepted = known.accepted.content if known and known.accepted else None
-    return update_manifest(store, feed, day, lambda found: found.with_version(version, accepted))
+    return version
 
 
 def write_healed(ticks: Path, target: Path, trades: Sequence[TradeRow]) -> int:

@@ -62,6 +62,14 @@ def compare_versions(
 
 
 def _compare(store: Store, feed: Feed, manifest: FeedManifest, laws: Sequence[IdLaw]) -> int:
+    made = comparisons(store, feed, manifest, laws)
+    if made:
+        keep_comparisons(store, feed, manifest.day, made)
+    return len(made)
+
+
+def comparisons(store: Store, feed: Feed, manifest: FeedManifest, laws: Sequence[IdLaw]) -> list[Restatement]:
+    """The comparisons of the manifest's versions that it lacks."""
     law = law_of(laws, feed, manifest.day)
     made = []
     for old, new in combinations(manifest.versions, 2):
@@ -71,21 +79,20 @@ def _compare(store: Store, feed: Feed, manifest: FeedManifest, laws: Sequence[Id
         # profile.
         with suppress(DamagedFile, Unreadable):
             made.append(_restatement(store, feed, manifest.day, old, new, law))
-    if made:
-        keep_comparisons(store, feed, manifest.day, made)
-    return len(made)
+    return made
 
 
 def keep_comparisons(store: Store, feed: Feed, day: str, made: Sequence[Restatement]) -> None:
-    """Add comparisons to the feed's manifest, and remove those of versions that are no longer stored."""
+    """Add comparisons to the feed's manifest."""
+    update_manifest(store, feed, day, lambda found: with_comparisons(found, made))
 
-    def change(manifest: FeedManifest) -> FeedManifest:
-        held = {v.content for v in manifest.versions}
-        compared = {(r.before, r.after): r for r in (*manifest.compared, *made)}
-        ordered = tuple(compared[key] for key in sorted(compared) if held.issuperset(key))
-        return manifest.model_copy(update={"compared": ordered})
 
-    update_manifest(store, feed, day, change)
+def with_comparisons(manifest: FeedManifest, made: Sequence[Restatement]) -> FeedManifest:
+    """The manifest with these comparisons and without those of versions that are no longer stored."""
+    held = {v.content for v in manifest.versions}
+    compared = {(r.before, r.after): r for r in (*manifest.compared, *made)}
+    ordered = tuple(compared[key] for key in sorted(compared) if held.issuperset(key))
+    return manifest.model_copy(update={"compared": ordered})
 
 
 def _restatement(

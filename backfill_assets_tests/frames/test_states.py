@@ -49,6 +49,13 @@ def test_each_state_comes_from_its_rows():
     assert state(row(day, sealed=False), final=True) == "provisional"
 
 
+def test_a_day_without_the_wanted_table_is_missing_and_its_rows_may_still_come():
+    [found] = market_states(
+        [row(DAYS[0])], DAYS[:1], "trades", "binance", "BTC-USDT", not_made=frozenset(DAYS[:1])
+    )
+    assert (found.state, found.condition) == ("missing", "pending")
+
+
 def test_a_market_of_a_group_has_the_state_of_the_group():
     group = row(DAYS[0], "SPOT", dataset_symbol="SPOT", published=False, reasons="late")
     assert state(group) == "left_out"

@@ -33,6 +33,7 @@ BINANCE: Final = Feed("binance", "trades", "BTCUSDT")
 FUTURES: Final = Feed("binance-futures", "trades", "BTCUSDT")
 KRAKEN: Final = Feed("kraken", "trades", "XBT-USD")
 OKX: Final = Feed("okex", "trades", "BTC-USDT")
+LIQUIDATIONS: Final = Feed("coinbase", "liquidations", "BTC-USD")
 CANONICAL: Final = {
     COINBASE: "BTC-USD",
     BINANCE: "BTC-USDT",
@@ -86,7 +87,7 @@ def without_ids(*numbers: int) -> Damage:
 
 def vendor_file(feed: Feed, trades: Sequence[Traded]) -> bytes:
     """The vendor's file of these trades."""
-    lines = [csv_header("trades")]
+    lines = [csv_header(feed.data_type)]
     for t in trades:
         keys = f"{feed.exchange},{feed.dataset_symbol},{t.time_us},{t.time_us + LATENCY_US}"
         lines.append(f"{keys},{t.id},{t.side},{t.price},{t.amount}")
@@ -140,6 +141,13 @@ class HealedLake:
         standin = ExchangesStandin(most=most)
         setattr(standin, feed.exchange.replace("-", "_"), market)
         return cls(days, standin, feed)
+
+    def bring_liquidations(self) -> None:
+        """Store a liquidation at the time and price of every trade of Coinbase's day, and settle the day."""
+        raw = vendor_file(LIQUIDATIONS, traded(DAY))
+        self.days.bring(LIQUIDATIONS, DAY, raw, {LIQUIDATIONS.dataset_symbol: CANONICAL[COINBASE]})
+        self.days.compare_with_trades(DAY)
+        settle(self.store, DAY, THRESHOLDS)
 
     @property
     def store(self) -> Store:

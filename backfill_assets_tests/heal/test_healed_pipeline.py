@@ -131,6 +131,6 @@ def test_the_command_says_why_it_cannot_heal_and_ends_with_1(
     pipeline = pipeline_of(stack, tmp_path, vendor_file(COINBASE, traded(DAY)), exchange.url)
     found = heal(pipeline, monkeypatch)
     assert (found.exit_code, exchange.requests) == (1, [])
-    assert f"nothing is recorded of {DAY}: run the day first" in found.output
+    assert found.output == f"{DAY} was never run: backfill-assets run --date {DAY}\n"
     file = yaml.safe_load(pipeline.file.read_text())
     assert file["heal"]["exchange_endpoint"] == exchange.url

@@ -19,9 +19,10 @@ from backfill_assets.heal.sources import Budget
 from backfill_assets.lake import paths
 from backfill_assets.lake.manifests import update_manifest
 from backfill_assets.quality.settle import settle
+from backfill_assets.settings import HealSettings, Settings
 from backfill_assets.standins import faults
 from backfill_assets.standins.exchanges import Traded, summed_up, zip_of
-from backfill_assets.standins.faults import Fault
+from backfill_assets.standins.faults import Fault, Refusal
 from backfill_assets.ticks.healed import heal_version
 from backfill_assets_tests.heal.healed_lake import (
     AFTER,
@@ -153,11 +154,9 @@ def partials_of(lake: HealedLake) -> bytes:
     [version] = lake.manifest.versions
     names = {lake.feed.dataset_symbol: dict(lake.found.symbols)[lake.feed.dataset_symbol]}
     made = heal_version(lake.store, lake.settings, lake.feed, DAY, names, version, lake.manifest)
-    newest = made.newest
-    assert newest is not None
-    assert newest.content == version.content, "without recovered trades it is the same file"
-    assert newest.candles is not None
-    with lake.store.local_copy(paths.partials_data(lake.feed, DAY, newest.candles.file.content)) as file:
+    assert made.content == version.content, "without recovered trades it is the same file"
+    assert made.candles is not None
+    with lake.store.local_copy(paths.partials_data(lake.feed, DAY, made.candles.file.content)) as file:
         return file.read_bytes()
 
 
@@ -304,6 +303,44 @@ def test_a_page_that_lacks_a_row_in_its_middle_proves_nothing(make: Make) -> Non
 
 def archive_only(lake: HealedLake) -> None:
     lake.standin.faults.put(SUMMED_UP, Fault(always=faults.server_error()))
+
+
+TOKEN = "planted-path-token"
+
+
+def through_gateway(lake: HealedLake) -> Settings:
+    """Settings with a gateway before the stand-in that takes its token from the path."""
+    own, url = lake.standin.answer, f"{lake.standin.url}/{TOKEN}/"
+    lake.standin.answer = lambda path, query: own(path.removeprefix(f"/{TOKEN}"), query)  # type: ignore[method-assign]
+    healing = HealSettings(exchange_endpoint=url, archive_endpoint=url)
+    return lake.days.settings.model_copy(update={"heal": healing})
+
+
+@pytest.mark.parametrize("source", ["exchange", "archive"])
+def test_the_token_in_the_path_of_a_gateway_is_in_no_receipt(make: Make, source: str) -> None:
+    lake = make(without_ids(700), feed=BINANCE)
+    settings = through_gateway(lake)
+    if source == "archive":
+        lake.standin.faults.put(f"/{TOKEN}{SUMMED_UP}", Fault(always=Refusal(401, 401, "not here")))
+    assert heal(lake.store, settings, DAY, str(BINANCE), Budget(100)).is_whole
+    [receipt] = lake.manifest.receipts
+    assert receipt.source == source
+    assert all(answer.request.startswith(f"{lake.standin.url}/***/") for answer in receipt.answers)
+    assert lake.heal(dry_run=True).is_whole, "the stored requests are those of the replay"
+    assert {path.split("/")[1] for path in lake.standin.requests} == {TOKEN}
+    assert TOKEN.encode() not in b"".join(files(lake.days.folder).values())
+
+
+def test_the_token_in_the_path_of_a_gateway_is_in_no_message(make: Make) -> None:
+    lake = make(without_ids(700), feed=BINANCE)
+    settings = through_gateway(lake)
+    refused = Fault(always=Refusal(401, 401, f"no client /{TOKEN}/"))
+    for path in ("/binance/api/v3/exchangeInfo", f"{ARCHIVED}.CHECKSUM"):
+        lake.standin.faults.put(f"/{TOKEN}{path}", refused)
+    done = heal(lake.store, settings, DAY, str(BINANCE), Budget(100))
+    assert f"binance refuses: binance GET {lake.standin.url}/***/binance/" in done.problems[0]
+    assert f"the archive answers 401 to {lake.standin.url}/***/data/" in done.problems[0]
+    assert TOKEN not in " ".join([*done.lines, *done.problems])
 
 
 def zipped(rows: bytes) -> bytes:

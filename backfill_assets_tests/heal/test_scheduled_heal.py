@@ -29,6 +29,7 @@ from backfill_assets.settings import load_settings
 from backfill_assets.standins import faults
 from backfill_assets.standins.faults import Fault
 from backfill_assets_tests.heal.healed_lake import (
+    AFTER,
     BEFORE,
     BINANCE,
     CANONICAL,
@@ -168,7 +169,7 @@ def test_ids_that_stay_missing_fail_the_run_and_are_not_asked_for_again(
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
     assert plant.instance.get_backfills() == [], "nothing has changed"
     assert plant.tick(NOON.replace(hour=13)).run_requests == []
-    assert feeds_to_heal(plant.lake.store, plant.lake.settings, DAY) == [str(COINBASE)]
+    assert feeds_to_heal(plant.lake.store, plant.lake.settings, DAY) == ([str(COINBASE)], [])
 
 
 def test_days_without_missing_ids_ask_nobody_and_without_the_setting_no_day_does(
@@ -254,6 +255,32 @@ def test_the_command_goes_on_behind_a_feed_that_cannot_be_healed(
     assert f"{BINANCE} of {DAY}: " in found.output
     assert "1 row recovered, 0 ids never issued, 0 ids still missing" in found.output
     assert lake.found.verdict.missing_ids == 0
+
+
+def test_a_document_that_cannot_be_read_is_named_and_ends_no_other_day_or_feed(
+    running: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant = plant_of(running, tmp_path, monkeypatch, without_ids(700))
+    lake = plant.lake
+    names = {BINANCE.dataset_symbol: CANONICAL[BINANCE]}
+    lake.days.bring(BINANCE, DAY, vendor_file(BINANCE, without_ids(700)(traded(DAY, BINANCE))), names)
+    settle(lake.store, DAY, load_settings(plant.file).thresholds)
+    damaged = {BEFORE: paths.settled_day(BEFORE), DAY: paths.ticks_manifest(BINANCE, DAY)}
+    for path in damaged.values():
+        (tmp_path / "lake" / path).write_bytes(b"{")
+    assert plant.tick().run_requests, "the other feed has ids to ask for"
+    found = CliRunner().invoke(main, ["heal", "--date", BEFORE, "--end", AFTER])
+    assert found.exit_code == 1
+    for day, path in damaged.items():
+        told = f"{day}: {lake.store.uri_of(path)}: cannot be read as "
+        assert len([line for line in found.stderr.splitlines() if line.startswith(told)]) == 1
+    assert f"{COINBASE} of {DAY}: 1 id is missing in 1 hole" in found.stdout
+    assert lake.found.verdict.missing_ids == 0
+    (tmp_path / "lake" / paths.settled_day(BEFORE)).write_bytes(b"{")
+    alone = CliRunner().invoke(main, ["heal", "--date", BEFORE, "--feed", str(COINBASE)])
+    assert alone.exit_code == 1
+    assert paths.settled_day(BEFORE) in alone.stderr
+    assert "nothing is recorded" not in alone.stderr
 
 
 def test_the_schedule_runs_from_noon_on_and_is_on_where_the_setting_is() -> None:

@@ -42,6 +42,7 @@ TODAY = date(2024, 1, 5)
 SYMBOLS = ("BTC-USDT", "ETH-USDT")
 FEED = Feed("binance", "trades", "BTCUSDT")
 TABLES = ("instruments", "trades", "candles", "coverage", "quality")
+MARKET = ("--exchange", "binance", "--symbol", "BTC-USDT")
 
 DERIVED = {
     "settled day": paths.settled_day(DAY),
@@ -288,6 +289,38 @@ def test_a_settled_day_that_the_baseline_cannot_read_is_named(pipeline: Pipeline
     (pipeline.folder / "lake" / paths.settled_day(DAY)).unlink()
     answer = command(pipeline, "baseline", "--start", BEFORE)
     assert answer.stderr == f"{DAY} is left out: its document is gone: run the day again\n"
+
+
+def test_a_day_whose_candles_the_baseline_cannot_read_is_named(pipeline: Pipeline) -> None:
+    damage(pipeline, paths.measures(DAY), "cut")
+    answer = command(pipeline, "baseline", "--start", BEFORE)
+    assert answer.exit_code == 0
+    assert "2 measured now" in answer.stdout
+    assert f"{DAY} is left out: the lake {pipeline.store.uri} has no candles of {DAY}" in answer.stderr
+
+
+OVER_DAYS = {
+    "verify": ("--start", BEFORE, "--end", AFTER),
+    "coverage": ("--date", BEFORE, "--end", AFTER, *MARKET),
+    "quality": ("--date", BEFORE, "--end", AFTER),
+    "candles": ("--date", BEFORE, "--end", AFTER, *MARKET, "--timeframe", "1d", "--on-gap", "warn"),
+}
+
+
+@pytest.mark.parametrize("kind", ["settled day", "measures", "day record", "instruments", "manifest"])
+def test_a_command_over_a_range_shows_the_days_beside_a_damaged_one(pipeline: Pipeline, kind: str) -> None:
+    damage(pipeline, DOCUMENTS[kind], "cut")
+    for name, words in OVER_DAYS.items():
+        answer = command(pipeline, name, *words)
+        assert answer.exit_code == (name == "verify"), (name, answer.output)
+        assert all(day in answer.stdout for day in (BEFORE, AFTER)), (name, answer.output)
+    assert DOCUMENTS[kind] in command(pipeline, "verify", *OVER_DAYS["verify"]).stdout
+    learned = command(pipeline, "laws", "learn", "--start", BEFORE, "--end", AFTER)
+    assert learned.exit_code == (kind in ("settled day", "manifest"))
+    assert "binance trades: nothing is inferred" in learned.stdout
+    refused = command(pipeline, *("candles", *OVER_DAYS["candles"][:-1], "raise"))
+    is_gap = kind in ("settled day", "measures")
+    assert (f"1 of 3 days fall short (1 missing): {DAY} missing" in refused.stderr) is is_gap
 
 
 @pytest.mark.parametrize("kind", DOCUMENTS)

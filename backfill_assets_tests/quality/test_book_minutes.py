@@ -10,12 +10,14 @@ from typing import Any, Final
 import pytest
 
 from backfill_assets.days import end_us
-from backfill_assets.feeds import Feed
+from backfill_assets.feeds import ExpectedFeed, Feed
+from backfill_assets.lake import documents, paths
 from backfill_assets.lake.local import LocalStore
-from backfill_assets.quality.book_minutes import BookMinutes, book_minutes
+from backfill_assets.lake.manifests import DayRecord, expected_symbols
+from backfill_assets.quality.book_minutes import BookMinutes, book_minutes, of_file
 from backfill_assets.quality.book_states import BOOK_LETTERS
 from backfill_assets.quality.bucket_states import LETTERS, MINUTES, letters_in, runs_of
-from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.profiles import FeedProfile, Silence
 from backfill_assets.quality.schemas import quality_values
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import load_day
@@ -33,7 +35,7 @@ from backfill_assets_tests.quality.book_days import (
     profile_of,
 )
 from backfill_assets_tests.quality.quality_samples import THRESHOLDS
-from backfill_assets_tests.quality.settled_lake import expect, fetch
+from backfill_assets_tests.quality.settled_lake import NOW, expect, fetch
 
 STATES: Final = {letter: state for state, letter in BOOK_LETTERS.items()}
 MARKET: Final = "BTC-USDT"
@@ -72,6 +74,11 @@ def counted(found: BookMinutes) -> Counter[str]:
 def test_letters_of_books_and_of_trades_mean_one_thing() -> None:
     assert {*BOOK_LETTERS.values()} & {*LETTERS} == {"g", "m"}
     assert letters_in(runs_of("ccdvvv")) == "ccdvvv"
+
+
+@pytest.mark.parametrize("letter", BOOK_LETTERS.values())
+def test_every_state_of_one_symbol_is_that_of_a_group_in_which_all_have_it(letter: str) -> None:
+    assert of_file([BookMinutes(states=f"{letter}1440")] * 2) == BookMinutes(states=f"{letter}1440")
 
 
 def test_a_good_book_is_consistent_by_itself_and_proven_beside_the_quotes() -> None:
@@ -171,3 +178,64 @@ def test_the_days_document_has_the_states_and_no_file_is_opened_for_them(tmp_pat
     rows = quality_values(found)
     assert [row["book_minutes"] for row in rows] == [f.books[MARKET].states for f in found.feeds]
     assert all(0.99 < float(str(row["valid_book_share"])) < 1 for row in rows)
+
+
+def test_a_row_of_a_group_has_the_first_state_of_each_minute_and_the_numbers_of_the_worst_symbol(
+    tmp_path: Path,
+) -> None:
+    store = LocalStore(tmp_path / "lake")
+    group = Feed("binance", "quotes", "PERPETUALS")
+    names = (("BTCUSDT", "BTC-USDT-PERP"), ("ETHUSDT", "ETH-USDT-PERP"), ("XRPUSDT", "XRP-USDT-PERP"))
+    expected = expected_symbols([ExpectedFeed(group, names)])
+    record = DayRecord(day=DAY, expected=expected, recorded_at=NOW)
+    documents.update(store, paths.day_record(DAY), DayRecord, lambda _: record)
+    [top] = derived("quotes").tops
+    # One symbol stands still from 08:00 on; another has no row all day.
+    stopped = START + 8 * HOUR
+    stale = {
+        "dataset_symbol": "ETHUSDT",
+        "symbol": "ETH-USDT-PERP",
+        "valid_us": 6 * HOUR,
+        "longest_unchanged": Silence(start_us=stopped, end_us=end_us(DAY), usual_us=0),
+        "last_change_us": stopped,
+    }
+    thin = top.model_copy(update=stale)
+    both = (top.model_copy(update={"symbol": "BTC-USDT-PERP"}), thin)
+    fetch(store, DAY, derived("quotes").model_copy(update={"tops": both, "crossed_rows": 0}), feed=group)
+    settle(store, DAY, THRESHOLDS)
+    found = load_day(store, DAY)
+    assert found is not None
+    assert found.feeds[0].books["XRP-USDT-PERP"].states == "n1440"
+    [row] = quality_values(found)
+    states = found.feeds[0].books["BTC-USDT-PERP"].states
+    assert (row["symbol"], row["book_minutes"]) == ("PERPETUALS", states)
+    assert row["valid_book_share"] == 0.25
+    assert (row["longest_unchanged_seconds"], row["unchanged_at_end_seconds"]) == (16 * 3600.0, 16 * 3600.0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ("n", "c", "c"),
+        ("n", "s", "s"),
+        ("s", "v", "v"),
+        ("v", "c", "c"),
+        ("g", "c", "g"),
+        ("x", "g", "x"),
+        ("d", "x", "d"),
+    ],
+)
+def test_a_symbol_that_is_quiet_costs_a_group_nothing_and_a_fault_stays_visible(one, other, both) -> None:
+    for books in ((one, other), (other, one)):
+        found = of_file([BookMinutes(states=f"{letter}1440") for letter in books])
+        assert found == BookMinutes(states=f"{both}1440")
+
+
+def test_a_group_has_the_states_of_one_symbol_only_in_its_minutes() -> None:
+    sound = BookMinutes(states="c1440", valid_share=0.9)
+    damaged_later = BookMinutes(states="n600d60n780", longest_unchanged_seconds=5.0)
+    assert of_file([sound, damaged_later, sound]) == BookMinutes(
+        states="c600d60c780", valid_share=0.9, longest_unchanged_seconds=5.0
+    )
+    assert of_file([sound]) is sound
+    assert of_file([]) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from backfill_assets.cli import main
 from backfill_assets.days import shift
 from backfill_assets.id_laws import load_id_laws
+from backfill_assets.lake import paths
 from backfill_assets.lake.local import LocalStore
 from backfill_assets.quality.learned_laws import Learned, Seen, learn
 from backfill_assets.quality.profiles import SymbolProfile
@@ -135,6 +137,21 @@ def test_the_command_prints_a_file_of_laws_that_can_be_adopted(
     (tmp_path / "laws.yaml").write_text(f"version: 1\nlaws:\n{learned.output}", encoding="utf-8")
     (law,) = [law for law in load_id_laws(tmp_path / "laws.yaml") if law.exchange == "somewhere"]
     assert law.law == "contiguous"
+    damaged = {DAY: paths.settled_day(DAY), shift(DAY, 1): paths.ticks_manifest(feeds[1], shift(DAY, 1))}
+    for path in damaged.values():
+        (tmp_path / "lake" / path).write_bytes(b"{")
+    manifest = tmp_path / "lake" / paths.ticks_manifest(feeds[2], shift(DAY, 1))
+    content = json.loads(manifest.read_bytes())
+    content["versions"][-1]["profile"] = {"symbols": [7]}
+    manifest.write_text(json.dumps(content))
+    fewer = CliRunner().invoke(main, ["laws", "learn", "--start", DAY, "--end", shift(DAY, 27)])
+    assert fewer.exit_code == 1, "a law may be broken in a file that was left out"
+    first, second, third = fewer.stderr.splitlines()
+    assert first.startswith(f"{DAY} is left out: {store.uri_of(damaged[DAY])}: cannot be read as SettledDay")
+    of_file = f"{store.uri_of(damaged[shift(DAY, 1)])}: cannot be read as FeedManifest"
+    assert second.startswith(f"{feeds[1]} of {shift(DAY, 1)} is left out: {of_file}")
+    assert third.startswith(f"{feeds[2]} of {shift(DAY, 1)} is left out: {manifest}: the profile of version ")
+    assert "0 symbols were published on 28 days" in fewer.stdout, "the other days were read"
     settings["thresholds"] = {"id_laws": "laws.yaml"}
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")
     shown = CliRunner().invoke(main, ["laws", "show"])

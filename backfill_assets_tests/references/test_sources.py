@@ -229,6 +229,20 @@ def test_a_key_is_needed_must_be_right_and_is_never_shown(sources: CandleSources
     assert "a-mistyped-key" not in said
 
 
+@pytest.mark.parametrize("kind", ["ccxt", "massive"])
+def test_the_token_in_the_path_of_an_endpoint_is_never_shown(kind: str, sources: CandleSources) -> None:
+    token = "planted-path-token"
+    sources.faults["/not-json/"] = Answer(200, f"<b>/{token}/".encode(), "text/html")
+    endpoints = (f"{sources.url}/{token}", f"{sources.url}/{token}/not-json", f"http://127.0.0.1:1/{token}")
+    for endpoint in endpoints:
+        api: CandleApi = CcxtCandles(CcxtSource(kind="ccxt", endpoint=endpoint))
+        if kind == "massive":
+            api = MassiveCandles(MassiveSource(kind="massive", endpoint=endpoint, api_key=KEY))
+        with pytest.raises(TransientFailure) as failure:
+            api.fetch("binance", "BTC-USDT", DAY)
+        assert token not in str(failure.value)
+
+
 @pytest.mark.parametrize("library", ["ccxt", "massive"])
 def test_a_source_without_its_library_says_what_installs_it(
     library: str, ccxt_api: Api, massive_api: Api, monkeypatch: pytest.MonkeyPatch

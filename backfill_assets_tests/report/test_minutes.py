@@ -8,11 +8,21 @@ import pytest
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE
 from backfill_assets.feeds import Feed
+from backfill_assets.quality.book_minutes import BookMinutes
 from backfill_assets.quality.book_states import BOOK_LETTERS
 from backfill_assets.quality.bucket_states import LETTERS, MINUTES, codes_of, encode
 from backfill_assets.quality.measures import FeedMinutes
 from backfill_assets.quality.profiles import FeedProfile, Gap
-from backfill_assets.report.minutes import BY_CODE, MISSING, Minutes, minutes_of, of_states, of_version
+from backfill_assets.report.minutes import (
+    BY_CODE,
+    MISSING,
+    NO_BOOK,
+    Minutes,
+    minutes_of,
+    of_books,
+    of_states,
+    of_version,
+)
 from backfill_assets_tests.quality.quality_samples import (
     DAY,
     FEED,
@@ -90,6 +100,18 @@ def test_minutes_are_those_of_the_document_with_the_trades_of_the_candles() -> N
 def test_symbols_of_one_file_are_laid_over_each_other_and_a_loss_stays_visible(one, other, both) -> None:
     feeds = kept(A=encode(codes_of([one] * MINUTES)), B=encode(codes_of([other] * MINUTES)))
     assert of_states(feeds, traded_in()).states == both * MINUTES
+
+
+def test_a_symbol_without_an_update_does_not_hide_the_books_of_its_group() -> None:
+    books = [BookMinutes(states=states) for states in ("n1440", "n10c1430", "c1000x5s435")]
+    minutes = of_books(books)
+    assert minutes is not None
+    assert minutes.states == "c" * 1000 + "x" * 5 + "c" * 435
+    assert minutes.count(NO_BOOK) == 0
+    alone = of_books(books[:1])
+    assert alone is not None
+    assert alone.count(NO_BOOK) == MINUTES
+    assert of_books([]) is None
 
 
 def test_flagged_minutes_are_marked_whichever_symbol_they_are_of() -> None:

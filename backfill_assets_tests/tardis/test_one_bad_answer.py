@@ -330,6 +330,33 @@ def test_user_and_password_of_an_endpoint_are_stored_nowhere(bad_vendor, tmp_pat
     assert "planted-password" not in outcomes[BAD].reason
 
 
+@pytest.mark.parametrize("token", ["planted-path-token", "tkn-7"])
+def test_the_token_in_the_path_of_an_endpoint_is_stored_nowhere(bad_vendor, tmp_path, caplog, token):
+    said = f"no way to /{token}{BAD_PATH}" + (f", {token}?" if len(token) > 8 else "")
+    bad_vendor.scripts[f"/{token}{BAD_PATH}"] = http(404, said.encode())
+    bad_vendor.scripts[f"/{token}{GOOD_PATH}"] = http(200, FILE)
+    bad_vendor.scripts[f"/{token}/v1/exchanges/binance"] = error(500, message=said)
+    endpoints = {
+        "datasets_endpoint": f"{bad_vendor.url}/{token}/v1/datasets",
+        "api_endpoint": f"{bad_vendor.url}/{token}/v1",
+    }
+    settings = settings_of(bad_vendor, tmp_path, **endpoints)
+    with caplog.at_level(logging.DEBUG):
+        outcomes = {outcome.feed: outcome for outcome in fetched(settings, BAD, GOOD).outcomes}
+    assert {feed: outcome.state for feed, outcome in outcomes.items()} == {BAD: "absent", GOOD: "fetched"}
+    newest = load_manifest(LocalStore(tmp_path / "lake"), GOOD, DAY).newest
+    assert newest is not None
+    assert newest.source.url == f"{bad_vendor.url}/***{GOOD_PATH}"
+    assert outcomes[BAD].reason.startswith(
+        f"{bad_vendor.url}/***{BAD_PATH}: HTTP 404: no way to /***{BAD_PATH}"
+    )
+    with pytest.raises(TransientFailure, match=r"/\*\*\*/v1/exchanges/binance: HTTP 500") as refused:
+        TardisClient(settings.tardis).exchange_details("binance")
+    assert token not in str(refused.value)
+    assert [path for path, _ in bad_vendor.requests if not path.startswith(f"/{token}/")] == []
+    assert token.encode() not in everything_in(tmp_path) + caplog.text.encode()
+
+
 def test_the_reason_is_in_the_verdict_and_leaves_with_the_file(bad_vendor, tmp_path):
     bad_vendor.scripts[BAD_PATH] = FAULTS["a gzip cut off"]
     settings, store = settings_of(bad_vendor, tmp_path), LocalStore(tmp_path / "lake")
