@@ -259,3 +259,12 @@ def test_a_manifest_with_its_numbers_inline_is_read_and_keeps_its_comparisons(la
     assert {feed.feed: feed.verdict.outcome for feed in now.feeds} == {
         feed: verdict.outcome for feed, verdict in verdicts.items()
     }
+
+
+def test_a_ticker_that_lost_its_file_before_a_comparison_is_published_and_says_so(lake: FiledDays) -> None:
+    bring(lake, TRADES, TICKER)
+    on_disk(lake, TICKER).unlink()
+    assert lake.compare_with_trades(DAY) == 1
+    verdict = lake.settled(TICKER, DAY).verdict
+    assert verdict.outcome == "publish"
+    assert "prices are not compared with trades: the day has lost a file of minutes" in verdict.warnings
