@@ -144,6 +144,9 @@ class Version(Document):
         Null if the file has no trades to make them of, or its ids turned out not to be an order.
     healed
         The rows that were added to the vendor's file, which ``source`` describes; null if none were.
+    minute_numbers
+        The file of the numbers by minute that are compared with other files; null if the data type has none,
+        if no row gives any, and in versions of an earlier layout.
     """
 
     content: str
@@ -158,14 +161,22 @@ class Version(Document):
     symbol: str = ""
     candles: DecodedCandles | None = None
     healed: HealedRows | None = None
+    minute_numbers: DataFile | None = None
 
     def is_same_evidence(self, other: Version) -> bool:
         """Whether only the fetch differs: same rows, counted in the same way."""
-        return (self.content, self.schema_version, self.profile_parameters, self.profile) == (
+        return (
+            self.content,
+            self.schema_version,
+            self.profile_parameters,
+            self.profile,
+            self.minute_numbers,
+        ) == (
             other.content,
             other.schema_version,
             other.profile_parameters,
             other.profile,
+            other.minute_numbers,
         )
 
 
@@ -487,3 +498,9 @@ def load_day_record(store: Store, day: str) -> DayRecord | None:
 def valid(store: Store, feed: Feed, day: str, version: Version) -> bool:
     """Whether the version's data file exists at full size."""
     return store.size(paths.ticks_data(feed, day, version.content)) == version.bytes
+
+
+def has_minute_numbers(store: Store, feed: Feed, day: str, version: Version) -> bool:
+    """Whether the version's file of numbers by minute exists at full size, if it has one."""
+    file = version.minute_numbers
+    return file is None or store.size(paths.partials_data(feed, day, file.content)) == file.bytes

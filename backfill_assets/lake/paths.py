@@ -37,7 +37,10 @@ def ticks_manifest(feed: Feed, day: str) -> str:
 
 
 def partials_data(feed: Feed, day: str, content: str) -> str:
-    """Return a Parquet file of the partial candles of a feed's day; ``content`` is its sha256."""
+    """Return a Parquet file of a feed's day by minute: partial candles, or numbers that are compared.
+
+    ``content`` is its sha256.
+    """
     return f"partials/{_feed(feed)}/{_day(day)}/{_component(content)}.parquet"
 
 

@@ -3,7 +3,7 @@
 ``quotes``, ``book_snapshot_5`` and ``book_snapshot_25`` are made from the messages of
 ``incremental_book_L2``, so a file that differs was damaged on its way to us. Nothing says which of two files
 that is, so both warn and neither loses a score. ``book_ticker`` is the exchange's own stream with its own
-times and is never compared. Profiles have the digests (``ticks.tops``), so no file is opened.
+times and is never compared. The digests are made during decoding (``ticks.tops``), so no tick file is opened.
 
 A difference that is over before the minute ends shows in the minute's path. Where the paths of a market
 differ in most minutes though its books agree, the vendor makes quotes in another way, and paths say nothing.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.feeds import Feed
 from backfill_assets.lake.documents import Document
-from backfill_assets.quality.profiles import FeedProfile, MinuteTops
+from backfill_assets.quality.profiles import PATH, FeedProfile, MinuteNumbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +68,7 @@ def others_of(feed: Feed) -> list[Feed]:
     return [Feed(feed.exchange, data_type, feed.dataset_symbol) for data_type in types]
 
 
-def compared_minutes(ours: MinuteTops, theirs: MinuteTops) -> tuple[int, Minutes, Minutes, Minutes]:
+def compared_minutes(ours: MinuteNumbers, theirs: MinuteNumbers) -> tuple[int, Minutes, Minutes, Minutes]:
     """How two feeds compare minute by minute.
 
     Returns
@@ -78,11 +78,11 @@ def compared_minutes(ours: MinuteTops, theirs: MinuteTops) -> tuple[int, Minutes
     both, differing, passing
         Minutes in which both know a book; that end with different books; that end alike but differ before.
     """
-    levels = max(ours.digests.keys() & theirs.digests.keys())
-    one, other = ours.unpacked(levels), theirs.unpacked(levels)
+    levels = max(ours.levels & theirs.levels)
+    one, other = ours.digests(str(levels)), theirs.digests(str(levels))
     both = (one != 0) & (other != 0)
     differing = both & (one != other)
-    passing = _paths_apart(ours.unpacked_path(), theirs.unpacked_path()) & both & ~differing
+    passing = _paths_apart(ours.digests(PATH), theirs.digests(PATH)) & both & ~differing
     return levels, both, differing, passing
 
 
@@ -95,15 +95,15 @@ def _paths_apart(one: Any, other: Any) -> Any:
 
 
 def _compared(profile: FeedProfile, other: str, theirs: FeedProfile) -> Iterator[Agreement]:
-    by_symbol: dict[str, MinuteTops] = {tops.dataset_symbol: tops for tops in theirs.tops}
-    for tops in profile.tops:
-        beside = by_symbol.get(tops.dataset_symbol)
+    by_symbol = {numbers.dataset_symbol: numbers for numbers in theirs.numbers}
+    for numbers in profile.numbers:
+        beside = by_symbol.get(numbers.dataset_symbol)
         if beside is None:
             continue
-        levels, both, differing, passing = compared_minutes(tops, beside)
+        levels, both, differing, passing = compared_minutes(numbers, beside)
         yield Agreement(
             other=other,
-            dataset_symbol=tops.dataset_symbol,
+            dataset_symbol=numbers.dataset_symbol,
             levels=levels,
             minutes=int(both.sum()),
             differing=int(differing.sum()),

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE, start_us
-from backfill_assets.failures import DamagedFile, Unreadable
+from backfill_assets.failures import DamagedFile
 from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
 from backfill_assets.lake.evidence import BesideTrades, PricesBesideTrades
 from backfill_assets.lake.manifests import DayRecord, FeedManifest, Version, update_manifest
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.profiles import FeedProfile, profile_of
+from backfill_assets.quality.minute_numbers import Numbers, read_numbers
 from backfill_assets.settings import RowSettings, Settings
 
 if TYPE_CHECKING:
@@ -58,12 +58,25 @@ def compare_with_trades(
         How many versions were compared; comparisons that are still valid are not repeated.
     """
     known = {e.feed for e in record.expected_feeds}
-    day = _Day(store, record.day, settings.thresholds.rows, manifests)
-    return sum(
-        day.compare(feed, manifest)
+    compared = [
+        (feed, manifest)
         for feed, manifest in manifests.items()
         if feed in known and feed.data_type in COMPARED and manifest.versions
-    )
+    ]
+    day = _Day(store, record.day, settings.thresholds.rows, _trades(manifests))
+    outdated = {feed: day.outdated(feed, manifest) for feed, manifest in compared}
+    day.read(outdated)
+    return sum(day.compare(feed, manifest, outdated[feed]) for feed, manifest in compared)
+
+
+def _trades(manifests: Mapping[Feed, FeedManifest]) -> dict[str, list[tuple[Feed, Version]]]:
+    """By exchange, the versions of trades whose minutes are stored."""
+    found: dict[str, list[tuple[Feed, Version]]] = {}
+    for feed, manifest in sorted(manifests.items()):
+        if feed.type.has_trades:
+            stored = [(feed, version) for version in manifest.versions if version.candles is not None]
+            found.setdefault(feed.exchange, []).extend(stored)
+    return found
 
 
 def tolerance_of(column: str, limits: RowSettings) -> float:
@@ -90,70 +103,75 @@ def judged_prices(beside: BesideTrades | None, limits: RowSettings) -> list[Pric
 
 @dataclass(slots=True)
 class _Day:
-    """The trades of a day; each file of partial candles is read once."""
+    """The prices of a day; each file of minutes is read once."""
 
     store: Store
     day: str
     limits: RowSettings
-    manifests: Mapping[Feed, FeedManifest]
+    #: By exchange.
+    trades: Mapping[str, Sequence[tuple[Feed, Version]]]
+    _numbers: dict[tuple[Feed, str], Numbers | None] = field(default_factory=dict)
     _bands: dict[str, dict[str, TradedBand] | None] = field(default_factory=dict)
+    _hashes: dict[str, str] = field(default_factory=dict)
 
-    def compare(self, feed: Feed, manifest: FeedManifest) -> int:
-        found: dict[str, BesideTrades] = {}
-        made = 0
-        trades = [*self._trades(feed.exchange)]
-        inputs = self._inputs(trades)
-        for version in manifest.versions:
-            former = manifest.beside_trades.get(version.content)
-            if former is not None and former.inputs == inputs:
-                found[version.content] = former
-                continue
-            try:
-                profile = profile_of(version)
-            except Unreadable:
-                continue  # settling the day reports it
-            found[version.content] = self._compared(profile, trades, inputs, former)
-            made += 1
-        if made or found.keys() != manifest.beside_trades.keys():
+    def outdated(self, feed: Feed, manifest: FeedManifest) -> list[Version]:
+        """The versions with numbers that were not compared with these trades under these settings."""
+        former, inputs = manifest.beside_trades, self._inputs(feed.exchange)
+        return [
+            version
+            for version in manifest.versions
+            if version.minute_numbers is not None
+            and (version.content not in former or former[version.content].inputs != inputs)
+        ]
+
+    def read(self, outdated: Mapping[Feed, Sequence[Version]]) -> None:
+        """Read the bands of these versions where the exchange has trades."""
+        wanted = [
+            (feed, version)
+            for feed, versions in outdated.items()
+            for version in versions
+            if self.trades.get(feed.exchange)
+        ]
+        self._numbers = read_numbers(self.store, self.day, wanted)
+
+    def compare(self, feed: Feed, manifest: FeedManifest, outdated: Sequence[Version]) -> int:
+        """Compare these versions and store the results beside those that hold."""
+        former = manifest.beside_trades
+        made = {v.content: self._compared(feed, v, former.get(v.content)) for v in outdated}
+        every = {**former, **made}
+        found = {v.content: every[v.content] for v in manifest.versions if v.content in every}
+        if found != former:
             change = {"beside_trades": found}
             update_manifest(self.store, feed, self.day, lambda held: held.model_copy(update=change))
-        return made
-
-    def _trades(self, exchange: str) -> Iterator[tuple[Feed, Version]]:
-        """Versions of the exchange's trades whose minutes are stored."""
-        for feed, manifest in sorted(self.manifests.items()):
-            if feed.exchange == exchange and feed.type.has_trades:
-                yield from ((feed, version) for version in manifest.versions if version.candles is not None)
+        return len(outdated)
 
     def _limits(self) -> str:
         limits = self.limits
         tolerances = (limits.last_price_tolerance, limits.mark_tolerance, limits.liquidation_tolerance)
         return ":".join(map(str, (BESIDE_VERSION, *tolerances)))
 
-    def _inputs(self, trades: Iterable[tuple[Feed, Version]]) -> str:
-        parts = [self._limits()]
-        parts += [f"{feed}:{version.candles.file.content}" for feed, version in trades if version.candles]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    def _inputs(self, exchange: str) -> str:
+        if exchange not in self._hashes:
+            parts = [self._limits()]
+            trades = self.trades.get(exchange, ())
+            parts += [f"{feed}:{version.candles.file.content}" for feed, version in trades if version.candles]
+            self._hashes[exchange] = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+        return self._hashes[exchange]
 
-    def _compared(
-        self,
-        profile: FeedProfile,
-        trades: Sequence[tuple[Feed, Version]],
-        inputs: str,
-        former: BesideTrades | None,
-    ) -> BesideTrades:
+    def _compared(self, own: Feed, version: Version, former: BesideTrades | None) -> BesideTrades:
         there: set[str] = set()
         prices = []
-        bands = [(feed, self._of(feed, version)) for feed, version in trades]
-        for symbol in profile.bands:
+        numbers = self._numbers.get((own, version.content), ())
+        bands = [(feed, self._of(feed, trades)) for feed, trades in self.trades.get(own.exchange, ())]
+        for symbol in numbers or ():
             traded = []
             for feed, of_feed in bands:
                 if of_feed is not None and symbol.symbol in of_feed:
                     there.add(str(feed))
                     traded.append(of_feed[symbol.symbol])
-            for column in sorted(symbol.bands) if symbol.symbol is not None else ():
+            for column in sorted(symbol.packed) if symbol.symbol is not None else ():
                 tolerance = tolerance_of(column, self.limits)
-                minutes, outside = _beside(symbol.unpacked(column), traded, column, tolerance)
+                minutes, outside = _beside(symbol.bands(column), traded, column, tolerance)
                 prices.append(
                     PricesBesideTrades(
                         dataset_symbol=symbol.dataset_symbol,
@@ -164,9 +182,10 @@ class _Day:
                         first=outside[0] if outside else None,
                     )
                 )
+        is_read = numbers is not None and all(of_feed is not None for _, of_feed in bands)
         found = BesideTrades(
             # Without inputs the next run compares again: a file could not be read.
-            inputs="" if any(of_feed is None for _, of_feed in bands) else inputs,
+            inputs=self._inputs(own.exchange) if is_read else "",
             limits=self._limits(),
             trades=tuple(sorted(there)),
             prices=tuple(prices),
@@ -208,13 +227,15 @@ class _Day:
 
 
 def _with_former(found: BesideTrades, former: BesideTrades) -> BesideTrades:
-    """For each price the better of this comparison and the former one, whose trades may be gone."""
+    """For each price the better of this comparison and the former one, whose files may be gone."""
     if former.limits != found.limits:
         return found
-    known = {(one.dataset_symbol, one.column): one for one in former.prices}
-    prices = tuple(_agreeing(one, known.get((one.dataset_symbol, one.column))) for one in found.prices)
+    prices = {(one.dataset_symbol, one.column): one for one in former.prices}
+    for one in found.prices:
+        key = (one.dataset_symbol, one.column)
+        prices[key] = _agreeing(one, prices.get(key))
     trades = tuple(sorted({*found.trades, *former.trades}))
-    return found.model_copy(update={"prices": prices, "trades": trades})
+    return found.model_copy(update={"prices": tuple(prices.values()), "trades": trades})
 
 
 def _agreeing(now: PricesBesideTrades, before: PricesBesideTrades | None) -> PricesBesideTrades:

@@ -1,7 +1,7 @@
 """The states of each minute of a market, by an accepted file of quotes or books.
 
-Settling the day computes them from profiles that it parses anyway: the replay's own states, the digests of
-the market's other feeds (``agreement``), and the known outages. No rows are read.
+Settling the day computes them from profiles that it parses anyway, with the replay's own states, from the
+digests of the market's other feeds (``agreement``), and from the known outages. No rows are read.
 """
 
 from __future__ import annotations
@@ -121,11 +121,11 @@ def _of_market(
     is_quiet = np.isin(states, [letter["silent"], letter["unknown"]])
     states[is_quiet & touched(context.outages, start_us(day))] = letter["outage"]
     agrees, differs = (np.zeros(MINUTES, np.bool_) for _ in range(2))
-    tops = {one.dataset_symbol: one for one in profile.tops}.get(own.dataset_symbol)
-    for other in others_of(feed) if tops is not None else ():
-        for beside in newest[other].tops if other in newest else ():
-            if tops is not None and beside.dataset_symbol == own.dataset_symbol:
-                _, both, differing, passing = compared_minutes(tops, beside)
+    numbers = {one.dataset_symbol: one for one in profile.numbers}.get(own.dataset_symbol)
+    for other in others_of(feed) if numbers is not None else ():
+        for beside in newest[other].numbers if other in newest else ():
+            if numbers is not None and beside.dataset_symbol == own.dataset_symbol:
+                _, both, differing, passing = compared_minutes(numbers, beside)
                 differs |= differing | passing
                 agrees |= both & ~differing & ~passing
     states[agrees & (states == letter["consistent"])] = letter["proven"]

@@ -21,11 +21,12 @@ from backfill_assets.lake.evidence import PricesBesideTrades
 from backfill_assets.lake.manifests import DayRecord, FeedManifest, Version, read_manifest
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
-from backfill_assets.quality.agreement import Agreement, agreements
+from backfill_assets.quality.agreement import Agreement, agreements, others_of
 from backfill_assets.quality.baseline import Baseline, load_baseline, notional_of_feeds
 from backfill_assets.quality.beside_trades import judged_prices
 from backfill_assets.quality.duplicate_files import Place, duplicates_of, index_of
 from backfill_assets.quality.listings import Owed, listings_on
+from backfill_assets.quality.minute_numbers import read_numbers
 from backfill_assets.quality.profiles import FeedProfile, stored_profile
 from backfill_assets.quality.receipts import healed_versions, never_issued
 from backfill_assets.quality.rules import violations
@@ -133,6 +134,8 @@ class Surroundings:
     joint_silences: Mapping[str, VenueSilences]
     #: Profiles of the newest versions.
     newest: Mapping[Feed, FeedProfile]
+    #: False if the minutes of a file could not be compared because they cannot be read.
+    is_compared: bool
     limits: RowSettings
 
 
@@ -141,6 +144,7 @@ def surroundings(store: Store, inputs: DayInputs, thresholds: ThresholdSettings)
     day, expected = inputs.day, list(inputs.expected.items())
     listings, baseline = listings_on(store, inputs.expected, day), load_baseline(store)
     inputs, profiles = _with_profiles(store, inputs)
+    profiles, is_compared = _with_digests(store, inputs, profiles)
     owed = listings.owed
     windows = {feed: (o.window.start_us, o.window.end_us) for feed, o in owed.items()}
     places = _places(inputs, profiles, {}, thresholds.rows)
@@ -159,6 +163,7 @@ def surroundings(store: Store, inputs: DayInputs, thresholds: ThresholdSettings)
         duplicates=_duplicates(inputs, profiles, places, thresholds.rows),
         joint_silences=joint_silences(newest, windows, thresholds.rows),
         newest=newest,
+        is_compared=is_compared,
         limits=thresholds.rows,
     )
 
@@ -176,6 +181,18 @@ def _with_profiles(store: Store, inputs: DayInputs) -> tuple[DayInputs, dict[tup
         else:
             profiles |= of_feed
     return replace(inputs, manifests=manifests, unreadable=unreadable), profiles
+
+
+def _with_digests(
+    store: Store, inputs: DayInputs, profiles: Mapping[tuple[Feed, str], FeedProfile]
+) -> tuple[dict[tuple[Feed, str], FeedProfile], bool]:
+    """The profiles, with digests where the market has another feed of its book, and whether all were read."""
+    held = {feed: manifest.versions for feed, manifest in inputs.manifests.items() if manifest.versions}
+    markets = [feed for feed in held if not held.keys().isdisjoint(others_of(feed))]
+    wanted = [(feed, version) for feed in markets for version in held[feed]]
+    read = read_numbers(store, inputs.day, wanted)
+    found = {key: profiles[key].model_copy(update={"numbers": n}) for key, n in read.items() if n}
+    return {**profiles, **found}, None not in read.values()
 
 
 def with_accepted(

@@ -7,10 +7,9 @@ bounded, their counts are not.
 
 from __future__ import annotations
 
-from base64 import b64decode
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from backfill_assets.failures import Unreadable
 from backfill_assets.feeds import Feed
@@ -19,8 +18,10 @@ from backfill_assets.lake import paths
 from backfill_assets.lake.manifests import FeedManifest, Version
 from backfill_assets.lake.store import Store
 
-#: An entry of ``MinuteBands``; single precision is finer than any tolerance.
+#: An entry of a band of prices; single precision is finer than any tolerance.
 BAND: Final = [("minute", "<u2"), ("low", "<f4"), ("high", "<f4")]
+#: Name of the digests of the changes of the best level.
+PATH: Final = "path"
 
 
 class _Frozen(BaseModel):
@@ -268,19 +269,13 @@ class BookProfile(_Frozen):
 
 
 class MinuteTops(_Frozen):
-    """Digests of the books of one symbol by minute of arrival: the best levels, and the path to them.
+    """The top of the book of one symbol of quotes, tickers of the best prices or snapshots.
 
-    ``digests`` has, by the number of levels per side, 1,440 unsigned integers of 32 bits in base64: digests
-    of the levels at the end of each minute, 0 where no book is known (``ticks.tops``). ``path`` has digests
-    of all changes of the best level in each minute, 0 where there is nothing to compare; it is empty in
-    profiles that lack it.
+    Changes of books have these in ``BookProfile``.
     """
 
     dataset_symbol: str
     symbol: str | None
-    digests: dict[int, str]
-    path: str = ""
-    #: For quotes, tickers of the best prices and snapshots; changes of books have these in ``BookProfile``.
     #: State of each minute, one letter of ``book_states.BOOK_LETTERS`` each; time from the first row to the
     #: last with a best bid below the best ask; the longest time without a change, and the last change.
     minutes: str = ""
@@ -288,35 +283,39 @@ class MinuteTops(_Frozen):
     longest_unchanged: Silence | None = None
     last_change_us: int | None = None
 
-    def unpacked(self, levels: int) -> Any:
-        """The digests of this number of levels as an array."""
-        import numpy as np
 
-        return np.frombuffer(b64decode(self.digests[levels]), "<u4")
+class MinuteNumbers(_Frozen):
+    """Numbers of each minute of one symbol, which are compared with other files (``minute_numbers``).
 
-    def unpacked_path(self) -> Any:
-        """The digests of the paths as an array; zeros in profiles that lack them."""
-        import numpy as np
-
-        return np.frombuffer(b64decode(self.path), "<u4") if self.path else np.zeros(1440, np.uint32)
-
-
-class MinuteBands(_Frozen):
-    """Lowest and highest of each kind of price of one symbol, by minute of the file's day.
-
-    Minutes are by exchange time. ``bands`` has, by the column of the price, an entry of 10 bytes for each
-    minute with a price, in base64 (``ticks.bands``).
+    Attributes
+    ----------
+    packed
+        By name, the bytes of an array. A number of levels per side (``"25"``) and ``PATH`` name 1,440
+        digests of books by minute of arrival, 0 where there is nothing to compare (``ticks.tops``). A column
+        names the lowest and highest price by exchange time, with an entry for each minute that has a price
+        (``ticks.bands``).
     """
 
     dataset_symbol: str
     symbol: str | None
-    bands: dict[str, str]
+    packed: dict[str, bytes]
 
-    def unpacked(self, column: str) -> Any:
+    @property
+    def levels(self) -> set[int]:
+        """Numbers of levels that have digests."""
+        return {int(name) for name in self.packed if name.isdecimal()}
+
+    def digests(self, name: str) -> Any:
+        """The digests as an array."""
+        import numpy as np
+
+        return np.frombuffer(self.packed[name], "<u4")
+
+    def bands(self, column: str) -> Any:
         """Array with the fields ``minute``, ``low`` and ``high``, in order of the minutes."""
         import numpy as np
 
-        return np.frombuffer(b64decode(self.bands[column]), BAND)
+        return np.frombuffer(self.packed[column], BAND)
 
 
 class FeedProfile(_Frozen):
@@ -384,10 +383,11 @@ class FeedProfile(_Frozen):
     symbols: tuple[SymbolProfile, ...]
     #: Changes of books only, in order of ``dataset_symbol``; empty in profiles of earlier versions.
     books: tuple[BookProfile, ...] = ()
-    #: Quotes, snapshots and changes of books, in order of ``dataset_symbol``.
+    #: Quotes, tickers of the best prices and snapshots, in order of ``dataset_symbol``.
     tops: tuple[MinuteTops, ...] = ()
-    #: Tickers and liquidations, in order of ``dataset_symbol``.
-    bands: tuple[MinuteBands, ...] = ()
+    #: Quotes, books, tickers and liquidations, in order of ``dataset_symbol``. No document has them: they are
+    #: here after decoding, and where a comparison has read their file.
+    numbers: tuple[MinuteNumbers, ...] = Field(default=(), exclude=True)
 
     def repeated_rows(self, law: IdLaw | None) -> int:
         """How many rows repeat a trade; 0 where the venue's ids do not tell trades apart."""

@@ -283,11 +283,13 @@ def _first_minutes(found: Sequence[tuple[Agreement, int, str]], more: str, *, gr
 
 def trades_warnings(beside: BesideTrades | None, limits: RowSettings, *, grouped: bool) -> Iterator[str]:
     """Warn of prices of tickers and liquidations that are far from the trades of their markets."""
-    if beside is None or not beside.prices:
+    if beside is None:
         return
     if not any(one.minutes for one in beside.prices):
         why = "has no stored minutes of their market"
-        if beside.trades:
+        if not beside.inputs:
+            why = "has lost a file of minutes"
+        elif beside.trades:
             why = "has no trades beside these rows"
         yield f"prices are not compared with trades: the day {why}"
     found = [

@@ -135,7 +135,7 @@ def of_version(
     feed: Feed, day: str, profile: FeedProfile, context: Context, thresholds: ThresholdSettings
 ) -> Minutes | None:
     """The minutes of one file by itself, such as a pending one; None where it is not counted by minute."""
-    symbols = {tops.symbol for tops in profile.tops if tops.symbol}
+    symbols = {one.symbol for one in (profile.books or profile.tops) if one.symbol}
     books = of_books(book_minutes(feed, symbols, day, profile, context, {}).values())
     if books is not None:
         return books

@@ -1,22 +1,19 @@
 """The lowest and highest prices of each minute of tickers and liquidations, to be compared with the trades'.
 
-They are computed while the file is decoded and stored in its profile, so the comparison opens no file; the
-bands of trades are their partial candles (``quality.beside_trades``). Prices that are null or not above zero
-are left out.
+They are computed while the file is decoded and stored in a file of their own (``quality.minute_numbers``), so
+the comparison opens no tick file; the bands of trades are their partial candles (``quality.beside_trades``).
+Prices that are null or not above zero are left out.
 """
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import TYPE_CHECKING, Any, Final
 
-from backfill_assets.quality.profiles import BAND, MinuteBands
+from backfill_assets.quality.profiles import BAND, MinuteNumbers
 
 if TYPE_CHECKING:
     from backfill_assets.ticks.profile import Name, Rows
 
-#: Increase it when the same rows give other bands.
-BANDS_VERSION: Final = 1
 #: Price columns by data type.
 COLUMNS: Final = {
     "derivative_ticker": ("last_price", "index_price", "mark_price"),
@@ -66,17 +63,20 @@ class Bands:
                 self._bands[column],
             )  # fmt: skip
 
-    def finish(self) -> tuple[MinuteBands, ...]:
+    def numbers(self) -> tuple[MinuteNumbers, ...]:
         """The bands of all symbols with a price, sorted by name."""
         found = []
         for number, name in enumerate(self._names):
             bands = {column: self._packed(self._bands[n, number]) for n, column in enumerate(self._columns)}
-            if bands := {column: packed for column, packed in bands.items() if packed}:
-                found.append(MinuteBands(dataset_symbol=name.dataset_symbol, symbol=name.symbol, bands=bands))
+            if packed := {column: entries for column, entries in bands.items() if entries}:
+                found.append(
+                    MinuteNumbers(dataset_symbol=name.dataset_symbol, symbol=name.symbol, packed=packed)
+                )
         return tuple(sorted(found, key=lambda one: one.dataset_symbol))
 
-    def _packed(self, bands: Any) -> str:
+    def _packed(self, bands: Any) -> bytes:
         minutes = (bands[:, 0] <= bands[:, 1]).nonzero()[0]
         entries = self._np.empty(len(minutes), BAND)
         entries["minute"], entries["low"], entries["high"] = minutes, bands[minutes, 0], bands[minutes, 1]
-        return b64encode(entries.tobytes()).decode()
+        packed: bytes = entries.tobytes()
+        return packed

@@ -22,13 +22,8 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.days import MICROSECONDS_PER_MINUTE
-from backfill_assets.quality.profiles import BookProfile, Disagreement, MinuteTops, Stuck
-from backfill_assets.ticks.tops import (
-    MOST_DEPTH,
-    longest_unchanged,
-    minute_letters,
-    minute_tops,
-)
+from backfill_assets.quality.profiles import BookProfile, Disagreement, MinuteNumbers, Stuck
+from backfill_assets.ticks.tops import MOST_DEPTH, longest_unchanged, minute_digests, minute_letters
 
 if TYPE_CHECKING:
     from backfill_assets.ticks.prices import Grids
@@ -142,14 +137,14 @@ class Books:
         ]
         return tuple(sorted(found, key=lambda book: book.dataset_symbol))
 
-    def tops(self) -> tuple[MinuteTops, ...]:
-        """The best levels at the end of each minute for symbols whose book was known, sorted by name."""
+    def numbers(self) -> tuple[MinuteNumbers, ...]:
+        """The digests of all symbols whose book was known, sorted by name, after ``finish``."""
         found = [
-            minute_tops(name, self._tops[number], MOST_DEPTH, self._paths[number], self._flags[number])
+            minute_digests(name, self._tops[number], MOST_DEPTH, self._paths[number], self._flags[number])
             for number, name in enumerate(self._names)
             if self._tops[number].any()
         ]
-        return tuple(sorted(found, key=lambda tops: tops.dataset_symbol))
+        return tuple(sorted(found, key=lambda one: one.dataset_symbol))
 
     def _book(self, s: int, name: Name) -> BookProfile:
         k = self._k

@@ -37,6 +37,7 @@ from backfill_assets.lake.manifests import (
     Source,
     StoredFile,
     Version,
+    has_minute_numbers,
     load_day_record,
     load_manifest,
     update_manifest,
@@ -45,6 +46,7 @@ from backfill_assets.lake.manifests import (
 from backfill_assets.lake.parallel import parallel_map
 from backfill_assets.lake.store import Store
 from backfill_assets.logs import bound, with_fields
+from backfill_assets.quality.minute_numbers import store_numbers
 from backfill_assets.quality.profiles import FeedProfile, profile_of
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import SettledDay, is_lost, load_settled
@@ -312,7 +314,8 @@ class _Worker:
         )
         version = decoded_version(feed, decoded, source, stored, self.symbols[feed], self.parameters)
         made = store_candles(self.store, feed, self.day, candles, decoded.profile, self.parameters)
-        version = version.model_copy(update={"candles": made})
+        numbers = store_numbers(self.store, feed, self.day, decoded.profile.numbers)
+        version = version.model_copy(update={"candles": made, "minute_numbers": numbers})
         accepted = self.accepted.get(feed)
         self.store.put_file(target, paths.ticks_data(feed, self.day, version.content))
         instead = self.anew.get(feed)
@@ -354,7 +357,7 @@ def decoded_version(
     symbols: Mapping[str, str],
     parameters: ProfileParameters,
 ) -> Version:
-    """The version of a file that was just decoded, without its candles."""
+    """The version of a file that was just decoded, without its candles and numbers by minute."""
     return Version(
         content=decoded.content,
         rows=decoded.rows,
@@ -476,6 +479,7 @@ def _kept(
         or version.schema_version != SCHEMA_VERSION
         or version.profile_parameters != profile_parameters_hash(parameters, feed.data_type)
         or not valid(store, feed, day, version)
+        or not has_minute_numbers(store, feed, day, version)
         or not _is_named(version, feed, symbols)
     ):
         return None

@@ -36,9 +36,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.days import MICROSECONDS_PER_SECOND, end_us, start_us
 from backfill_assets.feeds import DATA_TYPES
+from backfill_assets.quality.agreement import OF_ONE_BOOK
+from backfill_assets.quality.minute_numbers import NUMBERS_VERSION
 from backfill_assets.quality.profiles import FeedProfile, Gap, Silence, SymbolProfile
 from backfill_assets.settings import CountingSettings, ThresholdSettings
-from backfill_assets.ticks.bands import BANDS_VERSION, COLUMNS, Bands
+from backfill_assets.ticks.bands import COLUMNS, Bands
 from backfill_assets.ticks.books import Books
 from backfill_assets.ticks.prices import Grids, Prices
 from backfill_assets.ticks.tops import LEVELS, Tops
@@ -107,8 +109,8 @@ def profile_parameters_hash(parameters: ProfileParameters, data_type: str = "tra
     counting = {k: int(v) if v == int(v) else v for k, v in parameters.counting.model_dump().items()}
     counted = {"seam_window_us": parameters.seam_window_us, **counting}
     updates = {} if DATA_TYPES[data_type].has_fills else {"updates": UPDATES_VERSION}
-    bands = {"bands": BANDS_VERSION} if data_type in COLUMNS else {}
-    text = json.dumps({"version": PROFILE_VERSION, **updates, **bands, **counted}, sort_keys=True)
+    numbers = {"numbers": NUMBERS_VERSION} if data_type in (*COLUMNS, *OF_ONE_BOOK) else {}
+    text = json.dumps({"version": PROFILE_VERSION, **updates, **numbers, **counted}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -219,6 +221,8 @@ class Profiler:
             self._books = Books(start_us(day), grids or {}, parameters.counting.resent_rows)
         self._tops = Tops(start_us(day), data_type) if data_type in LEVELS else None
         self._bands = Bands(start_us(day), data_type) if data_type in COLUMNS else None
+        #: A data type has one of the three at most.
+        self._compared = self._books or self._tops or self._bands
         if trades:
             self._prices = Prices(parameters.counting, grids or {})
             self._repeats = np.zeros((1, self._r.R_SIZE), np.int64)
@@ -245,12 +249,8 @@ class Profiler:
             self._code_rows = self._doubled(self._code_rows)
             self._symbol_of = self._doubled(self._symbol_of)
         self._symbol_of[code] = slot
-        if self._books is not None:
-            self._books.name(slot, name)
-        if self._tops is not None:
-            self._tops.name(slot, name)
-        if self._bands is not None:
-            self._bands.name(slot, name)
+        if self._compared is not None:
+            self._compared.name(slot, name)
         if not self._trades:
             return
         self._prices.make_room(slot + 1)
@@ -404,8 +404,8 @@ class Profiler:
             longest_silence=self._longest_silence(feed) if self._updates else None,
             symbols=self._symbol_profiles() if self._trades else (),
             books=books,
-            tops=self._books.tops() if self._books else self._tops.finish() if self._tops else (),
-            bands=self._bands.finish() if self._bands else (),
+            tops=self._tops.finish() if self._tops else (),
+            numbers=self._compared.numbers() if self._compared is not None else (),
         )
 
     def _longest_silence(self, feed: list[int]) -> Silence | None:

@@ -13,12 +13,11 @@ are crossed or locked for a moment has no path.
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from backfill_assets.quality.book_states import BOOK_LETTERS, BookState
-from backfill_assets.quality.profiles import MinuteTops, Silence
+from backfill_assets.quality.profiles import PATH, MinuteNumbers, MinuteTops, Silence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +34,7 @@ MOST_DEPTH: Final = max(LEVELS.values())
 CROSSED_MINUTE_US: Final = 1_000_000
 
 
-def minute_tops(name: Name, digests: Any, levels: int, paths: Any, flags: Any) -> MinuteTops:
+def minute_digests(name: Name, digests: Any, levels: int, paths: Any, flags: Any) -> MinuteNumbers:
     """Digests of a symbol's books (one row per depth), as deep as the data type goes, and of its paths."""
     import numpy as np
 
@@ -44,16 +43,10 @@ def minute_tops(name: Name, digests: Any, levels: int, paths: Any, flags: Any) -
     # A minute without a change has a path too; a minute that is crossed for a moment has none.
     folded = np.maximum((paths ^ (paths >> 32)) & 0xFFFFFFFF, 1)
     comparable = (digests[0] != 0) & (flags & M_CROSSED == 0)
-    return MinuteTops(
-        dataset_symbol=name.dataset_symbol,
-        symbol=name.symbol,
-        digests={depth: _packed(row) for depth, row in zip(DEPTHS, digests, strict=True) if depth <= levels},
-        path=_packed(np.where(comparable, folded, 0)) if levels else "",
-    )
-
-
-def _packed(numbers: Any) -> str:
-    return b64encode(numbers.astype("<u4").tobytes()).decode()
+    rows = {str(depth): row for depth, row in zip(DEPTHS, digests, strict=True) if depth <= levels}
+    rows[PATH] = np.where(comparable, folded, 0)
+    packed = {key: row.astype("<u4").tobytes() for key, row in rows.items()}
+    return MinuteNumbers(dataset_symbol=name.dataset_symbol, symbol=name.symbol, packed=packed)
 
 
 def minute_letters(flags: Any, crossed_us: Any, changes: Any, diverged: Collection[int] = ()) -> str:
@@ -146,13 +139,23 @@ class Tops:
         )  # fmt: skip
 
     def finish(self) -> tuple[MinuteTops, ...]:
-        """The digests and minutes of all symbols with rows, sorted by name."""
-        found = [
-            self._of_symbol(number, name)
-            for number, name in enumerate(self._names)
-            if self._counts[number, self._k.B_ROWS]
-        ]
+        """The minutes of all symbols with rows, sorted by name; ends the counting."""
+        found = [self._of_symbol(number, name) for number, name in self._with_rows()]
         return tuple(sorted(found, key=lambda tops: tops.dataset_symbol))
+
+    def numbers(self) -> tuple[MinuteNumbers, ...]:
+        """The digests of all symbols with rows, sorted by name, after ``finish``."""
+        found = [
+            minute_digests(
+                name, self._digests[number], self._levels, self._paths[number], self._flags[number]
+            )
+            for number, name in (self._with_rows() if self._is_compared else ())
+        ]
+        return tuple(sorted(found, key=lambda one: one.dataset_symbol))
+
+    def _with_rows(self) -> Iterator[tuple[int, Name]]:
+        rows = self._counts[:, self._k.B_ROWS]
+        return ((number, name) for number, name in enumerate(self._names) if rows[number])
 
     def _of_symbol(self, s: int, name: Name) -> MinuteTops:
         k = self._k
@@ -161,13 +164,11 @@ class Tops:
             self._day_start,
         )  # fmt: skip
         c = self._counts[s].tolist()
-        levels = self._levels if self._is_compared else 0
-        found = minute_tops(name, self._digests[s], levels, self._paths[s], self._flags[s])
-        return found.model_copy(
-            update={
-                "minutes": minute_letters(self._flags[s], self._crossed_us[s], self._changes[s]),
-                "valid_us": c[k.B_VALID_US],
-                "longest_unchanged": longest_unchanged(c),
-                "last_change_us": c[k.B_LAST_CHANGE] if c[k.B_CHANGES] else None,
-            }
+        return MinuteTops(
+            dataset_symbol=name.dataset_symbol,
+            symbol=name.symbol,
+            minutes=minute_letters(self._flags[s], self._crossed_us[s], self._changes[s]),
+            valid_us=c[k.B_VALID_US],
+            longest_unchanged=longest_unchanged(c),
+            last_change_us=c[k.B_LAST_CHANGE] if c[k.B_CHANGES] else None,
         )

@@ -162,6 +162,9 @@ def _ticks(store: Store, record: DayRecord, problems: list[str]) -> Iterator[_Fi
             needed = version == manifest.newest or version.content in counting
             path = paths.ticks_data(feed, day, version.content)
             yield _File(path, version.bytes, TICKS[feed.data_type], needed)
+            if (numbers := version.minute_numbers) is not None:
+                path = paths.partials_data(feed, day, numbers.content)
+                yield _File(path, numbers.bytes, TICKS[feed.data_type], version == manifest.newest)
         remedy = f"; 'backfill-assets heal --date {day} --feed {feed}' fetches it again"
         for receipt in manifest.receipts:
             kept = [(answer.content, answer.bytes, receipt.ending) for answer in receipt.answers]

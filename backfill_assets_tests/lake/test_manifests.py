@@ -25,6 +25,7 @@ from backfill_assets.lake.manifests import (
     valid,
 )
 from backfill_assets.lake.store import Store
+from backfill_assets.lake.tables import DataFile
 
 FEED, DAY = Feed("binance", "trades", "BTCUSDT"), "2024-01-01"
 EMPTY = FeedManifest(feed=str(FEED), day=DAY)
@@ -115,7 +116,14 @@ def test_a_version_that_is_approved_while_its_feed_is_fetched_is_not_dropped() -
     assert contents(taken_back.with_version(A, "a")) == ["a"]
 
 
-@pytest.mark.parametrize("change", [{"profile_parameters": "q"}, {"schema_version": 2}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"profile_parameters": "q"},
+        {"schema_version": 2},
+        {"minute_numbers": DataFile(content="n", rows=1, bytes=2)},
+    ],
+)
 def test_accepted_rows_counted_anew_take_over_the_evidence(change: dict[str, Any]) -> None:
     again = version("a", fetched_at=LATE, **change)
     assert fetched("a").with_version(again, "a").versions == (again,)

@@ -21,6 +21,7 @@ from backfill_assets.lake.manifests import (
     load_manifests,
 )
 from backfill_assets.quality.beside_trades import compare_with_trades
+from backfill_assets.quality.minute_numbers import store_numbers
 from backfill_assets.quality.settle import settle
 from backfill_assets.quality.settled import SettledFeed
 from backfill_assets.quality.witnesses import ask_witnesses
@@ -98,6 +99,7 @@ class FiledDays:
                 profile_parameters="p",
                 fetched_at=utc_now(),
                 candles=store_candles(self.store, feed, day, candles, decoded.profile, parameters),
+                minute_numbers=store_numbers(self.store, feed, day, decoded.profile.numbers),
             )
             self.store.put_file(target, paths.ticks_data(feed, day, version.content))
         return bring(self.store, day, version, feed)

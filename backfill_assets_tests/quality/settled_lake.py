@@ -23,6 +23,7 @@ from backfill_assets.lake.manifests import (
 )
 from backfill_assets.lake.store import Store
 from backfill_assets.quality.decisions import Decided, approve, retract
+from backfill_assets.quality.minute_numbers import store_numbers
 from backfill_assets.quality.profiles import FeedProfile
 from backfill_assets.quality.settled import HeldVersion, SettledFeed, load_settled
 from backfill_assets.settings import ThresholdSettings
@@ -89,7 +90,8 @@ def bring(store: Store, day: str, brought: Version, feed: Feed = FEED) -> str:
 
 def fetch(store: Store, day: str, found: FeedProfile, feed: Feed = FEED) -> str:
     """Store a file with these counts; returns its content."""
-    return bring(store, day, version(found), feed)
+    numbers = store_numbers(store, feed, day, found.numbers)
+    return bring(store, day, version(found).model_copy(update={"minute_numbers": numbers}), feed)
 
 
 def compare(store: Store, day: str, feed: Feed = FEED, **found: Any) -> None:

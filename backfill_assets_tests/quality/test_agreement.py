@@ -10,7 +10,7 @@ import pytest
 
 from backfill_assets.feeds import Feed
 from backfill_assets.quality.agreement import Agreement, agreements
-from backfill_assets.quality.profiles import FeedProfile
+from backfill_assets.quality.profiles import PATH, FeedProfile
 from backfill_assets.quality.verdict import Verdict
 from backfill_assets.quality.warnings import NAMED, agreement_warnings
 from backfill_assets.settings import ThresholdSettings
@@ -99,7 +99,8 @@ def test_paths_that_differ_all_day_though_books_agree_are_made_in_another_way() 
     _, found, _ = compared(good, {**beside(messages), quotes: delayed})
     [one] = [one for one in found if one.other == str(quotes)]
     assert (one.differing, one.passing) == (0, 0)
-    assert (delayed.tops[0].unpacked_path() != beside(messages)[quotes].tops[0].unpacked_path()).sum() > 100
+    paths = [one.numbers[0].digests(PATH) for one in (delayed, beside(messages)[quotes])]
+    assert (paths[0] != paths[1]).sum() > 100
 
 
 def test_what_is_the_exchanges_own_is_compared_with_nothing() -> None:
@@ -111,7 +112,7 @@ def test_what_is_the_exchanges_own_is_compared_with_nothing() -> None:
 
 def test_a_profile_of_an_earlier_version_is_compared_with_nothing() -> None:
     profile = beside(THIN)[TYPES["quotes"]]
-    earlier = profile.model_copy(update={"tops": ()})
+    earlier = profile.model_copy(update={"numbers": ()})
     assert agreements(TYPES["quotes"], earlier, beside(THIN)) == ()
     others = {TYPES["quotes"]: earlier}
     assert agreements(TYPES["book_snapshot_5"], beside(THIN)[TYPES["book_snapshot_5"]], others) == ()

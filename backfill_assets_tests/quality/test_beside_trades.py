@@ -17,7 +17,7 @@ from backfill_assets.feeds import Feed
 from backfill_assets.lake import paths
 from backfill_assets.lake.evidence import PricesBesideTrades
 from backfill_assets.lake.manifests import load_manifest, update_manifest
-from backfill_assets.quality.profiles import profile_of
+from backfill_assets.quality.minute_numbers import read_numbers
 from backfill_assets.quality.verdict import Verdict
 from backfill_assets.standins.market import Market
 from backfill_assets_tests.quality.filed_days import FiledDays
@@ -351,8 +351,8 @@ def test_a_minute_has_the_lowest_and_the_highest_of_its_prices(lake: FiledDays) 
     lake.bring(LIQUIDATIONS, DAY, rows, NAMES)
     newest = load_manifest(lake.store, LIQUIDATIONS, DAY).newest
     assert newest is not None
-    [bands] = profile_of(newest).bands
-    assert bands.unpacked("price").tolist() == [(0, 3.0, 5.0), (8, 2.0, 2.0), (1_439, 9.0, 9.0)]
+    [bands] = read_numbers(lake.store, DAY, [(LIQUIDATIONS, newest)])[LIQUIDATIONS, newest.content] or ()
+    assert bands.bands("price").tolist() == [(0, 3.0, 5.0), (8, 2.0, 2.0), (1_439, 9.0, 9.0)]
 
 
 def test_good_trades_that_come_later_bring_the_ticker_back(lake: FiledDays) -> None:

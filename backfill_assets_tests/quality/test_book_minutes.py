@@ -36,6 +36,7 @@ from backfill_assets_tests.quality.book_days import (
 )
 from backfill_assets_tests.quality.quality_samples import THRESHOLDS
 from backfill_assets_tests.quality.settled_lake import NOW, expect, fetch
+from backfill_assets_tests.quality.watched_stores import CountingStore
 
 STATES: Final = {letter: state for state, letter in BOOK_LETTERS.items()}
 MARKET: Final = "BTC-USDT"
@@ -158,8 +159,8 @@ def test_letters_of_an_earlier_version_are_read() -> None:
     assert minutes_of(FEED, earlier) == minutes_of(FEED, late)
 
 
-def test_the_days_document_has_the_states_and_no_file_is_opened_for_them(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path / "lake")
+def test_the_days_document_has_the_states_and_no_tick_file_is_opened_for_them(tmp_path: Path) -> None:
+    store = CountingStore(tmp_path / "lake")
     feeds = [feed_of(data_type) for data_type in ("incremental_book_L2", "quotes")]
     expect(store, DAY, *feeds)
     for feed in feeds:
@@ -167,9 +168,10 @@ def test_the_days_document_has_the_states_and_no_file_is_opened_for_them(tmp_pat
         sound = {"crossed_rows": 0}
         own = damaged() if feed == FEED else derived(feed.data_type).model_copy(update=sound)
         fetch(store, DAY, own, feed=feed)
-    # The lake stores manifests alone: there is no file of rows to open.
-    assert not [*Path(tmp_path).rglob("*.parquet")]
     settle(store, DAY, THRESHOLDS)
+    # The lake has no file of rows to open.
+    assert not [*(tmp_path / "lake" / "ticks").rglob("*.parquet")]
+    assert sorted(store.opened.values()) == [1, 1]
     found = load_day(store, DAY)
     assert found is not None
     counts = [counted(f.books[MARKET]) for f in found.feeds]

@@ -422,9 +422,10 @@ class Session:
             found.groups.append(_rows(group))
 
     def profile(self) -> str:
-        """The profile of all rows."""
+        """The profile of all rows, with the numbers that are not in its document."""
         assert self.profiler is not None
-        return self.profiler.finish(has_header=True).model_dump_json()
+        found = self.profiler.finish(has_header=True)
+        return f"{found.model_dump_json()}{found.numbers}"
 
 
 def _rows(group: RowGroup) -> tuple[Any, ...]:

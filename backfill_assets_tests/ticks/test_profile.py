@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from backfill_assets.days import start_us
-from backfill_assets.feeds import Feed
+from backfill_assets.feeds import DATA_TYPES, Feed
 from backfill_assets.quality.profiles import FeedProfile, Gap, Silence
 from backfill_assets.settings import CountingSettings, ThresholdSettings
 from backfill_assets.ticks import profile as profile_module
@@ -181,7 +181,7 @@ def expected_feed(rows: list[Row]) -> dict[str, Any]:
 
 
 def assert_equal(profile: FeedProfile, rows: list[Row]) -> None:
-    of_updates = {"odd_rows", "apart_rows", "off_hour_rows", "books", "tops", "bands"}
+    of_updates = {"odd_rows", "apart_rows", "off_hour_rows", "books", "tops", "numbers"}
     assert not any(getattr(profile, name) for name in of_updates)
     counted_elsewhere = {"symbols", "implausible_times", "wrong_exchange_rows", "unknown_symbol_rows"}
     found = profile.model_dump(exclude=of_updates | counted_elsewhere)
@@ -443,6 +443,17 @@ def test_the_hash_of_parameters_tells_profiles_apart(monkeypatch: pytest.MonkeyP
     assert first != profile_parameters_hash(ProfileParameters.of(ThresholdSettings(seam_window_seconds=1)))
     monkeypatch.setattr(profile_module, "PROFILE_VERSION", 0)
     assert first != profile_parameters_hash(ProfileParameters())
+
+
+def test_other_numbers_by_minute_let_only_files_that_have_them_be_fetched_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = {name: profile_parameters_hash(ProfileParameters(), name) for name in DATA_TYPES}
+    monkeypatch.setattr(profile_module, "NUMBERS_VERSION", 0)
+    assert {n for n in DATA_TYPES if profile_parameters_hash(ProfileParameters(), n) != before[n]} == {
+        "quotes", "book_snapshot_5", "book_snapshot_25", "incremental_book_L2", "derivative_ticker",
+        "liquidations",
+    }  # fmt: skip
 
 
 def test_a_profile_survives_json(decode_body: Any) -> None:
