@@ -131,6 +131,9 @@ def test_a_first_day_opens_each_tick_file_for_the_proof_of_its_candles_and_the_l
     assert set(counts.opened("ticks").values()) == {2}, "and once to be loaded into the embedded warehouse"
     assert counts.verdicts == 9, "one verdict per feed"
     assert counts.comparisons == 9, "one look per feed, not one per pair of feeds"
+    partials = counts.opened("partials", "candles")
+    assert len(partials) == 9
+    assert set(partials.values()) == {1}, "to be kept, merged and compared"
 
 
 def test_the_next_day_judges_the_neighbour_once_and_opens_none_of_its_tick_files(pipeline, counts):
@@ -138,6 +141,7 @@ def test_the_next_day_judges_the_neighbour_once_and_opens_none_of_its_tick_files
     run(pipeline, NEXT, counts)
     assert counts.verdicts == 18
     assert not [path for path in counts.opened("ticks") if f"/{DAY}/" in path]
+    assert set(counts.opened("partials", "candles").values()) == {2}, "both days are made of both days' files"
 
 
 def test_no_step_of_a_first_day_reads_a_document_more_often_than_its_budget(pipeline, counts):
@@ -195,12 +199,13 @@ def test_candles_read_the_partials_of_a_day_together_and_match_names_once_a_day(
         monkeypatch.setattr(target, name, counting)
 
     count(build, "read_partials")
+    count(build.Partials, "of_day")
     count(build._Maker, "renamed")
     assert pipeline.run(NEXT).success
     # Both days are made of the files of three days each; names are also asked for by the hash of inputs and
     # the last prices.
-    assert calls["read_partials"] == 6
-    assert calls["renamed"] <= 3 * calls["read_partials"]
+    assert (calls["of_day"], calls["read_partials"]) == (2, 4)
+    assert calls["renamed"] <= 3 * 6
 
 
 COMMANDS = (
