@@ -82,11 +82,11 @@ class Product:
 
     def compare(self) -> None:
         """The candles of another engine."""
-        from backfill_assets.candles.trade_files import mismatches
+        from backfill_assets.candles.trade_files import Partials, mismatches
         from backfill_assets.lake import paths
 
         self.store.put_file(self.ticks, paths.ticks_data(self.feed, DAY, self.file.content))
-        (differing,) = mismatches(self.store, [(self.file, self.made)])
+        (differing,) = mismatches(Partials(self.store), [(self.file, self.made)])
         if differing:
             msg = f"candles differ from their ticks: {differing[:3]}"
             raise SystemExit(msg)

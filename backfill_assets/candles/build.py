@@ -33,6 +33,7 @@ from backfill_assets.candles.merge import day_of_candles
 from backfill_assets.candles.minutes import minutes_of_day
 from backfill_assets.candles.trade_files import (
     AcceptedFile,
+    Partials,
     accepted_files,
     has_partials,
     make_all_partials,
@@ -101,10 +102,15 @@ class _Maker:
 
     store: Store
     settings: Settings
+    #: Those of the day that is made, which merging and comparing need.
+    partials: Partials = field(init=False)
     _settled: dict[str, SettledDay | None] = field(default_factory=dict)
     _measures: dict[str, DayMeasures | None] = field(default_factory=dict)
     #: Damaged tick files of other days; days are built without their rows.
     _damaged: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.partials = Partials(self.store)
 
     def settled(self, day: str) -> SettledDay | None:
         if day not in self._settled:
@@ -199,7 +205,7 @@ class _Maker:
         missing = [f for f in there if not has_partials(self.store, f, known.get(str(f.feed)))]
         if not missing and {str(f.feed) for f in there} <= known.keys() <= {str(f.feed) for f in files}:
             return
-        made = make_all_partials(self.store, missing)
+        made = make_all_partials(self.partials, missing)
         fresh = {str(file.feed): found for file, found in zip(missing, made, strict=True)}
 
         def change(current: DayMeasures | None) -> DayMeasures:
@@ -342,14 +348,13 @@ class _Work:
         return made.model_copy(update={"findings": findings})
 
     def _partials(self) -> list[pa.Table]:
-        store, around = self.maker.store, (shift(self.day, -1), self.day, shift(self.day, 1))
-        return [
-            _renamed(
-                read_partials(store, day, [(feed.feed, file.partials) for feed, file in self.files(day)]),
-                self.maker.renamed(day, self.day),
-            )
-            for day in around
-        ]
+        maker, found = self.maker, []
+        for day in (shift(self.day, -1), self.day, shift(self.day, 1)):
+            files = [(feed.feed, file.partials) for feed, file in self.files(day)]
+            is_own = day == self.day
+            table = maker.partials.of_day(day, files) if is_own else read_partials(maker.store, day, files)
+            found.append(_renamed(table, maker.renamed(day, self.day)))
+        return found
 
     def _currencies(self) -> dict[Market, tuple[str, str]]:
         """Currencies of volume and quote volume by market, from the contracts of the files."""
@@ -395,14 +400,14 @@ class _Work:
         """Compare each of the day's files with its ticks, and its candles with each other."""
         import polars as pl
 
-        settings, store = self.maker.settings, self.maker.store
+        settings = self.maker.settings
         by_feed = {str(file.feed): file for file in self.maker.accepted(self.day)}
         larger = frame.lazy().filter(pl.col("timeframe") != BASE_TIMEFRAME)
         counted = larger.group_by("exchange", "symbol").len().collect()
         rolled_up = {(exchange, symbol): rows for exchange, symbol, rows in counted.iter_rows()}
         files = self.files(self.day)
         due = [(str(f.feed), file) for f, file in files if not file.is_compared or file.mismatches]
-        rows = mismatches(store, [(by_feed[name], file) for name, file in due])
+        rows = mismatches(self.maker.partials, [(by_feed[name], file) for name, file in due])
         fresh = {name: plain_rows(found) for (name, _), found in zip(due, rows, strict=True)}
         found = {}
         for feed, file in files:

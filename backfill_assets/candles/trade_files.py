@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 #: Feeds whose ticks are read at once; the kernels release the GIL and the machine has few processors.
 WORKERS: Final = 2
-#: Files whose partials are read at once.
-FILES_AT_ONCE: Final = 100
 #: Rows of files that are compared with their partials at once.
 ROWS_AT_ONCE: Final = 500_000
 
@@ -172,16 +170,37 @@ def _overlap(found: SettledFeed, other: SettledFeed, day: str) -> Iterator[Overl
         yield Overlap(other.feed, day, other.accepted.content, between)
 
 
-def make_all_partials(store: Store, files: Sequence[AcceptedFile]) -> list[TradesFile]:
+class Partials:
+    """The partial candles of a lake's files; each file is read once, together with others of its day."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._known: dict[str, pa.Table] = {}
+
+    def by_file(self, day: str, files: Sequence[tuple[Feed, DataFile]]) -> list[pa.Table]:
+        """The partials of each file of a day."""
+        unread = {file.content: (feed, file) for feed, file in files if file.content not in self._known}
+        table, first = read_partials(self.store, day, [*unread.values()]), 0
+        for content, (_, file) in unread.items():
+            self._known[content] = table.slice(first, file.rows)
+            first += file.rows
+        return [self._known[file.content] for _, file in files]
+
+    def of_day(self, day: str, files: Sequence[tuple[Feed, DataFile]]) -> pa.Table:
+        """The partials of files of a day, in order."""
+        return pa.concat_tables([PARTIAL_SCHEMA.empty_table(), *self.by_file(day, files)]).combine_chunks()
+
+
+def make_all_partials(partials: Partials, files: Sequence[AcceptedFile]) -> list[TradesFile]:
     """Make the partials of files of one day; those made during decoding are read together."""
+    store = partials.store
     whole = [f for f in files if not (f.repeats or f.left_out or f.overlaps)]
     there = [(f, stored) for f in whole if (stored := _decoded(store, f)) is not None]
-    made: dict[str, TradesFile] = {}
-    for start in range(0, len(there), FILES_AT_ONCE):
-        batch = there[start : start + FILES_AT_ONCE]
-        tables = _by_file(store, batch[0][0].day, [(file.feed, stored) for file, stored in batch])
-        for (file, stored), table in zip(batch, tables, strict=True):
-            made[str(file.feed)] = _trades_file(file, stored, table)
+    tables = partials.by_file(files[0].day, [(file.feed, stored) for file, stored in there]) if there else []
+    made = {
+        str(file.feed): _trades_file(file, stored, table)
+        for (file, stored), table in zip(there, tables, strict=True)
+    }
     others = [f for f in files if str(f.feed) not in made]
     computed = parallel_map(lambda file: make_partials(store, file), others, WORKERS)
     made |= {str(f.feed): found for f, found in zip(others, computed, strict=True)}
@@ -264,12 +283,14 @@ def read_partials(store: Store, day: str, files: Sequence[tuple[Feed, DataFile]]
     return table.select(PARTIAL_SCHEMA.names).cast(PARTIAL_SCHEMA)
 
 
-def mismatches(store: Store, files: Sequence[tuple[AcceptedFile, TradesFile]]) -> list[list[dict[str, Any]]]:
+def mismatches(
+    partials: Partials, files: Sequence[tuple[AcceptedFile, TradesFile]]
+) -> list[list[dict[str, Any]]]:
     """K1 for each file of one day: partials that a second engine computes differently from the same ticks."""
-    found = []
+    found, store = [], partials.store
     for batch in _batches(files):
         one = batch[0][0]
-        partials = _by_file(store, one.day, [(file.feed, made.partials) for file, made in batch])
+        made = partials.by_file(one.day, [(file.feed, made.partials) for file, made in batch])
         with ExitStack() as stack:
             compared = [
                 ComparedFile(
@@ -283,18 +304,10 @@ def mismatches(store: Store, files: Sequence[tuple[AcceptedFile, TradesFile]]) -
                     _others(store, file, stack),
                     file.left_out,
                 )
-                for (file, _), of_file in zip(batch, partials, strict=True)
+                for (file, _), of_file in zip(batch, made, strict=True)
             ]
             found += mismatches_with_ticks(compared, day=one.day, seam_window_seconds=one.seam_window_seconds)
     return found
-
-
-def _by_file(store: Store, day: str, files: Sequence[tuple[Feed, DataFile]]) -> Iterator[pa.Table]:
-    """The partials of each file."""
-    table, first = read_partials(store, day, files), 0
-    for _, file in files:
-        yield table.slice(first, file.rows)
-        first += file.rows
 
 
 def _batches(

@@ -8,7 +8,7 @@ and the profile give the same verdict again without the lake.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -136,6 +136,8 @@ class Surroundings:
     newest: Mapping[Feed, FeedProfile]
     #: False if the minutes of a file could not be compared because they cannot be read.
     is_compared: bool
+    #: By exchange, prices of the newest tickers and liquidations that are far from the trades, in order.
+    off_trades: Mapping[str, Sequence[tuple[str, PricesBesideTrades]]]
     limits: RowSettings
 
 
@@ -164,6 +166,7 @@ def surroundings(store: Store, inputs: DayInputs, thresholds: ThresholdSettings)
         joint_silences=joint_silences(newest, windows, thresholds.rows),
         newest=newest,
         is_compared=is_compared,
+        off_trades=_off_trades(inputs, thresholds.rows),
         limits=thresholds.rows,
     )
 
@@ -252,13 +255,18 @@ def _refuted_by(feed: Feed, around: Surroundings) -> tuple[tuple[str, PricesBesi
     if not feed.type.has_trades:
         return ()
     symbols = {name for _, name in around.inputs.expected[feed]}
-    return tuple(
-        (str(other), one)
-        for other, manifest in sorted(around.inputs.manifests.items())
-        if other.exchange == feed.exchange and manifest.newest is not None
-        for one in judged_prices(manifest.beside_trades.get(manifest.newest.content), around.limits)
-        if one.symbol in symbols and one.outside > around.limits.off_trades_excused
-    )
+    found = around.off_trades.get(feed.exchange, ())
+    return tuple((other, one) for other, one in found if one.symbol in symbols)
+
+
+def _off_trades(inputs: DayInputs, limits: RowSettings) -> dict[str, list[tuple[str, PricesBesideTrades]]]:
+    found: dict[str, list[tuple[str, PricesBesideTrades]]] = {}
+    for feed, manifest in sorted(inputs.manifests.items(), key=lambda each: each[0]):
+        newest = _content(manifest.newest)
+        compared = judged_prices(manifest.beside_trades.get(newest) if newest else None, limits)
+        far = [(str(feed), one) for one in compared if one.outside > limits.off_trades_excused]
+        found.setdefault(feed.exchange, []).extend(far)
+    return found
 
 
 def _busy_around(feed: Feed, around: Surroundings, *beside: SettledFeed | None) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from backfill_assets.candles.query import candles_of, open_made, read_made
 from backfill_assets.candles.schemas import CANDLE_SCHEMA
 from backfill_assets.candles.trade_files import (
     AcceptedFile,
+    Partials,
     has_partials,
     make_partials,
     mismatches,
@@ -269,13 +270,13 @@ class TestPartials:
         bring(store, DAY, at_once(1, 5, START))
         (file,) = files(store, DAY)
         partials = make_partials(store, file)
-        assert mismatches(store, [(file, partials)]) == [[]]
+        assert mismatches(Partials(store), [(file, partials)]) == [[]]
         data = Path(store.uri_of(paths.partials_data(FEED, DAY, partials.partials.content)))
         table = pq.read_table(data)
         field = table.schema.field("high")
         lie = table.set_column(4, field, pa.array([99.0]))
         named = store_table(store, lie, lambda content: paths.partials_data(FEED, DAY, content))
-        [differing] = mismatches(store, [(file, partials.model_copy(update={"partials": named}))])
+        [differing] = mismatches(Partials(store), [(file, partials.model_copy(update={"partials": named}))])
         assert [row["differs"] for row in differing] == ["high"]
 
     @pytest.mark.parametrize(
@@ -305,7 +306,7 @@ class TestPartials:
         settle(store, DAY, SETTINGS.thresholds)
         (file,) = files(store, DAY)
         assert file.contracts == expected
-        assert mismatches(store, [(file, make_partials(store, file))]) == [[]]
+        assert mismatches(Partials(store), [(file, make_partials(store, file))]) == [[]]
         (contract,) = expected.get("BTC-USDT", (Contract(),))
         volume = made(store, DAY, ["1d"])["volume"][0].as_py()
         prices = [t.price or 0 for _, t in at_once(1, 5, START)]

@@ -23,7 +23,7 @@ from backfill_assets.candles import build
 from backfill_assets.cli import main
 from backfill_assets.failures import PermanentFailure
 from backfill_assets.lake.local import LocalStore
-from backfill_assets.quality import settle
+from backfill_assets.quality import context, settle
 from backfill_assets.rule_set import RULES_VERSION
 from backfill_assets.standins.faults import Fault, not_found
 
@@ -43,6 +43,8 @@ class Counts:
         self.opens: dict[str, Counter[str]] = defaultdict(Counter)
         self.written: list[str] = []
         self.verdicts = 0
+        #: Looks at the comparison of a feed's prices with the trades.
+        self.comparisons = 0
         self.lock = threading.Lock()
 
     def opened(self, kind: str, *steps: str) -> Counter[str]:
@@ -59,6 +61,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     """Counts every call of the local store in this test."""
     counted = Counts()
     read, local_copy, judge = LocalStore.read, LocalStore.local_copy, settle.judge_feed
+    judged_prices = context.judged_prices
     put_file, put_bytes = LocalStore.put_file, LocalStore.put_bytes
 
     def counting_read(self: LocalStore, path: str) -> Any:
@@ -85,11 +88,16 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
         counted.verdicts += 1
         return judge(*arguments)
 
+    def counting_prices(*arguments: Any) -> Any:
+        counted.comparisons += 1
+        return judged_prices(*arguments)
+
     monkeypatch.setattr(LocalStore, "read", counting_read)
     monkeypatch.setattr(LocalStore, "local_copy", counting_copy)
     monkeypatch.setattr(LocalStore, "put_file", counting_put)
     monkeypatch.setattr(LocalStore, "put_bytes", counting_put_bytes)
     monkeypatch.setattr(settle, "judge_feed", counting_judge)
+    monkeypatch.setattr(context, "judged_prices", counting_prices)
     return counted
 
 
@@ -98,7 +106,7 @@ def run(pipeline: Any, day: str, counts: Counts) -> dg.ExecuteInProcessResult:
     counts.reads.clear()
     counts.opens.clear()
     counts.written.clear()
-    counts.verdicts = 0
+    counts.verdicts = counts.comparisons = 0
     original = dg.DagsterInstance.handle_new_event
 
     def following(self: dg.DagsterInstance, entry: Any, **more: Any) -> Any:
@@ -122,6 +130,10 @@ def test_a_first_day_opens_each_tick_file_for_the_proof_of_its_candles_and_the_l
     assert set(ticks.values()) == {1}, "the comparison by another engine; decoding has made the candles"
     assert set(counts.opened("ticks").values()) == {2}, "and once to be loaded into the embedded warehouse"
     assert counts.verdicts == 9, "one verdict per feed"
+    assert counts.comparisons == 9, "one look per feed, not one per pair of feeds"
+    partials = counts.opened("partials", "candles")
+    assert len(partials) == 9
+    assert set(partials.values()) == {1}, "to be kept, merged and compared"
 
 
 def test_the_next_day_judges_the_neighbour_once_and_opens_none_of_its_tick_files(pipeline, counts):
@@ -129,6 +141,7 @@ def test_the_next_day_judges_the_neighbour_once_and_opens_none_of_its_tick_files
     run(pipeline, NEXT, counts)
     assert counts.verdicts == 18
     assert not [path for path in counts.opened("ticks") if f"/{DAY}/" in path]
+    assert set(counts.opened("partials", "candles").values()) == {2}, "both days are made of both days' files"
 
 
 def test_no_step_of_a_first_day_reads_a_document_more_often_than_its_budget(pipeline, counts):
@@ -186,12 +199,13 @@ def test_candles_read_the_partials_of_a_day_together_and_match_names_once_a_day(
         monkeypatch.setattr(target, name, counting)
 
     count(build, "read_partials")
+    count(build.Partials, "of_day")
     count(build._Maker, "renamed")
     assert pipeline.run(NEXT).success
     # Both days are made of the files of three days each; names are also asked for by the hash of inputs and
     # the last prices.
-    assert calls["read_partials"] == 6
-    assert calls["renamed"] <= 3 * calls["read_partials"]
+    assert (calls["of_day"], calls["read_partials"]) == (2, 4)
+    assert calls["renamed"] <= 3 * 6
 
 
 COMMANDS = (
