@@ -6,6 +6,7 @@ are in Dagster's records like all others.
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 import uuid
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from backfill_assets.days import utc_now
-from backfill_assets.failures import BadInput, PermanentFailure, TransientFailure, printable
+from backfill_assets.failures import BadInput, PermanentFailure, SettingsError, TransientFailure, printable
 from backfill_assets.lake import paths
 from backfill_assets.lake.store import Store, open_store
 from backfill_assets.orchestration import STEP_RETRIES, database_failures, open_instance
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from dagster_shared.error import SerializableErrorInfo
 
 _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+#: The class before the text of a deliberate failure.
+_OWN_CLASS: Final = re.compile(r"^backfill_assets[.\w]*: ")
 #: Colors of states; all other states are red.
 _STYLES: Final = {"published": "green", "degraded": "yellow"}
 
@@ -139,9 +142,11 @@ def _tell_if_unreachable(console: Console, settings: Settings) -> None:
     try:
         client.exchange_details(exchange)
     except TransientFailure as failure:
-        seconds = settings.tardis.retry_budget_seconds * (1 + STEP_RETRIES)
-        text = f"{failure}; the run asks again for up to {seconds_text(seconds)}, and Ctrl-C ends it"
+        each = seconds_text(settings.tardis.retry_budget_seconds)
+        text = f"{failure}; the run tries {1 + STEP_RETRIES} times for up to {each} each, and Ctrl-C ends it"
         console.print(printable(text), style="yellow", highlight=False, markup=False, soft_wrap=True)
+    except SettingsError:
+        raise  # No day can be run.
     except PermanentFailure:
         return  # The run says it, with the day.
 
@@ -229,7 +234,7 @@ def _cause(error: SerializableErrorInfo | None) -> str:
     """The first error of a chain: Dagster's own around it only says that the step failed."""
     while error is not None and error.cause is not None:
         error = error.cause
-    return error.message.strip() if error else "failed"
+    return _OWN_CLASS.sub("", error.message.strip()) if error else "failed"
 
 
 def _is_check(event: dg.DagsterEvent) -> bool:

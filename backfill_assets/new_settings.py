@@ -104,8 +104,8 @@ def write_tried(answers: Answers, file: Path, begin: str, day: str) -> Iterator[
 
 
 def next_commands(answers: Answers, file: Path, day: str) -> Sequence[str]:
-    """Return the two commands to type next: one runs the day, the other shows its outcome."""
-    command = f"BACKFILL_ENV={shlex.quote(str(file.expanduser().absolute()))} backfill-assets"
+    """Return the lines to type next: they name the settings, run the day, and show its outcome."""
+    command = "backfill-assets"
     if ProcessEnvironment().backfill_standin_url:
         command += " standins -- backfill-assets"
     look = f"report --date {day}"
@@ -113,4 +113,5 @@ def next_commands(answers: Answers, file: Path, day: str) -> Sequence[str]:
     if single and "trades" in answers.data_types:
         market = f"--exchange {shlex.quote(answers.exchanges[0])} --symbol {shlex.quote(single[0])}"
         look = f"candles --date {day} {market} --timeframe 1h"
-    return (f"{command} run --date {day}", f"{command} {look}")
+    named = f"export BACKFILL_ENV={shlex.quote(str(file.expanduser().absolute()))}"
+    return (named, f"{command} run --date {day}", f"{command} {look}")

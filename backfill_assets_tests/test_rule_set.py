@@ -88,9 +88,9 @@ def test_stored_verdicts_and_profiles_name_the_rules_of_the_package_by_these_has
     """Another hash settles every day, or fetches every file again: change a number only on purpose."""
     assert rules_hash(ThresholdSettings()) == "58bac2325628"
     assert profile_parameters_hash(ProfileParameters()) == "2363f8fcc1ffb45e"
-    assert profile_parameters_hash(ProfileParameters(), "liquidations") == "d6f0b57774ce329a"
-    assert profile_parameters_hash(ProfileParameters(), "derivative_ticker") == "ed5c4f3c23f596db"
-    assert profile_parameters_hash(ProfileParameters(), "quotes") == "63c9e2e606d5fcc6"
+    assert profile_parameters_hash(ProfileParameters(), "liquidations") == "974b3194e19837a5"
+    assert profile_parameters_hash(ProfileParameters(), "derivative_ticker") == "9f749ca1b3de3f31"
+    assert profile_parameters_hash(ProfileParameters(), "quotes") == "9f749ca1b3de3f31"
 
 
 def test_another_version_of_the_package_voids_no_approval(monkeypatch: pytest.MonkeyPatch) -> None:

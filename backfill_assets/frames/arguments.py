@@ -47,6 +47,10 @@ def insist_on_market(
     if not quality:
         return
     of_type = [row for row in quality if row["data_type"] == data_type]
+    types = sorted({row["data_type"] for row in quality if row["exchange"] == exchange})
+    if types and data_type not in types:
+        msg = f"no day of the range has {data_type} on {exchange}; it has {', '.join(types)}"
+        raise BadInput(msg)
     feeds = [row for row in of_type if row["exchange"] == exchange]
     if any(symbol in (None, row["symbol"]) or row["dataset_symbol"] in GROUPED_SYMBOLS for row in feeds):
         return
@@ -63,6 +67,16 @@ def insist_on_market(
         hint = did_you_mean(value, known) or f"they have {', '.join(known) or 'none'}"
     msg = f"no day of the range has {about}; {hint}"
     raise BadInput(msg)
+
+
+def insist_on_listed(known: pl.Series, exchange: str, symbol: str) -> None:
+    """Raise ``BadInput`` unless one of the known instruments has the symbol; suggest close names."""
+    if len(known) and symbol not in known:
+        hint = (
+            did_you_mean(symbol, known.drop_nulls().sort().to_list()) or "write BASE-QUOTE, such as BTC-USDT"
+        )
+        msg = f"{exchange} has no instrument {symbol!r} on a day of the range; {hint}"
+        raise BadInput(msg)
 
 
 def insist_on_feeds(known: pl.DataFrame, chosen: Mapping[str, str]) -> None:

@@ -58,7 +58,7 @@ def give_candles(
             exchange, symbol, timeframe, days[0], shift(days[1], 1), fill=fill, on_gap=on_gap
         )
     told = [GENERATED_PRICES] if frame.is_generated else []
-    told += [f"Warning: {frame.gaps}"] if frame.gaps else []
+    told += [f"Warning: {frame.gaps}"] if frame.gaps and on_gap == "warn" else []
     if output is not None:
         rows = frame.write(output)
         told.append(f"{output}: {plural(rows, 'row')} of {frame!r}")

@@ -14,6 +14,7 @@ from backfill_assets.feeds import DATA_TYPES, GROUPED_SYMBOLS
 from backfill_assets.frames.arguments import (
     insist_on_choice,
     insist_on_feeds,
+    insist_on_listed,
     insist_on_market,
     insist_on_texts,
     insist_on_type,
@@ -30,7 +31,7 @@ from backfill_assets.frames.states import (
     tell_gaps,
 )
 from backfill_assets.lake.store import Store, open_store
-from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES, Settings, current_settings
+from backfill_assets.settings import BASE_TIMEFRAME, TIMEFRAMES, Settings, current_settings, standin_command
 from backfill_assets.warehouse.catalog import CANDLES, COVERAGE, INSTRUMENTS, QUALITY, TICKS
 from backfill_assets.warehouse.tables import Table
 from backfill_assets.warehouse.views import DAYS, DUCKDB
@@ -330,7 +331,7 @@ class Data:
         insist_on_choice("value of on_gap", on_gap, get_args(OnGap))
         insist_on_type("final", final, bool, "give True or False")
         states = self.market_states(table, exchange, symbol, within.days, final=final)
-        given = tell_gaps(states, on_gap, about)
+        given = tell_gaps(states, on_gap, about, standin_command(self.settings))
         return [day for day in within.days if day in given], states
 
     def market_states(
@@ -367,6 +368,12 @@ class Data:
         if not any(state.state in EXPECTED for state in states):
             asked = [row for row in found.rows(named=True) if row["date"].isoformat() in days]
             insist_on_market(asked, data_type, exchange, symbol)
+        elif symbol is not None:
+            is_own = (pl.col("exchange") == exchange) & (pl.col("symbol") == symbol)
+            if found.filter(is_own).is_empty():
+                # The rows of a group do not list its symbols.
+                listed = self._source.rows(INSTRUMENTS, days, {"exchange": exchange}).select("symbol")
+                insist_on_listed(listed.collect()["symbol"].unique(), exchange, symbol)
         return states
 
     def _day_states(self, quality: pl.LazyFrame, days: Sequence[str]) -> tuple[DayState, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from backfill_assets.days import shift, utc_now
@@ -43,6 +45,9 @@ WITH_ROWS: Final = frozenset[State]({"published", "degraded"})
 EXPECTED: Final = WITH_ROWS | frozenset[State]({"provisional", "left_out"})
 #: Most days, and most commands, that a message names one by one.
 _NAMED: Final = 5
+#: Most days that a person runs in one process; more are a backfill.
+_MOST_RUN: Final = 31
+_PACKAGE: Final = f"{Path(__file__).parents[1]}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,30 +228,63 @@ def gaps_text(days: Sequence[DayState], about: str) -> str:
     gaps = [day for day in days if day.is_gap]
     if not gaps:
         return ""
-    counts = ", ".join(f"{n} {state}" for state, n in Counter(day.state for day in gaps).items())
+    counts = ", ".join(f"{n:,} {state}" for state, n in Counter(day.state for day in gaps).items())
     named = [f"{d.day} {d.state}{f' ({d.reasons[:160]})' if d.reasons else ''}" for d in gaps[:_NAMED]]
-    more = f" and {len(gaps) - _NAMED} more" if len(gaps) > _NAMED else ""
-    short = f"{len(gaps)} of {plural(len(days), 'day')} fall short ({counts})"
+    more = f" and {len(gaps) - _NAMED:,} more" if len(gaps) > _NAMED else ""
+    verb = "falls" if len(days) == 1 else "fall"
+    short = f"{len(gaps):,} of {plural(len(days), 'day')} {verb} short ({counts})"
     return f"{about}: {short}: {'; '.join(named)}{more}"
 
 
-def _advice(days: Sequence[DayState]) -> str:
-    """The commands that fill the gaps, and the arguments that do without."""
+def _advice(days: Sequence[DayState], served: str) -> str:
+    """The commands that fill the gaps or show their reasons, and the arguments that do without."""
     waiting = [day for day in days if day.state == "provisional"]
-    gaps = [day.day for day in days if day.is_gap and day.state != "provisional"]
-    # A backfill of the gaps also runs the neighbor days that are among them.
-    commands = [f"backfill-assets backfill --start {gaps[0]} --end {gaps[-1]}"] if gaps else []
+    degraded = [day.day for day in days if day.state == "degraded"]
+    today = utc_now().date().isoformat()
+    gaps = [
+        day.day
+        for day in days
+        if day.is_gap and day.state not in ("provisional", "degraded") and day.day < today
+    ]
+    # A run of the gaps also runs the neighbor days that are among them.
+    commands = [f"{served}{_run_command(gaps[0], gaps[-1], len(gaps))}"] if gaps else []
     commands += dict.fromkeys(
-        command for day in waiting for command in day.remedies if command.rpartition(" ")[2] not in gaps
+        f"{served if ' run ' in command else ''}{command}"
+        for day in waiting
+        for command in day.remedies
+        if command.rpartition(" ")[2] not in gaps
     )
-    run = f"run {' and '.join(commands[:_NAMED])}, or " if commands else ""
-    return f"{run}choose 'warn' or 'mask' for on_gap (--on-gap){', or leave out final' if waiting else ''}"
+    advice = [f"run {' and '.join(commands[:_NAMED])}"] if commands else []
+    if degraded:
+        end = f" --end {degraded[-1]}" if degraded[1:] else ""
+        advice.append(f"see backfill-assets quality --date {degraded[0]}{end}")
+    advice.append("choose 'warn' or 'mask' for on_gap (--on-gap)")
+    return ", or ".join([*advice, *(["leave out final"] if waiting else [])])
 
 
-def tell_gaps(days: Sequence[DayState], on_gap: OnGap, about: str) -> frozenset[str]:
+def _run_command(first: str, last: str, count: int) -> str:
+    if count > _MOST_RUN:
+        return f"backfill-assets backfill --start {first} --end {last}"
+    return f"backfill-assets run --date {first}" + (f" --end {last}" if last != first else "")
+
+
+def _callers_level() -> int:
+    """The stack level of the code that called the package, as ``warnings`` counts it from this caller."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def tell_gaps(days: Sequence[DayState], on_gap: OnGap, about: str, served: str = "") -> frozenset[str]:
     """Raise or warn about days that are not published in full, and return the days whose rows to return.
 
     ``mask`` neither raises nor warns, and keeps only days that are published in full.
+
+    Parameters
+    ----------
+    served
+        The words before a command that runs days, where the settings need a stand-in.
     """
     gaps = [day.day for day in days if day.is_gap]
     if on_gap == "mask":
@@ -254,7 +292,7 @@ def tell_gaps(days: Sequence[DayState], on_gap: OnGap, about: str) -> frozenset[
     if gaps:
         msg = gaps_text(days, about)
         if on_gap == "raise":
-            msg += f"; {_advice(days)}"
+            msg += f"; {_advice(days, served)}"
             raise DataGap(msg, days)
-        warnings.warn(msg, DataGapWarning, stacklevel=4)
+        warnings.warn(msg, DataGapWarning, stacklevel=_callers_level())
     return frozenset(day.day for day in days if day.state in WITH_ROWS)

@@ -62,6 +62,7 @@ from backfill_assets.settings.process_environment import (
     secrets_of,
     set_dagster_home,
     set_where_unset,
+    standin_command,
     variables_in,
 )
 
@@ -114,5 +115,6 @@ __all__ = [
     "set_dagster_home",
     "set_where_unset",
     "settings_file",
+    "standin_command",
     "variables_in",
 ]

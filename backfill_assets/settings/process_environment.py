@@ -110,6 +110,12 @@ def own_files_command(settings: SettingsFile) -> str:
     return f"{found[1] if found else 'backfill-assets standins --datasets FOLDER'} -- "
 
 
+def standin_command(settings: SettingsFile) -> str:
+    """The words that stand before a command under settings of a stand-in; empty under all others."""
+    generated = "BACKFILL_STANDIN_URL" in variables_in(settings.tardis.datasets_endpoint)
+    return own_files_command(settings) or ("backfill-assets standins -- " if generated else "")
+
+
 def secrets_of(settings: SettingsFile) -> tuple[str, ...]:
     """The values of the settings that are never shown: keys, each of their words, and tokens in addresses."""
     found: list[str] = []

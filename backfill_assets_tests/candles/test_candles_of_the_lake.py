@@ -426,7 +426,7 @@ class TestLooking:
             (("--timeframe", "7m"), "'7m' is not a timeframe: choose from 1m, 3m, 5m"),
             (
                 ("--date", AFTER, "--on-gap", "raise"),
-                f"{AFTER} missing; run backfill-assets backfill --start",
+                f"{AFTER} missing; run backfill-assets run --date {AFTER}",
             ),
             (("--date", "2024-1-2"), "'2024-1-2' is not a day: write it as YYYY-MM-DD"),
             (("--format", "xml"), "'xml' is not one of 'table', 'csv', 'parquet', 'arrow'"),

@@ -151,7 +151,7 @@ def test_a_vendor_that_does_not_answer_is_told_before_the_run_tries_for_minutes(
     process = laptop.set(BACKFILL_ENV=str(file)).start("run", "--date", FIRST)
     line = process.stdout.readline()
     assert line.startswith(f"cannot reach {away}/exchanges/binance: Cannot connect to host")
-    assert line.endswith("; the run asks again for up to 75 min, and Ctrl-C ends it\n")
+    assert line.endswith("; the run tries 3 times for up to 25 min each, and Ctrl-C ends it\n")
     # A terminal interrupts every process of the group.
     time.sleep(1)
     os.killpg(process.pid, signal.SIGINT)

@@ -7,7 +7,8 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from backfill_assets.frames.states import DataGap, DataGapWarning, market_states, tell_gaps
+from backfill_assets.days import day_range
+from backfill_assets.frames.states import DataGap, DataGapWarning, DayState, market_states, tell_gaps
 
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
 
@@ -74,7 +75,7 @@ def test_a_gap_raises_with_the_days_and_the_command_that_fills_it():
         tell_gaps(days, "raise", "candles")
     said = str(caught.value)
     assert "2 of 3 days fall short (2 missing): 2024-01-02 missing; 2024-01-03 missing" in said
-    assert "backfill-assets backfill --start 2024-01-02 --end 2024-01-03" in said
+    assert "; run backfill-assets run --date 2024-01-02 --end 2024-01-03, or choose" in said
     assert caught.value.days == days
 
 
@@ -96,7 +97,7 @@ def final_gap(*rows, day: str = DAYS[1]) -> str:
     with pytest.raises(DataGap) as caught:
         tell_gaps(days, "raise", "candles")
     said = str(caught.value)
-    assert said.startswith(f"candles: 1 of 1 day fall short (1 provisional): {day} provisional (")
+    assert said.startswith(f"candles: 1 of 1 day falls short (1 provisional): {day} provisional (")
     assert said.endswith("choose 'warn' or 'mask' for on_gap (--on-gap), or leave out final")
     return said
 
@@ -137,7 +138,7 @@ def test_yesterday_is_not_final_before_the_vendor_has_today(monkeypatch):
     before, day = row(DAYS[0]), row(DAYS[1], sealed=False)
     said = final_gap(before, day)
     assert "(the vendor publishes 2024-01-03 on 2024-01-04); choose 'warn'" in said
-    assert "run" not in said
+    assert " run " not in said
 
 
 def test_a_backfill_of_the_gaps_also_runs_neighbor_days_among_them():
@@ -145,7 +146,20 @@ def test_a_backfill_of_the_gaps_also_runs_neighbor_days_among_them():
     days = market_states(rows, DAYS[1:], "trades", "binance", "BTC-USDT", final=True)
     with pytest.raises(DataGap) as caught:
         tell_gaps(days, "raise", "candles")
-    assert (
-        str(caught.value).count("run backfill-assets backfill --start 2024-01-03 --end 2024-01-03, or") == 1
-    )
-    assert "backfill-assets run" not in str(caught.value)
+    assert str(caught.value).count("backfill-assets run --date 2024-01-03") == 1
+
+
+def test_the_advice_of_a_gap_is_a_command_that_helps():
+    def said(*days: DayState, served: str = "") -> str:
+        with pytest.raises(DataGap) as caught:
+            tell_gaps(days, "raise", "candles", served)
+        return str(caught.value).rpartition("; ")[2]
+
+    choose = "choose 'warn' or 'mask' for on_gap (--on-gap)"
+    degraded = DayState(DAYS[0], "degraded")
+    assert said(degraded) == f"see backfill-assets quality --date {DAYS[0]}, or {choose}"
+    assert said(DayState("2099-01-01", "missing")) == choose, "a day that is still to come cannot be run"
+    served = said(DayState(DAYS[0], "missing"), served="backfill-assets standins -- ")
+    assert served == f"run backfill-assets standins -- backfill-assets run --date {DAYS[0]}, or {choose}"
+    year = [DayState(day, "missing") for day in day_range("2023-01-01", "2023-12-31")]
+    assert said(*year) == f"run backfill-assets backfill --start 2023-01-01 --end 2023-12-31, or {choose}"

@@ -126,7 +126,7 @@ def test_a_day_without_the_market_a_held_and_a_missing_one_are_never_silent(data
 
 
 def test_other_markets_of_a_day_without_one_are_degraded_and_may_be_taken(data):
-    with pytest.warns(DataGapWarning, match="1 of 1 day fall short"):
+    with pytest.warns(DataGapWarning, match="1 of 1 day falls short"):
         found = data.candles("kraken", "ETH-USDT", "1h", WITHOUT, on_gap="warn")
     assert found.to_polars().height == 24
     masked = data.candles("kraken", "ETH-USDT", "1h", GOOD, END, on_gap="mask")
@@ -153,7 +153,7 @@ def test_a_market_that_nobody_asked_for_is_told_with_its_neighbours(data):
         data.candles(*MARKET, "1min", GOOD)
     with pytest.raises(BadInput, match="'trade' is not a data type; did you mean trades"):
         data.ticks("trade", *MARKET, GOOD)
-    with pytest.raises(BadInput, match="no day of the range has quotes of an exchange"):
+    with pytest.raises(BadInput, match="no day of the range has quotes on binance; it has trades"):
         data.quotes(*MARKET, GOOD)
     with pytest.raises(BadInput, match="feeds of exchange 'binnance'; did you mean binance"):
         data.quality(GOOD, END, exchange="binnance")

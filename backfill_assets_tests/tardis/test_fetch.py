@@ -330,7 +330,7 @@ def test_a_vendor_that_never_answers_in_time_is_said_so(vendor, answer, tardis_s
     vendor.scripts[path_of(BTC)] = [answer(delay=3)]
     client = TardisClient(tardis_settings(timeout_seconds=0.2, retry_budget_seconds=0))
     [(_, result)] = client.fetch([BTC], DAY, tmp_path)
-    assert "no complete answer within 0.2 s; gave up after 1 attempt," in str(result)
+    assert "no complete answer within 0.2 s" in str(result)
 
 
 @pytest.mark.parametrize("user", ["zoe:s3cr3t-word", "s3cr3t-word"])
