@@ -175,3 +175,10 @@ def test_a_lake_that_cannot_be_written_is_named_with_the_cause(laptop):
         "FAIL  lake: /proc/nothing: No such file or directory: choose another place, or give this user access"
         in doctor.out
     )
+
+
+def test_settings_that_need_a_stand_in_refuse_all_days_at_once(desk):
+    answer = desk.run("run", "--date", FIRST, "--end", THIRD)
+    assert answer.code == 1
+    assert answer.error.startswith("environment variable BACKFILL_STANDIN_URL is not set")
+    assert (answer.out, len(answer.err.splitlines())) == ("", 1)

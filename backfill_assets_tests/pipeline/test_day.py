@@ -12,6 +12,9 @@ from backfill_assets import orchestration
 from backfill_assets.automation.due import awaiting_export
 from backfill_assets.days import parse_day
 from backfill_assets.definitions import defs
+from backfill_assets.failures import BadInput
+from backfill_assets.frames.data import open_data
+from backfill_assets.lake import paths
 from backfill_assets.lake.manifests import load_day_record
 from backfill_assets.progress.model import BackfillRequest
 from backfill_assets.progress.plan import make_plan
@@ -307,6 +310,17 @@ def test_a_grouped_file_becomes_candles_of_each_symbol(make_pipeline, standin):
     assert of_group.height > 0
     assert of_group.equals(single.table("candles", DAY))
     assert grouped.table("candles", DAY)["symbol"].n_unique() == 4
+
+    data = open_data(str(grouped.file), "warehouse")
+    assert data.candles("binance", "BTC-USDT", "1h", DAY).to_polars().height == 24
+    with pytest.raises(
+        BadInput, match="no instrument 'BTC-USTD' on a day of the range; did you mean BTC-USDT"
+    ):
+        data.candles("binance", "BTC-USTD", "1h", DAY)
+    page = grouped.store.read(paths.day_report(DAY))
+    assert page is not None
+    assert b"The candles of a group's markets are in the tables" in page.data
+    assert b"no valid trades" not in page.data
 
 
 def test_the_embedded_warehouse_can_be_read_from_anywhere(pipeline, tmp_path: Path, monkeypatch):
