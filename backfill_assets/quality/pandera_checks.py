@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 
 from backfill_assets.orchestration import table_metadata
 from backfill_assets.quality.findings import Finding
 from backfill_assets.quality.settled import Day
+
+#: Feeds that a description names.
+_NAMED: Final = 3
 
 
 def finding_check(asset_key: dg.AssetKey, name: str, finding: Finding) -> dg.AssetCheckResult:
@@ -25,6 +28,10 @@ def finding_check(asset_key: dg.AssetKey, name: str, finding: Finding) -> dg.Ass
         description=finding.summary,
         metadata=metadata,
     )
+
+
+def _shown(score: float | None) -> str:
+    return "no score" if score is None else f"{score:.4f}"
 
 
 def score_check(
@@ -54,6 +61,8 @@ def score_check(
     is_free = not found.feeds and found.scores.state == "published"
     vacuous = score is None and not feeds and (is_free or not needs_feeds)
     shown = "no evidence" if score is None else f"{score:.6f}"
+    named = ", ".join(f"{row['feed']} {_shown(row[score_name])}" for row in rows[:_NAMED])
+    more = f" and {len(rows) - _NAMED:,} more" if len(rows) > _NAMED else ""
     return dg.AssetCheckResult(
         asset_key=asset_key,
         check_name=score_name,
@@ -61,7 +70,7 @@ def score_check(
         severity=dg.AssetCheckSeverity.WARN if enough else dg.AssetCheckSeverity.ERROR,
         description=(
             f"{score_name} of the day: {shown} (threshold {threshold:g}); "
-            f"{len(rows)} of {len(feeds)} feeds fall short"
+            f"{len(rows)} of {len(feeds)} feeds fall short{': ' if rows else ''}{named}{more}"
         ),
         metadata={
             "score": dg.MetadataValue.float(score) if score is not None else dg.MetadataValue.null(),

@@ -133,7 +133,10 @@ def test_candles_that_lie_turn_the_check_red_and_the_day_inconsistent(pipeline, 
     consistency = checks["candles:consistency"]
     assert not consistency.passed
     assert consistency.severity == dg.AssetCheckSeverity.ERROR
-    assert "consistency of the day: 0.888889 (threshold 0.95); 1 of 9 feeds" in consistency.description
+    assert consistency.description == (
+        "consistency of the day: 0.888889 (threshold 0.95); 1 of 9 feeds fall short: "
+        "binance/trades/BTCUSDT 0.0000"
+    )
     assert pipeline.settled(DAY).scores.state == "degraded"
     assert pipeline.run(DAY, select=["bigquery/quality"]).success
     rows = pipeline.table("quality", DAY).filter(consistency=0.0)
