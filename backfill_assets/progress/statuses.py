@@ -32,6 +32,9 @@ from backfill_assets.readable_numbers import plural
 #: Most days of jobs that are kept, each about six kilobytes. For other jobs only the summary is kept, and for
 #: ended ones also the last answer, compressed.
 _MOST_DAYS: Final = 20_000
+_START_DAEMON: Final = (
+    "run 'dagster-daemon run -m backfill_assets.definitions' on the same DAGSTER_HOME or database"
+)
 #: How long the last answer about an ended job is repeated if its days are not kept; a cold read of 800 days
 #: takes about 0.3 s of processor time.
 _SECONDS_OF_ANSWER: Final = 60.0
@@ -187,10 +190,10 @@ class Statuses:
                 self._heartbeat = (time.monotonic(), self._reader.daemon_seen())
         seen = self._heartbeat[1]
         if seen is None:
-            return "no Dagster daemon has run yet: start dagster-daemon on the same DAGSTER_HOME or database"
+            return f"no Dagster daemon has run yet: {_START_DAEMON}"
         if (utc_now() - seen).total_seconds() > DAEMON_SECONDS:
             moment = seen.isoformat(timespec="seconds")
-            return f"the Dagster daemon gave no sign of life since {moment}: start it"
+            return f"the Dagster daemon gave no sign of life since {moment}: {_START_DAEMON}"
         return None
 
     def _queue_trouble(self, *, is_at_work: bool) -> str | None:

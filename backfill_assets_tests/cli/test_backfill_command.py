@@ -80,7 +80,8 @@ def test_a_backfill_without_a_daemon_says_that_no_day_will_run(
     answer = desk.set(DAGSTER_HOME=str(dagster_home), BACKFILL_STANDIN_URL=standin.url).run(*ASKED)
     assert answer.code == 0
     assert answer.err == (
-        "! no Dagster daemon has run yet: start dagster-daemon on the same DAGSTER_HOME or database\n"
+        "! no Dagster daemon has run yet: run 'dagster-daemon run -m backfill_assets.definitions' "
+        "on the same DAGSTER_HOME or database\n"
     )
 
 
