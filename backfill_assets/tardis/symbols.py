@@ -139,7 +139,9 @@ def resolve(
                 if is_group and not _serves_group(details[exchange], symbol, data_type, day):
                     found = []
                 if not found:
-                    not_listed.add(NotListed(exchange, data_type, symbol, _why_not(candidates, data_type)))
+                    lacking = _lacks_type(details[exchange], symbol, data_type, day) if is_group else ""
+                    reason = lacking or _why_not(candidates, data_type)
+                    not_listed.add(NotListed(exchange, data_type, symbol, reason))
                 for listing in found if is_group else _preferred(found, entry, exchange, symbol):
                     feed = Feed(exchange, data_type, symbol if is_group else listing.symbol)
                     pairs = {(value, keys[listing.symbol]) for value in listing.column_values}
@@ -289,6 +291,14 @@ def _serves_group(details: ExchangeDetails, group: str, data_type: str, day: str
         listed_on(s.available_since, s.available_to, day) and (not s.data_types or data_type in s.data_types)
         for s in own
     )
+
+
+def _lacks_type(details: ExchangeDetails, group: str, data_type: str, day: str) -> str:
+    """The data types of a group that has files on the day, but none of the wanted type; else empty."""
+    own = [s for s in details.datasets.symbols if s.id.upper() == group]
+    there = [s for s in own if listed_on(s.available_since, s.available_to, day)]
+    types = sorted({data_type for s in there for data_type in s.data_types})
+    return f"the group has files of {', '.join(types)} only" if types and data_type not in types else ""
 
 
 def _keys(listed: Sequence[_Listing]) -> dict[str, str]:

@@ -311,6 +311,7 @@ def test_a_group_that_the_vendor_lists_follows_its_own_dates():
     assert names(universe_of("2021-12-31", "binance", "SPOT", rows=rows)) == []
     found = universe_of("2022-01-01", "binance", "SPOT", types=("trades", "quotes"), rows=rows)
     assert names(found) == ["binance/trades/SPOT"]
+    assert [one.reason for one in found.not_listed] == ["the group has files of trades only"]
 
 
 def test_a_group_that_the_exchange_never_had_is_an_error():
