@@ -6,8 +6,10 @@ are in Dagster's records like all others.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import threading
 import time
 import uuid
 from collections import Counter
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     import dagster as dg
     from dagster_shared.error import SerializableErrorInfo
 
+#: A run that has not ended this long after an interrupt is interrupted again.
+_SECONDS_TO_END: Final = 5.0
 _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 #: The class before the text of a deliberate failure.
 _OWN_CLASS: Final = re.compile(r"^backfill_assets[.\w]*: ")
@@ -166,7 +170,11 @@ def run_day(day: str, console: Console) -> LocalRun:
         # This way of running bypasses the run's own executor.
         free_slots(instance, utc_now())
         try:
-            with ending_with_the_terminal(), _following(instance, run_id, console, len(job.nodes)):
+            with (
+                ending_with_the_terminal(),
+                interrupting_until_ended(),
+                _following(instance, run_id, console, len(job.nodes)),
+            ):
                 result = job.execute_in_process(
                     partition_key=day,
                     instance=instance,
@@ -180,6 +188,31 @@ def run_day(day: str, console: Console) -> LocalRun:
         if any(_was_interrupted(event) for event in result.all_events):
             raise KeyboardInterrupt
         return _finished(result, _failures(instance, run_id))
+
+
+@contextmanager
+def interrupting_until_ended() -> Iterator[None]:
+    """Repeat an interrupt of the main thread until the block ends: Python or a library may drop the first."""
+    seen, written = os.pipe()
+    os.set_blocking(written, False)
+    over, main = threading.Event(), threading.main_thread().ident
+
+    def repeat() -> None:
+        while numbers := os.read(seen, 64):
+            while signal.SIGINT in numbers and main is not None and not over.wait(_SECONDS_TO_END):
+                signal.pthread_kill(main, signal.SIGINT)
+
+    before = signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+    repeating = threading.Thread(target=repeat, name="interrupts", daemon=True)
+    repeating.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        over.set()
+        os.close(written)
+        repeating.join()
+        os.close(seen)
 
 
 def _leave_output_on_terminal(instance: dg.DagsterInstance) -> None:

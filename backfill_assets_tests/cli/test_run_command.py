@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -160,6 +162,33 @@ def test_a_vendor_that_does_not_answer_is_told_before_the_run_tries_for_minutes(
     assert "Traceback" not in said
     kept = "earlier days and fetched files are kept, and the same command goes on from there"
     assert said.splitlines()[-1] == f"{FIRST} interrupted  {kept}"
+
+
+DROPS_THE_FIRST = """
+import os, signal, time
+from backfill_assets import local_runs
+
+def drop(*_):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+signal.signal(signal.SIGINT, drop)
+local_runs._SECONDS_TO_END = 0.1
+try:
+    with local_runs.interrupting_until_ended():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("ended")
+with local_runs.interrupting_until_ended():
+    time.sleep(0.5)
+print("not interrupted")
+"""
+
+
+def test_an_interrupt_that_is_dropped_comes_again_until_the_run_has_ended():
+    words = [sys.executable, "-c", DROPS_THE_FIRST]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=50, check=True)
+    assert done.stdout == "ended\nnot interrupted\n"
 
 
 def test_a_lake_that_cannot_be_written_is_named_with_the_cause(laptop):
