@@ -124,7 +124,7 @@ NAMES = _Names()
 def main() -> None:
     """Daily crypto market data: Tardis ticks to candles to BigQuery, proven day by day."""
     for name in ("stdout", "stderr"):
-        # What a shell has closed takes no output, and no file gets its number.
+        # A shell can close both. The output is then dropped, and no later file gets the free number.
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     command = click.get_current_context().invoked_subcommand or ""

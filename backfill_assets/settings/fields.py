@@ -7,6 +7,8 @@ its own (``rule_set``). The text under a field is for ``docs/settings.md`` and f
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from functools import partial
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -35,10 +37,10 @@ TIMEFRAMES: Final = {
 BASE_TIMEFRAME: Final = "1m"
 
 
-def _known_data_type(value: str) -> str:
-    if value not in DATA_TYPES:
-        hint = did_you_mean(value, DATA_TYPES) or f"choose from {', '.join(DATA_TYPES)}"
-        msg = f"{quoted(value)} is not a data type; {hint}"
+def _known(kind: str, known: Collection[str], value: str) -> str:
+    if value not in known:
+        hint = did_you_mean(value, known) or f"choose from {', '.join(known)}"
+        msg = f"{quoted(value)} is not a {kind}; {hint}"
         raise ValueError(msg)
     return value
 
@@ -53,14 +55,6 @@ def _canonical_symbol(value: str) -> str:
             else "write BASE-QUOTE such as BTC-USDT, or a group such as SPOT"
         )
         msg = f"{said} is not a canonical symbol; {remedy}"
-        raise ValueError(msg)
-    return value
-
-
-def _known_timeframe(value: str) -> str:
-    if value not in TIMEFRAMES:
-        hint = did_you_mean(value, TIMEFRAMES) or f"choose from {', '.join(TIMEFRAMES)}"
-        msg = f"{quoted(value)} is not a timeframe; {hint}"
         raise ValueError(msg)
     return value
 
@@ -83,13 +77,17 @@ Secret = Annotated[str, REPLACED, SECRET]
 Address = Annotated[str, REPLACED, ADDRESS]
 Base = Annotated[str, REPLACED, BASE]
 DataType = Annotated[
-    str, AfterValidator(_known_data_type), Field(json_schema_extra={"enum": list(DATA_TYPES)})
+    str,
+    AfterValidator(partial(_known, "data type", DATA_TYPES)),
+    Field(json_schema_extra={"enum": list(DATA_TYPES)}),
 ]
 CanonicalSymbol = Annotated[
     str, AfterValidator(_canonical_symbol), Field(json_schema_extra={"pattern": f"^{_SYMBOL}$"})
 ]
 Timeframe = Annotated[
-    str, AfterValidator(_known_timeframe), Field(json_schema_extra={"enum": list(TIMEFRAMES)})
+    str,
+    AfterValidator(partial(_known, "timeframe", TIMEFRAMES)),
+    Field(json_schema_extra={"enum": list(TIMEFRAMES)}),
 ]
 
 
